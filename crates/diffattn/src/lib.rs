@@ -1,0 +1,49 @@
+//! Differential attention, its norms and its rotary embedding on the CPU.
+//!
+//! For one output head, `y = norm((softmax(q1 k1ᵀ) − λ softmax(q2 k2ᵀ)) v)`; in general
+//! `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258, V1 and the V2 note of microsoft/unilm;
+//! grouped heads after arXiv 2510.06949). One fused kernel, fed by a head plan, serves all of them.
+//!
+//! Letters used throughout: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv
+//! head widths, T terms.
+//!
+//! ```
+//! use diffattn::{AttentionOptions, Lambda, Tensor, diff_attention};
+//!
+//! // B 1, H 1 (two flat heads), L 2, d 2, dv 2.
+//! let q = [1.0, 0.0, 0.0, 1.0, 0.5, 0.5, 0.5, 0.5];
+//! let v = [1.0, 2.0, 3.0, 4.0];
+//! let y = diff_attention(
+//!     Tensor::f32(&q, &[1, 2, 2, 2]),
+//!     Tensor::f32(&q, &[1, 2, 2, 2]),
+//!     Tensor::f32(&v, &[1, 1, 2, 2]),
+//!     &AttentionOptions { lambda: Some(Lambda::Value(0.0)), is_causal: true, ..AttentionOptions::default() },
+//! )?;
+//! assert_eq!(&y[..2], &[1.0, 2.0]); // the first query sees only the first key
+//! # Ok::<(), diffattn::Error>(())
+//! ```
+//!
+//! This crate knows nothing of JavaScript, files or models.
+
+mod attention;
+mod error;
+mod isa;
+mod norm;
+mod sequence;
+mod shape;
+mod slices;
+mod threads;
+mod tile;
+mod vector;
+
+pub use attention::{
+    AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda,
+    Layout, Mask, MapOutputs, NormOptions, Pairing, diff_attention, lambda_full, lambda_init, lambda_scalars,
+};
+pub use error::Error;
+pub use isa::Isa;
+pub use norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm, rms_norm};
+pub use sequence::{Rope, RopeOptions, RopeScaling, SequenceDifference, apply_rope, sequence_difference};
+pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
+pub use slices::Slices;
+pub use threads::{available_threads, release_threads};

@@ -1,0 +1,70 @@
+//! One narrow trait over the instruction sets. A file per set holds its ops and no loop; kernels are
+//! written once over `V: Vector`.
+//!
+//! The law: every method is `#[inline(always)]` and none carries `#[target_feature]`; only the
+//! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run` entered.
+
+pub(crate) mod math;
+pub(crate) mod scalar;
+mod unfused;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(crate) mod simd128;
+
+pub(crate) use unfused::Unfused;
+
+/// `LANES` float32 values and the ops that the kernels need.
+///
+/// # Safety
+/// Methods may use the instruction set's instructions: callers run below `Isa::run`, which checked them.
+/// Pointers need no alignment.
+pub(crate) trait Vector: Copy + Send + Sync + 'static {
+    /// How many float32 values one vector holds: a power of two, 16 at most.
+    const LANES: usize;
+    /// What a comparison gives.
+    type Mask: Copy;
+    /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.
+    type Tile: crate::tile::Tile;
+
+    /// All lanes `x`.
+    fn splat(x: f32) -> Self;
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// # Safety
+    /// `LANES` values are writable at `to`.
+    unsafe fn store(self, to: *mut f32);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self ÷ other`, correctly rounded.
+    fn div(self, other: Self) -> Self;
+    /// `self · b + c`: fused where the set fuses (AVX2, AVX-512, NEON, relaxed SIMD where the engine
+    /// does), two roundings on scalar, simd128 and [`Unfused`].
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
+    fn max(self, other: Self) -> Self;
+    /// Correctly rounded square root.
+    fn sqrt(self) -> Self;
+    /// To the nearest integer, ties to even. Only defined for |x| < 2²².
+    fn round(self) -> Self;
+    /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.
+    fn scale_by_pow2(self, n: Self) -> Self;
+    /// `self < other`; false on NaN.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `mask ? a : b`, lane by lane.
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+    /// Absolute value (clears the sign, also of NaN).
+    fn abs(self) -> Self;
+    /// The magnitude of `self` with the sign of `sign`.
+    fn copysign(self, sign: Self) -> Self;
+}
