@@ -1,0 +1,103 @@
+// Builds what JavaScript loads: the Node addon into packages/native, three WebAssembly modules into packages/wasm, and the
+// TypeScript package. An output whose inputs (sources, lock file, flags, compiler) did not change is kept.
+// Installs nothing: setup.mjs comes first.
+//
+//   node scripts/build.mjs [native] [simd] [relaxed] [threads] [typescript]      (all of them without a name)
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { main } from "./setup.mjs";
+import { ask, bin, cache, cargoTools, CommandFailed, crossRust, ensureFolder, fingerprint, pnpm, root, run, seconds, targetDir, versions } from "./tools.mjs";
+
+const say = (text) => console.log(`build: ${text}`);
+
+/** What a Rust output is made of, besides its flags. */
+const rustSources = ["Cargo.toml", "Cargo.lock", "crates"];
+
+/** Runs `body` unless `outputs` are there and were made from the same inputs; remembers the hash beside the cache. */
+function unlessUnchanged(what, inputs, outputs, body) {
+  const stamp = join(ensureFolder(join(cache, "stamps")), `${what.replaceAll(/\W/g, "-")}`);
+  const unchanged = existsSync(stamp) && readFileSync(stamp, "utf8") === inputs && outputs.every((path) => existsSync(join(root, path)));
+  if (unchanged) return say(`${what}: unchanged`);
+  const start = Date.now();
+  say(`${what}: building`);
+  body();
+  writeFileSync(stamp, inputs);
+  say(`${what}: built in ${seconds(start)}`);
+}
+
+function buildNative() {
+  const args = ["build", "--release", "--platform", "--strip", "--target-dir", targetDir];
+  args.push("--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml"), "--output-dir", ".");
+  const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, ask("rustc", ["-V"]), process.env.RUSTFLAGS);
+  unlessUnchanged("native addon", inputs, ["packages/native/index.js", "packages/native/index.d.ts"], () =>
+    run(bin("napi"), args, { cwd: join(root, "packages/native"), quiet: true }),
+  );
+}
+
+const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
+const relaxed = [...simd, "+relaxed-simd"];
+/** What each WebAssembly build is compiled with; `wasmOpt` names the same features to Binaryen. */
+const wasmBuilds = {
+  simd: { features: simd },
+  relaxed: { features: relaxed },
+  threads: {
+    features: [...relaxed, "+atomics"],
+    cargo: ["--features", "threads"],
+    link: [
+      "--shared-memory",
+      // 1 GiB: more is refused on many phones. The page asks for less when this is refused.
+      "--max-memory=1073741824",
+      "--import-memory",
+      ...["__heap_base", "__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"].map((name) => `--export=${name}`),
+    ],
+  },
+};
+/** Binaryen's names where they differ from LLVM's. */
+const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
+
+function buildWasm(name) {
+  const { features, cargo = [], link = [] } = wasmBuilds[name];
+  const rust = crossRust();
+  if (!rust) throw new CommandFailed("no Rust that compiles for WebAssembly; run: node scripts/setup.mjs");
+  const output = join(root, `packages/wasm/pkg-${name}`);
+  const rustflags = [`-C target-feature=${features.join(",")}`, ...link.map((arg) => `-C link-arg=${arg}`)].join(" ");
+  // std is compiled with the same features, so each set has a target folder of its own and std is compiled once in each.
+  const env = { ...rust.env, RUSTFLAGS: rustflags, CARGO_TARGET_DIR: join(targetDir, `wasm-${name}`) };
+  env.PATH = `${join(cargoTools, "bin")}:${env.PATH}`;
+  const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
+  args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", ...cargo);
+  const optimise = ["-O4", ...features.map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`)];
+
+  const inputs = fingerprint(rustSources, args, rustflags, optimise, rust.version, versions);
+  unlessUnchanged(`wasm ${name}`, inputs, [`packages/wasm/pkg-${name}/diffattn_wasm_bg.wasm`], () => {
+    rmSync(output, { recursive: true, force: true });
+    run(join(cargoTools, "bin/wasm-pack"), args, { env, quiet: true });
+    // wasm-pack ignores its own output, which would keep it out of the package too.
+    rmSync(join(output, ".gitignore"), { force: true });
+    const module = join(output, "diffattn_wasm_bg.wasm");
+    run(bin("wasm-opt"), [module, ...optimise, "-o", `${module}.optimised`], { quiet: true });
+    renameSync(`${module}.optimised`, module);
+  });
+}
+
+function buildTypeScript() {
+  if (!existsSync(join(root, "packages/diffattn/package.json"))) return;
+  run(pnpm, ["--filter", "diffattn", "run", "build"], { quiet: true });
+}
+
+const parts = {
+  native: buildNative,
+  simd: () => buildWasm("simd"),
+  relaxed: () => buildWasm("relaxed"),
+  threads: () => buildWasm("threads"),
+  typescript: buildTypeScript,
+};
+
+export function build(names = Object.keys(parts)) {
+  for (const name of names) {
+    if (!(name in parts)) throw new CommandFailed(`there is no part "${name}"; parts: ${Object.keys(parts).join(", ")}`);
+    parts[name]();
+  }
+}
+
+if (process.argv[1] === import.meta.filename) main(() => build(process.argv.length > 2 ? process.argv.slice(2) : undefined));
