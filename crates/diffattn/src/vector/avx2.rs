@@ -1,0 +1,104 @@
+//! AVX2 with FMA: eight lanes. Ops only, no loop.
+
+use core::arch::x86_64::*;
+
+use super::Vector;
+use crate::tile::TileOf;
+
+/// Eight float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F32x8(__m256);
+
+impl Vector for F32x8 {
+    const LANES: usize = 8;
+    type Mask = __m256;
+    // 12 accumulators, 3 loads and one broadcast: the 16 registers.
+    type Tile = TileOf<4, 3, 3>;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: AVX2 as above; eight values are readable, by the contract.
+        Self(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: AVX2 as above; eight values are writable, by the contract.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: FMA is there, by the law of `Vector`.
+        Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`. The instruction gives its second operand on NaN.
+        Self(unsafe { _mm256_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.0), _mm256_set1_epi32(127));
+            _mm256_mul_ps(self.0, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        })
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> __m256 {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
+    }
+    #[inline(always)]
+    fn select(mask: __m256, a: Self, b: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_blendv_ps(b.0, a.0, mask) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe {
+            let sign_bit = _mm256_set1_ps(-0.0);
+            _mm256_or_ps(_mm256_andnot_ps(sign_bit, self.0), _mm256_and_ps(sign_bit, sign.0))
+        })
+    }
+}

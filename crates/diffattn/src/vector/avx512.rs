@@ -1,0 +1,101 @@
+//! AVX-512: sixteen lanes. Ops only, no loop.
+
+use core::arch::x86_64::*;
+
+use super::Vector;
+use crate::tile::TileOf;
+
+/// Sixteen float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F32x16(__m512);
+
+impl Vector for F32x16 {
+    const LANES: usize = 16;
+    type Mask = __mmask16;
+    // 24 accumulators and 3 loads of the 32 registers; the broadcasts are memory operands.
+    type Tile = TileOf<8, 3, 3>;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: AVX-512 as above; sixteen values are writable, by the contract.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`. The instruction gives its second operand on NaN.
+        Self(unsafe { _mm512_max_ps(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_sqrt_ps(self.0) })
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> __mmask16 {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
+    }
+    #[inline(always)]
+    fn select(mask: __mmask16, a: Self, b: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_mask_blend_ps(mask, b.0, a.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_andnot_ps(_mm512_set1_ps(-0.0), self.0) })
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe {
+            let sign_bit = _mm512_set1_ps(-0.0);
+            _mm512_or_ps(_mm512_andnot_ps(sign_bit, self.0), _mm512_and_ps(sign_bit, sign.0))
+        })
+    }
+}

@@ -1,0 +1,102 @@
+//! NEON (AArch64): four lanes. Ops only, no loop.
+
+use core::arch::aarch64::*;
+
+use super::Vector;
+use crate::tile::TileOf;
+
+/// Four float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F32x4(float32x4_t);
+
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+    type Mask = uint32x4_t;
+    // 24 accumulators, 3 loads and 2 registers of broadcast values: 29 of the 32.
+    type Tile = TileOf<8, 3, 6>;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vdupq_n_f32(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: NEON as above; four values are readable, by the contract.
+        Self(unsafe { vld1q_f32(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: NEON as above; four values are writable, by the contract.
+        unsafe { vst1q_f32(to, self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vaddq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vsubq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vmulq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vdivq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vfmaq_f32(c.0, self.0, b.0) })
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // Not `vmaxq_f32`, which gives NaN when either side is.
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vsqrtq_f32(self.0) })
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vrndnq_f32(self.0) })
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe {
+            let exponent = vaddq_s32(vcvtq_s32_f32(n.0), vdupq_n_s32(127));
+            vmulq_f32(self.0, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+        })
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> uint32x4_t {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        unsafe { vcltq_f32(self.0, other.0) }
+    }
+    #[inline(always)]
+    fn select(mask: uint32x4_t, a: Self, b: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vbslq_f32(mask, a.0, b.0) })
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vabsq_f32(self.0) })
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), sign.0, self.0) })
+    }
+}

@@ -1,0 +1,85 @@
+//! One lane, plain Rust: runs everywhere, never fuses. Ops only, no loop.
+
+use super::Vector;
+use crate::tile::TileOf;
+
+/// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
+const ROUND: f32 = 12_582_912.0;
+
+/// One float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scalar(f32);
+
+impl Vector for Scalar {
+    const LANES: usize = 1;
+    type Mask = bool;
+    type Tile = TileOf<4, 4, 16>;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(x)
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: one value is readable at `from`, by the contract.
+        Self(unsafe { from.read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: one value is writable at `to`, by the contract.
+        unsafe { to.write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(self.0 * other.0)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(self.0 / other.0)
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(self.0 * b.0 + c.0)
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        if self.0 > other.0 { self } else { other }
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        // Not `round_ties_even`: without SSE4.1 that is a library call. The sign keeps −0 as the other sets do.
+        Self(((self.0 + ROUND) - ROUND).copysign(self.0))
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        Self(self.0 * f32::from_bits((n.0 + ROUND).to_bits().wrapping_add(127) << 23))
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> bool {
+        self.0 < other.0
+    }
+    #[inline(always)]
+    fn select(mask: bool, a: Self, b: Self) -> Self {
+        if mask { a } else { b }
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        Self(self.0.copysign(sign.0))
+    }
+}

@@ -1,0 +1,96 @@
+//! WebAssembly simd128: four lanes, with relaxed multiply-adds where the build has them. Ops only, no loop.
+
+use core::arch::wasm32::*;
+
+use super::Vector;
+use crate::tile::TileOf;
+
+/// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
+const ROUND: f32 = 12_582_912.0;
+
+/// Four float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F32x4(v128);
+
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+    type Mask = v128;
+    // 8 accumulators, 2 loads, 4 broadcasts; V8 keeps one of the 16 registers for itself.
+    type Tile = TileOf<4, 2, 4>;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(f32x4_splat(x))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
+        Self(unsafe { v128_load(from.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: four values are writable, by the contract; wasm stores need no alignment.
+        unsafe { v128_store(to.cast(), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(f32x4_add(self.0, other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(f32x4_sub(self.0, other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(f32x4_mul(self.0, other.0))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(f32x4_div(self.0, other.0))
+    }
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(f32x4_relaxed_madd(self.0, b.0, c.0))
+    }
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(f32x4_add(f32x4_mul(self.0, b.0), c.0))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // pmax(a, b) is a < b ? b : a, so the operands change places.
+        Self(f32x4_pmax(other.0, self.0))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(f32x4_sqrt(self.0))
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        Self(f32x4_nearest(self.0))
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        // By the low bits of n + 1.5 · 2²³: engines turn the saturating conversion into several instructions.
+        let exponent = i32x4_add(f32x4_add(n.0, f32x4_splat(ROUND)), i32x4_splat(127));
+        Self(f32x4_mul(self.0, i32x4_shl(exponent, 23)))
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> v128 {
+        f32x4_lt(self.0, other.0)
+    }
+    #[inline(always)]
+    fn select(mask: v128, a: Self, b: Self) -> Self {
+        Self(v128_bitselect(a.0, b.0, mask))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(f32x4_abs(self.0))
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        Self(v128_bitselect(sign.0, self.0, f32x4_splat(-0.0)))
+    }
+}

@@ -1,0 +1,80 @@
+//! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
+
+use super::Vector;
+
+/// `V`, except that [`Vector::mul_add`] multiplies, rounds, then adds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unfused<V>(V);
+
+impl<V: Vector> Vector for Unfused<V> {
+    const LANES: usize = V::LANES;
+    type Mask = V::Mask;
+    type Tile = V::Tile;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(V::splat(x))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's promise is V's.
+        Self(unsafe { V::load(from) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's promise is V's.
+        unsafe { self.0.store(to) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(self.0.add(other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(self.0.sub(other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(self.0.mul(other.0))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(self.0.div(other.0))
+    }
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(self.0.mul(b.0).add(c.0))
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+    #[inline(always)]
+    fn round(self) -> Self {
+        Self(self.0.round())
+    }
+    #[inline(always)]
+    fn scale_by_pow2(self, n: Self) -> Self {
+        Self(self.0.scale_by_pow2(n.0))
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        self.0.lt(other.0)
+    }
+    #[inline(always)]
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self {
+        Self(V::select(mask, a.0, b.0))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+    #[inline(always)]
+    fn copysign(self, sign: Self) -> Self {
+        Self(self.0.copysign(sign.0))
+    }
+}
