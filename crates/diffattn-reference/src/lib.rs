@@ -37,7 +37,13 @@ use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 /// The arithmetic that attention is written in: float64 for the oracle, float32 for the plain float32 computation.
 pub trait Real:
-    Copy + PartialOrd + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> + AddAssign
+    Copy
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + AddAssign
 {
     /// Rounds to nearest even where `Self` is narrower.
     fn from_f64(x: f64) -> Self;
@@ -107,26 +113,51 @@ pub struct Tensor<T> {
 impl<T: Copy> Tensor<T> {
     /// Panics unless `data` has the product of `shape` many values.
     pub fn new(shape: &[usize], data: Vec<T>) -> Self {
-        assert_eq!(shape.iter().product::<usize>(), data.len(), "values of a tensor of shape {shape:?}");
-        Self { shape: shape.to_vec(), data }
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            data.len(),
+            "values of a tensor of shape {shape:?}"
+        );
+        Self {
+            shape: shape.to_vec(),
+            data,
+        }
     }
 
     /// A tensor of one value.
     pub fn full(shape: &[usize], value: T) -> Self {
-        Self { shape: shape.to_vec(), data: vec![value; shape.iter().product()] }
+        Self {
+            shape: shape.to_vec(),
+            data: vec![value; shape.iter().product()],
+        }
     }
 
     /// A tensor without axes, which broadcasts to every shape.
     pub fn scalar(value: T) -> Self {
-        Self { shape: Vec::new(), data: vec![value] }
+        Self {
+            shape: Vec::new(),
+            data: vec![value],
+        }
     }
 
     /// The value at `index`; axes are aligned at the end, and an absent axis or one of length 1 repeats.
     pub fn broadcast(&self, index: &[usize]) -> T {
-        assert!(self.shape.len() <= index.len(), "shape {:?} has more axes than index {index:?}", self.shape);
+        assert!(
+            self.shape.len() <= index.len(),
+            "shape {:?} has more axes than index {index:?}",
+            self.shape
+        );
         let mut at = 0;
-        for (&len, &i) in self.shape.iter().zip(&index[index.len() - self.shape.len()..]) {
-            assert!(len == 1 || i < len, "index {index:?} is outside shape {:?}", self.shape);
+        for (&len, &i) in self
+            .shape
+            .iter()
+            .zip(&index[index.len() - self.shape.len()..])
+        {
+            assert!(
+                len == 1 || i < len,
+                "index {index:?} is outside shape {:?}",
+                self.shape
+            );
             at = at * len + if len == 1 { 0 } else { i };
         }
         self.data[at]
@@ -134,7 +165,12 @@ impl<T: Copy> Tensor<T> {
 
     /// The last axis at `index` of the others, which must all be given.
     pub fn row(&self, index: &[usize]) -> &[T] {
-        assert_eq!(index.len() + 1, self.shape.len(), "row {index:?} of shape {:?}", self.shape);
+        assert_eq!(
+            index.len() + 1,
+            self.shape.len(),
+            "row {index:?} of shape {:?}",
+            self.shape
+        );
         let width = self.shape[index.len()];
         let at = self.shape.iter().zip(index).fold(0, |at, (&len, &i)| {
             assert!(i < len, "row {index:?} is outside shape {:?}", self.shape);
@@ -167,7 +203,10 @@ impl Tensor<f64> {
 
     /// The values in another arithmetic.
     pub fn cast<R: Real>(&self) -> Tensor<R> {
-        Tensor { shape: self.shape.clone(), data: self.data.iter().map(|&x| R::from_f64(x)).collect() }
+        Tensor {
+            shape: self.shape.clone(),
+            data: self.data.iter().map(|&x| R::from_f64(x)).collect(),
+        }
     }
 }
 
@@ -223,16 +262,23 @@ impl Default for Pairing {
 
 impl Pairing {
     /// The number of output heads H that `[n_q, n_k, n_v]` heads and `terms` terms make, or the rule they break.
-    pub fn output_heads(self, [n_q, n_k, n_v]: [usize; 3], terms: usize) -> Result<usize, &'static str> {
+    pub fn output_heads(
+        self,
+        [n_q, n_k, n_v]: [usize; 3],
+        terms: usize,
+    ) -> Result<usize, &'static str> {
         let rule = |holds: bool, rule| if holds { Ok(()) } else { Err(rule) };
-        rule(n_q > 0 && n_k > 0 && n_v > 0, "there is at least one q, k and v head")?;
+        rule(
+            n_q > 0 && n_k > 0 && n_v > 0,
+            "there is at least one q, k and v head",
+        )?;
         match self {
             Self::Interleaved { flat } => {
                 rule(terms >= 1, "there is at least one term")?;
                 rule(!flat || terms == 2, "flat repeats need two terms")?;
                 rule(n_q % terms == 0, "n_q = T·H")?;
                 rule(n_k == terms * n_v, "n_k = T·n_v")?;
-                rule((n_q / terms) % n_v == 0, "n_v divides H")?;
+                rule((n_q / terms).is_multiple_of(n_v), "n_v divides H")?;
                 Ok(n_q / terms)
             }
             Self::Halves => {
@@ -246,8 +292,15 @@ impl Pairing {
                 rule(terms == 2, "grouped and shared have two terms")?;
                 rule(ratio >= 1, "the ratio is at least 1")?;
                 rule(n_q % (ratio + 1) == 0, "n_q = (H/r)(r+1)")?;
-                let keys_per_group = if matches!(self, Self::Grouped { .. }) { 2 } else { 1 };
-                rule(n_k == keys_per_group * n_v, "n_k = 2·n_v (grouped) or n_v (shared)")?;
+                let keys_per_group = if matches!(self, Self::Grouped { .. }) {
+                    2
+                } else {
+                    1
+                };
+                rule(
+                    n_k == keys_per_group * n_v,
+                    "n_k = 2·n_v (grouped) or n_v (shared)",
+                )?;
                 rule((n_q / (ratio + 1)) % n_v == 0, "n_v divides H/r")?;
                 Ok(n_q / (ratio + 1) * ratio)
             }
@@ -271,8 +324,18 @@ pub fn plan(pairing: Pairing, counts: [usize; 3], coefficients: &[f64]) -> Vec<H
                 Pairing::Interleaved { flat } => {
                     let rep = h_count / n_v;
                     let g = h / rep;
-                    let key = |t| if flat { (2 * h + t) / rep } else { terms * g + t };
-                    ((0..terms).map(|t| terms * h + t).collect(), (0..terms).map(key).collect(), vec![g])
+                    let key = |t| {
+                        if flat {
+                            (2 * h + t) / rep
+                        } else {
+                            terms * g + t
+                        }
+                    };
+                    (
+                        (0..terms).map(|t| terms * h + t).collect(),
+                        (0..terms).map(key).collect(),
+                        vec![g],
+                    )
                 }
                 Pairing::Halves => {
                     let rep = 2 * h_count / n_k;
@@ -283,11 +346,20 @@ pub fn plan(pairing: Pairing, counts: [usize; 3], coefficients: &[f64]) -> Vec<H
                     let noise = h / ratio;
                     let g = noise / (h_count / ratio / n_v);
                     let first = noise * (ratio + 1);
-                    let k = if matches!(pairing, Pairing::Grouped { .. }) { vec![2 * g, 2 * g + 1] } else { vec![g; 2] };
+                    let k = if matches!(pairing, Pairing::Grouped { .. }) {
+                        vec![2 * g, 2 * g + 1]
+                    } else {
+                        vec![g; 2]
+                    };
                     (vec![first + h % ratio, first + ratio], k, vec![g])
                 }
             };
-            Head { q, k, v, coefficients: coefficients.to_vec() }
+            Head {
+                q,
+                k,
+                v,
+                coefficients: coefficients.to_vec(),
+            }
         })
         .collect()
 }
@@ -353,37 +425,70 @@ impl AttentionSpec {
 
     /// Channels of the result: the v heads of an output head side by side.
     pub fn output_width(&self) -> usize {
-        let widths: Vec<usize> = self.heads.iter().map(|head| head.v.len() * shape4(&self.v)[3]).collect();
+        let widths: Vec<usize> = self
+            .heads
+            .iter()
+            .map(|head| head.v.len() * shape4(&self.v)[3])
+            .collect();
         let width = widths.first().copied().unwrap_or(0);
-        assert!(widths.iter().all(|&w| w == width), "output heads differ in width: {widths:?}");
+        assert!(
+            widths.iter().all(|&w| w == width),
+            "output heads differ in width: {widths:?}"
+        );
         width
     }
 
     /// T of the head that has the most terms.
     pub fn terms(&self) -> usize {
-        self.heads.iter().map(|head| head.q.len()).max().unwrap_or(0)
+        self.heads
+            .iter()
+            .map(|head| head.q.len())
+            .max()
+            .unwrap_or(0)
     }
 
     fn check(&self) {
-        let ([b, n_q, lq, d], [bk, n_k, lk, dk], [bv, n_v, lv, _]) = (shape4(&self.q), shape4(&self.k), shape4(&self.v));
-        assert!(b == bk && b == bv && lk == lv && d == dk, "q, k and v do not fit: {b},{bk},{bv} {lk},{lv} {d},{dk}");
+        let ([b, n_q, lq, d], [bk, n_k, lk, dk], [bv, n_v, lv, _]) =
+            (shape4(&self.q), shape4(&self.k), shape4(&self.v));
+        assert!(
+            b == bk && b == bv && lk == lv && d == dk,
+            "q, k and v do not fit: {b},{bk},{bv} {lk},{lv} {d},{dk}"
+        );
         for head in &self.heads {
             assert!(!head.q.is_empty() && !head.v.is_empty(), "{head:?}");
-            assert!(head.q.len() == head.k.len() && head.q.len() == head.coefficients.len(), "{head:?}");
+            assert!(
+                head.q.len() == head.k.len() && head.q.len() == head.coefficients.len(),
+                "{head:?}"
+            );
             let inside = |list: &[usize], n| list.iter().all(|&x| x < n);
-            assert!(inside(&head.q, n_q) && inside(&head.k, n_k) && inside(&head.v, n_v), "{head:?}");
+            assert!(
+                inside(&head.q, n_q) && inside(&head.k, n_k) && inside(&head.v, n_v),
+                "{head:?}"
+            );
         }
         let mut sequences = b;
         if let Some([cu_q, cu_k]) = &self.cu_seqlens {
-            assert!(b == 1 && self.mask.is_none() && self.bias.is_none(), "packed sequences: B = 1, no mask, no bias");
+            assert!(
+                b == 1 && self.mask.is_none() && self.bias.is_none(),
+                "packed sequences: B = 1, no mask, no bias"
+            );
             assert!(cu_q.len() == cu_k.len(), "as many query as key sequences");
             for (cu, total) in [(cu_q, lq), (cu_k, lk)] {
-                assert!(cu.first() == Some(&0) && cu.last() == Some(&total) && cu.is_sorted(), "{cu:?} of {total}");
+                assert!(
+                    cu.first() == Some(&0) && cu.last() == Some(&total) && cu.is_sorted(),
+                    "{cu:?} of {total}"
+                );
             }
             sequences = cu_q.len() - 1;
         }
-        let lengths = [self.key_lengths.as_ref().map(Vec::len), self.query_offset.as_ref().map(Vec::len)];
-        assert!(lengths.iter().flatten().all(|&n| n == sequences), "one key length and offset per sequence: {lengths:?}");
+        let lengths = [
+            self.key_lengths.as_ref().map(Vec::len),
+            self.query_offset.as_ref().map(Vec::len),
+        ];
+        assert!(
+            lengths.iter().flatten().all(|&n| n == sequences),
+            "one key length and offset per sequence: {lengths:?}"
+        );
     }
 
     /// The keys that query `i` of batch entry `b` sees for output head `h`, in ascending order.
@@ -398,11 +503,21 @@ impl AttentionSpec {
                 (n, cu_q[n]..cu_q[n + 1], cu_k[n]..cu_k[n + 1])
             }
         };
-        let length = self.key_lengths.as_ref().map_or(keys.len(), |lengths| lengths[sequence]);
-        assert!(length <= keys.len(), "key length {length} of {} keys", keys.len());
+        let length = self
+            .key_lengths
+            .as_ref()
+            .map_or(keys.len(), |lengths| lengths[sequence]);
+        assert!(
+            length <= keys.len(),
+            "key length {length} of {} keys",
+            keys.len()
+        );
         // 128 bits: positions and windows may be any 64-bit number.
         let bottom_right = keys.len() as i128 - queries.len() as i128;
-        let offset = self.query_offset.as_ref().map_or(bottom_right, |offsets| i128::from(offsets[sequence]));
+        let offset = self
+            .query_offset
+            .as_ref()
+            .map_or(bottom_right, |offsets| i128::from(offsets[sequence]));
         let p = (i - queries.start) as i128 + offset;
         (0..length)
             .filter(|&j| {
@@ -412,8 +527,16 @@ impl AttentionSpec {
                     && self.window[1].is_none_or(|right| position <= p + right as i128)
             })
             .map(|j| keys.start + j)
-            .filter(|&j| self.mask.as_ref().is_none_or(|mask| mask.broadcast(&[b, h, i, j])))
-            .filter(|&j| self.bias.as_ref().is_none_or(|bias| bias.broadcast(&[b, h, i, j]) != f64::NEG_INFINITY))
+            .filter(|&j| {
+                self.mask
+                    .as_ref()
+                    .is_none_or(|mask| mask.broadcast(&[b, h, i, j]))
+            })
+            .filter(|&j| {
+                self.bias
+                    .as_ref()
+                    .is_none_or(|bias| bias.broadcast(&[b, h, i, j]) != f64::NEG_INFINITY)
+            })
             .collect()
     }
 }
@@ -479,7 +602,13 @@ impl<R: Real> Row<R> {
         let keys = spec.seen_keys(b, h, i);
         let head = &spec.heads[h];
         let zero = R::from_f64(0.0);
-        let mut row = Row { diff: vec![zero; keys.len()], keys, maps: Vec::new(), lse: Vec::new(), empty: true };
+        let mut row = Row {
+            diff: vec![zero; keys.len()],
+            keys,
+            maps: Vec::new(),
+            lse: Vec::new(),
+            empty: true,
+        };
         for t in 0..head.q.len() {
             let q = operands.q.row(&[b, head.q[t], i]);
             let score = |&j: &usize| {
@@ -491,7 +620,10 @@ impl<R: Real> Row<R> {
                 if let Some(cap) = operands.softcap {
                     s = cap * (s / cap).tanh();
                 }
-                operands.bias.as_ref().map_or(s, |bias| s + bias.broadcast(&[b, h, i, j]))
+                operands
+                    .bias
+                    .as_ref()
+                    .map_or(s, |bias| s + bias.broadcast(&[b, h, i, j]))
             };
             let scores: Vec<R> = row.keys.iter().map(score).collect();
             let (map, lse) = softmax(&scores);
@@ -518,7 +650,9 @@ fn softmax<R: Real>(scores: &[R]) -> (Vec<R>, R) {
     if scores.iter().all(|&s| s == none) {
         return (vec![R::from_f64(0.0); scores.len()], none);
     }
-    let max = scores.iter().fold(none, |max, &s| if s > max { s } else { max });
+    let max = scores
+        .iter()
+        .fold(none, |max, &s| if s > max { s } else { max });
     let exps: Vec<R> = scores.iter().map(|&s| (s - max).exp()).collect();
     let mut sum = R::from_f64(0.0);
     for &e in &exps {
@@ -536,7 +670,10 @@ pub fn attention<R: Real>(spec: &AttentionSpec) -> AttentionOutput<R> {
     let ([b_count, _, lq, _], dv) = (shape4(&spec.q), shape4(&spec.v)[3]);
     let (h_count, width, terms) = (spec.heads.len(), spec.output_width(), spec.terms());
     let mut out = Tensor::full(&[b_count, h_count, lq, width], R::from_f64(0.0));
-    let mut lse = Tensor::full(&[b_count, h_count, terms, lq], R::from_f64(f64::NEG_INFINITY));
+    let mut lse = Tensor::full(
+        &[b_count, h_count, terms, lq],
+        R::from_f64(f64::NEG_INFINITY),
+    );
     for b in 0..b_count {
         for (h, head) in spec.heads.iter().enumerate() {
             for i in 0..lq {
@@ -604,7 +741,11 @@ pub struct Norm {
 
 impl Default for Norm {
     fn default() -> Self {
-        Self { eps: 1e-5, weight: None, scale: 1.0 }
+        Self {
+            eps: 1e-5,
+            weight: None,
+            scale: 1.0,
+        }
     }
 }
 
@@ -664,7 +805,14 @@ pub struct GroupNorm {
 impl GroupNorm {
     /// NCHW, eps 1e-5, no weight, bias or activation.
     pub fn new(num_groups: usize) -> Self {
-        Self { num_groups, weight: None, bias: None, eps: 1e-5, channels_last: false, silu: false }
+        Self {
+            num_groups,
+            weight: None,
+            bias: None,
+            eps: 1e-5,
+            channels_last: false,
+            silu: false,
+        }
     }
 }
 
@@ -673,9 +821,20 @@ impl GroupNorm {
 /// A group of equal values is its bias, with eps = 0 too.
 pub fn group_norm(x: &Tensor<f64>, spec: &GroupNorm) -> Tensor<f64> {
     let rank = x.shape.len();
-    assert!(rank >= 2, "group norm needs a rank of at least 2, got shape {:?}", x.shape);
-    let (n_count, channels) = (x.shape[0], x.shape[if spec.channels_last { rank - 1 } else { 1 }]);
-    assert!(spec.num_groups > 0 && channels % spec.num_groups == 0, "{} groups of {channels}", spec.num_groups);
+    assert!(
+        rank >= 2,
+        "group norm needs a rank of at least 2, got shape {:?}",
+        x.shape
+    );
+    let (n_count, channels) = (
+        x.shape[0],
+        x.shape[if spec.channels_last { rank - 1 } else { 1 }],
+    );
+    assert!(
+        spec.num_groups > 0 && channels % spec.num_groups == 0,
+        "{} groups of {channels}",
+        spec.num_groups
+    );
     for values in [&spec.weight, &spec.bias].into_iter().flatten() {
         assert_eq!(values.len(), channels, "one weight and bias per channel");
     }
@@ -683,7 +842,10 @@ pub fn group_norm(x: &Tensor<f64>, spec: &GroupNorm) -> Tensor<f64> {
     if x.data.is_empty() {
         return y;
     }
-    let (positions, width) = (x.data.len() / n_count / channels, channels / spec.num_groups);
+    let (positions, width) = (
+        x.data.len() / n_count / channels,
+        channels / spec.num_groups,
+    );
     // The place of channel c, position p of batch entry n.
     let at = |n: usize, c: usize, p: usize| match spec.channels_last {
         true => (n * positions + p) * channels + c,
@@ -691,18 +853,30 @@ pub fn group_norm(x: &Tensor<f64>, spec: &GroupNorm) -> Tensor<f64> {
     };
     for n in 0..n_count {
         for g in 0..spec.num_groups {
-            let places = || (g * width..(g + 1) * width).flat_map(|c| (0..positions).map(move |p| (c, p)));
+            let places =
+                || (g * width..(g + 1) * width).flat_map(|c| (0..positions).map(move |p| (c, p)));
             let count = (width * positions) as f64;
             let mean = places().map(|(c, p)| x.data[at(n, c, p)]).sum::<f64>() / count;
             let square = |d: f64| d * d;
-            let variance = places().map(|(c, p)| square(x.data[at(n, c, p)] - mean)).sum::<f64>() / count;
+            let variance = places()
+                .map(|(c, p)| square(x.data[at(n, c, p)] - mean))
+                .sum::<f64>()
+                / count;
             let std = libm::sqrt(variance + spec.eps);
             for (c, p) in places() {
-                let normalised = if std == 0.0 { 0.0 } else { (x.data[at(n, c, p)] - mean) / std };
+                let normalised = if std == 0.0 {
+                    0.0
+                } else {
+                    (x.data[at(n, c, p)] - mean) / std
+                };
                 let weight = spec.weight.as_ref().map_or(1.0, |weight| weight[c]);
                 let bias = spec.bias.as_ref().map_or(0.0, |bias| bias[c]);
                 let value = normalised * weight + bias;
-                y.data[at(n, c, p)] = if spec.silu { value * sigmoid(value) } else { value };
+                y.data[at(n, c, p)] = if spec.silu {
+                    value * sigmoid(value)
+                } else {
+                    value
+                };
             }
         }
     }
@@ -731,7 +905,12 @@ pub struct Rope {
 
 impl Default for Rope {
     fn default() -> Self {
-        Self { interleaved: true, theta: 10000.0, rotary_dim: None, scaling: RopeScaling::Default }
+        Self {
+            interleaved: true,
+            theta: 10000.0,
+            rotary_dim: None,
+            scaling: RopeScaling::Default,
+        }
     }
 }
 
@@ -780,13 +959,23 @@ pub enum RopeScaling {
 impl Rope {
     /// The angle per position of each of the `rotary_dim`/2 pairs, and the factor of cos and sin.
     pub fn frequencies(&self, rotary_dim: usize) -> (Vec<f64>, f64) {
-        assert!(rotary_dim % 2 == 0, "an even number of channels turns, got {rotary_dim}");
+        assert!(
+            rotary_dim.is_multiple_of(2),
+            "an even number of channels turns, got {rotary_dim}"
+        );
         let dim = rotary_dim as f64;
-        let plain: Vec<f64> = (0..rotary_dim / 2).map(|i| libm::pow(self.theta, -2.0 * i as f64 / dim)).collect();
+        let plain: Vec<f64> = (0..rotary_dim / 2)
+            .map(|i| libm::pow(self.theta, -2.0 * i as f64 / dim))
+            .collect();
         match self.scaling {
             RopeScaling::Default => (plain, 1.0),
             RopeScaling::Linear { factor } => (plain.iter().map(|f| f / factor).collect(), 1.0),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor,
+                high_freq_factor,
+                original_max_position_embeddings,
+            } => {
                 let scaled = |&f: &f64| {
                     // How often the wave fits into the trained length.
                     let waves = original_max_position_embeddings * f / std::f64::consts::TAU;
@@ -811,11 +1000,18 @@ impl Rope {
                 beta_slow,
                 truncate,
             } => {
-                let magnitude = |slope: f64| if factor <= 1.0 { 1.0 } else { 0.1 * slope * libm::log(factor) + 1.0 };
-                let attention_factor = attention_factor.unwrap_or_else(|| match (mscale, mscale_all_dim) {
-                    (Some(a), Some(b)) if a != 0.0 && b != 0.0 => magnitude(a) / magnitude(b),
-                    _ => magnitude(1.0),
-                });
+                let magnitude = |slope: f64| {
+                    if factor <= 1.0 {
+                        1.0
+                    } else {
+                        0.1 * slope * libm::log(factor) + 1.0
+                    }
+                };
+                let attention_factor =
+                    attention_factor.unwrap_or_else(|| match (mscale, mscale_all_dim) {
+                        (Some(a), Some(b)) if a != 0.0 && b != 0.0 => magnitude(a) / magnitude(b),
+                        _ => magnitude(1.0),
+                    });
                 // The pair that turns `turns` times within the trained length.
                 let pair_of = |turns: f64| {
                     let wave = original_max_position_embeddings / (turns * std::f64::consts::TAU);
@@ -833,7 +1029,10 @@ impl Rope {
                     let divide = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
                     f / factor * divide + f * (1.0 - divide)
                 };
-                (plain.iter().enumerate().map(scaled).collect(), attention_factor)
+                (
+                    plain.iter().enumerate().map(scaled).collect(),
+                    attention_factor,
+                )
             }
         }
     }
@@ -852,9 +1051,19 @@ pub fn apply_rope(x: &Tensor<f64>, rope: &Rope, positions: &Tensor<i64>) -> Tens
                 let row = &mut y.data[((b * n_count + n) * l + t) * d..][..d];
                 let position = positions.broadcast(&[b, t]) as f64;
                 for (i, frequency) in frequencies.iter().enumerate() {
-                    let (one, two) = if rope.interleaved { (2 * i, 2 * i + 1) } else { (i, i + rotary_dim / 2) };
-                    let (cos, sin) = (libm::cos(position * frequency) * factor, libm::sin(position * frequency) * factor);
-                    (row[one], row[two]) = (row[one] * cos - row[two] * sin, row[one] * sin + row[two] * cos);
+                    let (one, two) = if rope.interleaved {
+                        (2 * i, 2 * i + 1)
+                    } else {
+                        (i, i + rotary_dim / 2)
+                    };
+                    let (cos, sin) = (
+                        libm::cos(position * frequency) * factor,
+                        libm::sin(position * frequency) * factor,
+                    );
+                    (row[one], row[two]) = (
+                        row[one] * cos - row[two] * sin,
+                        row[one] * sin + row[two] * cos,
+                    );
                 }
             }
         }
@@ -905,7 +1114,8 @@ impl SequenceFusion {
         let mut y = plain.clone();
         for b in 0..b_count {
             for at in b * h_count * l * dv..(b * h_count + mixing) * l * dv {
-                y.data[at] = (1.0 - self.fusion) * plain.data[at] + self.fusion * difference.data[at];
+                y.data[at] =
+                    (1.0 - self.fusion) * plain.data[at] + self.fusion * difference.data[at];
             }
         }
         y
@@ -914,11 +1124,21 @@ impl SequenceFusion {
 
 /// Attention whose first heads mix in the attention over differences of q, k and v; a norm acts on the mixture.
 pub fn sequence_fused_attention(spec: &AttentionSpec, sequence: &SequenceFusion) -> Tensor<f64> {
-    let plain = AttentionSpec { norm: None, ..spec.clone() };
+    let plain = AttentionSpec {
+        norm: None,
+        ..spec.clone()
+    };
     let [q, k, v] = [&spec.q, &spec.k, &spec.v].map(|x| sequence_difference(x, sequence.order));
-    let difference = AttentionSpec { q, k, v, ..plain.clone() };
+    let difference = AttentionSpec {
+        q,
+        k,
+        v,
+        ..plain.clone()
+    };
     let mixed = sequence.mix(&attention(&plain).out, &attention(&difference).out);
-    spec.norm.as_ref().map_or(mixed.clone(), |norm| rms_norm(&mixed, norm))
+    spec.norm
+        .as_ref()
+        .map_or(mixed.clone(), |norm| rms_norm(&mixed, norm))
 }
 
 // ------------------------------------------------------------------------------------------------------------- lambda
