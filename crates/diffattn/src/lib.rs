@@ -29,6 +29,7 @@ mod attention;
 mod error;
 mod isa;
 mod norm;
+mod peak;
 mod sequence;
 mod shape;
 mod slices;
@@ -43,6 +44,7 @@ pub use attention::{
 pub use error::Error;
 pub use isa::Isa;
 pub use norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm, rms_norm};
+pub use peak::fma_flops;
 pub use sequence::{Rope, RopeOptions, RopeScaling, SequenceDifference, apply_rope, sequence_difference};
 pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
 pub use slices::Slices;

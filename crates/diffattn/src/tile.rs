@@ -14,38 +14,43 @@ pub(crate) const PANEL: usize = 16;
 /// Queries up to which the decode path (lanes = keys) is taken.
 pub(crate) const DECODE_QUERIES: usize = 16;
 
-/// Packed K and V of one wave, in bytes, at which no further head is packed: bounds the scratch of long
-/// sequences while many short ones still share one parallel section.
+/// Bytes of packed K and V in one wave, past which no further head is packed: bounds the scratch of long
+/// sequences, while many short ones still share one parallel section.
 pub(crate) const WAVE_BYTES: usize = 16 << 20;
 
-/// How a product starts and ends.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// `c = a b`
-    Store,
-    /// `c = c + (a b)`: the sum is formed from zero, then added.
-    Add,
+/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers.
+pub(crate) trait Sink<V: Vector> {
+    /// # Safety
+    /// As the implementor says; [`Tile::product`] passes its caller's promise on.
+    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]);
 }
 
-/// Operands of one register tile: `c[m][n] (+)= Σ_k a[k][m] · b[k][n]`, k in order. `a` is broadcast,
-/// `b` and `c` are vectors.
+/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<const N: usize> {
+pub(crate) struct Operands {
     /// `a[k][m]` lies at `a + k · a_stride + m`.
-    pub a: *const f32,
-    pub a_stride: usize,
-    /// The n-th vector of row k lies at `b[n] + k · b_stride`.
-    pub b: [*const f32; N],
-    pub b_stride: usize,
-    pub depth: usize,
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// The vectors of row k lie side by side at `b + k · b_stride`.
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) depth: usize,
 }
 
-/// The register tile of an instruction set: `ROWS` broadcast values by `VECTORS` vectors.
+/// The shape of an instruction set's register tile.
 pub(crate) trait Tile: 'static {
+    /// Broadcast values per step: keys in `Q Kᵀ`, channels in `P V`. Divides [`PANEL`].
     const ROWS: usize;
+    /// Vectors of queries at most.
     const VECTORS: usize;
-    /// Vectors of queries in a row block of the prefill.
+    /// Vectors of queries in a row block of the prefill; a multiple of `VECTORS`.
     const BLOCK_VECTORS: usize;
+
+    /// Computes a tile of `ROWS` by `vectors` (1…`VECTORS`) and hands it to `sink`.
+    ///
+    /// # Safety
+    /// `depth` rows of both operands are readable at this width, and `sink`'s own conditions hold.
+    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S);
 }
 
 /// A tile of `M` rows by `N` vectors, in row blocks of `B` vectors.
@@ -53,13 +58,68 @@ pub(crate) trait Tile: 'static {
 pub(crate) struct TileOf<const M: usize, const N: usize, const B: usize>;
 
 impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
-    const ROWS: usize = M;
+    const ROWS: usize = {
+        assert!(PANEL.is_multiple_of(M) && N >= 1 && N <= 4 && B.is_multiple_of(N));
+        M
+    };
     const VECTORS: usize = N;
     const BLOCK_VECTORS: usize = B;
+
+    #[inline(always)]
+    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
+        let Operands { a, a_stride, b, b_stride, depth } = operands;
+        // SAFETY (all four): the caller's promise; `b`'s vectors lie side by side.
+        unsafe {
+            if vectors >= N {
+                sink.take(product::<V, M, N>(a, a_stride, side_by_side::<V, N>(b), b_stride, depth));
+            } else if vectors == 1 {
+                sink.take(product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
+            } else if vectors == 2 {
+                sink.take(product::<V, M, 2>(a, a_stride, side_by_side::<V, 2>(b), b_stride, depth));
+            } else {
+                sink.take(product::<V, M, 3>(a, a_stride, side_by_side::<V, 3>(b), b_stride, depth));
+            }
+        }
+    }
 }
 
-/// Marks the vector type of a tile's users; see [`Product`].
-#[expect(dead_code, reason = "replaced by the product kernel")]
-pub(crate) fn lanes<V: Vector>() -> usize {
-    V::LANES
+/// Pointers to `N` vectors that lie side by side.
+#[inline(always)]
+fn side_by_side<V: Vector, const N: usize>(first: *const f32) -> [*const f32; N] {
+    let mut vectors = [first; N];
+    for (n, vector) in vectors.iter_mut().enumerate() {
+        *vector = first.wrapping_add(n * V::LANES);
+    }
+    vectors
+}
+
+/// `Σ_k a[k][m] · b[n][k]`, k in order, in registers: the inner loop of everything.
+///
+/// # Safety
+/// For every k below `depth`: `M` values are readable at `a + k · a_stride`, and one vector at each
+/// `b[n] + k · b_stride`.
+#[inline(always)]
+pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
+    a: *const f32,
+    a_stride: usize,
+    b: [*const f32; N],
+    b_stride: usize,
+    depth: usize,
+) -> [[V; N]; M] {
+    let mut sums = [[V::splat(0.0); N]; M];
+    for k in 0..depth {
+        let mut row = [V::splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: the caller's promise for row k of `b`.
+            row[n] = unsafe { V::load(b[n].add(k * b_stride)) };
+        }
+        for m in 0..M {
+            // SAFETY: the caller's promise for row k of `a`.
+            let value = V::splat(unsafe { *a.add(k * a_stride + m) });
+            for n in 0..N {
+                sums[m][n] = value.mul_add(row[n], sums[m][n]);
+            }
+        }
+    }
+    sums
 }

@@ -1,13 +1,18 @@
-//! Keys and values of past tokens, kept in the kernel's own panels.
+//! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them once and
+//! packs nothing. Values are held as float32, whatever the dtype of what is appended.
 
+use super::call::HeadAxis;
+use super::options::Layout;
+use super::packed::{KeyPanels, ValuePanels, ValueShape, pack_keys, pack_values};
 use crate::error::Error;
-use crate::shape::{DType, Tensor};
-use super::Layout;
+use crate::shape::{DType, Tensor, check_len, format_shape, try_zeroed};
+use crate::tile::{PANEL, STRIP};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a cache is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvCacheOptions {
-    /// Sequences side by side; 1 by default.
+    /// Sequences side by side.
     pub batch: usize,
     /// v heads G.
     pub groups: usize,
@@ -17,17 +22,24 @@ pub struct KvCacheOptions {
     pub head_dim: usize,
     /// dv.
     pub value_dim: usize,
-    /// Tokens to reserve memory for; it grows past them when `growing`.
+    /// Tokens to reserve memory for at once; it grows past them.
     pub capacity: usize,
     /// The dtype of what is appended (and of q).
     pub dtype: DType,
 }
 
 /// Keys and values of past tokens: append, rewind, and use wherever k and v are taken.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct KvCache {
     options: KvCacheOptions,
     length: usize,
+    /// Strips of 256 tokens that each head has memory for.
+    strips: usize,
+    /// One per (batch, k head).
+    keys: Vec<Vec<f32>>,
+    /// One per (batch, v head).
+    values: Vec<Vec<f32>>,
+    special: Vec<Vec<AtomicBool>>,
 }
 
 impl KvCache {
@@ -36,7 +48,31 @@ impl KvCache {
     /// # Errors
     /// [`Error::Shape`] for a zero size, [`Error::OutOfMemory`] when `capacity` cannot be reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
-        Ok(Self { options, length: 0 })
+        let KvCacheOptions { batch, groups, terms, head_dim, value_dim, capacity, .. } = options;
+        for (name, size) in
+            [("batch", batch), ("groups", groups), ("terms", terms), ("head_dim", head_dim), ("value_dim", value_dim)]
+        {
+            if size == 0 {
+                return Err(Error::shape(name, "1 or more", size));
+            }
+        }
+        let heads = |per_group: usize| {
+            batch
+                .checked_mul(groups)
+                .and_then(|heads| heads.checked_mul(per_group))
+                .ok_or_else(|| Error::shape("groups", "a head count that fits this machine", groups))
+        };
+        let mut cache = Self {
+            options,
+            length: 0,
+            strips: 0,
+            keys: try_zeroed(heads(terms)?)?,
+            values: try_zeroed(heads(1)?)?,
+            special: Vec::new(),
+        };
+        cache.special.resize_with(heads(1)?, Vec::new);
+        cache.reserve(capacity)?;
+        Ok(cache)
     }
 
     /// What it was made for.
@@ -57,19 +93,154 @@ impl KvCache {
         self.length == 0
     }
 
+    /// Bytes of memory it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let floats = self.keys.iter().chain(&self.values).map(Vec::capacity).sum::<usize>();
+        floats * size_of::<f32>()
+    }
+
     /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when they do not fit; [`Error::OutOfMemory`], with the cache unchanged.
-    pub fn append(&mut self, _k: Tensor<'_>, _v: Tensor<'_>, _layout: Layout) -> Result<(), Error> {
-        todo!()
+    /// [`Error::Shape`] or [`Error::Dtype`] when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
+    pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
+        let KvCacheOptions { batch, groups, terms, head_dim, value_dim, dtype, .. } = self.options;
+        let check = |argument: &str, tensor: &Tensor<'_>, heads: usize, width: usize| {
+            if tensor.data.dtype() != dtype {
+                return Err(Error::dtype(
+                    argument,
+                    format_args!("{} as the cache", dtype.name()),
+                    tensor.data.dtype().name(),
+                ));
+            }
+            check_len(argument, &tensor.shape, tensor.data.len())?;
+            let (length, fits) = match (tensor.shape.as_slice(), layout) {
+                (&[b, h, l, w], Layout::Bhsd) | (&[b, l, h, w], Layout::Bshd) => {
+                    (l, [b, h, w] == [batch, heads, width])
+                }
+                _ => (0, false),
+            };
+            if fits {
+                Ok(HeadAxis { batch, heads, length, width, layout })
+            } else {
+                let axes = if layout == Layout::Bhsd { "B, heads, L, width" } else { "B, L, heads, width" };
+                Err(Error::shape(
+                    argument,
+                    format_args!("[{axes}] with batch {batch}, {heads} heads and width {width}, as the cache"),
+                    format_shape(&tensor.shape),
+                ))
+            }
+        };
+        let k_axis = check("k", &k, terms * groups, head_dim)?;
+        let v_axis = check("v", &v, groups, value_dim)?;
+        let added = k_axis.length;
+        if v_axis.length != added {
+            return Err(Error::shape("v", format_args!("{added} tokens as k"), v_axis.length));
+        }
+        let end = self.length.checked_add(added).ok_or_else(|| Error::shape("k", "a length that fits", added))?;
+        let mut row = try_zeroed(head_dim.max(value_dim))?;
+        self.reserve(end)?;
+        let shape = self.value_shape();
+        for (index, panels) in self.keys.iter_mut().enumerate() {
+            let rows = k_axis.rows(k.data, index / (terms * groups), index % (terms * groups), 0);
+            pack_keys(&rows, self.length, end, 0, panels, &mut row[..head_dim]);
+        }
+        for (index, (panels, special)) in self.values.iter_mut().zip(&self.special).enumerate() {
+            let rows = v_axis.rows(v.data, index / groups, index % groups, 0);
+            let mut from = self.length;
+            while from < end {
+                let strip = from / STRIP;
+                let to = ((strip + 1) * STRIP).min(end);
+                let memory = &mut panels[strip * shape.strip_len()..][..shape.strip_len()];
+                if pack_values(&rows, from, to, from - self.length, shape, memory, &mut row[..value_dim]) {
+                    special[strip].store(true, Ordering::Relaxed);
+                }
+                from = to;
+            }
+        }
+        self.length = end;
+        Ok(())
     }
 
-    /// Forgets all but the first `length` tokens.
+    /// Forgets all but the first `length` tokens. Keeps the memory.
     ///
     /// # Errors
     /// [`Error::Shape`] when it holds fewer.
-    pub fn rewind(&mut self, _length: usize) -> Result<(), Error> {
-        todo!()
+    pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
+        if length > self.length {
+            return Err(Error::shape("length", format_args!("at most {}, the tokens held", self.length), length));
+        }
+        self.length = length;
+        Ok(())
+    }
+
+    /// Copies the tokens out, as [`KvCache::append`] takes them in `Bhsd`: k `[B, terms·groups, L, d]` and
+    /// v `[B, groups, L, dv]`, float32.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn export(&self) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let KvCacheOptions { head_dim, value_dim, .. } = self.options;
+        let mut k = try_zeroed(self.keys.len() * self.length * head_dim)?;
+        for (index, head) in k.chunks_exact_mut((self.length * head_dim).max(1)).enumerate() {
+            let panels = &self.keys[index];
+            for (at, value) in head.iter_mut().enumerate() {
+                let (key, channel) = (at / head_dim, at % head_dim);
+                *value = panels[key / PANEL * PANEL * head_dim + channel * PANEL + key % PANEL];
+            }
+        }
+        let shape = self.value_shape();
+        let mut v = try_zeroed(self.values.len() * self.length * value_dim)?;
+        for (index, head) in v.chunks_exact_mut((self.length * value_dim).max(1)).enumerate() {
+            let panels = &self.values[index];
+            for (at, value) in head.iter_mut().enumerate() {
+                let (key, channel) = (at / value_dim, at % value_dim);
+                *value = panels[shape.index(key, channel)];
+            }
+        }
+        Ok((k, v))
+    }
+
+    pub(super) fn value_shape(&self) -> ValueShape {
+        ValueShape::new(STRIP, self.options.value_dim)
+    }
+
+    pub(super) fn keys(&self, batch: usize, head: usize) -> KeyPanels<'_> {
+        let heads = self.options.terms * self.options.groups;
+        KeyPanels { data: &self.keys[batch * heads + head], width: self.options.head_dim }
+    }
+
+    pub(super) fn values(&self, batch: usize, head: usize) -> ValuePanels<'_> {
+        let index = batch * self.options.groups + head;
+        ValuePanels { data: &self.values[index], shape: self.value_shape(), special: &self.special[index] }
+    }
+
+    /// Memory for `tokens`, all heads or none: doubled when it must grow, so that appending is linear.
+    fn reserve(&mut self, tokens: usize) -> Result<(), Error> {
+        let wanted = tokens.div_ceil(STRIP);
+        if wanted <= self.strips {
+            return Ok(());
+        }
+        let strips = if self.strips == 0 { wanted } else { wanted.max(self.strips * 2) };
+        let shape = self.value_shape();
+        let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
+        let key_len = (strips * STRIP).checked_mul(self.options.head_dim).ok_or_else(overflow)?;
+        let value_len = strips.checked_mul(shape.strip_len()).ok_or_else(overflow)?;
+        let refused = |len: usize| Error::OutOfMemory { bytes: len as u64 * size_of::<f32>() as u64 };
+        // Reserve everything first: a refusal leaves the cache as it was.
+        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
+            for buffer in buffers.iter_mut() {
+                buffer.try_reserve_exact(len - buffer.len()).map_err(|_| refused(len))?;
+            }
+        }
+        for special in &mut self.special {
+            special.try_reserve_exact(strips - special.len()).map_err(|_| refused(strips))?;
+        }
+        self.keys.iter_mut().for_each(|buffer| buffer.resize(key_len, 0.0));
+        self.values.iter_mut().for_each(|buffer| buffer.resize(value_len, 0.0));
+        self.special.iter_mut().for_each(|special| special.resize_with(strips, AtomicBool::default));
+        self.strips = strips;
+        Ok(())
     }
 }

@@ -159,3 +159,21 @@ pub enum KeysValues<'a> {
     /// Everything that a cache holds.
     Cache(&'a KvCache),
 }
+
+/// Keys of a maps call.
+#[derive(Debug, Clone)]
+pub enum KeysOnly<'a> {
+    /// `[B, n_k, Lk, d]` in the call's layout.
+    Tensor(Tensor<'a>),
+    /// Everything that a cache holds.
+    Cache(&'a KvCache),
+}
+
+/// Where the maps of a call go: float32, each `[B, H, rows, Lk]`.
+#[derive(Debug)]
+pub struct MapOutputs<'a> {
+    /// One per term; where heads differ in their number, a missing term's map is zeros.
+    pub terms: Vec<&'a mut [f32]>,
+    /// `Σ_t c_t map_t`.
+    pub diff: &'a mut [f32],
+}

@@ -1,0 +1,559 @@
+//! Few queries against many keys: lanes are keys (then channels), so that K and V are read once for all the
+//! heads and queries that share them. The same sums in the same order as `row_block.rs`, hence the same bits.
+//! Runs in phases over (unit, strip) items, so that few heads still fill many threads; knows no scheduling.
+
+use super::call::{Call, Panels, PackedUnit};
+use super::mask::Sequence;
+use super::row_block::{add_bias, cap, log_sum_exp, safe_max};
+use crate::error::Error;
+use crate::isa::Kernel;
+use crate::shape::try_zeroed;
+use crate::tile::{PANEL, STRIP, product};
+use crate::vector::{Vector, math};
+
+/// Vectors of a decode tile: four streams of panels keep the loads coming.
+const VECTORS: usize = 4;
+
+/// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
+/// sixteen-register ones, which seldom see more than one row.
+const ROWS: usize = 4;
+
+/// Which rows share which K and V in one head cluster. Made once per call.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DecodePlan {
+    /// Maps to compute: (q head, an output head it is for), sorted by k head.
+    pub(super) pairs: Vec<(usize, usize)>,
+    /// For each k head: its stretch of `pairs`.
+    pub(super) by_key: Vec<(usize, std::ops::Range<usize>)>,
+    /// (output head, the pair of each term).
+    pub(super) heads: Vec<(usize, Vec<usize>)>,
+    /// For each v head: (entry of `heads`, place on the channels of its result).
+    pub(super) by_value: Vec<(usize, Vec<(usize, usize)>)>,
+}
+
+/// One unit's working memory.
+#[derive(Debug)]
+pub(super) struct DecodeScratch {
+    /// The strips that any query sees.
+    first_strip: usize,
+    strips: usize,
+    /// `[key head's stretch][channel][pair · query]`, scaled.
+    queries: Vec<f32>,
+    /// `[pair · query][key]`, from the first strip.
+    scores: Vec<f32>,
+    /// `[strip][pair · query]`.
+    strip_max: Vec<f32>,
+    strip_sum: Vec<f32>,
+    row_max: Vec<f32>,
+    row_sum: Vec<f32>,
+    /// `[head · query][term]`.
+    weights: Vec<f32>,
+    /// `[strip][head place · query][padded channel]`: each strip's own product.
+    partial: Vec<f32>,
+    /// (head, place) pairs of all v heads before each v head.
+    value_rows: Vec<usize>,
+}
+
+/// One head cluster of one sequence.
+#[derive(Debug)]
+pub(super) struct DecodeUnit<'c> {
+    pub(super) sequence: &'c Sequence,
+    pub(super) plan: &'c DecodePlan,
+    pub(super) packed: Option<&'c PackedUnit>,
+    pub(super) scratch: DecodeScratch,
+}
+
+impl<'c> DecodeUnit<'c> {
+    pub(super) fn new(
+        call: &Call<'_>,
+        sequence: &'c Sequence,
+        plan: &'c DecodePlan,
+        packed: Option<&'c PackedUnit>,
+    ) -> Result<Self, Error> {
+        let queries = sequence.queries;
+        let seen = (0..queries).map(|i| call.band.keys(sequence, i)).filter(|range| range.0 < range.1);
+        let (start, end) = seen.fold((usize::MAX, 0), |all, range| (all.0.min(range.0), all.1.max(range.1)));
+        let first_strip = if start < end { start / STRIP } else { 0 };
+        let strips = if start < end { end.div_ceil(STRIP) - first_strip } else { 0 };
+        let rows = plan.pairs.len() * queries;
+        let padded = call.value_shape.padded();
+        let mut value_rows = Vec::with_capacity(plan.by_value.len());
+        let mut places = 0;
+        for (_, uses) in &plan.by_value {
+            value_rows.push(places);
+            places += uses.len();
+        }
+        let scratch = DecodeScratch {
+            first_strip,
+            strips,
+            queries: try_zeroed(rows * call.width)?,
+            scores: try_zeroed(rows * strips * STRIP)?,
+            strip_max: try_zeroed(strips * rows)?,
+            strip_sum: try_zeroed(strips * rows)?,
+            row_max: try_zeroed(rows)?,
+            row_sum: try_zeroed(rows)?,
+            weights: try_zeroed(plan.heads.len() * queries * call.plan.terms)?,
+            partial: try_zeroed(strips * places * queries * padded)?,
+            value_rows,
+        };
+        let mut unit = Self { sequence, plan, packed, scratch };
+        unit.pack_queries(call)?;
+        Ok(unit)
+    }
+
+    /// Float32 values of scratch that a unit takes, roughly: what bounds how many run at once.
+    pub(super) fn scratch_len(call: &Call<'_>, sequence: &Sequence, plan: &DecodePlan) -> usize {
+        plan.pairs.len() * sequence.queries * sequence.keys.next_multiple_of(STRIP)
+            + sequence.keys.div_ceil(STRIP) * plan.heads.len() * sequence.queries * call.value_shape.padded()
+    }
+
+    pub(super) fn strips(&self) -> usize {
+        self.scratch.strips
+    }
+
+    /// Queries as [channel][pair · query] per k head, times scale · log2 e.
+    fn pack_queries(&mut self, call: &Call<'_>) -> Result<(), Error> {
+        let (queries, width) = (self.sequence.queries, call.width);
+        let mut row = try_zeroed(width)?;
+        for (_, pairs) in &self.plan.by_key {
+            let rows = pairs.len() * queries;
+            let to = &mut self.scratch.queries[pairs.start * queries * width..][..rows * width];
+            for (index, pair) in pairs.clone().enumerate() {
+                let from = call.query_rows(self.sequence, self.plan.pairs[pair].0);
+                for i in 0..queries {
+                    from.read(i, &mut row);
+                    for (channel, &value) in row.iter().enumerate() {
+                        to[channel * rows + index * queries + i] = value * call.scale;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Between the phases: each row's maximum over its strips.
+    pub(super) fn reduce_max(&mut self) {
+        let DecodeScratch { strip_max, row_max, .. } = &mut self.scratch;
+        let rows = row_max.len();
+        row_max.fill(f32::NEG_INFINITY);
+        for (index, &value) in strip_max.iter().enumerate() {
+            let row_max = &mut row_max[index % rows];
+            *row_max = if value > *row_max { value } else { *row_max };
+        }
+    }
+
+    /// Between the phases: each row's sum, strip after strip, and the weights c_t / row_sum_t.
+    pub(super) fn reduce_sum(&mut self, call: &Call<'_>) {
+        let DecodeScratch { strip_sum, row_sum, weights, .. } = &mut self.scratch;
+        let rows = row_sum.len();
+        row_sum.fill(0.0);
+        for (index, &value) in strip_sum.iter().enumerate() {
+            row_sum[index % rows] += value;
+        }
+        let queries = self.sequence.queries;
+        for (entry, (head, pairs)) in self.plan.heads.iter().enumerate() {
+            for i in 0..queries {
+                for (t, pair) in pairs.iter().enumerate() {
+                    let row_sum = row_sum[pair * queries + i];
+                    let query = self.sequence.first_query + i;
+                    let coefficient = call.coefficient(*head, t, self.sequence.batch, query);
+                    weights[(entry * queries + i) * call.plan.terms + t] =
+                        if row_sum == 0.0 { 0.0 } else { coefficient / row_sum };
+                }
+            }
+        }
+    }
+}
+
+/// The phases of a unit, in order; the reductions of [`DecodeUnit`] run between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Scores and strip maxima.
+    Scores,
+    /// Exponentials and strip sums.
+    Exponentials,
+    /// Combination and product with v, each strip from zero.
+    Values,
+}
+
+/// Where a unit's phases write: each (unit, strip) item its own places.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UnitMemory {
+    scores: *mut f32,
+    strip_max: *mut f32,
+    strip_sum: *mut f32,
+    partial: *mut f32,
+}
+
+// SAFETY: items of one phase write disjoint places (their strip's), and phases are separated by joins.
+unsafe impl Send for UnitMemory {}
+// SAFETY: as above.
+unsafe impl Sync for UnitMemory {}
+
+impl DecodeUnit<'_> {
+    pub(super) fn memory(&mut self) -> UnitMemory {
+        UnitMemory {
+            scores: self.scratch.scores.as_mut_ptr(),
+            strip_max: self.scratch.strip_max.as_mut_ptr(),
+            strip_sum: self.scratch.strip_sum.as_mut_ptr(),
+            partial: self.scratch.partial.as_mut_ptr(),
+        }
+    }
+}
+
+/// One thread's small buffers.
+#[derive(Debug)]
+pub(super) struct StripScratch {
+    /// P as [key][row].
+    p: Vec<f32>,
+    /// P of one row.
+    p_row: Vec<f32>,
+    bias: Vec<f32>,
+    finite: Vec<f32>,
+}
+
+impl StripScratch {
+    pub(super) fn new(rows: usize) -> Result<Self, Error> {
+        Ok(Self {
+            p: try_zeroed(rows * STRIP)?,
+            p_row: try_zeroed(STRIP)?,
+            bias: try_zeroed(STRIP)?,
+            finite: try_zeroed(STRIP * PANEL)?,
+        })
+    }
+}
+
+/// One strip of one phase of one unit.
+pub(super) struct DecodeStrip<'c, 'a> {
+    pub(super) call: &'c Call<'a>,
+    pub(super) unit: &'c DecodeUnit<'c>,
+    pub(super) panels: Panels<'c>,
+    pub(super) memory: UnitMemory,
+    pub(super) scratch: &'c mut StripScratch,
+    pub(super) phase: Phase,
+    /// Counted from the unit's first.
+    pub(super) strip: usize,
+}
+
+impl Kernel for DecodeStrip<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(mut self) {
+        match self.phase {
+            Phase::Scores => self.scores::<V>(),
+            Phase::Exponentials => self.exponentials::<V>(),
+            Phase::Values => self.values::<V>(),
+        }
+    }
+}
+
+impl DecodeStrip<'_, '_> {
+    /// The strip's keys.
+    fn keys(&self) -> (usize, usize) {
+        let from = (self.unit.scratch.first_strip + self.strip) * STRIP;
+        (from, (from + STRIP).min(self.unit.sequence.keys))
+    }
+
+    /// The strip's scores of one row: always STRIP of them.
+    #[inline(always)]
+    fn score_row(&self, row: usize) -> *mut f32 {
+        self.memory.scores.wrapping_add((row * self.unit.scratch.strips + self.strip) * STRIP)
+    }
+
+    #[inline(always)]
+    fn scores<V: Vector>(&mut self) {
+        let queries = self.unit.sequence.queries;
+        for (k, pairs) in &self.unit.plan.by_key {
+            let keys = self.panels.keys(*k);
+            let (first, rows) = (pairs.start * queries, pairs.len() * queries);
+            let a = self.unit.scratch.queries[first * self.call.width..].as_ptr();
+            let mut row = 0;
+            while row < rows {
+                // Exact tails: every row is computed once.
+                let count = if rows - row >= ROWS { ROWS } else if rows - row >= 2 { 2 } else { 1 };
+                // SAFETY: `a` holds `width` rows of `rows` values; see `score_tile`.
+                unsafe {
+                    let a = a.add(row);
+                    match count {
+                        ROWS => self.score_tiles::<V, ROWS>(a, rows, &keys, first + row),
+                        2 => self.score_tiles::<V, 2>(a, rows, &keys, first + row),
+                        _ => self.score_tiles::<V, 1>(a, rows, &keys, first + row),
+                    }
+                }
+                row += count;
+            }
+        }
+        for pair in 0..self.unit.plan.pairs.len() {
+            for i in 0..queries {
+                self.mask_row::<V>(pair, i);
+            }
+        }
+    }
+
+    /// # Safety
+    /// `a` holds `width` rows of M values, `a_stride` apart; packed K reaches to a multiple of `KEY_ROUND` keys.
+    #[inline(always)]
+    unsafe fn score_tiles<V: Vector, const M: usize>(
+        &self,
+        a: *const f32,
+        a_stride: usize,
+        keys: &super::packed::KeyPanels<'_>,
+        first_row: usize,
+    ) {
+        let (from, end) = self.keys();
+        let mut key = from;
+        while key < end {
+            let mut panels = [keys.at(key); VECTORS];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                *panel = keys.at(key + n * V::LANES);
+            }
+            // SAFETY: VECTORS vectors of keys from a multiple of them lie below the next multiple of KEY_ROUND.
+            let sums = unsafe { product::<V, M, VECTORS>(a, a_stride, panels, PANEL, self.call.width) };
+            for (m, sums) in sums.iter().enumerate() {
+                let to = self.score_row(first_row + m);
+                for (n, &sum) in sums.iter().enumerate() {
+                    // SAFETY: a row of scores has STRIP values per strip, a multiple of a tile's keys.
+                    unsafe { sum.store(to.add(key - from + n * V::LANES)) };
+                }
+            }
+            key += VECTORS * V::LANES;
+        }
+    }
+
+    /// Softcap, bias and mask of one row, and its maximum; −∞ past what it sees.
+    #[inline(always)]
+    fn mask_row<V: Vector>(&mut self, pair: usize, i: usize) {
+        let sequence = self.unit.sequence;
+        let row = pair * sequence.queries + i;
+        let (from, end) = self.keys();
+        let (low, high) = self.call.band.keys(sequence, i);
+        let (low, high) = (low.clamp(from, end) - from, high.clamp(from, end) - from);
+        let (low, high) = if low < high { (low, high) } else { (0, 0) };
+        // SAFETY: the strip's scores of this row, which no other item touches.
+        let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
+        scores[..low].fill(f32::NEG_INFINITY);
+        scores[high..].fill(f32::NEG_INFINITY);
+        if let Some(softcap) = self.call.softcap {
+            for at in scores.chunks_exact_mut(V::LANES) {
+                // SAFETY: a chunk is one vector.
+                unsafe { cap(V::load(at.as_ptr()), softcap).store(at.as_mut_ptr()) };
+            }
+            scores[..low].fill(f32::NEG_INFINITY);
+            scores[high..].fill(f32::NEG_INFINITY);
+        }
+        if !self.call.elements.is_empty() && low < high {
+            let head = self.unit.plan.pairs[pair].1;
+            let bias = &mut self.scratch.bias;
+            bias.fill(f32::NEG_INFINITY);
+            let at = (sequence.batch, head, sequence.first_query + i);
+            self.call.elements.each(at, from + low, high - low, |index, value| bias[low + index] = value);
+            for (at, bias) in scores.chunks_exact_mut(V::LANES).zip(bias.chunks_exact(V::LANES)) {
+                // SAFETY: both chunks are one vector.
+                unsafe { add_bias(V::load(at.as_ptr()), V::load(bias.as_ptr())).store(at.as_mut_ptr()) };
+            }
+        }
+        let max = scores.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
+        // SAFETY: `[strip][row]`, this item's place.
+        unsafe { *self.memory.strip_max.add(self.strip * self.unit.scratch.row_max.len() + row) = max };
+    }
+
+    #[inline(always)]
+    fn exponentials<V: Vector>(&mut self) {
+        let rows = self.unit.scratch.row_max.len();
+        for row in 0..rows {
+            let row_max = safe_max(V::splat(self.unit.scratch.row_max[row]));
+            // SAFETY: the strip's scores of this row, which no other item touches.
+            let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
+            for at in scores.chunks_exact_mut(V::LANES) {
+                // SAFETY: a chunk is one vector.
+                unsafe { math::exp2(V::load(at.as_ptr()).sub(row_max)).store(at.as_mut_ptr()) };
+            }
+            // In key order, as a lane of the prefill adds; what the row does not see adds 0.
+            let sum = scores.iter().fold(0.0, |sum: f32, &e| sum + e);
+            // SAFETY: `[strip][row]`, this item's place.
+            unsafe { *self.memory.strip_sum.add(self.strip * rows + row) = sum };
+        }
+    }
+
+    #[inline(always)]
+    fn values<V: Vector>(&mut self) {
+        let queries = self.unit.sequence.queries;
+        let padded = self.call.value_shape.padded();
+        let places: usize = self.unit.plan.by_value.iter().map(|(_, uses)| uses.len()).sum();
+        let (from, end) = self.keys();
+        let strip = self.unit.scratch.first_strip + self.strip;
+        for (index, (v, uses)) in self.unit.plan.by_value.iter().enumerate() {
+            let rows = uses.len() * queries;
+            for (use_index, &(entry, _)) in uses.iter().enumerate() {
+                for i in 0..queries {
+                    self.combine::<V>(entry, i, use_index * queries + i, rows);
+                }
+            }
+            let values = self.panels.values(*v);
+            let special = values.is_special(strip);
+            let first_row = self.unit.scratch.value_rows[index] * queries;
+            let to = self
+                .memory
+                .partial
+                .wrapping_add((self.strip * places * queries + first_row) * padded);
+            let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+            let mut vector = 0;
+            while vector < vectors {
+                // Infinite values need a cleaned panel at a time.
+                let step = if vectors - vector >= VECTORS && !special { VECTORS } else { 1 };
+                let mut panels = [values.at(from, vector * V::LANES); VECTORS];
+                if special {
+                    let channel = vector * V::LANES;
+                    values.finite_copy(from, end - from, channel, &mut self.scratch.finite);
+                    panels = [self.scratch.finite[channel % PANEL..].as_ptr(); VECTORS];
+                } else {
+                    for (n, panel) in panels.iter_mut().enumerate().take(step) {
+                        *panel = values.at(from, (vector + n) * V::LANES);
+                    }
+                }
+                let mut row = 0;
+                while row < rows {
+                    let count = if rows - row >= ROWS { ROWS } else if rows - row >= 2 { 2 } else { 1 };
+                    let a = self.scratch.p[row..].as_ptr();
+                    let to = to.wrapping_add(row * padded + vector * V::LANES);
+                    // SAFETY: P has `end − from` rows of `rows` values; V panels as many keys; the strip's
+                    // partial rows have `padded` channels, a multiple of a vector.
+                    unsafe {
+                        match (count, step) {
+                            (ROWS, VECTORS) => value_tile::<V, ROWS, VECTORS>(a, rows, panels, end - from, to, padded),
+                            (2, VECTORS) => value_tile::<V, 2, VECTORS>(a, rows, panels, end - from, to, padded),
+                            (_, VECTORS) => value_tile::<V, 1, VECTORS>(a, rows, panels, end - from, to, padded),
+                            (ROWS, _) => value_tile::<V, ROWS, 1>(a, rows, [panels[0]], end - from, to, padded),
+                            (2, _) => value_tile::<V, 2, 1>(a, rows, [panels[0]], end - from, to, padded),
+                            _ => value_tile::<V, 1, 1>(a, rows, [panels[0]], end - from, to, padded),
+                        }
+                    }
+                    row += count;
+                }
+                vector += step;
+            }
+            if special {
+                self.add_special(index, to, rows);
+            }
+        }
+    }
+
+    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`.
+    #[inline(always)]
+    fn combine<V: Vector>(&mut self, entry: usize, i: usize, column: usize, rows: usize) {
+        let queries = self.unit.sequence.queries;
+        let (_, pairs) = &self.unit.plan.heads[entry];
+        let weights = &self.unit.scratch.weights[(entry * queries + i) * self.call.plan.terms..];
+        for (t, pair) in pairs.iter().enumerate() {
+            let weight = V::splat(weights[t]);
+            let scores = self.score_row(pair * queries + i);
+            let mut at = 0;
+            while at < STRIP {
+                // SAFETY: scores and P of a row both have STRIP values, whole vectors.
+                unsafe {
+                    let e = V::load(scores.add(at));
+                    let to = self.scratch.p_row.as_mut_ptr().add(at);
+                    let p = if t == 0 { e.mul(weight) } else { e.mul_add(weight, V::load(to)) };
+                    p.store(to);
+                }
+                at += V::LANES;
+            }
+        }
+        for (to, &p) in self.scratch.p[column..].iter_mut().step_by(rows).zip(&self.scratch.p_row) {
+            *to = p;
+        }
+    }
+
+    /// NaN and infinities of v, which the product took as zeros, for the rows that see them.
+    #[cold]
+    fn add_special(&self, index: usize, to: *mut f32, rows: usize) {
+        let sequence = self.unit.sequence;
+        let (from, end) = self.keys();
+        let (v, uses) = &self.unit.plan.by_value[index];
+        let padded = self.call.value_shape.padded();
+        self.panels.values(*v).each_special(from, end - from, |key, channel, value| {
+            for row in 0..rows {
+                let i = row % sequence.queries;
+                let (head, _) = self.unit.plan.heads[uses[row / sequence.queries].0];
+                let (low, high) = self.call.band.keys(sequence, i);
+                let query = (sequence.batch, head, sequence.first_query + i);
+                if (low..high).contains(&key) && self.call.elements.sees(query, key) {
+                    // SAFETY: the strip's partial rows, which only this item touches.
+                    unsafe { *to.add(row * padded + channel) += self.scratch.p[(key - from) * rows + row] * value };
+                }
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As [`product`]; `to` has M rows of N vectors, `stride` apart.
+#[inline(always)]
+unsafe fn value_tile<V: Vector, const M: usize, const N: usize>(
+    a: *const f32,
+    a_stride: usize,
+    b: [*const f32; N],
+    depth: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = product::<V, M, N>(a, a_stride, b, PANEL, depth);
+        for (m, sums) in sums.iter().enumerate() {
+            for (n, &sum) in sums.iter().enumerate() {
+                sum.store(to.add(m * stride + n * V::LANES));
+            }
+        }
+    }
+}
+
+/// Adds a unit's strips in order, and finishes its rows.
+pub(super) struct DecodeFinish<'c, 'a> {
+    pub(super) call: &'c Call<'a>,
+    pub(super) unit: &'c DecodeUnit<'c>,
+    /// One row of the result.
+    pub(super) row: &'c mut [f32],
+}
+
+impl Kernel for DecodeFinish<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { call, unit, row: y } = self;
+        let DecodeUnit { sequence, plan, scratch, .. } = unit;
+        let queries = sequence.queries;
+        let (width, padded) = (call.value_shape.width, call.value_shape.padded());
+        let places: usize = plan.by_value.iter().map(|(_, uses)| uses.len()).sum();
+        for (entry, (head, pairs)) in plan.heads.iter().enumerate() {
+            for i in 0..queries {
+                for (index, (_, uses)) in plan.by_value.iter().enumerate() {
+                    for (use_index, &(user, place)) in uses.iter().enumerate() {
+                        if user != entry {
+                            continue;
+                        }
+                        let row = (scratch.value_rows[index] + use_index) * queries + i;
+                        let to = &mut y[place * width..][..width];
+                        to.fill(0.0);
+                        for strip in 0..scratch.strips {
+                            let from = &scratch.partial[(strip * places * queries + row) * padded..][..width];
+                            for (to, from) in to.iter_mut().zip(from) {
+                                *to += from;
+                            }
+                        }
+                    }
+                }
+                call.write_row::<V>(&mut y[..call.plan.values * width], sequence, *head, i);
+                if call.wants_lse() {
+                    for t in 0..call.plan.terms {
+                        let lse = pairs.get(t).map_or(f32::NEG_INFINITY, |pair| {
+                            let row = pair * queries + i;
+                            log_sum_exp(scratch.row_max[row], scratch.row_sum[row])
+                        });
+                        call.write_lse(sequence, *head, t, i, lse);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Keys and values in the panels that the kernels read. K: panels of 16 keys, `[panel][channel][key]`.
+//! V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`. Both serve prefill and decode on
+//! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
+
+use crate::shape::Data;
+use crate::tile::{PANEL, STRIP};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
+pub(super) const KEY_ROUND: usize = 4 * PANEL;
+
+/// Rows of one head of a tensor: row j is `width` elements at `first + j · stride`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) data: Data<'a>,
+    pub(super) first: usize,
+    pub(super) stride: usize,
+    pub(super) width: usize,
+}
+
+impl Rows<'_> {
+    /// Row j as float32.
+    #[inline]
+    pub(super) fn read(&self, j: usize, to: &mut [f32]) {
+        let range = self.first + j * self.stride..self.first + j * self.stride + self.width;
+        match self.data {
+            Data::F32(data) => to.copy_from_slice(&data[range]),
+            Data::F16(data) => data[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
+            Data::Bf16(data) => data[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
+        }
+    }
+}
+
+/// Float32 values that packed K of `keys` keys takes.
+pub(super) fn keys_len(keys: usize, width: usize) -> Option<usize> {
+    keys.checked_next_multiple_of(KEY_ROUND)?.checked_mul(width)
+}
+
+/// The shape of packed V.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ValueShape {
+    /// Channels.
+    pub(super) width: usize,
+    /// Keys of a panel: [`STRIP`], or fewer when there is only one, shorter strip.
+    pub(super) panel_keys: usize,
+}
+
+impl ValueShape {
+    pub(super) fn new(keys: usize, width: usize) -> Self {
+        Self { width, panel_keys: keys.next_multiple_of(PANEL).clamp(PANEL, STRIP) }
+    }
+
+    /// Channels with padding.
+    pub(super) fn padded(&self) -> usize {
+        self.width.next_multiple_of(PANEL)
+    }
+
+    pub(super) fn panel_len(&self) -> usize {
+        self.panel_keys * PANEL
+    }
+
+    pub(super) fn strip_len(&self) -> usize {
+        self.panel_keys * self.padded()
+    }
+
+    /// Where (`key`, `channel`) lies.
+    #[inline(always)]
+    pub(super) fn index(&self, key: usize, channel: usize) -> usize {
+        key / STRIP * self.strip_len() + channel / PANEL * self.panel_len() + key % STRIP * PANEL + channel % PANEL
+    }
+
+    /// Float32 values that `keys` keys take.
+    pub(super) fn len(&self, keys: usize) -> Option<usize> {
+        keys.div_ceil(STRIP).checked_mul(self.strip_len())
+    }
+}
+
+/// Packed K of one head, to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyPanels<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) width: usize,
+}
+
+impl KeyPanels<'_> {
+    /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside it.
+    #[inline(always)]
+    pub(super) fn at(&self, key: usize) -> *const f32 {
+        debug_assert!((key / PANEL + 1) * PANEL * self.width <= self.data.len());
+        self.data.as_ptr().wrapping_add(key / PANEL * PANEL * self.width + key % PANEL)
+    }
+}
+
+/// Packed V of one head, to read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ValuePanels<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) shape: ValueShape,
+    /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be 0.
+    pub(super) special: &'a [AtomicBool],
+}
+
+impl ValuePanels<'_> {
+    /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside it.
+    #[inline(always)]
+    pub(super) fn at(&self, key: usize, channel: usize) -> *const f32 {
+        let index = self.shape.index(key, channel);
+        debug_assert!(index < self.data.len());
+        self.data.as_ptr().wrapping_add(index)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_special(&self, strip: usize) -> bool {
+        self.special.get(strip).is_some_and(|special| special.load(Ordering::Relaxed))
+    }
+
+    /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as zeros.
+    #[cold]
+    pub(super) fn finite_copy(&self, first: usize, keys: usize, channel: usize, to: &mut [f32]) {
+        let from = &self.data[self.shape.index(first, channel / PANEL * PANEL)..][..keys * PANEL];
+        for (to, &value) in to.iter_mut().zip(from) {
+            *to = if value.is_finite() { value } else { 0.0 };
+        }
+    }
+
+    /// Calls `each(key, channel, value)` for every NaN and infinity among `keys` keys from `first`.
+    #[cold]
+    pub(super) fn each_special(&self, first: usize, keys: usize, mut each: impl FnMut(usize, usize, f32)) {
+        for key in first..first + keys {
+            for channel in 0..self.shape.width {
+                let value = self.data[self.shape.index(key, channel)];
+                if !value.is_finite() {
+                    each(key, channel, value);
+                }
+            }
+        }
+    }
+}
+
+/// Packs keys `first..end` of `rows` into the K panels of a head (`panels` starts at key 0).
+/// `row` is scratch of `width` values.
+pub(super) fn pack_keys(rows: &Rows<'_>, first: usize, end: usize, from_row: usize, panels: &mut [f32], row: &mut [f32]) {
+    let width = rows.width;
+    for key in first..end {
+        rows.read(from_row + key - first, row);
+        let start = key / PANEL * PANEL * width + key % PANEL;
+        let panel = &mut panels[start..start + (width - 1) * PANEL + 1];
+        for (to, &value) in panel.iter_mut().step_by(PANEL).zip(row.iter()) {
+            *to = value;
+        }
+    }
+}
+
+/// Packs keys `first..end`, all of one strip, into the V panels of that strip. Returns whether a value was
+/// NaN or infinite.
+pub(super) fn pack_values(
+    rows: &Rows<'_>,
+    first: usize,
+    end: usize,
+    from_row: usize,
+    shape: ValueShape,
+    strip: &mut [f32],
+    row: &mut [f32],
+) -> bool {
+    // A sum of x·0 is NaN exactly when one x is NaN or infinite; cheaper than a test per value.
+    let mut probe = 0.0;
+    for key in first..end {
+        rows.read(from_row + key - first, row);
+        probe += row.iter().map(|&value| value * 0.0).sum::<f32>();
+        for (panel, channels) in row.chunks(PANEL).enumerate() {
+            let start = panel * shape.panel_len() + key % STRIP * PANEL;
+            strip[start..start + channels.len()].copy_from_slice(channels);
+        }
+    }
+    probe.is_nan()
+}

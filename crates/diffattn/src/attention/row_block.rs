@@ -1,0 +1,546 @@
+//! THE fused kernel: one block of queries of one head group. Lanes are queries; scores are kept as
+//! [key][query], so every sum runs down a lane in key order and no result depends on the lane count.
+//! Knows nothing of batches, threads or head layouts: callers hand it a block and its panels.
+//!
+//! Per head of the group:
+//! 1. scores S_t = K_t Qᵀ, tile by tile, masked, with their row maximum; strips of 256 keys;
+//! 2. exponentials 2^(S − row_max) in place, with their row sum;
+//! 3. per strip: P = Σ_t (c_t / row_sum_t) E_t, then outᵀ += Vᵀ P, from zero per strip;
+//! 4. transpose to rows, norm, store.
+//!
+//! The price: T × block × Lk scores per thread. The gain over one attention call per map: v is met once.
+
+use super::call::{Block, Call, HeadStep};
+use super::packed::{KeyPanels, Rows, ValuePanels};
+use super::scratch::Scratch;
+use crate::isa::Kernel;
+use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
+use crate::vector::{Vector, math};
+
+/// Queries of a row block on the vector type it is run with.
+pub(super) struct BlockQueries;
+
+impl Kernel for BlockQueries {
+    type Output = usize;
+    #[inline(always)]
+    fn run<V: Vector>(self) -> usize {
+        V::LANES * V::Tile::BLOCK_VECTORS
+    }
+}
+
+/// Vectors of a block at most: the narrowest vectors have the most.
+const MAX_VECTORS: usize = 16;
+
+/// The keys that the lanes of one vector may see.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    /// The union over lanes.
+    start: usize,
+    end: usize,
+    /// The keys that every lane sees.
+    full_start: usize,
+    full_end: usize,
+}
+
+/// One block, ready to run.
+pub(super) struct RowBlock<'c, 'a> {
+    pub(super) call: &'c Call<'a>,
+    pub(super) block: Block<'c>,
+    pub(super) scratch: &'c mut Scratch,
+}
+
+/// What is fixed for a block once its rows are known.
+struct Geometry {
+    /// Queries per block: the stride of every [..][query] buffer.
+    stride: usize,
+    /// Vectors in use.
+    vectors: usize,
+    spans: [Span; MAX_VECTORS],
+    /// Union over vectors.
+    start: usize,
+    end: usize,
+    /// The key of score row 0: `start` rounded down to a panel.
+    base: usize,
+}
+
+impl Kernel for RowBlock<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(mut self) {
+        let geometry = self.geometry::<V>();
+        for step in &self.block.group.steps {
+            self.scores::<V>(&geometry, step);
+            for term in &step.compute {
+                self.exponentials::<V>(&geometry, term.slot);
+            }
+            self.write_lse(&geometry, step);
+            if self.call.maps.is_some() {
+                self.write_maps(&geometry, step);
+            } else {
+                self.weigh::<V>(&geometry, step);
+                self.values::<V>(&geometry, step);
+                self.finish::<V>(&geometry, step);
+            }
+        }
+    }
+}
+
+impl RowBlock<'_, '_> {
+    /// What each row sees, as ranges. Lanes past the last row repeat it, so that they never make a tile partial.
+    #[inline(always)]
+    fn geometry<V: Vector>(&mut self) -> Geometry {
+        let Block { sequence, first, rows, .. } = self.block;
+        let stride = V::LANES * V::Tile::BLOCK_VECTORS;
+        let vectors = rows.div_ceil(V::LANES);
+        let mut spans = [Span::default(); MAX_VECTORS];
+        let (mut start, mut end) = (usize::MAX, 0);
+        for (n, span) in spans.iter_mut().enumerate().take(vectors) {
+            let (mut low, mut high, mut full_low, mut full_high) = (usize::MAX, 0, 0, usize::MAX);
+            for lane in 0..V::LANES {
+                let row = (n * V::LANES + lane).min(rows - 1);
+                let (row_low, row_high) = self.call.band.keys(sequence, first + row);
+                self.scratch.row_ranges[n * V::LANES + lane] = (row_low, row_high);
+                if row_low < row_high {
+                    low = low.min(row_low);
+                    high = high.max(row_high);
+                }
+                full_low = full_low.max(row_low);
+                full_high = full_high.min(row_high);
+            }
+            if low < high {
+                *span = Span { start: low, end: high, full_start: full_low, full_end: full_high };
+                start = start.min(low);
+                end = end.max(high);
+            }
+        }
+        let start = if start < end { start } else { end };
+        let base = start / PANEL * PANEL;
+        for lane in 0..vectors * V::LANES {
+            // Relative to the base they are exact in float32: a call has fewer than 2²⁴ keys.
+            let (low, high) = self.scratch.row_ranges[lane];
+            self.scratch.low[lane] = low as f32 - base as f32;
+            self.scratch.high[lane] = high as f32 - base as f32;
+        }
+        Geometry { stride, vectors, spans, start, end, base }
+    }
+
+    /// Step 1: scores of the step's own terms, and their row maxima.
+    #[inline(always)]
+    fn scores<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let Geometry { stride, vectors, spans, start, end, base } = *geometry;
+        let call = self.call;
+        let width = call.width;
+        for (index, term) in step.compute.iter().enumerate() {
+            let rows = call.query_rows(self.block.sequence, term.q);
+            let to = &mut self.scratch.queries[index * width * stride..][..width * stride];
+            pack_queries(&rows, self.block.first, self.block.rows, call.scale, stride, to, &mut self.scratch.row);
+            self.scratch.row_max[term.slot * stride..][..stride].fill(f32::NEG_INFINITY);
+        }
+        if start >= end {
+            return;
+        }
+        for strip in start / STRIP..end.div_ceil(STRIP) {
+            let strip_start = (strip * STRIP).max(base);
+            let strip_end = ((strip + 1) * STRIP).min(end);
+            let elements = !call.elements.is_empty();
+            if elements {
+                self.gather_elements(step.head, strip_start, strip_end, stride);
+            }
+            for (index, term) in step.compute.iter().enumerate() {
+                let keys: KeyPanels<'_> = self.block.panels.keys(term.k);
+                let queries = self.scratch.queries[index * width * stride..].as_ptr();
+                let scores = self.scratch.scores[term.slot * self.scratch.slot_len..].as_mut_ptr();
+                let row_max = self.scratch.row_max[term.slot * stride..].as_mut_ptr();
+                let mut key = strip_start;
+                while key < strip_end {
+                    let tile_end = key + V::Tile::ROWS;
+                    let mut chunk = 0;
+                    while chunk < vectors {
+                        let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
+                        let (from, to, full) = active(&spans, chunk, chunk_end, key, tile_end);
+                        chunk = chunk_end;
+                        if from >= to {
+                            continue;
+                        }
+                        let lane = from * V::LANES;
+                        let sink = ScoreSink {
+                            // SAFETY: score rows reach to the last panel's end, `stride` wide (scratch.rs).
+                            to: unsafe { scores.add((key - base) * stride + lane) },
+                            stride,
+                            // SAFETY: `lane` is below `stride`.
+                            row_max: unsafe { row_max.add(lane) },
+                            softcap: call.softcap,
+                            bias: elements
+                                .then(|| self.scratch.bias[(key - strip_start) * stride + lane..].as_ptr()),
+                            range: (!full)
+                                .then(|| (self.scratch.low[lane..].as_ptr(), self.scratch.high[lane..].as_ptr())),
+                            row: (key - base) as f32,
+                        };
+                        let operands = Operands {
+                            a: keys.at(key),
+                            a_stride: PANEL,
+                            // SAFETY: `lane` is below `stride`, the width of a row of packed queries.
+                            b: unsafe { queries.add(lane) },
+                            b_stride: stride,
+                            depth: width,
+                        };
+                        // SAFETY: K panels hold `width` rows of PANEL keys, ROWS divides PANEL and `key` is a
+                        // multiple of ROWS; packed queries hold `width` rows; the sink as above.
+                        unsafe { V::Tile::product::<V, _>(to - from, operands, sink) };
+                    }
+                    key = tile_end;
+                }
+            }
+        }
+    }
+
+    /// Bias and boolean mask of one strip as [key][query], in units of log2, −∞ where masked.
+    #[cold]
+    fn gather_elements(&mut self, head: usize, from: usize, to: usize, stride: usize) {
+        let Block { sequence, first, rows, .. } = self.block;
+        for row in 0..rows {
+            let at = (sequence.batch, head, sequence.first_query + first + row);
+            let bias = &mut self.scratch.bias;
+            self.call.elements.each(at, from, to - from, |index, value| bias[index * stride + row] = value);
+        }
+    }
+
+    /// Step 2: 2^(S − row_max) in place, and the row sum, strip by strip.
+    #[inline(always)]
+    fn exponentials<V: Vector>(&mut self, geometry: &Geometry, slot: usize) {
+        let Geometry { stride, vectors, ref spans, base, .. } = *geometry;
+        let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_mut_ptr();
+        for (n, span) in spans.iter().enumerate().take(vectors) {
+            let lane = slot * stride + n * V::LANES;
+            // SAFETY (row_max and row_sum): both are `stride` wide per slot.
+            let row_max = safe_max(unsafe { V::load(self.scratch.row_max[lane..].as_ptr()) });
+            let mut row_sum = V::splat(0.0);
+            let mut from = span.start;
+            while from < span.end {
+                let to = ((from / STRIP + 1) * STRIP).min(span.end);
+                let mut strip_sum = V::splat(0.0);
+                for key in from..to {
+                    // SAFETY: row `key − base` of the slot's scores, see `scores`.
+                    unsafe {
+                        let at = scores.add((key - base) * stride + n * V::LANES);
+                        let e = math::exp2(V::load(at).sub(row_max));
+                        e.store(at);
+                        strip_sum = strip_sum.add(e);
+                    }
+                }
+                row_sum = row_sum.add(strip_sum);
+                from = to;
+            }
+            // SAFETY: as `row_max`.
+            unsafe { row_sum.store(self.scratch.row_sum[lane..].as_mut_ptr()) };
+        }
+    }
+
+    /// c_t / row_sum_t for each term and lane; 0 where a row saw nothing, whatever its λ is.
+    #[inline(always)]
+    fn weigh<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let stride = geometry.stride;
+        let Block { sequence, first, rows, .. } = self.block;
+        for (t, &slot) in step.slots.iter().enumerate() {
+            for row in 0..geometry.vectors * V::LANES {
+                let query = sequence.first_query + first + row.min(rows - 1);
+                let row_sum = self.scratch.row_sum[slot * stride + row];
+                let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
+                self.scratch.weights[t * stride + row] = if row_sum == 0.0 { 0.0 } else { coefficient / row_sum };
+            }
+        }
+    }
+
+    /// Step 3: combines the terms strip by strip and multiplies with v.
+    #[inline(always)]
+    fn values<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let Geometry { stride, vectors, spans, start, end, .. } = *geometry;
+        let padded = self.call.value_shape.padded();
+        let total = step.v.len() * padded * stride;
+        self.scratch.out[..total].fill(0.0);
+        if start >= end {
+            return;
+        }
+        for strip in start / STRIP..end.div_ceil(STRIP) {
+            let from = (strip * STRIP).max(start);
+            let to = ((strip + 1) * STRIP).min(end);
+            self.combine::<V>(geometry, step, from, to);
+            for (index, &v) in step.v.iter().enumerate() {
+                let values: ValuePanels<'_> = self.block.panels.values(v);
+                let special = values.is_special(strip);
+                let out = self.scratch.out[index * padded * stride..].as_mut_ptr();
+                let mut channel = 0;
+                while channel < self.call.value_shape.width {
+                    let mut a = values.at(from, channel);
+                    if special {
+                        if channel % PANEL == 0 {
+                            values.finite_copy(from, to - from, channel, &mut self.scratch.finite);
+                        }
+                        a = self.scratch.finite[channel % PANEL..].as_ptr();
+                    }
+                    let mut chunk = 0;
+                    while chunk < vectors {
+                        let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
+                        let (first, last, _) = active(&spans, chunk, chunk_end, from, to);
+                        chunk = chunk_end;
+                        if first >= last {
+                            continue;
+                        }
+                        let lane = first * V::LANES;
+                        let operands = Operands {
+                            a,
+                            a_stride: PANEL,
+                            b: self.scratch.strip[lane..].as_ptr(),
+                            b_stride: stride,
+                            depth: to - from,
+                        };
+                        // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
+                        // the strip's P holds as many rows, `stride` wide; outᵀ has `padded` rows per v head.
+                        unsafe {
+                            let sink = AddSink { to: out.add(channel * stride + lane), stride };
+                            V::Tile::product::<V, _>(last - first, operands, sink);
+                        }
+                    }
+                    channel += V::Tile::ROWS;
+                }
+                if special {
+                    self.add_special(geometry, step.head, index, &values, from, to);
+                }
+            }
+        }
+    }
+
+    /// P = Σ_t weight_t E_t for keys `from..to` of one strip, as [key − from][query].
+    #[inline(always)]
+    fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, from: usize, to: usize) {
+        let Geometry { stride, vectors, ref spans, base, .. } = *geometry;
+        let strip = self.scratch.strip.as_mut_ptr();
+        for (n, span) in spans.iter().enumerate().take(vectors) {
+            let lane = n * V::LANES;
+            let (seen_from, seen_to) = (span.start.clamp(from, to), span.end.clamp(from, to));
+            let (seen_from, seen_to) = if seen_from < seen_to { (seen_from, seen_to) } else { (to, to) };
+            // SAFETY (this loop): P has STRIP rows, `stride` wide; scores as in `scores`; weights are `stride` wide.
+            unsafe {
+                for key in (from..seen_from).chain(seen_to..to) {
+                    V::splat(0.0).store(strip.add((key - from) * stride + lane));
+                }
+                for (t, &slot) in step.slots.iter().enumerate() {
+                    let weight = V::load(self.scratch.weights[t * stride + lane..].as_ptr());
+                    let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_ptr();
+                    for key in seen_from..seen_to {
+                        let e = V::load(scores.add((key - base) * stride + lane));
+                        let at = strip.add((key - from) * stride + lane);
+                        let p = if t == 0 { e.mul(weight) } else { e.mul_add(weight, V::load(at)) };
+                        p.store(at);
+                    }
+                }
+            }
+        }
+    }
+
+    /// NaN and infinities of v, which the product took as zeros, for the rows that see them.
+    #[cold]
+    fn add_special(
+        &mut self,
+        geometry: &Geometry,
+        head: usize,
+        index: usize,
+        values: &ValuePanels<'_>,
+        from: usize,
+        to: usize,
+    ) {
+        let Block { sequence, first, rows, .. } = self.block;
+        let out = index * self.call.value_shape.padded();
+        values.each_special(from, to - from, |key, channel, value| {
+            for row in 0..rows {
+                let (low, high) = self.scratch.row_ranges[row];
+                let query = (sequence.batch, head, sequence.first_query + first + row);
+                if (low..high).contains(&key) && self.call.elements.sees(query, key) {
+                    let p = self.scratch.strip[(key - from) * geometry.stride + row];
+                    self.scratch.out[(out + channel) * geometry.stride + row] += p * value;
+                }
+            }
+        });
+    }
+
+    /// Step 4: rows out of outᵀ, through the norm, into the result.
+    #[inline(always)]
+    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let Block { sequence, first, rows, .. } = self.block;
+        let shape = self.call.value_shape;
+        let stride = geometry.stride;
+        for row in 0..rows {
+            for index in 0..step.v.len() {
+                let from = &self.scratch.out[index * shape.padded() * stride + row..];
+                let to = &mut self.scratch.row[index * shape.width..][..shape.width];
+                for (channel, to) in to.iter_mut().enumerate() {
+                    *to = from[channel * stride];
+                }
+            }
+            let y = &mut self.scratch.row[..step.v.len() * shape.width];
+            self.call.write_row::<V>(y, sequence, step.head, first + row);
+        }
+    }
+
+    /// Log-sum-exp of each term, where asked for.
+    fn write_lse(&self, geometry: &Geometry, step: &HeadStep) {
+        let Block { sequence, first, rows, .. } = self.block;
+        if !self.call.wants_lse() {
+            return;
+        }
+        for t in 0..self.call.plan.terms {
+            for row in 0..rows {
+                let lse = step.slots.get(t).map_or(f32::NEG_INFINITY, |slot| {
+                    let at = slot * geometry.stride + row;
+                    log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
+                });
+                self.call.write_lse(sequence, step.head, t, first + row, lse);
+            }
+        }
+    }
+
+    /// Each term's map and their combination, row by row.
+    fn write_maps(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let Block { sequence, first, rows, .. } = self.block;
+        for row in 0..rows {
+            let (low, high) = self.scratch.row_ranges[row];
+            self.call.write_map_row(sequence, step.head, first + row, (low, high), |t, key| {
+                let slot = *step.slots.get(t)?;
+                let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
+                let at = slot * self.scratch.slot_len + (key - geometry.base) * geometry.stride + row;
+                (row_sum != 0.0).then(|| self.scratch.scores[at] / row_sum)
+            });
+        }
+    }
+}
+
+/// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
+#[inline(always)]
+fn active(spans: &[Span; MAX_VECTORS], chunk: usize, chunk_end: usize, from: usize, to: usize) -> (usize, usize, bool) {
+    let (mut first, mut last, mut full) = (chunk_end, chunk, true);
+    for (n, span) in spans.iter().enumerate().take(chunk_end).skip(chunk) {
+        if span.start < to && from < span.end {
+            first = first.min(n);
+            last = n + 1;
+        }
+    }
+    for span in spans.iter().take(last).skip(first) {
+        full &= span.full_start <= from && to <= span.full_end;
+    }
+    (first, last, full)
+}
+
+/// Queries as [channel][query], times scale · log2 e; zeros past the last row.
+fn pack_queries(rows: &Rows<'_>, first: usize, count: usize, scale: f32, stride: usize, to: &mut [f32], row: &mut [f32]) {
+    let row = &mut row[..rows.width];
+    for lane in 0..stride {
+        if lane < count {
+            rows.read(first + lane, row);
+        } else {
+            row.fill(0.0);
+        }
+        for (channel, &value) in row.iter().enumerate() {
+            to[channel * stride + lane] = value * scale;
+        }
+    }
+}
+
+/// The maximum to subtract: 0 for a row of nothing but −∞, so that −∞ − max is no NaN.
+#[inline(always)]
+pub(super) fn safe_max<V: Vector>(row_max: V) -> V {
+    V::select(row_max.lt(V::splat(f32::MIN)), V::splat(0.0), row_max)
+}
+
+/// `ln Σ exp` from the maximum and the sum in units of log2; −∞ for a row that saw nothing.
+pub(super) fn log_sum_exp(row_max: f32, row_sum: f32) -> f32 {
+    if row_sum == 0.0 {
+        return f32::NEG_INFINITY;
+    }
+    ((f64::from(row_max) + libm::log2(f64::from(row_sum))) * std::f64::consts::LN_2) as f32
+}
+
+/// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into −∞.
+#[inline(always)]
+pub(super) fn add_bias<V: Vector>(score: V, bias: V) -> V {
+    let lowest = V::splat(f32::MIN);
+    let sum = score.add(bias);
+    // `lowest.max(sum)` keeps a NaN of `sum`.
+    let sum = V::select(score.lt(lowest), sum, lowest.max(sum));
+    V::select(bias.lt(lowest), V::splat(f32::NEG_INFINITY), sum)
+}
+
+/// `softcap · tanh(s / softcap)`, both in units of log2.
+#[inline(always)]
+pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
+    V::splat(softcap).mul(math::tanh(score.div(V::splat(softcap))))
+}
+
+/// Masks a tile of scores, stores it and keeps the row maxima.
+struct ScoreSink {
+    to: *mut f32,
+    stride: usize,
+    row_max: *mut f32,
+    softcap: Option<f32>,
+    /// [key][query] of this tile.
+    bias: Option<*const f32>,
+    /// First and end key of each lane, where the tile is only partly visible; relative to the base, as `row` is.
+    range: Option<(*const f32, *const f32)>,
+    row: f32,
+}
+
+impl<V: Vector> Sink<V> for ScoreSink {
+    /// # Safety
+    /// `to` has M rows of N vectors, `stride` apart, as has `bias`; `row_max` and the ranges have N vectors.
+    #[inline(always)]
+    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
+        for n in 0..N {
+            let lane = n * V::LANES;
+            // SAFETY (all of this loop): see above.
+            unsafe {
+                let mut row_max = V::load(self.row_max.add(lane));
+                for (m, sums) in sums.iter().enumerate() {
+                    let mut score = sums[n];
+                    if let Some(softcap) = self.softcap {
+                        score = cap(score, softcap);
+                    }
+                    if let Some(bias) = self.bias {
+                        score = add_bias(score, V::load(bias.add(m * self.stride + lane)));
+                    }
+                    if let Some((low, high)) = self.range {
+                        let hidden = V::splat(f32::NEG_INFINITY);
+                        let row = V::splat(self.row + m as f32);
+                        score = V::select(row.lt(V::load(high.add(lane))), score, hidden);
+                        score = V::select(row.lt(V::load(low.add(lane))), hidden, score);
+                    }
+                    row_max = score.max(row_max);
+                    score.store(self.to.add(m * self.stride + lane));
+                }
+                row_max.store(self.row_max.add(lane));
+            }
+        }
+    }
+}
+
+/// Adds a finished tile to memory.
+pub(super) struct AddSink {
+    pub(super) to: *mut f32,
+    pub(super) stride: usize,
+}
+
+impl<V: Vector> Sink<V> for AddSink {
+    /// # Safety
+    /// `to` has M rows of N vectors, `stride` apart.
+    #[inline(always)]
+    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
+        for (m, sums) in sums.iter().enumerate() {
+            for (n, sum) in sums.iter().enumerate() {
+                // SAFETY: see above.
+                unsafe {
+                    let at = self.to.add(m * self.stride + n * V::LANES);
+                    V::load(at).add(*sum).store(at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! One thread's working memory for row blocks, allocated before any work and reused by every block.
+
+use crate::error::Error;
+use crate::shape::try_zeroed;
+use crate::tile::{PANEL, STRIP};
+
+/// Sizes that a call's blocks need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScratchSize {
+    /// Queries per block.
+    pub(super) stride: usize,
+    /// Keys that one block may see at most.
+    pub(super) keys: usize,
+    /// Score rows kept at once.
+    pub(super) slots: usize,
+    /// T.
+    pub(super) terms: usize,
+    /// d.
+    pub(super) width: usize,
+    /// Padded channels of a result row.
+    pub(super) channels: usize,
+    pub(super) elements: bool,
+}
+
+/// Buffers, each `[..][query]` with `stride` queries unless it says otherwise.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    pub(super) row_ranges: Vec<(usize, usize)>,
+    pub(super) low: Vec<f32>,
+    pub(super) high: Vec<f32>,
+    /// `[term][channel][query]`, scaled.
+    pub(super) queries: Vec<f32>,
+    /// `[slot][key][query]`; a slot is `slot_len` long.
+    pub(super) scores: Vec<f32>,
+    pub(super) slot_len: usize,
+    /// `[slot][query]`.
+    pub(super) row_max: Vec<f32>,
+    pub(super) row_sum: Vec<f32>,
+    /// `[term][query]`.
+    pub(super) weights: Vec<f32>,
+    /// P of one strip, `[key][query]`.
+    pub(super) strip: Vec<f32>,
+    /// Mask and bias of one strip, `[key][query]`.
+    pub(super) bias: Vec<f32>,
+    /// outᵀ, `[channel][query]`.
+    pub(super) out: Vec<f32>,
+    /// One panel of one strip of v without NaN and infinities, `[key][channel]`.
+    pub(super) finite: Vec<f32>,
+    /// One row of q or of the result.
+    pub(super) row: Vec<f32>,
+}
+
+impl Scratch {
+    pub(super) fn new(size: &ScratchSize) -> Result<Self, Error> {
+        let ScratchSize { stride, keys, slots, terms, width, channels, elements } = *size;
+        // A block's first key is rounded down to a panel, its last tile reaches to a panel's end.
+        let slot_len = (keys + 2 * PANEL) * stride;
+        Ok(Self {
+            row_ranges: try_zeroed(stride)?,
+            low: try_zeroed(stride)?,
+            high: try_zeroed(stride)?,
+            queries: try_zeroed(terms * width * stride)?,
+            scores: try_zeroed(slots * slot_len)?,
+            slot_len,
+            row_max: try_zeroed(slots * stride)?,
+            row_sum: try_zeroed(slots * stride)?,
+            weights: try_zeroed(terms * stride)?,
+            strip: try_zeroed(STRIP.min(keys + PANEL) * stride)?,
+            bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
+            out: try_zeroed(channels * stride)?,
+            finite: try_zeroed(STRIP.min(keys + PANEL) * PANEL)?,
+            row: try_zeroed(channels.max(width))?,
+        })
+    }
+}
