@@ -1,0 +1,116 @@
+//! Errors as JavaScript sees them: a code and a sentence with the argument names of `api.md`; and the wall
+//! that no panic passes. Decides nothing about what is an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use diffattn::Error;
+
+/// A refused or failed request: the same on every backend, because it is made here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// `SHAPE`, `DTYPE`, `OPTION`, …
+    pub code: &'static str,
+    /// `keyLengths: expected …, got …`.
+    pub message: String,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { code: error.code(), message: in_camel_case(&error.to_string()) }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.code, self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs `work`; a panic in it becomes an INTERNAL error with the panic's message. (Where panics abort, as in
+/// WASM, it never returns: there the door's hook keeps the message.)
+///
+/// # Errors
+/// Those of `work`, and INTERNAL after a panic.
+pub fn contain<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    // After a panic the job at hand is dropped and every lock of ours is taken over, so nothing half done is seen.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<&str>()
+            .map(|&text| text.to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "a panic without a message".to_owned());
+        Err(Error::Internal(message))
+    })
+}
+
+/// Names that are spelled with underscores in JavaScript too: weights of a checkpoint and Hugging Face's words
+/// for rotary scaling.
+const KEPT: &[&str] = &[
+    "q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "lambda_proj", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2",
+    "lambda_a", "lambda_b", "rope_type", "rope_theta", "low_freq_factor", "high_freq_factor",
+    "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale_all_dim",
+];
+
+/// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays.
+fn in_camel_case(sentence: &str) -> String {
+    let mut result = String::with_capacity(sentence.len());
+    let mut quoted = false;
+    let mut rest = sentence;
+    while let Some(first) = rest.chars().next() {
+        let word_len = if quoted { 0 } else { rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len()) };
+        if word_len == 0 {
+            quoted ^= first == '"';
+            result.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let (word, after) = rest.split_at(word_len);
+        rest = after;
+        if KEPT.contains(&word) || word.starts_with('_') || word.ends_with('_') {
+            result.push_str(word);
+            continue;
+        }
+        let mut parts = word.split('_');
+        result.push_str(parts.next().unwrap_or_default());
+        for part in parts {
+            let mut letters = part.chars();
+            result.extend(letters.next().map(|c| c.to_ascii_uppercase()));
+            result.push_str(letters.as_str());
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_javascript_side() {
+        for (rust, javascript) in [
+            ("key_lengths[1]: expected 0 to 8 beside cu_seqlens_q, got 9", "keyLengths[1]: expected 0 to 8 beside cuSeqlensQ, got 9"),
+            ("weights.q_proj.weight: expected [8, 8], got none", "weights.q_proj.weight: expected [8, 8], got none"),
+            ("isa: expected one of scalar, got \"a_b\"", "isa: expected one of scalar, got \"a_b\""),
+            ("memory: expected 8 more bytes, got a refusal", "memory: expected 8 more bytes, got a refusal"),
+            ("λ é_1: _ x_", "λ é_1: _ x_"),
+        ] {
+            assert_eq!(in_camel_case(rust), javascript);
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_an_internal_error() {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| {}));
+        let text = contain::<()>(|| panic!("{} wheels", 3));
+        let literal = contain::<()>(|| panic!("no wheels"));
+        let other = contain::<()>(|| std::panic::panic_any(3));
+        std::panic::set_hook(hook);
+        assert_eq!(text, Err(Error::Internal("3 wheels".into())));
+        assert_eq!(literal, Err(Error::Internal("no wheels".into())));
+        assert_eq!(other, Err(Error::Internal("a panic without a message".into())));
+        assert_eq!(contain(|| Ok(1)), Ok(1));
+    }
+}

@@ -1,0 +1,213 @@
+//! A prepared request: it tells its outputs, is given memory for them, and is worked off in steps. Knows no operator:
+//! those are behind [`Work`].
+
+use std::sync::Arc;
+
+use diffattn::{DType, DataMut, Error, KvCache, Slices, checked_len, format_shape};
+
+use crate::call::Request;
+use crate::failure::contain;
+use crate::objects::Loan;
+
+/// An output of a job: a tensor that the caller gives memory for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// What errors call it.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// How many bytes it takes.
+    pub bytes: usize,
+}
+
+impl OutputSpec {
+    pub(crate) fn new(name: impl Into<String>, dtype: DType, shape: &[usize]) -> Result<Self, Error> {
+        let name = name.into();
+        // `checked_len` leaves room for eight bytes an element.
+        let bytes = checked_len(&name, shape)? * dtype.bytes();
+        Ok(Self { name, dtype, shape: shape.to_vec(), bytes })
+    }
+
+    /// The tensor kind of `PROTOCOL.md`.
+    #[must_use]
+    pub fn kind(&self) -> u32 {
+        match self.dtype {
+            DType::F32 => 1,
+            DType::F16 => 2,
+            DType::Bf16 => 3,
+        }
+    }
+}
+
+/// What an operator is to a job: slices of work, with outputs that are bound in the order of the specs.
+pub(crate) trait Work<'m>: Slices + Send {
+    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error>;
+}
+
+/// The memory of the outputs, checked against the specs, in their order.
+pub(crate) struct Outputs<'m>(std::vec::IntoIter<DataMut<'m>>);
+
+impl<'m> Outputs<'m> {
+    /// The next output.
+    pub(crate) fn data(&mut self) -> Result<DataMut<'m>, Error> {
+        self.0.next().ok_or_else(|| Error::Internal("an operator wants more outputs than it told".into()))
+    }
+
+    /// The next output, which was told to be float32.
+    pub(crate) fn f32(&mut self) -> Result<&'m mut [f32], Error> {
+        match self.data()? {
+            DataMut::F32(out) => Ok(out),
+            other => Err(Error::Internal(format!("an operator told {}, but wants float32", other.dtype().name()))),
+        }
+    }
+}
+
+fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<DataMut<'m>, Error> {
+    if memory.len() != spec.bytes {
+        return Err(Error::shape(
+            &spec.name,
+            format_args!("{} bytes for {} {}", spec.bytes, spec.dtype.name(), format_shape(&spec.shape)),
+            memory.len(),
+        ));
+    }
+    if memory.is_empty() {
+        return Ok(match spec.dtype {
+            DType::F32 => DataMut::F32(&mut []),
+            DType::F16 => DataMut::F16(&mut []),
+            DType::Bf16 => DataMut::Bf16(&mut []),
+        });
+    }
+    let misaligned = |why| Error::Internal(format!("{}: {why}", spec.name));
+    Ok(match spec.dtype {
+        DType::F32 => DataMut::F32(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
+        DType::F16 => DataMut::F16(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
+        DType::Bf16 => DataMut::Bf16(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
+    })
+}
+
+/// A prepared call over operands that live for `'m`. Panics inside become INTERNAL errors.
+pub struct Job<'m> {
+    // Borrows from the three fields below, so it must be dropped first: fields are dropped in this order.
+    work: Box<dyn Work<'m> + 'm>,
+    loan: Option<Loan>,
+    _cache: Option<Arc<KvCache>>,
+    _request: Arc<Request>,
+    outputs: Vec<OutputSpec>,
+    bound: bool,
+    // A panic in a step leaves the work in an unknown state.
+    broken: bool,
+}
+
+impl std::fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("outputs", &self.outputs).field("done", &self.done()).finish_non_exhaustive()
+    }
+}
+
+impl<'m> Job<'m> {
+    /// `work` may borrow from what the other three own.
+    pub(crate) fn new(
+        work: Box<dyn Work<'m> + 'm>,
+        outputs: Vec<OutputSpec>,
+        request: Arc<Request>,
+        cache: Option<Arc<KvCache>>,
+        loan: Option<Loan>,
+    ) -> Self {
+        Self { work, loan, _cache: cache, _request: request, outputs, bound: false, broken: false }
+    }
+
+    /// What must be bound, in this order.
+    #[must_use]
+    pub fn outputs(&self) -> &[OutputSpec] {
+        &self.outputs
+    }
+
+    /// Gives the memory of the outputs.
+    ///
+    /// # Errors
+    /// SHAPE when one has not the bytes that its spec says.
+    pub fn bind(&mut self, memory: Vec<&'m mut [u8]>) -> Result<(), Error> {
+        if memory.len() != self.outputs.len() {
+            return Err(Error::Internal(format!("{} outputs were bound of {}", memory.len(), self.outputs.len())));
+        }
+        let typed = self.outputs.iter().zip(memory).map(|(spec, memory)| typed(spec, memory)).collect::<Result<Vec<_>, _>>()?;
+        let mut outputs = Outputs(typed.into_iter());
+        contain(|| self.work.bind(&mut outputs))?;
+        self.bound = true;
+        self.settle_if_complete();
+        Ok(())
+    }
+
+    /// Units of work in all.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.work.total()
+    }
+
+    /// Units that are finished.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.work.done()
+    }
+
+    /// Whether the outputs hold the result.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.bound && !self.broken && self.done() >= self.total()
+    }
+
+    /// Works on `count` further units (one at least); nothing happens to a job that is complete.
+    ///
+    /// # Errors
+    /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping makes sense.
+    pub fn step(&mut self, count: usize) -> Result<(), Error> {
+        if !self.bound || self.broken {
+            return Err(Error::Internal("a step of a job that is not bound, or that failed before".into()));
+        }
+        if self.is_complete() {
+            return Ok(());
+        }
+        self.broken = true;
+        contain(|| self.work.step(count.max(1)))?;
+        self.broken = false;
+        self.settle_if_complete();
+        Ok(())
+    }
+
+    /// Works until the job is complete.
+    ///
+    /// # Errors
+    /// As [`Job::step`].
+    pub fn finish(&mut self) -> Result<(), Error> {
+        while !self.is_complete() {
+            self.step(usize::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn settle_if_complete(&mut self) {
+        if self.is_complete() && let Some(loan) = &mut self.loan {
+            loan.keep_changes();
+        }
+    }
+}
+
+/// Makes a wrapper's [`Slices`] those of the operator in one of its fields.
+macro_rules! delegate_slices {
+    ($wrapper:ty, $field:ident) => {
+        impl diffattn::Slices for $wrapper {
+            fn total(&self) -> usize {
+                self.$field.total()
+            }
+            fn done(&self) -> usize {
+                self.$field.done()
+            }
+            fn step(&mut self, count: usize) -> Result<(), diffattn::Error> {
+                self.$field.step(count)
+            }
+        }
+    };
+}
+pub(crate) use delegate_slices;

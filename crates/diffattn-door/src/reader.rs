@@ -1,0 +1,323 @@
+//! Reads the atoms of a request (`PROTOCOL.md`), each with a check. Knows no operator.
+
+use diffattn::{DType, Data, Error, Tensor, check_len};
+
+/// The largest whole number that a float64 holds without a gap: 2⁵³.
+const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// What the elements of an operand are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Float(DType),
+    U8,
+    I32,
+}
+
+impl Kind {
+    fn bytes(self) -> usize {
+        match self {
+            Self::Float(dtype) => dtype.bytes(),
+            Self::U8 => 1,
+            Self::I32 => 4,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Float(dtype) => dtype.name(),
+            Self::U8 => "uint8",
+            Self::I32 => "int32",
+        }
+    }
+}
+
+/// A tensor that a request names: its elements come with the operands.
+#[derive(Debug, Clone)]
+pub(crate) struct TensorAt {
+    pub(crate) argument: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) shape: Vec<usize>,
+    operand: usize,
+}
+
+impl TensorAt {
+    fn bytes<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
+        let operand = operands
+            .get(self.operand)
+            .ok_or_else(|| Error::Internal(format!("{} operands, but {} is number {}", operands.len(), self.argument, self.operand)))?;
+        let width = self.kind.bytes();
+        if operand.len() % width != 0 {
+            return Err(Error::shape(
+                self.argument,
+                format_args!("whole elements of {width} bytes"),
+                format_args!("{} bytes", operand.len()),
+            ));
+        }
+        check_len(self.argument, &self.shape, operand.len() / width)?;
+        Ok(operand)
+    }
+
+    fn cast<'m, T: bytemuck::Pod>(&self, operands: &[&'m [u8]]) -> Result<&'m [T], Error> {
+        let bytes = self.bytes(operands)?;
+        if bytes.is_empty() {
+            return Ok(&[]); // its address means nothing
+        }
+        bytemuck::try_cast_slice(bytes).map_err(|why| Error::Internal(format!("{}: {why}", self.argument)))
+    }
+
+    fn expect(&self, kind: &'static str) -> Error {
+        Error::dtype(self.argument, kind, self.kind.name())
+    }
+
+    /// The elements, of any floating-point type.
+    pub(crate) fn tensor<'m>(&self, operands: &[&'m [u8]]) -> Result<Tensor<'m>, Error> {
+        let data = match self.kind {
+            Kind::Float(DType::F32) => Data::F32(self.cast(operands)?),
+            Kind::Float(DType::F16) => Data::F16(self.cast(operands)?),
+            Kind::Float(DType::Bf16) => Data::Bf16(self.cast(operands)?),
+            Kind::U8 | Kind::I32 => return Err(self.expect("float32, float16 or bfloat16")),
+        };
+        Ok(Tensor { data, shape: self.shape.clone() })
+    }
+
+    /// The elements, which must be float32.
+    pub(crate) fn f32<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [f32], Error> {
+        match self.kind {
+            Kind::Float(DType::F32) => self.cast(operands),
+            _ => Err(self.expect("float32")),
+        }
+    }
+
+    /// The elements of a vector, which must be float32.
+    pub(crate) fn f32_vector<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [f32], Error> {
+        if self.shape.len() != 1 {
+            return Err(Error::shape(self.argument, "one axis", diffattn::format_shape(&self.shape)));
+        }
+        self.f32(operands)
+    }
+
+    /// The bytes of a mask, which must be uint8.
+    pub(crate) fn u8<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
+        match self.kind {
+            Kind::U8 => self.cast(operands),
+            _ => Err(self.expect("uint8")),
+        }
+    }
+}
+
+/// A number as JavaScript prints it, near enough.
+pub(crate) fn format_number(x: f64) -> String {
+    if x.is_infinite() {
+        return if x > 0.0 { "Infinity".into() } else { "-Infinity".into() };
+    }
+    x.to_string()
+}
+
+/// Goes through `params` from the front to the end.
+#[derive(Debug)]
+pub(crate) struct Reader<'p> {
+    params: &'p [f64],
+    operands: usize,
+}
+
+/// How a number that is not whole, or is negative, is to be called: by what it means to the user.
+type Refusal = fn(&'static str, &'static str, String) -> Error;
+
+impl<'p> Reader<'p> {
+    pub(crate) fn new(params: &'p [f64]) -> Self {
+        Self { params, operands: 0 }
+    }
+
+    /// The number of operands that the request named, once it is read to its end.
+    pub(crate) fn finish(self) -> Result<usize, Error> {
+        if self.params.is_empty() {
+            Ok(self.operands)
+        } else {
+            Err(Error::Internal(format!("{} numbers are left over at the end of a request", self.params.len())))
+        }
+    }
+
+    /// Any float64.
+    pub(crate) fn number(&mut self, argument: &'static str) -> Result<f64, Error> {
+        let (&first, rest) = self
+            .params
+            .split_first()
+            .ok_or_else(|| Error::Internal(format!("the request ends before {argument}")))?;
+        self.params = rest;
+        Ok(first)
+    }
+
+    /// Narrowed to what kernels compute in.
+    pub(crate) fn f32(&mut self, argument: &'static str) -> Result<f32, Error> {
+        Ok(self.number(argument)? as f32)
+    }
+
+    fn whole(&mut self, argument: &'static str, refusal: Refusal) -> Result<i64, Error> {
+        let x = self.number(argument)?;
+        if x.fract() == 0.0 && x.abs() <= MAX_WHOLE {
+            Ok(x as i64)
+        } else {
+            Err(refusal(argument, "a whole number", format_number(x)))
+        }
+    }
+
+    fn whole_from_zero(&mut self, argument: &'static str, refusal: Refusal) -> Result<usize, Error> {
+        let x = self.whole(argument, refusal)?;
+        usize::try_from(x).map_err(|_| {
+            let expected = if x < 0 { "a whole number from 0" } else { "a number that fits this machine" };
+            refusal(argument, expected, x.to_string())
+        })
+    }
+
+    /// A whole number of either sign.
+    pub(crate) fn integer(&mut self, argument: &'static str) -> Result<i64, Error> {
+        self.whole(argument, |argument, expected, got| Error::shape(argument, expected, got))
+    }
+
+    /// A whole number from 0 that is a length, a head count or a size: SHAPE when it is not.
+    pub(crate) fn size(&mut self, argument: &'static str) -> Result<usize, Error> {
+        self.whole_from_zero(argument, |argument, expected, got| Error::shape(argument, expected, got))
+    }
+
+    /// A whole number from 0 that is a choice: OPTION when it is not.
+    pub(crate) fn count(&mut self, argument: &'static str) -> Result<usize, Error> {
+        self.whole_from_zero(argument, |argument, expected, got| Error::option(argument, expected, got))
+    }
+
+    /// Which of `values` an enum index means.
+    pub(crate) fn choice<T: Copy>(&mut self, argument: &'static str, values: &[T]) -> Result<T, Error> {
+        let x = self.number(argument)?;
+        let index = if x.fract() == 0.0 && x >= 0.0 { x as usize } else { usize::MAX };
+        values.get(index).copied().ok_or_else(|| Error::Internal(format!("{argument}: no choice has the number {x}")))
+    }
+
+    pub(crate) fn flag(&mut self, argument: &'static str) -> Result<bool, Error> {
+        self.choice(argument, &[false, true])
+    }
+
+    pub(crate) fn object(&mut self, argument: &'static str) -> Result<u32, Error> {
+        let x = self.number(argument)?;
+        if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) {
+            Ok(x as u32)
+        } else {
+            Err(Error::Internal(format!("{argument}: no object has the id {x}")))
+        }
+    }
+
+    pub(crate) fn optional<T>(
+        &mut self,
+        argument: &'static str,
+        read: impl FnOnce(&mut Self, &'static str) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        if self.flag(argument)? { read(self, argument).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn list<T>(
+        &mut self,
+        argument: &'static str,
+        mut read: impl FnMut(&mut Self, &'static str) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let count = self.number(argument)?;
+        // Each item takes a slot at least, so a wrong count cannot ask for more memory than the request has.
+        if count.fract() != 0.0 || count < 0.0 || count > self.params.len() as f64 {
+            return Err(Error::Internal(format!("{argument}: the request holds no list of {count}")));
+        }
+        (0..count as usize).map(|_| read(self, argument)).collect()
+    }
+
+    /// A tensor, or `None` where the stream says that it is absent.
+    pub(crate) fn tensor_or_none(&mut self, argument: &'static str) -> Result<Option<TensorAt>, Error> {
+        const KINDS: [Option<Kind>; 6] = [
+            None,
+            Some(Kind::Float(DType::F32)),
+            Some(Kind::Float(DType::F16)),
+            Some(Kind::Float(DType::Bf16)),
+            Some(Kind::U8),
+            Some(Kind::I32),
+        ];
+        let Some(kind) = self.choice(argument, &KINDS)? else { return Ok(None) };
+        let shape = self.list(argument, Self::size)?;
+        let operand = self.operands;
+        self.operands += 1;
+        Ok(Some(TensorAt { argument, kind, shape, operand }))
+    }
+
+    /// A tensor that must be there.
+    pub(crate) fn tensor(&mut self, argument: &'static str) -> Result<TensorAt, Error> {
+        self.tensor_or_none(argument)?.ok_or_else(|| Error::Internal(format!("{argument} is absent from the request")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code<T>(result: Result<T, Error>) -> &'static str {
+        result.map_or_else(|error| error.code(), |_| "ok")
+    }
+
+    fn sentence<T>(result: Result<T, Error>) -> String {
+        result.map_or_else(|error| error.to_string(), |_| "ok".into())
+    }
+
+    #[test]
+    fn sizes_are_whole_and_not_negative() {
+        for (x, says) in [
+            (1.5, "num_groups: expected a whole number, got 1.5"),
+            (-1.0, "num_groups: expected a whole number from 0, got -1"),
+            (f64::NAN, "num_groups: expected a whole number, got NaN"),
+            (f64::INFINITY, "num_groups: expected a whole number, got Infinity"),
+            (1e300, "num_groups: expected a whole number, got 1"),
+        ] {
+            let got = Reader::new(&[x]).size("num_groups");
+            assert_eq!(code(got.clone()), "SHAPE");
+            assert!(sentence(got).starts_with(says), "{x}");
+        }
+        assert_eq!(code(Reader::new(&[0.5]).count("ratio")), "OPTION");
+        assert_eq!(Reader::new(&[MAX_WHOLE]).integer("query_offset"), Ok(1 << 53));
+        assert_eq!(Reader::new(&[-3.0]).integer("query_offset"), Ok(-3));
+    }
+
+    #[test]
+    fn a_malformed_request_is_a_bug_of_ours() {
+        assert_eq!(code(Reader::new(&[]).number("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[2.0]).flag("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[f64::NAN]).flag("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[3.0, 1.0]).list("x", Reader::number)), "INTERNAL");
+        assert_eq!(code(Reader::new(&[-1.0]).list("x", Reader::number)), "INTERNAL");
+        assert_eq!(code(Reader::new(&[1e18]).list("x", Reader::number)), "INTERNAL");
+        assert_eq!(code(Reader::new(&[6.0, 0.0]).tensor("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[0.0]).tensor("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[-1.0]).object("x")), "INTERNAL");
+        assert_eq!(code(Reader::new(&[1.0]).finish()), "INTERNAL");
+    }
+
+    #[test]
+    fn operands_must_fit_their_dims() {
+        let words = [1.0f32, 2.0, 3.0];
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        let mut reader = Reader::new(&[1.0, 1.0, 3.0]);
+        let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(reader.finish(), Ok(1));
+        assert_eq!(x.f32(&[bytes]), Ok(&words[..]));
+        assert_eq!(sentence(x.f32(&[&bytes[..8]])), "x: expected 3 elements for shape [3], got 2");
+        assert_eq!(code(x.f32(&[&bytes[..9]])), "SHAPE");
+        assert_eq!(code(x.f32(&[])), "INTERNAL");
+        assert_eq!(sentence(x.u8(&[bytes])), "x: expected uint8, got float32");
+        // An odd address cannot come from a typed array.
+        let mut reader = Reader::new(&[1.0, 1.0, 2.0]);
+        let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(code(x.f32(&[&bytes[1..9]])), "INTERNAL");
+        // Nothing is read of an empty tensor.
+        let mut reader = Reader::new(&[2.0, 2.0, 0.0, 7.0]);
+        let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(x.tensor(&[&[] as &[u8]]).map(|x| (x.data.len(), x.shape)), Ok((0, vec![0, 7])));
+    }
+
+    #[test]
+    fn shapes_that_overflow_are_refused() {
+        let mut reader = Reader::new(&[1.0, 3.0, 4e9, 4e9, 4e9]);
+        let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(code(x.tensor(&[&[] as &[u8]])), "SHAPE");
+    }
+}
