@@ -9,7 +9,7 @@ use crate::{
     rms_norm, sequence_difference, shape4, sigmoid,
 };
 
-/// y = x·weightᵀ + bias over the last axis; weight [out, in], bias [out].
+/// y = x·weightᵀ + bias over the last axis; `weight` is [out × in], `bias` out long.
 pub fn linear(x: &Tensor<f64>, weight: &Tensor<f64>, bias: Option<&Tensor<f64>>) -> Tensor<f64> {
     let [outputs, inputs] = weight.shape[..] else {
         panic!("weight of shape {:?}", weight.shape)

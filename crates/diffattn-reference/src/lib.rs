@@ -219,7 +219,7 @@ fn shape4<T>(x: &Tensor<T>) -> [usize; 4] {
 
 // --------------------------------------------------------------------------------------------------------- head plans
 
-/// One output head: Σ_t coefficients[t]·softmax(q_t k_tᵀ), times the named v heads side by side on the channels.
+/// One output head: Σ_t c_t·softmax(q_t k_tᵀ), times the named v heads side by side on the channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// A query head per term.
