@@ -2,6 +2,8 @@
 //! below it, indices are trusted. Does no arithmetic on values.
 
 use crate::error::Error;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
 
 /// The element type of a tensor. Compute is always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +73,17 @@ impl<'a> Data<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Elements from `first` on as float32, which holds them exactly.
+    #[inline]
+    pub(crate) fn widen(&self, first: usize, to: &mut [f32]) {
+        let range = first..first + to.len();
+        match self {
+            Self::F32(x) => to.copy_from_slice(&x[range]),
+            Self::F16(x) => x[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
+            Self::Bf16(x) => x[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
+        }
     }
 }
 

@@ -22,6 +22,14 @@ pub(crate) fn for_each(threads: usize, items: usize, work: impl Fn(usize, usize)
     });
 }
 
+/// Multiply-adds that make a further thread worth waking: about 20 µs of one core, twice what a wake-up takes.
+const THREAD_WORK: usize = 1 << 20;
+
+/// How many of `threads` are worth waking for `work` multiply-adds.
+pub(crate) fn thread_count(threads: usize, work: usize) -> usize {
+    threads.min(work / THREAD_WORK).max(1)
+}
+
 /// How many threads the machine (its cgroup too) allows: the default of every call.
 #[must_use]
 pub fn available_threads() -> usize {

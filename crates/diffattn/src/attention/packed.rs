@@ -4,8 +4,6 @@
 
 use crate::shape::Data;
 use crate::tile::{PANEL, STRIP};
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
@@ -24,12 +22,8 @@ impl Rows<'_> {
     /// Row j as float32.
     #[inline]
     pub(super) fn read(&self, j: usize, to: &mut [f32]) {
-        let range = self.first + j * self.stride..self.first + j * self.stride + self.width;
-        match self.data {
-            Data::F32(data) => to.copy_from_slice(&data[range]),
-            Data::F16(data) => data[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
-            Data::Bf16(data) => data[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
-        }
+        debug_assert_eq!(to.len(), self.width);
+        self.data.widen(self.first + j * self.stride, to);
     }
 }
 

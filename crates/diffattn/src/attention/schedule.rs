@@ -8,13 +8,10 @@ use super::row_block::{BlockQueries, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
 use crate::error::Error;
 use crate::shape::try_zeroed;
-use crate::threads::for_each;
+use crate::threads::{for_each, thread_count};
 use crate::tile::{DECODE_QUERIES, PANEL, STRIP, WAVE_BYTES};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Multiply-adds that make a further thread worth waking: about 20 µs of one core, twice what a wake-up takes.
-const THREAD_WORK: usize = 1 << 20;
 
 /// Float32 values of decode scratch at which no further unit joins a batch: 16 MiB.
 const DECODE_SCRATCH: usize = 4 << 20;
@@ -412,10 +409,6 @@ impl Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn thread_count(threads: usize, work: usize) -> usize {
-    threads.min(work / THREAD_WORK).max(1)
 }
 
 /// Makes `buffer` at least `len` long. What it held does not matter.
