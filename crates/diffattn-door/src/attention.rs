@@ -1,14 +1,14 @@
 //! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the operator does.
 
 use diffattn::{
-    AttentionOptions, DiffAttention, DiffAttentionMaps, DType, Error, HeadPlan, Isa, KeysOnly, KeysValues, KvCache, KvRepeat,
+    AttentionOptions, DiffAttention, DiffAttentionMaps, DType, Error, HeadPlan, KeysOnly, KeysValues, KvCache, KvRepeat,
     Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
 };
 
 use crate::job::{OutputSpec, Outputs, Work};
 use crate::objects::{CacheUse, Door};
 use crate::reader::{Reader, TensorAt};
-use crate::settings;
+use crate::settings::Settings;
 
 pub(crate) const PAIRINGS: [Pairing; 4] = [Pairing::Interleaved, Pairing::Halves, Pairing::Grouped, Pairing::Shared];
 pub(crate) const KV_REPEATS: [KvRepeat; 2] = [KvRepeat::Paired, KvRepeat::Flat];
@@ -37,8 +37,7 @@ pub(crate) struct Options {
     norm: Option<NormAt>,
     return_lse: bool,
     deterministic: bool,
-    isa: Isa,
-    threads: usize,
+    settings: Settings,
 }
 
 #[derive(Debug)]
@@ -128,8 +127,7 @@ impl Options {
             norm,
             return_lse,
             deterministic,
-            isa: settings::isa(),
-            threads: settings::threads(),
+            settings: Settings::now(),
         })
     }
 
@@ -183,8 +181,8 @@ impl Options {
             norm,
             return_lse: self.return_lse,
             deterministic: self.deterministic,
-            isa: Some(self.isa),
-            threads: Some(self.threads),
+            isa: Some(self.settings.isa()),
+            threads: Some(self.settings.threads()),
         })
     }
 }

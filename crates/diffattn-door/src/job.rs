@@ -30,6 +30,18 @@ impl OutputSpec {
         Ok(Self { name, dtype, shape: shape.to_vec(), bytes })
     }
 
+    /// Whether memory of `bytes` fits.
+    ///
+    /// # Errors
+    /// SHAPE when it does not.
+    pub fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
+        if bytes == self.bytes {
+            return Ok(());
+        }
+        let expected = format_args!("{} bytes for {} {}", self.bytes, self.dtype.name(), format_shape(&self.shape)).to_string();
+        Err(Error::shape(&self.name, expected, bytes))
+    }
+
     /// The tensor kind of `PROTOCOL.md`.
     #[must_use]
     pub fn kind(&self) -> u32 {
@@ -42,7 +54,7 @@ impl OutputSpec {
 }
 
 /// What an operator is to a job: slices of work, with outputs that are bound in the order of the specs.
-pub(crate) trait Work<'m>: Slices + Send {
+pub(crate) trait Work<'m>: Slices {
     fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error>;
 }
 
@@ -65,13 +77,7 @@ impl<'m> Outputs<'m> {
 }
 
 fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<DataMut<'m>, Error> {
-    if memory.len() != spec.bytes {
-        return Err(Error::shape(
-            &spec.name,
-            format_args!("{} bytes for {} {}", spec.bytes, spec.dtype.name(), format_shape(&spec.shape)),
-            memory.len(),
-        ));
-    }
+    spec.check_bytes(memory.len())?;
     if memory.is_empty() {
         return Ok(match spec.dtype {
             DType::F32 => DataMut::F32(&mut []),

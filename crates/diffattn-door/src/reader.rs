@@ -171,17 +171,17 @@ impl<'p> Reader<'p> {
 
     /// A whole number of either sign.
     pub(crate) fn integer(&mut self, argument: &'static str) -> Result<i64, Error> {
-        self.whole(argument, |argument, expected, got| Error::shape(argument, expected, got))
+        self.whole(argument, Error::shape)
     }
 
     /// A whole number from 0 that is a length, a head count or a size: SHAPE when it is not.
     pub(crate) fn size(&mut self, argument: &'static str) -> Result<usize, Error> {
-        self.whole_from_zero(argument, |argument, expected, got| Error::shape(argument, expected, got))
+        self.whole_from_zero(argument, Error::shape)
     }
 
     /// A whole number from 0 that is a choice: OPTION when it is not.
     pub(crate) fn count(&mut self, argument: &'static str) -> Result<usize, Error> {
-        self.whole_from_zero(argument, |argument, expected, got| Error::option(argument, expected, got))
+        self.whole_from_zero(argument, Error::option)
     }
 
     /// Which of `values` an enum index means.

@@ -4,17 +4,27 @@ use std::sync::{Mutex, PoisonError};
 
 use diffattn::{Error, Isa, available_threads};
 
-/// `None` is the default: the fastest, as many as the machine allows.
+/// What was chosen; `None` is the default: the fastest, as many as the machine allows.
 #[derive(Debug, Clone, Copy)]
-struct Settings {
+pub(crate) struct Settings {
     isa: Option<Isa>,
     threads: Option<usize>,
 }
 
 static SETTINGS: Mutex<Settings> = Mutex::new(Settings { isa: None, threads: None });
 
-fn current() -> Settings {
-    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+impl Settings {
+    pub(crate) fn now() -> Self {
+        *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        self.isa.unwrap_or_else(Isa::detect)
+    }
+
+    pub(crate) fn threads(self) -> usize {
+        self.threads.unwrap_or_else(available_threads)
+    }
 }
 
 /// Chooses for calls from now on; `None` is the default. Nothing changes on an error.
@@ -39,13 +49,13 @@ pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
 /// The instruction set of calls from now on.
 #[must_use]
 pub fn isa() -> Isa {
-    current().isa.unwrap_or_else(Isa::detect)
+    Settings::now().isa()
 }
 
 /// The threads of calls from now on.
 #[must_use]
 pub fn threads() -> usize {
-    current().threads.unwrap_or_else(available_threads)
+    Settings::now().threads()
 }
 
 #[cfg(test)]

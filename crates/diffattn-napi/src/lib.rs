@@ -1,9 +1,135 @@
-//! The addon for Node. Knows the package's version; operators follow.
+//! diffattn's doors for Node: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the functions mean. No arithmetic, no
+//! defaults, no checks of its own but of memory.
+#![expect(clippy::too_many_arguments, reason = "the arguments of a JavaScript function")]
 
+mod environment;
+mod js;
+mod runner;
+
+use diffattn_door::{Error, Isa, OutputSpec, available_threads};
+use napi::Env;
+use napi::bindgen_prelude::{ArrayBuffer, Float64ArraySlice, Object};
 use napi_derive::napi;
 
-/// The version of the package.
-#[napi]
-pub fn version() -> &'static str {
-    env!("CARGO_PKG_VERSION")
+use environment::{AsyncCall, Environment, OnProgress, failure as thrown};
+
+/// An error with one of our codes.
+type Thrown = napi::Error<&'static str>;
+
+/// A failure of the engine's interface, which no user can cause.
+fn bug(error: napi::Error) -> Thrown {
+    thrown(Error::Internal(error.reason.clone()))
+}
+
+/// A tensor that a job computed.
+#[napi(object, js_name = "Output", use_nullable = true)]
+pub struct JsOutput<'env> {
+    /// 1 float32, 2 float16, 3 bfloat16.
+    pub kind: u32,
+    /// The extent of each axis.
+    pub shape: Vec<f64>,
+    /// The elements; null where the caller gave the memory.
+    pub buffer: Option<ArrayBuffer<'env>>,
+}
+
+impl<'env> JsOutput<'env> {
+    fn new(spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) -> Self {
+        Self { kind: spec.kind(), shape: spec.shape.iter().map(|&extent| extent as f64).collect(), buffer }
+    }
+}
+
+/// What the addon runs on.
+#[napi(object)]
+pub struct Info {
+    /// The instruction set of calls from now on.
+    pub isa: String,
+    /// All that this machine has, slowest first.
+    pub isas: Vec<String>,
+    /// Threads of calls from now on.
+    pub threads: u32,
+    /// As many as the machine allows.
+    pub available_threads: u32,
+    /// The version of the addon.
+    pub version: String,
+}
+
+/// Runs a job to its end on this thread and the pool.
+#[napi(catch_unwind)]
+pub fn call<'env>(
+    env: &'env Env,
+    op: u32,
+    params: Float64ArraySlice<'env>,
+    operands: Vec<Object<'env>>,
+    outs: Option<Vec<Option<Object<'env>>>>,
+) -> Result<Vec<JsOutput<'env>>, Thrown> {
+    Environment::of(env)?.call(env, (op, &params), &operands, outs.unwrap_or_default())
+}
+
+/// Checks a job and queues it; rejects, never throws.
+#[napi(catch_unwind, ts_return_type = "Promise<Output[]>")]
+pub fn call_async<'env>(
+    env: &'env Env,
+    id: u32,
+    op: u32,
+    params: Float64ArraySlice<'env>,
+    operands: Vec<Object<'env>>,
+    outs: Option<Vec<Option<Object<'env>>>>,
+    transfer: bool,
+    on_progress: Option<OnProgress<'env>>,
+) -> Result<Object<'env>, Thrown> {
+    let outs = outs.unwrap_or_default();
+    let request = AsyncCall { id, op, params: &params, operands: &operands, outs, transfer, on_progress };
+    Environment::of(env)?.call_async(env, request)
+}
+
+/// Asks an open call to stop after the slice in progress.
+#[napi(catch_unwind)]
+pub fn cancel(env: &Env, id: u32) -> Result<(), Thrown> {
+    Environment::of(env)?.cancel(env, id);
+    Ok(())
+}
+
+/// Answers a query with a number.
+#[napi(catch_unwind)]
+pub fn query(env: &Env, op: u32, params: Float64ArraySlice<'_>, operands: Vec<Object<'_>>) -> Result<f64, Thrown> {
+    Environment::of(env)?.query(env, op, &params, &operands)
+}
+
+/// Zeroed memory that calls use in place.
+#[napi(catch_unwind)]
+pub fn create_buffer<'env>(env: &'env Env, bytes: f64) -> Result<ArrayBuffer<'env>, Thrown> {
+    // (Casting saturates; a size that no machine has is refused as any other.)
+    Environment::of(env)?.create_buffer(env, bytes as usize)
+}
+
+/// Detaches a buffer.
+#[napi(catch_unwind)]
+pub fn release_buffer(env: &Env, buffer: ArrayBuffer<'_>) -> Result<(), Thrown> {
+    Environment::release_buffer(env, &buffer)
+}
+
+/// Chooses instruction set and threads for calls from now on.
+#[napi(catch_unwind)]
+pub fn configure(isa: Option<String>, threads: Option<f64>) -> Result<(), Thrown> {
+    diffattn_door::configure(isa.as_deref(), threads).map_err(thrown)
+}
+
+/// What the addon runs on.
+#[napi(catch_unwind)]
+#[must_use]
+pub fn info() -> Info {
+    Info {
+        isa: diffattn_door::isa().name().to_owned(),
+        isas: Isa::available().into_iter().map(|isa| isa.name().to_owned()).collect(),
+        threads: diffattn_door::threads() as u32,
+        available_threads: available_threads() as u32,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Ends open calls, drops objects, gives memory and threads back.
+#[napi(catch_unwind)]
+pub fn dispose(env: &Env) -> Result<(), Thrown> {
+    Environment::of(env)?.dispose(env);
+    Ok(())
 }
