@@ -1,0 +1,84 @@
+// What a backend is: it takes requests (crates/diffattn-door/PROTOCOL.md) and gives outputs. Knows no operator, checks no
+// argument, makes no result tensor. One is written over N-API (backend/native.ts), one over WASM (backend/wasm.ts).
+
+import type { Info, Isa } from "./types.js";
+
+/** A tensor's bytes, in place in the caller's memory. */
+export interface Operand {
+  /** The argument's name. */
+  name: string;
+  bytes: Uint8Array;
+}
+
+/** An object that lives in the backend. */
+export interface Handle {
+  /** What errors call it. */
+  readonly name: "cache" | "layer";
+  readonly backend: Backend;
+}
+
+/** One request: its stream of numbers, its operands, and the objects whose ids the backend writes into the stream. */
+export interface Request {
+  op: number;
+  params: number[];
+  operands: Operand[];
+  objects: { slot: number; handle: Handle }[];
+}
+
+/** A tensor as the backend gives it. */
+export interface Output {
+  /** 1 float32, 2 float16, 3 bfloat16. */
+  kind: number;
+  shape: number[];
+  /** The elements; null where the caller gave the memory. */
+  buffer: ArrayBuffer | null;
+}
+
+/** What an async call is told besides its request. */
+export interface Control {
+  transfer: boolean;
+  onProgress: ((done: number, total: number) => void) | null;
+}
+
+/** An async call under way. */
+export interface Call {
+  outputs: Promise<Output[]>;
+  /** Asks it to stop after the slice in progress. */
+  cancel(): void;
+}
+
+/** Memory of the backend. */
+export interface BackendMemory {
+  /** A fresh view of it. */
+  bytes(): Uint8Array;
+  release(): void;
+  /** Whether forgotten memory stays taken until `release`. */
+  readonly leaks: boolean;
+}
+
+export interface Backend {
+  readonly name: Info["backend"];
+  /** Makes ready what cannot be made ready on demand; safe to call twice. */
+  start(): Promise<void>;
+  info(): { isa: Isa; threads: number; notes: string[] };
+  /** Takes other options of init without a restart; false where that is impossible. */
+  configure(isa: string | undefined, threads: number | undefined): boolean;
+  setThreads(threads: number): void;
+
+  /** Runs a job to its end. `outs` are the caller's arrays for the first outputs. */
+  call(request: Request, outs: Uint8Array[]): Output[];
+  /** The same, elsewhere; takes what it needs of the operands before it returns. */
+  callAsync(request: Request, outs: Uint8Array[], control: Control): Call;
+  /** Asks or changes an object: one number. */
+  query(request: Request): number;
+
+  /** Makes an object. `empty`, of an object whose content changes: the request that makes one without content or reserve. */
+  createObject(name: Handle["name"], request: Request, empty?: Request): Handle;
+  dropObject(handle: Handle): void;
+  createMemory(bytes: number): BackendMemory;
+
+  /** When no async call is open. */
+  idle(): Promise<void>;
+  /** Ends open calls (ABORTED) and gives everything back. */
+  dispose(): void;
+}

@@ -1,0 +1,230 @@
+// One WASM instance: writes requests into its memory, runs jobs, reads outputs. The local side (wasm.ts) and the worker
+// (worker.ts) each own one. Knows no operator, no worker and no object.
+
+import type { Output } from "../backend.js";
+import { DiffAttnError, internal, outOfMemory } from "../errors.js";
+import type { ErrorCode } from "../types.js";
+
+/** The exports of crates/diffattn-wasm, as PROTOCOL.md lists them. */
+export interface Door {
+  allocate(bytes: number): number;
+  release(address: number, bytes: number): void;
+  prepare(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
+  outputCount(job: number): number;
+  outputKind(job: number, index: number): number;
+  outputBytes(job: number, index: number): number;
+  outputRank(job: number, index: number): number;
+  outputExtent(job: number, index: number, axis: number): number;
+  bind(job: number, outputs: number, count: number): boolean;
+  step(job: number, milliseconds: number): boolean;
+  finish(job: number): boolean;
+  total(job: number): number;
+  done(job: number): number;
+  end(job: number): void;
+  query(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
+  errorCode(): string;
+  errorMessage(): string;
+  configure(isa: string, threads: number): boolean;
+  isa(): string;
+  panicAddress(): number;
+}
+
+/** A request whose object ids are in place. */
+export interface Resolved {
+  op: number;
+  params: ArrayLike<number>;
+  operands: Uint8Array[];
+}
+
+/** Where an output goes: the caller's array, or new memory of that many bytes. */
+export interface Place {
+  length: number;
+  bytes?: Uint8Array;
+}
+
+/** Bytes that Rust aligns an allocation to; operands that share one keep that alignment. */
+const ALIGNMENT = 64;
+const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** A prepared job. `end` it, whatever happened. */
+export interface Job {
+  readonly total: number;
+  readonly done: number;
+  /** One slice; `milliseconds` is what the slice before took. */
+  step(milliseconds: number): void;
+  finish(): void;
+  outputs(): Output[];
+  end(): void;
+}
+
+export class Instance {
+  readonly #door: Door;
+  readonly #memory: WebAssembly.Memory;
+  readonly #panic: number;
+  /** Whether it trapped: nothing in it can be used any more. */
+  dead = false;
+
+  constructor(door: Door, memory: WebAssembly.Memory) {
+    this.#door = door;
+    this.#memory = memory;
+    this.#panic = door.panicAddress();
+  }
+
+  /** Calls into the door. What it throws is a trap: the instance is dead. */
+  #in<T>(body: (door: Door) => T): T {
+    try {
+      return body(this.#door);
+    } catch (cause) {
+      this.dead = true;
+      const length = new DataView(this.#memory.buffer).getUint32(this.#panic, true);
+      // A copy, because text cannot be decoded from shared memory.
+      const panic = new TextDecoder().decode(new Uint8Array(this.#memory.buffer, this.#panic + 4, length).slice());
+      throw internal(panic || String(cause), cause);
+    }
+  }
+
+  /** The error of the request just made. */
+  #error(): DiffAttnError {
+    return this.#in((door) => new DiffAttnError(door.errorCode() as ErrorCode, door.errorMessage()));
+  }
+
+  #check(went: boolean): void {
+    if (!went) throw this.#error();
+  }
+
+  /** Where a view lies in this memory; undefined when it does not. */
+  addressOf(bytes: Uint8Array): number | undefined {
+    return bytes.buffer === this.#memory.buffer ? bytes.byteOffset : undefined;
+  }
+
+  view(address: number, bytes: number): Uint8Array {
+    return new Uint8Array(this.#memory.buffer, address, bytes);
+  }
+
+  allocate(bytes: number): number {
+    // Rust takes the size as 32 bits; a larger one would wrap.
+    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes)) : 0;
+    if (address === 0) throw outOfMemory(bytes);
+    return address;
+  }
+
+  release(address: number, bytes: number): void {
+    if (!this.dead) this.#in((door) => door.release(address, bytes));
+  }
+
+  configure(threads: number): void {
+    this.#check(this.#in((door) => door.configure("", threads)));
+  }
+
+  /** Writes a request and hands it to `enter`, with the memory that must stay until the job ends. */
+  #write<T>(request: Resolved, enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T): { result: T; release(): void } {
+    const { op, params, operands } = request;
+    // Addresses first: allocating may grow the memory, which detaches every view of it.
+    const places = operands.map((bytes) => ({ bytes, length: bytes.byteLength, address: this.addressOf(bytes) }));
+    const pairsAt = aligned(params.length * 8);
+    let total = pairsAt + aligned(places.length * 8);
+    for (const place of places) if (place.address === undefined) total += aligned(place.length);
+    total = Math.max(total, ALIGNMENT);
+    const block = this.allocate(total);
+    const release = (): void => this.release(block, total);
+    try {
+      new Float64Array(this.#memory.buffer, block, params.length).set(params);
+      const pairs = new Uint32Array(this.#memory.buffer, block + pairsAt, places.length * 2);
+      let next = block + pairsAt + aligned(places.length * 8);
+      places.forEach(({ bytes, length, address }, index) => {
+        if (address === undefined) {
+          address = next;
+          next += aligned(length);
+          this.view(address, length).set(bytes);
+        }
+        pairs.set([address, length], index * 2);
+      });
+      return { result: this.#in((door) => enter(door, op, block, params.length, block + pairsAt, places.length)), release };
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  query(request: Resolved): number {
+    const { result, release } = this.#write(request, (door, ...at) => door.query(...at));
+    try {
+      if (this.#in((door) => door.errorCode()) !== "") throw this.#error();
+      return result;
+    } finally {
+      release();
+    }
+  }
+
+  /** Prepares a job and its outputs; `outs` say where the first of them go. */
+  begin(request: Resolved, outs: Place[]): Job {
+    // As with operands: an address before any allocation.
+    const places = outs.map(({ bytes, length }) => ({ bytes, length, address: bytes && this.addressOf(bytes) }));
+    const { result: job, release } = this.#write(request, (door, ...at) => door.prepare(...at));
+    const releases = [release];
+    const end = (): void => {
+      if (!this.dead && job !== 0) this.#in((door) => door.end(job));
+      for (const release of releases.splice(0)) release();
+    };
+    try {
+      if (job === 0) throw this.#error();
+      const outputs = this.#in((door) =>
+        Array.from({ length: door.outputCount(job) }, (_, index) => {
+          const shape = Array.from({ length: door.outputRank(job, index) }, (_, axis) => door.outputExtent(job, index, axis));
+          return { kind: door.outputKind(job, index), bytes: door.outputBytes(job, index), shape, address: 0, place: places[index] };
+        }),
+      );
+      for (const output of outputs) {
+        // A place of another length still travels as it is, for Rust to refuse.
+        const bytes = output.place?.length ?? output.bytes;
+        if (output.place?.address === undefined) {
+          output.address = this.allocate(Math.max(bytes, 1));
+          releases.push(() => this.release(output.address, Math.max(bytes, 1)));
+        } else {
+          output.address = output.place.address;
+        }
+      }
+      const pairBytes = Math.max(outputs.length * 8, 1);
+      const pairs = this.allocate(pairBytes);
+      releases.push(() => this.release(pairs, pairBytes));
+      new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2).set(outputs.flatMap(({ address, bytes, place }) => [address, place?.length ?? bytes]));
+      this.#check(this.#in((door) => door.bind(job, pairs, outputs.length)));
+
+      const door = this.#door;
+      return {
+        total: this.#in((door) => door.total(job)),
+        get done() {
+          return door.done(job);
+        },
+        step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
+        finish: () => this.#check(this.#in((door) => door.finish(job))),
+        outputs: () =>
+          outputs.map(({ kind, shape, bytes, address, place }) => {
+            if (place?.address !== undefined) return { kind, shape, buffer: null };
+            const computed = this.view(address, bytes);
+            if (!place?.bytes) return { kind, shape, buffer: computed.slice().buffer };
+            place.bytes.set(computed);
+            return { kind, shape, buffer: null };
+          }),
+        end,
+      };
+    } catch (error) {
+      end();
+      throw error;
+    }
+  }
+
+  /** A job from its first slice to its last. */
+  call(request: Resolved, outs: Uint8Array[]): Output[] {
+    const job = this.begin(
+      request,
+      outs.map((bytes) => ({ bytes, length: bytes.byteLength })),
+    );
+    try {
+      job.finish();
+      return job.outputs();
+    } finally {
+      job.end();
+    }
+  }
+}

@@ -1,0 +1,54 @@
+// What the local side and the worker say to each other. Types only.
+
+import type { Output } from "../backend.js";
+import type { Build } from "../platform.js";
+import type { ErrorCode } from "../types.js";
+
+/** Starts the worker's instance; the first message. With `pool`, of the threads build. */
+export interface StartMessage {
+  type: "start";
+  build: Build;
+  module: WebAssembly.Module;
+  /** Threads build: where its glue lies, how many threads, and the channel on which a thread reports a trap. */
+  pool?: { url: string; threads: number; channel: string };
+}
+
+/** A request. Calls run in the order of their messages. */
+export interface CallMessage {
+  type: "call";
+  id: number;
+  op: number;
+  params: Float64Array;
+  operands: Uint8Array[];
+  /** Lengths of the caller's arrays for the first outputs: Rust checks them. */
+  outBytes: number[];
+  /** Slots of `params` that take the id of an object, and the number by which both sides know it. */
+  objects: { slot: number; key: number }[];
+  /** "job", or a query: one that makes or changes the object `key` spoils it when it fails. */
+  kind: "job" | "create" | "change";
+  /** Object that a "create" makes or a "change" changes, or whose length a job changes. */
+  key: number | undefined;
+  progress: boolean;
+}
+
+export type ToWorker =
+  | StartMessage
+  | CallMessage
+  | { type: "drop"; key: number }
+  | { type: "abort"; id: number }
+  | { type: "threads"; threads: number };
+
+export interface WireError {
+  code: ErrorCode;
+  message: string;
+}
+
+export type FromWorker =
+  | { type: "started" }
+  | { type: "refused"; error: WireError }
+  | { type: "progress"; id: number; done: number; total: number }
+  /** `length`: of the cache that the call changed. */
+  | { type: "result"; id: number; outputs: Output[]; length: number | undefined }
+  | { type: "error"; id: number; error: WireError; length: number | undefined }
+  /** The instance is dead. */
+  | { type: "trap"; error: WireError };

@@ -1,0 +1,327 @@
+// The backend over WASM: sync forms run in a local instance, async calls in a worker. Places objects: made locally (so their
+// checks throw at once), copied to the worker when an async call first takes them; a cache's content moves there.
+
+import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
+import { oneOf, show } from "../check.js";
+import { appendExported } from "../encode.js";
+import { aborted, DiffAttnError, fail, internal } from "../errors.js";
+import { instantiate } from "../instantiate.js";
+import { Op } from "../ops.js";
+import { type Build, BUILDS, type Platform } from "../platform.js";
+import { supports } from "../probe.js";
+import type { InitOptions, Isa } from "../types.js";
+import type { Instance, Resolved } from "./instance.js";
+import type { CallMessage } from "./messages.js";
+import { gone, WorkerClient } from "./worker-client.js";
+
+interface WasmObject extends Handle {
+  readonly local: { instance: Instance; id: number };
+  /** What makes it in the worker; sent once. */
+  recipe: Request | undefined;
+  /** Of a cache: what makes an empty one. Its content is in one place only. */
+  readonly empty: Request | undefined;
+  remote?: { client: WorkerClient; key: number };
+  /** Of a cache in the worker: its length once all that was asked is done, open `forward`s aside. */
+  length: number;
+  /** Of a cache in the worker: changes under way, and how many of them are `forward`s. */
+  changes: number;
+  forwards: number;
+}
+
+/** Operands that belong to this side: the caller's own, detached, or copies. */
+function own(operands: readonly { bytes: Uint8Array }[], transfer: boolean): Uint8Array[] {
+  // Ranges first: detaching a buffer empties every view of it.
+  const ranges = operands.map(({ bytes: { buffer, byteOffset, byteLength } }) => ({ buffer: buffer as ArrayBuffer, byteOffset, byteLength }));
+  const moved = new Map<ArrayBuffer, ArrayBuffer>();
+  return ranges.map(({ buffer, byteOffset, byteLength }) => {
+    if (transfer) {
+      try {
+        const mine = moved.get(buffer) ?? structuredClone(buffer, { transfer: [buffer] });
+        moved.set(buffer, mine);
+        return new Uint8Array(mine, byteOffset, byteLength);
+      } catch {
+        // Shared memory, WASM's and what else cannot be detached is copied.
+      }
+    }
+    return new Uint8Array(buffer, byteOffset, byteLength).slice();
+  });
+}
+
+export class WasmBackend implements Backend {
+  readonly name = "wasm";
+  readonly #platform: Platform;
+  /** The caller's module, if there is one; once compiled, it stands in its own place. */
+  readonly #given: Pick<InitOptions, "wasm">;
+  readonly #isa: string | undefined;
+  /** Builds to try for the worker, best first. */
+  readonly #builds: readonly [Build, ...Build[]];
+  readonly #localBuild: Build;
+  readonly #modules = new Map<Build, WebAssembly.Module>();
+  readonly #notes: string[];
+  #threads: number;
+  #local: Instance | undefined;
+  #client: WorkerClient | undefined;
+  #started: Promise<void> = Promise.resolve();
+  /** What the worker runs, once it runs. */
+  #running: { build: Build; pool: number } | undefined;
+
+  constructor(platform: Platform, given: Pick<InitOptions, "wasm">, isa: string | undefined, threads: number | undefined, notes: string[]) {
+    this.#platform = platform;
+    this.#given = given;
+    this.#isa = isa;
+    this.#notes = notes;
+    this.#threads = threads ?? platform.threads;
+    const possible = [...BUILDS].reverse().filter((build) => supports(build) && (build !== "relaxed-simd+threads" || platform.poolUrl));
+    const wanted = possible.filter((build) => (isa === undefined ? build !== "relaxed-simd+threads" || this.#threads > 1 : build === isa));
+    const [best, ...others] = wanted;
+    if (best === undefined) {
+      const expected = possible.length > 0 ? `one of ${oneOf(possible)} on WASM here` : "an engine with WASM SIMD";
+      fail("UNAVAILABLE", "isa", expected, isa === undefined ? "one without" : show(isa));
+    }
+    // The caller's module is of one build, so there is nothing to fall back to.
+    this.#builds = given.wasm ? [best] : [best, ...others];
+    this.#localBuild = best === "relaxed-simd+threads" ? "relaxed-simd" : best;
+    if (isa === undefined) {
+      if (best === "simd128") this.#notes.push("this engine has no relaxed WASM SIMD: the plain SIMD build runs");
+      if (!platform.poolUrl) this.#notes.push(platform.poolNote);
+    }
+  }
+
+  // The two sides.
+
+  #localInstance(): Instance {
+    if (this.#local && !this.#local.dead) return this.#local;
+    let module = this.#modules.get(this.#localBuild);
+    if (!module) {
+      if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) {
+        fail("UNAVAILABLE", "init", "init() to have ended before sync forms and objects are used", "neither");
+      }
+      module = this.#platform.readModule(this.#localBuild);
+      this.#modules.set(this.#localBuild, module);
+    }
+    return (this.#local = instantiate(module));
+  }
+
+  /** Where the caller says that a build comes from. */
+  #sourceOf(build: Build): InitOptions["wasm"] | undefined {
+    return build === this.#builds[0] ? (this.#given.wasm ?? undefined) : undefined;
+  }
+
+  async #module(build: Build): Promise<WebAssembly.Module> {
+    const known = this.#modules.get(build);
+    if (known) return known;
+    const source = this.#sourceOf(build);
+    const module = await this.#platform.loadModule(build, source);
+    // A response can be read once only.
+    if (source !== undefined) this.#given.wasm = module;
+    this.#modules.set(build, module);
+    return module;
+  }
+
+  #clientSide(): WorkerClient {
+    if (this.#client && !this.#client.ended) return this.#client;
+    const client = (this.#client = new WorkerClient(this.#platform));
+    this.#running = undefined;
+    this.#started = this.#startClient(client);
+    this.#started.catch((error) => client.end(error instanceof DiffAttnError ? error : internal(String(error), error)));
+    return client;
+  }
+
+  async #startClient(client: WorkerClient): Promise<void> {
+    for (const [index, build] of this.#builds.entries()) {
+      try {
+        await client.start(build, await this.#module(build), this.#threads);
+        this.#running = { build, pool: build === "relaxed-simd+threads" ? this.#threads : 1 };
+        return;
+      } catch (error) {
+        if (client.ended || index === this.#builds.length - 1) throw error;
+        this.#notes.push(`the build ${build} did not start: ${error instanceof Error ? error.message : String(error)}`);
+      }
+    }
+  }
+
+  async start(): Promise<void> {
+    this.#clientSide();
+    await this.#started;
+    await this.#module(this.#localBuild);
+  }
+
+  info(): { isa: Isa; threads: number; notes: string[] } {
+    if (!this.#running && !this.#platform.blocking) fail("UNAVAILABLE", "info", "init() to have ended on a browser's main thread", "neither");
+    const { build, pool } = this.#running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
+    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes] };
+  }
+
+  configure(isa: string | undefined, threads: number | undefined): boolean {
+    const count = threads ?? this.#platform.threads;
+    if (isa !== this.#isa) return false;
+    if (this.#running?.build === "relaxed-simd+threads" ? count > this.#running.pool : this.#platform.poolUrl !== undefined && count !== this.#threads) return false;
+    this.setThreads(count);
+    return true;
+  }
+
+  setThreads(threads: number): void {
+    this.#threads = threads;
+    if (this.#running && this.#running.pool > 1) this.#client?.send({ type: "threads", threads: Math.min(threads, this.#running.pool) });
+  }
+
+  // Calls.
+
+  #resolve({ op, params, operands, objects }: Request): Resolved {
+    const here = this.#localInstance();
+    const resolved = [...params];
+    for (const { slot, handle } of objects) {
+      const object = handle as WasmObject;
+      if (object.remote && object.empty) {
+        fail("UNAVAILABLE", object.name, "a content on this side", "one that the worker holds since an async call took it");
+      }
+      if (object.local.instance !== here) gone(object.name);
+      resolved[slot] = object.local.id;
+    }
+    return { op, params: resolved, operands: operands.map(({ bytes }) => bytes) };
+  }
+
+  call(request: Request, outs: Uint8Array[]): Output[] {
+    return this.#localInstance().call(this.#resolve(request), outs);
+  }
+
+  callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
+    const client = this.#clientSide();
+    const cache = request.op === Op.forward ? (request.objects.find(({ handle }) => handle.name === "cache")?.handle as WasmObject | undefined) : undefined;
+    const message = this.#message(client, request, "job", cache, transfer, outs);
+    const targets = outs.map((out) => ({ out, length: out.byteLength, local: this.#local, address: this.#local?.addressOf(out) }));
+    if (cache) {
+      cache.changes++;
+      cache.forwards++;
+    }
+    const { answer, cancel } = client.call(message, onProgress, (length) => cache && this.#settle(cache, length, 1));
+    const outputs = answer.then(({ outputs }) =>
+      outputs.map((output, index) => {
+        const target = targets[index];
+        if (!target || !output.buffer) return output;
+        const { out, length, local, address } = target;
+        // Memory of the local instance may have grown since, which detaches the view that the caller gave.
+        const place = address === undefined ? out : local?.view(address, length);
+        if (!place || place.byteLength < length) fail("SHAPE", "out", "a buffer with its memory", "a detached one");
+        place.set(new Uint8Array(output.buffer));
+        return { ...output, buffer: null };
+      }),
+    );
+    return { outputs, cancel };
+  }
+
+  #message(
+    client: WorkerClient,
+    { op, params, operands, objects }: Request,
+    kind: CallMessage["kind"],
+    subject: WasmObject | undefined,
+    transfer = false,
+    outs: Uint8Array[] = [],
+  ): Omit<CallMessage, "type" | "id" | "progress"> {
+    const keys = objects.map(({ slot, handle }) => ({ slot, key: this.#place(client, handle as WasmObject) }));
+    return {
+      op,
+      params: Float64Array.from(params),
+      objects: keys,
+      operands: own(operands, transfer),
+      outBytes: outs.map(({ byteLength }) => byteLength),
+      kind,
+      key: subject?.remote?.key,
+    };
+  }
+
+  query(request: Request): number {
+    const object = request.objects[0]?.handle as WasmObject | undefined;
+    if (object?.remote && object.empty) return this.#queryRemote(object, object.remote, request);
+    return this.#localInstance().query(this.#resolve(request));
+  }
+
+  // Objects.
+
+  createObject(name: Handle["name"], request: Request, empty?: Request): Handle {
+    const instance = this.#localInstance();
+    const id = instance.query(this.#resolve(request));
+    // The worker gets what the caller gave now, not what its arrays hold then.
+    const operands = request.operands.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
+    const { op, params, objects } = request;
+    const object: WasmObject = { name, backend: this, local: { instance, id }, recipe: { op, params, objects, operands }, empty, length: 0, changes: 0, forwards: 0 };
+    return object;
+  }
+
+  /** The key of an object in the worker, where it is put if it is not there. */
+  #place(client: WorkerClient, object: WasmObject): number {
+    if (object.remote) return object.remote.client === client ? object.remote.key : gone(object.name);
+    const { recipe, local, empty } = object;
+    if (!recipe || local.instance.dead || local.instance !== this.#local) return gone(object.name);
+    const here = local.instance;
+    const about = (op: number): Resolved => ({ op, params: [local.id], operands: [] });
+    const length = empty ? here.query(about(Op.length)) : 0;
+    const content = length > 0 ? here.call(about(Op.exportCache), []) : undefined;
+    if (empty) {
+      // An empty cache stays behind: Rust checks appends on it.
+      const twin = here.query(this.#resolve(empty));
+      here.query(about(Op.drop));
+      local.id = twin;
+    }
+    object.recipe = undefined;
+    object.remote = { client, key: client.newKey() };
+    object.length = length;
+    this.#change(client, object, recipe, "create");
+    if (content) this.#change(client, object, appendExported(object, content), "change");
+    return object.remote.key;
+  }
+
+  /** Sends a query that makes or changes an object. Its failure in the worker is told by the calls that use the object later. */
+  #change(client: WorkerClient, object: WasmObject, request: Request, kind: "create" | "change"): void {
+    const message = this.#message(client, request, kind, object);
+    object.changes++;
+    client.call(message, null, (length) => this.#settle(object, length, 0)).answer.catch(() => {});
+  }
+
+  /** A change ended. The worker's word on the length counts when no other change is under way. */
+  #settle(object: WasmObject, length: number | undefined, forwards: number): void {
+    object.forwards -= forwards;
+    if (--object.changes === 0 && length !== undefined) object.length = length;
+  }
+
+  #queryRemote(object: WasmObject, { client }: { client: WorkerClient }, request: Request): number {
+    const { instance, id } = object.local;
+    if (client.ended || client !== this.#client || instance.dead) gone(object.name);
+    if (request.op === Op.length) return object.length;
+    const here = { op: request.op, params: [id, ...request.params.slice(1)], operands: request.operands.map(({ bytes }) => bytes) };
+    if (request.op === Op.append) {
+      object.length += instance.query(here);
+      instance.query({ op: Op.rewind, params: [id, 0], operands: [] });
+    } else {
+      const [, length = 0] = request.params;
+      // The sentence of crates/diffattn; anything but a count is refused by the empty cache.
+      if (!Number.isInteger(length) || length < 0) instance.query(here);
+      if (length > object.length && object.forwards === 0) fail("SHAPE", "length", `at most ${object.length}, the tokens held`, String(length));
+      object.length = length;
+    }
+    this.#change(client, object, request, "change");
+    return object.length;
+  }
+
+  dropObject(handle: Handle): void {
+    const { local, remote } = handle as WasmObject;
+    if (!local.instance.dead && local.instance === this.#local) local.instance.query({ op: Op.drop, params: [local.id], operands: [] });
+    remote?.client.send({ type: "drop", key: remote.key });
+  }
+
+  createMemory(bytes: number): BackendMemory {
+    const instance = this.#localInstance();
+    const length = Math.max(bytes, 1);
+    const address = instance.allocate(length);
+    return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
+  }
+
+  async idle(): Promise<void> {
+    await this.#client?.idle();
+  }
+
+  dispose(): void {
+    this.#client?.end(aborted(undefined));
+    this.#client = this.#local = undefined;
+  }
+}

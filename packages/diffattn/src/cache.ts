@@ -1,0 +1,35 @@
+// KvCache: the handle of a cache that lives in the backend.
+
+import type { Handle } from "./backend.js";
+import * as encode from "./encode.js";
+import { backend, live } from "./init.js";
+import { Op } from "./ops.js";
+import { Owned, resourceOf } from "./owned.js";
+import type * as types from "./types.js";
+
+export class KvCache extends Owned<Handle> implements types.KvCache {
+  constructor(options: types.KvCacheOptions) {
+    const empty = encode.createKvCache({ ...options, capacity: undefined });
+    const owner = backend();
+    const handle = owner.createObject("cache", encode.createKvCache(options), empty);
+    super("cache", handle, () => owner.dropObject(handle), true);
+  }
+
+  get length(): number {
+    const handle = live(resourceOf(this));
+    return handle.backend.query(encode.aboutObject(Op.length, handle));
+  }
+
+  append(k: types.TensorLike, v: types.TensorLike, options?: { layout?: types.AttentionLayout | undefined }): void {
+    const handle = live(resourceOf(this));
+    handle.backend.query(encode.append(handle, k, v, options));
+  }
+
+  rewind(length: number): void {
+    const handle = live(resourceOf(this));
+    handle.backend.query(encode.rewind(handle, length));
+  }
+}
+
+/** The handle of a cache; undefined for anything else. */
+export const handleOf = (x: unknown): Handle | undefined => (x instanceof KvCache ? live(resourceOf(x)) : undefined);

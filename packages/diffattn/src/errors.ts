@@ -1,0 +1,31 @@
+// The one error class and the one sentence form. Knows no operator.
+
+import type { ErrorCode } from "./types.js";
+
+export class DiffAttnError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.code = code;
+    this.name = code === "ABORTED" ? "AbortError" : "DiffAttnError";
+  }
+}
+
+/** Throws `argument: expected …, got …`. */
+export function fail(code: ErrorCode, argument: string, expected: string, got: string, cause?: unknown): never {
+  throw new DiffAttnError(code, `${argument}: expected ${expected}, got ${got}`, cause === undefined ? undefined : { cause });
+}
+
+// The sentences that Rust also has, word for word (crates/diffattn/src/error.rs).
+
+export const aborted = (reason: unknown): DiffAttnError => new DiffAttnError("ABORTED", "signal: the call was aborted", { cause: reason });
+
+export const disposed = (argument: string): DiffAttnError =>
+  new DiffAttnError("DISPOSED", `${argument}: expected a live object, got one that was disposed of`);
+
+export const outOfMemory = (bytes: number): DiffAttnError =>
+  new DiffAttnError("OUT_OF_MEMORY", `memory: expected ${bytes} more bytes, got a refusal`);
+
+export const internal = (what: string, cause?: unknown): DiffAttnError =>
+  new DiffAttnError("INTERNAL", `internal error (a bug of diffattn): ${what}`, { cause });

@@ -1,0 +1,21 @@
+// Types of the two modules that the build makes from wasm-bindgen's output (tsup.config.ts).
+
+declare module "glue:local" {
+  /** A new copy of the glue of the single-threaded builds: wasm-bindgen's own module holds one instance for ever. */
+  export function createGlue(): import("./backend/instance.js").Door & {
+    initSync(options: { module: WebAssembly.Module }): { memory: WebAssembly.Memory };
+  };
+}
+
+declare module "glue:threads" {
+  const init: (options: { module_or_path: WebAssembly.Module; memory: WebAssembly.Memory }) => Promise<unknown>;
+  export default init;
+  export function initThreadPool(threads: number): Promise<unknown>;
+  export function wbg_rayon_start_worker(receiver: number): void;
+  export const door: import("./backend/instance.js").Door;
+  /** Pages of the module's memory: what it starts with and what it may grow to. */
+  export const memoryPages: { initial: number; maximum: number };
+}
+
+/** The package's version, put in by the build. */
+declare const __VERSION__: string;

@@ -1,0 +1,44 @@
+// A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses nothing.
+
+import { arrayType, show } from "./check.js";
+import { DiffAttnError, fail } from "./errors.js";
+
+const refuse = (got: string, cause?: unknown): never => fail("UNAVAILABLE", "wasm", "a WebAssembly file", got, cause);
+
+/** Bytes that are a module, not a page that a server sent in its place. */
+function checked(bytes: BufferSource, from: string): BufferSource {
+  const view = ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array(bytes);
+  const isModule = view[0] === 0 && view[1] === 0x61 && view[2] === 0x73 && view[3] === 0x6d;
+  if (isModule) return bytes;
+  const start = new TextDecoder().decode(view.slice(0, 64)).trimStart();
+  return refuse(`${start.startsWith("<") ? "an HTML page" : "something else"} from ${from}`);
+}
+
+async function fromResponse(response: Response): Promise<WebAssembly.Module> {
+  const from = response.url || "the response";
+  if (!response.ok) refuse(`the status ${response.status} from ${from}`);
+  // Streaming compiles while it loads and lets the browser cache the code; it insists on the media type.
+  if (response.headers.get("content-type")?.startsWith("application/wasm")) return WebAssembly.compileStreaming(response);
+  return WebAssembly.compile(checked(await response.arrayBuffer(), from));
+}
+
+const isNamed = (value: unknown, name: string): boolean => Object.prototype.toString.call(value) === `[object ${name}]`;
+
+export async function compile(source: unknown): Promise<WebAssembly.Module> {
+  try {
+    // By their tags, so that values of another realm count too.
+    if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
+    if (isNamed(source, "Response")) return await fromResponse(source as Response);
+    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL));
+    if (isNamed(source, "ArrayBuffer") || arrayType(source)) return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
+  } catch (error) {
+    if (error instanceof DiffAttnError) throw error;
+    refuse(`${error instanceof Error ? error.message : String(error)}${isNamed(source, "URL") ? ` from ${String(source)}` : ""}`, error);
+  }
+  return fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
+}
+
+/** The same of bytes that are at hand. */
+export function compileSync(bytes: BufferSource, from: string): WebAssembly.Module {
+  return new WebAssembly.Module(checked(bytes, from));
+}

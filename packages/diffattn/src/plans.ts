@@ -1,0 +1,38 @@
+// What becomes of a call's outputs: a tensor, or maps.
+
+import type { Output, Request } from "./backend.js";
+import type { Encoded } from "./encode.js";
+import { internal } from "./errors.js";
+import type { Plan } from "./run.js";
+import { result } from "./tensor.js";
+import type * as types from "./types.js";
+
+/** The plan of a call with one result of its input's element type; `lse` follows it where it was asked for. */
+export function tensorPlan(request: Encoded, options: types.CallOptions & types.OutOptions | null | undefined) {
+  return {
+    request,
+    options,
+    dtype: request.dtype,
+    // The element type of `data` follows the input's, which the public types say.
+    // eslint-disable-next-line @typescript-eslint/no-explicit-any
+    finish([first, lse]: Output[]): any {
+      if (!first) throw internal("a call without outputs");
+      const tensor = result(first, options?.out, request.half);
+      return lse ? { ...tensor, lse: result(lse, undefined, false) } : tensor;
+    },
+  } satisfies Plan<types.Tensor>;
+}
+
+/** The plan of a call for maps: one output per term, then their difference. */
+export function mapsPlan(request: Request, options: types.CallOptions | null | undefined): Plan<types.AttentionMaps> {
+  return {
+    request,
+    options,
+    finish(outputs) {
+      const maps = outputs.map((output) => result(output, undefined, false));
+      const diff = maps.pop() as types.Tensor;
+      const [map1, map2] = maps;
+      return map1 && map2 && maps.length === 2 ? { map1, map2, diff } : { maps, diff };
+    },
+  };
+}

@@ -1,0 +1,35 @@
+// What Node and browsers do differently, as one object that each entry makes (node.ts, browser.ts). Types only.
+
+import type { Backend } from "./backend.js";
+
+/** The WASM builds, slowest first. */
+export const BUILDS = ["simd128", "relaxed-simd", "relaxed-simd+threads"] as const;
+export type Build = (typeof BUILDS)[number];
+
+/** A worker, from the outside. */
+export interface Port {
+  post(message: unknown, transfer: ArrayBuffer[]): void;
+  /** Whether the worker keeps the process alive. */
+  hold(held: boolean): void;
+  terminate(): void;
+}
+
+export interface Platform {
+  env(name: string): string | undefined;
+  /** The native backend; throws where it does not load. Absent in browsers. */
+  native?(isa: string | undefined, threads: number | undefined): Backend;
+  /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
+  readonly blocking: boolean;
+  /** The package's own file of a build, at once; throws where that is impossible. */
+  readModule(build: Build): WebAssembly.Module;
+  /** The same from anywhere. */
+  loadModule(build: Build, source?: unknown): Promise<WebAssembly.Module>;
+  /** Starts src/worker.ts. */
+  startWorker(onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
+  /** Address of src/pool.ts, where threads can be had: the page is cross-origin isolated. */
+  readonly poolUrl: string | undefined;
+  /** Why `poolUrl` is missing. */
+  readonly poolNote: string;
+  /** Threads of a pool by default. */
+  readonly threads: number;
+}

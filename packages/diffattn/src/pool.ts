@@ -1,0 +1,76 @@
+// The threads build: its glue and rayon's pool, in one file that names no other, because each pool thread loads it again
+// by its address and bundlers copy it as it is. The worker (worker.ts) imports it and owns the instance.
+
+import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
+import type { Door } from "./backend/instance.js";
+
+interface ThreadStart {
+  module: WebAssembly.Module;
+  memory: WebAssembly.Memory;
+  receiver: number;
+  channel: string;
+}
+
+/** The name that tells a pool thread from any other worker that loads this file. */
+const THREAD = "diffattn-pool-thread";
+let channel = "";
+// Kept, because Firefox collects a worker that only its memory refers to (https://bugzilla.mozilla.org/1702191).
+export let threads: Worker[] = [];
+
+const worker = globalThis as unknown as { name?: string; onmessage: ((event: MessageEvent<ThreadStart>) => void) | null; postMessage(message: unknown): void };
+if (worker.name === THREAD) {
+  worker.onmessage = async ({ data }) => {
+    await init({ module_or_path: data.module, memory: data.memory });
+    worker.postMessage("ready");
+    try {
+      wbg_rayon_start_worker(data.receiver);
+    } catch (trap) {
+      // The instance's owner waits inside WASM for this thread: only the local side can still hear it.
+      new BroadcastChannel(data.channel).postMessage(String(trap));
+      throw trap;
+    }
+  };
+}
+
+/** Shared memory with the largest maximum that the browser grants: some phones refuse a large one. */
+function sharedMemory(): WebAssembly.Memory {
+  const { initial, maximum: largest } = memoryPages;
+  for (let maximum = largest; ; maximum = Math.max(initial, maximum >> 1)) {
+    try {
+      return new WebAssembly.Memory({ initial, maximum, shared: true });
+    } catch (refusal) {
+      if (maximum === initial) throw refusal;
+    }
+  }
+}
+
+/** A door whose calls run on `count` threads. A thread's trap is told on `trapChannel`. */
+export async function startPool(module: WebAssembly.Module, count: number, trapChannel: string): Promise<{ door: Door; memory: WebAssembly.Memory }> {
+  channel = trapChannel;
+  const memory = sharedMemory();
+  await init({ module_or_path: module, memory });
+  await initThreadPool(count);
+  return { door, memory };
+}
+
+/** What wasm-bindgen-rayon calls for its threads; in the place of its own helper, which fetches itself into a blob. */
+export async function startWorkers(
+  module: WebAssembly.Module,
+  memory: WebAssembly.Memory,
+  builder: { numThreads(): number; receiver(): number; build(): void },
+): Promise<void> {
+  const message: ThreadStart = { module, memory, receiver: builder.receiver(), channel };
+  threads = await Promise.all(
+    Array.from(
+      { length: builder.numThreads() },
+      () =>
+        new Promise<Worker>((resolve, reject) => {
+          const thread = new Worker(import.meta.url, { type: "module", name: THREAD });
+          thread.onmessage = () => resolve(thread);
+          thread.onerror = (event) => reject(new Error(`a pool thread did not start: ${event.message ?? "its script did not load"}`));
+          thread.postMessage(message);
+        }),
+    ),
+  );
+  builder.build();
+}

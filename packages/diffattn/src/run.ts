@@ -1,0 +1,83 @@
+// One way to run a call, sync or async, for every operator and layer: checks what concerns all of them, follows the signal and
+// the progress. Knows no operator.
+
+import type { Output, Request } from "./backend.js";
+import { checkOut, overlaps, show } from "./check.js";
+import { aborted, DiffAttnError, fail } from "./errors.js";
+import { backend } from "./init.js";
+import type * as types from "./types.js";
+
+type Options = types.CallOptions & types.OutOptions;
+
+/** A call that is ready to run. */
+export interface Plan<R> {
+  request: Request;
+  options: Options | null | undefined;
+  /** The result's element type, where `out` is legal. */
+  dtype?: types.DType;
+  finish(outputs: Output[]): R;
+}
+
+/** For tests only: its value in a call's options replaces the request by one of the protocol's test requests. */
+const TEST_OP = Symbol.for("diffattn.testOp");
+
+/** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
+function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
+  const { signal, out, transfer } = options ?? {};
+  if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
+  if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean") fail("OPTION", "transfer", "true or false", show(transfer));
+  const testOp = (options as Record<symbol, unknown> | null | undefined)?.[TEST_OP];
+  if (typeof testOp === "number") Object.assign(request, { op: testOp, params: [], operands: [], objects: [] });
+  if (signal?.aborted) throw aborted(signal.reason);
+  if (out === undefined || out === null || dtype === undefined) return [];
+  const bytes = checkOut(out, dtype);
+  for (const operand of request.operands) {
+    if (overlaps(bytes, operand.bytes)) fail("OPTION", "out", "memory of its own", `memory of ${operand.name}`);
+    if (transfer && operand.bytes.buffer === bytes.buffer) fail("OPTION", "out", "a buffer that is not transferred", `the buffer of ${operand.name}`);
+  }
+  return [bytes];
+}
+
+function runSync<R>(plan: Plan<R>): R {
+  const outs = prepare(plan);
+  if (plan.options?.onProgress) fail("OPTION", "onProgress", "none in a sync form", show(plan.options.onProgress));
+  return plan.finish(backend().call(plan.request, outs));
+}
+
+async function runAsync<R>(plan: Plan<R>): Promise<R> {
+  const outs = prepare(plan);
+  const { signal, onProgress, transfer } = plan.options ?? {};
+  if (onProgress && typeof onProgress !== "function") fail("OPTION", "onProgress", "a function", show(onProgress));
+  let thrown: { error: unknown } | undefined;
+  const call = backend().callAsync(plan.request, outs, {
+    transfer: transfer ?? false,
+    onProgress: onProgress
+      ? (done, total) => {
+          if (thrown) return;
+          try {
+            onProgress({ done, total });
+          } catch (error) {
+            // Here it would reach nobody: it ends the call and rejects it.
+            thrown = { error };
+            call.cancel();
+          }
+        }
+      : null,
+  });
+  signal?.addEventListener("abort", call.cancel);
+  try {
+    const outputs = await call.outputs;
+    if (thrown) throw thrown.error;
+    return plan.finish(outputs);
+  } catch (error) {
+    if (thrown) throw thrown.error;
+    throw signal?.aborted && error instanceof DiffAttnError && error.code === "ABORTED" ? aborted(signal.reason) : error;
+  } finally {
+    signal?.removeEventListener("abort", call.cancel);
+  }
+}
+
+/** Both forms of an operator: what it refuses at once is thrown by the one and rejects the other. */
+export function both<A extends unknown[], R>(plan: (...args: A) => Plan<R>): [(...args: A) => Promise<R>, (...args: A) => R] {
+  return [async (...args) => runAsync(plan(...args)), (...args) => runSync(plan(...args))];
+}

@@ -1,0 +1,86 @@
+// Builds dist: the two entries, the worker, the pool, the types and the three WASM files. wasm-bindgen's glue goes into the
+// scripts, so what is published needs no package but the native one.
+
+import { copyFileSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { defineConfig, type Options } from "tsup";
+
+type Plugin = NonNullable<Options["esbuildPlugins"]>[number];
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+const glueOf = (build: string): string => here(`../wasm/pkg-${build}/diffattn_wasm.js`);
+const { version } = JSON.parse(readFileSync(here("package.json"), "utf8")) as { version: string };
+
+/** What the package calls of the WASM door (src/backend/instance.ts). */
+const DOOR = [
+  ..."allocate release prepare outputCount outputKind outputBytes outputRank outputExtent bind step finish total done end".split(" "),
+  ..."query errorCode errorMessage configure isa panicAddress".split(" "),
+].join(", ");
+
+const glue: Plugin = {
+  name: "glue",
+  setup(build) {
+    build.onResolve({ filter: /^glue:/ }, ({ path }) => ({ path, namespace: "glue" }));
+
+    // wasm-bindgen's module holds one instance for ever; as the body of a function it can be had anew after a trap.
+    build.onLoad({ filter: /^glue:local$/, namespace: "glue" }, async () => {
+      if (readFileSync(glueOf("simd"), "utf8") !== readFileSync(glueOf("relaxed"), "utf8")) throw new Error("the glue of simd and relaxed differs");
+      const { outputFiles } = await build.esbuild.build({
+        stdin: { contents: `export { initSync, ${DOOR} } from ${JSON.stringify(glueOf("simd"))};`, resolveDir: here(".") },
+        bundle: true,
+        format: "iife",
+        globalName: "glue",
+        target: "es2022",
+        define: { "import.meta.url": "undefined" },
+        write: false,
+      });
+      return { contents: `export function createGlue() {\n${outputFiles[0]?.text}\nreturn glue;\n}` };
+    });
+
+    build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
+      const path = JSON.stringify(glueOf("threads"));
+      const pages = /initial:(\d+),maximum:(\d+),shared:true/.exec(readFileSync(glueOf("threads"), "utf8"));
+      if (!pages) throw new Error("the glue of threads does not say how large its memory is");
+      return {
+        contents: `
+          import { ${DOOR} } from ${path};
+          export { default, initThreadPool, wbg_rayon_start_worker } from ${path};
+          export const door = { ${DOOR} };
+          export const memoryPages = { initial: ${pages[1]}, maximum: ${pages[2]} };`,
+        resolveDir: here("."),
+      };
+    });
+
+    // The package always says where the module comes from; this would make bundlers look for a file.
+    build.onLoad({ filter: /pkg-threads[/\\]diffattn_wasm\.js$/ }, ({ path }) => ({
+      contents: readFileSync(path, "utf8").replace(/new URL\([^)]*, import\.meta\.url\)/, "undefined"),
+    }));
+
+    // wasm-bindgen-rayon's helper fetches itself into a blob; src/pool.ts starts its threads by its own address.
+    build.onResolve({ filter: /workerHelpers(\.no-bundler)?\.js$/ }, () => ({ path: here("src/pool.ts") }));
+  },
+};
+
+const common: Options = {
+  format: "esm",
+  target: "es2022",
+  platform: "neutral",
+  splitting: false,
+  minify: true,
+  sourcemap: true,
+  define: { __VERSION__: JSON.stringify(version) },
+  external: [/^node:/],
+  esbuildPlugins: [glue],
+};
+
+export default defineConfig({
+  ...common,
+  clean: true,
+  entry: ["src/node.ts", "src/browser.ts", "src/worker.ts", "src/pool.ts"],
+  dts: { entry: "src/types.ts" },
+  onSuccess: async () => {
+    for (const build of ["simd", "relaxed", "threads"]) {
+      copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${build === "simd" ? "simd128" : build}.wasm`));
+    }
+  },
+});
