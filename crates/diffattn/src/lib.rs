@@ -28,6 +28,7 @@
 mod attention;
 mod error;
 mod isa;
+mod linear;
 mod norm;
 mod peak;
 mod sequence;
@@ -43,6 +44,7 @@ pub use attention::{
 };
 pub use error::Error;
 pub use isa::Isa;
+pub use linear::{Linear, LinearOptions};
 pub use norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm, rms_norm};
 pub use peak::fma_flops;
 pub use sequence::{Rope, RopeOptions, RopeScaling, SequenceDifference, apply_rope, sequence_difference};
