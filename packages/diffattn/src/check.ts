@@ -81,4 +81,4 @@ export function checkOut(out: unknown, dtype: DType): Uint8Array {
 
 /** Whether two ranges of bytes share memory. */
 export const overlaps = (a: Uint8Array, b: Uint8Array): boolean =>
-  a.buffer === b.buffer && a.byteOffset < b.byteOffset + b.byteLength && b.byteOffset < a.byteOffset + a.byteLength;
+  a.buffer === b.buffer && Math.max(a.byteOffset, b.byteOffset) < Math.min(a.byteOffset + a.byteLength, b.byteOffset + b.byteLength);
