@@ -75,6 +75,16 @@ impl<'a> Data<'a> {
         self.len() == 0
     }
 
+    /// All elements as float32, which holds them exactly.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
+        let mut values = try_zeroed(self.len())?;
+        self.widen(0, &mut values);
+        Ok(values)
+    }
+
     /// Elements from `first` on as float32, which holds them exactly.
     #[inline]
     pub(crate) fn widen(&self, first: usize, to: &mut [f32]) {

@@ -175,6 +175,27 @@ impl KvCache {
         Ok(())
     }
 
+    /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim` values.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is no such row, or `to` has another length.
+    pub fn key(&self, batch: usize, head: usize, token: usize, to: &mut [f32]) -> Result<(), Error> {
+        let KvCacheOptions { groups, terms, head_dim, .. } = self.options;
+        for (name, index, count) in
+            [("batch", batch, self.options.batch), ("head", head, terms * groups), ("token", token, self.length)]
+        {
+            if index >= count {
+                return Err(Error::shape(name, format_args!("a number below {count}"), index));
+            }
+        }
+        check_len("to", &[head_dim], to.len())?;
+        let keys = &self.keys[batch * terms * groups + head][token / PANEL * PANEL * head_dim + token % PANEL..];
+        for (to, &value) in to.iter_mut().zip(keys.iter().step_by(PANEL)) {
+            *to = value;
+        }
+        Ok(())
+    }
+
     /// Copies the tokens out, as [`KvCache::append`] takes them in `Bhsd`: k `[B, terms·groups, L, d]` and
     /// v `[B, groups, L, dv]`, float32.
     ///
@@ -184,10 +205,9 @@ impl KvCache {
         let KvCacheOptions { head_dim, value_dim, .. } = self.options;
         let mut k = try_zeroed(self.keys.len() * self.length * head_dim)?;
         for (index, head) in k.chunks_exact_mut((self.length * head_dim).max(1)).enumerate() {
-            let panels = &self.keys[index];
-            for (at, value) in head.iter_mut().enumerate() {
-                let (key, channel) = (at / head_dim, at % head_dim);
-                *value = panels[key / PANEL * PANEL * head_dim + channel * PANEL + key % PANEL];
+            let heads = self.options.terms * self.options.groups;
+            for (token, row) in head.chunks_exact_mut(head_dim).enumerate() {
+                self.key(index / heads, index % heads, token, row)?;
             }
         }
         let shape = self.value_shape();

@@ -2,7 +2,7 @@
 //! arm here. Sources: arXiv 2410.05258 (interleaved), Hugging Face diffllama (halves), arXiv 2510.06949
 //! (grouped), the V2 note of microsoft/unilm (shared).
 
-use super::options::{AttentionOptions, KvRepeat, Pairing};
+use super::options::{AttentionOptions, HeadPlan, KvRepeat, Pairing};
 use crate::error::Error;
 
 /// Terms of a head at most.
@@ -33,6 +33,54 @@ pub(super) struct HeadCounts {
     pub(super) q: usize,
     pub(super) k: usize,
     pub(super) v: Option<usize>,
+}
+
+impl Pairing {
+    /// Flat heads of q, k and v that `heads` output heads and `groups` key/value groups take (with `Halves`: flat
+    /// k heads); `groups` of `None` shares no k and v between heads. `None` when `ratio` does not divide `heads`, or
+    /// when a count overflows. Whether `groups` fits is for [`Pairing::heads`] to say.
+    #[must_use]
+    pub fn head_counts(self, heads: usize, groups: Option<usize>, ratio: usize) -> Option<[usize; 3]> {
+        match self {
+            Self::Interleaved => {
+                let groups = groups.unwrap_or(heads);
+                Some([heads.checked_mul(2)?, groups.checked_mul(2)?, groups])
+            }
+            Self::Halves => {
+                let flat = heads.checked_mul(2)?;
+                let groups = groups.unwrap_or(flat);
+                Some([flat, groups, groups])
+            }
+            Self::Grouped | Self::Shared => {
+                let noise = heads.checked_div(ratio).filter(|noise| noise * ratio == heads)?;
+                let groups = groups.unwrap_or(noise);
+                let k = if self == Self::Shared { groups } else { groups.checked_mul(2)? };
+                Some([heads.checked_add(noise)?, k, groups])
+            }
+        }
+    }
+
+    /// The plan that this pairing makes of `[q, k, v]` flat heads with two terms: what `heads` of
+    /// [`AttentionOptions`] would say.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Option`] for counts or options that break a rule of the pairing.
+    pub fn heads(
+        self,
+        counts: [usize; 3],
+        kv_repeat: Option<KvRepeat>,
+        ratio: Option<usize>,
+    ) -> Result<Vec<HeadPlan>, Error> {
+        let [q, k, v] = counts;
+        let coefficients = Some(&[1.0, -1.0][..]);
+        let options = AttentionOptions { coefficients, pairing: self, kv_repeat, ratio, ..AttentionOptions::default() };
+        let plan = plan(HeadCounts { q, k, v: Some(v) }, &options)?;
+        let heads = plan.heads.into_iter().map(|head| {
+            let (q, k) = head.terms.into_iter().unzip();
+            HeadPlan { q, k, v: head.v, coefficients: Some(head.coefficients) }
+        });
+        Ok(heads.collect())
+    }
 }
 
 /// The plan of a call, or the error that says which rule its head counts break.
@@ -118,7 +166,7 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
     Ok(Plan { heads, terms, values })
 }
 
-fn explicit(counts: HeadCounts, heads: &[super::HeadPlan], options: &AttentionOptions<'_>) -> Result<Plan, Error> {
+fn explicit(counts: HeadCounts, heads: &[HeadPlan], options: &AttentionOptions<'_>) -> Result<Plan, Error> {
     if options.coefficients.is_some() {
         return Err(Error::option("coefficients", "none beside heads, which carry their own", "both"));
     }
@@ -236,6 +284,27 @@ mod tests {
         assert_eq!(pairs(of(Pairing::Grouped, 8, 4, 2, Some(3))?)[4], (vec![(5, 2), (7, 3)], vec![1]));
         assert_eq!(pairs(of(Pairing::Shared, 10, 1, 1, Some(4))?)[7], (vec![(8, 0), (9, 0)], vec![0]));
         Ok(())
+    }
+
+    #[test]
+    fn counts_of_a_layer_fit_its_pairing() {
+        for (pairing, heads, groups, ratio, counts) in [
+            (Pairing::Interleaved, 6, Some(3), 1, Some([12, 6, 3])),
+            (Pairing::Interleaved, 6, None, 1, Some([12, 12, 6])),
+            (Pairing::Halves, 3, None, 1, Some([6, 6, 6])),
+            (Pairing::Halves, 3, Some(3), 1, Some([6, 3, 3])),
+            (Pairing::Grouped, 6, Some(1), 3, Some([8, 2, 1])),
+            (Pairing::Shared, 6, None, 3, Some([8, 2, 2])),
+            (Pairing::Shared, 6, None, 4, None),
+            (Pairing::Shared, 6, None, 0, None),
+            (Pairing::Interleaved, usize::MAX, None, 1, None),
+        ] {
+            let got = pairing.head_counts(heads, groups, ratio);
+            assert_eq!(got, counts);
+            let wanted = matches!(pairing, Pairing::Grouped | Pairing::Shared).then_some(ratio);
+            let plan = got.map(|counts| pairing.heads(counts, None, wanted).map(|heads| heads.len()));
+            assert_eq!(plan, got.map(|_| Ok(heads)));
+        }
     }
 
     #[test]
