@@ -6,7 +6,22 @@
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
-import { ask, bin, cache, cargoTools, CommandFailed, crossRust, ensureFolder, fingerprint, pnpm, root, run, seconds, targetDir, versions } from "./tools.mjs";
+import {
+  ask,
+  bin,
+  cache,
+  cargoTools,
+  CommandFailed,
+  crossRust,
+  ensureFolder,
+  fingerprint,
+  pnpm,
+  root,
+  run,
+  seconds,
+  targetDir,
+  versions,
+} from "./tools.mjs";
 
 const say = (text) => console.log(`build: ${text}`);
 
@@ -85,7 +100,7 @@ function buildTypeScript() {
   run(pnpm, ["--filter", "diffattn", "run", "build"], { quiet: true });
 }
 
-const parts = {
+const builders = {
   native: buildNative,
   simd: () => buildWasm("simd"),
   relaxed: () => buildWasm("relaxed"),
@@ -93,10 +108,12 @@ const parts = {
   typescript: buildTypeScript,
 };
 
-export function build(names = Object.keys(parts)) {
+export const parts = Object.keys(builders);
+
+export function build(names = parts) {
   for (const name of names) {
-    if (!(name in parts)) throw new CommandFailed(`there is no part "${name}"; parts: ${Object.keys(parts).join(", ")}`);
-    parts[name]();
+    if (!(name in builders)) throw new CommandFailed(`there is no part "${name}"; parts: ${parts.join(", ")}`);
+    builders[name]();
   }
 }
 

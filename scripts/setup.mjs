@@ -6,8 +6,21 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
-  ask, browsers, cache, cargoTools, CommandFailed, crossRust, isDebianRoot, newerNode, newerNodePrefix, onPath,
-  pnpm, pnpmPrefix, run, seconds, versions,
+  ask,
+  browsers,
+  cache,
+  cargoTools,
+  CommandFailed,
+  crossRust,
+  isDebianRoot,
+  newerNode,
+  newerNodePrefix,
+  onPath,
+  pnpm,
+  pnpmPrefix,
+  run,
+  seconds,
+  versions,
 } from "./tools.mjs";
 
 const say = (text) => console.log(`setup: ${text}`);
@@ -77,16 +90,21 @@ function rustForWebAssembly() {
 export function setup({ withBrowsers = false, withNeon = false } = {}) {
   const start = Date.now();
   const [major, minor] = process.versions.node.split(".").map(Number);
-  if (major < 20 || (major === 20 && minor < 19)) throw new CommandFailed(`Node 20.19 or newer is needed, this is ${process.versions.node}`);
+  if (major < 20 || (major === 20 && minor < 19))
+    throw new CommandFailed(`Node 20.19 or newer is needed, this is ${process.versions.node}`);
 
-  need(`pnpm ${versions.pnpm}`, () => existsSync(pnpm) && ask(pnpm, ["--version"]) === versions.pnpm, () =>
-    npmInstall(pnpmPrefix, "pnpm", versions.pnpm),
+  need(
+    `pnpm ${versions.pnpm}`,
+    () => existsSync(pnpm) && ask(pnpm, ["--version"]) === versions.pnpm,
+    () => npmInstall(pnpmPrefix, "pnpm", versions.pnpm),
   );
   say("npm packages: pnpm install --frozen-lockfile");
   run(pnpm, ["install", "--frozen-lockfile"], { env: { ...process.env, CI: "true" }, quiet: true });
 
-  need(`Node ${versions.node}`, () => ask(newerNode, ["--version"]) === `v${versions.node}`, () =>
-    npmInstall(newerNodePrefix, "node", versions.node),
+  need(
+    `Node ${versions.node}`,
+    () => ask(newerNode, ["--version"]) === `v${versions.node}`,
+    () => npmInstall(newerNodePrefix, "node", versions.node),
   );
 
   if (!onPath("cargo")) {
@@ -99,15 +117,29 @@ export function setup({ withBrowsers = false, withNeon = false } = {}) {
     ["wasm-bindgen-cli", "wasm-bindgen", versions.wasmBindgen],
     ["wasm-pack", "wasm-pack", versions.wasmPack],
   ])
-    need(`${name} ${version}`, () => ask(join(cargoTools, "bin", program), ["--version"]).endsWith(` ${version}`), () => cargoInstall(name, version));
+    need(
+      `${name} ${version}`,
+      () => ask(join(cargoTools, "bin", program), ["--version"]).endsWith(` ${version}`),
+      () => cargoInstall(name, version),
+    );
 
   if (withBrowsers) {
-    need("Chromium", () => browsers.chromium() !== undefined, () => apt("chromium"));
-    need("Firefox", () => browsers.firefox() !== undefined, () => apt("firefox-esr"));
+    need(
+      "Chromium",
+      () => browsers.chromium() !== undefined,
+      () => apt("chromium"),
+    );
+    need(
+      "Firefox",
+      () => browsers.firefox() !== undefined,
+      () => apt("firefox-esr"),
+    );
   }
   if (withNeon)
-    need("NEON emulation (gcc-aarch64-linux-gnu, qemu-user)", () => Boolean(onPath("aarch64-linux-gnu-gcc") && onPath("qemu-aarch64")), () =>
-      apt("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"),
+    need(
+      "NEON emulation (gcc-aarch64-linux-gnu, qemu-user)",
+      () => Boolean(onPath("aarch64-linux-gnu-gcc") && onPath("qemu-aarch64")),
+      () => apt("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "qemu-user"),
     );
   say(`done in ${seconds(start)}`);
 }

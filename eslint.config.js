@@ -1,0 +1,39 @@
+// TypeScript is checked with types; scripts and examples are plain JavaScript.
+import js from "@eslint/js";
+import typescript from "typescript-eslint";
+
+const node = [
+  "Buffer",
+  "URL",
+  "AbortController",
+  "AbortSignal",
+  "console",
+  "fetch",
+  "performance",
+  "process",
+  "setTimeout",
+  "clearTimeout",
+];
+const web = ["Blob", "Response", "WebAssembly", "Worker", "document", "location", "navigator", "self", "window", "queueMicrotask"];
+
+export default typescript.config(
+  {
+    ignores: ["**/dist", "**/node_modules", ".cache", "target", "packages/native", "packages/wasm", "examples/out", "test/fixtures"],
+  },
+  js.configs.recommended,
+  {
+    files: ["**/*.{js,mjs}"],
+    languageOptions: { globals: Object.fromEntries([...node, ...web].map((name) => [name, "readonly"])) },
+  },
+  {
+    files: ["**/*.ts"],
+    extends: [typescript.configs.strictTypeChecked],
+    languageOptions: { parserOptions: { projectService: true } },
+    rules: {
+      // Numbers belong in sentences about shapes.
+      "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true, allowBoolean: true }],
+      // `void promise` says that a promise is left alone on purpose.
+      "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
+    },
+  },
+);

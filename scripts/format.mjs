@@ -1,0 +1,8 @@
+// Formats everything that has a formatter: Rust, TypeScript, JavaScript, JSON and YAML.
+import { main } from "./setup.mjs";
+import { bin, run } from "./tools.mjs";
+
+main(() => {
+  run("cargo", ["fmt", "--all"]);
+  run(bin("prettier"), ["--write", "--log-level", "warn", "."]);
+});

@@ -1,0 +1,157 @@
+// Sets up, builds, then runs every check and every suite, whatever the ones before did. Each prints its own line; the last line
+// adds them up: "N passed, N failed". Fails when anything failed or a suite ran no test.
+//
+//   node scripts/test.mjs [suite ...]      (the names are the keys of `suites`; "lint" stands for all checks without tests)
+import { spawn } from "node:child_process";
+import { existsSync, readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { build, parts } from "./build.mjs";
+import { setup } from "./setup.mjs";
+import { bin, browsers, cache, CommandFailed, ensureFolder, newerNode, root, seconds } from "./tools.mjs";
+
+/** Runs a command, shows what it prints and keeps it. */
+function show(command, args, env = {}) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    let text = "";
+    for (const [from, to] of [
+      [child.stdout, process.stdout],
+      [child.stderr, process.stderr],
+    ]) {
+      from.setEncoding("utf8");
+      from.on("data", (piece) => {
+        text += piece;
+        to.write(piece);
+      });
+    }
+    child.on("error", (error) => resolve({ ok: false, text: `${text}${error.message}` }));
+    child.on("close", (status) => resolve({ ok: status === 0, text }));
+  });
+}
+
+/** A command that succeeds or not counts as one. */
+const check = (command, args, env) => async () => {
+  const { ok } = await show(command, args, env);
+  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+};
+
+/** Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without saying so failed once. */
+function counted({ ok, text }, pattern) {
+  let passed = 0;
+  let failed = 0;
+  for (const [, good, bad] of text.matchAll(pattern)) {
+    passed += Number(good);
+    failed += Number(bad);
+  }
+  return { passed, failed: failed || (ok ? 0 : 1) };
+}
+
+const cargoTest =
+  (...args) =>
+  async () =>
+    counted(await show("cargo", ["test", ...args]), /^test result: \w+\. (\d+) passed; (\d+) failed;/gm);
+
+/** Projects of vitest.config.ts in one Node. Vitest's own report has the numbers. */
+const vitest =
+  (node, name, ...projects) =>
+  async () => {
+    const report = join(ensureFolder(cache), `vitest-${name}.json`);
+    rmSync(report, { force: true });
+    const args = [
+      join(root, "node_modules/vitest/vitest.mjs"),
+      "run",
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile.json=${report}`,
+    ];
+    const { ok } = await show(node, [...args, ...projects.flatMap((project) => ["--project", project])]);
+    if (!existsSync(report)) return { passed: 0, failed: 1 };
+    const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    // A file that does not load has no tests to count.
+    const failed = numFailedTests + testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;
+    return { passed: numPassedTests, failed: failed || (ok ? 0 : 1) };
+  };
+
+/** A script that closes with "N passed, N failed". */
+const script = (path) => async () => {
+  const env = { DIFFATTN_CHROMIUM: browsers.chromium() ?? "", DIFFATTN_FIREFOX: browsers.firefox() ?? "" };
+  return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm);
+};
+
+const everyCrate = ["--workspace", "--all-features"];
+
+const lint = {
+  prettier: check(bin("prettier"), ["--check", "."]),
+  eslint: check(bin("eslint"), ["--max-warnings", "0", "."]),
+  types: check(bin("tsc"), ["-p", "tsconfig.json"]),
+  "types of the package": check(bin("tsc"), ["-p", "packages/diffattn/tsconfig.json", "--noEmit"]),
+  rustfmt: check("cargo", ["fmt", "--all", "--check"]),
+  clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
+  rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
+};
+
+const suites = {
+  ...lint,
+  rust: cargoTest(...everyCrate, "--no-fail-fast", "--all-targets"),
+  "rust doctests": cargoTest("--workspace", "--no-fail-fast", "--doc"),
+  "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd"),
+  "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
+  browser: script("test/browser/run.mjs"),
+  package: script("test/package/run.mjs"),
+  example: check(process.execPath, ["examples/run-layer.mjs"]),
+};
+
+function chosen(names) {
+  if (names.length === 0) return Object.keys(suites);
+  return names.flatMap((name) => {
+    if (name === "lint") return Object.keys(lint);
+    if (name in suites) return [name];
+    console.error(`there is no suite "${name}"; suites: lint, ${Object.keys(suites).join(", ")}`);
+    process.exit(2);
+  });
+}
+
+const line = ({ passed, failed }) => `${passed} passed, ${failed} failed`;
+const results = [];
+
+/** One suite: its heading, its run, its line. */
+async function record(name, body) {
+  console.log(`\n== ${name}`);
+  const start = Date.now();
+  let result;
+  try {
+    result = await body();
+  } catch (error) {
+    if (!(error instanceof CommandFailed)) throw error;
+    console.error(error.message);
+    result = { passed: 0, failed: 1 };
+  }
+  if (result.passed + result.failed === 0) {
+    console.error(`${name} ran no test`);
+    result.failed = 1;
+  }
+  results.push({ name, ...result, took: seconds(start) });
+}
+
+const names = chosen(process.argv.slice(2));
+// Neither is a test; when one fails, that is what failed, and the suites that do not need it still run.
+const step = (body) => async () => {
+  body();
+  return { passed: 1, failed: 0 };
+};
+await record(
+  "setup",
+  step(() => setup({ withBrowsers: names.includes("browser") })),
+);
+for (const part of parts)
+  await record(
+    `build ${part}`,
+    step(() => build([part])),
+  );
+for (const name of names) await record(name, suites[name]);
+
+console.log("");
+for (const result of results) console.log(`${result.name}: ${line(result)} (${result.took})`);
+const sum = (key) => results.reduce((total, result) => total + result[key], 0);
+console.log(line({ passed: sum("passed"), failed: sum("failed") }));
+process.exitCode = sum("failed") > 0 ? 1 : 0;

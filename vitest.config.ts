@@ -1,0 +1,27 @@
+// One suite, every backend: each project runs test/suite against one backend, which test/suite reads from these environment
+// variables. Which Node runs which project is said in scripts/test.mjs.
+import { defineConfig } from "vitest/config";
+
+const backends = {
+  native: { DIFFATTN_BACKEND: "native" },
+  simd: { DIFFATTN_BACKEND: "wasm", DIFFATTN_ISA: "simd128" },
+  relaxed: { DIFFATTN_BACKEND: "wasm", DIFFATTN_ISA: "relaxed-simd" },
+  threads: { DIFFATTN_BACKEND: "wasm", DIFFATTN_ISA: "relaxed-simd+threads" },
+};
+
+export default defineConfig({
+  test: {
+    // Processes, not threads: an addon's state, its pools and a crash belong to one test file.
+    pool: "forks",
+    maxWorkers: 2,
+    testTimeout: 60_000,
+    projects: [
+      ...Object.entries(backends).map(([name, env]) => ({
+        extends: true as const,
+        test: { name, env, include: ["test/suite/**/*.test.ts"] },
+      })),
+      // What needs no backend: requests, checks and errors of the package alone.
+      { extends: true as const, test: { name: "unit", include: ["packages/diffattn/{src,test}/**/*.test.ts"] } },
+    ],
+  },
+});
