@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
 use diffattn_door::{Block, Call, Door, Error, Failure, OutputSpec, release_idle_memory, release_threads};
-use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue, Function, JsValue, Object};
+use napi::bindgen_prelude::{ArrayBuffer, FnArgs, FromNapiValue, Function, JsValue, Object};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, sys};
 
@@ -18,7 +18,7 @@ use crate::{JsOutput, Thrown, bug, thrown};
 type Bell = ThreadsafeFunction<(), (), (), napi::Status, false, true>;
 
 /// The reporter of a call: `(done, total) => void`.
-pub(crate) type OnProgress<'env> = Function<'env, (f64, f64), ()>;
+pub(crate) type OnProgress<'env> = Function<'env, FnArgs<(f64, f64)>, ()>;
 
 /// An asynchronous request, as JavaScript gives it.
 pub(crate) struct AsyncCall<'a, 'env> {
@@ -322,11 +322,14 @@ impl Environment {
     }
 
     fn report(&self, env: &Env, id: u32, done: usize, total: usize) {
-        let function = self.calls.borrow().get(&id).and_then(|(_, call)| call.on_progress.as_ref()?.value(env).ok());
+        let calls = self.calls.borrow();
+        let call = calls.get(&id).map(|(_, call)| call).filter(|call| !call.progress.is_cancelled());
+        let function = call.and_then(|call| call.on_progress.as_ref()?.value(env).ok());
+        drop(calls);
         // Nothing of ours is borrowed while JavaScript runs: it may make calls.
         let Some(function) = function else { return };
         // SAFETY: the value was kept from an argument of this type.
-        let called = unsafe { OnProgress::from_napi_value(env.raw(), function) }.and_then(|f| f.call((done as f64, total as f64)));
+        let called = unsafe { OnProgress::from_napi_value(env.raw(), function) }.and_then(|f| f.call((done as f64, total as f64).into()));
         if let Err(error) = called {
             env.fatal_exception(error); // as an event listener that throws
         }

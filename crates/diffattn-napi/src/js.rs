@@ -3,7 +3,7 @@
 
 use std::ptr;
 
-use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue, Function, JsObjectValue, JsValue, Object, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{ArrayBuffer, FnArgs, FromNapiValue, Function, JsObjectValue, JsValue, Object, ToNapiValue, Unknown};
 use napi::{Env, Error, JsError, Result, Status, sys};
 
 fn check(status: sys::napi_status, what: &str) -> Result<()> {
@@ -106,11 +106,11 @@ pub(crate) fn new_buffer(env: &Env, bytes: usize) -> Option<View> {
 /// refuses: shared, or not its own memory.
 pub(crate) fn move_buffer(env: &Env, buffer: sys::napi_value) -> Option<sys::napi_value> {
     let moved = || -> Result<sys::napi_value> {
-        let clone: Function<'_, (Object<'_>, Object<'_>), Unknown<'_>> = env.get_global()?.get_named_property("structuredClone")?;
+        let clone: Function<'_, FnArgs<(Object<'_>, Object<'_>)>, Unknown<'_>> = env.get_global()?.get_named_property("structuredClone")?;
         let buffer = Object::from_raw(env.raw(), buffer);
         let mut options = Object::new(env)?;
         options.set("transfer", vec![buffer])?;
-        Ok(clone.call((buffer, options))?.raw())
+        Ok(clone.call((buffer, options).into())?.raw())
     };
     moved().ok().or_else(|| {
         clear_exception(env);
