@@ -1,11 +1,252 @@
-//! The module for browsers. Knows the package's version; operators follow.
+//! diffattn's doors for browsers: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the functions mean. Numbers and
+//! addresses go in and out; strings only for errors and names. No arithmetic, no defaults.
 
+mod memory;
+mod panic_message;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use diffattn_door::{Door, Error, Failure, Isa, Job, OutputSpec, Pacer, threads};
 use wasm_bindgen::prelude::wasm_bindgen;
-#[cfg(all(feature = "threads", target_arch = "wasm32"))]
+
+#[cfg(feature = "threads")]
 pub use wasm_bindgen_rayon::init_thread_pool;
 
-/// The version of the package.
+use memory::{bytes_at, bytes_at_mut, numbers_at, pairs_at};
+
+/// What the instance has open. Its exports are called from one thread only, the one that instantiated it.
+#[derive(Default)]
+struct State {
+    door: Door,
+    jobs: HashMap<u32, Open>,
+    last_job: u32,
+    error: Option<Failure>,
+}
+
+/// A job with its pace.
+struct Open {
+    job: Job<'static>,
+    pacer: Pacer,
+}
+
+thread_local! {
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+impl State {
+    fn prepare(&mut self, op: u32, params: &[f64], operands: &[&'static [u8]]) -> Result<u32, Error> {
+        let job = self.door.call(op, params)?.prepare(operands)?;
+        self.last_job = self.last_job.checked_add(1).ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
+        self.jobs.insert(self.last_job, Open { job, pacer: Pacer::new(threads()) });
+        Ok(self.last_job)
+    }
+
+    fn job(&mut self, job: u32) -> Result<&mut Open, Error> {
+        self.jobs.get_mut(&job).ok_or_else(|| Error::Internal(format!("there is no job {job}")))
+    }
+
+    fn output(&self, job: u32, index: usize) -> Option<&OutputSpec> {
+        self.jobs.get(&job)?.job.outputs().get(index)
+    }
+}
+
+/// Runs a request; what goes wrong is kept for [`error_code`] and [`error_message`], and answered with `failed`.
+fn request<T>(failed: T, work: impl FnOnce(&mut State) -> Result<T, Error>) -> T {
+    STATE.with_borrow_mut(|state| match work(state) {
+        Ok(answer) => {
+            state.error = None;
+            answer
+        }
+        Err(error) => {
+            state.error = Some(error.into());
+            failed
+        }
+    })
+}
+
+/// Memory for operands, requests and outputs; 0 when it is refused.
 #[wasm_bindgen]
+#[must_use]
+pub fn allocate(bytes: usize, zeroed: bool) -> usize {
+    request(0, |_| memory::allocate(bytes, zeroed))
+}
+
+/// Gives memory of [`allocate`] back, with the bytes that were asked for.
+#[wasm_bindgen]
+pub fn release(address: usize, bytes: usize) {
+    memory::release(address, bytes);
+}
+
+/// Makes a job; 0 on error.
+#[wasm_bindgen]
+#[must_use]
+pub fn prepare(op: u32, params: usize, param_count: usize, operands: usize, operand_count: usize) -> u32 {
+    request(0, |state| {
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the operands stay until `end`, the rest during this call.
+        let (params, operands) = unsafe { (numbers_at(params, param_count), pairs_at(operands, operand_count)) };
+        // SAFETY: as above.
+        let operands: Vec<_> = operands.iter().map(|&pair| unsafe { bytes_at(pair) }).collect();
+        state.prepare(op, params, &operands)
+    })
+}
+
+/// How many outputs a job has.
+#[wasm_bindgen(js_name = outputCount)]
+#[must_use]
+pub fn output_count(job: u32) -> usize {
+    request(0, |state| Ok(state.job(job)?.job.outputs().len()))
+}
+
+/// The tensor kind of an output.
+#[wasm_bindgen(js_name = outputKind)]
+#[must_use]
+pub fn output_kind(job: u32, index: usize) -> u32 {
+    request(0, |state| Ok(state.output(job, index).map_or(0, OutputSpec::kind)))
+}
+
+/// The bytes of an output.
+#[wasm_bindgen(js_name = outputBytes)]
+#[must_use]
+pub fn output_bytes(job: u32, index: usize) -> usize {
+    request(0, |state| Ok(state.output(job, index).map_or(0, |output| output.bytes)))
+}
+
+/// How many axes an output has.
+#[wasm_bindgen(js_name = outputRank)]
+#[must_use]
+pub fn output_rank(job: u32, index: usize) -> usize {
+    request(0, |state| Ok(state.output(job, index).map_or(0, |output| output.shape.len())))
+}
+
+/// The extent of one axis of an output.
+#[wasm_bindgen(js_name = outputExtent)]
+#[must_use]
+pub fn output_extent(job: u32, index: usize, axis: usize) -> usize {
+    request(0, |state| Ok(state.output(job, index).and_then(|output| output.shape.get(axis)).copied().unwrap_or(0)))
+}
+
+/// Gives the memory of the outputs; false on error.
+#[wasm_bindgen]
+#[must_use]
+pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
+    request(false, |state| {
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap nothing.
+        let outputs = unsafe { pairs_at(outputs, count).iter().map(|&pair| bytes_at_mut(pair)).collect() };
+        state.job(job)?.job.bind(outputs)?;
+        Ok(true)
+    })
+}
+
+/// One slice, of a size that follows from how long the last one took; false on error.
+#[wasm_bindgen]
+#[must_use]
+pub fn step(job: u32, milliseconds: f64) -> bool {
+    request(false, |state| {
+        let Open { job, pacer } = state.job(job)?;
+        job.step(pacer.next_slice(milliseconds))?;
+        Ok(true)
+    })
+}
+
+/// The rest of a job; false on error.
+#[wasm_bindgen]
+#[must_use]
+pub fn finish(job: u32) -> bool {
+    request(false, |state| {
+        state.job(job)?.job.finish()?;
+        Ok(true)
+    })
+}
+
+/// Units of work of a job.
+#[wasm_bindgen]
+#[must_use]
+pub fn total(job: u32) -> usize {
+    request(0, |state| Ok(state.job(job)?.job.total()))
+}
+
+/// Units that are finished.
+#[wasm_bindgen]
+#[must_use]
+pub fn done(job: u32) -> usize {
+    request(0, |state| Ok(state.job(job)?.job.done()))
+}
+
+/// Ends a job, finished or not.
+#[wasm_bindgen]
+pub fn end(job: u32) {
+    STATE.with_borrow_mut(|state| state.jobs.remove(&job));
+}
+
+/// Answers a query with a number.
+#[wasm_bindgen]
+#[must_use]
+pub fn query(op: u32, params: usize, param_count: usize, operands: usize, operand_count: usize) -> f64 {
+    request(f64::NAN, |state| {
+        // SAFETY: the caller's promise in `PROTOCOL.md`: all of it stays during this call.
+        let (params, operands) = unsafe { (numbers_at(params, param_count), pairs_at(operands, operand_count)) };
+        // SAFETY: as above.
+        let operands: Vec<_> = operands.iter().map(|&pair| unsafe { bytes_at(pair) }).collect();
+        state.door.query(op, params, &operands)
+    })
+}
+
+/// The code of the last request's error; "" when it went well.
+#[wasm_bindgen(js_name = errorCode)]
+#[must_use]
+pub fn error_code() -> String {
+    STATE.with_borrow(|state| state.error.as_ref().map_or("", |error| error.code).to_owned())
+}
+
+/// The sentence of the last request's error.
+#[wasm_bindgen(js_name = errorMessage)]
+#[must_use]
+pub fn error_message() -> String {
+    STATE.with_borrow(|state| state.error.as_ref().map_or("", |error| &error.message).to_owned())
+}
+
+/// Chooses instruction set ("" is the fastest) and threads (0 is as many as there are); false on error.
+#[wasm_bindgen]
+#[must_use]
+pub fn configure(isa: &str, threads: f64) -> bool {
+    request(false, |_| {
+        diffattn_door::configure((!isa.is_empty()).then_some(isa), (threads != 0.0).then_some(threads))?;
+        Ok(true)
+    })
+}
+
+/// The instruction set of calls from now on.
+#[wasm_bindgen]
+#[must_use]
+pub fn isa() -> String {
+    diffattn_door::isa().name().to_owned()
+}
+
+/// All instruction sets of this build, slowest first, separated by commas.
+#[wasm_bindgen]
+#[must_use]
+pub fn isas() -> String {
+    let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
+    names.join(",")
+}
+
+/// The version of the module.
+#[wasm_bindgen]
+#[must_use]
 pub fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+/// Where a panic leaves its message.
+#[wasm_bindgen(js_name = panicAddress)]
+#[must_use]
+pub fn panic_address() -> usize {
+    panic_message::address()
+}
+
+/// Runs once, when the module is instantiated.
+#[wasm_bindgen(start)]
+pub fn start() {
+    panic_message::install();
 }

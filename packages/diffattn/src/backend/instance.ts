@@ -7,7 +7,7 @@ import type { ErrorCode } from "../types.js";
 
 /** The exports of crates/diffattn-wasm, as PROTOCOL.md lists them. */
 export interface Door {
-  allocate(bytes: number): number;
+  allocate(bytes: number, zeroed: boolean): number;
   release(address: number, bytes: number): void;
   prepare(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
   outputCount(job: number): number;
@@ -101,9 +101,10 @@ export class Instance {
     return new Uint8Array(this.#memory.buffer, address, bytes);
   }
 
-  allocate(bytes: number): number {
+  /** The content is unspecified unless it is asked to be zeros. */
+  allocate(bytes: number, zeroed = false): number {
     // Rust takes the size as 32 bits; a larger one would wrap.
-    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes)) : 0;
+    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes, zeroed)) : 0;
     if (address === 0) throw outOfMemory(bytes);
     return address;
   }

@@ -312,7 +312,7 @@ export class WasmBackend implements Backend {
   createMemory(bytes: number): BackendMemory {
     const instance = this.#localInstance();
     const length = Math.max(bytes, 1);
-    const address = instance.allocate(length);
+    const address = instance.allocate(length, true);
     return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
   }
 
