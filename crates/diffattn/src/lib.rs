@@ -30,12 +30,14 @@ mod error;
 mod isa;
 mod linear;
 mod norm;
+mod output;
 mod peak;
 mod sequence;
 mod shape;
 mod slices;
 mod threads;
 mod tile;
+mod units;
 mod vector;
 
 pub use attention::{
@@ -47,7 +49,10 @@ pub use isa::Isa;
 pub use linear::{Linear, LinearOptions};
 pub use norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm, rms_norm};
 pub use peak::fma_flops;
-pub use sequence::{Rope, RopeOptions, RopeScaling, SequenceDifference, apply_rope, sequence_difference};
+pub use sequence::{
+    Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions,
+    apply_rope, sequence_difference,
+};
 pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
 pub use slices::Slices;
 pub use threads::{available_threads, release_threads};

@@ -1,0 +1,196 @@
+//! RMS norm over the last axis, one row at a time.
+
+use std::marker::PhantomData;
+
+use super::{InverseSpread, check_norm, lanes};
+use crate::error::Error;
+use crate::isa::{Isa, Kernel};
+use crate::output::Output;
+use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
+use crate::slices::Slices;
+use crate::units::{UNIT, Units};
+use crate::vector::Vector;
+
+/// Options of [`rms_norm`].
+#[derive(Debug, Clone)]
+pub struct RmsNormOptions<'a> {
+    /// Added to the mean square; 1e-5 by default.
+    pub eps: f32,
+    /// One factor per element of the last axis.
+    pub weight: Option<&'a [f32]>,
+    /// A factor on the result; 1 by default.
+    pub scale: f32,
+    /// The instruction set; the fastest by default. All give the same bits.
+    pub isa: Option<Isa>,
+    /// Threads to use; what the machine allows by default.
+    pub threads: Option<usize>,
+}
+
+impl Default for RmsNormOptions<'_> {
+    fn default() -> Self {
+        Self { eps: 1e-5, weight: None, scale: 1.0, isa: None, threads: None }
+    }
+}
+
+/// A checked call of [`rms_norm`]: made by [`RmsNorm::new`], given its output by [`RmsNorm::bind`], worked off
+/// by [`Slices::step`].
+#[derive(Debug)]
+pub struct RmsNorm<'a> {
+    x: Data<'a>,
+    shape: Vec<usize>,
+    width: usize,
+    rows: usize,
+    unit_rows: usize,
+    eps: f32,
+    weight: Option<&'a [f32]>,
+    scale: f32,
+    isa: Isa,
+    output: Option<Output>,
+    /// One row per thread; unused where the output is float32 itself.
+    units: Units<Vec<f32>>,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> RmsNorm<'a> {
+    /// Checks everything and allocates no scratch yet. `x` has any rank of 1 or more.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Option`], naming the argument.
+    pub fn new(x: Tensor<'a>, options: &RmsNormOptions<'a>) -> Result<Self, Error> {
+        let len = check_len("x", &x.shape, x.data.len())?;
+        let Some(&width) = x.shape.last() else {
+            return Err(Error::shape("x", "1 axis or more", format_shape(&x.shape)));
+        };
+        check_norm(options.eps, width, [("weight", options.weight), ("bias", None)])?;
+        // Without elements there are no rows, whatever the width.
+        let rows = len.checked_div(width).unwrap_or(0);
+        let unit_rows = UNIT.checked_div(width).unwrap_or(1).max(1);
+        Ok(Self {
+            x: x.data,
+            shape: x.shape,
+            width,
+            rows,
+            unit_rows,
+            eps: options.eps,
+            weight: options.weight,
+            scale: options.scale,
+            isa: options.isa.unwrap_or_else(Isa::detect),
+            output: None,
+            units: Units::new(options.threads, rows.div_ceil(unit_rows), unit_rows * width)?,
+            borrow: PhantomData,
+        })
+    }
+
+    /// The result's shape: x's.
+    #[must_use]
+    pub fn output_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The result's element type: x's.
+    #[must_use]
+    pub fn output_dtype(&self) -> DType {
+        self.x.dtype()
+    }
+
+    /// Gives the output.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
+        self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
+        Ok(())
+    }
+}
+
+impl Slices for RmsNorm<'_> {
+    fn total(&self) -> usize {
+        self.units.total()
+    }
+
+    fn done(&self) -> usize {
+        self.units.done()
+    }
+
+    fn step(&mut self, count: usize) -> Result<(), Error> {
+        let output = Output::bound(self.output)?;
+        let Self { x, width, rows, unit_rows, eps, weight, scale, isa, .. } = *self;
+        let make_scratch = || try_zeroed(if x.dtype() == DType::F32 { 0 } else { width });
+        self.units.step(count, usize::MAX, make_scratch, |scratch, unit| {
+            let first = unit * unit_rows;
+            let rows = first..(first + unit_rows).min(rows);
+            isa.run(true, Rows { x, rows, width, weight, eps, scale, output, scratch });
+        })
+    }
+}
+
+/// Some rows of a call.
+struct Rows<'u> {
+    x: Data<'u>,
+    rows: std::ops::Range<usize>,
+    width: usize,
+    weight: Option<&'u [f32]>,
+    eps: f32,
+    scale: f32,
+    output: Output,
+    scratch: &'u mut [f32],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { x, rows, width, weight, eps, scale, output, scratch } = self;
+        for row in rows {
+            let first = row * width;
+            // SAFETY: `bind` checked that the output has all rows, and borrowed it; each row is one unit's.
+            if let Some(y) = unsafe { output.at(first, width) } {
+                x.widen(first, y);
+                rms_norm_row::<V>(y, weight, eps, scale);
+            } else {
+                x.widen(first, scratch);
+                rms_norm_row::<V>(scratch, weight, eps, scale);
+                // SAFETY: as above.
+                unsafe { output.narrow(first, scratch) };
+            }
+        }
+    }
+}
+
+/// `x / √(mean(x²) + eps) · scale · weight` of one row, in place. A row of zeros stays zeros when eps is 0; a row
+/// with an infinite value becomes NaN. The same bits whatever `V`: it names the instructions, not the order.
+#[inline(always)]
+pub(crate) fn rms_norm_row<V: Vector>(row: &mut [f32], weight: Option<&[f32]>, eps: f32, scale: f32) {
+    let mean_square = lanes::sum(row, |x| x * x) / row.len() as f64;
+    // The square of no finite float32 overflows float64.
+    let spread = if mean_square == f64::INFINITY { f64::NAN } else { (mean_square + f64::from(eps)).sqrt() };
+    let inverse = InverseSpread::of(spread);
+    let (power, rest) = (inverse.power, (inverse.rest * f64::from(scale)) as f32);
+    match weight {
+        None => row.iter_mut().for_each(|x| *x = *x * power * rest),
+        Some(weight) => row.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * power * rest * weight),
+    }
+}
+
+/// RMS norm of a float32 tensor over its last axis: `x / √(mean(x²) + eps) · scale · weight` (arXiv 1910.07467),
+/// in x's shape.
+///
+/// ```
+/// use diffattn::{RmsNormOptions, Tensor, rms_norm};
+///
+/// let options = RmsNormOptions { eps: 0.0, ..RmsNormOptions::default() };
+/// assert_eq!(rms_norm(Tensor::f32(&[2.0, -2.0], &[1, 2]), &options)?, [1.0, -1.0]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need
+/// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
+pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
+    let mut call = RmsNorm::new(x, options)?;
+    let mut out = try_zeroed(call.x.len())?;
+    call.bind(DataMut::F32(&mut out))?;
+    call.finish()?;
+    Ok(out)
+}

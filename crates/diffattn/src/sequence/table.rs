@@ -1,0 +1,101 @@
+//! Cosines and sines of a rotary embedding, computed once for a range of positions. Does not rotate.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::frequencies::{Angles, RopeFrequencies};
+use crate::error::Error;
+use crate::shape::{checked_len, try_zeroed};
+use crate::units::Units;
+
+/// Angles per unit of work: about a tenth of a millisecond.
+const UNIT_ANGLES: usize = 1 << 12;
+
+/// Time of one cosine and sine, in elements that a rotation works off meanwhile.
+const ANGLE_ELEMENTS: usize = 32;
+
+/// Cosines and sines of a rotary embedding for a range of positions: computed once, then used by any number of
+/// [`Rope`](super::Rope) calls (see [`RopeOptions::table`](super::RopeOptions::table)). A call with a table gives the
+/// bits of one without.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeTable {
+    positions: Range<i64>,
+    rotary_dim: usize,
+    values: Vec<f32>,
+}
+
+impl RopeTable {
+    /// The table of `positions` for `rotary_dim` channels (even). `threads`: what the machine allows by default.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Option`], naming the argument; [`Error::OutOfMemory`].
+    pub fn new(positions: Range<i64>, rotary_dim: usize, frequencies: &RopeFrequencies, threads: Option<usize>) -> Result<Self, Error> {
+        let angles = Angles::new(rotary_dim, frequencies)?;
+        let rows = usize::try_from(positions.end.saturating_sub(positions.start))
+            .map_err(|_| Error::shape("positions", "a range that does not end before it starts", format_args!("{positions:?}")))?;
+        let mut values = try_zeroed(checked_len("positions", &[rows, rotary_dim])?)?;
+        let unit_rows = unit_rows(rotary_dim);
+        let mut units = Units::new(threads, rows.div_ceil(unit_rows), unit_elements(unit_rows, rotary_dim))?;
+        let first = positions.start;
+        fill(&mut units, usize::MAX, usize::MAX, || Ok(()), &angles, &mut values, |row| first + row as i64)?;
+        Ok(Self { positions, rotary_dim, values })
+    }
+
+    /// The positions that it covers.
+    #[must_use]
+    pub fn positions(&self) -> Range<i64> {
+        self.positions.clone()
+    }
+
+    /// The channels that turn.
+    #[must_use]
+    pub fn rotary_dim(&self) -> usize {
+        self.rotary_dim
+    }
+
+    /// Row after row, see [`fill`].
+    pub(super) fn values(&self) -> &[f32] {
+        &self.values
+    }
+}
+
+/// Rows per unit of work.
+pub(super) fn unit_rows(rotary_dim: usize) -> usize {
+    (UNIT_ANGLES * 2).checked_div(rotary_dim).unwrap_or(1).max(1)
+}
+
+/// How many elements a unit counts for.
+pub(super) fn unit_elements(unit_rows: usize, rotary_dim: usize) -> usize {
+    unit_rows * rotary_dim / 2 * ANGLE_ELEMENTS
+}
+
+/// Fills the rows of the next units: `rotary_dim/2` cosines, then as many sines, of `position(row)`. Angles are
+/// float64, rounded once to float32, by `libm`: no platform's library has a say.
+pub(super) fn fill<S: Send>(
+    units: &mut Units<S>,
+    count: usize,
+    barrier: usize,
+    make_scratch: impl Fn() -> Result<S, Error>,
+    angles: &Angles,
+    values: &mut [f32],
+    position: impl Fn(usize) -> i64 + Sync,
+) -> Result<(), Error> {
+    let pairs = angles.per_position.len();
+    if pairs == 0 {
+        return units.step(count, barrier, make_scratch, |_, _| {});
+    }
+    let unit_rows = unit_rows(2 * pairs);
+    let parts: Vec<_> = values.chunks_mut(unit_rows * 2 * pairs).map(Mutex::new).collect();
+    units.step(count, barrier, make_scratch, |_, unit| {
+        // A part is one unit's, so this never waits.
+        let mut part = parts[unit].lock().unwrap_or_else(PoisonError::into_inner);
+        for (row, values) in part.chunks_exact_mut(2 * pairs).enumerate() {
+            let position = position(unit * unit_rows + row) as f64;
+            let (cosines, sines) = values.split_at_mut(pairs);
+            for ((cosine, sine), angle) in cosines.iter_mut().zip(sines).zip(&angles.per_position) {
+                let (s, c) = libm::sincos(position * angle);
+                (*cosine, *sine) = ((c * angles.factor) as f32, (s * angles.factor) as f32);
+            }
+        }
+    })
+}
