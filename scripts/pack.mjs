@@ -1,0 +1,74 @@
+// Packs what is published, as it is published, into .cache/packages: diffattn, @diffattn/native, the binary of this platform
+// and @diffattn/wasm. Built outputs must be there (build.mjs). Publishes nothing and changes nothing that git keeps.
+//
+//   node scripts/pack.mjs      prints one line per tarball
+import { copyFileSync, cpSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { main } from "./setup.mjs";
+import { bin, cache, CommandFailed, ensureFolder, root, run } from "./tools.mjs";
+
+/** What every package carries. */
+const texts = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
+
+const read = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+
+/** Packs a copy of a package's folder with the texts beside it. */
+function packFolder(folder, output, change = (manifest) => manifest) {
+  const stage = join(cache, "pack", basename(folder));
+  rmSync(stage, { recursive: true, force: true });
+  const manifest = read(folder);
+  for (const file of ["package.json", ...manifest.files]) {
+    if (!existsSync(join(folder, file))) throw new CommandFailed(`${manifest.name}: ${file} is missing; run: npm run build`);
+    cpSync(join(folder, file), join(ensureFolder(stage), file), { recursive: true });
+  }
+  for (const file of texts) if (existsSync(join(root, file))) copyFileSync(join(root, file), join(stage, file));
+  writeFileSync(join(stage, "package.json"), JSON.stringify(change({ ...manifest, files: [...manifest.files, ...texts] }), null, 2));
+  const printed = run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", output], { cwd: stage, quiet: true });
+  const packed = JSON.parse(printed);
+  const { filename } = Object.values(packed)[0];
+  return [manifest.name, join(output, filename)];
+}
+
+/** The packages of the platforms whose binary was built here, made by @napi-rs/cli from packages/native/package.json. */
+function platformFolders() {
+  const native = join(root, "packages/native");
+  const folders = join(native, "npm");
+  rmSync(folders, { recursive: true, force: true });
+  run(bin("napi"), ["create-npm-dirs"], { cwd: native, quiet: true });
+  return readdirSync(folders)
+    .map((name) => join(folders, name))
+    .filter((folder) => {
+      const binary = read(folder).main;
+      if (!existsSync(join(native, binary))) return false;
+      copyFileSync(join(native, binary), join(folder, binary));
+      return true;
+    });
+}
+
+/** Makes the tarballs; returns their paths by package name. */
+export function pack() {
+  const output = join(cache, "packages");
+  rmSync(output, { recursive: true, force: true });
+  ensureFolder(output);
+  const platforms = platformFolders();
+  const { version } = read(join(root, "packages/native"));
+  // What the lock file calls workspace:* is this version once published.
+  const published = (dependencies) => Object.fromEntries(Object.keys(dependencies ?? {}).map((name) => [name, version]));
+  const binaries = Object.fromEntries(platforms.map((folder) => [read(folder).name, version]));
+  return Object.fromEntries([
+    packFolder(join(root, "packages/diffattn"), output, (manifest) => ({
+      ...manifest,
+      scripts: undefined,
+      devDependencies: undefined,
+      optionalDependencies: published(manifest.optionalDependencies),
+    })),
+    packFolder(join(root, "packages/native"), output, (manifest) => ({ ...manifest, optionalDependencies: binaries })),
+    packFolder(join(root, "packages/wasm"), output),
+    ...platforms.map((folder) => packFolder(folder, output)),
+  ]);
+}
+
+if (process.argv[1] === import.meta.filename)
+  main(() => {
+    for (const [name, tarball] of Object.entries(pack())) console.log(`${name} ${tarball}`);
+  });
