@@ -1,1 +1,59 @@
-//! Layers on top of the differential attention kernels.
+//! Differential attention layers on top of the kernels: projections, rotary embedding, λ, per-head norm, output
+//! projection and key/value cache in one call.
+//!
+//! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive and flash modules,
+//!   Hugging Face's diffllama attention and timm's.
+//! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ per token and head, k and
+//!   v shared by both maps, no norm.
+//!
+//! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
+//! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many tokens are computed at
+//! once: decoding token by token with a cache equals the prefill.
+//!
+//! ```
+//! use diffattn::Tensor;
+//! use diffattn_nn::{ForwardOptions, MultiheadDiffAttn, MultiheadDiffAttnOptions, Weights};
+//!
+//! // One head of width 1 over two channels: q and k read the first channel, v and the result both.
+//! let pick = [1.0, 0.0, 1.0, 0.0];
+//! let both = [1.0, 0.0, 0.0, 1.0];
+//! let zero = [0.0];
+//! let mut weights = Weights::new();
+//! for name in ["q_proj.weight", "k_proj.weight"] {
+//!     weights.insert(name.into(), Tensor::f32(&pick, &[2, 2]));
+//! }
+//! for name in ["v_proj.weight", "out_proj.weight"] {
+//!     weights.insert(name.into(), Tensor::f32(&both, &[2, 2]));
+//! }
+//! for name in ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"] {
+//!     weights.insert(name.into(), Tensor::f32(&zero, &[1]));
+//! }
+//! let layer = MultiheadDiffAttn::new(&MultiheadDiffAttnOptions::new(2, 0, 1), &weights)?;
+//! let x = [3.0, 4.0, 1.0, 0.0];
+//! let y = layer.forward(Tensor::f32(&x, &[1, 2, 2]), None, &ForwardOptions::default())?;
+//! // λ_init is 0.2: the first token sees itself alone, so its direction is that of v, normalised and times 0.8.
+//! assert!((y[0] - 0.8 * 3.0 / 12.5f32.sqrt()).abs() < 1e-5);
+//! # Ok::<(), diffattn::Error>(())
+//! ```
+//!
+//! This crate knows nothing of JavaScript or files.
+
+mod attend;
+mod forward;
+mod layer;
+mod maps;
+mod options;
+mod projection;
+mod v1;
+mod v2;
+mod weights;
+
+pub use forward::Forward;
+pub use layer::DiffAttnLayer;
+pub use maps::{LayerMaps, Maps};
+pub use options::{
+    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
+};
+pub use v1::MultiheadDiffAttn;
+pub use v2::MultiheadDiffAttnV2;
+pub use weights::Weights;

@@ -34,6 +34,7 @@ mod output;
 mod peak;
 mod sequence;
 mod shape;
+mod sigmoid;
 mod slices;
 mod threads;
 mod tile;
@@ -54,5 +55,6 @@ pub use sequence::{
     apply_rope, sequence_difference,
 };
 pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
+pub use sigmoid::sigmoid;
 pub use slices::Slices;
 pub use threads::{available_threads, release_threads};

@@ -78,14 +78,7 @@ impl Linear {
                 }
             }
         }
-        let bias = match bias {
-            None => None,
-            Some(bias) => {
-                let mut values = try_zeroed(outputs)?;
-                bias.data.widen(0, &mut values);
-                Some(values)
-            }
-        };
+        let bias = bias.map(|bias| bias.data.to_f32()).transpose()?;
         Ok(Self { inputs, outputs, panels: packed, bias })
     }
 
