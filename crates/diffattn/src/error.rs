@@ -87,39 +87,96 @@ impl Error {
     }
 
     /// A [`Error::Shape`] from anything that prints.
-    pub fn shape(argument: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
-        Self::Shape { argument: argument.to_string(), expected: expected.to_string(), got: got.to_string() }
+    pub fn shape(
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::Shape {
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
     }
 
     /// A [`Error::Dtype`] from anything that prints.
-    pub fn dtype(argument: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
-        Self::Dtype { argument: argument.to_string(), expected: expected.to_string(), got: got.to_string() }
+    pub fn dtype(
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::Dtype {
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
     }
 
     /// A [`Error::Option`] from anything that prints.
-    pub fn option(argument: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
-        Self::Option { argument: argument.to_string(), expected: expected.to_string(), got: got.to_string() }
+    pub fn option(
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::Option {
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
     }
 
     /// A [`Error::Unavailable`] from anything that prints.
-    pub fn unavailable(argument: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
-        Self::Unavailable { argument: argument.to_string(), expected: expected.to_string(), got: got.to_string() }
+    pub fn unavailable(
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::Unavailable {
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shape { argument, expected, got }
-            | Self::Dtype { argument, expected, got }
-            | Self::Option { argument, expected, got }
-            | Self::File { argument, expected, got }
-            | Self::Unavailable { argument, expected, got } => {
+            Self::Shape {
+                argument,
+                expected,
+                got,
+            }
+            | Self::Dtype {
+                argument,
+                expected,
+                got,
+            }
+            | Self::Option {
+                argument,
+                expected,
+                got,
+            }
+            | Self::File {
+                argument,
+                expected,
+                got,
+            }
+            | Self::Unavailable {
+                argument,
+                expected,
+                got,
+            } => {
                 write!(f, "{argument}: expected {expected}, got {got}")
             }
-            Self::OutOfMemory { bytes } => write!(f, "memory: expected {bytes} more bytes, got a refusal"),
+            Self::OutOfMemory { bytes } => {
+                write!(f, "memory: expected {bytes} more bytes, got a refusal")
+            }
             Self::Aborted => write!(f, "signal: the call was aborted"),
-            Self::Disposed { argument } => write!(f, "{argument}: expected a live object, got one that was disposed of"),
+            Self::Disposed { argument } => write!(
+                f,
+                "{argument}: expected a live object, got one that was disposed of"
+            ),
             Self::Internal(what) => write!(f, "internal error (a bug of diffattn): {what}"),
         }
     }

@@ -32,11 +32,20 @@ impl Isa {
     /// Every instruction set of this machine, slowest first. Scalar is always there.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64", target_feature = "simd128")), expect(unused_mut, reason = "only scalar here"))]
+        #[cfg_attr(
+            not(any(
+                target_arch = "x86_64",
+                target_arch = "aarch64",
+                target_feature = "simd128"
+            )),
+            expect(unused_mut, reason = "only scalar here")
+        )]
         let mut found = vec![Self(Kind::Scalar)];
         #[cfg(target_arch = "x86_64")]
         {
-            if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            if std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
+            {
                 found.push(Self(Kind::Avx2));
             }
             if std::arch::is_x86_feature_detected!("avx512f")
@@ -59,17 +68,30 @@ impl Isa {
     #[must_use]
     pub fn detect() -> Self {
         static FASTEST: std::sync::OnceLock<Isa> = std::sync::OnceLock::new();
-        *FASTEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self(Kind::Scalar)))
+        *FASTEST.get_or_init(|| {
+            Self::available()
+                .last()
+                .copied()
+                .unwrap_or(Self(Kind::Scalar))
+        })
     }
 
     /// The instruction set called `name` (`"scalar"`, `"avx2"`, `"avx512"`, `"neon"`, `"simd128"`,
     /// `"relaxed-simd"`), or [`Error::Unavailable`].
     pub fn named(name: &str) -> Result<Self, Error> {
         let available = Self::available();
-        available.iter().copied().find(|isa| isa.name() == name).ok_or_else(|| {
-            let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
-            Error::unavailable("isa", format_args!("one of {}", names.join(", ")), format_args!("{name:?}"))
-        })
+        available
+            .iter()
+            .copied()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
+                Error::unavailable(
+                    "isa",
+                    format_args!("one of {}", names.join(", ")),
+                    format_args!("{name:?}"),
+                )
+            })
     }
 
     /// Its name in `api.md`'s spelling.
@@ -83,9 +105,17 @@ impl Isa {
             Kind::Avx512 => "avx512",
             #[cfg(target_arch = "aarch64")]
             Kind::Neon => "neon",
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", not(target_feature = "relaxed-simd")))]
+            #[cfg(all(
+                target_arch = "wasm32",
+                target_feature = "simd128",
+                not(target_feature = "relaxed-simd")
+            ))]
             Kind::Simd128 => "simd128",
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128", target_feature = "relaxed-simd"))]
+            #[cfg(all(
+                target_arch = "wasm32",
+                target_feature = "simd128",
+                target_feature = "relaxed-simd"
+            ))]
             Kind::Simd128 => "relaxed-simd",
         }
     }
@@ -115,13 +145,19 @@ impl Isa {
             (Kind::Avx2, false) => unsafe { run_avx2::<crate::vector::avx2::F32x8, K>(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kind::Avx2, true) => unsafe { run_avx2::<Unfused<crate::vector::avx2::F32x8>, K>(kernel) },
+            (Kind::Avx2, true) => unsafe {
+                run_avx2::<Unfused<crate::vector::avx2::F32x8>, K>(kernel)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kind::Avx512, false) => unsafe { run_avx512::<crate::vector::avx512::F32x16, K>(kernel) },
+            (Kind::Avx512, false) => unsafe {
+                run_avx512::<crate::vector::avx512::F32x16, K>(kernel)
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kind::Avx512, true) => unsafe { run_avx512::<Unfused<crate::vector::avx512::F32x16>, K>(kernel) },
+            (Kind::Avx512, true) => unsafe {
+                run_avx512::<Unfused<crate::vector::avx512::F32x16>, K>(kernel)
+            },
             #[cfg(target_arch = "aarch64")]
             (Kind::Neon, false) => kernel.run::<crate::vector::neon::F32x4>(),
             #[cfg(target_arch = "aarch64")]

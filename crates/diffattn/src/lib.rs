@@ -42,17 +42,21 @@ mod units;
 mod vector;
 
 pub use attention::{
-    AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda,
-    Layout, Mask, MapOutputs, NormOptions, Pairing, diff_attention, lambda_full, lambda_init, lambda_scalars,
+    AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache,
+    KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::Error;
 pub use isa::Isa;
 pub use linear::{Linear, LinearOptions};
-pub use norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm, rms_norm};
+pub use norm::{
+    Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm,
+    rms_norm,
+};
 pub use peak::fma_flops;
 pub use sequence::{
-    Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions,
-    apply_rope, sequence_difference,
+    Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType,
+    SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
 };
 pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
 pub use sigmoid::sigmoid;

@@ -56,12 +56,20 @@ impl Linear {
     /// [`Error::Shape`] naming `weight` or `bias`, [`Error::OutOfMemory`].
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         let &[outputs, inputs] = weight.shape.as_slice() else {
-            return Err(Error::shape("weight", "2 axes, [outputs, inputs]", format_shape(&weight.shape)));
+            return Err(Error::shape(
+                "weight",
+                "2 axes, [outputs, inputs]",
+                format_shape(&weight.shape),
+            ));
         };
         check_len("weight", &weight.shape, weight.data.len())?;
         if let Some(bias) = bias {
             if bias.shape != [outputs] {
-                return Err(Error::shape("bias", format_args!("shape [{outputs}]"), format_shape(&bias.shape)));
+                return Err(Error::shape(
+                    "bias",
+                    format_args!("shape [{outputs}]"),
+                    format_shape(&bias.shape),
+                ));
             }
             check_len("bias", &bias.shape, bias.data.len())?;
         }
@@ -79,7 +87,12 @@ impl Linear {
             }
         }
         let bias = bias.map(|bias| bias.data.to_f32()).transpose()?;
-        Ok(Self { inputs, outputs, panels: packed, bias })
+        Ok(Self {
+            inputs,
+            outputs,
+            panels: packed,
+            bias,
+        })
     }
 
     /// Channels of a row of x.
@@ -100,7 +113,11 @@ impl Linear {
     /// [`Error::Shape`] when `x` is not whole rows or `y` not as many; [`Error::Option`] for no threads;
     /// [`Error::OutOfMemory`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], options: &LinearOptions) -> Result<(), Error> {
-        let rows = if self.inputs == 0 { y.len() / self.outputs.max(1) } else { x.len() / self.inputs };
+        let rows = if self.inputs == 0 {
+            y.len() / self.outputs.max(1)
+        } else {
+            x.len() / self.inputs
+        };
         check_len("x", &[rows, self.inputs], x.len())?;
         check_len("y", &[rows, self.outputs], y.len())?;
         let threads = match options.threads {
@@ -112,12 +129,19 @@ impl Linear {
             return Ok(());
         }
         let weights = self.outputs.saturating_mul(self.inputs);
-        let threads = thread_count(threads, weights.saturating_mul(rows.saturating_add(READ_COST)));
+        let threads = thread_count(
+            threads,
+            weights.saturating_mul(rows.saturating_add(READ_COST)),
+        );
         // Blocks of rows of one size; and where they are fewer than the threads, stretches of panels.
         let blocks = rows.div_ceil(BLOCK);
         let block = rows.div_ceil(blocks);
         let panels = self.outputs.div_ceil(PANEL);
-        let stretches = if threads == 1 { 1 } else { (2 * threads).div_ceil(blocks).min(panels) };
+        let stretches = if threads == 1 {
+            1
+        } else {
+            (2 * threads).div_ceil(blocks).min(panels)
+        };
         let stretch = panels.div_ceil(stretches);
         let stretches = panels.div_ceil(stretch);
         let scratch_len = block.next_multiple_of(MAX_ROWS) * self.inputs.min(CHANNELS);
@@ -172,16 +196,31 @@ impl Kernel for Block<'_> {
     ///    each group of rows: y += the strip's product, from zero in registers.
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { linear, x, y, rows, panels: [first, end], packed } = self;
+        let Self {
+            linear,
+            x,
+            y,
+            rows,
+            panels: [first, end],
+            packed,
+        } = self;
         const {
-            assert!(PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES) && MAX_ROWS.is_multiple_of(V::Tile::ROWS));
+            assert!(
+                PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
+                    && MAX_ROWS.is_multiple_of(V::Tile::ROWS)
+            );
         }
         let (inputs, outputs) = (linear.inputs, linear.outputs);
         let group = V::Tile::ROWS;
         let channels = first * PANEL..(end * PANEL).min(outputs);
         for row in 0..rows {
             // SAFETY: `y` has `rows` rows, and these channels are this block's.
-            let y = unsafe { std::slice::from_raw_parts_mut(y.add(row * outputs + channels.start), channels.len()) };
+            let y = unsafe {
+                std::slice::from_raw_parts_mut(
+                    y.add(row * outputs + channels.start),
+                    channels.len(),
+                )
+            };
             match &linear.bias {
                 Some(bias) => y.copy_from_slice(&bias[channels.clone()]),
                 None => y.fill(0.0),
@@ -189,7 +228,11 @@ impl Kernel for Block<'_> {
         }
         for from in (0..inputs).step_by(CHANNELS) {
             let depth = CHANNELS.min(inputs - from);
-            for (index, to) in packed.chunks_exact_mut(depth * group).enumerate().take(rows.div_ceil(group)) {
+            for (index, to) in packed
+                .chunks_exact_mut(depth * group)
+                .enumerate()
+                .take(rows.div_ceil(group))
+            {
                 let first_row = index * group;
                 for row in first_row..(first_row + group).min(rows) {
                     let from = &x[row * inputs + from..][..depth];
@@ -211,7 +254,9 @@ impl Kernel for Block<'_> {
                 let pair_end = ((pair + 2).min(end) * PANEL).min(outputs);
                 let mut channel = pair * PANEL;
                 while channel < pair_end {
-                    let vectors = (pair_end - channel).div_ceil(V::LANES).min(V::Tile::VECTORS);
+                    let vectors = (pair_end - channel)
+                        .div_ceil(V::LANES)
+                        .min(V::Tile::VECTORS);
                     for row in (0..full).step_by(group) {
                         // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in one panel:
                         // a full tile's width divides PANEL.
@@ -275,7 +320,11 @@ impl Strip<'_> {
     unsafe fn sink(&self, row: usize, channel: usize) -> RowSink {
         // SAFETY: the caller's promise.
         let to = unsafe { self.y.add(row * self.outputs + channel) };
-        RowSink { to, stride: self.outputs, width: self.outputs - channel }
+        RowSink {
+            to,
+            stride: self.outputs,
+            width: self.outputs - channel,
+        }
     }
 
     /// M rows that fill no group, `N` vectors at a time: enough accumulators to hide the latency of a multiply-add, from
@@ -284,7 +333,11 @@ impl Strip<'_> {
     /// # Safety
     /// `y` has rows `row..row + M`, and `channels` of them are the caller's.
     #[inline(always)]
-    unsafe fn last_rows<V: Vector, const M: usize, const N: usize>(&self, row: usize, channels: Range<usize>) -> usize {
+    unsafe fn last_rows<V: Vector, const M: usize, const N: usize>(
+        &self,
+        row: usize,
+        channels: Range<usize>,
+    ) -> usize {
         let mut channel = channels.start;
         while channel < channels.end {
             // SAFETY (both): the rows lie packed in one group, a vector within one panel (LANES divides PANEL), and
@@ -312,7 +365,13 @@ impl Strip<'_> {
         }
         // SAFETY: the caller's promise.
         unsafe {
-            let sums = product::<V, M, N>(self.row::<V>(row), V::Tile::ROWS, vectors, PANEL, self.depth);
+            let sums = product::<V, M, N>(
+                self.row::<V>(row),
+                V::Tile::ROWS,
+                vectors,
+                PANEL,
+                self.depth,
+            );
             self.sink(row, channel).take(sums);
         }
     }
@@ -403,9 +462,16 @@ mod tests {
 
     impl Case {
         fn new(seed: u64, [inputs, outputs, rows]: [usize; 3], with_bias: bool) -> Self {
-            let (w, x, b) = (values(seed, inputs * outputs), values(seed + 1, inputs * rows), values(seed + 2, outputs));
+            let (w, x, b) = (
+                values(seed, inputs * outputs),
+                values(seed + 1, inputs * rows),
+                values(seed + 2, outputs),
+            );
             let bias = Tensor::f32(&b, &[outputs]);
-            let linear = Linear::new(&Tensor::f32(&w, &[outputs, inputs]), with_bias.then_some(&bias));
+            let linear = Linear::new(
+                &Tensor::f32(&w, &[outputs, inputs]),
+                with_bias.then_some(&bias),
+            );
             let (mut expected, mut scale) = (Vec::new(), Vec::new());
             for x in x.chunks(inputs) {
                 for (w, &b) in w.chunks(inputs).zip(&b) {
@@ -415,41 +481,87 @@ mod tests {
                     scale.push(products.map(f64::abs).sum::<f64>() + b.abs());
                 }
             }
-            Self { linear: linear.unwrap_or_else(|error| panic!("{error}")), x, rows, expected, scale }
+            Self {
+                linear: linear.unwrap_or_else(|error| panic!("{error}")),
+                x,
+                rows,
+                expected,
+                scale,
+            }
         }
 
         fn run(&self, x: &[f32], isa: Isa, threads: usize, deterministic: bool) -> Vec<f32> {
             let rows = x.len() / self.linear.inputs;
             let mut y = vec![f32::NAN; rows * self.linear.outputs];
-            let options = LinearOptions { deterministic, isa: Some(isa), threads: Some(threads) };
-            self.linear.forward(x, &mut y, &options).unwrap_or_else(|error| panic!("{error}"));
+            let options = LinearOptions {
+                deterministic,
+                isa: Some(isa),
+                threads: Some(threads),
+            };
+            self.linear
+                .forward(x, &mut y, &options)
+                .unwrap_or_else(|error| panic!("{error}"));
             y
         }
 
         fn check(&self) {
-            let all: Vec<_> = Isa::available().into_iter().map(|isa| (isa, self.run(&self.x, isa, 1, false))).collect();
+            let all: Vec<_> = Isa::available()
+                .into_iter()
+                .map(|isa| (isa, self.run(&self.x, isa, 1, false)))
+                .collect();
             let scalar = bits(&all[0].1);
             for (isa, y) in &all {
-                for (index, (&y, (&expected, &scale))) in y.iter().zip(self.expected.iter().zip(&self.scale)).enumerate() {
+                for (index, (&y, (&expected, &scale))) in y
+                    .iter()
+                    .zip(self.expected.iter().zip(&self.scale))
+                    .enumerate()
+                {
                     // A chain of 128, then a few strips: far under 16 roundings of the whole in practice.
                     let error = (f64::from(y) - expected).abs();
-                    assert!(error <= 16.0 * scale * f64::from(f32::EPSILON) / 2.0, "{}: {error:e} at {index}", isa.name());
+                    assert!(
+                        error <= 16.0 * scale * f64::from(f32::EPSILON) / 2.0,
+                        "{}: {error:e} at {index}",
+                        isa.name()
+                    );
                 }
                 // Unfused everywhere: the bits of scalar.
-                assert_eq!(bits(&self.run(&self.x, *isa, 1, true)), scalar, "{} deterministic", isa.name());
+                assert_eq!(
+                    bits(&self.run(&self.x, *isa, 1, true)),
+                    scalar,
+                    "{} deterministic",
+                    isa.name()
+                );
                 for threads in [2, 3, 7] {
-                    assert_eq!(bits(&self.run(&self.x, *isa, threads, false)), bits(y), "{threads} threads");
+                    assert_eq!(
+                        bits(&self.run(&self.x, *isa, threads, false)),
+                        bits(y),
+                        "{threads} threads"
+                    );
                 }
                 // Every row alone, and all but the first.
-                let alone: Vec<f32> =
-                    self.x.chunks(self.linear.inputs).flat_map(|x| self.run(x, *isa, 1, false)).collect();
+                let alone: Vec<f32> = self
+                    .x
+                    .chunks(self.linear.inputs)
+                    .flat_map(|x| self.run(x, *isa, 1, false))
+                    .collect();
                 assert_eq!(bits(&alone), bits(y), "{}: rows one by one", isa.name());
                 let rest = self.run(&self.x[self.linear.inputs..], *isa, 2, false);
-                assert_eq!(bits(&rest), bits(&y[self.linear.outputs..]), "{}: without the first row", isa.name());
+                assert_eq!(
+                    bits(&rest),
+                    bits(&y[self.linear.outputs..]),
+                    "{}: without the first row",
+                    isa.name()
+                );
             }
             // Whatever fuses agrees.
             for pair in all[1..].windows(2) {
-                assert_eq!(bits(&pair[0].1), bits(&pair[1].1), "{} against {}", pair[0].0.name(), pair[1].0.name());
+                assert_eq!(
+                    bits(&pair[0].1),
+                    bits(&pair[1].1),
+                    "{} against {}",
+                    pair[0].0.name(),
+                    pair[1].0.name()
+                );
             }
             assert_eq!(self.expected.len(), self.rows * self.linear.outputs);
         }
@@ -483,39 +595,72 @@ mod tests {
     fn halves_are_widened() {
         let (w, x) = ([0x3c00u16, 0xc000, 0x3555, 0x0001], [1.0f32, 3.0]);
         for (data, expected) in [
-            (Data::F16(&w), [1.0 - 6.0, 0.333_251_95 + 3.0 * 5.960_464_5e-8]),
+            (
+                Data::F16(&w),
+                [1.0 - 6.0, 0.333_251_95 + 3.0 * 5.960_464_5e-8],
+            ),
             // The same bits as bfloat16.
-            (Data::Bf16(&w), [0.007_812_5 - 6.0, f32::from_bits(0x3555_0000)]),
+            (
+                Data::Bf16(&w),
+                [0.007_812_5 - 6.0, f32::from_bits(0x3555_0000)],
+            ),
         ] {
-            let linear = Linear::new(&Tensor { data, shape: vec![2, 2] }, None).unwrap_or_else(|error| panic!("{error}"));
+            let linear = Linear::new(
+                &Tensor {
+                    data,
+                    shape: vec![2, 2],
+                },
+                None,
+            )
+            .unwrap_or_else(|error| panic!("{error}"));
             let mut y = [0.0; 2];
-            linear.forward(&x, &mut y, &LinearOptions::default()).unwrap_or_else(|error| panic!("{error}"));
+            linear
+                .forward(&x, &mut y, &LinearOptions::default())
+                .unwrap_or_else(|error| panic!("{error}"));
             for (y, expected) in y.iter().zip(expected) {
-                assert!((y - expected).abs() <= 1e-6 * expected.abs(), "{y} against {expected}");
+                assert!(
+                    (y - expected).abs() <= 1e-6 * expected.abs(),
+                    "{y} against {expected}"
+                );
             }
         }
     }
 
     #[test]
     fn empty_extents() {
-        let none = Linear::new(&Tensor::f32(&[], &[0, 3]), None).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(none.forward(&[1.0; 6], &mut [], &LinearOptions::default()), Ok(()));
+        let none =
+            Linear::new(&Tensor::f32(&[], &[0, 3]), None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(
+            none.forward(&[1.0; 6], &mut [], &LinearOptions::default()),
+            Ok(())
+        );
         let bias = [1.0, 2.0];
         let constant = Linear::new(&Tensor::f32(&[], &[2, 0]), Some(&Tensor::f32(&bias, &[2])));
         let mut y = [0.0; 4];
-        let done = constant.and_then(|linear| linear.forward(&[], &mut y, &LinearOptions::default()));
+        let done =
+            constant.and_then(|linear| linear.forward(&[], &mut y, &LinearOptions::default()));
         assert_eq!((done, y), (Ok(()), [1.0, 2.0, 1.0, 2.0]));
     }
 
     #[test]
     fn errors_name_the_argument() {
         let (w, b) = ([0.0; 6], [0.0; 3]);
-        let says = |result: Result<Linear, Error>| result.map(|_| ()).map_err(|error| error.to_string());
+        let says =
+            |result: Result<Linear, Error>| result.map(|_| ()).map_err(|error| error.to_string());
         for (shape, expected) in [
-            (vec![6], "weight: expected 2 axes, [outputs, inputs], got [6]"),
-            (vec![2, 2], "weight: expected 4 elements for shape [2, 2], got 6"),
+            (
+                vec![6],
+                "weight: expected 2 axes, [outputs, inputs], got [6]",
+            ),
+            (
+                vec![2, 2],
+                "weight: expected 4 elements for shape [2, 2], got 6",
+            ),
         ] {
-            let weight = Tensor { data: Data::F32(&w), shape };
+            let weight = Tensor {
+                data: Data::F32(&w),
+                shape,
+            };
             assert_eq!(says(Linear::new(&weight, None)), Err(expected.to_owned()));
         }
         let weight = Tensor::f32(&w, &[2, 3]);
@@ -525,11 +670,31 @@ mod tests {
         );
         let linear = Linear::new(&weight, None).unwrap_or_else(|error| panic!("{error}"));
         for (x, y, options, expected) in [
-            (&[0.0; 4][..], &mut [0.0; 2][..], LinearOptions::default(), "x: expected 3 elements for shape [1, 3], got 4"),
-            (&[0.0; 3], &mut [0.0; 4], LinearOptions::default(), "y: expected 2 elements for shape [1, 2], got 4"),
-            (&[0.0; 3], &mut [0.0; 2], LinearOptions { threads: Some(0), ..LinearOptions::default() }, "threads: expected 1 or more, got 0"),
+            (
+                &[0.0; 4][..],
+                &mut [0.0; 2][..],
+                LinearOptions::default(),
+                "x: expected 3 elements for shape [1, 3], got 4",
+            ),
+            (
+                &[0.0; 3],
+                &mut [0.0; 4],
+                LinearOptions::default(),
+                "y: expected 2 elements for shape [1, 2], got 4",
+            ),
+            (
+                &[0.0; 3],
+                &mut [0.0; 2],
+                LinearOptions {
+                    threads: Some(0),
+                    ..LinearOptions::default()
+                },
+                "threads: expected 1 or more, got 0",
+            ),
         ] {
-            let result = linear.forward(x, y, &options).map_err(|error| error.to_string());
+            let result = linear
+                .forward(x, y, &options)
+                .map_err(|error| error.to_string());
             assert_eq!(result, Err(expected.to_owned()));
         }
     }

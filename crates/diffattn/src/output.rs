@@ -26,7 +26,11 @@ impl Output {
     /// Checks that `out` has `dtype` and fills `shape`.
     pub(crate) fn bind(out: DataMut<'_>, dtype: DType, shape: &[usize]) -> Result<Self, Error> {
         if out.dtype() != dtype {
-            return Err(Error::dtype("out", format_args!("{} as the input", dtype.name()), out.dtype().name()));
+            return Err(Error::dtype(
+                "out",
+                format_args!("{} as the input", dtype.name()),
+                out.dtype().name(),
+            ));
         }
         check_len("out", shape, out.len())?;
         Ok(match out {
@@ -62,7 +66,8 @@ impl Output {
     pub(crate) unsafe fn narrow(self, first: usize, from: &[f32]) {
         // SAFETY (all three): the caller's promise.
         match self {
-            Self::F32(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }.copy_from_slice(from),
+            Self::F32(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
+                .copy_from_slice(from),
             // SAFETY: as above.
             Self::F16(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
                 .reinterpret_cast_mut::<f16>()

@@ -16,7 +16,10 @@ impl Kernel for Peak {
     type Output = (f64, f32);
     #[inline(always)]
     fn run<V: Vector>(self) -> (f64, f32) {
-        let (a, b) = (V::splat(std::hint::black_box(0.999)), V::splat(std::hint::black_box(0.001)));
+        let (a, b) = (
+            V::splat(std::hint::black_box(0.999)),
+            V::splat(std::hint::black_box(0.001)),
+        );
         let mut sums = [V::splat(0.5); SUMS];
         for _ in 0..self.rounds {
             for sum in &mut sums {

@@ -148,7 +148,10 @@ impl<'a> Tensor<'a> {
     /// A float32 tensor.
     #[must_use]
     pub fn f32(data: &'a [f32], shape: &[usize]) -> Self {
-        Self { data: Data::F32(data), shape: shape.to_vec() }
+        Self {
+            data: Data::F32(data),
+            shape: shape.to_vec(),
+        }
     }
 }
 
@@ -162,7 +165,13 @@ pub fn checked_len(argument: &str, shape: &[usize]) -> Result<usize, Error> {
         .iter()
         .try_fold(1usize, |product, &extent| product.checked_mul(extent))
         .filter(|&len| len <= isize::MAX as usize / 8)
-        .ok_or_else(|| Error::shape(argument, "a shape whose element count fits this machine", format_shape(shape)))
+        .ok_or_else(|| {
+            Error::shape(
+                argument,
+                "a shape whose element count fits this machine",
+                format_shape(shape),
+            )
+        })
 }
 
 /// Checks that `len` elements fill `shape`; returns the element count.
@@ -190,7 +199,9 @@ pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
     let mut buffer = Vec::new();
     buffer
         .try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory { bytes: (len as u64).saturating_mul(size_of::<T>() as u64) })?;
+        .map_err(|_| Error::OutOfMemory {
+            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        })?;
     buffer.resize(len, T::default());
     Ok(buffer)
 }

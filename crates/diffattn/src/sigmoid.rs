@@ -12,7 +12,8 @@ use crate::vector::{Vector, math};
 /// assert_eq!(gates, [0.5, 1.0, 0.0]);
 /// ```
 pub fn sigmoid(values: &mut [f32], isa: Option<Isa>, deterministic: bool) {
-    isa.unwrap_or_else(Isa::detect).run(deterministic, Sigmoid(values));
+    isa.unwrap_or_else(Isa::detect)
+        .run(deterministic, Sigmoid(values));
 }
 
 struct Sigmoid<'c>(&'c mut [f32]);

@@ -45,7 +45,10 @@ mod pool {
 
     fn of(threads: usize) -> Option<Arc<rayon::ThreadPool>> {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = pool.as_ref().filter(|pool| pool.current_num_threads() >= threads) {
+        if let Some(pool) = pool
+            .as_ref()
+            .filter(|pool| pool.current_num_threads() >= threads)
+        {
             return Some(pool.clone());
         }
         let made = rayon::ThreadPoolBuilder::new()

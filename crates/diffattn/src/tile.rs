@@ -7,6 +7,10 @@ use crate::vector::Vector;
 /// contract (results change with it), so it is one number on every instruction set.
 pub(crate) const STRIP: usize = 256;
 
+/// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and more
+/// accurate. Part of the numeric contract.
+pub(crate) const ROW_SUMS: usize = 4;
+
 /// Keys (of K) or channels (of V) per packed panel: the lanes of the widest vector, and a multiple of
 /// every tile's rows, so that a panel packed on one instruction set serves all.
 pub(crate) const PANEL: usize = 16;
@@ -67,17 +71,41 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
 
     #[inline(always)]
     unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
-        let Operands { a, a_stride, b, b_stride, depth } = operands;
+        let Operands {
+            a,
+            a_stride,
+            b,
+            b_stride,
+            depth,
+        } = operands;
         // SAFETY (all four): the caller's promise; `b`'s vectors lie side by side.
         unsafe {
             if vectors >= N {
-                sink.take(product::<V, M, N>(a, a_stride, side_by_side::<V, N>(b), b_stride, depth));
+                sink.take(product::<V, M, N>(
+                    a,
+                    a_stride,
+                    side_by_side::<V, N>(b),
+                    b_stride,
+                    depth,
+                ));
             } else if vectors == 1 {
                 sink.take(product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
             } else if vectors == 2 {
-                sink.take(product::<V, M, 2>(a, a_stride, side_by_side::<V, 2>(b), b_stride, depth));
+                sink.take(product::<V, M, 2>(
+                    a,
+                    a_stride,
+                    side_by_side::<V, 2>(b),
+                    b_stride,
+                    depth,
+                ));
             } else {
-                sink.take(product::<V, M, 3>(a, a_stride, side_by_side::<V, 3>(b), b_stride, depth));
+                sink.take(product::<V, M, 3>(
+                    a,
+                    a_stride,
+                    side_by_side::<V, 3>(b),
+                    b_stride,
+                    depth,
+                ));
             }
         }
     }

@@ -24,13 +24,23 @@ pub(crate) struct Units<S> {
 
 impl<S: Send> Units<S> {
     /// `total` units of about `unit_elements` elements; `threads` as the caller's option has it.
-    pub(crate) fn new(threads: Option<usize>, total: usize, unit_elements: usize) -> Result<Self, Error> {
+    pub(crate) fn new(
+        threads: Option<usize>,
+        total: usize,
+        unit_elements: usize,
+    ) -> Result<Self, Error> {
         let threads = match threads {
             Some(0) => return Err(Error::option("threads", "1 or more", 0)),
             Some(threads) => threads,
             None => available_threads(),
         };
-        Ok(Self { threads, done: 0, total, unit_elements, scratch: Vec::new() })
+        Ok(Self {
+            threads,
+            done: 0,
+            total,
+            unit_elements,
+            scratch: Vec::new(),
+        })
     }
 
     pub(crate) fn total(&self) -> usize {
@@ -50,7 +60,10 @@ impl<S: Send> Units<S> {
         work: impl Fn(&mut S, usize) + Sync,
     ) -> Result<(), Error> {
         let first = self.done;
-        let end = first.saturating_add(count.max(1)).min(barrier).min(self.total);
+        let end = first
+            .saturating_add(count.max(1))
+            .min(barrier)
+            .min(self.total);
         let elements = (end - first).saturating_mul(self.unit_elements);
         let threads = thread_count(self.threads, elements.saturating_mul(ELEMENT_WORK));
         while self.scratch.len() < threads {
@@ -58,7 +71,9 @@ impl<S: Send> Units<S> {
         }
         for_each(threads, end - first, |slot, unit| {
             // A slot is held by one thread at a time, so this never waits.
-            let mut scratch = self.scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut scratch = self.scratch[slot]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             work(&mut scratch, first + unit);
         });
         self.done = end;

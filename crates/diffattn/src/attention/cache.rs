@@ -48,10 +48,22 @@ impl KvCache {
     /// # Errors
     /// [`Error::Shape`] for a zero size, [`Error::OutOfMemory`] when `capacity` cannot be reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
-        let KvCacheOptions { batch, groups, terms, head_dim, value_dim, capacity, .. } = options;
-        for (name, size) in
-            [("batch", batch), ("groups", groups), ("terms", terms), ("head_dim", head_dim), ("value_dim", value_dim)]
-        {
+        let KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            capacity,
+            ..
+        } = options;
+        for (name, size) in [
+            ("batch", batch),
+            ("groups", groups),
+            ("terms", terms),
+            ("head_dim", head_dim),
+            ("value_dim", value_dim),
+        ] {
             if size == 0 {
                 return Err(Error::shape(name, "1 or more", size));
             }
@@ -60,7 +72,9 @@ impl KvCache {
             batch
                 .checked_mul(groups)
                 .and_then(|heads| heads.checked_mul(per_group))
-                .ok_or_else(|| Error::shape("groups", "a head count that fits this machine", groups))
+                .ok_or_else(|| {
+                    Error::shape("groups", "a head count that fits this machine", groups)
+                })
         };
         let mut cache = Self {
             options,
@@ -96,7 +110,12 @@ impl KvCache {
     /// Bytes of memory it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let floats = self.keys.iter().chain(&self.values).map(Vec::capacity).sum::<usize>();
+        let floats = self
+            .keys
+            .iter()
+            .chain(&self.values)
+            .map(Vec::capacity)
+            .sum::<usize>();
         floats * size_of::<f32>()
     }
 
@@ -105,7 +124,15 @@ impl KvCache {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Dtype`] when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
     pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
-        let KvCacheOptions { batch, groups, terms, head_dim, value_dim, dtype, .. } = self.options;
+        let KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            dtype,
+            ..
+        } = self.options;
         let check = |argument: &str, tensor: &Tensor<'_>, heads: usize, width: usize| {
             if tensor.data.dtype() != dtype {
                 return Err(Error::dtype(
@@ -122,12 +149,24 @@ impl KvCache {
                 _ => (0, false),
             };
             if fits {
-                Ok(HeadAxis { batch, heads, length, width, layout })
+                Ok(HeadAxis {
+                    batch,
+                    heads,
+                    length,
+                    width,
+                    layout,
+                })
             } else {
-                let axes = if layout == Layout::Bhsd { "B, heads, L, width" } else { "B, L, heads, width" };
+                let axes = if layout == Layout::Bhsd {
+                    "B, heads, L, width"
+                } else {
+                    "B, L, heads, width"
+                };
                 Err(Error::shape(
                     argument,
-                    format_args!("[{axes}] with batch {batch}, {heads} heads and width {width}, as the cache"),
+                    format_args!(
+                        "[{axes}] with batch {batch}, {heads} heads and width {width}, as the cache"
+                    ),
                     format_shape(&tensor.shape),
                 ))
             }
@@ -136,14 +175,26 @@ impl KvCache {
         let v_axis = check("v", &v, groups, value_dim)?;
         let added = k_axis.length;
         if v_axis.length != added {
-            return Err(Error::shape("v", format_args!("{added} tokens as k"), v_axis.length));
+            return Err(Error::shape(
+                "v",
+                format_args!("{added} tokens as k"),
+                v_axis.length,
+            ));
         }
-        let end = self.length.checked_add(added).ok_or_else(|| Error::shape("k", "a length that fits", added))?;
+        let end = self
+            .length
+            .checked_add(added)
+            .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
         let mut row = try_zeroed(head_dim.max(value_dim))?;
         self.reserve(end)?;
         let shape = self.value_shape();
         for (index, panels) in self.keys.iter_mut().enumerate() {
-            let rows = k_axis.rows(k.data, index / (terms * groups), index % (terms * groups), 0);
+            let rows = k_axis.rows(
+                k.data,
+                index / (terms * groups),
+                index % (terms * groups),
+                0,
+            );
             pack_keys(&rows, self.length, end, 0, panels, &mut row[..head_dim]);
         }
         for (index, (panels, special)) in self.values.iter_mut().zip(&self.special).enumerate() {
@@ -153,7 +204,15 @@ impl KvCache {
                 let strip = from / STRIP;
                 let to = ((strip + 1) * STRIP).min(end);
                 let memory = &mut panels[strip * shape.strip_len()..][..shape.strip_len()];
-                if pack_values(&rows, from, to, from - self.length, shape, memory, &mut row[..value_dim]) {
+                if pack_values(
+                    &rows,
+                    from,
+                    to,
+                    from - self.length,
+                    shape,
+                    memory,
+                    &mut row[..value_dim],
+                ) {
                     special[strip].store(true, Ordering::Relaxed);
                 }
                 from = to;
@@ -169,7 +228,11 @@ impl KvCache {
     /// [`Error::Shape`] when it holds fewer.
     pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
         if length > self.length {
-            return Err(Error::shape("length", format_args!("at most {}, the tokens held", self.length), length));
+            return Err(Error::shape(
+                "length",
+                format_args!("at most {}, the tokens held", self.length),
+                length,
+            ));
         }
         self.length = length;
         Ok(())
@@ -179,17 +242,35 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Error::Shape`] when there is no such row, or `to` has another length.
-    pub fn key(&self, batch: usize, head: usize, token: usize, to: &mut [f32]) -> Result<(), Error> {
-        let KvCacheOptions { groups, terms, head_dim, .. } = self.options;
-        for (name, index, count) in
-            [("batch", batch, self.options.batch), ("head", head, terms * groups), ("token", token, self.length)]
-        {
+    pub fn key(
+        &self,
+        batch: usize,
+        head: usize,
+        token: usize,
+        to: &mut [f32],
+    ) -> Result<(), Error> {
+        let KvCacheOptions {
+            groups,
+            terms,
+            head_dim,
+            ..
+        } = self.options;
+        for (name, index, count) in [
+            ("batch", batch, self.options.batch),
+            ("head", head, terms * groups),
+            ("token", token, self.length),
+        ] {
             if index >= count {
-                return Err(Error::shape(name, format_args!("a number below {count}"), index));
+                return Err(Error::shape(
+                    name,
+                    format_args!("a number below {count}"),
+                    index,
+                ));
             }
         }
         check_len("to", &[head_dim], to.len())?;
-        let keys = &self.keys[batch * terms * groups + head][token / PANEL * PANEL * head_dim + token % PANEL..];
+        let keys = &self.keys[batch * terms * groups + head]
+            [token / PANEL * PANEL * head_dim + token % PANEL..];
         for (to, &value) in to.iter_mut().zip(keys.iter().step_by(PANEL)) {
             *to = value;
         }
@@ -202,9 +283,16 @@ impl KvCache {
     /// # Errors
     /// [`Error::OutOfMemory`].
     pub fn export(&self) -> Result<(Vec<f32>, Vec<f32>), Error> {
-        let KvCacheOptions { head_dim, value_dim, .. } = self.options;
+        let KvCacheOptions {
+            head_dim,
+            value_dim,
+            ..
+        } = self.options;
         let mut k = try_zeroed(self.keys.len() * self.length * head_dim)?;
-        for (index, head) in k.chunks_exact_mut((self.length * head_dim).max(1)).enumerate() {
+        for (index, head) in k
+            .chunks_exact_mut((self.length * head_dim).max(1))
+            .enumerate()
+        {
             let heads = self.options.terms * self.options.groups;
             for (token, row) in head.chunks_exact_mut(head_dim).enumerate() {
                 self.key(index / heads, index % heads, token, row)?;
@@ -212,7 +300,10 @@ impl KvCache {
         }
         let shape = self.value_shape();
         let mut v = try_zeroed(self.values.len() * self.length * value_dim)?;
-        for (index, head) in v.chunks_exact_mut((self.length * value_dim).max(1)).enumerate() {
+        for (index, head) in v
+            .chunks_exact_mut((self.length * value_dim).max(1))
+            .enumerate()
+        {
             let panels = &self.values[index];
             for (at, value) in head.iter_mut().enumerate() {
                 let (key, channel) = (at / value_dim, at % value_dim);
@@ -228,12 +319,19 @@ impl KvCache {
 
     pub(super) fn keys(&self, batch: usize, head: usize) -> KeyPanels<'_> {
         let heads = self.options.terms * self.options.groups;
-        KeyPanels { data: &self.keys[batch * heads + head], width: self.options.head_dim }
+        KeyPanels {
+            data: &self.keys[batch * heads + head],
+            width: self.options.head_dim,
+        }
     }
 
     pub(super) fn values(&self, batch: usize, head: usize) -> ValuePanels<'_> {
         let index = batch * self.options.groups + head;
-        ValuePanels { data: &self.values[index], shape: self.value_shape(), special: &self.special[index] }
+        ValuePanels {
+            data: &self.values[index],
+            shape: self.value_shape(),
+            special: &self.special[index],
+        }
     }
 
     /// Memory for `tokens`, all heads or none: doubled when it must grow, so that appending is linear.
@@ -242,24 +340,42 @@ impl KvCache {
         if wanted <= self.strips {
             return Ok(());
         }
-        let strips = if self.strips == 0 { wanted } else { wanted.max(self.strips * 2) };
+        let strips = if self.strips == 0 {
+            wanted
+        } else {
+            wanted.max(self.strips * 2)
+        };
         let shape = self.value_shape();
         let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
-        let key_len = (strips * STRIP).checked_mul(self.options.head_dim).ok_or_else(overflow)?;
+        let key_len = (strips * STRIP)
+            .checked_mul(self.options.head_dim)
+            .ok_or_else(overflow)?;
         let value_len = strips.checked_mul(shape.strip_len()).ok_or_else(overflow)?;
-        let refused = |len: usize| Error::OutOfMemory { bytes: len as u64 * size_of::<f32>() as u64 };
+        let refused = |len: usize| Error::OutOfMemory {
+            bytes: len as u64 * size_of::<f32>() as u64,
+        };
         // Reserve everything first: a refusal leaves the cache as it was.
         for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
             for buffer in buffers.iter_mut() {
-                buffer.try_reserve_exact(len - buffer.len()).map_err(|_| refused(len))?;
+                buffer
+                    .try_reserve_exact(len - buffer.len())
+                    .map_err(|_| refused(len))?;
             }
         }
         for special in &mut self.special {
-            special.try_reserve_exact(strips - special.len()).map_err(|_| refused(strips))?;
+            special
+                .try_reserve_exact(strips - special.len())
+                .map_err(|_| refused(strips))?;
         }
-        self.keys.iter_mut().for_each(|buffer| buffer.resize(key_len, 0.0));
-        self.values.iter_mut().for_each(|buffer| buffer.resize(value_len, 0.0));
-        self.special.iter_mut().for_each(|special| special.resize_with(strips, AtomicBool::default));
+        self.keys
+            .iter_mut()
+            .for_each(|buffer| buffer.resize(key_len, 0.0));
+        self.values
+            .iter_mut()
+            .for_each(|buffer| buffer.resize(value_len, 0.0));
+        self.special
+            .iter_mut()
+            .for_each(|special| special.resize_with(strips, AtomicBool::default));
         self.strips = strips;
         Ok(())
     }

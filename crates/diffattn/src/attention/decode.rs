@@ -2,13 +2,13 @@
 //! heads and queries that share them. The same sums in the same order as `row_block.rs`, hence the same bits.
 //! Runs in phases over (unit, strip) items, so that few heads still fill many threads; knows no scheduling.
 
-use super::call::{Call, Panels, PackedUnit};
+use super::call::{Call, Panels};
 use super::mask::Sequence;
-use super::row_block::{add_bias, cap, log_sum_exp, safe_max};
+use super::row_block::{add_bias, cap, safe_max, weight};
 use crate::error::Error;
 use crate::isa::Kernel;
 use crate::shape::try_zeroed;
-use crate::tile::{PANEL, STRIP, product};
+use crate::tile::{PANEL, ROW_SUMS, STRIP, product};
 use crate::vector::{Vector, math};
 
 /// Vectors of a decode tile: four streams of panels keep the loads coming.
@@ -46,8 +46,8 @@ pub(super) struct DecodeScratch {
     strip_sum: Vec<f32>,
     row_max: Vec<f32>,
     row_sum: Vec<f32>,
-    /// `[head · query][term]`.
-    weights: Vec<f32>,
+    /// `[head · query][term]`, each as high and low part.
+    weights: Vec<[f32; 2]>,
     /// `[strip][head place · query][padded channel]`: each strip's own product.
     partial: Vec<f32>,
     /// (head, place) pairs of all v heads before each v head.
@@ -59,7 +59,6 @@ pub(super) struct DecodeScratch {
 pub(super) struct DecodeUnit<'c> {
     pub(super) sequence: &'c Sequence,
     pub(super) plan: &'c DecodePlan,
-    pub(super) packed: Option<&'c PackedUnit>,
     pub(super) scratch: DecodeScratch,
 }
 
@@ -68,13 +67,20 @@ impl<'c> DecodeUnit<'c> {
         call: &Call<'_>,
         sequence: &'c Sequence,
         plan: &'c DecodePlan,
-        packed: Option<&'c PackedUnit>,
     ) -> Result<Self, Error> {
         let queries = sequence.queries;
-        let seen = (0..queries).map(|i| call.band.keys(sequence, i)).filter(|range| range.0 < range.1);
-        let (start, end) = seen.fold((usize::MAX, 0), |all, range| (all.0.min(range.0), all.1.max(range.1)));
+        let seen = (0..queries)
+            .map(|i| call.band.keys(sequence, i))
+            .filter(|range| range.0 < range.1);
+        let (start, end) = seen.fold((usize::MAX, 0), |all, range| {
+            (all.0.min(range.0), all.1.max(range.1))
+        });
         let first_strip = if start < end { start / STRIP } else { 0 };
-        let strips = if start < end { end.div_ceil(STRIP) - first_strip } else { 0 };
+        let strips = if start < end {
+            end.div_ceil(STRIP) - first_strip
+        } else {
+            0
+        };
         let rows = plan.pairs.len() * queries;
         let padded = call.value_shape.padded();
         let mut value_rows = Vec::with_capacity(plan.by_value.len());
@@ -96,7 +102,11 @@ impl<'c> DecodeUnit<'c> {
             partial: try_zeroed(strips * places * queries * padded)?,
             value_rows,
         };
-        let mut unit = Self { sequence, plan, packed, scratch };
+        let mut unit = Self {
+            sequence,
+            plan,
+            scratch,
+        };
         unit.pack_queries(call)?;
         Ok(unit)
     }
@@ -104,14 +114,28 @@ impl<'c> DecodeUnit<'c> {
     /// Float32 values of scratch that a unit takes, roughly: what bounds how many run at once.
     pub(super) fn scratch_len(call: &Call<'_>, sequence: &Sequence, plan: &DecodePlan) -> usize {
         plan.pairs.len() * sequence.queries * sequence.keys.next_multiple_of(STRIP)
-            + sequence.keys.div_ceil(STRIP) * plan.heads.len() * sequence.queries * call.value_shape.padded()
+            + sequence.keys.div_ceil(STRIP)
+                * plan.heads.len()
+                * sequence.queries
+                * call.value_shape.padded()
+    }
+
+    /// Rows of P of any v head at most.
+    pub(super) fn value_rows(&self) -> usize {
+        self.plan
+            .by_value
+            .iter()
+            .map(|(_, uses)| uses.len())
+            .max()
+            .unwrap_or(0)
+            * self.sequence.queries
     }
 
     pub(super) fn strips(&self) -> usize {
         self.scratch.strips
     }
 
-    /// Queries as [channel][pair · query] per k head, times scale · log2 e.
+    /// Queries as [channel][pair · query] per k head.
     fn pack_queries(&mut self, call: &Call<'_>) -> Result<(), Error> {
         let (queries, width) = (self.sequence.queries, call.width);
         let mut row = try_zeroed(width)?;
@@ -123,7 +147,7 @@ impl<'c> DecodeUnit<'c> {
                 for i in 0..queries {
                     from.read(i, &mut row);
                     for (channel, &value) in row.iter().enumerate() {
-                        to[channel * rows + index * queries + i] = value * call.scale;
+                        to[channel * rows + index * queries + i] = value * call.scores.query;
                     }
                 }
             }
@@ -133,7 +157,9 @@ impl<'c> DecodeUnit<'c> {
 
     /// Between the phases: each row's maximum over its strips.
     pub(super) fn reduce_max(&mut self) {
-        let DecodeScratch { strip_max, row_max, .. } = &mut self.scratch;
+        let DecodeScratch {
+            strip_max, row_max, ..
+        } = &mut self.scratch;
         let rows = row_max.len();
         row_max.fill(f32::NEG_INFINITY);
         for (index, &value) in strip_max.iter().enumerate() {
@@ -142,9 +168,14 @@ impl<'c> DecodeUnit<'c> {
         }
     }
 
-    /// Between the phases: each row's sum, strip after strip, and the weights c_t / row_sum_t.
+    /// Between the phases: each row's sum, strip after strip, and the weights of its terms.
     pub(super) fn reduce_sum(&mut self, call: &Call<'_>) {
-        let DecodeScratch { strip_sum, row_sum, weights, .. } = &mut self.scratch;
+        let DecodeScratch {
+            strip_sum,
+            row_sum,
+            weights,
+            ..
+        } = &mut self.scratch;
         let rows = row_sum.len();
         row_sum.fill(0.0);
         for (index, &value) in strip_sum.iter().enumerate() {
@@ -154,11 +185,10 @@ impl<'c> DecodeUnit<'c> {
         for (entry, (head, pairs)) in self.plan.heads.iter().enumerate() {
             for i in 0..queries {
                 for (t, pair) in pairs.iter().enumerate() {
-                    let row_sum = row_sum[pair * queries + i];
                     let query = self.sequence.first_query + i;
                     let coefficient = call.coefficient(*head, t, self.sequence.batch, query);
                     weights[(entry * queries + i) * call.plan.terms + t] =
-                        if row_sum == 0.0 { 0.0 } else { coefficient / row_sum };
+                        weight(coefficient, row_sum[pair * queries + i]);
                 }
             }
         }
@@ -257,7 +287,9 @@ impl DecodeStrip<'_, '_> {
     /// The strip's scores of one row: always STRIP of them.
     #[inline(always)]
     fn score_row(&self, row: usize) -> *mut f32 {
-        self.memory.scores.wrapping_add((row * self.unit.scratch.strips + self.strip) * STRIP)
+        self.memory
+            .scores
+            .wrapping_add((row * self.unit.scratch.strips + self.strip) * STRIP)
     }
 
     #[inline(always)]
@@ -270,7 +302,13 @@ impl DecodeStrip<'_, '_> {
             let mut row = 0;
             while row < rows {
                 // Exact tails: every row is computed once.
-                let count = if rows - row >= ROWS { ROWS } else if rows - row >= 2 { 2 } else { 1 };
+                let count = if rows - row >= ROWS {
+                    ROWS
+                } else if rows - row >= 2 {
+                    2
+                } else {
+                    1
+                };
                 // SAFETY: `a` holds `width` rows of `rows` values; see `score_tile`.
                 unsafe {
                     let a = a.add(row);
@@ -308,7 +346,8 @@ impl DecodeStrip<'_, '_> {
                 *panel = keys.at(key + n * V::LANES);
             }
             // SAFETY: VECTORS vectors of keys from a multiple of them lie below the next multiple of KEY_ROUND.
-            let sums = unsafe { product::<V, M, VECTORS>(a, a_stride, panels, PANEL, self.call.width) };
+            let sums =
+                unsafe { product::<V, M, VECTORS>(a, a_stride, panels, PANEL, self.call.width) };
             for (m, sums) in sums.iter().enumerate() {
                 let to = self.score_row(first_row + m);
                 for (n, &sum) in sums.iter().enumerate() {
@@ -331,45 +370,73 @@ impl DecodeStrip<'_, '_> {
         let (low, high) = if low < high { (low, high) } else { (0, 0) };
         // SAFETY: the strip's scores of this row, which no other item touches.
         let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
-        scores[..low].fill(f32::NEG_INFINITY);
-        scores[high..].fill(f32::NEG_INFINITY);
+        if let Some(scale) = self.call.scores.dot {
+            scores.iter_mut().for_each(|score| *score *= scale);
+        }
         if let Some(softcap) = self.call.softcap {
             for at in scores.chunks_exact_mut(V::LANES) {
                 // SAFETY: a chunk is one vector.
                 unsafe { cap(V::load(at.as_ptr()), softcap).store(at.as_mut_ptr()) };
             }
-            scores[..low].fill(f32::NEG_INFINITY);
-            scores[high..].fill(f32::NEG_INFINITY);
         }
+        scores[..low].fill(f32::NEG_INFINITY);
+        scores[high..].fill(f32::NEG_INFINITY);
         if !self.call.elements.is_empty() && low < high {
             let head = self.unit.plan.pairs[pair].1;
             let bias = &mut self.scratch.bias;
             bias.fill(f32::NEG_INFINITY);
             let at = (sequence.batch, head, sequence.first_query + i);
-            self.call.elements.each(at, from + low, high - low, |index, value| bias[low + index] = value);
-            for (at, bias) in scores.chunks_exact_mut(V::LANES).zip(bias.chunks_exact(V::LANES)) {
+            self.call
+                .elements
+                .each(at, from + low, high - low, |index, value| {
+                    bias[low + index] = value
+                });
+            for (at, bias) in scores
+                .chunks_exact_mut(V::LANES)
+                .zip(bias.chunks_exact(V::LANES))
+            {
                 // SAFETY: both chunks are one vector.
-                unsafe { add_bias(V::load(at.as_ptr()), V::load(bias.as_ptr())).store(at.as_mut_ptr()) };
+                unsafe {
+                    add_bias(V::load(at.as_ptr()), V::load(bias.as_ptr())).store(at.as_mut_ptr())
+                };
             }
         }
-        let max = scores.iter().fold(f32::NEG_INFINITY, |max, &score| if score > max { score } else { max });
+        let max = scores.iter().fold(
+            f32::NEG_INFINITY,
+            |max, &score| if score > max { score } else { max },
+        );
         // SAFETY: `[strip][row]`, this item's place.
-        unsafe { *self.memory.strip_max.add(self.strip * self.unit.scratch.row_max.len() + row) = max };
+        unsafe {
+            *self
+                .memory
+                .strip_max
+                .add(self.strip * self.unit.scratch.row_max.len() + row) = max
+        };
     }
 
     #[inline(always)]
     fn exponentials<V: Vector>(&mut self) {
         let rows = self.unit.scratch.row_max.len();
+        let exponent = self.call.scores.exponent;
         for row in 0..rows {
             let row_max = safe_max(V::splat(self.unit.scratch.row_max[row]));
             // SAFETY: the strip's scores of this row, which no other item touches.
             let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
             for at in scores.chunks_exact_mut(V::LANES) {
                 // SAFETY: a chunk is one vector.
-                unsafe { math::exp2(V::load(at.as_ptr()).sub(row_max)).store(at.as_mut_ptr()) };
+                unsafe {
+                    math::exp2_scaled(V::load(at.as_ptr()).sub(row_max), &exponent)
+                        .store(at.as_mut_ptr())
+                };
             }
-            // In key order, as a lane of the prefill adds; what the row does not see adds 0.
-            let sum = scores.iter().fold(0.0, |sum: f32, &e| sum + e);
+            // As a lane of the prefill adds; what the row does not see adds 0.
+            let mut sums = [0.0f32; ROW_SUMS];
+            for chunk in scores.chunks_exact(ROW_SUMS) {
+                for (sum, e) in sums.iter_mut().zip(chunk) {
+                    *sum += e;
+                }
+            }
+            let sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
             // SAFETY: `[strip][row]`, this item's place.
             unsafe { *self.memory.strip_sum.add(self.strip * rows + row) = sum };
         }
@@ -379,7 +446,13 @@ impl DecodeStrip<'_, '_> {
     fn values<V: Vector>(&mut self) {
         let queries = self.unit.sequence.queries;
         let padded = self.call.value_shape.padded();
-        let places: usize = self.unit.plan.by_value.iter().map(|(_, uses)| uses.len()).sum();
+        let places: usize = self
+            .unit
+            .plan
+            .by_value
+            .iter()
+            .map(|(_, uses)| uses.len())
+            .sum();
         let (from, end) = self.keys();
         let strip = self.unit.scratch.first_strip + self.strip;
         for (index, (v, uses)) in self.unit.plan.by_value.iter().enumerate() {
@@ -400,7 +473,11 @@ impl DecodeStrip<'_, '_> {
             let mut vector = 0;
             while vector < vectors {
                 // Infinite values need a cleaned panel at a time.
-                let step = if vectors - vector >= VECTORS && !special { VECTORS } else { 1 };
+                let step = if vectors - vector >= VECTORS && !special {
+                    VECTORS
+                } else {
+                    1
+                };
                 let mut panels = [values.at(from, vector * V::LANES); VECTORS];
                 if special {
                     let channel = vector * V::LANES;
@@ -413,19 +490,47 @@ impl DecodeStrip<'_, '_> {
                 }
                 let mut row = 0;
                 while row < rows {
-                    let count = if rows - row >= ROWS { ROWS } else if rows - row >= 2 { 2 } else { 1 };
+                    let count = if rows - row >= ROWS {
+                        ROWS
+                    } else if rows - row >= 2 {
+                        2
+                    } else {
+                        1
+                    };
                     let a = self.scratch.p[row..].as_ptr();
                     let to = to.wrapping_add(row * padded + vector * V::LANES);
                     // SAFETY: P has `end − from` rows of `rows` values; V panels as many keys; the strip's
                     // partial rows have `padded` channels, a multiple of a vector.
                     unsafe {
                         match (count, step) {
-                            (ROWS, VECTORS) => value_tile::<V, ROWS, VECTORS>(a, rows, panels, end - from, to, padded),
-                            (2, VECTORS) => value_tile::<V, 2, VECTORS>(a, rows, panels, end - from, to, padded),
-                            (_, VECTORS) => value_tile::<V, 1, VECTORS>(a, rows, panels, end - from, to, padded),
-                            (ROWS, _) => value_tile::<V, ROWS, 1>(a, rows, [panels[0]], end - from, to, padded),
-                            (2, _) => value_tile::<V, 2, 1>(a, rows, [panels[0]], end - from, to, padded),
-                            _ => value_tile::<V, 1, 1>(a, rows, [panels[0]], end - from, to, padded),
+                            (ROWS, VECTORS) => value_tile::<V, ROWS, VECTORS>(
+                                a,
+                                rows,
+                                panels,
+                                end - from,
+                                to,
+                                padded,
+                            ),
+                            (2, VECTORS) => {
+                                value_tile::<V, 2, VECTORS>(a, rows, panels, end - from, to, padded)
+                            }
+                            (_, VECTORS) => {
+                                value_tile::<V, 1, VECTORS>(a, rows, panels, end - from, to, padded)
+                            }
+                            (ROWS, _) => value_tile::<V, ROWS, 1>(
+                                a,
+                                rows,
+                                [panels[0]],
+                                end - from,
+                                to,
+                                padded,
+                            ),
+                            (2, _) => {
+                                value_tile::<V, 2, 1>(a, rows, [panels[0]], end - from, to, padded)
+                            }
+                            _ => {
+                                value_tile::<V, 1, 1>(a, rows, [panels[0]], end - from, to, padded)
+                            }
                         }
                     }
                     row += count;
@@ -438,28 +543,40 @@ impl DecodeStrip<'_, '_> {
         }
     }
 
-    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`.
+    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`: the low parts of all
+    /// weights, then the high ones, as `row_block.rs` does.
     #[inline(always)]
     fn combine<V: Vector>(&mut self, entry: usize, i: usize, column: usize, rows: usize) {
         let queries = self.unit.sequence.queries;
         let (_, pairs) = &self.unit.plan.heads[entry];
         let weights = &self.unit.scratch.weights[(entry * queries + i) * self.call.plan.terms..];
-        for (t, pair) in pairs.iter().enumerate() {
-            let weight = V::splat(weights[t]);
-            let scores = self.score_row(pair * queries + i);
-            let mut at = 0;
-            while at < STRIP {
-                // SAFETY: scores and P of a row both have STRIP values, whole vectors.
-                unsafe {
-                    let e = V::load(scores.add(at));
-                    let to = self.scratch.p_row.as_mut_ptr().add(at);
-                    let p = if t == 0 { e.mul(weight) } else { e.mul_add(weight, V::load(to)) };
-                    p.store(to);
+        for part in [1, 0] {
+            for (t, pair) in pairs.iter().enumerate() {
+                let weight = V::splat(weights[t][part]);
+                let scores = self.score_row(pair * queries + i);
+                let mut at = 0;
+                while at < STRIP {
+                    // SAFETY: scores and P of a row both have STRIP values, whole vectors.
+                    unsafe {
+                        let e = V::load(scores.add(at));
+                        let to = self.scratch.p_row.as_mut_ptr().add(at);
+                        let first = part == 1 && t == 0;
+                        let p = if first {
+                            e.mul(weight)
+                        } else {
+                            e.mul_add(weight, V::load(to))
+                        };
+                        p.store(to);
+                    }
+                    at += V::LANES;
                 }
-                at += V::LANES;
             }
         }
-        for (to, &p) in self.scratch.p[column..].iter_mut().step_by(rows).zip(&self.scratch.p_row) {
+        for (to, &p) in self.scratch.p[column..]
+            .iter_mut()
+            .step_by(rows)
+            .zip(&self.scratch.p_row)
+        {
             *to = p;
         }
     }
@@ -471,18 +588,23 @@ impl DecodeStrip<'_, '_> {
         let (from, end) = self.keys();
         let (v, uses) = &self.unit.plan.by_value[index];
         let padded = self.call.value_shape.padded();
-        self.panels.values(*v).each_special(from, end - from, |key, channel, value| {
-            for row in 0..rows {
-                let i = row % sequence.queries;
-                let (head, _) = self.unit.plan.heads[uses[row / sequence.queries].0];
-                let (low, high) = self.call.band.keys(sequence, i);
-                let query = (sequence.batch, head, sequence.first_query + i);
-                if (low..high).contains(&key) && self.call.elements.sees(query, key) {
-                    // SAFETY: the strip's partial rows, which only this item touches.
-                    unsafe { *to.add(row * padded + channel) += self.scratch.p[(key - from) * rows + row] * value };
+        self.panels
+            .values(*v)
+            .each_special(from, end - from, |key, channel, value| {
+                for row in 0..rows {
+                    let i = row % sequence.queries;
+                    let (head, _) = self.unit.plan.heads[uses[row / sequence.queries].0];
+                    let (low, high) = self.call.band.keys(sequence, i);
+                    let query = (sequence.batch, head, sequence.first_query + i);
+                    if (low..high).contains(&key) && self.call.elements.sees(query, key) {
+                        // SAFETY: the strip's partial rows, which only this item touches.
+                        unsafe {
+                            *to.add(row * padded + channel) +=
+                                self.scratch.p[(key - from) * rows + row] * value
+                        };
+                    }
                 }
-            }
-        });
+            });
     }
 }
 
@@ -521,7 +643,12 @@ impl Kernel for DecodeFinish<'_, '_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { call, unit, row: y } = self;
-        let DecodeUnit { sequence, plan, scratch, .. } = unit;
+        let DecodeUnit {
+            sequence,
+            plan,
+            scratch,
+            ..
+        } = unit;
         let queries = sequence.queries;
         let (width, padded) = (call.value_shape.width, call.value_shape.padded());
         let places: usize = plan.by_value.iter().map(|(_, uses)| uses.len()).sum();
@@ -536,7 +663,8 @@ impl Kernel for DecodeFinish<'_, '_> {
                         let to = &mut y[place * width..][..width];
                         to.fill(0.0);
                         for strip in 0..scratch.strips {
-                            let from = &scratch.partial[(strip * places * queries + row) * padded..][..width];
+                            let from = &scratch.partial
+                                [(strip * places * queries + row) * padded..][..width];
                             for (to, from) in to.iter_mut().zip(from) {
                                 *to += from;
                             }
@@ -548,7 +676,8 @@ impl Kernel for DecodeFinish<'_, '_> {
                     for t in 0..call.plan.terms {
                         let lse = pairs.get(t).map_or(f32::NEG_INFINITY, |pair| {
                             let row = pair * queries + i;
-                            log_sum_exp(scratch.row_max[row], scratch.row_sum[row])
+                            call.scores
+                                .log_sum_exp(scratch.row_max[row], scratch.row_sum[row])
                         });
                         call.write_lse(sequence, *head, t, i, lse);
                     }

@@ -12,13 +12,28 @@ pub fn lambda_init(layer: f64) -> f64 {
 ///
 /// # Errors
 /// [`Error::Shape`] when the four vectors differ in length.
-pub fn lambda_full(q1: &[f32], k1: &[f32], q2: &[f32], k2: &[f32], init: f64) -> Result<f64, Error> {
+pub fn lambda_full(
+    q1: &[f32],
+    k1: &[f32],
+    q2: &[f32],
+    k2: &[f32],
+    init: f64,
+) -> Result<f64, Error> {
     for (name, x) in [("k1", k1), ("q2", q2), ("k2", k2)] {
         if x.len() != q1.len() {
-            return Err(Error::shape(name, format_args!("length {} as q1", q1.len()), x.len()));
+            return Err(Error::shape(
+                name,
+                format_args!("length {} as q1", q1.len()),
+                x.len(),
+            ));
         }
     }
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum::<f64>()
+    };
     Ok(libm::exp(dot(q1, k1)) - libm::exp(dot(q2, k2)) + init)
 }
 

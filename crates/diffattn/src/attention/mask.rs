@@ -2,7 +2,6 @@
 //! (boolean mask, bias). Knows nothing of tiles.
 
 use super::options::AttentionOptions;
-use std::f64::consts::LOG2_E;
 
 /// A stretch of queries and the keys they may look at: a batch entry, or one packed sequence.
 #[derive(Debug, Clone, Copy)]
@@ -29,9 +28,14 @@ pub(super) struct Band {
 
 impl Band {
     pub(super) fn new(options: &AttentionOptions<'_>) -> Self {
-        let bound = |side: Option<usize>| side.map(|width| i64::try_from(width).unwrap_or(i64::MAX));
+        let bound =
+            |side: Option<usize>| side.map(|width| i64::try_from(width).unwrap_or(i64::MAX));
         let [left, right] = options.window.unwrap_or([None, None]).map(bound);
-        let right = if options.is_causal { Some(right.unwrap_or(0).min(0)) } else { right };
+        let right = if options.is_causal {
+            Some(right.unwrap_or(0).min(0))
+        } else {
+            right
+        };
         Self { left, right }
     }
 
@@ -41,16 +45,30 @@ impl Band {
             (Some(left), Some(right)) => left.saturating_add(right).saturating_add(queries as i64),
             _ => i64::MAX,
         };
-        usize::try_from(width.max(0)).unwrap_or(usize::MAX).min(sequence.keys)
+        usize::try_from(width.max(0))
+            .unwrap_or(usize::MAX)
+            .min(sequence.keys)
     }
 
     /// The half-open range of keys that query `i` of `sequence` may see; `(0, 0)` when it sees none.
     pub(super) fn keys(&self, sequence: &Sequence, i: usize) -> (usize, usize) {
         let end = sequence.keys as i64;
         let position = sequence.query_offset.saturating_add(i as i64);
-        let low = self.left.map_or(0, |left| position.saturating_sub(left)).clamp(0, end);
-        let high = self.right.map_or(end, |right| position.saturating_add(right).saturating_add(1)).clamp(0, end);
-        if low < high { (low as usize, high as usize) } else { (0, 0) }
+        let low = self
+            .left
+            .map_or(0, |left| position.saturating_sub(left))
+            .clamp(0, end);
+        let high = self
+            .right
+            .map_or(end, |right| {
+                position.saturating_add(right).saturating_add(1)
+            })
+            .clamp(0, end);
+        if low < high {
+            (low as usize, high as usize)
+        } else {
+            (0, 0)
+        }
     }
 }
 
@@ -66,7 +84,14 @@ impl<'a, T> Broadcast<'a, T> {
         let stride = |axis: usize, inner: usize| if shape[axis] == 1 { 0 } else { inner };
         let rows = shape[3];
         let heads = shape[2] * rows;
-        Self { data, strides: [stride(0, shape[1] * heads), stride(1, heads), stride(2, rows)] }
+        Self {
+            data,
+            strides: [
+                stride(0, shape[1] * heads),
+                stride(1, heads),
+                stride(2, rows),
+            ],
+        }
     }
 
     /// The row of keys of one (batch, head, query).
@@ -90,11 +115,12 @@ impl Elements<'_> {
 
     /// Whether they differ between heads, so that heads cannot share a map.
     pub(super) fn depend_on_head(&self) -> bool {
-        self.mask.is_some_and(|mask| mask.strides[1] != 0) || self.bias.is_some_and(|bias| bias.strides[1] != 0)
+        self.mask.is_some_and(|mask| mask.strides[1] != 0)
+            || self.bias.is_some_and(|bias| bias.strides[1] != 0)
     }
 
-    /// What is added to the scores of (batch, head, query) for keys `first..`, in units of log2, `−∞` where
-    /// masked: `put(index, value)` for each of `count` keys.
+    /// What is added to the scores of (batch, head, query) for keys `first..`, `−∞` where masked:
+    /// `put(index, value)` for each of `count` keys.
     pub(super) fn each(
         &self,
         (batch, head, query): (usize, usize, usize),
@@ -107,7 +133,9 @@ impl Elements<'_> {
         for index in 0..count {
             let key = first + index;
             let hidden = mask.is_some_and(|mask| mask.get(key).is_none_or(|&byte| byte == 0));
-            let added = bias.map_or(0.0, |bias| bias.get(key).map_or(f32::NEG_INFINITY, |&bias| in_log2(bias)));
+            let added = bias.map_or(0.0, |bias| {
+                bias.get(key).map_or(f32::NEG_INFINITY, |&bias| bias)
+            });
             put(index, if hidden { f32::NEG_INFINITY } else { added });
         }
     }
@@ -118,10 +146,4 @@ impl Elements<'_> {
         self.each(row, key, 1, |_, added| seen = added != f32::NEG_INFINITY);
         seen
     }
-}
-
-/// A bias in units of log2. A finite bias stays finite: only −∞ masks.
-fn in_log2(bias: f32) -> f32 {
-    let scaled = (f64::from(bias) * LOG2_E) as f32;
-    if bias.is_finite() { scaled.clamp(f32::MIN, f32::MAX) } else { bias }
 }

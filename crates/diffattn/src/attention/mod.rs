@@ -16,7 +16,8 @@ mod scratch;
 pub use cache::{KvCache, KvCacheOptions};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};
 pub use options::{
-    AttentionOptions, HeadPlan, KeysOnly, KeysValues, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    AttentionOptions, HeadPlan, KeysOnly, KeysValues, KvRepeat, Lambda, Layout, MapOutputs, Mask,
+    NormOptions, Pairing,
 };
 
 use crate::error::Error;
@@ -37,13 +38,19 @@ impl<'a> DiffAttention<'a> {
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
-    pub fn new(q: Tensor<'a>, kv: KeysValues<'a>, options: &AttentionOptions<'a>) -> Result<Self, Error> {
+    pub fn new(
+        q: Tensor<'a>,
+        kv: KeysValues<'a>,
+        options: &AttentionOptions<'a>,
+    ) -> Result<Self, Error> {
         let call = match kv {
             KeysValues::Tensors { k, v } => Call::new(q, Some(k), Some(v), None, options)?,
             KeysValues::Cache(cache) => Call::new(q, None, None, Some(cache), options)?,
         };
         let queries = call.lse_shape()[3];
-        Ok(Self { run: Run::new(call, [0, queries], true) })
+        Ok(Self {
+            run: Run::new(call, [0, queries], true),
+        })
     }
 
     /// The result's shape in the call's layout.
@@ -96,7 +103,15 @@ pub fn diff_attention(
     v: Tensor<'_>,
     options: &AttentionOptions<'_>,
 ) -> Result<Vec<f32>, Error> {
-    let shape = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v: v.clone() }, options)?.output_shape();
+    let shape = DiffAttention::new(
+        q.clone(),
+        KeysValues::Tensors {
+            k: k.clone(),
+            v: v.clone(),
+        },
+        options,
+    )?
+    .output_shape();
     let mut out = try_zeroed(checked_len("q", &shape)?)?;
     {
         let mut call = DiffAttention::new(q, KeysValues::Tensors { k, v }, options)?;
@@ -140,15 +155,26 @@ impl<'a> DiffAttentionMaps<'a> {
         if let Some(given) = num_kv_heads {
             let groups = call.value_heads();
             if given != groups {
-                return Err(Error::shape("num_kv_heads", format_args!("{groups}, as the pairing and k imply"), given));
+                return Err(Error::shape(
+                    "num_kv_heads",
+                    format_args!("{groups}, as the pairing and k imply"),
+                    given,
+                ));
             }
         }
         let queries = call.lse_shape()[3];
         let rows = rows.unwrap_or([0, queries]);
         if rows[0] > rows[1] || rows[1] > queries {
-            return Err(Error::shape("rows", format_args!("[first, end) within 0 to {queries}"), format_shape(&rows)));
+            return Err(Error::shape(
+                "rows",
+                format_args!("[first, end) within 0 to {queries}"),
+                format_shape(&rows),
+            ));
         }
-        Ok(Self { run: Run::new(call, rows, false), rows })
+        Ok(Self {
+            run: Run::new(call, rows, false),
+            rows,
+        })
     }
 
     /// T, the largest number of terms of any head.
@@ -161,7 +187,12 @@ impl<'a> DiffAttentionMaps<'a> {
     #[must_use]
     pub fn map_shape(&self) -> [usize; 4] {
         let [batch, heads, ..] = self.run.call.lse_shape();
-        [batch, heads, self.rows[1] - self.rows[0], self.run.call.keys]
+        [
+            batch,
+            heads,
+            self.rows[1] - self.rows[0],
+            self.run.call.keys,
+        ]
     }
 
     /// Gives the outputs, each of [`DiffAttentionMaps::map_shape`].
@@ -171,7 +202,11 @@ impl<'a> DiffAttentionMaps<'a> {
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
         let shape = self.map_shape();
         if outputs.terms.len() != self.terms() {
-            return Err(Error::shape("maps", format_args!("{} maps", self.terms()), outputs.terms.len()));
+            return Err(Error::shape(
+                "maps",
+                format_args!("{} maps", self.terms()),
+                outputs.terms.len(),
+            ));
         }
         for map in &outputs.terms {
             check_len("maps", &shape, map.len())?;

@@ -90,7 +90,11 @@ pub struct NormOptions<'a> {
 
 impl Default for NormOptions<'_> {
     fn default() -> Self {
-        Self { eps: 1e-5, weight: None, scale: 1.0 }
+        Self {
+            eps: 1e-5,
+            weight: None,
+            scale: 1.0,
+        }
     }
 }
 

@@ -43,7 +43,10 @@ pub(super) struct ValueShape {
 
 impl ValueShape {
     pub(super) fn new(keys: usize, width: usize) -> Self {
-        Self { width, panel_keys: keys.next_multiple_of(PANEL).clamp(PANEL, STRIP) }
+        Self {
+            width,
+            panel_keys: keys.next_multiple_of(PANEL).clamp(PANEL, STRIP),
+        }
     }
 
     /// Channels with padding.
@@ -62,7 +65,10 @@ impl ValueShape {
     /// Where (`key`, `channel`) lies.
     #[inline(always)]
     pub(super) fn index(&self, key: usize, channel: usize) -> usize {
-        key / STRIP * self.strip_len() + channel / PANEL * self.panel_len() + key % STRIP * PANEL + channel % PANEL
+        key / STRIP * self.strip_len()
+            + channel / PANEL * self.panel_len()
+            + key % STRIP * PANEL
+            + channel % PANEL
     }
 
     /// Float32 values that `keys` keys take.
@@ -83,7 +89,9 @@ impl KeyPanels<'_> {
     #[inline(always)]
     pub(super) fn at(&self, key: usize) -> *const f32 {
         debug_assert!((key / PANEL + 1) * PANEL * self.width <= self.data.len());
-        self.data.as_ptr().wrapping_add(key / PANEL * PANEL * self.width + key % PANEL)
+        self.data
+            .as_ptr()
+            .wrapping_add(key / PANEL * PANEL * self.width + key % PANEL)
     }
 }
 
@@ -107,7 +115,9 @@ impl ValuePanels<'_> {
 
     #[inline(always)]
     pub(super) fn is_special(&self, strip: usize) -> bool {
-        self.special.get(strip).is_some_and(|special| special.load(Ordering::Relaxed))
+        self.special
+            .get(strip)
+            .is_some_and(|special| special.load(Ordering::Relaxed))
     }
 
     /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as zeros.
@@ -121,7 +131,12 @@ impl ValuePanels<'_> {
 
     /// Calls `each(key, channel, value)` for every NaN and infinity among `keys` keys from `first`.
     #[cold]
-    pub(super) fn each_special(&self, first: usize, keys: usize, mut each: impl FnMut(usize, usize, f32)) {
+    pub(super) fn each_special(
+        &self,
+        first: usize,
+        keys: usize,
+        mut each: impl FnMut(usize, usize, f32),
+    ) {
         for key in first..first + keys {
             for channel in 0..self.shape.width {
                 let value = self.data[self.shape.index(key, channel)];
@@ -135,7 +150,14 @@ impl ValuePanels<'_> {
 
 /// Packs keys `first..end` of `rows` into the K panels of a head (`panels` starts at key 0).
 /// `row` is scratch of `width` values.
-pub(super) fn pack_keys(rows: &Rows<'_>, first: usize, end: usize, from_row: usize, panels: &mut [f32], row: &mut [f32]) {
+pub(super) fn pack_keys(
+    rows: &Rows<'_>,
+    first: usize,
+    end: usize,
+    from_row: usize,
+    panels: &mut [f32],
+    row: &mut [f32],
+) {
     let width = rows.width;
     for key in first..end {
         rows.read(from_row + key - first, row);

@@ -40,7 +40,12 @@ impl Pairing {
     /// k heads); `groups` of `None` shares no k and v between heads. `None` when `ratio` does not divide `heads`, or
     /// when a count overflows. Whether `groups` fits is for [`Pairing::heads`] to say.
     #[must_use]
-    pub fn head_counts(self, heads: usize, groups: Option<usize>, ratio: usize) -> Option<[usize; 3]> {
+    pub fn head_counts(
+        self,
+        heads: usize,
+        groups: Option<usize>,
+        ratio: usize,
+    ) -> Option<[usize; 3]> {
         match self {
             Self::Interleaved => {
                 let groups = groups.unwrap_or(heads);
@@ -52,9 +57,15 @@ impl Pairing {
                 Some([flat, groups, groups])
             }
             Self::Grouped | Self::Shared => {
-                let noise = heads.checked_div(ratio).filter(|noise| noise * ratio == heads)?;
+                let noise = heads
+                    .checked_div(ratio)
+                    .filter(|noise| noise * ratio == heads)?;
                 let groups = groups.unwrap_or(noise);
-                let k = if self == Self::Shared { groups } else { groups.checked_mul(2)? };
+                let k = if self == Self::Shared {
+                    groups
+                } else {
+                    groups.checked_mul(2)?
+                };
                 Some([heads.checked_add(noise)?, k, groups])
             }
         }
@@ -73,11 +84,22 @@ impl Pairing {
     ) -> Result<Vec<HeadPlan>, Error> {
         let [q, k, v] = counts;
         let coefficients = Some(&[1.0, -1.0][..]);
-        let options = AttentionOptions { coefficients, pairing: self, kv_repeat, ratio, ..AttentionOptions::default() };
+        let options = AttentionOptions {
+            coefficients,
+            pairing: self,
+            kv_repeat,
+            ratio,
+            ..AttentionOptions::default()
+        };
         let plan = plan(HeadCounts { q, k, v: Some(v) }, &options)?;
         let heads = plan.heads.into_iter().map(|head| {
             let (q, k) = head.terms.into_iter().unzip();
-            HeadPlan { q, k, v: head.v, coefficients: Some(head.coefficients) }
+            HeadPlan {
+                q,
+                k,
+                v: head.v,
+                coefficients: Some(head.coefficients),
+            }
         });
         Ok(heads.collect())
     }
@@ -91,19 +113,39 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
     let coefficients = match (&options.lambda, options.coefficients) {
         (Some(_), None) => vec![1.0, -1.0],
         (None, Some(coefficients)) => coefficients.to_vec(),
-        (Some(_), Some(_)) => return Err(Error::option("lambda", "one of lambda and coefficients", "both")),
-        (None, None) => return Err(Error::option("lambda", "one of lambda and coefficients", "neither")),
+        (Some(_), Some(_)) => {
+            return Err(Error::option(
+                "lambda",
+                "one of lambda and coefficients",
+                "both",
+            ));
+        }
+        (None, None) => {
+            return Err(Error::option(
+                "lambda",
+                "one of lambda and coefficients",
+                "neither",
+            ));
+        }
     };
     let terms = coefficients.len();
     check_terms("coefficients", terms)?;
     let pairing = options.pairing;
     if terms != 2 && pairing != Pairing::Interleaved {
-        return Err(Error::option("coefficients", "2 terms unless the pairing is interleaved", terms));
+        return Err(Error::option(
+            "coefficients",
+            "2 terms unless the pairing is interleaved",
+            terms,
+        ));
     }
     let ratio = match (options.ratio, pairing) {
         (None, _) => 1,
         (Some(_), Pairing::Interleaved | Pairing::Halves) => {
-            return Err(Error::option("ratio", "none unless the pairing is grouped or shared", "one"));
+            return Err(Error::option(
+                "ratio",
+                "none unless the pairing is grouped or shared",
+                "one",
+            ));
         }
         (Some(0), _) => return Err(Error::option("ratio", "1 or more", 0)),
         (Some(ratio), _) => ratio,
@@ -111,13 +153,31 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
     let flat = match (options.kv_repeat, pairing) {
         (None, _) => false,
         (Some(repeat), Pairing::Interleaved) => repeat == KvRepeat::Flat,
-        (Some(_), _) => return Err(Error::option("kv_repeat", "none unless the pairing is interleaved", "one")),
+        (Some(_), _) => {
+            return Err(Error::option(
+                "kv_repeat",
+                "none unless the pairing is interleaved",
+                "one",
+            ));
+        }
     };
     if flat && terms != 2 {
-        return Err(Error::option("kv_repeat", "\"paired\" unless there are 2 terms", "\"flat\""));
+        return Err(Error::option(
+            "kv_repeat",
+            "\"paired\" unless there are 2 terms",
+            "\"flat\"",
+        ));
     }
-    let HeadCounts { q: n_q, k: n_k, v: n_v } = counts;
-    let head = |pairs: Vec<(usize, usize)>, v: Vec<usize>| Head { terms: pairs, v, coefficients: coefficients.clone() };
+    let HeadCounts {
+        q: n_q,
+        k: n_k,
+        v: n_v,
+    } = counts;
+    let head = |pairs: Vec<(usize, usize)>, v: Vec<usize>| Head {
+        terms: pairs,
+        v,
+        coefficients: coefficients.clone(),
+    };
     let heads: Vec<Head> = match pairing {
         Pairing::Interleaved => {
             let output = divided("q", "q heads", n_q, terms, "terms")?;
@@ -127,7 +187,11 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
             (0..output)
                 .map(|h| {
                     let pairs = (0..terms).map(|t| {
-                        let k = if flat { (2 * h + t) / repeat } else { terms * (h / repeat) + t };
+                        let k = if flat {
+                            (2 * h + t) / repeat
+                        } else {
+                            terms * (h / repeat) + t
+                        };
                         (terms * h + t, k)
                     });
                     head(pairs.collect(), vec![h / repeat])
@@ -147,8 +211,18 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
         }
         Pairing::Grouped | Pairing::Shared => {
             let shared = pairing == Pairing::Shared;
-            let noise_heads = divided("q", "q heads", n_q, ratio + 1, "heads per noise group (ratio + 1)")?;
-            let groups = if shared { n_k } else { divided("k", "k heads", n_k, 2, "maps")? };
+            let noise_heads = divided(
+                "q",
+                "q heads",
+                n_q,
+                ratio + 1,
+                "heads per noise group (ratio + 1)",
+            )?;
+            let groups = if shared {
+                n_k
+            } else {
+                divided("k", "k heads", n_k, 2, "maps")?
+            };
             expect_values(n_v, groups, if shared { "k heads" } else { "k heads / 2" })?;
             let repeat = divided("q", "noise groups", noise_heads, groups, "key/value groups")?;
             (0..noise_heads * ratio)
@@ -156,19 +230,38 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
                     let noise = h / ratio;
                     let first = noise * (ratio + 1);
                     let group = noise / repeat;
-                    let (signal_k, noise_k) = if shared { (group, group) } else { (2 * group, 2 * group + 1) };
-                    head(vec![(first + h % ratio, signal_k), (first + ratio, noise_k)], vec![group])
+                    let (signal_k, noise_k) = if shared {
+                        (group, group)
+                    } else {
+                        (2 * group, 2 * group + 1)
+                    };
+                    head(
+                        vec![(first + h % ratio, signal_k), (first + ratio, noise_k)],
+                        vec![group],
+                    )
                 })
                 .collect()
         }
     };
     let values = heads.first().map_or(1, |head| head.v.len());
-    Ok(Plan { heads, terms, values })
+    Ok(Plan {
+        heads,
+        terms,
+        values,
+    })
 }
 
-fn explicit(counts: HeadCounts, heads: &[HeadPlan], options: &AttentionOptions<'_>) -> Result<Plan, Error> {
+fn explicit(
+    counts: HeadCounts,
+    heads: &[HeadPlan],
+    options: &AttentionOptions<'_>,
+) -> Result<Plan, Error> {
     if options.coefficients.is_some() {
-        return Err(Error::option("coefficients", "none beside heads, which carry their own", "both"));
+        return Err(Error::option(
+            "coefficients",
+            "none beside heads, which carry their own",
+            "both",
+        ));
     }
     if options.ratio.is_some() {
         return Err(Error::option("ratio", "none beside heads", "one"));
@@ -182,8 +275,15 @@ fn explicit(counts: HeadCounts, heads: &[HeadPlan], options: &AttentionOptions<'
     if heads.is_empty() {
         return Err(Error::shape("heads", "one entry per output head", "none"));
     }
-    let in_range = |argument: String, list: &[usize], count: usize| match list.iter().find(|&&head| head >= count) {
-        Some(head) => Err(Error::shape(argument, format_args!("head numbers below {count}"), head)),
+    let in_range = |argument: String, list: &[usize], count: usize| match list
+        .iter()
+        .find(|&&head| head >= count)
+    {
+        Some(head) => Err(Error::shape(
+            argument,
+            format_args!("head numbers below {count}"),
+            head,
+        )),
         None => Ok(()),
     };
     let mut planned = Vec::with_capacity(heads.len());
@@ -191,7 +291,11 @@ fn explicit(counts: HeadCounts, heads: &[HeadPlan], options: &AttentionOptions<'
         let terms = head.q.len();
         check_terms(&format!("heads[{h}].q"), terms)?;
         if head.k.len() != terms {
-            return Err(Error::shape(format_args!("heads[{h}].k"), format_args!("{terms} entries as q"), head.k.len()));
+            return Err(Error::shape(
+                format_args!("heads[{h}].k"),
+                format_args!("{terms} entries as q"),
+                head.k.len(),
+            ));
         }
         in_range(format!("heads[{h}].q"), &head.q, counts.q)?;
         in_range(format!("heads[{h}].k"), &head.k, counts.k)?;
@@ -226,35 +330,63 @@ fn explicit(counts: HeadCounts, heads: &[HeadPlan], options: &AttentionOptions<'
             }
         };
         let terms = head.q.iter().copied().zip(head.k.iter().copied()).collect();
-        planned.push(Head { terms, v: head.v.clone(), coefficients });
+        planned.push(Head {
+            terms,
+            v: head.v.clone(),
+            coefficients,
+        });
     }
-    let terms = planned.iter().map(|head| head.terms.len()).max().unwrap_or(0);
+    let terms = planned
+        .iter()
+        .map(|head| head.terms.len())
+        .max()
+        .unwrap_or(0);
     let values = planned.first().map_or(1, |head| head.v.len());
-    Ok(Plan { heads: planned, terms, values })
+    Ok(Plan {
+        heads: planned,
+        terms,
+        values,
+    })
 }
 
 fn check_terms(argument: &str, terms: usize) -> Result<(), Error> {
     if (1..=MAX_TERMS).contains(&terms) {
         Ok(())
     } else {
-        Err(Error::option(argument, format_args!("1 to {MAX_TERMS} terms"), terms))
+        Err(Error::option(
+            argument,
+            format_args!("1 to {MAX_TERMS} terms"),
+            terms,
+        ))
     }
 }
 
 /// `count / by`, which must be a whole number of at least one.
-fn divided(argument: &str, what: &str, count: usize, by: usize, by_what: &str) -> Result<usize, Error> {
+fn divided(
+    argument: &str,
+    what: &str,
+    count: usize,
+    by: usize,
+    by_what: &str,
+) -> Result<usize, Error> {
     if by > 0 && count > 0 && count.is_multiple_of(by) {
         Ok(count / by)
     } else {
-        Err(Error::shape(argument, format_args!("a number of {what} that {by} {by_what} divide"), format_args!("{count} {what}")))
+        Err(Error::shape(
+            argument,
+            format_args!("a number of {what} that {by} {by_what} divide"),
+            format_args!("{count} {what}"),
+        ))
     }
 }
 
 fn expect_values(n_v: Option<usize>, groups: usize, rule: &str) -> Result<(), Error> {
     match n_v {
-        Some(n_v) if n_v != groups => {
-            Err(Error::shape("v", format_args!("{groups} v heads ({rule})"), format_args!("{n_v} v heads")))
-        }
+        Some(n_v) if n_v != groups => Err(Error::shape(
+            "v",
+            format_args!("{groups} v heads ({rule})"),
+            format_args!("{n_v} v heads"),
+        )),
         _ => Ok(()),
     }
 }
@@ -264,14 +396,27 @@ mod tests {
     use super::*;
     use crate::attention::Lambda;
 
-    fn of(pairing: Pairing, q: usize, k: usize, v: usize, ratio: Option<usize>) -> Result<Plan, Error> {
-        let options =
-            AttentionOptions { lambda: Some(Lambda::Value(0.5)), pairing, ratio, ..AttentionOptions::default() };
+    fn of(
+        pairing: Pairing,
+        q: usize,
+        k: usize,
+        v: usize,
+        ratio: Option<usize>,
+    ) -> Result<Plan, Error> {
+        let options = AttentionOptions {
+            lambda: Some(Lambda::Value(0.5)),
+            pairing,
+            ratio,
+            ..AttentionOptions::default()
+        };
         plan(HeadCounts { q, k, v: Some(v) }, &options)
     }
 
     fn pairs(plan: Plan) -> Vec<(Vec<(usize, usize)>, Vec<usize>)> {
-        plan.heads.into_iter().map(|head| (head.terms, head.v)).collect()
+        plan.heads
+            .into_iter()
+            .map(|head| (head.terms, head.v))
+            .collect()
     }
 
     #[test]
@@ -280,9 +425,18 @@ mod tests {
             pairs(of(Pairing::Interleaved, 8, 4, 2, None)?)[2],
             (vec![(4, 2), (5, 3)], vec![1])
         );
-        assert_eq!(pairs(of(Pairing::Halves, 6, 3, 3, None)?)[1], (vec![(1, 0), (4, 2)], vec![0, 2]));
-        assert_eq!(pairs(of(Pairing::Grouped, 8, 4, 2, Some(3))?)[4], (vec![(5, 2), (7, 3)], vec![1]));
-        assert_eq!(pairs(of(Pairing::Shared, 10, 1, 1, Some(4))?)[7], (vec![(8, 0), (9, 0)], vec![0]));
+        assert_eq!(
+            pairs(of(Pairing::Halves, 6, 3, 3, None)?)[1],
+            (vec![(1, 0), (4, 2)], vec![0, 2])
+        );
+        assert_eq!(
+            pairs(of(Pairing::Grouped, 8, 4, 2, Some(3))?)[4],
+            (vec![(5, 2), (7, 3)], vec![1])
+        );
+        assert_eq!(
+            pairs(of(Pairing::Shared, 10, 1, 1, Some(4))?)[7],
+            (vec![(8, 0), (9, 0)], vec![0])
+        );
         Ok(())
     }
 
@@ -302,7 +456,8 @@ mod tests {
             let got = pairing.head_counts(heads, groups, ratio);
             assert_eq!(got, counts);
             let wanted = matches!(pairing, Pairing::Grouped | Pairing::Shared).then_some(ratio);
-            let plan = got.map(|counts| pairing.heads(counts, None, wanted).map(|heads| heads.len()));
+            let plan =
+                got.map(|counts| pairing.heads(counts, None, wanted).map(|heads| heads.len()));
             assert_eq!(plan, got.map(|_| Ok(heads)));
         }
     }
@@ -310,14 +465,58 @@ mod tests {
     #[test]
     fn impossible_counts_name_the_rule() {
         for (pairing, q, k, v, ratio, says) in [
-            (Pairing::Interleaved, 3, 2, 1, None, "q: expected a number of q heads that 2 terms divide, got 3 q heads"),
-            (Pairing::Interleaved, 4, 4, 1, None, "v: expected 2 v heads (k heads / terms), got 1 v heads"),
-            (Pairing::Interleaved, 6, 4, 2, None, "q: expected a number of output heads that 2 key/value groups divide, got 3 output heads"),
-            (Pairing::Halves, 4, 3, 3, None, "q: expected a number of q heads that 3 k heads divide, got 4 q heads"),
-            (Pairing::Grouped, 9, 4, 2, Some(3), "q: expected a number of q heads that 4 heads per noise group (ratio + 1) divide, got 9 q heads"),
-            (Pairing::Interleaved, 4, 4, 2, Some(1), "ratio: expected none unless the pairing is grouped or shared, got one"),
+            (
+                Pairing::Interleaved,
+                3,
+                2,
+                1,
+                None,
+                "q: expected a number of q heads that 2 terms divide, got 3 q heads",
+            ),
+            (
+                Pairing::Interleaved,
+                4,
+                4,
+                1,
+                None,
+                "v: expected 2 v heads (k heads / terms), got 1 v heads",
+            ),
+            (
+                Pairing::Interleaved,
+                6,
+                4,
+                2,
+                None,
+                "q: expected a number of output heads that 2 key/value groups divide, got 3 output heads",
+            ),
+            (
+                Pairing::Halves,
+                4,
+                3,
+                3,
+                None,
+                "q: expected a number of q heads that 3 k heads divide, got 4 q heads",
+            ),
+            (
+                Pairing::Grouped,
+                9,
+                4,
+                2,
+                Some(3),
+                "q: expected a number of q heads that 4 heads per noise group (ratio + 1) divide, got 9 q heads",
+            ),
+            (
+                Pairing::Interleaved,
+                4,
+                4,
+                2,
+                Some(1),
+                "ratio: expected none unless the pairing is grouped or shared, got one",
+            ),
         ] {
-            let error = of(pairing, q, k, v, ratio).map(|_| ()).map_err(|error| error.to_string());
+            let error = of(pairing, q, k, v, ratio)
+                .map(|_| ())
+                .map_err(|error| error.to_string());
             assert_eq!(error, Err(says.to_owned()));
         }
     }

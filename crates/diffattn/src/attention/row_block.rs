@@ -4,7 +4,7 @@
 //!
 //! Per head of the group:
 //! 1. scores S_t = K_t Qᵀ, tile by tile, masked, with their row maximum; strips of 256 keys;
-//! 2. exponentials 2^(S − row_max) in place, with their row sum;
+//! 2. exponentials E_t = exp(scale · (S_t − row_max_t)) in place, with their row sum;
 //! 3. per strip: P = Σ_t (c_t / row_sum_t) E_t, then outᵀ += Vᵀ P, from zero per strip;
 //! 4. transpose to rows, norm, store.
 //!
@@ -14,8 +14,9 @@ use super::call::{Block, Call, HeadStep};
 use super::packed::{KeyPanels, Rows, ValuePanels};
 use super::scratch::Scratch;
 use crate::isa::Kernel;
-use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
-use crate::vector::{Vector, math};
+use crate::tile::{Operands, PANEL, ROW_SUMS, STRIP, Sink, Tile};
+use crate::vector::Vector;
+use crate::vector::math::{self, ExponentScale};
 
 /// Queries of a row block on the vector type it is run with.
 pub(super) struct BlockQueries;
@@ -78,7 +79,7 @@ impl Kernel for RowBlock<'_, '_> {
             if self.call.maps.is_some() {
                 self.write_maps(&geometry, step);
             } else {
-                self.weigh::<V>(&geometry, step);
+                self.weigh(&geometry, step);
                 self.values::<V>(&geometry, step);
                 self.finish::<V>(&geometry, step);
             }
@@ -90,7 +91,12 @@ impl RowBlock<'_, '_> {
     /// What each row sees, as ranges. Lanes past the last row repeat it, so that they never make a tile partial.
     #[inline(always)]
     fn geometry<V: Vector>(&mut self) -> Geometry {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         let stride = V::LANES * V::Tile::BLOCK_VECTORS;
         let vectors = rows.div_ceil(V::LANES);
         let mut spans = [Span::default(); MAX_VECTORS];
@@ -109,7 +115,12 @@ impl RowBlock<'_, '_> {
                 full_high = full_high.min(row_high);
             }
             if low < high {
-                *span = Span { start: low, end: high, full_start: full_low, full_end: full_high };
+                *span = Span {
+                    start: low,
+                    end: high,
+                    full_start: full_low,
+                    full_end: full_high,
+                };
                 start = start.min(low);
                 end = end.max(high);
             }
@@ -122,19 +133,41 @@ impl RowBlock<'_, '_> {
             self.scratch.low[lane] = low as f32 - base as f32;
             self.scratch.high[lane] = high as f32 - base as f32;
         }
-        Geometry { stride, vectors, spans, start, end, base }
+        Geometry {
+            stride,
+            vectors,
+            spans,
+            start,
+            end,
+            base,
+        }
     }
 
     /// Step 1: scores of the step's own terms, and their row maxima.
     #[inline(always)]
     fn scores<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
-        let Geometry { stride, vectors, spans, start, end, base } = *geometry;
+        let Geometry {
+            stride,
+            vectors,
+            spans,
+            start,
+            end,
+            base,
+        } = *geometry;
         let call = self.call;
         let width = call.width;
         for (index, term) in step.compute.iter().enumerate() {
             let rows = call.query_rows(self.block.sequence, term.q);
             let to = &mut self.scratch.queries[index * width * stride..][..width * stride];
-            pack_queries(&rows, self.block.first, self.block.rows, call.scale, stride, to, &mut self.scratch.row);
+            pack_queries(
+                &rows,
+                self.block.first,
+                self.block.rows,
+                call.scores.query,
+                stride,
+                to,
+                &mut self.scratch.row,
+            );
             self.scratch.row_max[term.slot * stride..][..stride].fill(f32::NEG_INFINITY);
         }
         if start >= end {
@@ -170,11 +203,17 @@ impl RowBlock<'_, '_> {
                             stride,
                             // SAFETY: `lane` is below `stride`.
                             row_max: unsafe { row_max.add(lane) },
+                            scale: call.scores.dot,
                             softcap: call.softcap,
-                            bias: elements
-                                .then(|| self.scratch.bias[(key - strip_start) * stride + lane..].as_ptr()),
-                            range: (!full)
-                                .then(|| (self.scratch.low[lane..].as_ptr(), self.scratch.high[lane..].as_ptr())),
+                            bias: elements.then(|| {
+                                self.scratch.bias[(key - strip_start) * stride + lane..].as_ptr()
+                            }),
+                            range: (!full).then(|| {
+                                (
+                                    self.scratch.low[lane..].as_ptr(),
+                                    self.scratch.high[lane..].as_ptr(),
+                                )
+                            }),
                             row: (key - base) as f32,
                         };
                         let operands = Operands {
@@ -195,21 +234,37 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// Bias and boolean mask of one strip as [key][query], in units of log2, −∞ where masked.
+    /// Bias and boolean mask of one strip as [key][query], −∞ where masked.
     #[cold]
     fn gather_elements(&mut self, head: usize, from: usize, to: usize, stride: usize) {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         for row in 0..rows {
             let at = (sequence.batch, head, sequence.first_query + first + row);
             let bias = &mut self.scratch.bias;
-            self.call.elements.each(at, from, to - from, |index, value| bias[index * stride + row] = value);
+            self.call
+                .elements
+                .each(at, from, to - from, |index, value| {
+                    bias[index * stride + row] = value
+                });
         }
     }
 
-    /// Step 2: 2^(S − row_max) in place, and the row sum, strip by strip.
+    /// Step 2: exponentials in place, and the row sum, strip by strip.
     #[inline(always)]
     fn exponentials<V: Vector>(&mut self, geometry: &Geometry, slot: usize) {
-        let Geometry { stride, vectors, ref spans, base, .. } = *geometry;
+        let Geometry {
+            stride,
+            vectors,
+            ref spans,
+            base,
+            ..
+        } = *geometry;
+        let exponent = self.call.scores.exponent;
         let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_mut_ptr();
         for (n, span) in spans.iter().enumerate().take(vectors) {
             let lane = slot * stride + n * V::LANES;
@@ -219,16 +274,31 @@ impl RowBlock<'_, '_> {
             let mut from = span.start;
             while from < span.end {
                 let to = ((from / STRIP + 1) * STRIP).min(span.end);
-                let mut strip_sum = V::splat(0.0);
-                for key in from..to {
-                    // SAFETY: row `key − base` of the slot's scores, see `scores`.
-                    unsafe {
-                        let at = scores.add((key - base) * stride + n * V::LANES);
-                        let e = math::exp2(V::load(at).sub(row_max));
-                        e.store(at);
-                        strip_sum = strip_sum.add(e);
-                    }
+                let mut sums = [V::splat(0.0); ROW_SUMS];
+                // SAFETY (all of these): row `key − base` of the slot's scores, see `scores`.
+                let at = |key: usize| unsafe { scores.add((key - base) * stride + n * V::LANES) };
+                let mut key = from;
+                while key < to && key % ROW_SUMS != 0 {
+                    sums[key % ROW_SUMS] = sums[key % ROW_SUMS]
+                        .add(unsafe { exponential(at(key), row_max, &exponent) });
+                    key += 1;
                 }
+                // The same sums, named: an array that is indexed by a variable would stay in memory.
+                let [mut a, mut b, mut c, mut d] = sums;
+                while key + ROW_SUMS <= to {
+                    a = a.add(unsafe { exponential(at(key), row_max, &exponent) });
+                    b = b.add(unsafe { exponential(at(key + 1), row_max, &exponent) });
+                    c = c.add(unsafe { exponential(at(key + 2), row_max, &exponent) });
+                    d = d.add(unsafe { exponential(at(key + 3), row_max, &exponent) });
+                    key += ROW_SUMS;
+                }
+                let mut sums = [a, b, c, d];
+                while key < to {
+                    sums[key % ROW_SUMS] = sums[key % ROW_SUMS]
+                        .add(unsafe { exponential(at(key), row_max, &exponent) });
+                    key += 1;
+                }
+                let strip_sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
                 row_sum = row_sum.add(strip_sum);
                 from = to;
             }
@@ -237,17 +307,22 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// c_t / row_sum_t for each term and lane; 0 where a row saw nothing, whatever its λ is.
-    #[inline(always)]
-    fn weigh<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    /// The weights of each term and lane.
+    fn weigh(&mut self, geometry: &Geometry, step: &HeadStep) {
         let stride = geometry.stride;
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         for (t, &slot) in step.slots.iter().enumerate() {
-            for row in 0..geometry.vectors * V::LANES {
-                let query = sequence.first_query + first + row.min(rows - 1);
-                let row_sum = self.scratch.row_sum[slot * stride + row];
+            for row in 0..rows {
+                let query = sequence.first_query + first + row;
                 let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
-                self.scratch.weights[t * stride + row] = if row_sum == 0.0 { 0.0 } else { coefficient / row_sum };
+                let [high, low] = weight(coefficient, self.scratch.row_sum[slot * stride + row]);
+                self.scratch.weights[(2 * t) * stride + row] = high;
+                self.scratch.weights[(2 * t + 1) * stride + row] = low;
             }
         }
     }
@@ -255,7 +330,14 @@ impl RowBlock<'_, '_> {
     /// Step 3: combines the terms strip by strip and multiplies with v.
     #[inline(always)]
     fn values<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
-        let Geometry { stride, vectors, spans, start, end, .. } = *geometry;
+        let Geometry {
+            stride,
+            vectors,
+            spans,
+            start,
+            end,
+            ..
+        } = *geometry;
         let padded = self.call.value_shape.padded();
         let total = step.v.len() * padded * stride;
         self.scratch.out[..total].fill(0.0);
@@ -298,7 +380,10 @@ impl RowBlock<'_, '_> {
                         // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
                         // the strip's P holds as many rows, `stride` wide; outᵀ has `padded` rows per v head.
                         unsafe {
-                            let sink = AddSink { to: out.add(channel * stride + lane), stride };
+                            let sink = AddSink {
+                                to: out.add(channel * stride + lane),
+                                stride,
+                            };
                             V::Tile::product::<V, _>(last - first, operands, sink);
                         }
                     }
@@ -314,25 +399,53 @@ impl RowBlock<'_, '_> {
     /// P = Σ_t weight_t E_t for keys `from..to` of one strip, as [key − from][query].
     #[inline(always)]
     fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, from: usize, to: usize) {
-        let Geometry { stride, vectors, ref spans, base, .. } = *geometry;
-        let strip = self.scratch.strip.as_mut_ptr();
+        let Geometry {
+            stride,
+            vectors,
+            ref spans,
+            base,
+            ..
+        } = *geometry;
         for (n, span) in spans.iter().enumerate().take(vectors) {
             let lane = n * V::LANES;
             let (seen_from, seen_to) = (span.start.clamp(from, to), span.end.clamp(from, to));
-            let (seen_from, seen_to) = if seen_from < seen_to { (seen_from, seen_to) } else { (to, to) };
-            // SAFETY (this loop): P has STRIP rows, `stride` wide; scores as in `scores`; weights are `stride` wide.
+            let (seen_from, seen_to) = if seen_from < seen_to {
+                (seen_from, seen_to)
+            } else {
+                (to, to)
+            };
+            let p = self.scratch.strip[lane..].as_mut_ptr();
+            for key in (from..seen_from).chain(seen_to..to) {
+                // SAFETY: P has STRIP rows, `stride` wide.
+                unsafe { V::splat(0.0).store(p.add((key - from) * stride)) };
+            }
+            let (keys, weights) = (seen_to - seen_from, self.scratch.weights[lane..].as_ptr());
+            let scores = |t: usize| {
+                let slot = step.slots[t] * self.scratch.slot_len;
+                self.scratch.scores[slot..]
+                    .as_ptr()
+                    .wrapping_add((seen_from.max(base) - base) * stride + lane)
+            };
+            // SAFETY (all of these): scores as in `scores`, weights are `stride` wide, P as above.
             unsafe {
-                for key in (from..seen_from).chain(seen_to..to) {
-                    V::splat(0.0).store(strip.add((key - from) * stride + lane));
-                }
-                for (t, &slot) in step.slots.iter().enumerate() {
-                    let weight = V::load(self.scratch.weights[t * stride + lane..].as_ptr());
-                    let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_ptr();
-                    for key in seen_from..seen_to {
-                        let e = V::load(scores.add((key - base) * stride + lane));
-                        let at = strip.add((key - from) * stride + lane);
-                        let p = if t == 0 { e.mul(weight) } else { e.mul_add(weight, V::load(at)) };
-                        p.store(at);
+                let p = p.wrapping_add((seen_from - from) * stride);
+                match step.slots.len() {
+                    1 => combine_terms::<V, 1>([scores(0)], weights, p, stride, keys),
+                    2 => combine_terms::<V, 2>([scores(0), scores(1)], weights, p, stride, keys),
+                    terms => {
+                        for part in [1, 0] {
+                            for t in 0..terms {
+                                let weights = weights.add((2 * t + part) * stride);
+                                add_term::<V>(
+                                    scores(t),
+                                    weights,
+                                    p,
+                                    stride,
+                                    keys,
+                                    part == 1 && t == 0,
+                                );
+                            }
+                        }
                     }
                 }
             }
@@ -350,7 +463,12 @@ impl RowBlock<'_, '_> {
         from: usize,
         to: usize,
     ) {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         let out = index * self.call.value_shape.padded();
         values.each_special(from, to - from, |key, channel, value| {
             for row in 0..rows {
@@ -367,7 +485,12 @@ impl RowBlock<'_, '_> {
     /// Step 4: rows out of outᵀ, through the norm, into the result.
     #[inline(always)]
     fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         let shape = self.call.value_shape;
         let stride = geometry.stride;
         for row in 0..rows {
@@ -379,13 +502,19 @@ impl RowBlock<'_, '_> {
                 }
             }
             let y = &mut self.scratch.row[..step.v.len() * shape.width];
-            self.call.write_row::<V>(y, sequence, step.head, first + row);
+            self.call
+                .write_row::<V>(y, sequence, step.head, first + row);
         }
     }
 
     /// Log-sum-exp of each term, where asked for.
     fn write_lse(&self, geometry: &Geometry, step: &HeadStep) {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         if !self.call.wants_lse() {
             return;
         }
@@ -393,31 +522,76 @@ impl RowBlock<'_, '_> {
             for row in 0..rows {
                 let lse = step.slots.get(t).map_or(f32::NEG_INFINITY, |slot| {
                     let at = slot * geometry.stride + row;
-                    log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
+                    self.call
+                        .scores
+                        .log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
                 });
-                self.call.write_lse(sequence, step.head, t, first + row, lse);
+                self.call
+                    .write_lse(sequence, step.head, t, first + row, lse);
             }
         }
     }
 
     /// Each term's map and their combination, row by row.
     fn write_maps(&mut self, geometry: &Geometry, step: &HeadStep) {
-        let Block { sequence, first, rows, .. } = self.block;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
+        let elements = &self.call.elements;
         for row in 0..rows {
             let (low, high) = self.scratch.row_ranges[row];
-            self.call.write_map_row(sequence, step.head, first + row, (low, high), |t, key| {
-                let slot = *step.slots.get(t)?;
-                let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
-                let at = slot * self.scratch.slot_len + (key - geometry.base) * geometry.stride + row;
-                (row_sum != 0.0).then(|| self.scratch.scores[at] / row_sum)
-            });
+            self.call
+                .write_map_row(sequence, step.head, first + row, (low, high), |t, key| {
+                    let slot = *step.slots.get(t)?;
+                    let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
+                    let at = slot * self.scratch.slot_len
+                        + (key - geometry.base) * geometry.stride
+                        + row;
+                    // A masked key of a NaN row is 0 / NaN, and must be 0.
+                    let query = (
+                        sequence.batch,
+                        step.head,
+                        sequence.first_query + first + row,
+                    );
+                    let seen = elements.is_empty() || elements.sees(query, key);
+                    (row_sum != 0.0).then(|| {
+                        if seen {
+                            self.scratch.scores[at] / row_sum
+                        } else {
+                            0.0
+                        }
+                    })
+                });
         }
+    }
+}
+
+/// Turns a vector of scores into exponentials, in place.
+///
+/// # Safety
+/// A vector of scores is readable and writable at `at`.
+#[inline(always)]
+unsafe fn exponential<V: Vector>(at: *mut f32, row_max: V, scale: &ExponentScale) -> V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let e = math::exp2_scaled(V::load(at).sub(row_max), scale);
+        e.store(at);
+        e
     }
 }
 
 /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
 #[inline(always)]
-fn active(spans: &[Span; MAX_VECTORS], chunk: usize, chunk_end: usize, from: usize, to: usize) -> (usize, usize, bool) {
+fn active(
+    spans: &[Span; MAX_VECTORS],
+    chunk: usize,
+    chunk_end: usize,
+    from: usize,
+    to: usize,
+) -> (usize, usize, bool) {
     let (mut first, mut last, mut full) = (chunk_end, chunk, true);
     for (n, span) in spans.iter().enumerate().take(chunk_end).skip(chunk) {
         if span.start < to && from < span.end {
@@ -431,8 +605,16 @@ fn active(spans: &[Span; MAX_VECTORS], chunk: usize, chunk_end: usize, from: usi
     (first, last, full)
 }
 
-/// Queries as [channel][query], times scale · log2 e; zeros past the last row.
-fn pack_queries(rows: &Rows<'_>, first: usize, count: usize, scale: f32, stride: usize, to: &mut [f32], row: &mut [f32]) {
+/// Queries as [channel][query], times `factor`; zeros past the last row.
+fn pack_queries(
+    rows: &Rows<'_>,
+    first: usize,
+    count: usize,
+    factor: f32,
+    stride: usize,
+    to: &mut [f32],
+    row: &mut [f32],
+) {
     let row = &mut row[..rows.width];
     for lane in 0..stride {
         if lane < count {
@@ -441,7 +623,89 @@ fn pack_queries(rows: &Rows<'_>, first: usize, count: usize, scale: f32, stride:
             row.fill(0.0);
         }
         for (channel, &value) in row.iter().enumerate() {
-            to[channel * stride + lane] = value * scale;
+            to[channel * stride + lane] = value * factor;
+        }
+    }
+}
+
+/// c / row_sum in two float32 parts, high then low: rounded to one, a weight would shift a whole row. Zeros for
+/// a term that saw nothing, whatever its coefficient is. (Dividing the finished row instead costs nothing, but
+/// sums of another magnitude round otherwise: up to twice plain float32's largest error.)
+pub(super) fn weight(coefficient: f32, row_sum: f32) -> [f32; 2] {
+    if row_sum == 0.0 {
+        return [0.0; 2];
+    }
+    let weight = f64::from(coefficient) / f64::from(row_sum);
+    let high = weight as f32;
+    // An infinite weight has no low part.
+    let low = if high.is_finite() {
+        (weight - f64::from(high)) as f32
+    } else {
+        0.0
+    };
+    [high, low]
+}
+
+/// P = Σ_t (low_t E_t) + Σ_t (high_t E_t), the low parts first.
+///
+/// # Safety
+/// Every pointer has `keys` rows of one vector, `stride` apart; `weights` has 2 T rows.
+#[inline(always)]
+unsafe fn combine_terms<V: Vector, const T: usize>(
+    scores: [*const f32; T],
+    weights: *const f32,
+    p: *mut f32,
+    stride: usize,
+    keys: usize,
+) {
+    let (mut high, mut low) = ([V::splat(0.0); T], [V::splat(0.0); T]);
+    // SAFETY (all of this function): the caller's promise.
+    unsafe {
+        for t in 0..T {
+            high[t] = V::load(weights.add(2 * t * stride));
+            low[t] = V::load(weights.add((2 * t + 1) * stride));
+        }
+        for key in 0..keys {
+            let mut e = [V::splat(0.0); T];
+            for t in 0..T {
+                e[t] = V::load(scores[t].add(key * stride));
+            }
+            let mut sum = e[0].mul(low[0]);
+            for t in 1..T {
+                sum = e[t].mul_add(low[t], sum);
+            }
+            for t in 0..T {
+                sum = e[t].mul_add(high[t], sum);
+            }
+            sum.store(p.add(key * stride));
+        }
+    }
+}
+
+/// One part of one term of [`combine_terms`], added to P (or its first).
+///
+/// # Safety
+/// As [`combine_terms`].
+#[inline(always)]
+unsafe fn add_term<V: Vector>(
+    scores: *const f32,
+    weights: *const f32,
+    p: *mut f32,
+    stride: usize,
+    keys: usize,
+    first: bool,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let weight = V::load(weights);
+        for key in 0..keys {
+            let (e, at) = (V::load(scores.add(key * stride)), p.add(key * stride));
+            let sum = if first {
+                e.mul(weight)
+            } else {
+                e.mul_add(weight, V::load(at))
+            };
+            sum.store(at);
         }
     }
 }
@@ -450,14 +714,6 @@ fn pack_queries(rows: &Rows<'_>, first: usize, count: usize, scale: f32, stride:
 #[inline(always)]
 pub(super) fn safe_max<V: Vector>(row_max: V) -> V {
     V::select(row_max.lt(V::splat(f32::MIN)), V::splat(0.0), row_max)
-}
-
-/// `ln Σ exp` from the maximum and the sum in units of log2; −∞ for a row that saw nothing.
-pub(super) fn log_sum_exp(row_max: f32, row_sum: f32) -> f32 {
-    if row_sum == 0.0 {
-        return f32::NEG_INFINITY;
-    }
-    ((f64::from(row_max) + libm::log2(f64::from(row_sum))) * std::f64::consts::LN_2) as f32
 }
 
 /// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into −∞.
@@ -470,7 +726,7 @@ pub(super) fn add_bias<V: Vector>(score: V, bias: V) -> V {
     V::select(bias.lt(lowest), V::splat(f32::NEG_INFINITY), sum)
 }
 
-/// `softcap · tanh(s / softcap)`, both in units of log2.
+/// `softcap · tanh(s / softcap)`.
 #[inline(always)]
 pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
     V::splat(softcap).mul(math::tanh(score.div(V::splat(softcap))))
@@ -481,6 +737,7 @@ struct ScoreSink {
     to: *mut f32,
     stride: usize,
     row_max: *mut f32,
+    scale: Option<f32>,
     softcap: Option<f32>,
     /// [key][query] of this tile.
     bias: Option<*const f32>,
@@ -501,6 +758,9 @@ impl<V: Vector> Sink<V> for ScoreSink {
                 let mut row_max = V::load(self.row_max.add(lane));
                 for (m, sums) in sums.iter().enumerate() {
                     let mut score = sums[n];
+                    if let Some(scale) = self.scale {
+                        score = score.mul(V::splat(scale));
+                    }
                     if let Some(softcap) = self.softcap {
                         score = cap(score, softcap);
                     }

@@ -128,7 +128,12 @@ impl<'a> Run<'a> {
     /// The wanted queries of a sequence, counted within it.
     fn local_rows(&self, sequence: usize) -> [usize; 2] {
         let sequence = &self.call.sequences[sequence];
-        self.rows.map(|row| row.clamp(sequence.first_query, sequence.first_query + sequence.queries) - sequence.first_query)
+        self.rows.map(|row| {
+            row.clamp(
+                sequence.first_query,
+                sequence.first_query + sequence.queries,
+            ) - sequence.first_query
+        })
     }
 
     fn is_decode(&self, sequence: usize) -> bool {
@@ -137,7 +142,9 @@ impl<'a> Run<'a> {
 
     pub(super) fn step(&mut self, count: usize) -> Result<(), Error> {
         if !self.call.is_bound() {
-            return Err(Error::Internal("a call was stepped before its outputs were bound".to_owned()));
+            return Err(Error::Internal(
+                "a call was stepped before its outputs were bound".to_owned(),
+            ));
         }
         let mut left = count.max(1);
         while left > 0 && self.done < self.total {
@@ -162,8 +169,10 @@ impl<'a> Run<'a> {
         let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
         let units = self.call.sequences.len() * self.clusters.len();
         while self.next_unit < units {
-            let (sequence_index, cluster_index) =
-                (self.next_unit / self.clusters.len(), self.next_unit % self.clusters.len());
+            let (sequence_index, cluster_index) = (
+                self.next_unit / self.clusters.len(),
+                self.next_unit % self.clusters.len(),
+            );
             let [first, end] = self.local_rows(sequence_index);
             if first >= end {
                 self.next_unit += 1;
@@ -174,7 +183,11 @@ impl<'a> Run<'a> {
             let mut packed = PackedUnit::default();
             if matches!(self.call.source, Source::Tensors { .. }) {
                 let k_head = keys_len(sequence.keys, self.call.width).ok_or_else(too_long)?;
-                let v_head = self.call.value_shape.len(sequence.keys).ok_or_else(too_long)?;
+                let v_head = self
+                    .call
+                    .value_shape
+                    .len(sequence.keys)
+                    .ok_or_else(too_long)?;
                 let (k_start, v_start) = (k_len, v_len);
                 for &head in &cluster.k {
                     packed.k.push((head, k_len));
@@ -202,7 +215,12 @@ impl<'a> Run<'a> {
                 for block in (0..blocks).rev() {
                     let first = first + block * self.block;
                     let rows = (end - first).min(self.block);
-                    wave.items.extend(cluster.groups.iter().map(|&group| Item { unit, group, first, rows }));
+                    wave.items.extend(cluster.groups.iter().map(|&group| Item {
+                        unit,
+                        group,
+                        first,
+                        rows,
+                    }));
                 }
             }
             self.next_unit += 1;
@@ -213,13 +231,21 @@ impl<'a> Run<'a> {
     }
 
     fn pack(&mut self, wave: &Wave, k_len: usize, v_len: usize, flags: usize) -> Result<(), Error> {
-        let Source::Tensors { k: (k_data, k_axis), v } = self.call.source else { return Ok(()) };
+        let Source::Tensors {
+            k: (k_data, k_axis),
+            v,
+        } = self.call.source
+        else {
+            return Ok(());
+        };
         grow(&mut self.packed_k, k_len)?;
         grow(&mut self.packed_v, v_len)?;
         self.special.clear();
         self.special
             .try_reserve(flags)
-            .map_err(|_| Error::OutOfMemory { bytes: flags as u64 })?;
+            .map_err(|_| Error::OutOfMemory {
+                bytes: flags as u64,
+            })?;
         self.special.resize_with(flags, AtomicBool::default);
         // One task per head and strip: (unit, is K, entry, strip).
         let mut tasks = Vec::new();
@@ -237,7 +263,10 @@ impl<'a> Run<'a> {
         for _ in 0..threads {
             rows.push(Mutex::new(try_zeroed(row_len)?));
         }
-        let (k_to, v_to) = (Shared(self.packed_k.as_mut_ptr()), Shared(self.packed_v.as_mut_ptr()));
+        let (k_to, v_to) = (
+            Shared(self.packed_k.as_mut_ptr()),
+            Shared(self.packed_v.as_mut_ptr()),
+        );
         let (special, shape) = (&self.special, call.value_shape);
         for_each(threads, tasks.len(), |slot, task| {
             let (unit, is_key, entry, strip) = tasks[task];
@@ -248,7 +277,10 @@ impl<'a> Run<'a> {
             let mut row: MutexGuard<'_, Vec<f32>> = lock(&rows[slot]);
             if is_key {
                 let (head, start) = packed.k[entry];
-                let (start, len) = (start + from * call.width, (to - from).next_multiple_of(PANEL) * call.width);
+                let (start, len) = (
+                    start + from * call.width,
+                    (to - from).next_multiple_of(PANEL) * call.width,
+                );
                 // SAFETY: the panels of this strip of this head, inside `k_len`; no other task has them.
                 let panels = unsafe { k_to.slice(start, len) };
                 let source = k_axis.rows(k_data, sequence.batch, head, from_row);
@@ -256,9 +288,11 @@ impl<'a> Run<'a> {
             } else if let Some((v_data, v_axis)) = v {
                 let (head, start, flag) = packed.v[entry];
                 // SAFETY: this strip of this head, inside `v_len`; no other task has it.
-                let panels = unsafe { v_to.slice(start + strip * shape.strip_len(), shape.strip_len()) };
+                let panels =
+                    unsafe { v_to.slice(start + strip * shape.strip_len(), shape.strip_len()) };
                 let source = v_axis.rows(v_data, sequence.batch, head, from_row);
-                let found = pack_values(&source, from, to, 0, shape, panels, &mut row[..shape.width]);
+                let found =
+                    pack_values(&source, from, to, 0, shape, panels, &mut row[..shape.width]);
                 special[flag + strip].store(found, Ordering::Relaxed);
             }
         });
@@ -275,7 +309,10 @@ impl<'a> Run<'a> {
                 width: self.call.width,
                 shape: self.call.value_shape,
             },
-            Source::Cache(cache) => Panels::Cache { cache, batch: self.call.sequences[self.wave.units[unit].0].batch },
+            Source::Cache(cache) => Panels::Cache {
+                cache,
+                batch: self.call.sequences[self.wave.units[unit].0].batch,
+            },
         }
     }
 
@@ -295,15 +332,28 @@ impl<'a> Run<'a> {
             .map(|item| {
                 let sequence = &self.call.sequences[self.wave.units[item.unit].0];
                 let seen = self.call.band.keys(sequence, item.first + item.rows - 1);
-                item.rows.saturating_mul(seen.1 - seen.0).saturating_mul(self.macs_per_score(item.group))
+                item.rows
+                    .saturating_mul(seen.1 - seen.0)
+                    .saturating_mul(self.macs_per_score(item.group))
             })
             .fold(0, usize::saturating_add);
         let threads = thread_count(self.call.threads, work).min(items.len());
         while self.scratch.len() < threads {
             let size = ScratchSize {
                 stride: self.block,
-                keys: self.call.sequences.iter().map(|s| self.call.band.reach(s, self.block)).max().unwrap_or(0),
-                slots: self.groups.iter().map(|group| group.slots).max().unwrap_or(0),
+                keys: self
+                    .call
+                    .sequences
+                    .iter()
+                    .map(|s| self.call.band.reach(s, self.block))
+                    .max()
+                    .unwrap_or(0),
+                slots: self
+                    .groups
+                    .iter()
+                    .map(|group| group.slots)
+                    .max()
+                    .unwrap_or(0),
                 terms: self.call.plan.terms,
                 width: self.call.width,
                 channels: self.call.plan.values * self.call.value_shape.padded(),
@@ -312,7 +362,12 @@ impl<'a> Run<'a> {
             self.scratch.push(Mutex::new(Scratch::new(&size)?));
         }
         for_each(threads, items.len(), |slot, index| {
-            let Item { unit, group, first, rows } = items[index];
+            let Item {
+                unit,
+                group,
+                first,
+                rows,
+            } = items[index];
             let block = Block {
                 sequence: &self.call.sequences[self.wave.units[unit].0],
                 group: &self.groups[group],
@@ -321,7 +376,11 @@ impl<'a> Run<'a> {
                 rows,
             };
             let mut scratch = lock(&self.scratch[slot]);
-            let kernel = RowBlock { call: &self.call, block, scratch: &mut scratch };
+            let kernel = RowBlock {
+                call: &self.call,
+                block,
+                scratch: &mut scratch,
+            };
             self.call.isa.run(self.call.deterministic, kernel);
         });
         let worked = items.len();
@@ -341,21 +400,37 @@ impl<'a> Run<'a> {
             if !units.is_empty() && scratch_len > DECODE_SCRATCH {
                 break;
             }
-            let macs: usize = cluster.groups.iter().map(|&group| self.macs_per_score(group)).sum();
+            let macs: usize = cluster
+                .groups
+                .iter()
+                .map(|&group| self.macs_per_score(group))
+                .sum();
             // Bound by bytes, not by multiply-adds: a key costs what its K and V cost to read.
-            let bytes = cluster.k.len() * self.call.width + cluster.v.len() * self.call.value_shape.width;
-            work = work.saturating_add(sequence.keys.saturating_mul(macs * sequence.queries + 8 * bytes));
-            let made = DecodeUnit::new(&self.call, sequence, &cluster.decode, self.wave.packed.get(unit))?;
+            let bytes =
+                cluster.k.len() * self.call.width + cluster.v.len() * self.call.value_shape.width;
+            work = work.saturating_add(
+                sequence
+                    .keys
+                    .saturating_mul(macs * sequence.queries + 8 * bytes),
+            );
+            let made = DecodeUnit::new(&self.call, sequence, &cluster.decode)?;
             units.push((unit, made));
         }
         let threads = thread_count(self.call.threads, work);
-        let rows = units.iter().map(|(_, unit)| unit.plan.heads.len() * unit.sequence.queries).max().unwrap_or(0);
+        let rows = units
+            .iter()
+            .map(|(_, unit)| unit.value_rows())
+            .max()
+            .unwrap_or(0);
         let mut scratch = Vec::with_capacity(threads);
         for _ in 0..threads {
             scratch.push(Mutex::new(StripScratch::new(rows)?));
         }
-        let strips: Vec<(usize, usize)> =
-            units.iter().enumerate().flat_map(|(index, (_, unit))| (0..unit.strips()).map(move |s| (index, s))).collect();
+        let strips: Vec<(usize, usize)> = units
+            .iter()
+            .enumerate()
+            .flat_map(|(index, (_, unit))| (0..unit.strips()).map(move |s| (index, s)))
+            .collect();
         for phase in [Phase::Scores, Phase::Exponentials, Phase::Values] {
             let memory: Vec<_> = units.iter_mut().map(|(_, unit)| unit.memory()).collect();
             for_each(threads, strips.len(), |slot, item| {
@@ -382,7 +457,14 @@ impl<'a> Run<'a> {
         }
         let mut row = try_zeroed(self.call.plan.values * self.call.value_shape.width)?;
         for (_, unit) in &units {
-            self.call.isa.run(self.call.deterministic, DecodeFinish { call: &self.call, unit, row: &mut row });
+            self.call.isa.run(
+                self.call.deterministic,
+                DecodeFinish {
+                    call: &self.call,
+                    unit,
+                    row: &mut row,
+                },
+            );
         }
         self.wave.next_decode += units.len();
         Ok(units.len())
@@ -400,7 +482,10 @@ unsafe impl Sync for Shared {}
 impl Shared {
     /// # Safety
     /// The stretch lies inside the buffer, and nobody else has it while the slice lives.
-    #[expect(clippy::mut_from_ref, reason = "disjoint stretches of one buffer, by the contract")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "disjoint stretches of one buffer, by the contract"
+    )]
     unsafe fn slice(&self, start: usize, len: usize) -> &mut [f32] {
         // SAFETY: the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
@@ -424,22 +509,37 @@ fn grow(buffer: &mut Vec<f32>, len: usize) -> Result<(), Error> {
 fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
     let heads = &call.plan.heads;
     let may_share = !call.elements.depend_on_head();
-    let shares = |a: usize, b: usize| heads[a].terms.iter().any(|term| heads[b].terms.contains(term));
+    let shares = |a: usize, b: usize| {
+        heads[a]
+            .terms
+            .iter()
+            .any(|term| heads[b].terms.contains(term))
+    };
     let mut grouped: Vec<Vec<usize>> = Vec::new();
     for head in 0..heads.len() {
         // Heads that share lie side by side in every pairing: only the last group need be asked.
-        let group = grouped.last_mut().filter(|group| may_share && group.iter().any(|&other| shares(head, other)));
+        let group = grouped
+            .last_mut()
+            .filter(|group| may_share && group.iter().any(|&other| shares(head, other)));
         match group {
             Some(group) => group.push(head),
             None => grouped.push(vec![head]),
         }
     }
-    grouped.into_iter().map(|members| head_group(call, &members)).collect()
+    grouped
+        .into_iter()
+        .map(|members| head_group(call, &members))
+        .collect()
 }
 
 fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
     let terms_of = |head: usize| &call.plan.heads[head].terms;
-    let users = |term: &(usize, usize)| members.iter().filter(|&&head| terms_of(head).contains(term)).count();
+    let users = |term: &(usize, usize)| {
+        members
+            .iter()
+            .filter(|&&head| terms_of(head).contains(term))
+            .count()
+    };
     let mut shared: Vec<(usize, usize)> = Vec::new();
     for term in members.iter().flat_map(|&head| terms_of(head)) {
         if shared.len() < SHARED_SLOTS && users(term) > 1 && !shared.contains(term) {
@@ -452,7 +552,12 @@ fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
     for &head in members {
         // Past the shared maps, every head uses the same slots again.
         let mut own: Vec<(usize, usize)> = Vec::new();
-        let mut step = HeadStep { head, compute: Vec::new(), slots: Vec::new(), v: call.plan.heads[head].v.clone() };
+        let mut step = HeadStep {
+            head,
+            compute: Vec::new(),
+            slots: Vec::new(),
+            v: call.plan.heads[head].v.clone(),
+        };
         for term in terms_of(head) {
             let (slot, is_new) = match shared.iter().position(|other| other == term) {
                 Some(slot) => (slot, !computed.contains(term)),
@@ -466,7 +571,11 @@ fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
             };
             if is_new {
                 computed.push(*term);
-                step.compute.push(TermStep { slot, q: term.0, k: term.1 });
+                step.compute.push(TermStep {
+                    slot,
+                    q: term.0,
+                    k: term.1,
+                });
             }
             step.slots.push(slot);
         }
@@ -484,16 +593,22 @@ fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
     };
     let mut clusters: Vec<Cluster> = Vec::new();
     for (index, group) in groups.iter().enumerate() {
-        let mut joined = Cluster { groups: vec![index], ..Cluster::default() };
+        let mut joined = Cluster {
+            groups: vec![index],
+            ..Cluster::default()
+        };
         for step in &group.steps {
-            joined.k.extend(call.plan.heads[step.head].terms.iter().map(|term| term.1));
+            joined
+                .k
+                .extend(call.plan.heads[step.head].terms.iter().map(|term| term.1));
             if has_values {
                 joined.v.extend(&step.v);
             }
         }
         let mut apart = Vec::with_capacity(clusters.len() + 1);
         for cluster in clusters {
-            let touches = cluster.k.iter().any(|head| joined.k.contains(head)) || cluster.v.iter().any(|head| joined.v.contains(head));
+            let touches = cluster.k.iter().any(|head| joined.k.contains(head))
+                || cluster.v.iter().any(|head| joined.v.contains(head));
             if touches {
                 joined.groups.splice(0..0, cluster.groups);
                 joined.k.extend(cluster.k);
@@ -517,14 +632,29 @@ fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
 
 fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> DecodePlan {
     let per_head = call.elements.depend_on_head();
-    let heads: Vec<usize> = cluster.groups.iter().flat_map(|&group| groups[group].steps.iter().map(|step| step.head)).collect();
+    let heads: Vec<usize> = cluster
+        .groups
+        .iter()
+        .flat_map(|&group| groups[group].steps.iter().map(|step| step.head))
+        .collect();
     // (k, q, output head): sorted by k. The head only tells maps apart where their masks differ.
-    let key = |head: usize, term: &(usize, usize)| (term.1, term.0, if per_head { head } else { 0 });
-    let mut maps: Vec<(usize, usize, usize)> =
-        heads.iter().flat_map(|&head| call.plan.heads[head].terms.iter().map(move |term| key(head, term))).collect();
+    let key =
+        |head: usize, term: &(usize, usize)| (term.1, term.0, if per_head { head } else { 0 });
+    let mut maps: Vec<(usize, usize, usize)> = heads
+        .iter()
+        .flat_map(|&head| {
+            call.plan.heads[head]
+                .terms
+                .iter()
+                .map(move |term| key(head, term))
+        })
+        .collect();
     maps.sort_unstable();
     maps.dedup();
-    let mut plan = DecodePlan { pairs: maps.iter().map(|map| (map.1, map.2)).collect(), ..DecodePlan::default() };
+    let mut plan = DecodePlan {
+        pairs: maps.iter().map(|map| (map.1, map.2)).collect(),
+        ..DecodePlan::default()
+    };
     for (index, map) in maps.iter().enumerate() {
         match plan.by_key.last_mut().filter(|entry| entry.0 == map.0) {
             Some((_, range)) => range.end = index + 1,
@@ -532,7 +662,10 @@ fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> Deco
         }
     }
     for (entry, &head) in heads.iter().enumerate() {
-        let pairs = call.plan.heads[head].terms.iter().filter_map(|term| maps.binary_search(&key(head, term)).ok());
+        let pairs = call.plan.heads[head]
+            .terms
+            .iter()
+            .filter_map(|term| maps.binary_search(&key(head, term)).ok());
         plan.heads.push((head, pairs.collect()));
         for (place, &v) in call.plan.heads[head].v.iter().enumerate() {
             match plan.by_value.iter_mut().find(|by| by.0 == v) {

@@ -36,7 +36,7 @@ pub(super) struct Scratch {
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
     pub(super) row_sum: Vec<f32>,
-    /// `[term][query]`.
+    /// `[term][high, low][query]`.
     pub(super) weights: Vec<f32>,
     /// P of one strip, `[key][query]`.
     pub(super) strip: Vec<f32>,
@@ -52,7 +52,15 @@ pub(super) struct Scratch {
 
 impl Scratch {
     pub(super) fn new(size: &ScratchSize) -> Result<Self, Error> {
-        let ScratchSize { stride, keys, slots, terms, width, channels, elements } = *size;
+        let ScratchSize {
+            stride,
+            keys,
+            slots,
+            terms,
+            width,
+            channels,
+            elements,
+        } = *size;
         // A block's first key is rounded down to a panel, its last tile reaches to a panel's end.
         let slot_len = (keys + 2 * PANEL) * stride;
         Ok(Self {
@@ -64,7 +72,7 @@ impl Scratch {
             slot_len,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
-            weights: try_zeroed(terms * stride)?,
+            weights: try_zeroed(2 * terms * stride)?,
             strip: try_zeroed(STRIP.min(keys + PANEL) * stride)?,
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
             out: try_zeroed(channels * stride)?,

@@ -98,7 +98,13 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(batch: usize, channels: usize, positions: usize, num_groups: usize, layout: ChannelLayout) -> Self {
+    fn new(
+        batch: usize,
+        channels: usize,
+        positions: usize,
+        num_groups: usize,
+        layout: ChannelLayout,
+    ) -> Self {
         let width = channels / num_groups;
         match layout {
             // With one position both layouts are the same.
@@ -231,8 +237,19 @@ struct Scratch {
 
 impl Scratch {
     fn new(call: &Call<'_>) -> Result<Self, Error> {
-        let Runs { chunk, groups, channels, stretch, len, .. } = call.runs;
-        let widened = if call.x.dtype() == DType::F32 { 0 } else { chunk.min(len) };
+        let Runs {
+            chunk,
+            groups,
+            channels,
+            stretch,
+            len,
+            ..
+        } = call.runs;
+        let widened = if call.x.dtype() == DType::F32 {
+            0
+        } else {
+            chunk.min(len)
+        };
         let per_channel = if stretch == 1 { channels } else { 0 };
         Ok(Self {
             x: try_zeroed(widened)?,
@@ -284,23 +301,51 @@ impl<'a> GroupNorm<'a> {
         };
         let num_groups = options.num_groups;
         if num_groups == 0 || !channels.is_multiple_of(num_groups) {
-            return Err(Error::shape("num_groups", format_args!("a divisor of {channels} channels"), num_groups));
+            return Err(Error::shape(
+                "num_groups",
+                format_args!("a divisor of {channels} channels"),
+                num_groups,
+            ));
         }
-        check_norm(options.eps, channels, [("weight", options.weight), ("bias", options.bias)])?;
+        check_norm(
+            options.eps,
+            channels,
+            [("weight", options.weight), ("bias", options.bias)],
+        )?;
         let runs = match len.checked_div(batch * channels) {
-            Some(positions) if len > 0 => Runs::new(batch, channels, positions, num_groups, options.layout),
-            _ => Runs { count: 0, len: 0, chunk: 1, groups: 0, channels: 0, width: 0, stretch: 1 },
+            Some(positions) if len > 0 => {
+                Runs::new(batch, channels, positions, num_groups, options.layout)
+            }
+            _ => Runs {
+                count: 0,
+                len: 0,
+                chunk: 1,
+                groups: 0,
+                channels: 0,
+                width: 0,
+                stretch: 1,
+            },
         };
         let threads = options.threads.unwrap_or_else(available_threads);
-        let (cut, total, unit_elements) =
-            if runs.len <= UNIT || runs.len <= WHOLE && (threads == 1 || runs.count >= RUNS_PER_THREAD.saturating_mul(threads)) {
-                let unit = UNIT.checked_div(runs.len).unwrap_or(1).max(1);
-                (Cut::Whole { runs: unit }, runs.count.div_ceil(unit), unit * runs.len)
-            } else {
-                let chunks = (UNIT / runs.chunk).max(1);
-                let units = runs.chunks().div_ceil(chunks);
-                (Cut::Split { chunks, units }, runs.count * 2 * units, chunks * runs.chunk)
-            };
+        let (cut, total, unit_elements) = if runs.len <= UNIT
+            || runs.len <= WHOLE
+                && (threads == 1 || runs.count >= RUNS_PER_THREAD.saturating_mul(threads))
+        {
+            let unit = UNIT.checked_div(runs.len).unwrap_or(1).max(1);
+            (
+                Cut::Whole { runs: unit },
+                runs.count.div_ceil(unit),
+                unit * runs.len,
+            )
+        } else {
+            let chunks = (UNIT / runs.chunk).max(1);
+            let units = runs.chunks().div_ceil(chunks);
+            (
+                Cut::Split { chunks, units },
+                runs.count * 2 * units,
+                chunks * runs.chunk,
+            )
+        };
         Ok(Self {
             call: Call {
                 x: x.data,
@@ -348,11 +393,22 @@ impl<'a> GroupNorm<'a> {
         let Self { call, isa, cut, .. } = *self;
         let make_scratch = || Scratch::new(&call);
         match cut {
-            Cut::Whole { runs } => self.units.step(count, usize::MAX, make_scratch, |scratch, unit| {
-                for run in unit * runs..((unit + 1) * runs).min(call.runs.count) {
-                    isa.run(true, WholeRun { call, run, output, scratch });
-                }
-            }),
+            Cut::Whole { runs } => {
+                self.units
+                    .step(count, usize::MAX, make_scratch, |scratch, unit| {
+                        for run in unit * runs..((unit + 1) * runs).min(call.runs.count) {
+                            isa.run(
+                                true,
+                                WholeRun {
+                                    call,
+                                    run,
+                                    output,
+                                    scratch,
+                                },
+                            );
+                        }
+                    })
+            }
             Cut::Split { chunks, units } => {
                 let phase = self.units.done() / units;
                 let (run, barrier) = (phase / 2, (phase + 1) * units);
@@ -367,14 +423,24 @@ impl<'a> GroupNorm<'a> {
                         self.run_moments = try_zeroed(groups)?;
                     }
                     let to = MomentsOut(self.chunk_moments.as_mut_ptr());
-                    self.units.step(count, barrier, make_scratch, |scratch, unit| {
-                        for chunk in part(unit) {
-                            // SAFETY: `chunk_moments` has `groups` places for each chunk of the run, each chunk is one
-                            // unit's, and nobody reads them before this step ends.
-                            let moments = unsafe { to.of(chunk, groups) };
-                            isa.run(true, ChunkMoments { call, run, chunk, scratch, moments });
-                        }
-                    })?;
+                    self.units
+                        .step(count, barrier, make_scratch, |scratch, unit| {
+                            for chunk in part(unit) {
+                                // SAFETY: `chunk_moments` has `groups` places for each chunk of the run, each chunk is one
+                                // unit's, and nobody reads them before this step ends.
+                                let moments = unsafe { to.of(chunk, groups) };
+                                isa.run(
+                                    true,
+                                    ChunkMoments {
+                                        call,
+                                        run,
+                                        chunk,
+                                        scratch,
+                                        moments,
+                                    },
+                                );
+                            }
+                        })?;
                     if self.units.done() == barrier {
                         self.run_moments.fill(Moments::default());
                         for chunk in self.chunk_moments.chunks_exact(groups) {
@@ -384,9 +450,20 @@ impl<'a> GroupNorm<'a> {
                     Ok(())
                 } else {
                     let moments = self.run_moments.as_slice();
-                    self.units.step(count, barrier, make_scratch, |scratch, unit| {
-                        isa.run(true, Normalise { call, run, chunks: part(unit), moments, output, scratch });
-                    })
+                    self.units
+                        .step(count, barrier, make_scratch, |scratch, unit| {
+                            isa.run(
+                                true,
+                                Normalise {
+                                    call,
+                                    run,
+                                    chunks: part(unit),
+                                    moments,
+                                    output,
+                                    scratch,
+                                },
+                            );
+                        })
                 }
             }
         }
@@ -443,7 +520,13 @@ impl Kernel for ChunkMoments<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { call, run, chunk, scratch, moments } = self;
+        let Self {
+            call,
+            run,
+            chunk,
+            scratch,
+            moments,
+        } = self;
         call.chunk_moments(run, chunk, scratch, moments);
     }
 }
@@ -463,7 +546,14 @@ impl Kernel for Normalise<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { call, run, chunks, moments, output, scratch } = self;
+        let Self {
+            call,
+            run,
+            chunks,
+            moments,
+            output,
+            scratch,
+        } = self;
         call.normalise::<V>(run, chunks, moments, output, scratch);
     }
 }
@@ -481,7 +571,12 @@ impl Kernel for WholeRun<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { call, run, output, scratch } = self;
+        let Self {
+            call,
+            run,
+            output,
+            scratch,
+        } = self;
         // Taken out while the rest of the scratch is in use.
         let mut chunk_moments = std::mem::take(&mut scratch.chunk_moments);
         let mut run_moments = std::mem::take(&mut scratch.run_moments);
@@ -521,24 +616,48 @@ impl<'a> Call<'a> {
 
     /// Walks 1 and 2: the moments of a chunk, by group.
     #[inline(always)]
-    fn chunk_moments(&self, run: usize, chunk: usize, scratch: &mut Scratch, moments: &mut [Moments]) {
-        let Runs { len, channels, width, stretch, .. } = self.runs;
+    fn chunk_moments(
+        &self,
+        run: usize,
+        chunk: usize,
+        scratch: &mut Scratch,
+        moments: &mut [Moments],
+    ) {
+        let Runs {
+            len,
+            channels,
+            width,
+            stretch,
+            ..
+        } = self.runs;
         let range = self.runs.chunk(chunk);
         let x = self.values(run * len + range.start, range.len(), &mut scratch.x);
         if stretch > 1 {
             let count = x.len() as f64;
             let mean = lanes::sum(x, |x| x) / count;
             let squares = lanes::sum(x, |x| (x - mean) * (x - mean));
-            moments[0] = Moments { count, mean, squares };
+            moments[0] = Moments {
+                count,
+                mean,
+                squares,
+            };
             return;
         }
         let (sums, means) = (scratch.sums.as_mut_slice(), scratch.means.as_mut_slice());
         let count = (x.len() / channels * width) as f64;
         lanes::sum_channels(x, None, sums);
-        for ((moments, sums), means) in moments.iter_mut().zip(sums.chunks_exact(width)).zip(means.chunks_exact_mut(width)) {
+        for ((moments, sums), means) in moments
+            .iter_mut()
+            .zip(sums.chunks_exact(width))
+            .zip(means.chunks_exact_mut(width))
+        {
             let mean = sums.iter().sum::<f64>() / count;
             means.fill(mean);
-            *moments = Moments { count, mean, squares: 0.0 };
+            *moments = Moments {
+                count,
+                mean,
+                squares: 0.0,
+            };
         }
         lanes::sum_channels(x, Some(means), sums);
         for (moments, sums) in moments.iter_mut().zip(sums.chunks_exact(width)) {
@@ -548,9 +667,27 @@ impl<'a> Call<'a> {
 
     /// Walk 3: the results of some chunks.
     #[inline(always)]
-    fn normalise<V: Vector>(&self, run: usize, chunks: Range<usize>, moments: &[Moments], output: Output, scratch: &mut Scratch) {
-        let Runs { len, channels, width, stretch, .. } = self.runs;
-        let Scratch { x, y, affine: by_channel, .. } = scratch;
+    fn normalise<V: Vector>(
+        &self,
+        run: usize,
+        chunks: Range<usize>,
+        moments: &[Moments],
+        output: Output,
+        scratch: &mut Scratch,
+    ) {
+        let Runs {
+            len,
+            channels,
+            width,
+            stretch,
+            ..
+        } = self.runs;
+        let Scratch {
+            x,
+            y,
+            affine: by_channel,
+            ..
+        } = scratch;
         if stretch == 1 {
             for (group, &moments) in moments.iter().enumerate() {
                 let standardise = Standardise::new(moments, self.eps);
@@ -558,7 +695,8 @@ impl<'a> Call<'a> {
                     by_channel.high[channel] = standardise.high;
                     by_channel.low[channel] = standardise.low;
                     by_channel.power[channel] = standardise.inverse.power;
-                    (by_channel.factor[channel], by_channel.bias[channel]) = self.factor_and_bias(standardise, channel);
+                    (by_channel.factor[channel], by_channel.bias[channel]) =
+                        self.factor_and_bias(standardise, channel);
                 }
             }
         }
@@ -573,7 +711,13 @@ impl<'a> Call<'a> {
             let y = direct.unwrap_or(&mut y[..elements]);
             if stretch > 1 {
                 let group = run % (channels / width);
-                self.normalise_stretches(Standardise::new(moments[0], self.eps), group * width, range.start, x, y);
+                self.normalise_stretches(
+                    Standardise::new(moments[0], self.eps),
+                    group * width,
+                    range.start,
+                    x,
+                    y,
+                );
             } else {
                 normalise_positions(by_channel, x, y);
             }
@@ -589,7 +733,14 @@ impl<'a> Call<'a> {
 
     /// A part of a group, from its element `start` on: each channel is a stretch.
     #[inline(always)]
-    fn normalise_stretches(&self, standardise: Standardise, first_channel: usize, start: usize, x: &[f32], y: &mut [f32]) {
+    fn normalise_stretches(
+        &self,
+        standardise: Standardise,
+        first_channel: usize,
+        start: usize,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
         let stretch = self.runs.stretch;
         let mut at = 0;
         while at < x.len() {
@@ -597,7 +748,14 @@ impl<'a> Call<'a> {
             let end = ((channel + 1) * stretch - start).min(x.len());
             let (factor, bias) = self.factor_and_bias(standardise, first_channel + channel);
             for (y, &x) in y[at..end].iter_mut().zip(&x[at..end]) {
-                *y = affine(x, standardise.high, standardise.low, standardise.inverse.power, factor, bias);
+                *y = affine(
+                    x,
+                    standardise.high,
+                    standardise.low,
+                    standardise.inverse.power,
+                    factor,
+                    bias,
+                );
             }
             at = end;
         }
@@ -615,9 +773,20 @@ impl<'a> Call<'a> {
 #[inline(always)]
 fn normalise_positions(by_channel: &ChannelAffine, x: &[f32], y: &mut [f32]) {
     let channels = by_channel.high.len();
-    let ChannelAffine { high, low, power, factor, bias } = by_channel;
+    let ChannelAffine {
+        high,
+        low,
+        power,
+        factor,
+        bias,
+    } = by_channel;
     // Cut to one length, so that the loop needs no bounds checks.
-    let (low, power, factor, bias) = (&low[..channels], &power[..channels], &factor[..channels], &bias[..channels]);
+    let (low, power, factor, bias) = (
+        &low[..channels],
+        &power[..channels],
+        &factor[..channels],
+        &bias[..channels],
+    );
     for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
         for c in 0..channels {
             y[c] = affine(x[c], high[c], low[c], power[c], factor[c], bias[c]);

@@ -48,7 +48,12 @@ pub(super) fn sum_channels(x: &[f32], means: Option<&[f64]>, sums: &mut [f64]) {
 
 /// `N` neighbouring channels from `first` on, in registers: each is a sum of its own, so N changes no bit.
 #[inline(always)]
-fn sum_channel_block<const N: usize>(x: &[f32], means: Option<&[f64]>, sums: &mut [f64], first: usize) {
+fn sum_channel_block<const N: usize>(
+    x: &[f32],
+    means: Option<&[f64]>,
+    sums: &mut [f64],
+    first: usize,
+) {
     let mut lanes = [0.0; N];
     let mut centres = [0.0; N];
     if let Some(means) = means {
@@ -58,7 +63,11 @@ fn sum_channel_block<const N: usize>(x: &[f32], means: Option<&[f64]>, sums: &mu
         let row = &row[first..first + N];
         for lane in 0..N {
             let value = f64::from(row[lane]) - centres[lane];
-            lanes[lane] += if means.is_some() { value * value } else { value };
+            lanes[lane] += if means.is_some() {
+                value * value
+            } else {
+                value
+            };
         }
     }
     sums[first..first + N].copy_from_slice(&lanes);

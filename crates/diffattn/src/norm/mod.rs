@@ -26,12 +26,18 @@ impl InverseSpread {
     #[inline(always)]
     fn of(spread: f64) -> Self {
         if spread == 0.0 {
-            return Self { power: 1.0, rest: 0.0 };
+            return Self {
+                power: 1.0,
+                rest: 0.0,
+            };
         }
         // 2^−e for a spread of m · 2^e, 1 ≤ m < 2, as far as float32 holds it. NaN and infinity have e = 1024.
         let exponent = ((spread.to_bits() >> 52) & 0x7ff) as i32 - 1023;
         let power = f32::from_bits((((-exponent).clamp(-126, 127) + 127) as u32) << 23);
-        Self { power, rest: 1.0 / spread / f64::from(power) }
+        Self {
+            power,
+            rest: 1.0 / spread / f64::from(power),
+        }
     }
 }
 

@@ -28,7 +28,13 @@ pub struct RmsNormOptions<'a> {
 
 impl Default for RmsNormOptions<'_> {
     fn default() -> Self {
-        Self { eps: 1e-5, weight: None, scale: 1.0, isa: None, threads: None }
+        Self {
+            eps: 1e-5,
+            weight: None,
+            scale: 1.0,
+            isa: None,
+            threads: None,
+        }
     }
 }
 
@@ -61,7 +67,11 @@ impl<'a> RmsNorm<'a> {
         let Some(&width) = x.shape.last() else {
             return Err(Error::shape("x", "1 axis or more", format_shape(&x.shape)));
         };
-        check_norm(options.eps, width, [("weight", options.weight), ("bias", None)])?;
+        check_norm(
+            options.eps,
+            width,
+            [("weight", options.weight), ("bias", None)],
+        )?;
         // Without elements there are no rows, whatever the width.
         let rows = len.checked_div(width).unwrap_or(0);
         let unit_rows = UNIT.checked_div(width).unwrap_or(1).max(1);
@@ -114,13 +124,36 @@ impl Slices for RmsNorm<'_> {
 
     fn step(&mut self, count: usize) -> Result<(), Error> {
         let output = Output::bound(self.output)?;
-        let Self { x, width, rows, unit_rows, eps, weight, scale, isa, .. } = *self;
+        let Self {
+            x,
+            width,
+            rows,
+            unit_rows,
+            eps,
+            weight,
+            scale,
+            isa,
+            ..
+        } = *self;
         let make_scratch = || try_zeroed(if x.dtype() == DType::F32 { 0 } else { width });
-        self.units.step(count, usize::MAX, make_scratch, |scratch, unit| {
-            let first = unit * unit_rows;
-            let rows = first..(first + unit_rows).min(rows);
-            isa.run(true, Rows { x, rows, width, weight, eps, scale, output, scratch });
-        })
+        self.units
+            .step(count, usize::MAX, make_scratch, |scratch, unit| {
+                let first = unit * unit_rows;
+                let rows = first..(first + unit_rows).min(rows);
+                isa.run(
+                    true,
+                    Rows {
+                        x,
+                        rows,
+                        width,
+                        weight,
+                        eps,
+                        scale,
+                        output,
+                        scratch,
+                    },
+                );
+            })
     }
 }
 
@@ -141,7 +174,16 @@ impl Kernel for Rows<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { x, rows, width, weight, eps, scale, output, scratch } = self;
+        let Self {
+            x,
+            rows,
+            width,
+            weight,
+            eps,
+            scale,
+            output,
+            scratch,
+        } = self;
         for row in rows {
             let first = row * width;
             // SAFETY: `bind` checked that the output has all rows, and borrowed it; each row is one unit's.
@@ -161,15 +203,27 @@ impl Kernel for Rows<'_> {
 /// `x / √(mean(x²) + eps) · scale · weight` of one row, in place. A row of zeros stays zeros when eps is 0; a row
 /// with an infinite value becomes NaN. The same bits whatever `V`: it names the instructions, not the order.
 #[inline(always)]
-pub(crate) fn rms_norm_row<V: Vector>(row: &mut [f32], weight: Option<&[f32]>, eps: f32, scale: f32) {
+pub(crate) fn rms_norm_row<V: Vector>(
+    row: &mut [f32],
+    weight: Option<&[f32]>,
+    eps: f32,
+    scale: f32,
+) {
     let mean_square = lanes::sum(row, |x| x * x) / row.len() as f64;
     // The square of no finite float32 overflows float64.
-    let spread = if mean_square == f64::INFINITY { f64::NAN } else { (mean_square + f64::from(eps)).sqrt() };
+    let spread = if mean_square == f64::INFINITY {
+        f64::NAN
+    } else {
+        (mean_square + f64::from(eps)).sqrt()
+    };
     let inverse = InverseSpread::of(spread);
     let (power, rest) = (inverse.power, (inverse.rest * f64::from(scale)) as f32);
     match weight {
         None => row.iter_mut().for_each(|x| *x = *x * power * rest),
-        Some(weight) => row.iter_mut().zip(weight).for_each(|(x, weight)| *x = *x * power * rest * weight),
+        Some(weight) => row
+            .iter_mut()
+            .zip(weight)
+            .for_each(|(x, weight)| *x = *x * power * rest * weight),
     }
 }
 

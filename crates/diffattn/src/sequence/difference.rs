@@ -32,7 +32,12 @@ pub struct SequenceDifferenceOptions {
 
 impl Default for SequenceDifferenceOptions {
     fn default() -> Self {
-        Self { order: 1, layout: Layout::Bhsd, isa: None, threads: None }
+        Self {
+            order: 1,
+            layout: Layout::Bhsd,
+            isa: None,
+            threads: None,
+        }
     }
 }
 
@@ -62,10 +67,20 @@ impl<'a> SequenceDifference<'a> {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Option`], naming the argument.
     pub fn new(x: Tensor<'a>, options: &SequenceDifferenceOptions) -> Result<Self, Error> {
-        let Axes { batch, heads, length, width, layout } = Axes::new(&x, options.layout)?;
+        let Axes {
+            batch,
+            heads,
+            length,
+            width,
+            layout,
+        } = Axes::new(&x, options.layout)?;
         let order = options.order;
         if order > MAX_ORDER {
-            return Err(Error::option("order", format_args!("0 to {MAX_ORDER}"), order));
+            return Err(Error::option(
+                "order",
+                format_args!("0 to {MAX_ORDER}"),
+                order,
+            ));
         }
         let (tokens, width) = match layout {
             _ if x.data.is_empty() => (0, 0),
@@ -85,7 +100,11 @@ impl<'a> SequenceDifference<'a> {
             unit_tokens,
             isa: options.isa.unwrap_or_else(Isa::detect),
             output: None,
-            units: Units::new(options.threads, tokens.div_ceil(unit_tokens), unit_tokens.saturating_mul(width))?,
+            units: Units::new(
+                options.threads,
+                tokens.div_ceil(unit_tokens),
+                unit_tokens.saturating_mul(width),
+            )?,
             borrow: PhantomData,
         })
     }
@@ -123,12 +142,36 @@ impl Slices for SequenceDifference<'_> {
 
     fn step(&mut self, count: usize) -> Result<(), Error> {
         let output = Output::bound(self.output)?;
-        let Self { x, order, length, width, tokens, unit_tokens, isa, .. } = *self;
-        self.units.step(count, usize::MAX, || try_zeroed((order + 1) * width), |scratch, unit| {
-            let first = unit * unit_tokens;
-            let tokens = first..(first + unit_tokens).min(tokens);
-            isa.run(true, Difference { x, length, width, tokens, output, scratch });
-        })
+        let Self {
+            x,
+            order,
+            length,
+            width,
+            tokens,
+            unit_tokens,
+            isa,
+            ..
+        } = *self;
+        self.units.step(
+            count,
+            usize::MAX,
+            || try_zeroed((order + 1) * width),
+            |scratch, unit| {
+                let first = unit * unit_tokens;
+                let tokens = first..(first + unit_tokens).min(tokens);
+                isa.run(
+                    true,
+                    Difference {
+                        x,
+                        length,
+                        width,
+                        tokens,
+                        output,
+                        scratch,
+                    },
+                );
+            },
+        )
     }
 }
 
@@ -147,7 +190,14 @@ impl Kernel for Difference<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { x, length, width, tokens, output, scratch } = self;
+        let Self {
+            x,
+            length,
+            width,
+            tokens,
+            output,
+            scratch,
+        } = self;
         let (before, current) = scratch.split_at_mut(scratch.len() - width);
         before.fill(0.0);
         // The difference of order n looks at n tokens back: they are walked again, to the same bits.
@@ -186,7 +236,10 @@ impl Kernel for Difference<'_> {
 /// # Errors
 /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need
 /// [`SequenceDifference`]); [`Error::OutOfMemory`] when memory is refused.
-pub fn sequence_difference(x: Tensor<'_>, options: &SequenceDifferenceOptions) -> Result<Vec<f32>, Error> {
+pub fn sequence_difference(
+    x: Tensor<'_>,
+    options: &SequenceDifferenceOptions,
+) -> Result<Vec<f32>, Error> {
     let mut call = SequenceDifference::new(x, options)?;
     let mut out = try_zeroed(call.x.len())?;
     call.bind(DataMut::F32(&mut out))?;

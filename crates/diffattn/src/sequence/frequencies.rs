@@ -88,10 +88,18 @@ pub(super) struct Angles {
 impl Angles {
     /// Of `rotary_dim` channels.
     pub(super) fn new(rotary_dim: usize, frequencies: &RopeFrequencies) -> Result<Self, Error> {
-        let RopeFrequencies { theta, scaling, max_position_embeddings } = *frequencies;
+        let RopeFrequencies {
+            theta,
+            scaling,
+            max_position_embeddings,
+        } = *frequencies;
         let scaling = scaling.unwrap_or_default();
         if !rotary_dim.is_multiple_of(2) {
-            return Err(Error::shape("rotary_dim", "an even number of channels", rotary_dim));
+            return Err(Error::shape(
+                "rotary_dim",
+                "an even number of channels",
+                rotary_dim,
+            ));
         }
         let (name, theta) = match theta {
             Some(theta) => ("theta", theta),
@@ -99,10 +107,20 @@ impl Angles {
         };
         let theta = positive(name, theta)?;
         let dim = rotary_dim as f64;
-        let mut angles: Vec<f64> = (0..rotary_dim / 2).map(|i| libm::pow(theta, -2.0 * i as f64 / dim)).collect();
-        let original = || match (scaling.original_max_position_embeddings, max_position_embeddings) {
-            (Some(length), _) | (None, Some(length)) => positive("scaling.original_max_position_embeddings", length),
-            _ => Err(missing("original_max_position_embeddings", scaling.rope_type)),
+        let mut angles: Vec<f64> = (0..rotary_dim / 2)
+            .map(|i| libm::pow(theta, -2.0 * i as f64 / dim))
+            .collect();
+        let original = || match (
+            scaling.original_max_position_embeddings,
+            max_position_embeddings,
+        ) {
+            (Some(length), _) | (None, Some(length)) => {
+                positive("scaling.original_max_position_embeddings", length)
+            }
+            _ => Err(missing(
+                "original_max_position_embeddings",
+                scaling.rope_type,
+            )),
         };
         let wanted = |name: &str, value: Option<f64>| match value {
             Some(value) => positive(&format!("scaling.{name}"), value),
@@ -141,21 +159,38 @@ impl Angles {
                 scaling.yarn_blend(&mut angles, theta, factor, original)?;
             }
         }
-        Ok(Self { per_position: angles, factor: attention_factor })
+        Ok(Self {
+            per_position: angles,
+            factor: attention_factor,
+        })
     }
 }
 
 impl RopeScaling {
     fn yarn_attention_factor(&self, factor: f64) -> f64 {
-        let magnitude = |slope: f64| if factor <= 1.0 { 1.0 } else { 0.1 * slope * libm::log(factor) + 1.0 };
+        let magnitude = |slope: f64| {
+            if factor <= 1.0 {
+                1.0
+            } else {
+                0.1 * slope * libm::log(factor) + 1.0
+            }
+        };
         match (self.attention_factor, self.mscale, self.mscale_all_dim) {
             (Some(factor), ..) => factor,
-            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => magnitude(mscale) / magnitude(all),
+            (None, Some(mscale), Some(all)) if mscale != 0.0 && all != 0.0 => {
+                magnitude(mscale) / magnitude(all)
+            }
             _ => magnitude(1.0),
         }
     }
 
-    fn yarn_blend(&self, angles: &mut [f64], theta: f64, factor: f64, original: f64) -> Result<(), Error> {
+    fn yarn_blend(
+        &self,
+        angles: &mut [f64],
+        theta: f64,
+        factor: f64,
+        original: f64,
+    ) -> Result<(), Error> {
         let dim = 2.0 * angles.len() as f64;
         // The pair that turns `turns` times within the trained length.
         let pair_of = |name: &str, turns: Option<f64>, default: f64| {
@@ -189,5 +224,9 @@ fn positive(argument: &str, value: f64) -> Result<f64, Error> {
 }
 
 fn missing(name: &str, rope_type: RopeType) -> Error {
-    Error::option(format_args!("scaling.{name}"), format_args!("a number for rope_type {}", rope_type.name()), "none")
+    Error::option(
+        format_args!("scaling.{name}"),
+        format_args!("a number for rope_type {}", rope_type.name()),
+        "none",
+    )
 }

@@ -35,12 +35,22 @@ impl Axes {
             Layout::Bhsd => (second, third),
             Layout::Bshd => (third, second),
         };
-        Ok(Self { batch, heads, length, width, layout })
+        Ok(Self {
+            batch,
+            heads,
+            length,
+            width,
+            layout,
+        })
     }
 
     /// Rows of `width` elements; 0 when the tensor is empty.
     fn rows(&self) -> usize {
-        if self.width == 0 { 0 } else { self.batch * self.heads * self.length }
+        if self.width == 0 {
+            0
+        } else {
+            self.batch * self.heads * self.length
+        }
     }
 
     /// Batch entry and token of a row, in the order in which rows lie.
@@ -48,7 +58,10 @@ impl Axes {
     fn token(&self, row: usize) -> (usize, usize) {
         match self.layout {
             Layout::Bhsd => (row / self.length / self.heads, row % self.length),
-            Layout::Bshd => (row / self.heads / self.length, row / self.heads % self.length),
+            Layout::Bshd => (
+                row / self.heads / self.length,
+                row / self.heads % self.length,
+            ),
         }
     }
 }

@@ -10,7 +10,9 @@ use crate::attention::Layout;
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::output::Output;
-use crate::shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
+use crate::shape::{
+    DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed,
+};
 use crate::slices::Slices;
 use crate::units::{UNIT, Units};
 use crate::vector::Vector;
@@ -70,22 +72,37 @@ enum Places<'a> {
     /// The first token's: one, or one per batch entry.
     From(Vec<i64>),
     /// `[L]`, or `[B, L]` when `by_batch`.
-    Listed { positions: &'a [i64], by_batch: bool },
+    Listed {
+        positions: &'a [i64],
+        by_batch: bool,
+    },
 }
 
 impl<'a> Places<'a> {
     fn new(axes: &Axes, options: &RopeOptions<'a>) -> Result<Self, Error> {
         match (&options.first_position, &options.positions) {
-            (Some(_), Some(_)) => Err(Error::option("first_position", "nothing beside positions", "both")),
+            (Some(_), Some(_)) => Err(Error::option(
+                "first_position",
+                "nothing beside positions",
+                "both",
+            )),
             (None, None) => Ok(Self::From(vec![0])),
             (Some(first), None) => {
                 if first.len() != 1 && first.len() != axes.batch {
-                    let expected = format_args!("1 or {} values (one per batch entry)", axes.batch).to_string();
+                    let expected = format_args!("1 or {} values (one per batch entry)", axes.batch)
+                        .to_string();
                     return Err(Error::shape("first_position", expected, first.len()));
                 }
                 // Past the last one, positions would wrap.
-                match first.iter().find(|first| first.checked_add_unsigned(axes.length as u64).is_none()) {
-                    Some(first) => Err(Error::option("first_position", "positions that fit 64 bits", first)),
+                match first
+                    .iter()
+                    .find(|first| first.checked_add_unsigned(axes.length as u64).is_none())
+                {
+                    Some(first) => Err(Error::option(
+                        "first_position",
+                        "positions that fit 64 bits",
+                        first,
+                    )),
                     None => Ok(Self::From(first.clone())),
                 }
             }
@@ -94,12 +111,16 @@ impl<'a> Places<'a> {
                     &[length] if length == axes.length => false,
                     &[batch, length] if batch == axes.batch && length == axes.length => true,
                     _ => {
-                        let expected = format!("shape [{1}] or [{0}, {1}]", axes.batch, axes.length);
+                        let expected =
+                            format!("shape [{1}] or [{0}, {1}]", axes.batch, axes.length);
                         return Err(Error::shape("positions", expected, format_shape(shape)));
                     }
                 };
                 check_len("positions", shape, data.len())?;
-                Ok(Self::Listed { positions: data, by_batch })
+                Ok(Self::Listed {
+                    positions: data,
+                    by_batch,
+                })
             }
         }
     }
@@ -116,7 +137,10 @@ impl<'a> Places<'a> {
     fn position(&self, batch: usize, token: usize, length: usize) -> i64 {
         match self {
             Self::From(first) => first[if first.len() > 1 { batch } else { 0 }] + token as i64,
-            Self::Listed { positions, by_batch } => positions[if *by_batch { batch * length } else { 0 } + token],
+            Self::Listed {
+                positions,
+                by_batch,
+            } => positions[if *by_batch { batch * length } else { 0 } + token],
         }
     }
 
@@ -125,10 +149,15 @@ impl<'a> Places<'a> {
         match self {
             _ if length == 0 => None,
             Self::From(first) => {
-                let ends = first.iter().flat_map(|&first| [first, first + (length as i64 - 1)]);
+                let ends = first
+                    .iter()
+                    .flat_map(|&first| [first, first + (length as i64 - 1)]);
                 ends.into_iter().find(|position| !range.contains(position))
             }
-            Self::Listed { positions, .. } => positions.iter().copied().find(|position| !range.contains(position)),
+            Self::Listed { positions, .. } => positions
+                .iter()
+                .copied()
+                .find(|position| !range.contains(position)),
         }
     }
 }
@@ -138,7 +167,11 @@ impl<'a> Places<'a> {
 enum Turns<'a> {
     Given(&'a RopeTable),
     /// One row per token, or per batch entry and token; filled by the first `units`.
-    Own { angles: Angles, values: Vec<f32>, units: usize },
+    Own {
+        angles: Angles,
+        values: Vec<f32>,
+        units: usize,
+    },
 }
 
 /// A checked call of [`apply_rope`]: made by [`Rope::new`], given its output by [`Rope::bind`], worked off by
@@ -177,24 +210,47 @@ impl<'a> Rope<'a> {
         let (turns, table_units) = match options.table {
             Some(table) => {
                 if table.rotary_dim() != rotary_dim {
-                    return Err(Error::shape("table", format!("one for {rotary_dim} channels"), table.rotary_dim()));
+                    return Err(Error::shape(
+                        "table",
+                        format!("one for {rotary_dim} channels"),
+                        table.rotary_dim(),
+                    ));
                 }
                 if let Some(position) = places.outside(&table.positions(), axes.length) {
-                    let expected = format!("one with every position of the call, such as {position}");
-                    return Err(Error::shape("table", expected, format_args!("{:?}", table.positions())));
+                    let expected =
+                        format!("one with every position of the call, such as {position}");
+                    return Err(Error::shape(
+                        "table",
+                        expected,
+                        format_args!("{:?}", table.positions()),
+                    ));
                 }
                 (Turns::Given(table), 0)
             }
             None => {
                 let angles = Angles::new(rotary_dim, &options.frequencies)?;
-                let table_rows = if rows == 0 { 0 } else { axes.length * if places.by_batch() { axes.batch } else { 1 } };
+                let table_rows = if rows == 0 {
+                    0
+                } else {
+                    axes.length * if places.by_batch() { axes.batch } else { 1 }
+                };
                 checked_len("x", &[table_rows, rotary_dim])?;
                 let units = table_rows.div_ceil(table::unit_rows(rotary_dim));
-                (Turns::Own { angles, values: Vec::new(), units }, units)
+                (
+                    Turns::Own {
+                        angles,
+                        values: Vec::new(),
+                        units,
+                    },
+                    units,
+                )
             }
         };
         let unit_rows = UNIT.checked_div(axes.width).unwrap_or(1).max(1);
-        let unit_elements = (unit_rows * axes.width).max(table::unit_elements(table::unit_rows(rotary_dim), rotary_dim));
+        let unit_elements = (unit_rows * axes.width).max(table::unit_elements(
+            table::unit_rows(rotary_dim),
+            rotary_dim,
+        ));
         Ok(Self {
             x: x.data,
             shape: x.shape,
@@ -206,7 +262,11 @@ impl<'a> Rope<'a> {
             unit_rows,
             isa: options.isa.unwrap_or_else(Isa::detect),
             output: None,
-            units: Units::new(options.threads, table_units + rows.div_ceil(unit_rows), unit_elements)?,
+            units: Units::new(
+                options.threads,
+                table_units + rows.div_ceil(unit_rows),
+                unit_elements,
+            )?,
             borrow: PhantomData,
         })
     }
@@ -235,22 +295,48 @@ impl<'a> Rope<'a> {
     /// The next units of one phase: the table, or the rotation.
     fn advance(&mut self, count: usize) -> Result<(), Error> {
         let output = Output::bound(self.output)?;
-        let Self { x, axes, interleaved, rotary_dim, unit_rows, isa, .. } = *self;
+        let Self {
+            x,
+            axes,
+            interleaved,
+            rotary_dim,
+            unit_rows,
+            isa,
+            ..
+        } = *self;
         let make_scratch = || {
-            let width = if x.dtype() == DType::F32 { 0 } else { axes.width };
+            let width = if x.dtype() == DType::F32 {
+                0
+            } else {
+                axes.width
+            };
             Ok([try_zeroed(width)?, try_zeroed(width)?])
         };
         let places = &self.places;
         let (values, table_units, table_first) = match &mut self.turns {
             Turns::Given(table) => (table.values(), 0, Some(table.positions().start)),
-            Turns::Own { angles, values, units } => {
+            Turns::Own {
+                angles,
+                values,
+                units,
+            } => {
                 if self.units.done() < *units {
                     if values.is_empty() {
                         let batch = if places.by_batch() { axes.batch } else { 1 };
                         *values = try_zeroed(batch * axes.length * rotary_dim)?;
                     }
-                    let position = |row: usize| places.position(row / axes.length, row % axes.length, axes.length);
-                    return table::fill(&mut self.units, count, *units, make_scratch, angles, values, position);
+                    let position = |row: usize| {
+                        places.position(row / axes.length, row % axes.length, axes.length)
+                    };
+                    return table::fill(
+                        &mut self.units,
+                        count,
+                        *units,
+                        make_scratch,
+                        angles,
+                        values,
+                        position,
+                    );
                 }
                 (values.as_slice(), *units, None)
             }
@@ -266,12 +352,26 @@ impl<'a> Rope<'a> {
                 None => token,
             }
         };
-        self.units.step(count, usize::MAX, make_scratch, |scratch, unit| {
-            let first = (unit - table_units) * unit_rows;
-            let rows = first..(first + unit_rows).min(axes.rows());
-            let width = axes.width;
-            isa.run(true, Rotate { x, width, rows, interleaved, rotary_dim, values, turn: &turn, output, scratch });
-        })
+        self.units
+            .step(count, usize::MAX, make_scratch, |scratch, unit| {
+                let first = (unit - table_units) * unit_rows;
+                let rows = first..(first + unit_rows).min(axes.rows());
+                let width = axes.width;
+                isa.run(
+                    true,
+                    Rotate {
+                        x,
+                        width,
+                        rows,
+                        interleaved,
+                        rotary_dim,
+                        values,
+                        turn: &turn,
+                        output,
+                        scratch,
+                    },
+                );
+            })
     }
 }
 
@@ -311,7 +411,17 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { x, width, rows, interleaved, rotary_dim, values, turn, output, scratch: [widened, turned] } = self;
+        let Self {
+            x,
+            width,
+            rows,
+            interleaved,
+            rotary_dim,
+            values,
+            turn,
+            output,
+            scratch: [widened, turned],
+        } = self;
         for row in rows {
             let first = row * width;
             let x = match x {
@@ -325,7 +435,8 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
             let direct = unsafe { output.at(first, width) };
             let is_narrow = direct.is_none();
             let y = direct.unwrap_or(turned);
-            let (cosines, sines) = values[turn(row) * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
+            let (cosines, sines) =
+                values[turn(row) * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             let (x_turning, x_rest) = x.split_at(rotary_dim);
             let (y_turning, y_rest) = y.split_at_mut(rotary_dim);
             if interleaved {
@@ -358,7 +469,12 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
     let pairs = cosines.len();
     let ((a, b), (ya, yb)) = (x.split_at(pairs), y.split_at_mut(pairs));
     // Cut to one length, so that the loop needs no bounds checks.
-    let (b, sines, ya, yb) = (&b[..pairs], &sines[..pairs], &mut ya[..pairs], &mut yb[..pairs]);
+    let (b, sines, ya, yb) = (
+        &b[..pairs],
+        &sines[..pairs],
+        &mut ya[..pairs],
+        &mut yb[..pairs],
+    );
     for i in 0..pairs {
         ya[i] = a[i] * cosines[i] - b[i] * sines[i];
         yb[i] = a[i] * sines[i] + b[i] * cosines[i];

@@ -29,16 +29,43 @@ impl RopeTable {
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Option`], naming the argument; [`Error::OutOfMemory`].
-    pub fn new(positions: Range<i64>, rotary_dim: usize, frequencies: &RopeFrequencies, threads: Option<usize>) -> Result<Self, Error> {
+    pub fn new(
+        positions: Range<i64>,
+        rotary_dim: usize,
+        frequencies: &RopeFrequencies,
+        threads: Option<usize>,
+    ) -> Result<Self, Error> {
         let angles = Angles::new(rotary_dim, frequencies)?;
-        let rows = usize::try_from(positions.end.saturating_sub(positions.start))
-            .map_err(|_| Error::shape("positions", "a range that does not end before it starts", format_args!("{positions:?}")))?;
+        let rows =
+            usize::try_from(positions.end.saturating_sub(positions.start)).map_err(|_| {
+                Error::shape(
+                    "positions",
+                    "a range that does not end before it starts",
+                    format_args!("{positions:?}"),
+                )
+            })?;
         let mut values = try_zeroed(checked_len("positions", &[rows, rotary_dim])?)?;
         let unit_rows = unit_rows(rotary_dim);
-        let mut units = Units::new(threads, rows.div_ceil(unit_rows), unit_elements(unit_rows, rotary_dim))?;
+        let mut units = Units::new(
+            threads,
+            rows.div_ceil(unit_rows),
+            unit_elements(unit_rows, rotary_dim),
+        )?;
         let first = positions.start;
-        fill(&mut units, usize::MAX, usize::MAX, || Ok(()), &angles, &mut values, |row| first + row as i64)?;
-        Ok(Self { positions, rotary_dim, values })
+        fill(
+            &mut units,
+            usize::MAX,
+            usize::MAX,
+            || Ok(()),
+            &angles,
+            &mut values,
+            |row| first + row as i64,
+        )?;
+        Ok(Self {
+            positions,
+            rotary_dim,
+            values,
+        })
     }
 
     /// The positions that it covers.
@@ -61,7 +88,10 @@ impl RopeTable {
 
 /// Rows per unit of work.
 pub(super) fn unit_rows(rotary_dim: usize) -> usize {
-    (UNIT_ANGLES * 2).checked_div(rotary_dim).unwrap_or(1).max(1)
+    (UNIT_ANGLES * 2)
+        .checked_div(rotary_dim)
+        .unwrap_or(1)
+        .max(1)
 }
 
 /// How many elements a unit counts for.
@@ -85,7 +115,10 @@ pub(super) fn fill<S: Send>(
         return units.step(count, barrier, make_scratch, |_, _| {});
     }
     let unit_rows = unit_rows(2 * pairs);
-    let parts: Vec<_> = values.chunks_mut(unit_rows * 2 * pairs).map(Mutex::new).collect();
+    let parts: Vec<_> = values
+        .chunks_mut(unit_rows * 2 * pairs)
+        .map(Mutex::new)
+        .collect();
     units.step(count, barrier, make_scratch, |_, unit| {
         // A part is one unit's, so this never waits.
         let mut part = parts[unit].lock().unwrap_or_else(PoisonError::into_inner);

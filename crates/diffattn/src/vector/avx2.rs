@@ -11,7 +11,6 @@ pub(crate) struct F32x8(__m256);
 
 impl Vector for F32x8 {
     const LANES: usize = 8;
-    const FUSED: bool = true;
     type Mask = __m256;
     // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak against 0.66.
     type Tile = TileOf<4, 2, 6>;
@@ -69,14 +68,19 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+        Self(unsafe {
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
+        })
     }
     #[inline(always)]
     fn scale_by_pow2(self, n: Self) -> Self {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         Self(unsafe {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.0), _mm256_set1_epi32(127));
-            _mm256_mul_ps(self.0, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+            _mm256_mul_ps(
+                self.0,
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)),
+            )
         })
     }
     #[inline(always)]
@@ -99,7 +103,10 @@ impl Vector for F32x8 {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         Self(unsafe {
             let sign_bit = _mm256_set1_ps(-0.0);
-            _mm256_or_ps(_mm256_andnot_ps(sign_bit, self.0), _mm256_and_ps(sign_bit, sign.0))
+            _mm256_or_ps(
+                _mm256_andnot_ps(sign_bit, self.0),
+                _mm256_and_ps(sign_bit, sign.0),
+            )
         })
     }
 }

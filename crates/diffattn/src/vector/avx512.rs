@@ -11,7 +11,6 @@ pub(crate) struct F32x16(__m512);
 
 impl Vector for F32x16 {
     const LANES: usize = 16;
-    const FUSED: bool = true;
     type Mask = __mmask16;
     // 24 accumulators and 3 loads of the 32 registers; the broadcasts are memory operands.
     type Tile = TileOf<8, 3, 3>;
@@ -69,7 +68,9 @@ impl Vector for F32x16 {
     #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0) })
+        Self(unsafe {
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
+        })
     }
     #[inline(always)]
     fn scale_by_pow2(self, n: Self) -> Self {
@@ -96,7 +97,10 @@ impl Vector for F32x16 {
         // SAFETY: AVX-512 is there, by the law of `Vector`.
         Self(unsafe {
             let sign_bit = _mm512_set1_ps(-0.0);
-            _mm512_or_ps(_mm512_andnot_ps(sign_bit, self.0), _mm512_and_ps(sign_bit, sign.0))
+            _mm512_or_ps(
+                _mm512_andnot_ps(sign_bit, self.0),
+                _mm512_and_ps(sign_bit, sign.0),
+            )
         })
     }
 }

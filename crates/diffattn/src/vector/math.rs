@@ -7,14 +7,27 @@ use super::Vector;
 const MAX_LANES: usize = 16;
 
 /// e^r = 1 + r + r²·(c₀ + … + c₄r⁴) on [−ln 2 / 2, ln 2 / 2], found as [`EXP2`]; 2⁻²⁸·² off.
-const EXP: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_266, 0.008_368_674, 0.001_382_073_2];
+const EXP: [f32; 5] = [
+    0.499_999_94,
+    0.166_665_21,
+    0.041_668_266,
+    0.008_368_674,
+    0.001_382_073_2,
+];
 
 /// ln 2 in two parts, the first of 9 bits: times an integer below 2¹⁵ it is exact.
 const LN_2_HIGH: f32 = 0.693_359_4;
 const LN_2_LOW: f32 = -0.000_212_194_44;
 
 /// tanh x = x + x³·(c₀ + c₁x² + … + c₅x¹⁰) on [0, 0.7], found as [`EXP2`]; 2⁻³⁰ off.
-const TANH: [f32; 6] = [-0.333_333_25, 0.133_330_0, -0.053_922_288, 0.021_575_91, -0.007_891_556, 0.001_900_989_4];
+const TANH: [f32; 6] = [
+    -0.333_333_25,
+    0.133_330_0,
+    -0.053_922_288,
+    0.021_575_91,
+    -0.007_891_556,
+    0.001_900_989_4,
+];
 
 /// Where [`tanh`] changes from the polynomial to the exponential.
 const TANH_SMALL: f32 = 0.625;
@@ -22,24 +35,31 @@ const TANH_SMALL: f32 = 0.625;
 /// Below it (and above its negative) e^x is less than half of the smallest float32.
 const EXP_LOWEST: f32 = -104.0;
 
-/// 2^f = 1 + f·(c₀ + c₁f + … + c₅f⁵) on [−½, ½], lowest power first. Minimax in relative error with the
-/// constant held at 1, each coefficient rounded to float32 in turn and the rest refitted; 2⁻²⁸·³ off.
-const EXP2: [f32; 6] = [0.693_147_2, 0.240_226_48, 0.055_503_596, 0.009_618_499, 0.001_339_097_2, 0.000_153_293_32];
+/// 2^(2h) = 1 + h + h·(c₀ + c₁h + … + c₅h⁵) on [−¼, ¼], lowest power first. Minimax in relative error (Lawson's
+/// reweighted least squares), each coefficient rounded to float32 in turn and the rest refitted; 2⁻²⁸·⁷ off.
+/// With h apart from the rest, c₀ is small and so is its rounding: the plain 1 + f·(…) exceeds 1 ulp where
+/// multiply-adds round twice.
+const EXP2: [f32; 6] = [
+    0.386_294_4,
+    0.960_905_9,
+    0.444_027_16,
+    0.153_895_48,
+    0.042_870_045,
+    0.009_819_819,
+];
 
 /// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp2<V: Vector>(x: V) -> V {
     let n = x.round();
-    exp2_reduced(x, n, x.sub(n))
+    exp2_reduced(n, x.sub(n).mul(V::splat(0.5)), x.lt(V::splat(-126.0)))
 }
 
-/// `scale` and its reciprocal in two parts, for [`exp2_scaled`].
+/// `scale`, and its reciprocal in two parts, for [`exp2_scaled`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExponentScale {
     pub(crate) scale: f32,
-    /// What float32 leaves of the scale.
-    rest: f32,
-    /// 1/scale to 16 bits: times an integer below 2⁸ it is exact.
+    /// −1/scale to 16 bits: times an integer below 2⁸ it is exact.
     inverse_high: f32,
     inverse_low: f32,
 }
@@ -47,43 +67,42 @@ pub(crate) struct ExponentScale {
 impl ExponentScale {
     /// `scale` is positive and far from overflow, as is its reciprocal.
     pub(crate) fn new(scale: f64) -> Self {
-        let inverse_high = f32::from_bits(((1.0 / scale) as f32).to_bits() & 0xFFFF_FF00);
+        let inverse = -1.0 / scale;
+        let inverse_high = f32::from_bits((inverse as f32).to_bits() & 0xFFFF_FF00);
         Self {
             scale: scale as f32,
-            rest: (scale - f64::from(scale as f32)) as f32,
             inverse_high,
-            inverse_low: (1.0 / scale - f64::from(inverse_high)) as f32,
+            inverse_low: (inverse - f64::from(inverse_high)) as f32,
         }
     }
 }
 
-/// 2^(t · scale) for t ≤ 0, without the rounding of scale and product: they would cost |t · scale| ulp.
+/// 2^(t · scale) for t ≤ 0, without the rounding of the product, which would cost |t · scale| ulp: n whole powers of
+/// two are taken from t itself (Cody and Waite), and only the rest is scaled.
 #[inline(always)]
 pub(crate) fn exp2_scaled<V: Vector>(t: V, scale: &ExponentScale) -> V {
-    let factor = V::splat(scale.scale);
-    let x = t.mul(factor);
+    let x = t.mul(V::splat(scale.scale));
     let n = x.round();
-    let f = if V::FUSED {
-        t.mul_add(V::splat(scale.rest), t.mul_add(factor, V::splat(0.0).sub(n)))
-    } else {
-        // Cody and Waite: what is left of t after n whole powers of two, exactly, then scaled.
-        let rest = t.sub(n.mul(V::splat(scale.inverse_high))).sub(n.mul(V::splat(scale.inverse_low)));
-        rest.mul(factor)
-    };
-    exp2_reduced(x, n, f)
+    let rest = n.mul_add(V::splat(scale.inverse_high), t);
+    let rest = n.mul_add(V::splat(scale.inverse_low), rest);
+    exp2_reduced(
+        n,
+        rest.mul(V::splat(0.5 * scale.scale)),
+        x.lt(V::splat(-126.0)),
+    )
 }
 
-/// 2^(n + f) for integral n and f in about [−½, ½]; x is about n + f, and decides below −126.
+/// 2^(n + 2h) for integral n and h in about [−¼, ¼]; 0 where `vanishes`.
 #[inline(always)]
-fn exp2_reduced<V: Vector>(x: V, n: V, f: V) -> V {
+fn exp2_reduced<V: Vector>(n: V, h: V, vanishes: V::Mask) -> V {
     let mut p = V::splat(EXP2[5]);
-    p = p.mul_add(f, V::splat(EXP2[4]));
-    p = p.mul_add(f, V::splat(EXP2[3]));
-    p = p.mul_add(f, V::splat(EXP2[2]));
-    p = p.mul_add(f, V::splat(EXP2[1]));
-    p = p.mul_add(f, V::splat(EXP2[0]));
-    p = p.mul_add(f, V::splat(1.0));
-    V::select(x.lt(V::splat(-126.0)), V::splat(0.0), p.scale_by_pow2(n))
+    p = p.mul_add(h, V::splat(EXP2[4]));
+    p = p.mul_add(h, V::splat(EXP2[3]));
+    p = p.mul_add(h, V::splat(EXP2[2]));
+    p = p.mul_add(h, V::splat(EXP2[1]));
+    p = p.mul_add(h, V::splat(EXP2[0]));
+    p = p.mul_add(h, h).add(V::splat(1.0));
+    V::select(vanishes, V::splat(0.0), p.scale_by_pow2(n))
 }
 
 /// `f` of each value in place; the tail passes through a vector of its own.
@@ -108,9 +127,8 @@ pub(crate) fn map_in_place<V: Vector>(values: &mut [f32], f: impl Fn(V) -> V) {
 #[inline(always)]
 fn exp_parts<V: Vector>(x: V) -> (V, V) {
     let n = x.mul(V::splat(std::f32::consts::LOG2_E)).round();
-    let minus_n = V::splat(0.0).sub(n);
-    let r = minus_n.mul_add(V::splat(LN_2_HIGH), x);
-    let r = minus_n.mul_add(V::splat(LN_2_LOW), r);
+    let r = n.mul_add(V::splat(-LN_2_HIGH), x);
+    let r = n.mul_add(V::splat(-LN_2_LOW), r);
     let mut p = V::splat(EXP[4]);
     p = p.mul_add(r, V::splat(EXP[3]));
     p = p.mul_add(r, V::splat(EXP[2]));

@@ -8,6 +8,9 @@ pub(crate) mod math;
 pub(crate) mod scalar;
 mod unfused;
 
+#[cfg(test)]
+mod tests;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -27,8 +30,6 @@ pub(crate) use unfused::Unfused;
 pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// How many float32 values one vector holds: a power of two, 16 at most.
     const LANES: usize;
-    /// Whether `mul_add` rounds once. False where only the engine knows.
-    const FUSED: bool;
     /// What a comparison gives.
     type Mask: Copy;
     /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.

@@ -12,7 +12,6 @@ pub(crate) struct Scalar(f32);
 
 impl Vector for Scalar {
     const LANES: usize = 1;
-    const FUSED: bool = false;
     type Mask = bool;
     type Tile = TileOf<4, 4, 16>;
 

@@ -8,7 +8,6 @@ pub(crate) struct Unfused<V>(V);
 
 impl<V: Vector> Vector for Unfused<V> {
     const LANES: usize = V::LANES;
-    const FUSED: bool = false;
     type Mask = V::Mask;
     type Tile = V::Tile;
 

@@ -1,0 +1,6 @@
+//! The tests of attention, one binary: accuracy against the oracle, bits, refusals.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod accuracy;
+mod support;
