@@ -3,13 +3,6 @@
 
 import type { Info, Isa } from "./types.js";
 
-/** A tensor's bytes, in place in the caller's memory. */
-export interface Operand {
-  /** The argument's name. */
-  name: string;
-  bytes: Uint8Array;
-}
-
 /** An object that lives in the backend. */
 export interface Handle {
   /** What errors call it. */
@@ -17,11 +10,12 @@ export interface Handle {
   readonly backend: Backend;
 }
 
-/** One request: its stream of numbers, its operands, and the objects whose ids the backend writes into the stream. */
+/** One request: its stream of numbers, its tensors, and the objects whose ids the backend writes into the stream. */
 export interface Request {
   op: number;
   params: number[];
-  operands: Operand[];
+  /** Bytes of the tensors that the stream names, in place in the caller's memory. */
+  operands: Uint8Array[];
   objects: { slot: number; handle: Handle }[];
 }
 

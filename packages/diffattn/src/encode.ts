@@ -1,200 +1,17 @@
-// Writes requests: one stream and one encoder per operator, in the order of crates/diffattn-door/PROTOCOL.md. Does no
-// arithmetic and knows no default: what the user left out travels as absent.
+// Writes requests. Each operator's options are a table in the order of crates/diffattn-door/PROTOCOL.md: a name and how its value
+// is written; what no table names is refused. No arithmetic and no default: what the user left out travels as absent.
 
-import type { Handle, Operand, Request } from "./backend.js";
-import { arrayType, bytesOf, checkOptions, dtypeOf, Kind, oneOf, shapeOf, show } from "./check.js";
+import type { Handle, Output, Request } from "./backend.js";
+import { arrayType, bytesOf, checkOptions, dtypeOf, DTYPES, Kind, oneOf, shapeOf, show } from "./check.js";
 import { fail } from "./errors.js";
 import { Op } from "./ops.js";
 import type * as types from "./types.js";
 
-const LAYOUTS = ["bhsd", "bshd"] as const;
-const PAIRINGS = ["interleaved", "halves", "grouped", "shared"] as const;
-const KV_REPEATS = ["paired", "flat"] as const;
-const ROPE_TYPES = ["default", "linear", "llama3", "yarn"] as const;
-const DTYPES = ["float32", "float16", "bfloat16"] as const;
+/** Writes a value that errors call `name`. */
+type Write = (s: Request, name: string, x: unknown) => void;
 
-const CALL = ["signal", "onProgress", "transfer"] as const;
-const ATTENTION = [
-  "lambda", "coefficients", "pairing", "heads", "ratio", "kvRepeat", "layout", "scale", "isCausal", "softcap", "window", "attnMask",
-  "attnBias", "keyLengths", "queryOffset", "cuSeqlensQ", "cuSeqlensK", "deterministic",
-] as const;
-const SCALING = [
-  "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow",
-  "mscale", "mscale_all_dim",
-] as const;
-const V1_WEIGHTS = [
-  "q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias", "out_proj.weight", "out_proj.bias",
-  "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "lambda_a", "lambda_b", "subln.weight", "subln.bias",
-] as const;
-const V2_WEIGHTS = [...V1_WEIGHTS.slice(0, 8), "lambda_proj.weight", "lambda_proj.bias"] as const;
-
-type Maybe<T> = T | null | undefined;
-type Integers = number | readonly number[] | Int32Array;
-
-/** A request under construction. Absent = undefined or null. */
-class Stream implements Request {
-  params: number[] = [];
-  operands: Operand[] = [];
-  objects: { slot: number; handle: Handle }[] = [];
-
-  constructor(readonly op: number) {}
-
-  number(name: string, x: unknown): void {
-    if (typeof x !== "number") fail("OPTION", name, "a number", show(x));
-    this.params.push(x);
-  }
-
-  flag(name: string, x: unknown): void {
-    if (typeof x !== "boolean") fail("OPTION", name, "true or false", show(x));
-    this.params.push(x ? 1 : 0);
-  }
-
-  choice(name: string, x: unknown, names: readonly string[]): void {
-    const index = names.indexOf(x as string);
-    if (index < 0) fail("OPTION", name, oneOf(names), show(x));
-    this.params.push(index);
-  }
-
-  /** 0, or 1 and what `write` writes. */
-  optional<T>(x: Maybe<T>, write: (x: T) => void): void {
-    const present = x !== undefined && x !== null;
-    this.params.push(present ? 1 : 0);
-    if (present) write(x);
-  }
-
-  maybeNumber = (name: string, x: unknown): void => this.optional(x, (x) => this.number(name, x));
-  maybeFlag = (name: string, x: unknown): void => this.optional(x, (x) => this.flag(name, x));
-  maybeChoice = (name: string, x: unknown, names: readonly string[]): void => this.optional(x, (x) => this.choice(name, x, names));
-
-  list<T>(name: string, x: unknown, write: (x: T, index: number) => void): void {
-    if (!Array.isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
-    const items = x as ArrayLike<T>;
-    this.params.push(items.length);
-    for (let i = 0; i < items.length; i++) write(items[i] as T, i);
-  }
-
-  numbers(name: string, x: unknown): void {
-    this.list(name, x, (x) => this.number(name, x));
-  }
-
-  /** Numbers of which one alone is a list of one. */
-  maybeNumbers(name: string, x: Maybe<Integers>): void {
-    this.optional(x, (x) => this.numbers(name, typeof x === "number" ? [x] : x));
-  }
-
-  private operand(name: string, kind: number, shape: readonly number[], data: ArrayBufferView): void {
-    this.params.push(kind, shape.length, ...shape);
-    this.operands.push({ name, bytes: bytesOf(name, data) });
-  }
-
-  /** A tensor of q, k, v, x and weights: float32, float16 or bfloat16. Returns its form. */
-  tensor(name: string, x: unknown): Form {
-    if (typeof x !== "object" || x === null || !("data" in x)) return fail("DTYPE", name, "a tensor { data, shape }", show(x));
-    const { data, dtype, type } = x as Record<keyof types.TensorLike, unknown>;
-    const element = dtypeOf(name, data, dtype, type);
-    this.operand(name, Kind[element], shapeOf(name, x as object), data as ArrayBufferView);
-    return { dtype: element, half: arrayType(data) === "Float16Array" };
-  }
-
-  /** The same, or a bare Float32Array, which has one axis. */
-  vector(name: string, x: unknown): void {
-    if (arrayType(x) === "Float32Array") this.operand(name, Kind.float32, [(x as Float32Array).length], x as Float32Array);
-    else this.tensor(name, x);
-  }
-
-  maybeVector(name: string, x: unknown): void {
-    if (x === undefined || x === null) this.params.push(0);
-    else this.vector(name, x);
-  }
-
-  maybeMask(name: string, mask: Maybe<types.MaskLike>): void {
-    if (mask === undefined || mask === null) {
-      this.params.push(0);
-      return;
-    }
-    const kind = { Uint8Array: Kind.uint8, Uint8ClampedArray: Kind.uint8 }[arrayType(mask.data) ?? ""];
-    if (kind === undefined) fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(mask.data ?? mask));
-    this.operand(name, kind, shapeOf(name, mask), mask.data);
-  }
-
-  object(handle: Handle): void {
-    this.objects.push({ slot: this.params.length, handle });
-    this.params.push(0);
-  }
-
-  rope(rope: types.LayerRope): void {
-    this.maybeFlag("interleaved", rope.interleaved);
-    this.maybeNumber("theta", rope.theta);
-    this.optional(rope.scaling, (given) => {
-      const scaling = checkOptions("scaling", given, ["rope_type", "rope_theta", ...SCALING, "truncate"]);
-      this.choice("rope_type", scaling.rope_type, ROPE_TYPES);
-      this.maybeNumber("rope_theta", scaling.rope_theta);
-      for (const name of SCALING) this.maybeNumber(name, scaling[name]);
-      this.maybeFlag("truncate", scaling.truncate);
-    });
-  }
-
-  attention(o: Partial<types.DiffAttentionOptions>): void {
-    const { lambda } = o;
-    if (lambda === undefined || lambda === null) {
-      this.params.push(0);
-    } else if (typeof lambda === "number") {
-      this.params.push(1, lambda);
-    } else {
-      this.params.push(2);
-      this.vector("lambda", lambda);
-    }
-    this.optional(o.coefficients, (x) => this.numbers("coefficients", x));
-    this.maybeChoice("pairing", o.pairing, PAIRINGS);
-    this.optional(o.heads, (heads) =>
-      this.list<types.HeadPlan>("heads", heads, (given, index) => {
-        const name = `heads[${index}]`;
-        const head = checkOptions(name, given, ["q", "k", "v", "coefficients"]);
-        this.numbers(`${name}.q`, head.q);
-        this.numbers(`${name}.k`, head.k);
-        this.numbers(`${name}.v`, head.v);
-        this.optional(head.coefficients, (x) => this.numbers(`${name}.coefficients`, x));
-      }),
-    );
-    this.maybeNumber("ratio", o.ratio);
-    this.maybeChoice("kvRepeat", o.kvRepeat, KV_REPEATS);
-    this.choice("layout", o.layout ?? LAYOUTS[0], LAYOUTS);
-    this.maybeNumber("scale", o.scale);
-    this.flag("isCausal", o.isCausal ?? false);
-    this.maybeNumber("softcap", o.softcap);
-    this.optional(o.window, (window) => {
-      if (!Array.isArray(window) || window.length !== 2) fail("OPTION", "window", "[left, right]", show(window));
-      this.maybeNumber("window", window[0]);
-      this.maybeNumber("window", window[1]);
-    });
-    this.maybeMask("attnMask", o.attnMask);
-    this.maybeVector("attnBias", o.attnBias);
-    this.maybeNumbers("keyLengths", o.keyLengths);
-    this.maybeNumbers("queryOffset", o.queryOffset);
-    this.maybeNumbers("cuSeqlensQ", o.cuSeqlensQ);
-    this.maybeNumbers("cuSeqlensK", o.cuSeqlensK);
-    this.optional(o.norm, (given) => {
-      const norm = checkOptions("norm", given, ["eps", "weight", "scale"]);
-      this.maybeNumber("norm.eps", norm.eps);
-      this.maybeVector("norm.weight", norm.weight);
-      this.maybeNumber("norm.scale", norm.scale);
-    });
-    this.flag("returnLse", o.returnLse ?? false);
-    this.flag("deterministic", o.deterministic ?? false);
-  }
-
-  weights(names: readonly string[], given: unknown): void {
-    const known = [...names, "o_proj.weight", "o_proj.bias"];
-    if (given === undefined || given === null) fail("OPTION", "weights", "an object of tensors", show(given));
-    const weights: Record<string, unknown> = checkOptions("weights", given, known);
-    for (const name of names) {
-      const alias = name.replace("out_proj", "o_proj");
-      if (alias !== name && weights[alias] && weights[name]) fail("OPTION", "weights", `one of ${name} and ${alias}`, "both");
-      const said = weights[name] ? name : alias;
-      this.maybeVector(said, weights[said]);
-    }
-  }
-}
+/** How each option is written, in the protocol's order. `T` has no other name. */
+type Table<T> = { readonly [K in keyof Required<T>]: Write };
 
 /** A request and how its result is given, where the caller's tensor decides that. */
 export type Encoded = Request & Form;
@@ -205,223 +22,332 @@ interface Form {
   half: boolean;
 }
 
-export function diffAttention(q: unknown, k: unknown, v: unknown, given: types.DiffAttentionOptions, cache: Handle | undefined): Encoded {
-  const options = checkOptions("options", given, [...ATTENTION, "norm", "returnLse", "out", ...CALL]);
-  const s = new Stream(Op.diffAttention);
-  const form = s.tensor("q", q);
+const stream = (op: number): Request => ({ op, params: [], operands: [], objects: [] });
+const isAbsent = (x: unknown): x is null | undefined => x === undefined || x === null;
+
+// How values are written.
+
+const number: Write = (s, name, x) => {
+  if (typeof x !== "number") fail("OPTION", name, "a number", show(x));
+  s.params.push(x);
+};
+
+const flag: Write = (s, name, x) => {
+  if (typeof x !== "boolean") fail("OPTION", name, "true or false", show(x));
+  s.params.push(x ? 1 : 0);
+};
+
+const choice =
+  (...names: readonly string[]): Write =>
+  (s, name, x) => {
+    const index = names.indexOf(x as string);
+    if (index < 0) fail("OPTION", name, oneOf(names), show(x));
+    s.params.push(index);
+  };
+
+/** 0, or 1 and the value. */
+const optional =
+  (write: Write): Write =>
+  (s, name, x) => {
+    s.params.push(isAbsent(x) ? 0 : 1);
+    if (!isAbsent(x)) write(s, name, x);
+  };
+
+/** What the protocol wants always and users may leave out. */
+const or =
+  (value: unknown, write: Write): Write =>
+  (s, name, x) =>
+    write(s, name, isAbsent(x) ? value : x);
+
+const list =
+  (write: (s: Request, name: string, x: unknown, index: number) => void): Write =>
+  (s, name, x) => {
+    if (!Array.isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
+    const items = x as ArrayLike<unknown>;
+    s.params.push(items.length);
+    for (let i = 0; i < items.length; i++) write(s, name, items[i], i);
+  };
+
+const numbers = list(number);
+
+/** Two values without a count before them. */
+const pair =
+  (names: string, write: Write): Write =>
+  (s, name, x) => {
+    if (!Array.isArray(x) || x.length !== 2) fail("OPTION", name, names, show(x));
+    for (const value of x as unknown[]) write(s, name, value);
+  };
+
+/** An object of options of its own. */
+const record =
+  (table: Record<string, Write>): Write =>
+  (s, name, x) => {
+    const options = checkOptions(name, x as Record<string, unknown>, Object.keys(table));
+    for (const key in table) table[key]?.(s, `${name}.${key}`, options[key]);
+  };
+
+const operand = (s: Request, name: string, kind: number, x: object, data: ArrayBufferView, shape = shapeOf(name, x)): void => {
+  s.params.push(kind, shape.length, ...shape);
+  s.operands.push(bytesOf(name, data));
+};
+
+/** A tensor of q, k, v, x and weights. */
+function tensor(s: Request, name: string, x: unknown): Form {
+  if (typeof x !== "object" || x === null || !("data" in x)) return fail("DTYPE", name, "a tensor { data, shape }", show(x));
+  const { data, dtype: said, type } = x as Record<keyof types.TensorLike, unknown>;
+  const dtype = dtypeOf(name, data, said, type);
+  operand(s, name, Kind[dtype], x, data as ArrayBufferView);
+  return { dtype, half: arrayType(data) === "Float16Array" };
+}
+
+/** Kind 0, or a tensor, or a bare Float32Array, which has one axis. */
+const vector: Write = (s, name, x) => {
+  if (isAbsent(x)) s.params.push(0);
+  else if (arrayType(x) === "Float32Array") operand(s, name, Kind.float32, x, x as Float32Array, [(x as Float32Array).length]);
+  else tensor(s, name, x);
+};
+
+const mask: Write = (s, name, x) => {
+  if (isAbsent(x)) return void s.params.push(0);
+  const { data } = x as types.MaskLike;
+  if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(data ?? x));
+  operand(s, name, Kind.uint8, x, data);
+};
+
+const object = (s: Request, handle: Handle): void => {
+  s.objects.push({ slot: s.params.length, handle });
+  s.params.push(0);
+};
+
+const maybeNumber = optional(number);
+const maybeNumbers = optional(numbers);
+/** One number is a list of one. */
+const integers = optional((s, name, x) => numbers(s, name, typeof x === "number" ? [x] : x));
+const layout = or("bhsd", choice("bhsd", "bshd"));
+const pairing = optional(choice("interleaved", "halves", "grouped", "shared"));
+const kvRepeat = optional(choice("paired", "flat"));
+
+// The tables.
+
+const HEAD: Table<types.HeadPlan> = { q: numbers, k: numbers, v: numbers, coefficients: maybeNumbers };
+
+const ATTENTION: Table<types.AttentionOptions & Pick<types.DiffAttentionOptions, "norm" | "returnLse">> = {
+  lambda(s, name, x) {
+    s.params.push(isAbsent(x) ? 0 : typeof x === "number" ? 1 : 2);
+    if (!isAbsent(x)) (typeof x === "number" ? number : vector)(s, name, x);
+  },
+  coefficients: maybeNumbers,
+  pairing,
+  heads: optional(list((s, name, x, index) => record(HEAD)(s, `${name}[${index}]`, x))),
+  ratio: maybeNumber,
+  kvRepeat,
+  layout,
+  scale: maybeNumber,
+  isCausal: or(false, flag),
+  softcap: maybeNumber,
+  window: optional(pair("[left, right]", maybeNumber)),
+  attnMask: mask,
+  attnBias: vector,
+  keyLengths: maybeNumbers,
+  queryOffset: integers,
+  cuSeqlensQ: maybeNumbers,
+  cuSeqlensK: maybeNumbers,
+  norm: optional(record({ eps: maybeNumber, weight: vector, scale: maybeNumber } satisfies Table<types.AttentionNorm>)),
+  returnLse: or(false, flag),
+  deterministic: or(false, flag),
+};
+
+const MAPS = { numKvHeads: maybeNumber, rows: optional(pair("[first, end]", number)) };
+
+const GROUP_NORM = {
+  numGroups: number,
+  weight: vector,
+  bias: vector,
+  eps: maybeNumber,
+  layout: or("nchw", choice("nchw", "nhwc")),
+  activation: optional(choice("silu")),
+};
+
+const RMS_NORM = { weight: vector, eps: maybeNumber, scale: maybeNumber };
+
+const SCALING: Table<types.RopeScaling> = {
+  rope_type: choice("default", "linear", "llama3", "yarn"),
+  rope_theta: maybeNumber,
+  factor: maybeNumber,
+  low_freq_factor: maybeNumber,
+  high_freq_factor: maybeNumber,
+  original_max_position_embeddings: maybeNumber,
+  attention_factor: maybeNumber,
+  beta_fast: maybeNumber,
+  beta_slow: maybeNumber,
+  mscale: maybeNumber,
+  mscale_all_dim: maybeNumber,
+  truncate: optional(flag),
+};
+
+const LAYER_ROPE: Table<types.LayerRope> = { interleaved: optional(flag), theta: maybeNumber, scaling: optional(record(SCALING)) };
+
+const ROPE = {
+  ...LAYER_ROPE,
+  layout,
+  firstPosition: integers,
+  positions: optional((s, name, x) => {
+    const isTensor = typeof x === "object" && x !== null && "data" in x;
+    const values = isTensor ? x.data : x;
+    numbers(s, name, isTensor ? shapeOf(name, x) : [(values as ArrayLike<number>).length]);
+    numbers(s, name, values);
+  }),
+  rotaryDim: maybeNumber,
+};
+
+const DIFFERENCE = { order: maybeNumber, layout };
+
+const KV_CACHE: Table<types.KvCacheOptions> = {
+  groups: number,
+  headDim: number,
+  valueDim: number,
+  capacity: maybeNumber,
+  terms: maybeNumber,
+  dtype: or("float32", choice(...DTYPES)),
+  batch: maybeNumber,
+};
+
+const PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj"].flatMap((name) => [`${name}.weight`, `${name}.bias`]);
+
+/** A layer's weights, in the protocol's order. */
+const weights =
+  (...names: string[]): Write =>
+  (s, name, x) => {
+    const all = [...PROJECTIONS, ...names];
+    if (isAbsent(x)) fail("OPTION", name, "an object of tensors", show(x));
+    const given = checkOptions(name, x as Record<string, unknown>, [...all, "o_proj.weight", "o_proj.bias"]);
+    for (const key of all) {
+      const alias = key.replace("out_proj", "o_proj");
+      if (alias !== key && given[alias] && given[key]) fail("OPTION", name, `one of ${key} and ${alias}`, "both");
+      const said = given[key] ? key : alias;
+      vector(s, said, given[said]);
+    }
+  };
+
+const rope = optional(record(LAYER_ROPE));
+
+const LAYER: Table<types.MultiheadDiffAttnOptions> = {
+  embedDim: number,
+  depth: number,
+  numHeads: number,
+  numKvHeads: maybeNumber,
+  headDim: maybeNumber,
+  rope,
+  pairing,
+  kvRepeat,
+  isCausal: optional(flag),
+  norm: optional(record({ eps: maybeNumber, affine: optional(flag) })),
+  lambdaForm: optional(choice("vectors", "scalars")),
+  sequence: optional(record({ order: or(1, number), share: number, fusion: number } satisfies Table<types.SequenceMix>)),
+  weights: weights("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "lambda_a", "lambda_b", "subln.weight", "subln.bias"),
+};
+
+const LAYER_V2: Table<types.MultiheadDiffAttnV2Options> = {
+  embedDim: number,
+  numHeads: number,
+  numKvHeads: maybeNumber,
+  headDim: number,
+  ratio: maybeNumber,
+  rope,
+  isCausal: optional(flag),
+  weights: weights("lambda_proj.weight", "lambda_proj.bias"),
+};
+
+// The requests.
+
+/** Options that are no part of a request (run.ts). */
+const CALL = ["signal", "onProgress", "transfer"];
+
+/** Writes options by their table; `besides` are known names that are not written. */
+function write<T extends Request>(s: T, table: Record<string, Write>, given: unknown, besides: readonly string[] = [], skip: readonly string[] = []): T {
+  const names = Object.keys(table).filter((name) => !skip.includes(name));
+  const options = checkOptions("options", given as Record<string, unknown>, [...names, ...besides]);
+  for (const name in table) table[name]?.(s, name, options[name]);
+  return s;
+}
+
+/** An operator of one tensor. */
+const ofTensor =
+  (op: number, table: Record<string, Write>) =>
+  (x: unknown, options: unknown): Encoded => {
+    const s = stream(op);
+    const form = tensor(s, "x", x);
+    return write(Object.assign(s, form), table, options, ["out", ...CALL]);
+  };
+
+export const groupNorm = ofTensor(Op.groupNorm, GROUP_NORM);
+export const rmsNorm = ofTensor(Op.rmsNorm, RMS_NORM);
+export const applyRope = ofTensor(Op.applyRope, ROPE);
+export const sequenceDifference = ofTensor(Op.sequenceDifference, DIFFERENCE);
+
+/** q, and either tensors or a cache. */
+function source(op: number, q: unknown, cache: Handle | undefined, tensors: Record<string, unknown>): Request & Form {
+  const s = stream(op);
+  const form = tensor(s, "q", q);
   s.params.push(cache ? 1 : 0);
-  if (cache) {
-    if (v !== undefined && v !== null) fail("OPTION", "v", "null beside a KvCache", show(v));
-    s.object(cache);
-  } else {
-    s.tensor("k", k);
-    s.tensor("v", v);
-  }
-  s.attention(options);
+  if (cache) object(s, cache);
+  else for (const name in tensors) tensor(s, name, tensors[name]);
   return Object.assign(s, form);
 }
 
-export function diffAttentionMaps(q: unknown, k: unknown, given: types.DiffAttentionMapsOptions, cache: Handle | undefined): Request {
-  const options = checkOptions("options", given, [...ATTENTION, "numKvHeads", "rows", ...CALL]);
-  const s = new Stream(Op.diffAttentionMaps);
-  s.tensor("q", q);
-  s.params.push(cache ? 1 : 0);
-  if (cache) s.object(cache);
-  else s.tensor("k", k);
-  s.attention(options);
-  s.maybeNumber("numKvHeads", options.numKvHeads);
-  s.optional(options.rows, (rows) => {
-    if (!Array.isArray(rows) || rows.length !== 2) fail("OPTION", "rows", "[first, end]", show(rows));
-    s.number("rows", rows[0]);
-    s.number("rows", rows[1]);
-  });
-  return s;
+export function diffAttention(q: unknown, k: unknown, v: unknown, options: unknown, cache: Handle | undefined): Encoded {
+  if (cache && !isAbsent(v)) fail("OPTION", "v", "null beside a KvCache", show(v));
+  return write(source(Op.diffAttention, q, cache, { k, v }), ATTENTION, options, ["out", ...CALL]);
 }
 
-export function groupNorm(x: unknown, given: types.GroupNormOptions): Encoded {
-  const options = checkOptions("options", given, ["numGroups", "weight", "bias", "eps", "layout", "activation", "out", ...CALL]);
-  const s = new Stream(Op.groupNorm);
-  const form = s.tensor("x", x);
-  s.number("numGroups", options.numGroups);
-  s.maybeVector("weight", options.weight);
-  s.maybeVector("bias", options.bias);
-  s.maybeNumber("eps", options.eps);
-  s.choice("layout", options.layout ?? "nchw", ["nchw", "nhwc"]);
-  s.maybeChoice("activation", options.activation, ["silu"]);
-  return Object.assign(s, form);
+export function diffAttentionMaps(q: unknown, k: unknown, options: unknown, cache: Handle | undefined): Request {
+  return write(source(Op.diffAttentionMaps, q, cache, { k }), { ...ATTENTION, ...MAPS }, options, CALL, ["norm", "returnLse"]);
 }
 
-export function rmsNorm(x: unknown, given?: types.RmsNormOptions): Encoded {
-  const options = checkOptions("options", given, ["weight", "eps", "scale", "out", ...CALL]);
-  const s = new Stream(Op.rmsNorm);
-  const form = s.tensor("x", x);
-  s.maybeVector("weight", options.weight);
-  s.maybeNumber("eps", options.eps);
-  s.maybeNumber("scale", options.scale);
-  return Object.assign(s, form);
+export const lambdaInit = (layer: unknown): Request => write(stream(Op.lambdaInit), { layer: number }, { layer });
+
+export function lambdaFull(vectors: unknown): Request {
+  const given: Write = (s, name, x) => (isAbsent(x) ? tensor(s, name, x) : vector(s, name, x));
+  return write(stream(Op.lambdaFull), { q1: given, k1: given, q2: given, k2: given, init: number }, vectors);
 }
 
-export function applyRope(x: unknown, given?: types.RopeOptions): Encoded {
-  const options = checkOptions("options", given, [
-    "layout", "interleaved", "theta", "firstPosition", "positions", "rotaryDim", "scaling", "out", ...CALL,
-  ]);
-  const s = new Stream(Op.applyRope);
-  const form = s.tensor("x", x);
-  s.rope(options);
-  s.choice("layout", options.layout ?? LAYOUTS[0], LAYOUTS);
-  s.maybeNumbers("firstPosition", options.firstPosition);
-  s.optional(options.positions, (positions) => {
-    const tensor = "data" in positions;
-    const values = tensor ? positions.data : positions;
-    s.numbers("positions", tensor ? shapeOf("positions", positions) : [values.length]);
-    s.numbers("positions", values);
-  });
-  s.maybeNumber("rotaryDim", options.rotaryDim);
-  return Object.assign(s, form);
-}
-
-export function sequenceDifference(x: unknown, given?: types.SequenceDifferenceOptions): Encoded {
-  const options = checkOptions("options", given, ["order", "layout", "out", ...CALL]);
-  const s = new Stream(Op.sequenceDifference);
-  const form = s.tensor("x", x);
-  s.maybeNumber("order", options.order);
-  s.choice("layout", options.layout ?? LAYOUTS[0], LAYOUTS);
-  return Object.assign(s, form);
-}
-
-export function lambdaInit(layer: unknown): Request {
-  const s = new Stream(Op.lambdaInit);
-  s.number("layer", layer);
-  return s;
-}
-
-export function lambdaFull(given: Parameters<typeof types.lambdaFull>[0]): Request {
-  const vectors = checkOptions("vectors", given, ["q1", "k1", "q2", "k2", "init"]);
-  const s = new Stream(Op.lambdaFull);
-  for (const name of ["q1", "k1", "q2", "k2"] as const) s.vector(name, vectors[name]);
-  s.number("init", vectors.init);
-  return s;
-}
-
-export function createKvCache(given: types.KvCacheOptions): Request {
-  const options = checkOptions("options", given, ["groups", "headDim", "valueDim", "capacity", "terms", "dtype", "batch"]);
-  const s = new Stream(Op.createKvCache);
-  s.number("groups", options.groups);
-  s.number("headDim", options.headDim);
-  s.number("valueDim", options.valueDim);
-  s.maybeNumber("capacity", options.capacity);
-  s.maybeNumber("terms", options.terms);
-  s.choice("dtype", options.dtype ?? DTYPES[0], DTYPES);
-  s.maybeNumber("batch", options.batch);
-  return s;
-}
-
-export function append(cache: Handle, k: unknown, v: unknown, given?: { layout?: types.AttentionLayout | undefined }): Request {
-  const options = checkOptions("options", given, ["layout"]);
-  const s = new Stream(Op.append);
-  s.object(cache);
-  s.tensor("k", k);
-  s.tensor("v", v);
-  s.choice("layout", options.layout ?? LAYOUTS[0], LAYOUTS);
-  return s;
-}
-
-export function rewind(cache: Handle, length: unknown): Request {
-  const s = new Stream(Op.rewind);
-  s.object(cache);
-  s.number("length", length);
-  return s;
-}
+export const createKvCache = (options: unknown): Request => write(stream(Op.createKvCache), KV_CACHE, options);
+export const createMultiheadDiffAttn = (options: unknown): Request => write(stream(Op.createMultiheadDiffAttn), LAYER, options);
+export const createMultiheadDiffAttnV2 = (options: unknown): Request => write(stream(Op.createMultiheadDiffAttnV2), LAYER_V2, options);
 
 /** A request that names an object and nothing else. */
 export function aboutObject(op: number, handle: Handle): Request {
-  const s = new Stream(op);
-  s.object(handle);
+  const s = stream(op);
+  object(s, handle);
   return s;
 }
 
-/** Drops the object that a door knows by `id`. */
-export function drop(id: number): Request {
-  const s = new Stream(Op.drop);
-  s.params.push(id);
-  return s;
+export function append(cache: Handle, k: unknown, v: unknown, options: unknown): Request {
+  const s = aboutObject(Op.append, cache);
+  tensor(s, "k", k);
+  tensor(s, "v", v);
+  return write(s, { layout }, options);
 }
 
 /** Appends what exportCache gave. */
-export function appendExported(cache: Handle, exported: { kind: number; shape: number[]; buffer: ArrayBuffer | null }[]): Request {
-  const s = new Stream(Op.append);
-  s.object(cache);
-  for (const { kind, shape, buffer } of exported) {
-    s.params.push(kind, shape.length, ...shape);
-    s.operands.push({ name: "cache", bytes: new Uint8Array(buffer ?? new ArrayBuffer(0)) });
-  }
-  s.choice("layout", "bhsd", LAYOUTS);
-  return s;
+export function appendExported(cache: Handle, exported: Output[]): Request {
+  const s = aboutObject(Op.append, cache);
+  for (const { kind, shape, buffer } of exported) operand(s, "cache", kind, {}, new Uint8Array(buffer ?? new ArrayBuffer(0)), shape);
+  return write(s, { layout }, undefined);
 }
 
-function layerRope(s: Stream, rope: Maybe<types.LayerRope>): void {
-  s.optional(rope, (given) => s.rope(checkOptions("rope", given, ["interleaved", "theta", "scaling"])));
+export const rewind = (cache: Handle, length: unknown): Request => write(aboutObject(Op.rewind, cache), { length: number }, { length });
+
+export function forward(layer: Handle, x: unknown, cache: Handle | undefined, options: unknown): Encoded {
+  const s = aboutObject(Op.forward, layer);
+  const form = tensor(s, "x", x);
+  s.params.push(cache ? 1 : 0);
+  if (cache) object(s, cache);
+  return write(Object.assign(s, form), { attnMask: mask }, options, ["cache", "out", ...CALL]);
 }
 
-export function createMultiheadDiffAttn(given: types.MultiheadDiffAttnOptions): Request {
-  const options = checkOptions("options", given, [
-    "embedDim", "depth", "numHeads", "numKvHeads", "headDim", "rope", "pairing", "kvRepeat", "isCausal", "norm", "lambdaForm",
-    "sequence", "weights",
-  ]);
-  const s = new Stream(Op.createMultiheadDiffAttn);
-  s.number("embedDim", options.embedDim);
-  s.number("depth", options.depth);
-  s.number("numHeads", options.numHeads);
-  s.maybeNumber("numKvHeads", options.numKvHeads);
-  s.maybeNumber("headDim", options.headDim);
-  layerRope(s, options.rope);
-  s.maybeChoice("pairing", options.pairing, PAIRINGS);
-  s.maybeChoice("kvRepeat", options.kvRepeat, KV_REPEATS);
-  s.maybeFlag("isCausal", options.isCausal);
-  s.optional(options.norm, (given) => {
-    const norm = checkOptions("norm", given, ["eps", "affine"]);
-    s.maybeNumber("norm.eps", norm.eps);
-    s.maybeFlag("norm.affine", norm.affine);
-  });
-  s.maybeChoice("lambdaForm", options.lambdaForm, ["vectors", "scalars"]);
-  s.optional(options.sequence, (given) => {
-    const sequence = checkOptions("sequence", given, ["order", "share", "fusion"]);
-    s.number("sequence.order", sequence.order);
-    s.number("sequence.share", sequence.share);
-    s.number("sequence.fusion", sequence.fusion);
-  });
-  s.weights(V1_WEIGHTS, options.weights);
-  return s;
-}
-
-export function createMultiheadDiffAttnV2(given: types.MultiheadDiffAttnV2Options): Request {
-  const options = checkOptions("options", given, ["embedDim", "numHeads", "numKvHeads", "headDim", "ratio", "rope", "isCausal", "weights"]);
-  const s = new Stream(Op.createMultiheadDiffAttnV2);
-  s.number("embedDim", options.embedDim);
-  s.number("numHeads", options.numHeads);
-  s.maybeNumber("numKvHeads", options.numKvHeads);
-  s.number("headDim", options.headDim);
-  s.maybeNumber("ratio", options.ratio);
-  layerRope(s, options.rope);
-  s.maybeFlag("isCausal", options.isCausal);
-  s.weights(V2_WEIGHTS, options.weights);
-  return s;
-}
-
-export function forward(layer: Handle, x: unknown, cache: Handle | undefined, given?: types.LayerForwardOptions): Encoded {
-  const options = checkOptions("options", given, ["cache", "attnMask", "out", ...CALL]);
-  const s = new Stream(Op.forward);
-  s.object(layer);
-  const form = s.tensor("x", x);
-  s.optional(cache, (cache) => s.object(cache));
-  s.maybeMask("attnMask", options.attnMask);
-  return Object.assign(s, form);
-}
-
-export function layerMaps(layer: Handle, x: unknown, given?: types.CallOptions): Request {
-  checkOptions("options", given, CALL);
-  const s = new Stream(Op.layerMaps);
-  s.object(layer);
-  s.tensor("x", x);
-  return s;
+export function layerMaps(layer: Handle, x: unknown, options: unknown): Request {
+  const s = aboutObject(Op.layerMaps, layer);
+  tensor(s, "x", x);
+  return write(s, {}, options, CALL);
 }

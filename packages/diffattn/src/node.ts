@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import * as api from "./api.js";
 import { type Addon, NativeBackend } from "./backend/native.js";
@@ -39,9 +40,13 @@ usePlatform({
       terminate: () => void worker.terminate(),
     };
   },
-  poolUrl: undefined,
-  poolNote: "WASM runs on one thread in Node",
-  threads: 1,
+  get poolUrl() {
+    return new URL("./pool.js", import.meta.url).href;
+  },
+  poolNote: "",
+  get threads() {
+    return availableParallelism();
+  },
 });
 
 export const init: typeof types.init = api.init;

@@ -26,7 +26,7 @@ export interface Platform {
   loadModule(build: Build, source?: unknown): Promise<WebAssembly.Module>;
   /** Starts src/worker.ts. */
   startWorker(onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
-  /** Address of src/pool.ts, where threads can be had: the page is cross-origin isolated. */
+  /** Address of src/pool.ts, where memory can be shared: in Node, and on cross-origin isolated pages. */
   readonly poolUrl: string | undefined;
   /** Why `poolUrl` is missing. */
   readonly poolNote: string;

@@ -2,7 +2,7 @@
 // by its address and bundlers copy it as it is. The worker (worker.ts) imports it and owns the instance.
 
 import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
-import type { Door } from "./backend/instance.js";
+import { type Door, trapMessage } from "./backend/instance.js";
 
 interface ThreadStart {
   module: WebAssembly.Module;
@@ -11,25 +11,54 @@ interface ThreadStart {
   channel: string;
 }
 
-/** The name that tells a pool thread from any other worker that loads this file. */
-const THREAD = "diffattn-pool-thread";
 let channel = "";
 // Kept, because Firefox collects a worker that only its memory refers to (https://bugzilla.mozilla.org/1702191).
-export let threads: Worker[] = [];
+export let threads: unknown[] = [];
 
-const worker = globalThis as unknown as { name?: string; onmessage: ((event: MessageEvent<ThreadStart>) => void) | null; postMessage(message: unknown): void };
-if (worker.name === THREAD) {
-  worker.onmessage = async ({ data }) => {
+// Asked for by name, so that no bundler for browsers sees a module of Node.
+const node = globalThis.process?.getBuiltinModule?.("node:worker_threads");
+
+/** The name that tells a pool thread from any other worker that loads this file. */
+const THREAD = "diffattn-pool-thread";
+
+interface Scope {
+  onmessage: ((event: { data: ThreadStart }) => void) | null;
+  postMessage(message: unknown): void;
+}
+
+const isThread = node ? node.workerData === THREAD : (globalThis as { name?: string }).name === THREAD;
+if (isThread) {
+  const scope = (node?.parentPort ?? globalThis) as unknown as Scope;
+  scope.onmessage = async ({ data }) => {
     await init({ module_or_path: data.module, memory: data.memory });
-    worker.postMessage("ready");
+    scope.postMessage("ready");
+    const panicAddress = door.panicAddress();
     try {
       wbg_rayon_start_worker(data.receiver);
     } catch (trap) {
       // The instance's owner waits inside WASM for this thread: only the local side can still hear it.
-      new BroadcastChannel(data.channel).postMessage(String(trap));
+      new BroadcastChannel(data.channel).postMessage(trapMessage(data.memory, panicAddress, trap));
       throw trap;
     }
   };
+}
+
+/** Starts one thread; it is ready when the promise resolves. */
+function startThread(message: ThreadStart): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const refuse = (why: unknown): void => reject(new Error(`a pool thread did not start: ${String(why)}`));
+    if (node) {
+      const thread = new node.Worker(new URL(import.meta.url), { workerData: THREAD, execArgv: [] });
+      thread.once("message", () => resolve(thread));
+      thread.once("error", refuse);
+      thread.postMessage(message);
+    } else {
+      const thread = new Worker(import.meta.url, { type: "module", name: THREAD });
+      thread.onmessage = () => resolve(thread);
+      thread.onerror = (event) => refuse(event.message || "its script did not load");
+      thread.postMessage(message);
+    }
+  });
 }
 
 /** Shared memory with the largest maximum that the browser grants: some phones refuse a large one. */
@@ -60,17 +89,6 @@ export async function startWorkers(
   builder: { numThreads(): number; receiver(): number; build(): void },
 ): Promise<void> {
   const message: ThreadStart = { module, memory, receiver: builder.receiver(), channel };
-  threads = await Promise.all(
-    Array.from(
-      { length: builder.numThreads() },
-      () =>
-        new Promise<Worker>((resolve, reject) => {
-          const thread = new Worker(import.meta.url, { type: "module", name: THREAD });
-          thread.onmessage = () => resolve(thread);
-          thread.onerror = (event) => reject(new Error(`a pool thread did not start: ${event.message ?? "its script did not load"}`));
-          thread.postMessage(message);
-        }),
-    ),
-  );
+  threads = await Promise.all(Array.from({ length: builder.numThreads() }, () => startThread(message)));
   builder.build();
 }

@@ -32,8 +32,8 @@ function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
   if (out === undefined || out === null || dtype === undefined) return [];
   const bytes = checkOut(out, dtype);
   for (const operand of request.operands) {
-    if (overlaps(bytes, operand.bytes)) fail("OPTION", "out", "memory of its own", `memory of ${operand.name}`);
-    if (transfer && operand.bytes.buffer === bytes.buffer) fail("OPTION", "out", "a buffer that is not transferred", `the buffer of ${operand.name}`);
+    if (overlaps(bytes, operand)) fail("OPTION", "out", "memory that does not overlap an input", "an overlap");
+    if (transfer && operand.buffer === bytes.buffer) fail("OPTION", "out", "a buffer that is not transferred", "that of an input");
   }
   return [bytes];
 }
@@ -53,7 +53,7 @@ async function runAsync<R>(plan: Plan<R>): Promise<R> {
     transfer: transfer ?? false,
     onProgress: onProgress
       ? (done, total) => {
-          if (thrown) return;
+          if (thrown || signal?.aborted) return;
           try {
             onProgress({ done, total });
           } catch (error) {

@@ -36,6 +36,13 @@ export interface Resolved {
   operands: Uint8Array[];
 }
 
+/** What a trap was: the panic's message at the address that the door named, or the engine's own words. */
+export function trapMessage({ buffer }: WebAssembly.Memory, panicAddress: number, trap: unknown): string {
+  const length = new DataView(buffer).getUint32(panicAddress, true);
+  // A copy, because text cannot be decoded from shared memory.
+  return new TextDecoder().decode(new Uint8Array(buffer, panicAddress + 4, length).slice()) || String(trap);
+}
+
 /** Where an output goes: the caller's array, or new memory of that many bytes. */
 export interface Place {
   length: number;
@@ -46,7 +53,7 @@ export interface Place {
 const ALIGNMENT = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
-/** A prepared job. `end` it, whatever happened. */
+/** A prepared job. `end` it, whatever happened; a second time does nothing. */
 export interface Job {
   readonly total: number;
   readonly done: number;
@@ -76,10 +83,7 @@ export class Instance {
       return body(this.#door);
     } catch (cause) {
       this.dead = true;
-      const length = new DataView(this.#memory.buffer).getUint32(this.#panic, true);
-      // A copy, because text cannot be decoded from shared memory.
-      const panic = new TextDecoder().decode(new Uint8Array(this.#memory.buffer, this.#panic + 4, length).slice());
-      throw internal(panic || String(cause), cause);
+      throw internal(trapMessage(this.#memory, this.#panic, cause), cause);
     }
   }
 
@@ -163,8 +167,10 @@ export class Instance {
     const places = outs.map(({ bytes, length }) => ({ bytes, length, address: bytes && this.addressOf(bytes) }));
     const { result: job, release } = this.#write(request, (door, ...at) => door.prepare(...at));
     const releases = [release];
+    let ended = job === 0;
     const end = (): void => {
-      if (!this.dead && job !== 0) this.#in((door) => door.end(job));
+      if (!this.dead && !ended) this.#in((door) => door.end(job));
+      ended = true;
       for (const release of releases.splice(0)) release();
     };
     try {

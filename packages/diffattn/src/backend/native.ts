@@ -83,12 +83,12 @@ export class NativeBackend implements Backend {
   }
 
   call(request: Request, outs: Uint8Array[]): Output[] {
-    return guarded(() => this.#addon.call(request.op, this.#params(request), bytes(request), outs));
+    return guarded(() => this.#addon.call(request.op, this.#params(request), request.operands, outs));
   }
 
   callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
-    const outputs = this.#addon.callAsync(id, request.op, this.#params(request), bytes(request), outs, transfer, onProgress).catch((error: unknown) => {
+    const outputs = this.#addon.callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress).catch((error: unknown) => {
       throw converted(error);
     });
     const settled = outputs.then(
@@ -101,7 +101,7 @@ export class NativeBackend implements Backend {
   }
 
   query(request: Request): number {
-    return guarded(() => this.#addon.query(request.op, this.#params(request), bytes(request)));
+    return guarded(() => this.#addon.query(request.op, this.#params(request), request.operands));
   }
 
   createObject(name: Handle["name"], request: Request): Handle {
@@ -126,5 +126,3 @@ export class NativeBackend implements Backend {
     this.#addon.dispose();
   }
 }
-
-const bytes = ({ operands }: Request): Uint8Array[] => operands.map(({ bytes }) => bytes);

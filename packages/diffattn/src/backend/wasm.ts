@@ -21,17 +21,21 @@ interface WasmObject extends Handle {
   /** Of a cache: what makes an empty one. Its content is in one place only. */
   readonly empty: Request | undefined;
   remote?: { client: WorkerClient; key: number };
-  /** Of a cache in the worker: its length once all that was asked is done, open `forward`s aside. */
+  /** Of a cache in the worker: its length after the last change that ended there, and what the changes under way make of it. */
   length: number;
-  /** Of a cache in the worker: changes under way, and how many of them are `forward`s. */
-  changes: number;
-  forwards: number;
+  changes: Change[];
 }
 
+/** A change's new length from the one before; undefined while only the worker can know it. */
+type Change = ((length: number) => number) | undefined;
+
+/** A cache's length once all that was asked is done, but for what only the worker can know. */
+const lengthOf = ({ length, changes }: WasmObject): number => changes.reduce((length, change) => change?.(length) ?? length, length);
+
 /** Operands that belong to this side: the caller's own, detached, or copies. */
-function own(operands: readonly { bytes: Uint8Array }[], transfer: boolean): Uint8Array[] {
+function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
   // Ranges first: detaching a buffer empties every view of it.
-  const ranges = operands.map(({ bytes: { buffer, byteOffset, byteLength } }) => ({ buffer: buffer as ArrayBuffer, byteOffset, byteLength }));
+  const ranges = operands.map(({ buffer, byteOffset, byteLength }) => ({ buffer: buffer as ArrayBuffer, byteOffset, byteLength }));
   const moved = new Map<ArrayBuffer, ArrayBuffer>();
   return ranges.map(({ buffer, byteOffset, byteLength }) => {
     if (transfer) {
@@ -178,7 +182,7 @@ export class WasmBackend implements Backend {
       if (object.local.instance !== here) gone(object.name);
       resolved[slot] = object.local.id;
     }
-    return { op, params: resolved, operands: operands.map(({ bytes }) => bytes) };
+    return { op, params: resolved, operands };
   }
 
   call(request: Request, outs: Uint8Array[]): Output[] {
@@ -190,11 +194,7 @@ export class WasmBackend implements Backend {
     const cache = request.op === Op.forward ? (request.objects.find(({ handle }) => handle.name === "cache")?.handle as WasmObject | undefined) : undefined;
     const message = this.#message(client, request, "job", cache, transfer, outs);
     const targets = outs.map((out) => ({ out, length: out.byteLength, local: this.#local, address: this.#local?.addressOf(out) }));
-    if (cache) {
-      cache.changes++;
-      cache.forwards++;
-    }
-    const { answer, cancel } = client.call(message, onProgress, (length) => cache && this.#settle(cache, length, 1));
+    const { answer, cancel } = client.call(message, onProgress, cache ? this.#changing(cache, undefined) : () => {});
     const outputs = answer.then(({ outputs }) =>
       outputs.map((output, index) => {
         const target = targets[index];
@@ -242,9 +242,9 @@ export class WasmBackend implements Backend {
     const instance = this.#localInstance();
     const id = instance.query(this.#resolve(request));
     // The worker gets what the caller gave now, not what its arrays hold then.
-    const operands = request.operands.map(({ name, bytes }) => ({ name, bytes: bytes.slice() }));
+    const operands = request.operands.map((bytes) => bytes.slice());
     const { op, params, objects } = request;
-    const object: WasmObject = { name, backend: this, local: { instance, id }, recipe: { op, params, objects, operands }, empty, length: 0, changes: 0, forwards: 0 };
+    const object: WasmObject = { name, backend: this, local: { instance, id }, recipe: { op, params, objects, operands }, empty, length: 0, changes: [] };
     return object;
   }
 
@@ -266,41 +266,47 @@ export class WasmBackend implements Backend {
     object.recipe = undefined;
     object.remote = { client, key: client.newKey() };
     object.length = length;
-    this.#change(client, object, recipe, "create");
-    if (content) this.#change(client, object, appendExported(object, content), "change");
+    this.#send(client, object, recipe, "create", () => {});
+    if (content) this.#send(client, object, appendExported(object, content), "change", () => {});
     return object.remote.key;
   }
 
   /** Sends a query that makes or changes an object. Its failure in the worker is told by the calls that use the object later. */
-  #change(client: WorkerClient, object: WasmObject, request: Request, kind: "create" | "change"): void {
-    const message = this.#message(client, request, kind, object);
-    object.changes++;
-    client.call(message, null, (length) => this.#settle(object, length, 0)).answer.catch(() => {});
+  #send(client: WorkerClient, object: WasmObject, request: Request, kind: "create" | "change", onEnd: (length: number | undefined) => void): void {
+    client.call(this.#message(client, request, kind, object), null, onEnd).answer.catch(() => {});
   }
 
-  /** A change ended. The worker's word on the length counts when no other change is under way. */
-  #settle(object: WasmObject, length: number | undefined, forwards: number): void {
-    object.forwards -= forwards;
-    if (--object.changes === 0 && length !== undefined) object.length = length;
+  /** Notes a change of a cache that begins; gives what is to be called with the cache's length when it ends. */
+  #changing(object: WasmObject, change: Change): (length: number | undefined) => void {
+    // A wrapper of its own, so that equal changes differ.
+    const mine: Change = change && ((length) => change(length));
+    object.changes.push(mine);
+    return (length) => {
+      object.changes.splice(object.changes.indexOf(mine), 1);
+      if (length !== undefined) object.length = length;
+    };
   }
 
   #queryRemote(object: WasmObject, { client }: { client: WorkerClient }, request: Request): number {
     const { instance, id } = object.local;
     if (client.ended || client !== this.#client || instance.dead) gone(object.name);
-    if (request.op === Op.length) return object.length;
-    const here = { op: request.op, params: [id, ...request.params.slice(1)], operands: request.operands.map(({ bytes }) => bytes) };
+    if (request.op === Op.length) return lengthOf(object);
+    const here = { op: request.op, params: [id, ...request.params.slice(1)], operands: request.operands };
+    let change: (length: number) => number;
     if (request.op === Op.append) {
-      object.length += instance.query(here);
+      const added = instance.query(here);
       instance.query({ op: Op.rewind, params: [id, 0], operands: [] });
+      change = (length) => length + added;
     } else {
-      const [, length = 0] = request.params;
+      const [, wanted = 0] = request.params;
       // The sentence of crates/diffattn; anything but a count is refused by the empty cache.
-      if (!Number.isInteger(length) || length < 0) instance.query(here);
-      if (length > object.length && object.forwards === 0) fail("SHAPE", "length", `at most ${object.length}, the tokens held`, String(length));
-      object.length = length;
+      if (!Number.isInteger(wanted) || wanted < 0) instance.query(here);
+      const held = lengthOf(object);
+      if (wanted > held && !object.changes.includes(undefined)) fail("SHAPE", "length", `at most ${held}, the tokens held`, String(wanted));
+      change = () => wanted;
     }
-    this.#change(client, object, request, "change");
-    return object.length;
+    this.#send(client, object, request, "change", this.#changing(object, change));
+    return lengthOf(object);
   }
 
   dropObject(handle: Handle): void {

@@ -73,6 +73,8 @@ export class WorkerClient {
         const channel = `diffattn-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${channels++}`;
         // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
         this.#channel = new BroadcastChannel(channel);
+        // In Node it would keep the process alive.
+        (this.#channel as { unref?: () => void }).unref?.();
         this.#channel.onmessage = ({ data }) => trap(String(data));
         port.post({ type: "start", build, module, pool: { url: poolUrl, threads, channel } } satisfies ToWorker, []);
       } else {
