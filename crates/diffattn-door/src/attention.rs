@@ -1,8 +1,8 @@
 //! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the operator does.
 
 use diffattn::{
-    AttentionOptions, DiffAttention, DiffAttentionMaps, DType, Error, HeadPlan, KeysOnly, KeysValues, KvCache, KvRepeat,
-    Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    AttentionOptions, DType, DiffAttention, DiffAttentionMaps, Error, HeadPlan, KeysOnly,
+    KeysValues, KvCache, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
 };
 
 use crate::job::{OutputSpec, Outputs, Work};
@@ -10,7 +10,12 @@ use crate::objects::{CacheUse, Door};
 use crate::reader::{Reader, TensorAt};
 use crate::settings::Settings;
 
-pub(crate) const PAIRINGS: [Pairing; 4] = [Pairing::Interleaved, Pairing::Halves, Pairing::Grouped, Pairing::Shared];
+pub(crate) const PAIRINGS: [Pairing; 4] = [
+    Pairing::Interleaved,
+    Pairing::Halves,
+    Pairing::Grouped,
+    Pairing::Shared,
+];
 pub(crate) const KV_REPEATS: [KvRepeat; 2] = [KvRepeat::Paired, KvRepeat::Flat];
 pub(crate) const LAYOUTS: [Layout; 2] = [Layout::Bhsd, Layout::Bshd];
 
@@ -77,12 +82,17 @@ impl Options {
                     q: r.list("heads.q", Reader::size)?,
                     k: r.list("heads.k", Reader::size)?,
                     v: r.list("heads.v", Reader::size)?,
-                    coefficients: r.optional("heads.coefficients", |r, name| r.list(name, Reader::f32))?,
+                    coefficients: r
+                        .optional("heads.coefficients", |r, name| r.list(name, Reader::f32))?,
                 })
             })
         })?;
         if let (Some(_), Some(pairing)) = (&heads, pairing) {
-            return Err(Error::option("pairing", "none beside heads, which are the plan themselves", format_args!("{pairing:?}").to_string().to_lowercase()));
+            return Err(Error::option(
+                "pairing",
+                "none beside heads, which are the plan themselves",
+                format_args!("{pairing:?}").to_string().to_lowercase(),
+            ));
         }
         let ratio = reader.optional("ratio", Reader::count)?;
         let kv_repeat = reader.optional("kv_repeat", |r, name| r.choice(name, &KV_REPEATS))?;
@@ -90,11 +100,17 @@ impl Options {
         let scale = reader.optional("scale", Reader::f32)?;
         let is_causal = reader.flag("is_causal")?;
         let softcap = reader.optional("softcap", Reader::f32)?;
-        let window = reader.optional("window", |r, name| Ok([r.optional(name, Reader::count)?, r.optional(name, Reader::count)?]))?;
+        let window = reader.optional("window", |r, name| {
+            Ok([
+                r.optional(name, Reader::count)?,
+                r.optional(name, Reader::count)?,
+            ])
+        })?;
         let attn_mask = reader.tensor_or_none("attn_mask")?;
         let attn_bias = reader.tensor_or_none("attn_bias")?;
         let key_lengths = int32s(reader, "key_lengths")?;
-        let query_offset = reader.optional("query_offset", |r, name| r.list(name, Reader::integer))?;
+        let query_offset =
+            reader.optional("query_offset", |r, name| r.list(name, Reader::integer))?;
         let cu_seqlens_q = int32s(reader, "cu_seqlens_q")?;
         let cu_seqlens_k = int32s(reader, "cu_seqlens_k")?;
         let norm = reader.optional("norm", |r, _| {
@@ -135,12 +151,20 @@ impl Options {
         let lambda = match &self.lambda {
             None => None,
             Some(LambdaAt::Value(value)) => Some(Lambda::Value(*value)),
-            Some(LambdaAt::Tensor(at)) if at.shape.len() == 1 => Some(Lambda::PerHead(at.f32(operands)?)),
-            Some(LambdaAt::Tensor(at)) => Some(Lambda::PerToken { data: at.f32(operands)?, shape: at.shape.clone() }),
+            Some(LambdaAt::Tensor(at)) if at.shape.len() == 1 => {
+                Some(Lambda::PerHead(at.f32(operands)?))
+            }
+            Some(LambdaAt::Tensor(at)) => Some(Lambda::PerToken {
+                data: at.f32(operands)?,
+                shape: at.shape.clone(),
+            }),
         };
         let attn_mask = match &self.attn_mask {
             None => None,
-            Some(at) => Some(Mask { data: at.u8(operands)?, shape: at.shape.clone() }),
+            Some(at) => Some(Mask {
+                data: at.u8(operands)?,
+                shape: at.shape.clone(),
+            }),
         };
         let attn_bias = match &self.attn_bias {
             None => None,
@@ -155,7 +179,11 @@ impl Options {
                 let default = NormOptions::default();
                 Some(NormOptions {
                     eps: norm.eps.unwrap_or(default.eps),
-                    weight: norm.weight.as_ref().map(|at| at.f32_vector(operands)).transpose()?,
+                    weight: norm
+                        .weight
+                        .as_ref()
+                        .map(|at| at.f32_vector(operands))
+                        .transpose()?,
                     scale: norm.scale.unwrap_or(default.scale),
                 })
             }
@@ -195,10 +223,17 @@ enum Source<T> {
 }
 
 impl<T> Source<T> {
-    fn read(door: &Door, reader: &mut Reader<'_>, tensors: impl FnOnce(&mut Reader<'_>) -> Result<T, Error>) -> Result<Self, Error> {
+    fn read(
+        door: &Door,
+        reader: &mut Reader<'_>,
+        tensors: impl FnOnce(&mut Reader<'_>) -> Result<T, Error>,
+    ) -> Result<Self, Error> {
         if reader.flag("k")? {
             let id = reader.object("cache")?;
-            Ok(Self::Cache(CacheUse { slot: door.cache("cache", id)?, changes: false }))
+            Ok(Self::Cache(CacheUse {
+                slot: door.cache("cache", id)?,
+                changes: false,
+            }))
         } else {
             tensors(reader).map(Self::Tensors)
         }
@@ -227,7 +262,11 @@ impl AttentionRequest {
     pub(crate) fn read(door: &Door, reader: &mut Reader<'_>) -> Result<Self, Error> {
         let q = reader.tensor("q")?;
         let source = Source::read(door, reader, |r| Ok([r.tensor("k")?, r.tensor("v")?]))?;
-        Ok(Self { q, source, options: Options::read(reader)? })
+        Ok(Self {
+            q,
+            source,
+            options: Options::read(reader)?,
+        })
     }
 
     pub(crate) fn cache(&self) -> Option<&CacheUse> {
@@ -235,18 +274,38 @@ impl AttentionRequest {
     }
 
     /// `cache` is the one that the request names, as the call sees it.
-    pub(crate) fn prepare<'m>(&'m self, operands: &[&'m [u8]], cache: Option<&'m KvCache>) -> Result<Prepared<'m>, Error> {
+    pub(crate) fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        cache: Option<&'m KvCache>,
+    ) -> Result<Prepared<'m>, Error> {
         let kv = match (&self.source, cache) {
-            (Source::Tensors([k, v]), _) => KeysValues::Tensors { k: k.tensor(operands)?, v: v.tensor(operands)? },
+            (Source::Tensors([k, v]), _) => KeysValues::Tensors {
+                k: k.tensor(operands)?,
+                v: v.tensor(operands)?,
+            },
             (Source::Cache(_), Some(cache)) => KeysValues::Cache(cache),
-            (Source::Cache(_), None) => return Err(Error::Internal("the cache of a request is missing".into())),
+            (Source::Cache(_), None) => {
+                return Err(Error::Internal("the cache of a request is missing".into()));
+            }
         };
-        let attention = DiffAttention::new(self.q.tensor(operands)?, kv, &self.options.with(operands)?)?;
-        let mut outputs = vec![OutputSpec::new("out", attention.output_dtype(), &attention.output_shape())?];
+        let attention =
+            DiffAttention::new(self.q.tensor(operands)?, kv, &self.options.with(operands)?)?;
+        let mut outputs = vec![OutputSpec::new(
+            "out",
+            attention.output_dtype(),
+            &attention.output_shape(),
+        )?];
         if self.options.return_lse {
             outputs.push(OutputSpec::new("lse", DType::F32, &attention.lse_shape())?);
         }
-        Ok((Box::new(Attention { attention, lse: self.options.return_lse }), outputs))
+        Ok((
+            Box::new(Attention {
+                attention,
+                lse: self.options.return_lse,
+            }),
+            outputs,
+        ))
     }
 }
 
@@ -282,7 +341,13 @@ impl MapsRequest {
         let options = Options::read(reader)?;
         let num_kv_heads = reader.optional("num_kv_heads", Reader::size)?;
         let rows = reader.optional("rows", |r, name| Ok([r.size(name)?, r.size(name)?]))?;
-        Ok(Self { q, source, options, num_kv_heads, rows })
+        Ok(Self {
+            q,
+            source,
+            options,
+            num_kv_heads,
+            rows,
+        })
     }
 
     pub(crate) fn cache(&self) -> Option<&CacheUse> {
@@ -290,14 +355,26 @@ impl MapsRequest {
     }
 
     /// `cache` is the one that the request names, as the call sees it.
-    pub(crate) fn prepare<'m>(&'m self, operands: &[&'m [u8]], cache: Option<&'m KvCache>) -> Result<Prepared<'m>, Error> {
+    pub(crate) fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        cache: Option<&'m KvCache>,
+    ) -> Result<Prepared<'m>, Error> {
         let k = match (&self.source, cache) {
             (Source::Tensors(k), _) => KeysOnly::Tensor(k.tensor(operands)?),
             (Source::Cache(_), Some(cache)) => KeysOnly::Cache(cache),
-            (Source::Cache(_), None) => return Err(Error::Internal("the cache of a request is missing".into())),
+            (Source::Cache(_), None) => {
+                return Err(Error::Internal("the cache of a request is missing".into()));
+            }
         };
         let options = self.options.with(operands)?;
-        let maps = DiffAttentionMaps::new(self.q.tensor(operands)?, k, &options, self.num_kv_heads, self.rows)?;
+        let maps = DiffAttentionMaps::new(
+            self.q.tensor(operands)?,
+            k,
+            &options,
+            self.num_kv_heads,
+            self.rows,
+        )?;
         let (outputs, terms) = (map_outputs(maps.terms(), &maps.map_shape())?, maps.terms());
         Ok((Box::new(Maps { maps, terms }), outputs))
     }
@@ -305,14 +382,26 @@ impl MapsRequest {
 
 /// The outputs of every operator that gives maps: `map1`, `map2`, …, `diff`.
 pub(crate) fn map_outputs(terms: usize, shape: &[usize]) -> Result<Vec<OutputSpec>, Error> {
-    let names = (1..=terms).map(|term| format!("map{term}")).chain(["diff".to_owned()]);
-    names.map(|name| OutputSpec::new(name, DType::F32, shape)).collect()
+    let names = (1..=terms)
+        .map(|term| format!("map{term}"))
+        .chain(["diff".to_owned()]);
+    names
+        .map(|name| OutputSpec::new(name, DType::F32, shape))
+        .collect()
 }
 
 /// Takes the outputs that [`map_outputs`] told.
-pub(crate) fn take_map_outputs<'m>(terms: usize, outputs: &mut Outputs<'m>) -> Result<MapOutputs<'m>, Error> {
-    let terms = (0..terms).map(|_| outputs.f32()).collect::<Result<Vec<_>, _>>()?;
-    Ok(MapOutputs { terms, diff: outputs.f32()? })
+pub(crate) fn take_map_outputs<'m>(
+    terms: usize,
+    outputs: &mut Outputs<'m>,
+) -> Result<MapOutputs<'m>, Error> {
+    let terms = (0..terms)
+        .map(|_| outputs.f32())
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(MapOutputs {
+        terms,
+        diff: outputs.f32()?,
+    })
 }
 
 struct Maps<'m> {
@@ -327,4 +416,3 @@ impl<'m> Work<'m> for Maps<'m> {
 }
 
 crate::job::delegate_slices!(Maps<'_>, maps);
-

@@ -26,7 +26,9 @@ pub(crate) enum Operator {
     Forward(ForwardRequest),
     LayerMaps(LayerMapsRequest),
     /// Tests that no panic passes a door.
-    Panic { early: bool },
+    Panic {
+        early: bool,
+    },
 }
 
 /// What a job keeps alive while it borrows from it.
@@ -58,7 +60,10 @@ impl Door {
                 6 => Operator::Difference(DifferenceRequest::read(r)?),
                 7 => {
                     let id = r.object("cache")?;
-                    Operator::ExportCache(CacheUse { slot: self.cache("cache", id)?, changes: false })
+                    Operator::ExportCache(CacheUse {
+                        slot: self.cache("cache", id)?,
+                        changes: false,
+                    })
                 }
                 8 => Operator::Forward(ForwardRequest::read(self, r)?),
                 9 => Operator::LayerMaps(LayerMapsRequest::read(self, r)?),
@@ -66,7 +71,10 @@ impl Door {
                 241 => Operator::Panic { early: false },
                 _ => return Err(Error::Internal(format!("there is no job number {op}"))),
             };
-            Ok(Call(Arc::new(Request { operator, operands: reader.finish()? })))
+            Ok(Call(Arc::new(Request {
+                operator,
+                operands: reader.finish()?,
+            })))
         })
     }
 }
@@ -111,7 +119,11 @@ impl Call {
     pub fn prepare<'m>(&self, operands: &[&'m [u8]]) -> Result<Job<'m>, Error> {
         contain(|| {
             if operands.len() != self.0.operands {
-                return Err(Error::Internal(format!("{} operands came with a request that names {}", operands.len(), self.0.operands)));
+                return Err(Error::Internal(format!(
+                    "{} operands came with a request that names {}",
+                    operands.len(),
+                    self.0.operands
+                )));
             }
             let request = self.0.clone();
             // SAFETY: the job keeps `request` and drops it after the work that borrows from it; an Arc's content never moves,
@@ -138,7 +150,9 @@ impl Call {
                 Operator::Difference(request) => request.prepare(operands)?,
                 Operator::ExportCache(_) => match cache {
                     Some(cache) => Export::prepare(cache)?,
-                    None => return Err(Error::Internal("the cache of a request is missing".into())),
+                    None => {
+                        return Err(Error::Internal("the cache of a request is missing".into()));
+                    }
                 },
                 Operator::Forward(request) => {
                     let cache = loan.as_mut().map(Loan::cache).transpose()?;
@@ -147,8 +161,13 @@ impl Call {
                     request.prepare(operands, cache)?
                 }
                 Operator::LayerMaps(request) => request.prepare(operands)?,
-                Operator::Panic { early: true } => panic!("a panic in the preparation of a job, for tests"),
-                Operator::Panic { early: false } => (Box::new(PanicInStep), vec![OutputSpec::new("out", DType::F32, &[1])?]),
+                Operator::Panic { early: true } => {
+                    panic!("a panic in the preparation of a job, for tests")
+                }
+                Operator::Panic { early: false } => (
+                    Box::new(PanicInStep),
+                    vec![OutputSpec::new("out", DType::F32, &[1])?],
+                ),
             };
             Ok(Job::new(work, outputs, request, held, loan))
         })
@@ -165,10 +184,30 @@ struct Export<'m> {
 impl<'m> Export<'m> {
     fn prepare(cache: &'m diffattn::KvCache) -> Result<Prepared<'m>, Error> {
         let options = cache.options();
-        let k = [options.batch, options.terms * options.groups, cache.len(), options.head_dim];
-        let v = [options.batch, options.groups, cache.len(), options.value_dim];
-        let outputs = vec![OutputSpec::new("k", options.dtype, &k)?, OutputSpec::new("v", options.dtype, &v)?];
-        Ok((Box::new(Self { cache, outputs: Vec::new(), done: false }), outputs))
+        let k = [
+            options.batch,
+            options.terms * options.groups,
+            cache.len(),
+            options.head_dim,
+        ];
+        let v = [
+            options.batch,
+            options.groups,
+            cache.len(),
+            options.value_dim,
+        ];
+        let outputs = vec![
+            OutputSpec::new("k", options.dtype, &k)?,
+            OutputSpec::new("v", options.dtype, &v)?,
+        ];
+        Ok((
+            Box::new(Self {
+                cache,
+                outputs: Vec::new(),
+                done: false,
+            }),
+            outputs,
+        ))
     }
 }
 
@@ -194,8 +233,14 @@ impl Slices for Export<'_> {
             // What a cache of half-precision holds came from it, so narrowing is exact.
             match output {
                 DataMut::F32(out) => out.copy_from_slice(&values),
-                DataMut::F16(out) => out.iter_mut().zip(&values).for_each(|(out, &x)| *out = half::f16::from_f32(x).to_bits()),
-                DataMut::Bf16(out) => out.iter_mut().zip(&values).for_each(|(out, &x)| *out = half::bf16::from_f32(x).to_bits()),
+                DataMut::F16(out) => out
+                    .iter_mut()
+                    .zip(&values)
+                    .for_each(|(out, &x)| *out = half::f16::from_f32(x).to_bits()),
+                DataMut::Bf16(out) => out
+                    .iter_mut()
+                    .zip(&values)
+                    .for_each(|(out, &x)| *out = half::bf16::from_f32(x).to_bits()),
             }
         }
         self.done = true;

@@ -16,7 +16,10 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { code: error.code(), message: in_camel_case(&error.to_string()) }
+        Self {
+            code: error.code(),
+            message: in_camel_case(&error.to_string()),
+        }
     }
 }
 
@@ -48,9 +51,27 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
 /// Names that are spelled with underscores in JavaScript too: weights of a checkpoint and Hugging Face's words
 /// for rotary scaling.
 const KEPT: &[&str] = &[
-    "q_proj", "k_proj", "v_proj", "out_proj", "o_proj", "lambda_proj", "lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2",
-    "lambda_a", "lambda_b", "rope_type", "rope_theta", "low_freq_factor", "high_freq_factor",
-    "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale_all_dim",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "out_proj",
+    "o_proj",
+    "lambda_proj",
+    "lambda_q1",
+    "lambda_k1",
+    "lambda_q2",
+    "lambda_k2",
+    "lambda_a",
+    "lambda_b",
+    "rope_type",
+    "rope_theta",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale_all_dim",
 ];
 
 /// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays.
@@ -59,7 +80,12 @@ fn in_camel_case(sentence: &str) -> String {
     let mut quoted = false;
     let mut rest = sentence;
     while let Some(first) = rest.chars().next() {
-        let word_len = if quoted { 0 } else { rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len()) };
+        let word_len = if quoted {
+            0
+        } else {
+            rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len())
+        };
         if word_len == 0 {
             quoted ^= first == '"';
             result.push(first);
@@ -90,10 +116,22 @@ mod tests {
     #[test]
     fn names_are_those_of_the_javascript_side() {
         for (rust, javascript) in [
-            ("key_lengths[1]: expected 0 to 8 beside cu_seqlens_q, got 9", "keyLengths[1]: expected 0 to 8 beside cuSeqlensQ, got 9"),
-            ("weights.q_proj.weight: expected [8, 8], got none", "weights.q_proj.weight: expected [8, 8], got none"),
-            ("isa: expected one of scalar, got \"a_b\"", "isa: expected one of scalar, got \"a_b\""),
-            ("memory: expected 8 more bytes, got a refusal", "memory: expected 8 more bytes, got a refusal"),
+            (
+                "key_lengths[1]: expected 0 to 8 beside cu_seqlens_q, got 9",
+                "keyLengths[1]: expected 0 to 8 beside cuSeqlensQ, got 9",
+            ),
+            (
+                "weights.q_proj.weight: expected [8, 8], got none",
+                "weights.q_proj.weight: expected [8, 8], got none",
+            ),
+            (
+                "isa: expected one of scalar, got \"a_b\"",
+                "isa: expected one of scalar, got \"a_b\"",
+            ),
+            (
+                "memory: expected 8 more bytes, got a refusal",
+                "memory: expected 8 more bytes, got a refusal",
+            ),
             ("λ é_1: _ x_", "λ é_1: _ x_"),
         ] {
             assert_eq!(in_camel_case(rust), javascript);
@@ -110,7 +148,10 @@ mod tests {
         std::panic::set_hook(hook);
         assert_eq!(text, Err(Error::Internal("3 wheels".into())));
         assert_eq!(literal, Err(Error::Internal("no wheels".into())));
-        assert_eq!(other, Err(Error::Internal("a panic without a message".into())));
+        assert_eq!(
+            other,
+            Err(Error::Internal("a panic without a message".into()))
+        );
         assert_eq!(contain(|| Ok(1)), Ok(1));
     }
 }

@@ -23,11 +23,20 @@ pub struct OutputSpec {
 }
 
 impl OutputSpec {
-    pub(crate) fn new(name: impl Into<String>, dtype: DType, shape: &[usize]) -> Result<Self, Error> {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        dtype: DType,
+        shape: &[usize],
+    ) -> Result<Self, Error> {
         let name = name.into();
         // `checked_len` leaves room for eight bytes an element.
         let bytes = checked_len(&name, shape)? * dtype.bytes();
-        Ok(Self { name, dtype, shape: shape.to_vec(), bytes })
+        Ok(Self {
+            name,
+            dtype,
+            shape: shape.to_vec(),
+            bytes,
+        })
     }
 
     /// Whether memory of `bytes` fits.
@@ -38,7 +47,13 @@ impl OutputSpec {
         if bytes == self.bytes {
             return Ok(());
         }
-        let expected = format_args!("{} bytes for {} {}", self.bytes, self.dtype.name(), format_shape(&self.shape)).to_string();
+        let expected = format_args!(
+            "{} bytes for {} {}",
+            self.bytes,
+            self.dtype.name(),
+            format_shape(&self.shape)
+        )
+        .to_string();
         Err(Error::shape(&self.name, expected, bytes))
     }
 
@@ -64,14 +79,19 @@ pub(crate) struct Outputs<'m>(std::vec::IntoIter<DataMut<'m>>);
 impl<'m> Outputs<'m> {
     /// The next output.
     pub(crate) fn data(&mut self) -> Result<DataMut<'m>, Error> {
-        self.0.next().ok_or_else(|| Error::Internal("an operator wants more outputs than it told".into()))
+        self.0
+            .next()
+            .ok_or_else(|| Error::Internal("an operator wants more outputs than it told".into()))
     }
 
     /// The next output, which was told to be float32.
     pub(crate) fn f32(&mut self) -> Result<&'m mut [f32], Error> {
         match self.data()? {
             DataMut::F32(out) => Ok(out),
-            other => Err(Error::Internal(format!("an operator told {}, but wants float32", other.dtype().name()))),
+            other => Err(Error::Internal(format!(
+                "an operator told {}, but wants float32",
+                other.dtype().name()
+            ))),
         }
     }
 }
@@ -97,7 +117,7 @@ fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<DataMut<'m>, Err
 pub struct Job<'m> {
     // Borrows from the three fields below, so it must be dropped first: fields are dropped in this order.
     work: Box<dyn Work<'m> + 'm>,
-    loan: Option<Loan>,
+    _loan: Option<Loan>,
     _cache: Option<Arc<KvCache>>,
     _request: Arc<Request>,
     outputs: Vec<OutputSpec>,
@@ -108,7 +128,10 @@ pub struct Job<'m> {
 
 impl std::fmt::Debug for Job<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("outputs", &self.outputs).field("done", &self.done()).finish_non_exhaustive()
+        f.debug_struct("Job")
+            .field("outputs", &self.outputs)
+            .field("done", &self.done())
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,7 +144,15 @@ impl<'m> Job<'m> {
         cache: Option<Arc<KvCache>>,
         loan: Option<Loan>,
     ) -> Self {
-        Self { work, loan, _cache: cache, _request: request, outputs, bound: false, broken: false }
+        Self {
+            work,
+            _loan: loan,
+            _cache: cache,
+            _request: request,
+            outputs,
+            bound: false,
+            broken: false,
+        }
     }
 
     /// What must be bound, in this order.
@@ -136,13 +167,21 @@ impl<'m> Job<'m> {
     /// SHAPE when one has not the bytes that its spec says.
     pub fn bind(&mut self, memory: Vec<&'m mut [u8]>) -> Result<(), Error> {
         if memory.len() != self.outputs.len() {
-            return Err(Error::Internal(format!("{} outputs were bound of {}", memory.len(), self.outputs.len())));
+            return Err(Error::Internal(format!(
+                "{} outputs were bound of {}",
+                memory.len(),
+                self.outputs.len()
+            )));
         }
-        let typed = self.outputs.iter().zip(memory).map(|(spec, memory)| typed(spec, memory)).collect::<Result<Vec<_>, _>>()?;
+        let typed = self
+            .outputs
+            .iter()
+            .zip(memory)
+            .map(|(spec, memory)| typed(spec, memory))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut outputs = Outputs(typed.into_iter());
         contain(|| self.work.bind(&mut outputs))?;
         self.bound = true;
-        self.settle_if_complete();
         Ok(())
     }
 
@@ -170,7 +209,9 @@ impl<'m> Job<'m> {
     /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping makes sense.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
         if !self.bound || self.broken {
-            return Err(Error::Internal("a step of a job that is not bound, or that failed before".into()));
+            return Err(Error::Internal(
+                "a step of a job that is not bound, or that failed before".into(),
+            ));
         }
         if self.is_complete() {
             return Ok(());
@@ -178,7 +219,6 @@ impl<'m> Job<'m> {
         self.broken = true;
         contain(|| self.work.step(count.max(1)))?;
         self.broken = false;
-        self.settle_if_complete();
         Ok(())
     }
 
@@ -191,12 +231,6 @@ impl<'m> Job<'m> {
             self.step(usize::MAX)?;
         }
         Ok(())
-    }
-
-    fn settle_if_complete(&mut self) {
-        if self.is_complete() && let Some(loan) = &mut self.loan {
-            loan.keep_changes();
-        }
     }
 }
 

@@ -36,10 +36,10 @@ mod sequence;
 mod settings;
 
 pub use call::Call;
+pub use diffattn::{Error, Isa, available_threads, release_threads};
 pub use failure::{Failure, contain};
 pub use job::{Job, OutputSpec};
 pub use memory::{Block, release_idle_memory};
 pub use objects::{Door, Turn};
 pub use pace::Pacer;
-pub use diffattn::{Error, Isa, available_threads, release_threads};
 pub use settings::{configure, isa, threads};

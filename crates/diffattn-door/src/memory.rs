@@ -41,12 +41,21 @@ impl Block {
             block.len = bytes;
             return Ok(block);
         }
-        let refused = || Error::OutOfMemory { bytes: bytes as u64 };
-        let capacity = bytes.max(1).checked_next_multiple_of(ALIGNMENT).ok_or_else(refused)?;
+        let refused = || Error::OutOfMemory {
+            bytes: bytes as u64,
+        };
+        let capacity = bytes
+            .max(1)
+            .checked_next_multiple_of(ALIGNMENT)
+            .ok_or_else(refused)?;
         let layout = Layout::from_size_align(capacity, ALIGNMENT).map_err(|_| refused())?;
         // SAFETY: the capacity is not zero.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(refused)?;
-        Ok(Self { start, capacity, len: bytes })
+        Ok(Self {
+            start,
+            capacity,
+            len: bytes,
+        })
     }
 
     /// `bytes` of zeros.
@@ -71,7 +80,12 @@ impl Block {
 
     fn free(&mut self) {
         // SAFETY: the memory came from `alloc_zeroed` with this very layout, and no one uses it after this.
-        unsafe { dealloc(self.start.as_ptr(), Layout::from_size_align_unchecked(self.capacity, ALIGNMENT)) };
+        unsafe {
+            dealloc(
+                self.start.as_ptr(),
+                Layout::from_size_align_unchecked(self.capacity, ALIGNMENT),
+            )
+        };
     }
 }
 
@@ -96,7 +110,11 @@ impl Drop for Block {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = idle.iter().map(|block| block.capacity).sum();
         if idle.len() < KEPT_BLOCKS && kept.saturating_add(self.capacity) <= KEPT_BYTES {
-            idle.push(Self { start: self.start, capacity: self.capacity, len: 0 });
+            idle.push(Self {
+                start: self.start,
+                capacity: self.capacity,
+                len: 0,
+            });
         } else {
             drop(idle);
             self.free();
@@ -108,7 +126,11 @@ impl Drop for Block {
 fn take_idle(bytes: usize) -> Option<Block> {
     let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
     let fits = |capacity: usize| capacity >= bytes && capacity / 2 <= bytes.max(ALIGNMENT);
-    let (index, _) = idle.iter().enumerate().filter(|(_, block)| fits(block.capacity)).min_by_key(|(_, block)| block.capacity)?;
+    let (index, _) = idle
+        .iter()
+        .enumerate()
+        .filter(|(_, block)| fits(block.capacity))
+        .min_by_key(|(_, block)| block.capacity)?;
     Some(idle.swap_remove(index))
 }
 
@@ -133,12 +155,20 @@ mod tests {
         block.fill(7);
         drop(block);
         let again = Block::zeroed(100_000).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((again.len(), again.iter().all(|&byte| byte == 0)), (100_000, true));
+        assert_eq!(
+            (again.len(), again.iter().all(|&byte| byte == 0)),
+            (100_000, true)
+        );
         let copy = Block::copy_of(&[1, 2, 3]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(&*copy, &[1, 2, 3]);
         assert!(Block::new(0).is_ok_and(|block| block.is_empty()));
         for bytes in [usize::MAX, usize::MAX / 2, isize::MAX as usize - 64] {
-            assert_eq!(Block::new(bytes).map(|_| ()), Err(Error::OutOfMemory { bytes: bytes as u64 }));
+            assert_eq!(
+                Block::new(bytes).map(|_| ()),
+                Err(Error::OutOfMemory {
+                    bytes: bytes as u64
+                })
+            );
         }
         drop(again);
         release_idle_memory();
@@ -149,7 +179,12 @@ mod tests {
         let blocks: Vec<_> = (0..3).map(|_| Block::new(KEPT_BYTES / 2)).collect();
         assert!(blocks.iter().all(Result::is_ok));
         drop(blocks);
-        let kept: usize = IDLE.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|block| block.capacity).sum();
+        let kept: usize = IDLE
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(|block| block.capacity)
+            .sum();
         assert!(kept <= KEPT_BYTES);
     }
 }

@@ -1,6 +1,8 @@
 //! Requests of group and RMS norm: from the stream to the operator. Checks no shapes; the operator does.
 
-use diffattn::{Activation, ChannelLayout, Error, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions};
+use diffattn::{
+    Activation, ChannelLayout, Error, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions,
+};
 
 use crate::attention::Prepared;
 use crate::job::{OutputSpec, Outputs, Work};
@@ -29,7 +31,8 @@ impl GroupNormRequest {
             bias: reader.tensor_or_none("bias")?,
             eps: reader.optional("eps", Reader::f32)?,
             layout: reader.choice("layout", &[ChannelLayout::Nchw, ChannelLayout::Nhwc])?,
-            activation: reader.optional("activation", |r, name| r.choice(name, &[Activation::Silu]))?,
+            activation: reader
+                .optional("activation", |r, name| r.choice(name, &[Activation::Silu]))?,
             settings: Settings::now(),
         })
     }
@@ -39,8 +42,16 @@ impl GroupNormRequest {
         let default = GroupNormOptions::default();
         let options = GroupNormOptions {
             num_groups: self.num_groups,
-            weight: self.weight.as_ref().map(|at| at.f32_vector(operands)).transpose()?,
-            bias: self.bias.as_ref().map(|at| at.f32_vector(operands)).transpose()?,
+            weight: self
+                .weight
+                .as_ref()
+                .map(|at| at.f32_vector(operands))
+                .transpose()?,
+            bias: self
+                .bias
+                .as_ref()
+                .map(|at| at.f32_vector(operands))
+                .transpose()?,
             eps: self.eps.unwrap_or(default.eps),
             layout: self.layout,
             activation: self.activation,
@@ -83,7 +94,11 @@ impl RmsNormRequest {
         let x = self.x.tensor(operands)?;
         let default = RmsNormOptions::default();
         let options = RmsNormOptions {
-            weight: self.weight.as_ref().map(|at| at.f32_vector(operands)).transpose()?,
+            weight: self
+                .weight
+                .as_ref()
+                .map(|at| at.f32_vector(operands))
+                .transpose()?,
             eps: self.eps.unwrap_or(default.eps),
             scale: self.scale.unwrap_or(default.scale),
             isa: Some(self.settings.isa()),

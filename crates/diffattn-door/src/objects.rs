@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::{Error, KvCache};
-
-use crate::layer::Layer;
+use diffattn_nn::DiffAttnLayer;
 
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`] and [`Door::query`]).
 #[derive(Debug, Default)]
@@ -25,7 +24,7 @@ struct Table {
 #[derive(Debug, Clone)]
 pub(crate) enum Object {
     Cache(Arc<CacheSlot>),
-    Layer(Arc<Layer>),
+    Layer(Arc<DiffAttnLayer>),
 }
 
 impl Door {
@@ -46,7 +45,10 @@ impl Door {
 
     pub(crate) fn insert(&self, object: Object) -> Result<u32, Error> {
         let mut table = self.table();
-        table.last_id = table.last_id.checked_add(1).ok_or_else(|| Error::Internal("no ids are left".into()))?;
+        table.last_id = table
+            .last_id
+            .checked_add(1)
+            .ok_or_else(|| Error::Internal("no ids are left".into()))?;
         let id = table.last_id;
         table.objects.insert(id, object);
         Ok(id)
@@ -58,7 +60,13 @@ impl Door {
     }
 
     fn object(&self, argument: &'static str, id: u32) -> Result<Object, Error> {
-        self.table().objects.get(&id).cloned().ok_or_else(|| Error::Disposed { argument: argument.into() })
+        self.table()
+            .objects
+            .get(&id)
+            .cloned()
+            .ok_or_else(|| Error::Disposed {
+                argument: argument.into(),
+            })
     }
 
     pub(crate) fn cache(&self, argument: &'static str, id: u32) -> Result<Arc<CacheSlot>, Error> {
@@ -68,7 +76,11 @@ impl Door {
         }
     }
 
-    pub(crate) fn layer(&self, argument: &'static str, id: u32) -> Result<Arc<Layer>, Error> {
+    pub(crate) fn layer(
+        &self,
+        argument: &'static str,
+        id: u32,
+    ) -> Result<Arc<DiffAttnLayer>, Error> {
         match self.object(argument, id)? {
             Object::Layer(layer) => Ok(layer),
             Object::Cache(_) => Err(Error::dtype(argument, "a layer", "a KvCache")),
@@ -103,8 +115,15 @@ pub(crate) struct CacheUse {
 
 impl CacheSlot {
     pub(crate) fn new(cache: KvCache) -> Self {
-        let state = CacheState { cache: Some(Arc::new(cache)), readers: 0, writers: 0 };
-        Self { state: Mutex::new(state), turn_over: Condvar::new() }
+        let state = CacheState {
+            cache: Some(Arc::new(cache)),
+            readers: 0,
+            writers: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            turn_over: Condvar::new(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, CacheState> {
@@ -114,7 +133,10 @@ impl CacheSlot {
     fn wait_while(&self, busy: impl Fn(&CacheState) -> bool) -> MutexGuard<'_, CacheState> {
         let mut state = self.state();
         while busy(&state) {
-            state = self.turn_over.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .turn_over
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         state
     }
@@ -131,9 +153,18 @@ impl CacheSlot {
     }
 
     /// Changes the cache, once no open call uses it.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut KvCache) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut KvCache) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let mut state = self.wait_while(|state| state.readers + state.writers > 0);
-        change(state.cache.as_mut().and_then(Arc::get_mut).ok_or_else(in_use)?)
+        change(
+            state
+                .cache
+                .as_mut()
+                .and_then(Arc::get_mut)
+                .ok_or_else(in_use)?,
+        )
     }
 }
 
@@ -151,7 +182,10 @@ impl CacheUse {
 
     /// Waits until it is due.
     pub(crate) fn wait(&self) {
-        drop(self.slot.wait_while(|state| state.writers > 0 || (self.changes && state.readers > 0)));
+        drop(
+            self.slot
+                .wait_while(|state| state.writers > 0 || (self.changes && state.readers > 0)),
+        );
     }
 }
 
@@ -187,42 +221,39 @@ impl Drop for Turn {
     }
 }
 
-/// A cache taken out of its slot by the job that changes it. Dropping puts it back: changed when the job finished,
-/// else as it was.
+/// A cache taken out of its slot by the job that changes it. Dropping puts it back: after the job, which leaves it as it
+/// was unless it finished.
 #[derive(Debug)]
 pub(crate) struct Loan {
     slot: Arc<CacheSlot>,
     cache: Option<Arc<KvCache>>,
-    length: usize,
-    changed: bool,
 }
 
 impl Loan {
     pub(crate) fn take(slot: &Arc<CacheSlot>) -> Result<Self, Error> {
         let mut state = slot.state();
-        let cache = state.cache.as_mut().ok_or_else(in_use)?;
-        let length = Arc::get_mut(cache).ok_or_else(in_use)?.len();
-        Ok(Self { slot: slot.clone(), length, cache: state.cache.take(), changed: false })
+        state
+            .cache
+            .as_mut()
+            .and_then(Arc::get_mut)
+            .ok_or_else(in_use)?;
+        Ok(Self {
+            slot: slot.clone(),
+            cache: state.cache.take(),
+        })
     }
 
     /// The cache, which no one else has.
     pub(crate) fn cache(&mut self) -> Result<&mut KvCache, Error> {
-        self.cache.as_mut().and_then(Arc::get_mut).ok_or_else(in_use)
-    }
-
-    pub(crate) fn keep_changes(&mut self) {
-        self.changed = true;
+        self.cache
+            .as_mut()
+            .and_then(Arc::get_mut)
+            .ok_or_else(in_use)
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
-        if let Some(mut cache) = self.cache.take() {
-            if !self.changed && let Some(cache) = Arc::get_mut(&mut cache) {
-                // It holds at least what it held before, so this cannot fail.
-                let _ = cache.rewind(self.length);
-            }
-            self.slot.state().cache = Some(cache);
-        }
+        self.slot.state().cache = self.cache.take();
     }
 }

@@ -16,7 +16,10 @@ impl Pacer {
     /// For work on `threads` threads: the first slice gives each of them one unit.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { units: 0, threads: threads.max(1) }
+        Self {
+            units: 0,
+            threads: threads.max(1),
+        }
     }
 
     /// Units of the next slice, given how many `milliseconds` the last one took (ignored at first).
@@ -25,7 +28,8 @@ impl Pacer {
             self.units = self.threads;
             return self.units;
         }
-        let wanted = (TARGET / milliseconds.max(TARGET / GROWTH / GROWTH)).min(GROWTH) * self.units as f64;
+        let wanted =
+            (TARGET / milliseconds.max(TARGET / GROWTH / GROWTH)).min(GROWTH) * self.units as f64;
         // Whole rounds of all threads, so that none idles at the end of a slice. (Casting saturates.)
         self.units = match wanted as usize {
             few if few < self.threads => few.max(1),

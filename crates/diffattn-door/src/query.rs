@@ -4,7 +4,7 @@ use diffattn::{DType, Error, KvCache, KvCacheOptions, lambda_full, lambda_init};
 
 use crate::attention::LAYOUTS;
 use crate::failure::contain;
-use crate::layer::Layer;
+use crate::layer;
 use crate::objects::{CacheSlot, Door, Object};
 use crate::reader::Reader;
 
@@ -26,7 +26,12 @@ impl Door {
                     Ok(lambda_init(layer))
                 }
                 33 => {
-                    let vectors = [r.tensor("q1")?, r.tensor("k1")?, r.tensor("q2")?, r.tensor("k2")?];
+                    let vectors = [
+                        r.tensor("q1")?,
+                        r.tensor("k1")?,
+                        r.tensor("q2")?,
+                        r.tensor("k2")?,
+                    ];
                     let init = r.number("init")?;
                     finish(reader, operands)?;
                     let [q1, k1, q2, k2] = vectors.map(|at| at.f32_vector(operands));
@@ -71,7 +76,11 @@ impl Door {
                     self.cache("cache", id)?.look(|cache| cache.len() as f64)
                 }
                 44 | 45 => {
-                    let layer = if op == 44 { Layer::read_v1(r, operands)? } else { Layer::read_v2(r, operands)? };
+                    let layer = if op == 44 {
+                        layer::read_v1(r, operands)?
+                    } else {
+                        layer::read_v2(r, operands)?
+                    };
                     finish(reader, operands)?;
                     self.create(Object::Layer(layer.into()))
                 }
@@ -98,6 +107,9 @@ fn finish(reader: Reader<'_>, operands: &[&[u8]]) -> Result<(), Error> {
     if named == operands.len() {
         Ok(())
     } else {
-        Err(Error::Internal(format!("{} operands came with a request that names {named}", operands.len())))
+        Err(Error::Internal(format!(
+            "{} operands came with a request that names {named}",
+            operands.len()
+        )))
     }
 }

@@ -42,9 +42,14 @@ pub(crate) struct TensorAt {
 
 impl TensorAt {
     fn bytes<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
-        let operand = operands
-            .get(self.operand)
-            .ok_or_else(|| Error::Internal(format!("{} operands, but {} is number {}", operands.len(), self.argument, self.operand)))?;
+        let operand = operands.get(self.operand).ok_or_else(|| {
+            Error::Internal(format!(
+                "{} operands, but {} is number {}",
+                operands.len(),
+                self.argument,
+                self.operand
+            ))
+        })?;
         let width = self.kind.bytes();
         if operand.len() % width != 0 {
             return Err(Error::shape(
@@ -62,7 +67,8 @@ impl TensorAt {
         if bytes.is_empty() {
             return Ok(&[]); // its address means nothing
         }
-        bytemuck::try_cast_slice(bytes).map_err(|why| Error::Internal(format!("{}: {why}", self.argument)))
+        bytemuck::try_cast_slice(bytes)
+            .map_err(|why| Error::Internal(format!("{}: {why}", self.argument)))
     }
 
     fn expect(&self, kind: &'static str) -> Error {
@@ -77,7 +83,10 @@ impl TensorAt {
             Kind::Float(DType::Bf16) => Data::Bf16(self.cast(operands)?),
             Kind::U8 | Kind::I32 => return Err(self.expect("float32, float16 or bfloat16")),
         };
-        Ok(Tensor { data, shape: self.shape.clone() })
+        Ok(Tensor {
+            data,
+            shape: self.shape.clone(),
+        })
     }
 
     /// The elements, which must be float32.
@@ -91,7 +100,11 @@ impl TensorAt {
     /// The elements of a vector, which must be float32.
     pub(crate) fn f32_vector<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [f32], Error> {
         if self.shape.len() != 1 {
-            return Err(Error::shape(self.argument, "one axis", diffattn::format_shape(&self.shape)));
+            return Err(Error::shape(
+                self.argument,
+                "one axis",
+                diffattn::format_shape(&self.shape),
+            ));
         }
         self.f32(operands)
     }
@@ -108,7 +121,11 @@ impl TensorAt {
 /// A number as JavaScript prints it, near enough.
 pub(crate) fn format_number(x: f64) -> String {
     if x.is_infinite() {
-        return if x > 0.0 { "Infinity".into() } else { "-Infinity".into() };
+        return if x > 0.0 {
+            "Infinity".into()
+        } else {
+            "-Infinity".into()
+        };
     }
     x.to_string()
 }
@@ -125,7 +142,10 @@ type Refusal = fn(&'static str, &'static str, String) -> Error;
 
 impl<'p> Reader<'p> {
     pub(crate) fn new(params: &'p [f64]) -> Self {
-        Self { params, operands: 0 }
+        Self {
+            params,
+            operands: 0,
+        }
     }
 
     /// The number of operands that the request named, once it is read to its end.
@@ -133,7 +153,10 @@ impl<'p> Reader<'p> {
         if self.params.is_empty() {
             Ok(self.operands)
         } else {
-            Err(Error::Internal(format!("{} numbers are left over at the end of a request", self.params.len())))
+            Err(Error::Internal(format!(
+                "{} numbers are left over at the end of a request",
+                self.params.len()
+            )))
         }
     }
 
@@ -161,10 +184,18 @@ impl<'p> Reader<'p> {
         }
     }
 
-    fn whole_from_zero(&mut self, argument: &'static str, refusal: Refusal) -> Result<usize, Error> {
+    fn whole_from_zero(
+        &mut self,
+        argument: &'static str,
+        refusal: Refusal,
+    ) -> Result<usize, Error> {
         let x = self.whole(argument, refusal)?;
         usize::try_from(x).map_err(|_| {
-            let expected = if x < 0 { "a whole number from 0" } else { "a number that fits this machine" };
+            let expected = if x < 0 {
+                "a whole number from 0"
+            } else {
+                "a number that fits this machine"
+            };
             refusal(argument, expected, x.to_string())
         })
     }
@@ -185,10 +216,21 @@ impl<'p> Reader<'p> {
     }
 
     /// Which of `values` an enum index means.
-    pub(crate) fn choice<T: Copy>(&mut self, argument: &'static str, values: &[T]) -> Result<T, Error> {
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        argument: &'static str,
+        values: &[T],
+    ) -> Result<T, Error> {
         let x = self.number(argument)?;
-        let index = if x.fract() == 0.0 && x >= 0.0 { x as usize } else { usize::MAX };
-        values.get(index).copied().ok_or_else(|| Error::Internal(format!("{argument}: no choice has the number {x}")))
+        let index = if x.fract() == 0.0 && x >= 0.0 {
+            x as usize
+        } else {
+            usize::MAX
+        };
+        values
+            .get(index)
+            .copied()
+            .ok_or_else(|| Error::Internal(format!("{argument}: no choice has the number {x}")))
     }
 
     pub(crate) fn flag(&mut self, argument: &'static str) -> Result<bool, Error> {
@@ -200,7 +242,9 @@ impl<'p> Reader<'p> {
         if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) {
             Ok(x as u32)
         } else {
-            Err(Error::Internal(format!("{argument}: no object has the id {x}")))
+            Err(Error::Internal(format!(
+                "{argument}: no object has the id {x}"
+            )))
         }
     }
 
@@ -209,7 +253,11 @@ impl<'p> Reader<'p> {
         argument: &'static str,
         read: impl FnOnce(&mut Self, &'static str) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        if self.flag(argument)? { read(self, argument).map(Some) } else { Ok(None) }
+        if self.flag(argument)? {
+            read(self, argument).map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn list<T>(
@@ -220,13 +268,18 @@ impl<'p> Reader<'p> {
         let count = self.number(argument)?;
         // Each item takes a slot at least, so a wrong count cannot ask for more memory than the request has.
         if count.fract() != 0.0 || count < 0.0 || count > self.params.len() as f64 {
-            return Err(Error::Internal(format!("{argument}: the request holds no list of {count}")));
+            return Err(Error::Internal(format!(
+                "{argument}: the request holds no list of {count}"
+            )));
         }
         (0..count as usize).map(|_| read(self, argument)).collect()
     }
 
     /// A tensor, or `None` where the stream says that it is absent.
-    pub(crate) fn tensor_or_none(&mut self, argument: &'static str) -> Result<Option<TensorAt>, Error> {
+    pub(crate) fn tensor_or_none(
+        &mut self,
+        argument: &'static str,
+    ) -> Result<Option<TensorAt>, Error> {
         const KINDS: [Option<Kind>; 6] = [
             None,
             Some(Kind::Float(DType::F32)),
@@ -235,16 +288,24 @@ impl<'p> Reader<'p> {
             Some(Kind::U8),
             Some(Kind::I32),
         ];
-        let Some(kind) = self.choice(argument, &KINDS)? else { return Ok(None) };
+        let Some(kind) = self.choice(argument, &KINDS)? else {
+            return Ok(None);
+        };
         let shape = self.list(argument, Self::size)?;
         let operand = self.operands;
         self.operands += 1;
-        Ok(Some(TensorAt { argument, kind, shape, operand }))
+        Ok(Some(TensorAt {
+            argument,
+            kind,
+            shape,
+            operand,
+        }))
     }
 
     /// A tensor that must be there.
     pub(crate) fn tensor(&mut self, argument: &'static str) -> Result<TensorAt, Error> {
-        self.tensor_or_none(argument)?.ok_or_else(|| Error::Internal(format!("{argument} is absent from the request")))
+        self.tensor_or_none(argument)?
+            .ok_or_else(|| Error::Internal(format!("{argument} is absent from the request")))
     }
 }
 
@@ -266,7 +327,10 @@ mod tests {
             (1.5, "num_groups: expected a whole number, got 1.5"),
             (-1.0, "num_groups: expected a whole number from 0, got -1"),
             (f64::NAN, "num_groups: expected a whole number, got NaN"),
-            (f64::INFINITY, "num_groups: expected a whole number, got Infinity"),
+            (
+                f64::INFINITY,
+                "num_groups: expected a whole number, got Infinity",
+            ),
             (1e300, "num_groups: expected a whole number, got 1"),
         ] {
             let got = Reader::new(&[x]).size("num_groups");
@@ -274,7 +338,10 @@ mod tests {
             assert!(sentence(got).starts_with(says), "{x}");
         }
         assert_eq!(code(Reader::new(&[0.5]).count("ratio")), "OPTION");
-        assert_eq!(Reader::new(&[MAX_WHOLE]).integer("query_offset"), Ok(1 << 53));
+        assert_eq!(
+            Reader::new(&[MAX_WHOLE]).integer("query_offset"),
+            Ok(1 << 53)
+        );
         assert_eq!(Reader::new(&[-3.0]).integer("query_offset"), Ok(-3));
     }
 
@@ -283,9 +350,18 @@ mod tests {
         assert_eq!(code(Reader::new(&[]).number("x")), "INTERNAL");
         assert_eq!(code(Reader::new(&[2.0]).flag("x")), "INTERNAL");
         assert_eq!(code(Reader::new(&[f64::NAN]).flag("x")), "INTERNAL");
-        assert_eq!(code(Reader::new(&[3.0, 1.0]).list("x", Reader::number)), "INTERNAL");
-        assert_eq!(code(Reader::new(&[-1.0]).list("x", Reader::number)), "INTERNAL");
-        assert_eq!(code(Reader::new(&[1e18]).list("x", Reader::number)), "INTERNAL");
+        assert_eq!(
+            code(Reader::new(&[3.0, 1.0]).list("x", Reader::number)),
+            "INTERNAL"
+        );
+        assert_eq!(
+            code(Reader::new(&[-1.0]).list("x", Reader::number)),
+            "INTERNAL"
+        );
+        assert_eq!(
+            code(Reader::new(&[1e18]).list("x", Reader::number)),
+            "INTERNAL"
+        );
         assert_eq!(code(Reader::new(&[6.0, 0.0]).tensor("x")), "INTERNAL");
         assert_eq!(code(Reader::new(&[0.0]).tensor("x")), "INTERNAL");
         assert_eq!(code(Reader::new(&[-1.0]).object("x")), "INTERNAL");
@@ -300,7 +376,10 @@ mod tests {
         let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(reader.finish(), Ok(1));
         assert_eq!(x.f32(&[bytes]), Ok(&words[..]));
-        assert_eq!(sentence(x.f32(&[&bytes[..8]])), "x: expected 3 elements for shape [3], got 2");
+        assert_eq!(
+            sentence(x.f32(&[&bytes[..8]])),
+            "x: expected 3 elements for shape [3], got 2"
+        );
         assert_eq!(code(x.f32(&[&bytes[..9]])), "SHAPE");
         assert_eq!(code(x.f32(&[])), "INTERNAL");
         assert_eq!(sentence(x.u8(&[bytes])), "x: expected uint8, got float32");
@@ -311,7 +390,10 @@ mod tests {
         // Nothing is read of an empty tensor.
         let mut reader = Reader::new(&[2.0, 2.0, 0.0, 7.0]);
         let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(x.tensor(&[&[] as &[u8]]).map(|x| (x.data.len(), x.shape)), Ok((0, vec![0, 7])));
+        assert_eq!(
+            x.tensor(&[&[] as &[u8]]).map(|x| (x.data.len(), x.shape)),
+            Ok((0, vec![0, 7]))
+        );
     }
 
     #[test]

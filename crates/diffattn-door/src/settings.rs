@@ -11,7 +11,10 @@ pub(crate) struct Settings {
     threads: Option<usize>,
 }
 
-static SETTINGS: Mutex<Settings> = Mutex::new(Settings { isa: None, threads: None });
+static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
+    isa: None,
+    threads: None,
+});
 
 impl Settings {
     pub(crate) fn now() -> Self {
@@ -38,7 +41,11 @@ pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
             if threads >= 1.0 && threads.fract() == 0.0 {
                 Ok(threads as usize)
             } else {
-                Err(Error::option("threads", "a whole number from 1", crate::reader::format_number(threads)))
+                Err(Error::option(
+                    "threads",
+                    "a whole number from 1",
+                    crate::reader::format_number(threads),
+                ))
             }
         })
         .transpose()?;
@@ -64,9 +71,16 @@ mod tests {
 
     #[test]
     fn what_is_not_to_be_had_is_refused() {
-        assert_eq!(configure(Some("mmx"), None).map_err(|error| error.code()), Err("UNAVAILABLE"));
+        assert_eq!(
+            configure(Some("mmx"), None).map_err(|error| error.code()),
+            Err("UNAVAILABLE")
+        );
         for threads in [0.0, -1.0, 1.5, f64::NAN, f64::INFINITY] {
-            assert_eq!(configure(None, Some(threads)).map_err(|error| error.code()), Err("OPTION"), "{threads}");
+            assert_eq!(
+                configure(None, Some(threads)).map_err(|error| error.code()),
+                Err("OPTION"),
+                "{threads}"
+            );
         }
         assert_eq!(isa(), Isa::detect());
         assert_eq!(threads(), available_threads());

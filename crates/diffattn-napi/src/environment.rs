@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 
-use diffattn_door::{Block, Call, Door, Error, Failure, OutputSpec, release_idle_memory, release_threads};
+use diffattn_door::{
+    Block, Call, Door, Error, Failure, OutputSpec, release_idle_memory, release_threads,
+};
 use napi::bindgen_prelude::{ArrayBuffer, FnArgs, FromNapiValue, Function, JsValue, Object};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, sys};
@@ -68,7 +70,9 @@ impl Environment {
         if let Some(environment) = env.get_instance_data::<Rc<Self>>().map_err(bug)? {
             return Ok(environment.clone());
         }
-        let nothing = env.create_function_from_closure::<(), (), _>("diffattnSettle", |_| Ok(())).map_err(bug)?;
+        let nothing = env
+            .create_function_from_closure::<(), (), _>("diffattnSettle", |_| Ok(()))
+            .map_err(bug)?;
         let bell: Bell = nothing
             .build_threadsafe_function::<()>()
             .callee_handled::<false>()
@@ -95,7 +99,8 @@ impl Environment {
             runner: RefCell::default(),
             ended: Cell::new(false),
         });
-        env.set_instance_data(environment.clone(), (), |_| {}).map_err(bug)?;
+        env.set_instance_data(environment.clone(), (), |_| {})
+            .map_err(bug)?;
         // Added after the bell, so it runs before the bell is taken away.
         env.add_env_cleanup_hook(environment.clone(), |environment| {
             environment.ended.set(true);
@@ -116,11 +121,23 @@ impl Environment {
         if view.len == 0 || start - first + view.len > owner.len() {
             return None;
         }
-        Some(Memory::Held { _owner: owner, start: view.start, len: view.len })
+        Some(Memory::Held {
+            _owner: owner,
+            start: view.start,
+            len: view.len,
+        })
     }
 
-    pub(crate) fn create_buffer<'env>(&self, env: &'env Env, bytes: usize) -> Result<ArrayBuffer<'env>, Thrown> {
-        let refused = || thrown(Error::OutOfMemory { bytes: bytes as u64 });
+    pub(crate) fn create_buffer<'env>(
+        &self,
+        env: &'env Env,
+        bytes: usize,
+    ) -> Result<ArrayBuffer<'env>, Thrown> {
+        let refused = || {
+            thrown(Error::OutOfMemory {
+                bytes: bytes as u64,
+            })
+        };
         if bytes == 0 {
             let view = new_buffer(env, 0).ok_or_else(refused)?;
             return array_buffer(env, view.buffer).map_err(bug);
@@ -132,7 +149,8 @@ impl Environment {
         buffers.retain(|_, block| block.strong_count() > 0);
         buffers.insert(start as usize, Arc::downgrade(&owner));
         // SAFETY: the bytes live as long as `owner`, which the finalizer drops.
-        unsafe { ArrayBuffer::from_external(env, start, bytes, owner, |_, owner| drop(owner)) }.map_err(bug)
+        unsafe { ArrayBuffer::from_external(env, start, bytes, owner, |_, owner| drop(owner)) }
+            .map_err(bug)
     }
 
     /// Runs a job on this thread.
@@ -148,7 +166,10 @@ impl Environment {
         let operands = views(env, operands)?;
         // SAFETY: JavaScript does not run until this returns, so nothing moves, and nothing writes but this call, whose
         // outputs overlap no operand.
-        let bytes: Vec<&[u8]> = operands.iter().map(|view| unsafe { view.bytes() }).collect();
+        let bytes: Vec<&[u8]> = operands
+            .iter()
+            .map(|view| unsafe { view.bytes() })
+            .collect();
         let mut job = call.prepare(&bytes).map_err(thrown)?;
         let given = given_outputs(env, &outs, job.outputs().len())?;
         check_overlaps(&operands, given.iter().flatten())?;
@@ -156,23 +177,41 @@ impl Environment {
         for (given, spec) in given.iter().zip(job.outputs()) {
             targets.push(match given {
                 Some(view) => *view,
-                None => new_buffer(env, spec.bytes).ok_or_else(|| thrown(Error::OutOfMemory { bytes: spec.bytes as u64 }))?,
+                None => new_buffer(env, spec.bytes).ok_or_else(|| {
+                    thrown(Error::OutOfMemory {
+                        bytes: spec.bytes as u64,
+                    })
+                })?,
             });
         }
         // SAFETY: as above.
-        job.bind(targets.iter().map(|view| unsafe { view.bytes_mut() }).collect()).map_err(thrown)?;
+        job.bind(
+            targets
+                .iter()
+                .map(|view| unsafe { view.bytes_mut() })
+                .collect(),
+        )
+        .map_err(thrown)?;
         job.finish().map_err(thrown)?;
         let outputs = job.outputs().iter().zip(given).zip(targets);
         outputs
             .map(|((spec, given), target)| {
-                let buffer = if given.is_some() { None } else { Some(array_buffer(env, target.buffer).map_err(bug)?) };
+                let buffer = if given.is_some() {
+                    None
+                } else {
+                    Some(array_buffer(env, target.buffer).map_err(bug)?)
+                };
                 Ok(JsOutput::new(spec, buffer))
             })
             .collect()
     }
 
     /// Checks a job and queues it; the promise is settled from [`Environment::deliver`].
-    pub(crate) fn call_async<'env>(&self, env: &'env Env, request: AsyncCall<'_, '_>) -> Result<Object<'env>, Thrown> {
+    pub(crate) fn call_async<'env>(
+        &self,
+        env: &'env Env,
+        request: AsyncCall<'_, '_>,
+    ) -> Result<Object<'env>, Thrown> {
         let (deferred, promise) = Deferred::new(env).map_err(bug)?;
         let id = request.id;
         match self.open(env, request) {
@@ -193,7 +232,10 @@ impl Environment {
     /// Everything of a call but its promise.
     fn open(&self, env: &Env, request: AsyncCall<'_, '_>) -> Result<(OpenCall, Ticket), Thrown> {
         if self.ended.get() || self.calls.borrow().contains_key(&request.id) {
-            return Err(thrown(Error::Internal(format!("call {} is open already, or its environment ends", request.id))));
+            return Err(thrown(Error::Internal(format!(
+                "call {} is open already, or its environment ends",
+                request.id
+            ))));
         }
         let call = self.door.call(request.op, request.params).map_err(thrown)?;
         let operands = views(env, request.operands)?;
@@ -218,8 +260,15 @@ impl Environment {
                 _ => match spec {
                     Some(spec) => {
                         let made = new_buffer(env, spec.bytes);
-                        let made = made.ok_or_else(|| thrown(Error::OutOfMemory { bytes: spec.bytes as u64 }))?;
-                        outputs.push(Some(Memory::Kept { start: made.start, len: made.len }));
+                        let made = made.ok_or_else(|| {
+                            thrown(Error::OutOfMemory {
+                                bytes: spec.bytes as u64,
+                            })
+                        })?;
+                        outputs.push(Some(Memory::Kept {
+                            start: made.start,
+                            len: made.len,
+                        }));
                         targets.push(Target::Made(Kept::new(env, made.buffer).map_err(bug)?));
                     }
                     None => {
@@ -239,7 +288,10 @@ impl Environment {
                 continue;
             }
             if request.transfer {
-                let known = moved.iter().find(|(other, _)| same(env, other.buffer, view.buffer)).map(|(_, to)| *to);
+                let known = moved
+                    .iter()
+                    .find(|(other, _)| same(env, other.buffer, view.buffer))
+                    .map(|(_, to)| *to);
                 let to = match known {
                     Some(to) => to,
                     None => {
@@ -253,15 +305,24 @@ impl Environment {
                 };
                 if let Some(to) = to {
                     let view = view.within(env, to).map_err(bug)?;
-                    memory.push(Memory::Kept { start: view.start, len: view.len });
+                    memory.push(Memory::Kept {
+                        start: view.start,
+                        len: view.len,
+                    });
                     continue;
                 }
             }
             // SAFETY: JavaScript does not run until this returns.
-            memory.push(Memory::Own(Block::copy_of(unsafe { view.bytes() }).map_err(thrown)?));
+            memory.push(Memory::Own(
+                Block::copy_of(unsafe { view.bytes() }).map_err(thrown)?,
+            ));
         }
 
-        let on_progress = request.on_progress.map(|function| Kept::new(env, function.raw())).transpose().map_err(bug)?;
+        let on_progress = request
+            .on_progress
+            .map(|function| Kept::new(env, function.raw()))
+            .transpose()
+            .map_err(bug)?;
         let progress = Arc::new(Progress::default());
         let ticket = Ticket {
             id: request.id,
@@ -272,7 +333,15 @@ impl Environment {
             turn: call.take_turn(),
             call,
         };
-        Ok((OpenCall { on_progress, outputs: targets, _kept: kept, progress }, ticket))
+        Ok((
+            OpenCall {
+                on_progress,
+                outputs: targets,
+                _kept: kept,
+                progress,
+            },
+            ticket,
+        ))
     }
 
     /// All checks of a call, where it can be checked already: what its outputs will be.
@@ -281,31 +350,48 @@ impl Environment {
             return Ok(None);
         }
         // SAFETY: JavaScript does not run until this returns, and nothing is written.
-        let bytes: Vec<&[u8]> = operands.iter().map(|view| unsafe { view.bytes() }).collect();
-        Ok(Some(call.prepare(&bytes).map_err(thrown)?.outputs().to_vec()))
+        let bytes: Vec<&[u8]> = operands
+            .iter()
+            .map(|view| unsafe { view.bytes() })
+            .collect();
+        Ok(Some(
+            call.prepare(&bytes).map_err(thrown)?.outputs().to_vec(),
+        ))
     }
 
     fn queue(&self, ticket: Ticket) -> Result<(), Error> {
         let mut runner = self.runner.borrow_mut();
         let runner = match &mut *runner {
             Some(runner) => runner,
-            none => none.insert(
-                Runner::start(self.mailbox.clone())
-                    .map_err(|error| Error::unavailable("threads", "a thread for asynchronous calls", error))?,
-            ),
+            none => none.insert(Runner::start(self.mailbox.clone()).map_err(|error| {
+                Error::unavailable("threads", "a thread for asynchronous calls", error)
+            })?),
         };
         runner.send(ticket)
     }
 
-    pub(crate) fn query(&self, env: &Env, op: u32, params: &[f64], operands: &[Object<'_>]) -> Result<f64, Thrown> {
+    pub(crate) fn query(
+        &self,
+        env: &Env,
+        op: u32,
+        params: &[f64],
+        operands: &[Object<'_>],
+    ) -> Result<f64, Thrown> {
         let operands = views(env, operands)?;
         // SAFETY: JavaScript does not run until this returns, and nothing is written.
-        let bytes: Vec<&[u8]> = operands.iter().map(|view| unsafe { view.bytes() }).collect();
+        let bytes: Vec<&[u8]> = operands
+            .iter()
+            .map(|view| unsafe { view.bytes() })
+            .collect();
         self.door.query(op, params, &bytes).map_err(thrown)
     }
 
     pub(crate) fn cancel(&self, env: &Env, id: u32) {
-        let never_begins = self.calls.borrow().get(&id).is_some_and(|(_, call)| call.progress.cancel());
+        let never_begins = self
+            .calls
+            .borrow()
+            .get(&id)
+            .is_some_and(|(_, call)| call.progress.cancel());
         if never_begins {
             self.settle(env, id, Err(Error::Aborted));
         }
@@ -323,13 +409,17 @@ impl Environment {
 
     fn report(&self, env: &Env, id: u32, done: usize, total: usize) {
         let calls = self.calls.borrow();
-        let call = calls.get(&id).map(|(_, call)| call).filter(|call| !call.progress.is_cancelled());
+        let call = calls
+            .get(&id)
+            .map(|(_, call)| call)
+            .filter(|call| !call.progress.is_cancelled());
         let function = call.and_then(|call| call.on_progress.as_ref()?.value(env).ok());
         drop(calls);
         // Nothing of ours is borrowed while JavaScript runs: it may make calls.
         let Some(function) = function else { return };
         // SAFETY: the value was kept from an argument of this type.
-        let called = unsafe { OnProgress::from_napi_value(env.raw(), function) }.and_then(|f| f.call((done as f64, total as f64).into()));
+        let called = unsafe { OnProgress::from_napi_value(env.raw(), function) }
+            .and_then(|f| f.call((done as f64, total as f64).into()));
         if let Err(error) = called {
             env.fatal_exception(error); // as an event listener that throws
         }
@@ -337,13 +427,19 @@ impl Environment {
 
     fn settle(&self, env: &Env, id: u32, result: Result<Vec<Output>, Error>) {
         // Cancelled before it began, perhaps: then it is settled already.
-        let Some((deferred, call)) = self.calls.borrow_mut().remove(&id) else { return };
+        let Some((deferred, call)) = self.calls.borrow_mut().remove(&id) else {
+            return;
+        };
         if self.calls.borrow().is_empty() {
             self.keep_event_loop(env, false);
         }
         let result = result.map_err(thrown).and_then(|outputs| {
             let targets = call.outputs.iter().map(Some).chain(std::iter::repeat(None));
-            outputs.into_iter().zip(targets).map(|(output, target)| place(env, output, target)).collect::<Result<Vec<_>, _>>()
+            outputs
+                .into_iter()
+                .zip(targets)
+                .map(|(output, target)| place(env, output, target))
+                .collect::<Result<Vec<_>, _>>()
         });
         deferred.settle(env, result);
     }
@@ -395,11 +491,18 @@ fn same(env: &Env, a: sys::napi_value, b: sys::napi_value) -> bool {
 }
 
 fn views(env: &Env, arrays: &[Object<'_>]) -> Result<Vec<View>, Thrown> {
-    arrays.iter().map(|array| View::of(env, array).map_err(bug)).collect()
+    arrays
+        .iter()
+        .map(|array| View::of(env, array).map_err(bug))
+        .collect()
 }
 
 /// The views that the caller gave for the outputs, `None` where there is none.
-fn given_outputs(env: &Env, outs: &[Option<Object<'_>>], count: usize) -> Result<Vec<Option<View>>, Thrown> {
+fn given_outputs(
+    env: &Env,
+    outs: &[Option<Object<'_>>],
+    count: usize,
+) -> Result<Vec<Option<View>>, Thrown> {
     (0..count)
         .map(|index| match outs.get(index) {
             Some(Some(array)) => View::of(env, array).map(Some).map_err(bug),
@@ -408,11 +511,18 @@ fn given_outputs(env: &Env, outs: &[Option<Object<'_>>], count: usize) -> Result
         .collect()
 }
 
-fn check_overlaps<'v>(operands: &[View], outs: impl Iterator<Item = &'v View>) -> Result<(), Thrown> {
+fn check_overlaps<'v>(
+    operands: &[View],
+    outs: impl Iterator<Item = &'v View>,
+) -> Result<(), Thrown> {
     let mut others = operands.to_vec();
     for out in outs {
         if others.iter().any(|other| other.overlaps(out)) {
-            return Err(thrown(Error::option("out", "memory that does not overlap an input", "an overlap")));
+            return Err(thrown(Error::option(
+                "out",
+                "memory that does not overlap an input",
+                "an overlap",
+            )));
         }
         others.push(*out);
     }
@@ -420,7 +530,11 @@ fn check_overlaps<'v>(operands: &[View], outs: impl Iterator<Item = &'v View>) -
 }
 
 /// Brings an output of an asynchronous call to where it belongs.
-fn place<'env>(env: &'env Env, (spec, content): Output, target: Option<&Target>) -> Result<JsOutput<'env>, Thrown> {
+fn place<'env>(
+    env: &'env Env,
+    (spec, content): Output,
+    target: Option<&Target>,
+) -> Result<JsOutput<'env>, Thrown> {
     let buffer = match (target, content) {
         (Some(Target::Made(buffer)), _) => Some(buffer.value(env).map_err(bug)?),
         (Some(Target::Given(_)), None) => None,
@@ -433,14 +547,25 @@ fn place<'env>(env: &'env Env, (spec, content): Output, target: Option<&Target>)
             None
         }
         (Some(Target::New) | None, content) => {
-            let content = content.ok_or_else(|| thrown(Error::Internal("an output has no content".into())))?;
-            let view = new_buffer(env, spec.bytes).ok_or_else(|| thrown(Error::OutOfMemory { bytes: spec.bytes as u64 }))?;
+            let content = content
+                .ok_or_else(|| thrown(Error::Internal("an output has no content".into())))?;
+            let view = new_buffer(env, spec.bytes).ok_or_else(|| {
+                thrown(Error::OutOfMemory {
+                    bytes: spec.bytes as u64,
+                })
+            })?;
             // SAFETY: a new buffer, which no one else has.
             unsafe { view.bytes_mut() }.copy_from_slice(&content);
             Some(view.buffer)
         }
     };
-    Ok(JsOutput::new(&spec, buffer.map(|buffer| array_buffer(env, buffer)).transpose().map_err(bug)?))
+    Ok(JsOutput::new(
+        &spec,
+        buffer
+            .map(|buffer| array_buffer(env, buffer))
+            .transpose()
+            .map_err(bug)?,
+    ))
 }
 
 /// What an error of the door is to JavaScript.

@@ -3,11 +3,18 @@
 
 use std::ptr;
 
-use napi::bindgen_prelude::{ArrayBuffer, FnArgs, FromNapiValue, Function, JsObjectValue, JsValue, Object, ToNapiValue, Unknown};
+use napi::bindgen_prelude::{
+    ArrayBuffer, FnArgs, FromNapiValue, Function, JsObjectValue, JsValue, Object, ToNapiValue,
+    Unknown,
+};
 use napi::{Env, Error, JsError, Result, Status, sys};
 
 fn check(status: sys::napi_status, what: &str) -> Result<()> {
-    if status == sys::Status::napi_ok { Ok(()) } else { Err(Error::new(Status::from(status), what)) }
+    if status == sys::Status::napi_ok {
+        Ok(())
+    } else {
+        Err(Error::new(Status::from(status), what))
+    }
 }
 
 /// The bytes of a `Uint8Array`, and which buffer they lie in.
@@ -21,25 +28,53 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn of(env: &Env, array: &Object<'_>) -> Result<Self> {
-        let (mut kind, mut len, mut start, mut buffer, mut offset) = (0, 0, ptr::null_mut(), ptr::null_mut(), 0);
+        let (mut kind, mut len, mut start, mut buffer, mut offset) =
+            (0, 0, ptr::null_mut(), ptr::null_mut(), 0);
         // SAFETY: both handles are live in this call, and the out pointers are to locals.
         let status = unsafe {
-            sys::napi_get_typedarray_info(env.raw(), array.raw(), &mut kind, &mut len, &mut start, &mut buffer, &mut offset)
+            sys::napi_get_typedarray_info(
+                env.raw(),
+                array.raw(),
+                &mut kind,
+                &mut len,
+                &mut start,
+                &mut buffer,
+                &mut offset,
+            )
         };
         check(status, "an operand is not a typed array")?;
         if kind != sys::TypedarrayType::uint8_array {
-            return Err(Error::new(Status::InvalidArg, "an operand is not a Uint8Array"));
+            return Err(Error::new(
+                Status::InvalidArg,
+                "an operand is not a Uint8Array",
+            ));
         }
-        Ok(Self { start: start.cast(), len, buffer, offset })
+        Ok(Self {
+            start: start.cast(),
+            len,
+            buffer,
+            offset,
+        })
     }
 
     /// The same range of a buffer that holds this view's content.
     pub(crate) fn within(self, env: &Env, buffer: sys::napi_value) -> Result<Self> {
         let (start, len) = buffer_range(env, buffer)?;
-        if self.offset.checked_add(self.len).is_none_or(|end| end > len) {
-            return Err(Error::new(Status::InvalidArg, "a moved buffer is shorter than its view"));
+        if self
+            .offset
+            .checked_add(self.len)
+            .is_none_or(|end| end > len)
+        {
+            return Err(Error::new(
+                Status::InvalidArg,
+                "a moved buffer is shorter than its view",
+            ));
         }
-        Ok(Self { start: start.wrapping_add(self.offset), buffer, ..self })
+        Ok(Self {
+            start: start.wrapping_add(self.offset),
+            buffer,
+            ..self
+        })
     }
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
@@ -76,7 +111,10 @@ impl View {
 fn buffer_range(env: &Env, buffer: sys::napi_value) -> Result<(*mut u8, usize)> {
     let (mut start, mut len) = (ptr::null_mut(), 0);
     // SAFETY: the handle is live in this call, and the out pointers are to locals.
-    check(unsafe { sys::napi_get_arraybuffer_info(env.raw(), buffer, &mut start, &mut len) }, "an ArrayBuffer was expected")?;
+    check(
+        unsafe { sys::napi_get_arraybuffer_info(env.raw(), buffer, &mut start, &mut len) },
+        "an ArrayBuffer was expected",
+    )?;
     Ok((start.cast(), len))
 }
 
@@ -91,10 +129,16 @@ fn clear_exception(env: &Env) {
 /// process; the constructor throws.)
 pub(crate) fn new_buffer(env: &Env, bytes: usize) -> Option<View> {
     let make = || -> Result<View> {
-        let constructor: Function<'_, f64, Unknown<'_>> = env.get_global()?.get_named_property("ArrayBuffer")?;
+        let constructor: Function<'_, f64, Unknown<'_>> =
+            env.get_global()?.get_named_property("ArrayBuffer")?;
         let buffer = constructor.new_instance(bytes as f64)?.raw();
         let (start, len) = buffer_range(env, buffer)?;
-        Ok(View { start, len, buffer, offset: 0 })
+        Ok(View {
+            start,
+            len,
+            buffer,
+            offset: 0,
+        })
     };
     make().ok().filter(|view| view.len == bytes).or_else(|| {
         clear_exception(env);
@@ -106,7 +150,8 @@ pub(crate) fn new_buffer(env: &Env, bytes: usize) -> Option<View> {
 /// refuses: shared, or not its own memory.
 pub(crate) fn move_buffer(env: &Env, buffer: sys::napi_value) -> Option<sys::napi_value> {
     let moved = || -> Result<sys::napi_value> {
-        let clone: Function<'_, FnArgs<(Object<'_>, Object<'_>)>, Unknown<'_>> = env.get_global()?.get_named_property("structuredClone")?;
+        let clone: Function<'_, FnArgs<(Object<'_>, Object<'_>)>, Unknown<'_>> =
+            env.get_global()?.get_named_property("structuredClone")?;
         let buffer = Object::from_raw(env.raw(), buffer);
         let mut options = Object::new(env)?;
         options.set("transfer", vec![buffer])?;
@@ -121,7 +166,10 @@ pub(crate) fn move_buffer(env: &Env, buffer: sys::napi_value) -> Option<sys::nap
 /// Detaches an ArrayBuffer; its memory goes when nothing else holds it.
 pub(crate) fn detach_buffer(env: &Env, buffer: &ArrayBuffer<'_>) -> Result<()> {
     // SAFETY: the handle is live in this call.
-    check(unsafe { sys::napi_detach_arraybuffer(env.raw(), buffer.raw()) }, "the buffer cannot be detached")
+    check(
+        unsafe { sys::napi_detach_arraybuffer(env.raw(), buffer.raw()) },
+        "the buffer cannot be detached",
+    )
 }
 
 /// A value that JavaScript must not collect. Lives on its thread, at most as long as its environment.
@@ -134,14 +182,23 @@ impl Kept {
     pub(crate) fn new(env: &Env, value: sys::napi_value) -> Result<Self> {
         let mut reference = ptr::null_mut();
         // SAFETY: the handle is live in this call, and the out pointer is to a local.
-        check(unsafe { sys::napi_create_reference(env.raw(), value, 1, &mut reference) }, "a reference was refused")?;
-        Ok(Self { env: env.raw(), reference })
+        check(
+            unsafe { sys::napi_create_reference(env.raw(), value, 1, &mut reference) },
+            "a reference was refused",
+        )?;
+        Ok(Self {
+            env: env.raw(),
+            reference,
+        })
     }
 
     pub(crate) fn value(&self, env: &Env) -> Result<sys::napi_value> {
         let mut value = ptr::null_mut();
         // SAFETY: the reference is live until `drop`, and the out pointer is to a local.
-        check(unsafe { sys::napi_get_reference_value(env.raw(), self.reference, &mut value) }, "a reference is dead")?;
+        check(
+            unsafe { sys::napi_get_reference_value(env.raw(), self.reference, &mut value) },
+            "a reference is dead",
+        )?;
         Ok(value)
     }
 }
@@ -161,27 +218,44 @@ impl Deferred {
     pub(crate) fn new<'env>(env: &'env Env) -> Result<(Self, Object<'env>)> {
         let (mut deferred, mut promise) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the out pointers are to locals.
-        check(unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) }, "a promise was refused")?;
+        check(
+            unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) },
+            "a promise was refused",
+        )?;
         Ok((Self(deferred), Object::from_raw(env.raw(), promise)))
     }
 
-    pub(crate) fn settle<T: ToNapiValue>(self, env: &Env, result: std::result::Result<T, Error<&'static str>>) {
+    pub(crate) fn settle<T: ToNapiValue>(
+        self,
+        env: &Env,
+        result: std::result::Result<T, Error<&'static str>>,
+    ) {
         let value = result.and_then(|value| {
             // SAFETY: on the thread of `env`.
-            unsafe { T::to_napi_value(env.raw(), value) }.map_err(|error| Error::new("INTERNAL", error.reason.clone()))
+            unsafe { T::to_napi_value(env.raw(), value) }
+                .map_err(|error| Error::new("INTERNAL", error.reason.clone()))
         });
         // A failure means that the environment is ending: no one is left to hear of it.
         match value {
             // SAFETY: the deferred is settled once, as `self` is consumed.
             Ok(value) => unsafe { sys::napi_resolve_deferred(env.raw(), self.0, value) },
             // SAFETY: as above.
-            Err(error) => unsafe { sys::napi_reject_deferred(env.raw(), self.0, JsError::from(error).into_value(env.raw())) },
+            Err(error) => unsafe {
+                sys::napi_reject_deferred(
+                    env.raw(),
+                    self.0,
+                    JsError::from(error).into_value(env.raw()),
+                )
+            },
         };
     }
 }
 
 /// An ArrayBuffer for a result.
-pub(crate) fn array_buffer<'env>(env: &'env Env, value: sys::napi_value) -> Result<ArrayBuffer<'env>> {
+pub(crate) fn array_buffer<'env>(
+    env: &'env Env,
+    value: sys::napi_value,
+) -> Result<ArrayBuffer<'env>> {
     // SAFETY: the handle is live in this call.
     unsafe { ArrayBuffer::from_napi_value(env.raw(), value) }
 }

@@ -1,6 +1,9 @@
 //! diffattn's doors for Node: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the functions mean. No arithmetic, no
 //! defaults, no checks of its own but of memory.
-#![expect(clippy::too_many_arguments, reason = "the arguments of a JavaScript function")]
+#![expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of a JavaScript function"
+)]
 
 mod environment;
 mod js;
@@ -34,7 +37,11 @@ pub struct JsOutput<'env> {
 
 impl<'env> JsOutput<'env> {
     fn new(spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) -> Self {
-        Self { kind: spec.kind(), shape: spec.shape.iter().map(|&extent| extent as f64).collect(), buffer }
+        Self {
+            kind: spec.kind(),
+            shape: spec.shape.iter().map(|&extent| extent as f64).collect(),
+            buffer,
+        }
     }
 }
 
@@ -78,7 +85,15 @@ pub fn call_async<'env>(
     on_progress: Option<OnProgress<'env>>,
 ) -> Result<Object<'env>, Thrown> {
     let outs = outs.unwrap_or_default();
-    let request = AsyncCall { id, op, params: &params, operands: &operands, outs, transfer, on_progress };
+    let request = AsyncCall {
+        id,
+        op,
+        params: &params,
+        operands: &operands,
+        outs,
+        transfer,
+        on_progress,
+    };
     Environment::of(env)?.call_async(env, request)
 }
 
@@ -91,7 +106,12 @@ pub fn cancel(env: &Env, id: u32) -> Result<(), Thrown> {
 
 /// Answers a query with a number.
 #[napi(catch_unwind)]
-pub fn query(env: &Env, op: u32, params: Float64ArraySlice<'_>, operands: Vec<Object<'_>>) -> Result<f64, Thrown> {
+pub fn query(
+    env: &Env,
+    op: u32,
+    params: Float64ArraySlice<'_>,
+    operands: Vec<Object<'_>>,
+) -> Result<f64, Thrown> {
     Environment::of(env)?.query(env, op, &params, &operands)
 }
 
@@ -120,7 +140,10 @@ pub fn configure(isa: Option<String>, threads: Option<f64>) -> Result<(), Thrown
 pub fn info() -> Info {
     Info {
         isa: diffattn_door::isa().name().to_owned(),
-        isas: Isa::available().into_iter().map(|isa| isa.name().to_owned()).collect(),
+        isas: Isa::available()
+            .into_iter()
+            .map(|isa| isa.name().to_owned())
+            .collect(),
         threads: diffattn_door::threads() as u32,
         available_threads: available_threads() as u32,
         version: env!("CARGO_PKG_VERSION").to_owned(),

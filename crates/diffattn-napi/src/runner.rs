@@ -81,7 +81,9 @@ impl Progress {
     }
 
     fn begin(&self) -> bool {
-        self.0.compare_exchange(WAITING, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.0
+            .compare_exchange(WAITING, RUNNING, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -106,8 +108,15 @@ pub(crate) type Output = (OutputSpec, Option<Block>);
 
 /// What the runner tells the thread of the environment.
 pub(crate) enum Message {
-    Progress { id: u32, done: usize, total: usize },
-    Settled { id: u32, result: Result<Vec<Output>, Error> },
+    Progress {
+        id: u32,
+        done: usize,
+        total: usize,
+    },
+    Settled {
+        id: u32,
+        result: Result<Vec<Output>, Error>,
+    },
 }
 
 /// Messages on their way, with a bell that wakes the environment's thread.
@@ -118,16 +127,25 @@ pub(crate) struct Mailbox {
 
 impl Mailbox {
     pub(crate) fn new(ring: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { messages: Mutex::default(), ring: Box::new(ring) }
+        Self {
+            messages: Mutex::default(),
+            ring: Box::new(ring),
+        }
     }
 
     fn post(&self, message: Message) {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push_back(message);
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back(message);
         (self.ring)();
     }
 
     pub(crate) fn take(&self) -> Option<Message> {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.messages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
     }
 }
 
@@ -140,21 +158,33 @@ pub(crate) struct Runner {
 impl Runner {
     pub(crate) fn start(mailbox: Arc<Mailbox>) -> io::Result<Self> {
         let (queue, tickets) = mpsc::channel::<Ticket>();
-        let thread = Builder::new().name("diffattn-runner".into()).spawn(move || {
-            for ticket in tickets {
-                let id = ticket.id;
-                if let Some(result) = run(ticket, &mailbox) {
-                    mailbox.post(Message::Settled { id, result });
+        let thread = Builder::new()
+            .name("diffattn-runner".into())
+            .spawn(move || {
+                for ticket in tickets {
+                    let id = ticket.id;
+                    if let Some(result) = run(ticket, &mailbox) {
+                        mailbox.post(Message::Settled { id, result });
+                    }
                 }
-            }
-        })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+            })?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     /// Queues a call.
     pub(crate) fn send(&self, ticket: Ticket) -> Result<(), Error> {
-        let sent = self.queue.as_ref().is_some_and(|queue| queue.send(ticket).is_ok());
-        if sent { Ok(()) } else { Err(Error::Internal("the runner has ended".into())) }
+        let sent = self
+            .queue
+            .as_ref()
+            .is_some_and(|queue| queue.send(ticket).is_ok());
+        if sent {
+            Ok(())
+        } else {
+            Err(Error::Internal("the runner has ended".into()))
+        }
     }
 }
 
@@ -175,16 +205,33 @@ fn run(mut ticket: Ticket, mailbox: &Mailbox) -> Option<Result<Vec<Output>, Erro
         return None;
     }
     let result = contain(|| work(&mut ticket, mailbox));
-    let Ticket { call, operands, outputs, turn, .. } = ticket;
+    let Ticket {
+        call,
+        operands,
+        outputs,
+        turn,
+        ..
+    } = ticket;
     drop((call, operands, outputs));
     drop(turn);
     Some(result)
 }
 
 fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
-    let Ticket { id, call, operands, outputs, progress, reports, .. } = ticket;
+    let Ticket {
+        id,
+        call,
+        operands,
+        outputs,
+        progress,
+        reports,
+        ..
+    } = ticket;
     // SAFETY: the operands stay in the ticket, untouched, until the job below is dropped.
-    let operands: Vec<&[u8]> = operands.iter_mut().map(|memory| unsafe { memory.bytes() }).collect();
+    let operands: Vec<&[u8]> = operands
+        .iter_mut()
+        .map(|memory| unsafe { memory.bytes() })
+        .collect();
     let mut job = call.prepare(&operands)?;
     let specs = job.outputs().to_vec();
     outputs.resize_with(specs.len(), || None);
@@ -211,13 +258,20 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
         job.step(pacer.next_slice(milliseconds))?;
         milliseconds = start.elapsed().as_secs_f64() * 1e3;
         if *reports {
-            mailbox.post(Message::Progress { id: *id, done: job.done(), total: job.total() });
+            mailbox.post(Message::Progress {
+                id: *id,
+                done: job.done(),
+                total: job.total(),
+            });
         }
     }
     drop(job);
-    let contents = outputs.drain(..).zip(is_ours).map(|(memory, is_ours)| match memory {
-        Some(Memory::Own(block)) if is_ours => Some(block),
-        _ => None,
-    });
+    let contents = outputs
+        .drain(..)
+        .zip(is_ours)
+        .map(|(memory, is_ours)| match memory {
+            Some(Memory::Own(block)) if is_ours => Some(block),
+            _ => None,
+        });
     Ok(specs.into_iter().zip(contents).collect())
 }

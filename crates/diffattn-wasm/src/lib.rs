@@ -35,15 +35,31 @@ thread_local! {
 }
 
 impl State {
-    fn prepare(&mut self, op: u32, params: &[f64], operands: &[&'static [u8]]) -> Result<u32, Error> {
+    fn prepare(
+        &mut self,
+        op: u32,
+        params: &[f64],
+        operands: &[&'static [u8]],
+    ) -> Result<u32, Error> {
         let job = self.door.call(op, params)?.prepare(operands)?;
-        self.last_job = self.last_job.checked_add(1).ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
-        self.jobs.insert(self.last_job, Open { job, pacer: Pacer::new(threads()) });
+        self.last_job = self
+            .last_job
+            .checked_add(1)
+            .ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
+        self.jobs.insert(
+            self.last_job,
+            Open {
+                job,
+                pacer: Pacer::new(threads()),
+            },
+        );
         Ok(self.last_job)
     }
 
     fn job(&mut self, job: u32) -> Result<&mut Open, Error> {
-        self.jobs.get_mut(&job).ok_or_else(|| Error::Internal(format!("there is no job {job}")))
+        self.jobs
+            .get_mut(&job)
+            .ok_or_else(|| Error::Internal(format!("there is no job {job}")))
     }
 
     fn output(&self, job: u32, index: usize) -> Option<&OutputSpec> {
@@ -81,12 +97,26 @@ pub fn release(address: usize, bytes: usize) {
 /// Makes a job; 0 on error.
 #[wasm_bindgen]
 #[must_use]
-pub fn prepare(op: u32, params: usize, param_count: usize, operands: usize, operand_count: usize) -> u32 {
+pub fn prepare(
+    op: u32,
+    params: usize,
+    param_count: usize,
+    operands: usize,
+    operand_count: usize,
+) -> u32 {
     request(0, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the operands stay until `end`, the rest during this call.
-        let (params, operands) = unsafe { (numbers_at(params, param_count), pairs_at(operands, operand_count)) };
+        let (params, operands) = unsafe {
+            (
+                numbers_at(params, param_count),
+                pairs_at(operands, operand_count),
+            )
+        };
         // SAFETY: as above.
-        let operands: Vec<_> = operands.iter().map(|&pair| unsafe { bytes_at(pair) }).collect();
+        let operands: Vec<_> = operands
+            .iter()
+            .map(|&pair| unsafe { bytes_at(pair) })
+            .collect();
         state.prepare(op, params, &operands)
     })
 }
@@ -102,28 +132,42 @@ pub fn output_count(job: u32) -> usize {
 #[wasm_bindgen(js_name = outputKind)]
 #[must_use]
 pub fn output_kind(job: u32, index: usize) -> u32 {
-    request(0, |state| Ok(state.output(job, index).map_or(0, OutputSpec::kind)))
+    request(0, |state| {
+        Ok(state.output(job, index).map_or(0, OutputSpec::kind))
+    })
 }
 
 /// The bytes of an output.
 #[wasm_bindgen(js_name = outputBytes)]
 #[must_use]
 pub fn output_bytes(job: u32, index: usize) -> usize {
-    request(0, |state| Ok(state.output(job, index).map_or(0, |output| output.bytes)))
+    request(0, |state| {
+        Ok(state.output(job, index).map_or(0, |output| output.bytes))
+    })
 }
 
 /// How many axes an output has.
 #[wasm_bindgen(js_name = outputRank)]
 #[must_use]
 pub fn output_rank(job: u32, index: usize) -> usize {
-    request(0, |state| Ok(state.output(job, index).map_or(0, |output| output.shape.len())))
+    request(0, |state| {
+        Ok(state
+            .output(job, index)
+            .map_or(0, |output| output.shape.len()))
+    })
 }
 
 /// The extent of one axis of an output.
 #[wasm_bindgen(js_name = outputExtent)]
 #[must_use]
 pub fn output_extent(job: u32, index: usize, axis: usize) -> usize {
-    request(0, |state| Ok(state.output(job, index).and_then(|output| output.shape.get(axis)).copied().unwrap_or(0)))
+    request(0, |state| {
+        Ok(state
+            .output(job, index)
+            .and_then(|output| output.shape.get(axis))
+            .copied()
+            .unwrap_or(0))
+    })
 }
 
 /// Gives the memory of the outputs; false on error.
@@ -132,7 +176,12 @@ pub fn output_extent(job: u32, index: usize, axis: usize) -> usize {
 pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
     request(false, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap nothing.
-        let outputs = unsafe { pairs_at(outputs, count).iter().map(|&pair| bytes_at_mut(pair)).collect() };
+        let outputs = unsafe {
+            pairs_at(outputs, count)
+                .iter()
+                .map(|&pair| bytes_at_mut(pair))
+                .collect()
+        };
         state.job(job)?.job.bind(outputs)?;
         Ok(true)
     })
@@ -182,12 +231,26 @@ pub fn end(job: u32) {
 /// Answers a query with a number.
 #[wasm_bindgen]
 #[must_use]
-pub fn query(op: u32, params: usize, param_count: usize, operands: usize, operand_count: usize) -> f64 {
+pub fn query(
+    op: u32,
+    params: usize,
+    param_count: usize,
+    operands: usize,
+    operand_count: usize,
+) -> f64 {
     request(f64::NAN, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: all of it stays during this call.
-        let (params, operands) = unsafe { (numbers_at(params, param_count), pairs_at(operands, operand_count)) };
+        let (params, operands) = unsafe {
+            (
+                numbers_at(params, param_count),
+                pairs_at(operands, operand_count),
+            )
+        };
         // SAFETY: as above.
-        let operands: Vec<_> = operands.iter().map(|&pair| unsafe { bytes_at(pair) }).collect();
+        let operands: Vec<_> = operands
+            .iter()
+            .map(|&pair| unsafe { bytes_at(pair) })
+            .collect();
         state.door.query(op, params, &operands)
     })
 }
@@ -196,14 +259,26 @@ pub fn query(op: u32, params: usize, param_count: usize, operands: usize, operan
 #[wasm_bindgen(js_name = errorCode)]
 #[must_use]
 pub fn error_code() -> String {
-    STATE.with_borrow(|state| state.error.as_ref().map_or("", |error| error.code).to_owned())
+    STATE.with_borrow(|state| {
+        state
+            .error
+            .as_ref()
+            .map_or("", |error| error.code)
+            .to_owned()
+    })
 }
 
 /// The sentence of the last request's error.
 #[wasm_bindgen(js_name = errorMessage)]
 #[must_use]
 pub fn error_message() -> String {
-    STATE.with_borrow(|state| state.error.as_ref().map_or("", |error| &error.message).to_owned())
+    STATE.with_borrow(|state| {
+        state
+            .error
+            .as_ref()
+            .map_or("", |error| &error.message)
+            .to_owned()
+    })
 }
 
 /// Chooses instruction set ("" is the fastest) and threads (0 is as many as there are); false on error.
@@ -211,7 +286,10 @@ pub fn error_message() -> String {
 #[must_use]
 pub fn configure(isa: &str, threads: f64) -> bool {
     request(false, |_| {
-        diffattn_door::configure((!isa.is_empty()).then_some(isa), (threads != 0.0).then_some(threads))?;
+        diffattn_door::configure(
+            (!isa.is_empty()).then_some(isa),
+            (threads != 0.0).then_some(threads),
+        )?;
         Ok(true)
     })
 }

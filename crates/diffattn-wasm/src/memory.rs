@@ -9,20 +9,36 @@ use diffattn_door::Error;
 const ALIGNMENT: usize = 64;
 
 fn layout(bytes: usize) -> Result<Layout, Error> {
-    Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::OutOfMemory { bytes: bytes as u64 })
+    Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::OutOfMemory {
+        bytes: bytes as u64,
+    })
 }
 
 /// The address of new memory.
 pub(crate) fn allocate(bytes: usize, zeroed: bool) -> Result<usize, Error> {
     let layout = layout(bytes)?;
     // SAFETY: the size is not zero. JavaScript writes what is read (and linear memory always has a content).
-    let start = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
-    if start.is_null() { Err(Error::OutOfMemory { bytes: bytes as u64 }) } else { Ok(start.expose_provenance()) }
+    let start = unsafe {
+        if zeroed {
+            alloc_zeroed(layout)
+        } else {
+            alloc(layout)
+        }
+    };
+    if start.is_null() {
+        Err(Error::OutOfMemory {
+            bytes: bytes as u64,
+        })
+    } else {
+        Ok(start.expose_provenance())
+    }
 }
 
 /// Frees memory of [`allocate`].
 pub(crate) fn release(address: usize, bytes: usize) {
-    if address != 0 && let Ok(layout) = layout(bytes) {
+    if address != 0
+        && let Ok(layout) = layout(bytes)
+    {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the memory came from `allocate` with this size, and no job uses it.
         unsafe { dealloc(std::ptr::with_exposed_provenance_mut(address), layout) };
     }
@@ -69,5 +85,10 @@ pub(crate) unsafe fn bytes_at_mut<'a>([address, len]: Pair) -> &'a mut [u8] {
         return &mut [];
     }
     // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(address as usize), len as usize) }
+    unsafe {
+        slice::from_raw_parts_mut(
+            std::ptr::with_exposed_provenance_mut(address as usize),
+            len as usize,
+        )
+    }
 }

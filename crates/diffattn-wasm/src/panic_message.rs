@@ -18,7 +18,10 @@ struct Place(UnsafeCell<Message>);
 // SAFETY: written only by a panic. Two threads that panic at once may mix their texts, which are bytes either way; both end.
 unsafe impl Sync for Place {}
 
-static PLACE: Place = Place(UnsafeCell::new(Message { len: 0, text: [0; CAPACITY] }));
+static PLACE: Place = Place(UnsafeCell::new(Message {
+    len: 0,
+    text: [0; CAPACITY],
+}));
 
 /// Where the message lies: its length as u32, then its bytes.
 pub(crate) fn address() -> usize {
@@ -39,7 +42,10 @@ impl Write for Writer<'_> {
         while !text.is_char_boundary(len) {
             len -= 1;
         }
-        if let (Some(to), Some(from)) = (self.0.text.get_mut(start..start + len), text.as_bytes().get(..len)) {
+        if let (Some(to), Some(from)) = (
+            self.0.text.get_mut(start..start + len),
+            text.as_bytes().get(..len),
+        ) {
             to.copy_from_slice(from);
             self.0.len += len as u32;
         }
