@@ -38,7 +38,7 @@ export interface Control {
 export interface Call {
   outputs: Promise<Output[]>;
   /** Asks it to stop after the slice in progress. */
-  cancel(): void;
+  cancel: () => void;
 }
 
 /** Memory of the backend. */

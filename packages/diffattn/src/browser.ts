@@ -49,7 +49,8 @@ usePlatform({
   },
   poolNote: "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread",
   get threads() {
-    return globalThis.navigator?.hardwareConcurrency ?? 1;
+    const { navigator } = globalThis as { navigator?: Navigator };
+    return navigator?.hardwareConcurrency ?? 1;
   },
 });
 

@@ -10,7 +10,7 @@ export function show(value: unknown): string {
   if (typeof value === "function") return "a function";
   if (typeof value !== "object" || value === null) return String(value);
   if (Array.isArray(value)) return value.length > 8 ? `an array of ${value.length}` : `[${value.map(show).join(", ")}]`;
-  return Object.prototype.toString.call(value).slice(8, -1) === "Object" ? "an object" : `a ${arrayType(value) ?? value.constructor?.name ?? "value"}`;
+  return Object.prototype.toString.call(value).slice(8, -1) === "Object" ? "an object" : `a ${arrayType(value) ?? (value.constructor as { name?: string } | undefined)?.name ?? "value"}`;
 }
 
 /** `"a", "b" or "c"`. */

@@ -110,7 +110,7 @@ const vector: Write = (s, name, x) => {
 const mask: Write = (s, name, x) => {
   if (isAbsent(x)) return void s.params.push(0);
   const { data } = x as types.MaskLike;
-  if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(data ?? x));
+  if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(data));
   operand(s, name, Kind.uint8, x, data);
 };
 

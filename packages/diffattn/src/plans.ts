@@ -18,7 +18,7 @@ export function tensorPlan(request: Encoded, options: types.CallOptions & types.
     finish([first, lse]: Output[]): any {
       if (!first) throw internal("a call without outputs");
       const tensor = result(first, options?.out, request.half);
-      return lse ? { ...tensor, lse: result(lse, undefined, false) } : tensor;
+      return lse ? Object.assign(tensor, { lse: result(lse, undefined, false) }) : tensor;
     },
   } satisfies Plan<types.Tensor>;
 }
@@ -29,8 +29,9 @@ export function mapsPlan(request: Request, options: types.CallOptions | null | u
     request,
     options,
     finish(outputs) {
-      const maps = outputs.map((output) => result(output, undefined, false));
-      const diff = maps.pop() as types.Tensor;
+      const maps = outputs.map((output): types.Tensor => result(output, undefined, false) as types.Tensor);
+      const diff = maps.pop();
+      if (!diff) throw internal("a call without outputs");
       const [map1, map2] = maps;
       return map1 && map2 && maps.length === 2 ? { map1, map2, diff } : { maps, diff };
     },

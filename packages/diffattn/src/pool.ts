@@ -3,6 +3,7 @@
 
 import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
 import { type Door, trapMessage } from "./backend/instance.js";
+import { workerThreads } from "./worker-threads.js";
 
 interface ThreadStart {
   module: WebAssembly.Module;
@@ -15,9 +16,6 @@ let channel = "";
 // Kept, because Firefox collects a worker that only its memory refers to (https://bugzilla.mozilla.org/1702191).
 export let threads: unknown[] = [];
 
-// Asked for by name, so that no bundler for browsers sees a module of Node.
-const node = globalThis.process?.getBuiltinModule?.("node:worker_threads");
-
 /** The name that tells a pool thread from any other worker that loads this file. */
 const THREAD = "diffattn-pool-thread";
 
@@ -26,10 +24,10 @@ interface Scope {
   postMessage(message: unknown): void;
 }
 
-const isThread = node ? node.workerData === THREAD : (globalThis as { name?: string }).name === THREAD;
+const isThread = workerThreads ? workerThreads.workerData === THREAD : (globalThis as { name?: string }).name === THREAD;
 if (isThread) {
-  const scope = (node?.parentPort ?? globalThis) as unknown as Scope;
-  scope.onmessage = async ({ data }) => {
+  const scope = (workerThreads?.parentPort ?? globalThis) as unknown as Scope;
+  const start = async (data: ThreadStart): Promise<void> => {
     await init({ module_or_path: data.module, memory: data.memory });
     scope.postMessage("ready");
     const panicAddress = door.panicAddress();
@@ -41,14 +39,15 @@ if (isThread) {
       throw trap;
     }
   };
+  scope.onmessage = ({ data }) => void start(data);
 }
 
 /** Starts one thread; it is ready when the promise resolves. */
 function startThread(message: ThreadStart): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const refuse = (why: unknown): void => reject(new Error(`a pool thread did not start: ${String(why)}`));
-    if (node) {
-      const thread = new node.Worker(new URL(import.meta.url), { workerData: THREAD, execArgv: [] });
+    if (workerThreads) {
+      const thread = new workerThreads.Worker(new URL(import.meta.url), { workerData: THREAD, execArgv: [] });
       thread.once("message", () => resolve(thread));
       thread.once("error", refuse);
       thread.postMessage(message);

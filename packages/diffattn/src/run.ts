@@ -23,7 +23,7 @@ const TEST_OP = Symbol.for("diffattn.testOp");
 
 /** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
 function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
-  const { signal, out, transfer } = options ?? {};
+  const { signal, out, transfer } = (options ?? {}) as { [K in keyof Options]: Options[K] | null };
   if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
   if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean") fail("OPTION", "transfer", "true or false", show(transfer));
   const testOp = (options as Record<symbol, unknown> | null | undefined)?.[TEST_OP];

@@ -1,7 +1,7 @@
 // Result tensors from a backend's outputs, and tensors in a backend's own memory. Checks no argument of an operator.
 
 import type { BackendMemory, Output } from "./backend.js";
-import { DTYPES, show } from "./check.js";
+import { DTYPES, oneOf, show } from "./check.js";
 import { fail, internal } from "./errors.js";
 import { backend } from "./init.js";
 import { Owned, resourceOf } from "./owned.js";
@@ -51,9 +51,9 @@ class MemoryTensor extends Owned<BackendMemory> implements types.BackendTensor {
 
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export function createTensor(shape: readonly number[], dtype: types.DType = "float32"): any {
-  if (!DTYPES.includes(dtype)) fail("DTYPE", "dtype", DTYPES.map(show).join(", "), show(dtype));
-  const isExtent = (n: unknown): boolean => Number.isInteger(n) && (n as number) >= 0;
-  if (!Array.isArray(shape) || !shape.every(isExtent)) fail("SHAPE", "shape", "an array of counts", show(shape));
+  if (!DTYPES.includes(dtype)) fail("DTYPE", "dtype", oneOf(DTYPES), show(dtype));
+  const isShape = (x: unknown): x is readonly number[] => Array.isArray(x) && x.every((n) => Number.isInteger(n) && n >= 0);
+  if (!isShape(shape)) fail("SHAPE", "shape", "an array of counts", show(shape));
   const bytes = shape.reduce((product, extent) => product * extent, dtype === "float32" ? 4 : 2);
   if (!Number.isSafeInteger(bytes)) fail("SHAPE", "shape", "a shape whose element count fits this machine", show(shape));
   return new MemoryTensor([...shape], dtype, backend().createMemory(bytes));

@@ -5,6 +5,7 @@
 
 // Lets these types compile where TypeScript's "dom" library is left out: a runtime without a DOM has these names
 // too. Where the library is there, the declarations merge with it.
+/* eslint-disable @typescript-eslint/no-namespace, @typescript-eslint/no-empty-object-type */
 declare global {
   namespace WebAssembly {
     interface Module {}
@@ -16,6 +17,7 @@ declare global {
     readonly dispose: unique symbol;
   }
 }
+/* eslint-enable @typescript-eslint/no-namespace, @typescript-eslint/no-empty-object-type */
 
 /** Element types of q, k, v, x and of results. Compute is always float32; half results are rounded once, to nearest even. */
 export type DType = "float32" | "float16" | "bfloat16";

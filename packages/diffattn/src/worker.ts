@@ -6,6 +6,7 @@ import { Instance } from "./backend/instance.js";
 import { aborted, DiffAttnError, internal } from "./errors.js";
 import { instantiate } from "./instantiate.js";
 import { Op } from "./ops.js";
+import { workerThreads } from "./worker-threads.js";
 
 /** The part that a browser's worker scope and Node's parentPort share. */
 interface Scope {
@@ -13,9 +14,7 @@ interface Scope {
   onmessage: ((event: { data: ToWorker }) => void) | null;
 }
 
-// Asked for by name, so that no bundler for browsers sees a module of Node.
-const node = globalThis.process?.getBuiltinModule?.("node:worker_threads") as { parentPort: Scope | null } | undefined;
-const scope: Scope = node?.parentPort ?? (globalThis as unknown as Scope);
+const scope = (workerThreads?.parentPort ?? globalThis) as unknown as Scope;
 const post = (message: FromWorker, transfer: ArrayBuffer[] = []): void => scope.postMessage(message, transfer);
 
 let instance: Instance | undefined;

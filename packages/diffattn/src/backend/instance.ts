@@ -58,10 +58,10 @@ export interface Job {
   readonly total: number;
   readonly done: number;
   /** One slice; `milliseconds` is what the slice before took. */
-  step(milliseconds: number): void;
-  finish(): void;
-  outputs(): Output[];
-  end(): void;
+  step: (milliseconds: number) => void;
+  finish: () => void;
+  outputs: () => Output[];
+  end: () => void;
 }
 
 export class Instance {
@@ -122,7 +122,7 @@ export class Instance {
   }
 
   /** Writes a request and hands it to `enter`, with the memory that must stay until the job ends. */
-  #write<T>(request: Resolved, enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T): { result: T; release(): void } {
+  #write<T>(request: Resolved, enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T): { result: T; release: () => void } {
     const { op, params, operands } = request;
     // Addresses first: allocating may grow the memory, which detaches every view of it.
     const places = operands.map((bytes) => ({ bytes, length: bytes.byteLength, address: this.addressOf(bytes) }));

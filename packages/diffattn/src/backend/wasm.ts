@@ -127,7 +127,7 @@ export class WasmBackend implements Backend {
     const client = (this.#client = new WorkerClient(this.#platform));
     this.#running = undefined;
     this.#started = this.#startClient(client);
-    this.#started.catch((error) => client.end(error instanceof DiffAttnError ? error : internal(String(error), error)));
+    this.#started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(String(error), error)));
     return client;
   }
 

@@ -7,8 +7,8 @@ import type { Build, Platform, Port } from "../platform.js";
 import type { CallMessage, FromWorker, ToWorker } from "./messages.js";
 
 interface Open {
-  resolve(answer: Answer): void;
-  reject(error: Error): void;
+  resolve: (answer: Answer) => void;
+  reject: (error: Error) => void;
   onProgress: ((done: number, total: number) => void) | null;
   /** Told with the length of the cache that the call changed. */
   onEnd: (length: number | undefined) => void;
