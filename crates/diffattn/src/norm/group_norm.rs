@@ -708,7 +708,7 @@ impl<'a> Call<'a> {
             // is one unit's.
             let direct = unsafe { output.at(first, elements) };
             let is_narrow = direct.is_none();
-            let y = direct.unwrap_or(&mut y[..elements]);
+            let y = direct.unwrap_or_else(|| &mut y[..elements]);
             if stretch > 1 {
                 let group = run % (channels / width);
                 self.normalise_stretches(
