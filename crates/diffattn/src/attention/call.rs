@@ -730,7 +730,12 @@ impl<'a> Call<'a> {
             }
             let coefficient =
                 self.coefficient(head, t, sequence.batch, sequence.first_query + query);
+            let at = (sequence.batch, head, sequence.first_query + query);
             for key in low..high {
+                // A masked key of a NaN row, or under a NaN λ, is 0 all the same.
+                if !self.elements.is_empty() && !self.elements.sees(at, key) {
+                    continue;
+                }
                 let Some(p) = value(t, key) else { break };
                 map[sequence.first_key + key] = p;
                 diff[sequence.first_key + key] += coefficient * p;

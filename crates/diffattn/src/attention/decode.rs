@@ -593,9 +593,15 @@ impl DecodeStrip<'_, '_> {
             .each_special(from, end - from, |key, channel, value| {
                 for row in 0..rows {
                     let i = row % sequence.queries;
-                    let (head, _) = self.unit.plan.heads[uses[row / sequence.queries].0];
+                    let (head, pairs) = &self.unit.plan.heads[uses[row / sequence.queries].0];
+                    // A row whose scores are all −∞ counts as one that sees nothing.
+                    let row_sum =
+                        |pair: &usize| self.unit.scratch.row_sum[pair * sequence.queries + i];
+                    if pairs.iter().all(|pair| row_sum(pair) == 0.0) {
+                        continue;
+                    }
                     let (low, high) = self.call.band.keys(sequence, i);
-                    let query = (sequence.batch, head, sequence.first_query + i);
+                    let query = (sequence.batch, *head, sequence.first_query + i);
                     if (low..high).contains(&key) && self.call.elements.sees(query, key) {
                         // SAFETY: the strip's partial rows, which only this item touches.
                         unsafe {

@@ -390,7 +390,7 @@ impl RowBlock<'_, '_> {
                     channel += V::Tile::ROWS;
                 }
                 if special {
-                    self.add_special(geometry, step.head, index, &values, from, to);
+                    self.add_special(geometry, step, index, &values, from, to);
                 }
             }
         }
@@ -457,7 +457,7 @@ impl RowBlock<'_, '_> {
     fn add_special(
         &mut self,
         geometry: &Geometry,
-        head: usize,
+        step: &HeadStep,
         index: usize,
         values: &ValuePanels<'_>,
         from: usize,
@@ -473,8 +473,16 @@ impl RowBlock<'_, '_> {
         values.each_special(from, to - from, |key, channel, value| {
             for row in 0..rows {
                 let (low, high) = self.scratch.row_ranges[row];
-                let query = (sequence.batch, head, sequence.first_query + first + row);
-                if (low..high).contains(&key) && self.call.elements.sees(query, key) {
+                let query = (
+                    sequence.batch,
+                    step.head,
+                    sequence.first_query + first + row,
+                );
+                // A row whose scores are all −∞ counts as one that sees nothing.
+                let row_sum = |slot: &usize| self.scratch.row_sum[slot * geometry.stride + row];
+                let is_empty = step.slots.iter().all(|slot| row_sum(slot) == 0.0);
+                let seen = (low..high).contains(&key) && self.call.elements.sees(query, key);
+                if seen && !is_empty {
                     let p = self.scratch.strip[(key - from) * geometry.stride + row];
                     self.scratch.out[(out + channel) * geometry.stride + row] += p * value;
                 }
@@ -540,30 +548,16 @@ impl RowBlock<'_, '_> {
             rows,
             ..
         } = self.block;
-        let elements = &self.call.elements;
         for row in 0..rows {
-            let (low, high) = self.scratch.row_ranges[row];
+            let range = self.scratch.row_ranges[row];
             self.call
-                .write_map_row(sequence, step.head, first + row, (low, high), |t, key| {
+                .write_map_row(sequence, step.head, first + row, range, |t, key| {
                     let slot = *step.slots.get(t)?;
                     let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
                     let at = slot * self.scratch.slot_len
                         + (key - geometry.base) * geometry.stride
                         + row;
-                    // A masked key of a NaN row is 0 / NaN, and must be 0.
-                    let query = (
-                        sequence.batch,
-                        step.head,
-                        sequence.first_query + first + row,
-                    );
-                    let seen = elements.is_empty() || elements.sees(query, key);
-                    (row_sum != 0.0).then(|| {
-                        if seen {
-                            self.scratch.scores[at] / row_sum
-                        } else {
-                            0.0
-                        }
-                    })
+                    (row_sum != 0.0).then(|| self.scratch.scores[at] / row_sum)
                 });
         }
     }
