@@ -8,6 +8,9 @@ use crate::error::Error;
 /// Terms of a head at most.
 const MAX_TERMS: usize = 8;
 
+/// Flat heads at most: a plan lists its heads, and an empty tensor or a layer's options can name any number.
+const MAX_HEADS: usize = 1 << 16;
+
 /// One output head: `Σ_t coefficients[t] · softmax(q[t] k[t]ᵀ)` times v heads side by side.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Head {
@@ -107,6 +110,26 @@ impl Pairing {
 
 /// The plan of a call, or the error that says which rule its head counts break.
 pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result<Plan, Error> {
+    for (argument, heads) in [
+        ("q", counts.q),
+        ("k", counts.k),
+        ("v", counts.v.unwrap_or(0)),
+    ] {
+        if heads > MAX_HEADS {
+            return Err(Error::shape(
+                argument,
+                format_args!("at most {MAX_HEADS} heads"),
+                heads,
+            ));
+        }
+    }
+    if let Some(ratio) = options.ratio.filter(|&ratio| ratio > MAX_HEADS) {
+        return Err(Error::option(
+            "ratio",
+            format_args!("at most {MAX_HEADS}"),
+            ratio,
+        ));
+    }
     if let Some(heads) = &options.heads {
         return explicit(counts, heads, options);
     }
