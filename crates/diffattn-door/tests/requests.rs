@@ -31,6 +31,9 @@ fn values(len: usize, seed: u64) -> Vec<f32> {
         .collect()
 }
 
+/// Shape and bytes.
+type Output = (Vec<usize>, Vec<u8>);
+
 /// A request under construction, as the other side writes it.
 #[derive(Debug, Clone, Default)]
 struct Request {
@@ -65,7 +68,7 @@ impl Request {
     }
 
     /// Runs a job in steps of one unit; every output as its bytes, with its shape.
-    fn run(&self, door: &Door, op: u32) -> Result<Vec<(Vec<usize>, Vec<u8>)>, Error> {
+    fn run(&self, door: &Door, op: u32) -> Result<Vec<Output>, Error> {
         let call = door.call(op, &self.params)?;
         let operands = self.operands();
         let specs = call.prepare(&operands)?.outputs().to_vec();
@@ -249,7 +252,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         .n(&[
             2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 2.0, 0.0, 1.0, 1.0, 2.0, 1.0, -0.5,
         ])
-        .n(&[1.0, 2.0, 1.0, 1.0, 2.0, 1.0, 0.0, 0.0])
+        .n(&[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
         .n(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]) // ratio … queryOffset, causal
         .n(&[
             1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0,
