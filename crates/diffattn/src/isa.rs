@@ -140,8 +140,8 @@ impl Isa {
         match (self.0, deterministic) {
             // Scalar never fuses: its plain and its deterministic bits are the same.
             (Kind::Scalar, _) => kernel.run::<crate::vector::scalar::Scalar>(),
-            // SAFETY (these four): an x86 kind is only made by `available`, which detected its features.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: an x86 kind is only made by `available`, which detected its features.
             (Kind::Avx2, false) => unsafe { run_avx2::<crate::vector::avx2::F32x8, K>(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.

@@ -113,11 +113,10 @@ impl Linear {
     /// [`Error::Shape`] when `x` is not whole rows or `y` not as many; [`Error::Option`] for no threads;
     /// [`Error::OutOfMemory`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], options: &LinearOptions) -> Result<(), Error> {
-        let rows = if self.inputs == 0 {
-            y.len() / self.outputs.max(1)
-        } else {
-            x.len() / self.inputs
-        };
+        let rows = x
+            .len()
+            .checked_div(self.inputs)
+            .unwrap_or(y.len() / self.outputs.max(1));
         check_len("x", &[rows, self.inputs], x.len())?;
         check_len("y", &[rows, self.outputs], y.len())?;
         let threads = match options.threads {
@@ -276,7 +275,7 @@ impl Kernel for Block<'_> {
                 let mut row = full;
                 while row < rows {
                     let channels = pair * PANEL..pair_end;
-                    // SAFETY (all three): as many rows are left, and the channels are this block's.
+                    // SAFETY: (all three) as many rows are left, and the channels are this block's.
                     unsafe {
                         row += match rows - row {
                             4.. => strip.last_rows::<V, 4, 3>(row, channels),
@@ -340,7 +339,7 @@ impl Strip<'_> {
     ) -> usize {
         let mut channel = channels.start;
         while channel < channels.end {
-            // SAFETY (both): the rows lie packed in one group, a vector within one panel (LANES divides PANEL), and
+            // SAFETY: (both) the rows lie packed in one group, a vector within one panel (LANES divides PANEL), and
             // panels are whole; the sink by the caller's promise.
             unsafe {
                 if channels.end - channel > (N - 1) * V::LANES {
@@ -390,7 +389,7 @@ impl<V: Vector> Sink<V> for RowSink {
     #[inline(always)]
     unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
         for (m, sums) in sums.into_iter().enumerate() {
-            // SAFETY (all of this loop): see above; `ends` holds any tile's width.
+            // SAFETY: (all of this loop) see above; `ends` holds any tile's width.
             unsafe {
                 let to = self.to.add(m * self.stride);
                 if N * V::LANES <= self.width {

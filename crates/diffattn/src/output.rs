@@ -64,8 +64,8 @@ impl Output {
     /// As [`Output::at`], for `from.len()` elements.
     #[inline]
     pub(crate) unsafe fn narrow(self, first: usize, from: &[f32]) {
-        // SAFETY (all three): the caller's promise.
         match self {
+            // SAFETY: the caller's promise, here and below.
             Self::F32(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
                 .copy_from_slice(from),
             // SAFETY: as above.

@@ -78,7 +78,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             b_stride,
             depth,
         } = operands;
-        // SAFETY (all four): the caller's promise; `b`'s vectors lie side by side.
+        // SAFETY: (all four) the caller's promise; `b`'s vectors lie side by side.
         unsafe {
             if vectors >= N {
                 sink.take(product::<V, M, N>(
@@ -141,11 +141,11 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
             // SAFETY: the caller's promise for row k of `b`.
             row[n] = unsafe { V::load(b[n].add(k * b_stride)) };
         }
-        for m in 0..M {
+        for (m, sums) in sums.iter_mut().enumerate() {
             // SAFETY: the caller's promise for row k of `a`.
             let value = V::splat(unsafe { *a.add(k * a_stride + m) });
-            for n in 0..N {
-                sums[m][n] = value.mul_add(row[n], sums[m][n]);
+            for (sum, &row) in sums.iter_mut().zip(&row) {
+                *sum = value.mul_add(row, *sum);
             }
         }
     }

@@ -9,12 +9,11 @@ use super::pairing::{HeadCounts, Plan, plan};
 use crate::error::Error;
 use crate::isa::Isa;
 use crate::norm::rms_norm_row;
+use crate::output::Output;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape};
 use crate::threads::available_threads;
 use crate::vector::Vector;
 use crate::vector::math::ExponentScale;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
 use std::f64::consts::LOG2_E;
 use std::sync::atomic::AtomicBool;
 
@@ -220,14 +219,6 @@ struct Norm<'a> {
     scale: f32,
 }
 
-/// A result that many blocks write, each its own rows.
-#[derive(Debug, Clone, Copy)]
-enum Out {
-    F32(*mut f32),
-    F16(*mut u16),
-    Bf16(*mut u16),
-}
-
 /// Where maps go: float32 `[B, H, rows, Lk]`.
 #[derive(Debug, Clone)]
 pub(super) struct MapsOut {
@@ -307,7 +298,7 @@ pub(super) struct Call<'a> {
     /// Lk, with padding.
     pub(super) keys: usize,
     out_axis: HeadAxis,
-    out: Option<Out>,
+    out: Option<Output>,
     lse: Option<*mut f32>,
     pub(super) return_lse: bool,
     pub(super) maps: Option<MapsOut>,
@@ -575,15 +566,7 @@ impl<'a> Call<'a> {
         out: DataMut<'a>,
         lse: Option<&'a mut [f32]>,
     ) -> Result<(), Error> {
-        if out.dtype() != self.dtype() {
-            return Err(Error::dtype(
-                "out",
-                format_args!("{} as q", self.dtype().name()),
-                out.dtype().name(),
-            ));
-        }
-        let shape = self.output_shape();
-        check_len("out", &shape, out.len())?;
+        let out = Output::bind(out, self.dtype(), &self.output_shape())?;
         match (&lse, self.return_lse) {
             (Some(lse), true) => {
                 check_len("lse", &self.lse_shape(), lse.len())?;
@@ -597,11 +580,7 @@ impl<'a> Call<'a> {
                 ));
             }
         }
-        self.out = Some(match out {
-            DataMut::F32(out) => Out::F32(out.as_mut_ptr()),
-            DataMut::F16(out) => Out::F16(out.as_mut_ptr()),
-            DataMut::Bf16(out) => Out::Bf16(out.as_mut_ptr()),
-        });
+        self.out = Some(out);
         self.lse = lse.map(<[f32]>::as_mut_ptr);
         Ok(())
     }
@@ -661,20 +640,10 @@ impl<'a> Call<'a> {
             .out_axis
             .row(sequence.batch, head, sequence.first_query + query);
         debug_assert_eq!(y.len(), self.out_axis.width);
-        // SAFETY (all three): `bind` checked that the result has this row, and borrowed it for 'a; no other
-        // block has this (batch, head, query).
         match self.out {
-            Some(Out::F32(out)) => {
-                unsafe { std::slice::from_raw_parts_mut(out.add(at), y.len()) }.copy_from_slice(y)
-            }
-            // SAFETY: as above.
-            Some(Out::F16(out)) => unsafe { std::slice::from_raw_parts_mut(out.add(at), y.len()) }
-                .reinterpret_cast_mut::<f16>()
-                .convert_from_f32_slice(y),
-            // SAFETY: as above.
-            Some(Out::Bf16(out)) => unsafe { std::slice::from_raw_parts_mut(out.add(at), y.len()) }
-                .reinterpret_cast_mut::<bf16>()
-                .convert_from_f32_slice(y),
+            // SAFETY: `bind` checked that the result has this row, and borrowed it for 'a; no other block has this
+            // (batch, head, query).
+            Some(out) => unsafe { out.narrow(at, y) },
             None => debug_assert!(false, "outputs are bound before any step"),
         }
     }

@@ -435,7 +435,9 @@ mod tests {
         plan(HeadCounts { q, k, v: Some(v) }, &options)
     }
 
-    fn pairs(plan: Plan) -> Vec<(Vec<(usize, usize)>, Vec<usize>)> {
+    type Pairs = (Vec<(usize, usize)>, Vec<usize>);
+
+    fn pairs(plan: Plan) -> Vec<Pairs> {
         plan.heads
             .into_iter()
             .map(|head| (head.terms, head.v))

@@ -268,41 +268,20 @@ impl RowBlock<'_, '_> {
         let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_mut_ptr();
         for (n, span) in spans.iter().enumerate().take(vectors) {
             let lane = slot * stride + n * V::LANES;
-            // SAFETY (row_max and row_sum): both are `stride` wide per slot.
+            // SAFETY: row maxima are `stride` wide per slot.
             let row_max = safe_max(unsafe { V::load(self.scratch.row_max[lane..].as_ptr()) });
             let mut row_sum = V::splat(0.0);
             let mut from = span.start;
             while from < span.end {
                 let to = ((from / STRIP + 1) * STRIP).min(span.end);
-                let mut sums = [V::splat(0.0); ROW_SUMS];
-                // SAFETY (all of these): row `key − base` of the slot's scores, see `scores`.
-                let at = |key: usize| unsafe { scores.add((key - base) * stride + n * V::LANES) };
-                let mut key = from;
-                while key < to && key % ROW_SUMS != 0 {
-                    sums[key % ROW_SUMS] = sums[key % ROW_SUMS]
-                        .add(unsafe { exponential(at(key), row_max, &exponent) });
-                    key += 1;
-                }
-                // The same sums, named: an array that is indexed by a variable would stay in memory.
-                let [mut a, mut b, mut c, mut d] = sums;
-                while key + ROW_SUMS <= to {
-                    a = a.add(unsafe { exponential(at(key), row_max, &exponent) });
-                    b = b.add(unsafe { exponential(at(key + 1), row_max, &exponent) });
-                    c = c.add(unsafe { exponential(at(key + 2), row_max, &exponent) });
-                    d = d.add(unsafe { exponential(at(key + 3), row_max, &exponent) });
-                    key += ROW_SUMS;
-                }
-                let mut sums = [a, b, c, d];
-                while key < to {
-                    sums[key % ROW_SUMS] = sums[key % ROW_SUMS]
-                        .add(unsafe { exponential(at(key), row_max, &exponent) });
-                    key += 1;
-                }
-                let strip_sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
-                row_sum = row_sum.add(strip_sum);
+                // SAFETY: score rows `from − base` to `to − base` of the slot, see `scores`.
+                row_sum = row_sum.add(unsafe {
+                    let first = scores.add((from - base) * stride + n * V::LANES);
+                    exponential_strip(first, stride, from, to, row_max, &exponent)
+                });
                 from = to;
             }
-            // SAFETY: as `row_max`.
+            // SAFETY: row sums are `stride` wide per slot.
             unsafe { row_sum.store(self.scratch.row_sum[lane..].as_mut_ptr()) };
         }
     }
@@ -426,7 +405,7 @@ impl RowBlock<'_, '_> {
                     .as_ptr()
                     .wrapping_add((seen_from.max(base) - base) * stride + lane)
             };
-            // SAFETY (all of these): scores as in `scores`, weights are `stride` wide, P as above.
+            // SAFETY: (all of these) scores as in `scores`, weights are `stride` wide, P as above.
             unsafe {
                 let p = p.wrapping_add((seen_from - from) * stride);
                 match step.slots.len() {
@@ -577,6 +556,54 @@ unsafe fn exponential<V: Vector>(at: *mut f32, row_max: V, scale: &ExponentScale
     }
 }
 
+/// [`exponential`] of keys `from..to` of one strip, and their sum.
+///
+/// # Safety
+/// `scores` has `to − from` rows of one vector, `stride` apart.
+#[inline(always)]
+unsafe fn exponential_strip<V: Vector>(
+    scores: *mut f32,
+    stride: usize,
+    from: usize,
+    to: usize,
+    row_max: V,
+    scale: &ExponentScale,
+) -> V {
+    let mut sums = [V::splat(0.0); ROW_SUMS];
+    let mut key = from;
+    // SAFETY: (all of this function) the caller's promise.
+    unsafe {
+        while key < to && !key.is_multiple_of(ROW_SUMS) {
+            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
+                scores.add((key - from) * stride),
+                row_max,
+                scale,
+            ));
+            key += 1;
+        }
+        // The same sums, named: an array that is indexed by a variable would stay in memory.
+        let [mut a, mut b, mut c, mut d] = sums;
+        while key + ROW_SUMS <= to {
+            let at = scores.add((key - from) * stride);
+            a = a.add(exponential(at, row_max, scale));
+            b = b.add(exponential(at.add(stride), row_max, scale));
+            c = c.add(exponential(at.add(2 * stride), row_max, scale));
+            d = d.add(exponential(at.add(3 * stride), row_max, scale));
+            key += ROW_SUMS;
+        }
+        sums = [a, b, c, d];
+        while key < to {
+            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
+                scores.add((key - from) * stride),
+                row_max,
+                scale,
+            ));
+            key += 1;
+        }
+    }
+    sums[0].add(sums[1]).add(sums[2].add(sums[3]))
+}
+
 /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
 #[inline(always)]
 fn active(
@@ -653,7 +680,7 @@ unsafe fn combine_terms<V: Vector, const T: usize>(
     keys: usize,
 ) {
     let (mut high, mut low) = ([V::splat(0.0); T], [V::splat(0.0); T]);
-    // SAFETY (all of this function): the caller's promise.
+    // SAFETY: (all of this function) the caller's promise.
     unsafe {
         for t in 0..T {
             high[t] = V::load(weights.add(2 * t * stride));
@@ -747,7 +774,7 @@ impl<V: Vector> Sink<V> for ScoreSink {
     unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
         for n in 0..N {
             let lane = n * V::LANES;
-            // SAFETY (all of this loop): see above.
+            // SAFETY: (all of this loop) see above.
             unsafe {
                 let mut row_max = V::load(self.row_max.add(lane));
                 for (m, sums) in sums.iter().enumerate() {

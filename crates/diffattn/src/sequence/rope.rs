@@ -107,9 +107,9 @@ impl<'a> Places<'a> {
                 }
             }
             (None, Some(Positions { data, shape })) => {
-                let by_batch = match shape.as_slice() {
-                    &[length] if length == axes.length => false,
-                    &[batch, length] if batch == axes.batch && length == axes.length => true,
+                let by_batch = match *shape.as_slice() {
+                    [length] if length == axes.length => false,
+                    [batch, length] if batch == axes.batch && length == axes.length => true,
                     _ => {
                         let expected =
                             format!("shape [{1}] or [{0}, {1}]", axes.batch, axes.length);

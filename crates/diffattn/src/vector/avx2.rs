@@ -61,11 +61,6 @@ impl Vector for F32x8 {
         Self(unsafe { _mm256_max_ps(self.0, other.0) })
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_sqrt_ps(self.0) })
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         Self(unsafe {

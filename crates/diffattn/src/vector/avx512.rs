@@ -61,11 +61,6 @@ impl Vector for F32x16 {
         Self(unsafe { _mm512_max_ps(self.0, other.0) })
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_sqrt_ps(self.0) })
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: AVX-512 is there, by the law of `Vector`.
         Self(unsafe {

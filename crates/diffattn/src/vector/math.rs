@@ -22,7 +22,7 @@ const LN_2_LOW: f32 = -0.000_212_194_44;
 /// tanh x = x + x³·(c₀ + c₁x² + … + c₅x¹⁰) on [0, 0.7], found as [`EXP2`]; 2⁻³⁰ off.
 const TANH: [f32; 6] = [
     -0.333_333_25,
-    0.133_330_0,
+    0.133_33,
     -0.053_922_288,
     0.021_575_91,
     -0.007_891_556,
@@ -32,8 +32,8 @@ const TANH: [f32; 6] = [
 /// Where [`tanh`] changes from the polynomial to the exponential.
 const TANH_SMALL: f32 = 0.625;
 
-/// Below it (and above its negative) e^x is less than half of the smallest float32.
-const EXP_LOWEST: f32 = -104.0;
+/// Below it e^x, and x · e^x too, is less than half of the smallest float32.
+const EXP_LOWEST: f32 = -110.0;
 
 /// 2^(2h) = 1 + h + h·(c₀ + c₁h + … + c₅h⁵) on [−¼, ¼], lowest power first. Minimax in relative error (Lawson's
 /// reweighted least squares), each coefficient rounded to float32 in turn and the rest refitted; 2⁻²⁸·⁷ off.
@@ -48,7 +48,9 @@ const EXP2: [f32; 6] = [
     0.009_819_819,
 ];
 
-/// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN.
+/// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN. The kernels call
+/// [`exp2_scaled`], which differs in its reduction alone; tests hold the core of both over every float32.
+#[cfg(test)]
 #[inline(always)]
 pub(crate) fn exp2<V: Vector>(x: V) -> V {
     let n = x.round();
@@ -167,23 +169,50 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
 /// 1 / (1 + e^−x), within 2 ulp; 0 and 1 at −∞ and ∞, NaN for NaN.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
-    logistic(x, V::splat(1.0))
+    logistic(x, V::splat(1.0), |p, p_low| (p, p_low))
 }
 
 /// x / (1 + e^−x), within 2 ulp; −0, its limit, at −∞, ∞ at ∞, NaN for NaN.
 #[inline(always)]
 pub(crate) fn silu<V: Vector>(x: V) -> V {
-    logistic(x, x.max(V::splat(EXP_LOWEST)))
+    let x = V::splat(EXP_LOWEST).max(x);
+    logistic(x, x, |p, p_low| {
+        // The product of x and p + p_low in two parts, by halves of 12 bits whose products are exact (Veltkamp).
+        let p_high = p.add(V::splat(4096.0)).sub(V::splat(4096.0));
+        let p_rest = p.sub(p_high).add(p_low);
+        let scaled = x.mul(V::splat(4097.0));
+        let x_high = scaled.sub(scaled.sub(x));
+        let x_rest = x.sub(x_high);
+        let large = x_high.mul(p_high);
+        let small = x_rest.mul(p_high).add(x.mul(p_rest));
+        let product = large.add(small);
+        (product, small.sub(product.sub(large)))
+    })
 }
 
+/// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, where `of_power` multiplies e^x without its power
+/// of two, given in two parts, by the factor, into two parts.
 #[inline(always)]
-fn logistic<V: Vector>(x: V, factor: V) -> V {
+fn logistic<V: Vector>(x: V, factor: V, of_power: impl FnOnce(V, V) -> (V, V)) -> V {
     let (one, zero) = (V::splat(1.0), V::splat(0.0));
     let (s, n) = exp_parts(V::splat(EXP_LOWEST).max(zero.sub(x.abs())));
+    // Each sum in two parts: three roundings without them come to more than 2 ulp.
     let p = one.add(s);
-    let t = scale_far(p, n);
+    let p_low = s.sub(p.sub(one));
+    // Below 2⁻⁶⁰ the power no longer counts beside 1.
+    let near = n.max(V::splat(-60.0));
+    let t = p.scale_by_pow2(near);
+    let u = one.add(t);
+    let u_low = t.sub(u.sub(one)).add(p_low.scale_by_pow2(near));
     let negative = x.lt(zero);
-    let numerator = V::select(negative, factor.mul(p), factor);
-    let y = numerator.div(one.add(t));
+    let (numerator, numerator_low) = of_power(p, p_low);
+    let numerator = V::select(negative, numerator, factor);
+    let numerator_low = V::select(negative, numerator_low, zero);
+    let quotient = numerator.div(u);
+    // 1/u on [1, 2] to 4 %, enough for a correction.
+    let inverse = u.mul_add(u.mul_add(V::splat(0.26), V::splat(-1.26)), V::splat(2.0));
+    let corrected = quotient.add(numerator_low.sub(quotient.mul(u_low)).mul(inverse));
+    // Where e^−x vanishes the quotient is exact, and perhaps infinite.
+    let y = V::select(x.lt(V::splat(-EXP_LOWEST)), corrected, quotient);
     scale_far(y, V::select(negative, n, zero))
 }

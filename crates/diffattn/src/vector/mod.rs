@@ -56,8 +56,6 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
     fn max(self, other: Self) -> Self;
-    /// Correctly rounded square root.
-    fn sqrt(self) -> Self;
     /// To the nearest integer, ties to even. Only defined for |x| < 2²².
     fn round(self) -> Self;
     /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.

@@ -62,11 +62,6 @@ impl Vector for F32x4 {
         Self(unsafe { vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0) })
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        // SAFETY: every AArch64 target of Rust has NEON.
-        Self(unsafe { vsqrtq_f32(self.0) })
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: every AArch64 target of Rust has NEON.
         Self(unsafe { vrndnq_f32(self.0) })

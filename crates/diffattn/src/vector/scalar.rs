@@ -54,10 +54,6 @@ impl Vector for Scalar {
         if self.0 > other.0 { self } else { other }
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self(self.0.sqrt())
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         // Not `round_ties_even`: without SSE4.1 that is a library call. The sign keeps −0 as the other sets do.
         Self(((self.0 + ROUND) - ROUND).copysign(self.0))

@@ -64,10 +64,6 @@ impl Vector for F32x4 {
         Self(f32x4_pmax(other.0, self.0))
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self(f32x4_sqrt(self.0))
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         Self(f32x4_nearest(self.0))
     }

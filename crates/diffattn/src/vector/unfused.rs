@@ -50,10 +50,6 @@ impl<V: Vector> Vector for Unfused<V> {
         Self(self.0.max(other.0))
     }
     #[inline(always)]
-    fn sqrt(self) -> Self {
-        Self(self.0.sqrt())
-    }
-    #[inline(always)]
     fn round(self) -> Self {
         Self(self.0.round())
     }

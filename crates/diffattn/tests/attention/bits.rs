@@ -228,12 +228,12 @@ fn masked_values_do_not_matter() {
     spec.mask = Some(Reference::new(&[1, 1, 60, 300], mask));
     // Keys that the window, the length or the mask hides from everyone, beside keys that rows see.
     for key in 0..300 {
-        if key % 7 == 0 {
+        if key.is_multiple_of(7) {
             let mask = spec.mask.as_mut().unwrap();
             (0..60).for_each(|row| mask.data[row * 300 + key] = false);
         }
     }
-    let hidden = |key: usize| key % 7 == 0 || key >= 290 || key < 300 - 60 - 30;
+    let hidden = |key: usize| key.is_multiple_of(7) || !(300 - 60 - 30..290).contains(&key);
     let with = |poison: f64| {
         let mut spec = spec.clone();
         for key in (0..300).filter(|&key| hidden(key)) {

@@ -4,4 +4,5 @@
 
 mod accuracy;
 mod bits;
+mod errors;
 mod support;
