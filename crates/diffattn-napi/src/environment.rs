@@ -13,7 +13,7 @@ use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, sys};
 
 use crate::js::{Deferred, Kept, View, array_buffer, detach_buffer, move_buffer, new_buffer};
-use crate::runner::{Mailbox, Memory, Message, Output, Progress, Runner, Ticket};
+use crate::runner::{Mailbox, Memory, Message, Output, Place, Progress, Runner, Ticket};
 use crate::{JsOutput, Thrown, bug, thrown};
 
 /// Rings on the environment's thread; the messages lie in the mailbox, so that none is lost when the environment ends.
@@ -185,13 +185,8 @@ impl Environment {
             });
         }
         // SAFETY: as above.
-        job.bind(
-            targets
-                .iter()
-                .map(|view| unsafe { view.bytes_mut() })
-                .collect(),
-        )
-        .map_err(thrown)?;
+        let memory = targets.iter().map(|view| unsafe { view.bytes_mut() });
+        job.bind(memory.collect()).map_err(thrown)?;
         job.finish().map_err(thrown)?;
         let outputs = job.outputs().iter().zip(given).zip(targets);
         outputs
@@ -254,7 +249,8 @@ impl Environment {
                     if let Some(spec) = spec {
                         spec.check_bytes(view.len).map_err(thrown)?;
                     }
-                    outputs.push(self.held(view));
+                    let copied = Place::Copied(Some(view.len));
+                    outputs.push(self.held(view).map_or(copied, Place::There));
                     targets.push(Target::Given(Kept::new(env, array.raw()).map_err(bug)?));
                 }
                 _ => match spec {
@@ -265,14 +261,14 @@ impl Environment {
                                 bytes: spec.bytes as u64,
                             })
                         })?;
-                        outputs.push(Some(Memory::Kept {
+                        outputs.push(Place::There(Memory::Kept {
                             start: made.start,
                             len: made.len,
                         }));
                         targets.push(Target::Made(Kept::new(env, made.buffer).map_err(bug)?));
                     }
                     None => {
-                        outputs.push(None);
+                        outputs.push(Place::Copied(None));
                         targets.push(Target::New);
                     }
                 },

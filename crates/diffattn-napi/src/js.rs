@@ -111,10 +111,8 @@ impl View {
 fn buffer_range(env: &Env, buffer: sys::napi_value) -> Result<(*mut u8, usize)> {
     let (mut start, mut len) = (ptr::null_mut(), 0);
     // SAFETY: the handle is live in this call, and the out pointers are to locals.
-    check(
-        unsafe { sys::napi_get_arraybuffer_info(env.raw(), buffer, &mut start, &mut len) },
-        "an ArrayBuffer was expected",
-    )?;
+    let status = unsafe { sys::napi_get_arraybuffer_info(env.raw(), buffer, &mut start, &mut len) };
+    check(status, "an ArrayBuffer was expected")?;
     Ok((start.cast(), len))
 }
 
@@ -182,10 +180,8 @@ impl Kept {
     pub(crate) fn new(env: &Env, value: sys::napi_value) -> Result<Self> {
         let mut reference = ptr::null_mut();
         // SAFETY: the handle is live in this call, and the out pointer is to a local.
-        check(
-            unsafe { sys::napi_create_reference(env.raw(), value, 1, &mut reference) },
-            "a reference was refused",
-        )?;
+        let status = unsafe { sys::napi_create_reference(env.raw(), value, 1, &mut reference) };
+        check(status, "a reference was refused")?;
         Ok(Self {
             env: env.raw(),
             reference,
@@ -195,10 +191,9 @@ impl Kept {
     pub(crate) fn value(&self, env: &Env) -> Result<sys::napi_value> {
         let mut value = ptr::null_mut();
         // SAFETY: the reference is live until `drop`, and the out pointer is to a local.
-        check(
-            unsafe { sys::napi_get_reference_value(env.raw(), self.reference, &mut value) },
-            "a reference is dead",
-        )?;
+        let status =
+            unsafe { sys::napi_get_reference_value(env.raw(), self.reference, &mut value) };
+        check(status, "a reference is dead")?;
         Ok(value)
     }
 }
@@ -218,10 +213,8 @@ impl Deferred {
     pub(crate) fn new<'env>(env: &'env Env) -> Result<(Self, Object<'env>)> {
         let (mut deferred, mut promise) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the out pointers are to locals.
-        check(
-            unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) },
-            "a promise was refused",
-        )?;
+        let status = unsafe { sys::napi_create_promise(env.raw(), &mut deferred, &mut promise) };
+        check(status, "a promise was refused")?;
         Ok((Self(deferred), Object::from_raw(env.raw(), promise)))
     }
 

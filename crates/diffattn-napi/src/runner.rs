@@ -66,6 +66,14 @@ impl Memory {
     }
 }
 
+/// Where an output is computed.
+pub(crate) enum Place {
+    /// Where it belongs.
+    There(Memory),
+    /// In memory of ours, to be copied: into as many bytes, where that is known already.
+    Copied(Option<usize>),
+}
+
 /// How far a call is: shared by the thread that cancels it and the one that runs it.
 #[derive(Debug, Default)]
 pub(crate) struct Progress(AtomicU8);
@@ -96,8 +104,8 @@ pub(crate) struct Ticket {
     pub(crate) id: u32,
     pub(crate) call: Call,
     pub(crate) operands: Vec<Memory>,
-    /// Where the outputs go; `None` is memory of ours, to be copied. Empty: all of them.
-    pub(crate) outputs: Vec<Option<Memory>>,
+    /// Where the outputs go; those that are not named are to be copied.
+    pub(crate) outputs: Vec<Place>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) reports: bool,
     pub(crate) turn: Turn,
@@ -234,15 +242,19 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
         .collect();
     let mut job = call.prepare(&operands)?;
     let specs = job.outputs().to_vec();
-    outputs.resize_with(specs.len(), || None);
-    let is_ours: Vec<bool> = outputs.iter().map(Option::is_none).collect();
+    outputs.resize_with(specs.len(), || Place::Copied(None));
+    let is_copied: Vec<bool> = outputs
+        .iter()
+        .map(|place| matches!(place, Place::Copied(_)))
+        .collect();
     let mut targets = Vec::with_capacity(specs.len());
-    for (output, spec) in outputs.iter_mut().zip(&specs) {
-        if output.is_none() {
-            *output = Some(Memory::Own(Block::new(spec.bytes)?));
+    for (place, spec) in outputs.iter_mut().zip(&specs) {
+        if let Place::Copied(into) = place {
+            into.map_or(Ok(()), |bytes| spec.check_bytes(bytes))?;
+            *place = Place::There(Memory::Own(Block::new(spec.bytes)?));
         }
-        if let Some(memory) = output {
-            // SAFETY: the outputs stay in the ticket until the job below is dropped, and overlap nothing (checked at the door).
+        if let Place::There(memory) = place {
+            // SAFETY: the outputs stay in the ticket until the job is dropped, and overlap nothing (checked at the door).
             targets.push(unsafe { memory.bytes_mut() });
         }
     }
@@ -268,9 +280,9 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
     drop(job);
     let contents = outputs
         .drain(..)
-        .zip(is_ours)
-        .map(|(memory, is_ours)| match memory {
-            Some(Memory::Own(block)) if is_ours => Some(block),
+        .zip(is_copied)
+        .map(|(place, is_copied)| match place {
+            Place::There(Memory::Own(block)) if is_copied => Some(block),
             _ => None,
         });
     Ok(specs.into_iter().zip(contents).collect())
