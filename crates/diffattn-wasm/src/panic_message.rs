@@ -30,7 +30,7 @@ pub(crate) fn address() -> usize {
 
 /// From now on panics leave their message.
 pub(crate) fn install() {
-    set_hook(Box::new(|info| record(info)));
+    set_hook(Box::new(record));
 }
 
 struct Writer<'a>(&'a mut Message);

@@ -227,7 +227,7 @@ fn masked_values_do_not_matter() {
     let mask: Vec<bool> = (0..60 * 300).map(|_| !values.chance(5)).collect();
     spec.mask = Some(Reference::new(&[1, 1, 60, 300], mask));
     // Keys that the window, the length or the mask hides from everyone, beside keys that rows see.
-    for key in 0..300 {
+    for key in 0..300usize {
         if key.is_multiple_of(7) {
             let mask = spec.mask.as_mut().unwrap();
             (0..60).for_each(|row| mask.data[row * 300 + key] = false);
