@@ -118,6 +118,9 @@ async function start({ build, module, pool }: StartMessage): Promise<void> {
     } else {
       instance = instantiate(module);
     }
+    // The caller may have given a module of its own.
+    const isa = instance.isa();
+    if (!build.startsWith(isa)) throw new Error(`one of ${isa}`);
     post({ type: "started" });
   } catch (error) {
     const what = error instanceof Error ? error.message : String(error);

@@ -117,6 +117,11 @@ export class Instance {
     if (!this.dead) this.#in((door) => door.release(address, bytes));
   }
 
+  /** The instruction set of its build. */
+  isa(): string {
+    return this.#in((door) => door.isa());
+  }
+
   configure(threads: number): void {
     this.#check(this.#in((door) => door.configure("", threads)));
   }

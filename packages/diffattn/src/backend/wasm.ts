@@ -51,6 +51,8 @@ function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
   });
 }
 
+const notReady = (): never => fail("UNAVAILABLE", "init", "an init() that has ended, before info(), sync forms and objects on a browser's main thread", "none");
+
 export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly #platform: Platform;
@@ -98,7 +100,7 @@ export class WasmBackend implements Backend {
     let module = this.#modules.get(this.#localBuild);
     if (!module) {
       if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) {
-        fail("UNAVAILABLE", "init", "init() to have ended before sync forms and objects are used", "neither");
+        notReady();
       }
       module = this.#platform.readModule(this.#localBuild);
       this.#modules.set(this.#localBuild, module);
@@ -151,7 +153,7 @@ export class WasmBackend implements Backend {
   }
 
   info(): { isa: Isa; threads: number; notes: string[] } {
-    if (!this.#running && !this.#platform.blocking) fail("UNAVAILABLE", "info", "init() to have ended on a browser's main thread", "neither");
+    if (!this.#running && !this.#platform.blocking) notReady();
     const { build, pool } = this.#running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
     return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes] };
   }
