@@ -41,11 +41,11 @@ function unlessUnchanged(what, inputs, outputs, body) {
 }
 
 function buildNative() {
-  const args = ["build", "--release", "--platform", "--strip", "--target-dir", targetDir];
-  args.push("--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml"), "--output-dir", ".");
+  const args = ["build", "--release", "--platform", "--strip", "--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml")];
+  args.push("--output-dir", ".");
   const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, ask("rustc", ["-V"]), process.env.RUSTFLAGS);
   unlessUnchanged("native addon", inputs, ["packages/native/index.js", "packages/native/index.d.ts"], () =>
-    run(bin("napi"), args, { cwd: join(root, "packages/native"), quiet: true }),
+    run(bin("napi"), [...args, "--target-dir", targetDir], { cwd: join(root, "packages/native"), quiet: true }),
   );
 }
 
