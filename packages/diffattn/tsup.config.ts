@@ -82,10 +82,11 @@ export default defineConfig([
   // The page and its worker share a chunk: what both need is loaded once.
   { ...common, entry: ["src/browser.ts", "src/worker.ts"], splitting: true },
   { ...common, entry: ["src/node.ts"] },
+  { ...common, entry: { viz: "src/viz/index.ts" } },
   {
     ...common,
     entry: ["src/pool.ts"],
-    dts: { entry: "src/types.ts" },
+    dts: { entry: { types: "src/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
       for (const [build, file] of Object.entries(wasmFiles)) copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/${file}`));
       return Promise.resolve();
