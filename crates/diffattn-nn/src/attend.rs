@@ -3,8 +3,9 @@
 use crate::layer::{DiffAttnLayer, LambdaSource};
 use crate::projection::{Projected, Run};
 use diffattn::{
-    AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs,
-    Mask, NormOptions, Tensor, check_len, checked_len, format_shape, try_zeroed,
+    AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
+    KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, check_len, checked_len,
+    format_shape, try_zeroed,
 };
 use self_cell::{MutBorrow, self_cell};
 use std::borrow::Cow;
@@ -18,13 +19,30 @@ pub(crate) struct LayerMask<'a> {
 
 impl<'a> LayerMask<'a> {
     /// Checks the mask of a call, where it has one.
-    pub(crate) fn check(mask: Option<&Mask<'a>>, layer: &DiffAttnLayer, run: &Run) -> Result<Option<Self>, Error> {
+    pub(crate) fn check(
+        mask: Option<&Mask<'a>>,
+        layer: &DiffAttnLayer,
+        run: &Run,
+    ) -> Result<Option<Self>, Error> {
         let Some(mask) = mask else { return Ok(None) };
-        let [batch, heads, queries, keys] = [run.batch, layer.num_heads(), run.length, run.past + run.length];
+        let [batch, heads, queries, keys] = [
+            run.batch,
+            layer.num_heads(),
+            run.length,
+            run.past + run.length,
+        ];
         match *mask.shape.as_slice() {
-            [b, h, q, k] if (b == batch || b == 1) && (h == heads || h == 1) && (q == queries || q == 1) && k == keys => {
+            [b, h, q, k]
+                if (b == batch || b == 1)
+                    && (h == heads || h == 1)
+                    && (q == queries || q == 1)
+                    && k == keys =>
+            {
                 check_len("attn_mask", &mask.shape, mask.data.len())?;
-                Ok(Some(Self { data: Cow::Borrowed(mask.data), shape: [b, h, q, k] }))
+                Ok(Some(Self {
+                    data: Cow::Borrowed(mask.data),
+                    shape: [b, h, q, k],
+                }))
             }
             _ => Err(Error::shape(
                 "attn_mask",
@@ -38,20 +56,38 @@ impl<'a> LayerMask<'a> {
     fn with_more_heads(self, more: usize) -> Result<Self, Error> {
         let [batch, heads, queries, keys] = self.shape;
         if heads == 1 || queries * keys == 0 {
-            return Ok(Self { shape: [batch, if heads == 1 { 1 } else { heads + more }, queries, keys], ..self });
+            return Ok(Self {
+                shape: [
+                    batch,
+                    if heads == 1 { 1 } else { heads + more },
+                    queries,
+                    keys,
+                ],
+                ..self
+            });
         }
         let shape = [batch, heads + more, queries, keys];
         let mut data = try_zeroed(checked_len("attn_mask", &shape)?)?;
         let head = queries * keys;
-        for (from, to) in self.data.chunks_exact(heads * head).zip(data.chunks_exact_mut((heads + more) * head)) {
+        for (from, to) in self
+            .data
+            .chunks_exact(heads * head)
+            .zip(data.chunks_exact_mut((heads + more) * head))
+        {
             to[..heads * head].copy_from_slice(from);
             to[heads * head..].copy_from_slice(&from[..more * head]);
         }
-        Ok(Self { data: Cow::Owned(data), shape })
+        Ok(Self {
+            data: Cow::Owned(data),
+            shape,
+        })
     }
 
     fn as_mask(&self) -> Mask<'_> {
-        Mask { data: &self.data, shape: self.shape.to_vec() }
+        Mask {
+            data: &self.data,
+            shape: self.shape.to_vec(),
+        }
     }
 }
 
@@ -66,7 +102,11 @@ pub(crate) struct CacheLoan<'a> {
 impl<'a> CacheLoan<'a> {
     pub(crate) fn new(cache: &'a mut KvCache) -> Self {
         let length = cache.len();
-        Self { cache, length, keep: false }
+        Self {
+            cache,
+            length,
+            keep: false,
+        }
     }
 }
 
@@ -114,15 +154,24 @@ impl Operands<'_> {
     }
 
     fn q(&self) -> Tensor<'_> {
-        Tensor::f32(&self.projected.q, &self.shape(self.projected.q_heads, self.layer.heads.dimensions.head_dim))
+        Tensor::f32(
+            &self.projected.q,
+            &self.shape(self.projected.q_heads, self.layer.heads.dimensions.head_dim),
+        )
     }
 
     fn k(&self) -> Tensor<'_> {
-        Tensor::f32(&self.projected.k, &self.shape(self.projected.k_heads, self.layer.heads.dimensions.head_dim))
+        Tensor::f32(
+            &self.projected.k,
+            &self.shape(self.projected.k_heads, self.layer.heads.dimensions.head_dim),
+        )
     }
 
     fn v(&self) -> Tensor<'_> {
-        Tensor::f32(&self.projected.v, &self.shape(self.projected.v_heads, self.layer.heads.value_dim))
+        Tensor::f32(
+            &self.projected.v,
+            &self.shape(self.projected.v_heads, self.layer.heads.value_dim),
+        )
     }
 
     /// What attention and maps of the plain heads share.
@@ -159,11 +208,18 @@ impl<'a> Operands<'a> {
             // The cache has them now.
             (self.projected.k, self.projected.v) = (Vec::new(), Vec::new());
         }
-        if let (Some(mask), Some(fusion)) = (self.mask.take(), &self.layer.fusion) {
-            self.mask = Some(mask.with_more_heads(fusion.heads)?);
+        if let Some(fusion) = &self.layer.fusion {
+            self.mask = self
+                .mask
+                .map(|mask| mask.with_more_heads(fusion.heads))
+                .transpose()?;
         }
-        let heads = self.layer.num_heads() + self.layer.fusion.as_ref().map_or(0, |fusion| fusion.heads);
-        let len = checked_len("x", &self.shape(heads, self.layer.heads.dimensions.head_width))?;
+        let heads =
+            self.layer.num_heads() + self.layer.fusion.as_ref().map_or(0, |fusion| fusion.heads);
+        let len = checked_len(
+            "x",
+            &self.shape(heads, self.layer.heads.dimensions.head_width),
+        )?;
         self.attended = MutBorrow::new(try_zeroed(len)?);
         Attending::try_new(self, |operands| {
             let mut options = operands.options();
@@ -171,11 +227,18 @@ impl<'a> Operands<'a> {
                 (options.pairing, options.ratio, options.kv_repeat) = Default::default();
                 options.heads = Some(fusion.plan.clone());
             } else if let Some(norm) = &operands.layer.norm {
-                options.norm = Some(NormOptions { eps: norm.eps, weight: norm.weight.as_deref(), scale: norm.scale });
+                options.norm = Some(NormOptions {
+                    eps: norm.eps,
+                    weight: norm.weight.as_deref(),
+                    scale: norm.scale,
+                });
             }
             let source = match &operands.cache {
                 Some(loan) => KeysValues::Cache(loan.cache),
-                None => KeysValues::Tensors { k: operands.k(), v: operands.v() },
+                None => KeysValues::Tensors {
+                    k: operands.k(),
+                    v: operands.v(),
+                },
             };
             let mut call = DiffAttention::new(operands.q(), source, &options)?;
             call.bind(DataMut::F32(operands.attended.borrow_mut()), None)?;
@@ -186,7 +249,13 @@ impl<'a> Operands<'a> {
     /// Prepares the maps call.
     pub(crate) fn map(self, outputs: MapOutputs<'a>) -> Result<Mapping<'a>, Error> {
         Mapping::try_new(self, |operands| {
-            let mut call = DiffAttentionMaps::new(operands.q(), KeysOnly::Tensor(operands.k()), &operands.options(), None, None)?;
+            let mut call = DiffAttentionMaps::new(
+                operands.q(),
+                KeysOnly::Tensor(operands.k()),
+                &operands.options(),
+                None,
+                None,
+            )?;
             call.bind(outputs)?;
             Ok(call)
         })

@@ -5,7 +5,8 @@ use crate::layer::{DiffAttnLayer, Fusion, HeadNorm};
 use crate::options::ForwardOptions;
 use crate::projection::{Projection, Run, Wanted, unit_rows};
 use diffattn::{
-    DType, DataMut, Error, KvCache, KvCacheOptions, RmsNorm, RmsNormOptions, Slices, Tensor, check_len, try_zeroed,
+    DType, DataMut, Error, KvCache, KvCacheOptions, RmsNorm, RmsNormOptions, Slices, Tensor,
+    check_len, try_zeroed,
 };
 use self_cell::MutBorrow;
 
@@ -26,10 +27,18 @@ pub struct Forward<'a> {
 
 enum Stage<'a> {
     /// q, k, v and λ.
-    Project { projection: Box<Projection<'a>>, mask: Option<LayerMask<'a>>, cache: Option<CacheLoan<'a>> },
+    Project {
+        projection: Box<Projection<'a>>,
+        mask: Option<LayerMask<'a>>,
+        cache: Option<CacheLoan<'a>>,
+    },
     Attend(Attending<'a>),
     /// The output projection of what attention made, `next` the rows done.
-    Output { attended: Vec<f32>, cache: Option<CacheLoan<'a>>, next: usize },
+    Output {
+        attended: Vec<f32>,
+        cache: Option<CacheLoan<'a>>,
+        next: usize,
+    },
     Done,
     /// A step failed.
     Failed,
@@ -37,7 +46,10 @@ enum Stage<'a> {
 
 impl std::fmt::Debug for Forward<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Forward").field("run", &self.run).field("done", &self.done()).finish_non_exhaustive()
+        f.debug_struct("Forward")
+            .field("run", &self.run)
+            .field("done", &self.done())
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,12 +60,21 @@ impl<'a> Forward<'a> {
         cache: Option<&'a mut KvCache>,
         options: &ForwardOptions<'a>,
     ) -> Result<Self, Error> {
-        let (run, x) = Run::new(layer, &x, cache.as_ref().map_or(0, |cache| cache.len()), options)?;
+        let (run, x) = Run::new(
+            layer,
+            &x,
+            cache.as_ref().map_or(0, |cache| cache.len()),
+            options,
+        )?;
         if let Some(cache) = &cache {
             check_cache(cache.options(), &layer.cache_options(run.batch, 0))?;
         }
         let mask = LayerMask::check(options.attn_mask.as_ref(), layer, &run)?;
-        let wanted = if cache.is_some() { Wanted::Cache } else { Wanted::Attention };
+        let wanted = if cache.is_some() {
+            Wanted::Cache
+        } else {
+            Wanted::Attention
+        };
         let projection = Box::new(Projection::new(layer, run, x, wanted));
         let units = [
             projection.units(),
@@ -62,9 +83,19 @@ impl<'a> Forward<'a> {
         ];
         let stage = match run.rows() {
             0 => Stage::Done,
-            _ => Stage::Project { projection, mask, cache: cache.map(CacheLoan::new) },
+            _ => Stage::Project {
+                projection,
+                mask,
+                cache: cache.map(CacheLoan::new),
+            },
         };
-        Ok(Self { layer, run, out: None, stage, units })
+        Ok(Self {
+            layer,
+            run,
+            out: None,
+            stage,
+            units,
+        })
     }
 
     /// `[B, L, embed_dim]`, as x.
@@ -88,18 +119,40 @@ impl<'a> Forward<'a> {
 
     /// Works on `count` units of the stage at most; returns how many.
     fn advance(&mut self, count: usize) -> Result<usize, Error> {
-        let Self { layer, run, out, .. } = self;
-        let out = out.as_deref_mut().ok_or_else(|| Error::Internal("a layer was stepped before its output was bound".to_owned()))?;
+        let Self {
+            layer, run, out, ..
+        } = self;
+        let out = out.as_deref_mut().ok_or_else(|| {
+            Error::Internal("a layer was stepped before its output was bound".to_owned())
+        })?;
         // Whatever fails leaves the job failed, and thereby the cache as it was.
         let (stage, worked) = match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Project { mut projection, mask, cache } => {
+            Stage::Project {
+                mut projection,
+                mask,
+                cache,
+            } => {
                 let worked = projection.step(count, cache.as_ref().map(|loan| &*loan.cache))?;
                 if projection.units_done() < projection.units() {
-                    (Stage::Project { projection, mask, cache }, worked)
+                    (
+                        Stage::Project {
+                            projection,
+                            mask,
+                            cache,
+                        },
+                        worked,
+                    )
                 } else {
                     let attended = MutBorrow::new(Vec::new());
                     let projected = projection.into_projected();
-                    let operands = Operands { layer, run: *run, projected, mask, cache, attended };
+                    let operands = Operands {
+                        layer,
+                        run: *run,
+                        projected,
+                        mask,
+                        cache,
+                        attended,
+                    };
                     (Stage::Attend(operands.attend()?), worked)
                 }
             }
@@ -110,20 +163,42 @@ impl<'a> Forward<'a> {
                     Ok((call.done() - before, call.done() == call.total()))
                 })?;
                 if finished {
-                    let Operands { attended, cache, .. } = attending.into_owner();
-                    (Stage::Output { attended: attended.into_inner(), cache, next: 0 }, worked)
+                    let Operands {
+                        attended, cache, ..
+                    } = attending.into_owner();
+                    (
+                        Stage::Output {
+                            attended: attended.into_inner(),
+                            cache,
+                            next: 0,
+                        },
+                        worked,
+                    )
                 } else {
                     (Stage::Attend(attending), worked)
                 }
             }
-            Stage::Output { attended, mut cache, next } => {
+            Stage::Output {
+                attended,
+                mut cache,
+                next,
+            } => {
                 let unit = output_unit(layer);
-                let end = next.saturating_add(count.saturating_mul(unit)).min(run.rows());
+                let end = next
+                    .saturating_add(count.saturating_mul(unit))
+                    .min(run.rows());
                 let y = &mut out[next * layer.embed_dim()..end * layer.embed_dim()];
                 output_rows(layer, run, &attended, [next, end], y)?;
                 let worked = (end - next).div_ceil(unit);
                 if end < run.rows() {
-                    (Stage::Output { attended, cache, next: end }, worked)
+                    (
+                        Stage::Output {
+                            attended,
+                            cache,
+                            next: end,
+                        },
+                        worked,
+                    )
                 } else {
                     if let Some(loan) = &mut cache {
                         loan.keep = true;
@@ -132,7 +207,11 @@ impl<'a> Forward<'a> {
                 }
             }
             Stage::Done => (Stage::Done, 0),
-            Stage::Failed => return Err(Error::Internal("a layer was stepped after a step that failed".to_owned())),
+            Stage::Failed => {
+                return Err(Error::Internal(
+                    "a layer was stepped after a step that failed".to_owned(),
+                ));
+            }
         };
         self.stage = stage;
         Ok(worked)
@@ -149,7 +228,8 @@ impl Slices for Forward<'_> {
         match &self.stage {
             Stage::Project { projection, .. } => projection.units_done(),
             Stage::Attend(attending) => {
-                let share = attending.with_dependent(|_, call| call.done() * attention / call.total().max(1));
+                let share = attending
+                    .with_dependent(|_, call| call.done() * attention / call.total().max(1));
                 projection + share
             }
             Stage::Output { next, .. } => projection + attention + next / output_unit(self.layer),
@@ -173,10 +253,18 @@ fn output_unit(layer: &DiffAttnLayer) -> usize {
 }
 
 /// Rows `first..end` of y: mixes and normalises where the attention could not, then projects.
-fn output_rows(layer: &DiffAttnLayer, run: &Run, heads: &[f32], [first, end]: [usize; 2], y: &mut [f32]) -> Result<(), Error> {
+fn output_rows(
+    layer: &DiffAttnLayer,
+    run: &Run,
+    heads: &[f32],
+    [first, end]: [usize; 2],
+    y: &mut [f32],
+) -> Result<(), Error> {
     let (Some(fusion), Some(norm)) = (&layer.fusion, &layer.norm) else {
         let width = layer.out.inputs();
-        return layer.out.forward(&heads[first * width..end * width], y, &run.linear());
+        return layer
+            .out
+            .forward(&heads[first * width..end * width], y, &run.linear());
     };
     let mixed = mix(layer, fusion, heads, first, end)?;
     let mut normed = try_zeroed(mixed.len())?;
@@ -185,8 +273,17 @@ fn output_rows(layer: &DiffAttnLayer, run: &Run, heads: &[f32], [first, end]: [u
 }
 
 /// `(1 − fusion) · plain + fusion · differences` for the heads that take part.
-fn mix(layer: &DiffAttnLayer, fusion: &Fusion, heads: &[f32], first: usize, end: usize) -> Result<Vec<f32>, Error> {
-    let (width, mixing) = (layer.out.inputs(), fusion.heads * layer.heads.dimensions.head_width);
+fn mix(
+    layer: &DiffAttnLayer,
+    fusion: &Fusion,
+    heads: &[f32],
+    first: usize,
+    end: usize,
+) -> Result<Vec<f32>, Error> {
+    let (width, mixing) = (
+        layer.out.inputs(),
+        fusion.heads * layer.heads.dimensions.head_width,
+    );
     let (keep, add) = ((1.0 - fusion.fusion) as f32, fusion.fusion as f32);
     let mut mixed = try_zeroed((end - first) * width)?;
     let rows = heads[first * (width + mixing)..].chunks_exact(width + mixing);
@@ -200,7 +297,13 @@ fn mix(layer: &DiffAttnLayer, fusion: &Fusion, heads: &[f32], first: usize, end:
     Ok(mixed)
 }
 
-fn normalise(layer: &DiffAttnLayer, run: &Run, norm: &HeadNorm, from: &[f32], to: &mut [f32]) -> Result<(), Error> {
+fn normalise(
+    layer: &DiffAttnLayer,
+    run: &Run,
+    norm: &HeadNorm,
+    from: &[f32],
+    to: &mut [f32],
+) -> Result<(), Error> {
     let width = layer.heads.dimensions.head_width;
     let options = RmsNormOptions {
         eps: norm.eps,
@@ -217,12 +320,29 @@ fn normalise(layer: &DiffAttnLayer, run: &Run, norm: &HeadNorm, from: &[f32], to
 /// The cache must be made for such a layer and batch; its capacity is its own affair.
 fn check_cache(given: &KvCacheOptions, wanted: &KvCacheOptions) -> Result<(), Error> {
     if given.dtype != wanted.dtype {
-        return Err(Error::dtype("cache", DType::name(wanted.dtype), given.dtype.name()));
+        return Err(Error::dtype(
+            "cache",
+            DType::name(wanted.dtype),
+            given.dtype.name(),
+        ));
     }
     let sizes = |options: &KvCacheOptions| {
-        let KvCacheOptions { batch, groups, terms, head_dim, value_dim, .. } = options;
-        format!("batch {batch}, groups {groups}, terms {terms}, head_dim {head_dim}, value_dim {value_dim}")
+        let KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            ..
+        } = options;
+        format!(
+            "batch {batch}, groups {groups}, terms {terms}, head_dim {head_dim}, value_dim {value_dim}"
+        )
     };
     let (given, wanted) = (sizes(given), sizes(wanted));
-    if given == wanted { Ok(()) } else { Err(Error::shape("cache", wanted, given)) }
+    if given == wanted {
+        Ok(())
+    } else {
+        Err(Error::shape("cache", wanted, given))
+    }
 }

@@ -5,9 +5,12 @@ use crate::maps::{LayerMaps, Maps};
 use crate::options::{ForwardOptions, RopeConfig, SequenceFusion};
 use crate::weights::Source;
 use diffattn::{
-    DType, DataMut, Error, HeadPlan, KvCache, KvCacheOptions, KvRepeat, Linear, MapOutputs, Pairing, RopeTable, Slices, Tensor,
-    checked_len, try_zeroed,
+    DType, DataMut, Error, HeadPlan, KvCache, KvCacheOptions, KvRepeat, Linear, MapOutputs,
+    Pairing, RopeTable, Slices, Tensor, checked_len, try_zeroed,
 };
+
+/// The highest difference along the sequence, as the operator has it.
+const MAX_ORDER: usize = 64;
 
 /// The sizes that a layer is asked to have.
 #[derive(Debug, Clone, Copy)]
@@ -41,36 +44,91 @@ impl Dimensions {
     /// `head_dim` where none is given: half of what each head has of the channels (arXiv 2410.05258).
     pub(crate) fn default_head_dim(embed_dim: usize, num_heads: usize) -> Result<usize, Error> {
         match num_heads.checked_mul(2) {
-            Some(halves) if halves > 0 && embed_dim > 0 && embed_dim.is_multiple_of(halves) => Ok(embed_dim / halves),
-            _ => Err(Error::shape("num_heads", format_args!("a number of which twice divides embed_dim {embed_dim}"), num_heads)),
+            Some(halves) if halves > 0 && embed_dim > 0 && embed_dim.is_multiple_of(halves) => {
+                Ok(embed_dim / halves)
+            }
+            _ => Err(Error::shape(
+                "num_heads",
+                format_args!("a number of which twice divides embed_dim {embed_dim}"),
+                num_heads,
+            )),
         }
     }
 
-    pub(crate) fn check(self) -> Result<Heads, Error> {
-        let Self { embed_dim, heads, groups, head_dim, head_width, pairing, kv_repeat, ratio } = self;
-        for (name, size) in [("embed_dim", embed_dim), ("num_heads", heads), ("head_dim", head_dim)] {
+    /// Checks that heads, rope and the q projection fit; the latter first of all weights, so that no size is
+    /// believed (and nothing made of it) that is not backed by as many elements.
+    pub(crate) fn check(
+        self,
+        source: &Source<'_, '_>,
+        rope: Option<&RopeConfig>,
+    ) -> Result<Heads, Error> {
+        let Self {
+            embed_dim,
+            heads,
+            groups,
+            head_dim,
+            head_width,
+            pairing,
+            kv_repeat,
+            ratio,
+        } = self;
+        for (name, size) in [
+            ("embed_dim", embed_dim),
+            ("num_heads", heads),
+            ("head_dim", head_dim),
+        ] {
             if size == 0 {
                 return Err(Error::shape(name, "1 or more", size));
             }
         }
+        if rope.is_some() && !head_dim.is_multiple_of(2) {
+            return Err(Error::shape(
+                "head_dim",
+                "an even number, as rope turns channels in pairs",
+                head_dim,
+            ));
+        }
         if ratio == Some(0) {
             return Err(Error::option("ratio", "1 or more", 0));
         }
-        let counts = pairing.head_counts(heads, groups, ratio.unwrap_or(1)).ok_or_else(|| match ratio {
-            Some(ratio) => Error::shape("num_heads", format_args!("a number that ratio {ratio} divides"), heads),
-            None => Error::shape("num_heads", "a number that fits this machine", heads),
-        })?;
+        let counts = pairing
+            .head_counts(heads, groups, ratio.unwrap_or(1))
+            .ok_or_else(|| match ratio {
+                Some(ratio) => Error::shape(
+                    "num_heads",
+                    format_args!("a number that ratio {ratio} divides"),
+                    heads,
+                ),
+                None => Error::shape("num_heads", "a number that fits this machine", heads),
+            })?;
+        for count in counts {
+            checked_len("head_dim", &[count, head_width, embed_dim])?;
+        }
+        source.required("q_proj.weight", &[counts[0] * head_dim, embed_dim])?;
+        if let Some(rope) = rope {
+            check_frequencies(rope, head_dim)?;
+        }
         // The rule that is broken is one of group counts: q and k follow from what the user gave.
-        let plan = pairing.heads(counts, kv_repeat, ratio).map_err(|error| match error {
-            Error::Shape { expected, got, .. } => Error::Shape { argument: "num_kv_heads".to_owned(), expected, got },
-            other => other,
-        })?;
+        let plan = pairing
+            .heads(counts, kv_repeat, ratio)
+            .map_err(|error| match error {
+                Error::Shape { expected, got, .. } => Error::Shape {
+                    argument: "num_kv_heads".to_owned(),
+                    expected,
+                    got,
+                },
+                other => other,
+            })?;
         let values = plan.first().map_or(1, |head| head.v.len());
         let [q, k, v] = counts;
-        for heads in [q, k, v] {
-            checked_len("head_dim", &[heads, head_width, embed_dim])?;
-        }
-        Ok(Heads { dimensions: self, q, k, v, value_dim: head_width / values, plan })
+        Ok(Heads {
+            dimensions: self,
+            q,
+            k,
+            v,
+            value_dim: head_width / values,
+            plan,
+        })
     }
 }
 
@@ -110,9 +168,17 @@ pub(crate) struct Fusion {
 impl Fusion {
     /// `None` when the share is so small that no head takes part.
     pub(crate) fn new(sequence: SequenceFusion, heads: &Heads) -> Result<Option<Self>, Error> {
-        let SequenceFusion { order, share, fusion } = sequence;
-        if order == 0 {
-            return Err(Error::option("sequence.order", "1 or more", order));
+        let SequenceFusion {
+            order,
+            share,
+            fusion,
+        } = sequence;
+        if !(1..=MAX_ORDER).contains(&order) {
+            return Err(Error::option(
+                "sequence.order",
+                format_args!("1 to {MAX_ORDER}"),
+                order,
+            ));
         }
         for (name, value) in [("sequence.share", share), ("sequence.fusion", fusion)] {
             if !(0.0..=1.0).contains(&value) {
@@ -125,14 +191,24 @@ impl Fusion {
             return Ok(None);
         }
         let used = |list: fn(&HeadPlan) -> &Vec<usize>| {
-            let mut used: Vec<usize> = mixing.iter().flat_map(|head| list(head).iter().copied()).collect();
+            let mut used: Vec<usize> = mixing
+                .iter()
+                .flat_map(|head| list(head).iter().copied())
+                .collect();
             used.sort_unstable();
             used.dedup();
             used
         };
-        let (q, k, v) = (used(|head| &head.q), used(|head| &head.k), used(|head| &head.v));
+        let (q, k, v) = (
+            used(|head| &head.q),
+            used(|head| &head.k),
+            used(|head| &head.v),
+        );
         let place = |used: &[usize], plain: usize, list: &[usize]| -> Vec<usize> {
-            list.iter().filter_map(|head| used.binary_search(head).ok()).map(|place| plain + place).collect()
+            list.iter()
+                .filter_map(|head| used.binary_search(head).ok())
+                .map(|place| plain + place)
+                .collect()
         };
         let differences = mixing.iter().map(|head| HeadPlan {
             q: place(&q, heads.q, &head.q),
@@ -141,18 +217,31 @@ impl Fusion {
             coefficients: head.coefficients.clone(),
         });
         let plan = heads.plan.iter().cloned().chain(differences).collect();
-        Ok(Some(Self { order, heads: mixing.len(), fusion, q, k, v, plan }))
+        Ok(Some(Self {
+            order,
+            heads: mixing.len(),
+            fusion,
+            q,
+            k,
+            v,
+            plan,
+        }))
     }
 }
 
-/// Whether heads of `head_dim` can be turned so.
-fn check_rope(rope: &RopeConfig, head_dim: usize) -> Result<(), Error> {
-    if !head_dim.is_multiple_of(2) {
-        return Err(Error::shape("head_dim", "an even number, as rope turns channels in pairs", head_dim));
-    }
+/// Whether the frequencies are complete and sound.
+fn check_frequencies(rope: &RopeConfig, head_dim: usize) -> Result<(), Error> {
     match RopeTable::new(0..0, head_dim, &rope.frequencies, Some(1)) {
         Ok(_) => Ok(()),
-        Err(Error::Option { argument, expected, got }) => Err(Error::option(format_args!("rope.{argument}"), expected, got)),
+        Err(Error::Option {
+            argument,
+            expected,
+            got,
+        }) => Err(Error::option(
+            format_args!("rope.{argument}"),
+            expected,
+            got,
+        )),
         Err(other) => Err(other),
     }
 }
@@ -181,10 +270,13 @@ impl DiffAttnLayer {
         rope: Option<RopeConfig>,
         is_causal: bool,
     ) -> Result<Self, Error> {
-        let Dimensions { embed_dim, heads: output_heads, head_dim, head_width, .. } = heads.dimensions;
-        if let Some(rope) = &rope {
-            check_rope(rope, head_dim)?;
-        }
+        let Dimensions {
+            embed_dim,
+            heads: output_heads,
+            head_dim,
+            head_width,
+            ..
+        } = heads.dimensions;
         Ok(Self {
             q: source.linear("q_proj", heads.q * head_dim, embed_dim)?,
             k: source.linear("k_proj", heads.k * head_dim, embed_dim)?,
@@ -216,13 +308,35 @@ impl DiffAttnLayer {
     /// differences of the next tokens are made.
     #[must_use]
     pub fn cache_options(&self, batch: usize, capacity: usize) -> KvCacheOptions {
-        let Heads { k, v, value_dim, dimensions: Dimensions { embed_dim, head_dim, .. }, .. } = self.heads;
+        let Heads {
+            k,
+            v,
+            value_dim,
+            dimensions:
+                Dimensions {
+                    embed_dim,
+                    head_dim,
+                    ..
+                },
+            ..
+        } = self.heads;
         let (groups, k_heads) = match &self.fusion {
             None => (v, k),
-            Some(fusion) => (v + fusion.v.len(), k + fusion.k.len() + embed_dim.div_ceil(head_dim)),
+            Some(fusion) => (
+                v + fusion.v.len(),
+                k + fusion.k.len() + embed_dim.div_ceil(head_dim),
+            ),
         };
         let terms = k_heads.div_ceil(groups);
-        KvCacheOptions { batch, groups, terms, head_dim, value_dim, capacity, dtype: DType::F32 }
+        KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            capacity,
+            dtype: DType::F32,
+        }
     }
 
     /// Checks a call and prepares it; its output is `[B, L, embed_dim]`. x is `[B, L, embed_dim]`, float32. With a
@@ -265,7 +379,11 @@ impl DiffAttnLayer {
     ///
     /// # Errors
     /// As [`DiffAttnLayer::forward_job`].
-    pub fn maps_job<'a>(&'a self, x: Tensor<'a>, options: &ForwardOptions<'a>) -> Result<LayerMaps<'a>, Error> {
+    pub fn maps_job<'a>(
+        &'a self,
+        x: Tensor<'a>,
+        options: &ForwardOptions<'a>,
+    ) -> Result<LayerMaps<'a>, Error> {
         LayerMaps::new(self, x, options)
     }
 
@@ -284,7 +402,10 @@ impl DiffAttnLayer {
             terms.push(try_zeroed(len)?);
         }
         diff = try_zeroed(len)?;
-        job.bind(MapOutputs { terms: terms.iter_mut().map(Vec::as_mut_slice).collect(), diff: &mut diff })?;
+        job.bind(MapOutputs {
+            terms: terms.iter_mut().map(Vec::as_mut_slice).collect(),
+            diff: &mut diff,
+        })?;
         job.finish()?;
         drop(job);
         Ok(Maps { shape, terms, diff })

@@ -52,7 +52,8 @@ pub use forward::Forward;
 pub use layer::DiffAttnLayer;
 pub use maps::{LayerMaps, Maps};
 pub use options::{
-    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
+    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
+    RopeConfig, SequenceFusion,
 };
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;

@@ -32,7 +32,10 @@ pub struct LayerMaps<'a> {
 
 enum Stage<'a> {
     /// q, k and λ.
-    Project { projection: Box<Projection<'a>>, mask: Option<LayerMask<'a>> },
+    Project {
+        projection: Box<Projection<'a>>,
+        mask: Option<LayerMask<'a>>,
+    },
     Map(Mapping<'a>),
     Done,
     /// A step failed.
@@ -41,22 +44,39 @@ enum Stage<'a> {
 
 impl std::fmt::Debug for LayerMaps<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LayerMaps").field("run", &self.run).field("done", &self.done()).finish_non_exhaustive()
+        f.debug_struct("LayerMaps")
+            .field("run", &self.run)
+            .field("done", &self.done())
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a> LayerMaps<'a> {
-    pub(crate) fn new(layer: &'a DiffAttnLayer, x: Tensor<'a>, options: &ForwardOptions<'a>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        layer: &'a DiffAttnLayer,
+        x: Tensor<'a>,
+        options: &ForwardOptions<'a>,
+    ) -> Result<Self, Error> {
         let (run, x) = Run::new(layer, &x, 0, options)?;
         let mask = LayerMask::check(options.attn_mask.as_ref(), layer, &run)?;
         checked_len("x", &[run.batch, layer.num_heads(), run.length, run.length])?;
         let projection = Box::new(Projection::new(layer, run, x, Wanted::Maps));
-        let units = [projection.units(), run.batch * layer.num_heads() * run.length.div_ceil(16)];
+        let units = [
+            projection.units(),
+            run.batch * layer.num_heads() * run.length.div_ceil(16),
+        ];
         let stage = match run.rows() {
             0 => Stage::Done,
             _ => Stage::Project { projection, mask },
         };
-        Ok(Self { layer, run, outputs: None, is_bound: false, stage, units })
+        Ok(Self {
+            layer,
+            run,
+            outputs: None,
+            is_bound: false,
+            stage,
+            units,
+        })
     }
 
     /// Maps besides the difference: two.
@@ -68,7 +88,12 @@ impl<'a> LayerMaps<'a> {
     /// `[B, H, L, L]`.
     #[must_use]
     pub fn map_shape(&self) -> [usize; 4] {
-        [self.run.batch, self.layer.num_heads(), self.run.length, self.run.length]
+        [
+            self.run.batch,
+            self.layer.num_heads(),
+            self.run.length,
+            self.run.length,
+        ]
     }
 
     /// Gives the outputs, each of [`LayerMaps::map_shape`].
@@ -78,7 +103,11 @@ impl<'a> LayerMaps<'a> {
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
         let shape = self.map_shape();
         if outputs.terms.len() != self.terms() {
-            return Err(Error::shape("maps", format_args!("{} maps", self.terms()), outputs.terms.len()));
+            return Err(Error::shape(
+                "maps",
+                format_args!("{} maps", self.terms()),
+                outputs.terms.len(),
+            ));
         }
         for map in &outputs.terms {
             check_len("maps", &shape, map.len())?;
@@ -91,17 +120,32 @@ impl<'a> LayerMaps<'a> {
     /// Works on `count` units of the stage at most; returns how many.
     fn advance(&mut self, count: usize) -> Result<usize, Error> {
         if !self.is_bound {
-            return Err(Error::Internal("a layer was stepped before its outputs were bound".to_owned()));
+            return Err(Error::Internal(
+                "a layer was stepped before its outputs were bound".to_owned(),
+            ));
         }
         let (stage, worked) = match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Project { mut projection, mask } => {
+            Stage::Project {
+                mut projection,
+                mask,
+            } => {
                 let worked = projection.step(count, None)?;
-                match self.outputs.take_if(|_| projection.units_done() == projection.units()) {
+                match self
+                    .outputs
+                    .take_if(|_| projection.units_done() == projection.units())
+                {
                     None => (Stage::Project { projection, mask }, worked),
                     Some(outputs) => {
                         let attended = MutBorrow::new(Vec::new());
                         let projected = projection.into_projected();
-                        let operands = Operands { layer: self.layer, run: self.run, projected, mask, cache: None, attended };
+                        let operands = Operands {
+                            layer: self.layer,
+                            run: self.run,
+                            projected,
+                            mask,
+                            cache: None,
+                            attended,
+                        };
                         (Stage::Map(operands.map(outputs)?), worked)
                     }
                 }
@@ -112,10 +156,21 @@ impl<'a> LayerMaps<'a> {
                     call.step(count)?;
                     Ok((call.done() - before, call.done() == call.total()))
                 })?;
-                (if finished { Stage::Done } else { Stage::Map(mapping) }, worked)
+                (
+                    if finished {
+                        Stage::Done
+                    } else {
+                        Stage::Map(mapping)
+                    },
+                    worked,
+                )
             }
             Stage::Done => (Stage::Done, 0),
-            Stage::Failed => return Err(Error::Internal("a layer was stepped after a step that failed".to_owned())),
+            Stage::Failed => {
+                return Err(Error::Internal(
+                    "a layer was stepped after a step that failed".to_owned(),
+                ));
+            }
         };
         self.stage = stage;
         Ok(worked)
@@ -131,7 +186,8 @@ impl Slices for LayerMaps<'_> {
         let [projection, maps] = self.units;
         match &self.stage {
             Stage::Project { projection, .. } => projection.units_done(),
-            Stage::Map(mapping) => mapping.with_dependent(|_, call| projection + call.done() * maps / call.total().max(1)),
+            Stage::Map(mapping) => mapping
+                .with_dependent(|_, call| projection + call.done() * maps / call.total().max(1)),
             Stage::Done => self.total(),
             Stage::Failed => 0,
         }

@@ -13,7 +13,10 @@ pub struct RopeConfig {
 
 impl Default for RopeConfig {
     fn default() -> Self {
-        Self { interleaved: true, frequencies: RopeFrequencies::default() }
+        Self {
+            interleaved: true,
+            frequencies: RopeFrequencies::default(),
+        }
     }
 }
 
@@ -38,7 +41,10 @@ pub struct NormConfig {
 
 impl Default for NormConfig {
     fn default() -> Self {
-        Self { eps: 1e-5, affine: None }
+        Self {
+            eps: 1e-5,
+            affine: None,
+        }
     }
 }
 
@@ -135,7 +141,15 @@ impl MultiheadDiffAttnV2Options {
     /// A causal layer without rotary embedding, everything else as its default.
     #[must_use]
     pub fn new(embed_dim: usize, num_heads: usize, head_dim: usize) -> Self {
-        Self { embed_dim, num_heads, num_kv_heads: None, head_dim, ratio: None, rope: None, is_causal: true }
+        Self {
+            embed_dim,
+            num_heads,
+            num_kv_heads: None,
+            head_dim,
+            ratio: None,
+            rope: None,
+            is_causal: true,
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 use crate::layer::{DiffAttnLayer, Dimensions, Fusion, LambdaSource};
 use crate::options::{ForwardOptions, RopeConfig};
 use diffattn::{
-    DataMut, Data, Error, Isa, KvCache, Layout, Linear, LinearOptions, Rope, RopeOptions, RopeTable, SequenceDifferenceOptions,
-    Slices, Tensor, check_len, format_shape, sequence_difference, sigmoid, try_zeroed,
+    Data, DataMut, Error, Isa, KvCache, Layout, Linear, LinearOptions, Rope, RopeOptions,
+    RopeTable, SequenceDifferenceOptions, Slices, Tensor, check_len, format_shape,
+    sequence_difference, sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -45,14 +46,30 @@ impl Run {
         };
         let (batch, length) = match x.shape.as_slice() {
             &[batch, length, channels] if channels == embed_dim => (batch, length),
-            _ => return Err(Error::shape("x", format_args!("shape [B, L, {embed_dim}]"), format_shape(&x.shape))),
+            _ => {
+                return Err(Error::shape(
+                    "x",
+                    format_args!("shape [B, L, {embed_dim}]"),
+                    format_shape(&x.shape),
+                ));
+            }
         };
         check_len("x", &x.shape, data.len())?;
         if options.threads == Some(0) {
             return Err(Error::option("threads", "1 or more", 0));
         }
         let isa = options.isa.unwrap_or_else(Isa::detect);
-        Ok((Self { batch, length, past, deterministic: options.deterministic, isa, threads: options.threads }, data))
+        Ok((
+            Self {
+                batch,
+                length,
+                past,
+                deterministic: options.deterministic,
+                isa,
+                threads: options.threads,
+            },
+            data,
+        ))
     }
 
     /// Rows of x.
@@ -61,7 +78,11 @@ impl Run {
     }
 
     pub(crate) fn linear(&self) -> LinearOptions {
-        LinearOptions { deterministic: self.deterministic, isa: Some(self.isa), threads: self.threads }
+        LinearOptions {
+            deterministic: self.deterministic,
+            isa: Some(self.isa),
+            threads: self.threads,
+        }
     }
 }
 
@@ -137,9 +158,17 @@ impl<'a> Projection<'a> {
         let (q_heads, k_heads, v_heads) = match wanted {
             Wanted::Cache => {
                 let cache = layer.cache_options(run.batch, 0);
-                (heads.q + more(|fusion| &fusion.q), cache.terms * cache.groups, cache.groups)
+                (
+                    heads.q + more(|fusion| &fusion.q),
+                    cache.terms * cache.groups,
+                    cache.groups,
+                )
             }
-            _ => (heads.q + more(|fusion| &fusion.q), heads.k + more(|fusion| &fusion.k), heads.v + more(|fusion| &fusion.v)),
+            _ => (
+                heads.q + more(|fusion| &fusion.q),
+                heads.k + more(|fusion| &fusion.k),
+                heads.v + more(|fusion| &fusion.v),
+            ),
         };
         let outputs = layer.q.outputs() + layer.k.outputs() + layer.v.outputs();
         Self {
@@ -153,7 +182,12 @@ impl<'a> Projection<'a> {
             unit_rows: unit_rows(outputs.saturating_mul(layer.embed_dim())),
             next: 0,
             tables: Vec::new(),
-            projected: Projected { q_heads, k_heads, v_heads, ..Projected::default() },
+            projected: Projected {
+                q_heads,
+                k_heads,
+                v_heads,
+                ..Projected::default()
+            },
         }
     }
 
@@ -171,7 +205,10 @@ impl<'a> Projection<'a> {
             self.start(cache)?;
         }
         let before = self.units_done();
-        let end = self.next.saturating_add(count.saturating_mul(self.unit_rows)).min(self.run.rows());
+        let end = self
+            .next
+            .saturating_add(count.saturating_mul(self.unit_rows))
+            .min(self.run.rows());
         while self.next < end {
             let rows = self.next..(self.next + CHUNK).min(end);
             match self.fusion {
@@ -194,7 +231,12 @@ impl<'a> Projection<'a> {
 
     /// Memory for the result, and the inputs that differences look back at.
     fn start(&mut self, cache: Option<&KvCache>) -> Result<(), Error> {
-        let Dimensions { embed_dim, head_dim, heads, .. } = self.layer.heads.dimensions;
+        let Dimensions {
+            embed_dim,
+            head_dim,
+            heads,
+            ..
+        } = self.layer.heads.dimensions;
         let (rows, projected) = (self.run.rows(), &mut self.projected);
         projected.q = try_zeroed(rows * projected.q_heads * head_dim)?;
         projected.k = try_zeroed(rows * projected.k_heads * head_dim)?;
@@ -211,7 +253,12 @@ impl<'a> Projection<'a> {
             for (row, x) in self.history.chunks_exact_mut(embed_dim).enumerate() {
                 let (batch, token) = (row / self.kept, self.run.past - self.kept + row % self.kept);
                 for (part, x) in x.chunks_mut(head_dim).enumerate() {
-                    cache.key(batch, self.layer.heads.k + fusion.k.len() + part, token, &mut head_row)?;
+                    cache.key(
+                        batch,
+                        self.layer.heads.k + fusion.k.len() + part,
+                        token,
+                        &mut head_row,
+                    )?;
                     x.copy_from_slice(&head_row[..x.len()]);
                 }
             }
@@ -228,10 +275,18 @@ impl<'a> Projection<'a> {
             let (batch, token) = (at / length, at % length);
             let left = rows.end - at;
             let piece = if whole && token == 0 && left >= length {
-                Piece { batch, sequences: left / length, tokens: 0..length }
+                Piece {
+                    batch,
+                    sequences: left / length,
+                    tokens: 0..length,
+                }
             } else {
                 let end = (token + left).min(length).min((token / TABLE + 1) * TABLE);
-                Piece { batch, sequences: 1, tokens: token..end }
+                Piece {
+                    batch,
+                    sequences: 1,
+                    tokens: token..end,
+                }
             };
             at += piece.sequences * piece.tokens.len();
             pieces.push(piece);
@@ -259,13 +314,24 @@ impl<'a> Projection<'a> {
             linear.forward(x, &mut still, &options)?;
             for piece in &pieces {
                 let piece_rows = piece.rows(self.run.length);
-                let range = (piece_rows.start - rows.start) * width..(piece_rows.end - rows.start) * width;
-                turn(&self.run, rope, &self.tables, layer.heads.dimensions.head_dim, piece, &still[range.clone()], &mut to[range])?;
+                let range =
+                    (piece_rows.start - rows.start) * width..(piece_rows.end - rows.start) * width;
+                turn(
+                    &self.run,
+                    rope,
+                    &self.tables,
+                    layer.heads.dimensions.head_dim,
+                    piece,
+                    &still[range.clone()],
+                    &mut to[range],
+                )?;
             }
         }
         if self.wanted != Wanted::Maps {
             let width = layer.v.outputs();
-            layer.v.forward(x, &mut v[rows.start * width..rows.end * width], &options)?;
+            layer
+                .v
+                .forward(x, &mut v[rows.start * width..rows.end * width], &options)?;
         }
         self.lambda(x, &rows)
     }
@@ -273,7 +339,8 @@ impl<'a> Projection<'a> {
     /// λ = σ(W x) where it is projected.
     fn lambda(&mut self, x: &[f32], rows: &Range<usize>) -> Result<(), Error> {
         if let LambdaSource::Projected(linear) = &self.layer.lambda {
-            let to = &mut self.projected.lambda[rows.start * linear.outputs()..rows.end * linear.outputs()];
+            let to = &mut self.projected.lambda
+                [rows.start * linear.outputs()..rows.end * linear.outputs()];
             linear.forward(x, to, &self.run.linear())?;
             sigmoid(to, Some(self.run.isa), self.run.deterministic);
         }
@@ -284,7 +351,11 @@ impl<'a> Projection<'a> {
     /// again (a row's bits do not depend on that).
     fn fused(&mut self, fusion: &Fusion, piece: &Piece) -> Result<(), Error> {
         let layer = self.layer;
-        let Dimensions { embed_dim, head_dim, .. } = layer.heads.dimensions;
+        let Dimensions {
+            embed_dim,
+            head_dim,
+            ..
+        } = layer.heads.dimensions;
         let Range { start, end } = piece.tokens;
         let sequence = &self.x[piece.batch * self.run.length * embed_dim..][..end * embed_dim];
         let back = fusion.order.min(start + self.kept);
@@ -293,9 +364,12 @@ impl<'a> Projection<'a> {
         let x = if back <= start {
             &sequence[(start - back) * embed_dim..]
         } else {
-            let history = &self.history[piece.batch * self.kept * embed_dim..][..self.kept * embed_dim];
+            let history =
+                &self.history[piece.batch * self.kept * embed_dim..][..self.kept * embed_dim];
             let history = &history[(self.kept - (back - start)) * embed_dim..];
-            joined.try_reserve_exact(history.len() + sequence.len()).map_err(|_| refused(history.len() + sequence.len()))?;
+            joined
+                .try_reserve_exact(history.len() + sequence.len())
+                .map_err(|_| refused(history.len() + sequence.len()))?;
             joined.extend_from_slice(history);
             joined.extend_from_slice(sequence);
             &joined
@@ -307,43 +381,90 @@ impl<'a> Projection<'a> {
         let q = with_differences(&layer.q, head_dim, &fusion.q)?;
         let k = with_differences(&layer.k, head_dim, &fusion.k)?;
         let v = with_differences(&layer.v, layer.heads.value_dim, &fusion.v)?;
-        let Projected { q: q_to, k: k_to, v: v_to, q_heads, k_heads, v_heads, .. } = &mut self.projected;
+        let Projected {
+            q: q_to,
+            k: k_to,
+            v: v_to,
+            q_heads,
+            k_heads,
+            v_heads,
+            ..
+        } = &mut self.projected;
         let turned = |still: Vec<f32>| match &layer.rope {
             None => Ok(still),
             Some(rope) => {
                 let mut turned = try_zeroed(still.len())?;
-                turn(&self.run, rope, &self.tables, head_dim, piece, &still, &mut turned)?;
+                turn(
+                    &self.run,
+                    rope,
+                    &self.tables,
+                    head_dim,
+                    piece,
+                    &still,
+                    &mut turned,
+                )?;
                 Ok(turned)
             }
         };
-        place_rows(&turned(q)?, &mut q_to[rows.start * *q_heads * head_dim..], rows.len(), *q_heads * head_dim, 0);
+        place_rows(
+            &turned(q)?,
+            &mut q_to[rows.start * *q_heads * head_dim..],
+            rows.len(),
+            *q_heads * head_dim,
+            0,
+        );
         let k = turned(k)?;
         let k_to = &mut k_to[rows.start * *k_heads * head_dim..];
         place_rows(&k, k_to, rows.len(), *k_heads * head_dim, 0);
         if self.wanted == Wanted::Cache {
-            place_rows(&x[back * embed_dim..], k_to, rows.len(), *k_heads * head_dim, k.len() / rows.len());
+            place_rows(
+                &x[back * embed_dim..],
+                k_to,
+                rows.len(),
+                *k_heads * head_dim,
+                k.len() / rows.len(),
+            );
         }
-        place_rows(&v, &mut v_to[rows.start * *v_heads * layer.heads.value_dim..], rows.len(), *v_heads * layer.heads.value_dim, 0);
+        place_rows(
+            &v,
+            &mut v_to[rows.start * *v_heads * layer.heads.value_dim..],
+            rows.len(),
+            *v_heads * layer.heads.value_dim,
+            0,
+        );
         Ok(())
     }
 
     /// Makes the tables that the pieces need.
     fn extend_tables(&mut self, pieces: &[Piece]) -> Result<(), Error> {
-        let Some(rope) = &self.layer.rope else { return Ok(()) };
-        let last = pieces.iter().map(|piece| piece.tokens.end - 1).max().unwrap_or(0);
+        let Some(rope) = &self.layer.rope else {
+            return Ok(());
+        };
+        let last = pieces
+            .iter()
+            .map(|piece| piece.tokens.end - 1)
+            .max()
+            .unwrap_or(0);
         while self.tables.len() <= last / TABLE {
             let first = self.tables.len() * TABLE;
             let end = (first + TABLE).min(self.run.length);
             let positions = (self.run.past + first) as i64..(self.run.past + end) as i64;
             let head_dim = self.layer.heads.dimensions.head_dim;
-            self.tables.push(RopeTable::new(positions, head_dim, &rope.frequencies, self.run.threads)?);
+            self.tables.push(RopeTable::new(
+                positions,
+                head_dim,
+                &rope.frequencies,
+                self.run.threads,
+            )?);
         }
         Ok(())
     }
 }
 
 fn refused(values: usize) -> Error {
-    Error::OutOfMemory { bytes: values as u64 * size_of::<f32>() as u64 }
+    Error::OutOfMemory {
+        bytes: values as u64 * size_of::<f32>() as u64,
+    }
 }
 
 /// Turns the heads of a piece by their positions; `from` and `to` are `[tokens, heads, head_dim]`.
@@ -367,7 +488,10 @@ fn turn(
         threads: run.threads,
         ..RopeOptions::default()
     };
-    let mut call = Rope::new(Tensor::f32(from, &[piece.sequences, tokens, heads, head_dim]), &options)?;
+    let mut call = Rope::new(
+        Tensor::f32(from, &[piece.sequences, tokens, heads, head_dim]),
+        &options,
+    )?;
     call.bind(DataMut::F32(to))?;
     call.finish()
 }
@@ -385,10 +509,21 @@ fn project_with_differences(
     let (rows, channels) = (x.len() / linear.inputs(), linear.outputs());
     let mut plain = try_zeroed(rows * channels)?;
     linear.forward(x, &mut plain, &run.linear())?;
-    let options = SequenceDifferenceOptions { order, layout: Layout::Bshd, isa: Some(run.isa), threads: run.threads };
-    let differences = sequence_difference(Tensor::f32(&plain, &[1, rows, channels / width, width]), &options)?;
+    let options = SequenceDifferenceOptions {
+        order,
+        layout: Layout::Bshd,
+        isa: Some(run.isa),
+        threads: run.threads,
+    };
+    let differences = sequence_difference(
+        Tensor::f32(&plain, &[1, rows, channels / width, width]),
+        &options,
+    )?;
     let mut both = try_zeroed((rows - back) * (channels + taken.len() * width))?;
-    for (row, to) in both.chunks_exact_mut(channels + taken.len() * width).enumerate() {
+    for (row, to) in both
+        .chunks_exact_mut(channels + taken.len() * width)
+        .enumerate()
+    {
         let from = (back + row) * channels;
         to[..channels].copy_from_slice(&plain[from..from + channels]);
         for (&head, to) in taken.iter().zip(to[channels..].chunks_exact_mut(width)) {

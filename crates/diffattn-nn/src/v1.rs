@@ -30,23 +30,52 @@ impl MultiheadDiffAttn {
     /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
-        let &MultiheadDiffAttnOptions { embed_dim, depth, num_heads, num_kv_heads, pairing, kv_repeat, ratio, .. } = options;
-        let others = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2", "lambda_a", "lambda_b", "subln.weight"];
+        let &MultiheadDiffAttnOptions {
+            embed_dim,
+            depth,
+            num_heads,
+            num_kv_heads,
+            pairing,
+            kv_repeat,
+            ratio,
+            ..
+        } = options;
+        let others = [
+            "lambda_q1",
+            "lambda_k1",
+            "lambda_q2",
+            "lambda_k2",
+            "lambda_a",
+            "lambda_b",
+            "subln.weight",
+        ];
         let source = Source::new(weights, &[], &others)?;
         let head_dim = match options.head_dim {
             Some(head_dim) => head_dim,
             None => Dimensions::default_head_dim(embed_dim, num_heads)?,
         };
-        let head_width = head_dim.checked_mul(2).ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
-        let heads = Dimensions { embed_dim, heads: num_heads, groups: num_kv_heads, head_dim, head_width, pairing, kv_repeat, ratio };
-        let heads = heads.check()?;
+        let head_width = head_dim
+            .checked_mul(2)
+            .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
+        let heads = Dimensions {
+            embed_dim,
+            heads: num_heads,
+            groups: num_kv_heads,
+            head_dim,
+            head_width,
+            pairing,
+            kv_repeat,
+            ratio,
+        };
+        let heads = heads.check(&source, options.rope.as_ref())?;
         let init = lambda_init(depth as f64);
         let lambda = match options.lambda_form {
             LambdaForm::Vectors => {
                 for name in ["lambda_a", "lambda_b"] {
                     source.refuse(name, "unless lambda_form is scalars")?;
                 }
-                let [q1, k1, q2, k2] = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"].map(|name| source.vector(name, head_dim));
+                let [q1, k1, q2, k2] = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"]
+                    .map(|name| source.vector(name, head_dim));
                 lambda_full(&q1?, &k1?, &q2?, &k2?, init)?
             }
             LambdaForm::Scalars => {
@@ -57,7 +86,11 @@ impl MultiheadDiffAttn {
             }
         };
         if !(options.norm.eps >= 0.0 && options.norm.eps.is_finite()) {
-            return Err(Error::option("norm.eps", "0 or a positive number", options.norm.eps));
+            return Err(Error::option(
+                "norm.eps",
+                "0 or a positive number",
+                options.norm.eps,
+            ));
         }
         let weight = match options.norm.affine {
             None => source.optional_vector("subln.weight", head_width)?,
@@ -67,11 +100,23 @@ impl MultiheadDiffAttn {
                 None
             }
         };
-        let norm = HeadNorm { eps: options.norm.eps, weight, scale: (1.0 - init) as f32 };
-        let fusion = options.sequence.map(|sequence| Fusion::new(sequence, &heads)).transpose()?.flatten();
+        let norm = HeadNorm {
+            eps: options.norm.eps,
+            weight,
+            scale: (1.0 - init) as f32,
+        };
+        let fusion = options
+            .sequence
+            .map(|sequence| Fusion::new(sequence, &heads))
+            .transpose()?
+            .flatten();
         let lambda = LambdaSource::Value(lambda as f32);
         let layer = DiffAttnLayer::new(heads, &source, lambda, options.rope, options.is_causal)?;
-        Ok(Self(DiffAttnLayer { norm: Some(norm), fusion, ..layer }))
+        Ok(Self(DiffAttnLayer {
+            norm: Some(norm),
+            fusion,
+            ..layer
+        }))
     }
 }
 

@@ -22,7 +22,14 @@ impl MultiheadDiffAttnV2 {
     /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnV2Options, weights: &Weights<'_>) -> Result<Self, Error> {
-        let &MultiheadDiffAttnV2Options { embed_dim, num_heads, num_kv_heads, head_dim, ratio, .. } = options;
+        let &MultiheadDiffAttnV2Options {
+            embed_dim,
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            ratio,
+            ..
+        } = options;
         let source = Source::new(weights, &["lambda_proj"], &[])?;
         let heads = Dimensions {
             embed_dim,
@@ -34,9 +41,15 @@ impl MultiheadDiffAttnV2 {
             kv_repeat: None,
             ratio,
         };
-        let heads = heads.check()?;
+        let heads = heads.check(&source, options.rope.as_ref())?;
         let lambda = LambdaSource::Projected(source.linear("lambda_proj", num_heads, embed_dim)?);
-        Ok(Self(DiffAttnLayer::new(heads, &source, lambda, options.rope, options.is_causal)?))
+        Ok(Self(DiffAttnLayer::new(
+            heads,
+            &source,
+            lambda,
+            options.rope,
+            options.is_causal,
+        )?))
     }
 }
 

@@ -17,41 +17,70 @@ pub(crate) struct Source<'w, 'a> {
 
 impl<'w, 'a> Source<'w, 'a> {
     /// Checks that all names are known: projections, and `others` in full.
-    pub(crate) fn new(weights: &'w Weights<'a>, projections: &[&str], others: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn new(
+        weights: &'w Weights<'a>,
+        projections: &[&str],
+        others: &[&str],
+    ) -> Result<Self, Error> {
         let projections: Vec<&str> = PROJECTIONS.iter().chain(projections).copied().collect();
         let known = |name: &str| {
-            let projection = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"));
+            let projection = name
+                .strip_suffix(".weight")
+                .or_else(|| name.strip_suffix(".bias"));
             others.contains(&name) || projection.is_some_and(|name| projections.contains(&name))
         };
         match weights.keys().find(|name| !known(name)) {
             None => Ok(Self { weights }),
             Some(unknown) => {
-                let mut names: Vec<String> = projections.iter().map(|name| format!("{name}.weight|bias")).collect();
+                let mut names: Vec<String> = projections
+                    .iter()
+                    .map(|name| format!("{name}.weight|bias"))
+                    .collect();
                 names.extend(others.iter().map(|&name| name.to_owned()));
-                Err(Error::option("weights", format_args!("names among {}", names.join(", ")), format_args!("{unknown:?}")))
+                Err(Error::option(
+                    "weights",
+                    format_args!("names among {}", names.join(", ")),
+                    format_args!("{unknown:?}"),
+                ))
             }
         }
     }
 
     /// The weight, which must have `shape`, where it is given.
     fn optional(&self, name: &str, shape: &[usize]) -> Result<Option<&'w Tensor<'a>>, Error> {
-        let Some(weight) = self.weights.get(name) else { return Ok(None) };
+        let Some(weight) = self.weights.get(name) else {
+            return Ok(None);
+        };
         if weight.shape != shape {
             let expected = format_shape(shape);
-            return Err(Error::shape(format_args!("weights.{name}"), format_args!("shape {expected}"), format_shape(&weight.shape)));
+            return Err(Error::shape(
+                format_args!("weights.{name}"),
+                format_args!("shape {expected}"),
+                format_shape(&weight.shape),
+            ));
         }
         check_len(&format!("weights.{name}"), shape, weight.data.len())?;
         Ok(Some(weight))
     }
 
-    fn required(&self, name: &str, shape: &[usize]) -> Result<&'w Tensor<'a>, Error> {
+    /// The weight, which must be there and have `shape`.
+    pub(crate) fn required(&self, name: &str, shape: &[usize]) -> Result<&'w Tensor<'a>, Error> {
         self.optional(name, shape)?.ok_or_else(|| {
-            Error::option(format_args!("weights.{name}"), format_args!("a tensor of shape {}", format_shape(shape)), "none")
+            Error::option(
+                format_args!("weights.{name}"),
+                format_args!("a tensor of shape {}", format_shape(shape)),
+                "none",
+            )
         })
     }
 
     /// `{name}.weight` `[outputs, inputs]` and, where given, `{name}.bias` `[outputs]`.
-    pub(crate) fn linear(&self, name: &str, outputs: usize, inputs: usize) -> Result<Linear, Error> {
+    pub(crate) fn linear(
+        &self,
+        name: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Linear, Error> {
         let weight = self.required(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.optional(&format!("{name}.bias"), &[outputs])?;
         Linear::new(weight, bias)
@@ -61,7 +90,11 @@ impl<'w, 'a> Source<'w, 'a> {
     pub(crate) fn output(&self, outputs: usize, inputs: usize) -> Result<Linear, Error> {
         let has = |name: &str| self.weights.keys().any(|key| key.starts_with(name));
         match (has("out_proj."), has("o_proj.")) {
-            (true, true) => Err(Error::option("weights", "one of out_proj and o_proj", "both")),
+            (true, true) => Err(Error::option(
+                "weights",
+                "one of out_proj and o_proj",
+                "both",
+            )),
             (false, true) => self.linear("o_proj", outputs, inputs),
             _ => self.linear("out_proj", outputs, inputs),
         }
@@ -73,22 +106,44 @@ impl<'w, 'a> Source<'w, 'a> {
     }
 
     /// A vector of `len` values, where it is given.
-    pub(crate) fn optional_vector(&self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
-        self.optional(name, &[len])?.map(|weight| weight.data.to_f32()).transpose()
+    pub(crate) fn optional_vector(
+        &self,
+        name: &str,
+        len: usize,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        self.optional(name, &[len])?
+            .map(|weight| weight.data.to_f32())
+            .transpose()
     }
 
     /// One number, of shape `[]` or `[1]`.
     pub(crate) fn number(&self, name: &str) -> Result<f64, Error> {
-        let shape: &[usize] = if self.weights.get(name).is_some_and(|weight| weight.shape == [1]) { &[1] } else { &[] };
+        let shape: &[usize] = if self
+            .weights
+            .get(name)
+            .is_some_and(|weight| weight.shape == [1])
+        {
+            &[1]
+        } else {
+            &[]
+        };
         let values = self.required(name, shape)?.data.to_f32()?;
-        values.first().copied().map(f64::from).ok_or_else(|| Error::Internal(format!("{name} has no element")))
+        values
+            .first()
+            .copied()
+            .map(f64::from)
+            .ok_or_else(|| Error::Internal(format!("{name} has no element")))
     }
 
     /// An error when the weight is given, though there is no use for it.
     pub(crate) fn refuse(&self, name: &str, why: &str) -> Result<(), Error> {
         match self.weights.get(name) {
             None => Ok(()),
-            Some(_) => Err(Error::option(format_args!("weights.{name}"), format_args!("none {why}"), "one")),
+            Some(_) => Err(Error::option(
+                format_args!("weights.{name}"),
+                format_args!("none {why}"),
+                "one",
+            )),
         }
     }
 }

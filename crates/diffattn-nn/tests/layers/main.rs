@@ -1,0 +1,6 @@
+//! Tests of the layers, one program.
+
+mod accuracy;
+mod bits;
+mod common;
+mod errors;
