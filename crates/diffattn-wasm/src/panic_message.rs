@@ -56,7 +56,9 @@ impl Write for Writer<'_> {
 fn record(info: &PanicHookInfo<'_>) {
     // SAFETY: no one else holds a reference: JavaScript reads only once the instance has ended.
     let message = unsafe { &mut *PLACE.0.get() };
-    message.len = 0;
+    if message.len > 0 {
+        return; // a panic on top of the one that ended the instance
+    }
     // Writing into an array cannot fail.
     let _ = match info.payload_as_str() {
         Some(text) => write!(Writer(message), "{text}"),
