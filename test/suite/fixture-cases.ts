@@ -1,0 +1,344 @@
+// What the public API must return for each reference case: one check per expected tensor. Runs in Node and in browsers alike.
+
+import type * as types from "../../packages/diffattn/src/types.js";
+import { type Bound, largest } from "./compare.js";
+import { type Fixture, float32, float64, integers, type Stored, stored } from "./safetensors.js";
+
+type Api = typeof types;
+type Anything = Record<string, unknown>;
+type Result = Pick<types.Tensor<types.TensorData>, "data" | "dtype">;
+
+/** One comparison: how to compute it in both forms, and what is expected. */
+export interface Check {
+  name: string;
+  run(api: Api): Promise<Result>;
+  runSync(api: Api): Result;
+  expected: Float64Array;
+  bound: Bound;
+}
+
+const DTYPES: Record<string, types.DType> = { F32: "float32", F16: "float16", BF16: "bfloat16" };
+
+function tensor(x: Stored): types.TensorLike {
+  const dtype = DTYPES[x.dtype];
+  if (dtype === undefined) throw new Error(`no operator takes ${x.dtype}`);
+  const { buffer } = x.bytes.slice();
+  return { data: dtype === "float32" ? new Float32Array(buffer) : new Uint16Array(buffer), shape: x.shape, dtype };
+}
+
+const given = (fixture: Fixture, name: string): types.TensorLike => tensor(stored(fixture, name));
+const vector = (fixture: Fixture, name: string): Float32Array | undefined => {
+  const found = fixture.tensors.get(name);
+  return found && float32(found);
+};
+const whole = (fixture: Fixture, name: string): number[] | undefined => {
+  const found = fixture.tensors.get(name);
+  return found && integers(found);
+};
+
+/** Attention's options in the words of the public API. */
+function attentionOptions(fixture: Fixture): types.DiffAttentionOptions & Anything {
+  const { options: c, tensors } = fixture;
+  const lambda = c["lambda"];
+  const lambdas = tensors.get("lambda");
+  const mask = tensors.get("mask");
+  const bias = tensors.get("bias");
+  const all: Anything = {
+    lambda: lambdas ? { data: float32(lambdas), shape: lambdas.shape } : lambda,
+    coefficients: c["coefficients"],
+    pairing: c["heads"] ? undefined : c["pairing"],
+    heads: c["heads"],
+    ratio: c["ratio"],
+    kvRepeat: c["kv_repeat"],
+    layout: c["layout"],
+    scale: c["scale"],
+    isCausal: c["causal"],
+    softcap: c["softcap"],
+    window: c["window"],
+    attnMask: mask && { data: mask.bytes, shape: mask.shape },
+    attnBias: bias && { data: float32(bias), shape: bias.shape },
+    keyLengths: whole(fixture, "key_lengths"),
+    queryOffset: whole(fixture, "query_offset"),
+    cuSeqlensQ: tensors.has("cu_seqlens_q") ? Int32Array.from(integers(stored(fixture, "cu_seqlens_q"))) : undefined,
+    cuSeqlensK: tensors.has("cu_seqlens_k") ? Int32Array.from(integers(stored(fixture, "cu_seqlens_k"))) : undefined,
+  };
+  return all;
+}
+
+/** 2e-6 of the largest expected value: what a float32 computation of these sizes reaches. */
+const relative =
+  (expected: Float64Array, factor = 2e-6): Bound =>
+  () =>
+    factor * largest(expected);
+
+/** The same, plus half a unit of the last place of a half type. */
+function rounded(expected: Float64Array, dtype: types.DType): Bound {
+  const base = relative(expected);
+  const unit = { float32: 0, float16: 2 ** -11, bfloat16: 2 ** -8 }[dtype];
+  return (want, i) => base(want, i) + unit * Math.abs(want);
+}
+
+function check<R extends Result>(
+  name: string,
+  expected: Float64Array,
+  bound: Bound,
+  run: (api: Api) => Promise<R>,
+  runSync: (api: Api) => R,
+): Check {
+  return { name, expected, bound, run, runSync };
+}
+
+function attention(fixture: Fixture): Check[] {
+  const [q, k, v] = [given(fixture, "q"), given(fixture, "k"), given(fixture, "v")];
+  const options = attentionOptions(fixture);
+  const norm = fixture.options["norm"] as types.AttentionNorm | undefined;
+  const normed = { ...options, norm: { ...norm, weight: vector(fixture, "norm_weight") } };
+  const checks: Check[] = [];
+  for (const [name, options_] of [
+    ["out", options],
+    ["out_normed", normed],
+  ] as const) {
+    const found = fixture.tensors.get(`expected.${name}`);
+    if (!found) continue;
+    const expected = float64(found);
+    const bound = fixture.options["lambda"] === 1 ? cancelled(fixture, name, v) : rounded(expected, q.dtype ?? "float32");
+    checks.push(
+      check(
+        name,
+        expected,
+        bound,
+        (api) => api.diffAttention(q, k, v, options_),
+        (api) => api.diffAttentionSync(q, k, v, options_),
+      ),
+    );
+  }
+  const maps: [string, (maps: types.AttentionMaps) => types.Tensor | undefined][] = [
+    ["map1", (maps) => maps.map1],
+    ["map2", (maps) => maps.map2],
+    ["diff_map", (maps) => maps.diff],
+  ];
+  for (const [name, pick] of maps) {
+    const found = fixture.tensors.get(`expected.${name}`);
+    if (!found) continue;
+    const expected = float64(found);
+    const picked = (maps: types.AttentionMaps): Result => {
+      const map = pick(maps);
+      if (!map) throw new Error(`the call gave no ${name}`);
+      return map;
+    };
+    checks.push(
+      check(
+        name,
+        expected,
+        relative(expected),
+        async (api) => picked(await api.diffAttentionMaps(q, k, options)),
+        (api) => picked(api.diffAttentionMapsSync(q, k, options)),
+      ),
+    );
+  }
+  return checks;
+}
+
+/**
+ * With λ = 1 the maps cancel, and a result holds the roundings of what it came from: 2⁻²⁵ of the largest v, times what the norm
+ * multiplies a small row by.
+ */
+function cancelled({ options, tensors }: Fixture, name: string, v: types.TensorLike): Bound {
+  const { eps = 1e-5, scale = 1 } = (options["norm"] as types.AttentionNorm | undefined) ?? {};
+  const weight = tensors.get("norm_weight");
+  const gain = name === "out_normed" ? ((weight ? largest(float32(weight)) : 1) * scale) / Math.sqrt(eps) : 1;
+  return () => gain * 2 ** -25 * largest(v.data);
+}
+
+function groupNorm(fixture: Fixture): Check[] {
+  const { options: c } = fixture;
+  const x = given(fixture, "x");
+  const layout = c["layout"] as "nchw" | "nhwc";
+  const options: types.GroupNormOptions = {
+    numGroups: c["num_groups"] as number,
+    weight: vector(fixture, "weight"),
+    bias: vector(fixture, "bias"),
+    eps: c["eps"] as number,
+    layout,
+    activation: c["activation"] as "silu" | null,
+  };
+  const expected = float64(stored(fixture, "expected.y"));
+  const { shape } = stored(fixture, "x");
+  const [N = 1, second = 1] = shape;
+  const channels = layout === "nchw" ? second : (shape.at(-1) ?? 1);
+  const inner = layout === "nchw" ? expected.length / (N * channels) : 1;
+  // The bound of the numeric contract; SiLU's slope is at most 1.1.
+  const bound: Bound = (want, i) => {
+    const channel = Math.floor(i / inner) % channels;
+    const weight = Math.abs(vector(fixture, "weight")?.[channel] ?? 1);
+    const bias = vector(fixture, "bias")?.[channel] ?? 0;
+    if (c["activation"] === "silu") return 1.1 * 5e-7 * (weight * 4 + Math.abs(bias) + Math.abs(want));
+    const normalised = weight > 0 ? Math.abs(want - bias) / weight : 0;
+    return 5e-7 * (weight * Math.max(1, normalised) + Math.abs(bias));
+  };
+  return [
+    check(
+      "y",
+      expected,
+      bound,
+      (api) => api.groupNorm(x, options),
+      (api) => api.groupNormSync(x, options),
+    ),
+  ];
+}
+
+function rmsNorm(fixture: Fixture): Check[] {
+  const x = given(fixture, "x");
+  const weight = vector(fixture, "weight");
+  const options: types.RmsNormOptions = { weight, eps: fixture.options["eps"] as number };
+  const expected = float64(stored(fixture, "expected.y"));
+  const width = stored(fixture, "x").shape.at(-1) ?? 1;
+  const bound: Bound = (want, i) => 5e-7 * Math.max(Math.abs(weight?.[i % width] ?? 1), Math.abs(want));
+  return [
+    check(
+      "y",
+      expected,
+      bound,
+      (api) => api.rmsNorm(x, options),
+      (api) => api.rmsNormSync(x, options),
+    ),
+  ];
+}
+
+function rope(fixture: Fixture): Check[] {
+  const { options: c } = fixture;
+  const x = given(fixture, "x");
+  const options: types.RopeOptions = {
+    interleaved: c["interleaved"] as boolean,
+    theta: c["theta"] as number,
+    firstPosition: c["first_position"] as number,
+    rotaryDim: c["rotary_dim"] as number,
+    scaling: c["scaling"] as types.RopeScaling | undefined,
+  };
+  const expected = float64(stored(fixture, "expected.y"));
+  // Scaled frequencies are float32 in the reference, as its README says.
+  const bound: Bound = c["scaling"] ? (want) => 3e-5 * Math.abs(want) + 1e-4 : relative(expected);
+  return [
+    check(
+      "y",
+      expected,
+      bound,
+      (api) => api.applyRope(x, options),
+      (api) => api.applyRopeSync(x, options),
+    ),
+  ];
+}
+
+function sequenceDifference(fixture: Fixture): Check[] {
+  const x = given(fixture, "x");
+  const options: types.SequenceDifferenceOptions = { order: fixture.options["order"] as number };
+  const expected = float64(stored(fixture, "expected.y"));
+  return [
+    check(
+      "y",
+      expected,
+      relative(expected),
+      (api) => api.sequenceDifference(x, options),
+      (api) => api.sequenceDifferenceSync(x, options),
+    ),
+  ];
+}
+
+/** Heads that mix in attention over differences, put together from the operators. */
+function fusedSequence(fixture: Fixture): Check[] {
+  const { options: c } = fixture;
+  const options = attentionOptions(fixture);
+  const order = c["order"] as number;
+  const fusion = c["fusion"] as number;
+  const [q, k, v] = [given(fixture, "q"), given(fixture, "k"), given(fixture, "v")];
+  const out = stored(fixture, "expected.out");
+  const [, H = 1, L = 1, width = 1] = out.shape;
+  const mixed = Math.floor((c["share"] as number) * H + 0.5);
+  const mix = (plain: Result, differences: Result): Result => {
+    const data = Float32Array.from(plain.data as Float32Array, (value, i) =>
+      Math.floor(i / (L * width)) % H < mixed ? (1 - fusion) * value + fusion * ((differences.data as Float32Array)[i] ?? NaN) : value,
+    );
+    return { data, dtype: "float32" };
+  };
+  const expected = float64(out);
+  return [
+    check(
+      "out",
+      expected,
+      relative(expected),
+      async (api) => {
+        const [dq, dk, dv] = await Promise.all([q, k, v].map((x) => api.sequenceDifference(x, { order })));
+        return mix(await api.diffAttention(q, k, v, options), await api.diffAttention(dq as types.Tensor, dk as types.Tensor, dv as types.Tensor, options));
+      },
+      (api) => {
+        const [dq, dk, dv] = [q, k, v].map((x) => api.sequenceDifferenceSync(x, { order })) as [types.Tensor, types.Tensor, types.Tensor];
+        return mix(api.diffAttentionSync(q, k, v, options), api.diffAttentionSync(dq, dk, dv, options));
+      },
+    ),
+  ];
+}
+
+/** A layer of a modules case. */
+export function layerOf(api: Api, fixture: Fixture): types.MultiheadDiffAttn | types.MultiheadDiffAttnV2 {
+  const { options: c } = fixture;
+  const weights: Record<string, types.TensorLike> = {};
+  for (const [name, value] of fixture.tensors) if (name.startsWith("weights.")) weights[name.slice("weights.".length)] = tensor(value);
+  const common = {
+    embedDim: c["embed_dim"] as number,
+    numHeads: c["num_heads"] as number,
+    numKvHeads: (c["num_kv_heads"] as number | null) ?? undefined,
+    rope: c["rope"] as types.LayerRope,
+    weights,
+  };
+  if (c["op"] === "MultiheadDiffAttnV2") return new api.MultiheadDiffAttnV2({ ...common, headDim: c["head_dim"] as number });
+  return new api.MultiheadDiffAttn({ ...common, depth: c["depth"] as number, kvRepeat: c["kv_repeat"] as "paired" | "flat" });
+}
+
+function layer(fixture: Fixture): Check[] {
+  const x = given(fixture, "x");
+  const expected = float64(stored(fixture, "expected.y"));
+  // The naive module keeps its softmax in float32, as the case says.
+  const factor = String(fixture.options["softmax_precision"]).includes("1e-5") ? 1e-5 : 2e-6;
+  return [
+    check(
+      "y",
+      expected,
+      relative(expected, factor),
+      async (api) => {
+        const layer = layerOf(api, fixture);
+        try {
+          return await layer.forward(x);
+        } finally {
+          layer.dispose();
+        }
+      },
+      (api) => {
+        const layer = layerOf(api, fixture);
+        try {
+          return layer.forwardSync(x);
+        } finally {
+          layer.dispose();
+        }
+      },
+    ),
+  ];
+}
+
+const OPERATORS: Record<string, (fixture: Fixture) => Check[]> = {
+  diff_attention: attention,
+  group_norm: groupNorm,
+  rms_norm: rmsNorm,
+  rope,
+  sequence_difference: sequenceDifference,
+  sequence_diff_attention: fusedSequence,
+  MultiheadDiffAttn: layer,
+  MultiheadDiffAttnV2: layer,
+};
+
+/** Every check of a case. */
+export function checksOf(fixture: Fixture): Check[] {
+  const op = String(fixture.options["op"]);
+  const checks = OPERATORS[op]?.(fixture) ?? [];
+  if (checks.length === 0) throw new Error(`nothing is known of a case of ${op}`);
+  return checks;
+}

@@ -1,0 +1,32 @@
+// Every reference case through the public API: sync against float64, async with the bits of sync, layout bshd with the bits of bhsd.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { api, onEachIsa } from "./backends.js";
+import { largest, rms, sameBits, values, within } from "./compare.js";
+import { checksOf } from "./fixture-cases.js";
+import { readFixture } from "./safetensors.js";
+
+const folder = fileURLToPath(new URL("../fixtures/", import.meta.url));
+const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".safetensors"))
+  .sort();
+
+test("the cases are there", () => {
+  expect(files.length).toBeGreaterThanOrEqual(80);
+});
+
+onEachIsa(() => {
+  describe.each(files)("%s", (file) => {
+    const fixture = readFixture(readFileSync(folder + file));
+    test.each(checksOf(fixture).map((check) => [check.name, check] as const))("%s", async (_, check) => {
+      const sync = check.runSync(api);
+      const actual = values(sync);
+      within(actual, check.expected, check.bound);
+      const tolerance = Math.max(check.bound(largest(check.expected), 0), Number.MIN_VALUE);
+      expect(rms(actual, check.expected)).toBeLessThanOrEqual(tolerance);
+      sameBits(await check.run(api), sync);
+    });
+  });
+});
