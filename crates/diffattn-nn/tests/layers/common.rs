@@ -553,7 +553,7 @@ pub(crate) fn zoo() -> Vec<Case> {
     };
     cases.push(Case::v1("odd embedding, differences", 2, Some(1), oracle));
     for (name, heads, groups, ratio, seed) in [
-        ("V2", 3, None, 1, 30),
+        ("V2", 3, None, 1, 30u64),
         ("V2 gqa", 4, Some(2), 1, 31),
         ("V2 4 to 1, biases", 4, Some(1), 4, 32),
         ("V2 2 to 1", 4, None, 2, 33),
