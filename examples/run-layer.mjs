@@ -142,10 +142,10 @@ if (flag === "--one") {
   console.log(JSON.stringify((await measure({ isa })).result));
 } else if (flag === "--readme") {
   const { maps } = await measure({});
-  const shown = [0, 44];
+  const shown = [0, 22];
   const title = `A trained layer reading Rust documentation: head 1, its first ${shown[1]} tokens, λ = ${sample.lambda.toFixed(2)}`;
   const file = join(folder("../docs/images"), "maps.svg");
-  writeFileSync(file, drawMaps(maps, { head: 0, rows: shown, columns: shown, tokens: sample.tokens, title, headings, cell: 11 }));
+  writeFileSync(file, drawMaps(maps, { head: 0, rows: shown, columns: shown, tokens: sample.tokens, title, headings }));
   console.log(`wrote ${file}`);
 } else {
   console.log(

@@ -8,9 +8,7 @@ const arrays = { F32: Float32Array, F64: Float64Array, I64: BigInt64Array };
 export function readSafetensors(path) {
   const { buffer, byteOffset } = readFileSync(path);
   const headerBytes = Number(new DataView(buffer, byteOffset).getBigUint64(0, true));
-  const { __metadata__: metadata = {}, ...entries } = JSON.parse(
-    new TextDecoder().decode(new Uint8Array(buffer, byteOffset + 8, headerBytes)),
-  );
+  const { __metadata__: metadata = {}, ...entries } = JSON.parse(Buffer.from(buffer, byteOffset + 8, headerBytes).toString("utf8"));
   const start = byteOffset + 8 + headerBytes;
   const tensors = Object.entries(entries).map(
     ([

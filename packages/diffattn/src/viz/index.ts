@@ -43,7 +43,7 @@ const step = (value: number, max: number): number => Math.round(Math.sqrt(Math.m
 const GAP = 8;
 const HEADING = 15;
 const SMALL = 11;
-const LEGEND_CELL = 16;
+const LEGEND_CELL = 12;
 /** Width of a monospaced character over its height; a little more than the widest font's. */
 const ADVANCE = 0.62;
 /** Characters of a label. */
@@ -61,7 +61,7 @@ const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.c
 function label(token: string): string {
   const seen =
     token.trim() === "" ? token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣") : token.trim().replaceAll("\n", "↵");
-  const characters = [...seen];
+  const characters = Array.from(seen);
   return escape(characters.length > LONGEST ? `${characters.slice(0, LONGEST - 1).join("")}…` : seen);
 }
 
