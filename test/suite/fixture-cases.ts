@@ -147,7 +147,8 @@ function cancelled({ options, tensors }: Fixture, name: string, v: types.TensorL
   const { eps = 1e-5, scale = 1 } = (options["norm"] as types.AttentionNorm | undefined) ?? {};
   const weight = tensors.get("norm_weight");
   const gain = name === "out_normed" ? ((weight ? largest(float32(weight)) : 1) * scale) / Math.sqrt(eps) : 1;
-  return () => gain * 2 ** -25 * largest(v.data);
+  const base = relative(float64(stored({ options, tensors }, `expected.${name}`)));
+  return (want, i) => gain * 2 ** -25 * largest(v.data) + base(want, i);
 }
 
 function groupNorm(fixture: Fixture): Check[] {
