@@ -1,0 +1,17 @@
+// Uses the public types as a TypeScript program without the DOM library does.
+import { diffAttention, info, MultiheadDiffAttn, type DiffAttentionOptions, type Tensor } from "diffattn";
+import { drawMaps, type DrawMapsOptions } from "diffattn/viz";
+
+const options: DiffAttentionOptions = { lambda: 0.35, isCausal: true, pairing: "halves" };
+const q = { data: new Float32Array(8), shape: [1, 2, 2, 2] };
+export const y: Tensor<Float32Array<ArrayBuffer>> = await diffAttention(q, q, q, options);
+export const half: Uint16Array = (await diffAttention({ data: new Uint16Array(8), shape: [1, 2, 2, 2], dtype: "bfloat16" }, q, q, options))
+  .data;
+export const lse: Tensor = (await diffAttention(q, q, q, { ...options, returnLse: true })).lse;
+export const backend: "native" | "wasm" = info().backend;
+// @ts-expect-error there is no such pairing
+export const wrong: DiffAttentionOptions = { pairing: "thirds" };
+
+const layer = new MultiheadDiffAttn({ embedDim: 4, depth: 0, numHeads: 1, weights: {} });
+const picture: DrawMapsOptions = { tokens: ["a", "b"] };
+export const svg: string = drawMaps(await layer.maps({ data: new Float32Array(8), shape: [1, 2, 4] }), picture);

@@ -1,0 +1,134 @@
+// Tests what is published: packs the tarballs, installs them into empty folders without a registry, and uses them there as
+// users do. Closes with "N passed, N failed". Needs built outputs (npm run build).
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { pack } from "../../scripts/pack.mjs";
+import { bin, root } from "../../scripts/tools.mjs";
+
+// What chooses a backend must come from the tests alone.
+const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|npm_)/.test(name)));
+
+/** Runs a command to its end; fails with what it printed. */
+function run(command, args, cwd) {
+  const { status, signal, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: "utf8", timeout: 240_000 });
+  assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
+  return stdout;
+}
+
+const folders = [];
+/** An empty folder, outside of the project so that nothing of it is found, with tarballs installed. */
+function install(tarballs, type = "module") {
+  const folder = mkdtempSync(join(tmpdir(), "diffattn-package-"));
+  folders.push(folder);
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "user", private: true, type }));
+  // `--omit=optional` leaves out what is not named here; nothing is asked of a registry.
+  run("npm", ["install", "--offline", "--omit=optional", "--no-audit", "--no-fund", ...tarballs], folder);
+  return folder;
+}
+
+/** Runs a file of this folder in an installed one. */
+function runFixture(folder, name, ...args) {
+  writeFileSync(join(folder, name), readFileSync(fileURLToPath(new URL(`cases/${name}`, import.meta.url))));
+  return run(process.execPath, [name, ...args], folder);
+}
+
+/** The example of a README and what it says that it prints: the first `js` block and the `text` block after it. */
+function example(path) {
+  const found = /```js\n(.*?)```.*?```text\n(.*?)```/s.exec(readFileSync(path, "utf8"));
+  assert.ok(found, `${path} has no example with its output`);
+  return { code: found[1], printed: found[2] };
+}
+
+const tarballs = pack();
+const natives = Object.keys(tarballs).filter((name) => name.startsWith("@diffattn/native"));
+assert.ok(natives.length >= 2, `expected the native package and a platform's, packed: ${Object.keys(tarballs).join(", ")}`);
+const whole = install([tarballs.diffattn, ...natives.map((name) => tarballs[name])]);
+const withoutNative = install([tarballs.diffattn]);
+const manifest = (folder, name) => JSON.parse(readFileSync(join(folder, "node_modules", name, "package.json"), "utf8"));
+
+const tests = {
+  "import and require give one module with one state, on native": () => runFixture(whole, "one-state.mjs"),
+
+  "a CommonJS program requires it": () => runFixture(whole, "commonjs.cjs"),
+
+  "without the native package WASM runs, and the notes say so": () => runFixture(withoutNative, "fallback.mjs"),
+
+  "importing touches neither a window nor the network, and starts nothing": () => runFixture(whole, "server.mjs"),
+
+  "pictures are drawn without a backend": () => runFixture(withoutNative, "viz.mjs"),
+
+  ...Object.fromEntries(
+    ["README.md", "packages/diffattn/README.md"].map((path) => [
+      `the example of ${path} prints what it says`,
+      () => {
+        const { code, printed } = example(join(root, path));
+        for (const folder of [whole, withoutNative]) {
+          writeFileSync(join(folder, "example.mjs"), code);
+          assert.equal(run(process.execPath, ["example.mjs"], folder), printed);
+        }
+      },
+    ]),
+  ),
+
+  ...Object.fromEntries(
+    [
+      ["node16", "node16", "types.mts"],
+      ["nodenext", "nodenext", "types.mts"],
+      ["nodenext", "nodenext", "types.cts"],
+      ["bundler", "esnext", "types.mts"],
+    ].map(([resolution, module, file]) => [
+      `types resolve: ${file} under ${resolution}`,
+      () => {
+        writeFileSync(join(whole, file), readFileSync(fileURLToPath(new URL(`cases/${file}`, import.meta.url))));
+        const options = { strict: true, noEmit: true, target: "es2022", lib: ["es2022"], types: [], module, moduleResolution: resolution };
+        const config = `tsconfig.${resolution}.${file}.json`;
+        writeFileSync(join(whole, config), JSON.stringify({ compilerOptions: options, files: [file] }));
+        run(bin("tsc"), ["-p", config], whole);
+      },
+    ]),
+  ),
+
+  ...Object.fromEntries(
+    Object.entries(tarballs).map(([name, tarball]) => [`publint: ${name}`, () => run(bin("publint"), ["run", tarball, "--strict"], root)]),
+  ),
+
+  // ESM that `require` loads (Node ≥ 20.19), so a CommonJS file that resolves to ESM is meant.
+  "are the types wrong: diffattn": () =>
+    run(bin("attw"), [tarballs.diffattn, "--profile", "node16", "--ignore-rules", "cjs-resolves-to-esm"], root),
+
+  "nothing runs at install time and nothing but the native package is depended on": () => {
+    for (const name of ["diffattn", ...natives]) {
+      const { scripts = {}, dependencies = {}, peerDependencies = {} } = manifest(whole, name);
+      for (const hook of ["preinstall", "install", "postinstall", "prepare"]) assert.ok(!(hook in scripts), `${name} has ${hook}`);
+      assert.deepEqual([dependencies, peerDependencies], [{}, {}], name);
+    }
+    assert.deepEqual(Object.keys(manifest(whole, "diffattn").optionalDependencies), ["@diffattn/native"]);
+    assert.equal(manifest(whole, "diffattn").sideEffects, false);
+  },
+
+  "every package carries a README and both licences": () => {
+    for (const name of ["diffattn", ...natives])
+      for (const file of ["README.md", "LICENSE-MIT", "LICENSE-APACHE"])
+        assert.ok(existsSync(join(whole, "node_modules", name, file)), `${name} lacks ${file}`);
+  },
+};
+
+let passed = 0;
+let failed = 0;
+for (const [name, body] of Object.entries(tests)) {
+  try {
+    body();
+    passed += 1;
+    console.log(`ok      ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.error(`FAILED  ${name}\n${error instanceof Error ? error.message : error}`);
+  }
+}
+for (const folder of folders) rmSync(folder, { recursive: true, force: true });
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 ? 1 : 0;
