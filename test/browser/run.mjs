@@ -1,0 +1,73 @@
+// Runs page.js in Chromium and Firefox, isolated and not, and prints one closing line. A browser that is missing or does not
+// start is a failure.
+//
+//   node test/browser/run.mjs [chromium] [firefox]
+import { readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import puppeteer from "puppeteer-core";
+import { serve } from "./server.mjs";
+
+const chromiumFlags = ["--no-first-run", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+
+/** Each opens a page; `evaluate` runs a function in it. */
+const browsers = {
+  async chromium() {
+    const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
+    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
+    return { newPage: () => browser.newPage(), close: () => browser.close() };
+  },
+  async firefox() {
+    const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
+    const browser = await puppeteer.launch({
+      browser: "firefox",
+      protocol: "webDriverBiDi",
+      executablePath,
+      headless: true,
+      // One evaluation runs all of a page's tests.
+      protocolTimeout: 600_000,
+    });
+    return { newPage: () => browser.newPage(), close: () => browser.close() };
+  },
+};
+
+const fixtures = readdirSync(fileURLToPath(new URL("../fixtures/", import.meta.url)), { recursive: true, encoding: "utf8" })
+  .filter((name) => name.endsWith(".safetensors"))
+  .sort();
+
+let passed = 0;
+let failed = 0;
+function report(where, name, error) {
+  if (error === null) return void passed++;
+  failed++;
+  console.error(`FAILED ${where}: ${name}: ${error}`);
+}
+
+const chosen = process.argv.slice(2);
+for (const [name, launch] of Object.entries(browsers)) {
+  if (chosen.length > 0 && !chosen.includes(name)) continue;
+  for (const isolated of [true, false]) {
+    const where = `${name}, ${isolated ? "isolated" : "not isolated"}`;
+    const server = await serve({ isolated });
+    let browser;
+    try {
+      browser = await launch();
+      const page = await browser.newPage();
+      page.on("pageerror", (error) => report(where, "an uncaught error", error.message));
+      await page.goto(`${server.origin}/browser/page.html`);
+      await page.waitForFunction("typeof runTests === 'function'");
+      const really = await page.evaluate("crossOriginIsolated");
+      report(where, "the page's isolation", really === isolated ? null : `it is ${really}`);
+      const results = await page.evaluate(`runTests(${JSON.stringify(fixtures)})`);
+      for (const { name, error } of results) report(where, name, error);
+      console.log(`${where}: ${results.length} tests`);
+    } catch (error) {
+      report(where, "the run", error.message);
+    } finally {
+      await browser?.close();
+      await server.close();
+    }
+  }
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
