@@ -66,7 +66,6 @@ const common: Options = {
   target: "es2022",
   platform: "neutral",
   splitting: false,
-  minify: true,
   sourcemap: true,
   define: { __VERSION__: JSON.stringify(version) },
   external: [/^node:/],
@@ -86,6 +85,8 @@ export default defineConfig([
   {
     ...common,
     entry: ["src/pool.ts"],
+    // The one script that bundlers copy as it is; they minify the others, whose comments for bundlers must stay.
+    minify: true,
     dts: { entry: { types: "src/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
       for (const [build, file] of Object.entries(wasmFiles)) copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/${file}`));

@@ -35,11 +35,17 @@ export interface Float16ArrayLike {
 /** Elements of a tensor: float32 values, or the bits of float16 or bfloat16 in a `Uint16Array` (or a `Float16Array`). */
 export type TensorData = Float32Array | Uint16Array | Float16ArrayLike;
 
+/** A `Float32Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7, where arrays have no parameter, takes it too. */
+export type Float32Result = ReturnType<typeof Float32Array.of>;
+
+/** The same of a `Uint16Array`. */
+export type Uint16Result = ReturnType<typeof Uint16Array.of>;
+
 /** The array type of a result whose input held its elements in `D`. */
 export type ResultData<D extends TensorData> = D extends Float32Array
-  ? Float32Array<ArrayBuffer>
+  ? Float32Result
   : D extends Uint16Array
-    ? Uint16Array<ArrayBuffer>
+    ? Uint16Result
     : Float16ArrayLike;
 
 /**
@@ -73,7 +79,7 @@ export interface MaskLike {
 }
 
 /** A result: fit to go straight into `new ort.Tensor(y.type, y.data, y.dims)`. */
-export interface Tensor<D extends TensorData = Float32Array<ArrayBuffer>> {
+export interface Tensor<D extends TensorData = Float32Result> {
   /** The elements: `out` itself where it was given. A `Float16Array` only when the input was one. */
   readonly data: D;
   /** The extent of each axis. */
@@ -306,7 +312,7 @@ export interface DiffAttentionMapsOptions extends AttentionOptions, CallOptions 
 }
 
 /** A result with the log-sum-exp of each term. */
-export interface TensorWithLse<D extends TensorData = Float32Array<ArrayBuffer>> extends Tensor<D> {
+export interface TensorWithLse<D extends TensorData = Float32Result> extends Tensor<D> {
   /** float32 `[B, H, T, Lq]`: the natural logarithm of each row's sum of exponentials; −Infinity for a row that sees no key and for a missing term. */
   readonly lse: Tensor;
 }
