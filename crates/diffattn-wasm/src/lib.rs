@@ -193,7 +193,7 @@ pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
 pub fn step(job: u32, milliseconds: f64) -> bool {
     request(false, |state| {
         let Open { job, pacer } = state.job(job)?;
-        job.step(pacer.next_slice(milliseconds))?;
+        job.step(pacer.next_slice(job.done(), milliseconds))?;
         Ok(true)
     })
 }
@@ -307,6 +307,13 @@ pub fn isa() -> String {
 pub fn isas() -> String {
     let names: Vec<_> = Isa::available().into_iter().map(Isa::name).collect();
     names.join(",")
+}
+
+/// The FLOPs of `rounds` rounds of multiply-adds from registers, for benchmarks to time.
+#[wasm_bindgen(js_name = fmaFlops)]
+#[must_use]
+pub fn fma_flops(rounds: usize) -> f64 {
+    diffattn_door::fma_flops(diffattn_door::isa(), rounds)
 }
 
 /// The version of the module.
