@@ -267,7 +267,7 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
             return Err(Error::Aborted);
         }
         let start = Instant::now();
-        job.step(pacer.next_slice(milliseconds))?;
+        job.step(pacer.next_slice(job.done(), milliseconds))?;
         milliseconds = start.elapsed().as_secs_f64() * 1e3;
         if *reports {
             mailbox.post(Message::Progress {
