@@ -160,7 +160,10 @@ impl GroupCase {
         for isa in Isa::available() {
             for &threads in threads {
                 let y = self.run(isa, threads);
-                assert!(bits(&y) == bits(&first), "{name}: {isa:?}, {threads} threads");
+                assert!(
+                    bits(&y) == bits(&first),
+                    "{name}: {isa:?}, {threads} threads"
+                );
             }
         }
     }
@@ -173,10 +176,7 @@ fn group_norm_fixtures() {
     for case in cases {
         let spec = case.group_norm();
         let x = case.f32("x");
-        let affine = |name| {
-            case.flag("affine")
-                .then(|| case.f32(name).data)
-        };
+        let affine = |name| case.flag("affine").then(|| case.f32(name).data);
         let ours = GroupCase {
             shape: x.shape.clone(),
             x: x.data,
@@ -255,7 +255,10 @@ fn check_rms_every_way(
     for isa in Isa::available() {
         for threads in [1, 2, 3, 7] {
             let y = run(isa, threads);
-            assert!(bits(&y) == bits(&first), "{name}: {isa:?}, {threads} threads");
+            assert!(
+                bits(&y) == bits(&first),
+                "{name}: {isa:?}, {threads} threads"
+            );
         }
     }
 }
@@ -533,7 +536,11 @@ fn not_a_number_stays_within_its_group() {
                     if poisoned(i) {
                         assert!(y.is_nan(), "{layout:?}, {poison}: [{i}] {y}");
                     } else {
-                        assert_eq!(y.to_bits(), clean[i].to_bits(), "{layout:?}, {poison}: [{i}]");
+                        assert_eq!(
+                            y.to_bits(),
+                            clean[i].to_bits(),
+                            "{layout:?}, {poison}: [{i}]"
+                        );
                     }
                 }
             }
@@ -626,7 +633,11 @@ fn empty_tensors_give_empty_results() {
             num_groups: 2,
             ..GroupNormOptions::default()
         };
-        assert_eq!(group_norm(Tensor::f32(&[], &shape), &options), Ok(vec![]), "{shape:?}");
+        assert_eq!(
+            group_norm(Tensor::f32(&[], &shape), &options),
+            Ok(vec![]),
+            "{shape:?}"
+        );
         assert_eq!(
             rms_norm(Tensor::f32(&[], &shape), &RmsNormOptions::default()),
             Ok(vec![]),
@@ -648,15 +659,30 @@ fn refusals_name_the_argument() {
     };
     let options = GroupNormOptions::default;
     let case = |code, sentence: &str| (code, sentence.to_owned());
-    assert_eq!(group(&[24], &options()), case("SHAPE", "x: expected 2 axes or more, got [24]"));
+    assert_eq!(
+        group(&[24], &options()),
+        case("SHAPE", "x: expected 2 axes or more, got [24]")
+    );
     assert_eq!(
         group(&[2, 6, 3], &options()),
-        case("SHAPE", "x: expected 36 elements for shape [2, 6, 3], got 24")
+        case(
+            "SHAPE",
+            "x: expected 36 elements for shape [2, 6, 3], got 24"
+        )
     );
     for num_groups in [0, 4] {
         assert_eq!(
-            group(&[2, 6, 2], &GroupNormOptions { num_groups, ..options() }),
-            case("SHAPE", &format!("num_groups: expected a divisor of 6 channels, got {num_groups}"))
+            group(
+                &[2, 6, 2],
+                &GroupNormOptions {
+                    num_groups,
+                    ..options()
+                }
+            ),
+            case(
+                "SHAPE",
+                &format!("num_groups: expected a divisor of 6 channels, got {num_groups}")
+            )
         );
     }
     assert_eq!(
@@ -668,37 +694,82 @@ fn refusals_name_the_argument() {
                 ..options()
             }
         ),
-        case("SHAPE", "num_groups: expected a divisor of 4 channels, got 3")
+        case(
+            "SHAPE",
+            "num_groups: expected a divisor of 4 channels, got 3"
+        )
     );
     assert_eq!(
-        group(&[2, 6, 2], &GroupNormOptions { weight: Some(&x[..5]), ..options() }),
+        group(
+            &[2, 6, 2],
+            &GroupNormOptions {
+                weight: Some(&x[..5]),
+                ..options()
+            }
+        ),
         case("SHAPE", "weight: expected 6 elements for shape [6], got 5")
     );
     assert_eq!(
-        group(&[2, 6, 2], &GroupNormOptions { bias: Some(&x[..7]), ..options() }),
+        group(
+            &[2, 6, 2],
+            &GroupNormOptions {
+                bias: Some(&x[..7]),
+                ..options()
+            }
+        ),
         case("SHAPE", "bias: expected 6 elements for shape [6], got 7")
     );
     for (eps, got) in [(-1.0, "-1"), (f32::NAN, "NaN")] {
         let sentence = format!("eps: expected a number of at least 0, got {got}");
-        assert_eq!(group(&[2, 12], &GroupNormOptions { eps, ..options() }), case("OPTION", &sentence));
         assert_eq!(
-            rms(&[2, 12], &RmsNormOptions { eps, ..RmsNormOptions::default() }),
+            group(&[2, 12], &GroupNormOptions { eps, ..options() }),
+            case("OPTION", &sentence)
+        );
+        assert_eq!(
+            rms(
+                &[2, 12],
+                &RmsNormOptions {
+                    eps,
+                    ..RmsNormOptions::default()
+                }
+            ),
             case("OPTION", &sentence)
         );
     }
     let sentence = "threads: expected 1 or more, got 0";
     assert_eq!(
-        group(&[2, 12], &GroupNormOptions { threads: Some(0), ..options() }),
+        group(
+            &[2, 12],
+            &GroupNormOptions {
+                threads: Some(0),
+                ..options()
+            }
+        ),
         case("OPTION", sentence)
     );
     assert_eq!(
-        rms(&[2, 12], &RmsNormOptions { threads: Some(0), ..RmsNormOptions::default() }),
+        rms(
+            &[2, 12],
+            &RmsNormOptions {
+                threads: Some(0),
+                ..RmsNormOptions::default()
+            }
+        ),
         case("OPTION", sentence)
     );
     assert_eq!(rms(&[], &RmsNormOptions::default()).0, "SHAPE");
     assert_eq!(
-        rms(&[2, 12], &RmsNormOptions { weight: Some(&x[..2]), ..RmsNormOptions::default() }),
-        case("SHAPE", "weight: expected 12 elements for shape [12], got 2")
+        rms(
+            &[2, 12],
+            &RmsNormOptions {
+                weight: Some(&x[..2]),
+                ..RmsNormOptions::default()
+            }
+        ),
+        case(
+            "SHAPE",
+            "weight: expected 12 elements for shape [12], got 2"
+        )
     );
     let huge = [usize::MAX, 2];
     assert_eq!(group(&huge, &options()).0, "SHAPE");
@@ -763,7 +834,10 @@ fn a_group_of_1e8_elements() {
             (f64::from(y) - expected).abs() / expected.abs().max(1.0)
         });
         let worst = errors.fold(0.0, f64::max);
-        println!("{layout:?}: mean {mean}, std {std}, {} of the bound", worst / BOUND);
+        println!(
+            "{layout:?}: mean {mean}, std {std}, {} of the bound",
+            worst / BOUND
+        );
         assert!(worst <= BOUND);
     }
 }

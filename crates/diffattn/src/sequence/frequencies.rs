@@ -137,6 +137,10 @@ impl Angles {
                 let factor = wanted("factor", scaling.factor)?;
                 let low = wanted("low_freq_factor", scaling.low_freq_factor)?;
                 let high = wanted("high_freq_factor", scaling.high_freq_factor)?;
+                if high <= low {
+                    let expected = format_args!("more than low_freq_factor {low}").to_string();
+                    return Err(Error::option("scaling.high_freq_factor", expected, high));
+                }
                 let original = original()?;
                 for angle in &mut angles {
                     // How often the wave fits into the trained length.

@@ -176,7 +176,7 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
 #[inline(always)]
 pub(crate) fn silu<V: Vector>(x: V) -> V {
     let x = V::splat(EXP_LOWEST).max(x);
-    logistic(x, x, |p, p_low| {
+    let y = logistic(x, x, |p, p_low| {
         // The product of x and p + p_low in two parts, by halves of 12 bits whose products are exact (Veltkamp).
         let p_high = p.add(V::splat(4096.0)).sub(V::splat(4096.0));
         let p_rest = p.sub(p_high).add(p_low);
@@ -187,7 +187,9 @@ pub(crate) fn silu<V: Vector>(x: V) -> V {
         let small = x_rest.mul(p_high).add(x.mul(p_rest));
         let product = large.add(small);
         (product, small.sub(product.sub(large)))
-    })
+    });
+    // A correction of zero turns −0 into 0.
+    y.copysign(x)
 }
 
 /// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, where `of_power` multiplies e^x without its power
