@@ -4,11 +4,12 @@ use crate::layer::{DiffAttnLayer, LambdaSource};
 use crate::projection::{Projected, Run};
 use diffattn::{
     AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
-    KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, check_len, checked_len,
-    format_shape, try_zeroed,
+    KvCache, KvCacheOptions, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, check_len,
+    checked_len, format_shape, try_zeroed,
 };
 use self_cell::{MutBorrow, self_cell};
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// A checked mask `[B|1, H|1, L|1, Lk]`.
 #[derive(Debug, Clone)]
@@ -200,14 +201,46 @@ impl Operands<'_> {
 }
 
 impl<'a> Operands<'a> {
-    /// Adds the new tokens to the cache, where there is one, and prepares the call.
-    pub(crate) fn attend(mut self) -> Result<Attending<'a>, Error> {
-        if let Some(loan) = self.cache.take() {
-            loan.cache.append(self.k(), self.v(), Layout::Bshd)?;
-            self.cache = Some(loan);
-            // The cache has them now.
-            (self.projected.k, self.projected.v) = (Vec::new(), Vec::new());
+    /// Adds new tokens of every sequence to the cache. Once they all are there, k and v are not needed any more.
+    pub(crate) fn append(&mut self, tokens: Range<usize>) -> Result<(), Error> {
+        let Self {
+            run,
+            projected,
+            cache: Some(loan),
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let (batch, length, count) = (run.batch, run.length, tokens.len());
+        let stretch = |data: &'_ [f32]| -> Result<Vec<f32>, Error> {
+            let width = data.len() / (batch * length);
+            let mut part = try_zeroed(batch * count * width)?;
+            let sequences = data.chunks_exact(length * width);
+            for (to, from) in part.chunks_exact_mut(count * width).zip(sequences) {
+                to.copy_from_slice(&from[tokens.start * width..tokens.end * width]);
+            }
+            Ok(part)
+        };
+        let KvCacheOptions {
+            head_dim,
+            value_dim,
+            ..
+        } = *loan.cache.options();
+        let (k, v) = (stretch(&projected.k)?, stretch(&projected.v)?);
+        loan.cache.append(
+            Tensor::f32(&k, &[batch, count, projected.k_heads, head_dim]),
+            Tensor::f32(&v, &[batch, count, projected.v_heads, value_dim]),
+            Layout::Bshd,
+        )?;
+        if tokens.end == length {
+            (projected.k, projected.v) = (Vec::new(), Vec::new());
         }
+        Ok(())
+    }
+
+    /// Prepares the call, over the cache where there is one.
+    pub(crate) fn attend(mut self) -> Result<Attending<'a>, Error> {
         if let Some(fusion) = &self.layer.fusion {
             self.mask = self
                 .mask

@@ -1,4 +1,4 @@
-//! A forward pass as a job: projections, attention, output projection, each in slices. Computes nothing itself.
+//! A forward pass as a job: projections, cache, attention, output projection, each in slices. Computes nothing itself.
 
 use crate::attend::{Attending, CacheLoan, LayerMask, Operands};
 use crate::layer::{DiffAttnLayer, Fusion, HeadNorm};
@@ -13,6 +13,9 @@ use self_cell::MutBorrow;
 /// Queries of a unit of attention, as far as the job's count of units goes.
 const ATTENTION_ROWS: usize = 48;
 
+/// Values of k and v per unit of filling the cache: some tenths of a millisecond.
+const APPEND_VALUES: usize = 1 << 18;
+
 /// A checked forward pass of a layer: made by [`DiffAttnLayer::forward_job`], given its output by [`Forward::bind`], worked
 /// off by [`Slices::step`]. The cache, if any, is longer once it is done; a job that fails or is dropped before leaves it
 /// as it was.
@@ -22,7 +25,7 @@ pub struct Forward<'a> {
     out: Option<&'a mut [f32]>,
     stage: Stage<'a>,
     /// Units of each stage.
-    units: [usize; 3],
+    units: [usize; 4],
 }
 
 enum Stage<'a> {
@@ -31,6 +34,11 @@ enum Stage<'a> {
         projection: Box<Projection<'a>>,
         mask: Option<LayerMask<'a>>,
         cache: Option<CacheLoan<'a>>,
+    },
+    /// The way of k and v into the cache, `next` the tokens done.
+    Append {
+        operands: Box<Operands<'a>>,
+        next: usize,
     },
     Attend(Attending<'a>),
     /// The output projection of what attention made, `next` the rows done.
@@ -78,6 +86,9 @@ impl<'a> Forward<'a> {
         let projection = Box::new(Projection::new(layer, run, x, wanted));
         let units = [
             projection.units(),
+            cache
+                .as_ref()
+                .map_or(0, |cache| run.length.div_ceil(append_unit(&run, cache))),
             run.batch * layer.num_heads() * run.length.div_ceil(ATTENTION_ROWS),
             run.rows().div_ceil(output_unit(layer)),
         ];
@@ -153,6 +164,35 @@ impl<'a> Forward<'a> {
                         cache,
                         attended,
                     };
+                    (
+                        Stage::Append {
+                            operands: Box::new(operands),
+                            next: 0,
+                        },
+                        worked,
+                    )
+                }
+            }
+            Stage::Append { mut operands, next } => {
+                let Some(loan) = &operands.cache else {
+                    self.stage = Stage::Attend(operands.attend()?);
+                    return Ok(0);
+                };
+                let unit = append_unit(run, loan.cache);
+                let end = next
+                    .saturating_add(count.saturating_mul(unit))
+                    .min(run.length);
+                operands.append(next..end)?;
+                let worked = (end - next).div_ceil(unit);
+                if end < run.length {
+                    (
+                        Stage::Append {
+                            operands,
+                            next: end,
+                        },
+                        worked,
+                    )
+                } else {
                     (Stage::Attend(operands.attend()?), worked)
                 }
             }
@@ -224,15 +264,20 @@ impl Slices for Forward<'_> {
     }
 
     fn done(&self) -> usize {
-        let [projection, attention, _] = self.units;
+        let [projection, append, attention, _] = self.units;
+        let attended = projection + append + attention;
         match &self.stage {
             Stage::Project { projection, .. } => projection.units_done(),
+            Stage::Append { operands, next } => match &operands.cache {
+                None => projection,
+                Some(loan) => projection + next / append_unit(&self.run, loan.cache),
+            },
             Stage::Attend(attending) => {
-                let share = attending
+                let part = attending
                     .with_dependent(|_, call| call.done() * attention / call.total().max(1));
-                projection + share
+                projection + append + part
             }
-            Stage::Output { next, .. } => projection + attention + next / output_unit(self.layer),
+            Stage::Output { next, .. } => attended + next / output_unit(self.layer),
             Stage::Done => self.total(),
             Stage::Failed => 0,
         }
@@ -241,10 +286,26 @@ impl Slices for Forward<'_> {
     fn step(&mut self, count: usize) -> Result<(), Error> {
         let mut left = count.max(1);
         while left > 0 && !matches!(self.stage, Stage::Done) {
-            left -= self.advance(left)?.clamp(1, left);
+            left -= self.advance(left)?.min(left);
         }
         Ok(())
     }
+}
+
+/// Tokens per unit of filling the cache.
+fn append_unit(run: &Run, cache: &KvCache) -> usize {
+    let KvCacheOptions {
+        groups,
+        terms,
+        head_dim,
+        value_dim,
+        ..
+    } = cache.options();
+    let token = run
+        .batch
+        .saturating_mul(*groups)
+        .saturating_mul(terms * head_dim + value_dim);
+    (APPEND_VALUES / token.max(1)).max(1)
 }
 
 /// Rows per unit of the output projection.

@@ -310,6 +310,37 @@ fn a_cache_is_changed_by_a_finished_job_only() {
     }
 }
 
+/// Long enough that filling the cache takes several units.
+#[test]
+fn a_long_cached_call_in_slices() {
+    for (seed, case) in large().iter().enumerate() {
+        let x = case.input(seed as u64 + 160, 2, 900);
+        let data: Vec<f32> = x.data.iter().map(|&x| x as f32).collect();
+        let options = on(Isa::detect(), 2, false);
+        let y = bits(&case.run(&x, &options));
+        let mut cache = ok(KvCache::new(case.layer.cache_options(2, 0)));
+        for stop in (0..).step_by(5) {
+            let mut out = vec![f32::NAN; data.len()];
+            let mut job = ok(case.layer.forward_job(
+                Tensor::f32(&data, &x.shape),
+                Some(&mut cache),
+                &options,
+            ));
+            ok(job.bind(DataMut::F32(&mut out)));
+            for _ in 0..stop {
+                ok(job.step(1));
+            }
+            if job.done() == job.total() {
+                drop(job);
+                assert_eq!((cache.len(), bits(&out)), (900, y), "{}", case.name);
+                break;
+            }
+            drop(job);
+            assert_eq!(cache.len(), 0, "{} dropped after {stop} steps", case.name);
+        }
+    }
+}
+
 #[test]
 fn masks_of_a_cached_call_speak_of_all_keys() {
     for (seed, case) in zoo().iter().enumerate().filter(|(_, case)| causal(case)) {
