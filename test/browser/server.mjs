@@ -42,8 +42,9 @@ export async function serve({ isolated }) {
         response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
       }
       response.setHeader("Cache-Control", "no-store");
-      if (first === "html" ? wasm : first === "once" && wasm && !refusedOnce.has(name)) {
-        refusedOnce.add(name);
+      const refusedNow = first === "html" || (first === "once" && !refusedOnce.has(name));
+      if (wasm && refusedNow) {
+        if (first === "once") refusedOnce.add(name);
         return response.writeHead(200, { "Content-Type": "text/html" }).end(htmlAnswer);
       }
       try {
