@@ -24,7 +24,8 @@ const glue: Plugin = {
 
     // wasm-bindgen's module holds one instance for ever; as the body of a function it can be had anew after a trap.
     build.onLoad({ filter: /^glue:local$/, namespace: "glue" }, async () => {
-      if (readFileSync(glueOf("simd"), "utf8") !== readFileSync(glueOf("relaxed"), "utf8")) throw new Error("the glue of simd and relaxed differs");
+      if (readFileSync(glueOf("simd"), "utf8") !== readFileSync(glueOf("relaxed"), "utf8"))
+        throw new Error("the glue of simd and relaxed differs");
       const { outputFiles } = await build.esbuild.build({
         stdin: { contents: `export { initSync, ${DOOR} } from ${JSON.stringify(glueOf("simd"))};`, resolveDir: here(".") },
         bundle: true,
@@ -89,7 +90,8 @@ export default defineConfig([
     minify: true,
     dts: { entry: { types: "src/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
-      for (const [build, file] of Object.entries(wasmFiles)) copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/${file}`));
+      for (const [build, file] of Object.entries(wasmFiles))
+        copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/${file}`));
       return Promise.resolve();
     },
   },

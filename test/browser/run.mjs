@@ -8,7 +8,13 @@ import { chromium } from "playwright-core";
 import puppeteer from "puppeteer-core";
 import { serve } from "./server.mjs";
 
-const chromiumFlags = ["--no-first-run", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const chromiumFlags = [
+  "--no-first-run",
+  "--disable-gpu",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
 
 /** Each opens a page; `evaluate` runs a function in it. */
 const browsers = {

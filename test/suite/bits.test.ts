@@ -24,7 +24,11 @@ function fixedSet(deterministic: boolean): types.Tensor[] {
     results.push(maps.diff);
   }
   const x = normal(7, 2, 12, 11, 5);
-  results.push(api.groupNormSync(x, { numGroups: 4, activation: "silu" }), api.rmsNormSync(x), api.applyRopeSync(normal(8, 1, 2, 40, 32), { firstPosition: 1000 }));
+  results.push(
+    api.groupNormSync(x, { numGroups: 4, activation: "silu" }),
+    api.rmsNormSync(x),
+    api.applyRopeSync(normal(8, 1, 2, 40, 32), { firstPosition: 1000 }),
+  );
   results.push(api.sequenceDifferenceSync(x, { order: 3 }));
   return results;
 }
@@ -74,7 +78,11 @@ onEachIsa((isa) => {
     const [q, k, v] = qkv(1, { B: 2, H: 3, Lq: 150, Lk: 700, d: 40 });
     const [q1, k1, v1] = qkv(2, { H: 1, Lq: 1, Lk: 3000, d: 64 });
     const x = normal(3, 2, 32, 40, 40);
-    const expected = [api.diffAttentionSync(q, k, v, options), api.diffAttentionSync(q1, k1, v1, options), api.groupNormSync(x, { numGroups: 8 })] as const;
+    const expected = [
+      api.diffAttentionSync(q, k, v, options),
+      api.diffAttentionSync(q1, k1, v1, options),
+      api.groupNormSync(x, { numGroups: 8 }),
+    ] as const;
     for (const threads of [1, 2, 3, 7, 16]) {
       await api.init({ backend, isa, threads });
       if (isNative || isa === "relaxed-simd+threads") expect(api.info().threads).toBe(threads);
@@ -99,7 +107,13 @@ onEachIsa((isa) => {
   test("queries: any number at once gives the same rows", () => {
     const [q, k, v] = qkv(5, { H: 1, Lq: 60, Lk: 600, d: 64 });
     const all = api.diffAttentionSync(q, k, v, options);
-    for (const [from, to] of [[0, 1], [3, 9], [10, 27], [12, 60], [59, 60]] as const) {
+    for (const [from, to] of [
+      [0, 1],
+      [3, 9],
+      [10, 27],
+      [12, 60],
+      [59, 60],
+    ] as const) {
       const some = api.diffAttentionSync(part(q, [0, 1], [from, to]), k, v, { ...options, queryOffset: 540 + from });
       sameBits(some, { data: all.data.slice(from * 128, to * 128), dtype: "float32" });
       const maps = api.diffAttentionMapsSync(q, k, { ...options, rows: [from, to] });
@@ -122,7 +136,10 @@ onEachIsa((isa) => {
     lengths.forEach((_, n) => {
       const rows: [number, number] = [cu[n] ?? 0, cu[n + 1] ?? 0];
       const [qn, kn, vn] = [q, k, v].map((x) => part(x, [0, 1], rows)) as [typeof q, typeof q, typeof q];
-      sameBits(api.diffAttentionSync(qn, kn, vn, options), part(packed as never, [0, 1], rows) && { data: part(packed as never, [0, 1], rows).data, dtype: "float32" });
+      sameBits(
+        api.diffAttentionSync(qn, kn, vn, options),
+        part(packed as never, [0, 1], rows) && { data: part(packed as never, [0, 1], rows).data, dtype: "float32" },
+      );
     });
   });
 
@@ -130,9 +147,19 @@ onEachIsa((isa) => {
     const L = 330;
     const [q, k, v] = qkv(8, { H: 4, G: 2, Lq: L, d: 32 });
     const prefill = api.diffAttentionSync(q, k, v, options);
-    const rowsOf = (from: number, to: number): { data: Float32Array; dtype: "float32" } => ({ data: part(prefill as never, [0, 1], [from, to]).data, dtype: "float32" });
+    const rowsOf = (from: number, to: number): { data: Float32Array; dtype: "float32" } => ({
+      data: part(prefill as never, [0, 1], [from, to]).data,
+      dtype: "float32",
+    });
     const cache = new api.KvCache({ groups: 2, headDim: 32, valueDim: 64 });
-    for (const [from, to] of [[0, 290], [290, 291], [291, 292], [292, 300], [300, 301], [301, 330]] as const) {
+    for (const [from, to] of [
+      [0, 290],
+      [290, 291],
+      [291, 292],
+      [292, 300],
+      [300, 301],
+      [301, 330],
+    ] as const) {
       cache.append(part(k, [0, 1], [from, to]), part(v, [0, 1], [from, to]));
       expect(cache.length).toBe(to);
       sameBits(api.diffAttentionSync(part(q, [0, 1], [from, to]), cache, null, options), rowsOf(from, to));

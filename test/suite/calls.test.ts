@@ -45,7 +45,10 @@ onEachIsa((isa) => {
     sameBits(await second, want);
 
     const resizable = copies().map((x) => {
-      const Resizable = ArrayBuffer as unknown as new (bytes: number, options: { maxByteLength: number }) => ArrayBuffer & { resize(bytes: number): void };
+      const Resizable = ArrayBuffer as unknown as new (
+        bytes: number,
+        options: { maxByteLength: number },
+      ) => ArrayBuffer & { resize(bytes: number): void };
       const buffer = new Resizable(x.data.byteLength, { maxByteLength: 2 * x.data.byteLength });
       const data = new Float32Array(buffer, 0, x.data.length);
       data.set(x.data);
@@ -83,7 +86,11 @@ onEachIsa((isa) => {
       const controller = new AbortController();
       const reason = new Error("during");
       let seen = 0;
-      const call = api.diffAttention(...long, { lambda: 0.3, signal: controller.signal, onProgress: () => ++seen === 2 && controller.abort(reason) });
+      const call = api.diffAttention(...long, {
+        lambda: 0.3,
+        signal: controller.signal,
+        onProgress: () => ++seen === 2 && controller.abort(reason),
+      });
       check(await refused(() => call), reason);
       expect(seen).toBe(2);
       await works();
@@ -153,9 +160,17 @@ onEachIsa((isa) => {
       expect((await refused(() => run(q, k, v, { ...options, out: new Uint16Array(n) }))).code).toBe("DTYPE");
       const shared = new Float32Array(q.data.length + n);
       shared.set(q.data);
-      const overlap = await refused(() => run({ data: shared.subarray(0, q.data.length), shape: q.shape }, k, v, { ...options, out: shared.subarray(q.data.length - 1, q.data.length - 1 + n) }));
+      const overlap = await refused(() =>
+        run({ data: shared.subarray(0, q.data.length), shape: q.shape }, k, v, {
+          ...options,
+          out: shared.subarray(q.data.length - 1, q.data.length - 1 + n),
+        }),
+      );
       expect(overlap).toMatchObject({ code: "OPTION", message: "out: expected memory that does not overlap an input, got an overlap" });
-      const beside = await run({ data: shared.subarray(0, q.data.length), shape: q.shape }, k, v, { ...options, out: shared.subarray(q.data.length) });
+      const beside = await run({ data: shared.subarray(0, q.data.length), shape: q.shape }, k, v, {
+        ...options,
+        out: shared.subarray(q.data.length),
+      });
       sameBits(beside, want);
     }
   });

@@ -30,7 +30,8 @@ export function within(actual: ArrayLike<number>, expected: ArrayLike<number>, b
   for (let i = 0; i < expected.length; i++) {
     const want = expected[i] ?? NaN;
     const got = actual[i] ?? NaN;
-    const over = Object.is(got, want) || got === want || (Number.isNaN(got) && Number.isNaN(want)) ? 0 : Math.abs(got - want) / bound(want, i);
+    const over =
+      Object.is(got, want) || got === want || (Number.isNaN(got) && Number.isNaN(want)) ? 0 : Math.abs(got - want) / bound(want, i);
     // A NaN on one side only is out of every bound.
     if (!(over <= worst)) {
       worst = Number.isNaN(over) ? Infinity : over;

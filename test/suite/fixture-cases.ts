@@ -269,7 +269,10 @@ function fusedSequence(fixture: Fixture): Check[] {
       relative(expected),
       async (api) => {
         const [dq, dk, dv] = await Promise.all([q, k, v].map((x) => api.sequenceDifference(x, { order })));
-        return mix(await api.diffAttention(q, k, v, options), await api.diffAttention(dq as types.Tensor, dk as types.Tensor, dv as types.Tensor, options));
+        return mix(
+          await api.diffAttention(q, k, v, options),
+          await api.diffAttention(dq as types.Tensor, dk as types.Tensor, dv as types.Tensor, options),
+        );
       },
       (api) => {
         const [dq, dk, dv] = [q, k, v].map((x) => api.sequenceDifferenceSync(x, { order })) as [types.Tensor, types.Tensor, types.Tensor];

@@ -6,7 +6,14 @@ import type * as types from "../../packages/diffattn/src/types.js";
 type Options = Omit<types.DiffAttentionOptions, "window"> & { window?: readonly (number | null)[] | null | undefined };
 
 /** A broadcast element of `[B|1, H|1, Lq|1, Lk]`. */
-function at(x: types.MaskLike | types.TensorLike<Float32Array> | undefined, b: number, h: number, i: number, j: number, otherwise: number): number {
+function at(
+  x: types.MaskLike | types.TensorLike<Float32Array> | undefined,
+  b: number,
+  h: number,
+  i: number,
+  j: number,
+  otherwise: number,
+): number {
   if (!x) return otherwise;
   const [B = 1, H = 1, Lq = 1, Lk = 1] = x.shape ?? [];
   return x.data[(((B === 1 ? 0 : b) * H + (H === 1 ? 0 : h)) * Lq + (Lq === 1 ? 0 : i)) * Lk + j] ?? NaN;

@@ -36,7 +36,14 @@ onEachIsa(() => {
         test(`offset ${queryOffset}, ${Lq} queries and ${Lk} keys`, () => close(q, k, v, { lambda: 0.3, isCausal: true, queryOffset }));
       }
       test(`windows, ${Lq} queries and ${Lk} keys`, () => {
-        for (const window of [[3, 2], [0, 0], [null, 1], [1, null], [null, null]] as const) close(q, k, v, { lambda: 0.3, window });
+        for (const window of [
+          [3, 2],
+          [0, 0],
+          [null, 1],
+          [1, null],
+          [null, null],
+        ] as const)
+          close(q, k, v, { lambda: 0.3, window });
         close(q, k, v, { lambda: 0.3, window: [5, 0], isCausal: true, queryOffset: -2 });
       });
     }
@@ -114,7 +121,11 @@ onEachIsa(() => {
         const bias = { data: new Float32Array(3600), shape: [1, 1, 60, 60] };
         bias.data[20 * 60 + 7] = poison;
         const y = api.diffAttentionSync(q, k, v, { lambda: 0.3, isCausal: true, attnBias: bias });
-        const noBias = api.diffAttentionSync(q, k, v, { lambda: 0.3, isCausal: true, attnBias: { data: new Float32Array(3600), shape: bias.shape } });
+        const noBias = api.diffAttentionSync(q, k, v, {
+          lambda: 0.3,
+          isCausal: true,
+          attnBias: { data: new Float32Array(3600), shape: bias.shape },
+        });
         for (const head of [0, 1]) {
           for (let i = 0; i < 60; i++) {
             if (i === 20) expect(nan(row(y, head, i))).toBe(true);
@@ -148,7 +159,11 @@ onEachIsa(() => {
       }
     });
     test("hidden k and v: the bits of zeros in their places", () => {
-      for (const hidden of [{ keyLengths: [41] }, { isCausal: true, queryOffset: -19 }, { window: [5, 3] as const, queryOffset: -25 }] satisfies Options[]) {
+      for (const hidden of [
+        { keyLengths: [41] },
+        { isCausal: true, queryOffset: -19 },
+        { window: [5, 3] as const, queryOffset: -25 },
+      ] satisfies Options[]) {
         const [q, k, v] = qkv(7, sizes);
         const from = "keyLengths" in hidden ? 41 : "isCausal" in hidden ? 41 : 38;
         const [zeroK, zeroV, badK, badV] = [copy(k), copy(v), copy(k), copy(v)];
@@ -175,7 +190,10 @@ onEachIsa(() => {
       for (let head = 0; head < 4; head++) zeroK.data.fill(0, (head * 20 + 6) * 16, (head * 20 + 7) * 16);
       for (let head = 0; head < 2; head++) v.data.fill(NaN, (head * 20 + 6) * 32, (head * 20 + 7) * 32);
       for (let head = 0; head < 2; head++) zeroV.data.fill(0, (head * 20 + 6) * 32, (head * 20 + 7) * 32);
-      sameBits(api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask }), api.diffAttentionSync(q, zeroK, zeroV, { lambda: 0.3, attnMask }));
+      sameBits(
+        api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask }),
+        api.diffAttentionSync(q, zeroK, zeroV, { lambda: 0.3, attnMask }),
+      );
     });
   });
 
@@ -212,7 +230,10 @@ onEachIsa(() => {
       const [q, k, v] = qkv(13, { Lq: 20 });
       const one = { data: new Uint8Array(400).map((_, i) => (i % 3 ? 1 : 0)), shape: [1, 1, 20, 20] };
       const any = { data: one.data.map((x, i) => x * (1 + (i % 255))), shape: one.shape };
-      sameBits(api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask: any }), api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask: one }));
+      sameBits(
+        api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask: any }),
+        api.diffAttentionSync(q, k, v, { lambda: 0.3, attnMask: one }),
+      );
     });
   });
 

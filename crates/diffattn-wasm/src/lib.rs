@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use diffattn_door::{Door, Error, Failure, Isa, Job, OutputSpec, Pacer, threads};
 use wasm_bindgen::prelude::wasm_bindgen;
 
-#[cfg(feature = "threads")]
+#[cfg(all(feature = "threads", target_arch = "wasm32"))]
 pub use wasm_bindgen_rayon::init_thread_pool;
 
 use memory::{bytes_at, bytes_at_mut, numbers_at, pairs_at};

@@ -13,19 +13,27 @@ export { dispose, getThreads, info, init, setThreads } from "./init.js";
 export { MultiheadDiffAttn, MultiheadDiffAttnV2 } from "./layers.js";
 export { createTensor } from "./tensor.js";
 
-export const [diffAttention, diffAttentionSync] = both((q: types.TensorLike, k: types.TensorLike | types.KvCache, v: types.TensorLike | null, options: types.DiffAttentionOptions) =>
-  tensorPlan(encode.diffAttention(q, k, v, options, handleOf(k)), options),
+export const [diffAttention, diffAttentionSync] = both(
+  (q: types.TensorLike, k: types.TensorLike | types.KvCache, v: types.TensorLike | null, options: types.DiffAttentionOptions) =>
+    tensorPlan(encode.diffAttention(q, k, v, options, handleOf(k)), options),
 );
 
-export const [diffAttentionMaps, diffAttentionMapsSync] = both((q: types.TensorLike, k: types.TensorLike | types.KvCache, options: types.DiffAttentionMapsOptions) =>
-  mapsPlan(encode.diffAttentionMaps(q, k, options, handleOf(k)), options),
+export const [diffAttentionMaps, diffAttentionMapsSync] = both(
+  (q: types.TensorLike, k: types.TensorLike | types.KvCache, options: types.DiffAttentionMapsOptions) =>
+    mapsPlan(encode.diffAttentionMaps(q, k, options, handleOf(k)), options),
 );
 
-export const [groupNorm, groupNormSync] = both((x: types.TensorLike, options: types.GroupNormOptions) => tensorPlan(encode.groupNorm(x, options), options));
+export const [groupNorm, groupNormSync] = both((x: types.TensorLike, options: types.GroupNormOptions) =>
+  tensorPlan(encode.groupNorm(x, options), options),
+);
 
-export const [rmsNorm, rmsNormSync] = both((x: types.TensorLike, options?: types.RmsNormOptions) => tensorPlan(encode.rmsNorm(x, options), options));
+export const [rmsNorm, rmsNormSync] = both((x: types.TensorLike, options?: types.RmsNormOptions) =>
+  tensorPlan(encode.rmsNorm(x, options), options),
+);
 
-export const [applyRope, applyRopeSync] = both((x: types.TensorLike, options?: types.RopeOptions) => tensorPlan(encode.applyRope(x, options), options));
+export const [applyRope, applyRopeSync] = both((x: types.TensorLike, options?: types.RopeOptions) =>
+  tensorPlan(encode.applyRope(x, options), options),
+);
 
 export const [sequenceDifference, sequenceDifferenceSync] = both((x: types.TensorLike, options?: types.SequenceDifferenceOptions) =>
   tensorPlan(encode.sequenceDifference(x, options), options),

@@ -1,7 +1,6 @@
 // The entry for browsers and whatever else is not Node. Importing it touches neither `window` nor the network.
 
 import * as api from "./api.js";
-import { fail } from "./errors.js";
 import { usePlatform } from "./init.js";
 import { compile, compileSync } from "./module.js";
 import type { Build } from "./platform.js";
@@ -21,17 +20,15 @@ usePlatform({
     return typeof XMLHttpRequest === "function" && typeof document === "undefined";
   },
   readModule(build) {
-    const request = new XMLHttpRequest();
     const url = urls[build]().href;
-    try {
+    return compileSync(() => {
+      const request = new XMLHttpRequest();
       request.open("GET", url, false);
       request.responseType = "arraybuffer";
       request.send();
-    } catch (cause) {
-      fail("UNAVAILABLE", "wasm", "a WebAssembly file", `no answer from ${url}`, cause);
-    }
-    if (request.status !== 200) fail("UNAVAILABLE", "wasm", "a WebAssembly file", `the status ${request.status} from ${url}`);
-    return compileSync(request.response as ArrayBuffer, url);
+      if (request.status !== 200) throw new Error(`the status ${request.status}`);
+      return request.response as ArrayBuffer;
+    }, url);
   },
   loadModule: (build, source) => compile(source ?? urls[build]()),
   startWorker(onMessage, onError) {
@@ -47,7 +44,8 @@ usePlatform({
   get poolUrl() {
     return globalThis.crossOriginIsolated ? new URL("./pool.js", import.meta.url).href : undefined;
   },
-  poolNote: "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread",
+  poolNote:
+    "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread",
   get threads() {
     const { navigator } = globalThis as { navigator?: Navigator };
     return navigator?.hardwareConcurrency ?? 1;

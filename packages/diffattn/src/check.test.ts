@@ -3,11 +3,22 @@ import { expect, test } from "vitest";
 import { bytesOf, checkOptions, checkOut, dtypeOf, oneOf, overlaps, shapeOf, show } from "./check.js";
 
 const refuses = (code: string, message: string | RegExp) =>
-  expect.objectContaining({ code, message: typeof message === "string" ? message : (expect.stringMatching(message) as unknown) }) as unknown as Error;
+  expect.objectContaining({
+    code,
+    message: typeof message === "string" ? message : (expect.stringMatching(message) as unknown),
+  }) as unknown as Error;
 
 test("values print as a reader knows them", () => {
   expect([1, "a", null, undefined, [1, [2, "x"]], new Float64Array(2), {}, () => 0, new Map()].map(show)).toEqual([
-    "1", '"a"', "null", "undefined", '[1, [2, "x"]]', "a Float64Array", "an object", "a function", "a Map",
+    "1",
+    '"a"',
+    "null",
+    "undefined",
+    '[1, [2, "x"]]',
+    "a Float64Array",
+    "an object",
+    "a function",
+    "a Map",
   ]);
   expect(show(Array.from({ length: 9 }))).toBe("an array of 9");
   expect(show(Object.create(null))).toBe("an object");
@@ -18,7 +29,9 @@ test("values print as a reader knows them", () => {
 test("unknown option names are refused, absent options are none", () => {
   expect(checkOptions("options", undefined, ["eps"])).toEqual({});
   expect(checkOptions("options", null, ["eps"])).toEqual({});
-  expect(() => checkOptions("options", { epsilon: 1 }, ["eps", "scale"])).toThrow(refuses("OPTION", 'options: expected only eps, scale, got "epsilon"'));
+  expect(() => checkOptions("options", { epsilon: 1 }, ["eps", "scale"])).toThrow(
+    refuses("OPTION", 'options: expected only eps, scale, got "epsilon"'),
+  );
   expect(() => checkOptions("norm", 3 as unknown as object, ["eps"])).toThrow(refuses("OPTION", "norm: expected an object, got 3"));
 });
 
@@ -26,7 +39,9 @@ test("shape and dims are one, and agree", () => {
   expect(shapeOf("q", { shape: [2, 3] })).toEqual([2, 3]);
   expect(shapeOf("q", { dims: [2, 3] })).toEqual([2, 3]);
   expect(shapeOf("q", { shape: [], dims: [] })).toEqual([]);
-  expect(() => shapeOf("q", { shape: [2, 3], dims: [3, 2] })).toThrow(refuses("SHAPE", "q: expected shape and dims that agree, got [2, 3] and [3, 2]"));
+  expect(() => shapeOf("q", { shape: [2, 3], dims: [3, 2] })).toThrow(
+    refuses("SHAPE", "q: expected shape and dims that agree, got [2, 3] and [3, 2]"),
+  );
   expect(() => shapeOf("q", {})).toThrow(refuses("SHAPE", "q: expected a shape (or dims) of numbers, got undefined"));
   expect(() => shapeOf("q", { shape: ["2"] })).toThrow(refuses("SHAPE", /got \["2"\]$/));
   expect(() => shapeOf("q", { shape: [2], dims: "2" })).toThrow(refuses("SHAPE", /got "2"$/));
@@ -42,7 +57,9 @@ test("the element type follows from the data, or from what a Uint16Array says of
     refuses("DTYPE", 'q: expected a dtype of "float16" or "bfloat16" with a Uint16Array, got none'),
   );
   expect(() => dtypeOf("q", new Uint16Array(1), "float32", undefined)).toThrow(refuses("DTYPE", /with a Uint16Array, got "float32"$/));
-  expect(() => dtypeOf("q", new Float32Array(1), "float16", undefined)).toThrow(refuses("DTYPE", /"float32" with a Float32Array, got "float16"$/));
+  expect(() => dtypeOf("q", new Float32Array(1), "float16", undefined)).toThrow(
+    refuses("DTYPE", /"float32" with a Float32Array, got "float16"$/),
+  );
   expect(() => dtypeOf("q", new Uint16Array(1), "float16", "bfloat16")).toThrow(refuses("DTYPE", /dtype and type that agree/));
   expect(() => dtypeOf("q", new Float64Array(1), undefined, undefined)).toThrow(refuses("DTYPE", /got a Float64Array$/));
   expect(() => dtypeOf("q", [1, 2], undefined, undefined)).toThrow(refuses("DTYPE", /got \[1, 2\]$/));
@@ -58,8 +75,12 @@ test("a detached buffer is named; an offset view keeps its range", () => {
 test("out is of the result's element type", () => {
   expect(checkOut(new Float32Array(4), "float32").byteLength).toBe(16);
   expect(checkOut(new Uint16Array(4), "bfloat16").byteLength).toBe(8);
-  expect(() => checkOut(new Float64Array(4), "float32")).toThrow(refuses("DTYPE", "out: expected a Float32Array for a float32 result, got a Float64Array"));
-  expect(() => checkOut({ data: 1 }, "float16")).toThrow(refuses("DTYPE", /^out: expected a Uint16Array or a Float16Array for a float16 result/));
+  expect(() => checkOut(new Float64Array(4), "float32")).toThrow(
+    refuses("DTYPE", "out: expected a Float32Array for a float32 result, got a Float64Array"),
+  );
+  expect(() => checkOut({ data: 1 }, "float16")).toThrow(
+    refuses("DTYPE", /^out: expected a Uint16Array or a Float16Array for a float16 result/),
+  );
 });
 
 test("ranges overlap only where they share bytes", () => {

@@ -10,12 +10,17 @@ export function show(value: unknown): string {
   if (typeof value === "function") return "a function";
   if (typeof value !== "object" || value === null) return String(value);
   if (Array.isArray(value)) return value.length > 8 ? `an array of ${value.length}` : `[${value.map(show).join(", ")}]`;
-  return Object.prototype.toString.call(value).slice(8, -1) === "Object" ? "an object" : `a ${arrayType(value) ?? (value.constructor as { name?: string } | undefined)?.name ?? "value"}`;
+  return Object.prototype.toString.call(value).slice(8, -1) === "Object"
+    ? "an object"
+    : `a ${arrayType(value) ?? (value.constructor as { name?: string } | undefined)?.name ?? "value"}`;
 }
 
 /** `"a", "b" or "c"`. */
 export const oneOf = (names: readonly string[]): string =>
-  names.map(show).join(", ").replace(/, ("[^"]*")$/, " or $1");
+  names
+    .map(show)
+    .join(", ")
+    .replace(/, ("[^"]*")$/, " or $1");
 
 /** A typed array's type by its tag, so that arrays of another realm count too; undefined for anything else. */
 export function arrayType(data: unknown): string | undefined {
@@ -47,8 +52,10 @@ export function shapeOf(argument: string, tensor: object): readonly number[] {
   const given = tensor as { shape?: unknown; dims?: unknown };
   const { shape = given.dims, dims = shape } = given;
   const numbers = (x: unknown): x is readonly number[] => Array.isArray(x) && x.every((n) => typeof n === "number");
-  if (!numbers(shape) || !numbers(dims)) return fail("SHAPE", argument, "a shape (or dims) of numbers", show(numbers(shape) ? dims : shape));
-  if (shape.length !== dims.length || shape.some((n, i) => n !== dims[i])) fail("SHAPE", argument, "shape and dims that agree", `${show(shape)} and ${show(dims)}`);
+  if (!numbers(shape) || !numbers(dims))
+    return fail("SHAPE", argument, "a shape (or dims) of numbers", show(numbers(shape) ? dims : shape));
+  if (shape.length !== dims.length || shape.some((n, i) => n !== dims[i]))
+    fail("SHAPE", argument, "shape and dims that agree", `${show(shape)} and ${show(dims)}`);
   return shape;
 }
 
@@ -64,10 +71,19 @@ export function dtypeOf(argument: string, data: unknown, dtype: unknown, type: u
   const said = dtype ?? type;
   if (type !== undefined && said !== type) fail("DTYPE", argument, "dtype and type that agree", `${show(dtype)} and ${show(type)}`);
   if (said !== undefined && !DTYPES.includes(said as DType)) fail("DTYPE", argument, `a dtype of ${oneOf(DTYPES)}`, show(said));
-  const held: readonly DType[] = array === "Float32Array" ? ["float32"] : array === "Float16Array" ? ["float16"] : array === "Uint16Array" ? ["float16", "bfloat16"] : [];
-  if (held.length === 0) return fail("DTYPE", argument, "data in a Float32Array, a Float16Array, or a Uint16Array with a dtype", show(data));
+  const held: readonly DType[] =
+    array === "Float32Array"
+      ? ["float32"]
+      : array === "Float16Array"
+        ? ["float16"]
+        : array === "Uint16Array"
+          ? ["float16", "bfloat16"]
+          : [];
+  if (held.length === 0)
+    return fail("DTYPE", argument, "data in a Float32Array, a Float16Array, or a Uint16Array with a dtype", show(data));
   const [only] = held;
-  if (said === undefined) return held.length === 1 && only ? only : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a Uint16Array`, "none");
+  if (said === undefined)
+    return held.length === 1 && only ? only : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a Uint16Array`, "none");
   return held.includes(said as DType) ? (said as DType) : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a ${array}`, show(said));
 }
 
@@ -75,7 +91,8 @@ export function dtypeOf(argument: string, data: unknown, dtype: unknown, type: u
 export function checkOut(out: unknown, dtype: DType): Uint8Array {
   const arrays = { float32: ["Float32Array"], float16: ["Uint16Array", "Float16Array"], bfloat16: ["Uint16Array"] }[dtype];
   const array = arrayType(out);
-  if (array === undefined || !arrays.includes(array)) return fail("DTYPE", "out", `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
+  if (array === undefined || !arrays.includes(array))
+    return fail("DTYPE", "out", `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
   return bytesOf("out", out as ArrayBufferView);
 }
 

@@ -8,7 +8,10 @@ const f32 = (...shape: number[]) => ({ data: new Float32Array(shape.reduce((a, b
 const handle = (name: Handle["name"]): Handle => ({ name, backend: {} as Backend });
 const lengths = ({ operands }: Request): number[] => operands.map(({ byteLength }) => byteLength);
 const refuses = (code: string, message: string | RegExp) =>
-  expect.objectContaining({ code, message: typeof message === "string" ? message : (expect.stringMatching(message) as unknown) }) as unknown as Error;
+  expect.objectContaining({
+    code,
+    message: typeof message === "string" ? message : (expect.stringMatching(message) as unknown),
+  }) as unknown as Error;
 
 const q = f32(1, 2, 3, 4);
 const Q = [1, 4, 1, 2, 3, 4];
@@ -24,12 +27,17 @@ test("diffAttention: absent options take one slot each", () => {
 
 test("diffAttention: every option in its place", () => {
   const request = encode.diffAttention(
-    q, q, q,
+    q,
+    q,
+    q,
     {
       lambda: new Float32Array([0.1, 0.2]),
       coefficients: [1, -0.5],
       pairing: "halves",
-      heads: [{ q: [0, 1], k: [2, 3], v: [4] }, { q: [5], k: [6], v: [7, 8], coefficients: [0.25] }],
+      heads: [
+        { q: [0, 1], k: [2, 3], v: [4] },
+        { q: [5], k: [6], v: [7, 8], coefficients: [0.25] },
+      ],
       ratio: 3,
       kvRepeat: "flat",
       layout: "bshd",
@@ -50,25 +58,88 @@ test("diffAttention: every option in its place", () => {
     undefined,
   );
   expect(request.params.slice(3 * Q.length + 1)).toEqual([
-    2, 1, 1, 2, // lambda: a float32 tensor of rank 1
-    1, 2, 1, -0.5, // coefficients
-    1, 1, // pairing
-    1, 2, 2, 0, 1, 2, 2, 3, 1, 4, 0, 1, 5, 1, 6, 2, 7, 8, 1, 1, 0.25, // heads
-    1, 3, // ratio
-    1, 1, // kvRepeat
+    2,
+    1,
+    1,
+    2, // lambda: a float32 tensor of rank 1
+    1,
+    2,
+    1,
+    -0.5, // coefficients
+    1,
+    1, // pairing
+    1,
+    2,
+    2,
+    0,
+    1,
+    2,
+    2,
+    3,
+    1,
+    4,
+    0,
+    1,
+    5,
+    1,
+    6,
+    2,
+    7,
+    8,
+    1,
+    1,
+    0.25, // heads
+    1,
+    3, // ratio
+    1,
+    1, // kvRepeat
     1, // layout
-    1, 0.125, // scale
+    1,
+    0.125, // scale
     1, // isCausal
-    1, 30, // softcap
-    1, 1, 5, 0, // window
-    4, 4, 1, 1, 3, 3, // attnMask
-    1, 4, 1, 1, 1, 3, // attnBias
-    1, 2, 2, 1, // keyLengths
-    1, 1, -4, // queryOffset
-    1, 2, 0, 3, // cuSeqlensQ
-    1, 2, 0, 2, // cuSeqlensK
-    1, 1, 1e-6, 1, 1, 4, 1, 0.8, // norm
-    1, 1, // returnLse, deterministic
+    1,
+    30, // softcap
+    1,
+    1,
+    5,
+    0, // window
+    4,
+    4,
+    1,
+    1,
+    3,
+    3, // attnMask
+    1,
+    4,
+    1,
+    1,
+    1,
+    3, // attnBias
+    1,
+    2,
+    2,
+    1, // keyLengths
+    1,
+    1,
+    -4, // queryOffset
+    1,
+    2,
+    0,
+    3, // cuSeqlensQ
+    1,
+    2,
+    0,
+    2, // cuSeqlensK
+    1,
+    1,
+    1e-6,
+    1,
+    1,
+    4,
+    1,
+    0.8, // norm
+    1,
+    1, // returnLse, deterministic
   ]);
   expect(lengths(request)).toEqual([96, 96, 96, 8, 9, 12, 16]);
 });
@@ -97,14 +168,16 @@ test("norms, rope and differences", () => {
   expect(encode.rmsNorm(half, { eps: 0, scale: 2 })).toMatchObject({ op: 4, params: [3, 2, 2, 3, 0, 1, 0, 1, 2] });
   expect(encode.applyRope(q, {}).params).toEqual([...Q, 0, 0, 0, 0, 0, 0, 0]);
   expect(
-    encode.applyRope(q, {
-      interleaved: false,
-      theta: 500,
-      scaling: { rope_type: "yarn", factor: 4, beta_fast: 32, truncate: true },
-      layout: "bshd",
-      firstPosition: [5],
-      rotaryDim: 2,
-    }).params.slice(Q.length),
+    encode
+      .applyRope(q, {
+        interleaved: false,
+        theta: 500,
+        scaling: { rope_type: "yarn", factor: 4, beta_fast: 32, truncate: true },
+        layout: "bshd",
+        firstPosition: [5],
+        rotaryDim: 2,
+      })
+      .params.slice(Q.length),
   ).toEqual([1, 0, 1, 500, 1, 3, 0, 1, 4, 0, 0, 0, 0, 1, 32, 0, 0, 0, 1, 1, 1, 1, 1, 5, 0, 1, 2]);
   expect(encode.applyRope(q, { positions: { data: Int32Array.of(7, 8, 9), shape: [1, 3] } }).params.slice(Q.length)).toEqual([
     0, 0, 0, 0, 0, 1, 2, 1, 3, 3, 7, 8, 9, 0,
@@ -124,7 +197,10 @@ test("lambda", () => {
 
 test("caches", () => {
   const cache = handle("cache");
-  expect(encode.createKvCache({ groups: 2, headDim: 8, valueDim: 16, capacity: 32, dtype: "float16" })).toMatchObject({ op: 40, params: [2, 8, 16, 1, 32, 0, 1, 0] });
+  expect(encode.createKvCache({ groups: 2, headDim: 8, valueDim: 16, capacity: 32, dtype: "float16" })).toMatchObject({
+    op: 40,
+    params: [2, 8, 16, 1, 32, 0, 1, 0],
+  });
   expect(encode.append(cache, q, q, { layout: "bshd" })).toMatchObject({ op: 41, params: [0, ...Q, ...Q, 1], objects: [{ slot: 0 }] });
   expect(encode.rewind(cache, 4)).toMatchObject({ op: 42, params: [0, 4] });
   expect(encode.aboutObject(43, cache)).toMatchObject({ op: 43, params: [0] });
@@ -142,21 +218,27 @@ test("layers: weights in the protocol's order, whatever the caller's", () => {
     weights: { "o_proj.weight": f32(8, 8), lambda_b: new Float32Array(2), lambda_a: new Float32Array(1), "q_proj.weight": f32(8, 4) },
   });
   expect(v1.params).toEqual([
-    8, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1,
-    1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 0, 0,
+    8, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1, 1, 1,
+    1, 1, 2, 0, 0,
   ]);
   expect(lengths(v1)).toEqual([128, 256, 4, 8]);
 
-  const v2 = encode.createMultiheadDiffAttnV2({ embedDim: 8, numHeads: 2, headDim: 4, isCausal: false, weights: { "lambda_proj.bias": new Float32Array(2) } });
+  const v2 = encode.createMultiheadDiffAttnV2({
+    embedDim: 8,
+    numHeads: 2,
+    headDim: 4,
+    isCausal: false,
+    weights: { "lambda_proj.bias": new Float32Array(2) },
+  });
   expect(v2.params).toEqual([8, 2, 0, 4, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2]);
 
   const both = { "o_proj.weight": f32(8, 8), "out_proj.weight": f32(8, 8) };
   expect(() => encode.createMultiheadDiffAttnV2({ embedDim: 8, numHeads: 2, headDim: 4, weights: both })).toThrow(
     refuses("OPTION", "weights: expected one of out_proj.weight and o_proj.weight, got both"),
   );
-  expect(() => encode.createMultiheadDiffAttnV2({ embedDim: 8, numHeads: 2, headDim: 4, weights: { lambda_q1: new Float32Array(1) } })).toThrow(
-    refuses("OPTION", /^weights: expected only .* got "lambda_q1"$/),
-  );
+  expect(() =>
+    encode.createMultiheadDiffAttnV2({ embedDim: 8, numHeads: 2, headDim: 4, weights: { lambda_q1: new Float32Array(1) } }),
+  ).toThrow(refuses("OPTION", /^weights: expected only .* got "lambda_q1"$/));
 });
 
 test("a layer's calls", () => {
@@ -166,7 +248,10 @@ test("a layer's calls", () => {
   expect(encode.forward(layer, x, cache, { attnMask: mask })).toMatchObject({
     op: 8,
     params: [0, 1, 3, 1, 2, 8, 1, 0, 4, 4, 1, 1, 2, 2],
-    objects: [{ slot: 0, handle: layer }, { slot: 7, handle: cache }],
+    objects: [
+      { slot: 0, handle: layer },
+      { slot: 7, handle: cache },
+    ],
   });
   expect(encode.layerMaps(layer, x, {})).toMatchObject({ op: 9, params: [0, 1, 3, 1, 2, 8] });
 });
@@ -181,13 +266,19 @@ test.each([
   [{ heads: [{ q: [0], k: [0] }] }, "OPTION", "heads[0].v: expected an array, got undefined"],
   [{ lambda: new Float64Array(1) }, "DTYPE", "lambda: expected a tensor { data, shape }, got a Float64Array"],
   [{ lambda: "0.5" }, "DTYPE", 'lambda: expected a tensor { data, shape }, got "0.5"'],
-  [{ attnMask: { data: new Float32Array(1), shape: [1] } }, "DTYPE", "attnMask: expected a tensor whose data is a Uint8Array, got a Float32Array"],
+  [
+    { attnMask: { data: new Float32Array(1), shape: [1] } },
+    "DTYPE",
+    "attnMask: expected a tensor whose data is a Uint8Array, got a Float32Array",
+  ],
   [{ lamda: 0.5 }, "OPTION", /^options: expected only lambda, .* got "lamda"$/],
 ])("%o is refused in one sentence", (options, code, message) => {
   expect(() => encode.diffAttention(q, q, q, options as object, undefined)).toThrow(refuses(code, message));
 });
 
 test("a missing operand is named", () => {
-  expect(() => encode.diffAttention(q, undefined, q, {}, undefined)).toThrow(refuses("DTYPE", "k: expected a tensor { data, shape }, got undefined"));
+  expect(() => encode.diffAttention(q, undefined, q, {}, undefined)).toThrow(
+    refuses("DTYPE", "k: expected a tensor { data, shape }, got undefined"),
+  );
   expect(() => encode.groupNorm(q, undefined as never)).toThrow(refuses("OPTION", "numGroups: expected a number, got undefined"));
 });

@@ -264,7 +264,13 @@ const LAYER_V2: Table<types.MultiheadDiffAttnV2Options> = {
 const CALL = ["signal", "onProgress", "transfer"];
 
 /** Writes options by their table; `besides` are known names that are not written. */
-function write<T extends Request>(s: T, table: Record<string, Write>, given: unknown, besides: readonly string[] = [], skip: readonly string[] = []): T {
+function write<T extends Request>(
+  s: T,
+  table: Record<string, Write>,
+  given: unknown,
+  besides: readonly string[] = [],
+  skip: readonly string[] = [],
+): T {
   const names = Object.keys(table).filter((name) => !skip.includes(name));
   const options = checkOptions("options", given as Record<string, unknown>, [...names, ...besides]);
   for (const name in table) table[name]?.(s, name, options[name]);

@@ -5,7 +5,9 @@ test("an error carries its code, one sentence and its cause", () => {
   const cause = new Error("why");
   const attempt = (): never => fail("SHAPE", "q", "rank 4", "rank 3", cause);
   expect(attempt).toThrow(DiffAttnError);
-  expect(attempt).toThrow(expect.objectContaining({ code: "SHAPE", name: "DiffAttnError", message: "q: expected rank 4, got rank 3", cause }));
+  expect(attempt).toThrow(
+    expect.objectContaining({ code: "SHAPE", name: "DiffAttnError", message: "q: expected rank 4, got rank 3", cause }),
+  );
 });
 
 test("an aborted call looks like the platform's own abort", () => {

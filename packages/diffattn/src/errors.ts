@@ -17,6 +17,9 @@ export function fail(code: ErrorCode, argument: string, expected: string, got: s
   throw new DiffAttnError(code, `${argument}: expected ${expected}, got ${got}`, cause === undefined ? undefined : { cause });
 }
 
+/** What something thrown says. */
+export const reasonOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));
+
 // The sentences that Rust also has, word for word (crates/diffattn/src/error.rs).
 
 export const aborted = (reason: unknown): DiffAttnError => new DiffAttnError("ABORTED", "signal: the call was aborted", { cause: reason });

@@ -4,7 +4,7 @@ import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
 import { gone } from "./backend/worker-client.js";
 import { checkOptions, oneOf, show } from "./check.js";
-import { DiffAttnError, fail } from "./errors.js";
+import { DiffAttnError, fail, reasonOf } from "./errors.js";
 import { BUILDS, type Build, type Platform } from "./platform.js";
 import type * as types from "./types.js";
 
@@ -35,14 +35,23 @@ function threadCount(name: string, given: unknown): number | undefined {
 }
 
 /** Options and environment as one; `backend` is undefined where both leave it open. */
-function resolve(given: types.InitOptions): { backend: types.Info["backend"] | undefined; isa: types.Isa | undefined; threads: number | undefined } {
+function resolve(given: types.InitOptions): {
+  backend: types.Info["backend"] | undefined;
+  isa: types.Isa | undefined;
+  threads: number | undefined;
+} {
   const env = (name: string): string | undefined => platform.env(name) || undefined;
   const isa = choice("isa", given.isa, ISAS) ?? choice("DIFFATTN_ISA", env("DIFFATTN_ISA"), ISAS);
   const text = env("DIFFATTN_NUM_THREADS");
   // A text that is no number stays a text, for the error to show.
-  const threads = threadCount("threads", given.threads) ?? threadCount("DIFFATTN_NUM_THREADS", text && /^\d+$/.test(text) ? Number(text) : text);
+  const threads =
+    threadCount("threads", given.threads) ?? threadCount("DIFFATTN_NUM_THREADS", text && /^\d+$/.test(text) ? Number(text) : text);
   const ofIsa = BUILDS.includes(isa as Build) ? "wasm" : undefined;
-  const backend = choice("backend", given.backend, BACKENDS) ?? (given.isa ? ofIsa : undefined) ?? choice("DIFFATTN_BACKEND", env("DIFFATTN_BACKEND"), BACKENDS) ?? ofIsa;
+  const backend =
+    choice("backend", given.backend, BACKENDS) ??
+    (given.isa ? ofIsa : undefined) ??
+    choice("DIFFATTN_BACKEND", env("DIFFATTN_BACKEND"), BACKENDS) ??
+    ofIsa;
   return { backend, isa, threads };
 }
 
@@ -55,7 +64,7 @@ function create(given: types.InitOptions): Backend {
       if (backend === "native") fail("UNAVAILABLE", "backend", '"wasm" outside Node', '"native"');
     } catch (error) {
       if (error instanceof DiffAttnError) throw error;
-      const [why] = String(error instanceof Error ? error.message : error).split("\n");
+      const [why] = reasonOf(error).split("\n");
       if (backend === "native") fail("UNAVAILABLE", "backend", "a native binary that loads", why ?? "", error);
       notes.push(`the native binary did not load, so WASM runs: ${why}`);
     }
@@ -98,14 +107,14 @@ async function begin(given: types.InitOptions | undefined): Promise<types.Info> 
     const replacement = create(next);
     try {
       await replacement.start();
-      await old.idle();
     } catch (error) {
       replacement.dispose();
       throw error;
     }
-    old.dispose();
     current = replacement;
     options = next;
+    await old.idle();
+    old.dispose();
   }
   return info();
 }

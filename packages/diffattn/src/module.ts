@@ -1,9 +1,14 @@
 // A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses nothing.
 
 import { arrayType, show } from "./check.js";
-import { DiffAttnError, fail } from "./errors.js";
+import { DiffAttnError, fail, reasonOf } from "./errors.js";
 
 const refuse = (got: string, cause?: unknown): never => fail("UNAVAILABLE", "wasm", "a WebAssembly file", got, cause);
+
+function rethrow(error: unknown, from: string): never {
+  if (error instanceof DiffAttnError) throw error;
+  return refuse(`${reasonOf(error)} from ${from}`, error);
+}
 
 /** Bytes that are a module, not a page that a server sent in its place. */
 function checked(bytes: BufferSource, from: string): BufferSource {
@@ -30,15 +35,19 @@ export async function compile(source: unknown): Promise<WebAssembly.Module> {
     if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
     if (isNamed(source, "Response")) return await fromResponse(source as Response);
     if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL));
-    if (isNamed(source, "ArrayBuffer") || arrayType(source)) return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
+    if (isNamed(source, "ArrayBuffer") || arrayType(source))
+      return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
   } catch (error) {
-    if (error instanceof DiffAttnError) throw error;
-    refuse(`${error instanceof Error ? error.message : String(error)}${isNamed(source, "URL") ? ` from ${String(source)}` : ""}`, error);
+    rethrow(error, isNamed(source, "URL") ? String(source) : "what was given");
   }
   return fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
 }
 
-/** The same of bytes that are at hand. */
-export function compileSync(bytes: BufferSource, from: string): WebAssembly.Module {
-  return new WebAssembly.Module(checked(bytes, from));
+/** The same of bytes that are read at once. */
+export function compileSync(read: () => BufferSource, from: string): WebAssembly.Module {
+  try {
+    return new WebAssembly.Module(checked(read(), from));
+  } catch (error) {
+    return rethrow(error, from);
+  }
 }

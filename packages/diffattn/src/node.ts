@@ -17,7 +17,7 @@ const urls: Record<Build, () => URL> = {
   "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
 };
 
-const readModule = (build: Build): WebAssembly.Module => compileSync(readFileSync(urls[build]()), urls[build]().href);
+const readModule = (build: Build): WebAssembly.Module => compileSync(() => readFileSync(urls[build]()), urls[build]().href);
 
 usePlatform({
   env: (name) => process.env[name],

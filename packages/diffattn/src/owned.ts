@@ -5,7 +5,8 @@ import { disposed } from "./errors.js";
 const registry = new FinalizationRegistry<() => void>((release) => release());
 
 /** Older runtimes lack the symbol; TypeScript's `using` takes this one there. */
-const symbolDispose: typeof Symbol.dispose = (Symbol as { dispose?: typeof Symbol.dispose }).dispose ?? (Symbol.for("Symbol.dispose") as typeof Symbol.dispose);
+const symbolDispose: typeof Symbol.dispose =
+  (Symbol as { dispose?: typeof Symbol.dispose }).dispose ?? (Symbol.for("Symbol.dispose") as typeof Symbol.dispose);
 
 let read: <T>(owned: Owned<T>) => T;
 

@@ -8,7 +8,7 @@ import { result } from "./tensor.js";
 import type * as types from "./types.js";
 
 /** The plan of a call with one result of its input's element type; `lse` follows it where it was asked for. */
-export function tensorPlan(request: Encoded, options: types.CallOptions & types.OutOptions | null | undefined) {
+export function tensorPlan(request: Encoded, options: (types.CallOptions & types.OutOptions) | null | undefined) {
   return {
     request,
     options,

@@ -73,7 +73,11 @@ function sharedMemory(): WebAssembly.Memory {
 }
 
 /** A door whose calls run on `count` threads. A thread's trap is told on `trapChannel`. */
-export async function startPool(module: WebAssembly.Module, count: number, trapChannel: string): Promise<{ door: Door; memory: WebAssembly.Memory }> {
+export async function startPool(
+  module: WebAssembly.Module,
+  count: number,
+  trapChannel: string,
+): Promise<{ door: Door; memory: WebAssembly.Memory }> {
   channel = trapChannel;
   const memory = sharedMemory();
   await init({ module_or_path: module, memory });

@@ -25,7 +25,8 @@ const TEST_OP = Symbol.for("diffattn.testOp");
 function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
   const { signal, out, transfer } = (options ?? {}) as { [K in keyof Options]: Options[K] | null };
   if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
-  if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean") fail("OPTION", "transfer", "true or false", show(transfer));
+  if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean")
+    fail("OPTION", "transfer", "true or false", show(transfer));
   const testOp = (options as Record<symbol, unknown> | null | undefined)?.[TEST_OP];
   if (typeof testOp === "number") Object.assign(request, { op: testOp, params: [], operands: [], objects: [] });
   if (signal?.aborted) throw aborted(signal.reason);

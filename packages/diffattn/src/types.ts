@@ -377,7 +377,11 @@ export declare function diffAttentionSync<D extends TensorData>(
  * @returns Two terms: `{ map1, map2, diff }`; otherwise `{ maps, diff }`. Each `[B, H, rows, Lk]`, float32.
  * @throws {@link DiffAttnError} (as a rejection) as {@link diffAttention}.
  */
-export declare function diffAttentionMaps(q: TensorLike, k: TensorLike | KvCache, options: DiffAttentionMapsOptions): Promise<AttentionMaps>;
+export declare function diffAttentionMaps(
+  q: TensorLike,
+  k: TensorLike | KvCache,
+  options: DiffAttentionMapsOptions,
+): Promise<AttentionMaps>;
 
 /** {@link diffAttentionMaps} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
 export declare function diffAttentionMapsSync(q: TensorLike, k: TensorLike | KvCache, options: DiffAttentionMapsOptions): AttentionMaps;
@@ -526,7 +530,10 @@ export declare function sequenceDifference<D extends TensorData>(
 ): Promise<Tensor<ResultData<D>>>;
 
 /** {@link sequenceDifference} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
-export declare function sequenceDifferenceSync<D extends TensorData>(x: TensorLike<D>, options?: SequenceDifferenceOptions): Tensor<ResultData<D>>;
+export declare function sequenceDifferenceSync<D extends TensorData>(
+  x: TensorLike<D>,
+  options?: SequenceDifferenceOptions,
+): Tensor<ResultData<D>>;
 
 /**
  * λ_init of V1: `0.8 − 0.6·exp(−0.3·layer)` (arXiv 2410.05258).

@@ -3,7 +3,7 @@
 
 import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./backend/messages.js";
 import { Instance } from "./backend/instance.js";
-import { aborted, DiffAttnError, internal } from "./errors.js";
+import { aborted, DiffAttnError, internal, reasonOf } from "./errors.js";
 import { instantiate } from "./instantiate.js";
 import { Op } from "./ops.js";
 import { workerThreads } from "./worker-threads.js";
@@ -26,7 +26,7 @@ const abortedIds = new Set<number>();
 const objects = new Map<number, { id: number } | { failure: WireError }>();
 
 const wire = (error: unknown): WireError =>
-  error instanceof DiffAttnError ? { code: error.code, message: error.message } : wire(internal(String(error)));
+  error instanceof DiffAttnError ? { code: error.code, message: error.message } : wire(internal(reasonOf(error)));
 
 /** One turn of the event loop, in which waiting messages arrive. */
 const messagesIn = (): Promise<void> =>
@@ -91,7 +91,10 @@ async function call(on: Instance, message: CallMessage): Promise<void> {
       if (message.progress) post({ type: "progress", id, done: job.done, total: job.total });
       const outputs = job.outputs();
       job.end();
-      post({ type: "result", id, outputs, length: lengthOf(on, key) }, outputs.flatMap(({ buffer }) => buffer ?? []));
+      post(
+        { type: "result", id, outputs, length: lengthOf(on, key) },
+        outputs.flatMap(({ buffer }) => buffer ?? []),
+      );
     } finally {
       job.end();
     }
@@ -123,8 +126,8 @@ async function start({ build, module, pool }: StartMessage): Promise<void> {
     if (!build.startsWith(isa)) throw new Error(`one of ${isa}`);
     post({ type: "started" });
   } catch (error) {
-    const what = error instanceof Error ? error.message : String(error);
-    post({ type: "refused", error: { code: "UNAVAILABLE", message: `wasm: expected a module of the ${build} build that starts, got ${what}` } });
+    const message = `wasm: expected a module of the ${build} build that starts, got ${reasonOf(error)}`;
+    post({ type: "refused", error: { code: "UNAVAILABLE", message } });
   }
 }
 

@@ -29,6 +29,15 @@ export interface Door {
   panicAddress(): number;
 }
 
+/** A copy of bytes in memory of their own. */
+export function copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  try {
+    return bytes.slice();
+  } catch {
+    throw outOfMemory(bytes.byteLength);
+  }
+}
+
 /** A request whose object ids are in place. */
 export interface Resolved {
   op: number;
@@ -127,7 +136,10 @@ export class Instance {
   }
 
   /** Writes a request and hands it to `enter`, with the memory that must stay until the job ends. */
-  #write<T>(request: Resolved, enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T): { result: T; release: () => void } {
+  #write<T>(
+    request: Resolved,
+    enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
+  ): { result: T; release: () => void } {
     const { op, params, operands } = request;
     // Addresses first: allocating may grow the memory, which detaches every view of it.
     const places = operands.map((bytes) => ({ bytes, length: bytes.byteLength, address: this.addressOf(bytes) }));
@@ -199,7 +211,9 @@ export class Instance {
       const pairBytes = Math.max(outputs.length * 8, 1);
       const pairs = this.allocate(pairBytes);
       releases.push(() => this.release(pairs, pairBytes));
-      new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2).set(outputs.flatMap(({ address, bytes, place }) => [address, place?.length ?? bytes]));
+      new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2).set(
+        outputs.flatMap(({ address, bytes, place }) => [address, place?.length ?? bytes]),
+      );
       this.#check(this.#in((door) => door.bind(job, pairs, outputs.length)));
 
       const door = this.#door;
@@ -214,7 +228,7 @@ export class Instance {
           outputs.map(({ kind, shape, bytes, address, place }) => {
             if (place?.address !== undefined) return { kind, shape, buffer: null };
             const computed = this.view(address, bytes);
-            if (!place?.bytes) return { kind, shape, buffer: computed.slice().buffer };
+            if (!place?.bytes) return { kind, shape, buffer: copyOf(computed).buffer };
             place.bytes.set(computed);
             return { kind, shape, buffer: null };
           }),

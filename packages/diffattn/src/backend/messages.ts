@@ -10,7 +10,7 @@ export interface StartMessage {
   build: Build;
   module: WebAssembly.Module;
   /** Threads build: where its glue lies, how many threads, and the channel on which a thread reports a trap. */
-  pool?: { url: string; threads: number; channel: string };
+  pool: { url: string; threads: number; channel: string } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */
@@ -32,11 +32,7 @@ export interface CallMessage {
 }
 
 export type ToWorker =
-  | StartMessage
-  | CallMessage
-  | { type: "drop"; key: number }
-  | { type: "abort"; id: number }
-  | { type: "threads"; threads: number };
+  StartMessage | CallMessage | { type: "drop"; key: number } | { type: "abort"; id: number } | { type: "threads"; threads: number };
 
 export interface WireError {
   code: ErrorCode;

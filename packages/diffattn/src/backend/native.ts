@@ -88,9 +88,11 @@ export class NativeBackend implements Backend {
 
   callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
-    const outputs = this.#addon.callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress).catch((error: unknown) => {
-      throw converted(error);
-    });
+    const outputs = this.#addon
+      .callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress)
+      .catch((error: unknown) => {
+        throw converted(error);
+      });
     const settled = outputs.then(
       () => {},
       () => {},

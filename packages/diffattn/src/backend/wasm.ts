@@ -4,13 +4,13 @@
 import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
 import { oneOf, show } from "../check.js";
 import { appendExported } from "../encode.js";
-import { aborted, DiffAttnError, fail, internal } from "../errors.js";
+import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { instantiate } from "../instantiate.js";
 import { Op } from "../ops.js";
 import { type Build, BUILDS, type Platform } from "../platform.js";
 import { supports } from "../probe.js";
 import type { InitOptions, Isa } from "../types.js";
-import type { Instance, Resolved } from "./instance.js";
+import { copyOf, type Instance, type Resolved } from "./instance.js";
 import type { CallMessage } from "./messages.js";
 import { gone, WorkerClient } from "./worker-client.js";
 
@@ -47,11 +47,12 @@ function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
         // Shared memory, WASM's and what else cannot be detached is copied.
       }
     }
-    return new Uint8Array(buffer, byteOffset, byteLength).slice();
+    return copyOf(new Uint8Array(buffer, byteOffset, byteLength));
   });
 }
 
-const notReady = (): never => fail("UNAVAILABLE", "init", "an init() that has ended, before info(), sync forms and objects on a browser's main thread", "none");
+const notReady = (): never =>
+  fail("UNAVAILABLE", "init", "an init() that has ended, before info(), sync forms and objects on a browser's main thread", "none");
 
 export class WasmBackend implements Backend {
   readonly name = "wasm";
@@ -64,6 +65,8 @@ export class WasmBackend implements Backend {
   readonly #localBuild: Build;
   readonly #modules = new Map<Build, WebAssembly.Module>();
   readonly #notes: string[];
+  /** Why builds did not start. */
+  #refusals: string[] = [];
   #threads: number;
   #local: Instance | undefined;
   #client: WorkerClient | undefined;
@@ -99,9 +102,7 @@ export class WasmBackend implements Backend {
     if (this.#local && !this.#local.dead) return this.#local;
     let module = this.#modules.get(this.#localBuild);
     if (!module) {
-      if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) {
-        notReady();
-      }
+      if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) notReady();
       module = this.#platform.readModule(this.#localBuild);
       this.#modules.set(this.#localBuild, module);
     }
@@ -128,8 +129,9 @@ export class WasmBackend implements Backend {
     if (this.#client && !this.#client.ended) return this.#client;
     const client = (this.#client = new WorkerClient(this.#platform));
     this.#running = undefined;
+    this.#refusals = [];
     this.#started = this.#startClient(client);
-    this.#started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(String(error), error)));
+    this.#started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(reasonOf(error), error)));
     return client;
   }
 
@@ -141,7 +143,7 @@ export class WasmBackend implements Backend {
         return;
       } catch (error) {
         if (client.ended || index === this.#builds.length - 1) throw error;
-        this.#notes.push(`the build ${build} did not start: ${error instanceof Error ? error.message : String(error)}`);
+        this.#refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
       }
     }
   }
@@ -155,13 +157,18 @@ export class WasmBackend implements Backend {
   info(): { isa: Isa; threads: number; notes: string[] } {
     if (!this.#running && !this.#platform.blocking) notReady();
     const { build, pool } = this.#running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
-    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes] };
+    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...this.#refusals] };
   }
 
   configure(isa: string | undefined, threads: number | undefined): boolean {
     const count = threads ?? this.#platform.threads;
     if (isa !== this.#isa) return false;
-    if (this.#running?.build === "relaxed-simd+threads" ? count > this.#running.pool : this.#platform.poolUrl !== undefined && count !== this.#threads) return false;
+    if (
+      this.#running?.build === "relaxed-simd+threads"
+        ? count > this.#running.pool
+        : this.#platform.poolUrl !== undefined && count !== this.#threads
+    )
+      return false;
     this.setThreads(count);
     return true;
   }
@@ -193,11 +200,14 @@ export class WasmBackend implements Backend {
 
   callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
     const client = this.#clientSide();
-    const cache = request.op === Op.forward ? (request.objects.find(({ handle }) => handle.name === "cache")?.handle as WasmObject | undefined) : undefined;
+    const cache =
+      request.op === Op.forward
+        ? (request.objects.find(({ handle }) => handle.name === "cache")?.handle as WasmObject | undefined)
+        : undefined;
     const message = this.#message(client, request, "job", cache, transfer, outs);
     const targets = outs.map((out) => ({ out, length: out.byteLength, local: this.#local, address: this.#local?.addressOf(out) }));
-    const { answer, cancel } = client.call(message, onProgress, cache ? this.#changing(cache, undefined) : () => {});
-    const outputs = answer.then(({ outputs }) =>
+    const call = client.call(message, onProgress, cache ? this.#changing(cache, undefined) : () => {});
+    const outputs = call.outputs.then((outputs) =>
       outputs.map((output, index) => {
         const target = targets[index];
         if (!target || !output.buffer) return output;
@@ -209,7 +219,7 @@ export class WasmBackend implements Backend {
         return { ...output, buffer: null };
       }),
     );
-    return { outputs, cancel };
+    return { ...call, outputs };
   }
 
   #message(
@@ -244,9 +254,17 @@ export class WasmBackend implements Backend {
     const instance = this.#localInstance();
     const id = instance.query(this.#resolve(request));
     // The worker gets what the caller gave now, not what its arrays hold then.
-    const operands = request.operands.map((bytes) => bytes.slice());
+    const operands = request.operands.map(copyOf);
     const { op, params, objects } = request;
-    const object: WasmObject = { name, backend: this, local: { instance, id }, recipe: { op, params, objects, operands }, empty, length: 0, changes: [] };
+    const object: WasmObject = {
+      name,
+      backend: this,
+      local: { instance, id },
+      recipe: { op, params, objects, operands },
+      empty,
+      length: 0,
+      changes: [],
+    };
     return object;
   }
 
@@ -274,17 +292,21 @@ export class WasmBackend implements Backend {
   }
 
   /** Sends a query that makes or changes an object. Its failure in the worker is told by the calls that use the object later. */
-  #send(client: WorkerClient, object: WasmObject, request: Request, kind: "create" | "change", onEnd: (length: number | undefined) => void): void {
-    client.call(this.#message(client, request, kind, object), null, onEnd).answer.catch(() => {});
+  #send(
+    client: WorkerClient,
+    object: WasmObject,
+    request: Request,
+    kind: "create" | "change",
+    onEnd: (length: number | undefined) => void,
+  ): void {
+    client.call(this.#message(client, request, kind, object), null, onEnd).outputs.catch(() => {});
   }
 
   /** Notes a change of a cache that begins; gives what is to be called with the cache's length when it ends. */
   #changing(object: WasmObject, change: Change): (length: number | undefined) => void {
-    // A wrapper of its own, so that equal changes differ.
-    const mine: Change = change && ((length) => change(length));
-    object.changes.push(mine);
+    object.changes.push(change);
     return (length) => {
-      object.changes.splice(object.changes.indexOf(mine), 1);
+      object.changes.splice(object.changes.indexOf(change), 1);
       if (length !== undefined) object.length = length;
     };
   }
@@ -324,8 +346,8 @@ export class WasmBackend implements Backend {
     return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
   }
 
-  async idle(): Promise<void> {
-    await this.#client?.idle();
+  idle(): Promise<void> {
+    return this.#client?.idle() ?? Promise.resolve();
   }
 
   dispose(): void {

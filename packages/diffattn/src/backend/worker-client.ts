@@ -1,25 +1,23 @@
 // The local side of the worker: sends messages, keeps the open calls, ends them all when the worker dies. Knows no object
 // and no operator. One client is one worker; after its end it is thrown away.
 
-import type { Output } from "../backend.js";
-import { aborted, DiffAttnError, fail, internal } from "../errors.js";
+import type { Call, Output } from "../backend.js";
+import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import type { Build, Platform, Port } from "../platform.js";
-import type { CallMessage, FromWorker, ToWorker } from "./messages.js";
+import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./messages.js";
 
 interface Open {
-  resolve: (answer: Answer) => void;
+  resolve: (outputs: Output[]) => void;
   reject: (error: Error) => void;
   onProgress: ((done: number, total: number) => void) | null;
   /** Told with the length of the cache that the call changed. */
   onEnd: (length: number | undefined) => void;
-  settled: Promise<unknown>;
 }
 
-export interface Answer {
-  outputs: Output[];
-}
+const unstarted = (got: unknown): DiffAttnError =>
+  new DiffAttnError("UNAVAILABLE", `worker: expected a worker that starts, got ${reasonOf(got)}`);
 
-let channels = 0;
+const received = ({ code, message }: WireError): DiffAttnError => new DiffAttnError(code, message);
 
 export class WorkerClient {
   readonly #platform: Platform;
@@ -30,6 +28,8 @@ export class WorkerClient {
   readonly #open = new Map<number, Open>();
   /** Ends a start that `end` overtakes. */
   #refuse: ((error: Error) => void) | undefined;
+  /** Who waits for the last call to end. */
+  #idlers: (() => void)[] = [];
   #lastId = 0;
   #lastKey = 0;
   /** Why it can be used no more. */
@@ -42,72 +42,74 @@ export class WorkerClient {
   /** Starts a worker on a build; may be tried again with another when it is refused. */
   async start(build: Build, module: WebAssembly.Module, threads: number): Promise<void> {
     if (this.ended) throw this.ended;
+    this.#stop();
     await new Promise<void>((resolve, reject) => {
       this.#refuse = reject;
       let started = false;
-      const trap = (what: string): void => this.end(internal(what));
-      const port = this.#platform.startWorker(
-        (received) => {
-          if (port !== this.#port) return;
-          const message = received as FromWorker;
-          if (message.type === "started") {
-            started = true;
-            resolve();
-          } else if (message.type === "refused") {
-            reject(new DiffAttnError(message.error.code, message.error.message));
-          } else {
-            this.#receive(message);
-          }
-        },
-        (what) => {
-          if (port !== this.#port) return;
-          if (started) trap(what);
-          else reject(new DiffAttnError("UNAVAILABLE", `worker: expected a worker that starts, got ${what}`));
-        },
-      );
-      this.#stop();
-      this.#port = port;
-      port.hold(true);
-      const { poolUrl } = this.#platform;
-      if (build === "relaxed-simd+threads" && poolUrl) {
-        const channel = `diffattn-${Date.now().toString(36)}-${Math.random().toString(36).slice(2)}-${channels++}`;
-        // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
-        this.#channel = new BroadcastChannel(channel);
-        // In Node it would keep the process alive.
-        (this.#channel as { unref?: () => void }).unref?.();
-        this.#channel.onmessage = ({ data }) => trap(String(data));
-        port.post({ type: "start", build, module, pool: { url: poolUrl, threads, channel } } satisfies ToWorker, []);
-      } else {
-        port.post({ type: "start", build, module } satisfies ToWorker, []);
+      const onMessage = (data: unknown): void => {
+        const message = data as FromWorker;
+        if (port !== this.#port) return;
+        if (message.type === "started") {
+          started = true;
+          resolve();
+        } else if (message.type === "refused") {
+          reject(received(message.error));
+        } else if (message.type === "trap") {
+          this.end(received(message.error));
+        } else {
+          this.#receive(message);
+        }
+      };
+      const onError = (what: string): void => {
+        if (port !== this.#port) return;
+        if (started) this.end(internal(what));
+        else reject(unstarted(what));
+      };
+      let port: Port;
+      try {
+        port = this.#port = this.#platform.startWorker(onMessage, onError);
+      } catch (refusal) {
+        reject(unstarted(refusal));
+        return;
       }
+      port.hold(true);
+      port.post({ type: "start", build, module, pool: this.#pool(build, threads) } satisfies ToWorker, []);
     });
-    const waiting = this.#waiting ?? [];
+    for (const [message, transfer] of this.#waiting ?? []) this.#port?.post(message, transfer);
     this.#waiting = undefined;
-    for (const [message, transfer] of waiting) this.#port?.post(message, transfer);
     this.#hold();
   }
 
-  #receive(message: FromWorker): void {
-    if (message.type === "trap") {
-      this.end(new DiffAttnError(message.error.code, message.error.message));
-      return;
-    }
-    if (message.type === "started" || message.type === "refused") return;
+  /** What the threads build needs besides its module. */
+  #pool(build: Build, threads: number): StartMessage["pool"] {
+    const { poolUrl: url } = this.#platform;
+    if (build !== "relaxed-simd+threads" || url === undefined) return undefined;
+    const name = `diffattn-${performance.now()}-${Math.random()}`;
+    // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
+    const channel: BroadcastChannel & { unref?: () => void } = (this.#channel = new BroadcastChannel(name));
+    channel.onmessage = ({ data }) => this.end(internal(String(data)));
+    // In Node it would keep the process alive.
+    channel.unref?.();
+    return { url, threads, channel: name };
+  }
+
+  #receive(message: Extract<FromWorker, { id: number }>): void {
     const open = this.#open.get(message.id);
-    if (!open) return;
     if (message.type === "progress") {
-      open.onProgress?.(message.done, message.total);
+      open?.onProgress?.(message.done, message.total);
       return;
     }
     this.#open.delete(message.id);
     this.#hold();
-    open.onEnd(message.length);
-    if (message.type === "result") open.resolve({ outputs: message.outputs });
-    else open.reject(new DiffAttnError(message.error.code, message.error.message));
+    open?.onEnd(message.length);
+    if (message.type === "result") open?.resolve(message.outputs);
+    else open?.reject(received(message.error));
   }
 
+  /** Keeps the process alive while calls are open; tells who waits for their end. */
   #hold(): void {
     this.#port?.hold(this.#open.size > 0 || this.#waiting !== undefined);
+    if (this.#open.size === 0) for (const idler of this.#idlers.splice(0)) idler();
   }
 
   #stop(): void {
@@ -127,42 +129,34 @@ export class WorkerClient {
   }
 
   /** Sends a call whose operands are this side's own copies: they move to the worker. */
-  call(
-    call: Omit<CallMessage, "type" | "id" | "progress">,
-    onProgress: Open["onProgress"],
-    onEnd: Open["onEnd"],
-  ): { answer: Promise<Answer>; cancel: () => void } {
+  call(call: Omit<CallMessage, "type" | "id" | "progress">, onProgress: Open["onProgress"], onEnd: Open["onEnd"]): Call {
     if (this.ended) throw this.ended;
     const id = ++this.#lastId;
-    const answer = new Promise<Answer>((resolve, reject) => {
-      const open: Open = { resolve, reject, onProgress, onEnd, settled: Promise.resolve() };
-      this.#open.set(id, open);
-    });
-    const open = this.#open.get(id);
-    if (open) open.settled = answer.catch(() => {});
-    this.send({ type: "call", id, progress: onProgress !== null, ...call }, [...new Set(call.operands.map((bytes) => bytes.buffer as ArrayBuffer))]);
+    const outputs = new Promise<Output[]>((resolve, reject) => this.#open.set(id, { resolve, reject, onProgress, onEnd }));
+    this.send({ type: "call", id, progress: onProgress !== null, ...call }, [
+      ...new Set(call.operands.map((bytes) => bytes.buffer as ArrayBuffer)),
+    ]);
     this.#hold();
-    return {
-      answer,
-      cancel: () => {
-        if (!this.#open.has(id)) return;
-        if (this.#waiting) {
-          // Not sent yet: nothing to wait for.
-          this.#waiting = this.#waiting.filter(([message]) => message.type !== "call" || message.id !== id);
-          const open = this.#open.get(id);
-          this.#open.delete(id);
-          open?.onEnd(undefined);
-          open?.reject(aborted(undefined));
-        } else {
-          this.send({ type: "abort", id });
-        }
-      },
+    const cancel = (): void => {
+      if (!this.#open.has(id)) return;
+      if (!this.#waiting) {
+        this.send({ type: "abort", id });
+        return;
+      }
+      // Not sent yet: nothing to wait for.
+      this.#waiting = this.#waiting.filter(([message]) => message.type !== "call" || message.id !== id);
+      const { code, message } = aborted(undefined);
+      this.#receive({ type: "error", id, error: { code, message }, length: undefined });
     };
+    return { outputs, cancel };
   }
 
   /** When no call is open. */
-  async idle(): Promise<void> {
-    while (this.#open.size > 0) await Promise.all([...this.#open.values()].map(({ settled }) => settled));
+  idle(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#idlers.push(resolve);
+      this.#hold();
+    });
   }
 
   /** Ends the worker and rejects every open call. */
@@ -174,6 +168,7 @@ export class WorkerClient {
     const open = [...this.#open.values()];
     this.#open.clear();
     this.#waiting = undefined;
+    this.#hold();
     for (const { reject } of open) reject(new DiffAttnError(error.code, error.message, { cause: error.cause }));
   }
 }
