@@ -146,6 +146,8 @@ pub(crate) struct Projection<'a> {
     /// Rows done.
     next: usize,
     tables: Vec<RopeTable>,
+    /// A chunk of q or k, not yet turned.
+    still: Vec<f32>,
     projected: Projected,
 }
 
@@ -182,6 +184,7 @@ impl<'a> Projection<'a> {
             unit_rows: unit_rows(outputs.saturating_mul(layer.embed_dim())),
             next: 0,
             tables: Vec::new(),
+            still: Vec::new(),
             projected: Projected {
                 q_heads,
                 k_heads,
@@ -310,8 +313,11 @@ impl<'a> Projection<'a> {
                 linear.forward(x, to, &options)?;
                 continue;
             };
-            let mut still = try_zeroed(to.len())?;
-            linear.forward(x, &mut still, &options)?;
+            if self.still.len() < to.len() {
+                self.still = try_zeroed(to.len())?;
+            }
+            let still = &mut self.still[..to.len()];
+            linear.forward(x, still, &options)?;
             for piece in &pieces {
                 let piece_rows = piece.rows(self.run.length);
                 let range =
