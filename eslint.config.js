@@ -1,20 +1,7 @@
 // TypeScript is checked with types; scripts and examples are plain JavaScript.
 import js from "@eslint/js";
+import globals from "globals";
 import typescript from "typescript-eslint";
-
-const node = [
-  "Buffer",
-  "URL",
-  "AbortController",
-  "AbortSignal",
-  "console",
-  "fetch",
-  "performance",
-  "process",
-  "setTimeout",
-  "clearTimeout",
-];
-const web = ["Blob", "Response", "WebAssembly", "Worker", "document", "location", "navigator", "self", "window", "queueMicrotask"];
 
 export default typescript.config(
   {
@@ -23,7 +10,7 @@ export default typescript.config(
   js.configs.recommended,
   {
     files: ["**/*.{js,mjs}"],
-    languageOptions: { globals: Object.fromEntries([...node, ...web].map((name) => [name, "readonly"])) },
+    languageOptions: { globals: { ...globals.node, ...globals.browser } },
   },
   {
     files: ["**/*.ts"],
