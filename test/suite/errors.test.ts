@@ -75,7 +75,7 @@ const refusals: Record<string, Refusal> = {
     attention: [q, k, v, { heads: [{ q: [0, 1, 2], k: [0, 1, 2], v: [0] }] }],
   },
   "groups that do not divide": { code: "SHAPE", sentence: /expected .*, got .*/, groupNorm: [normal(1, 1, 4, 3), { numGroups: 3 }] },
-  "a rotaryDim that is odd": { code: "OPTION", sentence: /^rotaryDim: expected .*, got 7$/, rope: [q, { rotaryDim: 7 }] },
+  "a rotaryDim that is odd": { code: "SHAPE", sentence: /^rotaryDim: expected .*, got 7$/, rope: [q, { rotaryDim: 7 }] },
   "an unknown rope_type": { code: "OPTION", sentence: /rope_type: expected .*, got "ntk"$/, rope: [q, { scaling: { rope_type: "ntk" } }] },
 };
 
