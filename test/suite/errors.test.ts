@@ -30,15 +30,35 @@ const refusals: Record<string, Refusal> = {
     sentence: "q: expected shape and dims that agree, got [1, 4, 12, 16] and [1, 4, 16, 12]",
     attention: [{ ...q, dims: [1, 4, 16, 12] }, k, v, good],
   },
-  "a length that is not the shape's": { code: "SHAPE", sentence: /^k: expected .*, got .*/, attention: [q, { ...k, shape: [1, 4, 13, 16] }, v, good] },
+  "a length that is not the shape's": {
+    code: "SHAPE",
+    sentence: /^k: expected .*, got .*/,
+    attention: [q, { ...k, shape: [1, 4, 13, 16] }, v, good],
+  },
   "a rank": { code: "SHAPE", sentence: /^q: expected .*, got .*/, attention: [{ ...q, shape: [4, 12, 16] }, k, v, good] },
   "widths that differ": { code: "SHAPE", sentence: /^k: expected .*16.*, got .*8.*/, attention: [q, normal(1, 1, 4, 12, 8), v, good] },
   "head counts": { code: "SHAPE", sentence: /expected .*, got .*/, attention: [q, normal(1, 1, 3, 12, 16), v, good] },
-  "a size that overflows": { code: "SHAPE", sentence: /^q: expected .*, got .*/, attention: [{ data: new Float32Array(0), shape: [2 ** 31, 2 ** 31, 2 ** 31, 16] }, k, v, good] },
-  "a fraction as a size": { code: "SHAPE", sentence: /^q: expected .*, got .*/, attention: [{ ...q, shape: [1, 4, 11.5, 16] }, k, v, good] },
+  "a size that overflows": {
+    code: "SHAPE",
+    sentence: /^q: expected .*, got .*/,
+    attention: [{ data: new Float32Array(0), shape: [2 ** 31, 2 ** 31, 2 ** 31, 16] }, k, v, good],
+  },
+  "a fraction as a size": {
+    code: "SHAPE",
+    sentence: /^q: expected .*, got .*/,
+    attention: [{ ...q, shape: [1, 4, 11.5, 16] }, k, v, good],
+  },
   "a detached buffer": { code: "SHAPE", sentence: /^q: expected .*, got .*detached.*/, attention: [detached, k, v, good] },
-  "key lengths past Lk": { code: "SHAPE", sentence: /^keyLengths.*: expected .*12.*, got .*13.*/, attention: [q, k, v, { ...good, keyLengths: [13] }] },
-  "key lengths below 0": { code: "SHAPE", sentence: /^keyLengths.*: expected .*, got .*-1.*/, attention: [q, k, v, { ...good, keyLengths: [-1] }] },
+  "key lengths past Lk": {
+    code: "SHAPE",
+    sentence: /^keyLengths.*: expected .*12.*, got .*13.*/,
+    attention: [q, k, v, { ...good, keyLengths: [13] }],
+  },
+  "key lengths below 0": {
+    code: "SHAPE",
+    sentence: /^keyLengths.*: expected .*, got .*-1.*/,
+    attention: [q, k, v, { ...good, keyLengths: [-1] }],
+  },
   "types that differ": {
     code: "DTYPE",
     sentence: /^k: expected .*float32.*, got .*float16.*/,
@@ -59,10 +79,18 @@ const refusals: Record<string, Refusal> = {
   "lambda and coefficients": { code: "OPTION", sentence: /lambda.*coefficients/, attention: [q, k, v, { ...good, coefficients: [1, -1] }] },
   "neither of them": { code: "OPTION", sentence: /lambda.*coefficients/, attention: [q, k, v, {}] },
   "a ratio where there is none": { code: "OPTION", sentence: /^ratio: expected .*, got .*/, attention: [q, k, v, { ...good, ratio: 2 }] },
-  "kvRepeat where there is none": { code: "OPTION", sentence: /^kvRepeat: expected .*, got .*/, attention: [q, k, v, { ...good, pairing: "halves", kvRepeat: "flat" }] },
+  "kvRepeat where there is none": {
+    code: "OPTION",
+    sentence: /^kvRepeat: expected .*, got .*/,
+    attention: [q, k, v, { ...good, pairing: "halves", kvRepeat: "flat" }],
+  },
   "softcap 0": { code: "OPTION", sentence: /^softcap: expected .*, got 0$/, attention: [q, k, v, { ...good, softcap: 0 }] },
   "softcap below 0": { code: "OPTION", sentence: /^softcap: expected .*, got -1$/, attention: [q, k, v, { ...good, softcap: -1 }] },
-  "a negative window": { code: "OPTION", sentence: /^window.*: expected .*, got .*-1.*/, attention: [q, k, v, { ...good, window: [-1, 0] }] },
+  "a negative window": {
+    code: "OPTION",
+    sentence: /^window.*: expected .*, got .*-1.*/,
+    attention: [q, k, v, { ...good, window: [-1, 0] }],
+  },
   "an unknown pairing": {
     code: "OPTION",
     sentence: 'pairing: expected "interleaved", "halves", "grouped" or "shared", got "thirds"',
@@ -171,7 +199,10 @@ describe("UNAVAILABLE", () => {
     const cache = new api.KvCache({ groups: 2, headDim: 16, valueDim: 32 });
     api.dispose();
     const error = await refused(() => cache.append(k, v));
-    expect(error).toMatchObject({ code: "UNAVAILABLE", message: "cache: expected an object of a live instance, got one of an instance that ended" });
+    expect(error).toMatchObject({
+      code: "UNAVAILABLE",
+      message: "cache: expected an object of a live instance, got one of an instance that ended",
+    });
     await works();
     api.dispose();
   });

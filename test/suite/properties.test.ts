@@ -10,7 +10,10 @@ import { attentionFloat64 } from "./reference.js";
 
 /** Around the edges of every tile, and in between. */
 const width = fc.oneof(fc.constantFrom(1, 3, 8, 15, 16, 17, 31, 32, 33, 48, 64, 65, 111, 128, 130), fc.integer({ min: 1, max: 130 }));
-const length = fc.oneof(fc.constantFrom(1, 2, 7, 8, 9, 11, 12, 13, 16, 17, 47, 48, 49, 96, 97, 255, 256, 257), fc.integer({ min: 1, max: 150 }));
+const length = fc.oneof(
+  fc.constantFrom(1, 2, 7, 8, 9, 11, 12, 13, 16, 17, 47, 48, 49, 96, 97, 255, 256, 257),
+  fc.integer({ min: 1, max: 150 }),
+);
 const maybe = <T>(x: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(x, { nil: undefined });
 
 const call = fc.record({
@@ -39,7 +42,8 @@ function swapped({ data, shape }: { data: Float32Array; shape: readonly number[]
   const out = new Float32Array(data.length);
   for (let b = 0; b < B; b++)
     for (let x = 0; x < X; x++)
-      for (let y = 0; y < Y; y++) out.set(data.subarray(((b * X + x) * Y + y) * width, ((b * X + x) * Y + y + 1) * width), ((b * Y + y) * X + x) * width);
+      for (let y = 0; y < Y; y++)
+        out.set(data.subarray(((b * X + x) * Y + y) * width, ((b * X + x) * Y + y + 1) * width), ((b * Y + y) * X + x) * width);
   return { data: out, shape: [B, Y, X, width] };
 }
 
@@ -81,7 +85,13 @@ test("attention", { timeout: 300_000 }, async () => {
 });
 
 test("norms and positions", { timeout: 300_000 }, async () => {
-  const shape = fc.record({ seed: fc.nat(1e6), N: fc.integer({ min: 1, max: 3 }), groups: fc.integer({ min: 1, max: 5 }), per: fc.integer({ min: 1, max: 9 }), inner: length });
+  const shape = fc.record({
+    seed: fc.nat(1e6),
+    N: fc.integer({ min: 1, max: 3 }),
+    groups: fc.integer({ min: 1, max: 5 }),
+    per: fc.integer({ min: 1, max: 9 }),
+    inner: length,
+  });
   await fc.assert(
     fc.asyncProperty(shape, async ({ seed, N, groups, per, inner }) => {
       const C = groups * per;
@@ -96,7 +106,12 @@ test("norms and positions", { timeout: 300_000 }, async () => {
       }
       const turned = normal(seed, 1, N, inner, 2 * per);
       await api.init({ backend: "native", isa: "scalar" });
-      const scalar = [api.groupNormSync(x, { numGroups: groups }), api.rmsNormSync(x), api.applyRopeSync(turned), api.sequenceDifferenceSync(turned)] as const;
+      const scalar = [
+        api.groupNormSync(x, { numGroups: groups }),
+        api.rmsNormSync(x),
+        api.applyRopeSync(turned),
+        api.sequenceDifferenceSync(turned),
+      ] as const;
       for (const isa of isas) {
         await api.init({ backend, isa });
         const y = api.groupNormSync(x, { numGroups: groups });
