@@ -1173,3 +1173,123 @@ fn nothing_in_a_stream_panics() {
     });
     assert_eq!(panics, 0);
 }
+
+#[test]
+fn sizes_that_no_memory_has_are_refused_or_empty() {
+    let door = Door::new();
+    // More than the address space holds; the tensors are empty, so no operand bounds it.
+    let huge = 1e15;
+    let q = |shape: [f64; 4]| [vec![1.0, 4.0], shape.to_vec()].concat();
+    let attention = |q_shape, k_shape, v_shape| {
+        [
+            q(q_shape),
+            vec![0.0],
+            q(k_shape),
+            q(v_shape),
+            plain_options(),
+        ]
+        .concat()
+    };
+    let cases = [
+        (
+            1,
+            attention(
+                [huge, 2.0, 0.0, 4.0],
+                [huge, 2.0, 0.0, 4.0],
+                [huge, 1.0, 0.0, 4.0],
+            ),
+            3,
+        ),
+        (
+            1,
+            attention(
+                [0.0, huge, 3.0, 4.0],
+                [0.0, 2.0, 5.0, 4.0],
+                [0.0, 1.0, 5.0, 4.0],
+            ),
+            3,
+        ),
+        (
+            1,
+            attention(
+                [0.0, 2.0, huge, 4.0],
+                [0.0, 2.0, 5.0, 4.0],
+                [0.0, 1.0, 5.0, 4.0],
+            ),
+            3,
+        ),
+        (
+            1,
+            attention(
+                [0.0, 2.0, 3.0, 4.0],
+                [0.0, 2.0, huge, 4.0],
+                [0.0, 1.0, huge, 4.0],
+            ),
+            3,
+        ),
+        (
+            1,
+            attention(
+                [0.0, 2.0, 3.0, huge],
+                [0.0, 2.0, 5.0, huge],
+                [0.0, 1.0, 5.0, huge],
+            ),
+            3,
+        ),
+        (
+            2,
+            [
+                q([0.0, 2.0, huge, 4.0]),
+                vec![0.0],
+                q([0.0, 2.0, 5.0, 4.0]),
+                plain_options(),
+                vec![0.0; 2],
+            ]
+            .concat(),
+            2,
+        ),
+        (
+            3,
+            vec![1.0, 3.0, 0.0, huge, huge, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            1,
+        ),
+        (
+            3,
+            vec![1.0, 3.0, 0.0, huge, huge, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+            1,
+        ),
+        (4, vec![1.0, 2.0, huge, 0.0, 0.0, 0.0, 0.0], 1),
+        (4, vec![1.0, 2.0, 0.0, huge, 0.0, 0.0, 0.0], 1),
+        (5, [q([0.0, 2.0, huge, huge]), vec![0.0; 7]].concat(), 1),
+        (6, [q([0.0, 2.0, huge, huge]), vec![0.0; 2]].concat(), 1),
+        (6, [q([huge, 0.0, 2.0, 4.0]), vec![0.0; 2]].concat(), 1),
+    ];
+    let panics = quiet_panics(|| {
+        for (op, params, operands) in cases {
+            let request = Request {
+                params,
+                operands: vec![Vec::new(); operands],
+            };
+            match request.run(&door, op) {
+                Ok(outputs) => assert!(outputs.iter().all(|(_, bytes)| bytes.is_empty())),
+                Err(error) => assert!(
+                    ["SHAPE", "OUT_OF_MEMORY"].contains(&error.code()),
+                    "{op}: {error}"
+                ),
+            }
+        }
+        for sizes in [
+            [huge, 4.0, 4.0, 0.0],
+            [1.0, 4.0, 4.0, huge],
+            [1.0, huge, 4.0, 9.0],
+        ] {
+            let params = [sizes[0], sizes[1], sizes[2], 1.0, sizes[3], 0.0, 0.0, 0.0];
+            let error = door.query(40, &params, &[]).unwrap_err();
+            assert!(
+                ["SHAPE", "OUT_OF_MEMORY"].contains(&error.code()),
+                "{error}"
+            );
+        }
+    });
+    assert_eq!(panics, 0);
+}

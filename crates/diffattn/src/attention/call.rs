@@ -780,6 +780,17 @@ fn check_mask_and_bias<'a>(
     Ok(elements)
 }
 
+/// Room for `len` items: an empty tensor may have any batch.
+fn try_reserved<T>(len: usize) -> Result<Vec<T>, Error> {
+    let mut items = Vec::new();
+    items
+        .try_reserve_exact(len)
+        .map_err(|_| Error::OutOfMemory {
+            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        })?;
+    Ok(items)
+}
+
 /// The sequences of a call: one per batch entry, or the packed ones.
 fn sequences(
     options: &AttentionOptions<'_>,
@@ -790,7 +801,11 @@ fn sequences(
 ) -> Result<Vec<Sequence>, Error> {
     let stretches: Vec<(usize, [usize; 2], [usize; 2])> =
         match (options.cu_seqlens_q, options.cu_seqlens_k) {
-            (None, None) => (0..batch).map(|b| (b, [0, queries], [0, keys])).collect(),
+            (None, None) => {
+                let mut entries = try_reserved(batch)?;
+                entries.extend((0..batch).map(|b| (b, [0, queries], [0, keys])));
+                entries
+            }
             (Some(_), None) => {
                 return Err(Error::option(
                     "cu_seqlens_k",
@@ -863,7 +878,7 @@ fn sequences(
             offsets.len(),
         ));
     }
-    let mut sequences = Vec::with_capacity(count);
+    let mut sequences = try_reserved(count)?;
     for (index, (batch, [first_query, queries], [first_key, keys])) in
         stretches.into_iter().enumerate()
     {

@@ -4,6 +4,7 @@
 use std::f64::consts::TAU;
 
 use crate::error::Error;
+use crate::shape::try_zeroed;
 
 /// The kind of a [`RopeScaling`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,9 +108,11 @@ impl Angles {
         };
         let theta = positive(name, theta)?;
         let dim = rotary_dim as f64;
-        let mut angles: Vec<f64> = (0..rotary_dim / 2)
-            .map(|i| libm::pow(theta, -2.0 * i as f64 / dim))
-            .collect();
+        // (Of an empty tensor, a row may have any width.)
+        let mut angles: Vec<f64> = try_zeroed(rotary_dim / 2)?;
+        for (i, angle) in angles.iter_mut().enumerate() {
+            *angle = libm::pow(theta, -2.0 * i as f64 / dim);
+        }
         let original = || match (
             scaling.original_max_position_embeddings,
             max_position_embeddings,
