@@ -36,6 +36,14 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
+/// FNV-1a over the bits of some values.
+fn hash(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
 /// A bhsd tensor as bshd, and the other way round.
 fn swap(x: &[f32], shape: [usize; 4]) -> (Vec<f32>, [usize; 4]) {
     let swapped = Reference::new(&shape, x.to_vec()).swap_middle_axes();
@@ -420,6 +428,33 @@ fn threads_and_slices_change_no_bit() {
     }
 }
 
+/// One machine has no two architectures, so the bits they share are written down.
+#[test]
+fn bits_are_those_of_every_machine() {
+    let shape = [2, 3, 201, 34];
+    let x = noise(shape.iter().product(), 7);
+    for isa in Isa::available() {
+        for (interleaved, expected) in [(false, 0xa94d_0bfd_128d_171b), (true, 0x1452_e565_5dcc_bd79)] {
+            let options = RopeOptions {
+                interleaved,
+                rotary_dim: Some(30),
+                first_position: Some(vec![100_000]),
+                isa: Some(isa),
+                ..RopeOptions::default()
+            };
+            let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
+            assert_eq!(hash(&y), expected, "interleaved {interleaved}, {isa:?}");
+        }
+        let options = SequenceDifferenceOptions {
+            order: 5,
+            isa: Some(isa),
+            ..SequenceDifferenceOptions::default()
+        };
+        let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
+        assert_eq!(hash(&y), 0x976c_0206_9a17_7a3c, "{isa:?}");
+    }
+}
+
 /// A token's difference needs no other unit than its own: what follows a NaN by more than the order is clean, and
 /// what lies far into a sequence equals the differences of its end alone.
 #[test]
@@ -759,7 +794,13 @@ fn refusals_name_the_argument() {
         (rank.code(), rank.to_string()),
         ("SHAPE", "x: expected 4 axes, got [2, 6, 4]".to_owned())
     );
-    let backwards = RopeTable::new(4..2, 4, &RopeFrequencies::default(), None).unwrap_err();
+    let backwards = RopeTable::new(
+        std::ops::Range { start: 4, end: 2 },
+        4,
+        &RopeFrequencies::default(),
+        None,
+    )
+    .unwrap_err();
     assert_eq!(backwards.code(), "SHAPE");
     let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), None).unwrap_err();
     assert_eq!(

@@ -60,8 +60,8 @@ impl Vector for F32x4 {
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // pmax(a, b) is a < b ? b : a, so the operands change places.
-        Self(f32x4_pmax(other.0, self.0))
+        // Not f32x4_pmax: for relaxed SIMD the compiler turns it into relaxed_max, whose NaNs are the engine's choice.
+        Self(v128_bitselect(self.0, other.0, f32x4_gt(self.0, other.0)))
     }
     #[inline(always)]
     fn round(self) -> Self {

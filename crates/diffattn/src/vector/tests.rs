@@ -1,5 +1,10 @@
 //! Every op on every instruction set against plain Rust, and the elementary functions against float64.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "tests that are run once tell what they found"
+)]
+
 use super::{Vector, math};
 use crate::isa::{Isa, Kernel};
 
@@ -144,8 +149,46 @@ fn check_bound(function: Function, magnitudes: std::ops::RangeInclusive<f32>, st
     }
 }
 
+/// FNV-1a over the bits of some values.
+fn hash(values: &[f32]) -> u64 {
+    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
+/// One machine has no two architectures, so the bits they share are written down: fused, unfused.
+#[test]
+fn bits_are_those_of_every_machine() {
+    for (function, expected) in [
+        (Function::Exp2, [0xa91b_db5a_7c6f_d9f8, 0x03f2_fc5b_91e7_3c3d]),
+        (Function::Tanh, [0xe59a_8b94_b279_c7b5, 0x2e3f_beb2_d7de_09dd]),
+        (Function::Sigmoid, [0xcf6f_d7cf_3fd8_4c5a, 0xf9b5_c1de_bbaa_cb87]),
+        (Function::Silu, [0x6ed0_2ac6_1246_c328, 0x2801_591c_bfb1_6790]),
+    ] {
+        let negative = floats(true, *CURVED.start(), *CURVED.end(), 4099).map(f32::from_bits);
+        let x: Vec<f32> = match function {
+            Function::Exp2 => negative.collect(),
+            _ => negative.flat_map(|x| [x, -x]).collect(),
+        };
+        for isa in Isa::available() {
+            for deterministic in [false, true] {
+                let mut y = x.clone();
+                function.of(isa, deterministic, &mut y);
+                let class =
+                    usize::from(deterministic || isa.name() == "scalar" || isa.name() == "simd128");
+                assert_eq!(
+                    hash(&y),
+                    expected[class],
+                    "{function:?} on {isa:?}, {deterministic}"
+                );
+            }
+        }
+    }
+}
+
 /// Where the functions are neither linear nor constant to float32.
-const CURVED: std::ops::RangeInclusive<f32> = 7.450_580_6e-9..=128.0;
+const CURVED: std::ops::RangeInclusive<f32> = 1.0 / (1 << 27) as f32..=128.0;
 
 #[test]
 fn functions_keep_their_bounds() {
