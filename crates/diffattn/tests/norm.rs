@@ -382,7 +382,10 @@ fn threads_over_many_groups_change_no_bit() {
 #[test]
 fn bits_are_those_of_every_machine() {
     for isa in Isa::available() {
-        for (layout, expected) in [(ChannelLayout::Nchw, 0x60e9_c968_1772_f622), (ChannelLayout::Nhwc, 0xf370_0230_2b9a_96a1)] {
+        for (layout, expected) in [
+            (ChannelLayout::Nchw, 0x60e9_c968_1772_f622),
+            (ChannelLayout::Nhwc, 0xf370_0230_2b9a_96a1),
+        ] {
             let case = GroupCase {
                 shape: vec![2, 48, 33, 48],
                 x: noise(2 * 48 * 33 * 48, 18)

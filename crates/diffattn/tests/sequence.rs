@@ -434,7 +434,10 @@ fn bits_are_those_of_every_machine() {
     let shape = [2, 3, 201, 34];
     let x = noise(shape.iter().product(), 7);
     for isa in Isa::available() {
-        for (interleaved, expected) in [(false, 0xa94d_0bfd_128d_171b), (true, 0x1452_e565_5dcc_bd79)] {
+        for (interleaved, expected) in [
+            (false, 0xa94d_0bfd_128d_171b),
+            (true, 0x1452_e565_5dcc_bd79),
+        ] {
             let options = RopeOptions {
                 interleaved,
                 rotary_dim: Some(30),

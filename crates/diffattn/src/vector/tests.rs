@@ -161,10 +161,22 @@ fn hash(values: &[f32]) -> u64 {
 #[test]
 fn bits_are_those_of_every_machine() {
     for (function, expected) in [
-        (Function::Exp2, [0xa91b_db5a_7c6f_d9f8, 0x03f2_fc5b_91e7_3c3d]),
-        (Function::Tanh, [0xe59a_8b94_b279_c7b5, 0x2e3f_beb2_d7de_09dd]),
-        (Function::Sigmoid, [0xcf6f_d7cf_3fd8_4c5a, 0xf9b5_c1de_bbaa_cb87]),
-        (Function::Silu, [0x6ed0_2ac6_1246_c328, 0x2801_591c_bfb1_6790]),
+        (
+            Function::Exp2,
+            [0xa91b_db5a_7c6f_d9f8, 0x03f2_fc5b_91e7_3c3d],
+        ),
+        (
+            Function::Tanh,
+            [0xe59a_8b94_b279_c7b5, 0x2e3f_beb2_d7de_09dd],
+        ),
+        (
+            Function::Sigmoid,
+            [0xcf6f_d7cf_3fd8_4c5a, 0xf9b5_c1de_bbaa_cb87],
+        ),
+        (
+            Function::Silu,
+            [0x6ed0_2ac6_1246_c328, 0x2801_591c_bfb1_6790],
+        ),
     ] {
         let negative = floats(true, *CURVED.start(), *CURVED.end(), 4099).map(f32::from_bits);
         let x: Vec<f32> = match function {
