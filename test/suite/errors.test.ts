@@ -112,14 +112,14 @@ const sentences = new Map<string, string>();
 
 const runs = ({ attention, groupNorm, rope }: Refusal): [() => Promise<unknown>, () => unknown] => {
   if (attention) {
-    const [q, k, v, options] = attention as [types.TensorLike, types.TensorLike, types.TensorLike, types.DiffAttentionOptions];
+    const [q, k, v, options] = attention as unknown as [types.TensorLike, types.TensorLike, types.TensorLike, types.DiffAttentionOptions];
     return [() => api.diffAttention(q, k, v, options), () => api.diffAttentionSync(q, k, v, options)];
   }
   if (groupNorm) {
-    const [x, options] = groupNorm as [types.TensorLike, types.GroupNormOptions];
+    const [x, options] = groupNorm as unknown as [types.TensorLike, types.GroupNormOptions];
     return [() => api.groupNorm(x, options), () => api.groupNormSync(x, options)];
   }
-  const [x, options] = rope as [types.TensorLike, types.RopeOptions];
+  const [x, options] = rope as unknown as [types.TensorLike, types.RopeOptions];
   return [() => api.applyRope(x, options), () => api.applyRopeSync(x, options)];
 };
 

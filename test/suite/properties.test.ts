@@ -73,7 +73,7 @@ test("attention", { timeout: 300_000 }, async () => {
         sameBits(await api.diffAttention(...inputs, options), sync);
         sameBits(api.diffAttentionSync(...inputs, { ...options, deterministic: true }), scalar);
         if (bshd) {
-          const [q, k, v] = inputs.map(swapped) as [types.TensorLike, types.TensorLike, types.TensorLike];
+          const [q, k, v] = inputs.map(swapped) as unknown as [types.TensorLike, types.TensorLike, types.TensorLike];
           const other = api.diffAttentionSync(q, k, v, { ...options, layout: "bshd" }) as types.Tensor;
           expect(other.shape).toEqual([B, Lq, H, dv]);
           sameBits({ data: swapped(other).data, dtype: "float32" }, sync);
