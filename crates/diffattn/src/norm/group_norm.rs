@@ -13,7 +13,7 @@ use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_ze
 use crate::slices::Slices;
 use crate::threads::available_threads;
 use crate::units::{UNIT, Units};
-use crate::vector::{Vector, math};
+use crate::vector::{Vector, Wide, math};
 
 /// Elements per chunk: 16 KiB of float32, half of the smallest L1, as each chunk is walked twice. Part of the
 /// numeric contract: chunks are summed on their own.
@@ -527,7 +527,7 @@ impl Kernel for ChunkMoments<'_> {
             scratch,
             moments,
         } = self;
-        call.chunk_moments(run, chunk, scratch, moments);
+        call.chunk_moments::<V>(run, chunk, scratch, moments);
     }
 }
 
@@ -582,7 +582,7 @@ impl Kernel for WholeRun<'_> {
         let mut run_moments = std::mem::take(&mut scratch.run_moments);
         run_moments.fill(Moments::default());
         for chunk in 0..call.runs.chunks() {
-            call.chunk_moments(run, chunk, scratch, &mut chunk_moments);
+            call.chunk_moments::<V>(run, chunk, scratch, &mut chunk_moments);
             merge(&mut run_moments, &chunk_moments);
         }
         call.normalise::<V>(run, 0..call.runs.chunks(), &run_moments, output, scratch);
@@ -616,7 +616,7 @@ impl<'a> Call<'a> {
 
     /// Walks 1 and 2: the moments of a chunk, by group.
     #[inline(always)]
-    fn chunk_moments(
+    fn chunk_moments<V: Vector>(
         &self,
         run: usize,
         chunk: usize,
@@ -634,8 +634,11 @@ impl<'a> Call<'a> {
         let x = self.values(run * len + range.start, range.len(), &mut scratch.x);
         if stretch > 1 {
             let count = x.len() as f64;
-            let mean = lanes::sum(x, |x| x) / count;
-            let squares = lanes::sum(x, |x| (x - mean) * (x - mean));
+            let mean = lanes::sum::<V::Wide>(x, |x| x) / count;
+            let squares = lanes::sum::<V::Wide>(x, |x| {
+                let deviation = x.sub(V::Wide::splat(mean));
+                deviation.mul(deviation)
+            });
             moments[0] = Moments {
                 count,
                 mean,
@@ -645,7 +648,7 @@ impl<'a> Call<'a> {
         }
         let (sums, means) = (scratch.sums.as_mut_slice(), scratch.means.as_mut_slice());
         let count = (x.len() / channels * width) as f64;
-        lanes::sum_channels(x, None, sums);
+        lanes::sum_channels::<V::Wide>(x, None, sums);
         for ((moments, sums), means) in moments
             .iter_mut()
             .zip(sums.chunks_exact(width))
@@ -659,7 +662,7 @@ impl<'a> Call<'a> {
                 squares: 0.0,
             };
         }
-        lanes::sum_channels(x, Some(means), sums);
+        lanes::sum_channels::<V::Wide>(x, Some(means), sums);
         for (moments, sums) in moments.iter_mut().zip(sums.chunks_exact(width)) {
             moments.squares = sums.iter().sum();
         }

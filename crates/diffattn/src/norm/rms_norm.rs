@@ -9,7 +9,7 @@ use crate::output::Output;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
 use crate::slices::Slices;
 use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::vector::{Vector, Wide};
 
 /// Options of [`rms_norm`].
 #[derive(Debug, Clone)]
@@ -209,7 +209,7 @@ pub(crate) fn rms_norm_row<V: Vector>(
     eps: f32,
     scale: f32,
 ) {
-    let mean_square = lanes::sum(row, |x| x * x) / row.len() as f64;
+    let mean_square = lanes::sum::<V::Wide>(row, |x| x.mul(x)) / row.len() as f64;
     // The square of no finite float32 overflows float64.
     let spread = if mean_square == f64::INFINITY {
         f64::NAN

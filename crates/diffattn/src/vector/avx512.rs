@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::Vector;
+use super::{Vector, Wide};
 use crate::tile::TileOf;
 
 /// Sixteen float32.
@@ -14,6 +14,7 @@ impl Vector for F32x16 {
     type Mask = __mmask16;
     // 24 accumulators and 3 loads of the 32 registers; the broadcasts are memory operands.
     type Tile = TileOf<8, 3, 3>;
+    type Wide = F64x8;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -97,5 +98,49 @@ impl Vector for F32x16 {
                 _mm512_and_ps(sign_bit, sign.0),
             )
         })
+    }
+}
+
+/// Eight float64.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F64x8(__m512d);
+
+impl Wide for F64x8 {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_set1_pd(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
+        Self(unsafe { _mm512_loadu_pd(from) })
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const f32) -> Self {
+        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
+        Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(from)) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        // SAFETY: AVX-512 as above; eight values are writable, by the contract.
+        unsafe { _mm512_storeu_pd(to, self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_add_pd(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_sub_pd(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_mul_pd(self.0, other.0) })
     }
 }

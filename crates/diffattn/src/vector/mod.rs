@@ -34,6 +34,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     type Mask: Copy;
     /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.
     type Tile: crate::tile::Tile;
+    /// The float64 vector of the same registers.
+    type Wide: Wide;
 
     /// All lanes `x`.
     fn splat(x: f32) -> Self;
@@ -68,4 +70,33 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+}
+
+/// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.
+///
+/// # Safety
+/// As [`Vector`].
+pub(crate) trait Wide: Copy + Send + Sync + 'static {
+    /// How many float64 values one vector holds: a power of two, 8 at most.
+    const LANES: usize;
+
+    /// All lanes `x`.
+    fn splat(x: f64) -> Self;
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn load(from: *const f64) -> Self;
+    /// `LANES` float32 values, widened.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn widen(from: *const f32) -> Self;
+    /// # Safety
+    /// `LANES` values are writable at `to`.
+    unsafe fn store(self, to: *mut f64);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    fn mul(self, other: Self) -> Self;
 }

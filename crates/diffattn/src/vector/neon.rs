@@ -2,7 +2,7 @@
 
 use core::arch::aarch64::*;
 
-use super::Vector;
+use super::{Vector, Wide};
 use crate::tile::TileOf;
 
 /// Four float32.
@@ -14,6 +14,7 @@ impl Vector for F32x4 {
     type Mask = uint32x4_t;
     // 24 accumulators, 3 loads and 2 registers of broadcast values: 29 of the 32.
     type Tile = TileOf<8, 3, 6>;
+    type Wide = F64x2;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -93,5 +94,49 @@ impl Vector for F32x4 {
     fn copysign(self, sign: Self) -> Self {
         // SAFETY: every AArch64 target of Rust has NEON.
         Self(unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), sign.0, self.0) })
+    }
+}
+
+/// Two float64.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F64x2(float64x2_t);
+
+impl Wide for F64x2 {
+    const LANES: usize = 2;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vdupq_n_f64(x) })
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        // SAFETY: NEON as above; two values are readable, by the contract.
+        Self(unsafe { vld1q_f64(from) })
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const f32) -> Self {
+        // SAFETY: NEON as above; two values are readable, by the contract.
+        Self(unsafe { vcvt_f64_f32(vld1_f32(from)) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        // SAFETY: NEON as above; two values are writable, by the contract.
+        unsafe { vst1q_f64(to, self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vaddq_f64(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vsubq_f64(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vmulq_f64(self.0, other.0) })
     }
 }

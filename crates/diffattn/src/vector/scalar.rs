@@ -1,6 +1,6 @@
 //! One lane, plain Rust: runs everywhere, never fuses. Ops only, no loop.
 
-use super::Vector;
+use super::{Vector, Wide};
 use crate::tile::TileOf;
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
@@ -14,6 +14,7 @@ impl Vector for Scalar {
     const LANES: usize = 1;
     type Mask = bool;
     type Tile = TileOf<4, 4, 16>;
+    type Wide = F64x1;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -77,5 +78,45 @@ impl Vector for Scalar {
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
         Self(self.0.copysign(sign.0))
+    }
+}
+
+/// One float64.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F64x1(f64);
+
+impl Wide for F64x1 {
+    const LANES: usize = 1;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        Self(x)
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        // SAFETY: one value is readable, by the contract.
+        Self(unsafe { from.read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const f32) -> Self {
+        // SAFETY: one value is readable, by the contract.
+        Self(unsafe { f64::from(from.read_unaligned()) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        // SAFETY: one value is writable, by the contract.
+        unsafe { to.write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(self.0 * other.0)
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::wasm32::*;
 
-use super::Vector;
+use super::{Vector, Wide};
 use crate::tile::TileOf;
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
@@ -17,6 +17,7 @@ impl Vector for F32x4 {
     type Mask = v128;
     // 8 accumulators, 2 loads, 4 broadcasts; V8 keeps one of the 16 registers for itself.
     type Tile = TileOf<4, 2, 4>;
+    type Wide = F64x2;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -88,5 +89,45 @@ impl Vector for F32x4 {
     #[inline(always)]
     fn copysign(self, sign: Self) -> Self {
         Self(v128_bitselect(sign.0, self.0, f32x4_splat(-0.0)))
+    }
+}
+
+/// Two float64.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F64x2(v128);
+
+impl Wide for F64x2 {
+    const LANES: usize = 2;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        Self(f64x2_splat(x))
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f64) -> Self {
+        // SAFETY: two values are readable, by the contract.
+        Self(unsafe { v128_load(from.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn widen(from: *const f32) -> Self {
+        // SAFETY: two values are readable, by the contract.
+        Self(unsafe { f64x2_promote_low_f32x4(v128_load64_zero(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f64) {
+        // SAFETY: two values are writable, by the contract.
+        unsafe { v128_store(to.cast(), self.0) }
+    }
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(f64x2_add(self.0, other.0))
+    }
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(f64x2_sub(self.0, other.0))
+    }
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(f64x2_mul(self.0, other.0))
     }
 }

@@ -10,6 +10,7 @@ impl<V: Vector> Vector for Unfused<V> {
     const LANES: usize = V::LANES;
     type Mask = V::Mask;
     type Tile = V::Tile;
+    type Wide = V::Wide;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
