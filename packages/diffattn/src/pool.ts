@@ -13,8 +13,9 @@ interface ThreadStart {
 }
 
 let channel = "";
-// Kept, because Firefox collects a worker that only its memory refers to (https://bugzilla.mozilla.org/1702191).
-export let threads: unknown[] = [];
+// Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of its work
+// (https://bugzilla.mozilla.org/1702191).
+export const threads: unknown[] = [];
 
 /** The name that tells a pool thread from any other worker that loads this file. */
 const THREAD = "diffattn-pool-thread";
@@ -48,12 +49,14 @@ function startThread(message: ThreadStart): Promise<unknown> {
     const refuse = (why: unknown): void => reject(new Error(`a pool thread did not start: ${String(why)}`));
     if (workerThreads) {
       const thread = new workerThreads.Worker(new URL(import.meta.url), { workerData: THREAD, execArgv: [] });
-      thread.once("message", () => resolve(thread));
+      threads.push(thread);
+      thread.once("message", resolve);
       thread.once("error", refuse);
       thread.postMessage(message);
     } else {
       const thread = new Worker(import.meta.url, { type: "module", name: THREAD });
-      thread.onmessage = () => resolve(thread);
+      threads.push(thread);
+      thread.onmessage = resolve;
       thread.onerror = (event) => refuse(event.message || "its script did not load");
       thread.postMessage(message);
     }
@@ -92,6 +95,6 @@ export async function startWorkers(
   builder: { numThreads(): number; receiver(): number; build(): void },
 ): Promise<void> {
   const message: ThreadStart = { module, memory, receiver: builder.receiver(), channel };
-  threads = await Promise.all(Array.from({ length: builder.numThreads() }, () => startThread(message)));
+  await Promise.all(Array.from({ length: builder.numThreads() }, () => startThread(message)));
   builder.build();
 }
