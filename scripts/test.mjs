@@ -12,7 +12,12 @@ import { bin, browsers, cache, CommandFailed, ensureFolder, newerNode, root, sec
 /** Runs a command, shows what it prints and keeps it. */
 function show(command, args, env = {}) {
   return new Promise((resolve) => {
-    const child = spawn(command, args, { cwd: root, env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
+    // Some tests panic on purpose; their backtraces would bury the rest.
+    const child = spawn(command, args, {
+      cwd: root,
+      env: { ...process.env, RUST_BACKTRACE: "0", ...env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
     let text = "";
     for (const [from, to] of [
       [child.stdout, process.stdout],
@@ -29,27 +34,36 @@ function show(command, args, env = {}) {
   });
 }
 
+/** What is repeated of a failure at the end: the closing lines hold what a reader sees first. */
+const REPEATED_LINES = 40;
+
+/** The last lines of a command's output. */
+const end = (text) => text.trimEnd().split("\n").slice(-REPEATED_LINES);
+
 /** A command that succeeds or not counts as one. */
 const check = (command, args, env) => async () => {
-  const { ok } = await show(command, args, env);
-  return { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+  const { ok, text } = await show(command, args, env);
+  return ok ? { passed: 1, failed: 0 } : { passed: 0, failed: 1, failures: end(text) };
 };
 
-/** Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without saying so failed once. */
-function counted({ ok, text }, pattern) {
+/** Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without saying so failed once. The lines
+ *  that match `failure` are repeated at the end. */
+function counted({ ok, text }, pattern, failure) {
   let passed = 0;
   let failed = 0;
   for (const [, good, bad] of text.matchAll(pattern)) {
     passed += Number(good);
     failed += Number(bad);
   }
-  return { passed, failed: failed || (ok ? 0 : 1) };
+  if (ok && failed === 0) return { passed, failed };
+  const lines = text.split("\n").filter((line) => failure.test(line));
+  return { passed, failed: failed || 1, failures: lines.length > 0 ? lines.slice(0, REPEATED_LINES) : end(text) };
 }
 
 const cargoTest =
   (...args) =>
   async () =>
-    counted(await show("cargo", ["test", ...args]), /^test result: \w+\. (\d+) passed; (\d+) failed;/gm);
+    counted(await show("cargo", ["test", ...args]), /^test result: \w+\. (\d+) passed; (\d+) failed;/gm, /^test .* FAILED$| panicked at /);
 
 /** Projects of vitest.config.ts in one Node. Vitest's own report has the numbers. */
 const vitest =
@@ -64,18 +78,23 @@ const vitest =
       "--reporter=json",
       `--outputFile.json=${report}`,
     ];
-    const { ok } = await show(node, [...args, ...projects.flatMap((project) => ["--project", project])]);
-    if (!existsSync(report)) return { passed: 0, failed: 1 };
-    const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
-    // A file that does not load has no tests to count.
-    const failed = numFailedTests + testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0).length;
-    return { passed: numPassedTests, failed: failed || (ok ? 0 : 1) };
+    const { ok, text } = await show(node, [...args, ...projects.flatMap((project) => ["--project", project])]);
+    if (!existsSync(report)) return { passed: 0, failed: 1, failures: end(text) };
+    const { numPassedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    const failures = testResults.flatMap(({ name, status, message, assertionResults }) => {
+      const failed = assertionResults.filter((test) => test.status === "failed");
+      // A file that does not load has no tests to count.
+      if (status === "failed" && failed.length === 0) return [`${name}: ${message}`];
+      return failed.map((test) => `${name}: ${test.fullName}: ${test.failureMessages[0]?.split("\n")[0]}`);
+    });
+    if (failures.length === 0 && !ok) failures.push(...end(text));
+    return { passed: numPassedTests, failed: failures.length, failures };
   };
 
 /** A script that closes with "N passed, N failed". */
 const script = (path) => async () => {
   const env = { DIFFATTN_CHROMIUM: browsers.chromium() ?? "", DIFFATTN_FIREFOX: browsers.firefox() ?? "" };
-  return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm);
+  return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm, /^FAILED /);
 };
 
 /** diffattn-wasm's feature is for its own target alone; the others are on. */
@@ -125,7 +144,7 @@ async function record(name, body, isSuite) {
   } catch (error) {
     if (!(error instanceof CommandFailed)) throw error;
     console.error(error.message);
-    result = { passed: 0, failed: 1 };
+    result = { passed: 0, failed: 1, failures: [error.message] };
   }
   if (isSuite && result.passed + result.failed === 0) {
     console.error(`${name} ran no test`);
@@ -153,6 +172,7 @@ for (const part of parts)
   );
 for (const name of names) await record(name, suites[name], true);
 
+for (const { name, failures } of results) if (failures?.length > 0) console.log(`\n== ${name}, what failed\n${failures.join("\n")}`);
 console.log("");
 for (const result of results) console.log(`${result.name}: ${line(result)} (${result.took})`);
 const sum = (key) => results.reduce((total, result) => total + result[key], 0);

@@ -361,6 +361,23 @@ fn threads_within_a_group_change_no_bit() {
 }
 
 #[test]
+fn more_channels_than_a_chunk_has_elements() {
+    for num_groups in [1, 50, 5000] {
+        let case = GroupCase {
+            shape: vec![1, 70, 5000],
+            x: noise(70 * 5000, 23),
+            num_groups,
+            weight: Some(noise(5000, 24)),
+            bias: None,
+            eps: 1e-5,
+            layout: ChannelLayout::Nhwc,
+            silu: false,
+        };
+        case.check_every_way(&format!("{num_groups} groups"), &[1, 2, 7], None);
+    }
+}
+
+#[test]
 fn threads_over_many_groups_change_no_bit() {
     let shape = vec![3, 64, 90, 61];
     let case = GroupCase {
@@ -839,7 +856,7 @@ fn an_output_must_fit_and_be_bound() {
     assert_eq!(job.step(1).unwrap_err().code(), "INTERNAL");
 }
 
-/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.00 of the bound.
+/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of the bound.
 #[test]
 #[ignore = "1.2 GB, a minute"]
 fn a_group_of_1e8_elements() {

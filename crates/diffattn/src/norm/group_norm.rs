@@ -19,8 +19,13 @@ use crate::vector::{Vector, Wide, math};
 /// numeric contract: chunks are summed on their own.
 const CHUNK: usize = 1 << 12;
 
-/// Elements of the largest run (see [`Runs`]) that one thread works off alone: about a millisecond.
-const WHOLE: usize = 1 << 22;
+/// Positions per chunk at least, with channels last: the moments of a chunk then take less memory than a fifth of
+/// its elements, however many groups there are.
+const CHUNK_POSITIONS: usize = 32;
+
+/// Elements of the largest run (see [`Runs`]) that one thread works off alone: milliseconds even in WebAssembly, with
+/// SiLU, so that a call can be cancelled between runs.
+const WHOLE: usize = 1 << 20;
 
 /// Runs per thread from which whole runs keep the threads evenly busy.
 const RUNS_PER_THREAD: usize = 4;
@@ -120,7 +125,7 @@ impl Runs {
             _ => Self {
                 count: batch,
                 len: positions * channels,
-                chunk: channels * (CHUNK / channels).max(1),
+                chunk: channels * (CHUNK / channels).max(CHUNK_POSITIONS).min(positions),
                 groups: num_groups,
                 channels,
                 width,
