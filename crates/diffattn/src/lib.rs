@@ -26,6 +26,7 @@
 //! This crate knows nothing of JavaScript, files or models.
 
 mod attention;
+mod buffer;
 mod error;
 mod isa;
 mod linear;

@@ -265,6 +265,7 @@ impl Kernel for Block<'_> {
                                 a_stride: group,
                                 b: strip.weight(channel),
                                 b_stride: PANEL,
+                                b_vector: V::LANES,
                                 depth,
                             };
                             V::Tile::product::<V, _>(vectors, operands, strip.sink(row, channel));

@@ -20,7 +20,7 @@ pub(crate) const DECODE_QUERIES: usize = 16;
 
 /// Bytes of packed K and V in one wave, past which no further head is packed: bounds the scratch of long
 /// sequences, while many short ones still share one parallel section.
-pub(crate) const WAVE_BYTES: usize = 16 << 20;
+pub(crate) const WAVE_BYTES: usize = 8 << 20;
 
 /// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers.
 pub(crate) trait Sink<V: Vector> {
@@ -35,9 +35,10 @@ pub(crate) struct Operands {
     /// `a[k][m]` lies at `a + k · a_stride + m`.
     pub(crate) a: *const f32,
     pub(crate) a_stride: usize,
-    /// The vectors of row k lie side by side at `b + k · b_stride`.
+    /// Vector n of row k lies at `b + k · b_stride + n · b_vector`.
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
+    pub(crate) b_vector: usize,
     pub(crate) depth: usize,
 }
 
@@ -76,15 +77,16 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             a_stride,
             b,
             b_stride,
+            b_vector,
             depth,
         } = operands;
-        // SAFETY: (all four) the caller's promise; `b`'s vectors lie side by side.
+        // SAFETY: (all four) the caller's promise.
         unsafe {
             if vectors >= N {
                 sink.take(product::<V, M, N>(
                     a,
                     a_stride,
-                    side_by_side::<V, N>(b),
+                    columns::<N>(b, b_vector),
                     b_stride,
                     depth,
                 ));
@@ -94,7 +96,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                 sink.take(product::<V, M, 2>(
                     a,
                     a_stride,
-                    side_by_side::<V, 2>(b),
+                    columns::<2>(b, b_vector),
                     b_stride,
                     depth,
                 ));
@@ -102,7 +104,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                 sink.take(product::<V, M, 3>(
                     a,
                     a_stride,
-                    side_by_side::<V, 3>(b),
+                    columns::<3>(b, b_vector),
                     b_stride,
                     depth,
                 ));
@@ -111,12 +113,12 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
     }
 }
 
-/// Pointers to `N` vectors that lie side by side.
+/// Pointers to `N` vectors that lie `apart` from each other.
 #[inline(always)]
-fn side_by_side<V: Vector, const N: usize>(first: *const f32) -> [*const f32; N] {
+fn columns<const N: usize>(first: *const f32, apart: usize) -> [*const f32; N] {
     let mut vectors = [first; N];
     for (n, vector) in vectors.iter_mut().enumerate() {
-        *vector = first.wrapping_add(n * V::LANES);
+        *vector = first.wrapping_add(n * apart);
     }
     vectors
 }

@@ -19,11 +19,18 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Row j as float32.
+    /// Row j as float32: where it lies, or widened into `buffer`, which has room for it.
     #[inline]
-    pub(super) fn read(&self, j: usize, to: &mut [f32]) {
-        debug_assert_eq!(to.len(), self.width);
-        self.data.widen(self.first + j * self.stride, to);
+    pub(super) fn read<'r>(&'r self, j: usize, buffer: &'r mut [f32]) -> &'r [f32] {
+        let first = self.first + j * self.stride;
+        match self.data {
+            Data::F32(values) => &values[first..first + self.width],
+            _ => {
+                let row = &mut buffer[..self.width];
+                self.data.widen(first, row);
+                row
+            }
+        }
     }
 }
 
@@ -160,10 +167,10 @@ pub(super) fn pack_keys(
 ) {
     let width = rows.width;
     for key in first..end {
-        rows.read(from_row + key - first, row);
+        let row = rows.read(from_row + key - first, row);
         let start = key / PANEL * PANEL * width + key % PANEL;
         let panel = &mut panels[start..start + (width - 1) * PANEL + 1];
-        for (to, &value) in panel.iter_mut().step_by(PANEL).zip(row.iter()) {
+        for (to, &value) in panel.iter_mut().step_by(PANEL).zip(row) {
             *to = value;
         }
     }
@@ -181,14 +188,22 @@ pub(super) fn pack_values(
     row: &mut [f32],
 ) -> bool {
     // A sum of x·0 is NaN exactly when one x is NaN or infinite; cheaper than a test per value.
-    let mut probe = 0.0;
+    let mut probe = [0.0; PANEL];
     for key in first..end {
-        rows.read(from_row + key - first, row);
-        probe += row.iter().map(|&value| value * 0.0).sum::<f32>();
-        for (panel, channels) in row.chunks(PANEL).enumerate() {
+        let row = rows.read(from_row + key - first, row);
+        let (panels, tail) = row.as_chunks::<PANEL>();
+        for (panel, channels) in panels.iter().enumerate() {
             let start = panel * shape.panel_len() + key % STRIP * PANEL;
-            strip[start..start + channels.len()].copy_from_slice(channels);
+            for (i, to) in strip[start..start + PANEL].iter_mut().enumerate() {
+                *to = channels[i];
+                probe[i] += channels[i] * 0.0;
+            }
+        }
+        let start = panels.len() * shape.panel_len() + key % STRIP * PANEL;
+        for (i, &value) in tail.iter().enumerate() {
+            strip[start + i] = value;
+            probe[i] += value * 0.0;
         }
     }
-    probe.is_nan()
+    probe.iter().any(|sum| sum.is_nan())
 }

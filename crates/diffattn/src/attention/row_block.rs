@@ -1,5 +1,6 @@
 //! THE fused kernel: one block of queries of one head group. Lanes are queries; scores are kept as
-//! [key][query], so every sum runs down a lane in key order and no result depends on the lane count.
+//! [vector of queries][key][query]: every sum runs down a lane in key order, no result depends on the lane count,
+//! and what follows a tile reads one stretch of memory per vector.
 //! Knows nothing of batches, threads or head layouts: callers hand it a block and its panels.
 //!
 //! Per head of the group:
@@ -54,6 +55,9 @@ pub(super) struct RowBlock<'c, 'a> {
 struct Geometry {
     /// Queries per block: the stride of every [..][query] buffer.
     stride: usize,
+    /// What one vector's scores take in a slot, and its P in a strip.
+    score_column: usize,
+    p_column: usize,
     /// Vectors in use.
     vectors: usize,
     spans: [Span; MAX_VECTORS],
@@ -77,7 +81,7 @@ impl Kernel for RowBlock<'_, '_> {
             }
             self.write_lse(&geometry, step);
             if self.call.maps.is_some() {
-                self.write_maps(&geometry, step);
+                self.write_maps::<V>(&geometry, step);
             } else {
                 self.weigh(&geometry, step);
                 self.values::<V>(&geometry, step);
@@ -135,6 +139,8 @@ impl RowBlock<'_, '_> {
         }
         Geometry {
             stride,
+            score_column: self.scratch.slot_len / V::Tile::BLOCK_VECTORS,
+            p_column: self.scratch.strip.len() / V::Tile::BLOCK_VECTORS,
             vectors,
             spans,
             start,
@@ -148,11 +154,13 @@ impl RowBlock<'_, '_> {
     fn scores<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
         let Geometry {
             stride,
+            score_column,
             vectors,
             spans,
             start,
             end,
             base,
+            ..
         } = *geometry;
         let call = self.call;
         let width = call.width;
@@ -198,8 +206,11 @@ impl RowBlock<'_, '_> {
                         }
                         let lane = from * V::LANES;
                         let sink = ScoreSink {
-                            // SAFETY: score rows reach to the last panel's end, `stride` wide (scratch.rs).
-                            to: unsafe { scores.add((key - base) * stride + lane) },
+                            // SAFETY: a column of scores reaches to the last panel's end (scratch.rs).
+                            to: unsafe {
+                                scores.add(from * score_column + (key - base) * V::LANES)
+                            },
+                            column: score_column,
                             stride,
                             // SAFETY: `lane` is below `stride`.
                             row_max: unsafe { row_max.add(lane) },
@@ -222,6 +233,7 @@ impl RowBlock<'_, '_> {
                             // SAFETY: `lane` is below `stride`, the width of a row of packed queries.
                             b: unsafe { queries.add(lane) },
                             b_stride: stride,
+                            b_vector: V::LANES,
                             depth: width,
                         };
                         // SAFETY: K panels hold `width` rows of PANEL keys, ROWS divides PANEL and `key` is a
@@ -259,6 +271,7 @@ impl RowBlock<'_, '_> {
     fn exponentials<V: Vector>(&mut self, geometry: &Geometry, slot: usize) {
         let Geometry {
             stride,
+            score_column,
             vectors,
             ref spans,
             base,
@@ -274,10 +287,10 @@ impl RowBlock<'_, '_> {
             let mut from = span.start;
             while from < span.end {
                 let to = ((from / STRIP + 1) * STRIP).min(span.end);
-                // SAFETY: score rows `from − base` to `to − base` of the slot, see `scores`.
+                // SAFETY: score rows `from − base` to `to − base` of the slot's column, see `scores`.
                 row_sum = row_sum.add(unsafe {
-                    let first = scores.add((from - base) * stride + n * V::LANES);
-                    exponential_strip(first, stride, from, to, row_max, &exponent)
+                    let first = scores.add(n * score_column + (from - base) * V::LANES);
+                    exponential_strip(first, from, to, row_max, &exponent)
                 });
                 from = to;
             }
@@ -311,6 +324,7 @@ impl RowBlock<'_, '_> {
     fn values<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
         let Geometry {
             stride,
+            p_column,
             vectors,
             spans,
             start,
@@ -331,15 +345,14 @@ impl RowBlock<'_, '_> {
                 let values: ValuePanels<'_> = self.block.panels.values(v);
                 let special = values.is_special(strip);
                 let out = self.scratch.out[index * padded * stride..].as_mut_ptr();
-                let mut channel = 0;
-                while channel < self.call.value_shape.width {
-                    let mut a = values.at(from, channel);
+                let width = self.call.value_shape.width;
+                for panel in (0..width).step_by(PANEL) {
+                    let mut a = values.at(from, panel);
                     if special {
-                        if channel % PANEL == 0 {
-                            values.finite_copy(from, to - from, channel, &mut self.scratch.finite);
-                        }
-                        a = self.scratch.finite[channel % PANEL..].as_ptr();
+                        values.finite_copy(from, to - from, panel, &mut self.scratch.finite);
+                        a = self.scratch.finite.as_ptr();
                     }
+                    // A chunk's P and the panel stay in L1 for all of the panel's tiles.
                     let mut chunk = 0;
                     while chunk < vectors {
                         let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
@@ -349,27 +362,29 @@ impl RowBlock<'_, '_> {
                             continue;
                         }
                         let lane = first * V::LANES;
-                        let operands = Operands {
-                            a,
-                            a_stride: PANEL,
-                            b: self.scratch.strip[lane..].as_ptr(),
-                            b_stride: stride,
-                            depth: to - from,
-                        };
-                        // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
-                        // the strip's P holds as many rows, `stride` wide; outᵀ has `padded` rows per v head.
-                        unsafe {
-                            let sink = AddSink {
-                                to: out.add(channel * stride + lane),
-                                stride,
-                            };
-                            V::Tile::product::<V, _>(last - first, operands, sink);
+                        for channel in (panel..width.min(panel + PANEL)).step_by(V::Tile::ROWS) {
+                            // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
+                            // a column of P holds as many rows; outᵀ has `padded` rows per v head.
+                            unsafe {
+                                let operands = Operands {
+                                    a: a.add(channel - panel),
+                                    a_stride: PANEL,
+                                    b: self.scratch.strip[first * p_column..].as_ptr(),
+                                    b_stride: V::LANES,
+                                    b_vector: p_column,
+                                    depth: to - from,
+                                };
+                                let sink = AddSink {
+                                    to: out.add(channel * stride + lane),
+                                    stride,
+                                };
+                                V::Tile::product::<V, _>(last - first, operands, sink);
+                            }
                         }
                     }
-                    channel += V::Tile::ROWS;
                 }
                 if special {
-                    self.add_special(geometry, step, index, &values, from, to);
+                    self.add_special::<V>(geometry, step, index, &values, from, to);
                 }
             }
         }
@@ -380,6 +395,8 @@ impl RowBlock<'_, '_> {
     fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, from: usize, to: usize) {
         let Geometry {
             stride,
+            score_column,
+            p_column,
             vectors,
             ref spans,
             base,
@@ -393,36 +410,28 @@ impl RowBlock<'_, '_> {
             } else {
                 (to, to)
             };
-            let p = self.scratch.strip[lane..].as_mut_ptr();
-            for key in (from..seen_from).chain(seen_to..to) {
-                // SAFETY: P has STRIP rows, `stride` wide.
-                unsafe { V::splat(0.0).store(p.add((key - from) * stride)) };
-            }
+            let p = &mut self.scratch.strip[n * p_column..][..(to - from) * V::LANES];
+            p[..(seen_from - from) * V::LANES].fill(0.0);
+            p[(seen_to - from) * V::LANES..].fill(0.0);
+            let p = p.as_mut_ptr();
             let (keys, weights) = (seen_to - seen_from, self.scratch.weights[lane..].as_ptr());
             let scores = |t: usize| {
                 let slot = step.slots[t] * self.scratch.slot_len;
                 self.scratch.scores[slot..]
                     .as_ptr()
-                    .wrapping_add((seen_from.max(base) - base) * stride + lane)
+                    .wrapping_add(n * score_column + (seen_from.max(base) - base) * V::LANES)
             };
             // SAFETY: (all of these) scores as in `scores`, weights are `stride` wide, P as above.
             unsafe {
-                let p = p.wrapping_add((seen_from - from) * stride);
+                let p = p.wrapping_add((seen_from - from) * V::LANES);
                 match step.slots.len() {
-                    1 => combine_terms::<V, 1>([scores(0)], weights, p, stride, keys),
-                    2 => combine_terms::<V, 2>([scores(0), scores(1)], weights, p, stride, keys),
+                    1 => combine_terms::<V, 1>([scores(0)], weights, stride, p, keys),
+                    2 => combine_terms::<V, 2>([scores(0), scores(1)], weights, stride, p, keys),
                     terms => {
                         for part in [1, 0] {
                             for t in 0..terms {
                                 let weights = weights.add((2 * t + part) * stride);
-                                add_term::<V>(
-                                    scores(t),
-                                    weights,
-                                    p,
-                                    stride,
-                                    keys,
-                                    part == 1 && t == 0,
-                                );
+                                add_term::<V>(scores(t), weights, p, keys, part == 1 && t == 0);
                             }
                         }
                     }
@@ -433,7 +442,7 @@ impl RowBlock<'_, '_> {
 
     /// NaN and infinities of v, which the product took as zeros, for the rows that see them.
     #[cold]
-    fn add_special(
+    fn add_special<V: Vector>(
         &mut self,
         geometry: &Geometry,
         step: &HeadStep,
@@ -462,7 +471,9 @@ impl RowBlock<'_, '_> {
                 let is_empty = step.slots.iter().all(|slot| row_sum(slot) == 0.0);
                 let seen = (low..high).contains(&key) && self.call.elements.sees(query, key);
                 if seen && !is_empty {
-                    let p = self.scratch.strip[(key - from) * geometry.stride + row];
+                    let (n, lane) = (row / V::LANES, row % V::LANES);
+                    let p =
+                        self.scratch.strip[n * geometry.p_column + (key - from) * V::LANES + lane];
                     self.scratch.out[(out + channel) * geometry.stride + row] += p * value;
                 }
             }
@@ -520,7 +531,7 @@ impl RowBlock<'_, '_> {
     }
 
     /// Each term's map and their combination, row by row.
-    fn write_maps(&mut self, geometry: &Geometry, step: &HeadStep) {
+    fn write_maps<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
         let Block {
             sequence,
             first,
@@ -534,8 +545,9 @@ impl RowBlock<'_, '_> {
                     let slot = *step.slots.get(t)?;
                     let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
                     let at = slot * self.scratch.slot_len
-                        + (key - geometry.base) * geometry.stride
-                        + row;
+                        + row / V::LANES * geometry.score_column
+                        + (key - geometry.base) * V::LANES
+                        + row % V::LANES;
                     (row_sum != 0.0).then(|| self.scratch.scores[at] / row_sum)
                 });
         }
@@ -559,11 +571,10 @@ unsafe fn exponential<V: Vector>(at: *mut f32, row_max: V, scale: &ExponentScale
 /// [`exponential`] of keys `from..to` of one strip, and their sum.
 ///
 /// # Safety
-/// `scores` has `to − from` rows of one vector, `stride` apart.
+/// `scores` has `to − from` vectors.
 #[inline(always)]
 unsafe fn exponential_strip<V: Vector>(
     scores: *mut f32,
-    stride: usize,
     from: usize,
     to: usize,
     row_max: V,
@@ -575,7 +586,7 @@ unsafe fn exponential_strip<V: Vector>(
     unsafe {
         while key < to && !key.is_multiple_of(ROW_SUMS) {
             sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
-                scores.add((key - from) * stride),
+                scores.add((key - from) * V::LANES),
                 row_max,
                 scale,
             ));
@@ -584,17 +595,17 @@ unsafe fn exponential_strip<V: Vector>(
         // The same sums, named: an array that is indexed by a variable would stay in memory.
         let [mut a, mut b, mut c, mut d] = sums;
         while key + ROW_SUMS <= to {
-            let at = scores.add((key - from) * stride);
+            let at = scores.add((key - from) * V::LANES);
             a = a.add(exponential(at, row_max, scale));
-            b = b.add(exponential(at.add(stride), row_max, scale));
-            c = c.add(exponential(at.add(2 * stride), row_max, scale));
-            d = d.add(exponential(at.add(3 * stride), row_max, scale));
+            b = b.add(exponential(at.add(V::LANES), row_max, scale));
+            c = c.add(exponential(at.add(2 * V::LANES), row_max, scale));
+            d = d.add(exponential(at.add(3 * V::LANES), row_max, scale));
             key += ROW_SUMS;
         }
         sums = [a, b, c, d];
         while key < to {
             sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
-                scores.add((key - from) * stride),
+                scores.add((key - from) * V::LANES),
                 row_max,
                 scale,
             ));
@@ -636,15 +647,16 @@ fn pack_queries(
     to: &mut [f32],
     row: &mut [f32],
 ) {
-    let row = &mut row[..rows.width];
     for lane in 0..stride {
         if lane < count {
-            rows.read(first + lane, row);
+            let row = rows.read(first + lane, row);
+            for (channel, &value) in row.iter().enumerate() {
+                to[channel * stride + lane] = value * factor;
+            }
         } else {
-            row.fill(0.0);
-        }
-        for (channel, &value) in row.iter().enumerate() {
-            to[channel * stride + lane] = value * factor;
+            for channel in 0..rows.width {
+                to[channel * stride + lane] = 0.0;
+            }
         }
     }
 }
@@ -670,13 +682,13 @@ pub(super) fn weight(coefficient: f32, row_sum: f32) -> [f32; 2] {
 /// P = Σ_t (low_t E_t) + Σ_t (high_t E_t), the low parts first.
 ///
 /// # Safety
-/// Every pointer has `keys` rows of one vector, `stride` apart; `weights` has 2 T rows.
+/// Scores and P have `keys` vectors; `weights` has 2 T rows, `stride` apart.
 #[inline(always)]
 unsafe fn combine_terms<V: Vector, const T: usize>(
     scores: [*const f32; T],
     weights: *const f32,
-    p: *mut f32,
     stride: usize,
+    p: *mut f32,
     keys: usize,
 ) {
     let (mut high, mut low) = ([V::splat(0.0); T], [V::splat(0.0); T]);
@@ -689,7 +701,7 @@ unsafe fn combine_terms<V: Vector, const T: usize>(
         for key in 0..keys {
             let mut e = [V::splat(0.0); T];
             for t in 0..T {
-                e[t] = V::load(scores[t].add(key * stride));
+                e[t] = V::load(scores[t].add(key * V::LANES));
             }
             let mut sum = e[0].mul(low[0]);
             for t in 1..T {
@@ -698,7 +710,7 @@ unsafe fn combine_terms<V: Vector, const T: usize>(
             for t in 0..T {
                 sum = e[t].mul_add(high[t], sum);
             }
-            sum.store(p.add(key * stride));
+            sum.store(p.add(key * V::LANES));
         }
     }
 }
@@ -712,7 +724,6 @@ unsafe fn add_term<V: Vector>(
     scores: *const f32,
     weights: *const f32,
     p: *mut f32,
-    stride: usize,
     keys: usize,
     first: bool,
 ) {
@@ -720,7 +731,7 @@ unsafe fn add_term<V: Vector>(
     unsafe {
         let weight = V::load(weights);
         for key in 0..keys {
-            let (e, at) = (V::load(scores.add(key * stride)), p.add(key * stride));
+            let (e, at) = (V::load(scores.add(key * V::LANES)), p.add(key * V::LANES));
             let sum = if first {
                 e.mul(weight)
             } else {
@@ -756,6 +767,8 @@ pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
 /// Masks a tile of scores, stores it and keeps the row maxima.
 struct ScoreSink {
     to: *mut f32,
+    /// From one vector's scores to the next's.
+    column: usize,
     stride: usize,
     row_max: *mut f32,
     scale: Option<f32>,
@@ -769,7 +782,7 @@ struct ScoreSink {
 
 impl<V: Vector> Sink<V> for ScoreSink {
     /// # Safety
-    /// `to` has M rows of N vectors, `stride` apart, as has `bias`; `row_max` and the ranges have N vectors.
+    /// `to` has N columns of M vectors, `bias` M rows of N vectors, `stride` apart; `row_max` and the ranges have N.
     #[inline(always)]
     unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
         for n in 0..N {
@@ -795,7 +808,7 @@ impl<V: Vector> Sink<V> for ScoreSink {
                         score = V::select(row.lt(V::load(low.add(lane))), hidden, score);
                     }
                     row_max = score.max(row_max);
-                    score.store(self.to.add(m * self.stride + lane));
+                    score.store(self.to.add(n * self.column + m * V::LANES));
                 }
                 row_max.store(self.row_max.add(lane));
             }

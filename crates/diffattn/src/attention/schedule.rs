@@ -6,6 +6,7 @@ use super::decode::{DecodeFinish, DecodePlan, DecodeStrip, DecodeUnit, Phase, St
 use super::packed::{keys_len, pack_keys, pack_values};
 use super::row_block::{BlockQueries, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::shape::try_zeroed;
 use crate::threads::{for_each, thread_count};
@@ -74,8 +75,8 @@ pub(super) struct Run<'a> {
     /// The next unit to join a wave, counted over sequences × clusters.
     next_unit: usize,
     wave: Wave,
-    packed_k: Vec<f32>,
-    packed_v: Vec<f32>,
+    packed_k: Buffer,
+    packed_v: Buffer,
     special: Vec<AtomicBool>,
     scratch: Vec<Mutex<Scratch>>,
 }
@@ -97,8 +98,8 @@ impl<'a> Run<'a> {
             done: 0,
             next_unit: 0,
             wave: Wave::default(),
-            packed_k: Vec::new(),
-            packed_v: Vec::new(),
+            packed_k: Buffer::default(),
+            packed_v: Buffer::default(),
             special: Vec::new(),
             scratch: Vec::new(),
         };
@@ -497,10 +498,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Makes `buffer` at least `len` long. What it held does not matter.
-fn grow(buffer: &mut Vec<f32>, len: usize) -> Result<(), Error> {
+fn grow(buffer: &mut Buffer, len: usize) -> Result<(), Error> {
     if buffer.len() < len {
-        *buffer = Vec::new();
-        *buffer = try_zeroed(len)?;
+        *buffer = Buffer::default();
+        *buffer = Buffer::new(len)?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! One thread's working memory for row blocks, allocated before any work and reused by every block.
+//! One thread's working memory for row blocks, got before any work and reused by every block.
 
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::shape::try_zeroed;
 use crate::tile::{PANEL, STRIP};
@@ -22,28 +23,28 @@ pub(super) struct ScratchSize {
     pub(super) elements: bool,
 }
 
-/// Buffers, each `[..][query]` with `stride` queries unless it says otherwise.
+/// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
 #[derive(Debug)]
 pub(super) struct Scratch {
     pub(super) row_ranges: Vec<(usize, usize)>,
     pub(super) low: Vec<f32>,
     pub(super) high: Vec<f32>,
     /// `[term][channel][query]`, scaled.
-    pub(super) queries: Vec<f32>,
-    /// `[slot][key][query]`; a slot is `slot_len` long.
-    pub(super) scores: Vec<f32>,
+    pub(super) queries: Buffer,
+    /// `[slot][vector of queries][key][lane]`; a slot is `slot_len` long.
+    pub(super) scores: Buffer,
     pub(super) slot_len: usize,
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
     pub(super) row_sum: Vec<f32>,
     /// `[term][high, low][query]`.
     pub(super) weights: Vec<f32>,
-    /// P of one strip, `[key][query]`.
-    pub(super) strip: Vec<f32>,
+    /// P of one strip, `[vector of queries][key][lane]`.
+    pub(super) strip: Buffer,
     /// Mask and bias of one strip, `[key][query]`.
     pub(super) bias: Vec<f32>,
     /// outᵀ, `[channel][query]`.
-    pub(super) out: Vec<f32>,
+    pub(super) out: Buffer,
     /// One panel of one strip of v without NaN and infinities, `[key][channel]`.
     pub(super) finite: Vec<f32>,
     /// One row of q or of the result.
@@ -67,15 +68,15 @@ impl Scratch {
             row_ranges: try_zeroed(stride)?,
             low: try_zeroed(stride)?,
             high: try_zeroed(stride)?,
-            queries: try_zeroed(terms * width * stride)?,
-            scores: try_zeroed(slots * slot_len)?,
+            queries: Buffer::new(terms * width * stride)?,
+            scores: Buffer::new(slots * slot_len)?,
             slot_len,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
             weights: try_zeroed(2 * terms * stride)?,
-            strip: try_zeroed(STRIP.min(keys + PANEL) * stride)?,
+            strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
-            out: try_zeroed(channels * stride)?,
+            out: Buffer::new(channels * stride)?,
             finite: try_zeroed(STRIP.min(keys + PANEL) * PANEL)?,
             row: try_zeroed(channels.max(width))?,
         })
