@@ -4,12 +4,12 @@
 
 use super::call::{Call, Panels};
 use super::mask::Sequence;
-use super::row_block::{add_bias, cap, safe_max, weight};
+use super::row_block::{add_bias, cap, exponentials, safe_max, weight};
 use crate::error::Error;
 use crate::isa::Kernel;
 use crate::shape::try_zeroed;
 use crate::tile::{PANEL, ROW_SUMS, STRIP, product};
-use crate::vector::{Vector, math};
+use crate::vector::Vector;
 
 /// Vectors of a decode tile: four streams of panels keep the loads coming.
 const VECTORS: usize = 4;
@@ -422,12 +422,9 @@ impl DecodeStrip<'_, '_> {
             let row_max = safe_max(V::splat(self.unit.scratch.row_max[row]));
             // SAFETY: the strip's scores of this row, which no other item touches.
             let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
-            for at in scores.chunks_exact_mut(V::LANES) {
-                // SAFETY: a chunk is one vector.
-                unsafe {
-                    math::exp2_scaled(V::load(at.as_ptr()).sub(row_max), &exponent)
-                        .store(at.as_mut_ptr())
-                };
+            for at in scores.chunks_exact_mut(ROW_SUMS * V::LANES) {
+                // SAFETY: a chunk is ROW_SUMS vectors.
+                unsafe { exponentials::<V, ROW_SUMS>(at.as_mut_ptr(), row_max, &exponent) };
             }
             // As a lane of the prefill adds; what the row does not see adds 0.
             let mut sums = [0.0f32; ROW_SUMS];

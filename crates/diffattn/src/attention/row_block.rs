@@ -554,21 +554,30 @@ impl RowBlock<'_, '_> {
     }
 }
 
-/// Turns a vector of scores into exponentials, in place.
+/// Turns `N` vectors of scores into exponentials, in place, and gives them.
 ///
 /// # Safety
-/// A vector of scores is readable and writable at `at`.
+/// `at` has `N` vectors.
 #[inline(always)]
-unsafe fn exponential<V: Vector>(at: *mut f32, row_max: V, scale: &ExponentScale) -> V {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let e = math::exp2_scaled(V::load(at).sub(row_max), scale);
-        e.store(at);
-        e
+pub(super) unsafe fn exponentials<V: Vector, const N: usize>(
+    at: *mut f32,
+    row_max: V,
+    scale: &ExponentScale,
+) -> [V; N] {
+    let mut t = [row_max; N];
+    for (i, t) in t.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *t = unsafe { V::load(at.add(i * V::LANES)) }.sub(row_max);
     }
+    let e = math::exp2_scaled(t, scale);
+    for (i, e) in e.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { e.store(at.add(i * V::LANES)) };
+    }
+    e
 }
 
-/// [`exponential`] of keys `from..to` of one strip, and their sum.
+/// [`exponentials`] of keys `from..to` of one strip, and their sum.
 ///
 /// # Safety
 /// `scores` has `to − from` vectors.
@@ -584,31 +593,22 @@ unsafe fn exponential_strip<V: Vector>(
     let mut key = from;
     // SAFETY: (all of this function) the caller's promise.
     unsafe {
+        let at = |key: usize| scores.add((key - from) * V::LANES);
         while key < to && !key.is_multiple_of(ROW_SUMS) {
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
-                scores.add((key - from) * V::LANES),
-                row_max,
-                scale,
-            ));
+            let [e] = exponentials(at(key), row_max, scale);
+            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
             key += 1;
         }
-        // The same sums, named: an array that is indexed by a variable would stay in memory.
-        let [mut a, mut b, mut c, mut d] = sums;
         while key + ROW_SUMS <= to {
-            let at = scores.add((key - from) * V::LANES);
-            a = a.add(exponential(at, row_max, scale));
-            b = b.add(exponential(at.add(V::LANES), row_max, scale));
-            c = c.add(exponential(at.add(2 * V::LANES), row_max, scale));
-            d = d.add(exponential(at.add(3 * V::LANES), row_max, scale));
+            let e: [V; ROW_SUMS] = exponentials(at(key), row_max, scale);
+            for (sum, &e) in sums.iter_mut().zip(&e) {
+                *sum = sum.add(e);
+            }
             key += ROW_SUMS;
         }
-        sums = [a, b, c, d];
         while key < to {
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(exponential(
-                scores.add((key - from) * V::LANES),
-                row_max,
-                scale,
-            ));
+            let [e] = exponentials(at(key), row_max, scale);
+            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
             key += 1;
         }
     }
