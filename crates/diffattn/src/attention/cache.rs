@@ -3,8 +3,10 @@
 
 use super::call::HeadAxis;
 use super::options::Layout;
-use super::packed::{KeyPanels, ValuePanels, ValueShape, pack_keys, pack_values};
+use super::packed::{KeyPanels, PackKeys, PackValues, ValuePanels, ValueShape};
+use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::isa::Isa;
 use crate::shape::{DType, Tensor, check_len, format_shape, try_zeroed};
 use crate::tile::{PANEL, STRIP};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -185,7 +187,9 @@ impl KvCache {
             .length
             .checked_add(added)
             .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
-        let mut row = try_zeroed(head_dim.max(value_dim))?;
+        let mut buffer = Buffer::new(PANEL * head_dim.max(value_dim))?;
+        // Panels are the same whatever packed them.
+        let isa = Isa::detect();
         self.reserve(end)?;
         let shape = self.value_shape();
         for (index, panels) in self.keys.iter_mut().enumerate() {
@@ -195,7 +199,15 @@ impl KvCache {
                 index % (terms * groups),
                 0,
             );
-            pack_keys(&rows, self.length, end, 0, panels, &mut row[..head_dim]);
+            let kernel = PackKeys {
+                rows,
+                from_row: 0,
+                first: self.length,
+                end,
+                panels,
+                buffer: &mut buffer,
+            };
+            isa.run(false, kernel);
         }
         for (index, (panels, special)) in self.values.iter_mut().zip(&self.special).enumerate() {
             let rows = v_axis.rows(v.data, index / groups, index % groups, 0);
@@ -204,15 +216,16 @@ impl KvCache {
                 let strip = from / STRIP;
                 let to = ((strip + 1) * STRIP).min(end);
                 let memory = &mut panels[strip * shape.strip_len()..][..shape.strip_len()];
-                if pack_values(
-                    &rows,
-                    from,
-                    to,
-                    from - self.length,
+                let kernel = PackValues {
+                    rows,
+                    from_row: from - self.length,
+                    first: from,
+                    end: to,
                     shape,
-                    memory,
-                    &mut row[..value_dim],
-                ) {
+                    strip: memory,
+                    buffer: &mut buffer,
+                };
+                if isa.run(false, kernel) {
                     special[strip].store(true, Ordering::Relaxed);
                 }
                 from = to;

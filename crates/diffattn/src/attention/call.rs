@@ -633,9 +633,7 @@ impl<'a> Call<'a> {
         head: usize,
         query: usize,
     ) {
-        if let Some(Norm { eps, weight, scale }) = self.norm {
-            rms_norm_row::<V>(y, weight, eps, scale);
-        }
+        self.norm_row::<V>(y);
         let at = self
             .out_axis
             .row(sequence.batch, head, sequence.first_query + query);
@@ -645,6 +643,31 @@ impl<'a> Call<'a> {
             // (batch, head, query).
             Some(out) => unsafe { out.narrow(at, y) },
             None => debug_assert!(false, "outputs are bound before any step"),
+        }
+    }
+
+    /// The norm of one finished row, if there is one.
+    #[inline(always)]
+    pub(super) fn norm_row<V: Vector>(&self, y: &mut [f32]) {
+        if let Some(Norm { eps, weight, scale }) = self.norm {
+            rms_norm_row::<V>(y, weight, eps, scale);
+        }
+    }
+
+    /// Where rows of the result begin, from `query` on, and how far apart, if the result is float32.
+    pub(super) fn result_rows(
+        &self,
+        sequence: &Sequence,
+        head: usize,
+        query: usize,
+    ) -> Option<(*mut f32, usize)> {
+        let row = |index| self.out_axis.row(sequence.batch, head, index);
+        match self.out {
+            Some(Output::F32(out)) => {
+                let first = sequence.first_query + query;
+                Some((out.wrapping_add(row(first)), row(1) - row(0)))
+            }
+            _ => None,
         }
     }
 

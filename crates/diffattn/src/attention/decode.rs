@@ -145,7 +145,7 @@ impl<'c> DecodeUnit<'c> {
             for (index, pair) in pairs.clone().enumerate() {
                 let from = call.query_rows(self.sequence, self.plan.pairs[pair].0);
                 for i in 0..queries {
-                    let row = from.read(i, &mut row);
+                    let (row, _) = from.read(i, 1, &mut row);
                     for (channel, &value) in row.iter().enumerate() {
                         to[channel * rows + index * queries + i] = value * call.scores.query;
                     }

@@ -2,8 +2,10 @@
 //! V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`. Both serve prefill and decode on
 //! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
 
+use crate::isa::Kernel;
 use crate::shape::Data;
 use crate::tile::{PANEL, STRIP};
+use crate::vector::{Vector, transpose};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
@@ -19,16 +21,27 @@ pub(super) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Row j as float32: where it lies, or widened into `buffer`, which has room for it.
+    /// Rows `j..j + count` as float32, and the distance between two of them: where they lie, or widened into `buffer`,
+    /// which has room for them.
     #[inline]
-    pub(super) fn read<'r>(&'r self, j: usize, buffer: &'r mut [f32]) -> &'r [f32] {
+    pub(super) fn read<'r>(
+        &'r self,
+        j: usize,
+        count: usize,
+        buffer: &'r mut [f32],
+    ) -> (&'r [f32], usize) {
         let first = self.first + j * self.stride;
         match self.data {
-            Data::F32(values) => &values[first..first + self.width],
+            Data::F32(values) => {
+                let len = (count - 1) * self.stride + self.width;
+                (&values[first..first + len], self.stride)
+            }
             _ => {
-                let row = &mut buffer[..self.width];
-                self.data.widen(first, row);
-                row
+                let rows = &mut buffer[..count * self.width];
+                for (i, row) in rows.chunks_exact_mut(self.width).enumerate() {
+                    self.data.widen(first + i * self.stride, row);
+                }
+                (rows, self.width)
             }
         }
     }
@@ -155,55 +168,88 @@ impl ValuePanels<'_> {
     }
 }
 
-/// Packs keys `first..end` of `rows` into the K panels of a head (`panels` starts at key 0).
-/// `row` is scratch of `width` values.
-pub(super) fn pack_keys(
-    rows: &Rows<'_>,
-    first: usize,
-    end: usize,
-    from_row: usize,
-    panels: &mut [f32],
-    row: &mut [f32],
-) {
-    let width = rows.width;
-    for key in first..end {
-        let row = rows.read(from_row + key - first, row);
-        let start = key / PANEL * PANEL * width + key % PANEL;
-        let panel = &mut panels[start..start + (width - 1) * PANEL + 1];
-        for (to, &value) in panel.iter_mut().step_by(PANEL).zip(row) {
-            *to = value;
+/// Packs rows `from_row..` of `rows` as keys `first..end` into the K panels of a head (`panels` starts at key 0).
+pub(super) struct PackKeys<'t> {
+    pub(super) rows: Rows<'t>,
+    pub(super) from_row: usize,
+    pub(super) first: usize,
+    pub(super) end: usize,
+    pub(super) panels: &'t mut [f32],
+    /// Scratch of [`PANEL`] rows.
+    pub(super) buffer: &'t mut [f32],
+}
+
+impl Kernel for PackKeys<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let width = self.rows.width;
+        let mut key = self.first;
+        while key < self.end {
+            let count = ((key / PANEL + 1) * PANEL).min(self.end) - key;
+            let row = self.from_row + key - self.first;
+            let (from, stride) = self.rows.read(row, count, self.buffer);
+            let panel = &mut self.panels[key / PANEL * PANEL * width..][..PANEL * width];
+            // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is [width][PANEL], and these keys
+            // end with it.
+            unsafe {
+                let to = panel.as_mut_ptr().add(key % PANEL);
+                transpose::<V>(from.as_ptr(), stride, to, PANEL, count, width);
+            }
+            key += count;
         }
     }
 }
 
-/// Packs keys `first..end`, all of one strip, into the V panels of that strip. Returns whether a value was
-/// NaN or infinite.
-pub(super) fn pack_values(
-    rows: &Rows<'_>,
-    first: usize,
-    end: usize,
-    from_row: usize,
-    shape: ValueShape,
-    strip: &mut [f32],
-    row: &mut [f32],
-) -> bool {
-    // A sum of x·0 is NaN exactly when one x is NaN or infinite; cheaper than a test per value.
-    let mut probe = [0.0; PANEL];
-    for key in first..end {
-        let row = rows.read(from_row + key - first, row);
-        let (panels, tail) = row.as_chunks::<PANEL>();
-        for (panel, channels) in panels.iter().enumerate() {
-            let start = panel * shape.panel_len() + key % STRIP * PANEL;
-            for (i, to) in strip[start..start + PANEL].iter_mut().enumerate() {
-                *to = channels[i];
-                probe[i] += channels[i] * 0.0;
+/// Packs rows `from_row..` of `rows` as keys `first..end`, all of one strip, into the V panels of that strip. Gives
+/// whether a value was NaN or infinite.
+pub(super) struct PackValues<'t> {
+    pub(super) rows: Rows<'t>,
+    pub(super) from_row: usize,
+    pub(super) first: usize,
+    pub(super) end: usize,
+    pub(super) shape: ValueShape,
+    pub(super) strip: &'t mut [f32],
+    /// Scratch of [`PANEL`] rows.
+    pub(super) buffer: &'t mut [f32],
+}
+
+impl Kernel for PackValues<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> bool {
+        let Self { shape, first, .. } = self;
+        // A sum of x·0 is NaN exactly when one x is NaN or infinite; cheaper than a test per value.
+        let mut probe = [0.0; PANEL];
+        let mut key = first;
+        while key < self.end {
+            // A few keys at a time: their rows stay in L1 while the panels, far apart, are written one by one.
+            let count = PANEL.min(self.end - key);
+            let row = self.from_row + key - first;
+            let (from, stride) = self.rows.read(row, count, self.buffer);
+            for (panel, channel) in (0..shape.width).step_by(PANEL).enumerate() {
+                let channels = PANEL.min(shape.width - channel);
+                let start = panel * shape.panel_len() + key % STRIP * PANEL;
+                let to = &mut self.strip[start..start + count * PANEL];
+                for (i, to) in to.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                    let from = &from[i * stride + channel..][..channels];
+                    if let Ok(from) = <&[f32; PANEL]>::try_from(from) {
+                        *to = *from;
+                        for (probe, value) in probe.iter_mut().zip(from) {
+                            *probe += value * 0.0;
+                        }
+                    } else {
+                        for ((to, probe), value) in to.iter_mut().zip(&mut probe).zip(from) {
+                            *to = *value;
+                            *probe += value * 0.0;
+                        }
+                    }
+                }
             }
+            key += count;
         }
-        let start = panels.len() * shape.panel_len() + key % STRIP * PANEL;
-        for (i, &value) in tail.iter().enumerate() {
-            strip[start + i] = value;
-            probe[i] += value * 0.0;
-        }
+        probe.iter().any(|sum| sum.is_nan())
     }
-    probe.iter().any(|sum| sum.is_nan())
 }

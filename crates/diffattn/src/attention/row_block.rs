@@ -16,8 +16,8 @@ use super::packed::{KeyPanels, Rows, ValuePanels};
 use super::scratch::Scratch;
 use crate::isa::Kernel;
 use crate::tile::{Operands, PANEL, ROW_SUMS, STRIP, Sink, Tile};
-use crate::vector::Vector;
 use crate::vector::math::{self, ExponentScale};
+use crate::vector::{Vector, transpose};
 
 /// Queries of a row block on the vector type it is run with.
 pub(super) struct BlockQueries;
@@ -167,14 +167,14 @@ impl RowBlock<'_, '_> {
         for (index, term) in step.compute.iter().enumerate() {
             let rows = call.query_rows(self.block.sequence, term.q);
             let to = &mut self.scratch.queries[index * width * stride..][..width * stride];
-            pack_queries(
+            pack_queries::<V>(
                 &rows,
                 self.block.first,
                 self.block.rows,
                 call.scores.query,
                 stride,
                 to,
-                &mut self.scratch.row,
+                &mut self.scratch.rows,
             );
             self.scratch.row_max[term.slot * stride..][..stride].fill(f32::NEG_INFINITY);
         }
@@ -491,17 +491,32 @@ impl RowBlock<'_, '_> {
         } = self.block;
         let shape = self.call.value_shape;
         let stride = geometry.stride;
-        for row in 0..rows {
+        let width = step.v.len() * shape.width;
+        for n in 0..geometry.vectors {
+            let query = first + n * V::LANES;
+            let count = V::LANES.min(rows - n * V::LANES);
+            // A float32 result takes the rows where they belong.
+            let place = self.call.result_rows(sequence, step.head, query);
+            let (to, to_stride) = place.unwrap_or((self.scratch.rows.as_mut_ptr(), width));
             for index in 0..step.v.len() {
-                let from = &self.scratch.out[index * shape.padded() * stride + row..];
-                let to = &mut self.scratch.row[index * shape.width..][..shape.width];
-                for (channel, to) in to.iter_mut().enumerate() {
-                    *to = from[channel * stride];
+                let from = &self.scratch.out[index * shape.padded() * stride + n * V::LANES..];
+                // SAFETY: outᵀ has `width` rows of `stride` queries per v head. `to` has `count` rows: scratch, or the
+                // result, which `bind` checked and borrowed for 'a; no other block has these rows.
+                unsafe {
+                    let (from, to) = (from.as_ptr(), to.add(index * shape.width));
+                    transpose::<V>(from, stride, to, to_stride, shape.width, count);
                 }
             }
-            let y = &mut self.scratch.row[..step.v.len() * shape.width];
-            self.call
-                .write_row::<V>(y, sequence, step.head, first + row);
+            for row in 0..count {
+                // SAFETY: as above.
+                let y = unsafe { std::slice::from_raw_parts_mut(to.add(row * to_stride), width) };
+                if place.is_some() {
+                    self.call.norm_row::<V>(y);
+                } else {
+                    self.call
+                        .write_row::<V>(y, sequence, step.head, query + row);
+                }
+            }
         }
     }
 
@@ -637,26 +652,34 @@ fn active(
     (first, last, full)
 }
 
-/// Queries as [channel][query], times `factor`; zeros past the last row.
-fn pack_queries(
+/// `count` queries from `first` as [channel][query], times `factor`; zeros past the last row.
+#[inline(always)]
+fn pack_queries<V: Vector>(
     rows: &Rows<'_>,
     first: usize,
     count: usize,
     factor: f32,
     stride: usize,
     to: &mut [f32],
-    row: &mut [f32],
+    buffer: &mut [f32],
 ) {
-    for lane in 0..stride {
-        if lane < count {
-            let row = rows.read(first + lane, row);
-            for (channel, &value) in row.iter().enumerate() {
-                to[channel * stride + lane] = value * factor;
-            }
-        } else {
-            for channel in 0..rows.width {
-                to[channel * stride + lane] = 0.0;
-            }
+    for lane in (0..count).step_by(V::LANES) {
+        let count = V::LANES.min(count - lane);
+        let (from, from_stride) = rows.read(first + lane, count, buffer);
+        // SAFETY: `count` rows of `width` values, as `read` gives them; `to` has `width` rows of `stride` lanes.
+        unsafe {
+            let to = to.as_mut_ptr().add(lane);
+            transpose::<V>(from.as_ptr(), from_stride, to, stride, count, rows.width);
+        }
+    }
+    if count < stride {
+        for channel in to.chunks_exact_mut(stride) {
+            channel[count..].fill(0.0);
+        }
+    }
+    if factor != 1.0 {
+        for value in to {
+            *value *= factor;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::call::{Block, Call, HeadGroup, HeadStep, PackedUnit, Panels, Source, TermStep};
 use super::decode::{DecodeFinish, DecodePlan, DecodeStrip, DecodeUnit, Phase, StripScratch};
-use super::packed::{keys_len, pack_keys, pack_values};
+use super::packed::{PackKeys, PackValues, keys_len};
 use super::row_block::{BlockQueries, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
 use crate::buffer::Buffer;
@@ -259,10 +259,10 @@ impl<'a> Run<'a> {
         }
         let call = &self.call;
         let threads = thread_count(call.threads, k_len + v_len);
-        let row_len = call.width.max(call.value_shape.width);
-        let mut rows = Vec::with_capacity(threads);
+        let rows_len = PANEL * call.width.max(call.value_shape.width);
+        let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
-            rows.push(Mutex::new(try_zeroed(row_len)?));
+            buffers.push(Mutex::new(Buffer::new(rows_len)?));
         }
         let (k_to, v_to) = (
             Shared(self.packed_k.as_mut_ptr()),
@@ -275,7 +275,7 @@ impl<'a> Run<'a> {
             let sequence = &call.sequences[wave.units[unit].0];
             let (from, to) = (strip * STRIP, ((strip + 1) * STRIP).min(sequence.keys));
             let from_row = sequence.first_key + from;
-            let mut row: MutexGuard<'_, Vec<f32>> = lock(&rows[slot]);
+            let mut rows: MutexGuard<'_, Buffer> = lock(&buffers[slot]);
             if is_key {
                 let (head, start) = packed.k[entry];
                 let (start, len) = (
@@ -285,15 +285,31 @@ impl<'a> Run<'a> {
                 // SAFETY: the panels of this strip of this head, inside `k_len`; no other task has them.
                 let panels = unsafe { k_to.slice(start, len) };
                 let source = k_axis.rows(k_data, sequence.batch, head, from_row);
-                pack_keys(&source, 0, to - from, 0, panels, &mut row[..call.width]);
+                let kernel = PackKeys {
+                    rows: source,
+                    from_row: 0,
+                    first: 0,
+                    end: to - from,
+                    panels,
+                    buffer: &mut rows,
+                };
+                call.isa.run(false, kernel);
             } else if let Some((v_data, v_axis)) = v {
                 let (head, start, flag) = packed.v[entry];
                 // SAFETY: this strip of this head, inside `v_len`; no other task has it.
                 let panels =
                     unsafe { v_to.slice(start + strip * shape.strip_len(), shape.strip_len()) };
                 let source = v_axis.rows(v_data, sequence.batch, head, from_row);
-                let found =
-                    pack_values(&source, from, to, 0, shape, panels, &mut row[..shape.width]);
+                let kernel = PackValues {
+                    rows: source,
+                    from_row: 0,
+                    first: from,
+                    end: to,
+                    shape,
+                    strip: panels,
+                    buffer: &mut rows,
+                };
+                let found = call.isa.run(false, kernel);
                 special[flag + strip].store(found, Ordering::Relaxed);
             }
         });

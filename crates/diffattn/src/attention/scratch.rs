@@ -47,8 +47,8 @@ pub(super) struct Scratch {
     pub(super) out: Buffer,
     /// One panel of one strip of v without NaN and infinities, `[key][channel]`.
     pub(super) finite: Vec<f32>,
-    /// One row of q or of the result.
-    pub(super) row: Vec<f32>,
+    /// As many rows of q or of the result as a vector has lanes, at most.
+    pub(super) rows: Buffer,
 }
 
 impl Scratch {
@@ -78,7 +78,7 @@ impl Scratch {
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
             out: Buffer::new(channels * stride)?,
             finite: try_zeroed(STRIP.min(keys + PANEL) * PANEL)?,
-            row: try_zeroed(channels.max(width))?,
+            rows: Buffer::new(PANEL * channels.max(width))?,
         })
     }
 }

@@ -105,6 +105,32 @@ impl Vector for F32x8 {
             )
         })
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: AVX2 is there; eight rows of eight values on both sides, by the contract.
+        unsafe {
+            // Halves of rows r and r + 4 side by side: what is left is four by four, in both halves at once.
+            let halves = |r: usize, c: usize| {
+                let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(r * from_stride + c)));
+                _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((r + 4) * from_stride + c)))
+            };
+            for c in [0, 4] {
+                let (a, b) = (halves(0, c), halves(1, c));
+                let (d, e) = (halves(2, c), halves(3, c));
+                let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                let (de_low, de_high) = (_mm256_unpacklo_ps(d, e), _mm256_unpackhi_ps(d, e));
+                let columns = [
+                    _mm256_shuffle_ps::<0b01_00_01_00>(ab_low, de_low),
+                    _mm256_shuffle_ps::<0b11_10_11_10>(ab_low, de_low),
+                    _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, de_high),
+                    _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, de_high),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    _mm256_storeu_ps(to.add((c + i) * to_stride), column);
+                }
+            }
+        }
+    }
 }
 
 /// Four float64.

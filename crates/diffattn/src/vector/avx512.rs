@@ -99,6 +99,35 @@ impl Vector for F32x16 {
             )
         })
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: AVX-512 is there; sixteen rows of sixteen values on both sides, by the contract.
+        unsafe {
+            // Quarters of rows r, r + 4, r + 8, r + 12 side by side: what is left is four by four, in all at once.
+            let quarters = |r: usize, c: usize| {
+                let at = |r: usize| _mm_loadu_ps(from.add(r * from_stride + c));
+                let row = _mm512_castps128_ps512(at(r));
+                let row = _mm512_insertf32x4::<1>(row, at(r + 4));
+                let row = _mm512_insertf32x4::<2>(row, at(r + 8));
+                _mm512_insertf32x4::<3>(row, at(r + 12))
+            };
+            for c in [0, 4, 8, 12] {
+                let (a, b) = (quarters(0, c), quarters(1, c));
+                let (d, e) = (quarters(2, c), quarters(3, c));
+                let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                let (de_low, de_high) = (_mm512_unpacklo_ps(d, e), _mm512_unpackhi_ps(d, e));
+                let columns = [
+                    _mm512_shuffle_ps::<0b01_00_01_00>(ab_low, de_low),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(ab_low, de_low),
+                    _mm512_shuffle_ps::<0b01_00_01_00>(ab_high, de_high),
+                    _mm512_shuffle_ps::<0b11_10_11_10>(ab_high, de_high),
+                ];
+                for (i, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_ps(to.add((c + i) * to_stride), column);
+                }
+            }
+        }
+    }
 }
 
 /// Eight float64.

@@ -70,6 +70,41 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride + c]`.
+    ///
+    /// # Safety
+    /// Those values of `from` are readable and those of `to` writable; the two do not overlap.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// [`Vector::transpose`] for any number of rows and columns; the tails go value by value.
+///
+/// # Safety
+/// As there, for `rows` rows of `columns` values.
+#[inline(always)]
+pub(crate) unsafe fn transpose<V: Vector>(
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    rows: usize,
+    columns: usize,
+) {
+    let (full_rows, full_columns) = (rows / V::LANES * V::LANES, columns / V::LANES * V::LANES);
+    // SAFETY: (all of this function) the caller's promise for rows below `rows` and columns below `columns`.
+    unsafe {
+        for c in (0..full_columns).step_by(V::LANES) {
+            for r in (0..full_rows).step_by(V::LANES) {
+                let (from, to) = (from.add(r * from_stride + c), to.add(c * to_stride + r));
+                V::transpose(from, from_stride, to, to_stride);
+            }
+        }
+        for r in 0..rows {
+            for c in (if r < full_rows { full_columns } else { 0 })..columns {
+                *to.add(c * to_stride + r) = *from.add(r * from_stride + c);
+            }
+        }
+    }
 }
 
 /// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.

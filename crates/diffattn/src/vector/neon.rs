@@ -95,6 +95,23 @@ impl Vector for F32x4 {
         // SAFETY: every AArch64 target of Rust has NEON.
         Self(unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), sign.0, self.0) })
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: NEON as above; four rows of four values on both sides, by the contract.
+        unsafe {
+            let row = |r: usize| vld1q_f32(from.add(r * from_stride));
+            let (ab, cd) = (vzipq_f32(row(0), row(1)), vzipq_f32(row(2), row(3)));
+            let columns = [
+                vcombine_f32(vget_low_f32(ab.0), vget_low_f32(cd.0)),
+                vcombine_f32(vget_high_f32(ab.0), vget_high_f32(cd.0)),
+                vcombine_f32(vget_low_f32(ab.1), vget_low_f32(cd.1)),
+                vcombine_f32(vget_high_f32(ab.1), vget_high_f32(cd.1)),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                vst1q_f32(to.add(i * to_stride), column);
+            }
+        }
+    }
 }
 
 /// Two float64.

@@ -79,6 +79,11 @@ impl Vector for Scalar {
     fn copysign(self, sign: Self) -> Self {
         Self(self.0.copysign(sign.0))
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, _: usize, to: *mut f32, _: usize) {
+        // SAFETY: one value each, by the contract.
+        unsafe { *to = *from }
+    }
 }
 
 /// One float64.

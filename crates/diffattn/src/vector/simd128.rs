@@ -90,6 +90,31 @@ impl Vector for F32x4 {
     fn copysign(self, sign: Self) -> Self {
         Self(v128_bitselect(sign.0, self.0, f32x4_splat(-0.0)))
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: four rows of four values on both sides, by the contract.
+        unsafe {
+            let row = |r: usize| v128_load(from.add(r * from_stride).cast());
+            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+            let (ab_low, ab_high) = (
+                i32x4_shuffle::<0, 4, 1, 5>(a, b),
+                i32x4_shuffle::<2, 6, 3, 7>(a, b),
+            );
+            let (cd_low, cd_high) = (
+                i32x4_shuffle::<0, 4, 1, 5>(c, d),
+                i32x4_shuffle::<2, 6, 3, 7>(c, d),
+            );
+            let columns = [
+                i64x2_shuffle::<0, 2>(ab_low, cd_low),
+                i64x2_shuffle::<1, 3>(ab_low, cd_low),
+                i64x2_shuffle::<0, 2>(ab_high, cd_high),
+                i64x2_shuffle::<1, 3>(ab_high, cd_high),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                v128_store(to.add(i * to_stride).cast(), column);
+            }
+        }
+    }
 }
 
 /// Two float64.

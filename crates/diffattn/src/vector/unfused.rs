@@ -74,4 +74,9 @@ impl<V: Vector> Vector for Unfused<V> {
     fn copysign(self, sign: Self) -> Self {
         Self(self.0.copysign(sign.0))
     }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's promise is V's.
+        unsafe { V::transpose(from, from_stride, to, to_stride) }
+    }
 }
