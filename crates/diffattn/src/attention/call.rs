@@ -671,6 +671,18 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Asks for the rows of a float32 result that `finish` will write.
+    #[inline(always)]
+    pub(super) fn prefetch_result<V: Vector>(&self, block: &Block<'_>, head: usize) {
+        if let Some((start, stride)) = self.result_rows(block.sequence, head, block.first) {
+            for row in 0..block.rows {
+                for channel in (0..self.out_axis.width).step_by(16) {
+                    V::prefetch(start.wrapping_add(row * stride + channel), true);
+                }
+            }
+        }
+    }
+
     pub(super) fn wants_lse(&self) -> bool {
         self.lse.is_some()
     }

@@ -47,6 +47,24 @@ impl Rows<'_> {
     }
 }
 
+/// Float32 values in a cache line.
+const LINE: usize = 16;
+
+impl Rows<'_> {
+    /// Asks for rows `first..end` of float32 data, a panel of them at most, which would otherwise be waited for one by one.
+    #[inline(always)]
+    pub(super) fn prefetch<V: Vector>(&self, first: usize, end: usize) {
+        if let Data::F32(values) = self.data {
+            for row in first..end.min(first + PANEL) {
+                let start = values.as_ptr().wrapping_add(self.first + row * self.stride);
+                for channel in (0..self.width).step_by(LINE) {
+                    V::prefetch(start.wrapping_add(channel), false);
+                }
+            }
+        }
+    }
+}
+
 /// Float32 values that packed K of `keys` keys takes.
 pub(super) fn keys_len(keys: usize, width: usize) -> Option<usize> {
     keys.checked_next_multiple_of(KEY_ROUND)?.checked_mul(width)
@@ -189,6 +207,7 @@ impl Kernel for PackKeys<'_> {
         while key < self.end {
             let count = ((key / PANEL + 1) * PANEL).min(self.end) - key;
             let row = self.from_row + key - self.first;
+            self.rows.prefetch::<V>(row + count, row + self.end - key);
             let (from, stride) = self.rows.read(row, count, self.buffer);
             let panel = &mut self.panels[key / PANEL * PANEL * width..][..PANEL * width];
             // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is [width][PANEL], and these keys
@@ -228,6 +247,7 @@ impl Kernel for PackValues<'_> {
             // A few keys at a time: their rows stay in L1 while the panels, far apart, are written one by one.
             let count = PANEL.min(self.end - key);
             let row = self.from_row + key - first;
+            self.rows.prefetch::<V>(row + count, row + self.end - key);
             let (from, stride) = self.rows.read(row, count, self.buffer);
             for (panel, channel) in (0..shape.width).step_by(PANEL).enumerate() {
                 let channels = PANEL.min(shape.width - channel);

@@ -176,6 +176,11 @@ impl RowBlock<'_, '_> {
                 to,
                 &mut self.scratch.rows,
             );
+            // Blocks go from the last to the first: the next one's queries.
+            let before = self.block.first.saturating_sub(self.block.rows);
+            for first in (before..self.block.first).step_by(PANEL) {
+                rows.prefetch::<V>(first, self.block.first);
+            }
             self.scratch.row_max[term.slot * stride..][..stride].fill(f32::NEG_INFINITY);
         }
         if start >= end {
@@ -334,6 +339,7 @@ impl RowBlock<'_, '_> {
         let padded = self.call.value_shape.padded();
         let total = step.v.len() * padded * stride;
         self.scratch.out[..total].fill(0.0);
+        self.call.prefetch_result::<V>(&self.block, step.head);
         if start >= end {
             return;
         }
@@ -352,7 +358,8 @@ impl RowBlock<'_, '_> {
                         values.finite_copy(from, to - from, panel, &mut self.scratch.finite);
                         a = self.scratch.finite.as_ptr();
                     }
-                    // A chunk's P and the panel stay in L1 for all of the panel's tiles.
+                    // A chunk's P and the panel stay in L1 for all of the panel's tiles. All vectors go to the strip's end,
+                    // over zeros: cut where each one's keys end, 512 tokens have 3 % fewer products and take as long.
                     let mut chunk = 0;
                     while chunk < vectors {
                         let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);

@@ -169,6 +169,7 @@ impl<'a> Run<'a> {
         let (mut k_len, mut v_len, mut flags) = (0usize, 0usize, 0);
         let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
         let units = self.call.sequences.len() * self.clusters.len();
+        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.threads);
         while self.next_unit < units {
             let (sequence_index, cluster_index) = (
                 self.next_unit / self.clusters.len(),
@@ -199,7 +200,8 @@ impl<'a> Run<'a> {
                     v_len = v_len.checked_add(v_head).ok_or_else(too_long)?;
                     flags += sequence.keys.div_ceil(STRIP);
                 }
-                if !wave.units.is_empty() && (k_len + v_len) * size_of::<f32>() > WAVE_BYTES {
+                let bytes = (k_len + v_len).saturating_mul(size_of::<f32>());
+                if !wave.units.is_empty() && bytes > wave_bytes {
                     (k_len, v_len) = (k_start, v_start);
                     break;
                 }

@@ -106,6 +106,17 @@ impl Vector for F32x8 {
         })
     }
     #[inline(always)]
+    fn prefetch(at: *const f32, write: bool) {
+        // SAFETY: a prefetch never faults.
+        unsafe {
+            if write {
+                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+            } else {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: AVX2 is there; eight rows of eight values on both sides, by the contract.
         unsafe {

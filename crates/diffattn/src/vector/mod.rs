@@ -70,6 +70,9 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// Asks for the cache line of `at`, to read or to write: a hint, any address will do.
+    #[inline(always)]
+    fn prefetch(_at: *const f32, _write: bool) {}
     /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride + c]`.
     ///
     /// # Safety

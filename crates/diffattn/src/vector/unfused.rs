@@ -75,6 +75,10 @@ impl<V: Vector> Vector for Unfused<V> {
         Self(self.0.copysign(sign.0))
     }
     #[inline(always)]
+    fn prefetch(at: *const f32, write: bool) {
+        V::prefetch(at, write);
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: the caller's promise is V's.
         unsafe { V::transpose(from, from_stride, to, to_stride) }
