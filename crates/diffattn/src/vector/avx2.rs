@@ -11,6 +11,7 @@ pub(crate) struct F32x8(__m256);
 
 impl Vector for F32x8 {
     const LANES: usize = 8;
+    const FUSES: bool = true;
     type Mask = __m256;
     // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak against 0.66.
     type Tile = TileOf<4, 2, 6>;

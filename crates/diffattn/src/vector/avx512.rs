@@ -11,6 +11,7 @@ pub(crate) struct F32x16(__m512);
 
 impl Vector for F32x16 {
     const LANES: usize = 16;
+    const FUSES: bool = true;
     type Mask = __mmask16;
     // 24 accumulators and 3 loads of the 32 registers; the broadcasts are memory operands.
     type Tile = TileOf<8, 3, 3>;

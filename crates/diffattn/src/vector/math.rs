@@ -37,8 +37,7 @@ const EXP_LOWEST: f32 = -110.0;
 
 /// 2^(2h) = 1 + h + h·(c₀ + c₁h + … + c₅h⁵) on [−¼, ¼], lowest power first. Minimax in relative error (Lawson's
 /// reweighted least squares), each coefficient rounded to float32 in turn and the rest refitted; 2⁻²⁸·⁷ off.
-/// With h apart from the rest, c₀ is small and so is its rounding: the plain 1 + f·(…) exceeds 1 ulp where
-/// multiply-adds round twice.
+/// With h apart from the rest, c₀ is small and so is its rounding.
 const EXP2: [f32; 6] = [
     0.386_294_4,
     0.960_905_9,
@@ -63,21 +62,29 @@ pub(crate) struct ExponentScale {
     /// −1/scale.
     inverse: f32,
     /// [`EXP2`] for h in units of 2/scale.
-    coefficients: [f32; 6],
+    apart: [f32; 6],
+    /// The same with h in them: 2^(2h) = 1 + rest·(d₀ + … + d₅·rest⁵).
+    whole: [f32; 6],
 }
 
 impl ExponentScale {
     /// `scale` is positive and far from overflow, as is its reciprocal.
     pub(crate) fn new(scale: f64) -> Self {
+        let half = 0.5 * scale;
+        let mut apart = EXP2.map(f64::from);
+        let mut whole = apart;
+        whole[0] += 1.0;
         let mut power = 1.0;
+        for (apart, whole) in apart.iter_mut().zip(&mut whole) {
+            *apart *= power;
+            power *= half;
+            *whole *= power;
+        }
         Self {
             scale: scale as f32,
             inverse: (-1.0 / scale) as f32,
-            coefficients: EXP2.map(|c| {
-                let scaled = f64::from(c) * power;
-                power *= 0.5 * scale;
-                scaled as f32
-            }),
+            apart: apart.map(|c| c as f32),
+            whole: whole.map(|c| c as f32),
         }
     }
 }
@@ -100,15 +107,21 @@ pub(crate) fn exp2_scaled<V: Vector, const N: usize>(t: [V; N], scale: &Exponent
     for i in 0..N {
         rest[i] = n[i].mul_add(V::splat(scale.inverse), t[i]);
     }
-    let mut p = [V::splat(scale.coefficients[5]); N];
-    for coefficient in scale.coefficients[..5].iter().rev() {
+    let coefficients = if V::FUSES { &scale.whole } else { &scale.apart };
+    let mut p = [V::splat(coefficients[5]); N];
+    for coefficient in coefficients[..5].iter().rev() {
         for i in 0..N {
             p[i] = p[i].mul_add(rest[i], V::splat(*coefficient));
         }
     }
     for i in 0..N {
-        let h = rest[i].mul(V::splat(0.5 * scale.scale));
-        p[i] = p[i].mul_add(h, h).add(V::splat(1.0));
+        // Rounded twice, the short form would be off by 1.08 ulp.
+        p[i] = if V::FUSES {
+            p[i].mul_add(rest[i], V::splat(1.0))
+        } else {
+            let h = rest[i].mul(V::splat(0.5 * scale.scale));
+            p[i].mul_add(h, h).add(V::splat(1.0))
+        };
     }
     for i in 0..N {
         let vanishes = x[i].lt(V::splat(-126.0));

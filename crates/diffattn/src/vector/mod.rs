@@ -30,6 +30,8 @@ pub(crate) use unfused::Unfused;
 pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// How many float32 values one vector holds: a power of two, 16 at most.
     const LANES: usize;
+    /// Whether [`Vector::mul_add`] rounds once (relaxed SIMD: where the engine fuses, which is then what counts).
+    const FUSES: bool;
     /// What a comparison gives.
     type Mask: Copy;
     /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.

@@ -11,6 +11,7 @@ pub(crate) struct F32x4(float32x4_t);
 
 impl Vector for F32x4 {
     const LANES: usize = 4;
+    const FUSES: bool = true;
     type Mask = uint32x4_t;
     // 24 accumulators, 3 loads and 2 registers of broadcast values: 29 of the 32.
     type Tile = TileOf<8, 3, 6>;

@@ -12,6 +12,7 @@ pub(crate) struct Scalar(f32);
 
 impl Vector for Scalar {
     const LANES: usize = 1;
+    const FUSES: bool = false;
     type Mask = bool;
     type Tile = TileOf<4, 4, 16>;
     type Wide = F64x1;

@@ -14,6 +14,7 @@ pub(crate) struct F32x4(v128);
 
 impl Vector for F32x4 {
     const LANES: usize = 4;
+    const FUSES: bool = cfg!(target_feature = "relaxed-simd");
     type Mask = v128;
     // 8 accumulators, 2 loads, 4 broadcasts; V8 keeps one of the 16 registers for itself.
     type Tile = TileOf<4, 2, 4>;

@@ -8,6 +8,7 @@ pub(crate) struct Unfused<V>(V);
 
 impl<V: Vector> Vector for Unfused<V> {
     const LANES: usize = V::LANES;
+    const FUSES: bool = false;
     type Mask = V::Mask;
     type Tile = V::Tile;
     type Wide = V::Wide;
