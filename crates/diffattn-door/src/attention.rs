@@ -91,7 +91,7 @@ impl Options {
             return Err(Error::option(
                 "pairing",
                 "none beside heads, which are the plan themselves",
-                format_args!("{pairing:?}").to_string().to_lowercase(),
+                pairing.name(),
             ));
         }
         let ratio = reader.optional("ratio", Reader::count)?;

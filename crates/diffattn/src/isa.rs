@@ -11,6 +11,8 @@ pub struct Isa(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
+    // A WebAssembly module with SIMD runs nowhere without it: scalar kernels would be a third of its bytes.
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Scalar,
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -29,18 +31,20 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
-    /// Every instruction set of this machine, slowest first. Scalar is always there.
+    /// What every machine has that this build runs on.
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    const SLOWEST: Self = Self(Kind::Scalar);
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    const SLOWEST: Self = Self(Kind::Simd128);
+
+    /// Every instruction set of this machine, slowest first. Scalar is always there, but in WebAssembly with SIMD.
     #[must_use]
     pub fn available() -> Vec<Self> {
         #[cfg_attr(
-            not(any(
-                target_arch = "x86_64",
-                target_arch = "aarch64",
-                target_feature = "simd128"
-            )),
-            expect(unused_mut, reason = "only scalar here")
+            not(any(target_arch = "x86_64", target_arch = "aarch64")),
+            expect(unused_mut, reason = "only one here")
         )]
-        let mut found = vec![Self(Kind::Scalar)];
+        let mut found = vec![Self::SLOWEST];
         #[cfg(target_arch = "x86_64")]
         {
             if std::arch::is_x86_feature_detected!("avx2")
@@ -59,8 +63,6 @@ impl Isa {
         }
         #[cfg(target_arch = "aarch64")]
         found.push(Self(Kind::Neon));
-        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-        found.push(Self(Kind::Simd128));
         found
     }
 
@@ -68,12 +70,7 @@ impl Isa {
     #[must_use]
     pub fn detect() -> Self {
         static FASTEST: std::sync::OnceLock<Isa> = std::sync::OnceLock::new();
-        *FASTEST.get_or_init(|| {
-            Self::available()
-                .last()
-                .copied()
-                .unwrap_or(Self(Kind::Scalar))
-        })
+        *FASTEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::SLOWEST))
     }
 
     /// The instruction set called `name` (`"scalar"`, `"avx2"`, `"avx512"`, `"neon"`, `"simd128"`,
@@ -98,6 +95,7 @@ impl Isa {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
@@ -139,6 +137,7 @@ impl Isa {
         }
         match (self.0, deterministic) {
             // Scalar never fuses: its plain and its deterministic bits are the same.
+            #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
             (Kind::Scalar, _) => kernel.run::<crate::vector::scalar::Scalar>(),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an x86 kind is only made by `available`, which detected its features.
@@ -162,10 +161,16 @@ impl Isa {
             (Kind::Neon, false) => kernel.run::<crate::vector::neon::F32x4>(),
             #[cfg(target_arch = "aarch64")]
             (Kind::Neon, true) => kernel.run::<Unfused<crate::vector::neon::F32x4>>(),
+            // Nor does plain SIMD.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            (Kind::Simd128, false) => kernel.run::<crate::vector::simd128::F32x4>(),
-            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            (Kind::Simd128, true) => kernel.run::<Unfused<crate::vector::simd128::F32x4>>(),
+            (Kind::Simd128, deterministic) => {
+                use crate::vector::simd128::F32x4;
+                if deterministic && F32x4::FUSES {
+                    kernel.run::<Unfused<F32x4>>()
+                } else {
+                    kernel.run::<F32x4>()
+                }
+            }
         }
     }
 }

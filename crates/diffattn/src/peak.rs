@@ -22,9 +22,22 @@ impl Kernel for Peak {
         );
         let mut sums = [V::splat(0.5); SUMS];
         for _ in 0..self.rounds {
-            for sum in &mut sums {
-                *sum = sum.mul_add(a, b);
-            }
+            // Spelled out: a build for size does not unroll twelve.
+            let [c, d, e, f, g, h, i, j, k, l, m, n] = sums;
+            sums = [
+                c.mul_add(a, b),
+                d.mul_add(a, b),
+                e.mul_add(a, b),
+                f.mul_add(a, b),
+                g.mul_add(a, b),
+                h.mul_add(a, b),
+                i.mul_add(a, b),
+                j.mul_add(a, b),
+                k.mul_add(a, b),
+                l.mul_add(a, b),
+                m.mul_add(a, b),
+                n.mul_add(a, b),
+            ];
         }
         let mut total = V::splat(0.0);
         for sum in sums {

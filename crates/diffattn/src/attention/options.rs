@@ -28,6 +28,19 @@ pub enum Pairing {
     Shared,
 }
 
+impl Pairing {
+    /// Its name in `api.md`'s spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interleaved => "interleaved",
+            Self::Halves => "halves",
+            Self::Grouped => "grouped",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// How `Pairing::Interleaved` repeats k heads over output heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvRepeat {

@@ -5,6 +5,7 @@
 //! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run` entered.
 
 pub(crate) mod math;
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 pub(crate) mod scalar;
 mod unfused;
 
