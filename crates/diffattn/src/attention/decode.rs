@@ -284,7 +284,15 @@ impl DecodeStrip<'_, '_> {
         (from, (from + STRIP).min(self.unit.sequence.keys))
     }
 
-    /// The strip's scores of one row: always STRIP of them.
+    /// How many scores of the strip are worked on: its keys, rounded up to what the exponentials take at once.
+    #[inline(always)]
+    fn width<V: Vector>(&self) -> usize {
+        const { assert!(STRIP.is_multiple_of(ROW_SUMS * V::LANES)) };
+        let (from, end) = self.keys();
+        (end - from).next_multiple_of(ROW_SUMS * V::LANES)
+    }
+
+    /// The strip's scores of one row: there is room for STRIP of them.
     #[inline(always)]
     fn score_row(&self, row: usize) -> *mut f32 {
         self.memory
@@ -368,8 +376,9 @@ impl DecodeStrip<'_, '_> {
         let (low, high) = self.call.band.keys(sequence, i);
         let (low, high) = (low.clamp(from, end) - from, high.clamp(from, end) - from);
         let (low, high) = if low < high { (low, high) } else { (0, 0) };
+        let width = self.width::<V>();
         // SAFETY: the strip's scores of this row, which no other item touches.
-        let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
+        let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), width) };
         if let Some(scale) = self.call.scores.dot {
             scores.iter_mut().for_each(|score| *score *= scale);
         }
@@ -401,10 +410,15 @@ impl DecodeStrip<'_, '_> {
                 };
             }
         }
-        let max = scores.iter().fold(
-            f32::NEG_INFINITY,
-            |max, &score| if score > max { score } else { max },
-        );
+        let mut lanes = V::splat(f32::NEG_INFINITY);
+        for at in scores.chunks_exact(V::LANES) {
+            // SAFETY: a chunk is one vector.
+            lanes = unsafe { V::load(at.as_ptr()) }.max(lanes);
+        }
+        let mut maxima = [f32::NEG_INFINITY; PANEL];
+        // SAFETY: no vector has more than PANEL lanes.
+        unsafe { lanes.store(maxima.as_mut_ptr()) };
+        let max = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max);
         // SAFETY: `[strip][row]`, this item's place.
         unsafe {
             *self
@@ -418,10 +432,11 @@ impl DecodeStrip<'_, '_> {
     fn exponentials<V: Vector>(&mut self) {
         let rows = self.unit.scratch.row_max.len();
         let exponent = self.call.scores.exponent;
+        let width = self.width::<V>();
         for row in 0..rows {
             let row_max = safe_max(V::splat(self.unit.scratch.row_max[row]));
             // SAFETY: the strip's scores of this row, which no other item touches.
-            let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), STRIP) };
+            let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), width) };
             for at in scores.chunks_exact_mut(ROW_SUMS * V::LANES) {
                 // SAFETY: a chunk is ROW_SUMS vectors.
                 unsafe { exponentials::<V, ROW_SUMS>(at.as_mut_ptr(), row_max, &exponent) };
@@ -545,6 +560,7 @@ impl DecodeStrip<'_, '_> {
     #[inline(always)]
     fn combine<V: Vector>(&mut self, entry: usize, i: usize, column: usize, rows: usize) {
         let queries = self.unit.sequence.queries;
+        let (from, end) = self.keys();
         let (_, pairs) = &self.unit.plan.heads[entry];
         let weights = &self.unit.scratch.weights[(entry * queries + i) * self.call.plan.terms..];
         for part in [1, 0] {
@@ -552,8 +568,8 @@ impl DecodeStrip<'_, '_> {
                 let weight = V::splat(weights[t][part]);
                 let scores = self.score_row(pair * queries + i);
                 let mut at = 0;
-                while at < STRIP {
-                    // SAFETY: scores and P of a row both have STRIP values, whole vectors.
+                while at < self.width::<V>() {
+                    // SAFETY: scores and P of a row both have room for STRIP values, whole vectors.
                     unsafe {
                         let e = V::load(scores.add(at));
                         let to = self.scratch.p_row.as_mut_ptr().add(at);
@@ -572,7 +588,7 @@ impl DecodeStrip<'_, '_> {
         for (to, &p) in self.scratch.p[column..]
             .iter_mut()
             .step_by(rows)
-            .zip(&self.scratch.p_row)
+            .zip(&self.scratch.p_row[..end - from])
         {
             *to = p;
         }
