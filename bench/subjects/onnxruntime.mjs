@@ -5,7 +5,8 @@
 //   node bench/subjects/onnxruntime.mjs node|web
 import { createRequire } from "node:module";
 import { totalmem } from "node:os";
-import { fill, pick, serve, timed } from "./protocol.mjs";
+import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
+import { pick, serve, timed } from "./protocol.mjs";
 
 const isWeb = process.argv[2] === "web";
 const library = isWeb ? "onnxruntime-web" : "onnxruntime-node";
@@ -16,8 +17,6 @@ const { onnx } = require("onnx-proto");
 const FLOAT = onnx.TensorProto.DataType.FLOAT;
 const INT32 = onnx.TensorProto.DataType.INT32;
 const INT64 = onnx.TensorProto.DataType.INT64;
-const LAMBDA = 0.35;
-const EPS = 1e-5;
 
 // ---- models ----
 
@@ -57,76 +56,64 @@ const scalar = (value) => ({ dataType: FLOAT, dims: [], floatData: [value] });
 const floats = (data) => ({ dataType: FLOAT, dims: [data.length], floatData: Array.from(data) });
 const ints = (...values) => ({ dataType: INT64, dims: [values.length], int64Data: values });
 
-// ---- inputs ----
-
-const tensor = (data, dims) => new ort.Tensor("float32", data, dims);
-const size = (dims) => dims.reduce((a, b) => a * b, 1);
-const made = (dims, t) => fill(new Float32Array(size(dims)), t);
-
-/** Every `every`-th head of a bhsd tensor from head `first` on, laid out as bhsd or as bs(hd). */
-function part(data, [b, h, s, d], layout, first = 0, every = 1) {
-  const heads = Math.ceil((h - first) / every);
-  const out = new Float32Array(b * heads * s * d);
-  for (let i = 0; i < b; i++)
-    for (let j = 0; j < heads; j++)
-      for (let row = 0; row < s; row++) {
-        const from = ((i * h + first + j * every) * s + row) * d;
-        const to = layout === "bhsd" ? ((i * heads + j) * s + row) * d : ((i * s + row) * heads + j) * d;
-        out.set(data.subarray(from, from + d), to);
-      }
-  return tensor(out, layout === "bhsd" ? [b, heads, s, d] : [b, s, heads * d]);
-}
-
-/** q0 k0 q1 k1: the heads of each map, as interleaved pairing has them; and v. */
-function attentionInputs({ q, k, v }, layout) {
-  const [qs, ks] = [made(q, 0), made(k, 1)];
-  const inputs = { v: part(made(v, 2), v, layout) };
-  for (const first of [0, 1]) {
-    inputs[`q${first}`] = part(qs, q, layout, first, 2);
-    inputs[`k${first}`] = part(ks, k, layout, first, 2);
-  }
-  return inputs;
-}
+const tensor = ({ data, dims }) => new ort.Tensor("float32", data, dims);
+const tensors = (inputs) => Object.fromEntries(Object.entries(inputs).map(([name, input]) => [name, tensor(input)]));
 
 // ---- variants: each returns the model, its inputs and how its answer lies ----
 
 const difference = (a, b, y) => [node("Mul", [b, "lambda"], `${y}.scaled`), node("Sub", [a, `${y}.scaled`], y)];
 const lambda = scalar(LAMBDA);
 
-/** Both maps as matrices, their difference, and one product with v. The optimiser fuses transposition and scale into MatMul. */
-function plain(test) {
-  const inputs = attentionInputs(test, "bhsd");
-  const [rows, columns] = [test.q[2], test.k[2]];
-  const mask = new Float32Array(rows * columns);
-  for (let i = 0; i < rows; i++)
-    if (test.causal) mask.fill(-Infinity, i * columns + Math.max(0, i + columns - rows + 1), (i + 1) * columns);
-  inputs.mask = tensor(mask, [rows, columns]);
+/**
+ * Both maps as matrices, their difference, and one product with v. The optimiser fuses transposition and scale into MatMul.
+ * `of` is a suffix of all names.
+ */
+function matrices(of = "") {
   const map = (n) => [
-    node("Transpose", [`k${n}`], `kt${n}`, { perm: [0, 1, 3, 2] }),
-    node("MatMul", [`q${n}`, `kt${n}`], `product${n}`),
-    node("Mul", [`product${n}`, "scale"], `scores${n}`),
-    node("Add", [`scores${n}`, "mask"], `masked${n}`),
-    node("Softmax", [`masked${n}`], `map${n}`, { axis: -1 }),
+    node("Transpose", [`k${n}${of}`], `kt${n}${of}`, { perm: [0, 1, 3, 2] }),
+    node("MatMul", [`q${n}${of}`, `kt${n}${of}`], `product${n}${of}`),
+    node("Mul", [`product${n}${of}`, "scale"], `scores${n}${of}`),
+    node("Add", [`scores${n}${of}`, "mask"], `masked${n}${of}`),
+    node("Softmax", [`masked${n}${of}`], `map${n}${of}`, { axis: -1 }),
   ];
-  const nodes = [...map(0), ...map(1), ...difference("map0", "map1", "map"), node("MatMul", ["map", "v"], "y")];
+  const both = [...map(0), ...map(1), ...difference(`map0${of}`, `map1${of}`, `map${of}`)];
+  return [...both, node("MatMul", [`map${of}`, `v${of}`], `y${of}`)];
+}
+
+function plain(test) {
+  const inputs = tensors({ ...attentionInputs(test), mask: maskOf(test) });
+  return { inputs, bytes: model(matrices(), inputs, { lambda, scale: scalar(test.q[3] ** -0.5) }), layout: "bhsd" };
+}
+
+/** The same, head after head: memory for the matrices of one head. */
+function plainHeads(test) {
+  const inputs = tensors({ ...attentionInputs(test), mask: maskOf(test) });
+  const heads = Array.from({ length: test.out[1] }, (_, head) => `.${head}`);
+  const of = (name) => heads.map((head) => name + head);
+  const split = (name) => node("Split", [name], of(name), { axis: 1, num_outputs: heads.length });
+  const nodes = [
+    ...["q0", "q1", "k0", "k1", "v"].map(split),
+    ...heads.flatMap((head) => matrices(head)),
+    node("Concat", of("y"), "y", { axis: 1 }),
+  ];
   return { inputs, bytes: model(nodes, inputs, { lambda, scale: scalar(test.q[3] ** -0.5) }), layout: "bhsd" };
 }
 
 /** ONNX's own operator; v may be wider than q. */
 function attention23(test) {
-  const inputs = attentionInputs(test, "bhsd");
+  const inputs = tensors(attentionInputs(test));
   const map = (n) => node("Attention", [`q${n}`, `k${n}`, "v"], `a${n}`, { is_causal: Number(test.causal) });
   return { inputs, bytes: model([map(0), map(1), ...difference("a0", "a1", "y")], inputs, { lambda }), layout: "bhsd" };
 }
 
 function multiHeadAttention(test) {
-  const inputs = attentionInputs(test, "bshd");
+  const inputs = tensors(attentionInputs(test, "bshd"));
   const attributes = { num_heads: test.q[1] / 2, unidirectional: Number(test.causal) };
   const map = (n) => node("MultiHeadAttention", [`q${n}`, `k${n}`, "v"], `a${n}`, attributes, "com.microsoft");
   return { inputs, bytes: model([map(0), map(1), ...difference("a0", "a1", "y")], inputs, { lambda }), layout: "bshd" };
 }
 
-const normInputs = (test) => ({ x: tensor(made(test.x, 0), test.x) });
+const normInputs = (test) => tensors({ x: { data: made(test.x, 0), dims: test.x } });
 
 function groupNormalization(test) {
   const inputs = normInputs(test);
@@ -168,6 +155,7 @@ const rms = (opType) => (test) => {
 const variants = {
   attention: {
     plain,
+    "plain-heads": plainHeads,
     "attention-23": attention23,
     "multi-head-attention": multiHeadAttention,
   },
@@ -175,14 +163,8 @@ const variants = {
   rms_norm: { "rms-normalization": rms("RMSNormalization"), "simplified-layer-normalization": rms("SimplifiedLayerNormalization") },
 };
 
-function variantsOf(test) {
-  const isAttention = test.op === "attention";
-  if (isAttention && (test.pairing !== "interleaved" || test.q[1] !== test.k[1] || test.window)) return {};
-  return variants[test.op] ?? {};
-}
-
 // Measured at 4096 and 8192 tokens: the most memory of a process, in score maps of all heads.
-const mapsInMemory = { plain: 6.5, "attention-23": 1.4, "multi-head-attention": 2.4 };
+const mapsInMemory = { plain: 6.5, "plain-heads": 1.2, "attention-23": 1.4, "multi-head-attention": 2.4 };
 
 /** A machine without the memory would end the process, or others. WebAssembly has an end of its own and says so. */
 function needMaps({ q, k }, count) {
@@ -207,7 +189,7 @@ serve({
     runtime: `Node ${process.versions.node}`,
     notes: ["the two maps' q and k heads are given apart; making these inputs is not timed"],
   }),
-  variants: ({ case: test }) => ({ variants: Object.keys(variantsOf(test)) }),
+  variants: ({ case: test }) => ({ variants: Object.keys(formsOf(variants, test)) }),
   async load({ case: test, variant, threads = 1 }) {
     await loaded?.session.release();
     loaded = undefined;
@@ -217,7 +199,7 @@ serve({
       ort.env.wasm.numThreads = threadsOfWeb = threads;
     }
     if (!isWeb && test.op === "attention") needMaps(test, mapsInMemory[variant]);
-    const { inputs, bytes, layout } = variantsOf(test)[variant](test);
+    const { inputs, bytes, layout } = formsOf(variants, test)[variant](test);
     const options = { graphOptimizationLevel: "all", executionMode: "sequential" };
     if (isWeb) options.executionProviders = ["wasm"];
     else Object.assign(options, { executionProviders: ["cpu"], intraOpNumThreads: threads, interOpNumThreads: 1 });

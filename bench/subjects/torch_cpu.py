@@ -94,33 +94,35 @@ def mask_of(case):
     return torch.full((rows, columns), -math.inf if case["causal"] else 0.0).triu(1 + columns - rows)
 
 
+def heads_of(case):
+    """Head by head, so that the matrices of one head are reused by the next: as fast at 512 tokens, four times so at 4096."""
+    need_maps(case, 4 / case["out"][1])
+    return list(zip(*(x.flatten(0, 1).unbind() for x in attention_inputs(case))))
+
+
 def plain(case):
     """Both maps as matrices, scaled and masked by the product itself, their difference in place, and one product with v."""
-    need_maps(case, 3)
-    q0, q1, k0, k1, v = (x.flatten(0, 1) for x in attention_inputs(case))
-    mask, scale = mask_of(case), case["q"][3] ** -0.5
+    heads, mask, scale = heads_of(case), mask_of(case), case["q"][3] ** -0.5
 
-    def call():
-        first = torch.softmax(torch.baddbmm(mask, q0, k0.transpose(1, 2), alpha=scale), dim=-1)
-        second = torch.softmax(torch.baddbmm(mask, q1, k1.transpose(1, 2), alpha=scale), dim=-1)
+    def difference(q0, q1, k0, k1, v):
+        first = torch.softmax(torch.addmm(mask, q0, k0.T, alpha=scale), dim=-1)
+        second = torch.softmax(torch.addmm(mask, q1, k1.T, alpha=scale), dim=-1)
         return first.sub_(second, alpha=LAMBDA) @ v
 
-    return call
+    return lambda: torch.stack([difference(*head) for head in heads]).view(case["out"])
 
 
 def compiled(case):
     """The same written down plainly: the compiler joins scale, mask and softmax itself."""
-    need_maps(case, 3)
-    mask, scale = mask_of(case), case["q"][3] ** -0.5
+    heads, mask, scale = heads_of(case), mask_of(case), case["q"][3] ** -0.5
 
     @torch.compile(dynamic=False, fullgraph=True)
     def difference(q0, q1, k0, k1, v):
-        first = torch.softmax(q0 @ k0.transpose(-1, -2) * scale + mask, dim=-1)
-        second = torch.softmax(q1 @ k1.transpose(-1, -2) * scale + mask, dim=-1)
+        first = torch.softmax(q0 @ k0.T * scale + mask, dim=-1)
+        second = torch.softmax(q1 @ k1.T * scale + mask, dim=-1)
         return (first - LAMBDA * second) @ v
 
-    tensors = attention_inputs(case)
-    return lambda: difference(*tensors)
+    return lambda: torch.stack([difference(*head) for head in heads]).view(case["out"])
 
 
 def group_norm(case):
