@@ -1,169 +1,207 @@
-//! Prints useful GFLOP/s ÷ FMA peak of causal differential attention, both measured in turn in this process,
-//! per instruction set. Checks the answer against the scalar path first. No allocation is timed.
+//! A subject of `bench/run.mjs`: the bare crate, natively, and the machine's limits. With `--reference` instead the answers in
+//! float64. `bench/README.md` is the protocol.
 //!
-//! `cargo run --release -p diffattn-bench -- [--isa NAME] [--threads N] [L ...]`
+//! `cargo run --release -p diffattn-bench [-- --reference]`
 
-#![expect(clippy::print_stdout, reason = "a program that prints")]
+use base64::{Engine, prelude::BASE64_STANDARD};
+use diffattn::{Error, Isa};
+use diffattn_bench::{Case, Limits, Loaded, reference, seconds_of};
+use peak_alloc::PeakAlloc;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::io::{BufRead, Write};
 
-use diffattn::{
-    AttentionOptions, DataMut, DiffAttention, Error, Isa, KeysValues, Lambda, Slices, Tensor,
-    fma_flops,
-};
-use std::time::Instant;
+/// Counts what is allocated, for `scratch`; two atomic additions per allocation, of which a call makes few.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
-/// Measurements of each thing; the median counts.
-const RUNS: usize = 7;
-
-struct Case {
-    heads: usize,
-    length: usize,
-    d: usize,
-    dv: usize,
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+enum Request {
+    Info,
+    /// Every case has the same.
+    Variants {},
+    Load {
+        case: Case,
+        variant: Option<String>,
+        #[serde(flatten)]
+        on: On,
+    },
+    Run,
+    Answer {
+        at: Vec<usize>,
+    },
+    Limit {
+        what: Limit,
+        bytes: Option<usize>,
+        #[serde(flatten)]
+        on: On,
+    },
+    Scratch {
+        case: Case,
+        #[serde(flatten)]
+        on: On,
+    },
 }
 
-/// Values in −1…1 that need no random numbers: a golden-ratio sequence.
-fn values(len: usize, seed: f64) -> Vec<f32> {
-    (0..len)
-        .map(|i| (((i as f64 + seed) * 0.618_033_988_749_895).fract() * 2.0 - 1.0) as f32)
-        .collect()
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Limit {
+    Fma,
+    Read,
+    Copy,
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+/// What a call runs on.
+#[derive(Deserialize)]
+struct On {
+    isa: Option<String>,
+    threads: Option<usize>,
 }
 
-fn attention(
-    case: &Case,
-    isa: Isa,
-    threads: usize,
-    inputs: &[Vec<f32>; 3],
-    out: &mut [f32],
-) -> Result<f64, Error> {
-    let &Case {
-        heads,
-        length,
-        d,
-        dv,
-    } = case;
-    let options = AttentionOptions {
-        lambda: Some(Lambda::Value(0.35)),
-        is_causal: true,
-        isa: Some(isa),
-        threads: Some(threads),
-        ..AttentionOptions::default()
-    };
-    let flat = [1, 2 * heads, length, d];
-    let start = Instant::now();
-    let mut call = DiffAttention::new(
-        Tensor::f32(&inputs[0], &flat),
-        KeysValues::Tensors {
-            k: Tensor::f32(&inputs[1], &flat),
-            v: Tensor::f32(&inputs[2], &[1, heads, length, dv]),
-        },
-        &options,
-    )?;
-    call.bind(DataMut::F32(out), None)?;
-    call.finish()?;
-    Ok(start.elapsed().as_secs_f64())
-}
-
-fn peak(isa: Isa, threads: usize) -> f64 {
-    let rounds = if isa.name() == "scalar" {
-        1 << 19
-    } else {
-        1 << 21
-    };
-    let start = Instant::now();
-    // One of them is this thread: a core that slept meanwhile would begin its next call at a lower clock.
-    let flops: f64 = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads)
-            .map(|_| scope.spawn(move || fma_flops(isa, rounds)))
-            .collect();
-        let own = fma_flops(isa, rounds);
-        let joined = others.into_iter().map(|one| one.join().unwrap_or(0.0));
-        own + joined.sum::<f64>()
-    });
-    flops / start.elapsed().as_secs_f64()
-}
-
-fn main() -> Result<(), Error> {
-    let mut isas: Vec<Isa> = Isa::available()
-        .into_iter()
-        .filter(|isa| isa.name() != "scalar")
-        .collect();
-    let (mut threads, mut lengths) = (1, Vec::new());
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--isa" => isas = vec![Isa::named(&arguments.next().unwrap_or_default())?],
-            "--threads" => threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
-            length => lengths.push(
-                length
-                    .parse()
-                    .map_err(|_| Error::option("length", "a number", length))?,
-            ),
-        }
+impl On {
+    fn isa(&self) -> Result<Isa, Error> {
+        self.isa
+            .as_deref()
+            .map_or_else(|| Ok(Isa::detect()), Isa::named)
     }
-    if lengths.is_empty() {
-        lengths = vec![512, 2048];
+
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or(1).max(1)
     }
-    println!("isa      threads     L    d   dv   GFLOP/s     peak   share");
-    for isa in isas {
-        for &length in &lengths {
-            for (d, dv) in [(64, 128), (32, 64)] {
-                let case = Case {
-                    heads: 8,
-                    length,
-                    d,
-                    dv,
+}
+
+/// The only way in which this subject does a case.
+const VARIANT: &str = "bare";
+
+#[derive(Default)]
+struct Subject {
+    loaded: Option<Loaded>,
+    limits: Limits,
+}
+
+impl Subject {
+    fn reply(&mut self, request: Request) -> Result<Value, Error> {
+        match request {
+            Request::Info => {
+                let isas: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+                Ok(json!({
+                    "name": "diffattn crate",
+                    "version": env!("CARGO_PKG_VERSION"),
+                    "runtime": "native",
+                    "notes": [format!("instruction sets: {}", isas.join(", "))],
+                }))
+            }
+            Request::Variants { .. } => Ok(json!({ "variants": [VARIANT] })),
+            Request::Load { case, variant, on } => {
+                self.loaded = None;
+                if let Some(other) = variant.filter(|name| name != VARIANT) {
+                    return Err(Error::option("variant", VARIANT, other));
+                }
+                let mut loaded = Loaded::new(&case, on.isa()?, on.threads())?;
+                loaded.call()?;
+                self.loaded = Some(loaded);
+                Ok(json!({}))
+            }
+            Request::Run => {
+                let loaded = self.loaded()?;
+                let seconds = seconds_of(|| loaded.call())?;
+                Ok(json!({ "seconds": seconds }))
+            }
+            Request::Answer { at } => {
+                let out = self.loaded()?.out();
+                let values: Option<Vec<f32>> = at.iter().map(|&i| out.get(i).copied()).collect();
+                let values =
+                    values.ok_or_else(|| Error::option("at", "indices of the result", "others"))?;
+                Ok(json!({ "values": encoded(values) }))
+            }
+            Request::Limit { what, bytes, on } => {
+                let per_second = match what {
+                    Limit::Fma => Limits::fma(on.isa()?, on.threads()),
+                    Limit::Read => self.limits.read(bytes, on.threads())?,
+                    Limit::Copy => self.limits.copy(bytes, on.threads())?,
                 };
-                let inputs =
-                    [2 * d, 2 * d, dv].map(|width| values(8 * length * width, width as f64 * 0.37));
-                let mut out = vec![0.0; 8 * length * dv];
-                if length <= 2048 {
-                    check(&case, isa, threads, &inputs, &mut out)?;
-                }
-                let useful = (length * (length + 1)) as f64 * 8.0 * (2 * d + dv) as f64;
-                let (mut times, mut peaks) = (Vec::new(), Vec::new());
-                for _ in 0..RUNS {
-                    peaks.push(peak(isa, threads));
-                    times.push(attention(&case, isa, threads, &inputs, &mut out)?);
-                }
-                let (rate, peak) = (useful / median(times) / 1e9, median(peaks) / 1e9);
-                println!(
-                    "{:8} {threads:7} {length:5} {d:4} {dv:4} {rate:9.1} {peak:8.1} {:7.3}",
-                    isa.name(),
-                    rate / peak
-                );
+                Ok(json!({ "perSecond": per_second }))
+            }
+            Request::Scratch { case, on } => {
+                self.loaded = None;
+                let mut loaded = Loaded::new(&case, on.isa()?, on.threads())?;
+                // What the crate keeps of earlier calls counts too: this is asked first in a process.
+                let others = PeakAlloc.current_usage();
+                PeakAlloc.reset_peak_usage();
+                loaded.call()?;
+                Ok(json!({ "bytes": PeakAlloc.peak_usage() - others }))
             }
         }
     }
-    Ok(())
+
+    fn loaded(&mut self) -> Result<&mut Loaded, Error> {
+        self.loaded
+            .as_mut()
+            .ok_or_else(|| Error::option("load", "a case that is loaded", "none"))
+    }
 }
 
-/// The answer agrees with the scalar path, which the tests hold against float64.
-fn check(
-    case: &Case,
-    isa: Isa,
-    threads: usize,
-    inputs: &[Vec<f32>; 3],
-    out: &mut [f32],
-) -> Result<(), Error> {
-    let mut expected = vec![0.0; out.len()];
-    attention(case, isa, threads, inputs, out)?;
-    attention(case, Isa::named("scalar")?, threads, inputs, &mut expected)?;
-    let worst = out
-        .iter()
-        .zip(&expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, f32::max);
-    if worst < 1e-5 {
-        Ok(())
-    } else {
-        Err(Error::Internal(format!(
-            "{} differs from scalar by {worst}",
-            isa.name()
-        )))
+/// The float64 subject: knows what is loaded, computes when it is asked.
+#[derive(Default)]
+struct Reference {
+    case: Option<Case>,
+}
+
+impl Reference {
+    fn reply(&mut self, request: Request) -> Result<Value, Error> {
+        match request {
+            Request::Info => Ok(json!({
+                "name": "diffattn-reference",
+                "version": env!("CARGO_PKG_VERSION"),
+                "runtime": "native",
+                "notes": ["float64"],
+            })),
+            Request::Variants { .. } => Ok(json!({ "variants": [VARIANT] })),
+            Request::Load { case, .. } => {
+                self.case = Some(case);
+                Ok(json!({}))
+            }
+            Request::Answer { at } => {
+                let missing = || Error::option("load", "a case that is loaded", "none");
+                let values = reference::values(self.case.as_ref().ok_or_else(missing)?, &at);
+                let rounded = values.into_iter().map(|value| value as f32).collect();
+                Ok(json!({ "values": encoded(rounded) }))
+            }
+            _ => Err(Error::option("do", "load or answer", "another request")),
+        }
     }
+}
+
+/// float32 values, little-endian, base64.
+fn encoded(values: Vec<f32>) -> String {
+    let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    BASE64_STANDARD.encode(bytes)
+}
+
+fn main() -> std::io::Result<()> {
+    let mut subject = Subject::default();
+    let mut oracle = std::env::args()
+        .any(|argument| argument == "--reference")
+        .then(Reference::default);
+    let mut replies = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let reply = serde_json::from_str(&line)
+            .map_err(|error| error.to_string())
+            .and_then(|request| {
+                let reply = match &mut oracle {
+                    Some(oracle) => oracle.reply(request),
+                    None => subject.reply(request),
+                };
+                reply.map_err(|error| error.to_string())
+            })
+            .unwrap_or_else(|error| json!({ "error": error }));
+        writeln!(replies, "{reply}")?;
+        replies.flush()?;
+    }
+    Ok(())
 }

@@ -1,0 +1,35 @@
+//! The numbers that every subject computes with: a hash of the element's index, the same in every language.
+
+/// λ of every case.
+pub const LAMBDA: f32 = 0.35;
+
+/// Added to a norm's mean square or variance.
+pub const EPS: f32 = 1e-5;
+
+/// Element `i` of tensor number `t`, in [−1, 1) and exact in float32.
+#[must_use]
+pub(crate) fn value(t: usize, i: usize) -> f32 {
+    // Both wrap on purpose: indices count modulo 2^32.
+    let mut x = (i as u32).wrapping_add((t as u32).wrapping_mul(0x9E37_79B9));
+    x ^= x >> 16;
+    x = x.wrapping_mul(0x7FEB_352D);
+    x ^= x >> 15;
+    x = x.wrapping_mul(0x846C_A68B);
+    x ^= x >> 16;
+    (x >> 8) as f32 / 8_388_608.0 - 1.0
+}
+
+/// Fills `data` with tensor number `t`.
+pub fn fill(data: &mut [f32], t: usize) {
+    for (i, to) in data.iter_mut().enumerate() {
+        *to = value(t, i);
+    }
+}
+
+/// Tensor number `t` with the given shape.
+#[must_use]
+pub fn made(shape: &[usize], t: usize) -> Vec<f32> {
+    let mut data = vec![0.0; shape.iter().product()];
+    fill(&mut data, t);
+    data
+}

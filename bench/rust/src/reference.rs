@@ -1,0 +1,116 @@
+//! What a case's answer should be, in float64 by `diffattn-reference`: only the rows or groups of the asked elements are
+//! computed, each once.
+
+use crate::case::{Case, Heads, Work};
+use crate::inputs::{EPS, LAMBDA, value};
+use diffattn_reference::{
+    AttentionSpec, GroupNorm, Head, Norm, Pairing, Tensor, attention, group_norm, plan, rms_norm,
+};
+use std::collections::HashMap;
+
+/// The result's values at flat indices `at`.
+#[must_use]
+pub fn values(case: &Case, at: &[usize]) -> Vec<f64> {
+    let (shape, of): (usize, Box<dyn Fn(usize) -> Vec<f64>>) = match &case.work {
+        Work::Attention(heads) | Work::Decode(heads) => (case.out[3], attention_rows(case, heads)),
+        Work::GroupNorm { x, groups } => {
+            let (x, groups) = (x.clone(), *groups);
+            let len = x[1..].iter().product::<usize>() / groups;
+            (len, Box::new(move |index| one_group(&x, groups, index)))
+        }
+        Work::RmsNorm { x } => {
+            let width = x[x.len() - 1];
+            (width, Box::new(move |index| rms_row(width, index)))
+        }
+    };
+    let mut parts = HashMap::new();
+    at.iter()
+        .map(|&i| parts.entry(i / shape).or_insert_with(|| of(i / shape))[i % shape])
+        .collect()
+}
+
+/// `len` values of tensor number `t` from element `first` on.
+fn part(t: usize, first: usize, len: usize) -> Vec<f64> {
+    (first..first + len).map(|i| value(t, i).into()).collect()
+}
+
+/// Gives output row `index`, counted over batch, heads and queries.
+fn attention_rows(case: &Case, heads: &Heads) -> Box<dyn Fn(usize) -> Vec<f64>> {
+    let ratio = heads.ratio.unwrap_or(1);
+    let pairing = match heads.pairing {
+        diffattn::Pairing::Interleaved => Pairing::default(),
+        diffattn::Pairing::Halves => Pairing::Halves,
+        diffattn::Pairing::Grouped => Pairing::Grouped { ratio },
+        diffattn::Pairing::Shared => Pairing::Shared { ratio },
+    };
+    let counts = [heads.q[1], heads.k[1], heads.v[1]];
+    let plans = plan(pairing, counts, &[1.0, -1.0]);
+    let (out, heads) = (case.out.clone(), heads.clone());
+    Box::new(move |index| {
+        let (row, h, b) = (
+            index % out[2],
+            index / out[2] % out[1],
+            index / out[2] / out[1],
+        );
+        one_row(&heads, &plans[h], b, row)
+    })
+}
+
+/// One query of one output head, whose q, k and v heads alone are made.
+fn one_row(heads: &Heads, head: &Head, b: usize, row: usize) -> Vec<f64> {
+    let position = row + heads.k[2] - heads.q[2];
+    // Keys that causality or the window hide are not made.
+    let end = if heads.causal {
+        position + 1
+    } else {
+        heads.k[2]
+    };
+    let tensor = |t: usize, shape: [usize; 4], list: &[usize], first: usize, rows: usize| {
+        let [_, n, length, width] = shape;
+        let rows_of = |&h: &usize| part(t, ((b * n + h) * length + first) * width, rows * width);
+        let data = list.iter().flat_map(rows_of).collect();
+        Tensor::new(&[1, list.len(), rows, width], data)
+    };
+    let own = Head {
+        q: (0..head.q.len()).collect(),
+        k: (0..head.k.len()).collect(),
+        v: (0..head.v.len()).collect(),
+        coefficients: head.coefficients.clone(),
+    };
+    let spec = AttentionSpec {
+        lambda: Some(Tensor::scalar(LAMBDA.into())),
+        causal: heads.causal,
+        window: heads.window.unwrap_or([None, None]),
+        query_offset: Some(vec![position as i64]),
+        ..AttentionSpec::new(
+            tensor(0, heads.q, &head.q, row, 1),
+            tensor(1, heads.k, &head.k, 0, end),
+            tensor(2, heads.v, &head.v, 0, end),
+            vec![own],
+        )
+    };
+    attention::<f64>(&spec).out.data
+}
+
+fn one_group(x: &[usize], groups: usize, index: usize) -> Vec<f64> {
+    let (width, group) = (x[1] / groups, index % groups);
+    let positions = x[2..].iter().product::<usize>();
+    let len = width * positions;
+    let input = Tensor::new(&[1, width, positions], part(0, index * len, len));
+    let spec = GroupNorm {
+        weight: Some(part(1, group * width, width)),
+        bias: Some(part(2, group * width, width)),
+        eps: EPS.into(),
+        ..GroupNorm::new(1)
+    };
+    group_norm(&input, &spec).data
+}
+
+fn rms_row(width: usize, index: usize) -> Vec<f64> {
+    let norm = Norm {
+        eps: EPS.into(),
+        weight: Some(part(1, 0, width)),
+        scale: 1.0,
+    };
+    rms_norm(&Tensor::new(&[width], part(0, index * width, width)), &norm).data
+}
