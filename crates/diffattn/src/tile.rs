@@ -143,13 +143,8 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
             // SAFETY: the caller's promise for row k of `b`.
             row[n] = unsafe { V::load(b[n].add(k * b_stride)) };
         }
-        for (m, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller's promise for row k of `a`.
-            let value = V::splat(unsafe { *a.add(k * a_stride + m) });
-            for (sum, &row) in sums.iter_mut().zip(&row) {
-                *sum = value.mul_add(row, *sum);
-            }
-        }
+        // SAFETY: the caller's promise for row k of `a`.
+        unsafe { V::add_outer(&mut sums, a.add(k * a_stride), row) };
     }
     sums
 }

@@ -236,7 +236,7 @@ pub(super) struct ScoreScale {
     pub(super) query: f32,
     /// A factor of the finished dot products, where softcap or bias want true scores.
     pub(super) dot: Option<f32>,
-    /// A factor of (score − row_max) before exp2: log2 e, and the scale unless `dot` has it.
+    /// A factor of (score − strip_max) before exp2: log2 e, and the scale unless `dot` has it.
     pub(super) exponent: ExponentScale,
     /// A factor of row_max that makes it a true score.
     pub(super) natural: f64,
@@ -270,11 +270,11 @@ impl ScoreScale {
     }
 
     /// `ln Σ exp` of a row; −∞ for one that saw nothing.
-    pub(super) fn log_sum_exp(&self, row_max: f32, row_sum: f32) -> f32 {
+    pub(super) fn log_sum_exp(&self, row_max: f32, row_sum: f64) -> f32 {
         if row_sum == 0.0 {
             return f32::NEG_INFINITY;
         }
-        (f64::from(row_max) * self.natural + libm::log(f64::from(row_sum))) as f32
+        (f64::from(row_max) * self.natural + libm::log(row_sum)) as f32
     }
 }
 

@@ -4,7 +4,8 @@
 
 use super::call::{Call, Panels};
 use super::mask::Sequence;
-use super::row_block::{add_bias, cap, exponentials, safe_max, weight};
+use super::row_block::{add_bias, cap};
+use super::softmax::{self, exponentials, safe_max};
 use crate::error::Error;
 use crate::isa::Kernel;
 use crate::shape::try_zeroed;
@@ -44,10 +45,12 @@ pub(super) struct DecodeScratch {
     /// `[strip][pair · query]`.
     strip_max: Vec<f32>,
     strip_sum: Vec<f32>,
+    footing: Vec<f64>,
     row_max: Vec<f32>,
-    row_sum: Vec<f32>,
-    /// `[head · query][term]`, each as high and low part.
-    weights: Vec<[f32; 2]>,
+    row_sum: Vec<f64>,
+    /// `[head · query][term][strip]`, the high parts and the low ones.
+    high: Vec<f32>,
+    low: Vec<f32>,
     /// `[strip][head place · query][padded channel]`: each strip's own product.
     partial: Vec<f32>,
     /// (head, place) pairs of all v heads before each v head.
@@ -97,8 +100,10 @@ impl<'c> DecodeUnit<'c> {
             strip_max: try_zeroed(strips * rows)?,
             strip_sum: try_zeroed(strips * rows)?,
             row_max: try_zeroed(rows)?,
+            footing: try_zeroed(strips * rows)?,
             row_sum: try_zeroed(rows)?,
-            weights: try_zeroed(plan.heads.len() * queries * call.plan.terms)?,
+            high: try_zeroed(plan.heads.len() * queries * call.plan.terms * strips)?,
+            low: try_zeroed(plan.heads.len() * queries * call.plan.terms * strips)?,
             partial: try_zeroed(strips * places * queries * padded)?,
             value_rows,
         };
@@ -155,52 +160,44 @@ impl<'c> DecodeUnit<'c> {
         Ok(())
     }
 
-    /// Between the phases: each row's maximum over its strips.
-    pub(super) fn reduce_max(&mut self) {
+    /// Between the phases: each row's maximum and sum, and the weights of its terms and strips.
+    pub(super) fn reduce(&mut self, call: &Call<'_>) {
         let DecodeScratch {
-            strip_max, row_max, ..
-        } = &mut self.scratch;
-        let rows = row_max.len();
-        row_max.fill(f32::NEG_INFINITY);
-        for (index, &value) in strip_max.iter().enumerate() {
-            let row_max = &mut row_max[index % rows];
-            *row_max = if value > *row_max { value } else { *row_max };
-        }
-    }
-
-    /// Between the phases: each row's sum, strip after strip, and the weights of its terms.
-    pub(super) fn reduce_sum(&mut self, call: &Call<'_>) {
-        let DecodeScratch {
+            strips,
+            strip_max,
             strip_sum,
+            footing,
+            row_max,
             row_sum,
-            weights,
+            high,
+            low,
             ..
         } = &mut self.scratch;
-        let rows = row_sum.len();
-        row_sum.fill(0.0);
-        for (index, &value) in strip_sum.iter().enumerate() {
-            row_sum[index % rows] += value;
-        }
-        let queries = self.sequence.queries;
+        let scale = call.scores.exponent.exact;
+        softmax::reduce(scale, strip_max, strip_sum, footing, row_max, row_sum);
+        let (rows, queries) = (row_max.len(), self.sequence.queries);
         for (entry, (head, pairs)) in self.plan.heads.iter().enumerate() {
             for i in 0..queries {
                 for (t, pair) in pairs.iter().enumerate() {
                     let query = self.sequence.first_query + i;
                     let coefficient = call.coefficient(*head, t, self.sequence.batch, query);
-                    weights[(entry * queries + i) * call.plan.terms + t] =
-                        weight(coefficient, row_sum[pair * queries + i]);
+                    let row = pair * queries + i;
+                    let share = softmax::share(coefficient, row_sum[row]);
+                    let at = ((entry * queries + i) * call.plan.terms + t) * *strips;
+                    for strip in 0..*strips {
+                        let footing = footing[strip * rows + row];
+                        [high[at + strip], low[at + strip]] = softmax::weight(share, footing);
+                    }
                 }
             }
         }
     }
 }
 
-/// The phases of a unit, in order; the reductions of [`DecodeUnit`] run between them.
+/// The phases of a unit, in order; [`DecodeUnit::reduce`] runs between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Scores and strip maxima.
-    Scores,
-    /// Exponentials and strip sums.
+    /// Scores, their exponentials, strip maxima and sums.
     Exponentials,
     /// Combination and product with v, each strip from zero.
     Values,
@@ -270,8 +267,10 @@ impl Kernel for DecodeStrip<'_, '_> {
     #[inline(always)]
     fn run<V: Vector>(mut self) {
         match self.phase {
-            Phase::Scores => self.scores::<V>(),
-            Phase::Exponentials => self.exponentials::<V>(),
+            Phase::Exponentials => {
+                self.scores::<V>();
+                self.exponentials::<V>();
+            }
             Phase::Values => self.values::<V>(),
         }
     }
@@ -434,12 +433,14 @@ impl DecodeStrip<'_, '_> {
         let exponent = self.call.scores.exponent;
         let width = self.width::<V>();
         for row in 0..rows {
-            let row_max = safe_max(V::splat(self.unit.scratch.row_max[row]));
+            // SAFETY: `[strip][row]`, this item's place.
+            let strip_max = unsafe { *self.memory.strip_max.add(self.strip * rows + row) };
+            let strip_max = safe_max(V::splat(strip_max));
             // SAFETY: the strip's scores of this row, which no other item touches.
             let scores = unsafe { std::slice::from_raw_parts_mut(self.score_row(row), width) };
             for at in scores.chunks_exact_mut(ROW_SUMS * V::LANES) {
                 // SAFETY: a chunk is ROW_SUMS vectors.
-                unsafe { exponentials::<V, ROW_SUMS>(at.as_mut_ptr(), row_max, &exponent) };
+                unsafe { exponentials::<V, ROW_SUMS>(at.as_mut_ptr(), strip_max, &exponent) };
             }
             // As a lane of the prefill adds; what the row does not see adds 0.
             let mut sums = [0.0f32; ROW_SUMS];
@@ -562,10 +563,13 @@ impl DecodeStrip<'_, '_> {
         let queries = self.unit.sequence.queries;
         let (from, end) = self.keys();
         let (_, pairs) = &self.unit.plan.heads[entry];
-        let weights = &self.unit.scratch.weights[(entry * queries + i) * self.call.plan.terms..];
-        for part in [1, 0] {
+        let DecodeScratch {
+            strips, high, low, ..
+        } = &self.unit.scratch;
+        let terms = (entry * queries + i) * self.call.plan.terms;
+        for (part, weights) in [low, high].into_iter().enumerate() {
             for (t, pair) in pairs.iter().enumerate() {
-                let weight = V::splat(weights[t][part]);
+                let weight = V::splat(weights[(terms + t) * strips + self.strip]);
                 let scores = self.score_row(pair * queries + i);
                 let mut at = 0;
                 while at < self.width::<V>() {
@@ -573,7 +577,7 @@ impl DecodeStrip<'_, '_> {
                     unsafe {
                         let e = V::load(scores.add(at));
                         let to = self.scratch.p_row.as_mut_ptr().add(at);
-                        let first = part == 1 && t == 0;
+                        let first = part == 0 && t == 0;
                         let p = if first {
                             e.mul(weight)
                         } else {

@@ -12,6 +12,7 @@ mod pairing;
 mod row_block;
 mod schedule;
 mod scratch;
+mod softmax;
 
 pub use cache::{KvCache, KvCacheOptions};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};

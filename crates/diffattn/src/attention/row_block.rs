@@ -4,9 +4,10 @@
 //! Knows nothing of batches, threads or head layouts: callers hand it a block and its panels.
 //!
 //! Per head of the group:
-//! 1. scores S_t = K_t Qᵀ, tile by tile, masked, with their row maximum; strips of 256 keys;
-//! 2. exponentials E_t = exp(scale · (S_t − row_max_t)) in place, with their row sum;
-//! 3. per strip: P = Σ_t (c_t / row_sum_t) E_t, then outᵀ += Vᵀ P, from zero per strip;
+//! 1. per strip of 256 keys: scores S_t = K_t Qᵀ, tile by tile, masked, with their strip_max; while they are near, exponentials
+//!    E_t = exp(scale · (S_t − strip_max_t)) in place, with their strip_sum;
+//! 2. row_max and row_sum of all strips, and what puts each strip on the row's footing: exp(scale · (strip_max − row_max));
+//! 3. per strip: P = Σ_t (c_t / row_sum_t) · footing_t · E_t, then outᵀ += Vᵀ P, from zero per strip;
 //! 4. transpose to rows, norm, store.
 //!
 //! The price: T × block × Lk scores per thread. The gain over one attention call per map: v is met once.
@@ -14,9 +15,10 @@
 use super::call::{Block, Call, HeadStep};
 use super::packed::{KeyPanels, Rows, ValuePanels};
 use super::scratch::Scratch;
+use super::softmax::{self, exponential_strip, safe_max};
 use crate::isa::Kernel;
-use crate::tile::{Operands, PANEL, ROW_SUMS, STRIP, Sink, Tile};
-use crate::vector::math::{self, ExponentScale};
+use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
+use crate::vector::math;
 use crate::vector::{Vector, transpose};
 
 /// Queries of a row block on the vector type it is run with.
@@ -66,6 +68,29 @@ struct Geometry {
     end: usize,
     /// The key of score row 0: `start` rounded down to a panel.
     base: usize,
+    /// The strips that are seen.
+    first_strip: usize,
+    strips: usize,
+}
+
+impl Geometry {
+    /// Where `[slot][strip][query]` buffers hold a strip of a slot.
+    #[inline(always)]
+    fn strip_at(&self, slot: usize, strip: usize) -> usize {
+        (slot * self.strips + strip - self.first_strip) * self.stride
+    }
+
+    /// The keys of a strip that are seen.
+    #[inline(always)]
+    fn strip_keys(&self, strip: usize) -> (usize, usize) {
+        let from = (strip * STRIP).max(self.start);
+        (from, ((strip + 1) * STRIP).min(self.end))
+    }
+
+    #[inline(always)]
+    fn strips(&self) -> std::ops::Range<usize> {
+        self.first_strip..self.first_strip + self.strips
+    }
 }
 
 impl Kernel for RowBlock<'_, '_> {
@@ -77,7 +102,7 @@ impl Kernel for RowBlock<'_, '_> {
         for step in &self.block.group.steps {
             self.scores::<V>(&geometry, step);
             for term in &step.compute {
-                self.exponentials::<V>(&geometry, term.slot);
+                self.reduce(&geometry, term.slot);
             }
             self.write_lse(&geometry, step);
             if self.call.maps.is_some() {
@@ -137,7 +162,14 @@ impl RowBlock<'_, '_> {
             self.scratch.low[lane] = low as f32 - base as f32;
             self.scratch.high[lane] = high as f32 - base as f32;
         }
+        let first_strip = start / STRIP;
         Geometry {
+            first_strip,
+            strips: if start < end {
+                end.div_ceil(STRIP) - first_strip
+            } else {
+                0
+            },
             stride,
             score_column: self.scratch.slot_len / V::Tile::BLOCK_VECTORS,
             p_column: self.scratch.strip.len() / V::Tile::BLOCK_VECTORS,
@@ -149,7 +181,7 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// Step 1: scores of the step's own terms, and their row maxima.
+    /// Step 1: scores of the step's own terms, strip by strip turned into exponentials.
     #[inline(always)]
     fn scores<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
         let Geometry {
@@ -157,8 +189,6 @@ impl RowBlock<'_, '_> {
             score_column,
             vectors,
             spans,
-            start,
-            end,
             base,
             ..
         } = *geometry;
@@ -181,14 +211,10 @@ impl RowBlock<'_, '_> {
             for first in (before..self.block.first).step_by(PANEL) {
                 rows.prefetch::<V>(first, self.block.first);
             }
-            self.scratch.row_max[term.slot * stride..][..stride].fill(f32::NEG_INFINITY);
         }
-        if start >= end {
-            return;
-        }
-        for strip in start / STRIP..end.div_ceil(STRIP) {
-            let strip_start = (strip * STRIP).max(base);
-            let strip_end = ((strip + 1) * STRIP).min(end);
+        for strip in geometry.strips() {
+            let (strip_start, strip_end) = geometry.strip_keys(strip);
+            let strip_start = strip_start / PANEL * PANEL;
             let elements = !call.elements.is_empty();
             if elements {
                 self.gather_elements(step.head, strip_start, strip_end, stride);
@@ -197,7 +223,10 @@ impl RowBlock<'_, '_> {
                 let keys: KeyPanels<'_> = self.block.panels.keys(term.k);
                 let queries = self.scratch.queries[index * width * stride..].as_ptr();
                 let scores = self.scratch.scores[term.slot * self.scratch.slot_len..].as_mut_ptr();
-                let row_max = self.scratch.row_max[term.slot * stride..].as_mut_ptr();
+                let strip_max =
+                    &mut self.scratch.strip_max[geometry.strip_at(term.slot, strip)..][..stride];
+                strip_max.fill(f32::NEG_INFINITY);
+                let strip_max = strip_max.as_mut_ptr();
                 let mut key = strip_start;
                 while key < strip_end {
                     let tile_end = key + V::Tile::ROWS;
@@ -218,7 +247,7 @@ impl RowBlock<'_, '_> {
                             column: score_column,
                             stride,
                             // SAFETY: `lane` is below `stride`.
-                            row_max: unsafe { row_max.add(lane) },
+                            strip_max: unsafe { strip_max.add(lane) },
                             scale: call.scores.dot,
                             softcap: call.softcap,
                             bias: elements.then(|| {
@@ -247,6 +276,7 @@ impl RowBlock<'_, '_> {
                     }
                     key = tile_end;
                 }
+                self.exponentials::<V>(geometry, term.slot, strip);
             }
         }
     }
@@ -271,40 +301,56 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// Step 2: exponentials in place, and the row sum, strip by strip.
+    /// Exponentials of one strip of a slot in place, and their sums.
     #[inline(always)]
-    fn exponentials<V: Vector>(&mut self, geometry: &Geometry, slot: usize) {
+    fn exponentials<V: Vector>(&mut self, geometry: &Geometry, slot: usize, strip: usize) {
         let Geometry {
-            stride,
             score_column,
             vectors,
             ref spans,
             base,
             ..
         } = *geometry;
+        let (strip_from, strip_to) = geometry.strip_keys(strip);
         let exponent = self.call.scores.exponent;
         let scores = self.scratch.scores[slot * self.scratch.slot_len..].as_mut_ptr();
+        let at = geometry.strip_at(slot, strip);
         for (n, span) in spans.iter().enumerate().take(vectors) {
-            let lane = slot * stride + n * V::LANES;
-            // SAFETY: row maxima are `stride` wide per slot.
-            let row_max = safe_max(unsafe { V::load(self.scratch.row_max[lane..].as_ptr()) });
-            let mut row_sum = V::splat(0.0);
-            let mut from = span.start;
-            while from < span.end {
-                let to = ((from / STRIP + 1) * STRIP).min(span.end);
-                // SAFETY: score rows `from − base` to `to − base` of the slot's column, see `scores`.
-                row_sum = row_sum.add(unsafe {
+            let lane = at + n * V::LANES;
+            let (from, to) = (span.start.max(strip_from), span.end.min(strip_to));
+            let mut sum = V::splat(0.0);
+            if from < to {
+                // SAFETY: maxima and sums are `stride` wide per strip; score rows `from − base` to `to − base` of the
+                // slot's column, see `scores`.
+                unsafe {
+                    let strip_max = safe_max(V::load(self.scratch.strip_max[lane..].as_ptr()));
                     let first = scores.add(n * score_column + (from - base) * V::LANES);
-                    exponential_strip(first, from, to, row_max, &exponent)
-                });
-                from = to;
+                    sum = exponential_strip(first, from, to, strip_max, &exponent);
+                }
             }
-            // SAFETY: row sums are `stride` wide per slot.
-            unsafe { row_sum.store(self.scratch.row_sum[lane..].as_mut_ptr()) };
+            // SAFETY: as above.
+            unsafe { sum.store(self.scratch.strip_sum[lane..].as_mut_ptr()) };
         }
     }
 
-    /// The weights of each term and lane.
+    /// Step 2: row maxima and sums of a slot, and the footing of its strips.
+    #[inline(always)]
+    fn reduce(&mut self, geometry: &Geometry, slot: usize) {
+        let stride = geometry.stride;
+        let at = slot * geometry.strips * stride;
+        let len = geometry.strips * stride;
+        softmax::reduce(
+            self.call.scores.exponent.exact,
+            &self.scratch.strip_max[at..][..len],
+            &self.scratch.strip_sum[at..][..len],
+            &mut self.scratch.footing[at..][..len],
+            &mut self.scratch.row_max[slot * stride..][..stride],
+            &mut self.scratch.row_sum[slot * stride..][..stride],
+        );
+    }
+
+    /// The weights of each strip, term and lane.
+    #[inline(always)]
     fn weigh(&mut self, geometry: &Geometry, step: &HeadStep) {
         let stride = geometry.stride;
         let Block {
@@ -317,9 +363,16 @@ impl RowBlock<'_, '_> {
             for row in 0..rows {
                 let query = sequence.first_query + first + row;
                 let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
-                let [high, low] = weight(coefficient, self.scratch.row_sum[slot * stride + row]);
-                self.scratch.weights[(2 * t) * stride + row] = high;
-                self.scratch.weights[(2 * t + 1) * stride + row] = low;
+                self.scratch.shares[row] =
+                    softmax::share(coefficient, self.scratch.row_sum[slot * stride + row]);
+            }
+            for strip in geometry.strips() {
+                let footing = &self.scratch.footing[geometry.strip_at(slot, strip)..][..stride];
+                let at = ((strip - geometry.first_strip) * step.slots.len() + t) * 2 * stride;
+                let (high, low) = self.scratch.weights[at..][..2 * stride].split_at_mut(stride);
+                for (row, (high, low)) in high.iter_mut().zip(low).enumerate() {
+                    [*high, *low] = softmax::weight(self.scratch.shares[row], footing[row]);
+                }
             }
         }
     }
@@ -332,21 +385,15 @@ impl RowBlock<'_, '_> {
             p_column,
             vectors,
             spans,
-            start,
-            end,
             ..
         } = *geometry;
         let padded = self.call.value_shape.padded();
         let total = step.v.len() * padded * stride;
         self.scratch.out[..total].fill(0.0);
         self.call.prefetch_result::<V>(&self.block, step.head);
-        if start >= end {
-            return;
-        }
-        for strip in start / STRIP..end.div_ceil(STRIP) {
-            let from = (strip * STRIP).max(start);
-            let to = ((strip + 1) * STRIP).min(end);
-            self.combine::<V>(geometry, step, from, to);
+        for strip in geometry.strips() {
+            let (from, to) = geometry.strip_keys(strip);
+            self.combine::<V>(geometry, step, strip);
             for (index, &v) in step.v.iter().enumerate() {
                 let values: ValuePanels<'_> = self.block.panels.values(v);
                 let special = values.is_special(strip);
@@ -397,9 +444,9 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// P = Σ_t weight_t E_t for keys `from..to` of one strip, as [key − from][query].
+    /// P = Σ_t weight_t E_t for the keys of one strip, as [key][query].
     #[inline(always)]
-    fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, from: usize, to: usize) {
+    fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, strip: usize) {
         let Geometry {
             stride,
             score_column,
@@ -409,8 +456,10 @@ impl RowBlock<'_, '_> {
             base,
             ..
         } = *geometry;
+        let (from, to) = geometry.strip_keys(strip);
+        let weights = (strip - geometry.first_strip) * step.slots.len() * 2 * stride;
         for (n, span) in spans.iter().enumerate().take(vectors) {
-            let lane = n * V::LANES;
+            let lane = weights + n * V::LANES;
             let (seen_from, seen_to) = (span.start.clamp(from, to), span.end.clamp(from, to));
             let (seen_from, seen_to) = if seen_from < seen_to {
                 (seen_from, seen_to)
@@ -565,76 +614,18 @@ impl RowBlock<'_, '_> {
             self.call
                 .write_map_row(sequence, step.head, first + row, range, |t, key| {
                     let slot = *step.slots.get(t)?;
-                    let row_sum = self.scratch.row_sum[slot * geometry.stride + row];
+                    let share =
+                        softmax::share(1.0, self.scratch.row_sum[slot * geometry.stride + row]);
+                    let footing = self.scratch.footing[geometry.strip_at(slot, key / STRIP) + row];
                     let at = slot * self.scratch.slot_len
                         + row / V::LANES * geometry.score_column
                         + (key - geometry.base) * V::LANES
                         + row % V::LANES;
-                    (row_sum != 0.0).then(|| self.scratch.scores[at] / row_sum)
+                    (share != 0.0)
+                        .then(|| (f64::from(self.scratch.scores[at]) * (share * footing)) as f32)
                 });
         }
     }
-}
-
-/// Turns `N` vectors of scores into exponentials, in place, and gives them.
-///
-/// # Safety
-/// `at` has `N` vectors.
-#[inline(always)]
-pub(super) unsafe fn exponentials<V: Vector, const N: usize>(
-    at: *mut f32,
-    row_max: V,
-    scale: &ExponentScale,
-) -> [V; N] {
-    let mut t = [row_max; N];
-    for (i, t) in t.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *t = unsafe { V::load(at.add(i * V::LANES)) }.sub(row_max);
-    }
-    let e = math::exp2_scaled(t, scale);
-    for (i, e) in e.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { e.store(at.add(i * V::LANES)) };
-    }
-    e
-}
-
-/// [`exponentials`] of keys `from..to` of one strip, and their sum.
-///
-/// # Safety
-/// `scores` has `to − from` vectors.
-#[inline(always)]
-unsafe fn exponential_strip<V: Vector>(
-    scores: *mut f32,
-    from: usize,
-    to: usize,
-    row_max: V,
-    scale: &ExponentScale,
-) -> V {
-    let mut sums = [V::splat(0.0); ROW_SUMS];
-    let mut key = from;
-    // SAFETY: (all of this function) the caller's promise.
-    unsafe {
-        let at = |key: usize| scores.add((key - from) * V::LANES);
-        while key < to && !key.is_multiple_of(ROW_SUMS) {
-            let [e] = exponentials(at(key), row_max, scale);
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
-            key += 1;
-        }
-        while key + ROW_SUMS <= to {
-            let e: [V; ROW_SUMS] = exponentials(at(key), row_max, scale);
-            for (sum, &e) in sums.iter_mut().zip(&e) {
-                *sum = sum.add(e);
-            }
-            key += ROW_SUMS;
-        }
-        while key < to {
-            let [e] = exponentials(at(key), row_max, scale);
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
-            key += 1;
-        }
-    }
-    sums[0].add(sums[1]).add(sums[2].add(sums[3]))
 }
 
 /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
@@ -689,24 +680,6 @@ fn pack_queries<V: Vector>(
             *value *= factor;
         }
     }
-}
-
-/// c / row_sum in two float32 parts, high then low: rounded to one, a weight would shift a whole row. Zeros for
-/// a term that saw nothing, whatever its coefficient is. (Dividing the finished row instead costs nothing, but
-/// sums of another magnitude round otherwise: up to twice plain float32's largest error.)
-pub(super) fn weight(coefficient: f32, row_sum: f32) -> [f32; 2] {
-    if row_sum == 0.0 {
-        return [0.0; 2];
-    }
-    let weight = f64::from(coefficient) / f64::from(row_sum);
-    let high = weight as f32;
-    // An infinite weight has no low part.
-    let low = if high.is_finite() {
-        (weight - f64::from(high)) as f32
-    } else {
-        0.0
-    };
-    [high, low]
 }
 
 /// P = Σ_t (low_t E_t) + Σ_t (high_t E_t), the low parts first.
@@ -772,12 +745,6 @@ unsafe fn add_term<V: Vector>(
     }
 }
 
-/// The maximum to subtract: 0 for a row of nothing but −∞, so that −∞ − max is no NaN.
-#[inline(always)]
-pub(super) fn safe_max<V: Vector>(row_max: V) -> V {
-    V::select(row_max.lt(V::splat(f32::MIN)), V::splat(0.0), row_max)
-}
-
 /// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into −∞.
 #[inline(always)]
 pub(super) fn add_bias<V: Vector>(score: V, bias: V) -> V {
@@ -794,13 +761,13 @@ pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
     V::splat(softcap).mul(math::tanh(score.div(V::splat(softcap))))
 }
 
-/// Masks a tile of scores, stores it and keeps the row maxima.
+/// Masks a tile of scores, stores it and keeps the maxima of its strip.
 struct ScoreSink {
     to: *mut f32,
     /// From one vector's scores to the next's.
     column: usize,
     stride: usize,
-    row_max: *mut f32,
+    strip_max: *mut f32,
     scale: Option<f32>,
     softcap: Option<f32>,
     /// [key][query] of this tile.
@@ -812,14 +779,14 @@ struct ScoreSink {
 
 impl<V: Vector> Sink<V> for ScoreSink {
     /// # Safety
-    /// `to` has N columns of M vectors, `bias` M rows of N vectors, `stride` apart; `row_max` and the ranges have N.
+    /// `to` has N columns of M vectors, `bias` M rows of N vectors, `stride` apart; `strip_max` and the ranges have N.
     #[inline(always)]
     unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
         for n in 0..N {
             let lane = n * V::LANES;
             // SAFETY: (all of this loop) see above.
             unsafe {
-                let mut row_max = V::load(self.row_max.add(lane));
+                let mut strip_max = V::load(self.strip_max.add(lane));
                 for (m, sums) in sums.iter().enumerate() {
                     let mut score = sums[n];
                     if let Some(scale) = self.scale {
@@ -837,10 +804,10 @@ impl<V: Vector> Sink<V> for ScoreSink {
                         score = V::select(row.lt(V::load(high.add(lane))), score, hidden);
                         score = V::select(row.lt(V::load(low.add(lane))), hidden, score);
                     }
-                    row_max = score.max(row_max);
+                    strip_max = score.max(strip_max);
                     score.store(self.to.add(n * self.column + m * V::LANES));
                 }
-                row_max.store(self.row_max.add(lane));
+                strip_max.store(self.strip_max.add(lane));
             }
         }
     }

@@ -450,7 +450,7 @@ impl<'a> Run<'a> {
             .enumerate()
             .flat_map(|(index, (_, unit))| (0..unit.strips()).map(move |s| (index, s)))
             .collect();
-        for phase in [Phase::Scores, Phase::Exponentials, Phase::Values] {
+        for phase in [Phase::Exponentials, Phase::Values] {
             let memory: Vec<_> = units.iter_mut().map(|(_, unit)| unit.memory()).collect();
             for_each(threads, strips.len(), |slot, item| {
                 let (index, strip) = strips[item];
@@ -466,11 +466,9 @@ impl<'a> Run<'a> {
                 };
                 self.call.isa.run(self.call.deterministic, kernel);
             });
-            for (_, unit) in &mut units {
-                match phase {
-                    Phase::Scores => unit.reduce_max(),
-                    Phase::Exponentials => unit.reduce_sum(&self.call),
-                    Phase::Values => {}
+            if phase == Phase::Exponentials {
+                for (_, unit) in &mut units {
+                    unit.reduce(&self.call);
                 }
             }
         }

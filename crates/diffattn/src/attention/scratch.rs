@@ -34,10 +34,16 @@ pub(super) struct Scratch {
     /// `[slot][vector of queries][key][lane]`; a slot is `slot_len` long.
     pub(super) scores: Buffer,
     pub(super) slot_len: usize,
+    /// `[slot][strip][query]`.
+    pub(super) strip_max: Vec<f32>,
+    pub(super) strip_sum: Vec<f32>,
+    pub(super) footing: Vec<f64>,
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
-    pub(super) row_sum: Vec<f32>,
-    /// `[term][high, low][query]`.
+    pub(super) row_sum: Vec<f64>,
+    /// `[query]`: coefficient ÷ row_sum of one term.
+    pub(super) shares: Vec<f64>,
+    /// `[strip][term][high, low][query]`.
     pub(super) weights: Vec<f32>,
     /// P of one strip, `[vector of queries][key][lane]`.
     pub(super) strip: Buffer,
@@ -64,6 +70,8 @@ impl Scratch {
         } = *size;
         // A block's first key is rounded down to a panel, its last tile reaches to a panel's end.
         let slot_len = (keys + 2 * PANEL) * stride;
+        // They may begin and end anywhere in a strip.
+        let strips = keys.div_ceil(STRIP) + 1;
         Ok(Self {
             row_ranges: try_zeroed(stride)?,
             low: try_zeroed(stride)?,
@@ -71,9 +79,13 @@ impl Scratch {
             queries: Buffer::new(terms * width * stride)?,
             scores: Buffer::new(slots * slot_len)?,
             slot_len,
+            strip_max: try_zeroed(slots * strips * stride)?,
+            strip_sum: try_zeroed(slots * strips * stride)?,
+            footing: try_zeroed(slots * strips * stride)?,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
-            weights: try_zeroed(2 * terms * stride)?,
+            shares: try_zeroed(stride)?,
+            weights: try_zeroed(2 * strips * terms * stride)?,
             strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
             out: Buffer::new(channels * stride)?,

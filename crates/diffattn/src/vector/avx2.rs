@@ -1,5 +1,6 @@
 //! AVX2 with FMA: eight lanes. Ops only, no loop.
 
+use core::arch::asm;
 use core::arch::x86_64::*;
 
 use super::{Vector, Wide};
@@ -14,7 +15,7 @@ impl Vector for F32x8 {
     const FUSES: bool = true;
     type Mask = __m256;
     // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak against 0.66.
-    type Tile = TileOf<4, 2, 6>;
+    type Tile = TileOf<4, 3, 6>;
     type Wide = F64x4;
 
     #[inline(always)]
@@ -107,6 +108,25 @@ impl Vector for F32x8 {
         })
     }
     #[inline(always)]
+    unsafe fn add_outer<const M: usize, const N: usize>(
+        sums: &mut [[Self; N]; M],
+        a: *const f32,
+        b: [Self; N],
+    ) {
+        if M == 4 && N == 3 {
+            // SAFETY: FMA is there, by the law of `Vector`; four values are readable, by the contract.
+            unsafe { add_outer_4_3(sums, a, b) };
+        } else {
+            for (m, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                let value = Self::splat(unsafe { *a.add(m) });
+                for (sum, &b) in sums.iter_mut().zip(&b) {
+                    *sum = value.mul_add(b, *sum);
+                }
+            }
+        }
+    }
+    #[inline(always)]
     fn prefetch(at: *const f32, write: bool) {
         // SAFETY: a prefetch never faults.
         unsafe {
@@ -142,6 +162,59 @@ impl Vector for F32x8 {
                 }
             }
         }
+    }
+}
+
+/// [`Vector::add_outer`] of 4 by 3: twelve sums, three vectors and one broadcast are all sixteen registers, which the compiler
+/// does not manage: it wants a second broadcast, and spills a sum.
+///
+/// # Safety
+/// AVX2 and FMA are there; `M` is 4, `N` is 3, and four values are readable at `a`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_outer_4_3<const M: usize, const N: usize>(
+    sums: &mut [[F32x8; N]; M],
+    a: *const f32,
+    b: [F32x8; N],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "vbroadcastss {t}, dword ptr [{a}]",
+            "vfmadd231ps {s00}, {t}, {b0}",
+            "vfmadd231ps {s01}, {t}, {b1}",
+            "vfmadd231ps {s02}, {t}, {b2}",
+            "vbroadcastss {t}, dword ptr [{a} + 4]",
+            "vfmadd231ps {s10}, {t}, {b0}",
+            "vfmadd231ps {s11}, {t}, {b1}",
+            "vfmadd231ps {s12}, {t}, {b2}",
+            "vbroadcastss {t}, dword ptr [{a} + 8]",
+            "vfmadd231ps {s20}, {t}, {b0}",
+            "vfmadd231ps {s21}, {t}, {b1}",
+            "vfmadd231ps {s22}, {t}, {b2}",
+            "vbroadcastss {t}, dword ptr [{a} + 12]",
+            "vfmadd231ps {s30}, {t}, {b0}",
+            "vfmadd231ps {s31}, {t}, {b1}",
+            "vfmadd231ps {s32}, {t}, {b2}",
+            a = in(reg) a,
+            b0 = in(ymm_reg) b[0].0,
+            b1 = in(ymm_reg) b[1].0,
+            b2 = in(ymm_reg) b[2].0,
+            s00 = inout(ymm_reg) sums[0][0].0,
+            s01 = inout(ymm_reg) sums[0][1].0,
+            s02 = inout(ymm_reg) sums[0][2].0,
+            s10 = inout(ymm_reg) sums[1][0].0,
+            s11 = inout(ymm_reg) sums[1][1].0,
+            s12 = inout(ymm_reg) sums[1][2].0,
+            s20 = inout(ymm_reg) sums[2][0].0,
+            s21 = inout(ymm_reg) sums[2][1].0,
+            s22 = inout(ymm_reg) sums[2][2].0,
+            s30 = inout(ymm_reg) sums[3][0].0,
+            s31 = inout(ymm_reg) sums[3][1].0,
+            s32 = inout(ymm_reg) sums[3][2].0,
+            t = out(ymm_reg) _,
+            options(pure, readonly, nostack, preserves_flags),
+        );
     }
 }
 

@@ -58,7 +58,8 @@ pub(crate) fn exp2<V: Vector>(x: V) -> V {
 /// A factor of [`exp2_scaled`], and what follows from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExponentScale {
-    pub(crate) scale: f32,
+    pub(crate) exact: f64,
+    scale: f32,
     /// −1/scale.
     inverse: f32,
     /// [`EXP2`] for h in units of 2/scale.
@@ -81,6 +82,7 @@ impl ExponentScale {
             *whole *= power;
         }
         Self {
+            exact: scale,
             scale: scale as f32,
             inverse: (-1.0 / scale) as f32,
             apart: apart.map(|c| c as f32),
@@ -128,6 +130,37 @@ pub(crate) fn exp2_scaled<V: Vector, const N: usize>(t: [V; N], scale: &Exponent
         p[i] = V::select(vanishes, V::splat(0.0), p[i].scale_by_pow2(n[i]));
     }
     p
+}
+
+/// ln 2 to the power k, over k!: the Taylor series of 2^x, 2⁻⁴⁷ off on [−½, ½] where it ends.
+const EXP2_WIDE: [f64; 12] = [
+    1.0,
+    0.693_147_180_559_945_3,
+    0.240_226_506_959_100_7,
+    0.055_504_108_664_821_58,
+    0.009_618_129_107_628_477,
+    0.001_333_355_814_642_844_3,
+    1.540_353_039_338_160_9e-4,
+    1.525_273_380_405_984e-5,
+    1.321_548_679_014_431e-6,
+    1.017_808_600_923_97e-7,
+    7.054_911_620_801_123e-9,
+    4.445_538_271_870_811e-10,
+];
+
+/// 2^x in float64 for x ≤ 0, 2^−1022 at least, NaN for NaN; 1 at 0. Without a branch, so that a loop over it becomes vectors.
+#[inline(always)]
+pub(crate) fn exp2_wide(x: f64) -> f64 {
+    // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let x = if x < -1022.0 { -1022.0 } else { x };
+    let shifted = x + ROUND;
+    let rest = x - (shifted - ROUND);
+    let mut p = EXP2_WIDE[11];
+    for coefficient in EXP2_WIDE[..11].iter().rev() {
+        p = p * rest + coefficient;
+    }
+    p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()))
 }
 
 /// `f` of each value in place; the tail passes through a vector of its own.

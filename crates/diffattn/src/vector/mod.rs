@@ -73,6 +73,24 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// `sums[m][n] += a[m] · b[n]`, each as [`Vector::mul_add`] rounds: one step of a tile.
+    ///
+    /// # Safety
+    /// `M` values are readable at `a`.
+    #[inline(always)]
+    unsafe fn add_outer<const M: usize, const N: usize>(
+        sums: &mut [[Self; N]; M],
+        a: *const f32,
+        b: [Self; N],
+    ) {
+        for (m, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            let value = Self::splat(unsafe { *a.add(m) });
+            for (sum, &b) in sums.iter_mut().zip(&b) {
+                *sum = value.mul_add(b, *sum);
+            }
+        }
+    }
     /// Asks for the cache line of `at`, to read or to write: a hint, any address will do.
     #[inline(always)]
     fn prefetch(_at: *const f32, _write: bool) {}

@@ -406,11 +406,13 @@ proptest! {
             let (out, lse) = run(&spec, &how).unwrap();
             let errors = CaseErrors::new(&oracle.out.data, &out);
             let allowed = CaseErrors::new(&oracle.out.data, &plain.out.data);
-            // A random case is one draw, in which plain float32 may be lucky: these bounds only find faults. The
-            // rule itself is held by `fixtures` and `pooled_accuracy`.
+            // A random case is one draw, in which plain float32 may be lucky (a single query has one set of scores): what
+            // these bounds find is judged by the rule itself.
             let floor: f64 = allowed.magnitude * (-23f64).exp2();
-            prop_assert!(errors.rms <= f64::max(2.5 * allowed.rms, floor), "{how:?}: {errors:?}, plain {allowed:?}");
-            prop_assert!(errors.max <= f64::max(5.0 * allowed.max, 4.0 * floor), "{how:?}: {errors:?}, plain {allowed:?}");
+            if errors.rms > f64::max(2.5 * allowed.rms, floor) || errors.max > f64::max(5.0 * allowed.max, 4.0 * floor) {
+                let verdict = judge(&mut Accuracy::new(), "this case", &spec, &oracle.out.data, &how);
+                prop_assert!(verdict.is_ok(), "{how:?}: {errors:?}, plain {allowed:?}: {verdict:?}");
+            }
             let lse_errors = CaseErrors::new(&oracle.lse.data, &lse);
             prop_assert!(lse_errors.max <= 2e-6 * lse_errors.magnitude.max(8.0), "{how:?}: lse {lse_errors:?}");
         }
