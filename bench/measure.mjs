@@ -5,13 +5,15 @@ import { median, relativeError } from "./statistics.mjs";
 import { Subject } from "./subject.mjs";
 
 /**
- * The largest error of an answer that is taken, in units of the largest magnitude that float64 expects. Plain float32 stays under
- * a tenth of it; a wrong mask, pairing or λ is a thousand times over it.
+ * The largest error of an answer that is taken, in units of the largest magnitude that float64 expects. Correct float32 stays
+ * under half of it; a wrong mask, pairing or λ is far over it.
  */
 export const TOLERANCE = 2e-5;
 
-/** In short runs: a peer that is so much slower than the best of its group runs once, since only the best counts. */
+/** In short runs only the best counts: a peer's variant that takes so many times as long as its fastest one runs once. */
 const SLOW = 1.3;
+/** And so does every variant of a peer that takes so many times as long as the best peer. */
+const FAR = 4;
 
 const decode = (base64) => {
   const bytes = Buffer.from(base64, "base64");
@@ -190,14 +192,16 @@ function slotOf({ kind, subject, case: id, peer, threads }, counts) {
   return `${start}${slot}`;
 }
 
-/** Peers that the first round shows to be far from the best of their kind. */
+/** Leaves out the peers' variants that the first round shows to be slow. */
 function leaveOutSlow(entrants) {
   const peers = entrants.filter(({ peer, samples }) => peer && samples.length > 0);
+  const fastest = (of) => Math.min(...peers.filter(of).map(({ samples }) => samples[0]));
   for (const entrant of peers) {
-    const fastest = Math.min(...peers.filter(({ peer }) => peer === entrant.peer).map(({ samples }) => samples[0]));
-    if (entrant.samples[0] <= SLOW * fastest) continue;
-    entrant.isLeftOut = true;
-    entrant.note = "one run: far from the best peer";
+    const [seconds] = entrant.samples;
+    const isSlow = seconds > SLOW * fastest(({ subject }) => subject === entrant.subject);
+    const isFar = seconds > FAR * fastest(({ peer }) => peer === entrant.peer);
+    entrant.isLeftOut = isSlow || isFar;
+    if (entrant.isLeftOut) entrant.note = isFar ? "one run: far from the best peer" : "one run: slower than its best variant";
   }
 }
 

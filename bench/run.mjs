@@ -100,7 +100,7 @@ function show(about, info, subjects, rows, groups, isFull) {
   if (groups.size === 0) return;
   print(["", "Measurements: medians; useful GFLOP/s count what the mask leaves; share is of the limit in the same group", ""].join("\n"));
   print(measurementTable(groups).join("\n"));
-  if (!isFull) print("\nPeers far from the best one ran once, since only the best counts; --full lets all run as often as ours.");
+  if (!isFull) print("\nPeers' variants far from the best ran once, since only the best counts; --full lets all run as often as ours.");
 }
 
 try {

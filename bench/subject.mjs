@@ -5,6 +5,11 @@ import { createInterface } from "node:readline";
 /** Settings of ours that a user's environment must not bring in. */
 const OURS = ["DIFFATTN_BACKEND", "DIFFATTN_ISA", "DIFFATTN_NUM_THREADS"];
 
+/** Milliseconds in which what a process wrote before its end is read. */
+const LAST_WORDS = 100;
+/** Milliseconds that a process has to end by itself. */
+const GRACE = 5000;
+
 export class Subject {
   #child;
   #waiting;
@@ -20,7 +25,10 @@ export class Subject {
     this.#child.stdin.on("error", () => {});
     createInterface({ input: this.#child.stdout }).on("line", (line) => this.#settle(line));
     this.#child.on("error", (error) => this.#over(error.message));
-    this.#child.on("close", (code, signal) => this.#over(signal ? `it was ended by ${signal}` : `it ended with code ${code}`));
+    // Not "close": processes that it started may hold its output open for longer. Its last words get a moment to arrive.
+    this.#child.on("exit", (code, signal) => {
+      setTimeout(() => this.#over(signal ? `it was ended by ${signal}` : `it ended with code ${code}`), LAST_WORDS);
+    });
   }
 
   get isOver() {
@@ -63,11 +71,15 @@ export class Subject {
 
   /** Ends the process and waits for it. */
   async end() {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null || this.#child.pid === undefined) return;
-    const closed = new Promise((resolve) => this.#child.once("close", resolve));
-    this.#child.stdin.end();
-    const timer = setTimeout(() => this.#child.kill("SIGKILL"), 5000);
-    await closed;
-    clearTimeout(timer);
+    const { exitCode, signalCode, pid, stdin, stdout, stderr } = this.#child;
+    if (exitCode === null && signalCode === null && pid !== undefined) {
+      const exited = new Promise((resolve) => this.#child.once("exit", resolve));
+      stdin.end();
+      const timer = setTimeout(() => this.#child.kill("SIGKILL"), GRACE);
+      await exited;
+      clearTimeout(timer);
+    }
+    stdout.destroy();
+    stderr.destroy();
   }
 }
