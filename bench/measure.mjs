@@ -1,5 +1,6 @@
 // Measures a group of plan.mjs: loads its entrants, lets them run in turn, checks their answers. Whatever fails becomes the
 // entrant's `error`, one sentence; nothing here ends the benchmark.
+import { seconds } from "../scripts/tools.mjs";
 import { cases, checkedElements, work } from "./cases.mjs";
 import { median, relativeError } from "./statistics.mjs";
 import { Subject } from "./subject.mjs";
@@ -33,7 +34,7 @@ export class Bench {
   /**
    * @param subjects name → { command, kind?, missing } (`missing` is a sentence where it cannot run)
    * @param reference the command of the float64 subject
-   * @param limits { seconds: of a group's runs, fewest, most: rounds, patience: seconds for one reply, onlyBest: drop slow peers }
+   * @param limits { budget: seconds for a group's runs, fewest, most: rounds, patience: seconds for one reply, onlyBest: drop slow peers }
    */
   constructor(subjects, reference, limits, say) {
     this.#subjects = subjects;
@@ -131,8 +132,9 @@ export class Bench {
     const { patience } = this.#limits;
     const on = { threads, ...(isa && { isa }) };
     if (kind === "run") {
-      this.#say(`  ${entrant.as}: loading`);
+      const start = Date.now();
       await process.ask({ do: "load", case: cases.get(id), variant, ...on }, patience);
+      this.#say(`  ${entrant.as}: loaded in ${seconds(start)}`);
     } else if (kind === "scratch") {
       this.#say(`  ${entrant.as}: one call`);
       entrant.bytes = (await process.ask({ do: "scratch", case: cases.get(id), ...on }, patience)).bytes;
@@ -142,12 +144,12 @@ export class Bench {
 
   /** Entrants run in turn until there are enough runs, an odd count of them, and the time is spent. */
   async #rounds(id, entrants) {
-    const { seconds, fewest, most } = this.#limits;
+    const { budget, fewest, most } = this.#limits;
     const running = entrants.filter(({ kind, error }) => !error && kind !== "scratch");
     const start = Date.now();
     const spent = () => (Date.now() - start) / 1000;
     let round = 0;
-    while (running.some(({ error }) => !error) && round < most && (round < fewest || round % 2 === 0 || spent() < seconds)) {
+    while (running.some(({ error }) => !error) && round < most && (round < fewest || round % 2 === 0 || spent() < budget)) {
       for (const entrant of running) if (!entrant.isLeftOut) await this.#attempt(entrant, () => this.#once(entrant));
       if (round === 0 && this.#limits.onlyBest) leaveOutSlow(running);
       round++;
@@ -209,7 +211,7 @@ function leaveOutSlow(entrants) {
 function summary({ samples, ...entrant }) {
   delete entrant.process;
   delete entrant.isLeftOut;
-  if (samples.length === 0) return { ...entrant, runs: 0 };
+  if (samples.length === 0) return { ...entrant, runs: entrant.kind === "scratch" && entrant.bytes !== undefined ? 1 : 0 };
   const middle = median(samples);
   const spread = { median: middle, min: Math.min(...samples), max: Math.max(...samples) };
   if (entrant.kind === "limit") return { ...entrant, runs: samples.length, rate: middle, rates: spread };

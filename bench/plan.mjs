@@ -86,7 +86,7 @@ export function plan({ best, isFull }) {
           crate(`2048, ${threads}`, "causal-2048", best, threads),
           fma(best, threads),
         ]),
-        ...full(...["group-norm-64", "group-norm-512"].map((test) => crate(`${test}, 2`, test, best, 2)), {
+        ...full(...["group-norm-64", "group-norm-512"].map((test) => run(`${test}, 2`, "crate", test, "bare", best, { threads: 2 })), {
           ...peers("native", "causal-2048"),
           threads: 2,
         }),

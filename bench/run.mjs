@@ -21,8 +21,8 @@ import { peers } from "./subjects/peers.mjs";
 import { figureTable, measurementTable } from "./tables.mjs";
 
 /** About ten minutes on two slow cores, and as long as it takes. `patience` is how many seconds a subject may take for one reply. */
-const BRIEF = { seconds: 15, fewest: 3, most: 31, patience: 240, onlyBest: true };
-const FULL = { seconds: 60, fewest: 5, most: 101, patience: 1200, onlyBest: false };
+const BRIEF = { budget: 15, fewest: 3, most: 31, patience: 240, onlyBest: true };
+const FULL = { budget: 60, fewest: 5, most: 101, patience: 1200, onlyBest: false };
 
 const say = (text) => console.error(text);
 const print = (text) => process.stdout.write(`${text}\n`);

@@ -43,24 +43,25 @@ export function shareOf(one, group) {
   return limit && one.rate && !one.error ? one.rate / limit.rate : undefined;
 }
 
+/** What an entrant did per second, or took of memory. */
+function amount({ kind, what, unit, rate, bytes }) {
+  if (kind === "scratch") return bytes === undefined ? "" : `${(bytes / 1e6).toFixed(1)} MB`;
+  const countsFlops = kind === "limit" ? what === "fma" : unit === "FLOP";
+  return rate === undefined ? "" : `${giga(rate)} ${countsFlops ? "GFLOP/s" : "GB/s"}`;
+}
+
 export function measurementTable(groups) {
   const rows = [...groups].flatMap(([, group]) =>
     group.map((one) => {
       const share = shareOf(one, group);
-      const isLimit = one.kind === "limit";
-      const rate = one.rate && `${giga(one.rate)} ${(isLimit ? one.what === "fma" : one.unit === "FLOP") ? "GFLOP/s" : "GB/s"}`;
       return [
         one.case ?? `(limit: ${one.what})`,
         one.subject,
         one.variant ?? "",
         one.isa ?? "",
         String(one.threads),
-        one.seconds
-          ? (one.seconds.median * 1000).toPrecision(4)
-          : one.kind === "scratch" && one.bytes
-            ? `${(one.bytes / 1e6).toFixed(1)} MB`
-            : "",
-        rate || "",
+        one.seconds ? (one.seconds.median * 1000).toPrecision(4) : "",
+        amount(one),
         share === undefined ? "" : share.toFixed(3),
         one.answerError === undefined ? "" : one.answerError.toExponential(0),
         String(one.runs),
