@@ -40,7 +40,7 @@ function prepare() {
   ]);
 }
 
-function arguments_() {
+function readArguments() {
   try {
     const options = { only: { type: "string" }, full: { type: "boolean" }, json: { type: "boolean" } };
     return parseArgs({ options }).values;
@@ -63,7 +63,7 @@ async function main({ only, full: isFull = false, json: isJson = false }) {
   const wanted = only ? chosen(planned, only) : planned;
   if (wanted.length === 0 && !all.some(({ id }) => id === only)) {
     await bench.end();
-    say(`nothing is called "${only}"; groups: ${planned.map(({ id }) => id).join(", ")}`);
+    say(`nothing is called "${only}"; groups: ${planned.map(({ id }) => id).join("; ")}`);
     process.exit(2);
   }
 
@@ -104,7 +104,7 @@ function show(about, info, subjects, rows, groups, isFull) {
 }
 
 try {
-  await main(arguments_());
+  await main(readArguments());
 } catch (error) {
   if (!(error instanceof CommandFailed)) throw error;
   say(`failed: ${error.message}`);
