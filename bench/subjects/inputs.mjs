@@ -1,6 +1,6 @@
 // The inputs of a case as the JavaScript peers want them: the two maps' q and k heads apart, a causal mask as numbers.
 // Only for the cases that a peer has operators for: attention of one k head for each q head, without a window, and the norms.
-import { fill } from "./protocol.mjs";
+import { fill } from "./measuring.mjs";
 
 export const LAMBDA = 0.35;
 export const EPS = 1e-5;

@@ -4,7 +4,8 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
-import { pick, serve, timed } from "./protocol.mjs";
+import { pick, timed } from "./measuring.mjs";
+import { serve } from "./protocol.mjs";
 
 const require = createRequire(new URL("../peers/package.json", import.meta.url));
 const jax = await import(pathToFileURL(require.resolve("@jax-js/jax").replace(/\.cjs$/, ".js")));

@@ -6,7 +6,8 @@
 import { createRequire } from "node:module";
 import { totalmem } from "node:os";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
-import { pick, serve, timed } from "./protocol.mjs";
+import { pick, timed } from "./measuring.mjs";
+import { serve } from "./protocol.mjs";
 
 const isWeb = process.argv[2] === "web";
 const library = isWeb ? "onnxruntime-web" : "onnxruntime-node";

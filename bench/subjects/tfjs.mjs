@@ -2,7 +2,8 @@
 // One thread: in Node its threads want a browser's workers. Inputs are made once, the two maps' q and k heads apart.
 import { createRequire } from "node:module";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
-import { pick, serve, timed } from "./protocol.mjs";
+import { pick, timed } from "./measuring.mjs";
+import { serve } from "./protocol.mjs";
 
 const require = createRequire(new URL("../peers/package.json", import.meta.url));
 const tf = require("@tensorflow/tfjs-core");

@@ -12,8 +12,9 @@ const FMA_SECONDS: f64 = 0.02;
 /// Bytes that no cache of a core holds: what `read` reads where nothing else is asked.
 const BEYOND_CACHES: usize = 512 << 20;
 
-/// Independent sums of a reader: with fewer, additions would wait for each other.
-const SUMS: usize = 64;
+/// Independent sums of a reader: with fewer, additions would wait for each other; with more, registers run out (64: 5 to 10 % slower).
+/// Tried: four stretches of memory side by side, a third slower.
+const SUMS: usize = 16;
 
 /// Memory that `read` and `copy` work on, kept from one measurement to the next.
 #[derive(Debug, Default)]

@@ -89,6 +89,7 @@ impl Subject {
                     "name": "diffattn crate",
                     "version": env!("CARGO_PKG_VERSION"),
                     "runtime": "native",
+                    "isas": isas,
                     "notes": [format!("instruction sets: {}", isas.join(", "))],
                 }))
             }

@@ -1,0 +1,135 @@
+// Tests of what the benchmark computes without measuring: statistics, work of a case, figures, tables, records, the plan and the
+// chart. Nothing here is timed.
+import { expect, test } from "vitest";
+import { bytes, cases, checkedElements, flops } from "./cases.mjs";
+import { chart } from "./chart.mjs";
+import { evaluate, figures } from "./figures.mjs";
+import { chosen, plan } from "./plan.mjs";
+import { csv } from "./record.mjs";
+import { exponent, median, relativeError } from "./statistics.mjs";
+import { measurementTable, table } from "./tables.mjs";
+
+const sizes = { wasm: { "a.wasm": 140_000 }, script: 13_000 };
+
+test("median, exponent, error", () => {
+  expect(median([3, 1, 2])).toBe(2);
+  expect(median([4, 1, 2, 3])).toBe(2.5);
+  expect(exponent([1, 2, 4, 8].map((x) => [x, 5 * x ** 2]))).toBeCloseTo(2, 12);
+  expect(relativeError([1, -2.5], [1, -2])).toBe(0.25);
+  expect(relativeError([NaN, 1], [1, 1])).toBeNaN();
+});
+
+test("useful work counts what the mask leaves", () => {
+  const [length, heads, d, dv] = [512, 8, 64, 128];
+  expect(flops(cases.get("causal-512"))).toBe(length * (length + 1) * heads * (2 * d + dv));
+  // A grouped case's noise maps count once: 8 signal and 2 noise maps.
+  expect(flops(cases.get("grouped-4096"))).toBe(4096 * 4097 * (10 * 64 + 8 * 128));
+  const seen = (512 * 513) / 2 + (16384 - 512) * 512;
+  expect(flops(cases.get("window-16384"))).toBe(2 * seen * (16 * 64 + 8 * 128));
+  expect(bytes(cases.get("decode-4096"))).toBe(4 * 4 * 4096 * (16 * 64 + 8 * 128));
+  expect(bytes(cases.get("group-norm-64"))).toBe(2 * 4 * 4 * 256 * 64 * 64);
+});
+
+test("checked elements are whole rows from the first to the last", () => {
+  for (const one of cases.values()) {
+    const at = checkedElements(one);
+    const all = one.out.reduce((a, b) => a * b, 1);
+    expect(at[0]).toBe(0);
+    expect(at.at(-1)).toBe(all - 1);
+    expect(new Set(at).size).toBe(at.length);
+    expect(at.length).toBe(Math.min(all, 4096));
+  }
+});
+
+/** Measurements of every group, in which everything runs at the same rate. */
+function measured(groups) {
+  const one = (entrant) => ({ ...entrant, rate: 1e9, seconds: { median: 1 }, bytes: 1e6, runs: 3, unit: "FLOP" });
+  const peer = (entrant) => ({
+    ...entrant,
+    peer: entrant.peers,
+    subject: entrant.only?.[0] ?? "pytorch-cpu",
+    variant: "plain",
+    kind: "run",
+  });
+  const webToo = ({ peers }) => (peers === "wasm" ? [{ peers, only: ["onnxruntime-web"] }] : []);
+  return new Map(
+    groups.map(({ id, entrants }) => [
+      id,
+      entrants.flatMap((entrant) => (entrant.peers ? [entrant, ...webToo(entrant)].map(peer) : [entrant])).map(one),
+    ]),
+  );
+}
+
+test("every figure finds its measurements in its group", () => {
+  for (const best of ["avx2", "avx512", "neon"])
+    for (const isFull of [false, true]) {
+      const rows = evaluate(figures({ best, sizes }), measured(plan({ best, isFull })));
+      expect(rows.filter(({ verdict }) => verdict === "not measurable")).toEqual([]);
+    }
+});
+
+test("groups and figures know the same figures, and every case is used", () => {
+  const groups = plan({ best: "avx2", isFull: false });
+  for (const { id, group } of figures({ best: "avx2", sizes }))
+    if (group) expect(groups.find((one) => one.id === group)?.figures, id).toContain(id);
+  for (const { id, figures: ids } of groups)
+    for (const figure of ids)
+      expect(
+        figures({ best: "avx2", sizes }).some((one) => one.id === figure && one.group === id),
+        `${figure} in ${id}`,
+      ).toBe(true);
+  const used = new Set(groups.flatMap(({ entrants }) => entrants.map((entrant) => entrant.case)));
+  for (const id of cases.keys()) expect(used).toContain(id);
+  for (const { entrants } of groups) {
+    const names = entrants.map(({ as }) => as).filter(Boolean);
+    expect(new Set(names).size).toBe(names.length);
+  }
+});
+
+test("one group, figure or case can be asked for", () => {
+  const groups = plan({ best: "avx2", isFull: false });
+  expect(chosen(groups, "P7").map(({ id }) => id)).toEqual(["decode 4096", "decode 32768"]);
+  expect(chosen(groups, "rms-norm-128").map(({ id }) => id)).toEqual(["rms-norm-128"]);
+  expect(chosen(groups, "nothing")).toEqual([]);
+});
+
+test("what failed or was not measured is a figure with its reason", () => {
+  const [figure] = figures({ best: "avx2", sizes });
+  const peak = { as: "fma avx512", rate: 1, kind: "limit" };
+  const failed = { as: "causal avx512", subject: "crate", error: "avx512 is missing" };
+  expect(evaluate([figure], new Map([["long", [failed, peak]]]))[0]).toMatchObject({
+    verdict: "not measurable",
+    note: "crate: avx512 is missing",
+  });
+  expect(evaluate([figure], new Map([["long", []]]))[0].verdict).toBe("not measurable");
+  expect(evaluate([figure], new Map())).toEqual([]);
+});
+
+test("bounds are met from their own side", () => {
+  const rows = evaluate(figures({ best: "avx2", sizes }), new Map());
+  expect(rows.map(({ id, verdict }) => [id, verdict])).toEqual([
+    ["P15", "reached"],
+    ["P15", "short"],
+  ]);
+});
+
+test("tables and CSV", () => {
+  const columns = [
+    ["a", "left"],
+    ["b", "right"],
+  ];
+  expect(table(columns, [["x", "10"]])).toEqual(["a   b", "-  --", "x  10"]);
+  expect(csv([{ a: 'say "x", then', b: undefined, c: 1 }])).toBe('a,b,c\n"say ""x"", then",,1\n');
+  const group = [
+    { as: "ours", kind: "run", case: "causal-512", subject: "crate", threads: 1, of: "peak", error: "it broke", runs: 0 },
+    { as: "peak", kind: "limit", what: "fma", subject: "crate", threads: 1, rate: 4e10, runs: 3 },
+  ];
+  expect(measurementTable(new Map([["one", group]])).join("\n")).toContain("failed: it broke");
+});
+
+test("the chart names who was measured", () => {
+  const groups = measured(plan({ best: "avx2", isFull: false }));
+  const picture = chart(groups, { cpu: "A CPU", date: "2026-01-01" });
+  expect(picture).toMatch(/^<svg /);
+  for (const name of ["diffattn, relaxed SIMD", "onnxruntime-web", "PyTorch", "FMA peak 1.0", "A CPU"]) expect(picture).toContain(name);
+});

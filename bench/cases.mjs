@@ -1,0 +1,48 @@
+// The cases of cases.json: how much work each is, and which elements of its result are checked. bench/rust/src/case.rs counts the
+// same work. Runs nothing.
+import { readFileSync } from "node:fs";
+
+export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
+
+const BYTES = 4;
+/** Elements of a result that are checked, about. */
+const CHECKED = 4096;
+
+const count = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** (query, key) pairs that the mask leaves, of one map. */
+function pairs({ q, k, causal, window = [null, null] }) {
+  const [rows, keys] = [q[2], k[2]];
+  const right = causal ? 0 : window[1];
+  let sum = 0;
+  for (let row = 0; row < rows; row++) {
+    const position = row + keys - rows;
+    const first = window[0] === null ? 0 : Math.max(0, position - window[0]);
+    const end = right === null ? keys : Math.min(keys, position + right + 1);
+    sum += Math.max(0, end - first);
+  }
+  return sum;
+}
+
+/** Useful FLOPs of a call. */
+export function flops(test) {
+  return 2 * (test.caches ?? 1) * test.q[0] * pairs(test) * (test.maps * test.q[3] + test.out[1] * test.out[3]);
+}
+
+/** Bytes that a call cannot avoid to move: a norm's input and result, or k and v of all caches. */
+export function bytes(test) {
+  return BYTES * (test.x ? 2 * count(test.x) : (test.caches ?? 1) * (count(test.k) + count(test.v)));
+}
+
+/** What a case's rate counts. */
+export const work = (test) => (test.op === "attention" ? { amount: flops(test), unit: "FLOP" } : { amount: bytes(test), unit: "B" });
+
+/** Flat indices of the result that are checked: whole rows, spread from the first to the last. */
+export function checkedElements({ out }) {
+  const width = out.at(-1);
+  const rows = count(out) / width;
+  const wanted = Math.min(rows, Math.ceil(CHECKED / width));
+  return Array.from({ length: wanted }, (_, i) => (wanted > 1 ? Math.floor((i * (rows - 1)) / (wanted - 1)) : 0)).flatMap((row) =>
+    Array.from({ length: width }, (_, column) => row * width + column),
+  );
+}

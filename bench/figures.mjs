@@ -1,0 +1,149 @@
+// The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows of a table out.
+import { exponent } from "./statistics.mjs";
+
+/** A figure that cannot be had in this run: one sentence why. */
+export class NotMeasurable extends Error {}
+
+const LENGTHS = [512, 1024, 2048, 4096, 8192, 16384];
+
+/** A group's measurements by name. */
+export class Measured {
+  #byName;
+  #all;
+
+  constructor(measurements) {
+    this.#all = measurements;
+    this.#byName = new Map(measurements.map((one) => [one.as, one]));
+  }
+
+  #find(as) {
+    const one = this.#byName.get(as);
+    if (!one) throw new NotMeasurable(`"${as}" was not measured`);
+    if (one.error) throw new NotMeasurable(`${one.subject}: ${one.error}`);
+    return one;
+  }
+
+  /** FLOPs or bytes per second. */
+  rate = (as) => this.#find(as).rate;
+  seconds = (as) => this.#find(as).seconds.median;
+  bytes = (as) => this.#find(as).bytes;
+
+  /** The fastest variant of the peers, or of one of them. */
+  best(kind, subject) {
+    const peers = this.#all.filter((one) => one.peer === kind && (!subject || one.subject === subject));
+    const there = peers.filter(({ error }) => !error).sort((a, b) => b.rate - a.rate);
+    if (there.length === 0) throw new NotMeasurable(peers[0]?.error ?? `no ${subject ?? `peer (${kind})`} was measured`);
+    return there[0];
+  }
+}
+
+const share = (a, b) => (m) => ({ value: m.rate(a) / m.rate(b) });
+
+/** Times as fast as the best peer, which the row names. */
+const against = (as, kind, subject) => (m) => {
+  const best = m.best(kind, subject);
+  return { value: m.rate(as) / best.rate, note: `${best.subject} ${best.variant}` };
+};
+
+const slower = (a, b) => (m) => ({ value: m.seconds(a) / m.seconds(b) });
+
+/** Two threads ÷ one, over the same of the limit. */
+const scaling = (prefix, one, two) => (m) => ({
+  value: m.seconds(`${prefix}, 1`) / m.seconds(`${prefix}, 2`) / (m.rate(two) / m.rate(one)),
+});
+
+/**
+ * Every figure: the group it comes from, `of(measured)` its value with a note, and its bound, `least` or `most`. `digits` are those
+ * after the point.
+ */
+export function figures({ best, sizes }) {
+  const least = (id, group, what, bound, of, digits = 2) => ({ id, group, what, least: bound, of, digits });
+  const most = (id, group, what, bound, of, digits = 2, unit = "") => ({ id, group, what, most: bound, of, digits, unit });
+  const peak = `fma ${best}`;
+  const p13b = (what, group, bound, as, bare) => most("P13b", group, `one call, L 2048: ${what}`, bound, slower(as, bare), 3);
+  const megabytes = (as) => (m) => ({ value: m.bytes(as) / 1e6 });
+  const microseconds = (as) => (m) => ({ value: m.seconds(as) * 1e6 });
+
+  return [
+    least("P1", "long", "native, L 4096 ÷ FMA peak, AVX-512", 0.88, share("causal avx512", "fma avx512")),
+    least("P1b", "long", "native, L 4096 ÷ FMA peak, AVX2", 0.8, share("causal avx2", "fma avx2")),
+    least("P2", "beside peers", "native, L 2048 ÷ best peer", 3.25, against("package", "native")),
+    least("P3", "short", "native, L 512 ÷ best peer", 3.1, against("package", "native")),
+    least("P3", "short", "native, L 512 ÷ FMA peak", 0.78, share("crate", peak)),
+    least("P3", "narrow", "native, d 32, L 2048 ÷ best peer", 3.2, against("package", "native")),
+    least("P3", "narrow", "native, d 32, L 2048 ÷ FMA peak", 0.75, share("crate", peak)),
+    least("P3", "wide", "native, d 128, L 2048 ÷ best peer", 3.0, against("package", "native")),
+    ...["shared", "grouped", "halves", "gqa"].map((name) =>
+      least("P3b", "long", `native, L 4096, ${name} ÷ interleaved`, 0.9, share(name, `causal ${best}`)),
+    ),
+    ...["1024", "2048"].map((length) =>
+      least("P4", "threads", `native, L ${length}: two threads ÷ one ÷ peak's`, 0.95, scaling(length, peak, `${peak}, two threads`)),
+    ),
+    ...["1024", "2048"].map((length) =>
+      least("P4", "page", `Chromium, L ${length}: two threads ÷ one ÷ peak's`, 0.9, scaling(length, "fma, 1", "fma, 2")),
+    ),
+    least("P5", "WebAssembly", "relaxed SIMD, L 2048 ÷ the engine's FMA peak", 0.77, share("relaxed", "fma relaxed-simd")),
+    least("P5", "WebAssembly", "relaxed SIMD, L 2048 ÷ onnxruntime-web", 5.2, against("relaxed", "wasm", "onnxruntime-web")),
+    least("P6", "WebAssembly", "simd128, L 2048 ÷ onnxruntime-web", 4.0, against("simd128", "wasm", "onnxruntime-web")),
+    ...[4096, 32768].flatMap((length) => [
+      least("P7", `decode ${length}`, `native decode, Lk ${length} ÷ read bandwidth`, 0.85, share("crate", "read")),
+      least("P7", `decode ${length}`, `WebAssembly decode, Lk ${length} ÷ its read bandwidth`, 0.6, share("wasm", "read in WebAssembly")),
+    ]),
+    least("P8", "group-norm-64", "group_norm 64×64, native ÷ memcpy", 0.75, share("crate", "copy")),
+    least("P8", "group-norm-64", "group_norm 64×64, native ÷ PyTorch", 2.0, against("package", "native", "pytorch-cpu")),
+    least("P8b", "group-norm-64", "group_norm 64×64, WebAssembly tensors ÷ copy loop", 0.7, share("wasm", "copy in WebAssembly")),
+    least(
+      "P8b",
+      "group-norm-64",
+      "group_norm 64×64, WebAssembly with out ÷ onnxruntime-web",
+      5,
+      against("wasm, out", "wasm", "onnxruntime-web"),
+    ),
+    least("P9", "group-norm-512", "group_norm 512×512, native ÷ memcpy", 0.95, share("crate", "copy")),
+    least("P9", "group-norm-512", "group_norm 512×512, native ÷ PyTorch", 5.5, against("package", "native", "pytorch-cpu")),
+    least("P9", "rms-norm-128", "rms_norm 65536×128, native ÷ memcpy", 0.9, share("crate", "copy")),
+    least("P11", "growth", "L 16384: full causal ÷ window 512", 12, slower("causal-16384", "window"), 1),
+    most("P12", "memory", "scratch, L 16384, native, two threads", 64, megabytes("causal-16384"), 1, "MB"),
+    most("P12", "memory", "growth of memory, L 16384, WebAssembly, one thread", 64, megabytes("wasm"), 1, "MB"),
+    ...["native", "simd128", "relaxed"].map((as) => most("P13", "smallest", `smallest call, sync, ${as}`, 5, microseconds(as), 1, "µs")),
+    p13b("native, async with copies ÷ bare kernel", "door", 1.06, "copies", "crate"),
+    p13b("native, async with transfer ÷ bare kernel", "door", 1.02, "transfer", "crate"),
+    p13b("native, async on createTensor ÷ bare kernel", "door", 1.02, "tensors", "crate"),
+    p13b("WebAssembly in Node, async ÷ sync on createTensor", "WebAssembly", 1.06, "async", "relaxed"),
+    p13b("page, through the worker ÷ sync on createTensor", "page", 1.15, "worker", "kernel"),
+    ...Object.entries(sizes.wasm).map(([name, size]) =>
+      most("P15", undefined, `${name}, gzip`, 150, () => ({ value: size / 1000 }), 1, "KB"),
+    ),
+    most("P15", undefined, "JavaScript that a browser loads, gzip", 12, () => ({ value: sizes.script / 1000 }), 1, "KB"),
+    most(
+      "P16",
+      "growth",
+      "exponent of time, L 512…16384",
+      2.03,
+      (m) => ({
+        value: exponent(LENGTHS.map((length) => [length, m.seconds(`causal-${length}`)])),
+      }),
+      3,
+    ),
+    most("P16", "memory", "exponent of scratch, L 2048…16384", 1.05, (m) => ({
+      value: exponent(LENGTHS.slice(2).map((length) => [length, m.bytes(`causal-${length}`)])),
+    })),
+  ];
+}
+
+/** Rows of the table, for the figures whose group was measured: groups is name → measurements. */
+export function evaluate(figures, groups) {
+  return figures
+    .filter(({ group }) => group === undefined || groups.has(group))
+    .map(({ group, of, ...figure }) => {
+      try {
+        const { value, note } = of(new Measured(groups.get(group) ?? []));
+        if (!Number.isFinite(value)) throw new NotMeasurable(`the value is ${value}`);
+        const isReached = figure.least === undefined ? value <= figure.most : value >= figure.least;
+        return { ...figure, value, note, verdict: isReached ? "reached" : "short" };
+      } catch (error) {
+        if (!(error instanceof NotMeasurable)) throw error;
+        return { ...figure, verdict: "not measurable", note: error.message };
+      }
+    });
+}

@@ -1,0 +1,194 @@
+// What is measured beside what. A group's entrants run in turn, so a figure divides only by what stands in its own group.
+// Starts nothing; figures.mjs says what is made of it.
+import { bytes, cases } from "./cases.mjs";
+
+/**
+ * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the limit that its rate is a share of.
+ * `peers` stands for every variant of every peer of that kind.
+ *
+ * @param best the fastest instruction set of the crate here
+ * @param isFull more subjects, variants and cases
+ */
+export function plan({ best, isFull }) {
+  const full = (...entrants) => (isFull ? entrants : []);
+
+  const run = (as, subject, test, variant, isa, more = {}) => ({ as, kind: "run", subject, case: test, variant, isa, threads: 1, ...more });
+  const crate = (as, test, isa = best, threads = 1) =>
+    run(as, "crate", test, "bare", isa, { threads, of: threads === 1 ? `fma ${isa}` : `fma ${isa}, two threads` });
+  const door = (as, test, variant, more) => run(as, "package", test, variant, best, { of: `fma ${best}`, ...more });
+  const simd128 = (as, test, variant, more) => run(as, "wasm-oldest", test, variant, "simd128", { of: "fma simd128", ...more });
+  const relaxed = (as, test, variant, more) => run(as, "wasm-newer", test, variant, "relaxed-simd", { of: "fma relaxed-simd", ...more });
+  const peers = (kind, test, only, of) => ({ peers: kind, case: test, only, of });
+
+  const limit = (as, subject, what, isa, more = {}) => ({ as, kind: "limit", subject, what, isa, threads: 1, ...more });
+  const fma = (isa = best, threads = 1) =>
+    limit(threads === 1 ? `fma ${isa}` : `fma ${isa}, two threads`, "crate", "fma", isa, { threads });
+  const bandwidth = (as, subject, what, test) => limit(as, subject, what, undefined, { bytes: bytes(cases.get(test)) });
+
+  /** Ours and the native peers on one case. */
+  const beside = (test) => [
+    crate("crate", test),
+    fma(),
+    door("package", test, "sync-tensors"),
+    ...full(door("package, plain arrays", test, "sync")),
+    peers("native", test, undefined, `fma ${best}`),
+  ];
+  const lengths = [512, 1024, 2048, 4096, 8192, 16384].map((length) => `causal-${length}`);
+  const isas = [...new Set(["avx512", "avx2", best])];
+
+  const groups = [
+    {
+      id: "long",
+      figures: ["P1", "P1b", "P3b"],
+      entrants: [
+        ...isas.flatMap((isa) => [crate(`causal ${isa}`, "causal-4096", isa), fma(isa)]),
+        ...["shared", "grouped", "halves", "gqa"].map((name) => crate(name, `${name}-4096`)),
+      ],
+    },
+    { id: "beside peers", figures: ["P2"], entrants: beside("causal-2048") },
+    { id: "short", figures: ["P3"], entrants: beside("causal-512") },
+    { id: "narrow", figures: ["P3"], entrants: beside("causal-2048-d32") },
+    { id: "wide", figures: ["P3"], entrants: beside("causal-2048-d128") },
+    ...["group-norm-64", "group-norm-512", "rms-norm-128"].map((test) => ({
+      id: test,
+      figures: test === "group-norm-64" ? ["P8", "P8b"] : ["P9"],
+      entrants: [
+        run("crate", "crate", test, "bare", best, { of: "copy" }),
+        bandwidth("copy", "crate", "copy", test),
+        door("package", test, "sync-tensors", { of: "copy" }),
+        ...(isFull || test !== "rms-norm-128" ? [peers("native", test, undefined, "copy")] : []),
+        ...(isFull || test === "group-norm-64"
+          ? [
+              relaxed("wasm", test, "sync-tensors", { of: "copy in WebAssembly" }),
+              relaxed("wasm, out", test, "sync-out", { of: "copy in WebAssembly" }),
+              bandwidth("copy in WebAssembly", "wasm-newer", "copy", test),
+              peers("wasm", test, undefined, "copy in WebAssembly"),
+            ]
+          : []),
+      ],
+    })),
+    {
+      id: "door",
+      figures: ["P13b"],
+      entrants: [
+        crate("crate", "causal-2048"),
+        door("copies", "causal-2048", "async"),
+        door("transfer", "causal-2048", "async-transfer"),
+        door("tensors", "causal-2048", "async-tensors"),
+      ],
+    },
+    {
+      id: "threads",
+      figures: ["P4"],
+      entrants: [
+        ...[1, 2].flatMap((threads) => [
+          crate(`1024, ${threads}`, "causal-1024", best, threads),
+          crate(`2048, ${threads}`, "causal-2048", best, threads),
+          fma(best, threads),
+        ]),
+        ...full(...["group-norm-64", "group-norm-512"].map((test) => run(`${test}, 2`, "crate", test, "bare", best, { threads: 2 })), {
+          ...peers("native", "causal-2048"),
+          threads: 2,
+        }),
+      ],
+    },
+    {
+      id: "WebAssembly",
+      figures: ["P5", "P6", "P13b"],
+      entrants: [
+        relaxed("relaxed", "causal-2048", "sync-tensors"),
+        limit("fma relaxed-simd", "wasm-newer", "fma", "relaxed-simd"),
+        simd128("simd128", "causal-2048", "sync-tensors"),
+        limit("fma simd128", "wasm-oldest", "fma", "simd128"),
+        relaxed("async", "causal-2048", "async"),
+        ...full(
+          relaxed("async, tensors", "causal-2048", "async-tensors"),
+          relaxed("async, transfer", "causal-2048", "async-transfer"),
+          relaxed("plain arrays", "causal-2048", "sync"),
+          run("two threads", "wasm-newer", "causal-2048", "async", "relaxed-simd+threads", { threads: 2 }),
+        ),
+        peers("wasm", "causal-2048", isFull ? undefined : ["onnxruntime-web"], "fma relaxed-simd"),
+      ],
+    },
+    {
+      id: "WebAssembly, short",
+      figures: [],
+      entrants: [
+        relaxed("relaxed", "causal-512", "sync-tensors"),
+        limit("fma relaxed-simd", "wasm-newer", "fma", "relaxed-simd"),
+        simd128("simd128", "causal-512", "sync-tensors"),
+        limit("fma simd128", "wasm-oldest", "fma", "simd128"),
+        peers("wasm", "causal-512", undefined, "fma relaxed-simd"),
+        ...full(relaxed("relaxed, d 32", "causal-2048-d32", "sync-tensors"), simd128("simd128, d 32", "causal-2048-d32", "sync-tensors")),
+      ],
+    },
+    {
+      id: "page",
+      figures: ["P4", "P13b"],
+      entrants: [
+        run("kernel", "page", "causal-2048", "sync-tensors", "relaxed-simd"),
+        run("worker", "page", "causal-2048", "async", "relaxed-simd"),
+        ...[1, 2].flatMap((threads) => [
+          run(`1024, ${threads}`, "page-isolated", "causal-1024", "async", "relaxed-simd+threads", { threads, of: `fma, ${threads}` }),
+          run(`2048, ${threads}`, "page-isolated", "causal-2048", "async", "relaxed-simd+threads", { threads, of: `fma, ${threads}` }),
+          limit(`fma, ${threads}`, "page-isolated", "fma", "relaxed-simd", { threads }),
+        ]),
+        ...full(
+          run("kernel simd128", "page", "causal-2048", "sync-tensors", "simd128"),
+          run("kernel, isolated", "page-isolated", "causal-2048", "sync-tensors", "relaxed-simd"),
+        ),
+      ],
+    },
+    ...[4096, 32768].map((length) => ({
+      id: `decode ${length}`,
+      figures: ["P7"],
+      entrants: [
+        run("crate", "crate", `decode-${length}`, "bare", best, { of: "read" }),
+        bandwidth("read", "crate", "read", `decode-${length}`),
+        run("wasm", "wasm-newer", `decode-${length}`, "sync", "relaxed-simd", { of: "read in WebAssembly" }),
+        bandwidth("read in WebAssembly", "wasm-newer", "read", `decode-${length}`),
+        ...full(run("package", "package", `decode-${length}`, "sync", best, { of: "read" })),
+      ],
+    })),
+    {
+      id: "smallest",
+      figures: ["P13"],
+      entrants: [
+        door("native", "smallest", "sync"),
+        simd128("simd128", "smallest", "sync"),
+        relaxed("relaxed", "smallest", "sync"),
+        crate("crate", "smallest"),
+        ...full(door("native, async", "smallest", "async"), relaxed("relaxed, async", "smallest", "async")),
+      ],
+    },
+    {
+      id: "growth",
+      figures: ["P11", "P16"],
+      entrants: [fma(), ...lengths.map((test) => crate(test, test)), crate("window", "window-16384")],
+    },
+    {
+      id: "memory",
+      figures: ["P12", "P16"],
+      entrants: [
+        // From where scratch no longer fits the least that is allocated.
+        ...lengths.slice(2).map((test) => ({ as: test, kind: "scratch", subject: "crate", case: test, isa: best, threads: 2 })),
+        { as: "wasm", kind: "scratch", subject: "wasm-newer", case: "causal-16384", isa: "relaxed-simd", threads: 1 },
+      ],
+    },
+    ...(isFull
+      ? ["causal-2048", "causal-2048-d32", "causal-2048-d128"].map((test) => ({
+          id: `every instruction set, ${test}`,
+          figures: [],
+          entrants: ["scalar", ...isas].flatMap((isa) => [crate(isa, test, isa), fma(isa)]),
+        }))
+      : []),
+  ];
+  return groups;
+}
+
+/** The groups that `only` names: a figure, a group or a case. */
+export function chosen(groups, only) {
+  return groups.filter(
+    ({ id, figures, entrants }) => id === only || figures.includes(only) || entrants.some((entrant) => entrant.case === only),
+  );
+}

@@ -1,0 +1,29 @@
+// Our own subjects: how each is named and the command of its process. peers.mjs has the others. It starts none itself.
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { cache, newerNode, targetDir } from "../../scripts/tools.mjs";
+
+const subject = (name) => fileURLToPath(new URL(name, import.meta.url));
+const program = join(targetDir, "release", process.platform === "win32" ? "diffattn-bench.exe" : "diffattn-bench");
+
+/** Where run.mjs puts limits.wat, assembled. */
+export const limitsModule = join(cache, "bench-limits.wasm");
+
+/** The oracle of every answer: float64. */
+export const reference = [program, "--reference"];
+
+const newer = () => (existsSync(newerNode) ? undefined : "the newer Node is missing; node scripts/setup.mjs installs it");
+
+/**
+ * `missing()` is why a subject cannot run here, undefined where it can. WebAssembly runs in the Node that runs this script, as
+ * simd128, and in the newer one, which has relaxed SIMD.
+ */
+export const ours = [
+  { name: "crate", command: [program] },
+  { name: "package", command: [process.execPath, subject("diffattn.mjs"), "native"] },
+  { name: "wasm-oldest", command: [process.execPath, subject("diffattn.mjs"), "wasm", limitsModule] },
+  { name: "wasm-newer", command: [newerNode, subject("diffattn.mjs"), "wasm", limitsModule], missing: newer },
+  { name: "page", command: [process.execPath, subject("page.mjs"), "plain"] },
+  { name: "page-isolated", command: [process.execPath, subject("page.mjs"), "isolated"] },
+];
