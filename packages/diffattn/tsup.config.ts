@@ -13,7 +13,7 @@ const { version } = JSON.parse(readFileSync(here("package.json"), "utf8")) as { 
 
 /** What the package calls of the WASM door (src/backend/instance.ts). */
 const DOOR = [
-  ..."allocate release prepare outputCount outputKind outputBytes outputRank outputExtent bind step finish total done end".split(" "),
+  ..."allocate release prepare outputs bind step finish total done end".split(" "),
   ..."query errorCode errorMessage configure isa panicAddress".split(" "),
 ].join(", ");
 
