@@ -13,7 +13,7 @@ const { version } = JSON.parse(readFileSync(here("package.json"), "utf8")) as { 
 
 /** What the package calls of the WASM door (src/backend/instance.ts). */
 const DOOR = [
-  ..."allocate release prepare outputCount outputKind outputBytes outputRank outputExtent bind step finish total done end".split(" "),
+  ..."allocate release prepare outputs bind step finish total done end".split(" "),
   ..."query errorCode errorMessage configure isa panicAddress".split(" "),
 ].join(", ");
 
@@ -73,6 +73,15 @@ const common: Options = {
   esbuildPlugins: [glue],
 };
 
+/** A page may load the files as they are, so they are minified, which drops the comments that stop bundlers from following an address. */
+const bundlersLookAway: NonNullable<Options["plugins"]>[number] = {
+  name: "bundlers-look-away",
+  renderChunk: (code, { map = null }) => ({
+    code: code.replaceAll("import(", "import(/* @vite-ignore *//* webpackIgnore: true */"),
+    map,
+  }),
+};
+
 const wasmFiles = { simd: "diffattn-simd128.wasm", relaxed: "diffattn-relaxed.wasm", threads: "diffattn-threads.wasm" };
 
 // Here, because the three builds run side by side.
@@ -80,13 +89,12 @@ rmSync(here("dist"), { recursive: true, force: true });
 
 export default defineConfig([
   // The page and its worker share a chunk: what both need is loaded once.
-  { ...common, entry: ["src/browser.ts", "src/worker.ts"], splitting: true },
+  { ...common, entry: ["src/browser.ts", "src/worker.ts"], splitting: true, minify: true, plugins: [bundlersLookAway] },
   { ...common, entry: ["src/node.ts"] },
   { ...common, entry: { viz: "src/viz/index.ts" } },
   {
     ...common,
     entry: ["src/pool.ts"],
-    // The one script that bundlers copy as it is; they minify the others, whose comments for bundlers must stay.
     minify: true,
     dts: { entry: { types: "src/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {

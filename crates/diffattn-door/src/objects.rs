@@ -1,7 +1,6 @@
 //! The objects that requests name by id: caches and layers. Knows when a cache may be changed; what is computed
 //! with one is not decided here.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::{Error, KvCache};
@@ -17,7 +16,16 @@ pub struct Door {
 struct Table {
     /// Ids are never used twice: 2³² objects are more than a process makes.
     last_id: u32,
-    objects: HashMap<u32, Object>,
+    /// In the order of their ids.
+    objects: Vec<(u32, Object)>,
+}
+
+impl Table {
+    fn place(&self, id: u32) -> Option<usize> {
+        self.objects
+            .binary_search_by_key(&id, |object| object.0)
+            .ok()
+    }
 }
 
 /// What an id stands for.
@@ -50,20 +58,23 @@ impl Door {
             .checked_add(1)
             .ok_or_else(|| Error::Internal("no ids are left".into()))?;
         let id = table.last_id;
-        table.objects.insert(id, object);
+        table.objects.push((id, object));
         Ok(id)
     }
 
     pub(crate) fn remove(&self, id: u32) {
         // What the object owns is freed after the lock is gone.
-        let _object = self.table().objects.remove(&id);
+        let mut table = self.table();
+        let found = table.place(id).map(|place| table.objects.remove(place));
+        drop(table);
+        drop(found);
     }
 
     fn object(&self, argument: &'static str, id: u32) -> Result<Object, Error> {
-        self.table()
-            .objects
-            .get(&id)
-            .cloned()
+        let table = self.table();
+        table
+            .place(id)
+            .map(|place| table.objects[place].1.clone())
             .ok_or_else(|| Error::Disposed {
                 argument: argument.into(),
             })

@@ -12,9 +12,11 @@ use napi::bindgen_prelude::{ArrayBuffer, FnArgs, FromNapiValue, Function, JsValu
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, sys};
 
-use crate::js::{Deferred, Kept, View, array_buffer, detach_buffer, move_buffer, new_buffer};
+use crate::js::{
+    Deferred, Kept, View, array_buffer, detach_buffer, global, move_buffer, new_buffer,
+};
 use crate::runner::{Mailbox, Memory, Message, Output, Place, Progress, Runner, Ticket};
-use crate::{JsOutput, Thrown, bug, thrown};
+use crate::{Thrown, Told, bug, tell, thrown};
 
 /// Rings on the environment's thread; the messages lie in the mailbox, so that none is lost when the environment ends.
 type Bell = ThreadsafeFunction<(), (), (), napi::Status, false, true>;
@@ -42,6 +44,8 @@ pub(crate) struct Environment {
     mailbox: Arc<Mailbox>,
     bell: Arc<Bell>,
     runner: RefCell<Option<Runner>>,
+    /// `ArrayBuffer`, until the environment ends.
+    buffer_constructor: RefCell<Option<Kept>>,
     ended: Cell<bool>,
 }
 
@@ -97,6 +101,7 @@ impl Environment {
             mailbox: Arc::new(mailbox),
             bell,
             runner: RefCell::default(),
+            buffer_constructor: RefCell::new(Some(global(env, "ArrayBuffer").map_err(bug)?)),
             ended: Cell::new(false),
         });
         env.set_instance_data(environment.clone(), (), |_| {})
@@ -105,11 +110,25 @@ impl Environment {
         env.add_env_cleanup_hook(environment.clone(), |environment| {
             environment.ended.set(true);
             environment.shut_down();
-            // References of calls that no one will settle go while the environment still stands.
+            // References, those of calls that no one will settle too, go while the environment still stands.
             environment.calls.borrow_mut().clear();
+            environment.buffer_constructor.borrow_mut().take();
         })
         .map_err(bug)?;
         Ok(environment)
+    }
+
+    /// A new ArrayBuffer.
+    fn new_buffer(&self, env: &Env, bytes: usize) -> Result<View, Thrown> {
+        let constructor = self.buffer_constructor.borrow();
+        constructor
+            .as_ref()
+            .and_then(|constructor| new_buffer(env, constructor, bytes))
+            .ok_or_else(|| {
+                thrown(Error::OutOfMemory {
+                    bytes: bytes as u64,
+                })
+            })
     }
 
     /// The memory of `createBuffer` that `view` lies in.
@@ -133,14 +152,8 @@ impl Environment {
         env: &'env Env,
         bytes: usize,
     ) -> Result<ArrayBuffer<'env>, Thrown> {
-        let refused = || {
-            thrown(Error::OutOfMemory {
-                bytes: bytes as u64,
-            })
-        };
         if bytes == 0 {
-            let view = new_buffer(env, 0).ok_or_else(refused)?;
-            return array_buffer(env, view.buffer).map_err(bug);
+            return array_buffer(env, self.new_buffer(env, 0)?.buffer).map_err(bug);
         }
         let mut block = Block::zeroed(bytes).map_err(thrown)?;
         let start = block.as_mut_ptr();
@@ -160,7 +173,7 @@ impl Environment {
         (op, params): (u32, &[f64]),
         operands: &[Object<'_>],
         outs: Vec<Option<Object<'_>>>,
-    ) -> Result<Vec<JsOutput<'env>>, Thrown> {
+    ) -> Result<Told<'env>, Thrown> {
         let call = self.door.call(op, params).map_err(thrown)?;
         call.wait();
         let operands = views(env, operands)?;
@@ -177,28 +190,22 @@ impl Environment {
         for (given, spec) in given.iter().zip(job.outputs()) {
             targets.push(match given {
                 Some(view) => *view,
-                None => new_buffer(env, spec.bytes).ok_or_else(|| {
-                    thrown(Error::OutOfMemory {
-                        bytes: spec.bytes as u64,
-                    })
-                })?,
+                None => self.new_buffer(env, spec.bytes)?,
             });
         }
         // SAFETY: as above.
         let memory = targets.iter().map(|view| unsafe { view.bytes_mut() });
         job.bind(memory.collect()).map_err(thrown)?;
         job.finish().map_err(thrown)?;
-        let outputs = job.outputs().iter().zip(given).zip(targets);
-        outputs
-            .map(|((spec, given), target)| {
-                let buffer = if given.is_some() {
-                    None
-                } else {
-                    Some(array_buffer(env, target.buffer).map_err(bug)?)
-                };
-                Ok(JsOutput::new(spec, buffer))
-            })
-            .collect()
+        let mut told = Told::new();
+        for ((spec, given), target) in job.outputs().iter().zip(given).zip(targets) {
+            let buffer = match given {
+                Some(_) => None,
+                None => Some(array_buffer(env, target.buffer).map_err(bug)?),
+            };
+            tell(&mut told, spec, buffer);
+        }
+        Ok(told)
     }
 
     /// Checks a job and queues it; the promise is settled from [`Environment::deliver`].
@@ -219,7 +226,7 @@ impl Environment {
                     self.settle(env, id, Err(error));
                 }
             }
-            Err(error) => deferred.settle::<Vec<JsOutput<'_>>>(env, Err(error)),
+            Err(error) => deferred.settle::<Told<'_>>(env, Err(error)),
         }
         Ok(promise)
     }
@@ -255,12 +262,7 @@ impl Environment {
                 }
                 _ => match spec {
                     Some(spec) => {
-                        let made = new_buffer(env, spec.bytes);
-                        let made = made.ok_or_else(|| {
-                            thrown(Error::OutOfMemory {
-                                bytes: spec.bytes as u64,
-                            })
-                        })?;
+                        let made = self.new_buffer(env, spec.bytes)?;
                         outputs.push(Place::There(Memory::Kept {
                             start: made.start,
                             len: made.len,
@@ -431,13 +433,48 @@ impl Environment {
         }
         let result = result.map_err(thrown).and_then(|outputs| {
             let targets = call.outputs.iter().map(Some).chain(std::iter::repeat(None));
-            outputs
-                .into_iter()
-                .zip(targets)
-                .map(|(output, target)| place(env, output, target))
-                .collect::<Result<Vec<_>, _>>()
+            let mut told = Told::new();
+            for ((spec, content), target) in outputs.into_iter().zip(targets) {
+                let buffer = self.place(env, &spec, content, target)?;
+                tell(&mut told, &spec, buffer);
+            }
+            Ok(told)
         });
         deferred.settle(env, result);
+    }
+
+    /// Brings an output of an asynchronous call to where it belongs: its buffer, where the caller gave none.
+    fn place<'env>(
+        &self,
+        env: &'env Env,
+        spec: &OutputSpec,
+        content: Option<Block>,
+        target: Option<&Target>,
+    ) -> Result<Option<ArrayBuffer<'env>>, Thrown> {
+        let buffer = match (target, content) {
+            (Some(Target::Made(buffer)), _) => Some(buffer.value(env).map_err(bug)?),
+            (Some(Target::Given(_)), None) => None,
+            (Some(Target::Given(array)), Some(content)) => {
+                let array = array.value(env).map_err(bug)?;
+                let view = View::of(env, &Object::from_raw(env.raw(), array)).map_err(bug)?;
+                spec.check_bytes(view.len).map_err(thrown)?;
+                // SAFETY: JavaScript does not run until this returns, and the content is a block of ours.
+                unsafe { view.bytes_mut() }.copy_from_slice(&content);
+                None
+            }
+            (Some(Target::New) | None, content) => {
+                let content = content
+                    .ok_or_else(|| thrown(Error::Internal("an output has no content".into())))?;
+                let view = self.new_buffer(env, spec.bytes)?;
+                // SAFETY: a new buffer, which no one else has.
+                unsafe { view.bytes_mut() }.copy_from_slice(&content);
+                Some(view.buffer)
+            }
+        };
+        buffer
+            .map(|buffer| array_buffer(env, buffer))
+            .transpose()
+            .map_err(bug)
     }
 
     /// Open calls keep the process alive, an idle bell does not.
@@ -523,45 +560,6 @@ fn check_overlaps<'v>(
         others.push(*out);
     }
     Ok(())
-}
-
-/// Brings an output of an asynchronous call to where it belongs.
-fn place<'env>(
-    env: &'env Env,
-    (spec, content): Output,
-    target: Option<&Target>,
-) -> Result<JsOutput<'env>, Thrown> {
-    let buffer = match (target, content) {
-        (Some(Target::Made(buffer)), _) => Some(buffer.value(env).map_err(bug)?),
-        (Some(Target::Given(_)), None) => None,
-        (Some(Target::Given(array)), Some(content)) => {
-            let array = array.value(env).map_err(bug)?;
-            let view = View::of(env, &Object::from_raw(env.raw(), array)).map_err(bug)?;
-            spec.check_bytes(view.len).map_err(thrown)?;
-            // SAFETY: JavaScript does not run until this returns, and the content is a block of ours.
-            unsafe { view.bytes_mut() }.copy_from_slice(&content);
-            None
-        }
-        (Some(Target::New) | None, content) => {
-            let content = content
-                .ok_or_else(|| thrown(Error::Internal("an output has no content".into())))?;
-            let view = new_buffer(env, spec.bytes).ok_or_else(|| {
-                thrown(Error::OutOfMemory {
-                    bytes: spec.bytes as u64,
-                })
-            })?;
-            // SAFETY: a new buffer, which no one else has.
-            unsafe { view.bytes_mut() }.copy_from_slice(&content);
-            Some(view.buffer)
-        }
-    };
-    Ok(JsOutput::new(
-        &spec,
-        buffer
-            .map(|buffer| array_buffer(env, buffer))
-            .transpose()
-            .map_err(bug)?,
-    ))
 }
 
 /// What an error of the door is to JavaScript.

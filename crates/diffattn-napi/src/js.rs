@@ -125,10 +125,12 @@ fn clear_exception(env: &Env) {
 
 /// A new ArrayBuffer as a view of all of it, or `None` when the engine refuses the memory. (`napi_create_arraybuffer` would end the
 /// process; the constructor throws.)
-pub(crate) fn new_buffer(env: &Env, bytes: usize) -> Option<View> {
+pub(crate) fn new_buffer(env: &Env, constructor: &Kept, bytes: usize) -> Option<View> {
     let make = || -> Result<View> {
+        let constructor = constructor.value(env)?;
+        // SAFETY: the value was kept from the global constructor.
         let constructor: Function<'_, f64, Unknown<'_>> =
-            env.get_global()?.get_named_property("ArrayBuffer")?;
+            unsafe { Function::from_napi_value(env.raw(), constructor) }?;
         let buffer = constructor.new_instance(bytes as f64)?.raw();
         let (start, len) = buffer_range(env, buffer)?;
         Ok(View {
@@ -142,6 +144,12 @@ pub(crate) fn new_buffer(env: &Env, bytes: usize) -> Option<View> {
         clear_exception(env);
         None
     })
+}
+
+/// The global of this name, kept: looking it up takes a string and a property each time.
+pub(crate) fn global(env: &Env, name: &str) -> Result<Kept> {
+    let value: Unknown<'_> = env.get_global()?.get_named_property(name)?;
+    Kept::new(env, value.raw())
 }
 
 /// Moves the content of an ArrayBuffer into a new one, which is detached from the old without a copy. `None` when the engine

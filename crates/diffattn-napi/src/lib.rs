@@ -11,7 +11,7 @@ mod runner;
 
 use diffattn_door::{Error, Isa, OutputSpec, available_threads};
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Float64ArraySlice, Object};
+use napi::bindgen_prelude::{ArrayBuffer, Either3, Float64ArraySlice, Null, Object};
 use napi_derive::napi;
 
 use environment::{AsyncCall, Environment, OnProgress, failure as thrown};
@@ -24,25 +24,15 @@ fn bug(error: napi::Error) -> Thrown {
     thrown(Error::Internal(error.reason.clone()))
 }
 
-/// A tensor that a job computed.
-#[napi(object, js_name = "Output", use_nullable = true)]
-pub struct JsOutput<'env> {
-    /// 1 float32, 2 float16, 3 bfloat16.
-    pub kind: u32,
-    /// The extent of each axis.
-    pub shape: Vec<f64>,
-    /// The elements; null where the caller gave the memory.
-    pub buffer: Option<ArrayBuffer<'env>>,
-}
+/// The tensors that a job computed, in one flat list: of each its kind, its rank, its extents, and the buffer of its elements or
+/// null where the caller gave the memory. (Objects would cost a string and a property for every name.)
+type Told<'env> = Vec<Either3<f64, ArrayBuffer<'env>, Null>>;
 
-impl<'env> JsOutput<'env> {
-    fn new(spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) -> Self {
-        Self {
-            kind: spec.kind(),
-            shape: spec.shape.iter().map(|&extent| extent as f64).collect(),
-            buffer,
-        }
-    }
+/// Adds an output to the list.
+fn tell<'env>(told: &mut Told<'env>, spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) {
+    told.extend([spec.kind() as usize, spec.shape.len()].map(|x| Either3::A(x as f64)));
+    told.extend(spec.shape.iter().map(|&extent| Either3::A(extent as f64)));
+    told.push(buffer.map_or(Either3::C(Null), Either3::B));
 }
 
 /// What the addon runs on.
@@ -61,19 +51,22 @@ pub struct Info {
 }
 
 /// Runs a job to its end on this thread and the pool.
-#[napi(catch_unwind)]
+#[napi(catch_unwind, ts_return_type = "(number | ArrayBuffer | null)[]")]
 pub fn call<'env>(
     env: &'env Env,
     op: u32,
     params: Float64ArraySlice<'env>,
     operands: Vec<Object<'env>>,
     outs: Option<Vec<Option<Object<'env>>>>,
-) -> Result<Vec<JsOutput<'env>>, Thrown> {
+) -> Result<Told<'env>, Thrown> {
     Environment::of(env)?.call(env, (op, &params), &operands, outs.unwrap_or_default())
 }
 
 /// Checks a job and queues it; rejects, never throws.
-#[napi(catch_unwind, ts_return_type = "Promise<Output[]>")]
+#[napi(
+    catch_unwind,
+    ts_return_type = "Promise<(number | ArrayBuffer | null)[]>"
+)]
 pub fn call_async<'env>(
     env: &'env Env,
     id: u32,

@@ -5,7 +5,6 @@ mod memory;
 mod panic_message;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use diffattn_door::{Door, Error, Failure, Isa, Job, OutputSpec, Pacer, threads};
 use wasm_bindgen::prelude::wasm_bindgen;
@@ -19,15 +18,17 @@ use memory::{bytes_at, bytes_at_mut, numbers_at, pairs_at};
 #[derive(Default)]
 struct State {
     door: Door,
-    jobs: HashMap<u32, Open>,
+    /// By number. (Few are open at once.)
+    jobs: Vec<(u32, Open)>,
     last_job: u32,
     error: Option<Failure>,
 }
 
-/// A job with its pace.
+/// A job with its pace, and what [`outputs`] tells.
 struct Open {
     job: Job<'static>,
     pacer: Pacer,
+    outputs: Vec<u32>,
 }
 
 thread_local! {
@@ -46,25 +47,32 @@ impl State {
             .last_job
             .checked_add(1)
             .ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
-        self.jobs.insert(
-            self.last_job,
-            Open {
-                job,
-                pacer: Pacer::new(threads()),
-            },
-        );
+        let open = Open {
+            outputs: told(job.outputs()),
+            job,
+            pacer: Pacer::new(threads()),
+        };
+        self.jobs.push((self.last_job, open));
         Ok(self.last_job)
     }
 
     fn job(&mut self, job: u32) -> Result<&mut Open, Error> {
         self.jobs
-            .get_mut(&job)
+            .iter_mut()
+            .find(|(number, _)| *number == job)
+            .map(|(_, open)| open)
             .ok_or_else(|| Error::Internal(format!("there is no job {job}")))
     }
+}
 
-    fn output(&self, job: u32, index: usize) -> Option<&OutputSpec> {
-        self.jobs.get(&job)?.job.outputs().get(index)
+/// Outputs in the form of [`outputs`]: every size fits, as addresses have 32 bits.
+fn told(specs: &[OutputSpec]) -> Vec<u32> {
+    let mut numbers = vec![specs.len() as u32];
+    for spec in specs {
+        numbers.extend([spec.kind(), spec.bytes as u32, spec.shape.len() as u32]);
+        numbers.extend(spec.shape.iter().map(|&extent| extent as u32));
     }
+    numbers
 }
 
 /// Runs a request; what goes wrong is kept for [`error_code`] and [`error_message`], and answered with `failed`.
@@ -121,52 +129,12 @@ pub fn prepare(
     })
 }
 
-/// How many outputs a job has.
-#[wasm_bindgen(js_name = outputCount)]
+/// Where the outputs of a job are told, as u32: how many, then of each its tensor kind, bytes, rank and extents. Until `end`.
+#[wasm_bindgen]
 #[must_use]
-pub fn output_count(job: u32) -> usize {
-    request(0, |state| Ok(state.job(job)?.job.outputs().len()))
-}
-
-/// The tensor kind of an output.
-#[wasm_bindgen(js_name = outputKind)]
-#[must_use]
-pub fn output_kind(job: u32, index: usize) -> u32 {
+pub fn outputs(job: u32) -> usize {
     request(0, |state| {
-        Ok(state.output(job, index).map_or(0, OutputSpec::kind))
-    })
-}
-
-/// The bytes of an output.
-#[wasm_bindgen(js_name = outputBytes)]
-#[must_use]
-pub fn output_bytes(job: u32, index: usize) -> usize {
-    request(0, |state| {
-        Ok(state.output(job, index).map_or(0, |output| output.bytes))
-    })
-}
-
-/// How many axes an output has.
-#[wasm_bindgen(js_name = outputRank)]
-#[must_use]
-pub fn output_rank(job: u32, index: usize) -> usize {
-    request(0, |state| {
-        Ok(state
-            .output(job, index)
-            .map_or(0, |output| output.shape.len()))
-    })
-}
-
-/// The extent of one axis of an output.
-#[wasm_bindgen(js_name = outputExtent)]
-#[must_use]
-pub fn output_extent(job: u32, index: usize, axis: usize) -> usize {
-    request(0, |state| {
-        Ok(state
-            .output(job, index)
-            .and_then(|output| output.shape.get(axis))
-            .copied()
-            .unwrap_or(0))
+        Ok(state.job(job)?.outputs.as_ptr().expose_provenance())
     })
 }
 
@@ -192,7 +160,7 @@ pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
 #[must_use]
 pub fn step(job: u32, milliseconds: f64) -> bool {
     request(false, |state| {
-        let Open { job, pacer } = state.job(job)?;
+        let Open { job, pacer, .. } = state.job(job)?;
         job.step(pacer.next_slice(job.done(), milliseconds))?;
         Ok(true)
     })
@@ -225,7 +193,7 @@ pub fn done(job: u32) -> usize {
 /// Ends a job, finished or not.
 #[wasm_bindgen]
 pub fn end(job: u32) {
-    STATE.with_borrow_mut(|state| state.jobs.remove(&job));
+    STATE.with_borrow_mut(|state| state.jobs.retain(|(number, _)| *number != job));
 }
 
 /// Answers a query with a number.
@@ -281,15 +249,12 @@ pub fn error_message() -> String {
     })
 }
 
-/// Chooses instruction set ("" is the fastest) and threads (0 is as many as there are); false on error.
+/// Chooses threads (0 is as many as there are); false on error.
 #[wasm_bindgen]
 #[must_use]
-pub fn configure(isa: &str, threads: f64) -> bool {
+pub fn configure(threads: f64) -> bool {
     request(false, |_| {
-        diffattn_door::configure(
-            (!isa.is_empty()).then_some(isa),
-            (threads != 0.0).then_some(threads),
-        )?;
+        diffattn_door::configure(None, (threads != 0.0).then_some(threads))?;
         Ok(true)
     })
 }

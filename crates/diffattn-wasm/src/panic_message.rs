@@ -4,7 +4,7 @@ use std::cell::UnsafeCell;
 use std::fmt::Write;
 use std::panic::{PanicHookInfo, set_hook};
 
-/// Bytes of text: the sentence of any panic of ours, and room for a path.
+/// Bytes of text: the sentence of any panic of ours.
 const CAPACITY: usize = 1020;
 
 #[repr(C)]
@@ -64,7 +64,4 @@ fn record(info: &PanicHookInfo<'_>) {
         Some(text) => write!(Writer(message), "{text}"),
         None => write!(Writer(message), "a panic without a message"),
     };
-    if let Some(at) = info.location() {
-        let _ = write!(Writer(message), " ({}:{})", at.file(), at.line());
-    }
 }

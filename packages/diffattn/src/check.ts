@@ -52,8 +52,9 @@ export function shapeOf(argument: string, tensor: object): readonly number[] {
   const given = tensor as { shape?: unknown; dims?: unknown };
   const { shape = given.dims, dims = shape } = given;
   const numbers = (x: unknown): x is readonly number[] => Array.isArray(x) && x.every((n) => typeof n === "number");
-  if (!numbers(shape) || !numbers(dims))
-    return fail("SHAPE", argument, "a shape (or dims) of numbers", show(numbers(shape) ? dims : shape));
+  if (!numbers(shape)) return fail("SHAPE", argument, "a shape (or dims) of numbers", show(shape));
+  if (dims === shape) return shape;
+  if (!numbers(dims)) return fail("SHAPE", argument, "a shape (or dims) of numbers", show(dims));
   if (shape.length !== dims.length || shape.some((n, i) => n !== dims[i]))
     fail("SHAPE", argument, "shape and dims that agree", `${show(shape)} and ${show(dims)}`);
   return shape;

@@ -22,7 +22,8 @@ interface Form {
   half: boolean;
 }
 
-const stream = (op: number): Request => ({ op, params: [], operands: [], objects: [] });
+/** An empty request, in the one form that the engine's code for small calls is made for; `dtype` and `half` mean nothing yet. */
+const stream = (op: number): Encoded => ({ op, params: [], operands: [], objects: [], dtype: "float32", half: false });
 const isAbsent = (x: unknown): x is null | undefined => x === undefined || x === null;
 
 // How values are written.
@@ -79,17 +80,25 @@ const pair =
   };
 
 /** An object of options of its own. */
-const record =
-  (table: Record<string, Write>): Write =>
-  (s, name, x) => {
-    const options = checkOptions(name, x as Record<string, unknown>, Object.keys(table));
+const record = (table: Record<string, Write>): Write => {
+  const names = Object.keys(table);
+  return (s, name, x) => {
+    const options = checkOptions(name, x as Record<string, unknown>, names);
     for (const key in table) table[key]?.(s, `${name}.${key}`, options[key]);
   };
+};
 
 const operand = (s: Request, name: string, kind: number, x: object, data: ArrayBufferView, shape = shapeOf(name, x)): void => {
   s.params.push(kind, shape.length, ...shape);
   s.operands.push(bytesOf(name, data));
 };
+
+/** A tensor whose form is that of the result. */
+function leading(s: Encoded, name: string, x: unknown): void {
+  const { dtype, half } = tensor(s, name, x);
+  s.dtype = dtype;
+  s.half = half;
+}
 
 /** A tensor of q, k, v, x and weights. */
 function tensor(s: Request, name: string, x: unknown): Form {
@@ -263,28 +272,40 @@ const LAYER_V2: Table<types.MultiheadDiffAttnV2Options> = {
 /** Options that are no part of a request (run.ts). */
 const CALL = ["signal", "onProgress", "transfer"];
 
-/** Writes options by their table; `besides` are known names that are not written. */
-function write<T extends Request>(
-  s: T,
-  table: Record<string, Write>,
-  given: unknown,
-  besides: readonly string[] = [],
-  skip: readonly string[] = [],
-): T {
-  const names = Object.keys(table).filter((name) => !skip.includes(name));
-  const options = checkOptions("options", given as Record<string, unknown>, [...names, ...besides]);
-  for (const name in table) table[name]?.(s, name, options[name]);
-  return s;
+/** How options are written by their table. `besides` are known names that are not written, `refused` names of the table are unknown here. */
+function writer(table: Record<string, Write>, besides: readonly string[] = [], refused: readonly string[] = []) {
+  // Once per table: a small call feels it.
+  const entries = Object.entries(table);
+  const names = [...Object.keys(table).filter((name) => !refused.includes(name)), ...besides];
+  return <T extends Request>(s: T, given: unknown): T => {
+    const options = checkOptions("options", given as Record<string, unknown>, names);
+    for (const [name, write] of entries) write(s, name, options[name]);
+    return s;
+  };
 }
 
+const write = {
+  nothing: writer({}, CALL),
+  attention: writer(ATTENTION, ["out", ...CALL]),
+  maps: writer({ ...ATTENTION, ...MAPS }, CALL, ["norm", "returnLse"]),
+  layer: writer({ layer: number }),
+  length: writer({ length: number }),
+  layout: writer({ layout }),
+  kvCache: writer(KV_CACHE),
+  multiheadDiffAttn: writer(LAYER),
+  multiheadDiffAttnV2: writer(LAYER_V2),
+  forward: writer({ attnMask: mask }, ["cache", "out", ...CALL]),
+};
+
 /** An operator of one tensor. */
-const ofTensor =
-  (op: number, table: Record<string, Write>) =>
-  (x: unknown, options: unknown): Encoded => {
+const ofTensor = (op: number, table: Record<string, Write>) => {
+  const write = writer(table, ["out", ...CALL]);
+  return (x: unknown, options: unknown): Encoded => {
     const s = stream(op);
-    const form = tensor(s, "x", x);
-    return write(Object.assign(s, form), table, options, ["out", ...CALL]);
+    leading(s, "x", x);
+    return write(s, options);
   };
+};
 
 export const groupNorm = ofTensor(Op.groupNorm, GROUP_NORM);
 export const rmsNorm = ofTensor(Op.rmsNorm, RMS_NORM);
@@ -292,37 +313,38 @@ export const applyRope = ofTensor(Op.applyRope, ROPE);
 export const sequenceDifference = ofTensor(Op.sequenceDifference, DIFFERENCE);
 
 /** q, and either tensors or a cache. */
-function source(op: number, q: unknown, cache: Handle | undefined, tensors: Record<string, unknown>): Request & Form {
+function source(op: number, q: unknown, cache: Handle | undefined, tensors: Record<string, unknown>): Encoded {
   const s = stream(op);
-  const form = tensor(s, "q", q);
+  leading(s, "q", q);
   s.params.push(cache ? 1 : 0);
   if (cache) object(s, cache);
   else for (const name in tensors) tensor(s, name, tensors[name]);
-  return Object.assign(s, form);
+  return s;
 }
 
 export function diffAttention(q: unknown, k: unknown, v: unknown, options: unknown, cache: Handle | undefined): Encoded {
   if (cache && !isAbsent(v)) fail("OPTION", "v", "null beside a KvCache", show(v));
-  return write(source(Op.diffAttention, q, cache, { k, v }), ATTENTION, options, ["out", ...CALL]);
+  return write.attention(source(Op.diffAttention, q, cache, { k, v }), options);
 }
 
 export function diffAttentionMaps(q: unknown, k: unknown, options: unknown, cache: Handle | undefined): Request {
-  return write(source(Op.diffAttentionMaps, q, cache, { k }), { ...ATTENTION, ...MAPS }, options, CALL, ["norm", "returnLse"]);
+  return write.maps(source(Op.diffAttentionMaps, q, cache, { k }), options);
 }
 
-export const lambdaInit = (layer: unknown): Request => write(stream(Op.lambdaInit), { layer: number }, { layer });
+export const lambdaInit = (layer: unknown): Request => write.layer(stream(Op.lambdaInit), { layer });
 
-export function lambdaFull(vectors: unknown): Request {
-  const given: Write = (s, name, x) => (isAbsent(x) ? tensor(s, name, x) : vector(s, name, x));
-  return write(stream(Op.lambdaFull), { q1: given, k1: given, q2: given, k2: given, init: number }, vectors);
-}
+const given: Write = (s, name, x) => (isAbsent(x) ? tensor(s, name, x) : vector(s, name, x));
+const lambdaVectors = writer({ q1: given, k1: given, q2: given, k2: given, init: number });
 
-export const createKvCache = (options: unknown): Request => write(stream(Op.createKvCache), KV_CACHE, options);
-export const createMultiheadDiffAttn = (options: unknown): Request => write(stream(Op.createMultiheadDiffAttn), LAYER, options);
-export const createMultiheadDiffAttnV2 = (options: unknown): Request => write(stream(Op.createMultiheadDiffAttnV2), LAYER_V2, options);
+export const lambdaFull = (vectors: unknown): Request => lambdaVectors(stream(Op.lambdaFull), vectors);
+
+export const createKvCache = (options: unknown): Request => write.kvCache(stream(Op.createKvCache), options);
+export const createMultiheadDiffAttn = (options: unknown): Request => write.multiheadDiffAttn(stream(Op.createMultiheadDiffAttn), options);
+export const createMultiheadDiffAttnV2 = (options: unknown): Request =>
+  write.multiheadDiffAttnV2(stream(Op.createMultiheadDiffAttnV2), options);
 
 /** A request that names an object and nothing else. */
-export function aboutObject(op: number, handle: Handle): Request {
+export function aboutObject(op: number, handle: Handle): Encoded {
   const s = stream(op);
   object(s, handle);
   return s;
@@ -332,28 +354,28 @@ export function append(cache: Handle, k: unknown, v: unknown, options: unknown):
   const s = aboutObject(Op.append, cache);
   tensor(s, "k", k);
   tensor(s, "v", v);
-  return write(s, { layout }, options);
+  return write.layout(s, options);
 }
 
 /** Appends what exportCache gave. */
 export function appendExported(cache: Handle, exported: Output[]): Request {
   const s = aboutObject(Op.append, cache);
   for (const { kind, shape, buffer } of exported) operand(s, "cache", kind, {}, new Uint8Array(buffer ?? new ArrayBuffer(0)), shape);
-  return write(s, { layout }, undefined);
+  return write.layout(s, undefined);
 }
 
-export const rewind = (cache: Handle, length: unknown): Request => write(aboutObject(Op.rewind, cache), { length: number }, { length });
+export const rewind = (cache: Handle, length: unknown): Request => write.length(aboutObject(Op.rewind, cache), { length });
 
 export function forward(layer: Handle, x: unknown, cache: Handle | undefined, options: unknown): Encoded {
   const s = aboutObject(Op.forward, layer);
-  const form = tensor(s, "x", x);
+  leading(s, "x", x);
   s.params.push(cache ? 1 : 0);
   if (cache) object(s, cache);
-  return write(Object.assign(s, form), { attnMask: mask }, options, ["cache", "out", ...CALL]);
+  return write.forward(s, options);
 }
 
 export function layerMaps(layer: Handle, x: unknown, options: unknown): Request {
   const s = aboutObject(Op.layerMaps, layer);
   tensor(s, "x", x);
-  return write(s, {}, options, CALL);
+  return write.nothing(s, options);
 }

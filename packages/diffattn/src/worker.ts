@@ -114,7 +114,7 @@ async function call(on: Instance, message: CallMessage): Promise<void> {
 async function start({ build, module, pool }: StartMessage): Promise<void> {
   try {
     if (pool) {
-      const { startPool } = (await import(/* @vite-ignore */ /* webpackIgnore: true */ pool.url)) as typeof import("./pool.js");
+      const { startPool } = (await import(pool.url)) as typeof import("./pool.js");
       const { door, memory } = await startPool(module, pool.threads, pool.channel);
       instance = new Instance(door, memory);
       instance.configure(pool.threads);

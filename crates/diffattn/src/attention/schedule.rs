@@ -3,6 +3,7 @@
 
 use super::call::{Block, Call, HeadGroup, HeadStep, PackedUnit, Panels, Source, TermStep};
 use super::decode::{DecodeFinish, DecodePlan, DecodeStrip, DecodeUnit, Phase, StripScratch};
+use super::mask::Sequence;
 use super::packed::{PackKeys, PackValues, keys_len};
 use super::row_block::{BlockQueries, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
@@ -26,6 +27,7 @@ struct Cluster {
     groups: Vec<usize>,
     k: Vec<usize>,
     v: Vec<usize>,
+    /// Empty where no sequence decodes.
     decode: DecodePlan,
 }
 
@@ -85,7 +87,13 @@ impl<'a> Run<'a> {
     /// Plans the queries `rows` of a checked call.
     pub(super) fn new(call: Call<'a>, rows: [usize; 2], decodes: bool) -> Self {
         let groups = head_groups(&call);
-        let clusters = clusters(&call, &groups);
+        let mut clusters = clusters(&call, &groups);
+        let is_decode = |sequence: &Sequence| decodes && sequence.queries <= DECODE_QUERIES;
+        if call.sequences.iter().any(is_decode) {
+            for cluster in &mut clusters {
+                cluster.decode = decode_plan(&call, &groups, cluster);
+            }
+        }
         let block = call.isa.run(call.deterministic, BlockQueries);
         let mut run = Self {
             call,
@@ -640,9 +648,6 @@ fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
         }
         apart.push(joined);
         clusters = apart;
-    }
-    for cluster in &mut clusters {
-        cluster.decode = decode_plan(call, groups, cluster);
     }
     clusters
 }

@@ -10,11 +10,7 @@ export interface Door {
   allocate(bytes: number, zeroed: boolean): number;
   release(address: number, bytes: number): void;
   prepare(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
-  outputCount(job: number): number;
-  outputKind(job: number, index: number): number;
-  outputBytes(job: number, index: number): number;
-  outputRank(job: number, index: number): number;
-  outputExtent(job: number, index: number, axis: number): number;
+  outputs(job: number): number;
   bind(job: number, outputs: number, count: number): boolean;
   step(job: number, milliseconds: number): boolean;
   finish(job: number): boolean;
@@ -24,7 +20,7 @@ export interface Door {
   query(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
   errorCode(): string;
   errorMessage(): string;
-  configure(isa: string, threads: number): boolean;
+  configure(threads: number): boolean;
   isa(): string;
   panicAddress(): number;
 }
@@ -58,6 +54,18 @@ export interface Place {
   bytes?: Uint8Array;
 }
 
+/** An output as the door tells it, and where it is computed. */
+interface Target {
+  kind: number;
+  bytes: number;
+  shape: number[];
+  address: number;
+  /** The caller's array that it goes to. */
+  out: Uint8Array | undefined;
+  /** Whether it is computed in that array. */
+  inPlace: boolean;
+}
+
 /** Bytes that Rust aligns an allocation to; operands that share one keep that alignment. */
 const ALIGNMENT = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
@@ -77,6 +85,7 @@ export class Instance {
   readonly #door: Door;
   readonly #memory: WebAssembly.Memory;
   readonly #panic: number;
+  #bytes = new Uint8Array(0);
   /** Whether it trapped: nothing in it can be used any more. */
   dead = false;
 
@@ -114,6 +123,13 @@ export class Instance {
     return new Uint8Array(this.#memory.buffer, address, bytes);
   }
 
+  /** The whole memory; any allocation may make it another. */
+  #all(): Uint8Array {
+    const { buffer } = this.#memory;
+    if (this.#bytes.buffer !== buffer) this.#bytes = new Uint8Array(buffer);
+    return this.#bytes;
+  }
+
   /** The content is unspecified unless it is asked to be zeros. */
   allocate(bytes: number, zeroed = false): number {
     // Rust takes the size as 32 bits; a larger one would wrap.
@@ -132,7 +148,7 @@ export class Instance {
   }
 
   configure(threads: number): void {
-    this.#check(this.#in((door) => door.configure("", threads)));
+    this.#check(this.#in((door) => door.configure(threads)));
   }
 
   /** Writes a request and hands it to `enter`, with the memory that must stay until the job ends. */
@@ -142,30 +158,59 @@ export class Instance {
   ): { result: T; release: () => void } {
     const { op, params, operands } = request;
     // Addresses first: allocating may grow the memory, which detaches every view of it.
-    const places = operands.map((bytes) => ({ bytes, length: bytes.byteLength, address: this.addressOf(bytes) }));
+    const addresses = operands.map((bytes) => this.addressOf(bytes));
     const pairsAt = aligned(params.length * 8);
-    let total = pairsAt + aligned(places.length * 8);
-    for (const place of places) if (place.address === undefined) total += aligned(place.length);
+    const copiesAt = pairsAt + aligned(operands.length * 8);
+    let total = copiesAt;
+    operands.forEach(({ byteLength }, index) => {
+      if (addresses[index] === undefined) total += aligned(byteLength);
+    });
     total = Math.max(total, ALIGNMENT);
     const block = this.allocate(total);
     const release = (): void => this.release(block, total);
     try {
-      new Float64Array(this.#memory.buffer, block, params.length).set(params);
-      const pairs = new Uint32Array(this.#memory.buffer, block + pairsAt, places.length * 2);
-      let next = block + pairsAt + aligned(places.length * 8);
-      places.forEach(({ bytes, length, address }, index) => {
+      const all = this.#all();
+      new Float64Array(all.buffer, block, params.length).set(params);
+      const pairs = new Uint32Array(all.buffer, block + pairsAt, operands.length * 2);
+      let next = block + copiesAt;
+      operands.forEach((bytes, index) => {
+        let address = addresses[index];
         if (address === undefined) {
-          address = next;
-          next += aligned(length);
-          this.view(address, length).set(bytes);
+          all.set(bytes, (address = next));
+          next += aligned(bytes.byteLength);
         }
-        pairs.set([address, length], index * 2);
+        pairs[index * 2] = address;
+        pairs[index * 2 + 1] = bytes.byteLength;
       });
-      return { result: this.#in((door) => enter(door, op, block, params.length, block + pairsAt, places.length)), release };
+      return { result: this.#in((door) => enter(door, op, block, params.length, block + pairsAt, operands.length)), release };
     } catch (error) {
       release();
       throw error;
     }
+  }
+
+  /** The outputs of a job; `places` say where the first of them go. */
+  #targets(job: number, places: readonly (Place & { address: number | undefined })[]): Target[] {
+    const address = this.#in((door) => door.outputs(job));
+    const told = new Uint32Array(this.#memory.buffer, address);
+    let next = 0;
+    const read = (): number => told[next++] ?? 0;
+    const targets: Target[] = [];
+    for (let count = read(); targets.length < count;) {
+      const [kind, bytes, shape] = [read(), read(), [] as number[]];
+      for (let rank = read(); shape.length < rank;) shape.push(read());
+      const place = places[targets.length];
+      targets.push({
+        kind,
+        // A place of another length still travels as it is, for Rust to refuse.
+        bytes: place?.length ?? bytes,
+        shape,
+        address: place?.address ?? 0,
+        out: place?.bytes,
+        inPlace: place?.address !== undefined,
+      });
+    }
+    return targets;
   }
 
   query(request: Resolved): number {
@@ -181,7 +226,7 @@ export class Instance {
   /** Prepares a job and its outputs; `outs` say where the first of them go. */
   begin(request: Resolved, outs: Place[]): Job {
     // As with operands: an address before any allocation.
-    const places = outs.map(({ bytes, length }) => ({ bytes, length, address: bytes && this.addressOf(bytes) }));
+    const places = outs.map((place) => ({ ...place, address: place.bytes && this.addressOf(place.bytes) }));
     const { result: job, release } = this.#write(request, (door, ...at) => door.prepare(...at));
     const releases = [release];
     let ended = job === 0;
@@ -192,28 +237,18 @@ export class Instance {
     };
     try {
       if (job === 0) throw this.#error();
-      const outputs = this.#in((door) =>
-        Array.from({ length: door.outputCount(job) }, (_, index) => {
-          const shape = Array.from({ length: door.outputRank(job, index) }, (_, axis) => door.outputExtent(job, index, axis));
-          return { kind: door.outputKind(job, index), bytes: door.outputBytes(job, index), shape, address: 0, place: places[index] };
-        }),
-      );
+      const outputs = this.#targets(job, places);
       for (const output of outputs) {
-        // A place of another length still travels as it is, for Rust to refuse.
-        const bytes = output.place?.length ?? output.bytes;
-        if (output.place?.address === undefined) {
-          output.address = this.allocate(Math.max(bytes, 1));
-          releases.push(() => this.release(output.address, Math.max(bytes, 1)));
-        } else {
-          output.address = output.place.address;
-        }
+        if (output.inPlace) continue;
+        const size = Math.max(output.bytes, 1);
+        const address = (output.address = this.allocate(size));
+        releases.push(() => this.release(address, size));
       }
       const pairBytes = Math.max(outputs.length * 8, 1);
       const pairs = this.allocate(pairBytes);
       releases.push(() => this.release(pairs, pairBytes));
-      new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2).set(
-        outputs.flatMap(({ address, bytes, place }) => [address, place?.length ?? bytes]),
-      );
+      const view = new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2);
+      outputs.forEach(({ address, bytes }, index) => view.set([address, bytes], index * 2));
       this.#check(this.#in((door) => door.bind(job, pairs, outputs.length)));
 
       const door = this.#door;
@@ -225,11 +260,11 @@ export class Instance {
         step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
         finish: () => this.#check(this.#in((door) => door.finish(job))),
         outputs: () =>
-          outputs.map(({ kind, shape, bytes, address, place }) => {
-            if (place?.address !== undefined) return { kind, shape, buffer: null };
-            const computed = this.view(address, bytes);
-            if (!place?.bytes) return { kind, shape, buffer: copyOf(computed).buffer };
-            place.bytes.set(computed);
+          outputs.map(({ kind, shape, bytes, address, out, inPlace }) => {
+            if (inPlace) return { kind, shape, buffer: null };
+            const computed = this.#all().subarray(address, address + bytes);
+            if (!out) return { kind, shape, buffer: copyOf(computed).buffer };
+            out.set(computed);
             return { kind, shape, buffer: null };
           }),
         end,

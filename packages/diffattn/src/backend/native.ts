@@ -6,9 +6,12 @@ import { DiffAttnError, internal } from "../errors.js";
 import { Op } from "../ops.js";
 import type { ErrorCode, Isa } from "../types.js";
 
+/** Outputs in one flat list: of each its kind, its rank, its extents and its buffer. */
+type Told = readonly (number | ArrayBuffer | null)[];
+
 /** The addon's exports, as crates/diffattn-door/PROTOCOL.md lists them. */
 export interface Addon {
-  call(op: number, params: Float64Array, operands: Uint8Array[], outs: Uint8Array[]): Output[];
+  call(op: number, params: Float64Array, operands: Uint8Array[], outs: Uint8Array[]): Told;
   callAsync(
     id: number,
     op: number,
@@ -17,7 +20,7 @@ export interface Addon {
     outs: Uint8Array[],
     transfer: boolean,
     onProgress: Control["onProgress"],
-  ): Promise<Output[]>;
+  ): Promise<Told>;
   cancel(id: number): void;
   query(op: number, params: Float64Array, operands: Uint8Array[]): number;
   createBuffer(bytes: number): ArrayBuffer;
@@ -45,11 +48,23 @@ function guarded<T>(body: () => T): T {
   }
 }
 
+function outputsOf(told: Told): Output[] {
+  const outputs: Output[] = [];
+  for (let next = 0; next < told.length;) {
+    const [kind, rank] = [told[next] as number, told[next + 1] as number];
+    const end = next + 2 + rank;
+    outputs.push({ kind, shape: told.slice(next + 2, end) as number[], buffer: told[end] as ArrayBuffer | null });
+    next = end + 1;
+  }
+  return outputs;
+}
+
 export class NativeBackend implements Backend {
   readonly name = "native";
   readonly #addon: Addon;
   readonly #open = new Set<Promise<unknown>>();
   #isa: string | undefined;
+  #stream = new Float64Array(64);
   #lastId = 0;
 
   constructor(addon: Addon, isa: string | undefined, threads: number | undefined) {
@@ -76,21 +91,23 @@ export class NativeBackend implements Backend {
     this.configure(this.#isa, threads);
   }
 
+  /** A request's stream, in place until the next one: the addon reads it before it returns. */
   #params({ params, objects }: Request): Float64Array {
-    const resolved = Float64Array.from(params);
-    for (const { slot, handle } of objects) resolved[slot] = (handle as NativeObject).id;
-    return resolved;
+    if (params.length > this.#stream.length) this.#stream = new Float64Array(2 * params.length);
+    this.#stream.set(params);
+    for (const { slot, handle } of objects) this.#stream[slot] = (handle as NativeObject).id;
+    return this.#stream.subarray(0, params.length);
   }
 
   call(request: Request, outs: Uint8Array[]): Output[] {
-    return guarded(() => this.#addon.call(request.op, this.#params(request), request.operands, outs));
+    return outputsOf(guarded(() => this.#addon.call(request.op, this.#params(request), request.operands, outs)));
   }
 
   callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
     const outputs = this.#addon
       .callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress)
-      .catch((error: unknown) => {
+      .then(outputsOf, (error: unknown) => {
         throw converted(error);
       });
     const settled = outputs.then(

@@ -233,7 +233,7 @@ export class WasmBackend implements Backend {
     const keys = objects.map(({ slot, handle }) => ({ slot, key: this.#place(client, handle as WasmObject) }));
     return {
       op,
-      params: Float64Array.from(params),
+      params: new Float64Array(params),
       objects: keys,
       operands: own(operands, transfer),
       outBytes: outs.map(({ byteLength }) => byteLength),
