@@ -5,6 +5,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::write::{is_backward, is_streamed, write};
 use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
@@ -13,7 +14,7 @@ use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_ze
 use crate::slices::Slices;
 use crate::threads::available_threads;
 use crate::units::{UNIT, Units};
-use crate::vector::{Vector, Wide, math};
+use crate::vector::{Vector, math};
 
 /// Elements per chunk: 16 KiB of float32, half of the smallest L1, as each chunk is walked twice. Part of the
 /// numeric contract: chunks are summed on their own.
@@ -29,6 +30,16 @@ const WHOLE: usize = 1 << 20;
 
 /// Runs per thread from which whole runs keep the threads evenly busy.
 const RUNS_PER_THREAD: usize = 4;
+
+/// Square of the distance from mean to shift, in standard deviations, from which a chunk is walked again.
+const FAR: f64 = 4.0;
+
+/// Elements of the largest group whose successor is asked for while it is normalised: a fourth of the smallest L2 is
+/// taken by each.
+const AHEAD: usize = 1 << 15;
+
+/// How many elements ahead a larger group is asked for instead.
+const NEAR: usize = 1 << 10;
 
 /// What follows a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,37 +188,63 @@ impl Moments {
     }
 }
 
-/// What turns x of one group into x̂: `((x − high) − low) · power · rest`, high + low being the mean.
+/// Moments of a chunk in one walk, shifted by the mean of some values. The differences are rounded to float32, so a
+/// shift that proves to lie further from the mean than the values do is replaced: then a second walk.
+#[inline(always)]
+fn shifted_moments<V: Vector>(x: &[f32]) -> Moments {
+    let count = x.len() as f64;
+    let some = [0, 1, 2, 3].map(|quarter| f64::from(x[quarter * x.len() / 4]));
+    let mut shift = (some.iter().sum::<f64>() / 4.0) as f32;
+    let mut walks = 0;
+    loop {
+        walks += 1;
+        let [sum, squares] = lanes::shifted_sums::<V::Wide>(x, shift);
+        let off = sum / count;
+        let squares = squares - sum * off;
+        let moments = Moments {
+            count,
+            mean: f64::from(shift) + off,
+            squares,
+        };
+        // Also false for NaN.
+        let is_far = sum * off > FAR * squares;
+        if walks == 2 || !is_far {
+            return moments;
+        }
+        shift = moments.mean as f32;
+    }
+}
+
+/// What turns x of one group into x̂: `(x − mean − rest_of_mean) · power · rest`.
 #[derive(Debug, Clone, Copy)]
 struct Standardise {
-    high: f32,
-    low: f32,
+    mean: f32,
+    rest_of_mean: f64,
     inverse: InverseSpread,
 }
 
 impl Standardise {
     #[inline(always)]
     fn new(moments: Moments, eps: f32) -> Self {
-        let high = moments.mean as f32;
+        let mean = moments.mean as f32;
         Self {
-            high,
-            low: (moments.mean - f64::from(high)) as f32,
+            mean,
+            rest_of_mean: moments.mean - f64::from(mean),
             inverse: InverseSpread::of((moments.squares / moments.count + f64::from(eps)).sqrt()),
         }
     }
 }
 
-/// `y = ((x − high) − low) · power · factor + bias`.
+/// `y = (x − mean) · power · factor + bias`: what float32 does not hold of the mean is in the bias.
 #[inline(always)]
-fn affine(x: f32, high: f32, low: f32, power: f32, factor: f32, bias: f32) -> f32 {
-    ((x - high) - low) * power * factor + bias
+fn affine(x: f32, mean: f32, power: f32, factor: f32, bias: f32) -> f32 {
+    (x - mean) * power * factor + bias
 }
 
 /// The parameters of [`affine`] for each channel.
 #[derive(Debug)]
 struct ChannelAffine {
-    high: Vec<f32>,
-    low: Vec<f32>,
+    mean: Vec<f32>,
     power: Vec<f32>,
     factor: Vec<f32>,
     bias: Vec<f32>,
@@ -250,11 +287,8 @@ impl Scratch {
             len,
             ..
         } = call.runs;
-        let widened = if call.x.dtype() == DType::F32 {
-            0
-        } else {
-            chunk.min(len)
-        };
+        let is_narrow = call.x.dtype() != DType::F32;
+        let widened = if is_narrow { chunk.min(len) } else { 0 };
         let per_channel = if stretch == 1 { channels } else { 0 };
         Ok(Self {
             x: try_zeroed(widened)?,
@@ -264,8 +298,7 @@ impl Scratch {
             chunk_moments: try_zeroed(groups)?,
             run_moments: try_zeroed(groups)?,
             affine: ChannelAffine {
-                high: try_zeroed(per_channel)?,
-                low: try_zeroed(per_channel)?,
+                mean: try_zeroed(per_channel)?,
                 power: try_zeroed(per_channel)?,
                 factor: try_zeroed(per_channel)?,
                 bias: try_zeroed(per_channel)?,
@@ -638,17 +671,7 @@ impl<'a> Call<'a> {
         let range = self.runs.chunk(chunk);
         let x = self.values(run * len + range.start, range.len(), &mut scratch.x);
         if stretch > 1 {
-            let count = x.len() as f64;
-            let mean = lanes::sum::<V::Wide>(x, |x| x) / count;
-            let squares = lanes::sum::<V::Wide>(x, |x| {
-                let deviation = x.sub(V::Wide::splat(mean));
-                deviation.mul(deviation)
-            });
-            moments[0] = Moments {
-                count,
-                mean,
-                squares,
-            };
+            moments[0] = shifted_moments::<V>(x);
             return;
         }
         let (sums, means) = (scratch.sums.as_mut_slice(), scratch.means.as_mut_slice());
@@ -700,14 +723,14 @@ impl<'a> Call<'a> {
             for (group, &moments) in moments.iter().enumerate() {
                 let standardise = Standardise::new(moments, self.eps);
                 for channel in group * width..(group + 1) * width {
-                    by_channel.high[channel] = standardise.high;
-                    by_channel.low[channel] = standardise.low;
+                    by_channel.mean[channel] = standardise.mean;
                     by_channel.power[channel] = standardise.inverse.power;
                     (by_channel.factor[channel], by_channel.bias[channel]) =
                         self.factor_and_bias(standardise, channel);
                 }
             }
         }
+        let is_streamed = V::STREAMS && is_streamed(output, self.x.len(), stretch);
         for chunk in chunks {
             let range = self.runs.chunk(chunk);
             let (first, elements) = (run * len + range.start, range.len());
@@ -717,87 +740,125 @@ impl<'a> Call<'a> {
             let direct = unsafe { output.at(first, elements) };
             let is_narrow = direct.is_none();
             let y = direct.unwrap_or_else(|| &mut y[..elements]);
-            if stretch > 1 {
-                let group = run % (channels / width);
-                self.normalise_stretches(
-                    Standardise::new(moments[0], self.eps),
-                    group * width,
-                    range.start,
-                    x,
-                    y,
-                );
-            } else {
+            if stretch == 1 {
                 normalise_positions(by_channel, x, y);
-            }
-            if self.activation == Some(Activation::Silu) {
-                math::map_in_place(y, math::silu::<V>);
+                if self.activation == Some(Activation::Silu) {
+                    math::map_in_place(y, math::silu::<V>);
+                }
+            } else {
+                let part = Part {
+                    standardise: Standardise::new(moments[0], self.eps),
+                    first_channel: run % (channels / width) * width,
+                    start: range.start,
+                };
+                match (is_streamed, self.activation) {
+                    (false, None) => self.normalise_stretches::<V, false>(part, x, y, |y| y),
+                    (true, None) => self.normalise_stretches::<V, true>(part, x, y, |y| y),
+                    (false, Some(Activation::Silu)) => {
+                        self.normalise_stretches::<V, false>(part, x, y, math::silu)
+                    }
+                    (true, Some(Activation::Silu)) => {
+                        self.normalise_stretches::<V, true>(part, x, y, math::silu)
+                    }
+                }
             }
             if is_narrow {
                 // SAFETY: as above.
                 unsafe { output.narrow(first, y) };
             }
         }
+        if is_streamed {
+            V::fence();
+        }
     }
 
-    /// A part of a group, from its element `start` on: each channel is a stretch.
+    /// A part of a group: each channel is a stretch.
     #[inline(always)]
-    fn normalise_stretches(
+    fn normalise_stretches<V: Vector, const STREAM: bool>(
         &self,
-        standardise: Standardise,
-        first_channel: usize,
-        start: usize,
+        part: Part,
         x: &[f32],
         y: &mut [f32],
+        activation: impl Fn(V) -> V,
     ) {
-        let stretch = self.runs.stretch;
+        let Runs { stretch, len, .. } = self.runs;
+        let Part {
+            standardise,
+            first_channel,
+            start,
+        } = part;
+        let Standardise { mean, inverse, .. } = standardise;
         let mut at = 0;
         while at < x.len() {
             let channel = (start + at) / stretch;
             let end = ((channel + 1) * stretch - start).min(x.len());
             let (factor, bias) = self.factor_and_bias(standardise, first_channel + channel);
-            for (y, &x) in y[at..end].iter_mut().zip(&x[at..end]) {
-                *y = affine(
-                    x,
-                    standardise.high,
-                    standardise.low,
-                    standardise.inverse.power,
-                    factor,
-                    bias,
-                );
+            let (x, y) = (&x[at..end], &mut y[at..end]);
+            let [splat_mean, power, splat_factor, splat_bias] =
+                [mean, inverse.power, factor, bias].map(V::splat);
+            // A group that L2 holds is read once from memory, the next one while this one is written. One that it does not
+            // hold would be driven from L3 by that: half as fast.
+            let ahead = if len <= AHEAD { len } else { NEAR };
+            let ahead = x.as_ptr().wrapping_add(ahead);
+            let done = write::<V, STREAM>(y, is_backward(x, y), ahead, |at| {
+                // SAFETY: `write` gives vectors of y, and x is as long.
+                let x = unsafe { V::load(x.as_ptr().add(at)) };
+                activation(
+                    x.sub(splat_mean)
+                        .mul(power)
+                        .mul(splat_factor)
+                        .add(splat_bias),
+                )
+            });
+            let (x, y) = (&x[done..], &mut y[done..]);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = affine(x, mean, inverse.power, factor, bias);
             }
+            math::map_in_place(y, &activation);
             at = end;
         }
     }
 
+    /// The last two parameters of [`affine`].
     #[inline(always)]
     fn factor_and_bias(&self, standardise: Standardise, channel: usize) -> (f32, f32) {
         let weight = self.weight.map_or(1.0, |weight| f64::from(weight[channel]));
-        let bias = self.bias.map_or(0.0, |bias| bias[channel]);
-        ((standardise.inverse.rest * weight) as f32, bias)
+        let bias = self.bias.map_or(0.0, |bias| f64::from(bias[channel]));
+        let Standardise {
+            rest_of_mean,
+            inverse,
+            ..
+        } = standardise;
+        let factor = inverse.rest * weight;
+        let bias = bias - rest_of_mean * f64::from(inverse.power) * factor;
+        (factor as f32, bias as f32)
     }
+}
+
+/// Which part of which group [`Call::normalise_stretches`] is given.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    standardise: Standardise,
+    first_channel: usize,
+    /// Its first element within the group.
+    start: usize,
 }
 
 /// Whole positions with channels last.
 #[inline(always)]
 fn normalise_positions(by_channel: &ChannelAffine, x: &[f32], y: &mut [f32]) {
-    let channels = by_channel.high.len();
+    let channels = by_channel.mean.len();
     let ChannelAffine {
-        high,
-        low,
+        mean,
         power,
         factor,
         bias,
     } = by_channel;
     // Cut to one length, so that the loop needs no bounds checks.
-    let (low, power, factor, bias) = (
-        &low[..channels],
-        &power[..channels],
-        &factor[..channels],
-        &bias[..channels],
-    );
+    let (power, factor, bias) = (&power[..channels], &factor[..channels], &bias[..channels]);
     for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
         for c in 0..channels {
-            y[c] = affine(x[c], high[c], low[c], power[c], factor[c], bias[c]);
+            y[c] = affine(x[c], mean[c], power[c], factor[c], bias[c]);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::vector::Wide;
 
-/// Lanes of every sum along memory: four AVX-512 accumulators, enough to cover the latency of an addition. Part of
+/// Lanes of a sum along memory: four AVX-512 accumulators, enough to cover the latency of an addition. Part of
 /// the numeric contract.
 const LANES: usize = 32;
 
@@ -20,29 +20,82 @@ const fn accumulators<W: Wide>(lanes: usize) -> usize {
     }
 }
 
-/// Σ term(x): element i goes to lane i mod [`LANES`], and the lanes are added by halves.
+/// Lanes of [`shifted_sums`], which sums twice. Part of the numeric contract.
+const SHIFTED_LANES: usize = 16;
+
+/// Σ x²: element i goes to lane i mod [`LANES`], and the lanes are added by halves.
 #[inline(always)]
-pub(super) fn sum<W: Wide>(x: &[f32], term: impl Fn(W) -> W) -> f64 {
-    let (blocks, tail) = x.as_chunks::<LANES>();
-    let mut lanes =
-        sum_blocks::<W, LANES>(blocks.iter().map(<[f32; LANES]>::as_slice), |x, _| term(x));
-    if !tail.is_empty() {
-        let mut block = [0.0; LANES];
-        block[..tail.len()].copy_from_slice(tail);
-        let last = sum_blocks::<W, LANES>(std::iter::once(block.as_slice()), |x, _| term(x));
-        // Only the lanes of the tail: a term of the padding need not be 0.
-        for (lane, last) in lanes.iter_mut().zip(last).take(tail.len()) {
-            *lane += last;
+pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
+    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, |[squares], x| {
+        // SAFETY: `sum_terms` gives pointers to a vector.
+        [squares.add_square(unsafe { W::widen(x) })]
+    });
+    squares
+}
+
+/// Σ (x − shift) and Σ (x − shift)², the differences rounded to float32; in the order of [`sum_squares`], but
+/// over [`SHIFTED_LANES`].
+#[inline(always)]
+pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32) -> [f64; 2] {
+    sum_terms::<W, SHIFTED_LANES, 2>(x, shift, |[sum, squares], x| {
+        // SAFETY: `sum_terms` gives pointers to a vector.
+        let difference = unsafe { W::widen_less(x, shift) };
+        [sum.add(difference), squares.add_square(difference)]
+    })
+}
+
+/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero.
+#[inline(always)]
+fn sum_terms<W: Wide, const N: usize, const T: usize>(
+    x: &[f32],
+    padding: f32,
+    add: impl Fn([W; T], *const f32) -> [W; T],
+) -> [f64; T] {
+    let (blocks, tail) = x.as_chunks::<N>();
+    let mut last = [padding; N];
+    last[..tail.len()].copy_from_slice(tail);
+    let used = accumulators::<W>(N * T) / T;
+    let mut lanes = [[0.0; N]; T];
+    for first in (0..N).step_by(used * W::LANES) {
+        let mut sums = [[W::splat(0.0); T]; ACCUMULATORS];
+        let mut add_block = |block: &[f32; N]| {
+            for (i, sums) in sums[..used].iter_mut().enumerate() {
+                // `used` vectors from `first` on lie within the N values of the block.
+                *sums = add(*sums, block[first + i * W::LANES..].as_ptr());
+            }
+        };
+        blocks.iter().for_each(&mut add_block);
+        if !tail.is_empty() {
+            add_block(&last);
+        }
+        for (i, sums) in sums[..used].iter().enumerate() {
+            for (sum, lanes) in sums.iter().zip(&mut lanes) {
+                // SAFETY: as above, of the N lanes.
+                unsafe { sum.store(lanes[first + i * W::LANES..].as_mut_ptr()) };
+            }
         }
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+    let mut totals = [0.0; T];
+    for (total, lanes) in totals.iter_mut().zip(lanes) {
+        *total = sum_by_halves::<W, N>(lanes);
+    }
+    totals
+}
+
+/// The sum of N lanes: the upper half is added to the lower one until one is left.
+#[inline(always)]
+fn sum_by_halves<W: Wide, const N: usize>(mut lanes: [f64; N]) -> f64 {
+    let mut width = N / 2;
+    while width >= W::LANES {
+        for lane in (0..width).step_by(W::LANES) {
+            let (low, high) = (lanes[lane..].as_mut_ptr(), lanes[lane + width..].as_ptr());
+            // SAFETY: `lane` and `lane + width` begin vectors within the N lanes.
+            unsafe { W::load(low).add(W::load(high)).store(low) };
         }
         width /= 2;
     }
-    lanes[0]
+    // SAFETY: N is at least the lanes of a vector.
+    unsafe { W::load(lanes.as_ptr()) }.sum()
 }
 
 /// Down the rows of `x`, row by row, for each of `sums.len()` channels: `Σ x`, or `Σ (x − means[c])²` where there

@@ -4,6 +4,7 @@
 mod group_norm;
 mod lanes;
 mod rms_norm;
+mod write;
 
 pub use group_norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, group_norm};
 pub use rms_norm::{RmsNorm, RmsNormOptions, rms_norm};

@@ -1,7 +1,9 @@
-//! RMS norm over the last axis, one row at a time.
+//! RMS norm over the last axis. Rows go in blocks that stay in L1, in three steps: all sums, all spreads, all results.
+//! So the roots and divisions of a block, which each row alone would wait for, overlap.
 
 use std::marker::PhantomData;
 
+use super::write::{is_backward, is_streamed, write};
 use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
@@ -9,7 +11,13 @@ use crate::output::Output;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
 use crate::slices::Slices;
 use crate::units::{UNIT, Units};
-use crate::vector::{Vector, Wide};
+use crate::vector::Vector;
+
+/// Elements per block of rows (8 KiB of float32, and as much again of results, stay in L1), unless one row is longer.
+const BLOCK: usize = 1 << 11;
+
+/// Rows per block at most.
+const BLOCK_ROWS: usize = 16;
 
 /// Options of [`rms_norm`].
 #[derive(Debug, Clone)]
@@ -52,8 +60,8 @@ pub struct RmsNorm<'a> {
     scale: f32,
     isa: Isa,
     output: Option<Output>,
-    /// One row per thread; unused where the output is float32 itself.
-    units: Units<Vec<f32>>,
+    /// A block of x and one of y per thread; empty where both are float32 themselves.
+    units: Units<[Vec<f32>; 2]>,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
@@ -135,7 +143,16 @@ impl Slices for RmsNorm<'_> {
             isa,
             ..
         } = *self;
-        let make_scratch = || try_zeroed(if x.dtype() == DType::F32 { 0 } else { width });
+        let block_rows = (BLOCK / width.max(1)).clamp(1, BLOCK_ROWS);
+        let is_streamed = is_streamed(output, x.len(), width);
+        let make_scratch = || {
+            let widened = if x.dtype() == DType::F32 {
+                0
+            } else {
+                block_rows * width
+            };
+            Ok([try_zeroed(widened)?, try_zeroed(widened)?])
+        };
         self.units
             .step(count, usize::MAX, make_scratch, |scratch, unit| {
                 let first = unit * unit_rows;
@@ -146,6 +163,8 @@ impl Slices for RmsNorm<'_> {
                         x,
                         rows,
                         width,
+                        block_rows,
+                        is_streamed,
                         weight,
                         eps,
                         scale,
@@ -162,11 +181,13 @@ struct Rows<'u> {
     x: Data<'u>,
     rows: std::ops::Range<usize>,
     width: usize,
+    block_rows: usize,
+    is_streamed: bool,
     weight: Option<&'u [f32]>,
     eps: f32,
     scale: f32,
     output: Output,
-    scratch: &'u mut [f32],
+    scratch: &'u mut [Vec<f32>; 2],
 }
 
 impl Kernel for Rows<'_> {
@@ -178,24 +199,95 @@ impl Kernel for Rows<'_> {
             x,
             rows,
             width,
+            block_rows,
+            is_streamed,
             weight,
             eps,
             scale,
             output,
             scratch,
         } = self;
-        for row in rows {
+        let [wide_x, wide_y] = scratch;
+        for row in rows.clone().step_by(block_rows) {
             let first = row * width;
-            // SAFETY: `bind` checked that the output has all rows, and borrowed it; each row is one unit's.
-            if let Some(y) = unsafe { output.at(first, width) } {
-                x.widen(first, y);
-                rms_norm_row::<V>(y, weight, eps, scale);
-            } else {
-                x.widen(first, scratch);
-                rms_norm_row::<V>(scratch, weight, eps, scale);
-                // SAFETY: as above.
-                unsafe { output.narrow(first, scratch) };
+            let len = block_rows.min(rows.end - row) * width;
+            let x = match x {
+                Data::F32(x) => &x[first..first + len],
+                Data::F16(_) | Data::Bf16(_) => {
+                    x.widen(first, &mut wide_x[..len]);
+                    &wide_x[..len]
+                }
+            };
+            let mut squares = [0.0; BLOCK_ROWS];
+            for (row, squares) in x.chunks_exact(width).zip(&mut squares) {
+                *squares = lanes::sum_squares::<V::Wide>(row);
             }
+            let mut by_row = [[0.0; 2]; BLOCK_ROWS];
+            for (factors, squares) in by_row.iter_mut().zip(squares) {
+                *factors = spread_factors(squares / width as f64, eps, scale);
+            }
+            // SAFETY: `bind` checked that the output has all rows, and borrowed it; each row is one unit's.
+            let direct = unsafe { output.at(first, len) };
+            let is_narrow = direct.is_none();
+            let y = direct.unwrap_or_else(|| &mut wide_y[..len]);
+            let (is_backward, rows) = (is_backward(x, y), len / width);
+            for i in 0..rows {
+                let row = if is_backward { rows - 1 - i } else { i };
+                let range = row * width..(row + 1) * width;
+                let (x, y) = (&x[range.clone()], &mut y[range]);
+                let factors = by_row[row];
+                if is_streamed && V::STREAMS {
+                    scale_row::<V, true>(x, y, weight, factors, is_backward, len);
+                } else {
+                    scale_row::<V, false>(x, y, weight, factors, is_backward, len);
+                }
+            }
+            if is_narrow {
+                // SAFETY: as above.
+                unsafe { output.narrow(first, y) };
+            }
+        }
+        if is_streamed {
+            V::fence();
+        }
+    }
+}
+
+/// What x is multiplied with, one after the other, `scale` included.
+#[inline(always)]
+fn spread_factors(mean_square: f64, eps: f32, scale: f32) -> [f32; 2] {
+    // The square of no finite float32 overflows float64.
+    let spread = if mean_square == f64::INFINITY {
+        f64::NAN
+    } else {
+        (mean_square + f64::from(eps)).sqrt()
+    };
+    let inverse = InverseSpread::of(spread);
+    [inverse.power, (inverse.rest * f64::from(scale)) as f32]
+}
+
+/// `y = x · power · rest · weight`. If `STREAM`, the row `ahead` elements further on is asked for.
+#[inline(always)]
+fn scale_row<V: Vector, const STREAM: bool>(
+    x: &[f32],
+    y: &mut [f32],
+    weight: Option<&[f32]>,
+    [power, rest]: [f32; 2],
+    is_backward: bool,
+    ahead: usize,
+) {
+    debug_assert!(x.len() == y.len() && weight.is_none_or(|weight| weight.len() == x.len()));
+    let ahead = x.as_ptr().wrapping_add(ahead);
+    let done = write::<V, STREAM>(y, is_backward, ahead, |at| {
+        // SAFETY: `write` gives vectors of y, and x and the weights are as long.
+        let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+        let y = load(x).mul(V::splat(power)).mul(V::splat(rest));
+        weight.map_or(y, |weight| y.mul(load(weight)))
+    });
+    for i in done..y.len() {
+        y[i] = x[i] * power * rest;
+        if let Some(weight) = weight {
+            y[i] *= weight[i];
         }
     }
 }
@@ -209,15 +301,8 @@ pub(crate) fn rms_norm_row<V: Vector>(
     eps: f32,
     scale: f32,
 ) {
-    let mean_square = lanes::sum::<V::Wide>(row, |x| x.mul(x)) / row.len() as f64;
-    // The square of no finite float32 overflows float64.
-    let spread = if mean_square == f64::INFINITY {
-        f64::NAN
-    } else {
-        (mean_square + f64::from(eps)).sqrt()
-    };
-    let inverse = InverseSpread::of(spread);
-    let (power, rest) = (inverse.power, (inverse.rest * f64::from(scale)) as f32);
+    let squares = lanes::sum_squares::<V::Wide>(row);
+    let [power, rest] = spread_factors(squares / row.len() as f64, eps, scale);
     match weight {
         None => row.iter_mut().for_each(|x| *x = *x * power * rest),
         Some(weight) => row

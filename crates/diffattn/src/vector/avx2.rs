@@ -1,9 +1,8 @@
 //! AVX2 with FMA: eight lanes. Ops only, no loop.
 
-use core::arch::asm;
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
-use super::{Vector, Wide};
+use super::{Vector, Wide, add_outer};
 use crate::tile::TileOf;
 
 /// Eight float32.
@@ -107,6 +106,27 @@ impl Vector for F32x8 {
             )
         })
     }
+    const STREAMS: bool = true;
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // By halves, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is encoded without VEX.
+        // SAFETY: AVX2 as above; eight values are writable at an aligned address, by the contract.
+        unsafe {
+            asm!(
+                "vmovntps [{to}], {low}",
+                "vmovntps [{to} + 16], {high}",
+                to = in(reg) to,
+                low = in(xmm_reg) _mm256_castps256_ps128(self.0),
+                high = in(xmm_reg) _mm256_extractf128_ps::<1>(self.0),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+    #[inline(always)]
+    fn fence() {
+        // SAFETY: every x86-64 machine has SSE.
+        unsafe { _mm_sfence() }
+    }
     #[inline(always)]
     unsafe fn add_outer<const M: usize, const N: usize>(
         sums: &mut [[Self; N]; M],
@@ -117,13 +137,8 @@ impl Vector for F32x8 {
             // SAFETY: FMA is there, by the law of `Vector`; four values are readable, by the contract.
             unsafe { add_outer_4_3(sums, a, b) };
         } else {
-            for (m, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller's promise.
-                let value = Self::splat(unsafe { *a.add(m) });
-                for (sum, &b) in sums.iter_mut().zip(&b) {
-                    *sum = value.mul_add(b, *sum);
-                }
-            }
+            // SAFETY: the caller's promise.
+            unsafe { add_outer(sums, a, b) };
         }
     }
     #[inline(always)]
@@ -241,6 +256,11 @@ impl Wide for F64x4 {
         Self(unsafe { _mm256_cvtps_pd(_mm_loadu_ps(from)) })
     }
     #[inline(always)]
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
+        // SAFETY: AVX2 as above; four values are readable, by the contract.
+        Self(unsafe { _mm256_cvtps_pd(_mm_sub_ps(_mm_loadu_ps(from), _mm_set1_ps(shift))) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f64) {
         // SAFETY: AVX2 as above; four values are writable, by the contract.
         unsafe { _mm256_storeu_pd(to, self.0) }
@@ -259,5 +279,21 @@ impl Wide for F64x4 {
     fn mul(self, other: Self) -> Self {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         Self(unsafe { _mm256_mul_pd(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        // SAFETY: FMA is there, by the law of `Vector`.
+        Self(unsafe { _mm256_fmadd_pd(x.0, x.0, self.0) })
+    }
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        unsafe {
+            let halves = _mm_add_pd(
+                _mm256_castpd256_pd128(self.0),
+                _mm256_extractf128_pd::<1>(self.0),
+            );
+            _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! AVX-512: sixteen lanes. Ops only, no loop.
 
-use core::arch::x86_64::*;
+use core::arch::{asm, x86_64::*};
 
 use super::{Vector, Wide};
 use crate::tile::TileOf;
@@ -100,6 +100,31 @@ impl Vector for F32x16 {
             )
         })
     }
+    const STREAMS: bool = true;
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // By quarters, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is encoded without VEX.
+        // SAFETY: AVX-512 as above; sixteen values are writable at an aligned address, by the contract.
+        unsafe {
+            asm!(
+                "vmovntps [{to}], {a}",
+                "vmovntps [{to} + 16], {b}",
+                "vmovntps [{to} + 32], {c}",
+                "vmovntps [{to} + 48], {d}",
+                to = in(reg) to,
+                a = in(xmm_reg) _mm512_castps512_ps128(self.0),
+                b = in(xmm_reg) _mm512_extractf32x4_ps::<1>(self.0),
+                c = in(xmm_reg) _mm512_extractf32x4_ps::<2>(self.0),
+                d = in(xmm_reg) _mm512_extractf32x4_ps::<3>(self.0),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+    #[inline(always)]
+    fn fence() {
+        // SAFETY: every x86-64 machine has SSE.
+        unsafe { _mm_sfence() }
+    }
     #[inline(always)]
     fn prefetch(at: *const f32, write: bool) {
         // SAFETY: a prefetch never faults.
@@ -165,6 +190,13 @@ impl Wide for F64x8 {
         Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(from)) })
     }
     #[inline(always)]
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
+        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
+        Self(unsafe {
+            _mm512_cvtps_pd(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(shift)))
+        })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f64) {
         // SAFETY: AVX-512 as above; eight values are writable, by the contract.
         unsafe { _mm512_storeu_pd(to, self.0) }
@@ -183,5 +215,23 @@ impl Wide for F64x8 {
     fn mul(self, other: Self) -> Self {
         // SAFETY: AVX-512 is there, by the law of `Vector`.
         Self(unsafe { _mm512_mul_pd(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        // SAFETY: FMA is there, by the law of `Vector`.
+        Self(unsafe { _mm512_fmadd_pd(x.0, x.0, self.0) })
+    }
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        unsafe {
+            let low = _mm512_castpd512_pd256(self.0);
+            let halves = _mm256_add_pd(low, _mm512_extractf64x4_pd::<1>(self.0));
+            let halves = _mm_add_pd(
+                _mm256_castpd256_pd128(halves),
+                _mm256_extractf128_pd::<1>(halves),
+            );
+            _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
+        }
     }
 }

@@ -83,14 +83,23 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
         a: *const f32,
         b: [Self; N],
     ) {
-        for (m, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the caller's promise.
-            let value = Self::splat(unsafe { *a.add(m) });
-            for (sum, &b) in sums.iter_mut().zip(&b) {
-                *sum = value.mul_add(b, *sum);
-            }
-        }
+        // SAFETY: the caller's promise.
+        unsafe { add_outer(sums, a, b) };
     }
+    /// Whether [`Vector::stream`] passes the caches by.
+    const STREAMS: bool = false;
+    /// [`Vector::store`] that passes the caches by where the set can.
+    ///
+    /// # Safety
+    /// As there; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`] follows before another thread reads.
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to) }
+    }
+    /// Orders what was streamed before all later stores.
+    #[inline(always)]
+    fn fence() {}
     /// Asks for the cache line of `at`, to read or to write: a hint, any address will do.
     #[inline(always)]
     fn prefetch(_at: *const f32, _write: bool) {}
@@ -99,6 +108,28 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// Those values of `from` are readable and those of `to` writable; the two do not overlap.
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result needs another way.
+pub(crate) const STREAM_ALIGNMENT: usize = 16;
+
+/// [`Vector::add_outer`] by the other ops.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
+    sums: &mut [[V; N]; M],
+    a: *const f32,
+    b: [V; N],
+) {
+    for (m, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let value = V::splat(unsafe { *a.add(m) });
+        for (sum, &b) in sums.iter_mut().zip(&b) {
+            *sum = value.mul_add(b, *sum);
+        }
+    }
 }
 
 /// [`Vector::transpose`] for any number of rows and columns; the tails go value by value.
@@ -149,6 +180,11 @@ pub(crate) trait Wide: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` values are readable at `from`.
     unsafe fn widen(from: *const f32) -> Self;
+    /// `LANES` float32 values less `shift`, rounded to float32, widened.
+    ///
+    /// # Safety
+    /// As [`Wide::widen`].
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self;
     /// # Safety
     /// `LANES` values are writable at `to`.
     unsafe fn store(self, to: *mut f64);
@@ -158,4 +194,11 @@ pub(crate) trait Wide: Copy + Send + Sync + 'static {
     fn sub(self, other: Self) -> Self;
     /// `self · other`.
     fn mul(self, other: Self) -> Self;
+    /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes no bit.
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        self.add(x.mul(x))
+    }
+    /// The sum of the lanes, by halves.
+    fn sum(self) -> f64;
 }

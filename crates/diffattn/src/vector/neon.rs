@@ -138,6 +138,11 @@ impl Wide for F64x2 {
         Self(unsafe { vcvt_f64_f32(vld1_f32(from)) })
     }
     #[inline(always)]
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
+        // SAFETY: NEON as above; two values are readable, by the contract.
+        Self(unsafe { vcvt_f64_f32(vsub_f32(vld1_f32(from), vdup_n_f32(shift))) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f64) {
         // SAFETY: NEON as above; two values are writable, by the contract.
         unsafe { vst1q_f64(to, self.0) }
@@ -156,5 +161,15 @@ impl Wide for F64x2 {
     fn mul(self, other: Self) -> Self {
         // SAFETY: every AArch64 target of Rust has NEON.
         Self(unsafe { vmulq_f64(self.0, other.0) })
+    }
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vfmaq_f64(self.0, x.0, x.0) })
+    }
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        unsafe { vaddvq_f64(self.0) }
     }
 }

@@ -109,6 +109,11 @@ impl Wide for F64x1 {
         Self(unsafe { f64::from(from.read_unaligned()) })
     }
     #[inline(always)]
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
+        // SAFETY: one value is readable, by the contract.
+        Self(unsafe { f64::from(from.read_unaligned() - shift) })
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f64) {
         // SAFETY: one value is writable, by the contract.
         unsafe { to.write_unaligned(self.0) }
@@ -124,5 +129,9 @@ impl Wide for F64x1 {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Self(self.0 * other.0)
+    }
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        self.0
     }
 }

@@ -140,6 +140,15 @@ impl Wide for F64x2 {
         Self(unsafe { f64x2_promote_low_f32x4(v128_load64_zero(from.cast())) })
     }
     #[inline(always)]
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
+        // SAFETY: two values are readable, by the contract.
+        let values = unsafe { v128_load64_zero(from.cast()) };
+        Self(f64x2_promote_low_f32x4(f32x4_sub(
+            values,
+            f32x4_splat(shift),
+        )))
+    }
+    #[inline(always)]
     unsafe fn store(self, to: *mut f64) {
         // SAFETY: two values are writable, by the contract.
         unsafe { v128_store(to.cast(), self.0) }
@@ -155,5 +164,9 @@ impl Wide for F64x2 {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Self(f64x2_mul(self.0, other.0))
+    }
+    #[inline(always)]
+    fn sum(self) -> f64 {
+        f64x2_extract_lane::<0>(self.0) + f64x2_extract_lane::<1>(self.0)
     }
 }

@@ -75,6 +75,16 @@ impl<V: Vector> Vector for Unfused<V> {
     fn copysign(self, sign: Self) -> Self {
         Self(self.0.copysign(sign.0))
     }
+    const STREAMS: bool = V::STREAMS;
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller's promise is V's.
+        unsafe { self.0.stream(to) }
+    }
+    #[inline(always)]
+    fn fence() {
+        V::fence();
+    }
     #[inline(always)]
     fn prefetch(at: *const f32, write: bool) {
         V::prefetch(at, write);
