@@ -12,8 +12,8 @@ use crate::norm::rms_norm_row;
 use crate::output::Output;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape};
 use crate::threads::available_threads;
-use crate::vector::Vector;
 use crate::vector::math::ExponentScale;
+use crate::vector::{Use, Vector};
 use std::f64::consts::LOG2_E;
 use std::sync::atomic::AtomicBool;
 
@@ -677,7 +677,7 @@ impl<'a> Call<'a> {
         if let Some((start, stride)) = self.result_rows(block.sequence, head, block.first) {
             for row in 0..block.rows {
                 for channel in (0..self.out_axis.width).step_by(16) {
-                    V::prefetch(start.wrapping_add(row * stride + channel), true);
+                    V::prefetch(start.wrapping_add(row * stride + channel), Use::Write);
                 }
             }
         }

@@ -5,7 +5,7 @@
 use crate::isa::Kernel;
 use crate::shape::Data;
 use crate::tile::{PANEL, STRIP};
-use crate::vector::{Vector, transpose};
+use crate::vector::{Use, Vector, transpose};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
@@ -58,7 +58,7 @@ impl Rows<'_> {
             for row in first..end.min(first + PANEL) {
                 let start = values.as_ptr().wrapping_add(self.first + row * self.stride);
                 for channel in (0..self.width).step_by(LINE) {
-                    V::prefetch(start.wrapping_add(channel), false);
+                    V::prefetch(start.wrapping_add(channel), Use::Read);
                 }
             }
         }

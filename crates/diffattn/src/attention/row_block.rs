@@ -19,7 +19,7 @@ use super::softmax::{self, exponential_strip, safe_max};
 use crate::isa::Kernel;
 use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
 use crate::vector::math;
-use crate::vector::{Vector, transpose};
+use crate::vector::{Use, Vector, transpose};
 
 /// Queries of a row block on the vector type it is run with.
 pub(super) struct BlockQueries;
@@ -230,6 +230,11 @@ impl RowBlock<'_, '_> {
                 let mut key = strip_start;
                 while key < strip_end {
                     let tile_end = key + V::Tile::ROWS;
+                    prefetch_part::<V>(
+                        keys.at(key / PANEL * PANEL).wrapping_add(PANEL * width),
+                        PANEL * width,
+                        [key % PANEL / V::Tile::ROWS, PANEL / V::Tile::ROWS],
+                    );
                     let mut chunk = 0;
                     while chunk < vectors {
                         let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
@@ -370,8 +375,13 @@ impl RowBlock<'_, '_> {
                 let footing = &self.scratch.footing[geometry.strip_at(slot, strip)..][..stride];
                 let at = ((strip - geometry.first_strip) * step.slots.len() + t) * 2 * stride;
                 let (high, low) = self.scratch.weights[at..][..2 * stride].split_at_mut(stride);
-                for (row, (high, low)) in high.iter_mut().zip(low).enumerate() {
-                    [*high, *low] = softmax::weight(self.scratch.shares[row], footing[row]);
+                for (((high, low), &share), &footing) in high
+                    .iter_mut()
+                    .zip(low)
+                    .zip(&self.scratch.shares)
+                    .zip(footing)
+                {
+                    [*high, *low] = softmax::weight(share, footing);
                 }
             }
         }
@@ -401,6 +411,10 @@ impl RowBlock<'_, '_> {
                 let width = self.call.value_shape.width;
                 for panel in (0..width).step_by(PANEL) {
                     let mut a = values.at(from, panel);
+                    // The next panel, or the first of the next strip.
+                    let next = a.wrapping_add(self.call.value_shape.panel_len());
+                    let tiles = PANEL / V::Tile::ROWS * vectors.div_ceil(V::Tile::VECTORS);
+                    let mut tile = 0;
                     if special {
                         values.finite_copy(from, to - from, panel, &mut self.scratch.finite);
                         a = self.scratch.finite.as_ptr();
@@ -417,6 +431,8 @@ impl RowBlock<'_, '_> {
                         }
                         let lane = first * V::LANES;
                         for channel in (panel..width.min(panel + PANEL)).step_by(V::Tile::ROWS) {
+                            prefetch_part::<V>(next, (to - from) * PANEL, [tile, tiles]);
+                            tile += 1;
                             // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
                             // a column of P holds as many rows; outᵀ has `padded` rows per v head.
                             unsafe {
@@ -625,6 +641,18 @@ impl RowBlock<'_, '_> {
                         .then(|| (f64::from(self.scratch.scores[at]) * (share * footing)) as f32)
                 });
         }
+    }
+}
+
+/// Float32 values of a cache line.
+const LINE: usize = 16;
+
+/// Asks for part `part` of `parts` of `len` values: before every tile a little of what comes after the panel. The processor's
+/// own prefetch stops at every page.
+#[inline(always)]
+fn prefetch_part<V: Vector>(values: *const f32, len: usize, [part, parts]: [usize; 2]) {
+    for at in (len * part / parts..len * (part + 1) / parts).step_by(LINE) {
+        V::prefetch(values.wrapping_add(at), Use::ReadLater);
     }
 }
 

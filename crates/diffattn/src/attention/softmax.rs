@@ -102,16 +102,15 @@ pub(super) fn reduce(
         .chunks_exact(rows)
         .zip(strip_sum.chunks_exact(rows));
     for ((strip_max, strip_sum), footing) in strips.zip(footing.chunks_exact_mut(rows)) {
-        for row in 0..rows {
+        // Zipped, so that no bounds check keeps the loop from becoming vectors.
+        let strip = strip_max.iter().zip(strip_sum).zip(footing);
+        for (((&strip_max, &strip_sum), footing), (&row_max, row_sum)) in
+            strip.zip(row_max.iter().zip(row_sum.iter_mut()))
+        {
             // Where all is −∞ the difference must not be NaN.
-            let row_max = if row_max[row] < f32::MIN {
-                0.0
-            } else {
-                row_max[row]
-            };
-            let below = f64::from(strip_max[row]) - f64::from(row_max);
-            footing[row] = math::exp2_wide(below * scale);
-            row_sum[row] += footing[row] * f64::from(strip_sum[row]);
+            let row_max = if row_max < f32::MIN { 0.0 } else { row_max };
+            *footing = math::exp2_wide((f64::from(strip_max) - f64::from(row_max)) * scale);
+            *row_sum += *footing * f64::from(strip_sum);
         }
     }
 }

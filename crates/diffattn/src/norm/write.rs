@@ -2,7 +2,7 @@
 //! computed.
 
 use crate::output::Output;
-use crate::vector::{STREAM_ALIGNMENT, Vector};
+use crate::vector::{STREAM_ALIGNMENT, Use, Vector};
 
 /// Elements of a result from which it is streamed: a line need not be read before it is written, and what is read next
 /// stays in the caches.
@@ -48,7 +48,7 @@ pub(super) fn write<V: Vector, const STREAM: bool>(
     for i in 0..lines {
         let line = if is_backward { lines - 1 - i } else { i } * LINE;
         if STREAM {
-            V::prefetch(ahead.wrapping_add(line), false);
+            V::prefetch(ahead.wrapping_add(line), Use::Read);
         }
         for i in 0..LINE / V::LANES {
             let at = line + i * V::LANES;

@@ -2,7 +2,7 @@
 
 use core::arch::{asm, x86_64::*};
 
-use super::{Vector, Wide, add_outer};
+use super::{Use, Vector, Wide, add_outer};
 use crate::tile::TileOf;
 
 /// Eight float32.
@@ -81,6 +81,11 @@ impl Vector for F32x8 {
         })
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> __m256 {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
@@ -89,6 +94,12 @@ impl Vector for F32x8 {
     fn select(mask: __m256, a: Self, b: Self) -> Self {
         // SAFETY: AVX2 is there, by the law of `Vector`.
         Self(unsafe { _mm256_blendv_ps(b.0, a.0, mask) })
+    }
+    #[inline(always)]
+    fn zero_where(self, mask: __m256) -> Self {
+        // The compiler makes two instructions of a blend with zeros.
+        // SAFETY: AVX2 is there, by the law of `Vector`.
+        Self(unsafe { _mm256_andnot_ps(mask, self.0) })
     }
     #[inline(always)]
     fn abs(self) -> Self {
@@ -142,13 +153,13 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    fn prefetch(at: *const f32, write: bool) {
+    fn prefetch(at: *const f32, using: Use) {
         // SAFETY: a prefetch never faults.
         unsafe {
-            if write {
-                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            match using {
+                Use::Read => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                Use::Write => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
+                Use::ReadLater => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use core::arch::{asm, x86_64::*};
 
-use super::{Vector, Wide};
+use super::{Use, Vector, Wide};
 use crate::tile::TileOf;
 
 /// Sixteen float32.
@@ -75,6 +75,11 @@ impl Vector for F32x16 {
         Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: AVX-512 is there, by the law of `Vector`.
+        Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> __mmask16 {
         // SAFETY: AVX-512 is there, by the law of `Vector`.
         unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
@@ -126,13 +131,13 @@ impl Vector for F32x16 {
         unsafe { _mm_sfence() }
     }
     #[inline(always)]
-    fn prefetch(at: *const f32, write: bool) {
+    fn prefetch(at: *const f32, using: Use) {
         // SAFETY: a prefetch never faults.
         unsafe {
-            if write {
-                _mm_prefetch::<_MM_HINT_ET0>(at.cast());
-            } else {
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+            match using {
+                Use::Read => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                Use::Write => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
+                Use::ReadLater => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
             }
         }
     }

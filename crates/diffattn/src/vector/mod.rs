@@ -23,6 +23,15 @@ pub(crate) mod simd128;
 
 pub(crate) use unfused::Unfused;
 
+/// What a prefetched line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
+    /// To read after more than L1 holds: into L2.
+    ReadLater,
+}
+
 /// `LANES` float32 values and the ops that the kernels need.
 ///
 /// # Safety
@@ -65,10 +74,17 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn round(self) -> Self;
     /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.
     fn scale_by_pow2(self, n: Self) -> Self;
+    /// The lowest nine bits of each value where sign and exponent are, zeros below: a power of two for an exponent there.
+    fn low_bits_to_exponent(self) -> Self;
     /// `self < other`; false on NaN.
     fn lt(self, other: Self) -> Self::Mask;
     /// `mask ? a : b`, lane by lane.
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+    /// `mask ? 0 : self`, lane by lane.
+    #[inline(always)]
+    fn zero_where(self, mask: Self::Mask) -> Self {
+        Self::select(mask, Self::splat(0.0), self)
+    }
     /// Absolute value (clears the sign, also of NaN).
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
@@ -100,9 +116,9 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// Orders what was streamed before all later stores.
     #[inline(always)]
     fn fence() {}
-    /// Asks for the cache line of `at`, to read or to write: a hint, any address will do.
+    /// Asks for the cache line of `at`: a hint, any address will do.
     #[inline(always)]
-    fn prefetch(_at: *const f32, _write: bool) {}
+    fn prefetch(_at: *const f32, _for: Use) {}
     /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride + c]`.
     ///
     /// # Safety

@@ -77,6 +77,11 @@ impl Vector for F32x4 {
         })
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vreinterpretq_f32_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(self.0))) })
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> uint32x4_t {
         // SAFETY: every AArch64 target of Rust has NEON.
         unsafe { vcltq_f32(self.0, other.0) }

@@ -65,6 +65,10 @@ impl Vector for Scalar {
         Self(self.0 * f32::from_bits((n.0 + ROUND).to_bits().wrapping_add(127) << 23))
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        Self(f32::from_bits(self.0.to_bits() << 23))
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> bool {
         self.0 < other.0
     }

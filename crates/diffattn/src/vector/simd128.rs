@@ -76,6 +76,10 @@ impl Vector for F32x4 {
         Self(f32x4_mul(self.0, i32x4_shl(exponent, 23)))
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        Self(i32x4_shl(self.0, 23))
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> v128 {
         f32x4_lt(self.0, other.0)
     }

@@ -1,6 +1,6 @@
 //! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
 
-use super::Vector;
+use super::{Use, Vector};
 
 /// `V`, except that [`Vector::mul_add`] multiplies, rounds, then adds.
 #[derive(Clone, Copy, Debug)]
@@ -60,12 +60,20 @@ impl<V: Vector> Vector for Unfused<V> {
         Self(self.0.scale_by_pow2(n.0))
     }
     #[inline(always)]
+    fn low_bits_to_exponent(self) -> Self {
+        Self(self.0.low_bits_to_exponent())
+    }
+    #[inline(always)]
     fn lt(self, other: Self) -> Self::Mask {
         self.0.lt(other.0)
     }
     #[inline(always)]
     fn select(mask: Self::Mask, a: Self, b: Self) -> Self {
         Self(V::select(mask, a.0, b.0))
+    }
+    #[inline(always)]
+    fn zero_where(self, mask: V::Mask) -> Self {
+        Self(self.0.zero_where(mask))
     }
     #[inline(always)]
     fn abs(self) -> Self {
@@ -86,8 +94,8 @@ impl<V: Vector> Vector for Unfused<V> {
         V::fence();
     }
     #[inline(always)]
-    fn prefetch(at: *const f32, write: bool) {
-        V::prefetch(at, write);
+    fn prefetch(at: *const f32, using: Use) {
+        V::prefetch(at, using);
     }
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
