@@ -19,7 +19,7 @@ use super::softmax::{self, exponential_strip, safe_max};
 use crate::isa::Kernel;
 use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
 use crate::vector::math;
-use crate::vector::{Use, Vector, transpose};
+use crate::vector::{Vector, transpose};
 
 /// Queries of a row block on the vector type it is run with.
 pub(super) struct BlockQueries;
@@ -194,6 +194,7 @@ impl RowBlock<'_, '_> {
         } = *geometry;
         let call = self.call;
         let width = call.width;
+        let is_adjusted = call.scores.dot.is_some() || call.softcap.is_some();
         for (index, term) in step.compute.iter().enumerate() {
             let rows = call.query_rows(self.block.sequence, term.q);
             let to = &mut self.scratch.queries[index * width * stride..][..width * stride];
@@ -215,6 +216,11 @@ impl RowBlock<'_, '_> {
         for strip in geometry.strips() {
             let (strip_start, strip_end) = geometry.strip_keys(strip);
             let strip_start = strip_start / PANEL * PANEL;
+            // Most strips lie below the diagonal: their tiles need not be asked one by one (1 to 2 % of the time).
+            let tiles_end = strip_end.next_multiple_of(PANEL);
+            let is_whole = spans[..vectors]
+                .iter()
+                .all(|span| span.full_start <= strip_start && tiles_end <= span.full_end);
             let elements = !call.elements.is_empty();
             if elements {
                 self.gather_elements(step.head, strip_start, strip_end, stride);
@@ -230,41 +236,44 @@ impl RowBlock<'_, '_> {
                 let mut key = strip_start;
                 while key < strip_end {
                     let tile_end = key + V::Tile::ROWS;
-                    prefetch_part::<V>(
-                        keys.at(key / PANEL * PANEL).wrapping_add(PANEL * width),
-                        PANEL * width,
-                        [key % PANEL / V::Tile::ROWS, PANEL / V::Tile::ROWS],
-                    );
                     let mut chunk = 0;
                     while chunk < vectors {
                         let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
-                        let (from, to, full) = active(&spans, chunk, chunk_end, key, tile_end);
+                        let (from, to, full) = if is_whole {
+                            (chunk, chunk_end, true)
+                        } else {
+                            active(&spans, chunk, chunk_end, key, tile_end)
+                        };
                         chunk = chunk_end;
                         if from >= to {
                             continue;
                         }
                         let lane = from * V::LANES;
+                        let is_product = full && !elements && !is_adjusted;
                         let sink = ScoreSink {
                             // SAFETY: a column of scores reaches to the last panel's end (scratch.rs).
                             to: unsafe {
                                 scores.add(from * score_column + (key - base) * V::LANES)
                             },
                             column: score_column,
-                            stride,
                             // SAFETY: `lane` is below `stride`.
                             strip_max: unsafe { strip_max.add(lane) },
-                            scale: call.scores.dot,
-                            softcap: call.softcap,
-                            bias: elements.then(|| {
-                                self.scratch.bias[(key - strip_start) * stride + lane..].as_ptr()
+                            adjust: (!is_product).then(|| Adjust {
+                                scale: call.scores.dot,
+                                softcap: call.softcap,
+                                bias: elements.then(|| {
+                                    self.scratch.bias[(key - strip_start) * stride + lane..]
+                                        .as_ptr()
+                                }),
+                                stride,
+                                range: (!full).then(|| {
+                                    (
+                                        self.scratch.low[lane..].as_ptr(),
+                                        self.scratch.high[lane..].as_ptr(),
+                                    )
+                                }),
+                                row: (key - base) as f32,
                             }),
-                            range: (!full).then(|| {
-                                (
-                                    self.scratch.low[lane..].as_ptr(),
-                                    self.scratch.high[lane..].as_ptr(),
-                                )
-                            }),
-                            row: (key - base) as f32,
                         };
                         let operands = Operands {
                             a: keys.at(key),
@@ -411,15 +420,12 @@ impl RowBlock<'_, '_> {
                 let width = self.call.value_shape.width;
                 for panel in (0..width).step_by(PANEL) {
                     let mut a = values.at(from, panel);
-                    // The next panel, or the first of the next strip.
-                    let next = a.wrapping_add(self.call.value_shape.panel_len());
-                    let tiles = PANEL / V::Tile::ROWS * vectors.div_ceil(V::Tile::VECTORS);
-                    let mut tile = 0;
                     if special {
                         values.finite_copy(from, to - from, panel, &mut self.scratch.finite);
                         a = self.scratch.finite.as_ptr();
                     }
-                    // A chunk's P and the panel stay in L1 for all of the panel's tiles. All vectors go to the strip's end,
+                    // A chunk's P and the panel stay in L1 for all of the panel's tiles. (Asking for the panels that come next gains
+                    // nothing, and its loop takes 2 %.) All vectors go to the strip's end,
                     // over zeros: cut where each one's keys end, 512 tokens have 3 % fewer products and take as long.
                     let mut chunk = 0;
                     while chunk < vectors {
@@ -431,8 +437,6 @@ impl RowBlock<'_, '_> {
                         }
                         let lane = first * V::LANES;
                         for channel in (panel..width.min(panel + PANEL)).step_by(V::Tile::ROWS) {
-                            prefetch_part::<V>(next, (to - from) * PANEL, [tile, tiles]);
-                            tile += 1;
                             // SAFETY: a V panel holds `to − from` keys from here, PANEL wide, ROWS divides PANEL;
                             // a column of P holds as many rows; outᵀ has `padded` rows per v head.
                             unsafe {
@@ -644,18 +648,6 @@ impl RowBlock<'_, '_> {
     }
 }
 
-/// Float32 values of a cache line.
-const LINE: usize = 16;
-
-/// Asks for part `part` of `parts` of `len` values: before every tile a little of what comes after the panel. The processor's
-/// own prefetch stops at every page.
-#[inline(always)]
-fn prefetch_part<V: Vector>(values: *const f32, len: usize, [part, parts]: [usize; 2]) {
-    for at in (len * part / parts..len * (part + 1) / parts).step_by(LINE) {
-        V::prefetch(values.wrapping_add(at), Use::ReadLater);
-    }
-}
-
 /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
 #[inline(always)]
 fn active(
@@ -789,53 +781,79 @@ pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
     V::splat(softcap).mul(math::tanh(score.div(V::splat(softcap))))
 }
 
-/// Masks a tile of scores, stores it and keeps the maxima of its strip.
-struct ScoreSink {
-    to: *mut f32,
-    /// From one vector's scores to the next's.
-    column: usize,
-    stride: usize,
-    strip_max: *mut f32,
+/// What turns the products of a tile into scores, where that is not nothing.
+struct Adjust {
     scale: Option<f32>,
     softcap: Option<f32>,
-    /// [key][query] of this tile.
+    /// [key][query] of this tile, rows `stride` apart.
     bias: Option<*const f32>,
+    stride: usize,
     /// First and end key of each lane, where the tile is only partly visible; relative to the base, as `row` is.
     range: Option<(*const f32, *const f32)>,
     row: f32,
 }
 
-impl<V: Vector> Sink<V> for ScoreSink {
+impl Adjust {
     /// # Safety
-    /// `to` has N columns of M vectors, `bias` M rows of N vectors, `stride` apart; `strip_max` and the ranges have N.
+    /// `bias` has M rows of N vectors, the ranges have N.
     #[inline(always)]
-    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
-        for n in 0..N {
-            let lane = n * V::LANES;
-            // SAFETY: (all of this loop) see above.
-            unsafe {
-                let mut strip_max = V::load(self.strip_max.add(lane));
-                for (m, sums) in sums.iter().enumerate() {
-                    let mut score = sums[n];
-                    if let Some(scale) = self.scale {
-                        score = score.mul(V::splat(scale));
-                    }
-                    if let Some(softcap) = self.softcap {
-                        score = cap(score, softcap);
-                    }
+    unsafe fn apply<V: Vector, const M: usize, const N: usize>(&self, sums: &mut [[V; N]; M]) {
+        for (m, sums) in sums.iter_mut().enumerate() {
+            for (n, score) in sums.iter_mut().enumerate() {
+                let lane = n * V::LANES;
+                if let Some(scale) = self.scale {
+                    *score = score.mul(V::splat(scale));
+                }
+                if let Some(softcap) = self.softcap {
+                    *score = cap(*score, softcap);
+                }
+                // SAFETY: (both) see above.
+                unsafe {
                     if let Some(bias) = self.bias {
-                        score = add_bias(score, V::load(bias.add(m * self.stride + lane)));
+                        *score = add_bias(*score, V::load(bias.add(m * self.stride + lane)));
                     }
                     if let Some((low, high)) = self.range {
                         let hidden = V::splat(f32::NEG_INFINITY);
                         let row = V::splat(self.row + m as f32);
-                        score = V::select(row.lt(V::load(high.add(lane))), score, hidden);
-                        score = V::select(row.lt(V::load(low.add(lane))), hidden, score);
+                        *score = V::select(row.lt(V::load(high.add(lane))), *score, hidden);
+                        *score = V::select(row.lt(V::load(low.add(lane))), hidden, *score);
                     }
-                    strip_max = score.max(strip_max);
-                    score.store(self.to.add(n * self.column + m * V::LANES));
                 }
-                strip_max.store(self.strip_max.add(lane));
+            }
+        }
+    }
+}
+
+/// Stores a tile of scores and keeps the maxima of its strip.
+struct ScoreSink {
+    to: *mut f32,
+    /// From one vector's scores to the next's.
+    column: usize,
+    strip_max: *mut f32,
+    /// Asked once per tile: asked per score, it took as long as the stores.
+    adjust: Option<Adjust>,
+}
+
+impl<V: Vector> Sink<V> for ScoreSink {
+    /// # Safety
+    /// `to` has N columns of M vectors, `strip_max` has N vectors; and as [`Adjust::apply`].
+    #[inline(always)]
+    unsafe fn take<const M: usize, const N: usize>(self, mut sums: [[V; N]; M]) {
+        if let Some(adjust) = self.adjust {
+            // SAFETY: see above.
+            unsafe { adjust.apply(&mut sums) };
+        }
+        for n in 0..N {
+            // SAFETY: (all of this loop) see above.
+            unsafe {
+                let max_at = self.strip_max.add(n * V::LANES);
+                let mut strip_max = V::load(max_at);
+                for (m, sums) in sums.iter().enumerate() {
+                    // A row that sees a NaN is NaN, whatever its maximum is.
+                    strip_max = sums[n].max_of_numbers(strip_max);
+                    sums[n].store(self.to.add(n * self.column + m * V::LANES));
+                }
+                strip_max.store(max_at);
             }
         }
     }

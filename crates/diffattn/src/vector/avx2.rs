@@ -159,7 +159,6 @@ impl Vector for F32x8 {
             match using {
                 Use::Read => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
                 Use::Write => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
-                Use::ReadLater => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
             }
         }
     }

@@ -137,7 +137,6 @@ impl Vector for F32x16 {
             match using {
                 Use::Read => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
                 Use::Write => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
-                Use::ReadLater => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
             }
         }
     }

@@ -28,8 +28,6 @@ pub(crate) use unfused::Unfused;
 pub(crate) enum Use {
     Read,
     Write,
-    /// To read after more than L1 holds: into L2.
-    ReadLater,
 }
 
 /// `LANES` float32 values and the ops that the kernels need.
@@ -70,6 +68,11 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
     fn max(self, other: Self) -> Self;
+    /// [`Vector::max`] where neither is NaN; anything where one is.
+    #[inline(always)]
+    fn max_of_numbers(self, other: Self) -> Self {
+        self.max(other)
+    }
     /// To the nearest integer, ties to even. Only defined for |x| < 2²².
     fn round(self) -> Self;
     /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.

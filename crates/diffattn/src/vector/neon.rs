@@ -64,6 +64,11 @@ impl Vector for F32x4 {
         Self(unsafe { vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0) })
     }
     #[inline(always)]
+    fn max_of_numbers(self, other: Self) -> Self {
+        // SAFETY: every AArch64 target of Rust has NEON.
+        Self(unsafe { vmaxq_f32(self.0, other.0) })
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         // SAFETY: every AArch64 target of Rust has NEON.
         Self(unsafe { vrndnq_f32(self.0) })

@@ -66,6 +66,10 @@ impl Vector for F32x4 {
         Self(v128_bitselect(self.0, other.0, f32x4_gt(self.0, other.0)))
     }
     #[inline(always)]
+    fn max_of_numbers(self, other: Self) -> Self {
+        Self(f32x4_pmax(self.0, other.0))
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         Self(f32x4_nearest(self.0))
     }
@@ -86,6 +90,11 @@ impl Vector for F32x4 {
     #[inline(always)]
     fn select(mask: v128, a: Self, b: Self) -> Self {
         Self(v128_bitselect(a.0, b.0, mask))
+    }
+    #[inline(always)]
+    fn zero_where(self, mask: v128) -> Self {
+        // One instruction; a bitselect is three.
+        Self(v128_andnot(self.0, mask))
     }
     #[inline(always)]
     fn abs(self) -> Self {

@@ -52,6 +52,10 @@ impl<V: Vector> Vector for Unfused<V> {
         Self(self.0.max(other.0))
     }
     #[inline(always)]
+    fn max_of_numbers(self, other: Self) -> Self {
+        Self(self.0.max_of_numbers(other.0))
+    }
+    #[inline(always)]
     fn round(self) -> Self {
         Self(self.0.round())
     }
