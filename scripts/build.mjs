@@ -89,7 +89,11 @@ function buildWasm(name) {
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size", ...cargo);
   for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
   // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes its offset: 3 % faster.
-  const optimise = ["-O4", "--low-memory-unused", ...features.map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`)];
+  const optimise = [
+    "-O4",
+    "--low-memory-unused",
+    ...features.map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`),
+  ];
 
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
   unlessUnchanged(`wasm ${name}`, inputs, [`packages/wasm/pkg-${name}/diffattn_wasm_bg.wasm`], () => {
