@@ -21,14 +21,17 @@ use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
 use crate::vector::math;
 use crate::vector::{Vector, transpose};
 
-/// Queries of a row block on the vector type it is run with.
-pub(super) struct BlockQueries;
+/// Queries of a row block on the vector type it is run with, where no sequence has more queries than `longest`.
+pub(super) struct BlockQueries {
+    pub(super) longest: usize,
+}
 
 impl Kernel for BlockQueries {
     type Output = usize;
     #[inline(always)]
     fn run<V: Vector>(self) -> usize {
-        V::LANES * V::Tile::BLOCK_VECTORS
+        let vectors = self.longest.div_ceil(V::LANES);
+        V::LANES * vectors.clamp(1, V::Tile::BLOCK_VECTORS)
     }
 }
 
@@ -126,7 +129,7 @@ impl RowBlock<'_, '_> {
             rows,
             ..
         } = self.block;
-        let stride = V::LANES * V::Tile::BLOCK_VECTORS;
+        let stride = self.scratch.stride;
         let vectors = rows.div_ceil(V::LANES);
         let mut spans = [Span::default(); MAX_VECTORS];
         let (mut start, mut end) = (usize::MAX, 0);
@@ -171,8 +174,8 @@ impl RowBlock<'_, '_> {
                 0
             },
             stride,
-            score_column: self.scratch.slot_len / V::Tile::BLOCK_VECTORS,
-            p_column: self.scratch.strip.len() / V::Tile::BLOCK_VECTORS,
+            score_column: self.scratch.slot_len / (stride / V::LANES),
+            p_column: self.scratch.strip.len() / (stride / V::LANES),
             vectors,
             spans,
             start,

@@ -94,7 +94,9 @@ impl<'a> Run<'a> {
                 cluster.decode = decode_plan(&call, &groups, cluster);
             }
         }
-        let block = call.isa.run(call.deterministic, BlockQueries);
+        let queries = call.sequences.iter().map(|sequence| sequence.queries);
+        let longest = queries.max().unwrap_or(0);
+        let block = call.isa.run(call.deterministic, BlockQueries { longest });
         let mut run = Self {
             call,
             groups,

@@ -26,6 +26,8 @@ pub(super) struct ScratchSize {
 /// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
 #[derive(Debug)]
 pub(super) struct Scratch {
+    /// Queries per block.
+    pub(super) stride: usize,
     pub(super) row_ranges: Vec<(usize, usize)>,
     pub(super) low: Vec<f32>,
     pub(super) high: Vec<f32>,
@@ -73,6 +75,7 @@ impl Scratch {
         // They may begin and end anywhere in a strip.
         let strips = keys.div_ceil(STRIP) + 1;
         Ok(Self {
+            stride,
             row_ranges: try_zeroed(stride)?,
             low: try_zeroed(stride)?,
             high: try_zeroed(stride)?,

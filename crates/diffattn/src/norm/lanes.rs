@@ -26,29 +26,33 @@ const SHIFTED_LANES: usize = 16;
 /// Σ x²: element i goes to lane i mod [`LANES`], and the lanes are added by halves.
 #[inline(always)]
 pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
-    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, |[squares], x| {
+    let add = |[squares]: [W; 1], x| {
         // SAFETY: `sum_terms` gives pointers to a vector.
         [squares.add_square(unsafe { W::widen(x) })]
-    });
+    };
+    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, |_| (), add);
     squares
 }
 
 /// Σ (x − shift) and Σ (x − shift)², the differences rounded to float32; in the order of [`sum_squares`], but
-/// over [`SHIFTED_LANES`].
+/// over [`SHIFTED_LANES`]. `meet` is told where each of these begins.
 #[inline(always)]
-pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32) -> [f64; 2] {
-    sum_terms::<W, SHIFTED_LANES, 2>(x, shift, |[sum, squares], x| {
+pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32, meet: impl Fn(*const f32)) -> [f64; 2] {
+    let add = |[sum, squares]: [W; 2], x| {
         // SAFETY: `sum_terms` gives pointers to a vector.
         let difference = unsafe { W::widen_less(x, shift) };
         [sum.add(difference), squares.add_square(difference)]
-    })
+    };
+    sum_terms::<W, SHIFTED_LANES, 2>(x, shift, meet, add)
 }
 
-/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero.
+/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero. `meet` is told where each block
+/// of N values begins.
 #[inline(always)]
 fn sum_terms<W: Wide, const N: usize, const T: usize>(
     x: &[f32],
     padding: f32,
+    meet: impl Fn(*const f32),
     add: impl Fn([W; T], *const f32) -> [W; T],
 ) -> [f64; T] {
     let (blocks, tail) = x.as_chunks::<N>();
@@ -59,6 +63,7 @@ fn sum_terms<W: Wide, const N: usize, const T: usize>(
     for first in (0..N).step_by(used * W::LANES) {
         let mut sums = [[W::splat(0.0); T]; ACCUMULATORS];
         let mut add_block = |block: &[f32; N]| {
+            meet(block.as_ptr());
             for (i, sums) in sums[..used].iter_mut().enumerate() {
                 // `used` vectors from `first` on lie within the N values of the block.
                 *sums = add(*sums, block[first + i * W::LANES..].as_ptr());
