@@ -173,7 +173,7 @@ impl Linear {
 }
 
 /// Rows of a register tile at most.
-const MAX_ROWS: usize = 8;
+const MAX_ROWS: usize = 16;
 
 /// Some rows of x by some panels of the weight.
 struct Block<'c> {
@@ -372,7 +372,7 @@ impl Strip<'_> {
                 PANEL,
                 self.depth,
             );
-            self.sink(row, channel).take(sums);
+            self.sink(row, channel).take(0, sums);
         }
     }
 }
@@ -388,11 +388,11 @@ impl<V: Vector> Sink<V> for RowSink {
     /// # Safety
     /// `to` has M rows, `stride` apart, of N vectors or `width` values, whichever is less.
     #[inline(always)]
-    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
         for (m, sums) in sums.into_iter().enumerate() {
             // SAFETY: (all of this loop) see above; `ends` holds any tile's width.
             unsafe {
-                let to = self.to.add(m * self.stride);
+                let to = self.to.add((first + m) * self.stride);
                 if N * V::LANES <= self.width {
                     for (n, sum) in sums.into_iter().enumerate() {
                         let at = to.add(n * V::LANES);

@@ -800,8 +800,13 @@ impl Adjust {
     /// # Safety
     /// `bias` has M rows of N vectors, the ranges have N.
     #[inline(always)]
-    unsafe fn apply<V: Vector, const M: usize, const N: usize>(&self, sums: &mut [[V; N]; M]) {
+    unsafe fn apply<V: Vector, const M: usize, const N: usize>(
+        &self,
+        first: usize,
+        sums: &mut [[V; N]; M],
+    ) {
         for (m, sums) in sums.iter_mut().enumerate() {
+            let m = first + m;
             for (n, score) in sums.iter_mut().enumerate() {
                 let lane = n * V::LANES;
                 if let Some(scale) = self.scale {
@@ -841,10 +846,10 @@ impl<V: Vector> Sink<V> for ScoreSink {
     /// # Safety
     /// `to` has N columns of M vectors, `strip_max` has N vectors; and as [`Adjust::apply`].
     #[inline(always)]
-    unsafe fn take<const M: usize, const N: usize>(self, mut sums: [[V; N]; M]) {
-        if let Some(adjust) = self.adjust {
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, mut sums: [[V; N]; M]) {
+        if let Some(adjust) = &self.adjust {
             // SAFETY: see above.
-            unsafe { adjust.apply(&mut sums) };
+            unsafe { adjust.apply(first, &mut sums) };
         }
         for n in 0..N {
             // SAFETY: (all of this loop) see above.
@@ -854,7 +859,7 @@ impl<V: Vector> Sink<V> for ScoreSink {
                 for (m, sums) in sums.iter().enumerate() {
                     // A row that sees a NaN is NaN, whatever its maximum is.
                     strip_max = sums[n].max_of_numbers(strip_max);
-                    sums[n].store(self.to.add(n * self.column + m * V::LANES));
+                    sums[n].store(self.to.add(n * self.column + (first + m) * V::LANES));
                 }
                 strip_max.store(max_at);
             }
@@ -872,12 +877,12 @@ impl<V: Vector> Sink<V> for AddSink {
     /// # Safety
     /// `to` has M rows of N vectors, `stride` apart.
     #[inline(always)]
-    unsafe fn take<const M: usize, const N: usize>(self, sums: [[V; N]; M]) {
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
         for (m, sums) in sums.iter().enumerate() {
             for (n, sum) in sums.iter().enumerate() {
                 // SAFETY: see above.
                 unsafe {
-                    let at = self.to.add(m * self.stride + n * V::LANES);
+                    let at = self.to.add((first + m) * self.stride + n * V::LANES);
                     V::load(at).add(*sum).store(at);
                 }
             }
