@@ -5,7 +5,7 @@
 //!
 //! The format: 8 bytes of header length n (little-endian), n bytes of JSON, then the tensors without a gap.
 
-use super::json::{Pairs, excerpt, reason, repeated};
+use super::json::{Pairs, Texts, excerpt, reason, repeated};
 use diffattn::Error;
 use safetensors::Dtype;
 use serde::Deserialize;
@@ -79,7 +79,7 @@ pub enum Parsed {
 
 /// An entry as it stands in the header.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 struct Info<'a> {
     dtype: String,
     #[serde(borrow)]
@@ -89,7 +89,7 @@ struct Info<'a> {
 
 impl Header {
     /// Checks the header of a file of `file_len` bytes that begins with `first`; `file` is its name in errors. At most
-    /// a small multiple of the header's own bytes is allocated, whatever it claims.
+    /// ten times the header's own bytes are allocated, whatever it claims.
     ///
     /// Element types and offsets are those of the `safetensors` crate; tensors need not be aligned (they are copied then,
     /// see [`super::RawTensor::floats`]). An entry with keys that are not known is refused: they might change its meaning.
@@ -239,23 +239,14 @@ fn read(
 }
 
 fn read_metadata(file: &str, value: &RawValue) -> Result<BTreeMap<String, String>, Error> {
-    let refuse = |got: String| Error::file(format_args!("{file}, {METADATA}"), "text by name", got);
-    let Pairs(pairs) = serde_json::from_str(value.get())
-        .map_err(|error| refuse(format!("{} ({})", excerpt(value.get()), reason(&error))))?;
-    if let Some(name) = repeated(pairs.iter().map(|(name, _)| name.as_str())) {
-        return Err(refuse(format!("{:?} more than once", excerpt(name))));
+    match serde_json::from_str(value.get()) {
+        Ok(Texts(texts)) => Ok(texts),
+        Err(error) => Err(Error::file(
+            format_args!("{file}, {METADATA}"),
+            "text by name",
+            format_args!("{} ({})", excerpt(value.get()), reason(&error)),
+        )),
     }
-    pairs
-        .into_iter()
-        .map(|(name, value)| match serde_json::from_str(value.get()) {
-            Ok(text) => Ok((name, text)),
-            Err(_) => Err(refuse(format!(
-                "{} for {:?}",
-                excerpt(value.get()),
-                excerpt(&name)
-            ))),
-        })
-        .collect()
 }
 
 /// Checks one entry by itself; where it lies among others is checked later.

@@ -1,8 +1,10 @@
 //! JSON objects as lists of pairs: a map would keep the last of two equal keys in silence. Knows no file format.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 /// The pairs of an object, in order, values not yet parsed.
@@ -28,6 +30,40 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
             }
         }
         deserializer.deserialize_map(Object).map(Pairs)
+    }
+}
+
+/// An object of texts by name, each name once.
+#[derive(Debug)]
+pub(crate) struct Texts(pub(crate) BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = BTreeMap<String, String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut texts = BTreeMap::new();
+                while let Some((name, text)) = map.next_entry::<String, String>()? {
+                    match texts.entry(name) {
+                        Entry::Vacant(place) => {
+                            place.insert(text);
+                        }
+                        Entry::Occupied(place) => {
+                            let name = excerpt(place.key());
+                            return Err(A::Error::custom(format_args!("{name:?} more than once")));
+                        }
+                    }
+                }
+                Ok(texts)
+            }
+        }
+        deserializer.deserialize_map(Object).map(Texts)
     }
 }
 

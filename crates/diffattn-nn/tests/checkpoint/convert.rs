@@ -168,7 +168,7 @@ fn pairings() {
         // Odd: heads share k across the halves, so pairs of them are repeated.
         (layout(Pairing::Halves, None, 3, 3), INTERLEAVED, None, 3),
         (layout(Pairing::Halves, None, 3, 1), INTERLEAVED, None, 1),
-        (layout(Pairing::Halves, None, 6, 3), INTERLEAVED, None, 6),
+        (layout(Pairing::Halves, None, 6, 3), INTERLEAVED, None, 3),
         (
             layout(Pairing::Halves, None, 3, 3),
             Pairing::Halves,
@@ -203,7 +203,7 @@ fn pairings() {
             },
             Pairing::Halves,
             None,
-            1,
+            2,
         ),
         (
             layout(Pairing::Shared, None, 4, 2),
@@ -492,22 +492,16 @@ fn folds() {
             }
         }
     }
-    // Products that a rounding by way of float32 would take to the wrong side: just above and below a middle.
-    let cases = [
-        (
-            f16::from_f32(1.0 + 2f32.powi(-10)),
-            1.0 + 2f32.powi(-11) - 2f32.powi(-23),
-        ),
-        (
-            f16::from_f32(1.0 + 3.0 * 2f32.powi(-10)),
-            1.0 + 2f32.powi(-12) + 2f32.powi(-23),
-        ),
-    ];
+    // Products beside the middle of two float16s, so near that float32 has the middle itself: rounding twice would go wrong.
     let mut through_f32 = 0;
-    for seed in 0..20_000u64 {
-        let x = values(seed, 2, 2.0);
-        let weight = f16::from_f32(x[0]);
-        let cases = [cases[seed as usize % 2], (weight, x[1])];
+    for seed in 0..4000u16 {
+        let middle = 1.0 + f64::from(2 * (seed % 1023) + 1) * 2f64.powi(-11);
+        let near = f16::from_bits(0x3c01 + seed % 1000);
+        let x = values(u64::from(seed), 2, 2.0);
+        let cases = [
+            (near, (middle / near.to_f64()) as f32),
+            (f16::from_f32(x[0]), x[1]),
+        ];
         for (weight, gain) in cases {
             let exact = f64::from(weight.to_f32()) * f64::from(gain);
             let tensor = ok(RawTensor::new(
@@ -529,7 +523,8 @@ fn folds() {
             through_f32 += u32::from(f16::from_f32(exact as f32) != got);
         }
     }
-    let _ = through_f32;
+    // It does, on a good part of these: the comparison can fail.
+    assert!(through_f32 > 1000, "{through_f32}");
     let infinite = ok(RawTensor::new(
         "o",
         Dtype::BF16,

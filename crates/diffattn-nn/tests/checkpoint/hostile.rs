@@ -46,18 +46,18 @@ fn headers() {
         // Shapes whose size overflows, also after the type's width.
         (info("U8", "[4294967296,4294967296]", "[0,0]"), 0, "f, tensor \"a\": expected a shape whose size does not overflow, got [4294967296, 4294967296] of U8, offsets [0, 0]".into()),
         (info("F32", "[4611686018427387904]", "[0,0]"), 0, "f, tensor \"a\": expected a shape whose size does not overflow, got [4611686018427387904] of F32, offsets [0, 0]".into()),
-        (info("U8", "[18446744073709551616]", "[0,0]"), 0, format!("{sizes} [18446744073709551616] (invalid type: floating point `1.8446744073709552e19`, expected usize)")),
+        (info("U8", "[18446744073709551616]", "[0,0]"), 0, format!("{sizes} [18446744073709551616] (invalid type: floating point `1.8446744073709552e+19`, expected usize)")),
         (info("U8", &format!("[{}1]", "1,".repeat(64)), "[0,1]"), 1, format!("{sizes} [{}1…", "1,".repeat(39))),
         // Repeated names: serde's map would keep the last.
         ("{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}".into(), 1, "f, tensor \"a\": expected one entry of this name, got more than one".into()),
         ("{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"\\u0061\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1]}}".into(), 1, "f, tensor \"a\": expected one entry of this name, got more than one".into()),
         ("{\"__metadata__\":{},\"__metadata__\":{}}".into(), 0, "f, tensor \"__metadata__\": expected one entry of this name, got more than one".into()),
-        ("{\"__metadata__\":{\"x\":\"1\",\"x\":\"2\"}}".into(), 0, "f, __metadata__: expected text by name, got \"x\" more than once".into()),
+        ("{\"__metadata__\":{\"x\":\"1\",\"x\":\"2\"}}".into(), 0, "f, __metadata__: expected text by name, got {\"x\":\"1\",\"x\":\"2\"} (\"x\" more than once)".into()),
         (one("{\"dtype\":\"U8\",\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,1]}"), 1, format!("{object} {{\"dtype\":\"U8\",\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,1]}} (duplicate field `dtype`)")),
         // Wrong types.
-        ("{\"__metadata__\":{\"x\":1}}".into(), 0, "f, __metadata__: expected text by name, got 1 for \"x\"".into()),
+        ("{\"__metadata__\":{\"x\":1}}".into(), 0, "f, __metadata__: expected text by name, got {\"x\":1} (invalid type: integer `1`, expected a string)".into()),
         ("{\"__metadata__\":[]}".into(), 0, "f, __metadata__: expected text by name, got [] (invalid type: sequence, expected a JSON object)".into()),
-        (one("1"), 1, format!("{object} 1 (invalid type: integer `1`, expected struct Info)")),
+        (one("1"), 1, format!("{object} 1 (invalid type: integer `1`, expected an object)")),
         (one("{\"dtype\":\"U8\",\"shape\":[1]}"), 1, format!("{object} {{\"dtype\":\"U8\",\"shape\":[1]}} (missing field `data_offsets`)")),
         (one("{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}"), 1, format!("{object} {{\"dtype\":8,\"shape\":[1],\"data_offsets\":[0,1]}} (invalid type: integer `8`, expected a string)")),
         (one("{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"strides\":[1]}"), 1, format!("{object} {{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[0,1],\"strides\":[1]}} (unknown field `strides`, expected one of `dtype`, `shape`, `data_offsets`)")),
@@ -314,7 +314,7 @@ fn dense_headers() {
         let bytes = file(&header, 0);
         let (_, held) = peak(|| open(&bytes).map(|_| ()).map_err(|error| error.to_string()));
         assert!(
-            held <= 8 * bytes.len(),
+            held <= 10 * bytes.len(),
             "{held} bytes held for a header of {}",
             bytes.len()
         );
