@@ -36,9 +36,12 @@
 //! # Ok::<(), diffattn::Error>(())
 //! ```
 //!
-//! This crate knows nothing of JavaScript or files.
+//! With the feature `models`, [`checkpoint`] reads, writes, inspects and converts checkpoint files; nothing else here knows
+//! of files, and nothing at all of JavaScript.
 
 mod attend;
+#[cfg(feature = "models")]
+pub mod checkpoint;
 mod forward;
 mod layer;
 mod maps;
