@@ -125,6 +125,19 @@ impl Error {
         }
     }
 
+    /// A [`Error::File`] from anything that prints.
+    pub fn file(
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::File {
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+
     /// A [`Error::Unavailable`] from anything that prints.
     pub fn unavailable(
         argument: impl fmt::Display,
