@@ -349,7 +349,8 @@ fn positions(
         None => checked_len("weights.pos_embed", &[side, patch_size])?,
     };
     let grid = img_size / patch_size;
-    if grid == 0 || !img_size.is_multiple_of(patch_size) || grid / LARGEST_GROWTH > side {
+    let largest = side.saturating_mul(LARGEST_GROWTH);
+    if grid == 0 || grid > largest || !img_size.is_multiple_of(patch_size) {
         return Err(Error::file(
             "config.img_size",
             format_args!(
