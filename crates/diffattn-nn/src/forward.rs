@@ -84,14 +84,10 @@ impl<'a> Forward<'a> {
             Wanted::Attention
         };
         let projection = Box::new(Projection::new(layer, run, x, wanted));
-        let units = [
-            projection.units(),
-            cache
-                .as_ref()
-                .map_or(0, |cache| run.length.div_ceil(append_unit(&run, cache))),
-            run.batch * layer.num_heads() * run.length.div_ceil(ATTENTION_ROWS),
-            run.rows().div_ceil(output_unit(layer)),
-        ];
+        let append = cache
+            .as_ref()
+            .map_or(0, |cache| run.length.div_ceil(append_unit(&run, cache)));
+        let units = units(layer, &run, &projection, append);
         let stage = match run.rows() {
             0 => Stage::Done,
             _ => Stage::Project {
@@ -290,6 +286,28 @@ impl Slices for Forward<'_> {
         }
         Ok(())
     }
+}
+
+/// Units of each stage.
+fn units(
+    layer: &DiffAttnLayer,
+    run: &Run,
+    projection: &Projection<'_>,
+    append: usize,
+) -> [usize; 4] {
+    [
+        projection.units(),
+        append,
+        run.batch * layer.num_heads() * run.length.div_ceil(ATTENTION_ROWS),
+        run.rows().div_ceil(output_unit(layer)),
+    ]
+}
+
+/// Units of a forward pass without a cache, before there is an x for it.
+#[cfg(feature = "models")]
+pub(crate) fn forward_units(layer: &DiffAttnLayer, run: &Run) -> usize {
+    let projection = Projection::new(layer, *run, &[], Wanted::Attention);
+    units(layer, run, &projection, 0).iter().sum()
 }
 
 /// Tokens per unit of filling the cache.

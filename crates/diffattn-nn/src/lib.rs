@@ -49,6 +49,8 @@ mod options;
 mod projection;
 mod v1;
 mod v2;
+#[cfg(feature = "models")]
+mod vit;
 mod weights;
 
 pub use forward::Forward;
@@ -60,4 +62,9 @@ pub use options::{
 };
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;
+#[cfg(feature = "models")]
+pub use vit::{
+    ClassScore, DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTMaps,
+    DiffViTOptions, Image, Interpolation, Preprocessing, top_classes,
+};
 pub use weights::Weights;

@@ -11,7 +11,7 @@ use diffattn::{
 use std::ops::Range;
 
 /// Rows that are projected at once at most: bounds the scratch, and is enough to keep threads busy.
-const CHUNK: usize = 512;
+pub(crate) const CHUNK: usize = 512;
 
 /// Tokens per table of the rotary embedding; more than a chunk, so that whole short sequences have one table.
 const TABLE: usize = 1024;

@@ -28,6 +28,7 @@
 mod attention;
 mod buffer;
 mod error;
+mod gelu;
 mod isa;
 mod linear;
 mod norm;
@@ -48,11 +49,12 @@ pub use attention::{
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::Error;
+pub use gelu::gelu;
 pub use isa::Isa;
 pub use linear::{Linear, LinearOptions};
 pub use norm::{
-    Activation, ChannelLayout, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions, group_norm,
-    rms_norm,
+    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
+    RmsNormOptions, group_norm, layer_norm, rms_norm,
 };
 pub use peak::fma_flops;
 pub use sequence::{

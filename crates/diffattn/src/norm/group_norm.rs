@@ -171,7 +171,7 @@ enum Cut {
 
 /// Count of values, their mean and the sum of their squared deviations from it.
 #[derive(Debug, Clone, Copy, Default)]
-struct Moments {
+pub(super) struct Moments {
     count: f64,
     mean: f64,
     squares: f64,
@@ -180,7 +180,7 @@ struct Moments {
 impl Moments {
     /// Both together, after Chan, Golub and LeVeque (1983), eq. 2.1.
     #[inline(always)]
-    fn merge(self, other: Self) -> Self {
+    pub(super) fn merge(self, other: Self) -> Self {
         let count = self.count + other.count;
         let delta = other.mean - self.mean;
         let share = other.count / count;
@@ -196,7 +196,7 @@ impl Moments {
 /// shift that proves to lie further from the mean than the values do is replaced: then a second walk. If `LARGE`, the
 /// elements that [`FAR_AHEAD`] says are asked for.
 #[inline(always)]
-fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) -> Moments {
+pub(super) fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) -> Moments {
     let count = x.len() as f64;
     let some = [0, 1, 2, 3].map(|quarter| f64::from(x[quarter * x.len() / 4]));
     let mut shift = (some.iter().sum::<f64>() / 4.0) as f32;
@@ -226,15 +226,15 @@ fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) -> Moments {
 
 /// What turns x of one group into x̂: `(x − mean − rest_of_mean) · power · rest`.
 #[derive(Debug, Clone, Copy)]
-struct Standardise {
-    mean: f32,
-    rest_of_mean: f64,
-    inverse: InverseSpread,
+pub(super) struct Standardise {
+    pub(super) mean: f32,
+    pub(super) rest_of_mean: f64,
+    pub(super) inverse: InverseSpread,
 }
 
 impl Standardise {
     #[inline(always)]
-    fn new(moments: Moments, eps: f32) -> Self {
+    pub(super) fn new(moments: Moments, eps: f32) -> Self {
         let mean = moments.mean as f32;
         Self {
             mean,

@@ -1,12 +1,14 @@
-//! Group norm and RMS norm. Statistics are float64 over a fixed number of lanes and nothing fuses, so every
+//! Group norm, layer norm and RMS norm. Statistics are float64 over a fixed number of lanes and nothing fuses, so every
 //! instruction set and every number of threads gives one set of bits.
 
 mod group_norm;
 mod lanes;
+mod layer_norm;
 mod rms_norm;
 mod write;
 
 pub use group_norm::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, group_norm};
+pub use layer_norm::{LayerNormOptions, layer_norm};
 pub use rms_norm::{RmsNorm, RmsNormOptions, rms_norm};
 
 pub(crate) use rms_norm::rms_norm_row;
@@ -42,7 +44,7 @@ impl InverseSpread {
     }
 }
 
-/// Checks what both norms take: `eps`, and one value per channel.
+/// Checks what the norms take: `eps`, and one value per channel.
 fn check_norm(eps: f32, channels: usize, values: [(&str, Option<&[f32]>); 2]) -> Result<(), Error> {
     if eps.is_nan() || eps < 0.0 {
         return Err(Error::option("eps", "a number of at least 0", eps));

@@ -1,0 +1,172 @@
+//! Layer norm over the last axis: a row's moments as group norm takes them, then one walk that normalises. Whole rows at
+//! once, float32 only; callers that need slices hand it fewer rows.
+
+use super::group_norm::{Standardise, shifted_moments};
+use super::write::{is_backward, write};
+use super::{check_norm, group_norm::Moments};
+use crate::error::Error;
+use crate::isa::{Isa, Kernel};
+use crate::output::Output;
+use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape};
+use crate::units::{UNIT, Units};
+use crate::vector::Vector;
+
+/// Elements of a row whose moments are summed on their own, as group norm's chunks are. Part of the numeric contract.
+const CHUNK: usize = 1 << 12;
+
+/// Options of [`layer_norm`].
+#[derive(Debug, Clone)]
+pub struct LayerNormOptions<'a> {
+    /// One factor per element of the last axis.
+    pub weight: Option<&'a [f32]>,
+    /// Added per element of the last axis.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the variance; 1e-5 by default.
+    pub eps: f32,
+    /// The instruction set; the fastest by default. All give the same bits.
+    pub isa: Option<Isa>,
+    /// Threads to use; what the machine allows by default.
+    pub threads: Option<usize>,
+}
+
+impl Default for LayerNormOptions<'_> {
+    fn default() -> Self {
+        Self {
+            weight: None,
+            bias: None,
+            eps: 1e-5,
+            isa: None,
+            threads: None,
+        }
+    }
+}
+
+/// Some rows of a call.
+struct Rows<'u> {
+    x: &'u [f32],
+    y: &'u mut [f32],
+    width: usize,
+    weight: Option<&'u [f32]>,
+    bias: Option<&'u [f32]>,
+    eps: f32,
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self {
+            x,
+            y,
+            width,
+            weight,
+            bias,
+            eps,
+        } = self;
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let mut moments = Moments::default();
+            for chunk in x.chunks(CHUNK) {
+                moments = moments.merge(shifted_moments::<V, false>(chunk));
+            }
+            let Standardise {
+                mean,
+                rest_of_mean,
+                inverse,
+            } = Standardise::new(moments, eps);
+            let (rest_of_mean, rest) = (rest_of_mean as f32, inverse.rest as f32);
+            let one = |x: f32, at: usize| {
+                let y = (x - mean - rest_of_mean) * inverse.power * rest;
+                let y = weight.map_or(y, |weight| y * weight[at]);
+                bias.map_or(y, |bias| y + bias[at])
+            };
+            let done = write::<V, false>(y, is_backward(x, y), x.as_ptr(), |at| {
+                // SAFETY: `write` gives vectors of y, and x, weight and bias are as long.
+                let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+                let y = load(x)
+                    .sub(V::splat(mean))
+                    .sub(V::splat(rest_of_mean))
+                    .mul(V::splat(inverse.power))
+                    .mul(V::splat(rest));
+                let y = weight.map_or(y, |weight| y.mul(load(weight)));
+                bias.map_or(y, |bias| y.add(load(bias)))
+            });
+            for (at, (y, &x)) in y.iter_mut().zip(x).enumerate().skip(done) {
+                *y = one(x, at);
+            }
+        }
+    }
+}
+
+/// Layer norm of a float32 tensor over its last axis, into `out` of x's shape: `(x − mean) / √(variance + eps) · weight +
+/// bias` (arXiv 1607.06450). The variance is the biased one. A row of equal values gives its bias, also when eps is 0; a
+/// row with a NaN or an infinite value becomes NaN. A row's bits depend on that row alone.
+///
+/// ```
+/// use diffattn::{LayerNormOptions, Tensor, layer_norm};
+///
+/// let mut y = [0.0; 2];
+/// let options = LayerNormOptions { eps: 0.0, ..LayerNormOptions::default() };
+/// layer_norm(Tensor::f32(&[1.0, 3.0], &[1, 2]), &mut y, &options)?;
+/// assert_eq!(y, [-1.0, 1.0]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit.
+pub fn layer_norm(
+    x: Tensor<'_>,
+    out: &mut [f32],
+    options: &LayerNormOptions<'_>,
+) -> Result<(), Error> {
+    let len = check_len("x", &x.shape, x.data.len())?;
+    let Some(&width) = x.shape.last() else {
+        return Err(Error::shape("x", "1 axis or more", format_shape(&x.shape)));
+    };
+    let Data::F32(values) = x.data else {
+        return Err(Error::dtype("x", "float32", x.data.dtype().name()));
+    };
+    let &LayerNormOptions {
+        weight,
+        bias,
+        eps,
+        isa,
+        threads,
+    } = options;
+    check_norm(eps, width, [("weight", weight), ("bias", bias)])?;
+    // Without elements there are no rows, whatever the width.
+    let rows = len.checked_div(width).unwrap_or(0);
+    let unit_rows = UNIT.checked_div(width).unwrap_or(1).max(1);
+    let output = Output::bind(DataMut::F32(out), DType::F32, &x.shape)?;
+    let isa = isa.unwrap_or_else(Isa::detect);
+    let mut units: Units<()> = Units::new(threads, rows.div_ceil(unit_rows), unit_rows * width)?;
+    if rows == 0 {
+        return Ok(());
+    }
+    units.step(
+        usize::MAX,
+        usize::MAX,
+        || Ok(()),
+        |(), unit| {
+            let rows = unit * unit_rows..((unit + 1) * unit_rows).min(rows);
+            let (first, len) = (rows.start * width, rows.len() * width);
+            // SAFETY: `bind` checked that the output has x's elements, it is borrowed until this function ends, and each row is
+            // one unit's.
+            let Some(y) = (unsafe { output.at(first, len) }) else {
+                return;
+            };
+            let x = &values[first..first + len];
+            isa.run(
+                true,
+                Rows {
+                    x,
+                    y,
+                    width,
+                    weight,
+                    bias,
+                    eps,
+                },
+            );
+        },
+    )
+}
