@@ -6,6 +6,9 @@
 //! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ per token and head, k and
 //!   v shared by both maps, no norm.
 //!
+//! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's `diffllama`), with caches,
+//! sampling and generation.
+//!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
 //! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many tokens are computed at
 //! once: decoding token by token with a cache equals the prefill.
@@ -44,6 +47,8 @@ mod attend;
 pub mod checkpoint;
 mod forward;
 mod layer;
+#[cfg(feature = "models")]
+mod llama;
 mod maps;
 mod options;
 mod projection;
@@ -55,6 +60,13 @@ mod weights;
 
 pub use forward::Forward;
 pub use layer::DiffAttnLayer;
+#[cfg(feature = "models")]
+pub use llama::{
+    DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutput,
+    DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator, GeneratorOptions, Logits,
+    ModelCache, ModelCacheOptions, ModelCacheState, Sampler, SamplerOptions, Token, TokenIds,
+    Weight, WeightData, WeightSource,
+};
 pub use maps::{LayerMaps, Maps};
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,

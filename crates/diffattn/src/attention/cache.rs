@@ -251,6 +251,35 @@ impl KvCache {
         Ok(())
     }
 
+    /// Forgets the first tokens, for windows: as many whole strips of 256 as lie before token `token` (counted among those
+    /// held), so that rows over what remains keep their bits. Gives how many tokens these are; [`KvCache::len`] is less by
+    /// them, and all others are counted from there. Keeps the memory.
+    pub fn discard_before(&mut self, token: usize) -> usize {
+        let strips = token.min(self.length) / STRIP;
+        let used = self.length.div_ceil(STRIP);
+        if strips == 0 {
+            return 0;
+        }
+        // Whole strips, with what lies past the last token: a strip's flag keeps belonging to its values.
+        let value_len = self.value_shape().strip_len();
+        for (buffers, len) in [
+            (&mut self.keys, STRIP * self.options.head_dim),
+            (&mut self.values, value_len),
+        ] {
+            for buffer in buffers {
+                buffer.copy_within(strips * len..used * len, 0);
+            }
+        }
+        for special in &mut self.special {
+            for strip in strips..used {
+                let flag = special[strip].load(Ordering::Relaxed);
+                special[strip - strips].store(flag, Ordering::Relaxed);
+            }
+        }
+        self.length -= strips * STRIP;
+        strips * STRIP
+    }
+
     /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim` values.
     ///
     /// # Errors
@@ -360,8 +389,9 @@ impl KvCache {
         };
         let shape = self.value_shape();
         let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
-        let key_len = (strips * STRIP)
-            .checked_mul(self.options.head_dim)
+        let key_len = strips
+            .checked_mul(STRIP)
+            .and_then(|tokens| tokens.checked_mul(self.options.head_dim))
             .ok_or_else(overflow)?;
         let value_len = strips.checked_mul(shape.strip_len()).ok_or_else(overflow)?;
         let refused = |len: usize| Error::OutOfMemory {

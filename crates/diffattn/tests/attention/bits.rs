@@ -3,7 +3,10 @@
 
 use crate::accuracy::random_spec;
 use crate::support::{How, Owned, Values, bits, every_way, run, run_cached, run_maps};
-use diffattn::{DType, Data, Isa, KvCache, KvCacheOptions, Layout, Tensor};
+use diffattn::{
+    AttentionOptions, DType, Data, DataMut, DiffAttention, Isa, KeysValues, KvCache,
+    KvCacheOptions, Lambda, Layout, Slices, Tensor,
+};
 use diffattn_reference::{AttentionSpec, Head, Tensor as Reference};
 
 /// Random calls of sizes around the tile edges.
@@ -478,4 +481,82 @@ fn owned_shapes_follow_the_layout() {
     let spec = specs().remove(0);
     let owned = Owned::new(&spec, Layout::Bshd);
     assert_eq!(owned.q().shape[1], spec.q.shape[2]);
+}
+
+/// A cache that lets go of tokens that no window reaches gives the bits of one that does not: at its end, and when it grows
+/// again over what lay there, NaN and infinities among it.
+#[test]
+fn discarded_tokens() {
+    let (d, dv) = (12, 20);
+    let options = KvCacheOptions {
+        batch: 2,
+        groups: 1,
+        terms: 2,
+        head_dim: d,
+        value_dim: dv,
+        capacity: 0,
+        dtype: DType::F32,
+    };
+    let value = |at: usize| ((at as f32 * 0.618_034).fract() - 0.5) * 2.0;
+    // The same of every token in both caches: values by position, some special.
+    let rows = |first: usize, end: usize, heads: usize, width: usize| -> Vec<f32> {
+        let mut rows = Vec::new();
+        for batch in 0..2 {
+            for token in first..end {
+                for at in 0..heads * width {
+                    let special = heads == 1 && at == batch && token % 211 == 50;
+                    let value = value((batch * 4096 + token) * 64 + at * 7);
+                    rows.push(if special { f32::NAN } else { value });
+                }
+            }
+        }
+        rows
+    };
+    let append = |cache: &mut KvCache, first: usize, end: usize| {
+        let (k, v) = (rows(first, end, 2, d), rows(first, end, 1, dv));
+        let k = Tensor::f32(&k, &[2, end - first, 2, d]);
+        let v = Tensor::f32(&v, &[2, end - first, 1, dv]);
+        cache.append(k, v, Layout::Bshd).unwrap();
+    };
+    let (mut whole, mut short) = (
+        KvCache::new(options).unwrap(),
+        KvCache::new(options).unwrap(),
+    );
+    assert_eq!(short.discard_before(1000), 0, "it holds none");
+    let (window, mut held, mut gone) = (90, 0, 0);
+    for step in [200, 56, 100, 300, 1, 400, 3, 511] {
+        append(&mut whole, held, held + step);
+        append(&mut short, held, held + step);
+        held += step;
+        for queries in [1, 4, step.min(40)] {
+            let q = rows(held - queries, held, 2, d);
+            let attend = |cache: &KvCache| {
+                let options = AttentionOptions {
+                    lambda: Some(Lambda::Value(0.4)),
+                    layout: Layout::Bshd,
+                    is_causal: true,
+                    window: Some([Some(window - 1), None]),
+                    ..AttentionOptions::default()
+                };
+                let q = Tensor::f32(&q, &[2, queries, 2, d]);
+                let mut out = vec![0.0f32; 2 * queries * dv];
+                let mut call = DiffAttention::new(q, KeysValues::Cache(cache), &options).unwrap();
+                call.bind(DataMut::F32(&mut out), None).unwrap();
+                call.finish().unwrap();
+                out.iter()
+                    .map(|x| if x.is_nan() { f32::NAN } else { *x }.to_bits())
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(
+                attend(&whole),
+                attend(&short),
+                "{held} tokens, {queries} queries"
+            );
+        }
+        // The next query sees window − 1 of those held; 39 more were seen by the others above.
+        let first = (held + 1).saturating_sub(window + 40);
+        gone += short.discard_before(first.saturating_sub(gone));
+        assert_eq!(gone, first / 256 * 256);
+        assert_eq!(short.len(), held - gone);
+    }
 }

@@ -1,0 +1,278 @@
+//! Keys and values of one text in every layer of a model, with the ids that they are of. Runs nothing.
+
+use super::DiffLlama;
+use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
+
+/// How a [`ModelCache`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelCacheOptions {
+    /// Tokens to reserve memory for at once; it grows past them. With a window no more is reserved than that needs.
+    pub capacity: usize,
+    /// Tokens that each token sees, itself included: attention as with a window mask, and memory for little more than
+    /// the window (up to 255 tokens, beside those of a running forward pass). All by default.
+    pub window: Option<usize>,
+}
+
+/// The past of one text: its ids, and the keys and values of every layer. [`DiffLlama::cache`] makes it;
+/// [`DiffLlama::forward_job`] adds to it. A batch has one per text, of any lengths.
+#[derive(Debug)]
+pub struct ModelCache {
+    pub(crate) layers: Vec<KvCache>,
+    ids: Vec<u32>,
+    /// Tokens at the start of which no layer holds keys and values any more.
+    discarded: usize,
+    window: Option<usize>,
+}
+
+/// What a [`ModelCache`] holds, apart from any model: to be stored and imported again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCacheState {
+    /// The ids of all tokens.
+    pub ids: Vec<u32>,
+    /// Tokens at the start of which there are no keys and values; a multiple of 256.
+    pub discarded: usize,
+    /// As in [`ModelCacheOptions`].
+    pub window: Option<usize>,
+    /// k and v of each layer, each `[num_key_value_heads, ids − discarded, head_dim]`, k turned by position.
+    pub layers: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl ModelCache {
+    pub(crate) fn new(model: &DiffLlama, options: &ModelCacheOptions) -> Result<Self, Error> {
+        if options.window == Some(0) {
+            return Err(Error::option("window", "1 token or more", 0));
+        }
+        let capacity = options.window.map_or(options.capacity, |window| {
+            let most = window
+                .saturating_add(STRIP)
+                .saturating_add(chunk_of(window));
+            options.capacity.min(most)
+        });
+        let layers = model.layers.iter();
+        let layers = layers.map(|layer| KvCache::new(layer.attention.cache_options(1, capacity)));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            ids: Vec::new(),
+            discarded: 0,
+            window: options.window,
+        })
+    }
+
+    /// Tokens of the text so far: the position of the next.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The ids of the text so far.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Tokens that each token sees; all where there is none.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// Tokens of which it holds keys and values; without a window, all.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.ids.len() - self.discarded
+    }
+
+    /// Bytes of memory of keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(KvCache::bytes).sum()
+    }
+
+    /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a window when it forgets all.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there are fewer, or when the tokens that the next one would see have left the window.
+    pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
+        if length > self.len() {
+            return Err(Error::shape(
+                "length",
+                format_args!("at most {}, the tokens held", self.len()),
+                length,
+            ));
+        }
+        if length == 0 {
+            self.discarded = 0;
+        } else if self.discarded > self.first_seen(length) {
+            return Err(Error::shape(
+                "length",
+                format_args!(
+                    "0, or a length whose window of {} begins at token {} or later, as those before were discarded",
+                    self.window.unwrap_or(0),
+                    self.discarded
+                ),
+                length,
+            ));
+        }
+        self.ids.truncate(length);
+        self.roll_back();
+        Ok(())
+    }
+
+    /// How many of the first `ids` are those of the cache: what a prompt that begins with them need not compute again.
+    #[must_use]
+    pub fn common_prefix(&self, ids: &[u32]) -> usize {
+        let pairs = self.ids.iter().zip(ids);
+        pairs.take_while(|(held, given)| held == given).count()
+    }
+
+    /// Prepares for the prompt `ids`: keeps the tokens that it begins with, all but its last (whose logits are wanted), and
+    /// forgets the others. Gives how many were kept: the rest is to be computed. None are kept where they left the window.
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
+        let kept = self.common_prefix(ids).min(ids.len().saturating_sub(1));
+        match self.rewind(kept) {
+            Ok(()) => kept,
+            Err(_) => {
+                self.clear();
+                0
+            }
+        }
+    }
+
+    /// Forgets everything. Keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.discarded = 0;
+        self.roll_back();
+    }
+
+    /// Copies everything out; [`DiffLlama::import_cache`] takes it back.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn export(&self) -> Result<ModelCacheState, Error> {
+        Ok(ModelCacheState {
+            ids: self.ids.clone(),
+            discarded: self.discarded,
+            window: self.window,
+            layers: self
+                .layers
+                .iter()
+                .map(KvCache::export)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(crate) fn import(model: &DiffLlama, state: &ModelCacheState) -> Result<Self, Error> {
+        let ModelCacheState {
+            ids,
+            discarded,
+            window,
+            layers,
+        } = state;
+        let config = &model.config;
+        model.check_ids("state.ids", ids.iter().map(|&id| i64::from(id)))?;
+        if layers.len() != config.num_hidden_layers {
+            return Err(Error::shape(
+                "state.layers",
+                format_args!("{} layers", config.num_hidden_layers),
+                layers.len(),
+            ));
+        }
+        // What the next token sees must be there, and begin where a strip began.
+        let most = window.map_or(0, |window| (ids.len() + 1).saturating_sub(window.max(1)));
+        if *discarded > most || !discarded.is_multiple_of(STRIP) {
+            return Err(Error::shape(
+                "state.discarded",
+                format_args!("a multiple of {STRIP} of at most {most}"),
+                discarded,
+            ));
+        }
+        let held = ids.len() - discarded;
+        let options = ModelCacheOptions {
+            capacity: held,
+            window: *window,
+        };
+        let mut cache = Self::new(model, &options)?;
+        let shape = [1, config.num_key_value_heads, held, config.head_dim];
+        for (index, (layer, (k, v))) in cache.layers.iter_mut().zip(layers).enumerate() {
+            check_len(&format!("state.layers[{index}] k"), &shape, k.len())?;
+            check_len(&format!("state.layers[{index}] v"), &shape, v.len())?;
+            layer.append(Tensor::f32(k, &shape), Tensor::f32(v, &shape), Layout::Bhsd)?;
+        }
+        cache.ids.clone_from(ids);
+        cache.discarded = *discarded;
+        Ok(cache)
+    }
+
+    /// Checks that the model made it, or one of the same sizes.
+    pub(crate) fn check(&self, model: &DiffLlama) -> Result<(), Error> {
+        let sizes = |options: &KvCacheOptions| {
+            [
+                options.batch,
+                options.groups,
+                options.terms,
+                options.head_dim,
+                options.value_dim,
+            ]
+        };
+        let fits = self.layers.len() == model.layers.len()
+            && self.layers.iter().zip(&model.layers).all(|(cache, layer)| {
+                cache.options().dtype == DType::F32
+                    && sizes(cache.options()) == sizes(&layer.attention.cache_options(1, 0))
+            });
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::shape(
+                "cache",
+                "one that this model made",
+                format_args!("one of {} layers and other sizes", self.layers.len()),
+            ))
+        }
+    }
+
+    /// Where in the layers' caches the token at `position` lies.
+    pub(crate) fn place(&self, position: usize) -> usize {
+        position - self.discarded
+    }
+
+    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees.
+    pub(crate) fn commit(&mut self, ids: &[u32]) {
+        self.ids.extend_from_slice(ids);
+        let first = self.place(self.first_seen(self.len()).max(self.discarded));
+        let mut gone = 0;
+        for layer in &mut self.layers {
+            gone = layer.discard_before(first);
+        }
+        self.discarded += gone;
+    }
+
+    /// Forgets what layers hold past the committed tokens.
+    pub(crate) fn roll_back(&mut self) {
+        let held = self.held();
+        for layer in &mut self.layers {
+            // Every layer holds at least the committed tokens.
+            let _ = layer.rewind(held);
+        }
+    }
+
+    /// The first token that the one at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window
+            .map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// Tokens that a [`KvCache`] discards at a time.
+const STRIP: usize = 256;
+
+/// Tokens that are computed at once through all layers where there is a window: as many as keep memory near it.
+pub(crate) fn chunk_of(window: usize) -> usize {
+    window.clamp(STRIP, 8 * STRIP)
+}

@@ -1,0 +1,428 @@
+//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows nothing of weights.
+
+use diffattn::{Error, RopeFrequencies, RopeScaling, RopeTable, RopeType};
+use serde_json::{Map, Value};
+
+/// The architecture, by `model_type`.
+const MODEL_TYPE: &str = "diffllama";
+
+/// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffLlamaConfig {
+    /// Token ids are below it. 32000 by default.
+    pub vocab_size: usize,
+    /// Channels of the hidden states. 2048 by default.
+    pub hidden_size: usize,
+    /// Channels between the projections of the MLP. 8192 by default.
+    pub intermediate_size: usize,
+    /// Decoder layers. 16 by default.
+    pub num_hidden_layers: usize,
+    /// Flat q heads: twice the differential heads. 32 by default.
+    pub num_attention_heads: usize,
+    /// Flat k and v heads; divides the q heads. As many as those by default.
+    pub num_key_value_heads: usize,
+    /// Channels of a flat head; `hidden_size / num_attention_heads` by default.
+    pub head_dim: usize,
+    /// Added to the mean square by every norm. 1e-5 by default.
+    pub rms_norm_eps: f64,
+    /// Whether the projections of attention have a bias. False by default.
+    pub attention_bias: bool,
+    /// Whether the embedding is the output projection, too. False by default.
+    pub tie_word_embeddings: bool,
+    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are computed all the same.
+    pub max_position_embeddings: usize,
+    /// How fast the rotary embedding turns: `rope_theta` 10000 and no scaling by default.
+    pub rope: RopeFrequencies,
+    /// Begins a text. 1 by default.
+    pub bos_token_id: Option<u32>,
+    /// Each of them ends a text. 2 by default.
+    pub eos_token_ids: Vec<u32>,
+    /// Fills up a batch. None by default. (Batches are computed without padding.)
+    pub pad_token_id: Option<u32>,
+    /// Spread of λ's vectors before training; of no use afterwards. 0.1 by default.
+    pub lambda_std_dev: f64,
+}
+
+impl DiffLlamaConfig {
+    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it has besides is ignored,
+    /// unless it changes the numbers.
+    ///
+    /// The rotary embedding is taken from `rope_scaling` if that says anything, else from `rope_parameters`; a
+    /// `rope_theta` therein wins over one beside it. Its type (`rope_type`, or `type`) is `default`, `linear`, `llama3`
+    /// or `yarn`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
+    /// is not supported.
+    pub fn from_json(text: &str) -> Result<Self, Error> {
+        let entries = Entries::read("config", text)?;
+        match entries.value("model_type") {
+            Some(Value::String(name)) if name == MODEL_TYPE => {}
+            other => {
+                return Err(entries.wrong(
+                    "model_type",
+                    format_args!("{MODEL_TYPE:?}, a DIFF Llama"),
+                    other,
+                ));
+            }
+        }
+        match entries.value("hidden_act") {
+            None => {}
+            Some(Value::String(name)) if name == "silu" || name == "swish" => {}
+            other => return Err(entries.wrong("hidden_act", "\"silu\"", other)),
+        }
+        if let Some(found) = entries.value("quantization_config") {
+            let expected = "none, as quantised checkpoints are not read";
+            return Err(entries.wrong("quantization_config", expected, Some(found)));
+        }
+        entries.whole_head()?;
+        let hidden_size = entries.size("hidden_size")?.unwrap_or(2048);
+        let num_attention_heads = entries.size("num_attention_heads")?.unwrap_or(32);
+        let config = Self {
+            vocab_size: entries.size("vocab_size")?.unwrap_or(32_000),
+            hidden_size,
+            intermediate_size: entries.size("intermediate_size")?.unwrap_or(8192),
+            num_hidden_layers: entries.size("num_hidden_layers")?.unwrap_or(16),
+            num_attention_heads,
+            num_key_value_heads: entries
+                .size("num_key_value_heads")?
+                .unwrap_or(num_attention_heads),
+            head_dim: entries
+                .size("head_dim")?
+                .unwrap_or(hidden_size / num_attention_heads),
+            rms_norm_eps: entries.number("rms_norm_eps")?.unwrap_or(1e-5),
+            attention_bias: entries.flag("attention_bias")?.unwrap_or(false),
+            tie_word_embeddings: entries.flag("tie_word_embeddings")?.unwrap_or(false),
+            max_position_embeddings: entries.size("max_position_embeddings")?.unwrap_or(2048),
+            rope: entries.rope()?,
+            bos_token_id: entries.id("bos_token_id")?.unwrap_or(Some(1)),
+            eos_token_ids: entries.ids("eos_token_id")?.unwrap_or_else(|| vec![2]),
+            pad_token_id: entries.id("pad_token_id")?.unwrap_or(None),
+            lambda_std_dev: entries.number("lambda_std_dev")?.unwrap_or(0.1),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Takes over what a `generation_config.json` says of the ids that begin, end and fill a text; where it says nothing
+    /// (or null), they stay.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the key, as `generation_config.KEY`.
+    pub fn with_generation_config(mut self, text: &str) -> Result<Self, Error> {
+        let entries = Entries::read("generation_config", text)?;
+        if let Some(Some(id)) = entries.id("bos_token_id")? {
+            self.bos_token_id = Some(id);
+        }
+        if let Some(Some(id)) = entries.id("pad_token_id")? {
+            self.pad_token_id = Some(id);
+        }
+        if let Some(ids) = entries.ids("eos_token_id")?.filter(|ids| !ids.is_empty()) {
+            self.eos_token_ids = ids;
+        }
+        Ok(self)
+    }
+
+    /// Differential heads, of two flat q heads each.
+    #[must_use]
+    pub fn num_heads(&self) -> usize {
+        self.num_attention_heads / 2
+    }
+
+    /// Checks what the entries say of each other.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |key: &str, expected: &str, got: usize| {
+            file_error(format_args!("config.{key}"), expected, got)
+        };
+        for (key, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ] {
+            if size == 0 {
+                return Err(wrong(key, "1 or more", size));
+            }
+        }
+        let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
+        if !heads.is_multiple_of(2) {
+            let expected = "an even number, as two heads make one difference";
+            return Err(wrong("num_attention_heads", expected, heads));
+        }
+        if !heads.is_multiple_of(groups) {
+            let expected = format!("a number that divides num_attention_heads {heads}");
+            return Err(wrong("num_key_value_heads", &expected, groups));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            let expected = "an even number, as the rotary embedding turns channels in pairs";
+            return Err(wrong("head_dim", expected, self.head_dim));
+        }
+        if heads.checked_mul(self.head_dim).is_none() {
+            return Err(wrong(
+                "head_dim",
+                "a size that fits this machine",
+                self.head_dim,
+            ));
+        }
+        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps.is_finite()) {
+            return Err(file_error(
+                "config.rms_norm_eps",
+                "0 or a positive number",
+                self.rms_norm_eps,
+            ));
+        }
+        // (How the head is wide does not matter to what is an error, and is not backed by weights yet.)
+        check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
+    }
+}
+
+/// Checks the frequencies of `head_dim` channels; `key` names the entry that the kernels call so.
+fn check_rope(
+    rope: &RopeFrequencies,
+    head_dim: usize,
+    key: impl Fn(&str) -> String,
+) -> Result<(), Error> {
+    match RopeTable::new(0..0, head_dim, rope, Some(1)) {
+        Ok(_) => Ok(()),
+        Err(Error::Option {
+            argument,
+            expected,
+            got,
+        }) => Err(file_error(key(&argument), expected, got)),
+        Err(other) => Err(other),
+    }
+}
+
+/// A JSON object and what it is called in errors.
+struct Entries<'v> {
+    name: String,
+    map: std::borrow::Cow<'v, Map<String, Value>>,
+}
+
+impl Entries<'static> {
+    fn read(name: &str, text: &str) -> Result<Self, Error> {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(map)) => Ok(Self {
+                name: name.to_owned(),
+                map: std::borrow::Cow::Owned(map),
+            }),
+            Ok(other) => Err(file_error(name, "a JSON object", described(Some(&other)))),
+            Err(error) => Err(file_error(
+                name,
+                "a JSON object",
+                format_args!("text that is none: {error}"),
+            )),
+        }
+    }
+}
+
+impl Entries<'_> {
+    /// The value; null counts as none.
+    fn value(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn wrong(&self, key: &str, expected: impl std::fmt::Display, got: Option<&Value>) -> Error {
+        file_error(
+            format_args!("{}.{key}", self.name),
+            expected,
+            described(got),
+        )
+    }
+
+    fn size(&self, key: &str) -> Result<Option<usize>, Error> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        match value.as_u64().map(usize::try_from) {
+            Some(Ok(size)) if size > 0 => Ok(Some(size)),
+            Some(Err(_)) => Err(self.wrong(key, "a size that fits this machine", Some(value))),
+            _ => Err(self.wrong(key, "a whole number of at least 1", Some(value))),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.wrong(key, "a number", Some(value))),
+            },
+        }
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            value => Err(self.wrong(key, "true or false", value)),
+        }
+    }
+
+    /// `None` where the key is missing, `Some(None)` for null; and for −1, which older files have.
+    fn id(&self, key: &str) -> Result<Option<Option<u32>>, Error> {
+        match self.map.get(key) {
+            None => Ok(None),
+            Some(Value::Null) => Ok(Some(None)),
+            Some(value) if value.as_i64() == Some(-1) => Ok(Some(None)),
+            value => match value.and_then(as_id) {
+                Some(id) => Ok(Some(Some(id))),
+                None => Err(self.wrong(key, "a token id or null", value)),
+            },
+        }
+    }
+
+    /// `None` where the key is missing, an empty list for null.
+    fn ids(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
+        let expected = "a token id, a list of them or null";
+        match self.map.get(key) {
+            Some(Value::Array(values)) => values
+                .iter()
+                .map(|value| as_id(value).ok_or_else(|| self.wrong(key, expected, Some(value))))
+                .collect::<Result<_, _>>()
+                .map(Some),
+            Some(value)
+                if !value.is_null() && as_id(value).is_none() && value.as_i64() != Some(-1) =>
+            {
+                Err(self.wrong(key, expected, Some(value)))
+            }
+            _ => Ok(self.id(key)?.map(|id| id.into_iter().collect())),
+        }
+    }
+
+    /// Refuses a rotary embedding of part of the head, which the architecture has not.
+    fn whole_head(&self) -> Result<(), Error> {
+        match self.number("partial_rotary_factor")? {
+            None | Some(1.0) => Ok(()),
+            Some(_) => Err(self.wrong(
+                "partial_rotary_factor",
+                "1, as the whole head turns",
+                self.value("partial_rotary_factor"),
+            )),
+        }
+    }
+
+    /// The object under `key`, unless it is missing or empty.
+    fn object(&self, key: &str) -> Result<Option<Entries<'_>>, Error> {
+        match self.value(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => Ok((!map.is_empty()).then(|| Entries {
+                name: format!("{}.{key}", self.name),
+                map: std::borrow::Cow::Borrowed(map),
+            })),
+            value => Err(self.wrong(key, "an object or null", value)),
+        }
+    }
+
+    /// The rotary embedding of the top-level entries.
+    fn rope(&self) -> Result<RopeFrequencies, Error> {
+        let within = match self.object("rope_scaling")? {
+            Some(scaling) => Some(scaling),
+            None => self.object("rope_parameters")?,
+        };
+        let mut theta = self.number("rope_theta")?;
+        let (mut theta_of, mut scaling_of) = (&self.name, &self.name);
+        let mut scaling = None;
+        if let Some(entries) = &within {
+            if let Some(own) = entries.number("rope_theta")? {
+                (theta, theta_of) = (Some(own), &entries.name);
+            }
+            (scaling, scaling_of) = (entries.rope_scaling()?, &entries.name);
+        }
+        let original = self.number("original_max_position_embeddings")?;
+        if let (Some(scaling), Some(original)) = (&mut scaling, original) {
+            scaling
+                .original_max_position_embeddings
+                .get_or_insert(original);
+        }
+        let length = self.size("max_position_embeddings")?.unwrap_or(2048);
+        let rope = RopeFrequencies {
+            theta: Some(theta.unwrap_or(10_000.0)),
+            scaling,
+            max_position_embeddings: Some(length as f64),
+        };
+        check_rope(&rope, 2, |entry| match entry.strip_prefix("scaling.") {
+            Some(entry) => format!("{scaling_of}.{entry}"),
+            None => format!("{theta_of}.rope_{entry}"),
+        })?;
+        Ok(rope)
+    }
+
+    /// The entries of `rope_scaling` or `rope_parameters`; `None` for the type `default`.
+    fn rope_scaling(&self) -> Result<Option<RopeScaling>, Error> {
+        let key = if self.value("rope_type").is_some() {
+            "rope_type"
+        } else {
+            "type"
+        };
+        let types = [
+            RopeType::Default,
+            RopeType::Linear,
+            RopeType::Llama3,
+            RopeType::Yarn,
+        ];
+        let rope_type = match self.value(key) {
+            None => RopeType::Default,
+            value => {
+                let named = |name| types.into_iter().find(|one| Some(one.name()) == name);
+                named(value.and_then(Value::as_str)).ok_or_else(|| {
+                    let expected = types.map(|one| format!("{:?}", one.name())).join(", ");
+                    self.wrong(key, format_args!("one of {expected}"), value)
+                })?
+            }
+        };
+        self.whole_head()?;
+        if rope_type == RopeType::Default {
+            return Ok(None);
+        }
+        Ok(Some(RopeScaling {
+            rope_type,
+            rope_theta: None,
+            factor: self.number("factor")?,
+            low_freq_factor: self.number("low_freq_factor")?,
+            high_freq_factor: self.number("high_freq_factor")?,
+            original_max_position_embeddings: self.number("original_max_position_embeddings")?,
+            attention_factor: self.number("attention_factor")?,
+            beta_fast: self.number("beta_fast")?,
+            beta_slow: self.number("beta_slow")?,
+            mscale: self.number("mscale")?,
+            mscale_all_dim: self.number("mscale_all_dim")?,
+            truncate: self.flag("truncate")?,
+        }))
+    }
+}
+
+fn as_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+/// A value as an error prints it, cut where it is long.
+fn described(value: Option<&Value>) -> String {
+    const LONGEST: usize = 60;
+    match value {
+        None => "none".to_owned(),
+        Some(value) => {
+            let text = value.to_string();
+            match text.char_indices().nth(LONGEST) {
+                None => text,
+                Some((end, _)) => format!("{}…", &text[..end]),
+            }
+        }
+    }
+}
+
+pub(crate) fn file_error(
+    argument: impl std::fmt::Display,
+    expected: impl std::fmt::Display,
+    got: impl std::fmt::Display,
+) -> Error {
+    Error::File {
+        argument: argument.to_string(),
+        expected: expected.to_string(),
+        got: got.to_string(),
+    }
+}

@@ -1,0 +1,257 @@
+//! Caches: rewinding, prefixes, windows, copies, and what a job that does not end leaves behind.
+
+use crate::common::{Checkpoint, bits, forward, ok, random_ids, refusal};
+use diffattn::Slices;
+use diffattn_nn::{
+    DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
+};
+
+fn append(model: &DiffLlama, cache: &mut ModelCache, ids: &[u32]) -> Vec<u32> {
+    let caches = std::slice::from_mut(cache);
+    let ids = TokenIds::u32(ids, &[1, ids.len()]);
+    bits(&ok(model.forward(ids, Some(caches), &DiffLlamaOptions::default())).logits)
+}
+
+fn whole(model: &DiffLlama, ids: &[u32], window: Option<usize>) -> Vec<u32> {
+    let options = DiffLlamaOptions {
+        window,
+        ..DiffLlamaOptions::default()
+    };
+    bits(&forward(model, ids, &[1, ids.len()], &options).logits)
+}
+
+#[test]
+fn rewind_and_prefixes() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(1, 280, vocab);
+    let expected = whole(&model, &ids, None);
+    let mut cache = ok(model.cache(&ModelCacheOptions {
+        capacity: 280,
+        window: None,
+    }));
+    let bytes = cache.bytes();
+    append(&model, &mut cache, &ids);
+    assert_eq!(cache.bytes(), bytes, "it was made large enough");
+    for length in [279, 257, 256, 100, 1, 0] {
+        ok(cache.rewind(length));
+        assert_eq!(
+            (cache.len(), cache.held(), cache.is_empty()),
+            (length, length, length == 0)
+        );
+        assert_eq!(
+            append(&model, &mut cache, &ids[length..]),
+            expected[length * vocab..]
+        );
+    }
+    assert_eq!(refusal(cache.rewind(281)).0, "SHAPE");
+
+    // Another text that begins the same way.
+    let mut other = ids[..150].to_vec();
+    other.push((ids[150] + 1) % vocab as u32);
+    other.extend(random_ids(2, 30, vocab));
+    assert_eq!(cache.common_prefix(&other), 150);
+    assert_eq!(cache.keep_prefix(&other), 150);
+    let rest = append(&model, &mut cache, &other[150..]);
+    assert_eq!(rest, whole(&model, &other, None)[150 * vocab..]);
+    // The same text: its last token is computed anew.
+    assert_eq!(cache.keep_prefix(&other), other.len() - 1);
+    assert_eq!(
+        append(&model, &mut cache, &other[180..]),
+        rest[30 * vocab..]
+    );
+    assert_eq!(cache.keep_prefix(&[]), 0);
+    assert!(cache.is_empty());
+}
+
+#[test]
+fn windows() {
+    let checkpoint = Checkpoint::fixture("diffllama_mha");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(3, 1400, vocab);
+    for window in [1, 3, 255, 256, 300, 700] {
+        let expected = whole(&model, &ids, Some(window));
+        let options = ModelCacheOptions {
+            capacity: 100_000,
+            window: Some(window),
+        };
+        for stretches in [vec![1400], vec![600, 1, 1, 500, 298], vec![255, 1, 1, 1143]] {
+            let mut cache = ok(model.cache(&options));
+            let bytes = cache.bytes();
+            let mut at = 0;
+            for stretch in stretches {
+                let got = append(&model, &mut cache, &ids[at..at + stretch]);
+                assert_eq!(
+                    got,
+                    expected[at * vocab..(at + stretch) * vocab],
+                    "{window}, {at}"
+                );
+                at += stretch;
+                assert_eq!(cache.len(), at);
+                assert!(cache.held() < window + 256 && cache.held() >= at.min(window - 1));
+            }
+            assert_eq!(cache.bytes(), bytes, "it never grows");
+        }
+    }
+    let no_window = whole(&model, &ids, None);
+    assert_eq!(whole(&model, &ids, Some(1400)), no_window);
+    assert_ne!(whole(&model, &ids, Some(1399)), no_window);
+}
+
+#[test]
+fn rewind_in_a_window() {
+    let checkpoint = Checkpoint::fixture("diffllama_mha");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(4, 600, vocab);
+    let expected = whole(&model, &ids, Some(100));
+    let options = ModelCacheOptions {
+        capacity: 0,
+        window: Some(100),
+    };
+    let mut cache = ok(model.cache(&options));
+    append(&model, &mut cache, &ids);
+    // 256 were discarded: those past 355 see no other, 355 itself sees 256.
+    assert_eq!(cache.held(), 344);
+    ok(cache.rewind(355));
+    assert_eq!(
+        append(&model, &mut cache, &ids[355..]),
+        expected[355 * vocab..]
+    );
+    let (code, sentence) = refusal(cache.rewind(354));
+    assert_eq!(code, "SHAPE");
+    assert!(sentence.contains("token 256"), "{sentence}");
+    assert_eq!(cache.len(), 600, "unchanged");
+    assert_eq!(cache.keep_prefix(&ids[..300]), 0);
+    assert_eq!(append(&model, &mut cache, &ids), expected);
+    ok(cache.rewind(0));
+    assert_eq!(append(&model, &mut cache, &ids), expected);
+}
+
+#[test]
+fn copies() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(5, 700, vocab);
+    for window in [None, Some(60)] {
+        let options = ModelCacheOptions {
+            capacity: 0,
+            window,
+        };
+        let mut cache = ok(model.cache(&options));
+        append(&model, &mut cache, &ids[..600]);
+        let state = ok(cache.export());
+        let expected = append(&model, &mut cache, &ids[600..]);
+        let mut copy = ok(model.import_cache(&state));
+        assert_eq!((copy.ids(), copy.window()), (&ids[..600], window));
+        assert_eq!(append(&model, &mut copy, &ids[600..]), expected);
+        assert_eq!(ok(copy.export()), ok(cache.export()));
+
+        let fails = |change: &dyn Fn(&mut diffattn_nn::ModelCacheState)| {
+            let mut state = state.clone();
+            change(&mut state);
+            refusal(model.import_cache(&state)).1
+        };
+        assert!(fails(&|state| state.ids[3] = 97).starts_with("state.ids"));
+        assert!(fails(&|state| drop(state.layers.pop())).starts_with("state.layers"));
+        assert!(fails(&|state| state.layers[1].0.push(0.0)).starts_with("state.layers[1] k"));
+        assert!(fails(&|state| state.layers[2].1.push(0.0)).starts_with("state.layers[2] v"));
+        for discarded in [1, 255, 768, usize::MAX] {
+            let sentence = fails(&|state| state.discarded = discarded);
+            assert!(sentence.starts_with("state.discarded"), "{sentence}");
+        }
+    }
+}
+
+#[test]
+fn a_job_that_is_dropped() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(6, 900, vocab);
+    for window in [None, Some(100)] {
+        let expected = whole(&model, &ids, window);
+        let options = ModelCacheOptions {
+            capacity: 0,
+            window,
+        };
+        let mut cache = ok(model.cache(&options));
+        append(&model, &mut cache, &ids[..10]);
+        let mut units = 1;
+        loop {
+            let before = cache.len();
+            let mut logits = vec![0.0; (900 - before) * vocab];
+            let shape = [1, 900 - before];
+            let fresh = ids[before..].to_vec();
+            let options = DiffLlamaOptions::default();
+            let mut job = ok(model.forward_job(
+                TokenIds::u32(&fresh, &shape),
+                Some(std::slice::from_mut(&mut cache)),
+                &options,
+            ));
+            ok(job.bind(DiffLlamaOutputs {
+                logits: &mut logits,
+                ..DiffLlamaOutputs::default()
+            }));
+            ok(job.step(units));
+            let is_done = job.done() == job.total();
+            drop(job);
+            if is_done {
+                assert_eq!(bits(&logits), expected[before * vocab..]);
+                assert_eq!(cache.ids(), ids);
+                break;
+            }
+            // Without a window nothing has changed, with one whole stretches were kept.
+            match window {
+                None => assert_eq!(cache.len(), 10),
+                Some(_) => assert_eq!((cache.len() - before) % 256, 0),
+            }
+            assert_eq!(cache.ids(), &ids[..cache.len()]);
+            units = units * 3 / 2 + 1;
+        }
+    }
+}
+
+#[test]
+fn texts_of_several_lengths_and_caches() {
+    let checkpoint = Checkpoint::fixture("diffllama_bias");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    // Pasts of several lengths, then the same number of tokens each.
+    let texts: Vec<Vec<u32>> = [0, 1, 30, 300]
+        .map(|len| random_ids(7, len + 5, vocab))
+        .into();
+    let mut caches = Vec::new();
+    for text in &texts {
+        let mut cache = ok(model.cache(&ModelCacheOptions::default()));
+        if text.len() > 5 {
+            append(&model, &mut cache, &text[..text.len() - 5]);
+        }
+        caches.push(cache);
+    }
+    let fresh: Vec<u32> = texts
+        .iter()
+        .flat_map(|text| &text[text.len() - 5..])
+        .copied()
+        .collect();
+    for logits in [Logits::All, Logits::Last] {
+        let options = DiffLlamaOptions {
+            logits,
+            ..DiffLlamaOptions::default()
+        };
+        let ids = TokenIds::u32(&fresh, &[4, 5]);
+        let output = ok(model.forward(ids, Some(&mut caches), &options));
+        let rows = if logits == Logits::All { 5 } else { 1 };
+        for (text, got) in texts.iter().zip(output.logits.chunks_exact(rows * vocab)) {
+            let expected = whole(&model, text, None);
+            assert_eq!(bits(got), expected[(text.len() - rows) * vocab..]);
+        }
+        for (cache, text) in caches.iter_mut().zip(&texts) {
+            assert_eq!(cache.ids(), text);
+            ok(cache.rewind(text.len() - 5));
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What the tests share: checkpoints, what is expected of them, comparisons.
+
+use diffattn::{Data, Error, Tensor};
+use diffattn_nn::{
+    DiffLlama, DiffLlamaConfig, DiffLlamaOptions, DiffLlamaOutput, TokenIds, Weights,
+};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The small checkpoints with random weights.
+pub(crate) const FIXTURES: [&str; 4] = [
+    "diffllama_bias",
+    "diffllama_gqa",
+    "diffllama_llama3_rope",
+    "diffllama_mha",
+];
+
+/// Unwraps with the error's own sentence.
+pub(crate) fn ok<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The code and sentence of what must fail.
+pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
+    match result {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => (error.code(), error.to_string()),
+    }
+}
+
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone)]
+pub(crate) enum Stored {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    F16(Vec<u16>),
+    Bf16(Vec<u16>),
+}
+
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, Stored)>;
+
+pub(crate) fn read(path: &Path) -> Tensors {
+    fn values<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+        let (chunks, rest) = bytes.as_chunks();
+        assert!(rest.is_empty());
+        chunks.iter().map(|&chunk| value(chunk)).collect()
+    }
+    let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|e| panic!("{e}"));
+    file.iter()
+        .map(|(name, view)| {
+            let data = view.data();
+            let stored = match view.dtype() {
+                Dtype::F32 => Stored::F32(values(data, f32::from_le_bytes)),
+                Dtype::F64 => Stored::F64(values(data, f64::from_le_bytes)),
+                Dtype::I64 => Stored::I64(values(data, i64::from_le_bytes)),
+                Dtype::F16 => Stored::F16(values(data, u16::from_le_bytes)),
+                Dtype::BF16 => Stored::Bf16(values(data, u16::from_le_bytes)),
+                other => panic!("{name} of type {other:?}"),
+            };
+            (name.to_owned(), (view.shape().to_vec(), stored))
+        })
+        .collect()
+}
+
+/// A checkpoint folder and what is expected of it.
+pub(crate) struct Checkpoint {
+    pub(crate) name: String,
+    pub(crate) config: DiffLlamaConfig,
+    pub(crate) tensors: Tensors,
+    pub(crate) expected: Tensors,
+}
+
+impl Checkpoint {
+    fn of(folder: &Path) -> Self {
+        let text = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        let config = ok(DiffLlamaConfig::from_json(&text("config.json")));
+        Self {
+            name: folder.display().to_string(),
+            config: ok(config.with_generation_config(&text("generation_config.json"))),
+            tensors: read(&folder.join("model.safetensors")),
+            expected: read(&folder.join("expected.safetensors")),
+        }
+    }
+
+    pub(crate) fn fixture(name: &str) -> Self {
+        let folder = diffattn_reference::fixture::folder();
+        Self::of(&folder.join("models").join(name))
+    }
+
+    /// The trained model: the folder that DIFFATTN_MODEL names, or the one beside the repository.
+    pub(crate) fn trained() -> Self {
+        let folder = std::env::var_os("DIFFATTN_MODEL").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/model"),
+            PathBuf::from,
+        );
+        Self::of(&folder)
+    }
+
+    pub(crate) fn weights(&self) -> Weights<'_> {
+        fn data(stored: &Stored) -> Data<'_> {
+            match stored {
+                Stored::F32(data) => Data::F32(data),
+                Stored::F16(data) => Data::F16(data),
+                Stored::Bf16(data) => Data::Bf16(data),
+                other => panic!("a weight of {other:?}"),
+            }
+        }
+        self.tensors
+            .iter()
+            .map(|(name, (shape, stored))| {
+                (
+                    name.clone(),
+                    Tensor {
+                        data: data(stored),
+                        shape: shape.clone(),
+                    },
+                )
+            })
+            .collect()
+    }
+
+    pub(crate) fn model(&self) -> DiffLlama {
+        ok(DiffLlama::new(&self.config, &self.weights()))
+    }
+
+    pub(crate) fn ids(&self, name: &str) -> (Vec<usize>, Vec<u32>) {
+        match self.expected.get(name) {
+            Some((shape, Stored::I64(ids))) => {
+                (shape.clone(), ids.iter().map(|&id| id as u32).collect())
+            }
+            other => panic!("{}: {name} is {other:?}", self.name),
+        }
+    }
+
+    pub(crate) fn expected(&self, name: &str) -> &[f64] {
+        match self.expected.get(name) {
+            Some((_, Stored::F64(values))) => values,
+            other => panic!("{}: {name} is {other:?}", self.name),
+        }
+    }
+
+    /// A weight in float64.
+    pub(crate) fn wide(&self, name: &str) -> Option<diffattn_reference::Tensor<f64>> {
+        self.tensors.get(name).map(|(shape, stored)| {
+            let data = match stored {
+                Stored::F32(data) => data.iter().map(|&x| f64::from(x)).collect(),
+                Stored::F16(data) => data.iter().map(|&x| f16::from_bits(x).to_f64()).collect(),
+                Stored::Bf16(data) => data.iter().map(|&x| bf16::from_bits(x).to_f64()).collect(),
+                other => panic!("a weight of {other:?}"),
+            };
+            diffattn_reference::Tensor::new(shape, data)
+        })
+    }
+}
+
+/// One forward pass without caches.
+pub(crate) fn forward(
+    model: &DiffLlama,
+    ids: &[u32],
+    shape: &[usize],
+    options: &DiffLlamaOptions,
+) -> DiffLlamaOutput {
+    ok(model.forward(TokenIds::u32(ids, shape), None, options))
+}
+
+/// Pseudo-random ids.
+pub(crate) fn random_ids(seed: u64, len: usize, vocab: usize) -> Vec<u32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        ((state >> 33) % vocab as u64) as u32
+    };
+    std::iter::repeat_with(next).skip(4).take(len).collect()
+}
+
+/// The largest error in proportion to the standard deviation of what is expected.
+pub(crate) fn error(expected: &[f64], got: &[f32]) -> f64 {
+    assert_eq!(expected.len(), got.len());
+    let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+    let variance = expected
+        .iter()
+        .map(|x| (x - mean) * (x - mean))
+        .sum::<f64>();
+    let spread = (variance / expected.len() as f64).sqrt();
+    let worst = expected
+        .iter()
+        .zip(got)
+        .fold(0.0f64, |worst, (expected, &got)| {
+            let error = (expected - f64::from(got)).abs();
+            if error.is_nan() {
+                f64::INFINITY
+            } else {
+                worst.max(error)
+            }
+        });
+    worst / spread
+}

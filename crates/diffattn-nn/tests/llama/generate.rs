@@ -1,0 +1,303 @@
+//! Generation: each text gets what it would get alone, whatever goes on beside it.
+
+use crate::common::{Checkpoint, ok, random_ids, refusal};
+use diffattn::Slices;
+use diffattn_nn::{
+    DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCacheOptions, SamplerOptions,
+};
+
+fn run(mut generator: Generator<'_>, texts: usize) -> Vec<Vec<u32>> {
+    let mut steps = 0;
+    while !generator.is_finished() {
+        let tokens = ok(generator.step());
+        assert!(!tokens.is_empty() && tokens.len() <= texts);
+        for token in tokens {
+            assert_eq!(
+                generator.ids(token.text).and_then(<[u32]>::last),
+                Some(&token.id)
+            );
+            assert_eq!(generator.finish(token.text), token.finish);
+        }
+        steps += 1;
+        assert!(steps < 1000);
+    }
+    assert!(ok(generator.step()).is_empty(), "nothing is left");
+    (0..texts)
+        .map(|text| {
+            generator
+                .ids(text)
+                .unwrap_or_else(|| panic!("no text {text}"))
+                .to_vec()
+        })
+        .collect()
+}
+
+fn generations(vocab: usize) -> Vec<Generation> {
+    // Prompts from one id to more than a block of rows; some greedy, some by chance; each of its own length.
+    [1, 300, 2, 19, 64]
+        .into_iter()
+        .enumerate()
+        .map(|(index, length)| Generation {
+            prompt: random_ids(index as u64, length, vocab),
+            max_new_tokens: 4 + 3 * index,
+            stop_ids: Some(Vec::new()),
+            sampler: if index % 2 == 0 {
+                SamplerOptions::default()
+            } else {
+                SamplerOptions {
+                    temperature: 1.3,
+                    top_k: Some(40),
+                    top_p: 0.95,
+                    repetition_penalty: 1.1,
+                    seed: index as u64,
+                }
+            },
+        })
+        .collect()
+}
+
+fn alone(model: &DiffLlama, generation: &Generation, options: &GeneratorOptions) -> Vec<u32> {
+    let generator = ok(Generator::new(model, vec![generation.clone()], options));
+    run(generator, 1).remove(0)
+}
+
+#[test]
+fn together_and_alone() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let generations = generations(checkpoint.config.vocab_size);
+    for window in [None, Some(10)] {
+        for threads in [1, 2] {
+            let options = GeneratorOptions {
+                window,
+                threads: Some(threads),
+                ..GeneratorOptions::default()
+            };
+            let together = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
+            for (generation, text) in generations.iter().zip(&together) {
+                assert_eq!(
+                    text.len(),
+                    generation.prompt.len() + generation.max_new_tokens
+                );
+                assert_eq!(text, &alone(&model, generation, &options));
+            }
+        }
+    }
+}
+
+#[test]
+fn stop_ids_and_lengths() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let mut model_config = checkpoint.config.clone();
+    let model = checkpoint.model();
+    let base = Generation {
+        prompt: vec![1, 2, 3],
+        max_new_tokens: 20,
+        stop_ids: Some(Vec::new()),
+        ..Generation::default()
+    };
+    let options = GeneratorOptions::default();
+    let free = alone(&model, &base, &options);
+    let stop = free[3 + 5];
+    let end = 3 + free[3..].iter().position(|&id| id == stop).unwrap_or(0) + 1;
+    let stopped = Generation {
+        stop_ids: Some(vec![stop]),
+        ..base.clone()
+    };
+    let mut generator = ok(Generator::new(
+        &model,
+        vec![stopped, base.clone()],
+        &options,
+    ));
+    while !generator.is_finished() {
+        ok(generator.step());
+    }
+    assert_eq!(generator.ids(0), Some(&free[..end]));
+    assert_eq!(generator.finish(0), Some(Finish::Stop));
+    assert_eq!(
+        (generator.ids(1), generator.finish(1)),
+        (Some(&free[..]), Some(Finish::Length))
+    );
+    assert_eq!((generator.ids(2), generator.finish(2)), (None, None));
+
+    // The config's own.
+    model_config.eos_token_ids = vec![stop];
+    let model = ok(DiffLlama::new(&model_config, &checkpoint.weights()));
+    let by_config = Generation {
+        stop_ids: None,
+        ..base.clone()
+    };
+    assert_eq!(alone(&model, &by_config, &options), free[..end]);
+    let nothing = Generation {
+        max_new_tokens: 0,
+        ..base
+    };
+    assert_eq!(alone(&model, &nothing, &options), [1, 2, 3]);
+}
+
+/// Steps in slices, some of them dropped on the way.
+#[test]
+fn dropped_steps() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let generations = generations(checkpoint.config.vocab_size);
+    let options = GeneratorOptions::default();
+    let expected = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
+    let mut generator = ok(Generator::new(&model, generations, &options));
+    let mut drops = 0;
+    while !generator.is_finished() {
+        let mut step = ok(generator.step_job());
+        let total = step.total();
+        ok(step.step(total * drops / 3));
+        if drops < 3 {
+            drops += 1;
+            continue;
+        }
+        drops = 0;
+        while step.done() < step.total() {
+            ok(step.step(1));
+        }
+        ok(step.tokens());
+    }
+    for (text, expected) in expected.iter().enumerate() {
+        assert_eq!(generator.ids(text), Some(expected.as_slice()));
+    }
+    let mut generator = ok(Generator::new(
+        &model,
+        vec![Generation {
+            prompt: vec![1],
+            max_new_tokens: 1,
+            ..Generation::default()
+        }],
+        &options,
+    ));
+    assert_eq!(refusal(ok(generator.step_job()).tokens()).0, "INTERNAL");
+}
+
+#[test]
+fn caches_are_used_again() {
+    let checkpoint = Checkpoint::fixture("diffllama_llama3_rope");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let options = GeneratorOptions::default();
+    let first = Generation {
+        prompt: random_ids(1, 50, vocab),
+        max_new_tokens: 6,
+        stop_ids: Some(Vec::new()),
+        ..Generation::default()
+    };
+    let mut generator = ok(Generator::new(&model, vec![first.clone()], &options));
+    while !generator.is_finished() {
+        ok(generator.step());
+    }
+    let text = generator.ids(0).map(<[u32]>::to_vec).unwrap_or_default();
+    let caches = generator.into_caches();
+    assert_eq!(
+        caches[0].ids(),
+        &text[..55],
+        "the last id was not computed yet"
+    );
+    // The conversation goes on: only what is new is computed.
+    let mut prompt = text;
+    prompt.extend(random_ids(2, 9, vocab));
+    let next = Generation { prompt, ..first };
+    assert_eq!(caches[0].common_prefix(&next.prompt), 55);
+    let generator = ok(Generator::with_caches(
+        &model,
+        vec![next.clone()],
+        caches,
+        &options,
+    ));
+    assert_eq!(run(generator, 1)[0], alone(&model, &next, &options));
+}
+
+#[test]
+fn refusals() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let good = Generation {
+        prompt: vec![1],
+        max_new_tokens: 1,
+        ..Generation::default()
+    };
+    let options = GeneratorOptions::default();
+    let sentence = |generation: Generation, options: &GeneratorOptions| {
+        refusal(Generator::new(&model, vec![generation], options)).1
+    };
+    let empty = Generation {
+        prompt: Vec::new(),
+        ..good.clone()
+    };
+    assert_eq!(
+        sentence(empty, &options),
+        "prompt: expected 1 id or more, got none"
+    );
+    let wrong = Generation {
+        prompt: vec![0, 97],
+        ..good.clone()
+    };
+    assert_eq!(
+        sentence(wrong, &options),
+        "prompt: expected ids from 0 to 96, got 97 at 1"
+    );
+    let sampler = SamplerOptions {
+        top_p: 1.5,
+        ..SamplerOptions::default()
+    };
+    let wrong = Generation {
+        sampler,
+        ..good.clone()
+    };
+    assert!(sentence(wrong, &options).starts_with("top_p: "));
+    let threads = GeneratorOptions {
+        threads: Some(0),
+        ..options
+    };
+    assert!(sentence(good.clone(), &threads).starts_with("threads: "));
+    let window = GeneratorOptions {
+        window: Some(0),
+        ..options
+    };
+    assert!(sentence(good.clone(), &window).starts_with("window: "));
+    let one = || vec![ok(model.cache(&ModelCacheOptions::default()))];
+    let refused = refusal(Generator::with_caches(&model, Vec::new(), one(), &options)).1;
+    assert!(refused.starts_with("caches: expected 0"), "{refused}");
+    let window = GeneratorOptions {
+        window: Some(3),
+        ..options
+    };
+    let refused = refusal(Generator::with_caches(&model, vec![good], one(), &window)).1;
+    assert!(refused.starts_with("window: "), "{refused}");
+}
+
+/// NaN in a weight: an error of the step, and the end of the text.
+#[test]
+fn logits_that_are_no_numbers() {
+    use crate::common::Stored;
+    let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
+    if let Some((_, Stored::F32(data))) = checkpoint.tensors.get_mut("model.embed_tokens.weight") {
+        data[5 * 64] = f32::NAN;
+    }
+    let model = checkpoint.model();
+    let text = |prompt: &[u32]| Generation {
+        prompt: prompt.to_vec(),
+        max_new_tokens: 3,
+        stop_ids: Some(Vec::new()),
+        ..Generation::default()
+    };
+    let options = GeneratorOptions::default();
+    let texts = vec![text(&[1, 5]), text(&[1, 2])];
+    let mut generator = ok(Generator::new(&model, texts, &options));
+    let (code, sentence) = refusal(generator.step());
+    assert_eq!(code, "OPTION");
+    assert!(sentence.starts_with("logits: "), "{sentence}");
+    assert_eq!(generator.finish(0), Some(Finish::Failed));
+    while !generator.is_finished() {
+        ok(generator.step());
+    }
+    assert_eq!(generator.ids(0), Some(&[1, 5][..]));
+    assert_eq!(
+        generator.ids(1),
+        Some(&alone(&model, &text(&[1, 2]), &options)[..])
+    );
+}

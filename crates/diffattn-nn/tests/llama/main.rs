@@ -1,0 +1,11 @@
+//! Tests of DiffLlama, one program.
+
+mod accuracy;
+mod bits;
+mod caches;
+mod common;
+mod config;
+mod errors;
+mod generate;
+mod reference;
+mod sampling;

@@ -1,0 +1,189 @@
+//! A DIFF Llama in float64, of the oracle's layers: for what Hugging Face's cases leave out, which are windows, maps and
+//! the other scalings of the rotary embedding.
+
+use crate::common::{Checkpoint, error, forward, random_ids};
+use diffattn::{RopeScaling as Scaling, RopeType};
+use diffattn_nn::DiffLlamaOptions;
+use diffattn_reference::{
+    AttentionMaps, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
+    linear as layers_linear, rms_norm, sigmoid,
+};
+
+struct Reference<'c> {
+    checkpoint: &'c Checkpoint,
+    scaling: RopeScaling,
+}
+
+impl Reference<'_> {
+    fn weight(&self, name: &str) -> Tensor<f64> {
+        let weight = self.checkpoint.wide(name);
+        weight.unwrap_or_else(|| panic!("no weight {name}"))
+    }
+
+    fn norm(&self, name: &str, x: &Tensor<f64>) -> Tensor<f64> {
+        let norm = Norm {
+            eps: self.checkpoint.config.rms_norm_eps,
+            weight: Some(self.weight(name).data),
+            scale: 1.0,
+        };
+        rms_norm(x, &norm)
+    }
+
+    fn attention(&self, layer: usize) -> MultiheadDiffAttn {
+        let config = &self.checkpoint.config;
+        let prefix = format!("model.layers.{layer}.self_attn.");
+        let names = self.checkpoint.tensors.keys();
+        let weights = names
+            .filter_map(|name| Some((name.strip_prefix(&prefix)?.to_owned(), self.weight(name))))
+            .collect();
+        MultiheadDiffAttn {
+            value_dim: config.head_dim,
+            rope: Some(Rope {
+                interleaved: false,
+                theta: config.rope.theta.unwrap_or(f64::NAN),
+                rotary_dim: None,
+                scaling: self.scaling.clone(),
+            }),
+            pairing: Pairing::Halves,
+            norm_eps: config.rms_norm_eps,
+            ..MultiheadDiffAttn::new(layer, config.head_dim, weights)
+        }
+    }
+
+    /// Logits and maps of every layer, of one text.
+    fn forward(&self, ids: &[u32], window: Option<usize>) -> (Vec<f64>, Vec<AttentionMaps<f64>>) {
+        let config = &self.checkpoint.config;
+        let length = ids.len();
+        let table = self.weight("model.embed_tokens.weight");
+        let rows = ids
+            .iter()
+            .flat_map(|&id| table.row(&[id as usize]).to_vec());
+        let mut x = Tensor::new(&[1, length, config.hidden_size], rows.collect());
+        let mask = window.map(|window| {
+            let seen = (0..length * length).map(|at| at % length + window > at / length);
+            Tensor::new(&[1, 1, length, length], seen.collect())
+        });
+        let mut maps = Vec::new();
+        for layer in 0..config.num_hidden_layers {
+            let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
+            let attention = self.attention(layer);
+            let normed = self.norm(&name("input_layernorm"), &x);
+            maps.push(attention.maps(&normed, mask.as_ref(), 0));
+            add(&mut x, &attention.forward(&normed, mask.as_ref(), 0));
+            let normed = self.norm(&name("post_attention_layernorm"), &x);
+            let linear =
+                |part: &str, x: &Tensor<f64>| layers_linear(x, &self.weight(&name(part)), None);
+            let mut gate = linear("mlp.gate_proj", &normed);
+            let up = linear("mlp.up_proj", &normed);
+            for (gate, up) in gate.data.iter_mut().zip(&up.data) {
+                *gate *= sigmoid(*gate) * up;
+            }
+            add(&mut x, &linear("mlp.down_proj", &gate));
+        }
+        let x = self.norm("model.norm.weight", &x);
+        let head = if config.tie_word_embeddings {
+            table
+        } else {
+            self.weight("lm_head.weight")
+        };
+        (layers_linear(&x, &head, None).data, maps)
+    }
+}
+
+fn add(x: &mut Tensor<f64>, added: &Tensor<f64>) {
+    x.data
+        .iter_mut()
+        .zip(&added.data)
+        .for_each(|(x, added)| *x += added);
+}
+
+/// Of probabilities, after up to two layers.
+const MAP_TOLERANCE: f64 = 3e-6;
+
+#[test]
+fn windows_and_maps() {
+    for name in ["diffllama_bias", "diffllama_mha"] {
+        let checkpoint = Checkpoint::fixture(name);
+        let model = checkpoint.model();
+        let reference = Reference {
+            checkpoint: &checkpoint,
+            scaling: RopeScaling::Default,
+        };
+        let ids = random_ids(1, 70, checkpoint.config.vocab_size);
+        for window in [None, Some(1), Some(13)] {
+            let (logits, maps) = reference.forward(&ids, window);
+            let options = DiffLlamaOptions {
+                window,
+                map_layers: vec![0, 1, 2],
+                ..DiffLlamaOptions::default()
+            };
+            let got = forward(&model, &ids, &[1, 70], &options);
+            let worst = error(&logits, &got.logits);
+            assert!(worst < 2e-5, "{name}, window {window:?}: {worst:e}");
+            for (expected, got) in maps.iter().zip(&got.maps) {
+                assert_eq!(got.shape, [1, 4, 70, 70]);
+                let expected = expected.maps.iter().chain([&expected.diff]);
+                for (expected, got) in expected.zip(got.terms.iter().chain([&got.diff])) {
+                    let errors = expected.data.iter().zip(got);
+                    let worst = errors.fold(0.0f64, |worst, (expected, &got)| {
+                        worst.max((expected - f64::from(got)).abs())
+                    });
+                    assert!(
+                        worst < MAP_TOLERANCE,
+                        "{name}, window {window:?}: {worst:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rope_scalings() {
+    let (factor, original) = (4.0, 32.0);
+    let cases = [
+        (
+            Scaling {
+                rope_type: RopeType::Linear,
+                factor: Some(factor),
+                ..Scaling::default()
+            },
+            RopeScaling::Linear { factor },
+        ),
+        (
+            Scaling {
+                rope_type: RopeType::Yarn,
+                factor: Some(factor),
+                original_max_position_embeddings: Some(original),
+                ..Scaling::default()
+            },
+            RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: original,
+                attention_factor: None,
+                mscale: None,
+                mscale_all_dim: None,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: true,
+            },
+        ),
+    ];
+    let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
+    for (scaling, of_reference) in cases {
+        checkpoint.config.rope.scaling = Some(scaling);
+        let ids = random_ids(2, 60, checkpoint.config.vocab_size);
+        let reference = Reference {
+            checkpoint: &checkpoint,
+            scaling: of_reference,
+        };
+        let (logits, _) = reference.forward(&ids, None);
+        let got = forward(
+            &checkpoint.model(),
+            &ids,
+            &[1, 60],
+            &DiffLlamaOptions::default(),
+        );
+        assert!(error(&logits, &got.logits) < 2e-5, "{scaling:?}");
+    }
+}
