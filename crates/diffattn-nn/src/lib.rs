@@ -39,7 +39,7 @@
 //! # Ok::<(), diffattn::Error>(())
 //! ```
 //!
-//! With the feature `models`, [`checkpoint`] reads, writes, inspects and converts checkpoint files; nothing else here knows
+//! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts checkpoint files; nothing else here knows
 //! of files, and nothing at all of JavaScript.
 
 mod attend;

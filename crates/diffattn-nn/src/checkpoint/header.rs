@@ -47,13 +47,13 @@ impl Entry {
     /// How many bytes it has.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
-        self.range.end - self.range.start
+        self.range.end.saturating_sub(self.range.start)
     }
 
     /// How many elements it has.
     #[must_use]
     pub fn elements(&self) -> u64 {
-        self.byte_len() * 8 / self.dtype.bitsize() as u64
+        self.byte_len().saturating_mul(8) / self.dtype.bitsize() as u64
     }
 }
 

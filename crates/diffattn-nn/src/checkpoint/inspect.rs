@@ -81,7 +81,9 @@ pub fn inspect<'e>(
         architecture: None,
         layers: Vec::new(),
         dtypes: dtypes(&entries),
-        parameters: entries.values().map(|entry| entry.elements()).sum(),
+        parameters: entries
+            .values()
+            .fold(0u64, |sum, entry| sum.saturating_add(entry.elements())),
         missing: Vec::new(),
         unexpected: Vec::new(),
         warnings: Vec::new(),
@@ -136,7 +138,7 @@ fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
             elements: 0,
         });
         count.tensors += 1;
-        count.elements += entry.elements();
+        count.elements = count.elements.saturating_add(entry.elements());
     }
     let mut counts: Vec<DtypeCount> = counts.into_values().collect();
     counts.sort_by_key(|count| std::cmp::Reverse(count.elements));

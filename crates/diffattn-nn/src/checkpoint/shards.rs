@@ -172,7 +172,7 @@ fn total_size(metadata: Option<&RawValue>) -> Option<u64> {
 #[derive(Debug)]
 pub struct Shards<S> {
     shards: Vec<Checkpoint<S>>,
-    /// Shard and name of every tensor, by name.
+    /// The shard of every tensor, by name.
     places: BTreeMap<String, usize>,
 }
 
