@@ -4,7 +4,7 @@
 use super::Vector;
 
 /// The most lanes that a [`Vector`] has.
-const MAX_LANES: usize = 16;
+pub(crate) const MAX_LANES: usize = 16;
 
 /// e^r = 1 + r + r²·(c₀ + … + c₄r⁴) on [−ln 2 / 2, ln 2 / 2], found as [`EXP2`]; 2⁻²⁸·² off.
 const EXP: [f32; 5] = [
