@@ -98,7 +98,7 @@ const script = (path) => async () => {
 };
 
 /** diffattn-wasm's feature is for its own target alone; the others are on. */
-const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture"];
+const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models"];
 
 const lint = {
   prettier: check(bin("prettier"), ["--check", "."]),
@@ -113,7 +113,7 @@ const lint = {
 const suites = {
   ...lint,
   rust: cargoTest(...everyCrate, "--no-fail-fast", "--all-targets"),
-  "rust doctests": cargoTest("--workspace", "--no-fail-fast", "--doc"),
+  "rust doctests": cargoTest(...everyCrate, "--no-fail-fast", "--doc"),
   "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd"),
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
   browser: script("test/browser/run.mjs"),

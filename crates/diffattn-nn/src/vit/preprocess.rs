@@ -121,7 +121,7 @@ impl Preprocessing {
             .zip(self.mean.iter().zip(&self.std))
             .zip(0..)
         {
-            for (value, to) in (0u8..).zip(&mut table) {
+            for (value, to) in (0u8..=255).zip(&mut table) {
                 *to = (f32::from(value) / 255.0 - mean) / std;
             }
             for (to, pixel) in out.iter_mut().zip(bytes.chunks_exact(3)) {

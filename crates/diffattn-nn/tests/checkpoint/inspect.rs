@@ -21,7 +21,9 @@ fn entries(list: &[(&str, &[usize])]) -> Vec<Entry> {
             name: name.to_owned(),
             dtype: Dtype::F32,
             shape: shape.to_vec(),
-            range: 0..4 * shape.iter().product::<usize>() as u64,
+            range: 0..shape
+                .iter()
+                .fold(4, |bytes: u64, &extent| bytes.saturating_mul(extent as u64)),
         })
         .collect()
 }

@@ -94,17 +94,13 @@ impl Checkpoint {
     }
 
     pub(crate) fn fixture(name: &str) -> Self {
-        let folder = diffattn_reference::fixture::folder();
-        Self::of(&folder.join("models").join(name))
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/models");
+        Self::of(&folder.join(name))
     }
 
-    /// The trained model: the folder that DIFFATTN_MODEL names, or the one beside the repository.
+    /// The trained model that the examples use.
     pub(crate) fn trained() -> Self {
-        let folder = std::env::var_os("DIFFATTN_MODEL").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/model"),
-            PathBuf::from,
-        );
-        Self::of(&folder)
+        Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/model"))
     }
 
     pub(crate) fn weights(&self) -> Weights<'_> {

@@ -5,6 +5,7 @@ use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions, W
 use diffattn_reference as reference;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Unwraps with the error's own sentence.
 pub(crate) fn ok<T>(result: Result<T, Error>) -> T {
@@ -83,11 +84,13 @@ pub(crate) fn borrowed(stored: &Stored) -> Weights<'_> {
         .collect()
 }
 
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/models/diff_vit")
+}
+
 /// A file of the reference case: float32 tensors, and the float64 ones apart.
 pub(crate) fn case(file: &str) -> (Stored, BTreeMap<String, Vec<f64>>) {
-    let path = reference::fixture::folder()
-        .join("models/diff_vit")
-        .join(file);
+    let path = model().join(file);
     let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let tensors = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{error}"));
     let (mut narrow, mut wide) = (Stored::new(), BTreeMap::new());
@@ -112,7 +115,7 @@ pub(crate) fn case(file: &str) -> (Stored, BTreeMap<String, Vec<f64>>) {
 }
 
 pub(crate) fn case_config() -> String {
-    let path = reference::fixture::folder().join("models/diff_vit/config.json");
+    let path = model().join("config.json");
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
