@@ -7,7 +7,7 @@ use diffattn_nn::{
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The small checkpoints with random weights.
 pub(crate) const FIXTURES: [&str; 4] = [
