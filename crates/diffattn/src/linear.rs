@@ -1,6 +1,7 @@
 //! `y = x Wᵀ + b`, the projection of layers, on the register tile of attention. The crate's own product, so
 //! that a row of a layer keeps its bits whatever stands beside it: a row's sums run over the input channels in
-//! one fixed order, in strips of [`CHANNELS`] from zero, added in order. Knows nothing of layers.
+//! one fixed order, in strips of [`CHANNELS`] from zero, added in order. Halves stay halves, so that one row, which
+//! is bound by reading them, takes half the time. Knows nothing of layers.
 //!
 //! Measured against the `gemm` crate 0.19 with its AVX-512 kernels, one thread of a Zen 5 (inputs × outputs × rows,
 //! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
@@ -12,8 +13,6 @@ use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroe
 use crate::threads::{available_threads, for_each, thread_count};
 use crate::tile::{Operands, Sink, Tile, product_of};
 use crate::vector::{Element, Use, Vector};
-use bytemuck::Zeroable;
-use bytemuck::allocation::try_zeroed_vec;
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -76,17 +75,21 @@ impl Panels {
             Self::F16(_) | Self::Bf16(_) => 2,
         }
     }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(weights) => weights.len(),
+            Self::F16(weights) | Self::Bf16(weights) => weights.len(),
+        }
+    }
 }
 
 /// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the hardware sees as many streams; what is
 /// written meanwhile, [`PACKED_CHANNELS`] of a panel, stays in L2.
-fn pack<T: Copy + Zeroable>(weight: &[T], [outputs, inputs]: [usize; 2]) -> Result<Vec<T>, Error> {
+fn pack<T: Copy + Default>(weight: &[T], [outputs, inputs]: [usize; 2]) -> Result<Vec<T>, Error> {
     let panels = outputs.div_ceil(PANEL);
     let len = checked_len("weight", &[panels, PANEL, inputs])?;
-    // Not `try_zeroed`, which would write all of it twice.
-    let mut packed = try_zeroed_vec(len).map_err(|()| Error::OutOfMemory {
-        bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-    })?;
+    let mut packed = try_zeroed(len)?;
     for panel in 0..panels {
         for channels in (0..inputs).step_by(PACKED_CHANNELS) {
             let end = (channels + PACKED_CHANNELS).min(inputs);
@@ -287,14 +290,15 @@ const MAX_PANELS: usize = 2;
 const ROW_VECTORS: usize = 6;
 
 /// Rows up to which halves are widened in registers, tile by tile, and not once per panel. (AVX2, weights from memory: 1 row takes
-/// 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long.)
-const FEW_ROWS: usize = 8;
+/// 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long.) In WebAssembly the tiles of more rows
+/// would be 2 KB, gzipped.
+const FEW_ROWS: usize = if cfg!(target_arch = "wasm32") { 1 } else { 8 };
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// How many bytes ahead few rows ask for weights: the hardware stops at a page's end, and one row of halves is not in time for what
-/// it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time, float16 0.70, float32 0.84; by a half or twice that as much.)
+/// it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time, float16 0.70, float32 0.84 to 0.93; halves by a half or twice that as much.)
 const AHEAD: usize = 8 << 10;
 
 /// Panels at once: as many as a tile of one row is wide.
@@ -345,6 +349,8 @@ impl Kernel for Block<'_> {
                 PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
                     && MAX_ROWS.is_multiple_of(V::Tile::ROWS)
                     && at_once::<V>() <= MAX_PANELS
+                    && (at_once::<V>() * PANEL).is_multiple_of(ROW_VECTORS * V::LANES)
+                    && PANEL.is_multiple_of(3 * V::LANES)
             );
         }
         let (inputs, outputs) = (linear.inputs, linear.outputs);
@@ -380,6 +386,10 @@ impl Kernel for Block<'_> {
             }
             for panel in (first..end).step_by(at_once::<V>()) {
                 let panel_end = (panel + at_once::<V>()).min(end);
+                let start = from * outputs.div_ceil(PANEL);
+                let place = (start + panel * depth) * PANEL..(start + panel_end * depth) * PANEL;
+                // Past the end may lie pages that are not there, which the machine searches for each time.
+                let is_far = place.end + AHEAD / linear.panels.bytes() <= linear.panels.len();
                 let strip = Strip {
                     packed,
                     depth,
@@ -387,27 +397,45 @@ impl Kernel for Block<'_> {
                     rows,
                     outputs,
                     channels: panel * PANEL..(panel_end * PANEL).min(outputs),
+                    ahead: if is_far { AHEAD } else { 0 },
                 };
-                let start = from * outputs.div_ceil(PANEL);
-                let place = (start + panel * depth) * PANEL..(start + panel_end * depth) * PANEL;
-                match &linear.panels {
-                    Panels::F32(weights) => strip.product::<V>(&weights[place]),
+                let weights = match &linear.panels {
+                    Panels::F32(weights) => &weights[place],
                     Panels::F16(weights) => {
-                        strip.product_of_halves::<V, f16>(
-                            weights[place].reinterpret_cast(),
-                            widened,
-                        );
+                        let weights = weights[place].reinterpret_cast::<f16>();
+                        if rows <= FEW_ROWS {
+                            strip.last_rows::<V, f16, FEW_ROWS>(weights, 0);
+                            continue;
+                        }
+                        widen::<V, f16>(weights, widened)
                     }
                     Panels::Bf16(weights) => {
-                        strip.product_of_halves::<V, bf16>(
-                            weights[place].reinterpret_cast(),
-                            widened,
-                        );
+                        let weights = weights[place].reinterpret_cast::<bf16>();
+                        if rows <= FEW_ROWS {
+                            strip.last_rows::<V, bf16, FEW_ROWS>(weights, 0);
+                            continue;
+                        }
+                        widen::<V, bf16>(weights, widened)
                     }
-                }
+                };
+                strip.product::<V>(weights);
             }
         }
     }
+}
+
+/// As many of `widened` as there are weights, now these. Both are whole vectors.
+#[inline(always)]
+fn widen<'w, V: Vector, E: Element>(weights: &[E], widened: &'w mut [f32]) -> &'w [f32] {
+    let widened = &mut widened[..weights.len()];
+    for (from, to) in weights
+        .chunks_exact(V::LANES)
+        .zip(widened.chunks_exact_mut(V::LANES))
+    {
+        // SAFETY: LANES values on both sides.
+        unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
+    }
+    widened
 }
 
 /// One strip of input channels of some panels, and what it is multiplied with.
@@ -420,6 +448,8 @@ struct Strip<'c> {
     outputs: usize,
     /// The output channels, which begin a panel.
     channels: Range<usize>,
+    /// How many bytes ahead few rows ask for weights.
+    ahead: usize,
 }
 
 impl Strip<'_> {
@@ -450,34 +480,22 @@ impl Strip<'_> {
             }
             channel += vectors * V::LANES;
         }
-        self.last_rows::<V, f32>(weights, full);
+        self.last_rows::<V, f32, 4>(weights, full);
     }
 
-    /// As [`Strip::product`]: few rows with `weights` as they are, more with them widened once.
+    /// As [`Strip::product`], for the rows from `row` on, which begins a group; `MOST` of them at a time at most.
     #[inline(always)]
-    fn product_of_halves<V: Vector, E: Element>(&self, weights: &[E], widened: &mut [f32]) {
-        if self.rows <= FEW_ROWS {
-            self.last_rows::<V, E>(weights, 0);
-            return;
-        }
-        let chunks = weights.chunks_exact(V::LANES);
-        for (from, to) in chunks.zip(widened.chunks_exact_mut(V::LANES)) {
-            // SAFETY: LANES values on both sides; they divide PANEL.
-            unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
-        }
-        self.product::<V>(widened);
-    }
-
-    /// As [`Strip::product`], for the rows from `row` on, which begins a group.
-    #[inline(always)]
-    fn last_rows<V: Vector, E: Element>(&self, weights: &[E], mut row: usize) {
+    fn last_rows<V: Vector, E: Element, const MOST: usize>(&self, weights: &[E], mut row: usize) {
         while row < self.rows {
             // As many vectors as make enough sums to hide the latency of a multiply-add.
-            // SAFETY: (all three) as many rows are left, and they divide what is left of the group.
+            // SAFETY: (all four) as many rows are left, and they divide what is left of the group.
             unsafe {
                 row += match self.rows - row {
-                    4.. => self.some_rows::<V, E, 4, 3>(weights, row),
-                    2.. => self.some_rows::<V, E, 2, 3>(weights, row),
+                    4.. if MOST >= 4 && size_of::<E>() < 4 && V::WIDENED_VECTORS == 2 => {
+                        self.some_rows::<V, E, 4, 2>(weights, row)
+                    }
+                    4.. if MOST >= 4 => self.some_rows::<V, E, 4, 3>(weights, row),
+                    2.. if MOST >= 2 => self.some_rows::<V, E, 2, 3>(weights, row),
                     _ => self.some_rows::<V, E, 1, ROW_VECTORS>(weights, row),
                 };
             }
@@ -525,15 +543,15 @@ impl Strip<'_> {
     ) -> usize {
         let mut channel = self.channels.start;
         while channel < self.channels.end {
-            // SAFETY: (both) the rows lie packed in one group, a vector within one panel (LANES divides PANEL), and
-            // panels are whole.
+            // SAFETY: (both) the rows lie packed in one group; panels are whole, and the vectors lie in one, or in both that there are:
+            // a tile's width divides PANEL or two of them.
             unsafe {
-                if self.channels.end - channel > (N - 1) * V::LANES {
+                if N * V::LANES <= PANEL || self.channels.end - channel > PANEL {
                     self.tile::<V, E, M, N>(weights, row, channel);
                     channel += N * V::LANES;
                 } else {
-                    self.tile::<V, E, M, 1>(weights, row, channel);
-                    channel += V::LANES;
+                    self.tile::<V, E, M, 3>(weights, row, channel);
+                    channel += 3 * V::LANES;
                 }
             }
         }
@@ -556,7 +574,7 @@ impl Strip<'_> {
         let ask = |vectors: &[*const E; N]| {
             for (n, vector) in vectors.iter().enumerate() {
                 if (n * V::LANES % PANEL * size_of::<E>()).is_multiple_of(LINE) {
-                    V::prefetch(vector.wrapping_byte_add(AHEAD).cast(), Use::Read);
+                    V::prefetch(vector.wrapping_byte_add(self.ahead).cast(), Use::Read);
                 }
             }
         };

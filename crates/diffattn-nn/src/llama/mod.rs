@@ -84,13 +84,15 @@ impl DiffLlama {
         check_names(&config, source.names()?)?;
         let (vocab, hidden) = (config.vocab_size, config.hidden_size);
         let table = required(source, "model.embed_tokens.weight", &[vocab, hidden])?;
-        let head = if config.tie_word_embeddings {
-            Linear::new(&table.tensor(), None)?
+        let (head, embedding) = if config.tie_word_embeddings {
+            let head = Linear::new(&table.tensor(), None)?;
+            drop(table);
+            let embedding = Embedding::of_head(&head);
+            (head, embedding)
         } else {
             let weight = required(source, "lm_head.weight", &[vocab, hidden])?;
-            Linear::new(&weight.tensor(), None)?
+            (Linear::new(&weight.tensor(), None)?, Embedding::new(table)?)
         };
-        let embedding = Embedding::new(table)?;
         let mut layers = Vec::new();
         for index in 0..config.num_hidden_layers {
             layers.push(DecoderLayer::load(&config, index, source)?);
