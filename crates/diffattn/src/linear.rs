@@ -249,7 +249,11 @@ impl Linear {
             Panels::F16(_) | Panels::Bf16(_) if block <= FEW_ROWS => 0,
             Panels::F16(_) | Panels::Bf16(_) => MAX_PANELS * PANEL * depth,
         };
-        let scratch_len = widened + block.next_multiple_of(MAX_ROWS) * depth;
+        let packed = match block {
+            1 => 0,
+            _ => block.next_multiple_of(MAX_ROWS) * depth,
+        };
+        let scratch_len = widened + packed;
         let mut scratch = Vec::with_capacity(threads);
         for _ in 0..threads {
             scratch.push(Mutex::new(try_zeroed(scratch_len)?));
@@ -321,7 +325,7 @@ struct Block<'c> {
     y: *mut f32,
     rows: usize,
     panels: [usize; 2],
-    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`.
+    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where it lies.
     packed: &'c mut [f32],
     /// One strip of [`MAX_PANELS`] panels as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
     widened: &'c mut [f32],
@@ -354,7 +358,6 @@ impl Kernel for Block<'_> {
             );
         }
         let (inputs, outputs) = (linear.inputs, linear.outputs);
-        let group = V::Tile::ROWS;
         let channels = first * PANEL..(end * PANEL).min(outputs);
         for row in 0..rows {
             // SAFETY: `y` has `rows` rows, and these channels are this block's.
@@ -371,19 +374,12 @@ impl Kernel for Block<'_> {
         }
         for from in (0..inputs).step_by(CHANNELS) {
             let depth = CHANNELS.min(inputs - from);
-            for (index, to) in packed
-                .chunks_exact_mut(depth * group)
-                .enumerate()
-                .take(rows.div_ceil(group))
-            {
-                let first_row = index * group;
-                for row in first_row..(first_row + group).min(rows) {
-                    let from = &x[row * inputs + from..][..depth];
-                    for (to, &value) in to[row - first_row..].iter_mut().step_by(group).zip(from) {
-                        *to = value;
-                    }
-                }
-            }
+            let (packed, group) = if rows == 1 {
+                (&x[from..from + depth], 1)
+            } else {
+                pack_rows(x, inputs, from..from + depth, V::Tile::ROWS, packed);
+                (&*packed, V::Tile::ROWS)
+            };
             for panel in (first..end).step_by(at_once::<V>()) {
                 let panel_end = (panel + at_once::<V>()).min(end);
                 let start = from * outputs.div_ceil(PANEL);
@@ -392,6 +388,7 @@ impl Kernel for Block<'_> {
                 let is_far = place.end + AHEAD / linear.panels.bytes() <= linear.panels.len();
                 let strip = Strip {
                     packed,
+                    group,
                     depth,
                     y,
                     rows,
@@ -424,6 +421,20 @@ impl Kernel for Block<'_> {
     }
 }
 
+/// Packs channels `channels` of the rows of x as [`Block::packed`].
+#[inline(always)]
+fn pack_rows(x: &[f32], inputs: usize, channels: Range<usize>, group: usize, packed: &mut [f32]) {
+    let groups = packed.chunks_exact_mut(channels.len() * group);
+    for (to, x) in groups.zip(x.chunks(group * inputs)) {
+        for (row, x) in x.chunks_exact(inputs).enumerate() {
+            let from = &x[channels.clone()];
+            for (to, &value) in to[row..].iter_mut().step_by(group).zip(from) {
+                *to = value;
+            }
+        }
+    }
+}
+
 /// As many of `widened` as there are weights, now these. Both are whole vectors.
 #[inline(always)]
 fn widen<'w, V: Vector, E: Element>(weights: &[E], widened: &'w mut [f32]) -> &'w [f32] {
@@ -442,6 +453,8 @@ fn widen<'w, V: Vector, E: Element>(weights: &[E], widened: &'w mut [f32]) -> &'
 struct Strip<'c> {
     /// As [`Block::packed`].
     packed: &'c [f32],
+    /// Rows of a group.
+    group: usize,
     depth: usize,
     y: *mut f32,
     rows: usize,
@@ -468,7 +481,7 @@ impl Strip<'_> {
                 // divides PANEL.
                 unsafe {
                     let operands = Operands {
-                        a: self.row::<V>(row),
+                        a: self.row(row),
                         a_stride: group,
                         b: self.weight(weights, channel),
                         b_stride: PANEL,
@@ -488,12 +501,9 @@ impl Strip<'_> {
     fn last_rows<V: Vector, E: Element, const MOST: usize>(&self, weights: &[E], mut row: usize) {
         while row < self.rows {
             // As many vectors as make enough sums to hide the latency of a multiply-add.
-            // SAFETY: (all four) as many rows are left, and they divide what is left of the group.
+            // SAFETY: (all three) as many rows are left, and they divide what is left of the group.
             unsafe {
                 row += match self.rows - row {
-                    4.. if MOST >= 4 && size_of::<E>() < 4 && V::WIDENED_VECTORS == 2 => {
-                        self.some_rows::<V, E, 4, 2>(weights, row)
-                    }
                     4.. if MOST >= 4 => self.some_rows::<V, E, 4, 3>(weights, row),
                     2.. if MOST >= 2 => self.some_rows::<V, E, 2, 3>(weights, row),
                     _ => self.some_rows::<V, E, 1, ROW_VECTORS>(weights, row),
@@ -502,10 +512,10 @@ impl Strip<'_> {
         }
     }
 
-    /// Row `row` of the packed rows: the next channel lies `Tile::ROWS` further, the next rows of its group beside it.
+    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its group beside it.
     #[inline(always)]
-    fn row<V: Vector>(&self, row: usize) -> *const f32 {
-        let group = V::Tile::ROWS;
+    fn row(&self, row: usize) -> *const f32 {
+        let group = self.group;
         self.packed[row / group * group * self.depth + row % group..].as_ptr()
     }
 
@@ -581,8 +591,8 @@ impl Strip<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             let sums = product_of::<V, E, M, N>(
-                self.row::<V>(row),
-                V::Tile::ROWS,
+                self.row(row),
+                self.group,
                 vectors,
                 PANEL,
                 self.depth,

@@ -17,8 +17,6 @@ impl Vector for F32x8 {
     // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak against 0.66.
     type Tile = TileOf<4, 3, 6>;
     type Wide = F64x4;
-    // What `load_bf16` shuffles by takes a register; 4 × 3 has none to spare.
-    const WIDENED_VECTORS: usize = 2;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

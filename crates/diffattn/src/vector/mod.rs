@@ -47,8 +47,6 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     type Tile: crate::tile::Tile;
     /// The float64 vector of the same registers.
     type Wide: Wide;
-    /// Vectors of halves beside each other that four rows meet: 2 or 3.
-    const WIDENED_VECTORS: usize = 3;
 
     /// All lanes `x`.
     fn splat(x: f32) -> Self;

@@ -13,7 +13,6 @@ impl<V: Vector> Vector for Unfused<V> {
     type Mask = V::Mask;
     type Tile = V::Tile;
     type Wide = V::Wide;
-    const WIDENED_VECTORS: usize = V::WIDENED_VECTORS;
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
