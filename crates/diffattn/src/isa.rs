@@ -49,6 +49,7 @@ impl Isa {
         {
             if std::arch::is_x86_feature_detected!("avx2")
                 && std::arch::is_x86_feature_detected!("fma")
+                && std::arch::is_x86_feature_detected!("f16c")
             {
                 found.push(Self(Kind::Avx2));
             }
@@ -122,9 +123,9 @@ impl Isa {
     #[inline]
     pub(crate) fn run<K: Kernel>(self, deterministic: bool, kernel: K) -> K::Output {
         /// # Safety
-        /// The machine has AVX2 and FMA.
+        /// The machine has AVX2, FMA and F16C.
         #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma")]
+        #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn run_avx2<V: Vector, K: Kernel>(kernel: K) -> K::Output {
             kernel.run::<V>()
         }

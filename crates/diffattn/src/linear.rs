@@ -1,6 +1,7 @@
 //! `y = x Wᵀ + b`, the projection of layers, on the register tile of attention. The crate's own product, so
 //! that a row of a layer keeps its bits whatever stands beside it: a row's sums run over the input channels in
-//! one fixed order, in strips of [`CHANNELS`] from zero, added in order. Knows nothing of layers.
+//! one fixed order, in strips of [`CHANNELS`] from zero, added in order. Halves stay halves, so that one row, which
+//! is bound by reading them, takes half the time. Knows nothing of layers.
 //!
 //! Measured against the `gemm` crate 0.19 with its AVX-512 kernels, one thread of a Zen 5 (inputs × outputs × rows,
 //! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
@@ -8,10 +9,12 @@
 
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
-use crate::shape::{Tensor, check_len, checked_len, format_shape, try_zeroed};
+use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
 use crate::threads::{available_threads, for_each, thread_count};
-use crate::tile::{Operands, Sink, Tile, product};
-use crate::vector::Vector;
+use crate::tile::{Operands, Sink, Tile, product_of};
+use crate::vector::{Element, Use, Vector};
+use half::slice::HalfBitsSliceExt;
+use half::{bf16, f16};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,8 +28,14 @@ const PANEL: usize = 48;
 /// Rows of a block: one strip of them, packed, is 64 KiB, which leaves room in L2 for their results.
 const BLOCK: usize = 128;
 
-/// Multiply-adds that reading one weight from memory costs: what few rows are bound by.
-const READ_COST: usize = 8;
+/// Multiply-adds that reading one byte of a weight from memory costs: what few rows are bound by.
+const READ_COST: usize = 2;
+
+/// Rows that are packed side by side: divides [`PANEL`].
+const PACKED_ROWS: usize = 8;
+
+/// Channels of them, whole strips.
+const PACKED_CHANNELS: usize = 8 * CHANNELS;
 
 /// How a [`Linear`] is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,18 +48,82 @@ pub struct LinearOptions {
     pub threads: Option<usize>,
 }
 
-/// A linear map `y = x Wᵀ + b`, its weight packed in panels. Made once, used for any number of rows.
+/// A linear map `y = x Wᵀ + b`, its weight packed in panels of its own element type. Made once, used for any number of rows.
 #[derive(Debug, Clone)]
 pub struct Linear {
     inputs: usize,
     outputs: usize,
-    /// `[strip of CHANNELS inputs][panel][input][PANEL outputs]`, zeros past the last output.
-    panels: Vec<f32>,
+    panels: Panels,
     bias: Option<Vec<f32>>,
 }
 
+/// A packed weight, `[strip of CHANNELS inputs][panel][input][PANEL outputs]`, zeros past the last output.
+#[derive(Debug, Clone)]
+enum Panels {
+    F32(Vec<f32>),
+    /// float16 bits.
+    F16(Vec<u16>),
+    /// bfloat16 bits.
+    Bf16(Vec<u16>),
+}
+
+impl Panels {
+    /// Bytes per weight.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::F32(_) => 4,
+            Self::F16(_) | Self::Bf16(_) => 2,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(weights) => weights.len(),
+            Self::F16(weights) | Self::Bf16(weights) => weights.len(),
+        }
+    }
+}
+
+/// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the hardware sees as many streams; what is
+/// written meanwhile, [`PACKED_CHANNELS`] of a panel, stays in L2.
+fn pack<T: Copy + Default>(weight: &[T], [outputs, inputs]: [usize; 2]) -> Result<Vec<T>, Error> {
+    let panels = outputs.div_ceil(PANEL);
+    let len = checked_len("weight", &[panels, PANEL, inputs])?;
+    let mut packed = try_zeroed(len)?;
+    for panel in 0..panels {
+        for channels in (0..inputs).step_by(PACKED_CHANNELS) {
+            let end = (channels + PACKED_CHANNELS).min(inputs);
+            for lane in (0..PANEL).step_by(PACKED_ROWS) {
+                let first = panel * PANEL + lane;
+                for from in (channels..end).step_by(CHANNELS) {
+                    let depth = CHANNELS.min(end - from);
+                    let to =
+                        &mut packed[(from * panels + panel * depth) * PANEL..][..depth * PANEL];
+                    let row = |row: usize| &weight[(first + row) * inputs + from..][..depth];
+                    if first + PACKED_ROWS <= outputs {
+                        let rows: [&[T]; PACKED_ROWS] = std::array::from_fn(row);
+                        for (k, to) in to.chunks_exact_mut(PANEL).enumerate() {
+                            for (to, row) in to[lane..lane + PACKED_ROWS].iter_mut().zip(rows) {
+                                *to = row[k];
+                            }
+                        }
+                    } else {
+                        for index in 0..outputs.saturating_sub(first) {
+                            for (to, &value) in to.chunks_exact_mut(PANEL).zip(row(index)) {
+                                to[lane + index] = value;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(packed)
+}
+
 impl Linear {
-    /// Packs `weight` `[outputs, inputs]` and `bias` `[outputs]`; halves are widened, exactly.
+    /// Packs `weight` `[outputs, inputs]`, each value in as many bytes as it has there, and `bias` `[outputs]`. Products are those
+    /// of the float32 values: a weight of halves gives the bits of the same weight in float32.
     ///
     /// # Errors
     /// [`Error::Shape`] naming `weight` or `bias`, [`Error::OutOfMemory`].
@@ -73,26 +146,53 @@ impl Linear {
             }
             check_len("bias", &bias.shape, bias.data.len())?;
         }
-        let panels = outputs.div_ceil(PANEL);
-        let mut packed = try_zeroed(checked_len("weight", &[panels, PANEL, inputs])?)?;
-        let mut row = try_zeroed(inputs)?;
-        for output in 0..outputs {
-            weight.data.widen(output * inputs, &mut row);
-            let (panel, lane) = (output / PANEL, output % PANEL);
-            for (strip, channels) in row.chunks(CHANNELS).enumerate() {
-                let start = (strip * CHANNELS * panels + panel * channels.len()) * PANEL + lane;
-                for (to, &value) in packed[start..].iter_mut().step_by(PANEL).zip(channels) {
-                    *to = value;
-                }
-            }
-        }
-        let bias = bias.map(|bias| bias.data.to_f32()).transpose()?;
+        let shape = [outputs, inputs];
         Ok(Self {
             inputs,
             outputs,
-            panels: packed,
-            bias,
+            panels: match weight.data {
+                Data::F32(weight) => Panels::F32(pack(weight, shape)?),
+                Data::F16(weight) => Panels::F16(pack(weight, shape)?),
+                Data::Bf16(weight) => Panels::Bf16(pack(weight, shape)?),
+            },
+            bias: bias.map(|bias| bias.data.to_f32()).transpose()?,
         })
+    }
+
+    /// Row `index` of the weight, as float32: the `inputs` weights of output channel `index`. So a matrix that is both the embedding
+    /// and the output head of a language model is held once.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an `index` that is no output channel, [`Error::Shape`] when `row` has not `inputs` values.
+    pub fn weight_row(&self, index: usize, row: &mut [f32]) -> Result<(), Error> {
+        if index >= self.outputs {
+            return Err(Error::option(
+                "index",
+                format_args!("an output channel below {}", self.outputs),
+                index,
+            ));
+        }
+        check_len("row", &[self.inputs], row.len())?;
+        let panels = self.outputs.div_ceil(PANEL);
+        let (panel, lane) = (index / PANEL, index % PANEL);
+        let mut bits = [0; CHANNELS];
+        for (strip, to) in row.chunks_mut(CHANNELS).enumerate() {
+            let depth = to.len();
+            let start = (strip * CHANNELS * panels + panel * depth) * PANEL + lane;
+            let bits = &mut bits[..depth];
+            match &self.panels {
+                Panels::F32(weights) => gather(&weights[start..], to),
+                Panels::F16(weights) => {
+                    gather(&weights[start..], bits);
+                    Data::F16(bits).widen(0, to);
+                }
+                Panels::Bf16(weights) => {
+                    gather(&weights[start..], bits);
+                    Data::Bf16(bits).widen(0, to);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Channels of a row of x.
@@ -130,7 +230,7 @@ impl Linear {
         let weights = self.outputs.saturating_mul(self.inputs);
         let threads = thread_count(
             threads,
-            weights.saturating_mul(rows.saturating_add(READ_COST)),
+            weights.saturating_mul(rows.saturating_add(READ_COST * self.panels.bytes())),
         );
         // Blocks of rows of one size; and where they are fewer than the threads, stretches of panels.
         let blocks = rows.div_ceil(BLOCK);
@@ -143,7 +243,17 @@ impl Linear {
         };
         let stretch = panels.div_ceil(stretches);
         let stretches = panels.div_ceil(stretch);
-        let scratch_len = block.next_multiple_of(MAX_ROWS) * self.inputs.min(CHANNELS);
+        let depth = self.inputs.min(CHANNELS);
+        let widened = match self.panels {
+            Panels::F32(_) => 0,
+            Panels::F16(_) | Panels::Bf16(_) if block <= FEW_ROWS => 0,
+            Panels::F16(_) | Panels::Bf16(_) => MAX_PANELS * PANEL * depth,
+        };
+        let packed = match block {
+            1 => 0,
+            _ => block.next_multiple_of(MAX_ROWS) * depth,
+        };
+        let scratch_len = widened + packed;
         let mut scratch = Vec::with_capacity(threads);
         for _ in 0..threads {
             scratch.push(Mutex::new(try_zeroed(scratch_len)?));
@@ -157,6 +267,7 @@ impl Linear {
                 return;
             }
             let mut scratch = scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
+            let (widened, packed) = scratch.split_at_mut(widened);
             let kernel = Block {
                 linear: self,
                 x: &x[first_row * self.inputs..(first_row + block).min(rows) * self.inputs],
@@ -164,7 +275,8 @@ impl Linear {
                 y: unsafe { to.at(first_row * self.outputs) },
                 rows: block.min(rows - first_row),
                 panels: [first_panel, (first_panel + stretch).min(panels)],
-                packed: &mut scratch,
+                packed,
+                widened,
             };
             isa.run(options.deterministic, kernel);
         });
@@ -175,6 +287,36 @@ impl Linear {
 /// Rows of a register tile at most.
 const MAX_ROWS: usize = 16;
 
+/// Panels that one strip is multiplied with at once at most.
+const MAX_PANELS: usize = 2;
+
+/// Vectors of a tile of one row: as many sums hide the latency of a multiply-add.
+const ROW_VECTORS: usize = 6;
+
+/// Rows up to which halves are widened in registers, tile by tile, and not once per panel. (AVX2, weights from memory: 1 row takes
+/// 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long.) In WebAssembly the tiles of more rows
+/// would be 2 KB, gzipped.
+const FEW_ROWS: usize = if cfg!(target_arch = "wasm32") { 1 } else { 8 };
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// How many bytes ahead few rows ask for weights: the hardware stops at a page's end, and one row of halves is not in time for what
+/// it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time, float16 0.70, float32 0.84 to 0.93; halves by a half or twice that as much.)
+const AHEAD: usize = 8 << 10;
+
+/// Panels at once: as many as a tile of one row is wide.
+const fn at_once<V: Vector>() -> usize {
+    (ROW_VECTORS * V::LANES).div_ceil(PANEL)
+}
+
+/// `to[i] = from[i · PANEL]`.
+fn gather<T: Copy>(from: &[T], to: &mut [T]) {
+    for (to, &value) in to.iter_mut().zip(from.iter().step_by(PANEL)) {
+        *to = value;
+    }
+}
+
 /// Some rows of x by some panels of the weight.
 struct Block<'c> {
     linear: &'c Linear,
@@ -183,8 +325,10 @@ struct Block<'c> {
     y: *mut f32,
     rows: usize,
     panels: [usize; 2],
-    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`.
+    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where it lies.
     packed: &'c mut [f32],
+    /// One strip of [`MAX_PANELS`] panels as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
+    widened: &'c mut [f32],
 }
 
 impl Kernel for Block<'_> {
@@ -202,15 +346,18 @@ impl Kernel for Block<'_> {
             rows,
             panels: [first, end],
             packed,
+            widened,
         } = self;
         const {
             assert!(
                 PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
                     && MAX_ROWS.is_multiple_of(V::Tile::ROWS)
+                    && at_once::<V>() <= MAX_PANELS
+                    && (at_once::<V>() * PANEL).is_multiple_of(ROW_VECTORS * V::LANES)
+                    && PANEL.is_multiple_of(3 * V::LANES)
             );
         }
         let (inputs, outputs) = (linear.inputs, linear.outputs);
-        let group = V::Tile::ROWS;
         let channels = first * PANEL..(end * PANEL).min(outputs);
         for row in 0..rows {
             // SAFETY: `y` has `rows` rows, and these channels are this block's.
@@ -227,93 +374,160 @@ impl Kernel for Block<'_> {
         }
         for from in (0..inputs).step_by(CHANNELS) {
             let depth = CHANNELS.min(inputs - from);
-            for (index, to) in packed
-                .chunks_exact_mut(depth * group)
-                .enumerate()
-                .take(rows.div_ceil(group))
-            {
-                let first_row = index * group;
-                for row in first_row..(first_row + group).min(rows) {
-                    let from = &x[row * inputs + from..][..depth];
-                    for (to, &value) in to[row - first_row..].iter_mut().step_by(group).zip(from) {
-                        *to = value;
-                    }
-                }
-            }
-            let strip = Strip {
-                rows: packed,
-                weight: &linear.panels[from * outputs.div_ceil(PANEL) * PANEL..],
-                depth,
-                y,
-                outputs,
+            let (packed, group) = if rows == 1 {
+                (&x[from..from + depth], 1)
+            } else {
+                pack_rows(x, inputs, from..from + depth, V::Tile::ROWS, packed);
+                (&*packed, V::Tile::ROWS)
             };
-            let full = rows / group * group;
-            // Panels in pairs: what a single row wants beside each other, see `last_rows`.
-            for pair in (first..end).step_by(2) {
-                let pair_end = ((pair + 2).min(end) * PANEL).min(outputs);
-                let mut channel = pair * PANEL;
-                while channel < pair_end {
-                    let vectors = (pair_end - channel)
-                        .div_ceil(V::LANES)
-                        .min(V::Tile::VECTORS);
-                    for row in (0..full).step_by(group) {
-                        // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in one panel:
-                        // a full tile's width divides PANEL.
-                        unsafe {
-                            let operands = Operands {
-                                a: strip.row::<V>(row),
-                                a_stride: group,
-                                b: strip.weight(channel),
-                                b_stride: PANEL,
-                                b_vector: V::LANES,
-                                depth,
-                            };
-                            V::Tile::product::<V, _>(vectors, operands, strip.sink(row, channel));
+            for panel in (first..end).step_by(at_once::<V>()) {
+                let panel_end = (panel + at_once::<V>()).min(end);
+                let start = from * outputs.div_ceil(PANEL);
+                let place = (start + panel * depth) * PANEL..(start + panel_end * depth) * PANEL;
+                // Past the end may lie pages that are not there, which the machine searches for each time.
+                let is_far = place.end + AHEAD / linear.panels.bytes() <= linear.panels.len();
+                let strip = Strip {
+                    packed,
+                    group,
+                    depth,
+                    y,
+                    rows,
+                    outputs,
+                    channels: panel * PANEL..(panel_end * PANEL).min(outputs),
+                    ahead: if is_far { AHEAD } else { 0 },
+                };
+                let weights = match &linear.panels {
+                    Panels::F32(weights) => &weights[place],
+                    Panels::F16(weights) => {
+                        let weights = weights[place].reinterpret_cast::<f16>();
+                        if rows <= FEW_ROWS {
+                            strip.last_rows::<V, f16, FEW_ROWS>(weights, 0);
+                            continue;
                         }
+                        widen::<V, f16>(weights, widened)
                     }
-                    channel += vectors * V::LANES;
-                }
-                let mut row = full;
-                while row < rows {
-                    let channels = pair * PANEL..pair_end;
-                    // SAFETY: (all three) as many rows are left, and the channels are this block's.
-                    unsafe {
-                        row += match rows - row {
-                            4.. => strip.last_rows::<V, 4, 3>(row, channels),
-                            2.. => strip.last_rows::<V, 2, 3>(row, channels),
-                            _ => strip.last_rows::<V, 1, 6>(row, channels),
-                        };
+                    Panels::Bf16(weights) => {
+                        let weights = weights[place].reinterpret_cast::<bf16>();
+                        if rows <= FEW_ROWS {
+                            strip.last_rows::<V, bf16, FEW_ROWS>(weights, 0);
+                            continue;
+                        }
+                        widen::<V, bf16>(weights, widened)
                     }
-                }
+                };
+                strip.product::<V>(weights);
             }
         }
     }
 }
 
-/// One strip of input channels of a block.
+/// Packs channels `channels` of the rows of x as [`Block::packed`].
+#[inline(always)]
+fn pack_rows(x: &[f32], inputs: usize, channels: Range<usize>, group: usize, packed: &mut [f32]) {
+    let groups = packed.chunks_exact_mut(channels.len() * group);
+    for (to, x) in groups.zip(x.chunks(group * inputs)) {
+        for (row, x) in x.chunks_exact(inputs).enumerate() {
+            let from = &x[channels.clone()];
+            for (to, &value) in to[row..].iter_mut().step_by(group).zip(from) {
+                *to = value;
+            }
+        }
+    }
+}
+
+/// As many of `widened` as there are weights, now these. Both are whole vectors.
+#[inline(always)]
+fn widen<'w, V: Vector, E: Element>(weights: &[E], widened: &'w mut [f32]) -> &'w [f32] {
+    let widened = &mut widened[..weights.len()];
+    for (from, to) in weights
+        .chunks_exact(V::LANES)
+        .zip(widened.chunks_exact_mut(V::LANES))
+    {
+        // SAFETY: LANES values on both sides.
+        unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
+    }
+    widened
+}
+
+/// One strip of input channels of some panels, and what it is multiplied with.
 struct Strip<'c> {
     /// As [`Block::packed`].
-    rows: &'c [f32],
-    /// `[panel][channel][PANEL outputs]`.
-    weight: &'c [f32],
+    packed: &'c [f32],
+    /// Rows of a group.
+    group: usize,
     depth: usize,
     y: *mut f32,
+    rows: usize,
     outputs: usize,
+    /// The output channels, which begin a panel.
+    channels: Range<usize>,
+    /// How many bytes ahead few rows ask for weights.
+    ahead: usize,
 }
 
 impl Strip<'_> {
-    /// Row `row` of the packed rows: the next channel lies `Tile::ROWS` further, the next rows of its group beside it.
+    /// Adds the product to y; `weights` is `[panel][channel][PANEL outputs]`.
     #[inline(always)]
-    fn row<V: Vector>(&self, row: usize) -> *const f32 {
-        self.rows[row / V::Tile::ROWS * V::Tile::ROWS * self.depth + row % V::Tile::ROWS..].as_ptr()
+    fn product<V: Vector>(&self, weights: &[f32]) {
+        let group = V::Tile::ROWS;
+        let full = self.rows / group * group;
+        let mut channel = self.channels.start;
+        while full > 0 && channel < self.channels.end {
+            let vectors = (self.channels.end - channel)
+                .div_ceil(V::LANES)
+                .min(V::Tile::VECTORS);
+            for row in (0..full).step_by(group) {
+                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in one panel: a full tile's width
+                // divides PANEL.
+                unsafe {
+                    let operands = Operands {
+                        a: self.row(row),
+                        a_stride: group,
+                        b: self.weight(weights, channel),
+                        b_stride: PANEL,
+                        b_vector: V::LANES,
+                        depth: self.depth,
+                    };
+                    V::Tile::product::<V, _>(vectors, operands, self.sink(row, channel));
+                }
+            }
+            channel += vectors * V::LANES;
+        }
+        self.last_rows::<V, f32, 4>(weights, full);
+    }
+
+    /// As [`Strip::product`], for the rows from `row` on, which begins a group; `MOST` of them at a time at most.
+    #[inline(always)]
+    fn last_rows<V: Vector, E: Element, const MOST: usize>(&self, weights: &[E], mut row: usize) {
+        while row < self.rows {
+            // As many vectors as make enough sums to hide the latency of a multiply-add.
+            // SAFETY: (all three) as many rows are left, and they divide what is left of the group.
+            unsafe {
+                row += match self.rows - row {
+                    4.. if MOST >= 4 => self.some_rows::<V, E, 4, 3>(weights, row),
+                    2.. if MOST >= 2 => self.some_rows::<V, E, 2, 3>(weights, row),
+                    _ => self.some_rows::<V, E, 1, ROW_VECTORS>(weights, row),
+                };
+            }
+        }
+    }
+
+    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its group beside it.
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const f32 {
+        let group = self.group;
+        self.packed[row / group * group * self.depth + row % group..].as_ptr()
     }
 
     /// Output channel `channel`: the next input channel lies `PANEL` further, the next outputs of the panel beside it.
     #[inline(always)]
-    fn weight(&self, channel: usize) -> *const f32 {
-        self.weight[channel / PANEL * PANEL * self.depth + channel % PANEL..].as_ptr()
+    fn weight<E>(&self, weights: &[E], channel: usize) -> *const E {
+        let channel = channel - self.channels.start;
+        weights[channel / PANEL * PANEL * self.depth + channel % PANEL..].as_ptr()
     }
 
+    /// The result at row `row` and channel `channel`.
+    ///
     /// # Safety
     /// `y` has that row and that channel.
     #[inline(always)]
@@ -327,28 +541,27 @@ impl Strip<'_> {
         }
     }
 
-    /// M rows that fill no group, `N` vectors at a time: enough accumulators to hide the latency of a multiply-add, from
-    /// both panels where M is 1. Returns M.
+    /// M rows, `N` vectors at a time. Returns M.
     ///
     /// # Safety
-    /// `y` has rows `row..row + M`, and `channels` of them are the caller's.
+    /// The M rows from `row` on lie in one group.
     #[inline(always)]
-    unsafe fn last_rows<V: Vector, const M: usize, const N: usize>(
+    unsafe fn some_rows<V: Vector, E: Element, const M: usize, const N: usize>(
         &self,
+        weights: &[E],
         row: usize,
-        channels: Range<usize>,
     ) -> usize {
-        let mut channel = channels.start;
-        while channel < channels.end {
-            // SAFETY: (both) the rows lie packed in one group, a vector within one panel (LANES divides PANEL), and
-            // panels are whole; the sink by the caller's promise.
+        let mut channel = self.channels.start;
+        while channel < self.channels.end {
+            // SAFETY: (both) the rows lie packed in one group; panels are whole, and the vectors lie in one, or in both that there are:
+            // a tile's width divides PANEL or two of them.
             unsafe {
-                if channels.end - channel > (N - 1) * V::LANES {
-                    self.tile::<V, M, N>(row, channel);
+                if N * V::LANES <= PANEL || self.channels.end - channel > PANEL {
+                    self.tile::<V, E, M, N>(weights, row, channel);
                     channel += N * V::LANES;
                 } else {
-                    self.tile::<V, M, 1>(row, channel);
-                    channel += V::LANES;
+                    self.tile::<V, E, M, 3>(weights, row, channel);
+                    channel += 3 * V::LANES;
                 }
             }
         }
@@ -356,21 +569,34 @@ impl Strip<'_> {
     }
 
     /// # Safety
-    /// As [`Strip::last_rows`], for N vectors from `channel`.
+    /// As [`Strip::some_rows`], for N vectors from `channel`.
     #[inline(always)]
-    unsafe fn tile<V: Vector, const M: usize, const N: usize>(&self, row: usize, channel: usize) {
-        let mut vectors = [self.weight(channel); N];
+    unsafe fn tile<V: Vector, E: Element, const M: usize, const N: usize>(
+        &self,
+        weights: &[E],
+        row: usize,
+        channel: usize,
+    ) {
+        let mut vectors = [weights.as_ptr(); N];
         for (n, vector) in vectors.iter_mut().enumerate() {
-            *vector = self.weight(channel + n * V::LANES);
+            *vector = self.weight(weights, channel + n * V::LANES);
         }
+        let ask = |vectors: &[*const E; N]| {
+            for (n, vector) in vectors.iter().enumerate() {
+                if (n * V::LANES % PANEL * size_of::<E>()).is_multiple_of(LINE) {
+                    V::prefetch(vector.wrapping_byte_add(self.ahead).cast(), Use::Read);
+                }
+            }
+        };
         // SAFETY: the caller's promise.
         unsafe {
-            let sums = product::<V, M, N>(
-                self.row::<V>(row),
-                V::Tile::ROWS,
+            let sums = product_of::<V, E, M, N>(
+                self.row(row),
+                self.group,
                 vectors,
                 PANEL,
                 self.depth,
+                ask,
             );
             self.sink(row, channel).take(0, sums);
         }
@@ -432,7 +658,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::Data;
+    use crate::shape::DType;
     use proptest::prelude::*;
 
     fn values(seed: u64, len: usize) -> Vec<f32> {
@@ -570,7 +796,7 @@ mod tests {
     /// Around every edge of strips, panels, tiles, vectors and blocks.
     #[test]
     fn edges() {
-        for inputs in [1, 127, 128, 129, 300] {
+        for inputs in [1, 127, 128, 129, 300, 1100] {
             for outputs in [1, 15, 16, 17, 47, 48, 49, 95, 96, 97, 150] {
                 Case::new(7, [inputs, outputs, 7], true).check();
             }
@@ -624,6 +850,154 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// Bits, of which all NaN are one.
+    fn bits_of(y: &[f32]) -> Vec<u32> {
+        let one = |y: &f32| if y.is_nan() { f32::NAN } else { *y };
+        y.iter().map(|y| one(y).to_bits()).collect()
+    }
+
+    /// A weight of halves, and the same numbers as float32.
+    struct Halves {
+        linear: Linear,
+        widened: Linear,
+        /// `[outputs, inputs]` as float32.
+        values: Vec<f32>,
+    }
+
+    impl Halves {
+        /// Any finite numbers, zeros and subnormals of both signs among them; in every seventh output also what is not finite.
+        fn new(dtype: DType, seed: u64, outputs: usize, inputs: usize) -> Self {
+            let special: &[u16] = match dtype {
+                // ±0, the smallest and the largest subnormal, the smallest and the largest number; infinities and NaN.
+                DType::F16 => &[
+                    0, 0x8000, 1, 0x8001, 0x3ff, 0x83ff, 0x400, 0x7bff, 0x7c00, 0xfc00, 0x7e00,
+                    0xfd01,
+                ],
+                _ => &[
+                    0, 0x8000, 1, 0x8001, 0x7f, 0x807f, 0x80, 0x7f7f, 0x7f80, 0xff80, 0x7fc0,
+                    0xff81,
+                ],
+            };
+            let stored: Vec<u16> = values(seed, outputs * inputs)
+                .into_iter()
+                .enumerate()
+                .map(|(at, value)| match (at % 11, at / inputs % 7) {
+                    (0, 3) => special[at / 11 % special.len()],
+                    // Finite, and not so large that sums overflow.
+                    (0, _) => special[at / 11 % 7],
+                    _ if dtype == DType::F16 => f16::from_f32(value).to_bits(),
+                    _ => bf16::from_f32(value).to_bits(),
+                })
+                .collect();
+            let data = match dtype {
+                DType::F16 => Data::F16(&stored),
+                _ => Data::Bf16(&stored),
+            };
+            let shape = [outputs, inputs];
+            let values = data.to_f32().unwrap_or_else(|error| panic!("{error}"));
+            let bias = self::values(outputs as u64 + 5, outputs);
+            let bias = Tensor::f32(&bias, &shape[..1]);
+            let made = |weight: Tensor<'_>| {
+                Linear::new(&weight, Some(&bias)).unwrap_or_else(|error| panic!("{error}"))
+            };
+            Self {
+                linear: made(Tensor {
+                    data,
+                    shape: shape.to_vec(),
+                }),
+                widened: made(Tensor::f32(&values, &shape)),
+                values,
+            }
+        }
+
+        /// Both give the same bits, on every instruction set, fused or not, and with threads.
+        fn check(&self, rows: usize) {
+            let x = values(rows as u64, rows * self.linear.inputs);
+            for isa in Isa::available() {
+                for (deterministic, threads) in [(false, 1), (true, 1), (false, 3)] {
+                    let options = LinearOptions {
+                        deterministic,
+                        isa: Some(isa),
+                        threads: Some(threads),
+                    };
+                    let of = |linear: &Linear| {
+                        let mut y = vec![0.0; rows * linear.outputs];
+                        linear
+                            .forward(&x, &mut y, &options)
+                            .unwrap_or_else(|error| panic!("{error}"));
+                        bits_of(&y)
+                    };
+                    assert_eq!(
+                        of(&self.linear),
+                        of(&self.widened),
+                        "{}, {rows} rows, {deterministic}, {threads} threads",
+                        isa.name()
+                    );
+                }
+            }
+        }
+    }
+
+    /// The bits of float32 for every number of rows, around every edge of panels and strips.
+    #[test]
+    fn halves_give_the_bits_of_float32() {
+        for dtype in [DType::F16, DType::Bf16] {
+            for (outputs, inputs) in [(1, 1), (47, 127), (50, 300), (97, 128), (150, 129)] {
+                let halves = Halves::new(dtype, 3, outputs, inputs);
+                assert_eq!(halves.linear.panels.bytes(), 2);
+                for rows in (1..=20).chain([127, 128, 129, 257]) {
+                    halves.check(rows);
+                }
+            }
+            // Enough work for threads, of one row and of many.
+            for rows in [1, 2, 9] {
+                Halves::new(dtype, 4, 1000, 1100).check(rows);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_the_weight_are_read_back() {
+        for (outputs, inputs) in [(1, 1), (48, 128), (50, 300), (97, 1025), (9, 2100)] {
+            for dtype in [DType::F32, DType::F16, DType::Bf16] {
+                let halves = Halves::new(dtype, 5, outputs, inputs);
+                let linear = match dtype {
+                    DType::F32 => &halves.widened,
+                    DType::F16 | DType::Bf16 => &halves.linear,
+                };
+                for (index, expected) in halves.values.chunks(inputs).enumerate() {
+                    let mut row = vec![1.0; inputs];
+                    assert_eq!(linear.weight_row(index, &mut row), Ok(()));
+                    assert_eq!(bits_of(&row), bits_of(expected), "{dtype:?}, row {index}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_an_error() {
+        let w = [0.0; 6];
+        let linear =
+            Linear::new(&Tensor::f32(&w, &[2, 3]), None).unwrap_or_else(|error| panic!("{error}"));
+        let says = |index, len| {
+            linear
+                .weight_row(index, &mut vec![0.0; len])
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(says(1, 3), Ok(()));
+        assert_eq!(
+            says(2, 3),
+            Err("index: expected an output channel below 2, got 2".to_owned())
+        );
+        assert_eq!(
+            says(0, 2),
+            Err("row: expected 3 elements for shape [3], got 2".to_owned())
+        );
+        let none =
+            Linear::new(&Tensor::f32(&[], &[2, 0]), None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(none.weight_row(1, &mut []), Ok(()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Block sizes and the register tile: every constant with its unit and its reason. The tile is the only
 //! matrix product of the crate; prefill and decode both use it, with the roles of its operands swapped.
 
-use crate::vector::Vector;
+use crate::vector::{Element, Vector};
 
 /// Keys per strip: a row is reduced strip by strip, each from zero, added in order. Part of the numeric
 /// contract (results change with it), so it is one number on every instruction set.
@@ -123,18 +123,36 @@ pub(crate) fn columns<const N: usize>(first: *const f32, apart: usize) -> [*cons
 /// `b[n] + k · b_stride`.
 #[inline(always)]
 pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
-    mut a: *const f32,
+    a: *const f32,
     a_stride: usize,
-    mut b: [*const f32; N],
+    b: [*const f32; N],
     b_stride: usize,
     depth: usize,
 ) -> [[V; N]; M] {
+    // SAFETY: the caller's promise.
+    unsafe { product_of::<V, f32, M, N>(a, a_stride, b, b_stride, depth, |_| {}) }
+}
+
+/// [`product`] where b is held as `E`; every step begins with `ahead(b)`, b where the step reads it.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: usize>(
+    mut a: *const f32,
+    a_stride: usize,
+    mut b: [*const E; N],
+    b_stride: usize,
+    depth: usize,
+    ahead: impl Fn(&[*const E; N]),
+) -> [[V; N]; M] {
     let mut sums = [[V::splat(0.0); N]; M];
     for _ in 0..depth {
+        ahead(&b);
         let mut row = [V::splat(0.0); N];
         for n in 0..N {
             // SAFETY: the caller's promise for row k of `b`.
-            row[n] = unsafe { V::load(b[n]) };
+            row[n] = unsafe { E::load(b[n]) };
         }
         // SAFETY: the caller's promise for row k of `a`.
         unsafe { V::add_outer(&mut sums, a, row) };

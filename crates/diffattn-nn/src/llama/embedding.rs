@@ -1,7 +1,8 @@
-//! The table of token embeddings, held in the element type of the checkpoint. Computes nothing.
+//! The table of token embeddings, held in the element type of the checkpoint, and once where it is the output head too. Computes
+//! nothing.
 
 use crate::parts::{Weight, WeightData};
-use diffattn::{Error, try_zeroed};
+use diffattn::{Error, Linear, try_zeroed};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
@@ -14,12 +15,22 @@ pub(crate) struct Embedding {
 
 #[derive(Debug, Clone)]
 enum Rows {
+    /// Those of the output head's weight.
+    OfHead,
     F32(Vec<f32>),
     F16(Vec<u16>),
     Bf16(Vec<u16>),
 }
 
 impl Embedding {
+    /// The table that the output head is, too.
+    pub(crate) fn of_head(head: &Linear) -> Self {
+        Self {
+            rows: Rows::OfHead,
+            width: head.inputs(),
+        }
+    }
+
     /// Keeps the checked weight, without a copy where it was read for this purpose.
     pub(crate) fn new(weight: Weight<'_>) -> Result<Self, Error> {
         let width = weight.shape.last().copied().unwrap_or(0);
@@ -31,10 +42,11 @@ impl Embedding {
         Ok(Self { rows, width })
     }
 
-    /// The row of a checked id, widened exactly.
-    pub(crate) fn row(&self, id: u32, to: &mut [f32]) {
+    /// The row of a checked id, widened exactly. `head` is the model's.
+    pub(crate) fn row(&self, head: &Linear, id: u32, to: &mut [f32]) -> Result<(), Error> {
         let range = id as usize * self.width..(id as usize + 1) * self.width;
         match &self.rows {
+            Rows::OfHead => return head.weight_row(id as usize, to),
             Rows::F32(rows) => to.copy_from_slice(&rows[range]),
             Rows::F16(rows) => rows[range]
                 .reinterpret_cast::<f16>()
@@ -43,6 +55,7 @@ impl Embedding {
                 .reinterpret_cast::<bf16>()
                 .convert_to_f32_slice(to),
         }
+        Ok(())
     }
 }
 

@@ -614,7 +614,7 @@ impl<'a> DiffLlamaForward<'a> {
             let ids = &self.segments[piece.segment].ids[piece.tokens.clone()];
             let to = buffers.x[piece.row * width..].chunks_exact_mut(width);
             for (&id, to) in ids.iter().zip(to) {
-                self.model.embedding.row(id, to);
+                self.model.embedding.row(&self.model.head, id, to)?;
             }
         }
         self.keep_hidden_state(0, task, &rows, &buffers.x);

@@ -315,7 +315,6 @@ impl Builder {
 impl Build for Builder {
     fn units(&self, part: usize) -> usize {
         match self.kind(part) {
-            Kind::Embedding if self.config.tie_word_embeddings => 2,
             Kind::Embedding | Kind::Head | Kind::Norm => 1,
             Kind::Layer(_) => ATTENTION.len() + MLP.len() + 1,
         }
@@ -328,8 +327,10 @@ impl Build for Builder {
         weights: &mut PartWeights<'_>,
     ) -> Result<(), Error> {
         match self.kind(part) {
-            Kind::Embedding if unit + 1 < self.units(part) => {
-                self.head = Some(Linear::new(&Part(weights).required(TABLE)?, None)?);
+            Kind::Embedding if self.config.tie_word_embeddings => {
+                let head = Linear::new(&Part(weights).required(TABLE)?, None)?;
+                self.embedding = Some(Embedding::of_head(&head));
+                self.head = Some(head);
             }
             Kind::Embedding => {
                 // Taken, so that one which was read for this purpose need not be copied.

@@ -1,6 +1,7 @@
-//! AVX2 with FMA: eight lanes. Ops only, no loop.
+//! AVX2 with FMA and F16C: eight lanes. Ops only, no loop.
 
 use core::arch::{asm, x86_64::*};
+use half::{bf16, f16};
 
 use super::{Use, Vector, Wide, add_outer};
 use crate::tile::TileOf;
@@ -26,6 +27,25 @@ impl Vector for F32x8 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: AVX2 as above; eight values are readable, by the contract.
         Self(unsafe { _mm256_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: F16C is there, by the law of `Vector`; eight values are readable, by the contract.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: AVX2 as above; eight values are readable, by the contract.
+        Self(unsafe {
+            // Both halves loaded twice, then one shuffle, where `vpmovzxwd` would be followed by a shift: Zen 1 has one unit for
+            // shifts.
+            let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
+            let upper = _mm256_setr_epi8(
+                -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, //
+                -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
+            );
+            _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, upper))
+        })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -1,6 +1,7 @@
 //! AVX-512: sixteen lanes. Ops only, no loop.
 
 use core::arch::{asm, x86_64::*};
+use half::{bf16, f16};
 
 use super::{Use, Vector, Wide};
 use crate::tile::TileOf;
@@ -26,6 +27,19 @@ impl Vector for F32x16 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
         Self(unsafe { _mm512_loadu_ps(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
+        Self(unsafe {
+            let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+        })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

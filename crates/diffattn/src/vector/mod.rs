@@ -21,6 +21,7 @@ pub(crate) mod neon;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 pub(crate) mod simd128;
 
+use half::{bf16, f16};
 pub(crate) use unfused::Unfused;
 
 /// What a prefetched line is for.
@@ -52,6 +53,16 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` values are readable at `from`.
     unsafe fn load(from: *const f32) -> Self;
+    /// `LANES` values, widened, which is exact. A signalling NaN may stay one: the next operation quiets it.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    unsafe fn load_f16(from: *const f16) -> Self;
+    /// As [`Vector::load_f16`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
     /// # Safety
     /// `LANES` values are writable at `to`.
     unsafe fn store(self, to: *mut f32);
@@ -127,6 +138,39 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// Those values of `from` are readable and those of `to` writable; the two do not overlap.
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// What memory holds where a vector has float32.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// `LANES` values as float32.
+    ///
+    /// # Safety
+    /// They are readable at `from`.
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load(from) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_f16(from) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's promise.
+        unsafe { V::load_bf16(from) }
+    }
 }
 
 /// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result needs another way.

@@ -1,6 +1,7 @@
 //! NEON (AArch64): four lanes. Ops only, no loop.
 
 use core::arch::aarch64::*;
+use half::{bf16, f16};
 
 use super::{Vector, Wide};
 use crate::tile::TileOf;
@@ -26,6 +27,20 @@ impl Vector for F32x4 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: NEON as above; four values are readable, by the contract.
         Self(unsafe { vld1q_f32(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // The conversion is part of NEON, unlike arithmetic on float16.
+        // SAFETY: NEON as above; four values are readable, by the contract.
+        Self(unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast()))) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: NEON as above; four values are readable, by the contract.
+        Self(unsafe {
+            let bits = vmovl_u16(vld1_u16(from.cast()));
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits))
+        })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

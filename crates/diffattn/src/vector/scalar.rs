@@ -2,6 +2,7 @@
 
 use super::{Vector, Wide};
 use crate::tile::TileOf;
+use half::{bf16, f16};
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
 const ROUND: f32 = 12_582_912.0;
@@ -25,6 +26,17 @@ impl Vector for Scalar {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: one value is readable at `from`, by the contract.
         Self(unsafe { from.read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // Not `to_f32`, which asks what the machine has each time.
+        // SAFETY: one value is readable at `from`, by the contract.
+        Self(unsafe { from.read_unaligned() }.to_f32_const())
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: one value is readable at `from`, by the contract.
+        Self(unsafe { from.read_unaligned() }.to_f32_const())
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -1,12 +1,16 @@
 //! WebAssembly simd128: four lanes, with relaxed multiply-adds where the build has them. Ops only, no loop.
 
 use core::arch::wasm32::*;
+use half::{bf16, f16};
 
 use super::{Vector, Wide};
 use crate::tile::{Operands, Sink, Tile, columns, product};
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
 const ROUND: f32 = 12_582_912.0;
+
+/// The exponents of float32 and float16 are 2¹¹² apart.
+const F16_SCALE: f32 = f32::from_bits((127 + 112) << 23);
 
 /// A panel's rows by two vectors, in parts of 6, 5 and 5 rows: ten accumulators hide the latency of multiply-adds where eight do
 /// not, and V8 keeps one of the 16 registers for itself. A function of its own: engines allocate registers function by function,
@@ -80,6 +84,27 @@ impl Vector for F32x4 {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
         Self(unsafe { v128_load(from.cast()) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
+        let bits = unsafe { i32x4_load_extend_i16x4(from.cast()) };
+        // Exponent and significand in their places, the exponent too small by 112: a product, exact also where float16 is subnormal.
+        let magnitude = v128_and(i32x4_shl(bits, 13), i32x4_splat(0x7fff << 13));
+        let scaled = f32x4_mul(magnitude, f32x4_splat(F16_SCALE));
+        // Infinity and NaN come out as 2¹⁶ and more.
+        let special = v128_and(
+            f32x4_ge(scaled, f32x4_splat(65_536.0)),
+            f32x4_splat(f32::INFINITY),
+        );
+        let sign = v128_and(bits, f32x4_splat(-0.0));
+        Self(v128_or(v128_or(scaled, special), sign))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
+        let bits = unsafe { u32x4_load_extend_u16x4(from.cast()) };
+        Self(u32x4_shl(bits, 16))
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {

@@ -5,8 +5,9 @@
     reason = "tests that are run once tell what they found"
 )]
 
-use super::{Vector, math};
+use super::{Element, Vector, math};
 use crate::isa::{Isa, Kernel};
+use half::{bf16, f16};
 
 /// An elementary function and its float64 truth.
 #[derive(Clone, Copy, Debug)]
@@ -455,6 +456,50 @@ fn ops_keep_their_promises() {
             }
         }
     }
+}
+
+struct Widen<'v, E>(&'v [E]);
+
+impl<E: Element> Kernel for Widen<'_, E> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Vec<f32> {
+        let mut widened = vec![0.0; self.0.len()];
+        for at in (0..self.0.len()).step_by(V::LANES) {
+            assert!(at + V::LANES <= self.0.len(), "a multiple of the lanes");
+            // SAFETY: LANES values are readable and writable from `at` on, as just asserted.
+            unsafe { E::load::<V>(self.0.as_ptr().add(at)).store(widened.as_mut_ptr().add(at)) };
+        }
+        widened
+    }
+}
+
+/// Every one, by its bits.
+#[test]
+fn halves_widen_exactly() {
+    fn check<E: Element>(of_bits: fn(u16) -> E, to_f32: fn(E) -> f32) {
+        // One value off any alignment.
+        let halves: Vec<E> = std::iter::once(0)
+            .chain(0..=u16::MAX)
+            .map(of_bits)
+            .collect();
+        for isa in Isa::available() {
+            for deterministic in [false, true] {
+                let widened = isa.run(deterministic, Widen(&halves[1..]));
+                for (bits, y) in (0..=u16::MAX).zip(widened) {
+                    let expected = to_f32(of_bits(bits));
+                    let same = y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan();
+                    assert!(
+                        same,
+                        "{bits:#06x} on {isa:?}: {y:e} instead of {expected:e}"
+                    );
+                }
+            }
+        }
+    }
+    check(f16::from_bits, f16::to_f32_const);
+    check(bf16::from_bits, bf16::to_f32_const);
 }
 
 struct Lanes;

@@ -1,6 +1,7 @@
 //! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
 
 use super::{Use, Vector};
+use half::{bf16, f16};
 
 /// `V`, except that [`Vector::mul_add`] multiplies, rounds, then adds.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,16 @@ impl<V: Vector> Vector for Unfused<V> {
     unsafe fn load(from: *const f32) -> Self {
         // SAFETY: the caller's promise is V's.
         Self(unsafe { V::load(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller's promise is V's.
+        Self(unsafe { V::load_f16(from) })
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: the caller's promise is V's.
+        Self(unsafe { V::load_bf16(from) })
     }
     #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
