@@ -10,16 +10,42 @@ export interface InspectOptions {
   tensors?: boolean;
 }
 
-/** A value of a layer's description as it is read aloud. */
-const shown = (value: unknown): string => {
-  if (typeof value === "number") return count(value);
-  if (typeof value === "object" && value !== null)
-    return Object.entries(value)
-      .filter(([, inner]) => inner !== null && inner !== undefined)
-      .map(([name, inner]) => `${name} ${shown(inner)}`)
-      .join(", ");
-  return String(value);
-};
+/** What an inspection says of a layer; all of it may be absent. */
+interface Layer {
+  prefix?: string;
+  depth?: number | null;
+  version?: number;
+  lambdaForm?: string | null;
+  pairing?: string;
+  kvRepeat?: string | null;
+  ratio?: number | null;
+  numHeads?: number;
+  numKvHeads?: number | null;
+  headDim?: number;
+  headWidth?: number;
+  rope?: { interleaved: boolean; theta: number | null } | null;
+  isCausal?: boolean;
+  eps?: number;
+  normWeight?: boolean;
+}
+
+/** A layer's heads and what else layers differ in, on one line. */
+function aboutLayer(layer: Layer): string {
+  const { version, lambdaForm, pairing, kvRepeat, ratio, numHeads, numKvHeads, headDim, headWidth, rope, isCausal, eps, normWeight } =
+    layer;
+  return [
+    `V${version ?? "?"}`,
+    lambdaForm && `λ by ${lambdaForm}`,
+    [pairing, kvRepeat && `k heads repeated ${kvRepeat}`, ratio && `ratio ${ratio}`].filter(Boolean).join(", "),
+    `${counted(numHeads ?? 0, "head")} of ${headDim} (${headWidth} of v)`,
+    numKvHeads && `${counted(numKvHeads, "k/v head")}`,
+    rope ? `rope ${rope.interleaved ? "interleaved" : "half-split"}, θ ${rope.theta === null ? "not said" : count(rope.theta)}` : "no rope",
+    isCausal ? "causal" : "not causal",
+    `norm ${normWeight ? "with" : "without"} weight, eps ${Number((eps ?? 0).toPrecision(6))}`,
+  ]
+    .filter(Boolean)
+    .join("; ");
+}
 
 /** The sentences of a report, without its lists of names. */
 export function report({ architecture, parameters, dtypes, layers, missing, unexpected, warnings }: Inspection): string[] {
@@ -36,13 +62,9 @@ export function report({ architecture, parameters, dtypes, layers, missing, unex
 
   // Layers that are alike are said once.
   const groups = new Map<string, string[]>();
-  layers.forEach((layer, i) => {
-    const { prefix, depth, ...rest } = layer;
-    const about = Object.entries(rest)
-      .filter(([, value]) => value !== null && value !== undefined && typeof value !== "function")
-      .map(([name, value]) => `${name} ${shown(value)}`)
-      .join("; ");
-    const name = typeof depth === "number" ? String(depth) : typeof prefix === "string" ? prefix : `number ${i}`;
+  layers.forEach((layer: Layer, i) => {
+    const about = aboutLayer(layer);
+    const name = typeof layer.depth === "number" ? String(layer.depth) : (layer.prefix ?? `number ${i}`);
     groups.set(about, [...(groups.get(about) ?? []), name]);
   });
   for (const [about, names] of groups) lines.push(`  ${ranges(names)}: ${about}`);

@@ -32,7 +32,7 @@ export async function loadLlama(terminal: Terminal, source: string): Promise<mod
   const { DiffLlama } = await loadModels();
   const bar = terminal.bar("loading", bytes);
   try {
-    const tokenizer = await tokenizerOf(source);
+    const tokenizer = await tokenizerOf(source, terminal.signal);
     return await DiffLlama.load(source, { signal: terminal.signal, onProgress: bar.update, ...(tokenizer && { tokenizer }) });
   } finally {
     bar.stop();

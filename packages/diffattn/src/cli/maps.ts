@@ -67,7 +67,8 @@ interface Drawn {
 /** What the model attends to in its input: a text, or a picture file. */
 async function mapsOf(terminal: Terminal, source: string, words: readonly string[], layer: number): Promise<Drawn> {
   const { inspectCheckpoint } = await loadModels();
-  const { architecture } = await inspectCheckpoint(source, { signal: terminal.signal });
+  const { architecture, layers } = await inspectCheckpoint(source, { signal: terminal.signal });
+  if (layer >= layers.length) throw new Failure(`--layer: expected a layer below ${layers.length}, got ${layer}`);
   if (architecture === "diff_vit") {
     const [path = "-", ...more] = words;
     if (more.length > 0) throw new UsageError("maps: expected one picture");

@@ -1,34 +1,24 @@
-// The tokenizer of a checkpoint's folder, by @huggingface/tokenizers. A program installs that package itself; the command line brings it,
-// so that `npx diffattn` needs nothing else.
+// The tokenizer of a checkpoint's folder. A program installs @huggingface/tokenizers itself; it is part of the command line, so that
+// `npx diffattn` needs nothing else.
 
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Tokenizer as HuggingFace } from "@huggingface/tokenizers";
+import { readTokenizer } from "../models/tokenizer.js";
 import type { Tokenizer } from "../models/types.js";
-import { Failure, sentence } from "./failure.js";
 
-/** A file's text; undefined where there is none. */
-async function textOf(path: string): Promise<string | undefined> {
+/** A file's bytes, from a folder or an address; undefined where there is none. */
+async function bytesOf(folder: string, name: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
   try {
-    return await readFile(path, "utf8");
+    if (!/^https?:/i.test(folder)) return await readFile(join(folder, name));
+    const response = await fetch(new URL(name, folder), { signal });
+    return response.ok ? new Uint8Array(await response.arrayBuffer()) : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** undefined for what is no folder here, or has no tokenizer: the library says what that means. */
-export async function tokenizerOf(folder: string): Promise<Tokenizer | undefined> {
-  const path = join(folder, "tokenizer.json");
-  const text = await textOf(path);
-  if (text === undefined) return undefined;
-  try {
-    const config: unknown = JSON.parse((await textOf(join(folder, "tokenizer_config.json"))) ?? "{}");
-    const tokenizer = new HuggingFace(JSON.parse(text) as object, config as object);
-    return {
-      encode: (text) => tokenizer.encode(text).ids,
-      decode: (ids) => tokenizer.decode(Array.from(ids), { skip_special_tokens: true }),
-    };
-  } catch (error) {
-    throw new Failure(`${path}: expected a tokenizer, got one that cannot be used: ${sentence(error)}`, { cause: error });
-  }
+/** undefined for what is no folder, or has no tokenizer: the library says what that means. */
+export async function tokenizerOf(folder: string, signal: AbortSignal): Promise<Tokenizer | undefined> {
+  const json = await bytesOf(folder, "tokenizer.json", signal);
+  return json && readTokenizer(json, await bytesOf(folder, "tokenizer_config.json", signal));
 }
