@@ -97,8 +97,8 @@ const script = (path) => async () => {
   return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm, /^FAILED /);
 };
 
-/** diffattn-wasm's feature is for its own target alone; the others are on. */
-const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models"];
+/** diffattn-wasm's `threads` is for its own target alone; the others are on. */
+const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
 
 const lint = {
   prettier: check(bin("prettier"), ["--check", "."]),
@@ -114,7 +114,7 @@ const suites = {
   ...lint,
   rust: cargoTest(...everyCrate, "--no-fail-fast", "--all-targets"),
   "rust doctests": cargoTest(...everyCrate, "--no-fail-fast", "--doc"),
-  "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd"),
+  "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd", "cli"),
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
   browser: script("test/browser/run.mjs"),
   package: script("test/package/run.mjs"),

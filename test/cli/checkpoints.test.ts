@@ -3,7 +3,7 @@
 import { cpSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { openSafetensors } from "../../packages/diffattn/dist/models-node.js";
+import { openSafetensors } from "./models.js";
 import type { Inspection } from "../../packages/diffattn/src/models/types.js";
 import { diffattn, folder, modelOf, trained } from "./run.js";
 
@@ -113,7 +113,7 @@ test("a target that is there stays, unless --force says otherwise; a failure lea
   writeFileSync(half, readFileSync(join(trained, "model.safetensors")).subarray(0, 1_000_000));
   const failed = await diffattn(["convert", half, join(out, "never.safetensors"), "--dtype", "f16"]);
   expect(failed).toMatchObject({ code: 1, out: "" });
-  expect(failed.err).toMatch(/^diffattn: half\.safetensors: \S.*\n$/);
+  expect(failed.err).toMatch(/^diffattn: half\.safetensors, tensor \S.*\n$/);
   expect(readdirSync(out).filter((name) => name.startsWith("never"))).toEqual([]);
 });
 

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { readFixture } from "../suite/safetensors.js";
+import { readFixture, stored } from "../suite/safetensors.js";
 import { diffattn, modelOf, trained } from "./run.js";
 
 interface Case {
@@ -11,7 +11,16 @@ interface Case {
   continuation: string;
 }
 
-const cases = readFixture(readFileSync(join(trained, "expected.safetensors"))).options as unknown as Case[];
+const fixture = readFixture(readFileSync(join(trained, "expected.safetensors")));
+const cases = (fixture.options as unknown as Case[]).map(({ prompt, continuation }, i) => {
+  const { bytes } = stored(fixture, `${i}.greedy`);
+  const ids = [...new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8)].map(Number);
+  // The cases go on after the id that ends a text.
+  const end = ids.slice(ids.length - 48).indexOf(0);
+  return { prompt, continuation: end < 0 ? continuation : continuation.slice(0, continuation.indexOf("\n") + 1), ends: end >= 0 };
+});
+
+test("one of the cases ends by itself", () => expect(cases.map(({ ends }) => ends)).toEqual([false, true, false, false]));
 
 describe.each(cases)("after $prompt", ({ prompt, continuation }) => {
   test("the text is the expected one, and nothing else", async () => {
@@ -20,7 +29,7 @@ describe.each(cases)("after $prompt", ({ prompt, continuation }) => {
   });
 });
 
-const [{ prompt, continuation }] = cases as [Case];
+const { prompt, continuation } = cases[0] as Case;
 
 test.each(["native", "wasm"])("%s", async (backend) => {
   const { code, out } = await diffattn(["generate", trained, prompt, "-n", "48", "--backend", backend, "--threads", "1"]);

@@ -2,11 +2,11 @@
 
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { encode as encodeJpeg } from "jpeg-js";
+import { decode as decodeJpeg, encode as encodeJpeg } from "jpeg-js";
 import { parseHTML } from "linkedom";
 import { PNG } from "pngjs";
 import { expect, test } from "vitest";
-import { DiffLlama, DiffViT } from "../../packages/diffattn/dist/models-node.js";
+import { DiffLlama, DiffViT } from "./models.js";
 import { diffattn, folder, modelOf, trained } from "./run.js";
 
 const text = "Returns the number of elements in the vector";
@@ -86,7 +86,7 @@ test("a vision transformer's maps are of a picture", async () => {
   expect(tokens.slice(0, 3)).toEqual(["register 1", "1,1", "1,2"]);
 });
 
-test("classify says what the library says of the same pixels, and nearly so of a JPEG", async () => {
+test("classify says what the library says of the same pixels", async () => {
   using model = await DiffViT.load(vit);
   const expected = await model.classify({ data: pixels, width: side, height: side }, { top: 3 });
   const { code, out, err } = await diffattn(["classify", vit, files.png, files.jpeg, "--top", "3", "--json"]);
@@ -96,9 +96,8 @@ test("classify says what the library says of the same pixels, and nearly so of a
     .split("\n")
     .map((line) => JSON.parse(line) as { file: string; classes: typeof expected });
   expect(first).toEqual({ file: files.png, classes: expected });
-  expect(second?.file).toBe(files.jpeg);
-  expect(second?.classes[0]?.index).toBe(expected[0]?.index);
-  expect(Math.abs((second?.classes[0]?.probability ?? 0) - (expected[0]?.probability ?? 1))).toBeLessThan(0.05);
+  const decoded = decodeJpeg(readFileSync(files.jpeg), { useTArray: true });
+  expect(second).toEqual({ file: files.jpeg, classes: await model.classify(decoded, { top: 3 }) });
 
   const plain = await diffattn(["classify", vit, "-", "--top", "1"], { input: readFileSync(files.png) });
   expect(plain.out).toBe(`${expected[0]?.probability.toFixed(4)}  ${expected[0]?.index}\n`);

@@ -34,11 +34,11 @@ function aboutLayer(layer: Layer): string {
   const { version, lambdaForm, pairing, kvRepeat, ratio, numHeads, numKvHeads, headDim, headWidth, rope, isCausal, eps, normWeight } =
     layer;
   return [
-    `V${version ?? "?"}`,
+    version === undefined ? undefined : `V${version}`,
     lambdaForm && `λ by ${lambdaForm}`,
     [pairing, kvRepeat && `k heads repeated ${kvRepeat}`, ratio && `ratio ${ratio}`].filter(Boolean).join(", "),
     `${counted(numHeads ?? 0, "head")} of ${headDim} (${headWidth} of v)`,
-    numKvHeads && `${counted(numKvHeads, "k/v head")}`,
+    numKvHeads && counted(numKvHeads, "k/v head"),
     rope ? `rope ${rope.interleaved ? "interleaved" : "half-split"}, θ ${rope.theta === null ? "not said" : count(rope.theta)}` : "no rope",
     isCausal ? "causal" : "not causal",
     `norm ${normWeight ? "with" : "without"} weight, eps ${Number((eps ?? 0).toPrecision(6))}`,

@@ -3,7 +3,23 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Float32Result, Tensor } from "../types.js";
+import type { AttentionMaps, Tensor } from "../types.js";
+
+// As in ../types.ts: names that a runtime without a DOM has too, or never meets.
+/* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+declare global {
+  interface Blob {}
+  interface File {}
+  interface WritableStream<W = any> {}
+  interface ImageBitmap {}
+  interface HTMLCanvasElement {}
+  interface OffscreenCanvas {}
+  interface HTMLImageElement {}
+}
+/* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+
+/** A `Uint8Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7 takes it too. */
+export type Uint8Result = ReturnType<typeof Uint8Array.of>;
 
 /** Element types of safetensors files. */
 export type StoredDType =
@@ -25,7 +41,7 @@ export interface StoredTensor {
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
   /** Little-endian elements, last axis fastest. */
-  readonly data: Uint8Array<ArrayBuffer>;
+  readonly data: Uint8Result;
 }
 
 /** Whoever waits for something long. */
@@ -84,7 +100,7 @@ export declare function openSafetensors(source: FileSource | CheckpointSource, o
 export declare function saveSafetensors(
   tensors: Readonly<Record<string, StoredTensor | Tensor>>,
   options?: { metadata?: Readonly<Record<string, string>> | undefined; target?: string | URL | WritableStream<Uint8Array> | undefined },
-): Promise<Uint8Array<ArrayBuffer> | undefined>;
+): Promise<Uint8Result | undefined>;
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
@@ -103,6 +119,35 @@ export interface Inspection {
 
 /** Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters, what is missing or odd. */
 export declare function inspectCheckpoint(source: CheckpointSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
+
+/** How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`, `layout` or both are wanted. */
+export interface ConvertOptions extends LoadOptions {
+  /** Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from all others exactly. */
+  dtype?: "F32" | "F16" | "BF16" | undefined;
+  /**
+   * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves, half-split rope, no norm weight, `o_proj`) or as
+   * unilm's `multihead_flashdiff_2.py` (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit; a norm's
+   * weight that diffllama has no place for is multiplied into the output projection, rounded once.
+   */
+  layout?: "diffllama" | "unilm" | undefined;
+  /** As {@link saveSafetensors} has it. */
+  target?: string | URL | WritableStream<Uint8Array> | undefined;
+}
+
+/** What {@link convertCheckpoint} made. */
+export interface Conversion {
+  /** The file, where there is no `target`. */
+  readonly file: Uint8Array<ArrayBuffer> | undefined;
+  /** What was not exact or grew: repeated heads, folded weights, values that overflow. Each a sentence. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Writes a checkpoint with another element type, or with its attention layers in another layout. All of the new file is in memory once.
+ *
+ * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout; FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
+ */
+export declare function convertCheckpoint(source: FileSource | CheckpointSource, options: ConvertOptions): Promise<Conversion>;
 
 /** Token ids of one text, or `[B, L]`. */
 export type TokenIds = readonly number[] | Int32Array | { readonly data: Int32Array; readonly shape: readonly [number, number] };
@@ -211,7 +256,8 @@ export interface ModelLoadOptions extends LoadOptions {
 export declare class DiffLlama {
   private constructor();
   /**
-   * Loads a checkpoint; part by part, so that no more than one layer is in memory twice.
+   * Loads a checkpoint: part by part, so that besides the model no more than two layers are in memory, the one that is taken over and
+   * the next one, which is read meanwhile.
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
@@ -262,7 +308,7 @@ export declare class DiffViT {
   static load(source: CheckpointSource, options?: LoadOptions): Promise<DiffViT>;
   readonly config: ModelConfig;
   /** Logits `[B, classes]` of images, or of pixels `[B, 3, S, S]` that are already resized and normalised. */
-  forward(image: ImageSource | readonly ImageSource[] | Tensor<Float32Result>, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
+  forward(image: ImageSource | readonly ImageSource[] | Tensor, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
   /** The likeliest classes, the likeliest first: 5 by default. */
   classify(image: ImageSource, options?: { top?: number | undefined; signal?: AbortSignal | undefined }): Promise<Classification[]>;
   /** The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. */
