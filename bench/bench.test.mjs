@@ -1,12 +1,16 @@
 // Tests of what the benchmark computes without measuring: statistics, work of a case, figures, tables, records, the plan and the
 // chart. Nothing here is timed.
+import { statSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test } from "vitest";
-import { bytes, cases, checkedElements, flops } from "./cases.mjs";
+import { bytes, cases, checkedElements, expectedOf, flops, work } from "./cases.mjs";
 import { chart } from "./chart.mjs";
 import { evaluate, figures } from "./figures.mjs";
+import { folderOf, toBfloat16 } from "./model-files.mjs";
 import { chosen, plan } from "./plan.mjs";
 import { csv } from "./record.mjs";
 import { exponent, median, relativeError } from "./statistics.mjs";
+import { fill, hash } from "./subjects/measuring.mjs";
 import { measurementTable, table } from "./tables.mjs";
 
 const sizes = { wasm: { "a.wasm": 140_000 }, script: 13_000 };
@@ -32,6 +36,7 @@ test("useful work counts what the mask leaves", () => {
 
 test("checked elements are whole rows from the first to the last", () => {
   for (const one of cases.values()) {
+    if (one.model) continue;
     const at = checkedElements(one);
     const all = one.out.reduce((a, b) => a * b, 1);
     expect(at[0]).toBe(0);
@@ -39,6 +44,28 @@ test("checked elements are whole rows from the first to the last", () => {
     expect(new Set(at).size).toBe(at.length);
     expect(at.length).toBe(Math.min(all, 4096));
   }
+});
+
+test("models' cases: what is read for a token, what is expected and where", () => {
+  const models = [...cases.values()].filter(({ model }) => model);
+  expect(models.length).toBeGreaterThan(5);
+  for (const one of models) {
+    expect(one.weightBytes, one.id).toBe(
+      { "examples/model": 2 * 6952192, "random-f32": 4 * 221549568, "random-bf16": 2 * 221549568 }[one.model],
+    );
+    expect(expectedOf(one)).toHaveLength(checkedElements(one).length);
+    if (one.greedy) expect(one.greedy).toHaveLength(one.tokens);
+    expect(work(one).unit).toBe(one.op === "model_prefill" ? "token" : "B");
+  }
+  expect(work(cases.get("model-prefill")).amount).toBe(512);
+  // The file and the list of cases are of the same model.
+  expect(statSync(join(folderOf(cases.get("model-decode")), "model.safetensors")).size).toBeGreaterThan(2 * 6952192);
+});
+
+test("random weights are the same everywhere, and bfloat16 is their nearest", () => {
+  const values = fill(new Float32Array(4), 3);
+  expect([...values].map((value) => (value + 1) * 2 ** 23)).toEqual([0, 1, 2, 3].map((i) => hash(i + Math.imul(3, 0x9e3779b9)) >>> 8));
+  expect([...toBfloat16(Float32Array.of(1, 1.00390625, 1.01171875, -2.5))]).toEqual([0x3f80, 0x3f80, 0x3f82, 0xc020]);
 });
 
 /** Measurements of every group, in which everything runs at the same rate. */

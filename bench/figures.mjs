@@ -1,4 +1,5 @@
 // The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows of a table out.
+import { bytes, cases } from "./cases.mjs";
 import { exponent } from "./statistics.mjs";
 
 /** A figure that cannot be had in this run: one sentence why. */
@@ -64,6 +65,11 @@ export function figures({ best, sizes }) {
   const megabytes = (as) => (m) => ({ value: m.bytes(as) / 1e6 });
   const microseconds = (as) => (m) => ({ value: m.seconds(as) * 1e6 });
 
+  const tokens = (as) => (m) => ({ value: 1 / m.seconds(as) });
+  const milliseconds = (as) => (m) => ({ value: m.seconds(as) * 1000 });
+  /** Percent of a model's weights that memory has beyond them. */
+  const beyond = (as, test) => (m) => ({ value: 100 * (m.bytes(as) / bytes(cases.get(test)) - 1) });
+
   return [
     least("P1", "long", "native, L 4096 ÷ FMA peak, AVX-512", 0.88, share("causal avx512", "fma avx512")),
     least("P1b", "long", "native, L 4096 ÷ FMA peak, AVX2", 0.8, share("causal avx2", "fma avx2")),
@@ -125,6 +131,20 @@ export function figures({ best, sizes }) {
       }),
       3,
     ),
+    least("M1", "model", "7M model, BF16: native decode ÷ read bandwidth", 0.75, share("native", "read")),
+    least("M1", "model", "7M model, BF16: WebAssembly decode ÷ its read bandwidth", 0.5, share("wasm", "read in WebAssembly")),
+    least("M1", "model", "7M model, BF16: native decode ÷ transformers", 15, against("native", "model"), 1),
+    ...[
+      ["f32", "float32", 28],
+      ["bf16", "bfloat16", 55],
+    ].flatMap(([dtype, name, perSecond]) => [
+      least("M2", `larger model, ${dtype}`, `0.22B model, ${name}: decode, tokens/s`, perSecond, tokens("native"), 1),
+      least("M2", `larger model, ${dtype}`, `0.22B model, ${name}: decode ÷ read bandwidth`, 0.8, share("native", "read")),
+    ]),
+    least("M3", "prompt", "7M model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
+    least("M3", "larger model's prompt", "0.22B model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
+    most("M4", "model in a page", "7M model, Chromium: first token after the start of the page", 500, milliseconds("page"), 0, "ms"),
+    most("M5", "model's memory", "0.22B model, BF16: memory beyond its weights", 15, beyond("native", "random-load-bf16"), 1, "%"),
     most("P16", "memory", "exponent of scratch, L 2048…16384", 1.05, (m) => ({
       value: exponent(LENGTHS.slice(2).map((length) => [length, m.bytes(`causal-${length}`)])),
     })),

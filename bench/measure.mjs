@@ -1,7 +1,8 @@
 // Measures a group of plan.mjs: loads its entrants, lets them run in turn, checks their answers. Whatever fails becomes the
 // entrant's `error`, one sentence; nothing here ends the benchmark.
 import { seconds } from "../scripts/tools.mjs";
-import { cases, checkedElements, work } from "./cases.mjs";
+import { cases, checkedElements, expectedOf, work } from "./cases.mjs";
+import { folderOf } from "./model-files.mjs";
 import { median, relativeError } from "./statistics.mjs";
 import { Subject } from "./subject.mjs";
 
@@ -133,7 +134,10 @@ export class Bench {
     const on = { threads, ...(isa && { isa }) };
     if (kind === "run") {
       const start = Date.now();
-      await process.ask({ do: "load", case: cases.get(id), variant, ...on }, patience);
+      const test = cases.get(id);
+      // Only ours makes files that are missing, and comes first.
+      const folder = test.model && folderOf(test);
+      await process.ask({ do: "load", case: test, variant, ...(folder && { folder }), ...on }, patience);
       this.#say(`  ${entrant.as}: loaded in ${seconds(start)}`);
     } else if (kind === "scratch") {
       this.#say(`  ${entrant.as}: one call`);
@@ -171,6 +175,7 @@ export class Bench {
     const { patience } = this.#limits;
     const test = cases.get(entrant.case);
     const at = checkedElements(test);
+    if (expectedOf(test)) this.#expected.set(test.id, expectedOf(test));
     if (!this.#expected.has(test.id)) {
       await this.#reference.ask({ do: "load", case: test }, patience);
       this.#expected.set(test.id, decode((await this.#reference.ask({ do: "answer", at }, patience)).values));

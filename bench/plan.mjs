@@ -23,6 +23,7 @@ export function plan({ best, isFull }) {
   const limit = (as, subject, what, isa, more = {}) => ({ as, kind: "limit", subject, what, isa, threads: 1, ...more });
   const fma = (isa = best, threads = 1) =>
     limit(threads === 1 ? `fma ${isa}` : `fma ${isa}, two threads`, "crate", "fma", isa, { threads });
+  const model = (as, test, more) => run(as, "model", test, test.includes("prefill") ? "forward" : "generate", best, more);
   const bandwidth = (as, subject, what, test) => limit(as, subject, what, undefined, { bytes: bytes(cases.get(test)) });
 
   /** Ours and the native peers on one case. */
@@ -174,6 +175,39 @@ export function plan({ best, isFull }) {
         ...lengths.slice(2).map((test) => ({ as: test, kind: "scratch", subject: "crate", case: test, isa: best, threads: 2 })),
         { as: "wasm", kind: "scratch", subject: "wasm-newer", case: "causal-16384", isa: "relaxed-simd", threads: 1 },
       ],
+    },
+    {
+      id: "model",
+      figures: ["M1"],
+      entrants: [
+        model("native", "model-decode", { of: "read" }),
+        bandwidth("read", "crate", "read", "model-decode"),
+        run("wasm", "model-wasm", "model-decode", "generate", "relaxed-simd", { of: "read in WebAssembly" }),
+        bandwidth("read in WebAssembly", "wasm-newer", "read", "model-decode"),
+        peers("model", "model-decode", undefined, "read"),
+        ...full(model("native, two threads", "model-decode", { threads: 2 })),
+      ],
+    },
+    ...["f32", "bf16"].map((dtype) => ({
+      id: `larger model, ${dtype}`,
+      figures: ["M2"],
+      entrants: [
+        model("native", `random-decode-${dtype}`, { of: "read" }),
+        bandwidth("read", "crate", "read", `random-decode-${dtype}`),
+        ...full(peers("model", `random-decode-${dtype}`, undefined, "read")),
+      ],
+    })),
+    { id: "prompt", figures: ["M3"], entrants: [model("native", "model-prefill"), peers("model", "model-prefill")] },
+    {
+      id: "larger model's prompt",
+      figures: ["M3"],
+      entrants: [model("native", "random-prefill-f32"), peers("model", "random-prefill-f32")],
+    },
+    { id: "model in a page", figures: ["M4"], entrants: [run("page", "model-page", "model-first", "generate", "relaxed-simd")] },
+    {
+      id: "model's memory",
+      figures: ["M5"],
+      entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
     },
     ...(isFull
       ? ["causal-2048", "causal-2048-d32", "causal-2048-d128"].map((test) => ({

@@ -46,6 +46,7 @@ export function shareOf(one, group) {
 /** What an entrant did per second, or took of memory. */
 function amount({ kind, what, unit, rate, bytes }) {
   if (kind === "scratch") return bytes === undefined ? "" : `${(bytes / 1e6).toFixed(1)} MB`;
+  if (unit === "token") return rate === undefined ? "" : `${rate.toFixed(0)} tokens/s`;
   const countsFlops = kind === "limit" ? what === "fma" : unit === "FLOP";
   return rate === undefined ? "" : `${giga(rate)} ${countsFlops ? "GFLOP/s" : "GB/s"}`;
 }

@@ -114,7 +114,7 @@ const suites = {
   ...lint,
   rust: cargoTest(...everyCrate, "--no-fail-fast", "--all-targets"),
   "rust doctests": cargoTest(...everyCrate, "--no-fail-fast", "--doc"),
-  "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd"),
+  "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd", "cli"),
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
   browser: script("test/browser/run.mjs"),
   package: script("test/package/run.mjs"),

@@ -1,4 +1,5 @@
-// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch into .cache/bench-python.
+// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch and transformers into
+// .cache/bench-python.
 // Idempotent: what is there already costs nothing. A library that cannot be had here is a reason to print, never an error.
 //
 //   node bench/peers/setup.mjs
@@ -28,7 +29,7 @@ export function setupPeers() {
       "",
       installJavaScript,
     ),
-    python: once("PyTorch", environment, ["requirements.txt"], systemPython(), installPython),
+    python: once("PyTorch and transformers", environment, ["requirements.txt"], systemPython(), installPython),
   };
 }
 
@@ -76,9 +77,9 @@ function installPython() {
   const light = ["--index-url", "https://download.pytorch.org/whl/cpu", "--retries", "0", "--timeout", "15", "--no-deps", torch];
   if (process.platform === "linux") spawnSync(python, [...pip, ...light], { stdio: "ignore" });
   run(python, [...pip, "-r", requirements], { quiet: true });
-  const version = ask(python, ["-c", "import torch, numpy; print(torch.__version__)"]);
-  if (!version) throw new Error("PyTorch was installed but cannot be imported");
-  say(`PyTorch ${version}`);
+  const version = ask(python, ["-c", "import torch, numpy, transformers, safetensors; print(torch.__version__, transformers.__version__)"]);
+  if (!version) throw new Error("PyTorch and transformers were installed but cannot be imported");
+  say(`PyTorch and transformers ${version}`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) setupPeers();

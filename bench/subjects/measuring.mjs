@@ -1,16 +1,18 @@
 // What the JavaScript subjects share, in Node and in a page: the inputs that every language makes alike, the timing of one call,
 // how values of an answer travel. It knows no library and no case; bench/README.md describes all of it.
 
+/** 32 bits that look random, of any number. */
+export function hash(i) {
+  let x = i | 0;
+  x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
+  x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
+  return (x ^ (x >>> 16)) >>> 0;
+}
+
 /** Fills a Float32Array with tensor number `t` of the inputs, and returns it. */
 export function fill(data, t) {
   const offset = Math.imul(t, 0x9e3779b9);
-  for (let i = 0; i < data.length; i++) {
-    let x = (i + offset) | 0;
-    x = Math.imul(x ^ (x >>> 16), 0x7feb352d);
-    x = Math.imul(x ^ (x >>> 15), 0x846ca68b);
-    x ^= x >>> 16;
-    data[i] = (x >>> 8) / 0x800000 - 1;
-  }
+  for (let i = 0; i < data.length; i++) data[i] = (hash(i + offset) >>> 8) / 0x800000 - 1;
   return data;
 }
 

@@ -24,6 +24,9 @@ export const ours = [
   { name: "package", command: [process.execPath, subject("diffattn.mjs"), "native"] },
   { name: "wasm-oldest", command: [process.execPath, subject("diffattn.mjs"), "wasm", limitsModule] },
   { name: "wasm-newer", command: [newerNode, subject("diffattn.mjs"), "wasm", limitsModule], missing: newer },
+  { name: "model", command: [process.execPath, "--expose-gc", subject("model.mjs"), "native"] },
+  { name: "model-wasm", command: [newerNode, "--expose-gc", subject("model.mjs"), "wasm"], missing: newer },
+  { name: "model-page", command: [process.execPath, subject("model-page.mjs")] },
   { name: "page", command: [process.execPath, subject("page.mjs"), "plain"] },
   { name: "page-isolated", command: [process.execPath, subject("page.mjs"), "isolated"] },
 ];

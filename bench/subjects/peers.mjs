@@ -27,5 +27,11 @@ export const peers = [
   },
   { name: "tfjs-backend-wasm", kind: "wasm", needs: "javascript", command: (more = []) => [newer, subject("tfjs.mjs"), ...more] },
   { name: "jax-js", kind: "wasm", needs: "javascript", command: (more = []) => [newer, subject("jax.mjs"), ...more] },
+  {
+    name: "transformers",
+    kind: "model",
+    needs: "python",
+    command: (more = []) => [python, subject("transformers_cpu.py"), ...more],
+  },
   { name: "pytorch-cpu", kind: "native", needs: "python", command: (more = []) => [python, subject("torch_cpu.py"), ...more] },
 ];

@@ -1,7 +1,10 @@
-// Builds dist: the entries, the worker, the pool, the types and the WASM files, three for the operators and three with models.
-// wasm-bindgen's glue goes into the scripts, so what is published needs no package but the native one (and for texts a tokenizer's).
+// Builds dist: the entries, the worker, the pool, the types, the WASM files, three for the operators and three with models, and the
+// command line. wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
+// package but the native one (and for texts a tokenizer's).
 
-import { copyFileSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { builtinModules } from "node:module";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Options } from "tsup";
 
@@ -93,9 +96,36 @@ const bundlersLookAway: NonNullable<Options["plugins"]>[number] = {
   }),
 };
 
+/** Licences under which a library's code may be part of ours, if its notice comes along. */
+const ALLOWED = ["MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "0BSD"];
+
+/** Writes the licence of every package that is part of a script beside it; fails where that may not be. */
+const licences = (file: string): Plugin => ({
+  name: "licences",
+  setup(build) {
+    build.initialOptions.metafile = true;
+    build.onEnd(({ metafile }) => {
+      const packages = new Map<string, string>();
+      for (const input of Object.keys(metafile?.inputs ?? {})) {
+        const [, folder, name] = /^(.*node_modules[/\\]((?:@[^/\\]+[/\\])?[^/\\]+))[/\\]/.exec(join(here("."), input)) ?? [];
+        if (folder && name) packages.set(name, folder);
+      }
+      const notices = [...packages].sort().map(([name, folder]) => {
+        const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Record<string, string>;
+        const text = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+        if (!license || !ALLOWED.includes(license)) throw new Error(`${name}: its licence is ${license}, which no one has looked at`);
+        if (!text) throw new Error(`${name}: its licence's text is missing`);
+        return `${name} ${version}, ${license}\n\n${readFileSync(join(folder, text), "utf8").trim()}\n`;
+      });
+      const head = "Parts of the command line (cli.js) are these packages:\n\n";
+      writeFileSync(here(`dist/${file}`), head + notices.join(`\n${"-".repeat(80)}\n\n`));
+    });
+  },
+});
+
 const wasmFiles = { simd: "simd128", relaxed: "relaxed", threads: "threads" };
 
-// Here, because the three builds run side by side.
+// Here, because the builds run side by side.
 rmSync(here("dist"), { recursive: true, force: true });
 
 export default defineConfig([
@@ -110,6 +140,18 @@ export default defineConfig([
   // Both share their state: which backend runs.
   { ...common, entry: { node: "src/node.ts", "models-node": "src/models/node.ts" }, splitting: true },
   { ...common, entry: { viz: "src/viz/index.ts" } },
+  {
+    ...common,
+    entry: { cli: "src/cli/main.ts" },
+    platform: "node",
+    // Older Node's libraries ask for its modules by `require` and without "node:".
+    banner: { js: `import { createRequire as commonJs } from "node:module";\nconst require = commonJs(import.meta.url);` },
+    noExternal: [/./],
+    external: [/^node:/, ...builtinModules],
+    minify: true,
+    sourcemap: false,
+    esbuildPlugins: [licences("cli-licences.txt")],
+  },
   {
     ...common,
     entry: ["src/pool.ts"],

@@ -59,6 +59,14 @@ const tests = {
 
   "importing touches neither a window nor the network, and starts nothing": () => runFixture(whole, "server.mjs"),
 
+  "the command line runs without another package, and who imports the library loads nothing of it": () => {
+    for (const [folder, backend] of [
+      [whole, "native"],
+      [withoutNative, "wasm"],
+    ])
+      runFixture(folder, "command.mjs", backend, join(root, "examples/model"));
+  },
+
   "pictures are drawn without a backend": () => runFixture(withoutNative, "viz.mjs"),
 
   "models load on native and on WASM; their texts want one package more, and say which": () => {

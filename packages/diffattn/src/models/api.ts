@@ -1,5 +1,6 @@
 // What the models' entries export, written once for both.
 
+export { convertCheckpoint } from "./convert.js";
 export { DiffLlama } from "./llama.js";
 export { inspectCheckpoint, openSafetensors, saveSafetensors } from "./safetensors.js";
 export { DiffViT } from "./vit.js";

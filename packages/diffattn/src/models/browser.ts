@@ -21,6 +21,7 @@ useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { m
 
 export const openSafetensors: typeof types.openSafetensors = api.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = api.saveSafetensors;
+export const convertCheckpoint: typeof types.convertCheckpoint = api.convertCheckpoint;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = api.inspectCheckpoint;
 export const DiffLlama = api.DiffLlama as unknown as typeof types.DiffLlama;
 export const DiffViT = api.DiffViT as unknown as typeof types.DiffViT;

@@ -6,6 +6,7 @@ export const Op = {
   safetensorsHeader: 66,
   inspectCheckpoint: 67,
   castTensor: 68,
+  convertLayer: 69,
   modelInfo: 72,
   loadPart: 73,
   llamaForward: 80,

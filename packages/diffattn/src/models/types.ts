@@ -120,6 +120,35 @@ export interface Inspection {
 /** Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters, what is missing or odd. */
 export declare function inspectCheckpoint(source: CheckpointSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
 
+/** How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`, `layout` or both are wanted. */
+export interface ConvertOptions extends LoadOptions {
+  /** Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from all others exactly. */
+  dtype?: "F32" | "F16" | "BF16" | undefined;
+  /**
+   * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves, half-split rope, no norm weight, `o_proj`) or as
+   * unilm's `multihead_flashdiff_2.py` (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit; a norm's
+   * weight that diffllama has no place for is multiplied into the output projection, rounded once.
+   */
+  layout?: "diffllama" | "unilm" | undefined;
+  /** As {@link saveSafetensors} has it. */
+  target?: string | URL | WritableStream<Uint8Array> | undefined;
+}
+
+/** What {@link convertCheckpoint} made. */
+export interface Conversion {
+  /** The file, where there is no `target`. */
+  readonly file: Uint8Array<ArrayBuffer> | undefined;
+  /** What was not exact or grew: repeated heads, folded weights, values that overflow. Each a sentence. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Writes a checkpoint with another element type, or with its attention layers in another layout. All of the new file is in memory once.
+ *
+ * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout; FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
+ */
+export declare function convertCheckpoint(source: FileSource | CheckpointSource, options: ConvertOptions): Promise<Conversion>;
+
 /** Token ids of one text, or `[B, L]`. */
 export type TokenIds = readonly number[] | Int32Array | { readonly data: Int32Array; readonly shape: readonly [number, number] };
 

@@ -2,6 +2,7 @@
 // nothing but colours.
 
 import type { AttentionMaps, Tensor } from "../types.js";
+import { STEPS, step } from "./scale.js";
 
 /** What a picture shows of a map, and how. */
 export interface DrawOptions {
@@ -34,10 +35,6 @@ export interface DrawMapsOptions extends Omit<DrawOptions, "signed" | "descripti
   /** Headings of the maps and of their difference, in this order. */
   headings?: readonly string[] | undefined;
 }
-
-/** Steps of a hue. Colour follows the root of the value, so that a tenth of the largest is still seen; the legend says the values. */
-const STEPS = 12;
-const step = (value: number, max: number): number => Math.round(Math.sqrt(Math.min(Math.abs(value) / max, 1)) * STEPS);
 
 /** Pixels between parts. */
 const GAP = 8;

@@ -1,0 +1,111 @@
+// The models that the benchmark runs: the trained one of examples/, and a larger one with random weights, which is written into .cache
+// once. Its values are exact products of integers, so every machine writes the same file. Runs no model.
+import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { cache, ensureFolder, root } from "../scripts/tools.mjs";
+import { fill } from "./subjects/measuring.mjs";
+
+/** A DIFF Llama of 0.22 billion parameters: as many layers and as wide as small models are. */
+const RANDOM = {
+  architectures: ["DiffLlamaForCausalLM"],
+  model_type: "diffllama",
+  vocab_size: 32000,
+  hidden_size: 1024,
+  intermediate_size: 2816,
+  num_hidden_layers: 16,
+  num_attention_heads: 16,
+  num_key_value_heads: 8,
+  head_dim: 64,
+  hidden_act: "silu",
+  attention_bias: false,
+  lambda_std_dev: 0.1,
+  rms_norm_eps: 1e-5,
+  rope_parameters: { rope_theta: 10000, rope_type: "default" },
+  max_position_embeddings: 2048,
+  tie_word_embeddings: true,
+  bos_token_id: 1,
+  eos_token_id: 2,
+};
+
+/** √3 times the standard deviations that models are initialised with, 0.02 and 0.1: the widths of uniform values. */
+const SPREAD = Math.fround(0.02 * Math.sqrt(3));
+const LAMBDA_SPREAD = Math.fround(0.1 * Math.sqrt(3));
+
+/** Names, shapes and spreads of a configuration's tensors; norms are ones. */
+function tensorsOf(config) {
+  const {
+    hidden_size: hidden,
+    intermediate_size: inner,
+    num_attention_heads: heads,
+    num_key_value_heads: groups,
+    head_dim: width,
+  } = config;
+  const layer = (i) => {
+    const at = (name) => `model.layers.${i}.${name}`;
+    return [
+      ...["input_layernorm", "post_attention_layernorm"].map((name) => [at(`${name}.weight`), [hidden]]),
+      [at("self_attn.q_proj.weight"), [heads * width, hidden], SPREAD],
+      [at("self_attn.k_proj.weight"), [groups * width, hidden], SPREAD],
+      [at("self_attn.v_proj.weight"), [groups * width, hidden], SPREAD],
+      [at("self_attn.o_proj.weight"), [hidden, heads * width], SPREAD],
+      ...["q1", "k1", "q2", "k2"].map((name) => [at(`self_attn.lambda_${name}`), [width], LAMBDA_SPREAD]),
+      [at("mlp.gate_proj.weight"), [inner, hidden], SPREAD],
+      [at("mlp.up_proj.weight"), [inner, hidden], SPREAD],
+      [at("mlp.down_proj.weight"), [hidden, inner], SPREAD],
+    ];
+  };
+  return [
+    ["model.embed_tokens.weight", [config.vocab_size, hidden], SPREAD],
+    ...Array.from({ length: config.num_hidden_layers }, (_, i) => layer(i)).flat(),
+    ["model.norm.weight", [hidden]],
+  ];
+}
+
+const count = (shape) => shape.reduce((a, b) => a * b, 1);
+
+/** Tensor number `t` of the model, float32. */
+function valuesOf(t, [, shape, spread]) {
+  const data = new Float32Array(count(shape));
+  if (spread === undefined) return data.fill(1);
+  fill(data, t);
+  for (let i = 0; i < data.length; i++) data[i] *= spread;
+  return data;
+}
+
+/** To the nearest bfloat16, ties to even. */
+export function toBfloat16(values) {
+  const bits = new Uint32Array(values.buffer);
+  return Uint16Array.from(bits, (x) => (x + 0x7fff + ((x >>> 16) & 1)) >>> 16);
+}
+
+const DTYPES = { F32: (values) => values, BF16: toBfloat16 };
+
+/** The tensors of the random model by name, as safetensors files have them. */
+export function randomTensors(dtype) {
+  return Object.fromEntries(
+    tensorsOf(RANDOM).map((tensor, t) => {
+      const { buffer } = DTYPES[dtype](valuesOf(t, tensor));
+      return [tensor[0], { dtype, shape: tensor[1], data: new Uint8Array(buffer) }];
+    }),
+  );
+}
+
+/** Where a case's model lies. */
+export const folderOf = ({ model }) => (model.startsWith("random-") ? join(cache, "bench-models", model) : join(root, model));
+
+/** Writes a case's model with `saveSafetensors` unless it is there; the file takes its name once it is whole. */
+export async function ensureModel({ model }, saveSafetensors) {
+  if (!model.startsWith("random-")) return;
+  const folder = ensureFolder(folderOf({ model }));
+  const file = join(folder, "model.safetensors");
+  if (existsSync(file)) return;
+  const dtype = model.slice("random-".length).toUpperCase();
+  const whole = `${file}.part`;
+  rmSync(whole, { force: true });
+  await saveSafetensors(randomTensors(dtype), { target: whole, metadata: { format: "pt" } });
+  writeFileSync(
+    join(folder, "config.json"),
+    JSON.stringify({ ...RANDOM, dtype: { F32: "float32", BF16: "bfloat16" }[dtype] }, null, 2) + "\n",
+  );
+  renameSync(whole, file);
+}

@@ -1,0 +1,123 @@
+"""A subject: Hugging Face transformers' DiffLlama on PyTorch's CPU kernels, in inference mode: decoding, and prompts at once.
+
+Decoding is the loop that `generate` runs, without what else it does for each token: one token, the cache of the ones before, the highest
+logit. Reading the checkpoint is not timed.
+"""
+
+import base64
+import ctypes
+import json
+import os
+import platform
+import sys
+import time
+
+# Replies go to the real standard output; what a library prints goes to standard error.
+replies = os.fdopen(os.dup(1), "w", buffering=1)
+os.dup2(2, 1)
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# As torch_cpu.py: memory that is given back must be cleared by the kernel at every call.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
+    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def hashed(count, vocabulary):
+    """Ids of a prompt that is only long: those of bench/subjects/model.mjs."""
+    x = np.arange(count, dtype=np.uint32)
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    return (x % np.uint32(vocabulary)).astype(np.int64).tolist()
+
+
+class Subject:
+    def __init__(self):
+        self.model = self.case = self.result = self.key = None
+
+    def info(self, _):
+        notes = [f"PyTorch {torch.__version__}", "float32 variants hold bfloat16 weights as float32"]
+        return {"name": "transformers", "version": transformers.__version__, "runtime": f"Python {platform.python_version()}", "notes": notes}
+
+    def variants(self, request):
+        if request["case"]["op"] not in ("model_decode", "model_prefill"):
+            return {"variants": []}
+        dtypes = ["float32", "bfloat16"] if request["case"]["dtype"] == "BF16" else ["float32"]
+        return {"variants": [f"{dtype}-{attention}" for dtype in dtypes for attention in ("eager", "sdpa")]}
+
+    def load(self, request):
+        case = request["case"]
+        torch.set_num_threads(request.get("threads", 1))
+        dtype, attention = request["variant"].split("-")
+        if self.key != (request["folder"], dtype, attention):
+            self.model = None
+            self.model = transformers.DiffLlamaForCausalLM.from_pretrained(
+                request["folder"], dtype=DTYPES[dtype], attn_implementation=attention
+            ).eval()
+            self.key = (request["folder"], dtype, attention)
+        self.case = case
+        self.run(request)
+        return {}
+
+    def prompt(self):
+        prompt = self.case["prompt"]
+        return torch.tensor([hashed(prompt, self.model.config.vocab_size) if isinstance(prompt, int) else prompt])
+
+    def run(self, _):
+        return {"seconds": {"model_decode": self.decode, "model_prefill": self.prefill}[self.case["op"]]()}
+
+    def decode(self):
+        ids, cache, made = self.prompt(), None, []
+        start = None
+        for _ in range(self.case["tokens"]):
+            output = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = output.past_key_values
+            ids = output.logits[:, -1:].argmax(-1)
+            made.append(ids.item())
+            start = start or time.perf_counter()
+        seconds = (time.perf_counter() - start) / (len(made) - 1)
+        self.result = made
+        return seconds
+
+    def prefill(self):
+        ids = self.prompt()
+        start = time.perf_counter()
+        output = self.model(ids, use_cache=True, logits_to_keep=1)
+        seconds = time.perf_counter() - start
+        self.result = output.logits[0, -1].float()
+        return seconds
+
+    def answer(self, request):
+        values = np.asarray(self.result, dtype="<f4")[request["at"]]
+        return {"values": base64.b64encode(values.tobytes()).decode()}
+
+
+def main():
+    subject = Subject()
+    handlers = {"info": subject.info, "variants": subject.variants, "load": subject.load, "run": subject.run, "answer": subject.answer}
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        try:
+            request = json.loads(line)
+            if request.get("do") not in handlers:
+                raise ValueError(f"no answer to {request.get('do')!r}")
+            with torch.inference_mode():
+                reply = handlers[request["do"]](request)
+        except Exception as error:  # whatever goes wrong is the reply
+            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
+        replies.write(json.dumps(reply) + "\n")
+
+
+main()

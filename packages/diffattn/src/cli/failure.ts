@@ -1,0 +1,30 @@
+// What ends a command early, and how the process then ends. Prints nothing.
+
+/** Exit codes of the command line. */
+export const Exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
+
+/** The command was asked for in a way that cannot be meant. */
+export class UsageError extends Error {}
+
+/** Something that a user gave, or the machine, stands in the way. */
+export class Failure extends Error {}
+
+/** What something thrown says, on one line. */
+export function sentence(thrown: unknown): string {
+  const said = thrown instanceof Error ? thrown.message : String(thrown);
+  return said.replace(/\s+/g, " ").trim();
+}
+
+/** Node's errors of files say what happened, but not to whom it may matter. */
+export function fileFailure(path: string, thrown: unknown, doing = "read"): Failure {
+  const { code } = thrown as { code?: string };
+  const known: Record<string, string> = {
+    ENOENT: "there is no such file",
+    EISDIR: "it is a folder",
+    ENOTDIR: "a part of its path is no folder",
+    EACCES: "access is denied",
+    EPERM: "access is denied",
+    ENOSPC: "the disk is full",
+  };
+  return new Failure(`${path}: cannot be ${doing}: ${(code && known[code]) ?? sentence(thrown)}`, { cause: thrown });
+}

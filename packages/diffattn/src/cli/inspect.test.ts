@@ -1,0 +1,46 @@
+import { expect, test } from "vitest";
+import { ranges, report } from "./inspect.js";
+
+test("runs of numbers are ranges", () => {
+  expect(ranges(["0", "1", "2", "5", "7", "8"])).toBe("0–2, 5, 7–8");
+  expect(ranges(["encoder", "decoder"])).toBe("encoder, decoder");
+});
+
+test("a report names what is missing and says layers that are alike once", () => {
+  const lines = report({
+    architecture: "diffllama",
+    parameters: 1234567,
+    dtypes: [{ dtype: "BF16", tensors: 2, parameters: 1234567, bytes: 2469134 }],
+    layers: [0, 1, 2].map((depth) => ({
+      prefix: `model.layers.${depth}.`,
+      depth,
+      version: 1,
+      lambdaForm: "vectors",
+      pairing: "halves",
+      kvRepeat: null,
+      numHeads: depth === 2 ? 8 : 4,
+      numKvHeads: 2,
+      headDim: 32,
+      headWidth: 64,
+      rope: { interleaved: false, theta: 10000 },
+      isCausal: true,
+      eps: 0.000009999999747378752,
+      normWeight: false,
+      weights: { "q_proj.weight": { tensor: `model.layers.${depth}.q`, rows: null } },
+    })),
+    missing: ["lm_head.weight"],
+    unexpected: [],
+    warnings: ["it is odd"],
+  });
+  expect(lines.slice(1)).toEqual([
+    "parameters     1,234,567",
+    "element types  BF16: 2 tensors, 1,234,567 parameters, 2.5 MB",
+    "layers         3 with differential attention",
+    "  0–1: V1; λ by vectors; halves; 4 heads of 32 (64 of v); 2 k/v heads; rope half-split, θ 10,000; causal; norm without weight, eps 0.00001",
+    "  2: V1; λ by vectors; halves; 8 heads of 32 (64 of v); 2 k/v heads; rope half-split, θ 10,000; causal; norm without weight, eps 0.00001",
+    "missing: 1",
+    "  lm_head.weight",
+    "unexpected: none",
+    "warning: it is odd",
+  ]);
+});

@@ -1,0 +1,107 @@
+// diffattn inspect: what a checkpoint is. Reads no weights.
+
+import type { Inspection } from "../models/types.js";
+import { bytes, columns, count, counted } from "./format.js";
+import { loadModels } from "./library.js";
+import type { Terminal } from "./terminal.js";
+
+export interface InspectOptions {
+  json?: boolean;
+  tensors?: boolean;
+}
+
+/** What an inspection says of a layer; all of it may be absent. */
+interface Layer {
+  prefix?: string;
+  depth?: number | null;
+  version?: number;
+  lambdaForm?: string | null;
+  pairing?: string;
+  kvRepeat?: string | null;
+  ratio?: number | null;
+  numHeads?: number;
+  numKvHeads?: number | null;
+  headDim?: number;
+  headWidth?: number;
+  rope?: { interleaved: boolean; theta: number | null } | null;
+  isCausal?: boolean;
+  eps?: number;
+  normWeight?: boolean;
+}
+
+/** A layer's heads and what else layers differ in, on one line. */
+function aboutLayer(layer: Layer): string {
+  const { version, lambdaForm, pairing, kvRepeat, ratio, numHeads, numKvHeads, headDim, headWidth, rope, isCausal, eps, normWeight } =
+    layer;
+  return [
+    version === undefined ? undefined : `V${version}`,
+    lambdaForm && `λ by ${lambdaForm}`,
+    [pairing, kvRepeat && `k heads repeated ${kvRepeat}`, ratio && `ratio ${ratio}`].filter(Boolean).join(", "),
+    `${counted(numHeads ?? 0, "head")} of ${headDim} (${headWidth} of v)`,
+    numKvHeads && counted(numKvHeads, "k/v head"),
+    rope ? `rope ${rope.interleaved ? "interleaved" : "half-split"}, θ ${rope.theta === null ? "not said" : count(rope.theta)}` : "no rope",
+    isCausal ? "causal" : "not causal",
+    `norm ${normWeight ? "with" : "without"} weight, eps ${Number((eps ?? 0).toPrecision(6))}`,
+  ]
+    .filter(Boolean)
+    .join("; ");
+}
+
+/** The sentences of a report, without its lists of names. */
+export function report({ architecture, parameters, dtypes, layers, missing, unexpected, warnings }: Inspection): string[] {
+  const rows = [
+    ["architecture", architecture ?? "unknown"],
+    ["parameters", count(parameters)],
+    ...dtypes.map(({ dtype, tensors, parameters, bytes: size }, i) => [
+      i === 0 ? "element types" : "",
+      `${dtype}: ${counted(tensors, "tensor")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
+    ]),
+    ["layers", layers.length === 0 ? "none with differential attention" : `${layers.length} with differential attention`],
+  ];
+  const lines = columns(rows);
+
+  // Layers that are alike are said once.
+  const groups = new Map<string, string[]>();
+  layers.forEach((layer: Layer, i) => {
+    const about = aboutLayer(layer);
+    const name = typeof layer.depth === "number" ? String(layer.depth) : (layer.prefix ?? `number ${i}`);
+    groups.set(about, [...(groups.get(about) ?? []), name]);
+  });
+  for (const [about, names] of groups) lines.push(`  ${ranges(names)}: ${about}`);
+
+  for (const [what, names] of [
+    ["missing", missing],
+    ["unexpected", unexpected],
+  ] as const)
+    lines.push(...(names.length === 0 ? [`${what}: none`] : [`${what}: ${names.length}`, ...names.map((name) => `  ${name}`)]));
+  lines.push(...warnings.map((warning) => `warning: ${warning}`));
+  return lines;
+}
+
+/** "0–7" instead of eight numbers. */
+export function ranges(names: readonly string[]): string {
+  const parts: string[] = [];
+  let first = 0;
+  for (let i = 1; i <= names.length; i += 1) {
+    if (i < names.length && Number(names[i]) === Number(names[i - 1]) + 1) continue;
+    parts.push(first === i - 1 ? (names[first] ?? "") : `${names[first]}–${names[i - 1]}`);
+    first = i;
+  }
+  return parts.join(", ");
+}
+
+export async function inspect(terminal: Terminal, source: string, options: InspectOptions): Promise<void> {
+  const { inspectCheckpoint, openSafetensors } = await loadModels();
+  const found = await inspectCheckpoint(source, { signal: terminal.signal });
+  let tensors;
+  if (options.tensors) {
+    using file = await openSafetensors(source, { signal: terminal.signal });
+    tensors = [...file.tensors];
+  }
+  if (options.json) return terminal.line(JSON.stringify({ ...found, ...(tensors && { tensors }) }, null, 2));
+  for (const line of report(found)) await terminal.line(line);
+  if (!tensors) return;
+  await terminal.line();
+  const rows = tensors.map(({ name, dtype, shape, byteLength, file }) => [name, dtype, `[${shape.join(", ")}]`, bytes(byteLength), file]);
+  for (const line of columns(rows, [3])) await terminal.line(line);
+}

@@ -1,0 +1,239 @@
+// The commands, their arguments and their help. Parsing is commander's; what a command does is in its own file, loaded when it runs.
+
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import type * as operators from "../types.js";
+import { Exit, sentence, UsageError } from "./failure.js";
+import type { BenchOptions } from "./bench.js";
+import type { ClassifyOptions } from "./classify.js";
+import type { ConvertOptions } from "./convert.js";
+import type { DoctorOptions } from "./doctor.js";
+import type { GenerateOptions } from "./generate.js";
+import type { InspectOptions } from "./inspect.js";
+import type { MapsOptions } from "./maps.js";
+import type { Terminal } from "./terminal.js";
+
+declare const __VERSION__: string;
+
+const ISAS: readonly operators.Isa[] = ["avx512", "avx2", "neon", "scalar", "relaxed-simd+threads", "relaxed-simd", "simd128"];
+
+/** A parser of numbers within bounds. */
+function number(least: number, most = Infinity, { whole = true, open = false } = {}): (text: string) => number {
+  const noun = whole ? "an integer" : "a number";
+  const from = open ? `above ${least}` : most === Infinity ? `of ${least} or more` : `from ${least}`;
+  const wanted = `${noun} ${from}${most === Infinity ? "" : ` ${open ? "and at most" : "to"} ${most}`}`;
+  return (text) => {
+    const value = text.trim() === "" ? NaN : Number(text);
+    if (Number.isFinite(value) && (!whole || Number.isInteger(value)) && value <= most && (open ? value > least : value >= least))
+      return value;
+    throw new InvalidArgumentError(`Expected ${wanted}.`);
+  };
+}
+
+const listed = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text];
+
+const modelArgument = (what: string): Argument => new Argument("<model>", `${what}: a folder, or an address that ends with "/"`);
+
+/** Options of every command that computes. */
+function computes(command: Command): Command {
+  return command
+    .addOption(new Option("--backend <name>", "what computes; by default native where its binary loads").choices(["native", "wasm"]))
+    .addOption(new Option("--isa <name>", "instruction set; by default the fastest to be had").choices(ISAS))
+    .option("--threads <count>", "threads; by default what the machine allows", number(1));
+}
+
+const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
+
+/** The program on a terminal. What goes wrong rejects: what commander does not understand as its error. */
+export function program(terminal: Terminal): Command {
+  const root = new Command("diffattn")
+    .description("Differential transformers on the CPU: text, attention maps, pictures, checkpoints.")
+    .version(__VERSION__)
+    .option("-v, --verbose", "say on standard error also to pipes what a terminal is told; errors with their stack")
+    .on("option:verbose", () => {
+      terminal.isVerbose = true;
+    })
+    .helpCommand("help [command]", "help of a command")
+    .addHelpText(
+      "after",
+      `${examples(
+        'diffattn generate ./model "A Vec is"          continue a text',
+        "diffattn inspect ./model                      what a checkpoint is",
+        "diffattn doctor                               which build runs here, and why not a faster one",
+        "diffattn generate --help                      options and examples of a command",
+      )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
+    );
+
+  computes(
+    root
+      .command("generate")
+      .summary("continue a text")
+      .description(
+        "Continues a text with a DIFF Llama. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
+      ),
+  )
+    .addArgument(modelArgument("a DIFF Llama"))
+    .argument("[prompt...]", "the text to continue; standard input by default")
+    .option("-n, --max-new-tokens <count>", "new tokens at most", number(1), 256)
+    .option("-t, --temperature <number>", "what logits are divided by; 0 takes the highest", number(0, Infinity, { whole: false }), 0)
+    .option("--top-k <count>", "choose among so many of the highest logits", number(1))
+    .option("--top-p <number>", "choose among the most probable tokens that together exceed it", number(0, 1, { whole: false, open: true }))
+    .option(
+      "--repetition-penalty <number>",
+      "above 1: what the text already has is less likely",
+      number(0, Infinity, { whole: false, open: true }),
+    )
+    .option("--seed <number>", "where the random numbers begin", number(0, Number.MAX_SAFE_INTEGER))
+    .option("--stop <text>", "end before this text; can be given several times", listed)
+    .option("--window <count>", "tokens that each token sees; all by default", number(1))
+    .option("--deterministic", "the same bits on every backend; slower")
+    .option("--json", "one JSON object at the end instead of the text")
+    .addHelpText(
+      "after",
+      examples(
+        'diffattn generate ./model "A Vec is"',
+        "echo -n 'Returns the' | diffattn generate ./model -n 40 > text.txt",
+        'diffattn generate ./model "Once" -t 0.8 --top-p 0.95 --seed 7',
+        'diffattn generate ./model "# Panics" --stop "# Examples" --json | jq .tokensPerSecond',
+      ),
+    )
+    .action(async (model: string, prompt: string[], options: GenerateOptions) =>
+      (await import("./generate.js")).generate(terminal, model, prompt, options),
+    );
+
+  computes(
+    root
+      .command("maps")
+      .summary("see what a layer attends to")
+      .description(
+        "The attention maps of a layer, of each head: the first, the second and their difference. A DIFF Llama reads a text, a DIFF vision transformer a picture.",
+      ),
+  )
+    .addArgument(modelArgument("a DIFF Llama or DIFF vision transformer"))
+    .argument("[input...]", "the text, or the PNG or JPEG file; standard input by default")
+    .option("-l, --layer <number>", "the layer, from 0", number(0), 0)
+    .option("--head <number>", "one head, from 0; all by default", number(0))
+    .addOption(
+      new Option("-f, --format <name>", "by default what the output's name says, else html").choices(["html", "svg", "png", "json"]),
+    )
+    .option("-o, --output <file>", "where to; standard output by default")
+    .option("--cell <pixels>", "side of a cell", number(1, 100), 13)
+    .addHelpText(
+      "after",
+      examples(
+        'diffattn maps ./model "Returns the number of elements" -o maps.html',
+        'diffattn maps ./model "Returns the number" --layer 3 --head 1 -o head.svg',
+        "diffattn maps ./vit cat.png --format png --cell 4 > cat-maps.png",
+        'diffattn maps ./model "Returns" --format json | jq .diff[0]',
+      ),
+    )
+    .action(async (model: string, input: string[], options: MapsOptions) =>
+      (await import("./maps.js")).maps(terminal, model, input, options),
+    );
+
+  computes(
+    root
+      .command("classify")
+      .summary("say what pictures show")
+      .description("The likeliest classes of pictures, by a DIFF vision transformer: probability, index, name."),
+  )
+    .addArgument(modelArgument("a DIFF vision transformer"))
+    .argument("<picture...>", "PNG or JPEG files; - is standard input")
+    .option("-k, --top <count>", "so many classes", number(1), 5)
+    .option("--json", "one JSON object per picture and line")
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn classify ./vit cat.png",
+        "diffattn classify ./vit --top 1 --json *.jpg",
+        "curl -s $URL | diffattn classify ./vit -",
+      ),
+    )
+    .action(async (model: string, pictures: string[], options: ClassifyOptions) =>
+      (await import("./classify.js")).classify(terminal, model, pictures, options),
+    );
+
+  root
+    .command("convert")
+    .summary("other element types and head layouts")
+    .description("Writes a checkpoint with another element type, or with its attention layers in another layout.")
+    .argument("<source>", "a folder, a safetensors file or an address")
+    .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
+    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16"]))
+    .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
+    .option("--force", "replace a target that is there")
+    .addHelpText(
+      "after",
+      examples("diffattn convert ./model ./model-f32 --dtype f32", "diffattn convert model.safetensors unilm.safetensors --layout unilm"),
+    )
+    .action(async (source: string, target: string, options: ConvertOptions) =>
+      (await import("./convert.js")).convert(terminal, source, target, options),
+    );
+
+  root
+    .command("inspect")
+    .summary("what a checkpoint is")
+    .description(
+      "Architecture, head layout, element types and parameters of a checkpoint, and what is missing or odd in it. Reads no weights.",
+    )
+    .argument("<checkpoint>", "a folder, a safetensors file or an address")
+    .option("--tensors", "also every tensor: element type, shape, bytes, file")
+    .option("--json", "one JSON object")
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn inspect ./model",
+        "diffattn inspect model.safetensors --tensors",
+        "diffattn inspect ./model --json | jq .warnings",
+      ),
+    )
+    .action(async (checkpoint: string, options: InspectOptions) => (await import("./inspect.js")).inspect(terminal, checkpoint, options));
+
+  computes(
+    root
+      .command("bench")
+      .summary("how fast this machine is")
+      .description("Times the operators on this machine, and a DIFF Llama if one is given. Every answer is checked."),
+  )
+    .argument("[model]", "a DIFF Llama to time as well")
+    .option("--seconds <number>", "for each measurement", number(0, 600, { whole: false, open: true }), 2)
+    .option("--json", "one JSON object")
+    .addHelpText("after", examples("diffattn bench", "diffattn bench ./model --threads 1", "diffattn bench --backend wasm --json"))
+    .action(async (model: string | undefined, options: BenchOptions) => (await import("./bench.js")).bench(terminal, model, options));
+
+  computes(
+    root
+      .command("doctor")
+      .summary("which build runs here, and why not a faster one")
+      .description("Which build runs here, which others could, and why it is not faster. Fails when one computes a wrong answer."),
+  )
+    .option("--json", "one JSON object")
+    .addHelpText("after", examples("diffattn doctor", "diffattn doctor --json | jq .notes"))
+    .action(async (options: DoctorOptions) => (await import("./doctor.js")).doctor(terminal, options));
+
+  for (const command of [root, ...root.commands])
+    command
+      .helpOption("-h, --help", "this help")
+      .showHelpAfterError(false)
+      .configureOutput({ outputError: () => undefined })
+      .exitOverride();
+  return root;
+}
+
+/** Runs a command line; resolves to the exit code. Everything that goes wrong becomes one sentence. */
+export async function main(terminal: Terminal, args: readonly string[]): Promise<number> {
+  try {
+    await program(terminal).parseAsync(args, { from: "user" });
+    return terminal.signal.aborted ? Exit.interrupted : Exit.ok;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return Exit.ok;
+      // Without a command the help was shown, as an error.
+      if (error.code !== "commander.help") terminal.complain(`diffattn: ${sentence(error.message.replace(/^error: /, ""))}`);
+      return Exit.usage;
+    }
+    if (terminal.signal.aborted) return Exit.interrupted;
+    terminal.complain(`diffattn: ${sentence(error)}`);
+    if (terminal.isVerbose && error instanceof Error && error.stack) terminal.complain(error.stack);
+    return error instanceof UsageError ? Exit.usage : Exit.failed;
+  }
+}

@@ -1,0 +1,95 @@
+// Where the commands read and write: results on standard output, everything else on standard error. Knows no command.
+
+import { SingleBar } from "cli-progress";
+import { UsageError } from "./failure.js";
+
+/** The streams of a process. */
+export interface Streams {
+  readonly stdin: NodeJS.ReadableStream & { readonly isTTY?: boolean };
+  readonly stdout: NodeJS.WritableStream & { readonly isTTY?: boolean };
+  readonly stderr: NodeJS.WritableStream & { readonly isTTY?: boolean };
+}
+
+/** A bar on a terminal, nothing elsewhere. */
+export interface Bar {
+  readonly update: (progress: { done: number; total: number }) => void;
+  readonly stop: () => void;
+}
+
+const SILENT: Bar = { update: () => undefined, stop: () => undefined };
+
+/** Milliseconds after which work is worth a bar. */
+const PATIENCE = 300;
+
+export class Terminal {
+  readonly #streams: Streams;
+  /** Also tells a pipe what a terminal is told. */
+  isVerbose = false;
+  /** Aborted by SIGINT. */
+  readonly signal: AbortSignal;
+
+  constructor(streams: Streams, signal: AbortSignal) {
+    this.#streams = streams;
+    this.signal = signal;
+  }
+
+  /** Whether standard output is read by a person. */
+  get isInteractive(): boolean {
+    return this.#streams.stdout.isTTY === true;
+  }
+
+  /** A part of the result. Resolves when its reader took it. */
+  write(part: string | Uint8Array): Promise<void> {
+    if (part.length === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#streams.stdout.write(part, (error) => (error ? reject(error) : resolve())));
+  }
+
+  line(text = ""): Promise<void> {
+    return this.write(`${text}\n`);
+  }
+
+  /** For who watches: on a terminal, or with --verbose. */
+  note(text: string): void {
+    if (this.#streams.stderr.isTTY || this.isVerbose) this.complain(text);
+  }
+
+  /** For everybody, on standard error. */
+  complain(text: string): void {
+    this.#streams.stderr.write(`${text}\n`);
+  }
+
+  /** A progress bar on standard error, where that is a terminal and the work takes its time. */
+  bar(what: string, show: (amount: number) => string = String): Bar {
+    if (!this.#streams.stderr.isTTY) return SILENT;
+    const start = Date.now();
+    let bar: SingleBar | undefined;
+    return {
+      update: ({ done, total }) => {
+        if (!bar && Date.now() - start < PATIENCE) return;
+        if (!bar) {
+          bar = new SingleBar({
+            stream: this.#streams.stderr,
+            format: `${what} {bar} {percentage} % {shown}`,
+            barCompleteChar: "█",
+            barIncompleteChar: "░",
+            clearOnComplete: true,
+            hideCursor: true,
+            gracefulExit: false,
+          });
+          bar.start(total, done, { shown: "" });
+        }
+        bar.setTotal(total);
+        bar.update(done, { shown: `${show(done)} of ${show(total)}` });
+      },
+      stop: () => bar?.stop(),
+    };
+  }
+
+  /** All of standard input; a person who types is told what is missing instead. */
+  async input(what: string): Promise<Buffer> {
+    if (this.#streams.stdin.isTTY) throw new UsageError(`${what} is missing: give it as an argument or on standard input`);
+    const pieces: Buffer[] = [];
+    for await (const piece of this.#streams.stdin) pieces.push(Buffer.from(piece as Buffer));
+    return Buffer.concat(pieces);
+  }
+}

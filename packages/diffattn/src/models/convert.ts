@@ -1,0 +1,109 @@
+// Checkpoints with other element types or head layouts. What becomes of a layer's weights is Rust's (request 69); the rest is copied, or
+// cast tensor by tensor.
+
+import { checkOptions, oneOf, show } from "../check.js";
+import { fail, internal } from "../errors.js";
+import { checkSignal } from "../run.js";
+import { run } from "./backend.js";
+import { Checkpoint, Progress } from "./checkpoint.js";
+import { folderOf, readOptionalText } from "./folder.js";
+import { Op } from "./ops.js";
+import { bufferOf, jsonOf, Writer } from "./request.js";
+import { saveSafetensors } from "./safetensors.js";
+import type * as types from "./types.js";
+
+const OPTIONS = ["dtype", "layout", "target", "signal", "onProgress", "cache"];
+const DTYPES = ["F32", "F16", "BF16"] as const;
+const LAYOUTS = ["diffllama", "unilm"] as const;
+/** What is cast; integers and masks stay as they are. */
+const FLOATS = ["F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"];
+
+/** A layer of an inspection, as far as it is looked at here. */
+interface Layer {
+  readonly prefix: string;
+  readonly weights: Readonly<Record<string, { readonly tensor: string }>>;
+}
+
+interface Converted {
+  readonly tensors: readonly { readonly name: string; readonly dtype: types.StoredDType; readonly shape: readonly number[] }[];
+  readonly notes: readonly string[];
+}
+
+export async function convertCheckpoint(
+  source: types.FileSource | types.CheckpointSource,
+  options: types.ConvertOptions,
+): Promise<types.Conversion> {
+  const { dtype, layout, target, signal, onProgress, cache } = checkOptions("options", options, OPTIONS);
+  if (dtype !== undefined && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
+  if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
+  if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");
+  checkSignal(signal);
+  const folder = await folderOf(source);
+  const config = await readOptionalText(folder, "config.json", { signal, cache });
+  const checkpoint = await Checkpoint.open(folder, { signal, cache }, new Progress(onProgress));
+  try {
+    const tensors: Record<string, types.StoredTensor> = {};
+    const notes = new Map<string, string[]>();
+    const done = new Set<string>();
+    const layers = layout === undefined ? [] : await layersOf(checkpoint, config, signal);
+    for (const layer of layers) {
+      const names = [...new Set(Object.values(layer.weights).map(({ tensor }) => tensor))];
+      const { bytes, owned } = await checkpoint.read(names, { signal });
+      const request = new Writer(Op.convertLayer)
+        .text(JSON.stringify(layer))
+        .text(JSON.stringify({ like: layout, ...(dtype && { dtype }) }));
+      request.list(names, (name) => {
+        const { dtype, shape } = checkpoint.entry(name);
+        request
+          .text(name)
+          .text(dtype)
+          .numbers("shape", shape)
+          .bytes(bytes.get(name) ?? new Uint8Array());
+      });
+      const [about, ...made] = await run(request, { signal, transfer: owned });
+      const converted = jsonOf(about) as Converted;
+      converted.tensors.forEach(({ name, dtype, shape }, i) => {
+        tensors[`${layer.prefix}${name}`] = { dtype, shape, data: new Uint8Array(bufferOf(made[i])) };
+      });
+      for (const note of converted.notes) notes.set(note, [...(notes.get(note) ?? []), layer.prefix]);
+      for (const name of names) done.add(name);
+    }
+    for (const { name } of checkpoint.entries) if (!done.has(name)) tensors[name] = await castOf(checkpoint, name, dtype, signal);
+    const file = await saveSafetensors(tensors, { metadata: checkpoint.metadata, target });
+    return {
+      file,
+      notes: [...notes].map(
+        ([note, [first = "", ...more]]) => `${note} (${first}${more.length > 0 ? ` and ${more.length} other layers` : ""})`,
+      ),
+    };
+  } finally {
+    checkpoint.close();
+  }
+}
+
+/** The layers with differential attention, as requests take them. */
+async function layersOf(checkpoint: Checkpoint, config: Uint8Array | undefined, signal: AbortSignal | undefined): Promise<Layer[]> {
+  const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));
+  request.optional(config, (text) => request.text(text));
+  const [found] = await run(request, { signal });
+  const { layers } = jsonOf(found) as { layers: Layer[] };
+  if (layers.length === 0) fail("FILE", "source", "a checkpoint with layers of differential attention", "one in which none is known");
+  return layers;
+}
+
+/** A tensor as it is, or cast. */
+async function castOf(
+  checkpoint: Checkpoint,
+  name: string,
+  to: types.ConvertOptions["dtype"],
+  signal: AbortSignal | undefined,
+): Promise<types.StoredTensor> {
+  const { dtype, shape } = checkpoint.entry(name);
+  const { bytes, owned } = await checkpoint.read([name], { signal });
+  const data = bytes.get(name);
+  if (!data) throw internal(`a tensor that was not read: ${name}`);
+  if (to === undefined || dtype === to || !FLOATS.includes(dtype)) return { dtype, shape, data: owned ? data : data.slice() };
+  const request = new Writer(Op.castTensor).text(name).text(dtype).text(to).numbers("shape", shape).bytes(data);
+  const [cast] = await run(request, { signal, transfer: owned });
+  return { dtype: to, shape, data: new Uint8Array(bufferOf(cast)) };
+}

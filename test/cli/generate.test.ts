@@ -1,0 +1,126 @@
+// Text out of the trained model: the words that float64 expects, in every way of asking.
+
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { readFixture, stored } from "../suite/safetensors.js";
+import { diffattn, modelOf, trained } from "./run.js";
+
+interface Case {
+  prompt: string;
+  continuation: string;
+}
+
+const fixture = readFixture(readFileSync(join(trained, "expected.safetensors")));
+const cases = (fixture.options as unknown as Case[]).map(({ prompt, continuation }, i) => {
+  const { bytes } = stored(fixture, `${i}.greedy`);
+  const ids = [...new BigInt64Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 8)].map(Number);
+  // The cases go on after the id that ends a text.
+  const end = ids.slice(ids.length - 48).indexOf(0);
+  return { prompt, continuation: end < 0 ? continuation : continuation.slice(0, continuation.indexOf("\n") + 1), ends: end >= 0 };
+});
+
+test("one of the cases ends by itself", () => expect(cases.map(({ ends }) => ends)).toEqual([false, true, false, false]));
+
+describe.each(cases)("after $prompt", ({ prompt, continuation }) => {
+  test("the text is the expected one, and nothing else", async () => {
+    const { code, out, err } = await diffattn(["generate", trained, prompt, "-n", "48"]);
+    expect({ code, out, err }).toEqual({ code: 0, out: continuation, err: "" });
+  });
+});
+
+const { prompt, continuation } = cases[0] as Case;
+
+test.each(["native", "wasm"])("%s", async (backend) => {
+  const { code, out } = await diffattn(["generate", trained, prompt, "-n", "48", "--backend", backend, "--threads", "1"]);
+  expect({ code, out }).toEqual({ code: 0, out: continuation });
+});
+
+test("standard input is a prompt; its last line end is not part of it", async () => {
+  for (const input of [prompt, `${prompt}\n`, `${prompt}\r\n`]) {
+    const { code, out } = await diffattn(["generate", trained, "-n", "8"], { input });
+    expect(code).toBe(0);
+    expect(continuation.startsWith(out) && out.length > 8, out).toBe(true);
+  }
+});
+
+test("words without quotes are one prompt", async () => {
+  const { out } = await diffattn(["generate", trained, "-n", "8", ...prompt.split(" ")]);
+  expect(continuation.startsWith(out) && out.length > 8, out).toBe(true);
+});
+
+test("--verbose tells a pipe the speed, on standard error", async () => {
+  const { out, err } = await diffattn(["generate", trained, prompt, "-n", "48", "--verbose"]);
+  expect(out).toBe(continuation);
+  expect(err).toMatch(/^48 tokens, [\d.]+ tokens\/s; prompt of 4 tokens, first token after [\d.]+ m?s\n$/);
+});
+
+test("--json is one object", async () => {
+  const { code, out } = await diffattn(["generate", trained, prompt, "-n", "5", "--json"]);
+  expect(code).toBe(0);
+  const told = JSON.parse(out) as Record<string, unknown>;
+  expect(told).toMatchObject({ prompt, promptTokens: 4, finish: "length", ids: [1138, 14, 199, 199, 3] });
+  expect(continuation.startsWith(told["text"] as string)).toBe(true);
+  expect(told["tokensPerSecond"]).toBeGreaterThan(0);
+});
+
+test("text ends before a stop string", async () => {
+  const { out } = await diffattn(["generate", trained, prompt, "-n", "48", "--stop", "# Examples", "--stop", "never"]);
+  expect(out).toBe(continuation.slice(0, continuation.indexOf("# Examples")));
+});
+
+test("a seed gives the same text again, another one another", async () => {
+  const sampled = async (seed: string): Promise<string> =>
+    (
+      await diffattn([
+        "generate",
+        trained,
+        prompt,
+        "-n",
+        "24",
+        "-t",
+        "1",
+        "--top-k",
+        "50",
+        "--top-p",
+        "0.95",
+        "--repetition-penalty",
+        "1.1",
+        "--seed",
+        seed,
+      ])
+    ).out;
+  const [first, again, other] = [await sampled("7"), await sampled("7"), await sampled("8")];
+  expect(again).toBe(first);
+  expect(other).not.toBe(first);
+});
+
+test("SIGINT ends generation with 130 and without a word", async () => {
+  let sent = false;
+  const { code, out, err } = await diffattn(["generate", trained, prompt, "-n", "100000", "--window", "64"], {
+    onOutput: (child) => {
+      if (!sent) child.kill("SIGINT");
+      sent = true;
+    },
+  });
+  expect({ code, err }).toEqual({ code: 130, err: "" });
+  expect(out.length).toBeGreaterThan(0);
+});
+
+test("a reader that goes away ends it quietly", async () => {
+  const { code, err } = await diffattn(["generate", trained, prompt, "-n", "100000", "--window", "64"], {
+    onOutput: (child) => child.stdout?.destroy(),
+  });
+  expect({ code, err }).toEqual({ code: 0, err: "" });
+});
+
+test.each([
+  ["no such model", [join(trained, "nowhere"), "a"], /^diffattn: .*nowhere.*\n$/],
+  ["no tokenizer", [modelOf("diffllama_mha"), "a"], /^diffattn: tokenizer: expected .*, got none\n$/],
+  ["a picture model", [modelOf("diff_vit"), "a"], /^diffattn: \S.*\n$/],
+  ["an address that answers nothing", ["http://127.0.0.1:9/", "a"], /^diffattn: \S.*\n$/],
+])("%s: one sentence and code 1", async (_, args, sentence) => {
+  const { code, out, err } = await diffattn(["generate", ...args]);
+  expect({ code, out }).toEqual({ code: 1, out: "" });
+  expect(err).toMatch(sentence);
+});
