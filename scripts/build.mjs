@@ -1,8 +1,8 @@
-// Builds what JavaScript loads: the Node addon into packages/native, three WebAssembly modules into packages/wasm, and the
-// TypeScript package. An output whose inputs (sources, lock file, flags, compiler) did not change is kept.
+// Builds what JavaScript loads: the Node addon into packages/native, three WebAssembly modules into packages/wasm, the
+// TypeScript package, and the page of packages/demo. An output whose inputs (sources, lock file, flags, compiler) did not change is kept.
 // Installs nothing: setup.mjs comes first.
 //
-//   node scripts/build.mjs [native] [simd] [relaxed] [threads] [typescript]      (all of them without a name)
+//   node scripts/build.mjs [native] [simd] [relaxed] [threads] [typescript] [demo]      (all of them without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
@@ -118,12 +118,18 @@ function buildTypeScript() {
   run(pnpm, ["--filter", "diffattn", "run", "build"], { quiet: true });
 }
 
+/** After the package, whose files it takes. */
+function buildDemo() {
+  run(pnpm, ["--filter", "@diffattn/demo", "run", "build"], { quiet: true });
+}
+
 const builders = {
   native: buildNative,
   simd: () => buildWasm("simd"),
   relaxed: () => buildWasm("relaxed"),
   threads: () => buildWasm("threads"),
   typescript: buildTypeScript,
+  demo: buildDemo,
 };
 
 export const parts = Object.keys(builders);
