@@ -97,8 +97,8 @@ const script = (path) => async () => {
   return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm, /^FAILED /);
 };
 
-/** diffattn-wasm's feature is for its own target alone; the others are on. */
-const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models"];
+/** diffattn-wasm's `threads` is for its own target alone; the others are on. */
+const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
 
 const lint = {
   prettier: check(bin("prettier"), ["--check", "."]),

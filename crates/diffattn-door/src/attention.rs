@@ -1,12 +1,14 @@
 //! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the operator does.
 
+use std::sync::Arc;
+
 use diffattn::{
     AttentionOptions, DType, DiffAttention, DiffAttentionMaps, Error, HeadPlan, KeysOnly,
     KeysValues, KvCache, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
 };
 
 use crate::job::{OutputSpec, Outputs, Work};
-use crate::objects::{CacheUse, Door};
+use crate::objects::{Door, Slot};
 use crate::reader::{Reader, TensorAt};
 use crate::settings::Settings;
 
@@ -219,7 +221,7 @@ impl Options {
 #[derive(Debug)]
 enum Source<T> {
     Tensors(T),
-    Cache(CacheUse),
+    Cache(Arc<Slot<KvCache>>),
 }
 
 impl<T> Source<T> {
@@ -230,16 +232,13 @@ impl<T> Source<T> {
     ) -> Result<Self, Error> {
         if reader.flag("k")? {
             let id = reader.object("cache")?;
-            Ok(Self::Cache(CacheUse {
-                slot: door.cache("cache", id)?,
-                changes: false,
-            }))
+            Ok(Self::Cache(door.cache("cache", id)?))
         } else {
             tensors(reader).map(Self::Tensors)
         }
     }
 
-    fn cache(&self) -> Option<&CacheUse> {
+    fn cache(&self) -> Option<&Arc<Slot<KvCache>>> {
         match self {
             Self::Tensors(_) => None,
             Self::Cache(cache) => Some(cache),
@@ -269,7 +268,7 @@ impl AttentionRequest {
         })
     }
 
-    pub(crate) fn cache(&self) -> Option<&CacheUse> {
+    pub(crate) fn cache(&self) -> Option<&Arc<Slot<KvCache>>> {
         self.source.cache()
     }
 
@@ -350,7 +349,7 @@ impl MapsRequest {
         })
     }
 
-    pub(crate) fn cache(&self) -> Option<&CacheUse> {
+    pub(crate) fn cache(&self) -> Option<&Arc<Slot<KvCache>>> {
         self.source.cache()
     }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use diffattn::{DType, DataMut, Error, Slices};
+use diffattn::{DType, DataMut, Error, KvCache, Slices};
 
 use crate::attention::{AttentionRequest, MapsRequest, Prepared};
 use crate::failure::contain;
 use crate::job::{Job, OutputSpec, Outputs, Work};
 use crate::layer::{ForwardRequest, LayerMapsRequest};
 use crate::norm::{GroupNormRequest, RmsNormRequest};
-use crate::objects::{CacheUse, Door, Loan, Turn};
+use crate::objects::{Door, Lender, Slot, Turn, Use};
 use crate::reader::Reader;
 use crate::sequence::{DifferenceRequest, RopeRequest};
 
@@ -22,9 +22,11 @@ pub(crate) enum Operator {
     RmsNorm(RmsNormRequest),
     Rope(RopeRequest),
     Difference(DifferenceRequest),
-    ExportCache(CacheUse),
+    ExportCache(Arc<Slot<KvCache>>),
     Forward(ForwardRequest),
     LayerMaps(LayerMapsRequest),
+    #[cfg(feature = "models")]
+    Models(Box<dyn crate::models::Operation>),
     /// Tests that no panic passes a door.
     Panic {
         early: bool,
@@ -36,6 +38,32 @@ pub(crate) enum Operator {
 pub(crate) struct Request {
     operator: Operator,
     operands: usize,
+    /// The objects that it uses.
+    uses: Vec<Use>,
+}
+
+impl Operator {
+    fn uses(&self) -> Vec<Use> {
+        let (cache, changes) = match self {
+            Self::Attention(request) => (request.cache(), false),
+            Self::Maps(request) => (request.cache(), false),
+            Self::ExportCache(cache) => (Some(cache), false),
+            Self::Forward(request) => (request.cache(), true),
+            #[cfg(feature = "models")]
+            Self::Models(request) => return request.uses(),
+            _ => (None, false),
+        };
+        cache.map(|slot| slot.to_use(changes)).into_iter().collect()
+    }
+
+    /// Whether preparing it is work of its own, so that a thread that should not wait leaves it to the one that does the work.
+    fn prepares_at_length(&self) -> bool {
+        match self {
+            #[cfg(feature = "models")]
+            Self::Models(request) => request.prepares_at_length(),
+            _ => false,
+        }
+    }
 }
 
 /// A request for a job, read and checked as far as that goes without its operands.
@@ -60,18 +88,18 @@ impl Door {
                 6 => Operator::Difference(DifferenceRequest::read(r)?),
                 7 => {
                     let id = r.object("cache")?;
-                    Operator::ExportCache(CacheUse {
-                        slot: self.cache("cache", id)?,
-                        changes: false,
-                    })
+                    Operator::ExportCache(self.cache("cache", id)?)
                 }
                 8 => Operator::Forward(ForwardRequest::read(self, r)?),
                 9 => Operator::LayerMaps(LayerMapsRequest::read(self, r)?),
                 240 => Operator::Panic { early: true },
                 241 => Operator::Panic { early: false },
-                _ => return Err(Error::Internal(format!("there is no job number {op}"))),
+                #[cfg(feature = "models")]
+                64..=90 => Operator::Models(crate::models::read(self, op, r)?),
+                _ => return Err(no_such_job(op)),
             };
             Ok(Call(Arc::new(Request {
+                uses: operator.uses(),
                 operator,
                 operands: reader.finish()?,
             })))
@@ -79,36 +107,28 @@ impl Door {
     }
 }
 
-impl Call {
-    fn cache(&self) -> Option<&CacheUse> {
-        match &self.0.operator {
-            Operator::Attention(request) => request.cache(),
-            Operator::Maps(request) => request.cache(),
-            Operator::ExportCache(cache) => Some(cache),
-            Operator::Forward(request) => request.cache(),
-            _ => None,
-        }
-    }
+pub(crate) fn no_such_job(op: u32) -> Error {
+    Error::Internal(format!("there is no job number {op}"))
+}
 
-    /// Whether the objects that the call uses are as the call will find them; if not, calls before it are yet to change them,
-    /// and its checks must wait.
+impl Call {
+    /// Whether the objects that the call uses are as the call will find them, and its preparation is short; if not, calls
+    /// before it are yet to change them, and its checks must wait, or they take long.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        self.cache().is_none_or(CacheUse::is_due)
+        !self.0.operator.prepares_at_length() && self.0.uses.iter().all(Use::is_due)
     }
 
-    /// Waits until it is due. Only for a thread that the calls before it do not wait for.
+    /// Waits until its objects are as it will find them. Only for a thread that the calls before it do not wait for.
     pub fn wait(&self) {
-        if let Some(cache) = self.cache() {
-            cache.wait();
-        }
+        self.0.uses.iter().for_each(Use::wait);
     }
 
     /// Takes the call's place in the order of those that use its objects: to be held until its job is dropped, and taken in
     /// the order in which calls will run.
     #[must_use]
     pub fn take_turn(&self) -> Turn {
-        Turn::take(self.cache())
+        Turn::take(&self.0.uses)
     }
 
     /// Makes the job over `operands`, the raw elements of the tensors that the request names: all checks, no work. May be
@@ -129,38 +149,26 @@ impl Call {
             // SAFETY: the job keeps `request` and drops it after the work that borrows from it; an Arc's content never moves,
             // and no one changes it.
             let operator: &'m Operator = unsafe { &*std::ptr::from_ref(&request.operator) };
-            let mut loan = None;
-            let mut held = None;
-            if let Some(CacheUse { slot, changes }) = self.cache() {
-                if *changes {
-                    loan = Some(Loan::take(slot)?);
-                } else {
-                    held = Some(slot.now()?);
-                }
-            }
-            let cache = held.as_deref();
-            // SAFETY: as above; the job keeps `held` too.
-            let cache = cache.map(|cache| unsafe { &*std::ptr::from_ref(cache) });
+            // SAFETY: the work, which borrows from what is lent, is dropped before the lender here and before `kept` in a job.
+            let mut lender = unsafe { Lender::new() };
             let (work, outputs): Prepared<'m> = match operator {
-                Operator::Attention(request) => request.prepare(operands, cache)?,
-                Operator::Maps(request) => request.prepare(operands, cache)?,
+                Operator::Attention(request) => {
+                    let cache = request.cache().map(|slot| lender.look(slot)).transpose()?;
+                    request.prepare(operands, cache)?
+                }
+                Operator::Maps(request) => {
+                    let cache = request.cache().map(|slot| lender.look(slot)).transpose()?;
+                    request.prepare(operands, cache)?
+                }
                 Operator::GroupNorm(request) => request.prepare(operands)?,
                 Operator::RmsNorm(request) => request.prepare(operands)?,
                 Operator::Rope(request) => request.prepare(operands)?,
                 Operator::Difference(request) => request.prepare(operands)?,
-                Operator::ExportCache(_) => match cache {
-                    Some(cache) => Export::prepare(cache)?,
-                    None => {
-                        return Err(Error::Internal("the cache of a request is missing".into()));
-                    }
-                },
-                Operator::Forward(request) => {
-                    let cache = loan.as_mut().map(Loan::cache).transpose()?;
-                    // SAFETY: as above; the job keeps `loan`, which alone has the cache and touches it only once the work is dropped.
-                    let cache = cache.map(|cache| unsafe { &mut *std::ptr::from_mut(cache) });
-                    request.prepare(operands, cache)?
-                }
+                Operator::ExportCache(slot) => Export::prepare(lender.look(slot)?)?,
+                Operator::Forward(request) => request.prepare(operands, &mut lender)?,
                 Operator::LayerMaps(request) => request.prepare(operands)?,
+                #[cfg(feature = "models")]
+                Operator::Models(request) => request.prepare(operands, &mut lender)?,
                 Operator::Panic { early: true } => {
                     panic!("a panic in the preparation of a job, for tests")
                 }
@@ -169,20 +177,20 @@ impl Call {
                     vec![OutputSpec::new("out", DType::F32, &[1])?],
                 ),
             };
-            Ok(Job::new(work, outputs, request, held, loan))
+            Ok(Job::new(work, outputs, request, lender.into_kept()))
         })
     }
 }
 
 /// Copies what a cache holds, in one unit of work.
 struct Export<'m> {
-    cache: &'m diffattn::KvCache,
+    cache: &'m KvCache,
     outputs: Vec<DataMut<'m>>,
     done: bool,
 }
 
 impl<'m> Export<'m> {
-    fn prepare(cache: &'m diffattn::KvCache) -> Result<Prepared<'m>, Error> {
+    fn prepare(cache: &'m KvCache) -> Result<Prepared<'m>, Error> {
         let options = cache.options();
         let k = [
             options.batch,

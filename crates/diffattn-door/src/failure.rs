@@ -16,9 +16,14 @@ pub struct Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        let sentence = error.to_string();
         Self {
             code: error.code(),
-            message: in_camel_case(&error.to_string()),
+            // What a file is wrong about has the file's own names.
+            message: match error {
+                Error::File { .. } => sentence,
+                _ => in_camel_case(&sentence),
+            },
         }
     }
 }

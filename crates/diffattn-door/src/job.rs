@@ -3,19 +3,20 @@
 
 use std::sync::Arc;
 
-use diffattn::{DType, DataMut, Error, KvCache, Slices, checked_len, format_shape};
+use diffattn::{DType, DataMut, Error, Slices, checked_len, format_shape};
 
 use crate::call::Request;
 use crate::failure::contain;
-use crate::objects::Loan;
+use crate::kind::Kind;
+use crate::objects::Kept;
 
 /// An output of a job: a tensor that the caller gives memory for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
     /// What errors call it.
     pub name: String,
-    /// Its element type.
-    pub dtype: DType,
+    /// What its elements are.
+    pub kind: Kind,
     /// Its shape.
     pub shape: Vec<usize>,
     /// How many bytes it takes.
@@ -25,15 +26,15 @@ pub struct OutputSpec {
 impl OutputSpec {
     pub(crate) fn new(
         name: impl Into<String>,
-        dtype: DType,
+        kind: impl Into<Kind>,
         shape: &[usize],
     ) -> Result<Self, Error> {
-        let name = name.into();
+        let (name, kind) = (name.into(), kind.into());
         // `checked_len` leaves room for eight bytes an element.
-        let bytes = checked_len(&name, shape)? * dtype.bytes();
+        let bytes = checked_len(&name, shape)? * kind.bytes();
         Ok(Self {
             name,
-            dtype,
+            kind,
             shape: shape.to_vec(),
             bytes,
         })
@@ -50,21 +51,11 @@ impl OutputSpec {
         let expected = format_args!(
             "{} bytes for {} {}",
             self.bytes,
-            self.dtype.name(),
+            self.kind.name(),
             format_shape(&self.shape)
         )
         .to_string();
         Err(Error::shape(&self.name, expected, bytes))
-    }
-
-    /// The tensor kind of `PROTOCOL.md`.
-    #[must_use]
-    pub fn kind(&self) -> u32 {
-        match self.dtype {
-            DType::F32 => 1,
-            DType::F16 => 2,
-            DType::Bf16 => 3,
-        }
     }
 }
 
@@ -74,51 +65,85 @@ pub(crate) trait Work<'m>: Slices {
 }
 
 /// The memory of the outputs, checked against the specs, in their order.
-pub(crate) struct Outputs<'m>(std::vec::IntoIter<DataMut<'m>>);
+pub(crate) struct Outputs<'m>(std::vec::IntoIter<Typed<'m>>);
+
+/// The memory of an output.
+enum Typed<'m> {
+    Float(DataMut<'m>),
+    U8(&'m mut [u8]),
+    I32(&'m mut [i32]),
+}
+
+/// A bug of ours: an operator asks for what it did not tell.
+#[cold]
+fn untold(wanted: &'static str) -> Error {
+    Error::Internal(format!(
+        "an operator wants {wanted} in a place of which it told something else"
+    ))
+}
 
 impl<'m> Outputs<'m> {
-    /// The next output.
+    /// The next output, which was told to be of floats.
     pub(crate) fn data(&mut self) -> Result<DataMut<'m>, Error> {
-        self.0
-            .next()
-            .ok_or_else(|| Error::Internal("an operator wants more outputs than it told".into()))
+        match self.0.next() {
+            Some(Typed::Float(out)) => Ok(out),
+            _ => Err(untold("floats")),
+        }
     }
 
     /// The next output, which was told to be float32.
     pub(crate) fn f32(&mut self) -> Result<&'m mut [f32], Error> {
         match self.data()? {
             DataMut::F32(out) => Ok(out),
-            other => Err(Error::Internal(format!(
-                "an operator told {}, but wants float32",
-                other.dtype().name()
-            ))),
+            _ => Err(untold("float32")),
+        }
+    }
+
+    /// The next output, which was told to be uint8.
+    #[cfg(feature = "models")]
+    pub(crate) fn u8(&mut self) -> Result<&'m mut [u8], Error> {
+        match self.0.next() {
+            Some(Typed::U8(out)) => Ok(out),
+            _ => Err(untold("uint8")),
+        }
+    }
+
+    /// The next output, which was told to be int32.
+    #[cfg(feature = "models")]
+    pub(crate) fn i32(&mut self) -> Result<&'m mut [i32], Error> {
+        match self.0.next() {
+            Some(Typed::I32(out)) => Ok(out),
+            _ => Err(untold("int32")),
         }
     }
 }
 
-fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<DataMut<'m>, Error> {
+fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<Typed<'m>, Error> {
     spec.check_bytes(memory.len())?;
-    if memory.is_empty() {
-        return Ok(match spec.dtype {
-            DType::F32 => DataMut::F32(&mut []),
-            DType::F16 => DataMut::F16(&mut []),
-            DType::Bf16 => DataMut::Bf16(&mut []),
-        });
+    fn cast<'m, T: bytemuck::Pod>(
+        spec: &OutputSpec,
+        memory: &'m mut [u8],
+    ) -> Result<&'m mut [T], Error> {
+        if memory.is_empty() {
+            return Ok(&mut []); // its address means nothing
+        }
+        bytemuck::try_cast_slice_mut(memory)
+            .map_err(|why| Error::Internal(format!("{}: {why}", spec.name)))
     }
-    let misaligned = |why| Error::Internal(format!("{}: {why}", spec.name));
-    Ok(match spec.dtype {
-        DType::F32 => DataMut::F32(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
-        DType::F16 => DataMut::F16(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
-        DType::Bf16 => DataMut::Bf16(bytemuck::try_cast_slice_mut(memory).map_err(misaligned)?),
+    Ok(match spec.kind {
+        Kind::Float(DType::F32) => Typed::Float(DataMut::F32(cast(spec, memory)?)),
+        Kind::Float(DType::F16) => Typed::Float(DataMut::F16(cast(spec, memory)?)),
+        Kind::Float(DType::Bf16) => Typed::Float(DataMut::Bf16(cast(spec, memory)?)),
+        Kind::U8 => Typed::U8(memory),
+        Kind::I32 => Typed::I32(cast(spec, memory)?),
     })
 }
 
 /// A prepared call over operands that live for `'m`. Panics inside become INTERNAL errors.
 pub struct Job<'m> {
-    // Borrows from the three fields below, so it must be dropped first: fields are dropped in this order.
+    // Borrows from the two fields below, so it must be dropped first: fields are dropped in this order.
     work: Box<dyn Work<'m> + 'm>,
-    _loan: Option<Loan>,
-    _cache: Option<Arc<KvCache>>,
+    _kept: Kept,
     _request: Arc<Request>,
     outputs: Vec<OutputSpec>,
     bound: bool,
@@ -136,18 +161,16 @@ impl std::fmt::Debug for Job<'_> {
 }
 
 impl<'m> Job<'m> {
-    /// `work` may borrow from what the other three own.
+    /// `work` may borrow from what `request` and `kept` own.
     pub(crate) fn new(
         work: Box<dyn Work<'m> + 'm>,
         outputs: Vec<OutputSpec>,
         request: Arc<Request>,
-        cache: Option<Arc<KvCache>>,
-        loan: Option<Loan>,
+        kept: Kept,
     ) -> Self {
         Self {
             work,
-            _loan: loan,
-            _cache: cache,
+            _kept: kept,
             _request: request,
             outputs,
             bound: false,

@@ -11,7 +11,7 @@ use diffattn_nn::{
 
 use crate::attention::{KV_REPEATS, PAIRINGS, Prepared, map_outputs, take_map_outputs};
 use crate::job::{OutputSpec, Outputs, Work};
-use crate::objects::{CacheUse, Door};
+use crate::objects::{Door, Lender, Slot};
 use crate::reader::{Reader, TensorAt};
 use crate::sequence::RopeAt;
 use crate::settings::Settings;
@@ -140,7 +140,7 @@ pub(crate) fn read_v2(r: &mut Reader<'_>, operands: &[&[u8]]) -> Result<DiffAttn
 pub(crate) struct ForwardRequest {
     layer: Arc<DiffAttnLayer>,
     x: TensorAt,
-    cache: Option<CacheUse>,
+    cache: Option<Arc<Slot<KvCache>>>,
     attn_mask: Option<TensorAt>,
     settings: Settings,
 }
@@ -150,13 +150,10 @@ impl ForwardRequest {
         let layer = reader.object("layer")?;
         let layer = door.layer("layer", layer)?;
         let x = reader.tensor("x")?;
-        let cache = match reader.optional("cache", Reader::object)? {
-            None => None,
-            Some(id) => Some(CacheUse {
-                slot: door.cache("cache", id)?,
-                changes: true,
-            }),
-        };
+        let cache = reader
+            .optional("cache", Reader::object)?
+            .map(|id| door.cache("cache", id))
+            .transpose()?;
         Ok(Self {
             layer,
             x,
@@ -166,16 +163,17 @@ impl ForwardRequest {
         })
     }
 
-    pub(crate) fn cache(&self) -> Option<&CacheUse> {
+    pub(crate) fn cache(&self) -> Option<&Arc<Slot<KvCache>>> {
         self.cache.as_ref()
     }
 
-    /// `cache` is the one that the request names, out of its slot.
     pub(crate) fn prepare<'m>(
         &'m self,
         operands: &[&'m [u8]],
-        cache: Option<&'m mut KvCache>,
+        lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
+        let cache = self.cache.as_ref();
+        let cache = cache.map(|slot| lender.take(slot)).transpose()?;
         let x = self.x.tensor(operands)?;
         let attn_mask = match &self.attn_mask {
             None => None,

@@ -1,10 +1,17 @@
-//! The objects that requests name by id: caches and layers. Knows when a cache may be changed; what is computed
-//! with one is not decided here.
+//! The objects that requests name by id: caches, layers, models. Knows when one may be changed; what is computed
+//! with it is not decided here.
 
+use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::{Error, KvCache};
 use diffattn_nn::DiffAttnLayer;
+#[cfg(feature = "models")]
+use diffattn_nn::ModelCache;
+
+#[cfg(feature = "models")]
+use crate::models::{HeldGenerator, Model};
 
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`] and [`Door::query`]).
 #[derive(Debug, Default)]
@@ -31,8 +38,29 @@ impl Table {
 /// What an id stands for.
 #[derive(Debug, Clone)]
 pub(crate) enum Object {
-    Cache(Arc<CacheSlot>),
+    Cache(Arc<Slot<KvCache>>),
     Layer(Arc<DiffAttnLayer>),
+    #[cfg(feature = "models")]
+    Model(Arc<Slot<Model>>),
+    #[cfg(feature = "models")]
+    ModelCache(Arc<Slot<ModelCache>>),
+    #[cfg(feature = "models")]
+    Generator(Arc<Slot<HeldGenerator>>),
+}
+
+impl Object {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Cache(_) => "a KvCache",
+            Self::Layer(_) => "a layer",
+            #[cfg(feature = "models")]
+            Self::Model(_) => "a model",
+            #[cfg(feature = "models")]
+            Self::ModelCache(_) => "a cache of a model",
+            #[cfg(feature = "models")]
+            Self::Generator(_) => "a generator",
+        }
+    }
 }
 
 impl Door {
@@ -80,10 +108,14 @@ impl Door {
             })
     }
 
-    pub(crate) fn cache(&self, argument: &'static str, id: u32) -> Result<Arc<CacheSlot>, Error> {
+    pub(crate) fn cache(
+        &self,
+        argument: &'static str,
+        id: u32,
+    ) -> Result<Arc<Slot<KvCache>>, Error> {
         match self.object(argument, id)? {
             Object::Cache(slot) => Ok(slot),
-            Object::Layer(_) => Err(Error::dtype(argument, "a KvCache", "a layer")),
+            other => Err(Error::dtype(argument, "a KvCache", other.name())),
         }
     }
 
@@ -94,177 +126,278 @@ impl Door {
     ) -> Result<Arc<DiffAttnLayer>, Error> {
         match self.object(argument, id)? {
             Object::Layer(layer) => Ok(layer),
-            Object::Cache(_) => Err(Error::dtype(argument, "a layer", "a KvCache")),
+            other => Err(Error::dtype(argument, "a layer", other.name())),
         }
     }
 }
 
-/// A cache with the calls that use it. Calls run in the order in which they were made; whoever changes the cache outside
-/// of that order waits for those that are open, so each call sees the cache as it was when it was made.
-#[derive(Debug)]
-pub(crate) struct CacheSlot {
-    state: Mutex<CacheState>,
-    turn_over: Condvar,
+#[cfg(feature = "models")]
+impl Door {
+    pub(crate) fn model(&self, argument: &'static str, id: u32) -> Result<Arc<Slot<Model>>, Error> {
+        match self.object(argument, id)? {
+            Object::Model(slot) => Ok(slot),
+            other => Err(Error::dtype(argument, "a model", other.name())),
+        }
+    }
+
+    pub(crate) fn model_cache(
+        &self,
+        argument: &'static str,
+        id: u32,
+    ) -> Result<Arc<Slot<ModelCache>>, Error> {
+        match self.object(argument, id)? {
+            Object::ModelCache(slot) => Ok(slot),
+            other => Err(Error::dtype(argument, "a cache of a model", other.name())),
+        }
+    }
+
+    pub(crate) fn generator(
+        &self,
+        argument: &'static str,
+        id: u32,
+    ) -> Result<Arc<Slot<HeldGenerator>>, Error> {
+        match self.object(argument, id)? {
+            Object::Generator(slot) => Ok(slot),
+            other => Err(Error::dtype(argument, "a generator", other.name())),
+        }
+    }
 }
 
-#[derive(Debug)]
-struct CacheState {
-    /// `None` while a job that changes it has it.
-    cache: Option<Arc<KvCache>>,
-    /// Open calls that read it.
+/// The open calls that use an object. Calls run in the order in which they were made; whoever changes the object outside
+/// of that order waits for those that are open, so each call sees it as it was when the call was made.
+#[derive(Debug, Default)]
+struct Turns {
+    open: Mutex<Open>,
+    over: Condvar,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Open {
+    /// Calls that read the object.
     readers: usize,
-    /// Open calls that will change it.
+    /// Calls that will change it.
     writers: usize,
 }
 
-/// What a call does with a cache.
+impl Open {
+    /// Whether one that changes the object, or only reads it, finds it as the calls before leave it.
+    fn lets(self, changes: bool) -> bool {
+        self.writers == 0 && !(changes && self.readers > 0)
+    }
+
+    fn of(&mut self, changes: bool) -> &mut usize {
+        if changes {
+            &mut self.writers
+        } else {
+            &mut self.readers
+        }
+    }
+}
+
+impl Turns {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, changes: bool) -> MutexGuard<'_, Open> {
+        let mut open = self.open();
+        while !open.lets(changes) {
+            open = self.over.wait(open).unwrap_or_else(PoisonError::into_inner);
+        }
+        open
+    }
+}
+
+/// What a call does with an object, whichever that is.
 #[derive(Debug, Clone)]
-pub(crate) struct CacheUse {
-    pub(crate) slot: Arc<CacheSlot>,
-    pub(crate) changes: bool,
+pub(crate) struct Use {
+    turns: Arc<Turns>,
+    changes: bool,
 }
 
-impl CacheSlot {
-    pub(crate) fn new(cache: KvCache) -> Self {
-        let state = CacheState {
-            cache: Some(Arc::new(cache)),
-            readers: 0,
-            writers: 0,
-        };
-        Self {
-            state: Mutex::new(state),
-            turn_over: Condvar::new(),
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, CacheState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while(&self, busy: impl Fn(&CacheState) -> bool) -> MutexGuard<'_, CacheState> {
-        let mut state = self.state();
-        while busy(&state) {
-            state = self
-                .turn_over
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        state
-    }
-
-    /// The cache as it is now.
-    pub(crate) fn now(&self) -> Result<Arc<KvCache>, Error> {
-        self.state().cache.clone().ok_or_else(in_use)
-    }
-
-    /// Looks at the cache, once no open call will change it.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&KvCache) -> T) -> Result<T, Error> {
-        let state = self.wait_while(|state| state.writers > 0);
-        Ok(look(state.cache.as_ref().ok_or_else(in_use)?))
-    }
-
-    /// Changes the cache, once no open call uses it.
-    pub(crate) fn change<T>(
-        &self,
-        change: impl FnOnce(&mut KvCache) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let mut state = self.wait_while(|state| state.readers + state.writers > 0);
-        change(
-            state
-                .cache
-                .as_mut()
-                .and_then(Arc::get_mut)
-                .ok_or_else(in_use)?,
-        )
-    }
-}
-
-/// Where no call takes a turn (a door that runs one thing at a time), a job may still hold the cache.
-fn in_use() -> Error {
-    Error::option("cache", "a cache that no open call uses", "one in use")
-}
-
-impl CacheUse {
-    /// Whether the cache is already as this use will find it.
+impl Use {
+    /// Whether the object is already as this use will find it.
     pub(crate) fn is_due(&self) -> bool {
-        let state = self.slot.state();
-        state.writers == 0 && !(self.changes && state.readers > 0)
+        self.turns.open().lets(self.changes)
     }
 
     /// Waits until it is due.
     pub(crate) fn wait(&self) {
-        drop(
-            self.slot
-                .wait_while(|state| state.writers > 0 || (self.changes && state.readers > 0)),
-        );
+        drop(self.turns.wait(self.changes));
     }
 }
 
-/// The place of an open call in the order of those that use a cache. Dropped after the call's job.
+/// The place of an open call in the order of those that use its objects. Dropped after the call's job.
 #[derive(Debug)]
-pub struct Turn(Option<CacheUse>);
+pub struct Turn(Vec<Use>);
 
 impl Turn {
-    pub(crate) fn take(cache: Option<&CacheUse>) -> Self {
-        if let Some(CacheUse { slot, changes }) = cache {
-            let mut state = slot.state();
-            if *changes {
-                state.writers += 1;
-            } else {
-                state.readers += 1;
-            }
+    pub(crate) fn take(uses: &[Use]) -> Self {
+        for Use { turns, changes } in uses {
+            *turns.open().of(*changes) += 1;
         }
-        Self(cache.cloned())
+        Self(uses.to_vec())
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if let Some(CacheUse { slot, changes }) = &self.0 {
-            let mut state = slot.state();
-            if *changes {
-                state.writers -= 1;
-            } else {
-                state.readers -= 1;
-            }
-            slot.turn_over.notify_all();
+        for Use { turns, changes } in &self.0 {
+            *turns.open().of(*changes) -= 1;
+            turns.over.notify_all();
         }
     }
 }
 
-/// A cache taken out of its slot by the job that changes it. Dropping puts it back: after the job, which leaves it as it
-/// was unless it finished.
+/// An object that calls may change, with the calls that use it.
 #[derive(Debug)]
-pub(crate) struct Loan {
-    slot: Arc<CacheSlot>,
-    cache: Option<Arc<KvCache>>,
+pub(crate) struct Slot<T> {
+    /// What errors call it.
+    name: &'static str,
+    turns: Arc<Turns>,
+    /// `None` while a job that changes it, or whoever it was lent to, has it.
+    content: Mutex<Option<Arc<T>>>,
 }
 
-impl Loan {
-    pub(crate) fn take(slot: &Arc<CacheSlot>) -> Result<Self, Error> {
-        let mut state = slot.state();
-        state
-            .cache
-            .as_mut()
-            .and_then(Arc::get_mut)
-            .ok_or_else(in_use)?;
-        Ok(Self {
-            slot: slot.clone(),
-            cache: state.cache.take(),
+impl<T> Slot<T> {
+    pub(crate) fn new(name: &'static str, content: T) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            turns: Arc::default(),
+            content: Mutex::new(Some(Arc::new(content))),
         })
     }
 
-    /// The cache, which no one else has.
-    pub(crate) fn cache(&mut self) -> Result<&mut KvCache, Error> {
-        self.cache
-            .as_mut()
-            .and_then(Arc::get_mut)
-            .ok_or_else(in_use)
+    /// What a call that reads or changes the object takes its turn by.
+    pub(crate) fn to_use(&self, changes: bool) -> Use {
+        Use {
+            turns: self.turns.clone(),
+            changes,
+        }
+    }
+
+    fn content(&self) -> MutexGuard<'_, Option<Arc<T>>> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where no call takes a turn (a door that runs one thing at a time), a job may still hold the object.
+    fn in_use(&self) -> Error {
+        let name = self.name;
+        Error::option(
+            name,
+            format_args!("a {name} that no open call uses"),
+            "one in use",
+        )
+    }
+
+    /// The object as it is now.
+    pub(crate) fn now(&self) -> Result<Arc<T>, Error> {
+        self.content().clone().ok_or_else(|| self.in_use())
+    }
+
+    /// Looks at the object, once no open call will change it.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> Result<R, Error> {
+        let _turn = self.turns.wait(false);
+        Ok(look(self.now()?.as_ref()))
+    }
+
+    /// Changes the object, once no open call uses it.
+    pub(crate) fn change<R>(
+        &self,
+        change: impl FnOnce(&mut T) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let _turn = self.turns.wait(true);
+        change(
+            self.content()
+                .as_mut()
+                .and_then(Arc::get_mut)
+                .ok_or_else(|| self.in_use())?,
+        )
+    }
+
+    /// Takes the object out, once no open call uses it, until [`Slot::give_back`].
+    #[cfg(feature = "models")]
+    pub(crate) fn lend(&self) -> Result<T, Error> {
+        let _turn = self.turns.wait(true);
+        let mut content = self.content();
+        match content.take().map(Arc::try_unwrap) {
+            Some(Ok(lent)) => Ok(lent),
+            Some(Err(held)) => {
+                *content = Some(held);
+                Err(self.in_use())
+            }
+            None => Err(self.in_use()),
+        }
+    }
+
+    #[cfg(feature = "models")]
+    pub(crate) fn give_back(&self, lent: T) {
+        *self.content() = Some(Arc::new(lent));
     }
 }
 
-impl Drop for Loan {
+/// An object taken out of its slot by the job that changes it. Dropping puts it back: after the job, which leaves it as it
+/// was unless it finished.
+#[derive(Debug)]
+struct Loan<T> {
+    slot: Arc<Slot<T>>,
+    content: Option<Arc<T>>,
+}
+
+impl<T> Drop for Loan<T> {
     fn drop(&mut self) {
-        self.slot.state().cache = self.cache.take();
+        *self.slot.content() = self.content.take();
+    }
+}
+
+/// What a job keeps alive, in the order in which it goes, while its work borrows from it.
+pub(crate) type Kept = Vec<Box<dyn Any>>;
+
+/// Hands objects to the work of a job that keeps them.
+pub(crate) struct Lender<'m> {
+    kept: Kept,
+    _work: PhantomData<&'m mut ()>,
+}
+
+impl<'m> Lender<'m> {
+    /// # Safety
+    /// Whatever borrows from what is lent is dropped before the lender, or what [`Lender::into_kept`] makes of it.
+    pub(crate) unsafe fn new() -> Self {
+        Self {
+            kept: Vec::new(),
+            _work: PhantomData,
+        }
+    }
+
+    pub(crate) fn keep<T: 'static>(&mut self, object: Arc<T>) -> &'m T {
+        let content = Arc::as_ptr(&object);
+        self.kept.push(Box::new(object));
+        // SAFETY: an Arc's content never moves, no one changes it while others have it, and it is kept as long as `new` asks.
+        unsafe { &*content }
+    }
+
+    /// The object as it is now.
+    pub(crate) fn look<T: 'static>(&mut self, slot: &Slot<T>) -> Result<&'m T, Error> {
+        Ok(self.keep(slot.now()?))
+    }
+
+    /// The object itself, which no one else has until the job is dropped.
+    pub(crate) fn take<T: 'static>(&mut self, slot: &Arc<Slot<T>>) -> Result<&'m mut T, Error> {
+        let mut place = slot.content();
+        let content = place
+            .as_mut()
+            .and_then(Arc::get_mut)
+            .ok_or_else(|| slot.in_use())?;
+        let content = std::ptr::from_mut(content);
+        self.kept.push(Box::new(Loan {
+            slot: slot.clone(),
+            content: place.take(),
+        }));
+        // SAFETY: as above; the loan has the only Arc of it, and touches it only when it is dropped.
+        Ok(unsafe { &mut *content })
+    }
+
+    pub(crate) fn into_kept(self) -> Kept {
+        self.kept
     }
 }

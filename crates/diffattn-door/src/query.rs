@@ -5,7 +5,7 @@ use diffattn::{DType, Error, KvCache, KvCacheOptions, lambda_full, lambda_init};
 use crate::attention::LAYOUTS;
 use crate::failure::contain;
 use crate::layer;
-use crate::objects::{CacheSlot, Door, Object};
+use crate::objects::{Door, Object, Slot};
 use crate::reader::Reader;
 
 const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
@@ -48,7 +48,7 @@ impl Door {
                         batch: r.optional("batch", Reader::size)?.unwrap_or(1),
                     };
                     finish(reader, operands)?;
-                    self.create(Object::Cache(CacheSlot::new(KvCache::new(options)?).into()))
+                    self.create(Object::Cache(Slot::new("cache", KvCache::new(options)?)))
                 }
                 41 => {
                     let id = r.object("cache")?;
@@ -91,18 +91,20 @@ impl Door {
                     Ok(0.0)
                 }
                 242 => panic!("a panic in a query, for tests"),
+                #[cfg(feature = "models")]
+                96..=101 => crate::models::query(self, op, reader, operands),
                 _ => Err(Error::Internal(format!("there is no query number {op}"))),
             }
         })
     }
 
-    fn create(&self, object: Object) -> Result<f64, Error> {
+    pub(crate) fn create(&self, object: Object) -> Result<f64, Error> {
         self.insert(object).map(f64::from)
     }
 }
 
 /// The request must be read to its end before anything is done.
-fn finish(reader: Reader<'_>, operands: &[&[u8]]) -> Result<(), Error> {
+pub(crate) fn finish(reader: Reader<'_>, operands: &[&[u8]]) -> Result<(), Error> {
     let named = reader.finish()?;
     if named == operands.len() {
         Ok(())

@@ -2,34 +2,10 @@
 
 use diffattn::{DType, Data, Error, Tensor, check_len};
 
+use crate::kind::Kind;
+
 /// The largest whole number that a float64 holds without a gap: 2⁵³.
 const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
-
-/// What the elements of an operand are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Float(DType),
-    U8,
-    I32,
-}
-
-impl Kind {
-    fn bytes(self) -> usize {
-        match self {
-            Self::Float(dtype) => dtype.bytes(),
-            Self::U8 => 1,
-            Self::I32 => 4,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Float(dtype) => dtype.name(),
-            Self::U8 => "uint8",
-            Self::I32 => "int32",
-        }
-    }
-}
 
 /// A tensor that a request names: its elements come with the operands.
 #[derive(Debug, Clone)]
@@ -109,12 +85,29 @@ impl TensorAt {
         self.f32(operands)
     }
 
-    /// The bytes of a mask, which must be uint8.
+    /// The elements, which must be uint8.
     pub(crate) fn u8<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
         match self.kind {
             Kind::U8 => self.cast(operands),
             _ => Err(self.expect("uint8")),
         }
+    }
+}
+
+#[cfg(feature = "models")]
+impl TensorAt {
+    /// The elements, which must be int32.
+    pub(crate) fn i32<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [i32], Error> {
+        match self.kind {
+            Kind::I32 => self.cast(operands),
+            _ => Err(self.expect("int32")),
+        }
+    }
+
+    /// The text.
+    pub(crate) fn text<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m str, Error> {
+        std::str::from_utf8(self.u8(operands)?)
+            .map_err(|why| Error::file(self.argument, "text in UTF-8", why))
     }
 }
 
@@ -213,6 +206,21 @@ impl<'p> Reader<'p> {
     /// A whole number from 0 that is a choice: OPTION when it is not.
     pub(crate) fn count(&mut self, argument: &'static str) -> Result<usize, Error> {
         self.whole_from_zero(argument, Error::option)
+    }
+
+    /// A whole number from 0 of which a machine's own sizes may be too short: a file's bytes, a seed.
+    #[cfg(feature = "models")]
+    pub(crate) fn long(&mut self, argument: &'static str) -> Result<u64, Error> {
+        let x = self.number(argument)?;
+        if x.fract() == 0.0 && (0.0..=MAX_WHOLE).contains(&x) {
+            Ok(x as u64)
+        } else {
+            Err(Error::option(
+                argument,
+                "a whole number from 0 to 2⁵³",
+                format_number(x),
+            ))
+        }
     }
 
     /// Which of `values` an enum index means.

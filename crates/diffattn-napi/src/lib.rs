@@ -30,7 +30,7 @@ type Told<'env> = Vec<Either3<f64, ArrayBuffer<'env>, Null>>;
 
 /// Adds an output to the list.
 fn tell<'env>(told: &mut Told<'env>, spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) {
-    told.extend([spec.kind() as usize, spec.shape.len()].map(|x| Either3::A(x as f64)));
+    told.extend([spec.kind.number() as usize, spec.shape.len()].map(|x| Either3::A(x as f64)));
     told.extend(spec.shape.iter().map(|&extent| Either3::A(extent as f64)));
     told.push(buffer.map_or(Either3::C(Null), Either3::B));
 }

@@ -8,7 +8,7 @@
 use diffattn::{Data, Isa, Linear, LinearOptions, Tensor};
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaOptions, Generation, Generator, GeneratorOptions, Logits,
-    ModelCacheOptions, TokenIds, Weight, WeightData, WeightSource,
+    ModelCacheOptions, TokenIds, Weight, WeightData, WeightInfo, WeightSource,
 };
 use safetensors::{Dtype, SafeTensors};
 use std::borrow::Cow;
@@ -24,8 +24,14 @@ const ROUNDS: usize = 9;
 struct Checkpoint<'b>(SafeTensors<'b>);
 
 impl WeightSource<'static> for Checkpoint<'_> {
-    fn names(&self) -> Result<Vec<String>, diffattn::Error> {
-        Ok(self.0.names().into_iter().map(str::to_owned).collect())
+    fn entries(&self) -> Result<Vec<WeightInfo>, diffattn::Error> {
+        let tensors = self.0.tensors();
+        let entries = tensors.iter().map(|(name, view)| WeightInfo {
+            name: name.clone(),
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+        });
+        Ok(entries.collect())
     }
 
     fn read(&mut self, name: &str) -> Result<Option<Weight<'static>>, diffattn::Error> {

@@ -51,6 +51,8 @@ mod layer;
 mod llama;
 mod maps;
 mod options;
+#[cfg(feature = "models")]
+mod parts;
 mod projection;
 mod v1;
 mod v2;
@@ -62,21 +64,23 @@ pub use forward::Forward;
 pub use layer::DiffAttnLayer;
 #[cfg(feature = "models")]
 pub use llama::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutput,
-    DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator, GeneratorOptions, Logits,
-    ModelCache, ModelCacheOptions, ModelCacheState, Sampler, SamplerOptions, Token, TokenIds,
-    Weight, WeightData, WeightSource,
+    DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaLoader, DiffLlamaOptions,
+    DiffLlamaOutput, DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator,
+    GeneratorOptions, Logits, ModelCache, ModelCacheOptions, ModelCacheState, Sampler,
+    SamplerOptions, Token, TokenIds,
 };
 pub use maps::{LayerMaps, Maps};
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
     RopeConfig, SequenceFusion,
 };
+#[cfg(feature = "models")]
+pub use parts::{PartLoad, PartWeights, Weight, WeightData, WeightInfo, WeightSource};
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;
 #[cfg(feature = "models")]
 pub use vit::{
-    ClassScore, DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTMaps,
-    DiffViTOptions, Image, Interpolation, Preprocessing, top_classes,
+    ClassScore, DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader,
+    DiffViTMaps, DiffViTOptions, Image, Interpolation, Preprocessing, top_classes,
 };
 pub use weights::Weights;

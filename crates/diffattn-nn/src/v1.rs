@@ -2,7 +2,7 @@
 
 use crate::layer::{DiffAttnLayer, Dimensions, Fusion, HeadNorm, LambdaSource};
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions};
-use crate::weights::{Source, Weights};
+use crate::weights::{Packed, Source, Weights};
 use diffattn::{Error, lambda_full, lambda_init, lambda_scalars};
 use std::ops::Deref;
 
@@ -30,6 +30,15 @@ impl MultiheadDiffAttn {
     /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
+        Self::packed(options, weights, Packed::new())
+    }
+
+    /// The same, with projections that are packed already.
+    pub(crate) fn packed(
+        options: &MultiheadDiffAttnOptions,
+        weights: &Weights<'_>,
+        packed: Packed,
+    ) -> Result<Self, Error> {
         let &MultiheadDiffAttnOptions {
             embed_dim,
             depth,
@@ -49,7 +58,7 @@ impl MultiheadDiffAttn {
             "lambda_b",
             "subln.weight",
         ];
-        let source = Source::new(weights, &[], &others)?;
+        let source = Source::new(weights, packed, &[], &others)?;
         let head_dim = match options.head_dim {
             Some(head_dim) => head_dim,
             None => Dimensions::default_head_dim(embed_dim, num_heads)?,

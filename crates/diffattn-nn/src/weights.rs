@@ -1,6 +1,7 @@
 //! Named weights, and their way into a layer: each must be there, known and of its shape. Reads no file.
 
 use diffattn::{Error, Linear, Tensor, check_len, format_shape};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// Weights of a layer by the reference's names, float32, float16 or bfloat16: `q_proj.weight`, `k_proj.weight`,
@@ -13,12 +14,17 @@ pub(crate) const PROJECTIONS: [&str; 5] = ["q_proj", "k_proj", "v_proj", "out_pr
 /// Weights on their way into a layer.
 pub(crate) struct Source<'w, 'a> {
     weights: &'w Weights<'a>,
+    packed: RefCell<Packed>,
 }
+
+/// Projections that were packed before, one by one: of the weights that come with them.
+pub(crate) type Packed = BTreeMap<&'static str, Linear>;
 
 impl<'w, 'a> Source<'w, 'a> {
     /// Checks that all names are known: projections, and `others` in full.
     pub(crate) fn new(
         weights: &'w Weights<'a>,
+        packed: Packed,
         projections: &[&str],
         others: &[&str],
     ) -> Result<Self, Error> {
@@ -30,7 +36,10 @@ impl<'w, 'a> Source<'w, 'a> {
             others.contains(&name) || projection.is_some_and(|name| projections.contains(&name))
         };
         match weights.keys().find(|name| !known(name)) {
-            None => Ok(Self { weights }),
+            None => Ok(Self {
+                weights,
+                packed: RefCell::new(packed),
+            }),
             Some(unknown) => {
                 let mut names: Vec<String> = projections
                     .iter()
@@ -83,6 +92,9 @@ impl<'w, 'a> Source<'w, 'a> {
     ) -> Result<Linear, Error> {
         let weight = self.required(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.optional(&format!("{name}.bias"), &[outputs])?;
+        if let Some(packed) = self.packed.borrow_mut().remove(name) {
+            return Ok(packed);
+        }
         Linear::new(weight, bias)
     }
 

@@ -69,7 +69,11 @@ impl State {
 fn told(specs: &[OutputSpec]) -> Vec<u32> {
     let mut numbers = vec![specs.len() as u32];
     for spec in specs {
-        numbers.extend([spec.kind(), spec.bytes as u32, spec.shape.len() as u32]);
+        numbers.extend([
+            spec.kind.number(),
+            spec.bytes as u32,
+            spec.shape.len() as u32,
+        ]);
         numbers.extend(spec.shape.iter().map(|&extent| extent as u32));
     }
     numbers

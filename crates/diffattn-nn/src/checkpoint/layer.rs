@@ -6,6 +6,7 @@ use super::header::Entry;
 use super::layout::HeadLayout;
 use super::shards::Shards;
 use super::source::ByteSource;
+use super::tensor::RawTensor;
 use crate::options::{
     LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig, RopeConfig,
 };
@@ -64,10 +65,21 @@ impl Layer {
     /// # Errors
     /// As [`Shards::raw`].
     pub fn read<'s, S: ByteSource>(&self, shards: &'s Shards<S>) -> Result<RawWeights<'s>, Error> {
+        self.weights(|name| shards.raw(name))
+    }
+
+    /// The same of tensors from anywhere, by their names in the checkpoint.
+    ///
+    /// # Errors
+    /// Those of `tensor`; [`Error::Shape`] for rows that one has not.
+    pub fn weights<'s>(
+        &self,
+        mut tensor: impl FnMut(&str) -> Result<RawTensor<'s>, Error>,
+    ) -> Result<RawWeights<'s>, Error> {
         self.pieces
             .iter()
             .map(|(name, piece)| {
-                let whole = shards.raw(&piece.tensor)?;
+                let whole = tensor(&piece.tensor)?;
                 let tensor = match &piece.rows {
                     None => whole,
                     Some(rows) => whole.rows(&piece.tensor, rows.clone())?,

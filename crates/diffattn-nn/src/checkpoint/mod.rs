@@ -12,6 +12,7 @@
 //! [`diffattn::Error::File`] with the file and the tensor in it.
 
 mod convert;
+mod describe;
 mod header;
 mod inspect;
 mod json;

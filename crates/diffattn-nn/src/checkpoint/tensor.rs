@@ -140,6 +140,12 @@ impl<'a> RawTensor<'a> {
         &self.bytes
     }
 
+    /// The same, out of the tensor; copied where they are another's.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes.into_owned()
+    }
+
     /// The same, borrowing from this one.
     #[must_use]
     pub fn borrowed(&self) -> RawTensor<'_> {
@@ -175,27 +181,25 @@ impl<'a> RawTensor<'a> {
     /// # Errors
     /// [`Error::Dtype`] naming `argument` for another element type; [`Error::OutOfMemory`].
     pub fn floats(&self, argument: &str) -> Result<FloatTensor<'_>, Error> {
+        self.borrowed().into_floats(argument)
+    }
+
+    /// The same, borrowing from where this one does.
+    ///
+    /// # Errors
+    /// As [`RawTensor::floats`].
+    pub fn into_floats(self, argument: &str) -> Result<FloatTensor<'a>, Error> {
         let data = match self.dtype {
-            Dtype::F32 => Floats::F32(match in_place(&self.bytes) {
-                Some(data) => Cow::Borrowed(data),
-                None => Cow::Owned(read(&self.bytes, f32::from_le_bytes)?),
-            }),
-            Dtype::F16 => Floats::F16(self.halves()?),
-            Dtype::BF16 => Floats::Bf16(self.halves()?),
+            Dtype::F32 => Floats::F32(elements(self.bytes, f32::from_le_bytes)?),
+            Dtype::F16 => Floats::F16(elements(self.bytes, u16::from_le_bytes)?),
+            Dtype::BF16 => Floats::Bf16(elements(self.bytes, u16::from_le_bytes)?),
             other => {
                 return Err(Error::dtype(argument, "F32, F16 or BF16", other));
             }
         };
         Ok(FloatTensor {
             data,
-            shape: self.shape.clone(),
-        })
-    }
-
-    fn halves(&self) -> Result<Cow<'_, [u16]>, Error> {
-        Ok(match in_place(&self.bytes) {
-            Some(data) => Cow::Borrowed(data),
-            None => Cow::Owned(read(&self.bytes, u16::from_le_bytes)?),
+            shape: self.shape,
         })
     }
 
@@ -328,14 +332,17 @@ impl<'a> RawTensor<'a> {
         rows: std::ops::Range<usize>,
     ) -> Result<RawTensor<'a>, Error> {
         let width = self.row_bytes(argument)?;
-        let (first, end) = (rows.start * width, rows.end * width);
-        if first > end || end > self.bytes.len() {
-            return Err(Error::shape(
-                argument,
-                format_args!("rows up to {}", rows.end),
-                format_shape(&self.shape),
-            ));
-        }
+        let place = |row: usize| row.checked_mul(width);
+        let (first, end) = match (place(rows.start), place(rows.end)) {
+            (Some(first), Some(end)) if first <= end && end <= self.bytes.len() => (first, end),
+            _ => {
+                return Err(Error::shape(
+                    argument,
+                    format_args!("rows {} to {}", rows.start, rows.end),
+                    format_shape(&self.shape),
+                ));
+            }
+        };
         let bytes = match self.bytes {
             Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[first..end]),
             Cow::Owned(bytes) => Cow::Owned(bytes[first..end].to_vec()),
@@ -345,6 +352,19 @@ impl<'a> RawTensor<'a> {
             .collect();
         Ok(RawTensor::checked(self.dtype, shape, bytes))
     }
+}
+
+/// The bytes as elements, in place where they can be.
+fn elements<'a, const N: usize, T: bytemuck::AnyBitPattern>(
+    bytes: Cow<'a, [u8]>,
+    element: impl Fn([u8; N]) -> T,
+) -> Result<Cow<'a, [T]>, Error> {
+    if let Cow::Borrowed(bytes) = bytes
+        && let Some(elements) = in_place(bytes)
+    {
+        return Ok(Cow::Borrowed(elements));
+    }
+    Ok(Cow::Owned(read(&bytes, element)?))
 }
 
 /// The bytes as elements, where they are aligned and the machine is little-endian as files are.

@@ -168,6 +168,31 @@ impl ModelCache {
         })
     }
 
+    /// Layers of the model.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// `[num_key_value_heads, held, head_dim]`: keys, and values, of a layer.
+    #[must_use]
+    pub fn layer_shape(&self) -> [usize; 3] {
+        let options = self.layers.first().map(KvCache::options);
+        let [groups, width] = options.map_or([0, 0], |options| [options.groups, options.head_dim]);
+        [groups, self.held(), width]
+    }
+
+    /// Keys and values of one layer, as [`ModelCache::export`] copies them.
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming `layer` when there is none of that number; [`Error::OutOfMemory`].
+    pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let cache = self.layers.get(layer);
+        cache
+            .ok_or_else(|| Error::option("layer", "a layer of the model", layer))?
+            .export()
+    }
+
     pub(crate) fn import(model: &DiffLlama, state: &ModelCacheState) -> Result<Self, Error> {
         let ModelCacheState {
             ids,

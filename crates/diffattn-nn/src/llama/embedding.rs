@@ -1,6 +1,6 @@
 //! The table of token embeddings, held in the element type of the checkpoint. Computes nothing.
 
-use super::weights::{Weight, WeightData};
+use crate::parts::{Weight, WeightData};
 use diffattn::{Error, try_zeroed};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};

@@ -302,7 +302,7 @@ impl<'a> DiffLlamaForward<'a> {
     pub(super) fn new(
         model: &'a DiffLlama,
         ids: TokenIds<'_>,
-        caches: Option<&'a mut [ModelCache]>,
+        caches: Option<Vec<&'a mut ModelCache>>,
         options: &DiffLlamaOptions,
     ) -> Result<Self, Error> {
         let (shape, texts) = ids.check(model)?;
@@ -324,7 +324,10 @@ impl<'a> DiffLlamaForward<'a> {
             ));
         }
         // (Without ids there are no texts to go with the caches.)
-        let caches = caches.map(|caches| caches.iter_mut().take(texts.len()).collect());
+        let caches = caches.map(|mut caches| {
+            caches.truncate(texts.len());
+            caches
+        });
         Self::of_texts(model, texts, shape, caches, options)
     }
 

@@ -95,12 +95,12 @@ impl<'m> Generator<'m> {
                 window: options.window,
             })
         });
-        let caches = caches.collect::<Result<_, _>>()?;
-        Self::build(model, generations, caches, options)
+        let mut caches = caches.collect::<Result<_, _>>()?;
+        Self::build(model, generations, &mut caches, options)
     }
 
     /// Continues texts with a cache for each: what it holds of the prompt's beginning is not computed again
-    /// ([`ModelCache::keep_prefix`]).
+    /// ([`ModelCache::keep_prefix`]). Takes the caches out of the list; after an error they are still there, as they were.
     ///
     /// # Errors
     /// As [`Generator::new`]; [`Error::Shape`] unless there are as many caches as texts; [`Error::Option`] for a window, which
@@ -108,7 +108,7 @@ impl<'m> Generator<'m> {
     pub fn with_caches(
         model: &'m DiffLlama,
         generations: Vec<Generation>,
-        caches: Vec<ModelCache>,
+        caches: &mut Vec<ModelCache>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
         if caches.len() != generations.len() {
@@ -128,13 +128,13 @@ impl<'m> Generator<'m> {
     fn build(
         model: &'m DiffLlama,
         generations: Vec<Generation>,
-        mut caches: Vec<ModelCache>,
+        caches: &mut Vec<ModelCache>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
         if options.threads == Some(0) {
             return Err(Error::option("threads", "1 or more", 0));
         }
-        for cache in &caches {
+        for cache in caches.iter() {
             cache.check(model)?;
         }
         let mut texts = Vec::with_capacity(generations.len());
@@ -172,7 +172,7 @@ impl<'m> Generator<'m> {
                 ..DiffLlamaOptions::default()
             },
             texts,
-            caches,
+            caches: std::mem::take(caches),
             logits: Vec::new(),
         })
     }
@@ -181,6 +181,13 @@ impl<'m> Generator<'m> {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.texts.iter().all(|text| text.finish.is_some())
+    }
+
+    /// Texts that have not ended.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        let texts = self.texts.iter();
+        texts.filter(|text| text.finish.is_none()).count()
     }
 
     /// The ids of a text so far, those of its prompt first.

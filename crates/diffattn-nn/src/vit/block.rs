@@ -1,12 +1,15 @@
 //! One transformer block: norms, attention, MLP. timm's fused projections are taken apart here, so that attention is the
 //! layer that it is everywhere. Runs nothing.
 
-use super::weights::{Source, columns, rows};
 use crate::layer::DiffAttnLayer;
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
+use crate::parts::{Entries, Part, elements};
 use crate::v1::MultiheadDiffAttn;
 use crate::weights::Weights;
-use diffattn::{Error, LayerNormOptions, Linear, LinearOptions, Tensor, checked_len, layer_norm};
+use diffattn::{
+    Error, LayerNormOptions, Linear, LinearOptions, Tensor, checked_len, layer_norm, try_zeroed,
+};
+use std::ops::Range;
 
 /// timm's eps of layer norms.
 const NORM_EPS: f32 = 1e-6;
@@ -22,14 +25,20 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    pub(super) fn load(
-        source: &mut Source<'_, '_>,
+    /// Takes the entries of one.
+    pub(super) fn entries(
+        entries: &mut Entries<'_>,
         name: &str,
         width: usize,
-    ) -> Result<Self, Error> {
+    ) -> Result<(), Error> {
+        entries.required(&format!("{name}.weight"), &[width])?;
+        entries.required(&format!("{name}.bias"), &[width])
+    }
+
+    pub(super) fn load(part: &Part<'_, '_>, name: &str) -> Result<Self, Error> {
         Ok(Self {
-            weight: source.vector(&format!("{name}.weight"), width)?,
-            bias: source.vector(&format!("{name}.bias"), width)?,
+            weight: part.vector(&format!("{name}.weight"))?,
+            bias: part.vector(&format!("{name}.bias"))?,
         })
     }
 
@@ -74,86 +83,163 @@ pub(super) struct Sizes {
     pub(super) hidden: usize,
 }
 
+/// Takes the entries of `{name}.weight` `[outputs, inputs]` and, where given, `{name}.bias` `[outputs]`.
+fn linear_entries(
+    entries: &mut Entries<'_>,
+    name: &str,
+    [outputs, inputs]: [usize; 2],
+) -> Result<(), Error> {
+    entries.required(&format!("{name}.weight"), &[outputs, inputs])?;
+    entries.optional(&format!("{name}.bias"), &[outputs])?;
+    Ok(())
+}
+
 impl Block {
+    /// Takes the entries of a block.
+    ///
     /// `Block` of timm: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`.
-    pub(super) fn load(
-        source: &mut Source<'_, '_>,
+    ///
+    /// `DiffParallelScalingBlock` of timm: `in_norm`, `in_proj` (rows: the MLP, q, k, v), `out_proj` (columns: attention, the
+    /// MLP), `ls`. `in_proj.bias` is that of all rows, `mlp_bias` that of the MLP's alone.
+    pub(super) fn entries(
+        entries: &mut Entries<'_>,
         index: usize,
         sizes: Sizes,
-    ) -> Result<Self, Error> {
+        is_parallel: bool,
+    ) -> Result<(), Error> {
         let Sizes {
-            embed_dim, hidden, ..
+            embed_dim,
+            num_heads,
+            hidden,
         } = sizes;
         let name = |part: &str| format!("blocks.{index}.{part}");
-        let qkv = source.required(
-            &name("attn.qkv.weight"),
-            &[checked_len("weights", &[3, embed_dim])?, embed_dim],
-        )?;
-        let qkv_bias = source.optional(&name("attn.qkv.bias"), &[3 * embed_dim])?;
-        let proj = source.required(&name("attn.proj.weight"), &[embed_dim, embed_dim])?;
-        let proj_bias = source.optional(&name("attn.proj.bias"), &[embed_dim])?;
-        let parts = Projections {
-            qkv: qkv.clone(),
-            qkv_bias: qkv_bias.cloned(),
-            out: proj.clone(),
-            out_bias: proj_bias.cloned(),
+        let qkv = checked_len("weights", &[3, embed_dim])?;
+        let (attention, norms, scales): (&str, &[&str], &[&str]) = if is_parallel {
+            linear_entries(
+                entries,
+                &name("in_proj"),
+                [hidden.saturating_add(qkv), embed_dim],
+            )?;
+            let is_biased = entries.has(&name("in_proj.bias"));
+            if entries.optional(&name("mlp_bias"), &[hidden])? && is_biased {
+                return Err(Error::file(
+                    format_args!("weights.{}", name("mlp_bias")),
+                    "none beside in_proj.bias",
+                    "one",
+                ));
+            }
+            linear_entries(
+                entries,
+                &name("out_proj"),
+                [embed_dim, embed_dim.saturating_add(hidden)],
+            )?;
+            ("", &["in_norm"], &["ls.gamma"])
+        } else {
+            for (linear, shape) in [
+                ("attn.qkv", [qkv, embed_dim]),
+                ("attn.proj", [embed_dim, embed_dim]),
+                ("mlp.fc1", [hidden, embed_dim]),
+                ("mlp.fc2", [embed_dim, hidden]),
+            ] {
+                linear_entries(entries, &name(linear), shape)?;
+            }
+            ("attn.", &["norm1", "norm2"], &["ls1.gamma", "ls2.gamma"])
+        };
+        let head_width = embed_dim / num_heads;
+        entries.required(&name(&format!("{attention}sub_norm.weight")), &[head_width])?;
+        let has_scalars = entries.has(&name(&format!("{attention}lambda_a")));
+        let (_, lambdas) = lambda_form(has_scalars);
+        for lambda in lambdas {
+            let vector = [head_width / 2];
+            let shape: &[usize] = if has_scalars { &[] } else { &vector };
+            entries.required(&name(&format!("{attention}{lambda}")), shape)?;
+        }
+        for norm in norms {
+            Norm::entries(entries, &name(norm), embed_dim)?;
+        }
+        for scale in scales {
+            entries.optional(&name(scale), &[embed_dim])?;
+        }
+        Ok(())
+    }
+
+    /// Packs a block whose entries were taken.
+    pub(super) fn load(
+        part: &Part<'_, '_>,
+        index: usize,
+        sizes: Sizes,
+        is_parallel: bool,
+    ) -> Result<Self, Error> {
+        if is_parallel {
+            Self::load_parallel(part, index, sizes)
+        } else {
+            Self::load_plain(part, index, sizes)
+        }
+    }
+
+    fn load_plain(part: &Part<'_, '_>, index: usize, sizes: Sizes) -> Result<Self, Error> {
+        let name = |of: &str| format!("blocks.{index}.{of}");
+        let projections = Projections {
+            qkv: part.required(&name("attn.qkv.weight"))?,
+            qkv_bias: part.optional(&name("attn.qkv.bias")),
+            out: part.required(&name("attn.proj.weight"))?,
+            out_bias: part.optional(&name("attn.proj.bias")),
         };
         Ok(Self {
-            norm: Norm::load(source, &name("norm1"), embed_dim)?,
-            attention: attention(source, &name("attn."), index, sizes, parts)?,
-            attention_scale: source.optional_vector(&name("ls1.gamma"), embed_dim)?,
-            mlp_norm: Some(Norm::load(source, &name("norm2"), embed_dim)?),
-            fc1: source.linear(&name("mlp.fc1"), hidden, embed_dim)?,
-            fc2: source.linear(&name("mlp.fc2"), embed_dim, hidden)?,
-            mlp_scale: source.optional_vector(&name("ls2.gamma"), embed_dim)?,
+            norm: Norm::load(part, &name("norm1"))?,
+            attention: attention(part, &name("attn."), index, sizes, projections)?,
+            attention_scale: part.optional_vector(&name("ls1.gamma"))?,
+            mlp_norm: Some(Norm::load(part, &name("norm2"))?),
+            fc1: part.linear(&name("mlp.fc1"))?,
+            fc2: part.linear(&name("mlp.fc2"))?,
+            mlp_scale: part.optional_vector(&name("ls2.gamma"))?,
         })
     }
 
-    /// `DiffParallelScalingBlock` of timm: `in_norm`, `in_proj` (rows: the MLP, q, k, v), `out_proj` (columns: attention, the
-    /// MLP), `ls`. `in_proj.bias` is that of all rows, `mlp_bias` that of the MLP's alone.
-    pub(super) fn load_parallel(
-        source: &mut Source<'_, '_>,
-        index: usize,
-        sizes: Sizes,
-    ) -> Result<Self, Error> {
+    fn load_parallel(part: &Part<'_, '_>, index: usize, sizes: Sizes) -> Result<Self, Error> {
         let Sizes {
             embed_dim, hidden, ..
         } = sizes;
-        let name = |part: &str| format!("blocks.{index}.{part}");
+        let name = |of: &str| format!("blocks.{index}.{of}");
         let split = hidden..hidden + 3 * embed_dim;
-        let into = source.required(&name("in_proj.weight"), &[split.end, embed_dim])?;
-        let into_bias = source.optional(&name("in_proj.bias"), &[split.end])?;
-        let mlp_bias = source.optional(&name("mlp_bias"), &[hidden])?;
-        if into_bias.is_some() && mlp_bias.is_some() {
-            return Err(Error::file(
-                format_args!("weights.{}", name("mlp_bias")),
-                "none beside in_proj.bias",
-                "one",
-            ));
-        }
+        let into = part.required(&name("in_proj.weight"))?;
+        let into_bias = part.optional(&name("in_proj.bias"));
+        let mlp_bias = part.optional(&name("mlp_bias"));
         let inputs = embed_dim + hidden;
-        let out = source.required(&name("out_proj.weight"), &[embed_dim, inputs])?;
-        let out_bias = source.optional(&name("out_proj.bias"), &[embed_dim])?;
-        let attention_out = columns(out, [embed_dim, inputs], 0..embed_dim)?;
-        let parts = Projections {
-            qkv: rows(into, split.clone()),
-            qkv_bias: into_bias.map(|bias| rows(bias, split)),
+        let out = part.required(&name("out_proj.weight"))?;
+        let attention_out = columns(&out, [embed_dim, inputs], 0..embed_dim)?;
+        let projections = Projections {
+            qkv: rows(&into, split.clone()),
+            qkv_bias: into_bias.as_ref().map(|bias| rows(bias, split)),
             out: Tensor::f32(&attention_out, &[embed_dim, embed_dim]),
-            out_bias: out_bias.cloned(),
+            out_bias: part.optional(&name("out_proj.bias")),
         };
-        let attention = attention(source, &name(""), index, sizes, parts)?;
-        let fc1_bias = into_bias.map(|bias| rows(bias, 0..hidden));
-        let fc2 = columns(out, [embed_dim, inputs], embed_dim..inputs)?;
-        let scale = source.optional_vector(&name("ls.gamma"), embed_dim)?;
+        let attention = attention(part, &name(""), index, sizes, projections)?;
+        let fc1_bias = into_bias.as_ref().map(|bias| rows(bias, 0..hidden));
+        let fc2 = columns(&out, [embed_dim, inputs], embed_dim..inputs)?;
+        let scale = part.optional_vector(&name("ls.gamma"))?;
         Ok(Self {
-            norm: Norm::load(source, &name("in_norm"), embed_dim)?,
+            norm: Norm::load(part, &name("in_norm"))?,
             attention,
             attention_scale: scale.clone(),
             mlp_norm: None,
-            fc1: Linear::new(&rows(into, 0..hidden), fc1_bias.as_ref().or(mlp_bias))?,
+            fc1: Linear::new(
+                &rows(&into, 0..hidden),
+                fc1_bias.as_ref().or(mlp_bias.as_ref()),
+            )?,
             fc2: Linear::new(&Tensor::f32(&fc2, &[embed_dim, hidden]), None)?,
             mlp_scale: scale,
         })
+    }
+}
+
+/// The form of λ with and without two numbers of its own, and the names of its weights.
+fn lambda_form(has_scalars: bool) -> (LambdaForm, &'static [&'static str]) {
+    if has_scalars {
+        (LambdaForm::Scalars, &["lambda_a", "lambda_b"])
+    } else {
+        let names = &["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
+        (LambdaForm::Vectors, names)
     }
 }
 
@@ -168,42 +254,36 @@ struct Projections<'a> {
 /// timm's differential attention as the layer has it: interleaved heads, not causal, λ of vectors or of two numbers, as the
 /// weights have it.
 fn attention(
-    source: &mut Source<'_, '_>,
+    part: &Part<'_, '_>,
     prefix: &str,
     depth: usize,
     sizes: Sizes,
-    parts: Projections<'_>,
+    projections: Projections<'_>,
 ) -> Result<DiffAttnLayer, Error> {
     let Sizes {
         embed_dim,
         num_heads,
         ..
     } = sizes;
-    let head_width = embed_dim / num_heads;
     let mut weights = Weights::new();
     for (index, name) in ["q_proj", "k_proj", "v_proj"].into_iter().enumerate() {
         let range = index * embed_dim..(index + 1) * embed_dim;
-        if let Some(bias) = &parts.qkv_bias {
+        if let Some(bias) = &projections.qkv_bias {
             weights.insert(format!("{name}.bias"), rows(bias, range.clone()));
         }
-        weights.insert(format!("{name}.weight"), rows(&parts.qkv, range));
+        weights.insert(format!("{name}.weight"), rows(&projections.qkv, range));
     }
-    weights.insert("out_proj.weight".to_owned(), parts.out);
-    if let Some(bias) = parts.out_bias {
+    weights.insert("out_proj.weight".to_owned(), projections.out);
+    if let Some(bias) = projections.out_bias {
         weights.insert("out_proj.bias".to_owned(), bias);
     }
-    let norm = source.required(&format!("{prefix}sub_norm.weight"), &[head_width])?;
-    weights.insert("subln.weight".to_owned(), norm.clone());
-    let (lambda_form, shape, names): (_, &[usize], &[&str]) =
-        if source.has(&format!("{prefix}lambda_a")) {
-            (LambdaForm::Scalars, &[], &["lambda_a", "lambda_b"])
-        } else {
-            let names = &["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
-            (LambdaForm::Vectors, &[head_width / 2], names)
-        };
+    let norm = part.required(&format!("{prefix}sub_norm.weight"))?;
+    weights.insert("subln.weight".to_owned(), norm);
+    let has_scalars = part.optional(&format!("{prefix}lambda_a")).is_some();
+    let (lambda_form, names) = lambda_form(has_scalars);
     for &name in names {
-        let weight = source.required(&format!("{prefix}{name}"), shape)?;
-        weights.insert(name.to_owned(), weight.clone());
+        let weight = part.required(&format!("{prefix}{name}"))?;
+        weights.insert(name.to_owned(), weight);
     }
     let options = MultiheadDiffAttnOptions {
         is_causal: false,
@@ -215,4 +295,32 @@ fn attention(
         ..MultiheadDiffAttnOptions::new(embed_dim, depth, num_heads)
     };
     MultiheadDiffAttn::new(&options, &weights).map(DiffAttnLayer::from)
+}
+
+/// Some rows of a weight of one or two axes, where they lie.
+fn rows<'a>(weight: &Tensor<'a>, rows: Range<usize>) -> Tensor<'a> {
+    let mut shape = weight.shape.clone();
+    let width: usize = shape.iter().skip(1).product();
+    if let Some(first) = shape.first_mut() {
+        *first = rows.len();
+    }
+    Tensor {
+        data: elements(&weight.data, rows.start * width..rows.end * width),
+        shape,
+    }
+}
+
+/// Some columns of a weight `[outputs, inputs]`, copied, widened exactly.
+fn columns(
+    weight: &Tensor<'_>,
+    [outputs, inputs]: [usize; 2],
+    columns: Range<usize>,
+) -> Result<Vec<f32>, Error> {
+    // (No more than the weight itself has.)
+    let mut copy = try_zeroed(outputs * columns.len())?;
+    for (row, to) in copy.chunks_exact_mut(columns.len()).enumerate() {
+        let from = row * inputs + columns.start..row * inputs + columns.end;
+        to.copy_from_slice(&elements(&weight.data, from).to_f32()?);
+    }
+    Ok(copy)
 }

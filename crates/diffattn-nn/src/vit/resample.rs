@@ -24,6 +24,15 @@ impl Interpolation {
         }
     }
 
+    /// timm's name for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+        }
+    }
+
     /// Beyond it the filter is zero.
     fn support(self) -> f64 {
         match self {

@@ -200,14 +200,18 @@ fn maps_are_those_of_the_layer() {
 fn element_types_of_weights() {
     use crate::common::Stored;
     use diffattn::Error;
-    use diffattn_nn::{Weight, WeightData, WeightSource};
+    use diffattn_nn::{Weight, WeightData, WeightInfo, WeightSource};
     use half::{bf16, f16};
     use std::borrow::Cow;
 
     struct OneByOne<'c>(&'c Checkpoint);
     impl WeightSource<'static> for OneByOne<'_> {
-        fn names(&self) -> Result<Vec<String>, Error> {
-            Ok(self.0.tensors.keys().cloned().collect())
+        fn entries(&self) -> Result<Vec<WeightInfo>, Error> {
+            let weights = self.0.weights();
+            let entries = weights.iter();
+            Ok(entries
+                .map(|(name, tensor)| WeightInfo::of(name, tensor))
+                .collect())
         }
         fn read(&mut self, name: &str) -> Result<Option<Weight<'static>>, Error> {
             Ok(self.0.tensors.get(name).map(|(shape, stored)| Weight {

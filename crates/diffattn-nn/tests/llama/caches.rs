@@ -189,7 +189,7 @@ fn a_job_that_is_dropped() {
             let options = DiffLlamaOptions::default();
             let mut job = ok(model.forward_job(
                 TokenIds::u32(&fresh, &shape),
-                Some(std::slice::from_mut(&mut cache)),
+                Some(vec![&mut cache]),
                 &options,
             ));
             ok(job.bind(DiffLlamaOutputs {

@@ -191,7 +191,7 @@ fn caches_are_used_again() {
         ok(generator.step());
     }
     let text = generator.ids(0).map(<[u32]>::to_vec).unwrap_or_default();
-    let caches = generator.into_caches();
+    let mut caches = generator.into_caches();
     assert_eq!(
         caches[0].ids(),
         &text[..55],
@@ -205,9 +205,10 @@ fn caches_are_used_again() {
     let generator = ok(Generator::with_caches(
         &model,
         vec![next.clone()],
-        caches,
+        &mut caches,
         &options,
     ));
+    assert!(caches.is_empty());
     assert_eq!(run(generator, 1)[0], alone(&model, &next, &options));
 }
 
@@ -259,15 +260,28 @@ fn refusals() {
         ..options
     };
     assert!(sentence(good.clone(), &window).starts_with("window: "));
-    let one = || vec![ok(model.cache(&ModelCacheOptions::default()))];
-    let refused = refusal(Generator::with_caches(&model, Vec::new(), one(), &options)).1;
+    let mut one = vec![ok(model.cache(&ModelCacheOptions::default()))];
+    let refused = refusal(Generator::with_caches(
+        &model,
+        Vec::new(),
+        &mut one,
+        &options,
+    ));
+    let refused = refused.1;
     assert!(refused.starts_with("caches: expected 0"), "{refused}");
     let window = GeneratorOptions {
         window: Some(3),
         ..options
     };
-    let refused = refusal(Generator::with_caches(&model, vec![good], one(), &window)).1;
+    let refused = refusal(Generator::with_caches(
+        &model,
+        vec![good],
+        &mut one,
+        &window,
+    ))
+    .1;
     assert!(refused.starts_with("window: "), "{refused}");
+    assert_eq!(one.len(), 1, "an error takes no caches");
 }
 
 /// NaN in a weight: an error of the step, and the end of the text.

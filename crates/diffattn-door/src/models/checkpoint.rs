@@ -1,0 +1,415 @@
+//! Requests about checkpoint files: their headers, what is in them, element types. Reads no file: whoever asks sends bytes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use diffattn::{Error, Slices};
+use diffattn_nn::checkpoint::{
+    Dtype, Entry, FileLayout, Header, Parsed, RawTensor, ShardIndex, TensorSpec, inspect,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Made, Operation, in_file, ready, text};
+use crate::attention::Prepared;
+use crate::job::{OutputSpec, Outputs, Work};
+use crate::kind::Kind;
+use crate::objects::Lender;
+use crate::reader::{Reader, TensorAt};
+
+/// An entry of a checkpoint in JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct StoredEntry<'t> {
+    pub(super) name: Cow<'t, str>,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Cow<'t, [usize]>,
+    #[serde(default)]
+    file: Cow<'t, str>,
+    range: [u64; 2],
+}
+
+/// Reads `tensors` as op 64 gave them.
+pub(super) fn entries(text: &str) -> Result<Vec<StoredEntry<'static>>, Error> {
+    serde_json::from_str(text)
+        .map_err(|why| Error::file("tensors", "entries of a checkpoint in JSON", why))
+}
+
+/// An element type by its name in files.
+pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
+    serde_json::from_value(name.into()).map_err(|_| {
+        Error::file(
+            argument,
+            "an element type of safetensors files",
+            format_args!("{name:?}"),
+        )
+    })
+}
+
+/// A file by name, with its length and what it begins with.
+#[derive(Debug)]
+struct FileAt {
+    file: TensorAt,
+    length: u64,
+    first: TensorAt,
+}
+
+/// A request of `checkpoint`.
+#[derive(Debug)]
+pub(super) struct CheckpointRequest {
+    index: Option<[TensorAt; 2]>,
+    files: Vec<FileAt>,
+}
+
+impl CheckpointRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            index: r.optional("index", |r, _| Ok([text(r, "index")?, text(r, "index")?]))?,
+            files: r.list("files", |r, _| {
+                Ok(FileAt {
+                    file: text(r, "file")?,
+                    length: r.long("length")?,
+                    first: r.tensor("file")?,
+                })
+            })?,
+        })
+    }
+}
+
+impl Operation for CheckpointRequest {
+    fn prepares_at_length(&self) -> bool {
+        true
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let index = match &self.index {
+            None => None,
+            Some([file, json]) => {
+                Some(ShardIndex::parse(file.text(operands)?, json.u8(operands)?)?)
+            }
+        };
+        let mut headers: Vec<(&str, Header)> = Vec::new();
+        let mut need = Vec::new();
+        for FileAt {
+            file,
+            length,
+            first,
+        } in &self.files
+        {
+            let (file, first) = (file.text(operands)?, first.u8(operands)?);
+            match Header::parse(file, first, *length)? {
+                Parsed::Header(header) => {
+                    need.push(header.data_start());
+                    headers.push((file, header));
+                }
+                Parsed::Need(bytes) => need.push(bytes),
+            }
+        }
+        if headers.len() < need.len() {
+            let json = Made::json(&json!({ "need": need }))?;
+            return ready(vec![("checkpoint", json)]);
+        }
+        if let Some(index) = &index {
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(file, header)| (*file, header))
+                .collect();
+            index.check(&headers)?;
+        }
+        let mut tensors: Vec<StoredEntry<'_>> = Vec::new();
+        let mut metadata: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
+        for (file, header) in &headers {
+            for Entry {
+                name,
+                dtype,
+                shape,
+                range,
+            } in header.entries()
+            {
+                // Tensors that an index does not name are not seen.
+                let is_listed = index.as_ref().is_none_or(|index| {
+                    let listed = index.weight_map().get(name);
+                    listed.is_some_and(|listed| listed == file)
+                });
+                if !is_listed {
+                    continue;
+                }
+                if let Some(other) = files.insert(name, file) {
+                    return Err(Error::file(
+                        format_args!("{file}, tensor {name:?}"),
+                        "a tensor that no other file has",
+                        format_args!("one that {other} has, too"),
+                    ));
+                }
+                tensors.push(StoredEntry {
+                    name: name.into(),
+                    dtype: *dtype,
+                    shape: shape.into(),
+                    file: (*file).into(),
+                    range: [range.start, range.end],
+                });
+            }
+            for (key, value) in header.metadata() {
+                metadata.entry(key).or_insert(value);
+            }
+        }
+        let json = Made::json(&json!({ "tensors": tensors, "metadata": metadata }))?;
+        ready(vec![("checkpoint", json)])
+    }
+}
+
+/// A request of `shardFiles`.
+#[derive(Debug)]
+pub(super) struct ShardFilesRequest {
+    file: TensorAt,
+    json: TensorAt,
+}
+
+impl ShardFilesRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            file: text(r, "file")?,
+            json: text(r, "index")?,
+        })
+    }
+}
+
+impl Operation for ShardFilesRequest {
+    fn prepares_at_length(&self) -> bool {
+        true
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let index = ShardIndex::parse(self.file.text(operands)?, self.json.u8(operands)?)?;
+        ready(vec![("files", Made::json(&index.files())?)])
+    }
+}
+
+/// A request of `safetensorsHeader`.
+#[derive(Debug)]
+pub(super) struct HeaderRequest {
+    spec: TensorAt,
+}
+
+/// What a file is to hold.
+#[derive(Debug, Deserialize)]
+struct FileSpec {
+    tensors: Vec<TensorJson>,
+    #[serde(default)]
+    metadata: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TensorJson {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+}
+
+impl HeaderRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            spec: text(r, "tensors")?,
+        })
+    }
+}
+
+impl Operation for HeaderRequest {
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let FileSpec { tensors, metadata } = serde_json::from_str(self.spec.text(operands)?)
+            .map_err(|why| {
+                Error::option("tensors", "names, element types of files and shapes", why)
+            })?;
+        let specs: Vec<TensorSpec<'_>> = tensors
+            .iter()
+            .map(|TensorJson { name, dtype, shape }| TensorSpec {
+                name,
+                dtype: *dtype,
+                shape,
+            })
+            .collect();
+        let layout = FileLayout::new(&specs, &metadata)?;
+        // (An index fits: each spec took more bytes of the request.)
+        let order = layout.order().iter().map(|&index| index as i32).collect();
+        ready(vec![
+            ("header", Made::Bytes(layout.header().to_vec())),
+            ("order", Made::Ints(order)),
+            ("file", Made::json(&json!({ "length": layout.file_len() }))?),
+        ])
+    }
+}
+
+/// A request of `inspectCheckpoint`.
+#[derive(Debug)]
+pub(super) struct InspectRequest {
+    entries: TensorAt,
+    config: Option<TensorAt>,
+}
+
+impl InspectRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            entries: text(r, "tensors")?,
+            config: r.optional("config", text)?,
+        })
+    }
+}
+
+impl Operation for InspectRequest {
+    fn prepares_at_length(&self) -> bool {
+        true
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let entries: Vec<Entry> = entries(self.entries.text(operands)?)?
+            .into_iter()
+            .map(|entry| Entry {
+                name: entry.name.into_owned(),
+                dtype: entry.dtype,
+                shape: entry.shape.into_owned(),
+                range: entry.range[0]..entry.range[1],
+            })
+            .collect();
+        let config = self.config.as_ref();
+        let config = config.map(|config| config.text(operands)).transpose()?;
+        ready(vec![(
+            "inspection",
+            Made::json(&inspect(&entries, config)?)?,
+        )])
+    }
+}
+
+/// A request of `castTensor`.
+#[derive(Debug)]
+pub(super) struct CastRequest {
+    name: TensorAt,
+    from: TensorAt,
+    to: TensorAt,
+    shape: Vec<usize>,
+    data: TensorAt,
+}
+
+impl CastRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            name: text(r, "name")?,
+            from: text(r, "dtype")?,
+            to: text(r, "dtype")?,
+            shape: r.list("shape", Reader::size)?,
+            data: r.tensor("data")?,
+        })
+    }
+}
+
+/// Elements per unit of work of a cast: about a millisecond.
+const CAST_UNIT: usize = 1 << 19;
+
+impl Operation for CastRequest {
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let name = self.name.text(operands)?;
+        let (from, to) = (
+            dtype(name, self.from.text(operands)?)?,
+            dtype(name, self.to.text(operands)?)?,
+        );
+        let data = self.data.u8(operands)?;
+        let tensor = RawTensor::new(name, from, &self.shape, data).map_err(in_file)?;
+        // Whether there is a way from one to the other, asked of no elements.
+        let width = cast(&RawTensor::new(name, from, &[0], Vec::new())?, name, to)
+            .map(|_| to.bitsize() / 8)?;
+        let elements: usize = tensor.shape().iter().product();
+        let spec = OutputSpec::new(name, Kind::U8, &[elements.saturating_mul(width)])?;
+        let work = CastWork {
+            name,
+            from,
+            to,
+            data,
+            elements,
+            out: None,
+            next: 0,
+        };
+        Ok((Box::new(work), vec![spec]))
+    }
+}
+
+/// To float32 from whatever has a float32 form; among the others as [`RawTensor::cast`] has it.
+fn cast(tensor: &RawTensor<'_>, name: &str, to: Dtype) -> Result<Vec<u8>, Error> {
+    if to == Dtype::F32 && ![Dtype::F16, Dtype::BF16].contains(&tensor.dtype()) {
+        let values = tensor.to_f32(name).map_err(in_file)?;
+        let mut bytes = Vec::new();
+        let len = values.len().saturating_mul(size_of::<f32>());
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| Error::OutOfMemory { bytes: len as u64 })?;
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        return Ok(bytes);
+    }
+    let cast = tensor.cast(name, to).map_err(in_file)?;
+    Ok(cast.tensor.bytes().to_vec())
+}
+
+struct CastWork<'m> {
+    name: &'m str,
+    from: Dtype,
+    to: Dtype,
+    data: &'m [u8],
+    elements: usize,
+    out: Option<&'m mut [u8]>,
+    /// The next element.
+    next: usize,
+}
+
+impl<'m> Work<'m> for CastWork<'m> {
+    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
+        self.out = Some(outputs.u8()?);
+        Ok(())
+    }
+}
+
+impl Slices for CastWork<'_> {
+    fn total(&self) -> usize {
+        self.elements.div_ceil(CAST_UNIT)
+    }
+
+    fn done(&self) -> usize {
+        self.next.div_ceil(CAST_UNIT)
+    }
+
+    fn step(&mut self, count: usize) -> Result<(), Error> {
+        for _ in 0..count.max(1) {
+            let end = (self.next + CAST_UNIT).min(self.elements);
+            let (wide, narrow) = (self.from.bitsize() / 8, self.to.bitsize() / 8);
+            let from = &self.data[self.next * wide..end * wide];
+            let tensor = RawTensor::new(self.name, self.from, &[end - self.next], from)?;
+            let Some(out) = &mut self.out else {
+                return Err(Error::Internal("an output that is not bound".into()));
+            };
+            out[self.next * narrow..end * narrow]
+                .copy_from_slice(&cast(&tensor, self.name, self.to)?);
+            self.next = end;
+            if end == self.elements {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

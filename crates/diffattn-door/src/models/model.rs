@@ -1,0 +1,283 @@
+//! Models as objects: made of a checkpoint's entries, loaded part by part. Computes nothing with them.
+
+use std::sync::Arc;
+
+use diffattn::Error;
+use diffattn_nn::checkpoint::{Floats, RawTensor};
+use diffattn_nn::{
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader, PartLoad,
+    PartWeights, Weight, WeightData, WeightInfo,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Made, Operation, checkpoint, in_file, ready, text};
+use crate::attention::Prepared;
+use crate::job::{Outputs, Work};
+use crate::objects::{Door, Lender, Object, Slot, Use};
+use crate::reader::{Reader, TensorAt};
+
+/// A model, all of it or on its way.
+#[derive(Debug)]
+pub(crate) struct Model {
+    kind: ModelKind,
+    /// What its `config.json` says, with every default in its place.
+    config: Map<String, Value>,
+}
+
+#[derive(Debug)]
+enum ModelKind {
+    Llama(DiffLlamaLoader),
+    Vit(DiffViTLoader),
+}
+
+impl Model {
+    /// The whole DIFF Llama.
+    pub(super) fn llama(&self) -> Result<&Arc<DiffLlama>, Error> {
+        match &self.kind {
+            ModelKind::Llama(loader) => loader.model(),
+            ModelKind::Vit(_) => Err(Error::dtype("model", "a DiffLlama", "a DiffViT")),
+        }
+    }
+
+    /// The whole DIFF vision transformer.
+    pub(super) fn vit(&self) -> Result<&Arc<DiffViT>, Error> {
+        match &self.kind {
+            ModelKind::Vit(loader) => loader.model(),
+            ModelKind::Llama(_) => Err(Error::dtype("model", "a DiffViT", "a DiffLlama")),
+        }
+    }
+
+    fn parts(&self) -> &[Vec<WeightInfo>] {
+        match &self.kind {
+            ModelKind::Llama(loader) => loader.parts(),
+            ModelKind::Vit(loader) => loader.parts(),
+        }
+    }
+}
+
+/// A request of `createModel`.
+#[derive(Debug)]
+pub(super) struct CreateRequest {
+    is_llama: bool,
+    config: TensorAt,
+    generation: Option<TensorAt>,
+    entries: TensorAt,
+}
+
+impl CreateRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            is_llama: r.choice("kind", &[true, false])?,
+            config: text(r, "config")?,
+            generation: r.optional("generation_config", text)?,
+            entries: text(r, "tensors")?,
+        })
+    }
+
+    pub(super) fn create(&self, operands: &[&[u8]]) -> Result<Object, Error> {
+        let config = self.config.text(operands)?;
+        let entries: Vec<WeightInfo> = checkpoint::entries(self.entries.text(operands)?)?
+            .into_iter()
+            .map(|entry| WeightInfo {
+                name: entry.name.into_owned(),
+                dtype: entry.dtype,
+                shape: entry.shape.into_owned(),
+            })
+            .collect();
+        let generation = self.generation.as_ref();
+        let generation = generation.map(|at| at.text(operands)).transpose()?;
+        let (kind, known) = if self.is_llama {
+            let mut config = DiffLlamaConfig::from_json(config)?;
+            if let Some(generation) = generation {
+                config = config.with_generation_config(generation)?;
+            }
+            let loader = DiffLlamaLoader::new(&config, &entries)?;
+            let known = llama_config(loader.config());
+            (ModelKind::Llama(loader), known)
+        } else {
+            let loader = DiffViTLoader::new(&DiffViTConfig::from_json(config)?, &entries)?;
+            let known = vit_config(loader.config());
+            (ModelKind::Vit(loader), known)
+        };
+        // (It was read as an object already.)
+        let mut config: Map<String, Value> = serde_json::from_str(config)
+            .map_err(|why| Error::file("config", "a JSON object", why))?;
+        if let Value::Object(known) = known {
+            config.extend(known);
+        }
+        Ok(Object::Model(Slot::new("model", Model { kind, config })))
+    }
+}
+
+/// The entries that have a default; what the rotary embedding is stays under the keys that it has.
+fn llama_config(config: &DiffLlamaConfig) -> Value {
+    json!({
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "rms_norm_eps": config.rms_norm_eps,
+        "attention_bias": config.attention_bias,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "max_position_embeddings": config.max_position_embeddings,
+        "rope_theta": config.rope.theta,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": match config.eos_token_ids.as_slice() {
+            [] => Value::Null,
+            [id] => json!(id),
+            ids => json!(ids),
+        },
+        "pad_token_id": config.pad_token_id,
+        "lambda_std_dev": config.lambda_std_dev,
+    })
+}
+
+fn vit_config(config: &DiffViTConfig) -> Value {
+    json!({
+        "architecture": config.architecture.name(),
+        "img_size": config.img_size,
+        "patch_size": config.patch_size,
+        "num_classes": config.num_classes,
+        "embed_dim": config.embed_dim,
+        "depth": config.depth,
+        "num_heads": config.num_heads,
+        "mlp_ratio": config.mlp_ratio,
+        "reg_tokens": config.reg_tokens,
+        "crop_pct": config.preprocessing.crop_pct,
+        "interpolation": config.preprocessing.interpolation.name(),
+        "mean": config.preprocessing.mean,
+        "std": config.preprocessing.std,
+    })
+}
+
+/// A request of `modelInfo`.
+#[derive(Debug)]
+pub(super) struct InfoRequest {
+    model: Arc<Slot<Model>>,
+}
+
+impl InfoRequest {
+    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        let id = r.object("model")?;
+        Ok(Self {
+            model: door.model("model", id)?,
+        })
+    }
+}
+
+impl Operation for InfoRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.model.to_use(false)]
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        _operands: &[&'m [u8]],
+        lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let model = lender.look(&self.model)?;
+        let parts: Vec<Vec<&str>> = model
+            .parts()
+            .iter()
+            .map(|part| part.iter().map(|weight| weight.name.as_str()).collect())
+            .collect();
+        let json = Made::json(&json!({ "config": model.config, "parts": parts }))?;
+        ready(vec![("info", json)])
+    }
+}
+
+/// A tensor of a file that comes with the request.
+#[derive(Debug)]
+pub(super) struct StoredTensorAt {
+    name: TensorAt,
+    dtype: TensorAt,
+    shape: Vec<usize>,
+    data: TensorAt,
+}
+
+impl StoredTensorAt {
+    pub(super) fn read(r: &mut Reader<'_>, _argument: &'static str) -> Result<Self, Error> {
+        Ok(Self {
+            name: text(r, "name")?,
+            dtype: text(r, "dtype")?,
+            shape: r.list("shape", Reader::size)?,
+            data: r.tensor("data")?,
+        })
+    }
+
+    /// Its name, and itself, with the element type and the bytes checked against each other.
+    pub(super) fn tensor<'m>(
+        &self,
+        operands: &[&'m [u8]],
+    ) -> Result<(&'m str, RawTensor<'m>), Error> {
+        let name = self.name.text(operands)?;
+        let argument = format!("weights.{name}");
+        let dtype = checkpoint::dtype(&argument, self.dtype.text(operands)?)?;
+        let data = self.data.u8(operands)?;
+        let tensor = RawTensor::new(&argument, dtype, &self.shape, data).map_err(in_file)?;
+        Ok((name, tensor))
+    }
+}
+
+/// A request of `loadPart`.
+#[derive(Debug)]
+pub(super) struct LoadRequest {
+    model: Arc<Slot<Model>>,
+    part: usize,
+    tensors: Vec<StoredTensorAt>,
+}
+
+impl LoadRequest {
+    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        let id = r.object("model")?;
+        Ok(Self {
+            model: door.model("model", id)?,
+            part: r.count("part")?,
+            tensors: r.list("tensors", StoredTensorAt::read)?,
+        })
+    }
+}
+
+impl Operation for LoadRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.model.to_use(true)]
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let mut weights = PartWeights::new();
+        for at in &self.tensors {
+            let (name, tensor) = at.tensor(operands)?;
+            let argument = format!("weights.{name}");
+            let floats = tensor.into_floats(&argument).map_err(in_file)?;
+            let weight = Weight {
+                data: match floats.data {
+                    Floats::F32(data) => WeightData::F32(data),
+                    Floats::F16(data) => WeightData::F16(data),
+                    Floats::Bf16(data) => WeightData::Bf16(data),
+                },
+                shape: floats.shape,
+            };
+            if weights.insert(name.to_owned(), weight).is_some() {
+                return Err(Error::file(argument, "one weight of this name", "two"));
+            }
+        }
+        let load = match &mut lender.take(&self.model)?.kind {
+            ModelKind::Llama(loader) => loader.load_part(self.part, weights)?,
+            ModelKind::Vit(loader) => loader.load_part(self.part, weights)?,
+        };
+        Ok((Box::new(load), Vec::new()))
+    }
+}
+
+impl<'m> Work<'m> for PartLoad<'m, 'm> {
+    fn bind(&mut self, _outputs: &mut Outputs<'m>) -> Result<(), Error> {
+        Ok(())
+    }
+}

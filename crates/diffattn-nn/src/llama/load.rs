@@ -1,0 +1,371 @@
+//! How a DIFF Llama takes its weights: which there must be, in which parts, and what becomes of them. Reads no file.
+
+use super::config::file_error;
+use super::embedding::Embedding;
+use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use crate::options::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::parts::{Build, Entries, Part, PartLoad, PartWeights, Parts, WeightInfo};
+use crate::v1::MultiheadDiffAttn;
+use diffattn::{Error, Linear, Pairing};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+const TABLE: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+const NORM: &str = "model.norm.weight";
+
+/// The projections of a layer's attention, then those of its MLP.
+const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+const LAMBDAS: [&str; 4] = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
+
+/// A [`DiffLlama`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
+///
+/// Parts are the embeddings; the output projection, unless it is tied to them; each layer; the last norm. Weights have the
+/// names of Hugging Face: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
+/// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
+/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`, `.input_layernorm.weight` and
+/// `.post_attention_layernorm.weight`; `model.norm.weight`; `lm_head.weight` `[vocab_size, hidden_size]`, which
+/// is not read with `tie_word_embeddings`. Nor are the frequencies that old files have (`…rotary_emb.inv_freq`).
+#[derive(Debug)]
+pub struct DiffLlamaLoader {
+    parts: Parts,
+    builder: Builder,
+}
+
+impl DiffLlamaLoader {
+    /// Checks the config, and a checkpoint's entries against it.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the entry of the config, or the weight as `weights.NAME`: missing, unknown, of another
+    /// shape, or of elements that are not F32, F16 or BF16.
+    pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
+        config.check()?;
+        let mut entries = Entries::new(entries)?;
+        check_names(config, &entries)?;
+        let table = [config.vocab_size, config.hidden_size];
+        entries.required(TABLE, &table)?;
+        entries.end_part();
+        if !config.tie_word_embeddings {
+            entries.required(HEAD, &table)?;
+            entries.end_part();
+        }
+        // (As many as the entries bear out: the first that is missing ends it.)
+        for index in 0..config.num_hidden_layers {
+            layer_entries(config, index, &mut entries)?;
+            entries.end_part();
+        }
+        entries.required(NORM, &[config.hidden_size])?;
+        entries.end_part();
+        Ok(Self {
+            parts: entries.finish(),
+            builder: Builder {
+                layers: vec![None; config.num_hidden_layers],
+                config: config.clone(),
+                embedding: None,
+                norm: None,
+                head: None,
+                packed: BTreeMap::new(),
+                model: None,
+            },
+        })
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn config(&self) -> &DiffLlamaConfig {
+        &self.builder.config
+    }
+
+    /// The weights of each part.
+    #[must_use]
+    pub fn parts(&self) -> &[Vec<WeightInfo>] {
+        self.parts.list()
+    }
+
+    /// Checks the weights of a part and prepares to pack them, a tensor per unit of work.
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming `part`: none of that number, or one that is there already. [`Error::File`] naming the
+    /// weight that is not as its entry says; [`Error::Shape`] when its elements do not fill its shape.
+    pub fn load_part<'l, 'w>(
+        &'l mut self,
+        part: usize,
+        weights: PartWeights<'w>,
+    ) -> Result<PartLoad<'l, 'w>, Error> {
+        PartLoad::new(&mut self.parts, &mut self.builder, part, weights)
+    }
+
+    /// The model, once all parts are there.
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming `model` and the part that is missing.
+    pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
+        self.parts.check_complete()?;
+        let model = self.builder.model.as_ref();
+        model.ok_or_else(|| Error::Internal("all parts make no model".to_owned()))
+    }
+
+    /// The same, out of its loader.
+    ///
+    /// # Errors
+    /// As [`DiffLlamaLoader::model`].
+    pub fn finish(mut self) -> Result<DiffLlama, Error> {
+        self.model()?;
+        let model = self.builder.model.take().and_then(Arc::into_inner);
+        model.ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
+    }
+}
+
+/// Whether every weight is one that the model has.
+fn check_names(config: &DiffLlamaConfig, entries: &Entries<'_>) -> Result<(), Error> {
+    let mut within: BTreeSet<String> = MLP
+        .iter()
+        .map(|name| format!("mlp.{name}.weight"))
+        .chain(LAMBDAS.iter().map(|name| format!("self_attn.{name}")))
+        .collect();
+    for name in ATTENTION {
+        within.insert(format!("self_attn.{name}.weight"));
+        if config.attention_bias {
+            within.insert(format!("self_attn.{name}.bias"));
+        }
+    }
+    for name in ["input_layernorm.weight", "post_attention_layernorm.weight"] {
+        within.insert(name.to_owned());
+    }
+    let known = |name: &str| {
+        if [TABLE, HEAD, NORM].contains(&name) || name.ends_with("rotary_emb.inv_freq") {
+            return true;
+        }
+        let layer = name
+            .strip_prefix("model.layers.")
+            .and_then(|name| name.split_once('.'));
+        layer.is_some_and(|(index, name)| {
+            // (As written: no sign, no zeros before it.)
+            let number = index.parse::<usize>().ok();
+            let number = number.filter(|number| number.to_string() == index);
+            number.is_some_and(|index| index < config.num_hidden_layers) && within.contains(name)
+        })
+    };
+    match entries.names().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(unknown) => Err(file_error(
+            format_args!("weights.{unknown}"),
+            format_args!(
+                "only the weights of {} layers{}",
+                config.num_hidden_layers,
+                if config.attention_bias {
+                    ""
+                } else {
+                    " without attention_bias"
+                }
+            ),
+            "one that the model has no use for",
+        )),
+    }
+}
+
+/// Takes the entries of a layer.
+fn layer_entries(
+    config: &DiffLlamaConfig,
+    index: usize,
+    entries: &mut Entries<'_>,
+) -> Result<(), Error> {
+    let &DiffLlamaConfig {
+        hidden_size: hidden,
+        intermediate_size: intermediate,
+        num_attention_heads: heads,
+        num_key_value_heads: groups,
+        head_dim,
+        ..
+    } = config;
+    let (wide, narrow) = (heads * head_dim, groups * head_dim);
+    let attention = [
+        [wide, hidden],
+        [narrow, hidden],
+        [narrow, hidden],
+        [hidden, wide],
+    ];
+    let within = prefix(index);
+    for (name, [outputs, inputs]) in ATTENTION.into_iter().zip(attention) {
+        let name = format!("{within}self_attn.{name}");
+        entries.required(&format!("{name}.weight"), &[outputs, inputs])?;
+        if config.attention_bias {
+            entries.required(&format!("{name}.bias"), &[outputs])?;
+        }
+    }
+    for name in LAMBDAS {
+        entries.required(&format!("{within}self_attn.{name}"), &[head_dim])?;
+    }
+    let mlp = [
+        [intermediate, hidden],
+        [intermediate, hidden],
+        [hidden, intermediate],
+    ];
+    for (name, shape) in MLP.into_iter().zip(mlp) {
+        entries.required(&format!("{within}mlp.{name}.weight"), &shape)?;
+    }
+    for name in ["input_layernorm", "post_attention_layernorm"] {
+        entries.required(&format!("{within}{name}.weight"), &[hidden])?;
+    }
+    Ok(())
+}
+
+fn prefix(layer: usize) -> String {
+    format!("model.layers.{layer}.")
+}
+
+/// What is there of a model.
+#[derive(Debug)]
+struct Builder {
+    config: DiffLlamaConfig,
+    embedding: Option<Embedding>,
+    layers: Vec<Option<DecoderLayer>>,
+    norm: Option<Vec<f32>>,
+    head: Option<Linear>,
+    /// Projections of the layer at work.
+    packed: BTreeMap<&'static str, Linear>,
+    model: Option<Arc<DiffLlama>>,
+}
+
+/// What a part is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Embedding,
+    Head,
+    Layer(usize),
+    Norm,
+}
+
+impl Builder {
+    fn kind(&self, part: usize) -> Kind {
+        let before = if self.config.tie_word_embeddings {
+            1
+        } else {
+            2
+        };
+        match part.checked_sub(before) {
+            None if part == 0 => Kind::Embedding,
+            None => Kind::Head,
+            Some(layer) if layer < self.layers.len() => Kind::Layer(layer),
+            Some(_) => Kind::Norm,
+        }
+    }
+
+    fn layer(
+        &mut self,
+        index: usize,
+        unit: usize,
+        weights: &mut PartWeights<'_>,
+    ) -> Result<(), Error> {
+        let within = prefix(index);
+        if let Some(name) = ATTENTION.get(unit) {
+            let linear = Part(weights).linear(&format!("{within}self_attn.{name}"))?;
+            self.packed.insert(name, linear);
+        } else if let Some(name) = MLP.get(unit - ATTENTION.len()) {
+            let full = format!("{within}mlp.{name}");
+            self.packed.insert(name, Part(weights).linear(&full)?);
+            weights.remove(&format!("{full}.weight"));
+        } else {
+            self.layers[index] = Some(self.assemble(index, &Part(weights))?);
+        }
+        Ok(())
+    }
+
+    /// A layer of the packed projections and the rest of its weights.
+    fn assemble(&mut self, index: usize, part: &Part<'_, '_>) -> Result<DecoderLayer, Error> {
+        let config = &self.config;
+        let within = prefix(index);
+        let mut packed = std::mem::take(&mut self.packed);
+        let mut mlp = |name: &str| {
+            let linear = packed.remove(name);
+            linear.ok_or_else(|| Error::Internal(format!("{name} is not packed")))
+        };
+        let (gate, up, down) = (mlp("gate_proj")?, mlp("up_proj")?, mlp("down_proj")?);
+        let attention = MultiheadDiffAttn::packed(
+            &MultiheadDiffAttnOptions {
+                num_kv_heads: Some(config.num_key_value_heads),
+                head_dim: Some(config.head_dim),
+                rope: Some(RopeConfig {
+                    interleaved: false,
+                    frequencies: config.rope,
+                }),
+                pairing: Pairing::Halves,
+                norm: NormConfig {
+                    eps: config.rms_norm_eps as f32,
+                    affine: Some(false),
+                },
+                ..MultiheadDiffAttnOptions::new(config.hidden_size, index, config.num_heads())
+            },
+            &part.under(&format!("{within}self_attn.")),
+            packed,
+        )?
+        .into();
+        Ok(DecoderLayer {
+            attention,
+            gate,
+            up,
+            down,
+            input_norm: part.vector(&format!("{within}input_layernorm.weight"))?,
+            post_norm: part.vector(&format!("{within}post_attention_layernorm.weight"))?,
+        })
+    }
+}
+
+impl Build for Builder {
+    fn units(&self, part: usize) -> usize {
+        match self.kind(part) {
+            Kind::Embedding if self.config.tie_word_embeddings => 2,
+            Kind::Embedding | Kind::Head | Kind::Norm => 1,
+            Kind::Layer(_) => ATTENTION.len() + MLP.len() + 1,
+        }
+    }
+
+    fn build(
+        &mut self,
+        part: usize,
+        unit: usize,
+        weights: &mut PartWeights<'_>,
+    ) -> Result<(), Error> {
+        match self.kind(part) {
+            Kind::Embedding if unit + 1 < self.units(part) => {
+                self.head = Some(Linear::new(&Part(weights).required(TABLE)?, None)?);
+            }
+            Kind::Embedding => {
+                // Taken, so that one which was read for this purpose need not be copied.
+                let table = weights.remove(TABLE);
+                let missing = || Error::Internal("the embeddings are not in their part".to_owned());
+                self.embedding = Some(Embedding::new(table.ok_or_else(missing)?)?);
+            }
+            Kind::Head => self.head = Some(Linear::new(&Part(weights).required(HEAD)?, None)?),
+            Kind::Layer(index) => self.layer(index, unit, weights)?,
+            Kind::Norm => self.norm = Some(Part(weights).vector(NORM)?),
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.packed.clear();
+    }
+
+    fn complete(&mut self) -> Result<(), Error> {
+        let layers = std::mem::take(&mut self.layers).into_iter().collect();
+        let parts = (
+            layers,
+            self.embedding.take(),
+            self.norm.take(),
+            self.head.take(),
+        );
+        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
+            return Err(Error::Internal("a part left nothing behind".to_owned()));
+        };
+        self.model = Some(Arc::new(DiffLlama {
+            config: self.config.clone(),
+            embedding,
+            layers,
+            norm,
+            head,
+        }));
+        Ok(())
+    }
+}
