@@ -6,10 +6,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "tsup";
-import cases from "../../bench/cases.json" with { type: "json" };
-import { formsOf } from "../../bench/subjects/inputs.mjs";
-import { encodeGraph, graphs } from "../../bench/subjects/onnx-graphs.mjs";
-import { BENCH_CASES } from "./src/bench-cases.js";
+import { benchCases, formsOf, modelOf } from "./src/bench-subjects.js";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const require = createRequire(import.meta.url);
@@ -37,9 +34,9 @@ function copyOnnxruntime(): void {
 function writeGraphs(): void {
   const { onnx } = require("onnx-proto") as { onnx: unknown };
   mkdirSync(join(dist, "graphs"), { recursive: true });
-  for (const test of cases.filter(({ id }) => BENCH_CASES.includes(id)))
-    for (const [name, graph] of Object.entries(formsOf(graphs, test)))
-      writeFileSync(join(dist, "graphs", `${test.id}.${name}.onnx`), encodeGraph(onnx, graph, test));
+  for (const test of benchCases)
+    for (const [name, form] of Object.entries(formsOf(test)))
+      writeFileSync(join(dist, "graphs", `${test.id}.${name}.onnx`), modelOf(onnx, form, test));
 }
 
 export default defineConfig({

@@ -1,6 +1,6 @@
 // The page: loads the model, writes, and hands finished texts to attention.ts. `?prompt=…` in the address writes at once.
 
-import { init, type Info } from "diffattn";
+import { info, type Info } from "diffattn";
 import { DiffLlama } from "diffattn/models";
 import { Attention } from "./attention.js";
 import { startBench } from "./bench.js";
@@ -44,16 +44,24 @@ function showBuild({ backend, isa, threads, notes }: Info): void {
   build.title = notes.join("; ");
 }
 
-// Both at once: the model's bytes come while the WebAssembly is compiled.
-const running = init();
-const loading = DiffLlama.load(new URL("model/", document.baseURI), {
+/** The text that is being written. */
+let writing: AbortController | undefined;
+
+/** The model's files by name: nothing is asked for that is not there. */
+const files = Object.fromEntries(
+  ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"].map((name) => [
+    name,
+    new URL(`model/${name}`, document.baseURI),
+  ]),
+);
+const loading = DiffLlama.load(files, {
   onProgress: ({ done, total }) => {
-    if (total > 0 && done < total) speed.textContent = `The model is loading: ${Math.round((done / total) * 100)} %`;
+    if (total > 0 && done < total && !writing) speed.textContent = `The model is loading: ${Math.round((done / total) * 100)} %`;
   },
 });
-running.then(showBuild, (error: unknown) => complain(reasonOf(error)));
 loading.then(
   () => {
+    showBuild(info());
     if (!writing) speed.textContent = "Ready.";
   },
   (error: unknown) => {
@@ -61,9 +69,6 @@ loading.then(
     complain(`The model did not load: ${reasonOf(error)}`);
   },
 );
-
-/** The text that is being written. */
-let writing: AbortController | undefined;
 
 /** The first time that a token is seen: what a visitor waits for. */
 function markFirst(): void {

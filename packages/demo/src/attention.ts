@@ -314,7 +314,8 @@ export class Attention {
       const tokens = this.#written?.tokens ?? [];
       const about = { layer: Number(layer.value), text: tokens.join("") };
       const json = JSON.stringify(mapsToJson(this.#maps, { head: this.#head, tokens, about }));
-      return save(name, new Blob([json], { type: "application/json" }));
+      save(name, new Blob([json], { type: "application/json" }));
+      return;
     }
     const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     const svg = this.#drawExport(theme);

@@ -3,14 +3,9 @@
 
 import * as api from "diffattn";
 import type * as Ort from "onnxruntime-web";
-import cases from "../../../bench/cases.json";
-import { formsOf } from "../../../bench/subjects/inputs.mjs";
 import { sentence, timed } from "../../../bench/subjects/measuring.mjs";
-import { graphs, indexIn } from "../../../bench/subjects/onnx-graphs.mjs";
 import { handlers } from "../../../bench/subjects/public-door.mjs";
-import { BENCH_CASES } from "./bench-cases.js";
-
-type Case = (typeof cases)[number];
+import { benchCases, type Case, type Form, formsOf, indexIn } from "./bench-subjects.js";
 
 /** What the worker says. Times are seconds, medians so far. */
 export type BenchMessage =
@@ -44,7 +39,7 @@ const median = (values: readonly number[]): number => [...values].sort((a, b) =>
 /** A case in words. */
 function nameOf(test: Case): string {
   const shape = (test.x ?? test.q ?? []).join(" × ");
-  if (test.op === "attention") return `causal attention, ${test.q?.[2]} tokens, ${test.out[1]} heads`;
+  if (test.op === "attention") return `causal attention, ${test.q?.[2] ?? 0} tokens, ${test.out[1] ?? 0} heads`;
   return `${test.op === "group_norm" ? "group norm" : "RMS norm"}, ${shape}`;
 }
 
@@ -56,14 +51,13 @@ interface Peer {
   release: () => Promise<void>;
 }
 
-async function load(ort: typeof Ort, test: Case, form: string): Promise<Peer> {
-  const graph = formsOf(graphs, test)[form];
+async function load(ort: typeof Ort, test: Case, form: string, graph: Form): Promise<Peer> {
   const response = await fetch(new URL(`graphs/${test.id}.${form}.onnx`, import.meta.url));
   if (!response.ok) throw new Error(`${test.id}.${form}.onnx: the status ${response.status}`);
   const model = new Uint8Array(await response.arrayBuffer());
   const options = { executionProviders: ["wasm"], graphOptimizationLevel: "all", executionMode: "sequential" } as const;
   const session = await ort.InferenceSession.create(model, options);
-  const given = Object.entries(graph.inputs(test) as Record<string, { data: Float32Array; dims: number[] }>);
+  const given = Object.entries(graph.inputs(test));
   const inputs = Object.fromEntries(given.map(([name, { data, dims }]) => [name, new ort.Tensor("float32", data, dims)]));
   let y: Float32Array | undefined;
   const once = async (): Promise<void> => void (y = (await session.run(inputs))["y"]?.data as Float32Array | undefined);
@@ -82,9 +76,9 @@ async function load(ort: typeof Ort, test: Case, form: string): Promise<Peer> {
 async function fastest(ort: typeof Ort, test: Case): Promise<Peer> {
   let best: { peer: Peer; seconds: number } | undefined;
   const reasons: string[] = [];
-  for (const form of Object.keys(formsOf(graphs, test))) {
+  for (const [form, graph] of Object.entries(formsOf(test))) {
     try {
-      const peer = await load(ort, test, form);
+      const peer = await load(ort, test, form, graph);
       const seconds = Math.min(await peer.run(), await peer.run());
       const slower = best && best.seconds <= seconds ? peer : best?.peer;
       if (slower !== peer) best = { peer, seconds };
@@ -166,10 +160,7 @@ async function runAll(): Promise<void> {
   tell({
     about: `${threads === 1 ? "1 thread" : `${threads} threads`}. diffattn ${api.info().version}: ${isa}. onnxruntime-web ${ort.env.versions.web ?? ""}: WebAssembly. The small text names the form, of each library the fastest here. Medians of ${ROUNDS} calls.`,
   });
-  for (const id of BENCH_CASES) {
-    const test = cases.find((each) => each.id === id);
-    if (test) await measure(ort, test, threads);
-  }
+  for (const test of benchCases) await measure(ort, test, threads);
   tell({ done: true });
 }
 
