@@ -1,8 +1,8 @@
-// Builds what JavaScript loads: the Node addon into packages/native, three WebAssembly modules into packages/wasm, the
-// TypeScript package, and the page of packages/demo. An output whose inputs (sources, lock file, flags, compiler) did not change is kept.
-// Installs nothing: setup.mjs comes first.
+// Builds what JavaScript loads: the Node addon into packages/native, WebAssembly modules into packages/wasm (three of the operators,
+// three with whole models besides), the TypeScript package, and the page (packages/demo). An output whose inputs (sources, lock file,
+// flags, compiler) did not change is kept. Installs nothing: setup.mjs comes first.
 //
-//   node scripts/build.mjs [native] [simd] [relaxed] [threads] [typescript] [demo]      (all of them without a name)
+//   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
@@ -58,39 +58,58 @@ const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
  *  And addresses as in the source: LLVM's count down from the last, and nothing folds into an offset then. (0.92 of the time with
  *  relaxed SIMD, and 3 KB less.) */
 const inOrder = ["-C llvm-args=-pre-RA-sched=source", "-C llvm-args=-disable-lsr"];
-/** What each WebAssembly build is compiled with; `wasmOpt` names the same features to Binaryen. */
+/** What each WebAssembly build is compiled with: `folder` is shared by those whose std is the same. */
 const wasmBuilds = {
-  simd: { features: simd },
-  relaxed: { features: relaxed },
+  simd: { folder: "simd", features: simd },
+  relaxed: { folder: "relaxed", features: relaxed },
   threads: {
+    folder: "threads",
     features: [...relaxed, "+atomics"],
-    cargo: ["--features", "threads"],
+    crate: ["threads"],
+    // 1 GiB: more is refused on many phones. The page asks for less when this is refused.
+    maxMemory: 2 ** 30,
     link: [
       "--shared-memory",
-      // 1 GiB: more is refused on many phones. The page asks for less when this is refused.
-      "--max-memory=1073741824",
       "--import-memory",
       ...["__heap_base", "__wasm_init_tls", "__tls_size", "__tls_align", "__tls_base"].map((name) => `--export=${name}`),
     ],
   },
 };
+/** The same with whole models. Weights are float32 in memory, so 1 GiB is soon full; below 2 GiB no address has its highest bit set.
+ *  (Memory without threads needs no limit of its own.) */
+for (const [name, build] of Object.entries(wasmBuilds))
+  wasmBuilds[`models-${name}`] = {
+    ...build,
+    crate: [...(build.crate ?? []), "models"],
+    maxMemory: build.maxMemory && 2 ** 31,
+  };
 /** Binaryen's names where they differ from LLVM's. */
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
 function buildWasm(name) {
-  const { features, cargo = [], link = [] } = wasmBuilds[name];
+  const { folder, features, crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
   const rust = crossRust();
   if (!rust) throw new CommandFailed("no Rust that compiles for WebAssembly; run: node scripts/setup.mjs");
   const output = join(root, `packages/wasm/pkg-${name}`);
   const rustflags = [`-C target-feature=${features.join(",")}`, ...small, ...inOrder, ...link.map((arg) => `-C link-arg=${arg}`)].join(" ");
   // std is compiled with the same features, so each set has a target folder of its own and std is compiled once in each.
-  const env = { ...rust.env, RUSTFLAGS: rustflags, CARGO_TARGET_DIR: join(targetDir, `wasm-${name}`) };
+  const target = join(targetDir, `wasm-${folder}`);
+  const env = { ...rust.env, RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
   // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and the last one, whose level is
   // the linker's: norms take 1.5 times as long without the second, attention three times without both.
   env.CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
   env.PATH = `${join(cargoTools, "bin")}:${env.PATH}`;
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
-  args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size", ...cargo);
+  args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
+  if (crateFeatures.length > 0) args.push("--features", crateFeatures.join(","));
+  // Of the last crate alone, so that std is the same for both sizes.
+  if (maxMemory)
+    args.push(
+      "-Z",
+      "profile-rustflags",
+      "--config",
+      `profile.release.package.diffattn-wasm.rustflags=["-Clink-arg=--max-memory=${maxMemory}"]`,
+    );
   for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
   // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes its offset: 3 % faster.
   // What Rust keeps apart stays so (simd128.rs).
@@ -104,6 +123,8 @@ function buildWasm(name) {
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
   unlessUnchanged(`wasm ${name}`, inputs, [`packages/wasm/pkg-${name}/diffattn_wasm_bg.wasm`], () => {
     rmSync(output, { recursive: true, force: true });
+    // With and without models the module has one name there, and Cargo would take the one for the other.
+    for (const made of ["", "deps"]) rmSync(join(target, "wasm32-unknown-unknown/release", made, "diffattn_wasm.wasm"), { force: true });
     run(join(cargoTools, "bin/wasm-pack"), args, { env, quiet: true });
     // wasm-pack ignores its own output, which would keep it out of the package too.
     rmSync(join(output, ".gitignore"), { force: true });
@@ -125,9 +146,7 @@ function buildDemo() {
 
 const builders = {
   native: buildNative,
-  simd: () => buildWasm("simd"),
-  relaxed: () => buildWasm("relaxed"),
-  threads: () => buildWasm("threads"),
+  ...Object.fromEntries(Object.keys(wasmBuilds).map((name) => [name, () => buildWasm(name)])),
   typescript: buildTypeScript,
   demo: buildDemo,
 };

@@ -1,7 +1,7 @@
-// Builds dist: the two entries, the worker, the pool, the types and the three WASM files. wasm-bindgen's glue goes into the
-// scripts, so what is published needs no package but the native one.
+// Builds dist: the entries, the worker, the pool, the types and the WASM files, three for the operators and three with models.
+// wasm-bindgen's glue goes into the scripts, so what is published needs no package but the native one (and for texts a tokenizer's).
 
-import { copyFileSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Options } from "tsup";
 
@@ -69,7 +69,7 @@ const common: Options = {
   splitting: false,
   sourcemap: true,
   define: { __VERSION__: JSON.stringify(version) },
-  external: [/^node:/],
+  external: [/^node:/, "@huggingface/tokenizers"],
   esbuildPlugins: [glue],
 };
 
@@ -77,29 +77,39 @@ const common: Options = {
 const bundlersLookAway: NonNullable<Options["plugins"]>[number] = {
   name: "bundlers-look-away",
   renderChunk: (code, { map = null }) => ({
-    code: code.replaceAll("import(", "import(/* @vite-ignore *//* webpackIgnore: true */"),
+    // A literal is for them: the tokenizers' package.
+    code: code.replaceAll(/\bimport\((?!["'`])/g, "import(/* @vite-ignore *//* webpackIgnore: true */"),
     map,
   }),
 };
 
-const wasmFiles = { simd: "diffattn-simd128.wasm", relaxed: "diffattn-relaxed.wasm", threads: "diffattn-threads.wasm" };
+const wasmFiles = { simd: "simd128", relaxed: "relaxed", threads: "threads" };
 
 // Here, because the three builds run side by side.
 rmSync(here("dist"), { recursive: true, force: true });
 
 export default defineConfig([
-  // The page and its worker share a chunk: what both need is loaded once.
-  { ...common, entry: ["src/browser.ts", "src/worker.ts"], splitting: true, minify: true, plugins: [bundlersLookAway] },
-  { ...common, entry: ["src/node.ts"] },
+  // The entries and the worker share chunks: what several need is loaded once, and whoever needs no models loads nothing of them.
+  {
+    ...common,
+    entry: { browser: "src/browser.ts", models: "src/models/browser.ts", worker: "src/worker.ts" },
+    splitting: true,
+    minify: true,
+    plugins: [bundlersLookAway],
+  },
+  // Both share their state: which backend runs.
+  { ...common, entry: { node: "src/node.ts", "models-node": "src/models/node.ts" }, splitting: true },
   { ...common, entry: { viz: "src/viz/index.ts" } },
   {
     ...common,
     entry: ["src/pool.ts"],
     minify: true,
-    dts: { entry: { types: "src/types.ts", viz: "src/viz/index.ts" } },
+    dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
       for (const [build, file] of Object.entries(wasmFiles))
-        copyFileSync(here(`../wasm/pkg-${build}/diffattn_wasm_bg.wasm`), here(`dist/${file}`));
+        for (const models of ["", "models-"])
+          if (models === "" || existsSync(here(`../wasm/pkg-${models}${build}`)))
+            copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
       return Promise.resolve();
     },
   },

@@ -6,7 +6,7 @@ import type { Info, Isa } from "./types.js";
 /** An object that lives in the backend. */
 export interface Handle {
   /** What errors call it. */
-  readonly name: "cache" | "layer";
+  readonly name: "cache" | "layer" | "model" | "generator";
   readonly backend: Backend;
 }
 
@@ -21,7 +21,7 @@ export interface Request {
 
 /** A tensor as the backend gives it. */
 export interface Output {
-  /** 1 float32, 2 float16, 3 bfloat16. */
+  /** As in PROTOCOL.md: 1 float32, 2 float16, 3 bfloat16, 4 uint8, 5 int32. */
   kind: number;
   shape: number[];
   /** The elements; null where the caller gave the memory. */

@@ -1,7 +1,7 @@
 // Writes requests. Each operator's options are a table in the order of crates/diffattn-door/PROTOCOL.md: a name and how its value
 // is written; what no table names is refused. No arithmetic and no default: what the user left out travels as absent.
 
-import type { Handle, Output, Request } from "./backend.js";
+import type { Handle, Request } from "./backend.js";
 import { arrayType, bytesOf, checkOptions, dtypeOf, DTYPES, Kind, oneOf, shapeOf, show } from "./check.js";
 import { fail } from "./errors.js";
 import { Op } from "./ops.js";
@@ -355,13 +355,6 @@ export function append(cache: Handle, k: unknown, v: unknown, options: unknown):
   tensor(s, "k", k);
   tensor(s, "v", v);
   return write.layout(s, options);
-}
-
-/** Appends what exportCache gave. */
-export function appendExported(cache: Handle, exported: Output[]): Request {
-  const s = aboutObject(Op.append, cache);
-  for (const { kind, shape, buffer } of exported) operand(s, "cache", kind, {}, new Uint8Array(buffer ?? new ArrayBuffer(0)), shape);
-  return write.layout(s, undefined);
 }
 
 export const rewind = (cache: Handle, length: unknown): Request => write.length(aboutObject(Op.rewind, cache), { length });

@@ -1,7 +1,7 @@
 // One way to run a call, sync or async, for every operator and layer: checks what concerns all of them, follows the signal and
 // the progress. Knows no operator.
 
-import type { Output, Request } from "./backend.js";
+import type { Call, Control, Output, Request } from "./backend.js";
 import { checkOut, overlaps, show } from "./check.js";
 import { aborted, DiffAttnError, fail } from "./errors.js";
 import { backend } from "./init.js";
@@ -21,15 +21,20 @@ export interface Plan<R> {
 /** For tests only: its value in a call's options replaces the request by one of the protocol's test requests. */
 const TEST_OP = Symbol.for("diffattn.testOp");
 
+/** Refuses what is no signal, and throws where the signal was aborted. */
+export function checkSignal(signal: AbortSignal | null | undefined): void {
+  if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
+  if (signal?.aborted) throw aborted(signal.reason);
+}
+
 /** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
 function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
   const { signal, out, transfer } = (options ?? {}) as { [K in keyof Options]: Options[K] | null };
-  if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
   if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean")
     fail("OPTION", "transfer", "true or false", show(transfer));
   const testOp = (options as Record<symbol, unknown> | null | undefined)?.[TEST_OP];
   if (typeof testOp === "number") Object.assign(request, { op: testOp, params: [], operands: [], objects: [] });
-  if (signal?.aborted) throw aborted(signal.reason);
+  checkSignal(signal);
   if (out === undefined || out === null || dtype === undefined) return [];
   const bytes = checkOut(out, dtype);
   for (const operand of request.operands) {
@@ -45,12 +50,14 @@ function runSync<R>(plan: Plan<R>): R {
   return plan.finish(backend().call(plan.request, outs));
 }
 
-async function runAsync<R>(plan: Plan<R>): Promise<R> {
-  const outs = prepare(plan);
-  const { signal, onProgress, transfer } = plan.options ?? {};
+/** Starts a call, follows its signal and its progress to the end. */
+export async function follow(
+  { signal, onProgress, transfer }: { [K in keyof types.CallOptions]: types.CallOptions[K] | null },
+  start: (control: Control) => Call,
+): Promise<Output[]> {
   if (onProgress && typeof onProgress !== "function") fail("OPTION", "onProgress", "a function", show(onProgress));
   let thrown: { error: unknown } | undefined;
-  const call = backend().callAsync(plan.request, outs, {
+  const call = start({
     transfer: transfer ?? false,
     onProgress: onProgress
       ? (done, total) => {
@@ -69,13 +76,18 @@ async function runAsync<R>(plan: Plan<R>): Promise<R> {
   try {
     const outputs = await call.outputs;
     if (thrown) throw thrown.error;
-    return plan.finish(outputs);
+    return outputs;
   } catch (error) {
     if (thrown) throw thrown.error;
     throw signal?.aborted && error instanceof DiffAttnError && error.code === "ABORTED" ? aborted(signal.reason) : error;
   } finally {
     signal?.removeEventListener("abort", call.cancel);
   }
+}
+
+async function runAsync<R>(plan: Plan<R>): Promise<R> {
+  const outs = prepare(plan);
+  return plan.finish(await follow(plan.options ?? {}, (control) => backend().callAsync(plan.request, outs, control)));
 }
 
 /** Both forms of an operator: what it refuses at once is thrown by the one and rejects the other. */

@@ -115,6 +115,7 @@ fn a_batch_of_the_trained_model() {
         .iter()
         .map(|(prompt, whole)| Wanted {
             max_new_tokens: (whole.len() - prompt.len()) as f64,
+            stop_ids: Some(Vec::new()),
             ..Wanted::default()
         })
         .collect();
@@ -127,6 +128,19 @@ fn a_batch_of_the_trained_model() {
     for (got, (prompt, whole)) in run(&door, id, 4).iter().zip(&texts) {
         assert_eq!(got, &whole[prompt.len()..]);
     }
+    // The config's own end of a text, where no other is asked for.
+    let ended = texts.iter().find_map(|(prompt, whole)| {
+        let continued = &whole[prompt.len()..];
+        let end = continued.iter().position(|&id| id == 0)?;
+        Some((prompt, &continued[..=end]))
+    });
+    let (prompt, expected) = ended.unwrap_or_else(|| panic!("a text that ends"));
+    let wanted = Wanted {
+        max_new_tokens: 1e6,
+        ..Wanted::default()
+    };
+    let id = ok(generator(&door, model, &[(prompt, &wanted)], None, &[]));
+    assert_eq!(run(&door, id, 1)[0], expected);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn what_a_model_says_of_itself() {
     let model = ok(folder.create(&door, &folder.entries(&door)));
     let said = info(&door, model);
     let expected = json!({
-        "img_size": 64, "patch_size": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 4.0,
+        "img_size": 64, "patch_size": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 5.0,
         "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5],
     });
     assert_has(&said["config"], &expected);

@@ -3,7 +3,6 @@
 
 import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
 import { oneOf, show } from "../check.js";
-import { appendExported } from "../encode.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { instantiate } from "../instantiate.js";
 import { Op } from "../ops.js";
@@ -14,8 +13,9 @@ import { copyOf, type Instance, type Resolved } from "./instance.js";
 import type { CallMessage } from "./messages.js";
 import { gone, WorkerClient } from "./worker-client.js";
 
-interface WasmObject extends Handle {
-  readonly local: { instance: Instance; id: number };
+export interface WasmObject extends Handle {
+  /** Absent where only the worker has it (models/backend.ts). */
+  readonly local?: { instance: Instance; id: number };
   /** What makes it in the worker; sent once. */
   recipe: Request | undefined;
   /** Of a cache: what makes an empty one. Its content is in one place only. */
@@ -51,6 +51,15 @@ function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
   });
 }
 
+/** Appends what exportCache gave. Written here and not where requests are, so that models need not load those of the operators. */
+const appendExported = (handle: Handle, exported: Output[]): Request => ({
+  op: Op.append,
+  // The cache, k, v, and the layout: bhsd.
+  params: [0, ...exported.flatMap(({ kind, shape }) => [kind, shape.length, ...shape]), 0],
+  operands: exported.map(({ buffer }) => new Uint8Array(buffer ?? new ArrayBuffer(0))),
+  objects: [{ slot: 0, handle }],
+});
+
 const notReady = (): never =>
   fail("UNAVAILABLE", "init", "an init() that has ended, before info(), sync forms and objects on a browser's main thread", "none");
 
@@ -70,6 +79,7 @@ export class WasmBackend implements Backend {
   #threads: number;
   #local: Instance | undefined;
   #client: WorkerClient | undefined;
+  #companion: WasmBackend | undefined;
   #started: Promise<void> = Promise.resolve();
   /** What the worker runs, once it runs. */
   #running: { build: Build; pool: number } | undefined;
@@ -98,6 +108,11 @@ export class WasmBackend implements Backend {
 
   // The two sides.
 
+  /** The backend of models, which goes by the same options and ends with this one. */
+  companion<T extends WasmBackend>(create: (isa: string | undefined, threads: number) => T): T {
+    return (this.#companion ??= create(this.#isa, this.#threads)) as T;
+  }
+
   #localInstance(): Instance {
     if (this.#local && !this.#local.dead) return this.#local;
     let module = this.#modules.get(this.#localBuild);
@@ -125,7 +140,7 @@ export class WasmBackend implements Backend {
     return module;
   }
 
-  #clientSide(): WorkerClient {
+  protected clientSide(): WorkerClient {
     if (this.#client && !this.#client.ended) return this.#client;
     const client = (this.#client = new WorkerClient(this.#platform));
     this.#running = undefined;
@@ -149,7 +164,7 @@ export class WasmBackend implements Backend {
   }
 
   async start(): Promise<void> {
-    this.#clientSide();
+    this.clientSide();
     await this.#started;
     await this.#module(this.#localBuild);
   }
@@ -175,6 +190,7 @@ export class WasmBackend implements Backend {
 
   setThreads(threads: number): void {
     this.#threads = threads;
+    this.#companion?.setThreads(threads);
     if (this.#running && this.#running.pool > 1) this.#client?.send({ type: "threads", threads: Math.min(threads, this.#running.pool) });
   }
 
@@ -188,7 +204,7 @@ export class WasmBackend implements Backend {
       if (object.remote && object.empty) {
         fail("UNAVAILABLE", object.name, "a content on this side", "one that the worker holds since an async call took it");
       }
-      if (object.local.instance !== here) gone(object.name);
+      if (object.local?.instance !== here) return gone(object.name);
       resolved[slot] = object.local.id;
     }
     return { op, params: resolved, operands };
@@ -199,12 +215,12 @@ export class WasmBackend implements Backend {
   }
 
   callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
-    const client = this.#clientSide();
+    const client = this.clientSide();
     const cache =
       request.op === Op.forward
         ? (request.objects.find(({ handle }) => handle.name === "cache")?.handle as WasmObject | undefined)
         : undefined;
-    const message = this.#message(client, request, "job", cache, transfer, outs);
+    const message = this.message(client, request, "job", cache, transfer, outs);
     const targets = outs.map((out) => ({ out, length: out.byteLength, local: this.#local, address: this.#local?.addressOf(out) }));
     const call = client.call(message, onProgress, cache ? this.#changing(cache, undefined) : () => {});
     const outputs = call.outputs.then((outputs) =>
@@ -222,7 +238,7 @@ export class WasmBackend implements Backend {
     return { ...call, outputs };
   }
 
-  #message(
+  protected message(
     client: WorkerClient,
     { op, params, operands, objects }: Request,
     kind: CallMessage["kind"],
@@ -272,7 +288,7 @@ export class WasmBackend implements Backend {
   #place(client: WorkerClient, object: WasmObject): number {
     if (object.remote) return object.remote.client === client ? object.remote.key : gone(object.name);
     const { recipe, local, empty } = object;
-    if (!recipe || local.instance.dead || local.instance !== this.#local) return gone(object.name);
+    if (!recipe || !local || local.instance.dead || local.instance !== this.#local) return gone(object.name);
     const here = local.instance;
     const about = (op: number): Resolved => ({ op, params: [local.id], operands: [] });
     const length = empty ? here.query(about(Op.length)) : 0;
@@ -299,7 +315,7 @@ export class WasmBackend implements Backend {
     kind: "create" | "change",
     onEnd: (length: number | undefined) => void,
   ): void {
-    client.call(this.#message(client, request, kind, object), null, onEnd).outputs.catch(() => {});
+    client.call(this.message(client, request, kind, object), null, onEnd).outputs.catch(() => {});
   }
 
   /** Notes a change of a cache that begins; gives what is to be called with the cache's length when it ends. */
@@ -312,7 +328,7 @@ export class WasmBackend implements Backend {
   }
 
   #queryRemote(object: WasmObject, { client }: { client: WorkerClient }, request: Request): number {
-    const { instance, id } = object.local;
+    const { instance, id } = object.local ?? gone(object.name);
     if (client.ended || client !== this.#client || instance.dead) gone(object.name);
     if (request.op === Op.length) return lengthOf(object);
     const here = { op: request.op, params: [id, ...request.params.slice(1)], operands: request.operands };
@@ -335,7 +351,8 @@ export class WasmBackend implements Backend {
 
   dropObject(handle: Handle): void {
     const { local, remote } = handle as WasmObject;
-    if (!local.instance.dead && local.instance === this.#local) local.instance.query({ op: Op.drop, params: [local.id], operands: [] });
+    if (local && !local.instance.dead && local.instance === this.#local)
+      local.instance.query({ op: Op.drop, params: [local.id], operands: [] });
     remote?.client.send({ type: "drop", key: remote.key });
   }
 
@@ -346,12 +363,13 @@ export class WasmBackend implements Backend {
     return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
   }
 
-  idle(): Promise<void> {
-    return this.#client?.idle() ?? Promise.resolve();
+  async idle(): Promise<void> {
+    await Promise.all([this.#client?.idle(), this.#companion?.idle()]);
   }
 
   dispose(): void {
     this.#client?.end(aborted(undefined));
-    this.#client = this.#local = undefined;
+    this.#companion?.dispose();
+    this.#client = this.#local = this.#companion = undefined;
   }
 }

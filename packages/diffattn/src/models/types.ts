@@ -5,6 +5,22 @@
 
 import type { AttentionMaps, Float32Result, Tensor } from "../types.js";
 
+// As in ../types.ts: names that a runtime without a DOM has too, or never meets.
+/* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+declare global {
+  interface Blob {}
+  interface File {}
+  interface WritableStream<W = any> {}
+  interface ImageBitmap {}
+  interface HTMLCanvasElement {}
+  interface OffscreenCanvas {}
+  interface HTMLImageElement {}
+}
+/* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+
+/** A `Uint8Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7 takes it too. */
+export type Uint8Result = ReturnType<typeof Uint8Array.of>;
+
 /** Element types of safetensors files. */
 export type StoredDType =
   "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64";
@@ -25,7 +41,7 @@ export interface StoredTensor {
   readonly dtype: StoredDType;
   readonly shape: readonly number[];
   /** Little-endian elements, last axis fastest. */
-  readonly data: Uint8Array<ArrayBuffer>;
+  readonly data: Uint8Result;
 }
 
 /** Whoever waits for something long. */
@@ -84,7 +100,7 @@ export declare function openSafetensors(source: FileSource | CheckpointSource, o
 export declare function saveSafetensors(
   tensors: Readonly<Record<string, StoredTensor | Tensor>>,
   options?: { metadata?: Readonly<Record<string, string>> | undefined; target?: string | URL | WritableStream<Uint8Array> | undefined },
-): Promise<Uint8Array<ArrayBuffer> | undefined>;
+): Promise<Uint8Result | undefined>;
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
@@ -211,7 +227,8 @@ export interface ModelLoadOptions extends LoadOptions {
 export declare class DiffLlama {
   private constructor();
   /**
-   * Loads a checkpoint; part by part, so that no more than one layer is in memory twice.
+   * Loads a checkpoint: part by part, so that besides the model no more than two layers are in memory, the one that is taken over and
+   * the next one, which is read meanwhile.
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
@@ -262,7 +279,7 @@ export declare class DiffViT {
   static load(source: CheckpointSource, options?: LoadOptions): Promise<DiffViT>;
   readonly config: ModelConfig;
   /** Logits `[B, classes]` of images, or of pixels `[B, 3, S, S]` that are already resized and normalised. */
-  forward(image: ImageSource | readonly ImageSource[] | Tensor<Float32Result>, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
+  forward(image: ImageSource | readonly ImageSource[] | Tensor, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
   /** The likeliest classes, the likeliest first: 5 by default. */
   classify(image: ImageSource, options?: { top?: number | undefined; signal?: AbortSignal | undefined }): Promise<Classification[]>;
   /** The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. */

@@ -1,0 +1,95 @@
+// Where models live: native in the addon with everything else, on WASM in a worker of their own that loads the builds with models.
+// There objects are in the worker alone, so they are made and asked by messages.
+
+import type { Backend, Call, Control, Handle, Output, Request } from "../backend.js";
+import { type WasmObject, WasmBackend } from "../backend/wasm.js";
+import { internal } from "../errors.js";
+import { backend, live } from "../init.js";
+import { checkSignal, follow } from "../run.js";
+import type { CallOptions } from "../types.js";
+import { modelsPlatform } from "./platform.js";
+
+/** What models ask of a backend: an ordinary one answers at once, this one when the worker did. */
+interface Models {
+  create(name: Handle["name"], request: Request): Promise<Handle>;
+  query(request: Request): Promise<number>;
+  callAsync(request: Request, control: Control): Call;
+  drop(handle: Handle): void;
+}
+
+class WasmModels extends WasmBackend {
+  readonly #owner: Backend;
+
+  constructor(owner: Backend, isa: string | undefined, threads: number) {
+    super(modelsPlatform().wasm, {}, isa, threads, []);
+    this.#owner = owner;
+  }
+
+  async create(name: Handle["name"], request: Request): Promise<Handle> {
+    const client = this.clientSide();
+    const remote = { client, key: client.newKey() };
+    // To users it belongs to the backend that they know.
+    const object: WasmObject = { name, backend: this.#owner, recipe: undefined, empty: undefined, remote, length: 0, changes: [] };
+    await client.call(this.message(client, request, "create", object), null, () => {}).outputs;
+    return object;
+  }
+
+  async ask(request: Request): Promise<number> {
+    const client = this.clientSide();
+    let answer: number | undefined;
+    const call = client.call(this.message(client, request, "change", undefined), null, (length) => (answer = length));
+    await call.outputs;
+    if (answer === undefined) throw internal("a query without an answer");
+    return answer;
+  }
+}
+
+function models(): Models {
+  const running = backend();
+  if (running instanceof WasmBackend) {
+    const worker = running.companion((isa, threads) => new WasmModels(running, isa, threads));
+    return {
+      create: (name, request) => worker.create(name, request),
+      query: (request) => worker.ask(request),
+      callAsync: (request, control) => worker.callAsync(request, [], control),
+      drop: (handle) => worker.dropObject(handle),
+    };
+  }
+  return {
+    create: (name, request) => Promise.resolve().then(() => running.createObject(name, request)),
+    query: (request) => Promise.resolve().then(() => running.query(request)),
+    callAsync: (request, control) => running.callAsync(request, [], control),
+    drop: (handle) => running.dropObject(handle),
+  };
+}
+
+/** Makes an object. */
+export async function create(name: Handle["name"], request: Request): Promise<Handle> {
+  for (const { handle } of request.objects) live(handle);
+  return models().create(name, request);
+}
+
+/** Asks or changes an object: one number. */
+export async function query(request: Request): Promise<number> {
+  for (const { handle } of request.objects) live(handle);
+  return models().query(request);
+}
+
+/** Gives up an object; one of a backend that ended is gone already. */
+export function drop(handle: Handle): void {
+  try {
+    live(handle);
+  } catch {
+    return;
+  }
+  models().drop(handle);
+}
+
+type Options = { [K in keyof CallOptions]: CallOptions[K] | null };
+
+/** Runs a job. */
+export async function run(request: Request, options: Options = {}): Promise<Output[]> {
+  checkSignal(options.signal);
+  for (const { handle } of request.objects) live(handle);
+  return follow(options, (control) => models().callAsync(request, control));
+}

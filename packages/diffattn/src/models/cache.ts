@@ -1,0 +1,148 @@
+// ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of what is done with it.
+
+import type { Handle } from "../backend.js";
+import { arrayType, show } from "../check.js";
+import { fail } from "../errors.js";
+import { live } from "../init.js";
+import { Owned, resourceOf } from "../owned.js";
+import { result } from "../tensor.js";
+import type { Tensor } from "../types.js";
+import { create, drop, query, run } from "./backend.js";
+import { Op } from "./ops.js";
+import { int32Of, jsonOf, Writer } from "./request.js";
+import type * as types from "./types.js";
+
+interface State {
+  readonly handle: Handle;
+  length: number;
+  /** The last of what was begun with it, which ends after all before it. */
+  last: Promise<unknown>;
+  /** Whether a generator has it. */
+  lent: boolean;
+  dropped: boolean;
+}
+
+let stateOf: (cache: ModelCache) => State;
+
+/** Gives up a cache, or notes that its generator's end does. */
+function release(state: State): void {
+  state.dropped = true;
+  if (!state.lent) drop(state.handle);
+}
+
+export class ModelCache extends Owned<State> implements types.ModelCache {
+  static {
+    stateOf = (cache) => {
+      const state = resourceOf<State>(cache);
+      live(state.handle);
+      return state;
+    };
+  }
+
+  constructor(handle: Handle, length: number) {
+    const state: State = { handle, length, last: Promise.resolve(), lent: false, dropped: false };
+    super("cache", state, () => release(state), true);
+  }
+
+  get length(): number {
+    return stateOf(this).length;
+  }
+
+  async rewind(length: number): Promise<void> {
+    const state = freeState(this);
+    await use([state], async () => {
+      await query(new Writer(Op.rewindModelCache).object(state.handle).number("length", length));
+    });
+  }
+
+  async export(): Promise<types.ModelCacheState> {
+    const state = freeState(this);
+    const outputs = await use([state], () => run(new Writer(Op.exportModelCache).object(state.handle)));
+    const [ids, about, ...layers] = outputs;
+    const { discarded, window } = jsonOf(about) as { discarded: number; window: number | null };
+    const tensors = layers.map((layer) => result(layer, undefined, false) as Tensor);
+    return {
+      ids: int32Of(ids),
+      discarded,
+      window,
+      keys: tensors.filter((_, index) => index % 2 === 0),
+      values: tensors.filter((_, index) => index % 2 === 1),
+    };
+  }
+}
+
+/** A cache that no generator has. */
+function freeState(cache: ModelCache): State {
+  const state = stateOf(cache);
+  if (state.lent) fail("OPTION", "cache", "one that no generate() is using", "one in use");
+  return state;
+}
+
+/** What a caller gave as a cache. */
+export function cacheState(given: unknown): State {
+  return given instanceof ModelCache ? freeState(given) : fail("OPTION", "cache", "a ModelCache of this model", show(given));
+}
+
+/** Does something with caches, after all that was begun with them before; their lengths are then known anew. */
+export async function use<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
+  const before = Promise.all(states.map(({ last }) => last));
+  const mine = (async () => {
+    await before;
+    try {
+      return await body();
+    } finally {
+      await measure(states);
+    }
+  })();
+  const settled = mine.catch(() => {});
+  for (const state of states) state.last = settled;
+  return mine;
+}
+
+/** Asks for lengths. A cache that is gone keeps the one it had. */
+async function measure(states: readonly State[]): Promise<void> {
+  for (const state of states) {
+    if (state.dropped || state.lent) continue;
+    try {
+      state.length = await query(new Writer(Op.modelCacheLength).object(state.handle));
+    } catch {
+      // Its backend ended; whoever uses it is told so.
+    }
+  }
+}
+
+/** Lends caches to a generator, once all that was begun with them is done. What is given back takes them home again. */
+export async function lend(states: readonly State[]): Promise<() => Promise<void>> {
+  // At once, so that nothing else begins meanwhile.
+  for (const state of states) state.lent = true;
+  await Promise.all(states.map(({ last }) => last));
+  return async () => {
+    for (const state of states) {
+      state.lent = false;
+      if (state.dropped) drop(state.handle);
+    }
+    await measure(states);
+  };
+}
+
+export async function createCache(
+  model: Handle,
+  options: { capacity?: number | undefined; window?: number | undefined },
+): Promise<ModelCache> {
+  const request = new Writer(Op.createModelCache).object(model);
+  request.maybeNumber("capacity", options.capacity).maybeNumber("window", options.window);
+  return new ModelCache(await create("cache", request), 0);
+}
+
+export async function importCache(model: Handle, state: types.ModelCacheState): Promise<ModelCache> {
+  if (typeof state !== "object" || (state as unknown) === null) fail("OPTION", "state", "what export() gave", show(state));
+  const { ids, discarded, window, keys, values } = state;
+  if (arrayType(ids) !== "Int32Array") fail("DTYPE", "state.ids", "an Int32Array", show(ids));
+  const request = new Writer(Op.importModelCache).object(model).int32(ids);
+  request.number("state.discarded", discarded).maybeNumber("state.window", window);
+  for (const [name, tensors] of Object.entries({ keys, values })) {
+    if (!Array.isArray(tensors)) fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
+    request.list(tensors as readonly Tensor[], (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
+  }
+  return new ModelCache(await create("cache", request), ids.length);
+}

@@ -1,0 +1,193 @@
+// An open checkpoint: what its headers say (read and checked in Rust), and its tensors' bytes by range. Reads no weights by itself.
+
+import { show } from "../check.js";
+import { DiffAttnError, fail, internal } from "../errors.js";
+import { run } from "./backend.js";
+import { type Folder, openFile, openWeights } from "./folder.js";
+import { Op } from "./ops.js";
+import { jsonOf, Writer } from "./request.js";
+import { type ByteSource, isHtml, type Reading } from "./source.js";
+import type { LoadOptions, StoredDType } from "./types.js";
+
+/** A tensor as request 64 tells it. */
+export interface Entry {
+  readonly name: string;
+  readonly dtype: StoredDType;
+  readonly shape: readonly number[];
+  readonly file: string;
+  /** Its bytes, from the start of the file. */
+  readonly range: readonly [number, number];
+}
+
+/** What the first read of a file asks for: most headers are shorter. */
+const FIRST = 2 ** 16;
+/** Bytes between two tensors that are rather read than asked for apart. */
+const GAP = 2 ** 14;
+
+/** Adds up what comes of several files. */
+export class Progress {
+  #done = 0;
+  #total = 0;
+  #known = false;
+  readonly #told: LoadOptions["onProgress"];
+
+  constructor(told: LoadOptions["onProgress"]) {
+    if (told !== undefined && typeof told !== "function") fail("OPTION", "onProgress", "a function", show(told));
+    this.#told = told;
+  }
+
+  /** A file comes whole and is said to have so many bytes. */
+  readonly hint = (bytes: number): void => {
+    if (!this.#known) this.#total += bytes;
+  };
+
+  /** All files have so many bytes. */
+  expect(total: number): void {
+    this.#known = true;
+    this.#total = total;
+  }
+
+  readonly add = (bytes: number): void => {
+    this.#done += bytes;
+    // What is read twice counts once.
+    if (this.#known) this.#done = Math.min(this.#done, this.#total);
+    this.#told?.({ done: this.#done, total: Math.max(this.#total, this.#done) });
+  };
+
+  /** The rest is not needed. */
+  end(): void {
+    this.add(this.#total - this.#done);
+  }
+}
+
+/** Tensors of one file that are read at once. */
+interface Run {
+  readonly source: ByteSource;
+  readonly first: number;
+  end: number;
+  readonly entries: Entry[];
+}
+
+export class Checkpoint {
+  readonly #byName: ReadonlyMap<string, Entry>;
+  readonly #sources: ReadonlyMap<string, ByteSource>;
+
+  constructor(
+    readonly entries: readonly Entry[],
+    readonly metadata: Readonly<Record<string, string>>,
+    sources: readonly ByteSource[],
+  ) {
+    this.#byName = new Map(entries.map((entry) => [entry.name, entry]));
+    this.#sources = new Map(sources.map((source) => [source.name, source]));
+  }
+
+  /** Opens the weights of a folder. */
+  static async open(folder: Folder, options: Pick<LoadOptions, "signal" | "cache">, progress: Progress): Promise<Checkpoint> {
+    const { signal, cache } = options;
+    const opening = { signal, cache, onBytes: progress.add, onLength: progress.hint };
+    const sources: ByteSource[] = [];
+    try {
+      const weights = await openWeights(folder, opening);
+      sources.push(weights);
+      let index: { name: string; json: Uint8Array } | undefined;
+      if (weights.name.endsWith(".json")) {
+        index = { name: weights.name, json: await weights.read(0, weights.length, { signal }) };
+        if (isHtml(index.json)) fail("FILE", weights.name, "JSON", "an HTML page");
+        sources.pop()?.close();
+        const [names] = await run(new Writer(Op.shardFiles).text(index.name).text(index.json), { signal });
+        for (const name of jsonOf(names) as string[]) sources.push(await openFile(folder, name, opening));
+      }
+      progress.expect(sources.reduce((sum, { length }) => sum + length, 0));
+      return await Checkpoint.#read(sources, index, { signal });
+    } catch (error) {
+      for (const source of sources) source.close();
+      if (error instanceof DiffAttnError && error.code === "FILE") for (const source of sources) await source.forget?.();
+      throw error;
+    }
+  }
+
+  static async #read(
+    sources: readonly ByteSource[],
+    index: { name: string; json: Uint8Array } | undefined,
+    reading: Reading,
+  ): Promise<Checkpoint> {
+    const firsts: Uint8Array[] = [];
+    for (const source of sources) {
+      const first = await source.read(0, Math.min(FIRST, source.length), reading);
+      if (isHtml(first)) fail("FILE", source.name, "a safetensors file", "an HTML page");
+      firsts.push(first);
+    }
+    for (;;) {
+      const request = new Writer(Op.checkpoint);
+      request
+        .optional(index, ({ name, json }) => request.text(name).text(json))
+        .list(sources, ({ name, length }, i) =>
+          request
+            .text(name)
+            .number("length", length)
+            .bytes(firsts[i] ?? new Uint8Array()),
+        );
+      const [output] = await run(request, { signal: reading.signal });
+      const told = jsonOf(output) as { need: number[] } | { tensors: Entry[]; metadata: Record<string, string> };
+      if (!("need" in told)) return new Checkpoint(told.tensors, told.metadata, sources);
+      let more = false;
+      for (const [i, source] of sources.entries()) {
+        const [need = 0, have = new Uint8Array()] = [told.need[i], firsts[i]];
+        if (need <= have.byteLength) continue;
+        firsts[i] = await source.read(0, need, reading);
+        more = true;
+      }
+      if (!more) throw internal("a header that needs nothing and is not read");
+    }
+  }
+
+  entry(name: string): Entry {
+    return this.#byName.get(name) ?? fail("FILE", "name", "the name of a tensor in it", JSON.stringify(name));
+  }
+
+  #source(entry: Entry): ByteSource {
+    const source = this.#sources.get(entry.file);
+    if (!source) throw internal(`a tensor of a file that was not opened: ${entry.file}`);
+    return source;
+  }
+
+  /** Reads of neighbours are one read. */
+  #runs(entries: readonly Entry[]): Run[] {
+    const sorted = entries
+      .map((entry) => ({ entry, source: this.#source(entry) }))
+      .sort((a, b) => (a.entry.file === b.entry.file ? a.entry.range[0] - b.entry.range[0] : a.entry.file < b.entry.file ? -1 : 1));
+    const runs: Run[] = [];
+    for (const { entry, source } of sorted) {
+      const [first, end] = entry.range;
+      const last = runs.at(-1);
+      if (last && last.source === source && first <= last.end + GAP) {
+        last.end = Math.max(last.end, end);
+        last.entries.push(entry);
+      } else {
+        runs.push({ source, first, end, entries: [entry] });
+      }
+    }
+    return runs;
+  }
+
+  /** The bytes of tensors, and whether all of their memory may be given away. */
+  async read(names: readonly string[], reading: Reading): Promise<{ bytes: Map<string, Uint8Array<ArrayBuffer>>; owned: boolean }> {
+    const bytes = new Map<string, Uint8Array<ArrayBuffer>>();
+    let owned = true;
+    for (const { source, first, end, entries } of this.#runs(names.map((name) => this.entry(name)))) {
+      const all = await source.read(first, end, reading);
+      for (const { name, range } of entries) bytes.set(name, all.subarray(range[0] - first, range[1] - first));
+      if (source.borrowed) owned = false;
+    }
+    return { bytes, owned };
+  }
+
+  close(): void {
+    for (const source of this.#sources.values()) source.close();
+  }
+
+  /** Keeps nothing of its files for the next time. */
+  async forget(): Promise<void> {
+    for (const source of this.#sources.values()) await source.forget?.();
+  }
+}

@@ -1,0 +1,190 @@
+// From what a caller names a checkpoint or a file by to open files: which file of which name. Reads no header.
+
+import { arrayType, bytesOf, show } from "../check.js";
+import { fail } from "../errors.js";
+import { modelsPlatform } from "./platform.js";
+import { BlobSource, type ByteSource, endOf, isHtml, MemorySource, openUrl, type Reading } from "./source.js";
+import type { CheckpointSource, FileSource, LoadOptions } from "./types.js";
+
+type Opening = Reading & Pick<LoadOptions, "cache">;
+
+/** Files by name. */
+export interface Folder {
+  /** What errors call it. */
+  readonly name: string;
+  /** All names, where they can be known. */
+  readonly names: readonly string[] | undefined;
+  /** The one file that was named for its weights, where one was. */
+  readonly only: string | undefined;
+  /** undefined when there is none of that name. `optional`: whether that is fine. */
+  open(name: string, opening: Opening, optional: boolean): Promise<ByteSource | undefined>;
+}
+
+export const INDEX = "model.safetensors.index.json";
+export const MODEL = "model.safetensors";
+
+const tagOf = (x: unknown): string => Object.prototype.toString.call(x).slice(8, -1);
+const isBlob = (x: unknown): x is Blob => /^(Blob|File)$/.test(tagOf(x));
+const isUrl = (x: unknown): x is URL => tagOf(x) === "URL";
+const isFile = (x: unknown): x is FileSource =>
+  typeof x === "string" || isUrl(x) || isBlob(x) || ArrayBuffer.isView(x) || /^(Shared)?ArrayBuffer$/.test(tagOf(x));
+
+/** The address that a text or URL is, where it is none of a file's path. */
+function addressOf(source: string | URL): URL | undefined {
+  const { files } = modelsPlatform();
+  if (isUrl(source)) return files && source.protocol === "file:" ? undefined : source;
+  if (files && !/^(https?|blob|data):/i.test(source)) return undefined;
+  const { document, location } = globalThis as { document?: { baseURI: string }; location?: { href: string } };
+  try {
+    return new URL(source, document?.baseURI ?? location?.href);
+  } catch (cause) {
+    return fail("OPTION", "source", "an address", show(source), cause);
+  }
+}
+
+/** The last part of an address's path. */
+function lastPart({ protocol, pathname }: URL): string {
+  if (protocol === "data:" || protocol === "blob:") return protocol.slice(0, -1);
+  const part = pathname.slice(pathname.lastIndexOf("/") + 1);
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
+/** One file; `name` is what errors call it where it has no name of its own. */
+async function openOne(source: unknown, name: string, opening: Opening, optional = false): Promise<ByteSource | undefined> {
+  if (typeof source === "string" || isUrl(source)) {
+    const address = addressOf(source);
+    if (address) return openUrl(name, address, opening, optional);
+    const { files } = modelsPlatform();
+    const { folder, name: file } = files?.split(source) ?? { folder: "", name: "" };
+    return files?.open(folder, file);
+  }
+  if (isBlob(source)) return new BlobSource(name, source);
+  if (ArrayBuffer.isView(source)) return new MemorySource(name, bytesOf(name, source));
+  if (/^(Shared)?ArrayBuffer$/.test(tagOf(source))) return new MemorySource(name, new Uint8Array(source as ArrayBuffer));
+  return fail("OPTION", name, "a path, an address, a Blob or bytes", show(source));
+}
+
+function ofRecord(record: Readonly<Record<string, unknown>>, only?: string): Folder {
+  const names = Object.keys(record);
+  return {
+    name: "source",
+    names,
+    only,
+    open: async (name, opening, optional) => (Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional) : undefined),
+  };
+}
+
+/** The files of an `<input type="file">`; of a folder's, those that lie highest. */
+function ofFiles(files: Iterable<unknown>): Folder {
+  const depth = (file: File): number => file.webkitRelativePath.split("/").length;
+  const record: Record<string, File> = {};
+  for (const file of files) {
+    if (tagOf(file) !== "File") fail("OPTION", "source", "Files", show(file));
+    const given = file as File;
+    const known = record[given.name];
+    if (!known || depth(given) < depth(known)) record[given.name] = given;
+  }
+  return ofRecord(record);
+}
+
+function ofAddress(address: URL): Folder {
+  const isFolder = address.pathname.endsWith("/");
+  // The query belongs to every file: it may be what lets them be read.
+  const place = (name: string): URL => Object.assign(new URL(encodeURIComponent(name), address), { search: address.search });
+  const only = isFolder ? undefined : lastPart(address);
+  return {
+    name: address.href,
+    names: undefined,
+    only,
+    open: (name, opening, optional) => openUrl(name, name === only ? address : place(name), opening, optional),
+  };
+}
+
+/** What a caller gave, as a folder of files. A single file lies in the folder that it has beside it, or in one of its own. */
+export async function folderOf(source: FileSource | CheckpointSource): Promise<Folder> {
+  if (typeof source === "string" || isUrl(source)) {
+    const address = addressOf(source);
+    if (address) return ofAddress(address);
+    const { files } = modelsPlatform();
+    if (!files) return fail("OPTION", "source", "an address", show(source));
+    const names = await files.list(source);
+    const { folder, name } = files.split(source);
+    const at = names ? source : folder;
+    return { name: String(source), names, only: names ? undefined : name, open: (file) => files.open(at, file) };
+  }
+  if (isFile(source)) {
+    const name = isBlob(source) && "name" in source ? String(source.name) : "source";
+    return ofRecord({ [name]: source }, name);
+  }
+  // Of any realm, and no class of the caller's own.
+  const given: unknown = source;
+  if (typeof given !== "object" || given === null || arrayType(given)) {
+    return fail("OPTION", "source", "a folder, an address, a file, or files by name", show(given));
+  }
+  return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>) : ofRecord(given as Record<string, unknown>);
+}
+
+/** A file that has to be there. */
+export async function openFile(folder: Folder, name: string, opening: Opening): Promise<ByteSource> {
+  const file = await folder.open(name, opening, false);
+  if (file) return file;
+  const { names } = folder;
+  const got = names && names.length > 0 && names.length <= 12 ? `none beside ${names.join(", ")}` : "none";
+  return fail("FILE", name, folder.name === "source" || folder.only === name ? "a file" : `a file in ${folder.name}`, got);
+}
+
+/** A small file, whole. */
+async function textOf(source: ByteSource, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
+  try {
+    const bytes = await source.read(0, source.length, reading);
+    if (isHtml(bytes)) fail("FILE", source.name, "JSON", "an HTML page");
+    return bytes;
+  } catch (error) {
+    return endOf(error, reading.signal, (why) => fail("FILE", source.name, "a file that can be read", why, error));
+  } finally {
+    source.close();
+  }
+}
+
+/** The bytes of a file that has to be there. */
+export const readText = async (folder: Folder, name: string, opening: Opening): Promise<Uint8Array<ArrayBuffer>> =>
+  textOf(await openFile(folder, name, opening), opening);
+
+/** The bytes of a file that may be there; a page in its place is none. */
+export async function readOptionalText(folder: Folder, name: string, opening: Opening): Promise<Uint8Array<ArrayBuffer> | undefined> {
+  if (folder.names && !folder.names.includes(name)) return undefined;
+  const source = await folder.open(name, opening, true);
+  return source && textOf(source, opening);
+}
+
+/** JSON of a file. */
+export function parseJson(name: string, bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (error) {
+    return fail("FILE", name, "JSON", error instanceof Error ? error.message : "something else", error);
+  }
+}
+
+/** The file of a checkpoint's weights, or the index of its files. */
+export async function openWeights(folder: Folder, opening: Opening): Promise<ByteSource> {
+  const { names, only } = folder;
+  if (only !== undefined) return openFile(folder, only, opening);
+  if (!names) {
+    const source = (await folder.open(MODEL, opening, true)) ?? (await folder.open(INDEX, opening, true));
+    return source ?? fail("FILE", MODEL, `${MODEL} or ${INDEX} in ${folder.name}`, "neither");
+  }
+  for (const ending of [".safetensors", ".safetensors.index.json"]) {
+    const all = names.filter((name) => name.endsWith(ending));
+    const [first] = all;
+    if (all.includes(`model${ending}`)) return openFile(folder, `model${ending}`, opening);
+    if (first !== undefined && all.length === 1) return openFile(folder, first, opening);
+    // Shards by their index.
+  }
+  const wanted = `${MODEL}, ${INDEX} or one other *.safetensors in ${folder.name}`;
+  return fail("FILE", MODEL, wanted, names.length > 0 ? names.slice(0, 12).join(", ") : "an empty folder");
+}

@@ -1,0 +1,236 @@
+// DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
+
+import type { Handle, Output } from "../backend.js";
+import { checkOptions, oneOf, show } from "../check.js";
+import { aborted, fail } from "../errors.js";
+import { live } from "../init.js";
+import { Owned, resourceOf } from "../owned.js";
+import { checkSignal } from "../run.js";
+import { result } from "../tensor.js";
+import type { AttentionMaps, Tensor } from "../types.js";
+import { create, drop, run } from "./backend.js";
+import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
+import { Detokenizer, StopStrings } from "./detokenize.js";
+import { readOptionalText } from "./folder.js";
+import { idsOf, tensorOfIds } from "./ids.js";
+import { loadModel } from "./load.js";
+import { Op } from "./ops.js";
+import { int32Of, Writer } from "./request.js";
+import { checkPackage, checkTokenizer, readTokenizer } from "./tokenizer.js";
+import type * as types from "./types.js";
+
+const LOGITS = ["none", "last", "all"];
+const SAMPLING = ["temperature", "topK", "topP", "repetitionPenalty", "seed"] as const;
+const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "window", "cache", "deterministic", "signal"];
+const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "signal", "onProgress"];
+/** New tokens, where the caller says nothing. */
+const MAX_NEW_TOKENS = 256;
+
+const tensorOf = (output: Output | undefined): Tensor => result(output ?? { kind: 0, shape: [], buffer: null }, undefined, false) as Tensor;
+
+export const mapsOf = ([map1, map2, diff]: (Output | undefined)[]): AttentionMaps => ({
+  map1: tensorOf(map1),
+  map2: tensorOf(map2),
+  diff: tensorOf(diff),
+});
+
+/** One text that is being generated. */
+class Text {
+  readonly #detokenizer: Detokenizer | undefined;
+  readonly #stops: StopStrings | undefined;
+  ended = false;
+
+  constructor(prompt: Int32Array, tokenizer: types.Tokenizer | undefined, stops: readonly string[]) {
+    if (tokenizer) this.#detokenizer = new Detokenizer(tokenizer, prompt);
+    if (stops.length > 0) this.#stops = new StopStrings(stops);
+  }
+
+  /** What an id adds to the text. `finish`: whether it is the last one, and why. */
+  push(id: number, index: number, finish: types.GeneratedToken["finish"]): types.GeneratedToken {
+    let text = this.#detokenizer?.push(id) ?? "";
+    if (finish) text += this.#detokenizer?.end() ?? "";
+    let stopped = false;
+    if (this.#stops) ({ text, stopped } = this.#stops.push(text));
+    if (finish && !stopped) text += this.#stops?.end() ?? "";
+    const why = stopped ? "stop" : finish;
+    this.ended = why !== null;
+    return { id, text, index, finish: why };
+  }
+}
+
+const FINISH = [null, "stop", "length"] as const;
+
+interface Model {
+  readonly handle: Handle;
+}
+
+export class DiffLlama extends Owned<Model> {
+  readonly config: types.ModelConfig;
+  readonly tokenizer: types.Tokenizer | null;
+
+  /** Use `load`. */
+  constructor(handle: Handle, config: types.ModelConfig, tokenizer: types.Tokenizer | null) {
+    super("model", { handle }, () => drop(handle), true);
+    this.config = config;
+    this.tokenizer = tokenizer;
+  }
+
+  static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
+    const given = checkOptions("options", options, ["signal", "onProgress", "cache", "tokenizer"]);
+    const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
+    const { handle, info, folder } = await loadModel("diffLlama", source, given);
+    try {
+      return new DiffLlama(handle, info.config, own === undefined ? await tokenizerOf(folder, given) : own);
+    } catch (error) {
+      drop(handle);
+      throw error;
+    }
+  }
+
+  /** The handle of a model that is alive. */
+  get #handle(): Handle {
+    return live(resourceOf<Model>(this).handle);
+  }
+
+  get #tokenizer(): types.Tokenizer {
+    return this.tokenizer ?? fail("UNAVAILABLE", "tokenizer", "a model with a tokenizer (tokenizer.json, or the option tokenizer)", "none");
+  }
+
+  encode(text: string): number[] {
+    return this.#tokenizer.encode(text);
+  }
+
+  decode(ids: readonly number[] | Int32Array): string {
+    return this.#tokenizer.decode(ids);
+  }
+
+  async forward(ids: types.TokenIds, options?: types.ModelForwardOptions): Promise<types.ModelOutput> {
+    const { cache, hiddenStates, logits, window, deterministic, signal, onProgress } = checkOptions("options", options, FORWARD);
+    const which = LOGITS.indexOf(logits ?? "all");
+    if (which < 1) fail("OPTION", "logits", oneOf(["all", "last"]), show(logits));
+    const { data, shape } = tensorOfIds("ids", ids);
+    const caches = (cache === undefined ? [] : Array.isArray(cache) ? cache : [cache]).map(cacheState);
+    const request = new Writer(Op.llamaForward).object(this.#handle).int32(data, shape);
+    request.list(caches, ({ handle }) => request.object(handle));
+    request
+      .number("logits", which)
+      .flag("hiddenStates", hiddenStates ?? false)
+      .list([], () => {});
+    request.maybeNumber("window", window).flag("deterministic", deterministic ?? false);
+    const [output, hidden] = await use(caches, () => run(request, { signal, onProgress }));
+    return hidden ? Object.assign(tensorOf(output), { hiddenStates: tensorOf(hidden) }) : tensorOf(output);
+  }
+
+  async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
+    const { signal } = checkOptions("options", options, ["signal"]);
+    const { data, shape } = tensorOfIds("ids", ids);
+    const request = new Writer(Op.llamaForward)
+      .object(this.#handle)
+      .int32(data, shape)
+      .list([], () => {});
+    request
+      .number("logits", LOGITS.indexOf("none"))
+      .flag("hiddenStates", false)
+      .list([layer], (x) => request.number("layer", x));
+    request.maybeNumber("window", undefined).flag("deterministic", false);
+    return mapsOf(await run(request, { signal }));
+  }
+
+  async *generate(
+    prompt: string | types.TokenIds | readonly string[] | readonly (readonly number[])[],
+    options?: types.GenerateOptions,
+  ): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    const { maxNewTokens, stop, stopIds, window, cache, deterministic, signal, ...sampling } = checkOptions("options", options, GENERATE);
+    checkSignal(signal);
+    const handle = this.#handle;
+    const prompts = this.#prompts(prompt);
+    const stops = this.#stops(stop);
+    const tokenizer = this.#textual();
+    if (cache !== undefined && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
+    const caches = cache === undefined ? [] : [cacheState(cache)];
+    const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
+
+    const request = new Writer(Op.createGenerator).object(handle);
+    request.list(prompts, (ids) => {
+      request.int32(ids).number("maxNewTokens", maxNewTokens ?? MAX_NEW_TOKENS);
+      request.optional(stopIds, (list) => request.numbers("stopIds", list));
+      for (const name of SAMPLING) request.maybeNumber(name, sampling[name]);
+    });
+    request.maybeNumber("window", window).flag("deterministic", deterministic ?? false);
+    request.list(caches, ({ handle }) => request.object(handle));
+
+    const home = await lend(caches);
+    let generator: Handle | undefined;
+    try {
+      generator = await create("generator", request);
+      while (texts.some(({ ended }) => !ended)) {
+        // The model may be disposed of between two tokens.
+        live(resourceOf<Model>(this).handle);
+        const [output] = await run(new Writer(Op.generatorStep).object(generator), { signal });
+        const rows = int32Of(output);
+        if (rows.length === 0) return;
+        for (let row = 0; row < rows.length; row += 3) {
+          const [index = 0, id = 0, finish = 0] = rows.subarray(row, row + 3);
+          const text = texts[index];
+          // One that came to a stop string goes on unseen while others go on.
+          if (!text || text.ended) continue;
+          if (signal?.aborted) throw aborted(signal.reason);
+          yield text.push(id, index, FINISH[finish] ?? null);
+        }
+      }
+    } finally {
+      if (generator) drop(generator);
+      await home();
+    }
+  }
+
+  /** The texts of a prompt, as ids. */
+  #prompts(prompt: unknown): Int32Array[] {
+    if (typeof prompt === "string") return [Int32Array.from(this.encode(prompt))];
+    if (Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
+      return prompt.map((item: unknown, index) =>
+        typeof item === "string" ? Int32Array.from(this.encode(item)) : idsOf(`prompt[${index}]`, item),
+      );
+    }
+    const { data, shape } = tensorOfIds("prompt", prompt);
+    const [B, L] = shape;
+    return Array.from({ length: B }, (_, b) => data.slice(b * L, (b + 1) * L));
+  }
+
+  #stops(stop: unknown): readonly string[] {
+    const stops: unknown[] = stop === undefined || stop === null ? [] : Array.isArray(stop) ? stop : [stop];
+    for (const text of stops) if (typeof text !== "string" || text === "") fail("OPTION", "stop", "texts that are not empty", show(text));
+    // A stop string is looked for in text.
+    if (stops.length > 0) checkPackage(this.#tokenizer);
+    return stops as string[];
+  }
+
+  /** The tokenizer that texts are written with. Of ids alone it need not be there: their texts are empty then. */
+  #textual(): types.Tokenizer | undefined {
+    if (!this.tokenizer) return undefined;
+    try {
+      checkPackage(this.tokenizer);
+    } catch {
+      return undefined;
+    }
+    return this.tokenizer;
+  }
+
+  createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache> {
+    return Promise.resolve().then(() => createCache(this.#handle, checkOptions("options", options, ["capacity", "window"])));
+  }
+
+  importCache(state: types.ModelCacheState): Promise<ModelCache> {
+    return Promise.resolve().then(() => importCache(this.#handle, state));
+  }
+}
+
+/** The tokenizer of a checkpoint's own; null when it has none. */
+async function tokenizerOf(
+  folder: Parameters<typeof readOptionalText>[0],
+  { signal, cache }: types.LoadOptions,
+): Promise<types.Tokenizer | null> {
+  const json = await readOptionalText(folder, "tokenizer.json", { signal, cache });
+  if (!json) return null;
+  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal, cache }));
+}

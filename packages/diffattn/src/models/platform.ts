@@ -1,0 +1,38 @@
+// What the models' entries do differently in Node and in browsers. Types only, and the one state that says which it is.
+
+import type { Platform } from "../platform.js";
+import type { ByteSource } from "./source.js";
+
+/** Where bytes are written, one piece after the other. */
+export interface Sink {
+  write(bytes: Uint8Array): Promise<void>;
+  end(): Promise<void>;
+  abort(reason: unknown): Promise<void>;
+}
+
+/** Files by path. */
+export interface Files {
+  /** The names in a folder; undefined when it is none. */
+  list(folder: string | URL): Promise<string[] | undefined>;
+  /** A path as a folder and a name in it. */
+  split(path: string | URL): { folder: string; name: string };
+  /** undefined when there is no such file. */
+  open(folder: string | URL, name: string): Promise<ByteSource | undefined>;
+  write(path: string | URL): Promise<Sink>;
+}
+
+export interface ModelsPlatform {
+  /** How the WASM builds with models are loaded and run. */
+  readonly wasm: Platform;
+  /** Absent in browsers, where a text is an address. */
+  readonly files?: Files;
+}
+
+let platform: ModelsPlatform;
+
+/** Each entry's first act. */
+export function useModelsPlatform(given: ModelsPlatform): void {
+  platform = given;
+}
+
+export const modelsPlatform = (): ModelsPlatform => platform;

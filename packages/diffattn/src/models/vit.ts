@@ -1,0 +1,93 @@
+// DiffViT: the handle of a model in the backend, and images on their way to it.
+
+import type { Handle } from "../backend.js";
+import { checkOptions, show } from "../check.js";
+import { fail } from "../errors.js";
+import { live } from "../init.js";
+import { Owned, resourceOf } from "../owned.js";
+import { result } from "../tensor.js";
+import type { AttentionMaps, Tensor } from "../types.js";
+import { drop, run } from "./backend.js";
+import { isImage, writeImage } from "./image.js";
+import { mapsOf } from "./llama.js";
+import { loadModel } from "./load.js";
+import { Op } from "./ops.js";
+import { bufferOf, int32Of, Writer } from "./request.js";
+import type * as types from "./types.js";
+
+/** Pixels, or images. */
+function writeImages(request: Writer, given: unknown): Writer {
+  if (isImage(given) || Array.isArray(given)) {
+    const images: unknown[] = Array.isArray(given) ? given : [given];
+    return request
+      .number("images", 1)
+      .list(images, (image, index) => writeImage(request, Array.isArray(given) ? `image[${index}]` : "image", image));
+  }
+  return request.number("images", 0).tensor("image", given);
+}
+
+/** One image, no list. */
+function writeOne(request: Writer, image: unknown): Writer {
+  if (!isImage(image)) fail("DTYPE", "image", "an image { data, width, height }, or what a page shows", show(image));
+  return writeImages(request, image);
+}
+
+interface Model {
+  readonly handle: Handle;
+}
+
+export class DiffViT extends Owned<Model> {
+  readonly config: types.ModelConfig;
+
+  /** Use `load`. */
+  constructor(handle: Handle, config: types.ModelConfig) {
+    super("model", { handle }, () => drop(handle), true);
+    this.config = config;
+  }
+
+  static async load(source: types.CheckpointSource, options?: types.LoadOptions): Promise<DiffViT> {
+    const { handle, info } = await loadModel("diffViT", source, checkOptions("options", options, ["signal", "onProgress", "cache"]));
+    return new DiffViT(handle, info.config);
+  }
+
+  #request(op: number): Writer {
+    return new Writer(op).object(live(resourceOf<Model>(this).handle));
+  }
+
+  async forward(
+    image: types.ImageSource | readonly types.ImageSource[] | Tensor,
+    options?: { signal?: AbortSignal | undefined },
+  ): Promise<Tensor> {
+    const { signal } = checkOptions("options", options, ["signal"]);
+    const [logits] = await run(writeImages(this.#request(Op.vitForward), image).flag("deterministic", false), { signal });
+    return result({ kind: 1, shape: logits?.shape ?? [], buffer: bufferOf(logits) }, undefined, false) as Tensor;
+  }
+
+  async classify(
+    image: types.ImageSource,
+    options?: { top?: number | undefined; signal?: AbortSignal | undefined },
+  ): Promise<types.Classification[]> {
+    const { top = 5, signal } = checkOptions("options", options, ["top", "signal"]);
+    const request = writeOne(this.#request(Op.vitClassify), image).number("top", top).flag("deterministic", false);
+    const [classes, probabilities] = await run(request, { signal });
+    const shares = new Float32Array(bufferOf(probabilities));
+    return Array.from(int32Of(classes), (index, place) => ({
+      index,
+      label: labelOf(this.config, index),
+      probability: shares[place] ?? NaN,
+    }));
+  }
+
+  async maps(image: types.ImageSource, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
+    const { signal } = checkOptions("options", options, ["signal"]);
+    const request = writeOne(this.#request(Op.vitMaps), image).number("layer", layer).flag("deterministic", false);
+    return mapsOf(await run(request, { signal }));
+  }
+}
+
+/** A class's name: timm's `label_names`, a list, or `id2label`, by number. */
+function labelOf(config: types.ModelConfig, index: number): string | null {
+  const { label_names: names, id2label } = config;
+  const label = Array.isArray(names) ? (names[index] as unknown) : (id2label as Record<string, unknown> | null | undefined)?.[index];
+  return typeof label === "string" ? label : null;
+}
