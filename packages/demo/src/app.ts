@@ -8,6 +8,7 @@ import { byId, numberOf, reasonOf } from "./dom.js";
 import { startTabs } from "./tabs.js";
 import { TokenList } from "./tokens.js";
 
+performance.mark("script");
 const form = byId("form", HTMLFormElement);
 const prompt = byId("prompt", HTMLTextAreaElement);
 const write = byId("write", HTMLButtonElement);
@@ -61,6 +62,7 @@ const loading = DiffLlama.load(files, {
 });
 loading.then(
   () => {
+    performance.mark("model");
     showBuild(info());
     if (!writing) speed.textContent = "Ready.";
   },
