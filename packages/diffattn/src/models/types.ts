@@ -3,7 +3,7 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Float32Result, Tensor } from "../types.js";
+import type { AttentionMaps, Tensor } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
 /* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
