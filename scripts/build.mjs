@@ -1,8 +1,8 @@
 // Builds what JavaScript loads: the Node addon into packages/native, WebAssembly modules into packages/wasm (three of the operators,
-// three with whole models besides), and the TypeScript package. An output whose inputs (sources, lock file, flags, compiler) did not change is kept.
-// Installs nothing: setup.mjs comes first.
+// three with whole models besides), the TypeScript package, and the page (packages/demo). An output whose inputs (sources, lock file,
+// flags, compiler) did not change is kept. Installs nothing: setup.mjs comes first.
 //
-//   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript]      (all without a name)
+//   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
@@ -139,10 +139,16 @@ function buildTypeScript() {
   run(pnpm, ["--filter", "diffattn", "run", "build"], { quiet: true });
 }
 
+/** After the package, whose files it takes. */
+function buildDemo() {
+  run(pnpm, ["--filter", "@diffattn/demo", "run", "build"], { quiet: true });
+}
+
 const builders = {
   native: buildNative,
   ...Object.fromEntries(Object.keys(wasmBuilds).map((name) => [name, () => buildWasm(name)])),
   typescript: buildTypeScript,
+  demo: buildDemo,
 };
 
 export const parts = Object.keys(builders);

@@ -105,6 +105,7 @@ const lint = {
   eslint: check(bin("eslint"), ["--max-warnings", "0", "."]),
   types: check(bin("tsc"), ["-p", "tsconfig.json"]),
   "types of the package": check(bin("tsc"), ["-p", "packages/diffattn/tsconfig.json", "--noEmit"]),
+  "types of the page": check(bin("tsc"), ["-p", "packages/demo/tsconfig.json"]),
   rustfmt: check("cargo", ["fmt", "--all", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
@@ -117,6 +118,8 @@ const suites = {
   "node: oldest": vitest(process.execPath, "oldest", "unit", "native", "simd", "cli"),
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
   browser: script("test/browser/run.mjs"),
+  demo: script("test/browser/demo.mjs"),
+  "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   package: script("test/package/run.mjs"),
   example: check(process.execPath, ["examples/run-layer.mjs"]),
 };
@@ -161,7 +164,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: names.includes("browser") })),
+  step(() => setup({ withBrowsers: names.includes("browser") || names.includes("demo") })),
   false,
 );
 for (const part of parts)

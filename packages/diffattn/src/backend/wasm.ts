@@ -75,14 +75,14 @@ export class WasmBackend implements Backend {
   readonly #modules = new Map<Build, WebAssembly.Module>();
   readonly #notes: string[];
   /** Why builds did not start. */
-  #refusals: string[] = [];
+  protected refusals: string[] = [];
   #threads: number;
   #local: Instance | undefined;
   #client: WorkerClient | undefined;
   #companion: WasmBackend | undefined;
   #started: Promise<void> = Promise.resolve();
   /** What the worker runs, once it runs. */
-  #running: { build: Build; pool: number } | undefined;
+  protected running: { build: Build; pool: number } | undefined;
 
   constructor(platform: Platform, given: Pick<InitOptions, "wasm">, isa: string | undefined, threads: number | undefined, notes: string[]) {
     this.#platform = platform;
@@ -143,8 +143,8 @@ export class WasmBackend implements Backend {
   protected clientSide(): WorkerClient {
     if (this.#client && !this.#client.ended) return this.#client;
     const client = (this.#client = new WorkerClient(this.#platform));
-    this.#running = undefined;
-    this.#refusals = [];
+    this.running = undefined;
+    this.refusals = [];
     this.#started = this.#startClient(client);
     this.#started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(reasonOf(error), error)));
     return client;
@@ -154,11 +154,11 @@ export class WasmBackend implements Backend {
     for (const [index, build] of this.#builds.entries()) {
       try {
         await client.start(build, await this.#module(build), this.#threads);
-        this.#running = { build, pool: build === "relaxed-simd+threads" ? this.#threads : 1 };
+        this.running = { build, pool: build === "relaxed-simd+threads" ? this.#threads : 1 };
         return;
       } catch (error) {
         if (client.ended || index === this.#builds.length - 1) throw error;
-        this.#refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
+        this.refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
       }
     }
   }
@@ -170,17 +170,19 @@ export class WasmBackend implements Backend {
   }
 
   info(): { isa: Isa; threads: number; notes: string[] } {
-    if (!this.#running && !this.#platform.blocking) notReady();
-    const { build, pool } = this.#running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
-    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...this.#refusals] };
+    // Who uses models alone has only their worker.
+    const side = this.running ? this : (this.#companion ?? this);
+    if (!side.running && !this.#platform.blocking) notReady();
+    const { build, pool } = side.running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
+    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...side.refusals] };
   }
 
   configure(isa: string | undefined, threads: number | undefined): boolean {
     const count = threads ?? this.#platform.threads;
     if (isa !== this.#isa) return false;
     if (
-      this.#running?.build === "relaxed-simd+threads"
-        ? count > this.#running.pool
+      this.running?.build === "relaxed-simd+threads"
+        ? count > this.running.pool
         : this.#platform.poolUrl !== undefined && count !== this.#threads
     )
       return false;
@@ -191,7 +193,7 @@ export class WasmBackend implements Backend {
   setThreads(threads: number): void {
     this.#threads = threads;
     this.#companion?.setThreads(threads);
-    if (this.#running && this.#running.pool > 1) this.#client?.send({ type: "threads", threads: Math.min(threads, this.#running.pool) });
+    if (this.running && this.running.pool > 1) this.#client?.send({ type: "threads", threads: Math.min(threads, this.running.pool) });
   }
 
   // Calls.

@@ -3,7 +3,7 @@
 
 import { PNG } from "pngjs";
 import type { Tensor } from "../types.js";
-import { STEPS, step } from "../viz/scale.js";
+import { STEPS, step } from "../viz/svg.js";
 
 /** Pixels around and between maps. */
 const GAP = 8;

@@ -11,6 +11,7 @@ import { modelsPlatform } from "./platform.js";
 
 /** What models ask of a backend: an ordinary one answers at once, this one when the worker did. */
 interface Models {
+  begin(): void;
   create(name: Handle["name"], request: Request): Promise<Handle>;
   query(request: Request): Promise<number>;
   callAsync(request: Request, control: Control): Call;
@@ -23,6 +24,10 @@ class WasmModels extends WasmBackend {
   constructor(owner: Backend, isa: string | undefined, threads: number) {
     super(modelsPlatform().wasm, {}, isa, threads, []);
     this.#owner = owner;
+  }
+
+  begin(): void {
+    this.clientSide();
   }
 
   async create(name: Handle["name"], request: Request): Promise<Handle> {
@@ -52,6 +57,7 @@ function models(): Models {
   if (running instanceof WasmBackend) {
     const worker = running.companion((isa, threads) => new WasmModels(running, isa, threads));
     return {
+      begin: () => worker.begin(),
       create: (name, request) => worker.create(name, request),
       query: (request) => worker.ask(request),
       callAsync: (request, control) => worker.callAsync(request, [], control),
@@ -59,11 +65,17 @@ function models(): Models {
     };
   }
   return {
+    begin: () => {},
     create: (name, request) => atOnce(() => running.createObject(name, request)),
     query: (request) => atOnce(() => running.query(request)),
     callAsync: (request, control) => running.callAsync(request, [], control),
     drop: (handle) => running.dropObject(handle),
   };
+}
+
+/** Starts where models live, while files are still read. What goes wrong is told by the first call. */
+export function begin(): void {
+  models().begin();
 }
 
 /** Makes an object. */

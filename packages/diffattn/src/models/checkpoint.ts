@@ -6,7 +6,7 @@ import { run } from "./backend.js";
 import { type Folder, openFile, openWeights } from "./folder.js";
 import { Op } from "./ops.js";
 import { jsonOf, Writer } from "./request.js";
-import { type ByteSource, isHtml, type Reading } from "./source.js";
+import { type ByteSource, isHtml, type Opening, type Reading } from "./source.js";
 import type { LoadOptions, StoredDType } from "./types.js";
 
 /** A tensor as request 64 tells it. */
@@ -81,13 +81,13 @@ export class Checkpoint {
     this.#sources = new Map(sources.map((source) => [source.name, source]));
   }
 
-  /** Opens the weights of a folder. */
-  static async open(folder: Folder, options: Pick<LoadOptions, "signal" | "cache">, progress: Progress): Promise<Checkpoint> {
-    const { signal, cache } = options;
+  /** Opens the weights of a folder; `all`: to read all of them. */
+  static async open(folder: Folder, options: Pick<Opening, "signal" | "cache" | "all">, progress: Progress): Promise<Checkpoint> {
+    const { signal, cache, all } = options;
     const opening = { signal, cache, onBytes: progress.add, onLength: progress.hint };
     const sources: ByteSource[] = [];
     try {
-      const weights = await openWeights(folder, opening);
+      const weights = await openWeights(folder, { ...opening, all });
       sources.push(weights);
       let index: { name: string; json: Uint8Array } | undefined;
       if (weights.name.endsWith(".json")) {

@@ -3,10 +3,8 @@
 import { arrayType, bytesOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { modelsPlatform } from "./platform.js";
-import { BlobSource, type ByteSource, endOf, isHtml, MemorySource, openUrl, type Reading } from "./source.js";
-import type { CheckpointSource, FileSource, LoadOptions } from "./types.js";
-
-type Opening = Reading & Pick<LoadOptions, "cache">;
+import { BlobSource, type ByteSource, endOf, isHtml, MemorySource, type Opening, openUrl, type Reading } from "./source.js";
+import type { CheckpointSource, FileSource } from "./types.js";
 
 /** Files by name. */
 export interface Folder {

@@ -11,7 +11,7 @@ import type { AttentionMaps, Tensor } from "../types.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
-import { readOptionalText } from "./folder.js";
+import { folderOf, readOptionalText } from "./folder.js";
 import { idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
@@ -90,9 +90,13 @@ export class DiffLlama extends Owned<Model> {
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
     const given = checkOptions("options", options, ["signal", "onProgress", "cache", "tokenizer"]);
     const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
-    const { handle, info, folder } = await loadModel("diffLlama", source, given);
+    const folder = await folderOf(source);
+    // Meanwhile; where both fail, the model's reason is told.
+    const tokenizer = own === undefined ? tokenizerOf(folder, given) : Promise.resolve(own);
+    tokenizer.catch(() => {});
+    const { handle, info } = await loadModel("diffLlama", folder, given);
     try {
-      return new DiffLlama(handle, info.config, own === undefined ? await tokenizerOf(folder, given) : own);
+      return new DiffLlama(handle, info.config, await tokenizer);
     } catch (error) {
       drop(handle);
       throw error;

@@ -3,12 +3,12 @@
 import type { Handle } from "../backend.js";
 import { DiffAttnError } from "../errors.js";
 import { checkSignal } from "../run.js";
-import { create, drop, run } from "./backend.js";
+import { begin, create, drop, run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
-import { folderOf, type Folder, readOptionalText, readText } from "./folder.js";
+import { type Folder, readOptionalText, readText } from "./folder.js";
 import { Op } from "./ops.js";
 import { jsonOf, Writer } from "./request.js";
-import { throwIfAborted } from "./source.js";
+import { type Reading, throwIfAborted } from "./source.js";
 import type * as types from "./types.js";
 
 /** The kinds of models, in the protocol's order. */
@@ -25,21 +25,27 @@ export interface ModelInfo {
 export interface Loaded {
   handle: Handle;
   info: ModelInfo;
-  folder: Folder;
 }
 
 export async function loadModel(
   kind: (typeof KINDS)[number],
-  source: types.CheckpointSource,
+  folder: Folder,
   { signal, onProgress, cache }: types.LoadOptions,
 ): Promise<Loaded> {
   checkSignal(signal);
+  begin();
   const progress = new Progress(onProgress);
   const opening = { signal, cache };
-  const folder = await folderOf(source);
-  const config = await readText(folder, "config.json", opening);
-  const generation = kind === "diffLlama" ? await readOptionalText(folder, "generation_config.json", opening) : undefined;
-  const checkpoint = await Checkpoint.open(folder, opening, progress);
+  // All at once; the first that fails in this order is told.
+  const opened = [
+    readText(folder, "config.json", opening),
+    kind === "diffLlama" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
+    Checkpoint.open(folder, { ...opening, all: true }, progress),
+  ] as const;
+  for (const one of opened) one?.catch(() => {});
+  const config = await opened[0];
+  const generation = await opened[1];
+  const checkpoint = await opened[2];
   let handle: Handle | undefined;
   try {
     const request = new Writer(Op.createModel).number("kind", KINDS.indexOf(kind)).text(config);
@@ -50,7 +56,7 @@ export async function loadModel(
     const info = jsonOf(output) as ModelInfo;
     await loadParts(handle, checkpoint, info.parts, { signal, onBytes: progress.add });
     progress.end();
-    return { handle, info, folder };
+    return { handle, info };
   } catch (error) {
     if (handle) drop(handle);
     if (error instanceof DiffAttnError && error.code === "FILE") await checkpoint.forget();
@@ -60,12 +66,7 @@ export async function loadModel(
   }
 }
 
-async function loadParts(
-  handle: Handle,
-  checkpoint: Checkpoint,
-  parts: readonly (readonly string[])[],
-  reading: { signal: AbortSignal | undefined; onBytes: (bytes: number) => void },
-): Promise<void> {
+async function loadParts(handle: Handle, checkpoint: Checkpoint, parts: readonly (readonly string[])[], reading: Reading): Promise<void> {
   const read = (part: number): ReturnType<Checkpoint["read"]> | undefined => {
     const names = parts[part];
     const promise = names && checkpoint.read(names, reading);

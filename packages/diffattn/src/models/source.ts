@@ -12,6 +12,12 @@ export interface Reading {
   onLength?: ((bytes: number) => void) | undefined;
 }
 
+/** Who opens a file, and what for. */
+export interface Opening extends Reading, Pick<LoadOptions, "cache"> {
+  /** All of it will be read. */
+  all?: boolean | undefined;
+}
+
 /** An open file. */
 export interface ByteSource {
   /** What errors call it. */
@@ -121,6 +127,9 @@ export class BlobSource implements ByteSource {
 /** Bytes that the first request asks for: a small file is whole then, and most headers are in them. */
 const FIRST = 2 ** 18;
 
+/** A file that will be read to its end, and is no larger, comes in one answer: more requests would cost more than the memory. */
+const SMALL = 2 ** 25;
+
 /** An answer's text that is a page, not a file. */
 export const isHtml = (bytes: Uint8Array): boolean =>
   /^\s*<(!doctype|html|head|body|\?xml|!--)/i.test(new TextDecoder().decode(bytes.slice(0, 64)));
@@ -199,6 +208,8 @@ class RangeSource implements ByteSource {
   readonly borrowed = false;
   /** The whole file, once the server sent it though a range was asked for. */
   #whole: Promise<Blob> | undefined;
+  /** What follows `first`, where it was asked for at once. */
+  #rest: Promise<Uint8Array<ArrayBuffer>> | undefined;
 
   constructor(
     readonly name: string,
@@ -213,6 +224,25 @@ class RangeSource implements ByteSource {
     if (end > this.length) cutShort(name, first, end, Math.max(0, this.length - first));
     if (end <= this.first.byteLength) return this.first.slice(first, end);
     if (this.#whole) return new BlobSource(name, await this.#whole, true).read(first, end, reading);
+    // One that did not come is asked for in ranges.
+    const rest = await this.#rest?.catch(() => (this.#rest = undefined));
+    if (!rest) return this.#ask(first, end, reading);
+    const bytes = memoryOf(end - first);
+    const from = this.first.byteLength;
+    if (first < from) bytes.set(this.first.subarray(first));
+    bytes.set(rest.subarray(Math.max(0, first - from), end - from), Math.max(0, from - first));
+    return bytes;
+  }
+
+  /** Asks for all that follows the first bytes, and keeps it. */
+  readAhead(reading: Reading): void {
+    this.#rest = this.#ask(this.first.byteLength, this.length, reading);
+    this.#rest.catch(() => {});
+  }
+
+  /** The bytes of a range, by a request. */
+  async #ask(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
+    const { name } = this;
     const response = await ask(name, this.url, { Range: `bytes=${first}-${end - 1}` }, reading.signal);
     const etag = response.headers.get("etag");
     if (this.etag !== null && etag !== null && etag !== this.etag) {
@@ -288,7 +318,7 @@ async function cached(name: string, url: URL, cache: string, reading: Reading): 
 export async function openUrl(
   name: string,
   url: URL,
-  { cache, ...reading }: Reading & Pick<LoadOptions, "cache">,
+  { cache, all, ...reading }: Opening,
   optional: boolean,
 ): Promise<ByteSource | undefined> {
   const { signal } = reading;
@@ -315,7 +345,9 @@ export async function openUrl(
     const range = rangeOf(response);
     if (range?.first === 0 && range.end <= Math.min(FIRST, range.total)) {
       const first = await exactly(name, response, range, reading);
-      return new RangeSource(name, url, range.total, first, response.headers.get("etag"));
+      const source = new RangeSource(name, url, range.total, first, response.headers.get("etag"));
+      if (all && range.total <= SMALL) source.readAhead(reading);
+      return source;
     }
     // A server of another origin that does not let its Content-Range be seen.
     cancel(response);

@@ -8,6 +8,7 @@ import { Owned, resourceOf } from "../owned.js";
 import { result } from "../tensor.js";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { drop, run } from "./backend.js";
+import { folderOf } from "./folder.js";
 import { isImage, writeImage } from "./image.js";
 import { mapsOf } from "./llama.js";
 import { loadModel } from "./load.js";
@@ -46,7 +47,8 @@ export class DiffViT extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.LoadOptions): Promise<DiffViT> {
-    const { handle, info } = await loadModel("diffViT", source, checkOptions("options", options, ["signal", "onProgress", "cache"]));
+    const given = checkOptions("options", options, ["signal", "onProgress", "cache"]);
+    const { handle, info } = await loadModel("diffViT", await folderOf(source), given);
     return new DiffViT(handle, info.config);
   }
 

@@ -1,0 +1,332 @@
+// What a token attends to: rows, maps and noise of one head, drawn by diffattn/viz, and their export. Asks for maps; computes none.
+
+import type { AttentionMaps } from "diffattn";
+import {
+  attentionNoise,
+  attentionRow,
+  drawMap,
+  drawMaps,
+  drawNoise,
+  drawRow,
+  mapsToJson,
+  stylesheet,
+  svgToPng,
+  type AttentionNoise,
+} from "diffattn/viz";
+import { byId, element, numberOf, reasonOf } from "./dom.js";
+import { seen, type TokenList } from "./tokens.js";
+
+/** A text that is finished, and where its maps come from. */
+export interface Written {
+  readonly tokens: readonly string[];
+  readonly layers: number;
+  readonly maps: (layer: number) => Promise<AttentionMaps>;
+}
+
+const HEADINGS = ["map 1", "map 2", "difference: map 1 − λ · map 2"];
+/** Rows of the table. */
+const STRONGEST = 6;
+
+const section = byId("attention", HTMLElement);
+const layer = byId("layer", HTMLSelectElement);
+const head = byId("head", HTMLSelectElement);
+const row = byId("row", HTMLElement);
+const strongest = byId("strongest", HTMLTableElement);
+const figures = byId("maps", HTMLElement);
+const noisePlace = byId("noise", HTMLElement);
+const noiseRule = byId("noise-rule", HTMLElement);
+const relevant = byId("relevant", HTMLInputElement);
+const keep = byId("keep", HTMLInputElement);
+const picture = byId("picture", HTMLSelectElement);
+
+/** With a sign, and a real minus. */
+const signed = (value: number): string => `${value > 0 ? "+" : ""}${value.toFixed(4).replace("-", "−")}`;
+
+export class Attention {
+  #written: Written | undefined;
+  #maps: AttentionMaps | undefined;
+  #noise: AttentionNoise | undefined;
+  #query = 0;
+  #max = 1;
+  /** What is asked of the model last; an answer to anything older is dropped. */
+  #asked = 0;
+  #frame = 0;
+  #width = 0;
+
+  constructor(
+    readonly list: TokenList,
+    readonly say: (text: string) => void,
+    readonly complain: (text: string) => void,
+  ) {
+    // The drawings' own rules: a style element in each is what a strict Content-Security-Policy forbids.
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(stylesheet);
+    document.adoptedStyleSheets.push(sheet);
+
+    layer.addEventListener("change", () => void this.#load());
+    head.addEventListener("change", () => this.#drawAll());
+    for (const input of [relevant, keep]) input.addEventListener("input", () => this.#drawNoise());
+    for (const kind of ["svg", "png", "json"] as const)
+      byId(kind, HTMLButtonElement).addEventListener(
+        "click",
+        () => void this.#export(kind).catch((e: unknown) => this.complain(reasonOf(e))),
+      );
+    for (const type of ["pointermove", "click"] as const) figures.addEventListener(type, (event) => this.#pointAtMap(event));
+    new ResizeObserver(() => {
+      if (this.#maps && Math.abs(section.clientWidth - this.#width) > 8) this.#drawAll();
+    }).observe(section);
+  }
+
+  /** Nothing to be seen until the next text. */
+  clear(): void {
+    this.#asked += 1;
+    this.#written = this.#maps = this.#noise = undefined;
+    section.hidden = true;
+  }
+
+  /** Shows what the tokens of a finished text attend to, the last one first. */
+  async show(written: Written): Promise<void> {
+    this.#written = written;
+    this.#query = written.tokens.length - 1;
+    if (layer.options.length !== written.layers) {
+      layer.replaceChildren(...Array.from({ length: written.layers }, (_, i) => new Option(String(i + 1), String(i))));
+      layer.value = String(Math.floor(written.layers / 2));
+    }
+    await this.#load();
+  }
+
+  /** Another token is chosen. */
+  choose(query: number, byKeyboard: boolean): void {
+    if (!this.#maps || query === this.#query) return;
+    this.#query = query;
+    this.list.mark(query);
+    cancelAnimationFrame(this.#frame);
+    this.#frame = requestAnimationFrame(() => {
+      this.#drawRow();
+      this.#markQuery();
+      if (byKeyboard) this.say(this.#sentence());
+    });
+  }
+
+  async #load(): Promise<void> {
+    const written = this.#written;
+    if (!written) return;
+    const asked = ++this.#asked;
+    try {
+      const maps = await written.maps(Number(layer.value));
+      if (asked !== this.#asked) return;
+      this.#maps = maps;
+    } catch (error) {
+      if (asked === this.#asked) this.complain(reasonOf(error));
+      return;
+    }
+    const heads = this.#maps.diff.shape[1] ?? 0;
+    if (head.options.length !== heads)
+      head.replaceChildren(...Array.from({ length: heads }, (_, i) => new Option(String(i + 1), String(i))));
+    section.hidden = false;
+    this.#drawAll();
+  }
+
+  get #head(): number {
+    return Number(head.value);
+  }
+
+  #drawAll(): void {
+    const maps = this.#maps;
+    if (!maps) return;
+    this.#width = section.clientWidth;
+    this.#drawFigures(maps);
+    this.#drawRow();
+    this.#drawNoise();
+    this.list.mark(this.#query);
+  }
+
+  #drawFigures(maps: AttentionMaps): void {
+    const all = [maps.map1, maps.map2, maps.diff].filter((map) => map !== undefined);
+    const tokens = maps.diff.shape[3] ?? 1;
+    this.#max = Math.max(...Array.from({ length: tokens }, (_, query) => attentionRow(maps, { head: this.#head, query }).max));
+    // As wide as the widest legend, so that all three are of one size.
+    const cell = Math.max(1, 330 / tokens);
+    const drawn = all.map((map, i) => {
+      const made = element("figure");
+      made.append(element("figcaption", HEADINGS[i]));
+      const svg = drawMap(map, { head: this.#head, cell, max: this.#max, signed: map === maps.diff, styled: false });
+      made.insertAdjacentHTML("beforeend", svg);
+      // The caption is what is seen; the name says which of the layers and heads.
+      const name = `${HEADINGS[i] ?? ""}, ${this.#place()}`;
+      made.querySelector("svg")?.setAttribute("aria-label", name);
+      made.querySelector("title")?.replaceChildren(name);
+      return made;
+    });
+    figures.replaceChildren(...drawn);
+    this.#markQuery();
+  }
+
+  /** The matrix in each drawing: the first frame; the second is the legend's. */
+  #frames(): SVGRectElement[] {
+    return Array.from(figures.querySelectorAll("svg"), (svg) => svg.querySelector<SVGRectElement>(".da-frame")).filter((f) => f !== null);
+  }
+
+  #markQuery(): void {
+    const count = this.#maps?.diff.shape[2] ?? 1;
+    for (const frame of this.#frames()) {
+      const svg = frame.ownerSVGElement;
+      const mark = svg?.querySelector(".mark") ?? document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      const height = frame.height.baseVal.value / count;
+      for (const [key, value] of Object.entries({
+        class: "mark",
+        x: frame.x.baseVal.value,
+        y: frame.y.baseVal.value + this.#query * height,
+        width: frame.width.baseVal.value,
+        height,
+      }))
+        mark.setAttribute(key, String(value));
+      frame.after(mark);
+    }
+  }
+
+  #pointAtMap(event: MouseEvent): void {
+    const svg = (event.target as Element).closest("svg");
+    const frame = this.#frames().find((f) => f.ownerSVGElement === svg);
+    if (!frame) return;
+    const { top, height, left, width } = frame.getBoundingClientRect();
+    const count = this.#maps?.diff.shape[2] ?? 0;
+    const query = Math.floor(((event.clientY - top) / height) * count);
+    if (query >= 0 && query < count && event.clientX >= left && event.clientX <= left + width) this.choose(query, false);
+  }
+
+  #place(): string {
+    return `layer ${Number(layer.value) + 1}, head ${this.#head + 1}`;
+  }
+
+  #title(): string {
+    const token = this.#written?.tokens[this.#query] ?? "";
+    return `What “${token.trim() || seen(token)}” attends to (${this.#place()})`;
+  }
+
+  /** The strongest weights of the difference, by size. */
+  #strongest(count: number): { key: number; token: string; terms: number[]; diff: number }[] {
+    if (!this.#maps) return [];
+    const { terms, diff } = attentionRow(this.#maps, { head: this.#head, query: this.#query });
+    return diff
+      .map((value, key) => ({
+        key,
+        token: seen(this.#written?.tokens[key] ?? ""),
+        terms: terms.map((term) => term[key] ?? 0),
+        diff: value,
+      }))
+      .sort((a, b) => Math.abs(b.diff) - Math.abs(a.diff))
+      .slice(0, count);
+  }
+
+  #sentence(): string {
+    const most = this.#strongest(3).map(({ token, diff }) => `${token.trim()} ${signed(diff)}`);
+    return `${this.#title()}: ${most.join(", ")}`;
+  }
+
+  #drawRow(): void {
+    const maps = this.#maps;
+    if (!maps) return;
+    const values = attentionRow(maps, { head: this.#head, query: this.#query });
+    this.list.colour(values.diff, values.max);
+    byId("attention-heading", HTMLElement).textContent = this.#title();
+    row.innerHTML = drawRow(maps, { ...this.#rowOptions(), styled: false });
+    strongest.caption?.replaceChildren(`The ${STRONGEST} tokens that weigh most in the difference`);
+    strongest.tBodies[0]?.replaceChildren(
+      ...this.#strongest(STRONGEST).map(({ key, token, terms, diff }) => {
+        const line = element("tr");
+        line.append(element("th", token, { scope: "row" }), element("td", String(key + 1)));
+        for (const value of [...terms.map((v) => v.toFixed(4)), signed(diff)]) line.append(element("td", value));
+        return line;
+      }),
+    );
+    this.#noisePicture();
+  }
+
+  #rowOptions() {
+    const width = Math.max(240, Math.min(1100, section.clientWidth));
+    return { head: this.#head, query: this.#query, tokens: this.#written?.tokens ?? [], headings: HEADINGS, width };
+  }
+
+  /** The tokens that words of the text lie in; undefined when the text lacks them. */
+  #tokensOf(words: string): number[] | undefined {
+    const tokens = this.#written?.tokens ?? [];
+    const text = tokens.join("");
+    const found = new Set<number>();
+    for (let at = text.indexOf(words); at >= 0 && words !== ""; at = text.indexOf(words, at + 1)) {
+      let start = 0;
+      tokens.forEach((token, i) => {
+        if (start < at + words.length && start + token.length > at) found.add(i);
+        start += token.length;
+      });
+    }
+    return found.size > 0 ? [...found] : undefined;
+  }
+
+  #drawNoise(): void {
+    if (!this.#maps) return;
+    const words = relevant.value.trim();
+    const keys = this.#tokensOf(words);
+    const count = numberOf(keep) ?? 8;
+    this.#noise = attentionNoise(this.#maps, { head: this.#head, ...(keys ? { relevant: keys } : { keep: count }) });
+    noiseRule.textContent = keys
+      ? `Relevant are the ${keys.length === 1 ? "token" : `${keys.length} tokens`} of “${words}”; the curve says how much of each token's attention falls on all others, by size.`
+      : `${words === "" ? "" : `“${words}” is not in the text. `}Relevant are the ${count} tokens that a row weighs most, in each map by its own choice; the curve says how much of each token's attention falls on all others, by size.`;
+    this.#noisePicture();
+  }
+
+  #noisePicture(): void {
+    if (this.#noise) noisePlace.innerHTML = drawNoise(this.#noise, { ...this.#noiseOptions(), styled: false });
+  }
+
+  #noiseOptions() {
+    return { tokens: this.#written?.tokens ?? [], query: this.#query, width: Math.max(240, Math.min(1100, section.clientWidth)) };
+  }
+
+  /** The chosen picture as a file of its own, in the theme of the page. */
+  #drawExport(theme: "light" | "dark"): string {
+    const maps = this.#maps;
+    if (!maps || !this.#noise) throw new Error("there are no maps yet");
+    if (picture.value === "row") return drawRow(maps, { ...this.#rowOptions(), width: 900, title: this.#title(), theme });
+    if (picture.value === "noise")
+      return drawNoise(this.#noise, {
+        ...this.#noiseOptions(),
+        width: 900,
+        title: `Attention on irrelevant tokens (${this.#place()})`,
+        theme,
+      });
+    const tokens = this.#written?.tokens ?? [];
+    return drawMaps(maps, {
+      head: this.#head,
+      tokens,
+      headings: HEADINGS,
+      title: `Attention maps (${this.#place()})`,
+      max: this.#max,
+      theme,
+    });
+  }
+
+  async #export(kind: "svg" | "png" | "json"): Promise<void> {
+    const what = kind === "json" ? "maps" : picture.value;
+    const name = `diffattn-layer${Number(layer.value) + 1}-head${this.#head + 1}-${what}.${kind}`;
+    if (kind === "json") {
+      if (!this.#maps) throw new Error("there are no maps yet");
+      const tokens = this.#written?.tokens ?? [];
+      const about = { layer: Number(layer.value), text: tokens.join("") };
+      const json = JSON.stringify(mapsToJson(this.#maps, { head: this.#head, tokens, about }));
+      save(name, new Blob([json], { type: "application/json" }));
+      return;
+    }
+    const theme = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    const svg = this.#drawExport(theme);
+    save(name, kind === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await svgToPng(svg));
+  }
+}
+
+function save(name: string, content: Blob): void {
+  const link = element("a", "", { download: name });
+  link.href = URL.createObjectURL(content);
+  link.click();
+  // Firefox starts the download after the click.
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

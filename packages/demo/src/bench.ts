@@ -1,0 +1,73 @@
+// The bench tab: starts bench-worker.ts and writes down what it says. Measures nothing itself.
+
+import type { BenchMessage } from "./bench-worker.js";
+import { byId, element } from "./dom.js";
+
+const start = byId("bench-start", HTMLButtonElement);
+const stop = byId("bench-stop", HTMLButtonElement);
+const state = byId("bench-state", HTMLElement);
+const about = byId("bench-about", HTMLElement);
+const table = byId("bench-table", HTMLTableElement);
+
+const time = (seconds: number): string => `${(seconds * 1000).toPrecision(3)} ms`;
+
+function timeCell(seconds: number, slowest: number, kind: string, small: string): HTMLTableCellElement {
+  const cell = element("td", time(seconds));
+  const bar = element("span", "", { class: `bar ${kind}`, "aria-hidden": "true" });
+  bar.style.width = `${(seconds / slowest) * 9}rem`;
+  cell.append(bar, element("span", small, { class: "small" }));
+  return cell;
+}
+
+export function startBench(complain: (text: string) => void): void {
+  let worker: Worker | undefined;
+  const rows = new Map<string, HTMLTableRowElement>();
+
+  const end = (what: string): void => {
+    worker?.terminate();
+    worker = undefined;
+    state.textContent = what;
+    if (document.activeElement === stop) start.focus();
+    start.disabled = false;
+    stop.disabled = true;
+  };
+
+  const hear = (message: BenchMessage): void => {
+    if ("error" in message) {
+      end("");
+      complain(`The bench ended: ${message.error}`);
+    } else if ("state" in message) state.textContent = message.state;
+    else if ("about" in message) about.textContent = message.about;
+    else if ("done" in message) end("Done.");
+    else {
+      const { id, name, ours, peer, call, form, values, difference, agrees } = message;
+      const row = rows.get(id) ?? element("tr");
+      if (!rows.has(id)) table.tBodies[0]?.append(row);
+      rows.set(id, row);
+      const slowest = Math.max(ours, peer);
+      row.replaceChildren(
+        element("th", name, { scope: "row" }),
+        timeCell(ours, slowest, "", call),
+        timeCell(peer, slowest, "peer", form),
+        element("td", `${(peer / ours).toPrecision(2)} ×`),
+        element("td", `${difference.toExponential(1)} in ${values} values: ${agrees ? "they agree" : "THEY DIFFER"}`),
+      );
+      row.dataset["agrees"] = String(agrees);
+    }
+  };
+
+  start.addEventListener("click", () => {
+    complain("");
+    rows.clear();
+    table.tBodies[0]?.replaceChildren();
+    table.hidden = false;
+    about.textContent = "";
+    state.textContent = "Loading onnxruntime-web…";
+    start.disabled = true;
+    stop.disabled = false;
+    worker = new Worker(new URL("bench-worker.js", document.baseURI), { type: "module" });
+    worker.onmessage = ({ data }: MessageEvent<BenchMessage>) => hear(data);
+    worker.onerror = (event) => hear({ error: event.message || "its worker did not start" });
+  });
+  stop.addEventListener("click", () => end("Stopped."));
+}

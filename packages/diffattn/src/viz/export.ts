@@ -1,0 +1,114 @@
+// Pictures as bitmaps, maps as JSON.
+
+import type { AttentionMaps, Tensor } from "../types.js";
+import { attentionNoise, type AttentionNoise } from "./noise.js";
+import { checkTokens, part, type PartOptions, termsOf } from "./part.js";
+
+/** Options of {@link svgToPng}. */
+export interface PngOptions {
+  /** Bitmap pixels per pixel of the picture; 2 by default. */
+  scale?: number | undefined;
+}
+
+/** Largest side and area of a canvas that every browser gives (Safari's area is the smallest). */
+const LARGEST_SIDE = 16_384;
+const LARGEST_AREA = 1 << 24;
+
+/**
+ * A picture of this module as a PNG file. A picture larger than a canvas may be comes out at a smaller scale.
+ *
+ * Node: no (there is no canvas: it rejects) / browser: on pages. A Content-Security-Policy must allow `img-src blob:`.
+ * @param svg A picture with its styles and a `theme` of its own: "light" or "dark".
+ * @throws Error (as a rejection) where there is no document, or the picture cannot be read.
+ */
+export async function svgToPng(svg: string, options: PngOptions = {}): Promise<Blob> {
+  const { scale = 2 } = options;
+  if (!(scale > 0)) throw new RangeError(`scale: expected a number above 0, got ${scale}`);
+  if (typeof document === "undefined") throw new Error("svgToPng: expected a page with a document, got none");
+  const address = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
+  try {
+    const image = new Image();
+    image.src = address;
+    await image.decode();
+    const { naturalWidth: width, naturalHeight: height } = image;
+    const factor = Math.min(scale, LARGEST_SIDE / Math.max(width, height), Math.sqrt(LARGEST_AREA / (width * height)));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.floor(width * factor));
+    canvas.height = Math.max(1, Math.floor(height * factor));
+    const context = canvas.getContext("2d");
+    if (!context) throw new Error("svgToPng: expected a canvas, got none");
+    context.drawImage(image, 0, 0, canvas.width, canvas.height);
+    return await new Promise((resolve, reject) =>
+      canvas.toBlob((blob) => {
+        if (blob) resolve(blob);
+        else reject(new Error("svgToPng: expected a PNG file, got none"));
+      }, "image/png"),
+    );
+  } finally {
+    URL.revokeObjectURL(address);
+  }
+}
+
+/** Options of {@link mapsToJson}. */
+export interface JsonOptions extends PartOptions {
+  /** The text of every key token, one per column of the whole map. */
+  tokens?: readonly string[] | undefined;
+  /** What else the document says: the layer, the text, the model. */
+  about?: Readonly<Record<string, unknown>> | undefined;
+}
+
+/** What {@link mapsToJson} gives; `JSON.stringify` takes it as it is. */
+export interface MapsDocument {
+  readonly about: Readonly<Record<string, unknown>>;
+  readonly batch: number;
+  readonly head: number;
+  /** Half-open ranges. */
+  readonly rows: readonly [number, number];
+  readonly columns: readonly [number, number];
+  /** Of the columns; null where they were not given. */
+  readonly tokens: readonly string[] | null;
+  /** Each term's map, a list per query; the first is the signal. NaN and infinities are null. */
+  readonly maps: readonly (readonly (readonly (number | null)[])[])[];
+  readonly diff: readonly (readonly (number | null)[])[];
+  /** {@link attentionNoise} of these rows, with its defaults. */
+  readonly noise: AttentionNoise;
+}
+
+/** As few figures as give the float32 value again. */
+function shortest(value: number): number | null {
+  if (!Number.isFinite(value)) return null;
+  for (let figures = 6; figures < 9; figures += 1) {
+    const short = Number(value.toPrecision(figures));
+    if (Math.fround(short) === value) return short;
+  }
+  return Number(value.toPrecision(9));
+}
+
+/**
+ * One head's maps, their tokens and their noise as a plain object. Numbers have as many figures as give the same float32 again.
+ *
+ * Node: yes / browser: yes, no DOM needed.
+ * @throws RangeError for a head, a range or a number of tokens that does not fit the maps.
+ */
+export function mapsToJson(maps: AttentionMaps, options: JsonOptions = {}): MapsDocument {
+  const { tokens, batch = 0, head = 0, about = {} } = options;
+  checkTokens("tokens", tokens, maps.diff.shape[3] ?? 0, "key");
+  const { top, bottom, left, right } = part(maps.diff, options);
+  const lists = (map: Tensor): (number | null)[][] => {
+    const { value } = part(map, options);
+    return Array.from({ length: bottom - top }, (_, i) =>
+      Array.from({ length: right - left }, (_, k) => shortest(value(top + i, left + k))),
+    );
+  };
+  return {
+    about,
+    batch,
+    head,
+    rows: [top, bottom],
+    columns: [left, right],
+    tokens: tokens?.slice(left, right) ?? null,
+    maps: termsOf(maps).map(lists),
+    diff: lists(maps.diff),
+    noise: attentionNoise(maps, { batch, head, rows: [top, bottom] }),
+  };
+}

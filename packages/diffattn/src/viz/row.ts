@@ -1,0 +1,132 @@
+// What one token attends to: a row of every map, written over the tokens themselves.
+
+import type { AttentionMaps, Tensor } from "../types.js";
+import { checkTokens, headingsOf, index, type Part, part, type PartOptions, scaleOf, termsOf } from "./part.js";
+import {
+  ADVANCE,
+  bar,
+  escape,
+  figure,
+  GAP,
+  HEADING,
+  label,
+  legend,
+  LEGEND_HEIGHT,
+  legendWidth,
+  type LookOptions,
+  picture,
+  step,
+  text,
+  widthOf,
+} from "./svg.js";
+
+/** Which row is meant. */
+export interface RowOptions extends Omit<PartOptions, "rows"> {
+  /** The query: a row of the maps. */
+  query: number;
+}
+
+/** What a token attends to. */
+export interface AttentionRow {
+  readonly query: number;
+  /** The keys that are meant, half-open; without `columns` up to the last that any map weighs. */
+  readonly columns: readonly [number, number];
+  /** The weight of every such key in each term's map; the first is the signal. */
+  readonly terms: readonly (readonly number[])[];
+  /** The same in the difference, with its sign. */
+  readonly diff: readonly number[];
+  /** The largest absolute value. */
+  readonly max: number;
+}
+
+/**
+ * One query's row of every map, as numbers.
+ *
+ * Node: yes / browser: yes, no DOM needed.
+ * @throws RangeError for a query, a head or a range that does not fit the maps.
+ */
+export function attentionRow(maps: AttentionMaps, options: RowOptions): AttentionRow {
+  const query = index("query", options.query, maps.diff.shape[2] ?? 0);
+  const rowOf = (map: Tensor, columns = options.columns): Part => part(map, { ...options, columns, rows: [query, query + 1] });
+  const all = [...termsOf(maps), maps.diff];
+  const whole = all.map((map) => rowOf(map));
+  let right = whole[0]?.right ?? 0;
+  const left = whole[0]?.left ?? 0;
+  if (!options.columns) while (right > left + 1 && whole.every(({ value }) => value(query, right - 1) === 0)) right -= 1;
+  const values = whole.map(({ value }) => Array.from({ length: right - left }, (_, i) => value(query, left + i)));
+  return { query, columns: [left, right], terms: values.slice(0, -1), diff: values.at(-1) ?? [], max: scaleOf(whole, undefined) };
+}
+
+/** Options of {@link drawRow}. */
+export interface DrawRowOptions extends RowOptions, LookOptions {
+  /** The text of every key token, one per column of the whole map. */
+  tokens: readonly string[];
+  /** The picture's name. */
+  title?: string | undefined;
+  /** Headings of the maps and of their difference, in this order. */
+  headings?: readonly string[] | undefined;
+  /** The value of full colour; by default the row's largest absolute value. */
+  max?: number | undefined;
+  /** Pixels across, at least 120; 640 by default. Tokens go on in the next line. */
+  width?: number | undefined;
+}
+
+const SIZE = 13;
+const BAR = 6;
+const LINE = SIZE + BAR + 10;
+
+/**
+ * Draws what one token attends to: for each map and for the difference the tokens in reading order, each over a bar whose colour
+ * is its weight; two hues in the difference, for its sign. One scale for all.
+ *
+ * Node: yes / browser: yes, no DOM needed.
+ * @returns An SVG document, fit for a file or for `innerHTML`.
+ * @throws RangeError for a query, a head, a range or a number of tokens that does not fit the maps.
+ */
+export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
+  const { tokens, width = 640, query } = options;
+  const row = attentionRow(maps, options);
+  const { headings = headingsOf(row.terms.length) } = options;
+  checkTokens("tokens", tokens, maps.diff.shape[3] ?? 0, "key");
+  if (!(width >= 120)) throw new RangeError(`width: expected 120 pixels or more, got ${width}`);
+  const max = scaleOf([{ lowest: -row.max, highest: row.max }], options.max);
+  const [left, right] = row.columns;
+  const labels = tokens.slice(left, right).map(label);
+
+  let y = GAP;
+  let body = "";
+  if (options.title) {
+    body += text(GAP, y + HEADING, HEADING + 1, escape(options.title), "", " da-heading");
+    y += HEADING + 2 * GAP;
+  }
+  [...row.terms, row.diff].forEach((values, i) => {
+    body += text(GAP, y + HEADING - 3, SIZE, escape(headings[i] ?? ""), "", " da-heading");
+    y += HEADING + 4;
+    let x = GAP;
+    labels.forEach((l, k) => {
+      const value = values[k] ?? 0;
+      const across = Math.max(1, widthOf(l)) * SIZE * ADVANCE + 4;
+      if (x > GAP && x + across > width - GAP) {
+        x = GAP;
+        y += LINE;
+      }
+      const name = `${l}: ${figure(value)}`;
+      body += `<g><title>${name}</title>${text(Math.round(x), y + SIZE, SIZE, l)}${bar(Math.sign(value) * step(value, max), Math.round(x), y + SIZE + 4 + BAR / 2, Math.round(across - 3), BAR)}</g>`;
+      x += across;
+    });
+    y += LINE + GAP;
+  });
+  const signed = legendWidth(true) + 2 * GAP <= width;
+  // Where there is no room for both hues the positive one speaks for both.
+  body += legend(GAP + SIZE, y, max, signed);
+  y += LEGEND_HEIGHT + GAP;
+
+  const strongest = row.diff
+    .map((value, k) => ({ value, token: label(tokens[left + k] ?? "") }))
+    .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
+    .slice(0, 5)
+    .map(({ value, token }) => `${token} ${figure(value)}`);
+  const name = options.title ?? `What token ${query} attends to`;
+  const description = `Tokens ${left} to ${right - 1}. The difference weighs most: ${strongest.join(", ")}.`;
+  return picture([{ width: Math.max(width, legendWidth(signed) + 2 * GAP), height: y, body, description }], name, description, 0, options);
+}

@@ -1,0 +1,479 @@
+// The page of packages/demo in Chromium and Firefox, isolated and not, under the strict Content-Security-Policy that its server sends:
+// writing, stopping, maps by pointer and by keyboard, export, the bench tab, names and contrast for everybody. Compares what the page
+// writes and draws with the trained model's reference and with the native backend. Closes with "N passed, N failed". The page must be
+// built (npm run build).
+//
+//   node test/browser/demo.mjs [chromium] [firefox]
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { chromium } from "playwright-core";
+import puppeteer from "puppeteer-core";
+import { readSafetensors } from "../../examples/safetensors.mjs";
+import { init, dispose } from "../../packages/diffattn/dist/node.js";
+import { DiffLlama } from "../../packages/diffattn/dist/models-node.js";
+import { POLICY, serve } from "../../packages/demo/serve.mjs";
+
+const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const [reference] = JSON.parse(readSafetensors(here("../../examples/model/expected.safetensors")).metadata.case);
+
+const chromiumFlags = [
+  "--no-first-run",
+  "--disable-gpu",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** Each opens a page; what the drivers do differently. */
+const browsers = {
+  async chromium() {
+    const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
+    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
+    return {
+      newPage: () => browser.newPage(),
+      close: () => browser.close(),
+      before: (page, script) => page.addInitScript(script),
+      resize: (page, width, height) => page.setViewportSize({ width, height }),
+      theme: (page, colorScheme) => page.emulateMedia({ colorScheme }),
+    };
+  },
+  async firefox() {
+    const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
+    const browser = await puppeteer.launch({
+      browser: "firefox",
+      protocol: "webDriverBiDi",
+      executablePath,
+      headless: true,
+      protocolTimeout: 300_000,
+    });
+    return {
+      newPage: () => browser.newPage(),
+      close: () => browser.close(),
+      before: (page, script) => page.evaluateOnNewDocument(script),
+      resize: (page, width, height) => page.setViewport({ width, height }),
+      // Its protocol cannot ask for a theme.
+      theme: undefined,
+    };
+  },
+};
+
+/** Runs before the page's own scripts: keeps violations, and what is saved instead of saving it. */
+function watch() {
+  globalThis.violations = [];
+  document.addEventListener("securitypolicyviolation", (event) => {
+    globalThis.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sourceFile ?? ""}`);
+  });
+  const blobs = new Map();
+  const createObjectURL = URL.createObjectURL.bind(URL);
+  URL.createObjectURL = (blob) => {
+    const address = createObjectURL(blob);
+    blobs.set(address, blob);
+    return address;
+  };
+  globalThis.saved = [];
+  const click = HTMLAnchorElement.prototype.click;
+  HTMLAnchorElement.prototype.click = function () {
+    if (this.download) globalThis.saved.push({ name: this.download, blob: blobs.get(this.href) });
+    else click.call(this);
+  };
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Waits until `question` (a function that runs in the page) gives something. Drivers' own waiting evaluates text, which the policy forbids. */
+async function until(page, what, question, ...args) {
+  const end = Date.now() + 120_000;
+  for (;;) {
+    const answer = await page.evaluate(question, ...args);
+    if (answer) return answer;
+    const error = await page.evaluate(() => document.getElementById("error").textContent);
+    assert.equal(error, "", `while waiting until ${what}`);
+    assert.ok(Date.now() < end, `it never came that ${what}`);
+    await pause(30);
+  }
+}
+
+const textOf = (page, id) => page.evaluate((id) => document.getElementById(id).textContent, id);
+const tokenCount = (page) => page.evaluate(() => document.querySelectorAll(".token").length);
+const idle = () => document.getElementById("stop").disabled;
+const mapsShown = () => !document.getElementById("attention").hidden && document.getElementById("stop").disabled;
+
+/** Fills a field as a user's input does. */
+const fill = (page, id, value) =>
+  page.evaluate(
+    ({ id, value }) => {
+      const field = document.getElementById(id);
+      field.value = value;
+      for (const type of ["input", "change"]) field.dispatchEvent(new Event(type, { bubbles: true }));
+    },
+    { id, value: String(value) },
+  );
+
+/** The drawing's name in `place`. */
+const drawn = (page, place) => page.evaluate((place) => document.querySelector(`#${place} svg`).getAttribute("aria-label"), place);
+
+async function saveAs(page, kind, picture) {
+  if (picture) await fill(page, "picture", picture);
+  await page.evaluate(() => void (globalThis.saved.length = 0));
+  await page.click(`#${kind}`);
+  await until(page, `${kind} is saved`, () => globalThis.saved.length > 0);
+  return page.evaluate(async () => {
+    const [{ name, blob }] = globalThis.saved;
+    return { name, type: blob.type, text: blob.type === "image/png" ? "" : await blob.text() };
+  });
+}
+
+/** Tests in their order: each goes on where the one before ended. */
+const tests = {
+  async "the page is isolated or not, and says which build runs"({ page, isolated }) {
+    const build = await until(
+      page,
+      "the build is known",
+      () => /thread/.test(document.getElementById("build").textContent) && document.getElementById("build").textContent,
+    );
+    assert.equal(await page.evaluate(() => crossOriginIsolated), isolated);
+    if (isolated) assert.match(build, /relaxed-simd\+threads, \d+ threads?$/);
+    else assert.match(build, /^WebAssembly, (relaxed-simd|simd128), 1 thread$/);
+  },
+
+  async "a typed prompt is written on, as the reference writes"({ page }) {
+    for (const [id, value] of [
+      ["temperature", 0],
+      ["tokens", 48],
+      ["penalty", 1],
+      ["top-k", 0],
+      ["top-p", 1],
+    ])
+      await fill(page, id, value);
+    await fill(page, "prompt", "");
+    await page.focus("#prompt");
+    await page.keyboard.type(reference.prompt);
+    await page.keyboard.down("Control");
+    await page.keyboard.press("Enter");
+    await page.keyboard.up("Control");
+    await until(page, "maps are shown", mapsShown);
+    const written = await page.evaluate(() => Array.from(document.querySelectorAll(".token"), (token) => token.dataset.text).join(""));
+    assert.equal(written, reference.prompt + reference.continuation);
+    assert.match(await textOf(page, "speed"), /^48 tokens, \d+ per second, the first after \d+ ms$/);
+    assert.match(await textOf(page, "said"), /^48 tokens, .* bytes\./s);
+    assert.ok((await page.evaluate(() => performance.getEntriesByName("first-token").length)) === 1);
+  },
+
+  async "its maps are the native ones"({ page, model }) {
+    const layer = 3;
+    await fill(page, "layer", layer);
+    await fill(page, "head", 2);
+    await until(page, "the layer is drawn", () =>
+      document.querySelector("#maps svg").getAttribute("aria-label").endsWith("layer 4, head 3"),
+    );
+    const { name, type, text } = await saveAs(page, "json");
+    assert.equal(name, "diffattn-layer4-head3-maps.json");
+    assert.equal(type, "application/json");
+    const { maps, diff, tokens, head, about, noise } = JSON.parse(text);
+    assert.deepEqual([head, about.layer, about.text], [2, layer, reference.prompt + reference.continuation]);
+    assert.equal(tokens.join(""), about.text);
+    const ids = model.encode(reference.prompt).concat(model.encode(reference.continuation));
+    assert.equal(ids.length, tokens.length);
+    const native = await model.maps(ids, layer);
+    const length = ids.length;
+    for (const [ours, theirs] of [
+      [maps[0], native.map1],
+      [maps[1], native.map2],
+      [diff, native.diff],
+    ])
+      ours.flat().forEach((value, i) => {
+        const wanted = theirs.data[head * length * length + i];
+        assert.ok(Math.abs(value - wanted) <= 2e-5, `${value} at ${i}, natively ${wanted}`);
+      });
+    for (const row of maps[0]) assert.ok(Math.abs(row.reduce((a, b) => a + b, 0) - 1) < 1e-4);
+    assert.equal(noise.diff.length, length);
+  },
+
+  async "pointing at a token shows what it attends to"({ page }) {
+    const at = 20;
+    await page.evaluate((at) => document.querySelectorAll(".token")[at].setAttribute("id", "pointed"), at);
+    await page.hover("#pointed");
+    const shown = await until(
+      page,
+      "the token is chosen",
+      () => document.getElementById("pointed").getAttribute("aria-selected") === "true",
+    );
+    assert.ok(shown);
+    const token = await page.evaluate(() => document.getElementById("pointed").dataset.text.trim());
+    await until(
+      page,
+      "the heading names it",
+      (token) => document.getElementById("attention-heading").textContent.includes(token || "↵"),
+      token,
+    );
+    const headings = await page.evaluate(() => Array.from(document.querySelectorAll("#row .da-heading"), (heading) => heading.textContent));
+    assert.deepEqual(headings, ["map 1", "map 2", "difference: map 1 − λ · map 2"]);
+    // Blue and orange, in the difference alone.
+    const coloured = await page.evaluate(() => document.querySelectorAll(".token.plus, .token.minus").length);
+    assert.ok(coloured > 5 && coloured <= at + 1, `${coloured} tokens are coloured`);
+    assert.ok(await page.evaluate(() => document.querySelectorAll("#row .da-minus").length > 0));
+    assert.equal(await page.evaluate(() => document.querySelectorAll("#strongest tbody tr").length), 6);
+    assert.equal(await page.evaluate(() => document.querySelectorAll("#maps svg .mark").length), 3);
+  },
+
+  async "the styles of the drawings are on"({ page }) {
+    const colours = await page.evaluate(() => {
+      const of = (selector) => getComputedStyle(document.querySelector(selector)).stroke;
+      return [of("#maps .da-plus"), of("#maps .da-minus")];
+    });
+    assert.equal(new Set(colours).size, 2);
+    for (const colour of colours) assert.match(colour, /^rgb/);
+  },
+
+  async "arrow keys choose tokens, and a screen reader hears of it"({ page }) {
+    const chosen = () =>
+      Array.from(document.querySelectorAll(".token")).findIndex((token) => token.getAttribute("aria-selected") === "true");
+    await page.focus('.token[tabindex="0"]');
+    const first = await page.evaluate(chosen);
+    for (const [key, wanted] of [
+      ["ArrowRight", first + 1],
+      ["ArrowLeft", first],
+      ["Home", 0],
+      ["ArrowRight", 1],
+      ["End", (await tokenCount(page)) - 1],
+    ]) {
+      await page.keyboard.press(key);
+      assert.equal(await page.evaluate(chosen), wanted, key);
+    }
+    await page.keyboard.press("ArrowUp");
+    assert.ok((await page.evaluate(chosen)) < (await tokenCount(page)) - 1, "ArrowUp leaves the last line");
+    assert.equal(await page.evaluate(() => document.querySelectorAll('.token[tabindex="0"]').length), 1);
+    await until(page, "it is said", () => /attends to \(layer 4, head 3\): .+[+−]0\.\d+/.test(document.getElementById("said").textContent));
+  },
+
+  async "another layer and head are another drawing"({ page }) {
+    const before = await page.evaluate(() => document.getElementById("row").innerHTML);
+    await fill(page, "head", 0);
+    await fill(page, "layer", 0);
+    await until(page, "the layer is drawn", () =>
+      document.querySelector("#maps svg").getAttribute("aria-label").endsWith("layer 1, head 1"),
+    );
+    assert.notEqual(await page.evaluate(() => document.getElementById("row").innerHTML), before);
+  },
+
+  async "the curve follows what counts as relevant"({ page }) {
+    const curve = () =>
+      page.evaluate(() => Array.from(document.querySelectorAll("#noise .da-line"), (line) => line.getAttribute("d")).join());
+    const own = await curve();
+    await fill(page, "keep", 2);
+    const fewer = await curve();
+    assert.notEqual(fewer, own);
+    await fill(page, "relevant", "number");
+    assert.match(await textOf(page, "noise-rule"), /of “number”/);
+    assert.notEqual(await curve(), fewer);
+    await fill(page, "relevant", "no such words");
+    assert.match(await textOf(page, "noise-rule"), /not in the text/);
+    assert.equal(await curve(), fewer);
+    await fill(page, "relevant", "");
+    assert.equal(await drawn(page, "noise"), "Attention on irrelevant tokens");
+  },
+
+  async "pictures are saved as SVG and PNG"({ page }) {
+    for (const picture of ["maps", "row", "noise"]) {
+      const svg = await saveAs(page, "svg", picture);
+      assert.equal(svg.name, `diffattn-layer1-head1-${picture}.svg`);
+      assert.match(svg.text, /^<svg [^>]*role="img"/);
+      assert.match(svg.text, /<style>/);
+      assert.match(svg.text, /layer 1, head 1/);
+      const png = await saveAs(page, "png", picture);
+      assert.equal(png.name, `diffattn-layer1-head1-${picture}.png`);
+      // The bitmap must have the picture's colours: styles of an image are not the page's to forbid.
+      const { width, height, colours } = await page.evaluate(async () => {
+        const bitmap = await createImageBitmap(globalThis.saved[0].blob);
+        const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+        const context = canvas.getContext("2d");
+        context.drawImage(bitmap, 0, 0);
+        const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+        const colours = { blue: 0, orange: 0, light: 0 };
+        for (let i = 0; i < data.length; i += 4) {
+          const [r, g, b] = data.subarray(i, i + 3);
+          if (b > r + 60) colours.blue += 1;
+          else if (r > b + 60) colours.orange += 1;
+          else if (r > 250 && g > 250 && b > 250) colours.light += 1;
+        }
+        return { width: bitmap.width, height: bitmap.height, colours };
+      });
+      const [, w, h] = /width="(\d+)" height="(\d+)"/.exec(svg.text).map(Number);
+      assert.ok(width > w && Math.abs(width / height - w / h) < 0.01, `${width} × ${height} of ${w} × ${h}`);
+      for (const [colour, count] of Object.entries(colours)) assert.ok(count > 50, `${picture}: ${count} pixels are ${colour}`);
+    }
+  },
+
+  async "Stop ends writing, and what is written can be looked at"({ page }) {
+    await fill(page, "tokens", 400);
+    await fill(page, "temperature", 1);
+    await page.click("#write");
+    await until(page, "some tokens are there", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
+    await page.click("#stop");
+    await until(page, "it has ended", idle);
+    await until(page, "maps are shown", mapsShown);
+    const count = await tokenCount(page);
+    assert.ok(count < 400, `${count} tokens`);
+    assert.match(await textOf(page, "speed"), /; stopped$/);
+    await pause(300);
+    assert.equal(await tokenCount(page), count);
+  },
+
+  async "a second text begins before the first has ended, and Escape ends it"({ page }) {
+    await page.click("#write");
+    await until(page, "some tokens are there", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
+    await fill(page, "prompt", "This function panics if");
+    await page.click("#write");
+    await until(page, "the second has begun", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
+    await page.keyboard.press("Escape");
+    await until(page, "maps are shown", mapsShown);
+    const text = await page.evaluate(() => Array.from(document.querySelectorAll(".token"), (token) => token.dataset.text).join(""));
+    assert.ok(text.startsWith("This function panics if"), text);
+  },
+
+  async "an empty prompt is a sentence, not a silence"({ page }) {
+    await fill(page, "prompt", "");
+    await page.click("#write");
+    for (let i = 0; i < 100 && (await textOf(page, "error")) === ""; i += 1) await pause(30);
+    assert.match(await textOf(page, "error"), /prompt: expected some text/);
+    await fill(page, "prompt", reference.prompt);
+    await fill(page, "tokens", 40);
+    await page.click("#write");
+    await until(page, "maps are shown", mapsShown);
+    assert.equal(await page.evaluate(() => document.getElementById("error").hidden), true);
+  },
+
+  async "the Tab key reaches everything"({ page }) {
+    await page.evaluate(() => document.activeElement?.blur());
+    await page.focus("#tab-write");
+    const reached = new Set(["tab-write"]);
+    for (let i = 0; i < 40; i += 1) {
+      await page.keyboard.press("Tab");
+      reached.add(
+        await page.evaluate(
+          () => document.activeElement.id || document.activeElement.className.split(" ")[0] || document.activeElement.localName,
+        ),
+      );
+    }
+    for (const id of ["prompt", "write", "summary", "token", "layer", "head", "relevant", "keep", "picture", "svg", "png", "json"])
+      assert.ok(reached.has(id), `${id} is not among ${[...reached].join(", ")}`);
+  },
+
+  async "nothing is wider than a narrow screen"({ page, driver }) {
+    await driver.resize(page, 320, 640);
+    await pause(300);
+    for (const tab of ["bench", "write"]) {
+      await page.click(`#tab-${tab}`);
+      const wide = await page.evaluate(() =>
+        document.documentElement.scrollWidth > innerWidth
+          ? Array.from(document.querySelectorAll("main *"))
+              .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
+              .map((element) => `${element.localName}#${element.id}.${element.className}`)
+              .slice(0, 5)
+          : [],
+      );
+      assert.deepEqual(wide, []);
+    }
+    await driver.resize(page, 1100, 900);
+  },
+
+  async "the bench tab runs, and the answers agree"({ page }) {
+    await page.focus("#tab-write");
+    await page.keyboard.press("ArrowRight");
+    assert.equal(await page.evaluate(() => document.activeElement.id), "tab-bench");
+    await page.click("#bench-start");
+    await until(page, "the first row is there", () => document.querySelectorAll("#bench-table tbody tr").length > 0);
+    await page.click("#bench-stop");
+    assert.equal(await textOf(page, "bench-state"), "Stopped.");
+    await page.click("#bench-start");
+    await until(page, "the bench is done", () => document.getElementById("bench-state").textContent === "Done.");
+    const rows = await page.evaluate(() =>
+      Array.from(document.querySelectorAll("#bench-table tbody tr"), (row) => ({ agrees: row.dataset.agrees, text: row.innerText })),
+    );
+    assert.equal(rows.length, 4);
+    for (const { agrees, text } of rows) {
+      assert.equal(agrees, "true", text);
+      assert.equal(text.match(/[\d.e+]+ ms/g)?.length, 2, text);
+    }
+  },
+
+  async "names, roles and contrast"({ page, driver }) {
+    await page.evaluate(axe);
+    for (const theme of driver.theme ? ["light", "dark"] : [undefined])
+      for (const tab of ["bench", "write"]) {
+        if (theme) await driver.theme(page, theme);
+        await page.click(`#tab-${tab}`);
+        await pause(100);
+        const violations = await page.evaluate(async () =>
+          (await globalThis.axe.run()).violations.map(
+            ({ id, nodes }) =>
+              `${id}: ${nodes
+                .map(({ html }) => html.slice(0, 120))
+                .slice(0, 3)
+                .join(" | ")}`,
+          ),
+        );
+        assert.deepEqual(violations, [], `${tab}, ${theme}`);
+      }
+  },
+};
+
+let passed = 0;
+let failed = 0;
+function report(where, name, error) {
+  if (error === null) return void passed++;
+  failed++;
+  console.error(`FAILED ${where}: ${name}: ${error}`);
+}
+
+await init({ backend: "native" });
+const model = await DiffLlama.load(here("../../examples/model"));
+const chosen = process.argv.slice(2);
+for (const [name, launch] of Object.entries(browsers)) {
+  if (chosen.length > 0 && !chosen.includes(name)) continue;
+  for (const isolated of [true, false]) {
+    const where = `${name}, ${isolated ? "isolated" : "not isolated"}`;
+    const begun = Date.now();
+    const server = await serve({ port: 0, isolated });
+    let driver;
+    try {
+      driver = await launch();
+      const page = await driver.newPage();
+      const complaints = [];
+      page.on("pageerror", (error) => complaints.push(`an uncaught error: ${error.message}`));
+      page.on("console", (message) => message.type() === "error" && complaints.push(`the console: ${message.text()}`));
+      page.on("request", (request) => {
+        const address = request.url();
+        if (!/^(data|blob):/.test(address) && !address.startsWith(server.address)) complaints.push(`a request to ${address}`);
+      });
+      await driver.before(page, watch);
+      await driver.resize(page, 1100, 900);
+      const response = await page.goto(server.address);
+      report(where, "the policy is sent", response.headers()["content-security-policy"] === POLICY ? null : "it is not");
+      for (const [test, body] of Object.entries(tests)) {
+        let error = null;
+        try {
+          await body({ page, driver, isolated, model });
+        } catch (thrown) {
+          error = thrown.message;
+        }
+        report(where, test, error);
+      }
+      complaints.push(...(await page.evaluate(() => globalThis.violations)).map((violation) => `the policy: ${violation}`));
+      report(where, "no errors, no violations, no other origin", complaints.length === 0 ? null : complaints.join("; "));
+      console.log(`${where}: ${Object.keys(tests).length + 2} tests in ${((Date.now() - begun) / 1000).toFixed(1)} s`);
+    } catch (error) {
+      report(where, "the run", error.message);
+    } finally {
+      await driver?.close();
+      await server.close();
+    }
+  }
+}
+model.dispose();
+dispose();
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 || passed === 0 ? 1 : 0;
