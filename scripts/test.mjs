@@ -118,6 +118,7 @@ const suites = {
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads"),
   browser: script("test/browser/run.mjs"),
   package: script("test/package/run.mjs"),
+  guides: script("test/guides/run.mjs"),
   example: check(process.execPath, ["examples/run-layer.mjs"]),
 };
 
