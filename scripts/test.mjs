@@ -121,6 +121,7 @@ const suites = {
   demo: script("test/browser/demo.mjs"),
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   package: script("test/package/run.mjs"),
+  guides: script("test/guides/run.mjs"),
   example: check(process.execPath, ["examples/run-layer.mjs"]),
 };
 
