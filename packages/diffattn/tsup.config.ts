@@ -2,7 +2,7 @@
 // command line. wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
 // package but the native one (and for texts a tokenizer's).
 
-import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -20,6 +20,15 @@ const DOOR = [
   ..."query errorCode errorMessage configure isa panicAddress".split(" "),
 ].join(", ");
 
+/** The glue of a threads build, and apart from it how large its memory is. */
+function threadsGlue(build: string): { text: string; pages: { initial: number; maximum: number } } {
+  const text = readFileSync(glueOf(build), "utf8");
+  const memory = /initial:(\d+),maximum:(\d+),shared:true/;
+  const pages = memory.exec(text);
+  if (!pages) throw new Error(`the glue of ${build} does not say how large its memory is`);
+  return { text: text.replace(memory, ""), pages: { initial: Number(pages[1]), maximum: Number(pages[2]) } };
+}
+
 const glue: Plugin = {
   name: "glue",
   setup(build) {
@@ -27,8 +36,9 @@ const glue: Plugin = {
 
     // wasm-bindgen's module holds one instance for ever; as the body of a function it can be had anew after a trap.
     build.onLoad({ filter: /^glue:local$/, namespace: "glue" }, async () => {
-      if (readFileSync(glueOf("simd"), "utf8") !== readFileSync(glueOf("relaxed"), "utf8"))
-        throw new Error("the glue of simd and relaxed differs");
+      for (const other of ["relaxed", "models-simd", "models-relaxed"])
+        if (readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
+          throw new Error(`the glue of simd and ${other} differs`);
       const { outputFiles } = await build.esbuild.build({
         stdin: { contents: `export { initSync, ${DOOR} } from ${JSON.stringify(glueOf("simd"))};`, resolveDir: here(".") },
         bundle: true,
@@ -43,14 +53,14 @@ const glue: Plugin = {
 
     build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
       const path = JSON.stringify(glueOf("threads"));
-      const pages = /initial:(\d+),maximum:(\d+),shared:true/.exec(readFileSync(glueOf("threads"), "utf8"));
-      if (!pages) throw new Error("the glue of threads does not say how large its memory is");
+      const [operators, models] = ["threads", "models-threads"].map(threadsGlue);
+      if (models?.text !== operators?.text) throw new Error("the glue of threads and models-threads differs in more than memory");
       return {
         contents: `
           import { ${DOOR} } from ${path};
           export { default, initThreadPool, wbg_rayon_start_worker } from ${path};
           export const door = { ${DOOR} };
-          export const memoryPages = { initial: ${pages[1]}, maximum: ${pages[2]} };`,
+          export const memoryPages = ${JSON.stringify({ operators: operators?.pages, models: models?.pages })};`,
         resolveDir: here("."),
       };
     });
@@ -150,8 +160,7 @@ export default defineConfig([
     onSuccess: () => {
       for (const [build, file] of Object.entries(wasmFiles))
         for (const models of ["", "models-"])
-          if (models === "" || existsSync(here(`../wasm/pkg-${models}${build}`)))
-            copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
+          copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
       return Promise.resolve();
     },
   },

@@ -4,12 +4,17 @@
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { afterAll, beforeAll, describe, expect } from "vitest";
+import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
 import type * as types from "../../packages/diffattn/src/types.js";
 
 export type Api = typeof types;
 
 /** Required, so that Node itself loads it and vitest does not transform it. */
 export const api = createRequire(import.meta.url)("../../packages/diffattn/dist/node.js") as Api;
+
+export type Models = typeof modelTypes;
+
+export const models = createRequire(import.meta.url)("../../packages/diffattn/dist/models-node.js") as Models;
 
 /** What the project's environment variables choose. */
 export const backend = process.env["DIFFATTN_BACKEND"] as "native" | "wasm";

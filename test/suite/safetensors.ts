@@ -7,7 +7,7 @@ export interface Stored {
   bytes: Uint8Array;
 }
 
-/** A reference case. */
+/** A reference case; options are empty where the file says none. */
 export interface Fixture {
   options: Record<string, unknown>;
   tensors: Map<string, Stored>;
@@ -19,7 +19,7 @@ export function readFixture(content: Uint8Array): Fixture {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
   const length = Number(view.getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(file.slice(8, 8 + length))) as Record<string, unknown>;
-  const { case: text } = header["__metadata__"] as { case: string };
+  const { case: text = "{}" } = (header["__metadata__"] ?? {}) as { case?: string };
   const tensors = new Map<string, Stored>();
   for (const [name, value] of Object.entries(header)) {
     if (name === "__metadata__") continue;

@@ -68,6 +68,10 @@ pub(crate) trait Work<'m>: Slices {
 pub(crate) struct Outputs<'m>(std::vec::IntoIter<Typed<'m>>);
 
 /// The memory of an output.
+#[cfg_attr(
+    not(feature = "models"),
+    expect(dead_code, reason = "operators write floats")
+)]
 enum Typed<'m> {
     Float(DataMut<'m>),
     U8(&'m mut [u8]),

@@ -2,7 +2,9 @@
 
 use crate::layer::{DiffAttnLayer, Dimensions, Fusion, HeadNorm, LambdaSource};
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions};
-use crate::weights::{Packed, Source, Weights};
+#[cfg(feature = "models")]
+use crate::weights::Packed;
+use crate::weights::{Source, Weights};
 use diffattn::{Error, lambda_full, lambda_init, lambda_scalars};
 use std::ops::Deref;
 
@@ -18,6 +20,17 @@ use std::ops::Deref;
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttn(DiffAttnLayer);
 
+/// What it takes besides projections.
+const OTHERS: [&str; 7] = [
+    "lambda_q1",
+    "lambda_k1",
+    "lambda_q2",
+    "lambda_k2",
+    "lambda_a",
+    "lambda_b",
+    "subln.weight",
+];
+
 impl MultiheadDiffAttn {
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
@@ -30,15 +43,21 @@ impl MultiheadDiffAttn {
     /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
-        Self::packed(options, weights, Packed::new())
+        Self::of(options, &Source::new(weights, &[], &OTHERS)?)
     }
 
     /// The same, with projections that are packed already.
+    #[cfg(feature = "models")]
     pub(crate) fn packed(
         options: &MultiheadDiffAttnOptions,
         weights: &Weights<'_>,
         packed: Packed,
     ) -> Result<Self, Error> {
+        let source = Source::new(weights, &[], &OTHERS)?.with_packed(packed);
+        Self::of(options, &source)
+    }
+
+    fn of(options: &MultiheadDiffAttnOptions, source: &Source<'_, '_>) -> Result<Self, Error> {
         let &MultiheadDiffAttnOptions {
             embed_dim,
             depth,
@@ -49,16 +68,6 @@ impl MultiheadDiffAttn {
             ratio,
             ..
         } = options;
-        let others = [
-            "lambda_q1",
-            "lambda_k1",
-            "lambda_q2",
-            "lambda_k2",
-            "lambda_a",
-            "lambda_b",
-            "subln.weight",
-        ];
-        let source = Source::new(weights, packed, &[], &others)?;
         let head_dim = match options.head_dim {
             Some(head_dim) => head_dim,
             None => Dimensions::default_head_dim(embed_dim, num_heads)?,
@@ -76,7 +85,7 @@ impl MultiheadDiffAttn {
             kv_repeat,
             ratio,
         };
-        let heads = heads.check(&source, options.rope.as_ref())?;
+        let heads = heads.check(source, options.rope.as_ref())?;
         let init = lambda_init(depth as f64);
         let lambda = match options.lambda_form {
             LambdaForm::Vectors => {
@@ -120,7 +129,7 @@ impl MultiheadDiffAttn {
             .transpose()?
             .flatten();
         let lambda = LambdaSource::Value(lambda as f32);
-        let layer = DiffAttnLayer::new(heads, &source, lambda, options.rope, options.is_causal)?;
+        let layer = DiffAttnLayer::new(heads, source, lambda, options.rope, options.is_causal)?;
         Ok(Self(DiffAttnLayer {
             norm: Some(norm),
             fusion,

@@ -2,7 +2,7 @@
 
 use crate::layer::{DiffAttnLayer, Dimensions, LambdaSource};
 use crate::options::MultiheadDiffAttnV2Options;
-use crate::weights::{Packed, Source, Weights};
+use crate::weights::{Source, Weights};
 use diffattn::{Error, Pairing};
 use std::ops::Deref;
 
@@ -30,7 +30,7 @@ impl MultiheadDiffAttnV2 {
             ratio,
             ..
         } = options;
-        let source = Source::new(weights, Packed::new(), &["lambda_proj"], &[])?;
+        let source = Source::new(weights, &["lambda_proj"], &[])?;
         let heads = Dimensions {
             embed_dim,
             heads: num_heads,

@@ -1,6 +1,7 @@
 //! Named weights, and their way into a layer: each must be there, known and of its shape. Reads no file.
 
 use diffattn::{Error, Linear, Tensor, check_len, format_shape};
+#[cfg(feature = "models")]
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -14,17 +15,18 @@ pub(crate) const PROJECTIONS: [&str; 5] = ["q_proj", "k_proj", "v_proj", "out_pr
 /// Weights on their way into a layer.
 pub(crate) struct Source<'w, 'a> {
     weights: &'w Weights<'a>,
+    #[cfg(feature = "models")]
     packed: RefCell<Packed>,
 }
 
 /// Projections that were packed before, one by one: of the weights that come with them.
+#[cfg(feature = "models")]
 pub(crate) type Packed = BTreeMap<&'static str, Linear>;
 
 impl<'w, 'a> Source<'w, 'a> {
     /// Checks that all names are known: projections, and `others` in full.
     pub(crate) fn new(
         weights: &'w Weights<'a>,
-        packed: Packed,
         projections: &[&str],
         others: &[&str],
     ) -> Result<Self, Error> {
@@ -38,7 +40,8 @@ impl<'w, 'a> Source<'w, 'a> {
         match weights.keys().find(|name| !known(name)) {
             None => Ok(Self {
                 weights,
-                packed: RefCell::new(packed),
+                #[cfg(feature = "models")]
+                packed: RefCell::default(),
             }),
             Some(unknown) => {
                 let mut names: Vec<String> = projections
@@ -52,6 +55,15 @@ impl<'w, 'a> Source<'w, 'a> {
                     format_args!("{unknown:?}"),
                 ))
             }
+        }
+    }
+
+    /// With projections that are packed already, in the place of their weights.
+    #[cfg(feature = "models")]
+    pub(crate) fn with_packed(self, packed: Packed) -> Self {
+        Self {
+            packed: RefCell::new(packed),
+            ..self
         }
     }
 
@@ -92,6 +104,7 @@ impl<'w, 'a> Source<'w, 'a> {
     ) -> Result<Linear, Error> {
         let weight = self.required(&format!("{name}.weight"), &[outputs, inputs])?;
         let bias = self.optional(&format!("{name}.bias"), &[outputs])?;
+        #[cfg(feature = "models")]
         if let Some(packed) = self.packed.borrow_mut().remove(name) {
             return Ok(packed);
         }

@@ -11,6 +11,7 @@ const urls: Record<Build, () => URL> = {
 };
 
 export const platform: Platform = {
+  models: false,
   env: () => undefined,
   // Main threads have a document; workers may wait for the network.
   get blocking() {

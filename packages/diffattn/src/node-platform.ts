@@ -17,6 +17,7 @@ const urls: Record<Build, () => URL> = {
 const readModule = (build: Build): WebAssembly.Module => compileSync(() => readFileSync(urls[build]()), urls[build]().href);
 
 export const platform: Platform = {
+  models: false,
   env: (name) => process.env[name],
   native: (isa, threads) => new NativeBackend(createRequire(import.meta.url)("@diffattn/native") as Addon, isa, threads),
   blocking: true,

@@ -15,6 +15,8 @@ export interface Port {
 }
 
 export interface Platform {
+  /** Whether the builds are those with models. */
+  readonly models: boolean;
   env(name: string): string | undefined;
   /** The native backend; throws where it does not load. Absent in browsers. */
   native?(isa: string | undefined, threads: number | undefined): Backend;

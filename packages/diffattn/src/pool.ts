@@ -64,8 +64,7 @@ function startThread(message: ThreadStart): Promise<unknown> {
 }
 
 /** Shared memory with the largest maximum that the browser grants: some phones refuse a large one. */
-function sharedMemory(): WebAssembly.Memory {
-  const { initial, maximum: largest } = memoryPages;
+function sharedMemory({ initial, maximum: largest }: { initial: number; maximum: number }): WebAssembly.Memory {
   for (let maximum = largest; ; maximum = Math.max(initial, maximum >> 1)) {
     try {
       return new WebAssembly.Memory({ initial, maximum, shared: true });
@@ -80,9 +79,10 @@ export async function startPool(
   module: WebAssembly.Module,
   count: number,
   trapChannel: string,
+  models: boolean,
 ): Promise<{ door: Door; memory: WebAssembly.Memory }> {
   channel = trapChannel;
-  const memory = sharedMemory();
+  const memory = sharedMemory(models ? memoryPages.models : memoryPages.operators);
   await init({ module_or_path: module, memory });
   await initThreadPool(count);
   return { door, memory };

@@ -115,7 +115,7 @@ async function start({ build, module, pool }: StartMessage): Promise<void> {
   try {
     if (pool) {
       const { startPool } = (await import(pool.url)) as typeof import("./pool.js");
-      const { door, memory } = await startPool(module, pool.threads, pool.channel);
+      const { door, memory } = await startPool(module, pool.threads, pool.channel, pool.models);
       instance = new Instance(door, memory);
       instance.configure(pool.threads);
     } else {

@@ -336,7 +336,7 @@ impl Operation for CastRequest {
         // Whether there is a way from one to the other, asked of no elements.
         let width = cast(&RawTensor::new(name, from, &[0], Vec::new())?, name, to)
             .map(|_| to.bitsize() / 8)?;
-        let elements: usize = tensor.shape().iter().product();
+        let elements = tensor.bytes().len() / (from.bitsize() / 8).max(1);
         let spec = OutputSpec::new(name, Kind::U8, &[elements.saturating_mul(width)])?;
         let work = CastWork {
             name,

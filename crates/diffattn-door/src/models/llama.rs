@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diffattn::{DType, Error, Slices};
+use diffattn::{DType, Error, Slices, try_zeroed};
 use diffattn_nn::{
     DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions,
     ModelCacheState, TokenIds,
@@ -192,13 +192,19 @@ impl ImportRequest {
                 self.values.len(),
             ));
         }
-        let mut ids = Vec::new();
-        for &id in self.ids.i32(operands)? {
-            ids.push(u32::try_from(id).map_err(|_| Error::option("state.ids", "ids from 0", id))?);
+        let given = self.ids.i32(operands)?;
+        let mut ids: Vec<u32> = try_zeroed(given.len())?;
+        for (to, &id) in ids.iter_mut().zip(given) {
+            *to = u32::try_from(id).map_err(|_| Error::option("state.ids", "ids from 0", id))?;
         }
+        let copy = |at: &TensorAt| {
+            let given = at.f32(operands)?;
+            let mut values = try_zeroed(given.len())?;
+            values.copy_from_slice(given);
+            Ok(values)
+        };
         let layers = self.keys.iter().zip(&self.values);
-        let layers =
-            layers.map(|(k, v)| Ok((k.f32(operands)?.to_vec(), v.f32(operands)?.to_vec())));
+        let layers = layers.map(|(k, v)| Ok((copy(k)?, copy(v)?)));
         let state = ModelCacheState {
             ids,
             discarded: self.discarded,

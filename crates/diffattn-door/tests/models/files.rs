@@ -430,7 +430,8 @@ fn layers_are_converted() {
     // Numbers in a layer's description that its tensors do not bear out.
     for (key, value) in [
         ("numHeads", json!(1u64 << 40)),
-        ("headDim", json!(usize::MAX)),
+        ("headDim", json!(usize::MAX - 1)),
+        ("headDim", json!(1u64 << 36)),
         ("headWidth", json!(0)),
         ("numKvHeads", json!(0)),
         ("numHeads", json!(0)),
@@ -448,6 +449,17 @@ fn layers_are_converted() {
             "{key}: {sentence}"
         );
     }
+    // Rows of nothing: any number of them has no bytes.
+    let wide = json.replace("\"headDim\":8", &format!("\"headDim\":{}", 1u64 << 36));
+    let mut request = Request::default()
+        .text(&wide)
+        .text(r#"{"like":"unilm"}"#)
+        .n(&[layer.pieces.len() as f64]);
+    for (name, piece) in &layer.pieces {
+        let heads = if name.starts_with("q_") { 8 } else { 4 };
+        request = request.stored(&piece.tensor, "F32", &[heads << 36, 0], &[]);
+    }
+    assert_eq!(refusal(request.run(&door, 69)).0, "SHAPE");
     let mut wrong: Value = serde_json::from_str(&json).unwrap_or_else(|why| panic!("{why}"));
     for rows in [json!([0, u64::MAX]), json!([5, 2]), json!([0, 1000])] {
         wrong["weights"]["q_proj.weight"]["rows"] = rows;

@@ -1,7 +1,7 @@
 //! Generation.
 
 use crate::caches::{create, length};
-use crate::common::{Folder, Request, ok, refusal};
+use crate::common::{Folder, Request, ok, parts, refusal};
 use diffattn::Error;
 use diffattn_door::Door;
 
@@ -311,4 +311,41 @@ fn a_cancelled_step_changes_nothing_and_a_seed_gives_one_text() {
     let id = ok(generator(&door, model, &texts, None, &[]));
     let ended: Vec<i32> = (0..3).map(|_| ok(step(&door, id))[0][2]).collect();
     assert_eq!(ended, [0, 0, 1]);
+}
+
+/// Logits that are no numbers: an error of the step, and the end of the text.
+#[test]
+fn a_text_without_numbers_ends() {
+    let folder = Folder::fixture("diffllama_gqa");
+    let door = Door::new();
+    let model = ok(folder.create(&door, &folder.entries(&door)));
+    for (part, names) in parts(&door, model).iter().enumerate() {
+        let request = if names[0] == "model.norm.weight" {
+            let weights = [f32::NAN; 64];
+            let request = Request::default().n(&[model, part as f64, 1.0]);
+            let bytes = bytemuck::cast_slice(&weights);
+            request.stored("model.norm.weight", "F32", &[64], bytes)
+        } else {
+            folder.part(model, part, names)
+        };
+        ok(request.run(&door, 73));
+    }
+    let wanted = Wanted {
+        max_new_tokens: 3.0,
+        ..Wanted::default()
+    };
+    let cache = create(&door, model, None);
+    let id = ok(generator(
+        &door,
+        model,
+        &[(&[1, 2], &wanted)],
+        None,
+        &[cache],
+    ));
+    let (code, sentence) = refusal(step(&door, id));
+    assert_eq!(code, "OPTION");
+    assert!(sentence.starts_with("logits: "), "{sentence}");
+    assert_eq!(ok(step(&door, id)), [[0; 3]; 0]);
+    dispose(&door, id);
+    assert_eq!(length(&door, cache), 2.0);
 }

@@ -163,6 +163,8 @@ pub fn convert_layer(
     target: &LayerTarget,
 ) -> Result<Converted, Error> {
     let output = check_names(weights)?;
+    // First, so that no size is believed (and nothing made of it) that is not backed by as many elements.
+    check_rows(weights, &from.heads)?;
     let heads = from
         .heads
         .to_pairing(target.pairing, target.kv_repeat, target.ratio)?;
@@ -182,7 +184,6 @@ pub fn convert_layer(
         Some(to) if from.rope_interleaved != Some(to) => turned(head_dim, to),
         _ => Vec::new(),
     };
-    check_rows(weights, &from.heads)?;
     let maps = from.heads.row_maps(&heads, &turn)?;
     let mut notes = Vec::new();
     let mut converted = RawWeights::new();
@@ -285,6 +286,14 @@ fn check_names(weights: &RawWeights<'_>) -> Result<&'static str, Error> {
 /// Checks that the projections have the rows that the layout asks for.
 fn check_rows(weights: &RawWeights<'_>, heads: &HeadLayout) -> Result<(), Error> {
     let [q, k, v] = heads.head_counts()?;
+    for (name, size) in [
+        ("head_dim", heads.head_dim),
+        ("head_width", heads.head_width),
+    ] {
+        if size == 0 {
+            return Err(Error::shape(name, "1 or more", size));
+        }
+    }
     let values = if heads.pairing == Pairing::Halves {
         2
     } else {
@@ -298,7 +307,12 @@ fn check_rows(weights: &RawWeights<'_>, heads: &HeadLayout) -> Result<(), Error>
             let Some(tensor) = weights.get(&name) else {
                 continue;
             };
-            if tensor.shape().first().copied() != wanted {
+            let fits = match (part, tensor.shape()) {
+                ("weight", &[rows, columns]) => Some(rows) == wanted && columns > 0,
+                ("bias", &[rows]) => Some(rows) == wanted,
+                _ => false,
+            };
+            if !fits {
                 return Err(Error::shape(
                     format_args!("weights.{name}"),
                     format_args!("{count} heads of {width} rows"),

@@ -9,8 +9,8 @@ export interface StartMessage {
   type: "start";
   build: Build;
   module: WebAssembly.Module;
-  /** Threads build: where its glue lies, how many threads, and the channel on which a thread reports a trap. */
-  pool: { url: string; threads: number; channel: string } | undefined;
+  /** Threads build: where its glue lies, how many threads, the channel on which a thread reports a trap, and whether it has models. */
+  pool: { url: string; threads: number; channel: string; models: boolean } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */

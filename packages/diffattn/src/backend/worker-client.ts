@@ -90,7 +90,7 @@ export class WorkerClient {
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
     // In Node it would keep the process alive.
     channel.unref?.();
-    return { url, threads, channel: name };
+    return { url, threads, channel: name, models: this.#platform.models };
   }
 
   #receive(message: Extract<FromWorker, { id: number }>): void {

@@ -44,6 +44,9 @@ class WasmModels extends WasmBackend {
   }
 }
 
+/** What is done now, as a promise. */
+const atOnce = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolve(body()));
+
 function models(): Models {
   const running = backend();
   if (running instanceof WasmBackend) {
@@ -56,8 +59,8 @@ function models(): Models {
     };
   }
   return {
-    create: (name, request) => Promise.resolve().then(() => running.createObject(name, request)),
-    query: (request) => Promise.resolve().then(() => running.query(request)),
+    create: (name, request) => atOnce(() => running.createObject(name, request)),
+    query: (request) => atOnce(() => running.query(request)),
     callAsync: (request, control) => running.callAsync(request, [], control),
     drop: (handle) => running.dropObject(handle),
   };

@@ -16,7 +16,8 @@ const urls: Record<Build, () => URL> = {
 };
 
 usePlatform(platform);
-useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { loadModule: (build: Build) => compile(urls[build]()) }) });
+const loadModule = (build: Build): Promise<WebAssembly.Module> => compile(urls[build]());
+useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { models: true, loadModule }) });
 
 export const openSafetensors: typeof types.openSafetensors = api.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = api.saveSafetensors;

@@ -15,8 +15,8 @@ import type * as types from "./types.js";
 interface State {
   readonly handle: Handle;
   length: number;
-  /** The last of what was begun with it, which ends after all before it. */
-  last: Promise<unknown>;
+  /** The last of what was begun with it and has not ended. */
+  last: Promise<unknown> | undefined;
   /** Whether a generator has it. */
   lent: boolean;
   dropped: boolean;
@@ -40,7 +40,7 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
   }
 
   constructor(handle: Handle, length: number) {
-    const state: State = { handle, length, last: Promise.resolve(), lent: false, dropped: false };
+    const state: State = { handle, length, last: undefined, lent: false, dropped: false };
     super("cache", state, () => release(state), true);
   }
 
@@ -85,16 +85,21 @@ export function cacheState(given: unknown): State {
 
 /** Does something with caches, after all that was begun with them before; their lengths are then known anew. */
 export async function use<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
-  const before = Promise.all(states.map(({ last }) => last));
+  const before = states.flatMap(({ last }) => last ?? []);
   const mine = (async () => {
-    await before;
+    // Where nothing is under way it begins now.
+    if (before.length > 0) await Promise.all(before);
     try {
       return await body();
     } finally {
       await measure(states);
     }
   })();
-  const settled = mine.catch(() => {});
+  const settled = mine
+    .catch(() => {})
+    .then(() => {
+      for (const state of states) if (state.last === settled) state.last = undefined;
+    });
   for (const state of states) state.last = settled;
   return mine;
 }

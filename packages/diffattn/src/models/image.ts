@@ -10,16 +10,24 @@ type Drawable = Exclude<ImageSource, ImageLike>;
 const tagOf = (x: unknown): string => Object.prototype.toString.call(x).slice(8, -1);
 const isDrawable = (x: unknown): x is Drawable => /^(ImageBitmap|HTMLCanvasElement|OffscreenCanvas|HTMLImageElement)$/.test(tagOf(x));
 
+type Context = OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D;
+
+/** Something to draw on. */
+function contextOf(width: number, height: number): Context | null {
+  const options = { willReadFrequently: true };
+  if (typeof OffscreenCanvas === "function") return new OffscreenCanvas(width, height).getContext("2d", options) as Context | null;
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  return canvas.getContext("2d", options) as Context | null;
+}
+
 /** What a page shows, as pixels. */
 function drawn(name: string, image: Drawable): ImageData {
   const natural = image as Partial<HTMLImageElement>;
   const [width, height] = [natural.naturalWidth ?? image.width, natural.naturalHeight ?? image.height];
   if (!(width > 0 && height > 0)) return fail("OPTION", name, "an image that is loaded and has a size", `one of ${width} × ${height}`);
-  const canvas =
-    typeof OffscreenCanvas === "function"
-      ? new OffscreenCanvas(width, height)
-      : Object.assign(document.createElement("canvas"), { width, height });
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const context = contextOf(width, height);
   if (!context) return fail("UNAVAILABLE", name, "a 2D canvas to draw it on", "none");
   try {
     context.drawImage(image, 0, 0, width, height);

@@ -1,6 +1,6 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
-import type { Handle, Output } from "../backend.js";
+import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
@@ -58,11 +58,49 @@ class Text {
   }
 }
 
+interface Generation {
+  generator: Handle | undefined;
+  /** Gives the caches back. */
+  readonly home: () => Promise<void>;
+  ended: Promise<void> | undefined;
+}
+
+const endGeneration = (generation: Generation): void => {
+  if (generation.generator) drop(generation.generator);
+  generation.ended = generation.home();
+};
+
+/** A generator in the backend; one whose loop was forgotten ends with the garbage collection. */
+class Running extends Owned<Generation> {
+  constructor(home: () => Promise<void>) {
+    const generation: Generation = { generator: undefined, home, ended: undefined };
+    super("generator", generation, () => endGeneration(generation), true);
+  }
+
+  async start(request: Request): Promise<Handle> {
+    return (resourceOf<Generation>(this).generator = await create("generator", request));
+  }
+
+  /** When the caches are back. */
+  async end(): Promise<void> {
+    const generation = resourceOf<Generation>(this);
+    this.dispose();
+    await generation.ended;
+  }
+}
+
 const FINISH = [null, "stop", "length"] as const;
 
 interface Model {
   readonly handle: Handle;
+  /** Calls that were made and have not ended: the model outlives its end for them. */
+  calls: number;
+  dropped: boolean;
 }
+
+const release = (model: Model): void => {
+  if (model.dropped && model.calls === 0) drop(model.handle);
+};
 
 export class DiffLlama extends Owned<Model> {
   readonly config: types.ModelConfig;
@@ -70,7 +108,12 @@ export class DiffLlama extends Owned<Model> {
 
   /** Use `load`. */
   constructor(handle: Handle, config: types.ModelConfig, tokenizer: types.Tokenizer | null) {
-    super("model", { handle }, () => drop(handle), true);
+    const model = { handle, calls: 0, dropped: false };
+    const end = (): void => {
+      model.dropped = true;
+      release(model);
+    };
+    super("model", model, end, true);
     this.config = config;
     this.tokenizer = tokenizer;
   }
@@ -109,16 +152,25 @@ export class DiffLlama extends Owned<Model> {
     const which = LOGITS.indexOf(logits ?? "all");
     if (which < 1) fail("OPTION", "logits", oneOf(["all", "last"]), show(logits));
     const { data, shape } = tensorOfIds("ids", ids);
-    const caches = (cache === undefined ? [] : Array.isArray(cache) ? cache : [cache]).map(cacheState);
-    const request = new Writer(Op.llamaForward).object(this.#handle).int32(data, shape);
+    const given: unknown = cache ?? [];
+    const caches = (Array.isArray(given) ? given : [given]).map(cacheState);
+    const model = resourceOf<Model>(this);
+    const request = new Writer(Op.llamaForward).object(live(model.handle)).int32(data, shape);
     request.list(caches, ({ handle }) => request.object(handle));
     request
       .number("logits", which)
       .flag("hiddenStates", hiddenStates ?? false)
       .list([], () => {});
     request.maybeNumber("window", window).flag("deterministic", deterministic ?? false);
-    const [output, hidden] = await use(caches, () => run(request, { signal, onProgress }));
-    return hidden ? Object.assign(tensorOf(output), { hiddenStates: tensorOf(hidden) }) : tensorOf(output);
+    checkSignal(signal);
+    model.calls++;
+    try {
+      const [output, hidden] = await use(caches, () => run(request, { signal, onProgress }));
+      return hidden ? Object.assign(tensorOf(output), { hiddenStates: tensorOf(hidden) }) : tensorOf(output);
+    } finally {
+      model.calls--;
+      release(model);
+    }
   }
 
   async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
@@ -146,8 +198,8 @@ export class DiffLlama extends Owned<Model> {
     const prompts = this.#prompts(prompt);
     const stops = this.#stops(stop);
     const tokenizer = this.#textual();
-    if (cache !== undefined && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
-    const caches = cache === undefined ? [] : [cacheState(cache)];
+    if (cache && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
+    const caches = cache ? [cacheState(cache)] : [];
     const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
 
     const request = new Writer(Op.createGenerator).object(handle);
@@ -159,10 +211,9 @@ export class DiffLlama extends Owned<Model> {
     request.maybeNumber("window", window).flag("deterministic", deterministic ?? false);
     request.list(caches, ({ handle }) => request.object(handle));
 
-    const home = await lend(caches);
-    let generator: Handle | undefined;
+    const running = new Running(await lend(caches));
     try {
-      generator = await create("generator", request);
+      const generator = await running.start(request);
       while (texts.some(({ ended }) => !ended)) {
         // The model may be disposed of between two tokens.
         live(resourceOf<Model>(this).handle);
@@ -179,8 +230,7 @@ export class DiffLlama extends Owned<Model> {
         }
       }
     } finally {
-      if (generator) drop(generator);
-      await home();
+      await running.end();
     }
   }
 
@@ -216,12 +266,12 @@ export class DiffLlama extends Owned<Model> {
     return this.tokenizer;
   }
 
-  createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache> {
-    return Promise.resolve().then(() => createCache(this.#handle, checkOptions("options", options, ["capacity", "window"])));
+  async createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache> {
+    return createCache(this.#handle, checkOptions("options", options, ["capacity", "window"]));
   }
 
-  importCache(state: types.ModelCacheState): Promise<ModelCache> {
-    return Promise.resolve().then(() => importCache(this.#handle, state));
+  async importCache(state: types.ModelCacheState): Promise<ModelCache> {
+    return importCache(this.#handle, state);
   }
 }
 

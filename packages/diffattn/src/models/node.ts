@@ -19,7 +19,7 @@ const urls: Record<Build, () => URL> = {
 const loadModule = async (build: Build): Promise<WebAssembly.Module> => compile(await readFile(urls[build]()));
 
 usePlatform(platform);
-useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { loadModule }), files });
+useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { models: true, loadModule }), files });
 
 export const openSafetensors: typeof types.openSafetensors = api.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = api.saveSafetensors;
