@@ -162,7 +162,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: names.includes("browser") })),
+  step(() => setup({ withBrowsers: names.includes("browser") || names.includes("guides") })),
   false,
 );
 for (const part of parts)
