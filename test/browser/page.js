@@ -52,9 +52,14 @@ async function wholeModels(models, isa) {
     within((await model.forward(ids)).data, logits, () => 4e-5 * largest(logits));
     let text = "";
     let frames = 0;
-    const frame = () => requestAnimationFrame(() => (frames++, frame()));
-    frame();
+    let over = false;
+    const frame = () => {
+      frames++;
+      if (!over) requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
     for await (const token of model.generate(prompt, { maxNewTokens: 48, stopIds: [] })) text += token.text;
+    over = true;
     assert(text === continuation, text);
     assert(frames > 0, "the page draws while it generates");
     const { diff } = await model.maps(ids, 3);
