@@ -165,7 +165,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: names.includes("browser") || names.includes("demo") })),
+  step(() => setup({ withBrowsers: ["browser", "demo", "guides"].some((name) => names.includes(name)) })),
   false,
 );
 for (const part of parts)

@@ -215,7 +215,7 @@ export async function bench(terminal: Terminal, source: string | undefined, opti
   const results: Result[] = [];
   try {
     for (const [done, make] of makers.entries()) {
-      bar.update({ done, total: makers.length + (source === undefined ? 0 : 1) });
+      bar.update({ done, total: makers.length });
       const one = make();
       try {
         const { seconds, runs } = await timed(terminal, options.seconds, () => one.call());
@@ -224,12 +224,12 @@ export async function bench(terminal: Terminal, source: string | undefined, opti
         one.end?.();
       }
     }
-    if (source !== undefined) {
-      using model = await loadLlama(terminal, source);
-      results.push(...(await modelCases(terminal, model, options.seconds)));
-    }
   } finally {
     bar.stop();
+  }
+  if (source !== undefined) {
+    using model = await loadLlama(terminal, source);
+    results.push(...(await modelCases(terminal, model, options.seconds)));
   }
 
   if (options.json) await terminal.line(JSON.stringify({ info, results }, null, 2));

@@ -73,7 +73,6 @@ export class Terminal {
             barCompleteChar: "█",
             barIncompleteChar: "░",
             clearOnComplete: true,
-            hideCursor: true,
             gracefulExit: false,
           });
           bar.start(total, done, { shown: "" });
