@@ -1,4 +1,4 @@
-//! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is [`MultiheadDiffAttn`]. Holds the weights;
+//! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is [`crate::MultiheadDiffAttn`]. Holds the weights;
 //! the numbers are made in `forward.rs`.
 
 mod cache;
@@ -39,7 +39,7 @@ pub(crate) struct DecoderLayer {
 
 /// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(silu(gate(y)) · up(y))` with `y = norm(x)` in
 /// each layer, then a norm and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
-/// [`MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per head without weight.
+/// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per head without weight.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.
 #[derive(Debug, Clone)]
