@@ -1,7 +1,7 @@
 // Builds dist: the entries, the worker, the pool, the types and the WASM files, three for the operators and three with models.
 // wasm-bindgen's glue goes into the scripts, so what is published needs no package but the native one (and for texts a tokenizer's).
 
-import { copyFileSync, existsSync, readFileSync, rmSync } from "node:fs";
+import { copyFileSync, readFileSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Options } from "tsup";
 
@@ -34,7 +34,7 @@ const glue: Plugin = {
     // wasm-bindgen's module holds one instance for ever; as the body of a function it can be had anew after a trap.
     build.onLoad({ filter: /^glue:local$/, namespace: "glue" }, async () => {
       for (const other of ["relaxed", "models-simd", "models-relaxed"])
-        if (existsSync(glueOf(other)) && readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
+        if (readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
           throw new Error(`the glue of simd and ${other} differs`);
       const { outputFiles } = await build.esbuild.build({
         stdin: { contents: `export { initSync, ${DOOR} } from ${JSON.stringify(glueOf("simd"))};`, resolveDir: here(".") },
@@ -50,9 +50,7 @@ const glue: Plugin = {
 
     build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
       const path = JSON.stringify(glueOf("threads"));
-      const [operators, models] = ["threads", existsSync(glueOf("models-threads")) ? "models-threads" : "threads"].map((build) =>
-        threadsGlue(build),
-      );
+      const [operators, models] = ["threads", "models-threads"].map(threadsGlue);
       if (models?.text !== operators?.text) throw new Error("the glue of threads and models-threads differs in more than memory");
       return {
         contents: `
@@ -120,8 +118,7 @@ export default defineConfig([
     onSuccess: () => {
       for (const [build, file] of Object.entries(wasmFiles))
         for (const models of ["", "models-"])
-          if (models === "" || existsSync(here(`../wasm/pkg-${models}${build}`)))
-            copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
+          copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
       return Promise.resolve();
     },
   },

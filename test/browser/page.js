@@ -1,8 +1,8 @@
 // What runs inside the page: the reference cases on each WASM build, and what only a browser can show. Chooses no browser.
-import { sameBits, values, within } from "/suite/compare.js";
+import { largest, sameBits, values, within } from "/suite/compare.js";
 import { checksOf } from "/suite/fixture-cases.js";
 import { qkv } from "/suite/random.js";
-import { readFixture } from "/suite/safetensors.js";
+import { float64, float32, integers, readFixture, stored } from "/suite/safetensors.js";
 
 const results = [];
 
@@ -34,6 +34,109 @@ const small = qkv(1, { Lq: 60, d: 32 });
 /** A call of some seconds: it must not end before a frame was drawn. */
 const long = qkv(2, { H: 32, Lq: 2048, d: 64 });
 const note = "not cross-origin isolated";
+
+const fixture = async (path) => readFixture(new Uint8Array(await (await fetch(path)).arrayBuffer()));
+
+/** Whole models on one build. */
+async function wholeModels(models, isa) {
+  await test(`${isa}: a language model over the network: logits, maps and text`, async () => {
+    const expected = await fixture("/trained/expected.safetensors");
+    const told = [];
+    const model = await models.DiffLlama.load("/trained/", { onProgress: (progress) => told.push(progress) });
+    const { done, total } = told.at(-1);
+    assert(told.length > 2 && done === total, JSON.stringify(told.at(-1)));
+    const { prompt, continuation } = expected.options[0];
+    const ids = integers(stored(expected, "0.input_ids"));
+    assert(JSON.stringify(model.encode(prompt)) === JSON.stringify(ids), "the prompt's ids");
+    const logits = float64(stored(expected, "0.logits"));
+    within((await model.forward(ids)).data, logits, () => 4e-5 * largest(logits));
+    let text = "";
+    let frames = 0;
+    let over = false;
+    const frame = () => {
+      frames++;
+      if (!over) requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    for await (const token of model.generate(prompt, { maxNewTokens: 48, stopIds: [] })) text += token.text;
+    over = true;
+    assert(text === continuation, text);
+    assert(frames > 0, "the page draws while it generates");
+    const { diff } = await model.maps(ids, 3);
+    assert(diff.shape.join() === `1,4,${ids.length},${ids.length}`, diff.shape.join());
+    const reason = new Error("enough");
+    const controller = new AbortController();
+    const error = await refused("ABORTED", "signal", async () => {
+      for await (const token of model.generate(prompt, { signal: controller.signal })) if (token.id >= 0) controller.abort(reason);
+    });
+    assert(error.cause === reason, "the cause is the signal's reason");
+    model.dispose();
+  });
+  await test(`${isa}: a vision model: pixels, and what a page shows`, async () => {
+    const expected = await fixture("/models/diff_vit/expected.safetensors");
+    const model = await models.DiffViT.load("/models/diff_vit/");
+    const { shape } = stored(expected, "image");
+    const logits = float64(stored(expected, "expected.logits"));
+    within((await model.forward({ data: float32(stored(expected, "image")), shape })).data, logits, () => 4e-5 * largest(logits));
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [80, 60];
+    const context = canvas.getContext("2d");
+    for (let x = 0; x < 8; x++) {
+      context.fillStyle = `rgb(${x * 30}, ${255 - x * 20}, 90)`;
+      context.fillRect(x * 10, 0, 10, 60);
+    }
+    const y = await model.forward(context.getImageData(0, 0, 80, 60));
+    const image = new Image();
+    image.src = canvas.toDataURL("image/png");
+    await image.decode();
+    const offscreen = new OffscreenCanvas(80, 60);
+    offscreen.getContext("2d").drawImage(canvas, 0, 0);
+    for (const source of [canvas, offscreen, await createImageBitmap(canvas), image]) sameBits(await model.forward(source), y);
+    const classes = await model.classify(canvas, { top: 3 });
+    assert(classes.length === 3 && classes[0].probability >= classes[1].probability, JSON.stringify(classes));
+    assert((await model.maps(canvas, 0)).map1.shape.join() === "1,2,17,17", "the maps' shape");
+    await refused("OPTION", "loaded", () => model.forward(new Image()));
+    model.dispose();
+  });
+}
+
+/** Where models come from, on a page. */
+async function sources(models) {
+  const names = ["config.json", "model.safetensors"];
+  const files = await Promise.all(names.map(async (name) => new File([await (await fetch(`/models/diffllama_gqa/${name}`)).blob()], name)));
+  const logits = async (source, options) => {
+    const model = await models.DiffLlama.load(source, options);
+    const y = await model.forward([1, 2, 3]);
+    model.dispose();
+    return y;
+  };
+  await test("files that were chosen, and Cache Storage", async () => {
+    const expected = await logits("/models/diffllama_gqa/");
+    sameBits(await logits(files), expected);
+    for (let time = 0; time < 2; time++) {
+      const told = [];
+      sameBits(await logits("/models/diffllama_gqa/", { cache: "diffattn-test", onProgress: (progress) => told.push(progress) }), expected);
+      assert(told.at(-1).done === files[1].size, JSON.stringify(told.at(-1)));
+    }
+    const store = await caches.open("diffattn-test");
+    assert(
+      (await store.keys()).some(({ url }) => url.endsWith("/models/diffllama_gqa/model.safetensors")),
+      "the weights are kept",
+    );
+    await caches.delete("diffattn-test");
+  });
+  await test("a page in the place of a model, and none at all", async () => {
+    await refused("FILE", "config.json", () => models.DiffLlama.load("/models/nothing/"));
+    await refused("FILE", "HTML page", () => models.openSafetensors("/browser/page.html"));
+  });
+  await test("a file that is written is read again", async () => {
+    const a = { dtype: "F16", shape: [2], data: new Uint8Array([0, 60, 0, 192]) };
+    const file = await models.openSafetensors(await models.saveSafetensors({ a }));
+    assert((await file.readFloat32("a")).data.join() === "1,-2", "the values");
+    file.dispose();
+    await refused("OPTION", "target", () => models.saveSafetensors({ a }, { target: "a.safetensors" }));
+  });
+}
 
 /** The cases of one build. */
 async function build(api, isa, files) {
@@ -146,7 +249,16 @@ globalThis.runTests = async (names) => {
   if (!isolated) {
     await test("threads need isolation", () => refused("UNAVAILABLE", "isa", () => api.init({ isa: "relaxed-simd+threads" })));
   }
-  for (const isa of ["simd128", "relaxed-simd", ...(isolated ? ["relaxed-simd+threads"] : [])]) await build(api, isa, files);
+  const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
+  await test("whoever uses operators alone loads nothing of models", () => {
+    assert(!loaded.some((name) => /models|tokenizers/.test(name)), loaded.join());
+  });
+  const models = await import("/dist/models.js");
+  for (const isa of ["simd128", "relaxed-simd", ...(isolated ? ["relaxed-simd+threads"] : [])]) {
+    await build(api, isa, files);
+    await wholeModels(models, isa);
+  }
+  await sources(models);
   await test("dispose, and a new start", async () => {
     api.dispose();
     await api.diffAttention(...small, options);

@@ -1,5 +1,5 @@
-// Serves the built package, the reference cases and the suite's own modules to a browser, with or without the headers that
-// isolate a page. Runs no test.
+// Serves the built package, the reference cases, models (by range) and the suite's own modules to a browser, with or without the
+// headers that isolate a page. Runs no test.
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
 import { extname, join, normalize } from "node:path";
@@ -7,7 +7,15 @@ import { fileURLToPath } from "node:url";
 import typescript from "typescript";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
-const folders = { dist: "packages/diffattn/dist", suite: "test/suite", fixtures: "test/fixtures", browser: "test/browser" };
+const folders = {
+  dist: "packages/diffattn/dist",
+  suite: "test/suite",
+  fixtures: "test/fixtures",
+  browser: "test/browser",
+  models: "test/models",
+  trained: "examples/model",
+  tokenizers: "node_modules/@huggingface/tokenizers/dist",
+};
 const types = {
   ".html": "text/html",
   ".js": "text/javascript",
@@ -49,7 +57,11 @@ export async function serve({ isolated }) {
       }
       try {
         const body = await fileOf(folder, name);
-        response.writeHead(200, { "Content-Type": types[extname(name)] ?? "application/octet-stream" }).end(body);
+        const headers = { "Content-Type": types[extname(name)] ?? "application/octet-stream" };
+        const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+        if (from === undefined) return response.writeHead(200, headers).end(body);
+        const end = Math.min(Number(to) + 1, body.length);
+        response.writeHead(206, { ...headers, "Content-Range": `bytes ${from}-${end - 1}/${body.length}` }).end(body.subarray(from, end));
       } catch {
         response.writeHead(404, { "Content-Type": "text/html" }).end(htmlAnswer);
       }

@@ -61,6 +61,10 @@ const tests = {
 
   "pictures are drawn without a backend": () => runFixture(withoutNative, "viz.mjs"),
 
+  "models load on native and on WASM; their texts want one package more, and say which": () => {
+    for (const folder of [whole, withoutNative]) runFixture(folder, "models.mjs", join(root, "examples/model"));
+  },
+
   ...Object.fromEntries(
     ["README.md", "packages/diffattn/README.md"].map((path) => [
       `the example of ${path} prints what it says`,
@@ -102,9 +106,12 @@ const tests = {
 
   "nothing runs at install time and nothing but the native package is depended on": () => {
     for (const name of ["diffattn", ...natives]) {
-      const { scripts = {}, dependencies = {}, peerDependencies = {} } = manifest(whole, name);
+      const { scripts = {}, dependencies = {}, peerDependencies = {}, peerDependenciesMeta = {} } = manifest(whole, name);
       for (const hook of ["preinstall", "install", "postinstall", "prepare"]) assert.ok(!(hook in scripts), `${name} has ${hook}`);
-      assert.deepEqual([dependencies, peerDependencies], [{}, {}], name);
+      assert.deepEqual(dependencies, {}, name);
+      // A tokenizer for models' texts, which whoever needs it installs.
+      assert.deepEqual(Object.keys(peerDependencies), name === "diffattn" ? ["@huggingface/tokenizers"] : [], name);
+      for (const peer of Object.keys(peerDependencies)) assert.deepEqual(peerDependenciesMeta[peer], { optional: true });
     }
     assert.deepEqual(Object.keys(manifest(whole, "diffattn").optionalDependencies), ["@diffattn/native"]);
     assert.equal(manifest(whole, "diffattn").sideEffects, false);

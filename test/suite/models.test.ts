@@ -184,10 +184,10 @@ onEachIsa((isa) => {
         const L = ids.length;
         for (const map of [map1, map2]) {
           for (let row = 0; row < 4 * L; row++) {
-            const values = map?.data.subarray(row * L, (row + 1) * L) ?? [];
-            expect(values.reduce((sum: number, x: number) => sum + x, 0)).toBeCloseTo(1, 5);
+            const values: number[] = Array.from(map?.data.subarray(row * L, (row + 1) * L) ?? []);
+            expect(values.reduce((sum, x) => sum + x, 0)).toBeCloseTo(1, 5);
             // Nothing of the future is seen.
-            expect(values.slice((row % L) + 1).every((x: number) => x === 0)).toBe(true);
+            expect(values.slice((row % L) + 1).every((x) => x === 0)).toBe(true);
           }
         }
       }

@@ -1,4 +1,4 @@
-// Server-side rendering: both entries are imported where any use of a page, a worker or the network throws.
+// Server-side rendering: all entries are imported where any use of a page, a worker or the network throws.
 import assert from "node:assert/strict";
 import dns from "node:dns";
 import http from "node:http";
@@ -30,6 +30,9 @@ const node = await import("diffattn");
 // What a bundler takes for browsers.
 const browser = await import(pathToFileURL(join(import.meta.dirname, "node_modules/diffattn/dist/browser.js")).href);
 await import("diffattn/viz");
+const nodeModels = await import("diffattn/models");
+const browserModels = await import(pathToFileURL(join(import.meta.dirname, "node_modules/diffattn/dist/models.js")).href);
 assert.deepEqual(touched, []);
 assert.deepEqual(Object.keys(browser).sort(), Object.keys(node).sort());
+assert.deepEqual(Object.keys(browserModels).sort(), Object.keys(nodeModels).sort());
 // Nothing may keep this process alive: it ends by itself, or the test times out.

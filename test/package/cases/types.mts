@@ -1,5 +1,6 @@
 // Uses the public types as a TypeScript program without the DOM library does.
 import { diffAttention, info, MultiheadDiffAttn, type DiffAttentionOptions, type Tensor } from "diffattn";
+import { DiffLlama, type GenerateOptions, openSafetensors, saveSafetensors } from "diffattn/models";
 import { drawMaps, type DrawMapsOptions } from "diffattn/viz";
 
 const options: DiffAttentionOptions = { lambda: 0.35, isCausal: true, pairing: "halves" };
@@ -15,3 +16,14 @@ export const wrong: DiffAttentionOptions = { pairing: "thirds" };
 const layer = new MultiheadDiffAttn({ embedDim: 4, depth: 0, numHeads: 1, weights: {} });
 const picture: DrawMapsOptions = { tokens: ["a", "b"] };
 export const svg: string = drawMaps(await layer.maps({ data: new Float32Array(8), shape: [1, 2, 4] }), picture);
+
+const model: DiffLlama = await DiffLlama.load("folder", { onProgress: ({ done, total }) => void (done / total) });
+const sampling: GenerateOptions = { temperature: 0.7, topP: 0.9, stop: ["\n"] };
+for await (const { id, text, finish } of model.generate("Once", sampling)) {
+  const seen: [number, string, "stop" | "length" | null] = [id, text, finish];
+  void seen;
+}
+export const logits: Tensor = await model.forward([1, 2], { cache: await model.createCache() });
+export const file: Uint8Array | undefined = await saveSafetensors({ a: await (await openSafetensors("model.safetensors")).read("a") });
+// @ts-expect-error a model is made by load
+export const unmade = new DiffLlama();

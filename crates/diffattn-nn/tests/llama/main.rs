@@ -7,5 +7,6 @@ mod common;
 mod config;
 mod errors;
 mod generate;
+mod load;
 mod reference;
 mod sampling;

@@ -83,9 +83,11 @@ export function cacheState(given: unknown): State {
   return given instanceof ModelCache ? freeState(given) : fail("OPTION", "cache", "a ModelCache of this model", show(given));
 }
 
+const underWay = (states: readonly State[]): Promise<unknown>[] => states.flatMap(({ last }) => last ?? []);
+
 /** Does something with caches, after all that was begun with them before; their lengths are then known anew. */
 export async function use<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
-  const before = states.flatMap(({ last }) => last ?? []);
+  const before = underWay(states);
   const mine = (async () => {
     // Where nothing is under way it begins now.
     if (before.length > 0) await Promise.all(before);
@@ -120,7 +122,7 @@ async function measure(states: readonly State[]): Promise<void> {
 export async function lend(states: readonly State[]): Promise<() => Promise<void>> {
   // At once, so that nothing else begins meanwhile.
   for (const state of states) state.lent = true;
-  await Promise.all(states.map(({ last }) => last));
+  await Promise.all(underWay(states));
   return async () => {
     for (const state of states) {
       state.lent = false;

@@ -132,7 +132,8 @@ export async function openFile(folder: Folder, name: string, opening: Opening): 
   if (file) return file;
   const { names } = folder;
   const got = names && names.length > 0 && names.length <= 12 ? `none beside ${names.join(", ")}` : "none";
-  return fail("FILE", name, folder.name === "source" || folder.only === name ? "a file" : `a file in ${folder.name}`, got);
+  const at = folder.only === name ? `a file or a folder at ${folder.name}` : `a file in ${folder.name}`;
+  return fail("FILE", name, folder.name === "source" ? "a file" : at, got);
 }
 
 /** A small file, whole. */
@@ -176,12 +177,11 @@ export async function openWeights(folder: Folder, opening: Opening): Promise<Byt
     const source = (await folder.open(MODEL, opening, true)) ?? (await folder.open(INDEX, opening, true));
     return source ?? fail("FILE", MODEL, `${MODEL} or ${INDEX} in ${folder.name}`, "neither");
   }
-  for (const ending of [".safetensors", ".safetensors.index.json"]) {
-    const all = names.filter((name) => name.endsWith(ending));
-    const [first] = all;
-    if (all.includes(`model${ending}`)) return openFile(folder, `model${ending}`, opening);
-    if (first !== undefined && all.length === 1) return openFile(folder, first, opening);
-    // Shards by their index.
+  // An index before the shards that it names, of which one alone may be there.
+  for (const name of [MODEL, INDEX]) if (names.includes(name)) return openFile(folder, name, opening);
+  for (const ending of [".safetensors.index.json", ".safetensors"]) {
+    const [first, ...others] = names.filter((name) => name.endsWith(ending));
+    if (first !== undefined && others.length === 0) return openFile(folder, first, opening);
   }
   const wanted = `${MODEL}, ${INDEX} or one other *.safetensors in ${folder.name}`;
   return fail("FILE", MODEL, wanted, names.length > 0 ? names.slice(0, 12).join(", ") : "an empty folder");

@@ -15,7 +15,7 @@ type Context = OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D;
 /** Something to draw on. */
 function contextOf(width: number, height: number): Context | null {
   const options = { willReadFrequently: true };
-  if (typeof OffscreenCanvas === "function") return new OffscreenCanvas(width, height).getContext("2d", options) as Context | null;
+  if (typeof OffscreenCanvas === "function") return new OffscreenCanvas(width, height).getContext("2d", options);
   const canvas = document.createElement("canvas");
   canvas.width = width;
   canvas.height = height;

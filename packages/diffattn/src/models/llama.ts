@@ -1,6 +1,6 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
-import type { Handle, Output } from "../backend.js";
+import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
@@ -55,6 +55,37 @@ class Text {
     const why = stopped ? "stop" : finish;
     this.ended = why !== null;
     return { id, text, index, finish: why };
+  }
+}
+
+interface Generation {
+  generator: Handle | undefined;
+  /** Gives the caches back. */
+  readonly home: () => Promise<void>;
+  ended: Promise<void> | undefined;
+}
+
+const endGeneration = (generation: Generation): void => {
+  if (generation.generator) drop(generation.generator);
+  generation.ended = generation.home();
+};
+
+/** A generator in the backend; one whose loop was forgotten ends with the garbage collection. */
+class Running extends Owned<Generation> {
+  constructor(home: () => Promise<void>) {
+    const generation: Generation = { generator: undefined, home, ended: undefined };
+    super("generator", generation, () => endGeneration(generation), true);
+  }
+
+  async start(request: Request): Promise<Handle> {
+    return (resourceOf<Generation>(this).generator = await create("generator", request));
+  }
+
+  /** When the caches are back. */
+  async end(): Promise<void> {
+    const generation = resourceOf<Generation>(this);
+    this.dispose();
+    await generation.ended;
   }
 }
 
@@ -184,10 +215,9 @@ export class DiffLlama extends Owned<Model> {
     request.maybeNumber("window", window).flag("deterministic", deterministic ?? false);
     request.list(caches, ({ handle }) => request.object(handle));
 
-    const home = await lend(caches);
-    let generator: Handle | undefined;
+    const running = new Running(await lend(caches));
     try {
-      generator = await create("generator", request);
+      const generator = await running.start(request);
       while (texts.some(({ ended }) => !ended)) {
         // The model may be disposed of between two tokens.
         live(resourceOf<Model>(this).handle);
@@ -204,8 +234,7 @@ export class DiffLlama extends Owned<Model> {
         }
       }
     } finally {
-      if (generator) drop(generator);
-      await home();
+      await running.end();
     }
   }
 

@@ -61,7 +61,7 @@ export interface LoadOptions {
 export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
 
 /**
- * Where a checkpoint comes from: a folder's path (Node) or address ending with "/", one file, or its files by name
+ * Where a checkpoint comes from: a folder's path (Node) or address ending with "/", one file (the others lie beside it), or its files by name
  * (`config.json`, `model.safetensors` or its index and shards, `tokenizer.json` and `generation_config.json` where there are), as a
  * record or as the `File`s of an `<input type="file" multiple>`.
  */
@@ -144,13 +144,16 @@ export interface SamplingOptions {
 export interface GenerateOptions extends SamplingOptions {
   /** New tokens at most; 256 by default. */
   maxNewTokens?: number | undefined;
-  /** Texts before which generation ends; they are not given. Needs a tokenizer. */
+  /** Texts before which generation ends; they are not given, and what may become one is held back. Needs a tokenizer. */
   stop?: string | readonly string[] | undefined;
   /** Ids that end the text (the last of them is given, with an empty text); the config's `eos_token_id` by default. */
   stopIds?: readonly number[] | undefined;
   /** Tokens that each token sees, itself included; all by default. Not with a cache, which has its own. */
   window?: number | undefined;
-  /** A cache to go on with: what it holds of the prompt's beginning is not computed again, and afterwards it holds the text. */
+  /**
+   * A cache to go on with, of one text: what it holds of the prompt's beginning is not computed again, and afterwards it holds the
+   * text but for the last token, which was chosen and not computed. Nobody else may use it meanwhile (OPTION).
+   */
   cache?: ModelCache | undefined;
   /** Unfused multiply-adds: the same bits on every backend. */
   deterministic?: boolean | undefined;
@@ -162,7 +165,10 @@ export interface GenerateOptions extends SamplingOptions {
 export interface GeneratedToken {
   /** The token. */
   readonly id: number;
-  /** What it adds to the text: whole characters only, so it may be empty, and a later one longer. Empty without a tokenizer. */
+  /**
+   * What it adds to the text: whole characters only, so it may be empty, and a later one longer. At the end what is left comes as
+   * `decode` gives it. Empty without a tokenizer.
+   */
   readonly text: string;
   /** Which text of a batch; 0 for one text. */
   readonly index: number;
@@ -219,7 +225,10 @@ export interface Tokenizer {
 
 /** Options of the models' `load`. */
 export interface ModelLoadOptions extends LoadOptions {
-  /** Instead of the checkpoint's own `tokenizer.json`, which needs the package `@huggingface/tokenizers`; null: none. */
+  /**
+   * Instead of the checkpoint's own `tokenizer.json`, which needs the package `@huggingface/tokenizers` (where it is missing, a model
+   * still takes and gives ids, and texts are UNAVAILABLE); null: none.
+   */
   tokenizer?: Tokenizer | null | undefined;
 }
 
@@ -236,11 +245,17 @@ export declare class DiffLlama {
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
-  /** @throws {DiffAttnError} UNAVAILABLE without a tokenizer. */
+  /** @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it. */
   encode(text: string): number[];
   decode(ids: readonly number[] | Int32Array): string;
+  /** @throws {DiffAttnError} (as a rejection) OPTION for an id outside the vocabulary; SHAPE, OUT_OF_MEMORY, ABORTED, DISPOSED; caches are then as they were. */
   forward(ids: TokenIds, options?: ModelForwardOptions): Promise<ModelOutput>;
-  /** Continues a text, or several side by side (a list of texts or of lists of ids): one token after the other. */
+  /**
+   * Continues a text, or several side by side (a list of texts or of lists of ids): one token after the other, of a batch one of each
+   * text in turn. Nothing is computed before the first token is asked for, nor between two.
+   *
+   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
+   */
   generate(
     prompt: string | TokenIds | readonly string[] | readonly (readonly number[])[],
     options?: GenerateOptions,
@@ -249,7 +264,9 @@ export declare class DiffLlama {
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /** An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each token sees (all by default). */
   createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache>;
+  /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
+  /** Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED. */
   dispose(): void;
   [Symbol.dispose](): void;
 }

@@ -1,0 +1,309 @@
+// Checkpoints through the public API: where they come from, what they hold, files that are no checkpoints, what is written.
+
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
+import { models, onEachIsa, refused } from "./backends.js";
+import { sameBits } from "./compare.js";
+
+const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url));
+const gqa = path("test/models/diffllama_gqa");
+const NAMES = ["config.json", "generation_config.json", "model.safetensors"];
+const fileOf = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(join(gqa, name)));
+const tokenizer = path("examples/model/tokenizer.json");
+
+let folder = "";
+/** Serves the folder: below /ranges/ by range, below /whole/ not, below /html/ a page for everything, below /spa/ one for what is missing. */
+const server = createServer(({ url = "", headers }, response) => {
+  const [, how = "", ...rest] = new URL(url, "http://localhost").pathname.split("/");
+  const file = join(folder, ...rest);
+  const page = (status: number): void => {
+    response.writeHead(status, { "Content-Type": "text/html" }).end("<!doctype html><title>no</title>");
+  };
+  if (how === "html" && !file.endsWith("config.json")) {
+    page(200);
+    return;
+  }
+  if (!existsSync(file)) {
+    page(how === "spa" ? 200 : 404);
+    return;
+  }
+  const body = readFileSync(file);
+  const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? "") ?? [];
+  if (how === "whole" || first === undefined || last === undefined) return void response.writeHead(200).end(body);
+  const end = Math.min(Number(last) + 1, body.length);
+  response.writeHead(206, { "Content-Range": `bytes ${first}-${end - 1}/${body.length}` }).end(body.subarray(Number(first), end));
+});
+let origin = "";
+
+beforeAll(async () => {
+  folder = mkdtempSync(join(tmpdir(), "diffattn-checkpoints-"));
+  for (const name of NAMES) copyFileSync(join(gqa, name), join(folder, name));
+  await new Promise<void>((resolve) => server.listen(0, "localhost", resolve));
+  origin = `http://localhost:${(server.address() as AddressInfo).port}`;
+});
+afterAll(() => {
+  server.closeAllConnections();
+  server.close();
+  rmSync(folder, { recursive: true });
+});
+
+async function named(body: () => unknown): Promise<string> {
+  const { code, message } = await refused(body);
+  return `${code} ${message}`;
+}
+
+const ids = [1, 5, 9, 3];
+const logits = async (
+  source: modelTypes.CheckpointSource,
+  options?: modelTypes.ModelLoadOptions,
+): Promise<Awaited<ReturnType<modelTypes.DiffLlama["forward"]>>> => {
+  const model = await models.DiffLlama.load(source, options);
+  try {
+    return await model.forward(ids);
+  } finally {
+    model.dispose();
+  }
+};
+
+/** A safetensors file of this header and these bytes. */
+function raw(header: unknown, bytes = 0, length?: bigint): Uint8Array<ArrayBuffer> {
+  const json = new TextEncoder().encode(typeof header === "string" ? header : JSON.stringify(header));
+  const file = new Uint8Array(8 + json.length + bytes);
+  new DataView(file.buffer).setBigUint64(0, length ?? BigInt(json.length), true);
+  file.set(json, 8);
+  return file;
+}
+
+onEachIsa(() => {
+  test("the same model from a path, addresses, blobs, bytes and shards", async () => {
+    const expected = await logits(gqa);
+    const sources: modelTypes.CheckpointSource[] = [
+      new URL(`file://${folder}/`),
+      join(folder, "model.safetensors"),
+      `${origin}/ranges/`,
+      new URL(`${origin}/whole/`),
+      `${origin}/spa/`,
+      `${origin}/ranges/model.safetensors`,
+      Object.fromEntries(NAMES.map((name) => [name, fileOf(name)])),
+      Object.fromEntries(NAMES.map((name) => [name, new Blob([fileOf(name)])])),
+      Object.fromEntries(NAMES.map((name) => [name, `${origin}/ranges/${name}`])),
+      NAMES.map((name) => new File([fileOf(name)], name)) as Iterable<File>,
+    ];
+    for (const source of sources) sameBits(await logits(source), expected);
+  });
+
+  test("shards, by their index", async () => {
+    const expected = await logits(gqa);
+    const whole = await models.openSafetensors(gqa);
+    const shards = mkdtempSync(join(folder, "shards-"));
+    const weightMap: Record<string, string> = {};
+    for (const shard of [0, 1]) {
+      const name = `model-0000${shard + 1}-of-00002.safetensors`;
+      const tensors: Record<string, modelTypes.StoredTensor> = {};
+      for (const tensor of whole.names.filter((_, i) => i % 2 === shard)) {
+        tensors[tensor] = await whole.read(tensor);
+        weightMap[tensor] = name;
+      }
+      await models.saveSafetensors(tensors, { target: join(shards, name), metadata: { format: "pt", [`shard${shard}`]: "yes" } });
+    }
+    const index = JSON.stringify({ metadata: { total_size: 1 }, weight_map: weightMap });
+    writeFileSync(join(shards, "model.safetensors.index.json"), index);
+    copyFileSync(join(gqa, "config.json"), join(shards, "config.json"));
+    expect(readdirSync(shards).length).toBe(4);
+    const at = shards.slice(folder.length);
+    for (const source of [shards, `${origin}/ranges${at}/`, `${origin}/whole${at}/`]) sameBits(await logits(source), expected);
+
+    const open = await models.openSafetensors(join(shards, "model.safetensors.index.json"));
+    expect([...open.names].sort()).toEqual([...whole.names].sort());
+    expect(open.metadata).toEqual({ format: "pt", shard0: "yes", shard1: "yes" });
+    for (const { name, file } of open.tensors) expect(file).toBe(weightMap[name]);
+    const [name = ""] = whole.names;
+    expect(await open.read(name)).toEqual(await whole.read(name));
+    open.dispose();
+    whole.dispose();
+
+    rmSync(join(shards, "model-00002-of-00002.safetensors"));
+    expect(await named(() => logits(shards))).toMatch(/^FILE model-00002-of-00002.safetensors: expected a file in .*, got none/);
+  });
+
+  test("progress goes to the end, by range and whole", async () => {
+    for (const source of [gqa, `${origin}/ranges/`, `${origin}/whole/`]) {
+      const told: { done: number; total: number }[] = [];
+      await logits(source, { onProgress: (progress) => told.push(progress) });
+      expect(told.length).toBeGreaterThan(1);
+      told.forEach(({ done, total }, i) => expect(done <= total && done >= (told[i - 1]?.done ?? 0)).toBe(true));
+      const size = fileOf("model.safetensors").length;
+      expect(told.at(-1)).toEqual({ done: size, total: size });
+    }
+  });
+
+  test("an abort ends a load", async () => {
+    const reason = new Error("enough");
+    for (const source of [path("examples/model"), `${origin}/ranges/`, `${origin}/whole/`]) {
+      const controller = new AbortController();
+      const load = models.DiffLlama.load(source, { signal: controller.signal, onProgress: () => controller.abort(reason) });
+      expect(await refused(() => load)).toMatchObject({ code: "ABORTED", name: "AbortError", cause: reason });
+    }
+    expect(await refused(() => models.openSafetensors(gqa, { signal: AbortSignal.abort(reason) }))).toMatchObject({ code: "ABORTED" });
+  });
+
+  test("a tokenizer of the caller's own, and none", async () => {
+    const own: modelTypes.Tokenizer = {
+      encode: (text) => Array.from(text, (letter) => letter.charCodeAt(0) - 97),
+      decode: (list) => Array.from(list, (id) => `<${id}>`).join(""),
+    };
+    const model = await models.DiffLlama.load(gqa, { tokenizer: own });
+    expect(model.encode("abc")).toEqual([0, 1, 2]);
+    let text = "";
+    for await (const token of model.generate("abc", { maxNewTokens: 5, stopIds: [] })) text += token.text;
+    expect(text).toMatch(/^(<\d+>){5}$/);
+    model.dispose();
+    const source = { ...Object.fromEntries(NAMES.map((name) => [name, fileOf(name)])), "tokenizer.json": readFileSync(tokenizer) };
+    const without = await models.DiffLlama.load(source, { tokenizer: null });
+    expect(without.tokenizer).toBeNull();
+    expect(await named(() => without.encode("a"))).toMatch(/^UNAVAILABLE tokenizer: /);
+    expect(await named(() => without.generate("a").next())).toMatch(/^UNAVAILABLE tokenizer: /);
+    without.dispose();
+    expect(await named(() => models.DiffLlama.load(gqa, { tokenizer: {} as never }))).toMatch(/^OPTION tokenizer: /);
+    const broken = { ...source, "tokenizer.json": new TextEncoder().encode("{") };
+    expect(await named(() => models.DiffLlama.load(broken))).toMatch(/^FILE tokenizer.json: expected JSON/);
+  });
+
+  describe("what is no checkpoint is named", () => {
+    test("files that are missing, pages, cut short", async () => {
+      expect(await named(() => logits(join(folder, "nothing")))).toMatch(/^FILE nothing: expected a file or a folder at .*, got none/);
+      expect(await named(() => logits(`${origin}/ranges/nothing/`))).toMatch(/^FILE config.json: expected a file in .*, got none/);
+      expect(await named(() => logits(`${origin}/html/`))).toMatch(/^FILE model.safetensors: /);
+      const files = Object.fromEntries(NAMES.map((name) => [name, fileOf(name)]));
+      expect(await named(() => logits({ ...files, "model.safetensors": new TextEncoder().encode("<!doctype html><p>") }))).toBe(
+        "FILE model.safetensors: expected a safetensors file, got an HTML page",
+      );
+      const short = fileOf("model.safetensors").slice(0, -1000);
+      expect(await named(() => logits({ ...files, "model.safetensors": short }))).toMatch(/^FILE model.safetensors/);
+      expect(await named(() => logits({ ...files, "config.json": new TextEncoder().encode('{"model_type": "llama"}') }))).toMatch(
+        /^FILE config/,
+      );
+      expect(await named(() => logits({ ...files, "config.json": new TextEncoder().encode("<html>") }))).toBe(
+        "FILE config.json: expected JSON, got an HTML page",
+      );
+      delete files["model.safetensors"];
+      expect(await named(() => logits(files))).toMatch(/^FILE model.safetensors: expected model.safetensors, /);
+    });
+    test.each([
+      ["an empty file", new Uint8Array()],
+      ["a few bytes", new Uint8Array(5)],
+      ["a header longer than the file", raw("{}", 0, 1000n)],
+      ["a header longer than any file", raw("{}", 0, 2n ** 63n)],
+      ["no JSON", raw("{]")],
+      ["offsets outside", raw({ a: { dtype: "F32", shape: [1], data_offsets: [0, 4] } })],
+      [
+        "offsets that overlap",
+        raw({ a: { dtype: "F32", shape: [1], data_offsets: [0, 4] }, b: { dtype: "F32", shape: [1], data_offsets: [2, 6] } }, 6),
+      ],
+      ["a shape that overflows", raw({ a: { dtype: "F32", shape: [2 ** 40, 2 ** 40], data_offsets: [0, 4] } }, 4)],
+      ["a shape that does not fit", raw({ a: { dtype: "F32", shape: [2], data_offsets: [0, 4] } }, 4)],
+      ["an unknown dtype", raw({ a: { dtype: "F33", shape: [1], data_offsets: [0, 4] } }, 4)],
+      ["bytes of nothing", raw({ a: { dtype: "F32", shape: [1], data_offsets: [0, 4] } }, 8)],
+    ])("%s", async (_, file) => {
+      for (const source of [file, new Blob([file])])
+        expect(await refused(() => models.openSafetensors(source))).toMatchObject({ code: "FILE" });
+    });
+    test("weights that are not the model's", async () => {
+      const files = Object.fromEntries(NAMES.map((name) => [name, fileOf(name)]));
+      const open = await models.openSafetensors(fileOf("model.safetensors"));
+      const tensors: Record<string, modelTypes.StoredTensor> = {};
+      for (const name of open.names.slice(1)) tensors[name] = await open.read(name);
+      const [missing = ""] = open.names;
+      const without = await models.saveSafetensors(tensors);
+      expect(await named(() => logits({ ...files, "model.safetensors": without ?? "" }))).toMatch(/^FILE /);
+      const stored = await open.read(missing);
+      const [rows = 0, ...rest] = stored.shape;
+      const other = await models.saveSafetensors({ ...tensors, [missing]: { ...stored, shape: [...rest, rows] } });
+      if (rest.length > 0 && rest[0] !== rows)
+        expect(await named(() => logits({ ...files, "model.safetensors": other ?? "" }))).toMatch(/^FILE /);
+      const found = await models.inspectCheckpoint({ ...files, "model.safetensors": without ?? "" });
+      expect(found.missing).toContain(missing);
+    });
+  });
+
+  test("openSafetensors reads what saveSafetensors wrote", async () => {
+    const f32 = {
+      data: Float32Array.of(1, -2.5, 3, 1e-30, 5, 6),
+      shape: [2, 3],
+      dims: [2, 3],
+      dtype: "float32" as const,
+      type: "float32" as const,
+    };
+    const bf16 = { dtype: "BF16" as const, shape: [2], data: new Uint8Array(Uint16Array.of(0x3f80, 0xc020).buffer) };
+    const f64 = { dtype: "F64" as const, shape: [2], data: new Uint8Array(Float64Array.of(0.1, 1 / 3).buffer) };
+    const i64 = { dtype: "I64" as const, shape: [0], data: new Uint8Array() };
+    const tensors = { "a.weight": f32, b: bf16, "c/ü": f64, none: i64 };
+    const metadata = { format: "pt", note: "änd" };
+    const bytes = await models.saveSafetensors(tensors, { metadata });
+    const target = join(folder, "written.safetensors");
+    expect(await models.saveSafetensors(tensors, { metadata, target })).toBeUndefined();
+    expect(new Uint8Array(readFileSync(target))).toEqual(bytes);
+    const pieces: Uint8Array[] = [];
+    await models.saveSafetensors(tensors, {
+      metadata,
+      target: new WritableStream<Uint8Array>({ write: (piece) => void pieces.push(piece.slice()) }),
+    });
+    expect(new Uint8Array(Buffer.concat(pieces))).toEqual(bytes);
+    expect(readdirSync(folder).filter((name) => name.includes(".tmp"))).toEqual([]);
+
+    for (const source of [bytes ?? "", target, new Blob([bytes ?? ""])]) {
+      const file = await models.openSafetensors(source);
+      expect(file.metadata).toEqual(metadata);
+      expect([...file.names].sort()).toEqual(Object.keys(tensors).sort());
+      expect(file.tensors.find(({ name }) => name === "b")).toMatchObject({ dtype: "BF16", shape: [2], byteLength: 4 });
+      expect(await file.read("b")).toEqual(bf16);
+      expect(new Float32Array((await file.read("a.weight")).data.buffer)).toEqual(f32.data);
+      expect(await file.readFloat32("a.weight")).toEqual(f32);
+      expect((await file.readFloat32("b")).data).toEqual(Float32Array.of(1, -2.5));
+      expect((await file.readFloat32("c/ü")).data).toEqual(Float32Array.of(0.1, 1 / 3));
+      expect(await file.read("none")).toEqual(i64);
+      expect(await named(() => file.read("nothing"))).toBe('FILE name: expected the name of a tensor in it, got "nothing"');
+      file.dispose();
+      file.dispose();
+      expect(await refused(() => file.read("b"))).toMatchObject({ code: "DISPOSED" });
+    }
+  });
+
+  test("what cannot be written is named, and nothing is left of it", async () => {
+    const data = new Uint8Array(8);
+    expect(await named(() => models.saveSafetensors({ a: { dtype: "F32", shape: [3], data } }))).toMatch(/^SHAPE a: expected 12 bytes/);
+    expect(await named(() => models.saveSafetensors({ a: { dtype: "F99" as never, shape: [3], data } }))).toMatch(/^OPTION tensors/);
+    expect(await named(() => models.saveSafetensors({ a: 5 as never }))).toMatch(/^DTYPE a: /);
+    expect(await named(() => models.saveSafetensors({ __metadata__: { dtype: "U8", shape: [8], data } }))).toMatch(/^OPTION tensors/);
+    const good = { a: { dtype: "U8" as const, shape: [8], data } };
+    expect(await named(() => models.saveSafetensors(good, { metadata: { a: 1 as never } }))).toMatch(/^OPTION metadata.a/);
+    expect(await named(() => models.saveSafetensors(good, { target: join(folder, "no/such/folder") }))).toMatch(/^FILE /);
+    const refusing = new WritableStream<Uint8Array>({
+      write() {
+        throw new Error("full");
+      },
+    });
+    expect(await named(() => models.saveSafetensors(good, { target: refusing }))).toMatch(/^FILE target: .*full/);
+    expect(readdirSync(folder).filter((name) => name.includes(".tmp"))).toEqual([]);
+  });
+
+  test("inspectCheckpoint says what it is", async () => {
+    const found = await models.inspectCheckpoint(gqa);
+    expect(found).toMatchObject({ architecture: "diffllama", missing: [], unexpected: [], warnings: [] });
+    expect(found.layers.length).toBeGreaterThan(0);
+    expect(found.dtypes.reduce((sum, { parameters }) => sum + parameters, 0)).toBe(found.parameters);
+    const open = await models.openSafetensors(gqa);
+    expect((await models.inspectCheckpoint(open)).parameters).toBe(found.parameters);
+    expect(found.dtypes.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(open.tensors.reduce((sum, { byteLength }) => sum + byteLength, 0));
+    open.dispose();
+    expect((await models.inspectCheckpoint(path("test/models/diff_vit"))).architecture).toBe("diff_vit");
+    const nothing = await models.saveSafetensors({ a: { dtype: "U8", shape: [1], data: new Uint8Array(1) } });
+    expect(await models.inspectCheckpoint({ "model.safetensors": nothing ?? "" })).toMatchObject({ architecture: null, parameters: 1 });
+  });
+});
