@@ -10,7 +10,7 @@ import { build } from "./build.mjs";
 import { main, setup } from "./setup.mjs";
 import { root } from "./tools.mjs";
 
-const PROMPT = "# Safety\n\nThe caller must";
+const PROMPT = "Returns the number of";
 const TOKENS = 120;
 
 /** What was asked for; ends with a sentence when it makes no sense. */

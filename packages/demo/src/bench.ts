@@ -49,7 +49,7 @@ export function startBench(complain: (text: string) => void): void {
         element("th", name, { scope: "row" }),
         timeCell(ours, slowest, "", call),
         timeCell(peer, slowest, "peer", form),
-        element("td", `${(peer / ours).toPrecision(2)} ×`),
+        element("td", `${(peer / ours).toPrecision(2)} × as long`),
         element("td", `${difference.toExponential(1)} in ${values} values: ${agrees ? "they agree" : "THEY DIFFER"}`),
       );
       row.dataset["agrees"] = String(agrees);
