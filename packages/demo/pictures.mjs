@@ -41,7 +41,8 @@ for (const scheme of ["light", "dark"]) {
     await page.click("#tab-bench");
     await page.click("#bench-start");
     await page.getByText("Done.", { exact: true }).waitFor({ timeout: 120_000 });
-    await page.screenshot({ path: file("bench"), clip: { x: 0, y: 0, width: WIDE, height: 760 } });
+    const height = await page.evaluate(() => document.getElementById("bench-about").getBoundingClientRect().bottom + scrollY + 12);
+    await page.screenshot({ path: file("bench"), fullPage: true, clip: { x: 0, y: 0, width: WIDE, height } });
   }
 }
 const page = await open("light", NARROW);
