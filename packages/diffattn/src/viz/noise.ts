@@ -30,7 +30,7 @@ export interface AttentionNoise {
  *     noise(a) = Σ_{k ∉ R} |a_k| / Σ_k |a_k|
  *
  * for the row `a` of each map and of the difference. With `relevant`, R is the same for all: the keys of an answer in its context, say.
- * That is what arXiv 2410.05258 compares in its table of attention to answer and noise (section 3.3). Where nobody can say
+ * That is what arXiv 2410.05258 compares in its table of attention to answer and noise (key information retrieval). Where nobody can say
  * what matters, R is the `keep` keys that the row itself weighs most: each map is judged by its own choice, so the measure favours neither,
  * and says how much of the attention is spread beyond it. A weight below zero counts by its size, as it moves the result as much.
  * A row without any weight has no noise: 0. So has one that sees no more than `keep` keys.
