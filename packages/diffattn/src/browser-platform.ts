@@ -1,7 +1,7 @@
 // What browsers, and whatever else is not Node, do for a backend. Importing it touches neither `window` nor the network.
 
 import { compile, compileSync } from "./module.js";
-import type { Build, Platform } from "./platform.js";
+import { type Build, type Platform, POOL_THREAD } from "./platform.js";
 
 // Literal, so that bundlers see the files and copy them.
 const urls: Record<Build, () => URL> = {
@@ -38,6 +38,13 @@ export const platform: Platform = {
       hold: () => {},
       terminate: () => worker.terminate(),
     };
+  },
+  startThread(url, start, port) {
+    const thread = new Worker(url, { type: "module", name: POOL_THREAD });
+    thread.onmessage = () => port.postMessage("");
+    thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
+    thread.postMessage(start);
+    return { terminate: () => thread.terminate() };
   },
   get poolUrl() {
     return globalThis.crossOriginIsolated ? new URL("./pool.js", import.meta.url).href : undefined;

@@ -1,10 +1,13 @@
-// What Node and browsers do differently, as one object that each entry makes (node.ts, browser.ts). Types only.
+// What Node and browsers do differently, as one object that each entry makes (node.ts, browser.ts). Types, and the names that both sides know.
 
 import type { Backend } from "./backend.js";
 
 /** The WASM builds, slowest first. */
 export const BUILDS = ["simd128", "relaxed-simd", "relaxed-simd+threads"] as const;
 export type Build = (typeof BUILDS)[number];
+
+/** The name that tells a thread of a pool from any other worker that loads src/pool.ts. */
+export const POOL_THREAD = "diffattn-pool-thread";
 
 /** A worker, from the outside. */
 export interface Port {
@@ -28,6 +31,8 @@ export interface Platform {
   loadModule(build: Build, source?: unknown): Promise<WebAssembly.Module>;
   /** Starts src/worker.ts. */
   startWorker(onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
+  /** Starts src/pool.ts, at `url`, as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent in Node. */
+  startThread?(url: string, start: unknown, port: MessagePort): { terminate: () => void };
   /** Address of src/pool.ts, where memory can be shared: in Node, and on cross-origin isolated pages. */
   readonly poolUrl: string | undefined;
   /** Why `poolUrl` is missing. */

@@ -3,6 +3,7 @@
 
 import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
 import { type Door, trapMessage } from "./backend/instance.js";
+import { POOL_THREAD } from "./platform.js";
 import { workerThreads } from "./worker-threads.js";
 
 interface ThreadStart {
@@ -13,19 +14,17 @@ interface ThreadStart {
 }
 
 let channel = "";
-// Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of its work
-// (https://bugzilla.mozilla.org/1702191).
+/** Starts a thread in browsers; fulfilled once it is ready. */
+let startOutside: (message: ThreadStart) => Promise<void>;
+// Kept, because an engine may collect a worker that nothing refers to, in the middle of its work.
 export const threads: unknown[] = [];
-
-/** The name that tells a pool thread from any other worker that loads this file. */
-const THREAD = "diffattn-pool-thread";
 
 interface Scope {
   onmessage: ((event: { data: ThreadStart }) => void) | null;
   postMessage(message: unknown): void;
 }
 
-const isThread = workerThreads ? workerThreads.workerData === THREAD : (globalThis as { name?: string }).name === THREAD;
+const isThread = workerThreads ? workerThreads.workerData === POOL_THREAD : (globalThis as { name?: string }).name === POOL_THREAD;
 if (isThread) {
   const scope = (workerThreads?.parentPort ?? globalThis) as unknown as Scope;
   const start = async (data: ThreadStart): Promise<void> => {
@@ -46,19 +45,16 @@ if (isThread) {
 /** Starts one thread; it is ready when the promise resolves. */
 function startThread(message: ThreadStart): Promise<unknown> {
   return new Promise((resolve, reject) => {
-    const refuse = (why: unknown): void => reject(new Error(`a pool thread did not start: ${String(why)}`));
+    const refuse = (why: unknown): void =>
+      reject(new Error(`a pool thread did not start: ${why instanceof Error ? why.message : String(why)}`));
     if (workerThreads) {
-      const thread = new workerThreads.Worker(new URL(import.meta.url), { workerData: THREAD, execArgv: [] });
+      const thread = new workerThreads.Worker(new URL(import.meta.url), { workerData: POOL_THREAD, execArgv: [] });
       threads.push(thread);
       thread.once("message", resolve);
       thread.once("error", refuse);
       thread.postMessage(message);
     } else {
-      const thread = new Worker(import.meta.url, { type: "module", name: THREAD });
-      threads.push(thread);
-      thread.onmessage = resolve;
-      thread.onerror = (event) => refuse(event.message || "its script did not load");
-      thread.postMessage(message);
+      startOutside(message).then(resolve, refuse);
     }
   });
 }
@@ -74,14 +70,16 @@ function sharedMemory({ initial, maximum: largest }: { initial: number; maximum:
   }
 }
 
-/** A door whose calls run on `count` threads. A thread's trap is told on `trapChannel`. */
+/** A door whose calls run on `count` threads; `startThread` starts one in browsers. A thread's trap is told on `trapChannel`. */
 export async function startPool(
   module: WebAssembly.Module,
   count: number,
   trapChannel: string,
   models: boolean,
+  startThread: (message: unknown) => Promise<void>,
 ): Promise<{ door: Door; memory: WebAssembly.Memory }> {
   channel = trapChannel;
+  startOutside = startThread;
   const memory = sharedMemory(models ? memoryPages.models : memoryPages.operators);
   await init({ module_or_path: module, memory });
   await initThreadPool(count);

@@ -10,12 +10,12 @@ import { workerThreads } from "./worker-threads.js";
 
 /** The part that a browser's worker scope and Node's parentPort share. */
 interface Scope {
-  postMessage(message: FromWorker, transfer: ArrayBuffer[]): void;
+  postMessage(message: FromWorker, transfer: (ArrayBuffer | MessagePort)[]): void;
   onmessage: ((event: { data: ToWorker }) => void) | null;
 }
 
 const scope = (workerThreads?.parentPort ?? globalThis) as unknown as Scope;
-const post = (message: FromWorker, transfer: ArrayBuffer[] = []): void => scope.postMessage(message, transfer);
+const post = (message: FromWorker, transfer: (ArrayBuffer | MessagePort)[] = []): void => scope.postMessage(message, transfer);
 
 let instance: Instance | undefined;
 /** Calls that wait for their turn. */
@@ -111,11 +111,26 @@ async function call(on: Instance, message: CallMessage): Promise<void> {
   }
 }
 
+/**
+ * A thread of the pool, started by the local side. In Firefox (153) a worker that starts a worker can wait for ever: it waits until the
+ * main thread has noted the new one, and the new one, which waits for its first message, is woken in its place.
+ */
+const startThread = (start: unknown): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = ({ data }) => {
+      port1.close();
+      if (data === "") resolve();
+      else reject(new Error(String(data)));
+    };
+    post({ type: "thread", start, port: port2 }, [port2]);
+  });
+
 async function start({ build, module, pool }: StartMessage): Promise<void> {
   try {
     if (pool) {
       const { startPool } = (await import(pool.url)) as typeof import("./pool.js");
-      const { door, memory } = await startPool(module, pool.threads, pool.channel, pool.models);
+      const { door, memory } = await startPool(module, pool.threads, pool.channel, pool.models, startThread);
       instance = new Instance(door, memory);
       instance.configure(pool.threads);
     } else {

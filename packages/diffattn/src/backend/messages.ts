@@ -41,6 +41,8 @@ export interface WireError {
 
 export type FromWorker =
   | { type: "started" }
+  /** A pool wants a thread that takes `start`; `port` is told "" once it is ready, else why it is not. */
+  | { type: "thread"; start: unknown; port: MessagePort }
   | { type: "refused"; error: WireError }
   | { type: "progress"; id: number; done: number; total: number }
   /** `length`: of the cache that the call changed. */

@@ -23,6 +23,8 @@ export class WorkerClient {
   readonly #platform: Platform;
   #port: Port | undefined;
   #channel: BroadcastChannel | undefined;
+  /** Threads of the worker's pool that started here. */
+  readonly #threads: { terminate: () => void }[] = [];
   /** Messages that wait for the start, with what they transfer. */
   #waiting: [ToWorker, ArrayBuffer[]][] | undefined = [];
   readonly #open = new Map<number, Open>();
@@ -54,6 +56,9 @@ export class WorkerClient {
           resolve();
         } else if (message.type === "refused") {
           reject(received(message.error));
+        } else if (message.type === "thread") {
+          const thread = this.#platform.startThread?.(this.#platform.poolUrl ?? "", message.start, message.port);
+          if (thread) this.#threads.push(thread);
         } else if (message.type === "trap") {
           this.end(received(message.error));
         } else {
@@ -114,6 +119,7 @@ export class WorkerClient {
 
   #stop(): void {
     this.#port?.terminate();
+    for (const thread of this.#threads.splice(0)) thread.terminate();
     this.#channel?.close();
     this.#port = this.#channel = undefined;
   }
