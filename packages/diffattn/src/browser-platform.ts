@@ -10,6 +10,14 @@ const urls: Record<Build, () => URL> = {
   "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
 };
 
+function startThread(url: string, start: unknown, port: MessagePort): { terminate: () => void } {
+  const thread = new Worker(url, { type: "module", name: POOL_THREAD });
+  thread.onmessage = () => port.postMessage("");
+  thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
+  thread.postMessage(start);
+  return { terminate: () => thread.terminate() };
+}
+
 export const platform: Platform = {
   models: false,
   env: () => undefined,
@@ -39,12 +47,8 @@ export const platform: Platform = {
       terminate: () => worker.terminate(),
     };
   },
-  startThread(url, start, port) {
-    const thread = new Worker(url, { type: "module", name: POOL_THREAD });
-    thread.onmessage = () => port.postMessage("");
-    thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
-    thread.postMessage(start);
-    return { terminate: () => thread.terminate() };
+  get startThread() {
+    return typeof document === "undefined" ? undefined : startThread;
   },
   get poolUrl() {
     return globalThis.crossOriginIsolated ? new URL("./pool.js", import.meta.url).href : undefined;

@@ -31,8 +31,9 @@ export interface Platform {
   loadModule(build: Build, source?: unknown): Promise<WebAssembly.Module>;
   /** Starts src/worker.ts. */
   startWorker(onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
-  /** Starts src/pool.ts, at `url`, as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent in Node. */
-  startThread?(url: string, start: unknown, port: MessagePort): { terminate: () => void };
+  /** Starts src/pool.ts, at `url`, as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent but
+   *  on a page's main thread: elsewhere the worker starts its threads. */
+  readonly startThread?: ((url: string, start: unknown, port: MessagePort) => { terminate: () => void }) | undefined;
   /** Address of src/pool.ts, where memory can be shared: in Node, and on cross-origin isolated pages. */
   readonly poolUrl: string | undefined;
   /** Why `poolUrl` is missing. */

@@ -14,9 +14,10 @@ interface ThreadStart {
 }
 
 let channel = "";
-/** Starts a thread in browsers; fulfilled once it is ready. */
-let startOutside: (message: ThreadStart) => Promise<void>;
-// Kept, because an engine may collect a worker that nothing refers to, in the middle of its work.
+/** Starts a thread elsewhere, if it must; fulfilled once it is ready. */
+let startOutside: ((message: ThreadStart) => Promise<void>) | undefined;
+// Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of its work
+// (https://bugzilla.mozilla.org/1702191).
 export const threads: unknown[] = [];
 
 interface Scope {
@@ -53,8 +54,14 @@ function startThread(message: ThreadStart): Promise<unknown> {
       thread.once("message", resolve);
       thread.once("error", refuse);
       thread.postMessage(message);
-    } else {
+    } else if (startOutside) {
       startOutside(message).then(resolve, refuse);
+    } else {
+      const thread = new Worker(import.meta.url, { type: "module", name: POOL_THREAD });
+      threads.push(thread);
+      thread.onmessage = resolve;
+      thread.onerror = (event) => refuse(event.message || "its script did not load");
+      thread.postMessage(message);
     }
   });
 }
@@ -70,13 +77,13 @@ function sharedMemory({ initial, maximum: largest }: { initial: number; maximum:
   }
 }
 
-/** A door whose calls run on `count` threads; `startThread` starts one in browsers. A thread's trap is told on `trapChannel`. */
+/** A door whose calls run on `count` threads; `startThread` starts one where this worker must not. A thread's trap is told on `trapChannel`. */
 export async function startPool(
   module: WebAssembly.Module,
   count: number,
   trapChannel: string,
   models: boolean,
-  startThread: (message: unknown) => Promise<void>,
+  startThread?: (message: unknown) => Promise<void>,
 ): Promise<{ door: Door; memory: WebAssembly.Memory }> {
   channel = trapChannel;
   startOutside = startThread;

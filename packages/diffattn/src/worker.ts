@@ -113,7 +113,8 @@ async function call(on: Instance, message: CallMessage): Promise<void> {
 
 /**
  * A thread of the pool, started by the local side. In Firefox (153) a worker that starts a worker can wait for ever: it waits until the
- * main thread has noted the new one, and the new one, which waits for its first message, is woken in its place.
+ * main thread has noted the new one, and the new one, which waits for its first message, is woken in its place. On a page that cannot happen; the caller's own worker
+ * must not be made to wait, so there this one starts them.
  */
 const startThread = (start: unknown): Promise<void> =>
   new Promise((resolve, reject) => {
@@ -130,7 +131,7 @@ async function start({ build, module, pool }: StartMessage): Promise<void> {
   try {
     if (pool) {
       const { startPool } = (await import(pool.url)) as typeof import("./pool.js");
-      const { door, memory } = await startPool(module, pool.threads, pool.channel, pool.models, startThread);
+      const { door, memory } = await startPool(module, pool.threads, pool.channel, pool.models, pool.outside ? startThread : undefined);
       instance = new Instance(door, memory);
       instance.configure(pool.threads);
     } else {

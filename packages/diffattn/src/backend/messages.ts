@@ -9,8 +9,11 @@ export interface StartMessage {
   type: "start";
   build: Build;
   module: WebAssembly.Module;
-  /** Threads build: where its glue lies, how many threads, the channel on which a thread reports a trap, and whether it has models. */
-  pool: { url: string; threads: number; channel: string; models: boolean } | undefined;
+  /**
+   * Threads build: where its glue lies, how many threads, the channel on which a thread reports a trap, whether it has models, and whether
+   * the local side starts the threads.
+   */
+  pool: { url: string; threads: number; channel: string; models: boolean; outside: boolean } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */

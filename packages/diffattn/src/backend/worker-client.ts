@@ -95,7 +95,7 @@ export class WorkerClient {
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
     // In Node it would keep the process alive.
     channel.unref?.();
-    return { url, threads, channel: name, models: this.#platform.models };
+    return { url, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
   }
 
   #receive(message: Extract<FromWorker, { id: number }>): void {
