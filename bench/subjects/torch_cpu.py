@@ -5,28 +5,16 @@ Not here: pairings other than one k head for each q head, windows and decode ste
 """
 
 import base64
-import ctypes
-import json
 import math
 import os
 import platform
-import sys
 import time
 
-# Replies go to the real standard output; what a library prints goes to standard error.
-replies = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
+from subject import serve
 
-# Memory that is given back must be cleared by the kernel at every call: kept, plain matrices are up to three times as fast.
-# PyTorch's tuning guide asks for another allocator to the same end; glibc can do it too.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
-    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
+import numpy as np
+import torch
+import torch.nn.functional as F
 
 LAMBDA = 0.35
 EPS = 1e-5
@@ -197,21 +185,4 @@ class Subject:
         return {"values": base64.b64encode(values.astype("<f4").tobytes()).decode()}
 
 
-def main():
-    subject = Subject()
-    handlers = {"info": subject.info, "variants": subject.variants, "load": subject.load, "run": subject.run, "answer": subject.answer}
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        try:
-            request = json.loads(line)
-            if request.get("do") not in handlers:
-                raise ValueError(f"no answer to {request.get('do')!r}")
-            with torch.inference_mode():
-                reply = handlers[request["do"]](request)
-        except Exception as error:  # whatever goes wrong is the reply
-            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        replies.write(json.dumps(reply) + "\n")
-
-
-main()
+serve(Subject())

@@ -5,24 +5,14 @@ logit. Reading the checkpoint is not timed.
 """
 
 import base64
-import ctypes
-import json
 import os
 import platform
-import sys
 import time
 
-# Replies go to the real standard output; what a library prints goes to standard error.
-replies = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-# As torch_cpu.py: memory that is given back must be cleared by the kernel at every call.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
-    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+from subject import serve  # noqa: E402
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
@@ -103,21 +93,4 @@ class Subject:
         return {"values": base64.b64encode(values.tobytes()).decode()}
 
 
-def main():
-    subject = Subject()
-    handlers = {"info": subject.info, "variants": subject.variants, "load": subject.load, "run": subject.run, "answer": subject.answer}
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        try:
-            request = json.loads(line)
-            if request.get("do") not in handlers:
-                raise ValueError(f"no answer to {request.get('do')!r}")
-            with torch.inference_mode():
-                reply = handlers[request["do"]](request)
-        except Exception as error:  # whatever goes wrong is the reply
-            reply = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        replies.write(json.dumps(reply) + "\n")
-
-
-main()
+serve(Subject())

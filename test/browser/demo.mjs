@@ -8,57 +8,17 @@ import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import puppeteer from "puppeteer-core";
 import { readSafetensors } from "../../examples/safetensors.mjs";
 import { init, dispose } from "../../packages/diffattn/dist/node.js";
 import { DiffLlama } from "../../packages/diffattn/dist/models-node.js";
 import { POLICY, serve } from "../../packages/demo/serve.mjs";
+import { browsers } from "./launch.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const [reference] = JSON.parse(readSafetensors(here("../../examples/model/expected.safetensors")).metadata.case);
 
-const chromiumFlags = [
-  "--no-first-run",
-  "--disable-gpu",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
-/** Each opens a page; what the drivers do differently. */
-const browsers = {
-  async chromium() {
-    const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
-    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
-    return {
-      newPage: () => browser.newPage(),
-      close: () => browser.close(),
-      before: (page, script) => page.addInitScript(script),
-      resize: (page, width, height) => page.setViewportSize({ width, height }),
-      theme: (page, colorScheme) => page.emulateMedia({ colorScheme }),
-    };
-  },
-  async firefox() {
-    const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
-    const browser = await puppeteer.launch({
-      browser: "firefox",
-      protocol: "webDriverBiDi",
-      executablePath,
-      headless: true,
-      protocolTimeout: 300_000,
-    });
-    return {
-      newPage: () => browser.newPage(),
-      close: () => browser.close(),
-      before: (page, script) => page.evaluateOnNewDocument(script),
-      resize: (page, width, height) => page.setViewport({ width, height }),
-      // Its protocol cannot ask for a theme.
-      theme: undefined,
-    };
-  },
-};
+const TIMEOUT = 300_000;
 
 /** Runs before the page's own scripts: keeps violations, and what is saved instead of saving it. */
 function watch() {
@@ -440,7 +400,7 @@ for (const [name, launch] of Object.entries(browsers)) {
     const server = await serve({ port: 0, isolated });
     let driver;
     try {
-      driver = await launch();
+      driver = await launch(TIMEOUT);
       const page = await driver.newPage();
       const complaints = [];
       page.on("pageerror", (error) => complaints.push(`an uncaught error: ${error.message}`));

@@ -4,38 +4,11 @@
 //   node test/browser/run.mjs [chromium] [firefox]
 import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import puppeteer from "puppeteer-core";
+import { browsers } from "./launch.mjs";
 import { serve } from "./server.mjs";
 
-const chromiumFlags = [
-  "--no-first-run",
-  "--disable-gpu",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
-/** Each opens a page; `evaluate` runs a function in it. */
-const browsers = {
-  async chromium() {
-    const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
-    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
-    return { newPage: () => browser.newPage(), close: () => browser.close() };
-  },
-  async firefox() {
-    const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
-    const browser = await puppeteer.launch({
-      browser: "firefox",
-      protocol: "webDriverBiDi",
-      executablePath,
-      headless: true,
-      // One evaluation runs all of a page's tests.
-      protocolTimeout: 600_000,
-    });
-    return { newPage: () => browser.newPage(), close: () => browser.close() };
-  },
-};
+/** One evaluation runs all of a page's tests. */
+const TIMEOUT = 600_000;
 
 const fixtures = readdirSync(fileURLToPath(new URL("../fixtures/", import.meta.url)), { recursive: true, encoding: "utf8" })
   .filter((name) => name.endsWith(".safetensors"))
@@ -57,7 +30,7 @@ for (const [name, launch] of Object.entries(browsers)) {
     const server = await serve({ isolated });
     let browser;
     try {
-      browser = await launch();
+      browser = await launch(TIMEOUT);
       const page = await browser.newPage();
       page.on("pageerror", (error) => report(where, "an uncaught error", error.message));
       await page.goto(`${server.origin}/browser/page.html`);

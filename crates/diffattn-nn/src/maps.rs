@@ -4,7 +4,7 @@ use crate::attend::{LayerMask, Mapping, Operands};
 use crate::layer::DiffAttnLayer;
 use crate::options::ForwardOptions;
 use crate::projection::{Projection, Run, Wanted};
-use diffattn::{Error, MapOutputs, Slices, Tensor, check_len, checked_len};
+use diffattn::{Error, MapOutputs, Slices, Tensor, checked_len};
 use self_cell::MutBorrow;
 
 /// The maps of a layer, float32.
@@ -101,18 +101,7 @@ impl<'a> LayerMaps<'a> {
     /// # Errors
     /// [`Error::Shape`] when one does not fit.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
-        let shape = self.map_shape();
-        if outputs.terms.len() != self.terms() {
-            return Err(Error::shape(
-                "maps",
-                format_args!("{} maps", self.terms()),
-                outputs.terms.len(),
-            ));
-        }
-        for map in &outputs.terms {
-            check_len("maps", &shape, map.len())?;
-        }
-        check_len("diff", &shape, outputs.diff.len())?;
+        outputs.check(self.terms(), &self.map_shape())?;
         (self.outputs, self.is_bound) = (Some(outputs), true);
         Ok(())
     }

@@ -10,7 +10,7 @@ use diffattn_nn::{
 use serde_json::json;
 
 use super::model::Model;
-use super::{Made, Operation};
+use super::{Operation, json_bytes};
 use crate::attention::{Prepared, map_outputs, take_map_outputs};
 use crate::job::{OutputSpec, Outputs, Work};
 use crate::kind::Kind;
@@ -244,13 +244,10 @@ impl Operation for ExportRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let cache = lender.look(&self.cache)?;
-        let Made::Bytes(state) = Made::json(&json!({
+        let state = json_bytes(&json!({
             "discarded": cache.len() - cache.held(),
             "window": cache.window(),
-        }))?
-        else {
-            return Err(Error::Internal("JSON of no bytes".into()));
-        };
+        }))?;
         let mut outputs = vec![
             OutputSpec::new("ids", Kind::I32, &[cache.len()])?,
             OutputSpec::new("state", Kind::U8, &[state.len()])?,

@@ -55,9 +55,9 @@ pub(crate) fn read(door: &Door, op: u32, r: &mut Reader<'_>) -> Result<Box<dyn O
         80 => Box::new(llama::ForwardRequest::read(door, r)?),
         81 => Box::new(generate::StepRequest::read(door, r)?),
         82 => Box::new(llama::ExportRequest::read(door, r)?),
-        88 => Box::new(vit::ForwardRequest::read(door, r)?),
-        89 => Box::new(vit::MapsRequest::read(door, r)?),
-        90 => Box::new(vit::ClassifyRequest::read(door, r)?),
+        88 => Box::new(vit::VitRequest::forward(door, r)?),
+        89 => Box::new(vit::VitRequest::maps(door, r)?),
+        90 => Box::new(vit::VitRequest::classify(door, r)?),
         _ => return Err(no_such_job(op)),
     })
 }
@@ -143,12 +143,15 @@ enum Made {
     Ints(Vec<i32>),
 }
 
+/// JSON is made by a library, so no text in it can be mistaken for anything else.
+fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value)
+        .map_err(|why| Error::Internal(format!("an answer that is no JSON: {why}")))
+}
+
 impl Made {
-    /// JSON is made by a library, so no text in it can be mistaken for anything else.
     fn json(value: &impl Serialize) -> Result<Self, Error> {
-        serde_json::to_vec(value)
-            .map(Self::Bytes)
-            .map_err(|why| Error::Internal(format!("an answer that is no JSON: {why}")))
+        json_bytes(value).map(Self::Bytes)
     }
 
     fn len(&self) -> usize {

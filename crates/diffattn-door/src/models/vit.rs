@@ -379,25 +379,49 @@ impl Slices for VitWork<'_> {
     }
 }
 
-/// A request of `vitForward`.
+/// A request of `vitForward`, `vitMaps` or `vitClassify`.
 #[derive(Debug)]
-pub(super) struct ForwardRequest {
+pub(super) struct VitRequest {
     images: ImagesAt,
+    wanted: Wanted,
     deterministic: bool,
     settings: Settings,
 }
 
-impl ForwardRequest {
-    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+impl VitRequest {
+    fn read(
+        door: &Door,
+        r: &mut Reader<'_>,
+        wanted: impl FnOnce(&mut Reader<'_>) -> Result<Wanted, Error>,
+    ) -> Result<Self, Error> {
         Ok(Self {
             images: ImagesAt::read(door, r)?,
+            wanted: wanted(r)?,
             deterministic: r.flag("deterministic")?,
             settings: Settings::now(),
         })
     }
+
+    pub(super) fn forward(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        Self::read(door, r, |_| Ok(Wanted::Logits))
+    }
+
+    pub(super) fn maps(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        Self::read(door, r, |r| {
+            let layer = r.count("layer")?;
+            Ok(Wanted::Maps { layer })
+        })
+    }
+
+    pub(super) fn classify(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        Self::read(door, r, |r| {
+            let top = r.count("top")?;
+            Ok(Wanted::Classes { top })
+        })
+    }
 }
 
-impl Operation for ForwardRequest {
+impl Operation for VitRequest {
     fn uses(&self) -> Vec<Use> {
         vec![self.images.model.to_use(false)]
     }
@@ -408,78 +432,6 @@ impl Operation for ForwardRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let images = self.images.prepare(operands, lender)?;
-        prepare(images, Wanted::Logits, self.deterministic, self.settings)
-    }
-}
-
-/// A request of `vitMaps`.
-#[derive(Debug)]
-pub(super) struct MapsRequest {
-    images: ImagesAt,
-    layer: usize,
-    deterministic: bool,
-    settings: Settings,
-}
-
-impl MapsRequest {
-    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            images: ImagesAt::read(door, r)?,
-            layer: r.count("layer")?,
-            deterministic: r.flag("deterministic")?,
-            settings: Settings::now(),
-        })
-    }
-}
-
-impl Operation for MapsRequest {
-    fn uses(&self) -> Vec<Use> {
-        vec![self.images.model.to_use(false)]
-    }
-
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let images = self.images.prepare(operands, lender)?;
-        let wanted = Wanted::Maps { layer: self.layer };
-        prepare(images, wanted, self.deterministic, self.settings)
-    }
-}
-
-/// A request of `vitClassify`.
-#[derive(Debug)]
-pub(super) struct ClassifyRequest {
-    images: ImagesAt,
-    top: usize,
-    deterministic: bool,
-    settings: Settings,
-}
-
-impl ClassifyRequest {
-    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            images: ImagesAt::read(door, r)?,
-            top: r.count("top")?,
-            deterministic: r.flag("deterministic")?,
-            settings: Settings::now(),
-        })
-    }
-}
-
-impl Operation for ClassifyRequest {
-    fn uses(&self) -> Vec<Use> {
-        vec![self.images.model.to_use(false)]
-    }
-
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let images = self.images.prepare(operands, lender)?;
-        let wanted = Wanted::Classes { top: self.top };
-        prepare(images, wanted, self.deterministic, self.settings)
+        prepare(images, self.wanted, self.deterministic, self.settings)
     }
 }

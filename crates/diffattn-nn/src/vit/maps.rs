@@ -5,7 +5,7 @@ use super::trunk::{Trunk, forward_options};
 use super::{DiffViT, DiffViTOptions};
 use crate::maps::LayerMaps;
 use crate::projection::Run;
-use diffattn::{Error, MapOutputs, Slices, Tensor, check_len, checked_len};
+use diffattn::{Error, MapOutputs, Slices, Tensor, checked_len};
 use self_cell::self_cell;
 
 /// What the maps of a block borrow.
@@ -113,18 +113,7 @@ impl<'a> DiffViTMaps<'a> {
     /// # Errors
     /// [`Error::Shape`] when one does not fit.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
-        let shape = self.map_shape();
-        if outputs.terms.len() != self.terms() {
-            return Err(Error::shape(
-                "maps",
-                format_args!("{} maps", self.terms()),
-                outputs.terms.len(),
-            ));
-        }
-        for map in &outputs.terms {
-            check_len("maps", &shape, map.len())?;
-        }
-        check_len("diff", &shape, outputs.diff.len())?;
+        outputs.check(self.terms(), &self.map_shape())?;
         if let Stage::Blocks(waiting) = &mut self.stage {
             *waiting = Some(outputs);
         }

@@ -201,23 +201,33 @@ impl<'a> DiffAttentionMaps<'a> {
     /// # Errors
     /// [`Error::Shape`] when one does not fit or overflows.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
-        let shape = self.map_shape();
-        if outputs.terms.len() != self.terms() {
-            return Err(Error::shape(
-                "maps",
-                format_args!("{} maps", self.terms()),
-                outputs.terms.len(),
-            ));
-        }
-        for map in &outputs.terms {
-            check_len("maps", &shape, map.len())?;
-        }
-        check_len("diff", &shape, outputs.diff.len())?;
+        outputs.check(self.terms(), &self.map_shape())?;
         self.run.call.maps = Some(MapsOut {
             terms: outputs.terms.into_iter().map(<[f32]>::as_mut_ptr).collect(),
             diff: outputs.diff.as_mut_ptr(),
             rows: self.rows,
         });
+        Ok(())
+    }
+}
+
+impl MapOutputs<'_> {
+    /// Checks that there is a map per term, and that each and the difference are of `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `maps` or `diff` when one does not fit or overflows.
+    pub fn check(&self, terms: usize, shape: &[usize; 4]) -> Result<(), Error> {
+        if self.terms.len() != terms {
+            return Err(Error::shape(
+                "maps",
+                format_args!("{terms} maps"),
+                self.terms.len(),
+            ));
+        }
+        for map in &self.terms {
+            check_len("maps", shape, map.len())?;
+        }
+        check_len("diff", shape, self.diff.len())?;
         Ok(())
     }
 }

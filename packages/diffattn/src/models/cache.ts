@@ -5,11 +5,10 @@ import { arrayType, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
-import { result } from "../tensor.js";
 import type { Tensor } from "../types.js";
 import { create, drop, query, run } from "./backend.js";
 import { Op } from "./ops.js";
-import { int32Of, jsonOf, Writer } from "./request.js";
+import { int32Of, jsonOf, tensorOf, Writer } from "./request.js";
 import type * as types from "./types.js";
 
 interface State {
@@ -60,7 +59,7 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
     const outputs = await use([state], () => run(new Writer(Op.exportModelCache).object(state.handle)));
     const [ids, about, ...layers] = outputs;
     const { discarded, window } = jsonOf(about) as { discarded: number; window: number | null };
-    const tensors = layers.map((layer) => result(layer, undefined, false) as Tensor);
+    const tensors = layers.map(tensorOf);
     return {
       ids: int32Of(ids),
       discarded,

@@ -1,13 +1,12 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
-import type { Handle, Output, Request } from "../backend.js";
+import type { Handle, Request } from "../backend.js";
 import { checkOptions, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
-import { result } from "../tensor.js";
-import type { AttentionMaps, Tensor } from "../types.js";
+import type { AttentionMaps } from "../types.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
@@ -15,7 +14,7 @@ import { folderOf, readOptionalText } from "./folder.js";
 import { idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
-import { int32Of, Writer } from "./request.js";
+import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
 import { checkPackage, checkTokenizer, readTokenizer } from "./tokenizer.js";
 import type * as types from "./types.js";
 
@@ -25,14 +24,6 @@ const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "window", "cac
 const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "signal", "onProgress"];
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
-
-const tensorOf = (output: Output | undefined): Tensor => result(output ?? { kind: 0, shape: [], buffer: null }, undefined, false) as Tensor;
-
-export const mapsOf = ([map1, map2, diff]: (Output | undefined)[]): AttentionMaps => ({
-  map1: tensorOf(map1),
-  map2: tensorOf(map2),
-  diff: tensorOf(diff),
-});
 
 /** One text that is being generated. */
 class Text {

@@ -3,6 +3,8 @@
 import type { Handle, Output, Request } from "../backend.js";
 import { bytesOf, dtypeOf, Kind, shapeOf, show } from "../check.js";
 import { fail, internal } from "../errors.js";
+import { result } from "../tensor.js";
+import type { AttentionMaps, Tensor } from "../types.js";
 
 const encoder = new TextEncoder();
 
@@ -77,9 +79,11 @@ export class Writer implements Request {
   }
 }
 
+const tooFew = (): Error => internal("a call with too few outputs");
+
 /** An output's memory. */
 export const bufferOf = (output: Output | undefined): ArrayBuffer => {
-  if (!output) throw internal("a call with too few outputs");
+  if (!output) throw tooFew();
   return output.buffer ?? new ArrayBuffer(0);
 };
 
@@ -87,3 +91,15 @@ export const bufferOf = (output: Output | undefined): ArrayBuffer => {
 export const jsonOf = (output: Output | undefined): unknown => JSON.parse(new TextDecoder().decode(bufferOf(output)));
 
 export const int32Of = (output: Output | undefined): Int32Array<ArrayBuffer> => new Int32Array(bufferOf(output));
+
+/** An output that is float32. */
+export function tensorOf(output: Output | undefined): Tensor {
+  if (!output) throw tooFew();
+  return result(output, undefined, false) as Tensor;
+}
+
+export const mapsOf = ([map1, map2, diff]: (Output | undefined)[]): AttentionMaps => ({
+  map1: tensorOf(map1),
+  map2: tensorOf(map2),
+  diff: tensorOf(diff),
+});

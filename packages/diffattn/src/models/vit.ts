@@ -5,15 +5,13 @@ import { checkOptions, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
-import { result } from "../tensor.js";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
 import { isImage, writeImage } from "./image.js";
-import { mapsOf } from "./llama.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
-import { bufferOf, int32Of, Writer } from "./request.js";
+import { bufferOf, int32Of, mapsOf, tensorOf, Writer } from "./request.js";
 import type * as types from "./types.js";
 
 /** Pixels, or images. */
@@ -62,7 +60,7 @@ export class DiffViT extends Owned<Model> {
   ): Promise<Tensor> {
     const { signal } = checkOptions("options", options, ["signal"]);
     const [logits] = await run(writeImages(this.#request(Op.vitForward), image).flag("deterministic", false), { signal });
-    return result({ kind: 1, shape: logits?.shape ?? [], buffer: bufferOf(logits) }, undefined, false) as Tensor;
+    return tensorOf(logits);
   }
 
   async classify(

@@ -1,0 +1,44 @@
+// Starts the browsers of the tests, each through its driver. Runs no test.
+import { chromium } from "playwright-core";
+import puppeteer from "puppeteer-core";
+
+const chromiumFlags = [
+  "--no-first-run",
+  "--disable-gpu",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+];
+
+/** Each opens a page, whose `evaluate` runs a function in it; and what the drivers do differently. `timeout`: of one evaluation, in milliseconds. */
+export const browsers = {
+  async chromium() {
+    const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
+    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
+    return {
+      newPage: () => browser.newPage(),
+      close: () => browser.close(),
+      before: (page, script) => page.addInitScript(script),
+      resize: (page, width, height) => page.setViewportSize({ width, height }),
+      theme: (page, colorScheme) => page.emulateMedia({ colorScheme }),
+    };
+  },
+  async firefox(timeout) {
+    const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
+    const browser = await puppeteer.launch({
+      browser: "firefox",
+      protocol: "webDriverBiDi",
+      executablePath,
+      headless: true,
+      protocolTimeout: timeout,
+    });
+    return {
+      newPage: () => browser.newPage(),
+      close: () => browser.close(),
+      before: (page, script) => page.evaluateOnNewDocument(script),
+      resize: (page, width, height) => page.setViewport({ width, height }),
+      // Its protocol cannot ask for a theme.
+      theme: undefined,
+    };
+  },
+};
