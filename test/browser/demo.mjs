@@ -56,6 +56,18 @@ async function until(page, what, question, ...args) {
   }
 }
 
+/** All rows of the bench are there, and their answers agree. */
+async function benchAgrees(page) {
+  const rows = await page.evaluate(() =>
+    Array.from(document.querySelectorAll("#bench-table tbody tr"), (row) => ({ agrees: row.dataset.agrees, text: row.innerText })),
+  );
+  assert.equal(rows.length, 4);
+  for (const { agrees, text } of rows) {
+    assert.equal(agrees, "true", text);
+    assert.equal(text.match(/[\d.e+]+ ms/g)?.length, 2, text);
+  }
+}
+
 const textOf = (page, id) => page.evaluate((id) => document.getElementById(id).textContent, id);
 const tokenCount = (page) => page.evaluate(() => document.querySelectorAll(".token").length);
 const idle = () => document.getElementById("stop").disabled;
@@ -350,14 +362,7 @@ const tests = {
     assert.equal(await textOf(page, "bench-state"), "Stopped.");
     await page.click("#bench-start");
     await until(page, "the bench is done", () => document.getElementById("bench-state").textContent === "Done.");
-    const rows = await page.evaluate(() =>
-      Array.from(document.querySelectorAll("#bench-table tbody tr"), (row) => ({ agrees: row.dataset.agrees, text: row.innerText })),
-    );
-    assert.equal(rows.length, 4);
-    for (const { agrees, text } of rows) {
-      assert.equal(agrees, "true", text);
-      assert.equal(text.match(/[\d.e+]+ ms/g)?.length, 2, text);
-    }
+    await benchAgrees(page);
   },
 
   async "names, roles and contrast"({ page, driver }) {
@@ -378,6 +383,26 @@ const tests = {
         );
         assert.deepEqual(violations, [], `${tab}, ${theme}`);
       }
+  },
+};
+
+/** Where there are threads. */
+const withThreads = {
+  async "a bench whose worker falls silent goes on with one thread"({ page }) {
+    await page.click("#tab-bench");
+    await page.evaluate(() => {
+      globalThis.Worker = class extends Worker {
+        constructor(url, options) {
+          super(url, options);
+          // As one that waits for ever: nothing that it says arrives.
+          if (options.name === "") Object.defineProperty(this, "onmessage", { set: () => {} });
+        }
+      };
+    });
+    await page.click("#bench-start");
+    await until(page, "the bench is done", () => document.getElementById("bench-state").textContent === "Done.");
+    assert.match(await textOf(page, "bench-about"), /^1 thread\./);
+    await benchAgrees(page);
   },
 };
 
@@ -413,7 +438,8 @@ for (const [name, launch] of Object.entries(browsers)) {
       await driver.resize(page, 1100, 900);
       const response = await page.goto(server.address);
       report(where, "the policy is sent", response.headers()["content-security-policy"] === POLICY ? null : "it is not");
-      for (const [test, body] of Object.entries(tests)) {
+      const all = { ...tests, ...(isolated ? withThreads : {}) };
+      for (const [test, body] of Object.entries(all)) {
         let error = null;
         try {
           await body({ page, driver, isolated, model });
@@ -424,7 +450,7 @@ for (const [name, launch] of Object.entries(browsers)) {
       }
       complaints.push(...(await page.evaluate(() => globalThis.violations)).map((violation) => `the policy: ${violation}`));
       report(where, "no errors, no violations, no other origin", complaints.length === 0 ? null : complaints.join("; "));
-      console.log(`${where}: ${Object.keys(tests).length + 2} tests in ${((Date.now() - begun) / 1000).toFixed(1)} s`);
+      console.log(`${where}: ${Object.keys(all).length + 2} tests in ${((Date.now() - begun) / 1000).toFixed(1)} s`);
     } catch (error) {
       report(where, "the run", error.message);
     } finally {

@@ -5,25 +5,8 @@ import * as api from "diffattn";
 import type * as Ort from "onnxruntime-web";
 import { sentence, timed } from "../../../bench/subjects/measuring.mjs";
 import { handlers } from "../../../bench/subjects/public-door.mjs";
+import { type BenchMessage, SINGLE } from "./bench-messages.js";
 import { benchCases, type Case, type Form, formsOf, indexIn } from "./bench-subjects.js";
-
-/** What the worker says. Times are seconds, medians so far. */
-export type BenchMessage =
-  | { error: string }
-  | { state: string }
-  | { about: string }
-  | { done: true }
-  | {
-      id: string;
-      name: string;
-      ours: number;
-      peer: number;
-      call: string;
-      form: string;
-      values: number;
-      difference: number;
-      agrees: boolean;
-    };
 
 const tell = (message: BenchMessage): void => postMessage(message);
 
@@ -155,24 +138,17 @@ function compare(a: Float32Array, b: readonly number[]): { difference: number; a
   return { difference, agrees: a.length === b.length && difference <= TOLERANCE * largest };
 }
 
-/** Milliseconds within which threads start, or never do. */
-const PATIENCE = 6000;
-
-/** Starts this library: on all threads, or on one where a browser does not get the threads of a worker's worker going (seen in Firefox). */
-async function start(): Promise<api.Info> {
-  const threaded = api.init();
-  const late = new Promise<undefined>((resolve) => setTimeout(() => resolve(undefined), PATIENCE));
-  const info = await Promise.race([threaded, late]);
-  if (info) return info;
-  threaded.catch(() => undefined);
-  api.dispose();
-  return api.init({ threads: 1 });
+/** Starts this library: on all threads, or on one, for which this worker starts no other. */
+async function start(single: boolean): Promise<api.Info> {
+  if (!single) return api.init();
+  api.setThreads(1);
+  return api.info();
 }
 
 async function runAll(): Promise<void> {
   const address = new URL("onnxruntime/ort.wasm.min.mjs", import.meta.url).href;
   const ort = (await import(/* @vite-ignore */ address)) as typeof Ort;
-  const { threads, isa } = await start();
+  const { threads, isa } = await start(self.name === SINGLE);
   ort.env.wasm.numThreads = threads;
   ort.env.wasm.wasmPaths = new URL("onnxruntime/", import.meta.url).href;
   tell({
