@@ -158,6 +158,27 @@ onEachIsa((isa) => {
       expect(await generated(model, prompt, { maxNewTokens: 0 })).toEqual([[], ""]);
     });
 
+    test("a stop string ends its text of a batch alone, and what the backend computed past it is forgotten", async () => {
+      const prompts = texts.map(({ prompt }) => prompt);
+      const options = { maxNewTokens: 30, stopIds: [], stop: ["Examples\n", "VecDeque", "self"] };
+      const alone = [];
+      for (const prompt of prompts) alone.push(await generated(model, prompt, options));
+      const together = prompts.map((): [number[], string] => [[], ""]);
+      for await (const { id, text, index } of model.generate(prompts, options)) {
+        together[index]?.[0].push(id);
+        if (together[index]) together[index][1] += text;
+      }
+      expect(together).toEqual(alone);
+      expect(new Set(alone.map(([ids]) => ids.length)).size).toBeGreaterThan(1);
+
+      const cache = await model.createCache();
+      for (const [index, prompt] of prompts.entries()) {
+        expect(await generated(model, prompt, { ...options, cache })).toEqual(alone[index]);
+        const ids = [...model.encode(prompt), ...(alone[index]?.[0] ?? [])];
+        expect([...(await cache.export()).ids]).toEqual(ids.slice(0, -1));
+      }
+    });
+
     test("a seed decides the text, the same one on every backend", async () => {
       const options = {
         temperature: 0.9,

@@ -7,6 +7,7 @@
 //! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
 //! the error at 1024 inputs.
 
+use crate::buffer::Lines;
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
@@ -60,11 +61,11 @@ pub struct Linear {
 /// A packed weight, `[strip of CHANNELS inputs][panel][input][PANEL outputs]`, zeros past the last output.
 #[derive(Debug, Clone)]
 enum Panels {
-    F32(Vec<f32>),
+    F32(Lines<f32>),
     /// float16 bits.
-    F16(Vec<u16>),
+    F16(Lines<u16>),
     /// bfloat16 bits.
-    Bf16(Vec<u16>),
+    Bf16(Lines<u16>),
 }
 
 impl Panels {
@@ -86,10 +87,10 @@ impl Panels {
 
 /// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the hardware sees as many streams; what is
 /// written meanwhile, [`PACKED_CHANNELS`] of a panel, stays in L2.
-fn pack<T: Copy + Default>(weight: &[T], [outputs, inputs]: [usize; 2]) -> Result<Vec<T>, Error> {
+fn pack<T: Copy + Default>(weight: &[T], [outputs, inputs]: [usize; 2]) -> Result<Lines<T>, Error> {
     let panels = outputs.div_ceil(PANEL);
     let len = checked_len("weight", &[panels, PANEL, inputs])?;
-    let mut packed = try_zeroed(len)?;
+    let mut packed = Lines::zeroed(len)?;
     for panel in 0..panels {
         for channels in (0..inputs).step_by(PACKED_CHANNELS) {
             let end = (channels + PACKED_CHANNELS).min(inputs);

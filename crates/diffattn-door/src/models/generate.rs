@@ -9,9 +9,9 @@ use diffattn_nn::{
 };
 use self_cell::self_cell;
 
-use super::Operation;
 use super::llama::caches;
 use super::model::Model;
+use super::{Operation, ready};
 use crate::attention::Prepared;
 use crate::job::{OutputSpec, Outputs, Work};
 use crate::kind::Kind;
@@ -226,6 +226,44 @@ impl Operation for StepRequest {
             out: &mut [],
         };
         Ok((Box::new(work), vec![spec]))
+    }
+}
+
+/// A request of `endText`.
+#[derive(Debug)]
+pub(super) struct EndRequest {
+    generator: Arc<Slot<HeldGenerator>>,
+    text: usize,
+    kept: usize,
+}
+
+impl EndRequest {
+    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
+        let id = r.object("generator")?;
+        Ok(Self {
+            generator: door.generator("generator", id)?,
+            text: r.size("text")?,
+            kept: r.size("kept")?,
+        })
+    }
+}
+
+impl Operation for EndRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.generator.to_use(true)]
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        _operands: &[&'m [u8]],
+        lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let held = lender.take(&self.generator)?;
+        held.generator.with_dependent_mut(|_, generator| {
+            let generator = generator.as_mut();
+            generator.map_or(Ok(()), |generator| generator.end(self.text, self.kept))
+        })?;
+        ready(Vec::new())
     }
 }
 

@@ -55,6 +55,7 @@ pub(crate) fn read(door: &Door, op: u32, r: &mut Reader<'_>) -> Result<Box<dyn O
         80 => Box::new(llama::ForwardRequest::read(door, r)?),
         81 => Box::new(generate::StepRequest::read(door, r)?),
         82 => Box::new(llama::ExportRequest::read(door, r)?),
+        83 => Box::new(generate::EndRequest::read(door, r)?),
         88 => Box::new(vit::VitRequest::forward(door, r)?),
         89 => Box::new(vit::VitRequest::maps(door, r)?),
         90 => Box::new(vit::VitRequest::classify(door, r)?),

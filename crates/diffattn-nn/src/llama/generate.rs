@@ -202,6 +202,27 @@ impl<'m> Generator<'m> {
         self.texts.get(text).and_then(|text| text.finish)
     }
 
+    /// Ends a text at the `kept` first of the ids that it was given (all, where it has fewer), as where they came to a stop string:
+    /// later steps leave it out, and its cache forgets what lies past them. That holds them but for the last, whose keys no one
+    /// has asked for, as after any step. (Where a window moved on with the very next token, the cache keeps that one.)
+    ///
+    /// # Errors
+    /// [`Error::Option`] naming `text` when there is none of that number.
+    pub fn end(&mut self, text: usize, kept: usize) -> Result<(), Error> {
+        let count = self.texts.len();
+        let both = self.texts.get_mut(text).zip(self.caches.get_mut(text));
+        let (text, cache) = both
+            .ok_or_else(|| Error::option("text", format_args!("one of the {count} texts"), text))?;
+        text.ids.truncate(text.prompt.saturating_add(kept));
+        text.finish = text.finish.or(Some(Finish::Stop));
+        let held = text.ids.len().saturating_sub(1).max(text.prompt);
+        if cache.len() > held {
+            // As the last sentence of the documentation says.
+            let _ = cache.rewind(held);
+        }
+        Ok(())
+    }
+
     /// Gives up the caches, for a later [`Generator::with_caches`].
     #[must_use]
     pub fn into_caches(self) -> Vec<ModelCache> {

@@ -174,6 +174,52 @@ fn dropped_steps() {
     assert_eq!(refusal(ok(generator.step_job()).tokens()).0, "INTERNAL");
 }
 
+/// A text that is ended by its caller is left out of later steps, and its cache holds no more than what was kept.
+#[test]
+fn texts_are_ended_one_by_one() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let generations = generations(checkpoint.config.vocab_size);
+    let options = GeneratorOptions::default();
+    let expected = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
+    let mut generator = ok(Generator::new(&model, generations.clone(), &options));
+    let told = |generator: &mut Generator<'_>| {
+        let tokens = ok(generator.step());
+        tokens.iter().map(|token| token.text).collect::<Vec<_>>()
+    };
+    // None of its ids are kept; all but the last of its ids; more than it has.
+    ok(generator.end(4, 0));
+    assert_eq!(told(&mut generator), [0, 1, 2, 3]);
+    assert_eq!(told(&mut generator), [0, 1, 2, 3]);
+    ok(generator.end(1, 1));
+    assert_eq!(told(&mut generator), [0, 2, 3]);
+    ok(generator.end(3, 100));
+    while !told(&mut generator).is_empty() {}
+    assert_eq!(generator.finish(0), Some(Finish::Length));
+    assert_eq!(generator.finish(1), Some(Finish::Stop));
+    // One that has ended keeps its reason.
+    ok(generator.end(0, 2));
+    assert_eq!(generator.finish(0), Some(Finish::Length));
+    let lengths = generations.iter().map(|generation| generation.prompt.len());
+    let new = [2, 1, expected[2].len() - 2, 3, 0];
+    for (text, (expected, (prompt, new))) in
+        expected.iter().zip(lengths.clone().zip(new)).enumerate()
+    {
+        assert_eq!(generator.ids(text), Some(&expected[..prompt + new]));
+    }
+    let (kind, message) = refusal(generator.end(5, 0));
+    assert_eq!(
+        (kind, &*message),
+        ("OPTION", "text: expected one of the 5 texts, got 5")
+    );
+    let caches = generator.into_caches();
+    for ((cache, expected), (prompt, new)) in caches.iter().zip(&expected).zip(lengths.zip(new)) {
+        // (The fifth had not begun.)
+        let held = if new == 0 { 0 } else { prompt + new - 1 };
+        assert_eq!(cache.ids(), &expected[..held]);
+    }
+}
+
 #[test]
 fn caches_are_used_again() {
     let checkpoint = Checkpoint::fixture("diffllama_llama3_rope");

@@ -1,6 +1,6 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
-import type { Handle, Request } from "../backend.js";
+import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
@@ -29,6 +29,8 @@ const MAX_NEW_TOKENS = 256;
 class Text {
   readonly #detokenizer: Detokenizer | undefined;
   readonly #stops: StopStrings | undefined;
+  /** How many ids the caller was given. */
+  told = 0;
   ended = false;
 
   constructor(prompt: Int32Array, tokenizer: types.Tokenizer | undefined, stops: readonly string[]) {
@@ -44,6 +46,7 @@ class Text {
     if (this.#stops) ({ text, stopped } = this.#stops.push(text));
     if (finish && !stopped) text += this.#stops?.end() ?? "";
     const why = stopped ? "stop" : finish;
+    this.told++;
     this.ended = why !== null;
     return { id, text, index, finish: why };
   }
@@ -207,24 +210,53 @@ export class DiffLlama extends Owned<Model> {
     request.list(caches, ({ handle }) => request.object(handle));
 
     const running = new Running(await lend(caches));
+    // What is under way when the loop ends is given up as by an abort.
+    const stopped = new AbortController();
+    const abort = (): void => stopped.abort(signal?.reason);
+    signal?.addEventListener("abort", abort);
+    let step: Promise<Output[]> | undefined;
+    let end: ((text: number) => Promise<Output[]>) | undefined;
     try {
       const generator = await running.start(request);
-      while (texts.some(({ ended }) => !ended)) {
+      end = (text) =>
+        run(
+          new Writer(Op.endText)
+            .object(generator)
+            .number("text", text)
+            .number("kept", texts[text]?.told ?? 0),
+        );
+      const next = (): Promise<Output[]> => {
+        const asked = run(new Writer(Op.generatorStep).object(generator), { signal: stopped.signal });
+        // Its failure is told when its turn comes, if it does.
+        asked.catch(() => {});
+        return asked;
+      };
+      step = next();
+      while (step && texts.some(({ ended }) => !ended)) {
         // The model may be disposed of between two tokens.
         live(resourceOf<Model>(this).handle);
-        const [output] = await run(new Writer(Op.generatorStep).object(generator), { signal });
+        const [output] = await step;
         const rows = int32Of(output);
-        if (rows.length === 0) return;
+        // One step ahead: the backend computes while the caller reads, and its thread need not be woken each time.
+        step = rows.some((finish, place) => place % 3 === 2 && finish === 0) ? next() : undefined;
         for (let row = 0; row < rows.length; row += 3) {
           const [index = 0, id = 0, finish = 0] = rows.subarray(row, row + 3);
           const text = texts[index];
-          // One that came to a stop string goes on unseen while others go on.
+          // One that has come to a stop string, of which the step ahead did not know.
           if (!text || text.ended) continue;
           if (signal?.aborted) throw aborted(signal.reason);
-          yield text.push(id, index, FINISH[finish] ?? null);
+          const token = text.push(id, index, FINISH[finish] ?? null);
+          // The backend knows nothing of stop strings.
+          if (text.ended && finish === 0) end(index).catch(() => {});
+          yield token;
         }
       }
     } finally {
+      signal?.removeEventListener("abort", abort);
+      stopped.abort();
+      await step?.catch(() => {});
+      // What the step ahead added to a cache goes; where that fails, so did the backend, which the next call tells.
+      if (caches.length > 0) await end?.(0).catch(() => {});
       await running.end();
     }
   }

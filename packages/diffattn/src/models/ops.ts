@@ -12,6 +12,7 @@ export const Op = {
   llamaForward: 80,
   generatorStep: 81,
   exportModelCache: 82,
+  endText: 83,
   vitForward: 88,
   vitMaps: 89,
   vitClassify: 90,
