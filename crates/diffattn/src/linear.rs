@@ -248,7 +248,7 @@ impl Linear {
         let widened = match self.panels {
             Panels::F32(_) => 0,
             Panels::F16(_) | Panels::Bf16(_) if block <= FEW_ROWS => 0,
-            Panels::F16(_) | Panels::Bf16(_) => MAX_PANELS * PANEL * depth,
+            Panels::F16(_) | Panels::Bf16(_) => PANEL * depth,
         };
         let packed = match block {
             1 => 0,
@@ -288,15 +288,13 @@ impl Linear {
 /// Rows of a register tile at most.
 const MAX_ROWS: usize = 16;
 
-/// Panels that one strip is multiplied with at once at most.
-const MAX_PANELS: usize = 2;
-
-/// Vectors of a tile of one row: as many sums hide the latency of a multiply-add.
+/// Vectors of a tile of one row, where a panel has them: as many sums hide the latency of a multiply-add. (With AVX-512 a panel is three,
+/// which is enough for what is read. Six of two panels are two streams: on Zen 5, bfloat16 from memory 1.4 times the time.)
 const ROW_VECTORS: usize = 6;
 
-/// Rows up to which halves are widened in registers, tile by tile, and not once per panel. (AVX2, weights from memory: 1 row takes
-/// 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long.) In WebAssembly the tiles of more rows
-/// would be 2 KB, gzipped.
+/// Rows up to which weights are asked for ahead of time, and halves widened in registers, tile by tile, not once per panel. (AVX2, weights
+/// from memory: 1 row of halves takes 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long. Zen 5, 8 rows
+/// of float32 from memory: AVX-512 0.88, AVX2 0.85.) In WebAssembly the tiles of more rows would be 2 KB, gzipped.
 const FEW_ROWS: usize = if cfg!(target_arch = "wasm32") { 1 } else { 8 };
 
 /// Bytes of a cache line.
@@ -305,11 +303,6 @@ const LINE: usize = 64;
 /// How many bytes ahead few rows ask for weights: the hardware stops at a page's end, and one row of halves is not in time for what
 /// it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time, float16 0.70, float32 0.84 to 0.93; halves by a half or twice that as much.)
 const AHEAD: usize = 8 << 10;
-
-/// Panels at once: as many as a tile of one row is wide.
-const fn at_once<V: Vector>() -> usize {
-    (ROW_VECTORS * V::LANES).div_ceil(PANEL)
-}
 
 /// `to[i] = from[i · PANEL]`.
 fn gather<T: Copy>(from: &[T], to: &mut [T]) {
@@ -328,7 +321,7 @@ struct Block<'c> {
     panels: [usize; 2],
     /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where it lies.
     packed: &'c mut [f32],
-    /// One strip of [`MAX_PANELS`] panels as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
+    /// The strip of a panel as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
     widened: &'c mut [f32],
 }
 
@@ -353,9 +346,9 @@ impl Kernel for Block<'_> {
             assert!(
                 PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
                     && MAX_ROWS.is_multiple_of(V::Tile::ROWS)
-                    && at_once::<V>() <= MAX_PANELS
-                    && (at_once::<V>() * PANEL).is_multiple_of(ROW_VECTORS * V::LANES)
                     && PANEL.is_multiple_of(3 * V::LANES)
+                    && (ROW_VECTORS * V::LANES > PANEL
+                        || PANEL.is_multiple_of(ROW_VECTORS * V::LANES))
             );
         }
         let (inputs, outputs) = (linear.inputs, linear.outputs);
@@ -381,10 +374,9 @@ impl Kernel for Block<'_> {
                 pack_rows(x, inputs, from..from + depth, V::Tile::ROWS, packed);
                 (&*packed, V::Tile::ROWS)
             };
-            for panel in (first..end).step_by(at_once::<V>()) {
-                let panel_end = (panel + at_once::<V>()).min(end);
+            for panel in first..end {
                 let start = from * outputs.div_ceil(PANEL);
-                let place = (start + panel * depth) * PANEL..(start + panel_end * depth) * PANEL;
+                let place = (start + panel * depth) * PANEL..(start + (panel + 1) * depth) * PANEL;
                 // Past the end may lie pages that are not there, which the machine searches for each time.
                 let is_far = place.end + AHEAD / linear.panels.bytes() <= linear.panels.len();
                 let strip = Strip {
@@ -394,26 +386,20 @@ impl Kernel for Block<'_> {
                     y,
                     rows,
                     outputs,
-                    channels: panel * PANEL..(panel_end * PANEL).min(outputs),
+                    channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
                     ahead: if is_far { AHEAD } else { 0 },
                 };
+                if rows <= FEW_ROWS {
+                    strip.few_rows::<V>(&linear.panels, place);
+                    continue;
+                }
                 let weights = match &linear.panels {
                     Panels::F32(weights) => &weights[place],
                     Panels::F16(weights) => {
-                        let weights = weights[place].reinterpret_cast::<f16>();
-                        if rows <= FEW_ROWS {
-                            strip.last_rows::<V, f16, FEW_ROWS>(weights, 0);
-                            continue;
-                        }
-                        widen::<V, f16>(weights, widened)
+                        widen::<V, f16>(weights[place].reinterpret_cast(), widened)
                     }
                     Panels::Bf16(weights) => {
-                        let weights = weights[place].reinterpret_cast::<bf16>();
-                        if rows <= FEW_ROWS {
-                            strip.last_rows::<V, bf16, FEW_ROWS>(weights, 0);
-                            continue;
-                        }
-                        widen::<V, bf16>(weights, widened)
+                        widen::<V, bf16>(weights[place].reinterpret_cast(), widened)
                     }
                 };
                 strip.product::<V>(weights);
@@ -450,7 +436,7 @@ fn widen<'w, V: Vector, E: Element>(weights: &[E], widened: &'w mut [f32]) -> &'
     widened
 }
 
-/// One strip of input channels of some panels, and what it is multiplied with.
+/// One strip of input channels of a panel, and what it is multiplied with.
 struct Strip<'c> {
     /// As [`Block::packed`].
     packed: &'c [f32],
@@ -460,14 +446,14 @@ struct Strip<'c> {
     y: *mut f32,
     rows: usize,
     outputs: usize,
-    /// The output channels, which begin a panel.
+    /// The panel's output channels.
     channels: Range<usize>,
     /// How many bytes ahead few rows ask for weights.
     ahead: usize,
 }
 
 impl Strip<'_> {
-    /// Adds the product to y; `weights` is `[panel][channel][PANEL outputs]`.
+    /// Adds the product to y; `weights` is `[channel][PANEL outputs]`.
     #[inline(always)]
     fn product<V: Vector>(&self, weights: &[f32]) {
         let group = V::Tile::ROWS;
@@ -478,8 +464,7 @@ impl Strip<'_> {
                 .div_ceil(V::LANES)
                 .min(V::Tile::VECTORS);
             for row in (0..full).step_by(group) {
-                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in one panel: a full tile's width
-                // divides PANEL.
+                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the panel: a full tile's width divides it.
                 unsafe {
                     let operands = Operands {
                         a: self.row(row),
@@ -497,6 +482,20 @@ impl Strip<'_> {
         self.last_rows::<V, f32, 4>(weights, full);
     }
 
+    /// As [`Strip::product`], of [`FEW_ROWS`] rows at most; the weights lie at `place`.
+    #[inline(always)]
+    fn few_rows<V: Vector>(&self, panels: &Panels, place: Range<usize>) {
+        match panels {
+            Panels::F32(weights) => self.last_rows::<V, f32, FEW_ROWS>(&weights[place], 0),
+            Panels::F16(weights) => {
+                self.last_rows::<V, f16, FEW_ROWS>(weights[place].reinterpret_cast(), 0);
+            }
+            Panels::Bf16(weights) => {
+                self.last_rows::<V, bf16, FEW_ROWS>(weights[place].reinterpret_cast(), 0);
+            }
+        }
+    }
+
     /// As [`Strip::product`], for the rows from `row` on, which begins a group; `MOST` of them at a time at most.
     #[inline(always)]
     fn last_rows<V: Vector, E: Element, const MOST: usize>(&self, weights: &[E], mut row: usize) {
@@ -507,6 +506,9 @@ impl Strip<'_> {
                 row += match self.rows - row {
                     4.. if MOST >= 4 => self.some_rows::<V, E, 4, 3>(weights, row),
                     2.. if MOST >= 2 => self.some_rows::<V, E, 2, 3>(weights, row),
+                    _ if ROW_VECTORS * V::LANES > PANEL => {
+                        self.some_rows::<V, E, 1, 3>(weights, row)
+                    }
                     _ => self.some_rows::<V, E, 1, ROW_VECTORS>(weights, row),
                 };
             }
@@ -523,8 +525,7 @@ impl Strip<'_> {
     /// Output channel `channel`: the next input channel lies `PANEL` further, the next outputs of the panel beside it.
     #[inline(always)]
     fn weight<E>(&self, weights: &[E], channel: usize) -> *const E {
-        let channel = channel - self.channels.start;
-        weights[channel / PANEL * PANEL * self.depth + channel % PANEL..].as_ptr()
+        weights[channel - self.channels.start..].as_ptr()
     }
 
     /// The result at row `row` and channel `channel`.
@@ -554,17 +555,9 @@ impl Strip<'_> {
     ) -> usize {
         let mut channel = self.channels.start;
         while channel < self.channels.end {
-            // SAFETY: (both) the rows lie packed in one group; panels are whole, and the vectors lie in one, or in both that there are:
-            // a tile's width divides PANEL or two of them.
-            unsafe {
-                if N * V::LANES <= PANEL || self.channels.end - channel > PANEL {
-                    self.tile::<V, E, M, N>(weights, row, channel);
-                    channel += N * V::LANES;
-                } else {
-                    self.tile::<V, E, M, 3>(weights, row, channel);
-                    channel += 3 * V::LANES;
-                }
-            }
+            // SAFETY: the rows lie packed in one group; panels are whole, and a tile's width divides them.
+            unsafe { self.tile::<V, E, M, N>(weights, row, channel) };
+            channel += N * V::LANES;
         }
         M
     }
@@ -626,7 +619,7 @@ impl<V: Vector> Sink<V> for RowSink {
                         V::load(at).add(sum).store(at);
                     }
                 } else {
-                    let mut ends = [0.0f32; 2 * PANEL];
+                    let mut ends = [0.0f32; PANEL];
                     for (n, sum) in sums.into_iter().enumerate() {
                         sum.store(ends.as_mut_ptr().add(n * V::LANES));
                     }
