@@ -217,6 +217,8 @@ export class DiffLlama extends Owned<Model> {
     const stopped = new AbortController();
     const abort = (): void => stopped.abort(signal?.reason);
     signal?.addEventListener("abort", abort);
+    // (It may have come while caches were waited for.)
+    if (signal?.aborted) abort();
     const steps: Promise<Output[]>[] = [];
     let end: ((text: number) => Promise<Output[]>) | undefined;
     try {
@@ -247,10 +249,10 @@ export class DiffLlama extends Owned<Model> {
           const text = texts[index];
           // One that has come to a stop string, of which the steps ahead did not know.
           if (!text || text.ended) continue;
-          if (signal?.aborted) throw aborted(signal.reason);
+          if (stopped.signal.aborted) throw aborted(stopped.signal.reason);
           const token = text.push(id, index, FINISH[finish] ?? null);
           // The backend knows nothing of stop strings.
-          if (text.ended && finish === 0) end(index).catch(() => {});
+          if (token.finish && finish === 0) end(index).catch(() => {});
           yield token;
         }
       }
