@@ -53,8 +53,8 @@ pub(crate) struct Environment {
 struct OpenCall {
     on_progress: Option<Kept>,
     outputs: Vec<Target>,
-    /// Buffers that the runner reads or writes.
-    _kept: Vec<Kept>,
+    /// Where the transferred inputs are now: no one but the call has them.
+    moved: Vec<Kept>,
     progress: Arc<Progress>,
 }
 
@@ -247,7 +247,6 @@ impl Environment {
         check_overlaps(&operands, given.iter().flatten())?;
 
         // Outputs.
-        let mut kept = Vec::new();
         let (mut outputs, mut targets) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, view) in given.iter().enumerate() {
             let spec = specs.as_ref().and_then(|specs| specs.get(index));
@@ -279,6 +278,7 @@ impl Environment {
 
         // Operands: held, moved or copied.
         let mut moved: Vec<(View, Option<sys::napi_value>)> = Vec::new();
+        let mut kept = Vec::new();
         let mut memory = Vec::with_capacity(operands.len());
         for view in &operands {
             if let Some(held) = self.held(view) {
@@ -335,7 +335,7 @@ impl Environment {
             OpenCall {
                 on_progress,
                 outputs: targets,
-                _kept: kept,
+                moved: kept,
                 progress,
             },
             ticket,
@@ -440,6 +440,12 @@ impl Environment {
             }
             Ok(told)
         });
+        // Their memory goes now, not when the next garbage is collected: the weights of a model are many such inputs.
+        for buffer in &call.moved {
+            let _ = buffer
+                .value(env)
+                .and_then(|buffer| detach_buffer(env, buffer));
+        }
         deferred.settle(env, result);
     }
 
@@ -512,7 +518,7 @@ impl Environment {
     }
 
     pub(crate) fn release_buffer(env: &Env, buffer: &ArrayBuffer<'_>) -> Result<(), Thrown> {
-        detach_buffer(env, buffer).map_err(bug)
+        detach_buffer(env, buffer.raw()).map_err(bug)
     }
 }
 

@@ -170,10 +170,10 @@ pub(crate) fn move_buffer(env: &Env, buffer: sys::napi_value) -> Option<sys::nap
 }
 
 /// Detaches an ArrayBuffer; its memory goes when nothing else holds it.
-pub(crate) fn detach_buffer(env: &Env, buffer: &ArrayBuffer<'_>) -> Result<()> {
+pub(crate) fn detach_buffer(env: &Env, buffer: sys::napi_value) -> Result<()> {
     // SAFETY: the handle is live in this call.
     check(
-        unsafe { sys::napi_detach_arraybuffer(env.raw(), buffer.raw()) },
+        unsafe { sys::napi_detach_arraybuffer(env.raw(), buffer) },
         "the buffer cannot be detached",
     )
 }
