@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "../scripts/build.mjs";
 import { setup } from "../scripts/setup.mjs";
-import { bin, CommandFailed, root, run } from "../scripts/tools.mjs";
+import { bin, CommandFailed, ensureFolder, root, run } from "../scripts/tools.mjs";
 import { chart } from "./chart.mjs";
 import { evaluate, figures } from "./figures.mjs";
 import { Bench } from "./measure.mjs";
@@ -16,7 +16,7 @@ import { setupPeers } from "./peers/setup.mjs";
 import { chosen, plan } from "./plan.mjs";
 import { keep, machine } from "./record.mjs";
 import { sizes } from "./sizes.mjs";
-import { limitsModule, ours, reference } from "./subjects/ours.mjs";
+import { limits, ours, reference } from "./subjects/ours.mjs";
 import { peers } from "./subjects/peers.mjs";
 import { figureTable, measurementTable } from "./tables.mjs";
 
@@ -32,7 +32,11 @@ function prepare() {
   setup();
   build();
   run("cargo", ["build", "--release", "--quiet", "-p", "diffattn-bench"]);
-  run(bin("wasm-as"), [fileURLToPath(new URL("subjects/limits.wat", import.meta.url)), "--enable-simd", "-o", limitsModule]);
+  ensureFolder(limits);
+  for (const name of ["memory", "fma-simd128", "fma-relaxed-simd"]) {
+    const from = fileURLToPath(new URL(`subjects/limits-${name}.wat`, import.meta.url));
+    run(bin("wasm-as"), [from, "--enable-simd", "--enable-relaxed-simd", "-o", join(limits, `${name}.wasm`)]);
+  }
   const reasons = setupPeers();
   return new Map([
     ...ours.map(({ name, command, missing }) => [name, { command, missing: missing?.() }]),

@@ -7,8 +7,8 @@ import { cache, newerNode, targetDir } from "../../scripts/tools.mjs";
 const subject = (name) => fileURLToPath(new URL(name, import.meta.url));
 const program = join(targetDir, "release", process.platform === "win32" ? "diffattn-bench.exe" : "diffattn-bench");
 
-/** Where run.mjs puts limits.wat, assembled. */
-export const limitsModule = join(cache, "bench-limits.wasm");
+/** Where run.mjs puts limits-*.wat, assembled. */
+export const limits = join(cache, "bench-limits");
 
 /** The oracle of every answer: float64. */
 export const reference = [program, "--reference"];
@@ -22,8 +22,8 @@ const newer = () => (existsSync(newerNode) ? undefined : "the newer Node is miss
 export const ours = [
   { name: "crate", command: [program] },
   { name: "package", command: [process.execPath, subject("diffattn.mjs"), "native"] },
-  { name: "wasm-oldest", command: [process.execPath, subject("diffattn.mjs"), "wasm", limitsModule] },
-  { name: "wasm-newer", command: [newerNode, subject("diffattn.mjs"), "wasm", limitsModule], missing: newer },
+  { name: "wasm-oldest", command: [process.execPath, subject("diffattn.mjs"), "wasm", limits] },
+  { name: "wasm-newer", command: [newerNode, subject("diffattn.mjs"), "wasm", limits], missing: newer },
   { name: "model", command: [process.execPath, "--expose-gc", subject("model.mjs"), "native"] },
   { name: "model-wasm", command: [newerNode, "--expose-gc", subject("model.mjs"), "wasm"], missing: newer },
   { name: "model-page", command: [process.execPath, subject("model-page.mjs")] },

@@ -4,10 +4,7 @@ import { fmaPeak } from "./wasm-limits.mjs";
 let run;
 
 async function start(isa) {
-  const folder = `/packages/wasm/${isa === "simd128" ? "pkg-simd" : "pkg-relaxed"}/`;
-  const glue = await import(`${folder}diffattn_wasm.js`);
-  await glue.default({ module_or_path: `${folder}diffattn_wasm_bg.wasm` });
-  run = await fmaPeak(glue);
+  run = await fmaPeak(await WebAssembly.compileStreaming(fetch(`/.cache/bench-limits/fma-${isa}.wasm`)));
 }
 
 onmessage = async ({ data }) => {

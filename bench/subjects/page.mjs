@@ -11,7 +11,7 @@ import { serve } from "./protocol.mjs";
 
 const isolated = process.argv[2] === "isolated";
 /** All that a page may ask for. */
-const FOLDERS = [join("packages", "diffattn", "dist"), join("packages", "wasm"), join("bench", "subjects")];
+const FOLDERS = [join("packages", "diffattn", "dist"), join("bench", "subjects"), join(".cache", "bench-limits")];
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const FLAGS = ["--no-first-run", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 

@@ -1,5 +1,6 @@
-// What the machine can do at most in a WebAssembly engine: multiply-adds of the product's own module from registers, and
-// limits.wat's loops over memory. Runs in Node, in pages and in their workers; loads nothing itself.
+// What the machine can do at most in a WebAssembly engine: multiply-adds from registers, and loops over memory, of the modules
+// limits-*.wat. (The crate's own loop, compiled with the product, was no limit: V8 kept its sums in memory, and it took three times as long
+// on Zen 5.) Runs in Node, in pages and in their workers; loads nothing itself.
 
 /** An engine compiles for speed what was called often, and not while it runs: so many seconds of short calls come first. */
 const WARM_UP = 0.3;
@@ -8,7 +9,7 @@ const FMA_SECONDS = 0.05;
 /** Bytes that no cache of a core holds. */
 const BEYOND_CACHES = 512 * 2 ** 20;
 const PAGE = 65536;
-/** What limits.wat's loops do at once. */
+/** What the loops over memory do at once. */
 const STEP = 128;
 
 const now = () => performance.now() / 1000;
@@ -22,13 +23,19 @@ async function warmUp(call) {
   }
 }
 
-/** `glue.fmaFlops` warmed up: gives a function that runs once, for FMA_SECONDS or longer, and returns FLOPs, start and end. */
-export async function fmaPeak(glue) {
-  await warmUp(() => glue.fmaFlops(1 << 12));
+/** What limits-fma-*.wat say of a round. */
+const FLOPS_OF_A_ROUND = 96;
+/** The factor that sums are multiplied with. */
+const FACTOR = 0.999;
+
+/** An instance of limits-fma-*.wat, warmed up: gives a function that runs once, for FMA_SECONDS or longer, and returns FLOPs, start and end. */
+export async function fmaPeak(module) {
+  const { fma } = new WebAssembly.Instance(module).exports;
+  await warmUp(() => fma(1 << 12, FACTOR));
   const once = (rounds) => {
     const start = performance.timeOrigin + performance.now();
-    const flops = glue.fmaFlops(rounds);
-    return { flops, start, end: performance.timeOrigin + performance.now() };
+    fma(rounds, FACTOR);
+    return { flops: rounds * FLOPS_OF_A_ROUND, start, end: performance.timeOrigin + performance.now() };
   };
   let rounds = 1 << 16;
   for (; ; rounds *= 2) {
@@ -44,7 +51,7 @@ export function rateOf(runs) {
   return flops / seconds;
 }
 
-/** Bandwidths by an instance of limits.wat; the memory is that of the last measurement. */
+/** Bandwidths by an instance of limits-memory.wat; the memory is that of the last measurement. */
 export class MemoryLimits {
   #module;
   #instance;

@@ -39,7 +39,7 @@ mod sequence;
 mod settings;
 
 pub use call::Call;
-pub use diffattn::{Error, Isa, available_threads, fma_flops, release_threads};
+pub use diffattn::{Error, Isa, available_threads, release_threads};
 pub use failure::{Failure, contain};
 pub use job::{Job, OutputSpec};
 pub use kind::Kind;

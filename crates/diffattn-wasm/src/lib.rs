@@ -278,13 +278,6 @@ pub fn isas() -> String {
     names.join(",")
 }
 
-/// The FLOPs of `rounds` rounds of multiply-adds from registers, for benchmarks to time.
-#[wasm_bindgen(js_name = fmaFlops)]
-#[must_use]
-pub fn fma_flops(rounds: usize) -> f64 {
-    diffattn_door::fma_flops(diffattn_door::isa(), rounds)
-}
-
 /// The version of the module.
 #[wasm_bindgen]
 #[must_use]

@@ -8,17 +8,6 @@ use crate::vector::Vector;
 /// registers.
 const SUMS: usize = 12;
 
-/// One multiply-add of a chain. As products have it where it is one instruction: V8 copies an addend that lives on (on Zen 5 that
-/// took three times as long). Where it is two, a product of constants would be computed but once.
-#[inline(always)]
-fn step<V: Vector>(sum: V, a: V, b: V) -> V {
-    if V::FUSES {
-        a.mul_add(b, sum)
-    } else {
-        sum.mul_add(a, b)
-    }
-}
-
 struct Peak {
     rounds: usize,
 }
@@ -36,18 +25,18 @@ impl Kernel for Peak {
             // Spelled out: a build for size does not unroll twelve.
             let [c, d, e, f, g, h, i, j, k, l, m, n] = sums;
             sums = [
-                step(c, a, b),
-                step(d, a, b),
-                step(e, a, b),
-                step(f, a, b),
-                step(g, a, b),
-                step(h, a, b),
-                step(i, a, b),
-                step(j, a, b),
-                step(k, a, b),
-                step(l, a, b),
-                step(m, a, b),
-                step(n, a, b),
+                c.mul_add(a, b),
+                d.mul_add(a, b),
+                e.mul_add(a, b),
+                f.mul_add(a, b),
+                g.mul_add(a, b),
+                h.mul_add(a, b),
+                i.mul_add(a, b),
+                j.mul_add(a, b),
+                k.mul_add(a, b),
+                l.mul_add(a, b),
+                m.mul_add(a, b),
+                n.mul_add(a, b),
             ];
         }
         let mut total = V::splat(0.0);
