@@ -9,7 +9,7 @@ pub struct ModelCacheOptions {
     /// Tokens to reserve memory for at once; it grows past them. With a window no more is reserved than that needs.
     pub capacity: usize,
     /// Tokens that each token sees, itself included: attention as with a window mask, and memory for little more than
-    /// the window (up to 255 tokens, beside those of a running forward pass). All by default.
+    /// the window (up to 257 tokens, beside those of a running forward pass). All by default.
     pub window: Option<usize>,
 }
 
@@ -267,10 +267,11 @@ impl ModelCache {
         position - self.discarded
     }
 
-    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees.
+    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees, were the last [`TAKEN_BACK`] taken back.
     pub(crate) fn commit(&mut self, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
-        let first = self.place(self.first_seen(self.len()).max(self.discarded));
+        let first = self.first_seen(self.len().saturating_sub(TAKEN_BACK));
+        let first = self.place(first.max(self.discarded));
         let mut gone = 0;
         for layer in &mut self.layers {
             gone = layer.discard_before(first);
@@ -293,6 +294,9 @@ impl ModelCache {
             .map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
+
+/// Tokens by which a text with a window can always be taken back: steps that a caller has under way when it ends the text.
+const TAKEN_BACK: usize = 2;
 
 /// Tokens that a [`KvCache`] discards at a time.
 const STRIP: usize = 256;

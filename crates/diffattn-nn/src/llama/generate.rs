@@ -204,7 +204,8 @@ impl<'m> Generator<'m> {
 
     /// Ends a text at the `kept` first of the ids that it was given (all, where it has fewer), as where they came to a stop string:
     /// later steps leave it out, and its cache forgets what lies past them. That holds them but for the last, whose keys no one
-    /// has asked for, as after any step. (Where a window moved on meanwhile, the cache keeps them all.)
+    /// has asked for, as after any step. (Where more than 2 are taken back, a cache with a window may keep
+    /// them all.)
     ///
     /// # Errors
     /// [`Error::Option`] naming `text` when there is none of that number.
