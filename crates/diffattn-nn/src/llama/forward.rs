@@ -510,16 +510,7 @@ impl<'a> DiffLlamaForward<'a> {
             ));
         }
         for maps in &outputs.maps {
-            if maps.terms.len() != 2 {
-                return Err(Error::shape(
-                    "maps",
-                    "2 maps of each layer",
-                    maps.terms.len(),
-                ));
-            }
-            for map in maps.terms.iter().chain([&maps.diff]) {
-                check_len("maps", &self.map_shape(), map.len())?;
-            }
+            maps.check(2, &self.map_shape())?;
         }
         self.outputs = Some(outputs);
         Ok(())
