@@ -28,7 +28,7 @@ const FLOPS_OF_A_ROUND = 96;
 /** The factor that sums are multiplied with. */
 const FACTOR = 0.999;
 
-/** An instance of limits-fma-*.wat, warmed up: gives a function that runs once, for FMA_SECONDS or longer, and returns FLOPs, start and end. */
+/** limits-fma-*.wat, assembled: gives, warmed up, a function that runs once, for FMA_SECONDS or longer, and returns FLOPs, start and end. */
 export async function fmaPeak(module) {
   const { fma } = new WebAssembly.Instance(module).exports;
   await warmUp(() => fma(1 << 12, FACTOR));

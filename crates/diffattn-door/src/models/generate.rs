@@ -37,6 +37,22 @@ pub(crate) struct HeldGenerator {
     lent: Lent,
 }
 
+impl HeldGenerator {
+    /// Does something with the generator.
+    fn running<'a, R>(
+        &'a mut self,
+        body: impl for<'m> FnOnce(&'a mut Generator<'m>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.generator.with_dependent_mut(|_, generator| {
+            let generator = generator.as_mut();
+            body(
+                generator
+                    .ok_or_else(|| Error::Internal("a generator without its caches".into()))?,
+            )
+        })
+    }
+}
+
 impl std::fmt::Debug for HeldGenerator {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HeldGenerator")
@@ -211,12 +227,9 @@ impl Operation for StepRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let held = lender.take(&self.generator)?;
-        let (step, rows) = held.generator.with_dependent_mut(|_, generator| {
-            let generator = generator
-                .as_mut()
-                .ok_or_else(|| Error::Internal("a generator without its caches".into()))?;
+        let (step, rows) = held.running(|generator| {
             let rows = generator.running();
-            Ok::<_, Error>((generator.step_job()?, rows))
+            Ok((generator.step_job()?, rows))
         })?;
         let total = step.total();
         let spec = OutputSpec::new("tokens", Kind::I32, &[rows, 3])?;
@@ -259,10 +272,7 @@ impl Operation for EndRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let held = lender.take(&self.generator)?;
-        held.generator.with_dependent_mut(|_, generator| {
-            let generator = generator.as_mut();
-            generator.map_or(Ok(()), |generator| generator.end(self.text, self.kept))
-        })?;
+        held.running(|generator| generator.end(self.text, self.kept))?;
         ready(Vec::new())
     }
 }

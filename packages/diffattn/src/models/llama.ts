@@ -236,10 +236,10 @@ export class DiffLlama extends Owned<Model> {
         step.catch(() => {});
         steps.push(step);
       };
+      for (let ahead = 0; ahead < STEPS_AHEAD; ahead++) ask();
       while (texts.some(({ ended }) => !ended)) {
         // The model may be disposed of between two tokens.
         live(resourceOf<Model>(this).handle);
-        while (steps.length < STEPS_AHEAD) ask();
         const [output] = (await steps.shift()) ?? [];
         const rows = int32Of(output);
         if (rows.length === 0) return;
@@ -251,8 +251,8 @@ export class DiffLlama extends Owned<Model> {
           if (!text || text.ended) continue;
           if (stopped.signal.aborted) throw aborted(stopped.signal.reason);
           const token = text.push(id, index, FINISH[finish] ?? null);
-          // The backend knows nothing of stop strings.
-          if (token.finish && finish === 0) end(index).catch(() => {});
+          // The backend knows nothing of stop strings. (A text alone is ended below.)
+          if (token.finish && finish === 0 && texts.length > 1) end(index).catch(() => {});
           yield token;
         }
       }
