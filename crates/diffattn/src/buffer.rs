@@ -17,7 +17,7 @@ const SPARES: usize = 64;
 static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// Bytes of a cache line, to which a buffer is aligned: an AVX-512 load that straddles two counts as two.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Values from the start of a cache line. (A clone's may lie elsewhere, which costs speed, nothing else.)
 #[derive(Debug, Clone, Default)]

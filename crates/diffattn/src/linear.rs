@@ -7,7 +7,7 @@
 //! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
 //! the error at 1024 inputs.
 
-use crate::buffer::Lines;
+use crate::buffer::{LINE, Lines};
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
@@ -296,9 +296,6 @@ const ROW_VECTORS: usize = 6;
 /// from memory: 1 row of halves takes 0.53 times as long, 4 rows 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long. Zen 5, 8 rows
 /// of float32 from memory: AVX-512 0.88, AVX2 0.85.) In WebAssembly the tiles of more rows would be 2 KB, gzipped.
 const FEW_ROWS: usize = if cfg!(target_arch = "wasm32") { 1 } else { 8 };
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// How many bytes ahead few rows ask for weights: the hardware stops at a page's end, and one row of halves is not in time for what
 /// it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time, float16 0.70, float32 0.84 to 0.93; halves by a half or twice that as much.)
