@@ -94,6 +94,7 @@ describe("options", () => {
     [{ fetch: 5 }, "OPTION fetch: expected a function, got 5"],
     [{ credentials: "all" }, 'OPTION credentials: expected "omit", "same-origin" or "include", got "all"'],
     [{ allowedOrigins: "https://a.example" }, 'OPTION allowedOrigins: expected a list of origins, got "https://a.example"'],
+    [{ allowedOrigins: Array(1) }, 'OPTION allowedOrigins[0]: expected an origin such as "https://example.org", got undefined'],
     [{ allowPrivate: 0 }, "OPTION allowPrivate: expected true or false, got 0"],
     [{ maxFileBytes: 0 }, "OPTION maxFileBytes: expected an integer of 1 or more, got 0"],
     [{ maxFileBytes: 1.5 }, "OPTION maxFileBytes: expected an integer of 1 or more, got 1.5"],

@@ -70,7 +70,8 @@ function originOf(given: unknown, index: number): string {
 function originsOf(given: unknown): Set<string> | undefined {
   if (given === undefined || given === null) return undefined;
   if (!Array.isArray(given)) return fail("OPTION", "allowedOrigins", "a list of origins", show(given));
-  return new Set(given.map(originOf));
+  // (Places that hold nothing hold no origin.)
+  return new Set(Array.from(given, originOf));
 }
 
 /** Checks the options that say how files may be reached. */

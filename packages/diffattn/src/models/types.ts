@@ -17,6 +17,7 @@ declare global {
   interface HTMLImageElement {}
   interface Response {}
   interface RequestInit {}
+  interface Headers {}
 }
 /* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
 
@@ -54,7 +55,8 @@ export interface LoadOptions {
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
   /**
    * Keeps what an address gave in the browser's Cache Storage under this name and reads it from there the next time; off by
-   * default. Where there is no Cache Storage (Node, insecure pages) it does nothing.
+   * default. It is kept by its address alone, whatever `headers` it was asked for with. Where there is no Cache Storage (Node, insecure
+   * pages) it does nothing.
    */
   cache?: string | undefined;
   /**
@@ -62,7 +64,7 @@ export interface LoadOptions {
    * addresses given. In Node they stay behind for good at the first redirect that leads to another origin. Browsers follow redirects
    * unseen and drop `Authorization` alone: put nothing else that is secret there.
    */
-  headers?: Readonly<Record<string, string>> | Iterable<readonly [string, string]> | undefined;
+  headers?: Readonly<Record<string, string>> | Iterable<readonly [string, string]> | Headers | undefined;
   /**
    * Makes every request instead of the platform's `fetch`. In Node it is asked for one hop at a time (`redirect: "manual"`), as redirects
    * are followed by the package: at most 20, to http or https, and never from https to http.
