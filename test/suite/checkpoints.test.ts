@@ -329,7 +329,7 @@ onEachIsa(() => {
     for (const source of [odd, join(odd, "model.safetensors"), { "model.safetensors": join(odd, "model.safetensors") }])
       expect(await named(() => models.openSafetensors(source))).toMatch(/^FILE model\.safetensors: .*, got a FIFO$/);
     const target = join(odd, "model.safetensors");
-    const wanted = /: expected a place where a file can be written, got a FIFO$/;
+    const wanted = /^FILE .*: expected .*, got .*\b(FIFO|pipe)\b/;
     expect(await named(() => models.saveSafetensors({}, { target }))).toMatch(wanted);
     expect(await named(() => models.convertCheckpoint(gqa, { dtype: "F16", target }))).toMatch(wanted);
     expect(readdirSync(odd).sort()).toEqual([...NAMES].sort());
