@@ -39,9 +39,11 @@ const WHOLE_BYTES = 2 ** 32;
 /** Redirects that are followed for one file: as browsers have it. */
 const REDIRECTS = 20;
 
+const isGiven = (x: unknown): boolean => x !== undefined && x !== null;
+
 /** A caller's headers. What they hold is a secret, also in errors. */
 function headersOf(given: unknown): Record<string, string> {
-  if (given === undefined || given === null) return {};
+  if (!isGiven(given)) return {};
   let headers: Headers | undefined;
   try {
     if (typeof given === "object") headers = new Headers(given as HeadersInit);
@@ -68,7 +70,7 @@ function originOf(given: unknown, index: number): string {
 }
 
 function originsOf(given: unknown): Set<string> | undefined {
-  if (given === undefined || given === null) return undefined;
+  if (!isGiven(given)) return undefined;
   if (!Array.isArray(given)) return fail("OPTION", "allowedOrigins", "a list of origins", show(given));
   // (Places that hold nothing hold no origin.)
   return new Set(Array.from(given, originOf));
@@ -79,15 +81,14 @@ export function accessOf(options: Partial<LoadOptions>): Access {
   const { cache, headers, fetch, credentials, allowedOrigins, allowPrivate, maxFileBytes } = options as {
     [K in keyof LoadOptions]: unknown;
   };
-  if ((cache ?? undefined) !== undefined && typeof cache !== "string") fail("OPTION", "cache", "a name", show(cache));
-  if ((fetch ?? undefined) !== undefined && typeof fetch !== "function") fail("OPTION", "fetch", "a function", show(fetch));
-  if ((credentials ?? undefined) !== undefined && !CREDENTIALS.includes(credentials as Credentials))
+  if (isGiven(cache) && typeof cache !== "string") fail("OPTION", "cache", "a name", show(cache));
+  if (isGiven(fetch) && typeof fetch !== "function") fail("OPTION", "fetch", "a function", show(fetch));
+  if (isGiven(credentials) && !CREDENTIALS.includes(credentials as Credentials))
     fail("OPTION", "credentials", oneOf(CREDENTIALS), show(credentials));
-  if ((allowPrivate ?? undefined) !== undefined && typeof allowPrivate !== "boolean")
-    fail("OPTION", "allowPrivate", "true or false", show(allowPrivate));
+  if (isGiven(allowPrivate) && typeof allowPrivate !== "boolean") fail("OPTION", "allowPrivate", "true or false", show(allowPrivate));
   if (allowPrivate === false && !modelsPlatform().web)
     fail("OPTION", "allowPrivate", "true outside of Node, where no one is told what a name resolves to", "false");
-  if ((maxFileBytes ?? undefined) !== undefined && !(Number.isSafeInteger(maxFileBytes) && (maxFileBytes as number) > 0))
+  if (isGiven(maxFileBytes) && !(Number.isSafeInteger(maxFileBytes) && (maxFileBytes as number) > 0))
     fail("OPTION", "maxFileBytes", "an integer of 1 or more", show(maxFileBytes));
   return {
     cache: (cache ?? undefined) as string | undefined,

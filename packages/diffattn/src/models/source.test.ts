@@ -142,6 +142,10 @@ const answers: Record<string, Answer> = {
     }
     response.end();
   },
+  // Says nothing more after the first range.
+  "/stuck/file"(request, response) {
+    if (request.headers.range?.includes("=0-")) ranged(content)(request, response);
+  },
   "/folder/config.json": ranged(new TextEncoder().encode('{"a": 1}')),
   "/folder/model.safetensors": ranged(content),
 };
@@ -539,6 +543,17 @@ describe.skipIf(process.platform === "win32")("paths of what is no regular file"
         /^FILE .*: expected .*, got .*\b(FIFO|pipe|device|folder)\b/,
       );
   });
+});
+
+test("an abort ends the wait for a range, and for a fetch that does not heed it", async () => {
+  const source = await open("/stuck/file");
+  const fetch: LoadOptions["fetch"] = (address, { headers }) => globalThis.fetch(address, { headers: headers ?? {} });
+  const deaf = await openUrl("file", new URL("/stuck/file", origin), {}, false, accessOf({ fetch }));
+  for (const each of [source, deaf])
+    await expect(each?.read(300_000, 300_010, { signal: AbortSignal.timeout(50) })).rejects.toMatchObject({ code: "ABORTED" });
+  // Its body, too.
+  const opening = openUrl("file", new URL("/slow/file", origin), { signal: AbortSignal.timeout(50) }, false, accessOf({ fetch }));
+  await expect(opening).rejects.toMatchObject({ code: "ABORTED" });
 });
 
 test("progress tells every byte once, and the length where the server says it", async () => {
