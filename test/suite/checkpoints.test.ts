@@ -308,13 +308,13 @@ onEachIsa(() => {
 
   test("a length that no file has", async () => {
     const liar = createServer((_, response) => {
-      response.writeHead(206, { "Content-Range": "bytes 0-9/100000000000000000000000" }).end(new Uint8Array(10));
+      response.writeHead(206, { "Content-Range": "bytes 0-262143/100000000000000000000000" }).end(new Uint8Array(262144));
     });
     await new Promise<void>((resolve) => liar.listen(0, "127.0.0.1", resolve));
     try {
       const address = `http://127.0.0.1:${(liar.address() as AddressInfo).port}/model.safetensors`;
       expect(await named(() => models.openSafetensors(address))).toBe(
-        'FILE model.safetensors: expected a range of bytes within a file, got "bytes 0-9/100000000000000000000000"',
+        'FILE model.safetensors: expected a range of bytes within a file, got "bytes 0-262143/100000000000000000000000"',
       );
     } finally {
       liar.closeAllConnections();
