@@ -129,6 +129,30 @@ async function sources(models) {
     await refused("FILE", "config.json", () => models.DiffLlama.load("/models/nothing/"));
     await refused("FILE", "HTML page", () => models.openSafetensors("/browser/page.html"));
   });
+  await test("how files may be reached: headers, a fetch of the page's own, origins, lengths", async () => {
+    const path = "/models/diffllama_gqa/model.safetensors";
+    const open = async (address, options) => (await models.openSafetensors(address, options)).dispose();
+    await open(`/key${path}`, { headers: { "X-Key": "yes" } });
+    await refused("FILE", "401", () => open(`/key${path}`));
+    const asked = [];
+    const own = (address, init) => asked.push([address, init.credentials]) && fetch(address, init);
+    await open(path, { fetch: own, credentials: "omit" });
+    assert(asked.length > 0 && asked.every(([, credentials]) => credentials === "omit"), JSON.stringify(asked));
+    // The browser follows redirects by itself: where they ended is looked at.
+    const { url } = await fetch(`/to${path}`, { method: "HEAD" });
+    const there = new URL(url).origin;
+    assert(there !== location.origin, there);
+    await open(`/to${path}`);
+    await open(`/to${path}`, { allowedOrigins: [location.origin, there] });
+    for (const cache of [undefined, "diffattn-test"])
+      await refused("FILE", "allowedOrigins", () => open(`/to${path}`, { allowedOrigins: [location.origin], cache }));
+    await refused("FILE", "allowedOrigins", () => open(path, { allowedOrigins: [there] }));
+    await refused("OPTION", "allowPrivate", () => open(path, { allowPrivate: false }));
+    for (const cache of [undefined, "diffattn-test"])
+      await refused("FILE", "maxFileBytes", () => open("/endless/model.safetensors", { maxFileBytes: 2 ** 22, cache }));
+    assert((await (await caches.open("diffattn-test")).keys()).length === 0, "nothing is kept of what was refused");
+    await caches.delete("diffattn-test");
+  });
   await test("a file that is written is read again", async () => {
     const a = { dtype: "F16", shape: [2], data: new Uint8Array([0, 60, 0, 192]) };
     const file = await models.openSafetensors(await models.saveSafetensors({ a }));

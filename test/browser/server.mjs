@@ -33,17 +33,31 @@ async function fileOf(folder, name) {
   return typescript.transpileModule(source, { compilerOptions: options }).outputText;
 }
 
+/** Spaces until their reader is gone. */
+function endless(response) {
+  const more = () => {
+    while (!response.destroyed && response.write(" ".repeat(2 ** 16)));
+  };
+  response.writeHead(200, { "Content-Type": "application/octet-stream" }).on("drain", more);
+  more();
+}
+
 /**
  * Starts a server on a free port. Below /html/ it serves the package with a page in the place of every WASM file, as a
- * single-page application's server does; below /once/ only the first request for one is answered so.
+ * single-page application's server does; below /once/ only the first request for one is answered so. Below /to/ it sends on to the
+ * same files of another origin; what lies below /key/ wants the header X-Key; below /endless/ are files without an end.
  */
 export async function serve({ isolated }) {
   const refusedOnce = new Set();
-  const server = createServer((request, response) => {
+  const answer = (request, response) =>
     void (async () => {
       const [, first = "", ...rest] = decodeURIComponent(new URL(request.url, "http://localhost").pathname).split("/");
+      if (first === "to") return response.writeHead(307, { Location: `${origin(elsewhere)}/${rest.join("/")}` }).end();
+      if (first === "endless") return endless(response);
+      if (first === "key" && request.headers["x-key"] === undefined) return response.writeHead(401).end();
       const broken = first === "html" || first === "once";
-      const [folder, name] = broken ? ["dist", rest.join("/")] : [first, rest.join("/")];
+      const [folder = "", ...names] = first === "key" ? rest : [broken ? "dist" : first, ...rest];
+      const name = names.join("/");
       const wasm = extname(name) === ".wasm";
       if (isolated) {
         response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
@@ -66,14 +80,18 @@ export async function serve({ isolated }) {
         response.writeHead(404, { "Content-Type": "text/html" }).end(htmlAnswer);
       }
     })();
+  const server = createServer(answer);
+  const elsewhere = createServer((request, response) => {
+    for (const what of ["Allow-Origin", "Allow-Headers", "Expose-Headers"]) response.setHeader(`Access-Control-${what}`, "*");
+    if (request.method === "OPTIONS") response.writeHead(204).end();
+    else answer(request, response);
   });
-  await new Promise((resolve) => server.listen(0, "localhost", resolve));
-  return {
-    origin: `http://localhost:${server.address().port}`,
-    close: () =>
-      new Promise((resolve) => {
-        server.closeAllConnections();
-        server.close(resolve);
-      }),
-  };
+  const origin = (of) => `http://localhost:${of.address().port}`;
+  for (const each of [server, elsewhere]) await new Promise((resolve) => each.listen(0, "localhost", resolve));
+  const close = (each) =>
+    new Promise((resolve) => {
+      each.closeAllConnections();
+      each.close(resolve);
+    });
+  return { origin: origin(server), close: () => Promise.all([server, elsewhere].map(close)) };
 }

@@ -1,6 +1,10 @@
 // Text out of the trained model: the words that float64 expects, in every way of asking.
 
-import { readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { readFixture, stored } from "../suite/safetensors.js";
@@ -123,4 +127,35 @@ test.each([
   const { code, out, err } = await diffattn(["generate", ...args]);
   expect({ code, out }).toEqual({ code: 1, out: "" });
   expect(err).toMatch(sentence);
+});
+
+test("a tokenizer without an end, or one that is a FIFO: one sentence and code 1", async () => {
+  const spaces = new Uint8Array(2 ** 16).fill(32);
+  const server = createServer(({ url = "" }, response) => {
+    response.writeHead(200);
+    if (url !== "/tokenizer.json") return void response.end(readFileSync(join(trained, url)));
+    const more = (): void => {
+      while (!response.destroyed && response.write(spaces));
+    };
+    response.on("drain", more);
+    more();
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const folder = mkdtempSync(join(tmpdir(), "diffattn-cli-"));
+  try {
+    const address = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const endless = await diffattn(["generate", address, "a"]);
+    expect({ code: endless.code, out: endless.out }).toEqual({ code: 1, out: "" });
+    expect(endless.err).toMatch(/^diffattn: .*tokenizer\.json: expected at most 67108864 bytes .*\n$/);
+    if (process.platform === "win32") return;
+    for (const name of ["config.json", "model.safetensors"]) symlinkSync(join(trained, name), join(folder, name));
+    execFileSync("mkfifo", [join(folder, "tokenizer.json")]);
+    const fifo = await diffattn(["generate", folder, "a"]);
+    expect({ code: fifo.code, out: fifo.out }).toEqual({ code: 1, out: "" });
+    expect(fifo.err).toMatch(/^diffattn: .*tokenizer\.json: expected a regular file at .*, got a FIFO\n$/);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+    rmSync(folder, { recursive: true });
+  }
 });

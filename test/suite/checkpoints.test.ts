@@ -1,6 +1,7 @@
 // Checkpoints through the public API: where they come from, what they hold, files that are no checkpoints, what is written.
 
-import { createServer } from "node:http";
+import { execFileSync } from "node:child_process";
+import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -141,6 +142,197 @@ onEachIsa(() => {
       const size = fileOf("model.safetensors").length;
       expect(told.at(-1)).toEqual({ done: size, total: size });
     }
+  });
+
+  describe("how a load reaches its files", () => {
+    const vit = path("test/models/diff_vit");
+    /** A door that wants a key and sends on to a store of another origin, as hubs of models do. `?at=` is the folder. */
+    let seen: { port: "door" | "store"; name: string; authorization: string | undefined; origin: string | undefined }[] = [];
+    const note = (port: "door" | "store", { url = "", headers }: IncomingMessage): string => {
+      const { pathname, searchParams } = new URL(url, "http://localhost");
+      const name = pathname.slice(1);
+      const own = headers["x-own"];
+      seen.push({ port, name, authorization: headers.authorization, origin: Array.isArray(own) ? own[0] : own });
+      return join(searchParams.get("at") ?? "", name);
+    };
+    const door = createServer((request, response) => {
+      const file = note("door", request);
+      if (request.headers.authorization !== "Bearer key") return void response.writeHead(401).end();
+      if (!existsSync(file)) return void response.writeHead(404).end();
+      response.writeHead(307, { Location: `${at.store}${request.url}` }).end();
+    });
+    const store = createServer((request, response) => {
+      const body = readFileSync(note("store", request));
+      const [, first = "0", last = ""] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
+      const end = Math.min(Number(last) + 1, body.length);
+      response.writeHead(206, { "Content-Range": `bytes ${first}-${end - 1}/${body.length}` }).end(body.subarray(Number(first), end));
+    });
+    const at = { door: "", store: "" };
+    beforeAll(async () => {
+      for (const [name, server] of [
+        ["door", door],
+        ["store", store],
+      ] as const) {
+        await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+        at[name] = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+      }
+    });
+    afterAll(() => {
+      for (const server of [door, store]) {
+        server.closeAllConnections();
+        server.close();
+      }
+    });
+    const of = (folder: string): string => `${at.door}/?at=${encodeURIComponent(folder)}`;
+
+    /** Each way to load, and what it asks for. */
+    const loads: [string, (options: modelTypes.LoadOptions) => Promise<unknown>, string[]][] = [
+      ["DiffLlama.load", async (options) => (await models.DiffLlama.load(of(gqa), options)).dispose(), [...NAMES, "tokenizer.json"]],
+      ["DiffViT.load", async (options) => (await models.DiffViT.load(of(vit), options)).dispose(), ["config.json", "model.safetensors"]],
+      ["openSafetensors", async (options) => (await models.openSafetensors(of(gqa), options)).dispose(), ["model.safetensors"]],
+      ["inspectCheckpoint", (options) => models.inspectCheckpoint(of(gqa), options), ["config.json", "model.safetensors"]],
+      [
+        "convertCheckpoint",
+        (options) => models.convertCheckpoint(of(gqa), { ...options, dtype: "BF16" }),
+        ["config.json", "model.safetensors"],
+      ],
+    ];
+    test.each(loads)("%s: every request of it, and no request of another origin, carries the headers", async (_, load, names) => {
+      seen = [];
+      const asked = new Set<unknown>();
+      const fetch: modelTypes.LoadOptions["fetch"] = (address, init) => {
+        asked.add(init.credentials);
+        const headers = { ...(init as { headers: Record<string, string> }).headers, "X-Own": "yes" };
+        return globalThis.fetch(address, { ...init, headers });
+      };
+      await load({ headers: { Authorization: "Bearer key" }, fetch, credentials: "omit" });
+      const [first, then] = [seen.filter(({ port }) => port === "door"), seen.filter(({ port }) => port === "store")];
+      expect([...new Set(first.map(({ name }) => name))].sort()).toEqual([...names].sort());
+      for (const { authorization } of first) expect(authorization).toBe("Bearer key");
+      expect(then.length).toBeGreaterThan(0);
+      for (const { authorization } of then) expect(authorization).toBeUndefined();
+      for (const { origin } of seen) expect(origin).toBe("yes");
+      expect([...asked]).toEqual(["omit"]);
+      expect(await named(() => load({}))).toMatch(/^FILE .*: expected the file at .*, got the status 401$/);
+    });
+    test.each(loads)("%s: where it may go", async (_, load) => {
+      const headers = { Authorization: "Bearer key" };
+      seen = [];
+      expect(await named(() => load({ headers, allowedOrigins: [at.door] }))).toMatch(
+        new RegExp(`^FILE .*: expected an address of ${at.door} \\(option allowedOrigins\\), got ${at.store}$`),
+      );
+      expect(seen.filter(({ port }) => port === "store")).toEqual([]);
+      await load({ headers, allowedOrigins: [at.door, at.store] });
+      seen = [];
+      expect(await named(() => load({ headers, allowPrivate: false }))).toMatch(
+        /^FILE .*: expected a public address \(option allowPrivate\), got the private one of 127\.0\.0\.1$/,
+      );
+      expect(await named(() => load({ headers, maxFileBytes: -1 }))).toMatch(/^OPTION maxFileBytes: /);
+      expect(seen).toEqual([]);
+    });
+    test("paths are refused where only addresses are let in", async () => {
+      for (const options of [{ allowedOrigins: [at.door] }, { allowPrivate: false }]) {
+        for (const source of [gqa, new URL(`file://${gqa}/`), join(gqa, "model.safetensors")])
+          expect(await named(() => models.openSafetensors(source, options))).toMatch(/^FILE source: expected an address, no path/);
+        const files = Object.fromEntries(NAMES.map((name) => [name, join(gqa, name)]));
+        expect(await named(() => logits(files, options))).toMatch(/^FILE .*: expected an address, no path/);
+      }
+    });
+  });
+
+  describe("what a server sends without an end", () => {
+    const spaces = new Uint8Array(2 ** 16).fill(32);
+    let open = 0;
+    /** Each file of the checkpoint but the one that its first part names, which has no end. */
+    const endless = createServer(({ url = "", headers }, response) => {
+      const [, which = "", name = ""] = url.split("/");
+      open += 1;
+      response.on("close", () => (open -= 1));
+      if (name !== which) {
+        const file = join(gqa, name);
+        if (existsSync(file)) response.writeHead(200).end(readFileSync(file));
+        else response.writeHead(404).end();
+        return;
+      }
+      response.writeHead(200, { "Content-Type": "application/octet-stream", "X-Range": headers.range ?? "" });
+      const more = (): void => {
+        while (!response.destroyed && response.write(spaces));
+      };
+      response.on("drain", more);
+      more();
+    });
+    let at = "";
+    beforeAll(async () => {
+      await new Promise<void>((resolve) => endless.listen(0, "127.0.0.1", resolve));
+      at = `http://127.0.0.1:${(endless.address() as AddressInfo).port}`;
+    });
+    afterAll(() => {
+      endless.closeAllConnections();
+      endless.close();
+    });
+    test.each(["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"])("%s", async (name) => {
+      expect(await named(() => models.DiffLlama.load(`${at}/${name}/`, { maxFileBytes: 2 ** 22 }))).toBe(
+        `FILE ${name}: expected at most 4194304 bytes (option maxFileBytes), got more`,
+      );
+      // No download outlives its load.
+      await expect.poll(() => open).toBe(0);
+    });
+    test("what else is under way ends with the load", async () => {
+      // Refused while weights without an end are on their way.
+      for (const kind of ["DiffLlama", "DiffViT"] as const) {
+        let asked = 0;
+        const fetch: modelTypes.LoadOptions["fetch"] = async (address, init) => {
+          if (!address.endsWith("config.json")) {
+            asked += 1;
+            return globalThis.fetch(address, init);
+          }
+          await expect.poll(() => open).toBe(1);
+          return new Response("<html>");
+        };
+        const weights = `${at}/model.safetensors/model.safetensors`;
+        const source = { "config.json": `${at}/config.json`, "model.safetensors": weights };
+        expect(await named(() => models[kind].load(source, { fetch }))).toBe("FILE config.json: expected JSON, got an HTML page");
+        expect(asked).toBe(1);
+        await expect.poll(() => open).toBe(0);
+      }
+      await expect.poll(() => open).toBe(0);
+    });
+    test("an index", async () => {
+      const index = "model.safetensors.index.json";
+      expect(await named(() => models.openSafetensors(`${at}/${index}/${index}`, { maxFileBytes: 2 ** 22 }))).toBe(
+        `FILE ${index}: expected at most 4194304 bytes (option maxFileBytes), got more`,
+      );
+      await expect.poll(() => open).toBe(0);
+    });
+  });
+
+  test("a length that no file has", async () => {
+    const liar = createServer((_, response) => {
+      response.writeHead(206, { "Content-Range": "bytes 0-262143/100000000000000000000000" }).end(new Uint8Array(262144));
+    });
+    await new Promise<void>((resolve) => liar.listen(0, "127.0.0.1", resolve));
+    try {
+      const address = `http://127.0.0.1:${(liar.address() as AddressInfo).port}/model.safetensors`;
+      expect(await named(() => models.openSafetensors(address))).toBe(
+        'FILE model.safetensors: expected a range of bytes within a file, got "bytes 0-262143/100000000000000000000000"',
+      );
+    } finally {
+      liar.closeAllConnections();
+      liar.close();
+    }
+  });
+
+  test.skipIf(process.platform === "win32")("a FIFO is no file, neither to be read nor to be written", async () => {
+    const odd = mkdtempSync(join(folder, "odd-"));
+    for (const name of NAMES) execFileSync("mkfifo", [join(odd, name)]);
+    expect(await named(() => logits(odd))).toMatch(/^FILE config\.json: expected a regular file at .*, got a FIFO$/);
+    for (const source of [odd, join(odd, "model.safetensors"), { "model.safetensors": join(odd, "model.safetensors") }])
+      expect(await named(() => models.openSafetensors(source))).toMatch(/^FILE model\.safetensors: .*, got a FIFO$/);
+    const target = join(odd, "model.safetensors");
+    const wanted = /^FILE .*: expected .*, got .*\b(FIFO|pipe)\b/;
+    expect(await named(() => models.saveSafetensors({}, { target }))).toMatch(wanted);
+    expect(await named(() => models.convertCheckpoint(gqa, { dtype: "F16", target }))).toMatch(wanted);
+    expect(readdirSync(odd).sort()).toEqual([...NAMES].sort());
   });
 
   test("an abort ends a load", async () => {

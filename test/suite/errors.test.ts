@@ -192,6 +192,16 @@ describe("UNAVAILABLE", () => {
     expect((await refused(() => api.init({ backend: "wasm", isa: "simd128", wasm: new TextEncoder().encode("<html>") }))).message).toBe(
       "wasm: expected a WebAssembly file, got an HTML page from the bytes given",
     );
+    // Files: none, and what is no regular one (where there is such), which must not be waited for.
+    for (const [path, why] of [
+      ["/nowhere/at/all.wasm", "ENOENT.*"],
+      ["/dev/null", "no regular file|ENOENT.*"],
+    ] as const) {
+      const wasm = new URL(`file://${path}`);
+      const refusal = await refused(() => api.init({ backend: "wasm", isa: "simd128", wasm }));
+      expect(refusal.code).toBe("UNAVAILABLE");
+      expect(refusal.message).toMatch(new RegExp(`^wasm: expected a WebAssembly file, got (${why}) from ${wasm.href}$`));
+    }
     await api.init({ backend, isa: isas[0] });
     await works();
   });

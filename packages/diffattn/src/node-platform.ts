@@ -1,10 +1,12 @@
 // What Node does for a backend: the native addon where its binary loads, files, threads as workers.
 
 import { readFileSync } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { type Addon, NativeBackend } from "./backend/native.js";
+import { fail, reasonOf } from "./errors.js";
 import { compile, compileSync } from "./module.js";
 import type { Build, Platform } from "./platform.js";
 
@@ -16,6 +18,16 @@ const urls: Record<Build, () => URL> = {
 
 const readModule = (build: Build): WebAssembly.Module => compileSync(() => readFileSync(urls[build]()), urls[build]().href);
 
+/** The bytes of a regular file: another thing may have no end, or wait for ever for a beginning. */
+async function regular(file: URL): Promise<Uint8Array> {
+  try {
+    if (!(await stat(file)).isFile()) throw new Error("no regular file");
+    return await readFile(file);
+  } catch (error) {
+    return fail("UNAVAILABLE", "wasm", "a WebAssembly file", `${reasonOf(error)} from ${file.href}`, error);
+  }
+}
+
 export const platform: Platform = {
   models: false,
   env: (name) => process.env[name],
@@ -23,7 +35,7 @@ export const platform: Platform = {
   blocking: true,
   readModule,
   loadModule(build, source) {
-    if (source instanceof URL && source.protocol === "file:") return compile(readFileSync(source));
+    if (source instanceof URL && source.protocol === "file:") return regular(source).then(compile);
     return source === undefined ? Promise.resolve(readModule(build)) : compile(source);
   },
   startWorker(onMessage, onError) {

@@ -1,24 +1,31 @@
 // The tokenizer of a checkpoint's folder. A program installs @huggingface/tokenizers itself; it is part of the command line, so that
 // `npx diffattn` needs nothing else.
 
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { accessOf } from "../models/access.js";
+import { folderOf, readOptionalText } from "../models/folder.js";
+import { isPrivate } from "../models/node-addresses.js";
+import { files } from "../models/node-files.js";
+import { type ModelsPlatform, useModelsPlatform } from "../models/platform.js";
 import { readTokenizer } from "../models/tokenizer.js";
 import type { Tokenizer } from "../models/types.js";
 
-/** A file's bytes, from a folder or an address; undefined where there is none. */
-async function bytesOf(folder: string, name: string, signal: AbortSignal): Promise<Uint8Array | undefined> {
+// Files alone: models are run by the library, of which this is not a part.
+const platform: Omit<ModelsPlatform, "wasm"> = { files, web: { isPrivate } };
+useModelsPlatform(platform as ModelsPlatform);
+
+/** The bytes of both files; undefined where there is no tokenizer, or what is there cannot be read. */
+async function read(source: string, signal: AbortSignal): Promise<[json: Uint8Array, config: Uint8Array | undefined] | undefined> {
   try {
-    if (!/^https?:/i.test(folder)) return await readFile(join(folder, name));
-    const response = await fetch(new URL(name, folder), { signal });
-    return response.ok ? new Uint8Array(await response.arrayBuffer()) : undefined;
+    const folder = await folderOf(source, accessOf({}));
+    const json = await readOptionalText(folder, "tokenizer.json", { signal });
+    return json && [json, await readOptionalText(folder, "tokenizer_config.json", { signal })];
   } catch {
     return undefined;
   }
 }
 
-/** undefined for what is no folder, or has no tokenizer: the library says what that means. */
-export async function tokenizerOf(folder: string, signal: AbortSignal): Promise<Tokenizer | undefined> {
-  const json = await bytesOf(folder, "tokenizer.json", signal);
-  return json && readTokenizer(json, await bytesOf(folder, "tokenizer_config.json", signal));
+/** undefined for what has no tokenizer that can be read: the library says what that means. */
+export async function tokenizerOf(source: string, signal: AbortSignal): Promise<Tokenizer | undefined> {
+  const found = await read(source, signal);
+  return found && readTokenizer(...found);
 }

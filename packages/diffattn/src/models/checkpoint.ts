@@ -82,9 +82,9 @@ export class Checkpoint {
   }
 
   /** Opens the weights of a folder; `all`: to read all of them. */
-  static async open(folder: Folder, options: Pick<Opening, "signal" | "cache" | "all">, progress: Progress): Promise<Checkpoint> {
-    const { signal, cache, all } = options;
-    const opening = { signal, cache, onBytes: progress.add, onLength: progress.hint };
+  static async open(folder: Folder, options: Pick<Opening, "signal" | "all">, progress: Progress): Promise<Checkpoint> {
+    const { signal, all } = options;
+    const opening = { signal, onBytes: progress.add, onLength: progress.hint };
     const sources: ByteSource[] = [];
     try {
       const weights = await openWeights(folder, { ...opening, all });

@@ -2,8 +2,10 @@
 
 import { arrayType, bytesOf, show } from "../check.js";
 import { fail } from "../errors.js";
+import { endOf } from "./abort.js";
+import { type Access, mostOf, refusesPaths, tooLong } from "./access.js";
 import { modelsPlatform } from "./platform.js";
-import { BlobSource, type ByteSource, endOf, isHtml, MemorySource, type Opening, openUrl, type Reading } from "./source.js";
+import { BlobSource, type ByteSource, isHtml, MemorySource, type Opening, openUrl, type Reading } from "./source.js";
 import type { CheckpointSource, FileSource } from "./types.js";
 
 /** Files by name. */
@@ -51,11 +53,23 @@ function lastPart({ protocol, pathname }: URL): string {
   }
 }
 
+/** Refuses a path where only addresses of others are let in. */
+function permitPath(name: string, access: Access): void {
+  if (refusesPaths(access)) fail("FILE", name, "an address, no path (options allowedOrigins, allowPrivate)", "a path");
+}
+
 /** One file; `name` is what errors call it where it has no name of its own. */
-async function openOne(source: unknown, name: string, opening: Opening, optional = false): Promise<ByteSource | undefined> {
+async function openOne(
+  source: unknown,
+  name: string,
+  opening: Opening,
+  optional: boolean,
+  access: Access,
+): Promise<ByteSource | undefined> {
   if (typeof source === "string" || isUrl(source)) {
     const address = addressOf(source);
-    if (address) return openUrl(name, address, opening, optional);
+    if (address) return openUrl(name, address, opening, optional, access);
+    permitPath(name, access);
     const { files } = modelsPlatform();
     const { folder, name: file } = files?.split(source) ?? { folder: "", name: "" };
     return files?.open(folder, file);
@@ -66,18 +80,19 @@ async function openOne(source: unknown, name: string, opening: Opening, optional
   return fail("OPTION", name, "a path, an address, a Blob or bytes", show(source));
 }
 
-function ofRecord(record: Readonly<Record<string, unknown>>, only?: string): Folder {
+function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, only?: string): Folder {
   const names = Object.keys(record);
   return {
     name: "source",
     names,
     only,
-    open: async (name, opening, optional) => (Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional) : undefined),
+    open: async (name, opening, optional) =>
+      Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional, access) : undefined,
   };
 }
 
 /** The files of an `<input type="file">`; of a folder's, those that lie highest. */
-function ofFiles(files: Iterable<unknown>): Folder {
+function ofFiles(files: Iterable<unknown>, access: Access): Folder {
   const depth = (file: File): number => file.webkitRelativePath.split("/").length;
   const record: Record<string, File> = {};
   for (const file of files) {
@@ -86,10 +101,10 @@ function ofFiles(files: Iterable<unknown>): Folder {
     const known = record[given.name];
     if (!known || depth(given) < depth(known)) record[given.name] = given;
   }
-  return ofRecord(record);
+  return ofRecord(record, access);
 }
 
-function ofAddress(address: URL): Folder {
+function ofAddress(address: URL, access: Access): Folder {
   const isFolder = address.pathname.endsWith("/");
   // The query belongs to every file: it may be what lets them be read.
   const place = (name: string): URL => Object.assign(new URL(encodeURIComponent(name), address), { search: address.search });
@@ -98,17 +113,33 @@ function ofAddress(address: URL): Folder {
     name: address.href,
     names: undefined,
     only,
-    open: (name, opening, optional) => openUrl(name, name === only ? address : place(name), opening, optional),
+    open: (name, opening, optional) => openUrl(name, name === only ? address : place(name), opening, optional, access),
   };
 }
 
 /** What a caller gave, as a folder of files. A single file lies in the folder that it has beside it, or in one of its own. */
-export async function folderOf(source: FileSource | CheckpointSource): Promise<Folder> {
+export async function folderOf(source: FileSource | CheckpointSource, access: Access): Promise<Folder> {
+  const folder = await unlimited(source, access);
+  return {
+    ...folder,
+    async open(name, opening, optional) {
+      const file = await folder.open(name, opening, optional);
+      // JSON is read whole, wherever it comes from. (What else comes whole was counted as it came.)
+      const most = name.endsWith(".json") ? mostOf(name, access) : Infinity;
+      if (!file || file.length <= most) return file;
+      file.close();
+      return tooLong(name, most, String(file.length));
+    },
+  };
+}
+
+async function unlimited(source: FileSource | CheckpointSource, access: Access): Promise<Folder> {
   if (typeof source === "string" || isUrl(source)) {
     const address = addressOf(source);
-    if (address) return ofAddress(address);
+    if (address) return ofAddress(address, access);
     const { files } = modelsPlatform();
     if (!files) return fail("OPTION", "source", "an address", show(source));
+    permitPath("source", access);
     const names = await files.list(source);
     const { folder, name } = files.split(source);
     const at = names ? source : folder;
@@ -116,14 +147,14 @@ export async function folderOf(source: FileSource | CheckpointSource): Promise<F
   }
   if (isFile(source)) {
     const name = isBlob(source) && "name" in source ? String(source.name) : "source";
-    return ofRecord({ [name]: source }, name);
+    return ofRecord({ [name]: source }, access, name);
   }
   // Of any realm, and no class of the caller's own.
   const given: unknown = source;
   if (typeof given !== "object" || given === null || arrayType(given)) {
     return fail("OPTION", "source", "a folder, an address, a file, or files by name", show(given));
   }
-  return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>) : ofRecord(given as Record<string, unknown>);
+  return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>, access) : ofRecord(given as Record<string, unknown>, access);
 }
 
 /** A file that has to be there. */

@@ -7,10 +7,12 @@ import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
 import type { AttentionMaps } from "../types.js";
+import { together } from "./abort.js";
+import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
-import { folderOf, readOptionalText } from "./folder.js";
+import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
@@ -116,9 +118,14 @@ export class DiffLlama extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
-    const given = checkOptions("options", options, ["signal", "onProgress", "cache", "tokenizer"]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, "tokenizer"]);
+    checkSignal(given.signal);
     const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
-    const folder = await folderOf(source);
+    const folder = await folderOf(source, accessOf(given));
+    return together(given.signal, (signal) => DiffLlama.#load(folder, own, { ...given, signal }));
+  }
+
+  static async #load(folder: Folder, own: types.Tokenizer | null | undefined, given: types.LoadOptions): Promise<DiffLlama> {
     // Meanwhile; where both fail, the model's reason is told.
     const tokenizer = own === undefined ? tokenizerOf(folder, given) : Promise.resolve(own);
     tokenizer.catch(() => {});
@@ -308,11 +315,8 @@ export class DiffLlama extends Owned<Model> {
 }
 
 /** The tokenizer of a checkpoint's own; null when it has none. */
-async function tokenizerOf(
-  folder: Parameters<typeof readOptionalText>[0],
-  { signal, cache }: types.LoadOptions,
-): Promise<types.Tokenizer | null> {
-  const json = await readOptionalText(folder, "tokenizer.json", { signal, cache });
+async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions): Promise<types.Tokenizer | null> {
+  const json = await readOptionalText(folder, "tokenizer.json", { signal });
   if (!json) return null;
-  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal, cache }));
+  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }));
 }

@@ -3,12 +3,13 @@
 import type { Handle } from "../backend.js";
 import { DiffAttnError } from "../errors.js";
 import { checkSignal } from "../run.js";
+import { throwIfAborted, together } from "./abort.js";
 import { begin, create, drop, run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
 import { type Folder, readOptionalText, readText } from "./folder.js";
 import { Op } from "./ops.js";
 import { jsonOf, Writer } from "./request.js";
-import { type Reading, throwIfAborted } from "./source.js";
+import type { Reading } from "./source.js";
 import type * as types from "./types.js";
 
 /** The kinds of models, in the protocol's order. */
@@ -27,15 +28,16 @@ export interface Loaded {
   info: ModelInfo;
 }
 
-export async function loadModel(
-  kind: (typeof KINDS)[number],
-  folder: Folder,
-  { signal, onProgress, cache }: types.LoadOptions,
-): Promise<Loaded> {
-  checkSignal(signal);
+/** What else is under way ends with the first failure: no download outlives the load that it is for. */
+export async function loadModel(kind: (typeof KINDS)[number], folder: Folder, options: types.LoadOptions): Promise<Loaded> {
+  checkSignal(options.signal);
+  return together(options.signal, (signal) => loadAll(kind, folder, { ...options, signal }));
+}
+
+async function loadAll(kind: (typeof KINDS)[number], folder: Folder, { signal, onProgress }: types.LoadOptions): Promise<Loaded> {
   begin();
   const progress = new Progress(onProgress);
-  const opening = { signal, cache };
+  const opening = { signal };
   // All at once; the first that fails in this order is told.
   const opened = [
     readText(folder, "config.json", opening),
@@ -43,8 +45,12 @@ export async function loadModel(
     Checkpoint.open(folder, { ...opening, all: true }, progress),
   ] as const;
   for (const one of opened) one?.catch(() => {});
-  const config = await opened[0];
-  const generation = await opened[1];
+  const closing = (error: unknown): never => {
+    opened[2].then((checkpoint) => checkpoint.close()).catch(() => {});
+    throw error;
+  };
+  const config = await opened[0].catch(closing);
+  const generation = await opened[1]?.catch(closing);
   const checkpoint = await opened[2];
   let handle: Handle | undefined;
   try {

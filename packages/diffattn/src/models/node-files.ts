@@ -1,12 +1,14 @@
 // Files by their paths, in Node: read by range, written whole or not at all.
 
 import { randomUUID } from "node:crypto";
+import { constants, type Stats } from "node:fs";
 import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fail, outOfMemory, reasonOf } from "../errors.js";
 import type { Files, Sink } from "./platform.js";
-import { type ByteSource, cutShort, endOf, type Reading, throwIfAborted } from "./source.js";
+import { endOf, throwIfAborted } from "./abort.js";
+import { type ByteSource, cutShort, type Reading } from "./source.js";
 
 /** How much is read or written at once, so that an abort is seen and progress told. */
 const PIECE = 2 ** 24;
@@ -56,15 +58,27 @@ class PathSource implements ByteSource {
 const pathOf = (path: string | URL): string => (typeof path === "string" ? path : fileURLToPath(path));
 const isMissing = (error: unknown): boolean => /^(ENOENT|ENOTDIR)$/.test((error as { code?: string }).code ?? "");
 
+/** What lies at a path where no regular file does. */
+function kindOf(stats: Stats): string {
+  if (stats.isDirectory()) return "a folder";
+  if (stats.isFIFO()) return "a FIFO";
+  if (stats.isSocket()) return "a socket";
+  return stats.isCharacterDevice() || stats.isBlockDevice() ? "a device" : "something else";
+}
+
+/** Opens regular files only: to open another thing may wait for ever, or do something. */
 async function openFile(path: string, name: string): Promise<ByteSource | undefined> {
   let file: FileHandle | undefined;
   try {
-    file = await open(path);
-    const { size } = await file.stat();
-    return new PathSource(name, size, file);
+    const regular = (stats: Stats): Stats => (stats.isFile() ? stats : fail("FILE", name, `a regular file at ${path}`, kindOf(stats)));
+    regular(await stat(path));
+    // Another may have taken its name since: not waiting for it, and looked at again. (Windows has neither.)
+    file = await open(path, constants.O_RDONLY | ((constants.O_NONBLOCK as number | undefined) ?? 0));
+    return new PathSource(name, regular(await file.stat()).size, file);
   } catch (error) {
     await file?.close();
-    return isMissing(error) ? undefined : fail("FILE", name, `the file ${path}`, reasonOf(error), error);
+    if (isMissing(error)) return undefined;
+    return endOf(error, undefined, (why) => fail("FILE", name, `the file ${path}`, why, error));
   }
 }
 
@@ -72,11 +86,15 @@ async function write(target: string | URL): Promise<Sink> {
   const path = pathOf(target);
   // Beside it: a name is given within one file system only.
   const temporary = join(dirname(path), `.${basename(path)}.${randomUUID()}.tmp`);
+  const place = "a place where a file can be written";
   let file: FileHandle;
   try {
+    // A device or the like would be replaced by it.
+    const there = await stat(path).catch((error: unknown) => (isMissing(error) ? undefined : Promise.reject(error as Error)));
+    if (there && !there.isFile()) fail("FILE", path, place, kindOf(there));
     file = await open(temporary, "wx");
   } catch (error) {
-    return fail("FILE", path, "a place where a file can be written", reasonOf(error), error);
+    return endOf(error, undefined, (why) => fail("FILE", path, place, why, error));
   }
   const drop = async (): Promise<void> => {
     await file.close().catch(() => {});

@@ -6,6 +6,7 @@ import { compile } from "../module.js";
 import { platform } from "../node-platform.js";
 import type { Build, Platform } from "../platform.js";
 import * as api from "./api.js";
+import { isPrivate } from "./node-addresses.js";
 import { files } from "./node-files.js";
 import { useModelsPlatform } from "./platform.js";
 import type * as types from "./types.js";
@@ -19,7 +20,7 @@ const urls: Record<Build, () => URL> = {
 const loadModule = async (build: Build): Promise<WebAssembly.Module> => compile(await readFile(urls[build]()));
 
 usePlatform(platform);
-useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { models: true, loadModule }), files });
+useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { models: true, loadModule }), files, web: { isPrivate } });
 
 export const openSafetensors: typeof types.openSafetensors = api.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = api.saveSafetensors;

@@ -21,11 +21,19 @@ export interface Files {
   write(path: string | URL): Promise<Sink>;
 }
 
+/** What is known of servers where redirects are followed by the package itself. */
+export interface Web {
+  /** Whether a host, as addresses have it, has an address that is not public. */
+  isPrivate(host: string): Promise<boolean>;
+}
+
 export interface ModelsPlatform {
   /** How the WASM builds with models are loaded and run. */
   readonly wasm: Platform;
   /** Absent in browsers, where a text is an address. */
   readonly files?: Files;
+  /** Absent in browsers, which follow redirects and resolve names unseen. */
+  readonly web?: Web;
 }
 
 let platform: ModelsPlatform;

@@ -6,6 +6,7 @@ import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
 import { result } from "../tensor.js";
 import type { Tensor } from "../types.js";
+import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
@@ -14,8 +15,6 @@ import { modelsPlatform, type Sink } from "./platform.js";
 import { bufferOf, int32Of, jsonOf, Writer } from "./request.js";
 import { memoryOf } from "./source.js";
 import type * as types from "./types.js";
-
-const LOAD_OPTIONS = ["signal", "onProgress", "cache"];
 
 const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
   name,
@@ -62,24 +61,28 @@ export async function openSafetensors(
   source: types.FileSource | types.CheckpointSource,
   options?: types.LoadOptions,
 ): Promise<types.Safetensors> {
-  const { signal, onProgress, cache } = checkOptions("options", options, LOAD_OPTIONS);
+  const given = checkOptions("options", options, LOAD_OPTIONS);
+  const { signal, onProgress } = given;
   checkSignal(signal);
-  return new SafetensorsFile(await Checkpoint.open(await folderOf(source), { signal, cache }, new Progress(onProgress)));
+  const folder = await folderOf(source, accessOf(given));
+  return new SafetensorsFile(await Checkpoint.open(folder, { signal }, new Progress(onProgress)));
 }
 
 export async function inspectCheckpoint(
   source: types.CheckpointSource | types.Safetensors,
   options?: types.LoadOptions,
 ): Promise<types.Inspection> {
-  const { signal, onProgress, cache } = checkOptions("options", options, LOAD_OPTIONS);
+  const given = checkOptions("options", options, LOAD_OPTIONS);
+  const { signal, onProgress } = given;
   checkSignal(signal);
+  const access = accessOf(given);
   const open = checkpointOf(source);
   let config: Uint8Array | undefined;
   let checkpoint = open;
   if (!checkpoint) {
-    const folder = await folderOf(source as types.CheckpointSource);
-    config = await readOptionalText(folder, "config.json", { signal, cache });
-    checkpoint = await Checkpoint.open(folder, { signal, cache }, new Progress(onProgress));
+    const folder = await folderOf(source as types.CheckpointSource, access);
+    config = await readOptionalText(folder, "config.json", { signal });
+    checkpoint = await Checkpoint.open(folder, { signal }, new Progress(onProgress));
   }
   try {
     const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));

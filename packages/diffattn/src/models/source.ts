@@ -1,7 +1,8 @@
 // Bytes of one file by range: out of memory, a `Blob`, or an address. (Paths: node-files.ts.) Knows no format.
 
-import { aborted, DiffAttnError, fail, outOfMemory, reasonOf } from "../errors.js";
-import type { LoadOptions } from "./types.js";
+import { DiffAttnError, fail, outOfMemory } from "../errors.js";
+import { endOf, throwIfAborted, until } from "./abort.js";
+import { type Access, ask, cancel, mostOf, permit, shown, tooLong } from "./access.js";
 
 /** Who waits for bytes, and is told of them. */
 export interface Reading {
@@ -12,8 +13,8 @@ export interface Reading {
   onLength?: ((bytes: number) => void) | undefined;
 }
 
-/** Who opens a file, and what for. */
-export interface Opening extends Reading, Pick<LoadOptions, "cache"> {
+/** Who opens a file, and what for. (How it may be reached is its folder's to know.) */
+export interface Opening extends Reading {
   /** All of it will be read. */
   all?: boolean | undefined;
 }
@@ -31,17 +32,6 @@ export interface ByteSource {
   /** Keeps nothing of it for the next time: it was no good. */
   forget?(): Promise<unknown>;
 }
-
-/** Why something ended: the signal's reason, our own error, or what `otherwise` makes of it. */
-export function endOf(error: unknown, signal: AbortSignal | null | undefined, otherwise: (why: string) => never): never {
-  if (signal?.aborted) throw aborted(signal.reason);
-  if (error instanceof DiffAttnError) throw error;
-  return otherwise(reasonOf(error));
-}
-
-export const throwIfAborted = (signal: AbortSignal | null | undefined): void => {
-  if (signal?.aborted) throw aborted(signal.reason);
-};
 
 /** New memory of a size that some file claims. */
 export function memoryOf(bytes: number): Uint8Array<ArrayBuffer> {
@@ -136,22 +126,21 @@ export const isHtml = (bytes: Uint8Array): boolean =>
 
 const htmlAnswer = (response: Response): boolean => /^\s*(text\/html|application\/xhtml)/i.test(response.headers.get("content-type") ?? "");
 
-/** Which bytes an answer holds, of how many. */
-function rangeOf(response: Response): { first: number; end: number; total: number } | undefined {
-  const [, first, last, total] = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(response.headers.get("content-range") ?? "") ?? [];
-  return total === undefined ? undefined : { first: Number(first), end: Number(last) + 1, total: Number(total) };
-}
-
-async function ask(name: string, url: URL, headers: Record<string, string>, signal: AbortSignal | undefined): Promise<Response> {
-  try {
-    return await fetch(url, { headers, signal: signal ?? null });
-  } catch (error) {
-    return endOf(error, signal, (why) => fail("FILE", name, `an answer from ${url.href}`, why, error));
+/**
+ * Which bytes an answer holds, of how many; undefined where it does not say. FILE for what no file has: a length that is no integer
+ * of less than 2^53, an end before the first byte or past the last.
+ */
+function rangeOf(name: string, response: Response): { first: number; end: number; total: number } | undefined {
+  const given = response.headers.get("content-range");
+  const [, ...numbers] = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(given ?? "") ?? [];
+  const [first = 0, last = 0, total] = numbers.map(Number);
+  if (total === undefined) return undefined;
+  if (!Number.isSafeInteger(total) || first > last || last >= total) {
+    cancel(response);
+    fail("FILE", name, "a range of bytes within a file", `"${given?.slice(0, 100)}"`);
   }
+  return { first, end: last + 1, total };
 }
-
-/** Gives up an answer. */
-const cancel = (response: Response): void => void response.body?.cancel().catch(() => {});
 
 /** The pieces of a body, each at most once. */
 async function* piecesOf(name: string, response: Response, { signal, onBytes }: Reading): AsyncGenerator<Uint8Array<ArrayBuffer>> {
@@ -160,7 +149,7 @@ async function* piecesOf(name: string, response: Response, { signal, onBytes }: 
   try {
     for (;;) {
       throwIfAborted(signal);
-      const { done, value } = await reader.read();
+      const { done, value } = await until(signal, reader.read());
       if (done) return;
       onBytes?.(value.byteLength);
       yield value;
@@ -172,18 +161,73 @@ async function* piecesOf(name: string, response: Response, { signal, onBytes }: 
   }
 }
 
-/** A claim of the server: for progress alone. */
-function announce({ headers }: Response, { onLength }: Reading): void {
+/** How many bytes will come, as the server claims: its files' own, or of a compressed form. */
+function claimOf({ headers }: Response): number | undefined {
   const length = Number(headers.get("content-length"));
-  if (length > 0 && headers.get("content-encoding") === null) onLength?.(length);
+  return Number.isSafeInteger(length) && length > 0 ? length : undefined;
 }
 
-async function bodyOf(name: string, response: Response, reading: Reading): Promise<Blob> {
-  const pieces: Uint8Array<ArrayBuffer>[] = [];
+/** Tells a claim to who shows progress. */
+function announce(response: Response, { onLength }: Reading): void {
+  const length = claimOf(response);
+  if (length !== undefined && response.headers.get("content-encoding") === null) onLength?.(length);
+}
+
+/** How many bytes of a body are read, and what more of them are told as. */
+interface Limit {
+  readonly bytes: number;
+  refuse(got: string): never;
+}
+
+const limitOf = (name: string, access: Access): Limit => {
+  const bytes = mostOf(name, access);
+  return { bytes, refuse: (got) => tooLong(name, bytes, got) };
+};
+
+/** Passes on the pieces of a body, as they come out of its decoder, and gives it up where there are more. */
+async function* within(name: string, response: Response, limit: Limit, reading: Reading): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const claim = claimOf(response);
+  if (claim !== undefined && claim > limit.bytes) {
+    cancel(response);
+    limit.refuse(String(claim));
+  }
   announce(response, reading);
-  for await (const piece of piecesOf(name, response, reading)) pieces.push(piece);
-  // A browser may keep it on disk.
-  return new Blob(pieces);
+  let got = 0;
+  for await (const piece of piecesOf(name, response, reading)) {
+    got += piece.byteLength;
+    if (got > limit.bytes) limit.refuse("more");
+    yield piece;
+  }
+}
+
+/** Pieces are gathered to so many bytes: a server may send them one by one. */
+const BLOCK = 2 ** 20;
+
+async function bodyOf(name: string, response: Response, limit: Limit, reading: Reading): Promise<Blob> {
+  const blocks: Uint8Array<ArrayBuffer>[] = [];
+  let block = new Uint8Array(0);
+  let used = 0;
+  for await (const piece of within(name, response, limit, reading)) {
+    for (let at = 0; at < piece.byteLength;) {
+      if (used === block.byteLength) {
+        // The first is small, as most files are.
+        block = memoryOf(blocks.length === 0 ? Math.max(2 ** 12, piece.byteLength) : BLOCK);
+        blocks.push(block);
+        used = 0;
+      }
+      const part = piece.subarray(at, at + block.byteLength - used);
+      block.set(part, used);
+      used += part.byteLength;
+      at += part.byteLength;
+    }
+  }
+  if (used < block.byteLength) blocks.splice(-1, 1, block.subarray(0, used));
+  try {
+    // A browser may keep it on disk.
+    return new Blob(blocks);
+  } catch {
+    throw outOfMemory(blocks.reduce((sum, { byteLength }) => sum + byteLength, 0));
+  }
 }
 
 /** A range's bytes, as many as were asked for, whatever the answer says of itself. */
@@ -217,12 +261,14 @@ class RangeSource implements ByteSource {
     readonly length: number,
     readonly first: Uint8Array<ArrayBuffer>,
     readonly etag: string | null,
+    readonly access: Access,
   ) {}
 
   async read(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
     const { name } = this;
     if (end > this.length) cutShort(name, first, end, Math.max(0, this.length - first));
-    if (end <= this.first.byteLength) return this.first.slice(first, end);
+    // (No request says a range of no bytes.)
+    if (end <= this.first.byteLength || first === end) return this.first.slice(first, end);
     if (this.#whole) return new BlobSource(name, await this.#whole, true).read(first, end, reading);
     // One that did not come is asked for in ranges.
     const rest = await this.#rest?.catch(() => (this.#rest = undefined));
@@ -242,15 +288,15 @@ class RangeSource implements ByteSource {
 
   /** The bytes of a range, by a request. */
   async #ask(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
-    const { name } = this;
-    const response = await ask(name, this.url, { Range: `bytes=${first}-${end - 1}` }, reading.signal);
+    const { name, access } = this;
+    const response = await ask(name, this.url, `bytes=${first}-${end - 1}`, access, reading.signal);
     const etag = response.headers.get("etag");
-    if (this.etag !== null && etag !== null && etag !== this.etag) {
+    const range = response.status === 206 ? rangeOf(name, response) : undefined;
+    if ((this.etag !== null && etag !== null && etag !== this.etag) || (range && range.total !== this.length)) {
       cancel(response);
       fail("FILE", name, "the file as it was when it was opened", "another");
     }
     if (response.status === 206) {
-      const range = rangeOf(response);
       if (range && (range.first !== first || range.end > end)) {
         cancel(response);
         fail("FILE", name, `bytes ${first} to ${end}`, `${range.first} to ${range.end}`);
@@ -259,12 +305,21 @@ class RangeSource implements ByteSource {
     }
     if (response.status !== 200) {
       cancel(response);
-      fail("FILE", name, `bytes ${first} to ${end} of ${this.url.href}`, `the status ${response.status}`);
+      fail("FILE", name, `bytes ${first} to ${end} of ${shown(this.url)}`, `the status ${response.status}`);
     }
-    this.#whole = bodyOf(name, response, reading);
+    this.#whole = this.#all(response, reading);
     // One that did not come may come the next time.
     this.#whole.catch(() => (this.#whole = undefined));
     return new BlobSource(name, await this.#whole, true).read(first, end, reading);
+  }
+
+  /** A whole file, which is to be as long as it was said to be. */
+  async #all(response: Response, reading: Reading): Promise<Blob> {
+    const { name, length } = this;
+    let limit = limitOf(name, this.access);
+    if (length < limit.bytes) limit = { bytes: length, refuse: (got) => fail("FILE", name, `${length} bytes`, got) };
+    const blob = await bodyOf(name, response, limit, reading);
+    return blob.size < length ? cutShort(name, 0, length, blob.size) : blob;
   }
 
   close(): void {
@@ -273,7 +328,7 @@ class RangeSource implements ByteSource {
 }
 
 /** The cached answer of an address, which comes here once. */
-async function cached(name: string, url: URL, cache: string, reading: Reading): Promise<ByteSource | Response | undefined> {
+async function cached(name: string, url: URL, cache: string, access: Access, reading: Reading): Promise<ByteSource | Response | undefined> {
   if (!/^https?:$/.test(url.protocol)) return undefined;
   let store: Cache;
   let found: Response | undefined;
@@ -286,15 +341,20 @@ async function cached(name: string, url: URL, cache: string, reading: Reading): 
   }
   const told = !found;
   if (!found) {
-    const response = await ask(name, url, {}, reading.signal);
+    const response = await ask(name, url, undefined, access, reading.signal);
     if (!response.ok || htmlAnswer(response)) return response;
-    const pieces = piecesOf(name, response, reading);
-    announce(response, reading);
+    const pieces = within(name, response, limitOf(name, access), reading);
+    let broken: unknown;
     const stream = new ReadableStream<Uint8Array>({
       async pull(controller) {
-        const piece = await pieces.next();
-        if (piece.done) controller.close();
-        else controller.enqueue(piece.value);
+        try {
+          const piece = await pieces.next();
+          if (piece.done) controller.close();
+          else controller.enqueue(piece.value);
+        } catch (error) {
+          broken = error;
+          throw error;
+        }
       },
       cancel: () => void pieces.return(undefined),
     });
@@ -302,8 +362,10 @@ async function cached(name: string, url: URL, cache: string, reading: Reading): 
       await store.put(url, new Response(stream));
       found = await store.match(url);
     } catch (error) {
-      // Too large for what the browser grants; or the answer broke off.
-      if (reading.signal?.aborted || error instanceof DiffAttnError) endOf(error, reading.signal, () => fail("FILE", name, "", ""));
+      // The answer broke off, was too long or is not waited for; or it is larger than what the browser grants.
+      throwIfAborted(reading.signal);
+      if (broken instanceof DiffAttnError) throw broken;
+      if (error instanceof DiffAttnError) throw error;
     }
     if (!found) return undefined;
   }
@@ -318,13 +380,17 @@ async function cached(name: string, url: URL, cache: string, reading: Reading): 
 export async function openUrl(
   name: string,
   url: URL,
-  { cache, all, ...reading }: Opening,
+  { all, ...reading }: Opening,
   optional: boolean,
+  access: Access,
 ): Promise<ByteSource | undefined> {
   const { signal } = reading;
-  const kept = cache === undefined ? undefined : await cached(name, url, cache, reading);
+  const { cache } = access;
+  // (Before what was kept is looked at, too.)
+  await permit(name, url, access, signal);
+  const kept = cache === undefined ? undefined : await cached(name, url, cache, access, reading);
   if (kept && "read" in kept) return kept;
-  let response = kept ?? (await ask(name, url, { Range: `bytes=0-${FIRST - 1}` }, signal));
+  let response = kept ?? (await ask(name, url, `bytes=0-${FIRST - 1}`, access, signal));
   if (response.status === 404 || response.status === 410) {
     cancel(response);
     return undefined;
@@ -335,27 +401,27 @@ export async function openUrl(
   }
   if (!response.ok) {
     cancel(response);
-    return fail("FILE", name, `the file at ${url.href}`, `the status ${response.status}`);
+    return fail("FILE", name, `the file at ${shown(url)}`, `the status ${response.status}`);
   }
   if (htmlAnswer(response)) {
     cancel(response);
-    return optional ? undefined : fail("FILE", name, `the file at ${url.href}`, "an HTML page");
+    return optional ? undefined : fail("FILE", name, `the file at ${shown(url)}`, "an HTML page");
   }
   if (response.status === 206) {
-    const range = rangeOf(response);
-    if (range?.first === 0 && range.end <= Math.min(FIRST, range.total)) {
+    const range = rangeOf(name, response);
+    if (range?.first === 0 && range.end <= FIRST) {
       const first = await exactly(name, response, range, reading);
-      const source = new RangeSource(name, url, range.total, first, response.headers.get("etag"));
-      if (all && range.total <= SMALL) source.readAhead(reading);
+      const source = new RangeSource(name, url, range.total, first, response.headers.get("etag"), access);
+      if (all && range.end < range.total && range.total <= SMALL) source.readAhead(reading);
       return source;
     }
     // A server of another origin that does not let its Content-Range be seen.
     cancel(response);
-    response = await ask(name, url, {}, signal);
+    response = await ask(name, url, undefined, access, signal);
     if (response.status !== 200) {
       cancel(response);
-      return fail("FILE", name, `the file at ${url.href}`, `the status ${response.status}`);
+      return fail("FILE", name, `the file at ${shown(url)}`, `the status ${response.status}`);
     }
   }
-  return new BlobSource(name, await bodyOf(name, response, reading), true);
+  return new BlobSource(name, await bodyOf(name, response, limitOf(name, access), reading), true);
 }

@@ -15,6 +15,9 @@ declare global {
   interface HTMLCanvasElement {}
   interface OffscreenCanvas {}
   interface HTMLImageElement {}
+  interface Response {}
+  interface RequestInit {}
+  interface Headers {}
 }
 /* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
 
@@ -44,7 +47,7 @@ export interface StoredTensor {
   readonly data: Uint8Result;
 }
 
-/** Whoever waits for something long. */
+/** Whoever waits for something long, and how files may be reached. */
 export interface LoadOptions {
   /** Ends the work; it rejects with ABORTED. */
   signal?: AbortSignal | undefined;
@@ -52,9 +55,41 @@ export interface LoadOptions {
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
   /**
    * Keeps what an address gave in the browser's Cache Storage under this name and reads it from there the next time; off by
-   * default. Where there is no Cache Storage (Node, insecure pages) it does nothing.
+   * default. It is kept by its address alone, whatever `headers` it was asked for with. Where there is no Cache Storage (Node, insecure
+   * pages) it does nothing.
    */
   cache?: string | undefined;
+  /**
+   * Sent with every request of the load, an `Authorization` for instance: a record, pairs, or a `Headers`. They go to the origins of the
+   * addresses given. In Node they stay behind for good at the first redirect that leads to another origin. Browsers follow redirects
+   * unseen and drop `Authorization` alone: put nothing else that is secret there.
+   */
+  headers?: Readonly<Record<string, string>> | Iterable<readonly [string, string]> | Headers | undefined;
+  /**
+   * Makes every request instead of the platform's `fetch`. In Node it is asked for one hop at a time (`redirect: "manual"`), as redirects
+   * are followed by the package: at most 20, to http or https, and never from https to http.
+   */
+  fetch?: ((address: string, init: RequestInit) => Promise<Response>) | undefined;
+  /** As `fetch` has it: whether cookies go along; "same-origin" by default. (Node keeps none.) */
+  credentials?: "omit" | "same-origin" | "include" | undefined;
+  /**
+   * For addresses that strangers give: the origins, as "https://example.org", that requests may go to; all by default. In Node every
+   * redirect is looked at before it is followed; in browsers, which follow them unseen, an answer that came from elsewhere is refused.
+   * Where it is given, paths and addresses of other kinds (`file:`, `data:`, `blob:`) are refused, too. FILE says so.
+   */
+  allowedOrigins?: readonly string[] | undefined;
+  /**
+   * For addresses that strangers give, in Node (elsewhere false is OPTION): false refuses addresses of this machine and of networks that are
+   * not public (loopback, private, link-local, carriers', multicast, reserved), literal ones and all that a name resolves to, at every
+   * redirect; paths, too. FILE says so. A name may resolve otherwise a moment later, when it is asked: what must not be reached at all
+   * belongs behind a firewall. true by default.
+   */
+  allowPrivate?: boolean | undefined;
+  /**
+   * The most bytes of a file that is read whole, counted after decompression: by default 64 MiB (2^26) of each JSON file (configurations,
+   * tokenizer, index) and 4 GiB (2^32) of weights whose server sends them whole instead of by range. More is FILE, at once.
+   */
+  maxFileBytes?: number | undefined;
 }
 
 /** Where a file comes from: a path (Node), an address, a `Blob` or `File`, or bytes in memory. In browsers a text is an address. */

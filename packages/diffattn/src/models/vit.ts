@@ -6,6 +6,7 @@ import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import type { AttentionMaps, Tensor } from "../types.js";
+import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
 import { isImage, writeImage } from "./image.js";
@@ -45,8 +46,8 @@ export class DiffViT extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.LoadOptions): Promise<DiffViT> {
-    const given = checkOptions("options", options, ["signal", "onProgress", "cache"]);
-    const { handle, info } = await loadModel("diffViT", await folderOf(source), given);
+    const given = checkOptions("options", options, LOAD_OPTIONS);
+    const { handle, info } = await loadModel("diffViT", await folderOf(source, accessOf(given)), given);
     return new DiffViT(handle, info.config);
   }
 
