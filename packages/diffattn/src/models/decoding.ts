@@ -454,12 +454,14 @@ export interface Decoding {
   /** What added tokens are written as. */
   readonly added: ReadonlySet<string>;
   /** What ends a word in the vocabulary, where something does. */
-  readonly suffix: string | undefined;
+  readonly suffix: string | null | undefined;
 }
 
 /**
- * What makes growing texts of tokens (`trims`: special tokens are left out; `cleansUp`: spaces before marks go); undefined where the decoder has
- * a step that looks across tokens in a way of its own.
+ * What makes growing texts of tokens (`trims`: special tokens are left out; `cleansUp`: spaces before marks go); undefined where the
+ * decoder has a step that looks across tokens in a way of its own. Held back are at most three bytes, what clean-up holds, as many
+ * characters as a step takes off or looks for at the end of a text, and of a BPEDecoder one token. (Where words have a suffix, all white
+ * space at the end: `decode` trims it.)
  */
 export function decoding(
   library: Library,
@@ -480,7 +482,7 @@ export function decoding(
     }
   }
   const ends: TextStep[] = [];
-  const words = decoder !== null && decoder !== undefined && suffix !== undefined && suffix !== "";
+  const words = decoder !== null && decoder !== undefined && typeof suffix === "string" && suffix !== "";
   if (words) ends.push(new Replacement(suffix, " "));
   return ({ trims, cleansUp }) =>
     new Decoded(

@@ -148,11 +148,13 @@ export class DiffLlama extends Owned<Model> {
   }
 
   encode(text: string, options?: types.EncodeOptions): number[] {
+    if (typeof text !== "string") fail("OPTION", "text", "a text", show(text));
     checkEncode(options);
     return this.#tokenizer.encode(text, options);
   }
 
   decode(ids: readonly number[] | Int32Array, options?: types.DecodeOptions): string {
+    idsOf("ids", ids);
     checkDecode(options);
     return this.#tokenizer.decode(ids, options);
   }

@@ -36,7 +36,13 @@ function fileOf(tokens: readonly string[], added: readonly Added[], more: object
     pre_tokenizer: null,
     post_processor: null,
     decoder: null,
-    model: { type: "BPE", vocab: Object.fromEntries(tokens.map((token, id) => [token, id])), merges: [], ignore_merges: true },
+    model: {
+      type: "BPE",
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: [],
+      ignore_merges: true,
+      end_of_word_suffix: null,
+    },
     ...more,
   };
 }
@@ -285,6 +291,24 @@ describe("what is held back", () => {
     expect(given).toBe(ids.map((id) => ` w${id}`).join(""));
     expect(most).toBeLessThanOrEqual(1024);
   });
+});
+
+test("a decoder with a step that is not known: its text comes as that of a decode of the caller's own", async () => {
+  const digits = { type: "Replace", pattern: { Regex: "\\d" }, content: "#" };
+  const file = fileOf(["a1", "2", " b", "<0xC3>", "<0xA9>"], ADDED, sequence({ type: "ByteFallback" }, { type: "Fuse" }, digits));
+  const tokenizer = await readTokenizer(bytesOf(file), undefined);
+  expect(textGrowing(tokenizer)).toBeUndefined();
+  expect(tokenizer.decode([0, 5, 1, 99, 3, 4])).toBe("a##é");
+  expect(tokenizer.decode([5, 99])).toBe("");
+  fc.assert(
+    fc.property(fc.array(fc.nat(9)), fc.array(fc.nat(9), { maxLength: 200 }), (prompt, ids) => {
+      const detokenizer = new Detokenizer(tokenizer, prompt);
+      const given = ids.map((id) => detokenizer.push(id)).join("") + detokenizer.end();
+      const [before, whole] = [tokenizer.decode(prompt), tokenizer.decode([...prompt, ...ids])];
+      expect(given).toBe(whole.slice(common(before, whole)));
+    }),
+    RUNS,
+  );
 });
 
 describe("a decode of the caller's own that rewrites what it said", () => {

@@ -286,9 +286,9 @@ export interface ModelLoadOptions extends LoadOptions {
   tokenizer?: Tokenizer | null | undefined;
   /**
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files of strangers. `encode` matches them
-   * on the thread that calls it, and JavaScript takes as long as an expression likes: `(a+)+b` twice as long with every letter. "known" are those of
-   * published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single characters or classes of them, whose time
-   * grows as the text does; others, and replacements that let a text grow more than 64 times, are FILE.
+   * on the thread that calls it, and JavaScript takes as long as an expression likes: `(a+)+b` twice as long with every letter. "known"
+   * are those of published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single characters or classes of
+   * them, whose time grows as the text does; others, and replacements that let a text grow more than 64 times, are FILE.
    */
   tokenizerRegex?: "any" | "known" | undefined;
 }
@@ -309,7 +309,8 @@ export declare class DiffLlama {
   /**
    * The ids of a text, on the calling thread.
    *
-   * @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it; OPTION; FILE for a `tokenizer.json` that it does not read.
+   * @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it; OPTION; FILE for a `tokenizer.json`
+   * that it does not read.
    */
   encode(text: string, options?: EncodeOptions): number[];
   /** The text of ids. Throws as `encode` does. */
