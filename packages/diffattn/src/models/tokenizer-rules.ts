@@ -41,6 +41,8 @@ const SINGLE = /^(?:\\[dDsSwWrnt]|\\[pP]\{\w{1,20}\}|\[[^[\]\\&]{1,80}\]|[^\\[\]
 
 /** Times that the replacements of a tokenizer may let a text grow, all together. */
 const GROWTH = 64;
+/** Characters of what the package looks for at every place of a text: added tokens, pieces of a unigram model, words of WordPiece. */
+const LONGEST = { added: 1000, piece: 128, word: 100 };
 
 interface Rule {
   readonly [name: string]: unknown;
@@ -56,7 +58,7 @@ function stepsOf(rule: unknown): Rule[] {
     const next = open.pop();
     if (!isRule(next)) continue;
     steps.push(next);
-    for (const name of ["normalizers", "pretokenizers", "decoders"]) {
+    for (const name of ["normalizers", "pretokenizers", "decoders", "processors"]) {
       const inner = next[name];
       if (Array.isArray(inner)) for (const one of inner) open.push(one);
     }
@@ -64,8 +66,19 @@ function stepsOf(rule: unknown): Rule[] {
   return steps;
 }
 
-const KINDS = ["normalizer", "pre_tokenizer", "decoder"] as const;
+const KINDS = ["normalizer", "pre_tokenizer", "decoder", "post_processor"] as const;
 const lengthOf = (x: unknown): number => (typeof x === "string" ? x.length : 0);
+const listOf = (x: unknown): readonly unknown[] => (Array.isArray(x) ? (x as unknown[]) : []);
+
+/** How many times as long a step can make a text. */
+function growthOf({ type, pattern, content, prepend, replacement, str_rep, single }: Rule): number {
+  const { String: text } = isRule(pattern) ? pattern : {};
+  if (type === "Replace") return lengthOf(text) > 0 ? lengthOf(content) / lengthOf(text) : lengthOf(content) + 1;
+  if (type === "Prepend") return 1 + lengthOf(prepend);
+  if (type === "Metaspace") return lengthOf(str_rep) || lengthOf(replacement);
+  if (type === "TemplateProcessing") return listOf(single).filter((item) => isRule(item) && item["Sequence"] !== undefined).length;
+  return 1;
+}
 
 /** Throws FILE for what would never end, whoever the file is of. */
 export function checkEnds(json: Rule): void {
@@ -79,18 +92,21 @@ export function checkEnds(json: Rule): void {
 export function checkKnown(json: Rule): void {
   let growth = 1;
   for (const kind of KINDS) {
-    for (const { type, pattern, content, prepend } of stepsOf(json[kind])) {
-      const { Regex, String: text } = isRule(pattern) ? pattern : {};
+    for (const step of stepsOf(json[kind])) {
+      const { Regex } = isRule(step["pattern"]) ? step["pattern"] : {};
       if (Regex !== undefined && !(typeof Regex === "string" && (known.has(Regex) || SINGLE.test(Regex))))
         fail("FILE", `tokenizer.json ${kind}`, 'an expression of a published tokenizer (tokenizerRegex: "known")', show(Regex));
-      if (type === "Replace") growth *= Math.max(1, (lengthOf(content) + (lengthOf(text) > 0 ? 0 : 1)) / Math.max(1, lengthOf(text)));
-      if (type === "Prepend") growth *= Math.max(1, 1 + lengthOf(prepend));
+      growth *= Math.max(1, growthOf(step));
       if (!(growth <= GROWTH))
-        fail("FILE", `tokenizer.json ${kind}`, `replacements that let a text grow ${GROWTH} times at most`, `${growth} times`);
+        fail("FILE", `tokenizer.json ${kind}`, `steps that let a text grow ${GROWTH} times at most`, `${growth} times`);
     }
   }
-  const { model } = json;
-  const longest = isRule(model) ? model["max_input_chars_per_word"] : undefined;
-  if (longest !== undefined && longest !== null && !(typeof longest === "number" && longest <= 1000))
-    fail("FILE", "tokenizer.json max_input_chars_per_word", "1000 at most", show(longest));
+  const short = (name: string, length: unknown, most: number): void => {
+    if (!(typeof length === "number" && length <= most)) fail("FILE", `tokenizer.json ${name}`, `${most} characters at most`, show(length));
+  };
+  for (const token of listOf(json["added_tokens"])) if (isRule(token)) short("added_tokens", lengthOf(token["content"]), LONGEST.added);
+  const { vocab, max_input_chars_per_word: word } = isRule(json["model"]) ? json["model"] : {};
+  // (A list: of a unigram model.)
+  for (const piece of listOf(vocab)) short("model", lengthOf(listOf(piece)[0]), LONGEST.piece);
+  if (word !== undefined && word !== null) short("max_input_chars_per_word", word, LONGEST.word);
 }

@@ -514,7 +514,7 @@ describe("a tokenizer.json of strangers", () => {
     }
   });
 
-  test("replacements that let a text grow are refused with them", async () => {
+  test("what lets a text grow, or is looked for at length, is refused with them", async () => {
     const twice = { type: "Replace", pattern: { String: "a" }, content: "aa" };
     const many = (count: number): object => ({ normalizer: { type: "Sequence", normalizers: Array(count).fill(twice) } });
     await read(many(6), "known");
@@ -522,6 +522,15 @@ describe("a tokenizer.json of strangers", () => {
       code: "FILE",
       message: expect.stringContaining("grow 64 times at most") as unknown,
     });
+    const template = { type: "TemplateProcessing", single: Array(8).fill({ Sequence: { id: "A", type_id: 0 } }), pair: [] };
+    for (const more of [
+      { post_processor: { type: "Sequence", processors: [template, template, template] } },
+      { pre_tokenizer: { type: "Metaspace", replacement: "\u2581", str_rep: "a".repeat(65) } },
+      { added_tokens: [{ id: 1, content: "a".repeat(1001) }] },
+      { model: { type: "Unigram", vocab: [["a".repeat(129), -1]], unk_id: 0 } },
+      { model: { type: "WordPiece", vocab: { a: 0 }, unk_token: "a", max_input_chars_per_word: 1e9 } },
+    ])
+      await expect(read(more, "known")).rejects.toMatchObject({ code: "FILE" });
     await expect(read({ normalizer: { type: "Prepend", prepend: "a".repeat(64) } }, "known")).rejects.toMatchObject({ code: "FILE" });
   });
 

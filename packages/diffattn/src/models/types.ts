@@ -288,7 +288,8 @@ export interface ModelLoadOptions extends LoadOptions {
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files of strangers. `encode` matches them
    * on the thread that calls it, and JavaScript takes as long as an expression likes: `(a+)+b` twice as long with every letter. "known"
    * are those of published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single characters or classes of
-   * them, whose time grows as the text does; others, and replacements that let a text grow more than 64 times, are FILE.
+   * them, whose time grows as the text does. Others are FILE, and so is what costs more than the text is long in other ways: steps that let
+   * it grow more than 64 times, added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
    */
   tokenizerRegex?: "any" | "known" | undefined;
 }
