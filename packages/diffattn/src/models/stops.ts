@@ -2,7 +2,7 @@
 // one. Knows no model.
 
 import { commonLength } from "./detokenize.js";
-import { addedTokens } from "./tokenizer.js";
+import { type AddedToken, addedTokens } from "./tokenizer.js";
 import type { Tokenizer } from "./types.js";
 
 /** Where a text is cut: so many characters of what was told, and `more`, which was not certain there. */
@@ -15,41 +15,54 @@ interface Cut {
 export interface StopPatterns {
   /** Their characters (UTF-16 code units). */
   readonly text: readonly (readonly number[])[];
-  /** Of those with added tokens: their characters, an added token as one, which may be left out of the text. */
+  /** Of those with special tokens, which the text lacks: their characters, and a token as one. */
   readonly marked: readonly (readonly number[])[];
-  /** Of those, too: their ids. */
+  /** Of those with added tokens: their ids. */
   readonly ids: readonly (readonly number[])[];
+  /** All special tokens. */
+  readonly special: ReadonlySet<number>;
 }
 
-/** An added token among characters. */
+/** A special token among characters. */
 const mark = (id: number): number => 0x10000 + id;
 
 const unitsOf = (text: string): number[] => Array.from({ length: text.length }, (_, at) => text.charCodeAt(at));
 
-/** A text's characters with the added tokens in it as one each, the longest first; undefined where it holds none. */
-function markedOf(text: string, added: ReadonlyMap<string, number>): number[] | undefined {
-  const held = [...added].filter(([content]) => content !== "" && text.includes(content)).sort(([a], [b]) => b.length - a.length);
+/** A text's characters with the special tokens in it as one each, the longest first; undefined where it holds none. */
+function markedOf(text: string, special: readonly AddedToken[]): number[] | undefined {
+  const held = special
+    .filter(({ content }) => content !== "" && text.includes(content))
+    .sort((a, b) => b.content.length - a.content.length);
   if (held.length === 0) return undefined;
   const units: number[] = [];
   for (let at = 0; at < text.length;) {
-    const token = held.find(([content]) => text.startsWith(content, at));
-    units.push(token ? mark(token[1]) : text.charCodeAt(at));
-    at += token ? token[0].length : 1;
+    const token = held.find(({ content }) => text.startsWith(content, at));
+    units.push(token ? mark(token.id) : text.charCodeAt(at));
+    at += token ? token.content.length : 1;
   }
   return units;
 }
 
+const withoutSpaces = (text: string): string => text.replaceAll(/\s/g, "");
+
 /** What is looked for. Of a tokenizer of the caller's own no added tokens are known. */
 export function stopPatterns(stops: readonly string[], tokenizer: Tokenizer): StopPatterns {
-  const added = stops.length > 0 ? addedTokens(tokenizer) : new Map<string, number>();
-  const marked = stops.map((stop) => markedOf(stop, added));
-  const held = stops.filter((_, index) => marked[index]);
-  const ids = held.map((stop) => tokenizer.encode(stop, { addSpecialTokens: false }));
-  const tokens = new Set(added.values());
+  const added = addedTokens(tokenizer).filter(({ content }) => content !== "");
+  const special = added.filter(({ isSpecial }) => isSpecial);
+  const contents = new Map(added.map(({ id, content }) => [id, content]));
+  const idsOf = (stop: string): number[] => {
+    if (!added.some(({ content }) => stop.includes(content))) return [];
+    const ids = tokenizer.encode(stop, { addSpecialTokens: false });
+    if (!ids.some((id) => contents.has(id))) return [];
+    // What the vocabulary lacks is not among the ids: they would be those of another text. (Spaces come and go with a tokenizer's rules.)
+    const texts = [ids.map((id) => contents.get(id)).join(""), tokenizer.decode(ids, { skipSpecialTokens: false })];
+    return texts.some((text) => withoutSpaces(text) === withoutSpaces(stop)) ? ids : [];
+  };
   return {
     text: stops.map(unitsOf),
-    marked: marked.filter((units) => units !== undefined),
-    ids: ids.filter((ids) => ids.some((id) => tokens.has(id))),
+    marked: stops.map((stop) => markedOf(stop, special)).filter((units) => units !== undefined),
+    ids: stops.map(idsOf).filter((ids) => ids.length > 0),
+    special: new Set(special.map(({ id }) => id)),
   };
 }
 
@@ -131,23 +144,23 @@ export class Stops {
   readonly #text: Search;
   readonly #marked: Search;
   readonly #ids: Search;
-  readonly #marks: ReadonlySet<number>;
+  readonly #special: ReadonlySet<number>;
   /** What was told and not given, and how much was given before it. */
   #held = "";
   #given = 0;
   /** What the marked search knows already of what comes next. */
   #known = "";
 
-  constructor({ text, marked, ids }: StopPatterns) {
+  constructor({ text, marked, ids, special }: StopPatterns) {
     this.#text = new Search(text);
     this.#marked = new Search(marked);
     this.#ids = new Search(ids);
-    this.#marks = new Set(marked.flat().filter((unit) => unit >= mark(0)));
+    this.#special = special;
   }
 
   /** Whether added tokens are looked for: the text's ends are wanted then. */
   get needsEnds(): boolean {
-    return !this.#marked.isEmpty;
+    return !this.#marked.isEmpty || !this.#ids.isEmpty;
   }
 
   /** What of the text so far can be given, and whether a stop string follows it. */
@@ -155,7 +168,7 @@ export class Stops {
     const at = this.#given + this.#held.length;
     this.#held += text;
     for (let index = 0; index < text.length; index++) this.#text.push(text.charCodeAt(index), { at: at + index, more: "" });
-    if (this.needsEnds) this.#pushMarked(id, text, at, before, after);
+    if (!this.#marked.isEmpty) this.#pushMarked(id, text, at, before, after);
     if (!this.#ids.isEmpty) this.#ids.push(id, { at, more: before });
 
     const searches = [this.#text, this.#marked, this.#ids];
@@ -166,7 +179,7 @@ export class Stops {
   }
 
   #pushMarked(id: number, text: string, at: number, before: string, after: string): void {
-    if (this.#marks.has(mark(id))) {
+    if (this.#special.has(id)) {
       // What is not certain yet comes before the token, as if the text ended there.
       for (let index = commonLength(this.#known, before); index < before.length; index++)
         this.#marked.push(before.charCodeAt(index), { at, more: before.slice(0, index) });

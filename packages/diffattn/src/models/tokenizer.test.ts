@@ -388,6 +388,9 @@ describe("stop strings with added tokens", () => {
     expect(await stopped(["<|im_end|>\n"], [id("a"), end, id("\n\n"), id("b")])).toEqual([["a", "", ""], 2]);
     expect(await stopped(["<|im_end|>\n"], [id("a"), end, id("b"), end, id("\n")])).toEqual([["a", "", "b", "", ""], 4]);
     expect(await stopped(["a<|im_end|><s>"], [id("a"), id("a"), end, end + 1])).toEqual([["", "a", "", ""], 3]);
+    // A character that no id stands for is still part of the stop.
+    expect(await stopped(["z<|im_end|>"], [id("a"), end, id("b")])).toEqual([["a", "", "b", ""], null]);
+    expect(await stopped(["<s>b"], [end + 1, end, id("b"), end + 1, id("b")])).toEqual([["", "", "b", "", ""], 4]);
     expect(await stopped(["<|im_end|><|im_end|>b"], [end, end, end, id("b")])).toEqual([["", "", "", ""], 3]);
   });
 

@@ -58,6 +58,13 @@ interface Read {
   readonly grow: ReturnType<typeof decoding>;
 }
 
+/** A token that a tokenizer.json adds to its vocabulary; a special one is no text. */
+export interface AddedToken {
+  readonly content: string;
+  readonly id: number;
+  readonly isSpecial: boolean;
+}
+
 /** A tokenizer of a file. What is wrong with the file, or the want of the package, is told when a text is met. */
 class FileTokenizer implements types.Tokenizer {
   readonly #json: Record<string, unknown>;
@@ -157,9 +164,10 @@ class FileTokenizer implements types.Tokenizer {
     };
   }
 
-  /** Added tokens by what they are written as. */
-  get added(): ReadonlyMap<string, number> {
-    return this.#read.added;
+  /** The added tokens. */
+  get added(): AddedToken[] {
+    const { added, special } = this.#read;
+    return [...added].map(([content, id]) => ({ content, id, isSpecial: special.has(content) }));
   }
 
   /** The token of an id; undefined for an id that has none, or one that is left out. */
@@ -178,9 +186,8 @@ class FileTokenizer implements types.Tokenizer {
 export const textGrowing = (tokenizer: unknown): Growing<number> | undefined =>
   tokenizer instanceof FileTokenizer ? tokenizer.grow() : undefined;
 
-/** The added tokens of a tokenizer by what they are written as, where they are known. */
-export const addedTokens = (tokenizer: unknown): ReadonlyMap<string, number> =>
-  tokenizer instanceof FileTokenizer ? tokenizer.added : new Map();
+/** The added tokens of a tokenizer, where they are known. */
+export const addedTokens = (tokenizer: unknown): readonly AddedToken[] => (tokenizer instanceof FileTokenizer ? tokenizer.added : []);
 
 function objectOf(name: string, bytes: Uint8Array): Record<string, unknown> {
   const json = parseJson(name, bytes);
