@@ -322,7 +322,7 @@ export declare class DiffLlama {
    * Continues a text, or several side by side (a list of texts or of lists of ids): one token after the other, of a batch one of each
    * text in turn. Nothing is computed before the first token is asked for, nor between two.
    *
-   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
+   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, FILE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
    */
   generate(
     prompt: string | TokenIds | readonly string[] | readonly (readonly number[])[],
