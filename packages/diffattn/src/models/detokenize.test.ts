@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { Detokenizer, StopStrings } from "./detokenize.js";
+import { Detokenizer } from "./detokenize.js";
+import { Stops, stopPatterns } from "./stops.js";
 
 /** Byte-level: an id is a byte. */
 const bytes = { decode: (ids: readonly number[] | Int32Array) => new TextDecoder().decode(Uint8Array.from(ids)) };
@@ -54,10 +55,10 @@ describe("whole characters only", () => {
 });
 
 function stopped(stops: string[], text: string[]): { given: string[]; at: number | null } {
-  const strings = new StopStrings(stops);
+  const strings = new Stops(stopPatterns(stops, { encode: () => [], decode: () => "" }));
   const given: string[] = [];
   for (const [index, piece] of text.entries()) {
-    const { text, stopped } = strings.push(piece);
+    const { text, stopped } = strings.push({ id: 0, text: piece });
     given.push(text);
     if (stopped) return { given, at: index };
   }

@@ -11,44 +11,49 @@ import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
-import { Detokenizer, StopStrings } from "./detokenize.js";
+import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
 import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
-import { checkPackage, checkTokenizer, readTokenizer } from "./tokenizer.js";
+import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
+import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, readTokenizer } from "./tokenizer.js";
 import type * as types from "./types.js";
 
 const LOGITS = ["none", "last", "all"];
 const SAMPLING = ["temperature", "topK", "topP", "repetitionPenalty", "seed"] as const;
-const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "window", "cache", "deterministic", "signal"];
+const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "addSpecialTokens", "window", "cache", "deterministic", "signal"];
 const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "signal", "onProgress"];
 /** Steps that are asked for at once: the backend computes the second while the first is told and the next one asked for. (One: 1.2 times the time
  *  per token of a model that takes 0.3 ms.) */
 const STEPS_AHEAD = 2;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
+const REGEX = ["any", "known"] as const;
 
 /** One text that is being generated. */
 class Text {
   readonly #detokenizer: Detokenizer | undefined;
-  readonly #stops: StopStrings | undefined;
+  readonly #stops: Stops | undefined;
   /** How many ids the caller was given. */
   told = 0;
   ended = false;
 
-  constructor(prompt: Int32Array, tokenizer: types.Tokenizer | undefined, stops: readonly string[]) {
+  constructor(prompt: Int32Array, tokenizer: types.Tokenizer | undefined, stops: StopPatterns | undefined) {
     if (tokenizer) this.#detokenizer = new Detokenizer(tokenizer, prompt);
-    if (stops.length > 0) this.#stops = new StopStrings(stops);
+    if (stops) this.#stops = new Stops(stops);
   }
 
   /** What an id adds to the text. `finish`: whether it is the last one, and why. */
   push(id: number, index: number, finish: types.GeneratedToken["finish"]): types.GeneratedToken {
+    const ends = this.#stops?.needsEnds;
+    const before = ends ? this.#detokenizer?.peek() : "";
     let text = this.#detokenizer?.push(id) ?? "";
     if (finish) text += this.#detokenizer?.end() ?? "";
+    const after = ends && !finish ? this.#detokenizer?.peek() : "";
     let stopped = false;
-    if (this.#stops) ({ text, stopped } = this.#stops.push(text));
+    if (this.#stops) ({ text, stopped } = this.#stops.push({ id, text, before, after }));
     if (finish && !stopped) text += this.#stops?.end() ?? "";
     const why = stopped ? "stop" : finish;
     this.told++;
@@ -118,16 +123,23 @@ export class DiffLlama extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
-    const given = checkOptions("options", options, [...LOAD_OPTIONS, "tokenizer"]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, "tokenizer", "tokenizerRegex"]);
     checkSignal(given.signal);
+    const regex = given.tokenizerRegex ?? "any";
+    if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
     const folder = await folderOf(source, accessOf(given));
-    return together(given.signal, (signal) => DiffLlama.#load(folder, own, { ...given, signal }));
+    return together(given.signal, (signal) => DiffLlama.#load(folder, own, { ...given, signal }, regex));
   }
 
-  static async #load(folder: Folder, own: types.Tokenizer | null | undefined, given: types.LoadOptions): Promise<DiffLlama> {
+  static async #load(
+    folder: Folder,
+    own: types.Tokenizer | null | undefined,
+    given: Omit<types.ModelLoadOptions, "tokenizer">,
+    regex: (typeof REGEX)[number],
+  ): Promise<DiffLlama> {
     // Meanwhile; where both fail, the model's reason is told.
-    const tokenizer = own === undefined ? tokenizerOf(folder, given) : Promise.resolve(own);
+    const tokenizer = own === undefined ? tokenizerOf(folder, given, regex) : Promise.resolve(own);
     tokenizer.catch(() => {});
     const { handle, info } = await loadModel("diffLlama", folder, given);
     try {
@@ -147,12 +159,16 @@ export class DiffLlama extends Owned<Model> {
     return this.tokenizer ?? fail("UNAVAILABLE", "tokenizer", "a model with a tokenizer (tokenizer.json, or the option tokenizer)", "none");
   }
 
-  encode(text: string): number[] {
-    return this.#tokenizer.encode(text);
+  encode(text: string, options?: types.EncodeOptions): number[] {
+    if (typeof text !== "string") fail("OPTION", "text", "a text", show(text));
+    checkEncode(options);
+    return this.#tokenizer.encode(text, options);
   }
 
-  decode(ids: readonly number[] | Int32Array): string {
-    return this.#tokenizer.decode(ids);
+  decode(ids: readonly number[] | Int32Array, options?: types.DecodeOptions): string {
+    idsOf("ids", ids);
+    checkDecode(options);
+    return this.#tokenizer.decode(ids, options);
   }
 
   async forward(ids: types.TokenIds, options?: types.ModelForwardOptions): Promise<types.ModelOutput> {
@@ -200,10 +216,12 @@ export class DiffLlama extends Owned<Model> {
     prompt: string | types.TokenIds | readonly string[] | readonly (readonly number[])[],
     options?: types.GenerateOptions,
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
-    const { maxNewTokens, stop, stopIds, window, cache, deterministic, signal, ...sampling } = checkOptions("options", options, GENERATE);
+    const given = checkOptions("options", options, GENERATE);
+    const { maxNewTokens, stop, stopIds, addSpecialTokens, window, cache, deterministic, signal, ...sampling } = given;
     checkSignal(signal);
     const handle = this.#handle;
-    const prompts = this.#prompts(prompt);
+    flagOf("addSpecialTokens", addSpecialTokens, true);
+    const prompts = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
     const stops = this.#stops(stop);
     const tokenizer = this.#textual();
     if (cache && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
@@ -274,24 +292,27 @@ export class DiffLlama extends Owned<Model> {
   }
 
   /** The texts of a prompt, as ids. */
-  #prompts(prompt: unknown): Int32Array[] {
-    if (typeof prompt === "string") return [Int32Array.from(this.encode(prompt))];
+  #prompts(prompt: unknown, options: types.EncodeOptions | undefined): Int32Array[] {
+    const idsIn = (name: string, given: unknown): Int32Array => {
+      const ids = idsOf(name, typeof given === "string" ? this.encode(given, options) : given);
+      return ids.length > 0 ? ids : fail("OPTION", name, "1 id or more", "none");
+    };
+    if (typeof prompt === "string") return [idsIn("prompt", prompt)];
     if (Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
-      return prompt.map((item: unknown, index) =>
-        typeof item === "string" ? Int32Array.from(this.encode(item)) : idsOf(`prompt[${index}]`, item),
-      );
+      return prompt.map((item: unknown, index) => idsIn(`prompt[${index}]`, item));
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
     const [B, L] = shape;
     return Array.from({ length: B }, (_, b) => data.slice(b * L, (b + 1) * L));
   }
 
-  #stops(stop: unknown): readonly string[] {
+  #stops(stop: unknown): StopPatterns | undefined {
     const stops: unknown[] = stop === undefined || stop === null ? [] : Array.isArray(stop) ? stop : [stop];
     for (const text of stops) if (typeof text !== "string" || text === "") fail("OPTION", "stop", "texts that are not empty", show(text));
+    if (stops.length === 0) return undefined;
     // A stop string is looked for in text.
-    if (stops.length > 0) checkPackage(this.#tokenizer);
-    return stops as string[];
+    checkPackage(this.#tokenizer);
+    return stopPatterns(stops as string[], this.#tokenizer);
   }
 
   /** The tokenizer that texts are written with. Of ids alone it need not be there: their texts are empty then. */
@@ -315,8 +336,12 @@ export class DiffLlama extends Owned<Model> {
 }
 
 /** The tokenizer of a checkpoint's own; null when it has none. */
-async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions): Promise<types.Tokenizer | null> {
+async function tokenizerOf(
+  folder: Folder,
+  { signal }: types.LoadOptions,
+  regex: (typeof REGEX)[number],
+): Promise<types.Tokenizer | null> {
   const json = await readOptionalText(folder, "tokenizer.json", { signal });
   if (!json) return null;
-  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }));
+  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex);
 }

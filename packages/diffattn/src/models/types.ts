@@ -208,10 +208,16 @@ export interface SamplingOptions {
 export interface GenerateOptions extends SamplingOptions {
   /** New tokens at most; 256 by default. */
   maxNewTokens?: number | undefined;
-  /** Texts before which generation ends; they are not given, and what may become one is held back. Needs a tokenizer. */
+  /**
+   * Texts before which generation ends; they are not given, and what may become one is held back. Needs a tokenizer. One with an
+   * added token of `tokenizer.json` in it (`"<|im_end|>"`, `"<|im_end|>\n"`) is looked for among the ids, too, so it is found though
+   * special tokens are no text. Of a tokenizer of your own only texts are looked for.
+   */
   stop?: string | readonly string[] | undefined;
   /** Ids that end the text (the last of them is given, with an empty text); the config's `eos_token_id` by default. */
   stopIds?: readonly number[] | undefined;
+  /** As {@link EncodeOptions} has it, for prompts that are texts; true by default. */
+  addSpecialTokens?: boolean | undefined;
   /** Tokens that each token sees, itself included; all by default. Not with a cache, which has its own. */
   window?: number | undefined;
   /**
@@ -230,8 +236,11 @@ export interface GeneratedToken {
   /** The token. */
   readonly id: number;
   /**
-   * What it adds to the text: whole characters only, so it may be empty, and a later one longer. At the end what is left comes as
-   * `decode` gives it. Empty without a tokenizer.
+   * What it adds to the text: nothing that a later token can change, so it may be empty, and a later one longer. At the end what is left
+   * comes as `decode` gives it. Joined the pieces are `decode(prompt + ids)` without what it begins with in common with
+   * `decode(prompt)`. Held back are at most an incomplete character and, where the tokenizer cleans up spaces, 19 characters; of a
+   * `decode` of your own at most 24 characters that look like either. What such a `decode` rewrites later is not taken back: the text
+   * goes on behind what was given. Empty without a tokenizer.
    */
   readonly text: string;
   /** Which text of a batch; 0 for one text. */
@@ -280,11 +289,27 @@ export interface ModelCache {
   [Symbol.dispose](): void;
 }
 
-/** A tokenizer, as `tokenizer.json` describes it. */
+/** Options of `encode`. */
+export interface EncodeOptions {
+  /**
+   * Whether what the tokenizer puts around a text (a token of its beginning, say) is put there; true by default. Special tokens that the text
+   * itself names are tokens either way.
+   */
+  addSpecialTokens?: boolean | undefined;
+}
+
+/** Options of `decode`. */
+export interface DecodeOptions {
+  /** Whether special tokens are left out; true by default. */
+  skipSpecialTokens?: boolean | undefined;
+}
+
+/** A tokenizer, as `tokenizer.json` describes it. One of your own is given the options that its caller gave, or none. */
 export interface Tokenizer {
-  encode(text: string): number[];
-  /** Special tokens are left out. */
-  decode(ids: readonly number[] | Int32Array): string;
+  /** The ids of a text. The empty one may have some, too: what is put around every text. */
+  encode(text: string, options?: EncodeOptions): number[];
+  /** The text of ids. Ids without a token are left out, and so are special tokens unless the options say otherwise. */
+  decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
 }
 
 /** Options of the models' `load`. */
@@ -294,6 +319,14 @@ export interface ModelLoadOptions extends LoadOptions {
    * still takes and gives ids, and texts are UNAVAILABLE); null: none.
    */
   tokenizer?: Tokenizer | null | undefined;
+  /**
+   * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files of strangers. `encode` matches them
+   * on the thread that calls it, and JavaScript takes as long as an expression likes: `(a+)+b` twice as long with every letter. "known"
+   * are those of published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single characters or classes of
+   * them, whose time grows as the text does. Others are FILE, and so is what costs more than the text is long in other ways: steps that let
+   * it grow more than 64 times, added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
+   */
+  tokenizerRegex?: "any" | "known" | undefined;
 }
 
 /** A DIFF Llama (Hugging Face `diffllama`): text in, logits or text out. Weights stay in their dtype. */
@@ -309,16 +342,22 @@ export declare class DiffLlama {
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
-  /** @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it. */
-  encode(text: string): number[];
-  decode(ids: readonly number[] | Int32Array): string;
+  /**
+   * The ids of a text, on the calling thread.
+   *
+   * @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it; OPTION; FILE for a `tokenizer.json`
+   * that it does not read.
+   */
+  encode(text: string, options?: EncodeOptions): number[];
+  /** The text of ids. Throws as `encode` does. */
+  decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
   /** @throws {DiffAttnError} (as a rejection) OPTION for an id outside the vocabulary; SHAPE, OUT_OF_MEMORY, ABORTED, DISPOSED; caches are then as they were. */
   forward(ids: TokenIds, options?: ModelForwardOptions): Promise<ModelOutput>;
   /**
    * Continues a text, or several side by side (a list of texts or of lists of ids): one token after the other, of a batch one of each
    * text in turn. Nothing is computed before the first token is asked for, nor between two.
    *
-   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
+   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, FILE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
    */
   generate(
     prompt: string | TokenIds | readonly string[] | readonly (readonly number[])[],
