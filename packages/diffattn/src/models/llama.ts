@@ -276,6 +276,8 @@ export class DiffLlama extends Owned<Model> {
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
     const [B, L] = shape;
+    // Before anything is made for each text: of those without ids there may be any number.
+    if (L === 0 && B > 0) fail("OPTION", "prompt", "1 id or more", "none");
     return Array.from({ length: B }, (_, b) => data.slice(b * L, (b + 1) * L));
   }
 
