@@ -131,7 +131,7 @@ onEachIsa(() => {
     };
     const equal = { ...coloured, data: coloured.data.map((_, i) => L(Math.floor(i / 3))) };
     close((await model.forward(coloured)).data, (await plain.forward(equal)).data);
-    sameBits(await model.forward(coloured), (await model.forward(equal)));
+    sameBits(await model.forward(coloured), await model.forward(equal));
     expect((await model.classify(coloured, { top: 1 })).length).toBe(1);
     expect(await told(() => model.forward(pixels()))).toBe(`SHAPE pixels: expected shape [B, 1, 64, 64], got [2, 3, 64, 64]`);
     model.dispose();
@@ -175,8 +175,8 @@ onEachIsa(() => {
 
     test("of the config's own size nothing changes", async () => {
       expect(model.config).toMatchObject({ dynamic_img_size: true, img_size: 64 });
-      sameBits(await model.forward(pixels()), (await plain.forward(pixels())));
-      sameBits(await model.forward(image(3, 50, 30)), (await plain.forward(image(3, 50, 30))));
+      sameBits(await model.forward(pixels()), await plain.forward(pixels()));
+      sameBits(await model.forward(image(3, 50, 30)), await plain.forward(image(3, 50, 30)));
     });
 
     test("of other sizes there are as many tokens as patches", async () => {

@@ -62,7 +62,7 @@ fn names_of_the_mlps_function() {
     assert_eq!(parsed(&json!({})).hidden_act, HiddenAct::Silu);
     for (names, expected) in [
         (&["silu", "swish"][..], HiddenAct::Silu),
-        (&["gelu", "gelu_python"], HiddenAct::Gelu),
+        (&["gelu", "gelu_python"][..], HiddenAct::Gelu),
         (
             &[
                 "gelu_new",
@@ -70,7 +70,7 @@ fn names_of_the_mlps_function() {
                 "gelu_accurate",
                 "gelu_pytorch_tanh",
                 "gelu_python_tanh",
-            ],
+            ][..],
             HiddenAct::GeluTanh,
         ),
     ] {

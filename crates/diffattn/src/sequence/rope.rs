@@ -240,7 +240,9 @@ impl<'a> Rope<'a> {
                 // Without rows they are checked, and none is made: a row may then have any width.
                 let turning = if rows == 0 { 0 } else { rotary_dim };
                 let angles = Angles::new(turning, &options.frequencies)?;
-                if let Some(last) = places.last(axes.length) {
+                if rows > 0
+                    && let Some(last) = places.last(axes.length)
+                {
                     options.frequencies.check_end(last.saturating_add(1))?;
                 }
                 let table_rows = if rows == 0 {
