@@ -194,6 +194,8 @@ onEachIsa(() => {
       const error = await refused(() => first(ids(2 ** 25, 0)));
       expect(`${error.code} ${error.message}`).toBe("OPTION prompt: expected 1 id or more, got none");
       // (A list of a length, and nothing in it.)
+      const nothing = await refused(() => first(new Array<number>(2 ** 32 - 1)));
+      expect(`${nothing.code} ${nothing.message}`).toBe("OPTION prompt[0]: expected a token id or a text, got nothing");
       const holes = await refused(() => atOnce(() => llama.forward(new Array<number>(2 ** 32 - 1))));
       expect(`${holes.code} ${holes.message}`).toBe("OPTION ids[0]: expected a token id, got undefined");
     });

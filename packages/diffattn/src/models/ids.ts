@@ -24,6 +24,13 @@ export function idsOf(name: string, given: unknown): Int32Array {
   return Int32Array.from(given as number[]);
 }
 
+/** Refuses an array with a hole: the rest of what it says to be long is walked index by index, though it takes no memory. */
+export function checkDense(name: string, given: unknown): void {
+  if (!Array.isArray(given)) return;
+  for (let index = 0; index < given.length; index++)
+    if (!(index in given)) fail("OPTION", `${name}[${index}]`, "a token id or a text", "nothing");
+}
+
 /** Ids of one text, or `{ data, shape: [B, L] }`. */
 export function tensorOfIds(name: string, given: unknown): Ids {
   if (typeof given !== "object" || given === null || !("data" in given)) {

@@ -11,7 +11,7 @@ import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { idsOf, tensorOfIds } from "./ids.js";
+import { checkDense, idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
 import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
@@ -195,6 +195,7 @@ export class DiffLlama extends Owned<Model> {
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
     const { maxNewTokens, stop, stopIds, window, cache, deterministic, signal, ...sampling } = checkOptions("options", options, GENERATE);
     checkSignal(signal);
+    checkDense("prompt", prompt);
     const handle = this.#handle;
     const prompts = this.#prompts(prompt);
     const stops = this.#stops(stop);
