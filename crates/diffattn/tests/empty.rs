@@ -285,7 +285,8 @@ fn attention_over_nothing_is_nothing() {
 /// A call of as many heads as there may be is planned in proportion to them.
 #[test]
 fn many_heads_are_planned_in_proportion() {
-    let limit = Duration::from_secs(2);
+    // (A plan that compares all heads with each other takes some twenty.)
+    let limit = Duration::from_secs(10);
     let (heads, ones) = (1 << 16, vec![1.0; 1 << 16]);
     let of = |heads: usize| Tensor::f32(&ones[..heads], &[1, heads, 1, 1]);
     let shape = within(limit, "interleaved", || {
