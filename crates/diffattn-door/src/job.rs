@@ -9,6 +9,7 @@ use crate::call::Request;
 use crate::failure::contain;
 use crate::kind::Kind;
 use crate::objects::Kept;
+use crate::reader::unaligned;
 
 /// An output of a job: a tensor that the caller gives memory for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,8 +132,7 @@ fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<Typed<'m>, Error
         if memory.is_empty() {
             return Ok(&mut []); // its address means nothing
         }
-        bytemuck::try_cast_slice_mut(memory)
-            .map_err(|why| Error::Internal(format!("{}: {why}", spec.name)))
+        bytemuck::try_cast_slice_mut(memory).map_err(|_| unaligned(&spec.name, spec.kind))
     }
     Ok(match spec.kind {
         Kind::Float(DType::F32) => Typed::Float(DataMut::F32(cast(spec, memory)?)),

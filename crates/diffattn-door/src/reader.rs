@@ -43,8 +43,7 @@ impl TensorAt {
         if bytes.is_empty() {
             return Ok(&[]); // its address means nothing
         }
-        bytemuck::try_cast_slice(bytes)
-            .map_err(|why| Error::Internal(format!("{}: {why}", self.argument)))
+        bytemuck::try_cast_slice(bytes).map_err(|_| unaligned(self.argument, self.kind))
     }
 
     fn expect(&self, kind: &'static str) -> Error {
@@ -109,6 +108,17 @@ impl TensorAt {
         std::str::from_utf8(self.u8(operands)?)
             .map_err(|why| Error::file(self.argument, "text in UTF-8", why))
     }
+}
+
+/// Memory of an element type that does not begin where such elements may: no typed array of a buffer of JavaScript's own does, but
+/// a buffer that other native code made can, and what says that it is another type than it is.
+pub(crate) fn unaligned(argument: &str, kind: Kind) -> Error {
+    let (name, bytes) = (kind.name(), kind.bytes());
+    Error::dtype(
+        argument,
+        format_args!("{name} elements at an address that is a multiple of {bytes}"),
+        "bytes at another",
+    )
 }
 
 /// A number as JavaScript prints it, near enough.
@@ -391,10 +401,14 @@ mod tests {
         assert_eq!(code(x.f32(&[&bytes[..9]])), "SHAPE");
         assert_eq!(code(x.f32(&[])), "INTERNAL");
         assert_eq!(sentence(x.u8(&[bytes])), "x: expected uint8, got float32");
-        // An odd address cannot come from a typed array.
+        // An odd address is what a buffer of other native code may have.
         let mut reader = Reader::new(&[1.0, 1.0, 2.0]);
         let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(code(x.f32(&[&bytes[1..9]])), "INTERNAL");
+        assert_eq!(code(x.f32(&[&bytes[1..9]])), "DTYPE");
+        assert_eq!(
+            sentence(x.f32(&[&bytes[1..9]])),
+            "x: expected float32 elements at an address that is a multiple of 4, got bytes at another"
+        );
         // Nothing is read of an empty tensor.
         let mut reader = Reader::new(&[2.0, 2.0, 0.0, 7.0]);
         let x = reader.tensor("x").unwrap_or_else(|error| panic!("{error}"));

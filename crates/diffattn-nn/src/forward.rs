@@ -298,7 +298,10 @@ fn units(
     [
         projection.units(),
         append,
-        run.batch * layer.num_heads() * run.length.div_ceil(ATTENTION_ROWS),
+        // (Without tokens there may be any number of sequences.)
+        run.batch
+            .saturating_mul(run.length.div_ceil(ATTENTION_ROWS))
+            .saturating_mul(layer.num_heads()),
         run.rows().div_ceil(output_unit(layer)),
     ]
 }

@@ -66,7 +66,7 @@ pub use layer::DiffAttnLayer;
 pub use llama::{
     DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaLoader, DiffLlamaOptions,
     DiffLlamaOutput, DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator,
-    GeneratorOptions, Logits, ModelCache, ModelCacheOptions, ModelCacheState, Sampler,
+    GeneratorOptions, HiddenAct, Logits, ModelCache, ModelCacheOptions, ModelCacheState, Sampler,
     SamplerOptions, Token, TokenIds,
 };
 pub use maps::{LayerMaps, Maps};

@@ -63,7 +63,9 @@ impl<'a> LayerMaps<'a> {
         let projection = Box::new(Projection::new(layer, run, x, Wanted::Maps));
         let units = [
             projection.units(),
-            run.batch * layer.num_heads() * run.length.div_ceil(16),
+            run.batch
+                .saturating_mul(run.length.div_ceil(16))
+                .saturating_mul(layer.num_heads()),
         ];
         let stage = match run.rows() {
             0 => Stage::Done,

@@ -1,5 +1,5 @@
-//! The Gaussian error linear unit over a slice, exact (by erf, not by tanh). In float64, without a branch, so that the loop
-//! becomes vectors; nothing fuses, so every instruction set gives the same bits.
+//! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64, without a branch, so that the
+//! loop becomes vectors; nothing fuses, so every instruction set gives the same bits.
 
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
@@ -57,33 +57,51 @@ fn polynomial<const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
     p
 }
 
+/// 2^power, where that is no subnormal and no infinity.
+#[inline(always)]
+fn exp2(power: f64) -> f64 {
+    // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    let shifted = power + ROUND;
+    polynomial(&EXP2, power - (shifted - ROUND))
+        * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()))
+}
+
 /// x · Φ(x).
 #[inline(always)]
 fn of(x: f64) -> f64 {
-    // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
-    const ROUND: f64 = 6_755_399_441_055_744.0;
     let x = if x < -FAR { -FAR } else { x };
     let z = x.abs();
     let z = if z > FAR { FAR } else { z };
     let u = (2.0 * CENTRE) / (CENTRE + z);
     let mills = u * polynomial(&TAIL, u - 1.0);
-    let power = z * z * (-0.5 * std::f64::consts::LOG2_E);
-    let shifted = power + ROUND;
-    let exponential = polynomial(&EXP2, power - (shifted - ROUND))
-        * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()));
-    let tail = mills * exponential;
+    let tail = mills * exp2(z * z * (-0.5 * std::f64::consts::LOG2_E));
     x * if x < 0.0 { tail } else { 1.0 - tail }
 }
 
-struct Gelu<'c>(&'c mut [f32]);
+/// x · σ(2u), u = √(2/π) (x + 0.044715 x³): what ½ x (1 + tanh u) is.
+#[inline(always)]
+fn by_tanh(x: f64) -> f64 {
+    const SLOPE: f64 = -2.0 * std::f64::consts::LOG2_E * 0.797_884_560_802_865_4;
+    // Powers beyond have long made 0 or x of it, and stay in the range of `exp2`.
+    const LARGEST: f64 = 1000.0;
+    // (Where the result is zero; −∞ would make NaN of it.)
+    let x = if x < -FAR { -FAR } else { x };
+    let power = SLOPE * (x + 0.044_715 * (x * x * x));
+    let power = if power < -LARGEST { -LARGEST } else { power };
+    x / (1.0 + exp2(power))
+}
 
-impl Kernel for Gelu<'_> {
+struct Gelu<'c, const TANH: bool>(&'c mut [f32]);
+
+impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
         for value in self.0 {
-            *value = of(f64::from(*value)) as f32;
+            let x = f64::from(*value);
+            *value = if TANH { by_tanh(x) } else { of(x) } as f32;
         }
     }
 }
@@ -101,6 +119,34 @@ impl Kernel for Gelu<'_> {
 /// # Errors
 /// [`Error::Option`] for no threads.
 pub fn gelu(values: &mut [f32], isa: Option<Isa>, threads: Option<usize>) -> Result<(), Error> {
+    each::<false>(values, isa, threads)
+}
+
+/// Replaces each value x by `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, the form of [`gelu`] by tanh (arXiv 1606.08415,
+/// section 2), within 1 ulp: −0, its limit, at −∞, ∞ at ∞, NaN for NaN. `isa` and `threads` as there.
+///
+/// ```
+/// let mut values = [0.0, 1.0, f32::INFINITY];
+/// diffattn::gelu_tanh(&mut values, None, None)?;
+/// assert_eq!(values, [0.0, 0.841_192, f32::INFINITY]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Option`] for no threads.
+pub fn gelu_tanh(
+    values: &mut [f32],
+    isa: Option<Isa>,
+    threads: Option<usize>,
+) -> Result<(), Error> {
+    each::<true>(values, isa, threads)
+}
+
+fn each<const TANH: bool>(
+    values: &mut [f32],
+    isa: Option<Isa>,
+    threads: Option<usize>,
+) -> Result<(), Error> {
     let threads = match threads {
         Some(0) => return Err(Error::option("threads", "1 or more", 0)),
         Some(threads) => threads,
@@ -109,14 +155,14 @@ pub fn gelu(values: &mut [f32], isa: Option<Isa>, threads: Option<usize>) -> Res
     let isa = isa.unwrap_or_else(Isa::detect);
     let threads = thread_count(threads, values.len().saturating_mul(VALUE_WORK));
     if threads == 1 {
-        isa.run(true, Gelu(values));
+        isa.run(true, Gelu::<TANH>(values));
         return Ok(());
     }
     let items: Vec<Mutex<&mut [f32]>> = values.chunks_mut(ITEM).map(Mutex::new).collect();
     for_each(threads, items.len(), |_, item| {
         // Each item is one thread's, so this never waits.
         let mut values = items[item].lock().unwrap_or_else(PoisonError::into_inner);
-        isa.run(true, Gelu(&mut values));
+        isa.run(true, Gelu::<TANH>(&mut values));
     });
     Ok(())
 }
@@ -133,13 +179,31 @@ mod tests {
         0.5 * x * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
     }
 
+    /// By tanh, as x · σ(2u): the sum 1 + tanh u would lose the tail's digits.
+    fn exact_by_tanh(x: f32) -> f64 {
+        let x = f64::from(x);
+        let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+        x / (1.0 + libm::exp(-2.0 * u))
+    }
+
     fn ulp(x: f64) -> f64 {
         let exponent = ((x.abs().to_bits() >> 52) as i32 - 1023).max(-126);
         libm::ldexp(1.0, exponent - 23)
     }
 
+    type Form = fn(&mut [f32], Option<Isa>, Option<usize>) -> Result<(), Error>;
+
     #[test]
     fn within_an_ulp_on_every_instruction_set() {
+        within_an_ulp(gelu, exact);
+    }
+
+    #[test]
+    fn by_tanh_within_an_ulp_on_every_instruction_set() {
+        within_an_ulp(gelu_tanh, exact_by_tanh);
+    }
+
+    fn within_an_ulp(gelu: Form, exact: fn(f32) -> f64) {
         // A prime stride over all bit patterns meets every exponent and both signs.
         let inputs: Vec<f32> = (0..=u32::MAX)
             .step_by(1021)
@@ -175,21 +239,23 @@ mod tests {
 
     #[test]
     fn limits() {
-        let mut values = [
-            f32::NEG_INFINITY,
-            f32::MIN,
-            -20.0,
-            -0.0,
-            f32::MAX,
-            f32::INFINITY,
-            f32::NAN,
-        ];
-        gelu(&mut values, None, Some(1)).unwrap();
-        for value in &values[..4] {
-            assert_eq!(value.to_bits(), (-0.0f32).to_bits());
+        for gelu in [gelu, gelu_tanh] as [Form; 2] {
+            let mut values = [
+                f32::NEG_INFINITY,
+                f32::MIN,
+                -20.0,
+                -0.0,
+                f32::MAX,
+                f32::INFINITY,
+                f32::NAN,
+            ];
+            gelu(&mut values, None, Some(1)).unwrap();
+            for value in &values[..4] {
+                assert_eq!(value.to_bits(), (-0.0f32).to_bits());
+            }
+            assert_eq!(values[4..6], [f32::MAX, f32::INFINITY]);
+            assert!(values[6].is_nan());
         }
-        assert_eq!(values[4..6], [f32::MAX, f32::INFINITY]);
-        assert!(values[6].is_nan());
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use attention::{
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::Error;
-pub use gelu::gelu;
+pub use gelu::{gelu, gelu_tanh};
 pub use isa::Isa;
 pub use linear::{Linear, LinearOptions};
 pub use norm::{

@@ -22,10 +22,16 @@ export const oneOf = (names: readonly string[]): string =>
     .join(", ")
     .replace(/, ("[^"]*")$/, " or $1");
 
+/** The getters that all typed arrays share: what they tell of one is so, whatever properties that has of its own. */
+const shared = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array<ArrayBuffer>);
+type Getter<T> = (this: unknown) => T;
+const typeTag = shared[Symbol.toStringTag].get as Getter<string | undefined>;
+const bufferOf = shared.buffer.get as Getter<ArrayBuffer>;
+const offsetOf = shared.byteOffset.get as Getter<number>;
+const lengthOf = shared.byteLength.get as Getter<number>;
+
 /** A typed array's type by its tag, so that arrays of another realm count too; undefined for anything else. */
-export function arrayType(data: unknown): string | undefined {
-  return ArrayBuffer.isView(data) ? (data as unknown as { [Symbol.toStringTag]: string })[Symbol.toStringTag] : undefined;
-}
+export const arrayType = (data: unknown): string | undefined => typeTag.call(data);
 
 /** Options as an object whose names are all known; null and undefined are none. */
 export function checkOptions<T extends object>(argument: string, options: T | null | undefined, names: readonly string[]): Partial<T> {
@@ -40,7 +46,8 @@ export function checkOptions<T extends object>(argument: string, options: T | nu
 /** A view's bytes, in place. */
 export function bytesOf(argument: string, view: ArrayBufferView): Uint8Array {
   try {
-    return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    if (typeTag.call(view) === undefined) return new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+    return new Uint8Array(bufferOf.call(view), offsetOf.call(view), lengthOf.call(view));
   } catch {
     // The one way in which a view of a view's own range fails.
     return fail("SHAPE", argument, "a buffer with its memory", "a detached one");

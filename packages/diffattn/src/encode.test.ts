@@ -186,6 +186,14 @@ test("norms, rope and differences", () => {
   expect(encode.sequenceDifference(q, { order: 2 })).toMatchObject({ op: 6, params: [...Q, 1, 2, 0] });
 });
 
+test("a rope_type that only a model can have", () => {
+  const scaled = (rope_type: unknown) => () => encode.applyRope(q, { scaling: { rope_type, factor: 2 } });
+  expect(scaled("dynamic")).toThrow(
+    'scaling.rope_type: expected "default" up to a model\'s length and "yarn" or "linear" past it, got "dynamic"',
+  );
+  expect(scaled("longrope")).toThrow('scaling.rope_type: expected "default", "linear", "llama3" or "yarn", got "longrope"');
+});
+
 test("lambda", () => {
   const vector = new Float32Array(4);
   expect(encode.lambdaInit(3)).toMatchObject({ op: 32, params: [3] });

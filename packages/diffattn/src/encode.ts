@@ -179,8 +179,14 @@ const GROUP_NORM = {
 
 const RMS_NORM = { weight: vector, eps: maybeNumber, scale: maybeNumber };
 
+const ropeType = choice("default", "linear", "llama3", "yarn");
+
 const SCALING: Table<types.RopeScaling> = {
-  rope_type: choice("default", "linear", "llama3", "yarn"),
+  rope_type(s, name, x) {
+    // An operator knows no model, and so not the length up to which it is the default.
+    if (x === "dynamic") fail("OPTION", name, `"default" up to a model's length and "yarn" or "linear" past it`, show(x));
+    ropeType(s, name, x);
+  },
   rope_theta: maybeNumber,
   factor: maybeNumber,
   low_freq_factor: maybeNumber,

@@ -441,7 +441,7 @@ export declare function rmsNormSync<D extends TensorData>(x: TensorLike<D>, opti
 
 /** How frequencies are scaled, in the words of Hugging Face's `config.json`. */
 export interface RopeScaling {
-  /** The rule: "default" scales nothing. */
+  /** The rule: "default" scales nothing. (A model's "dynamic" is that up to its `max_position_embeddings`, which an operator does not know.) */
   rope_type: "default" | "linear" | "llama3" | "yarn";
   /** θ, used where `theta` is not given. */
   rope_theta?: number | undefined;

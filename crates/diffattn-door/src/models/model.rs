@@ -114,6 +114,7 @@ fn llama_config(config: &DiffLlamaConfig) -> Value {
     json!({
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
+        "hidden_act": config.hidden_act.name(),
         "intermediate_size": config.intermediate_size,
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
@@ -141,6 +142,8 @@ fn vit_config(config: &DiffViTConfig) -> Value {
         "img_size": config.img_size,
         "patch_size": config.patch_size,
         "num_classes": config.num_classes,
+        "in_chans": config.in_chans,
+        "dynamic_img_size": config.dynamic_img_size,
         "embed_dim": config.embed_dim,
         "depth": config.depth,
         "num_heads": config.num_heads,

@@ -56,6 +56,7 @@ impl ImagesAt {
                 images: Vec::new(),
             },
             Source::Bytes(list) => {
+                model.check_images()?;
                 let mut images = Vec::with_capacity(list.len());
                 for at in list {
                     let data = at.u8(operands)?;
@@ -71,7 +72,7 @@ impl ImagesAt {
                         height,
                     });
                 }
-                let shape = [images.len(), 3, size, size];
+                let shape = [images.len(), model.in_chans(), size, size];
                 Images {
                     model,
                     pixels: Tensor::f32(&[], &shape),
@@ -200,6 +201,9 @@ fn prepare<'m>(
         isa: Some(settings.isa()),
         threads: Some(settings.threads()),
     };
+    if matches!(wanted, Wanted::Classes { .. }) {
+        images.model.check_classes()?;
+    }
     let classes = images.model.num_classes();
     let batch = images.pixels.shape.first().copied().unwrap_or(0);
     let (specs, units) = {

@@ -6,6 +6,49 @@ use serde_json::{Map, Value};
 /// The architecture, by `model_type`.
 const MODEL_TYPE: &str = "diffllama";
 
+/// The function between the projections of a decoder layer's MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HiddenAct {
+    /// `x · σ(x)`.
+    #[default]
+    Silu,
+    /// [`diffattn::gelu`].
+    Gelu,
+    /// [`diffattn::gelu_tanh`].
+    GeluTanh,
+}
+
+impl HiddenAct {
+    /// Hugging Face's names (`ACT2FN`) of what is here, the first of each its usual one. (`gelu_fast` writes √(2/π) with ten
+    /// digits, which float32 does not tell apart.)
+    const NAMES: [(&'static str, Self); 9] = [
+        ("silu", Self::Silu),
+        ("gelu", Self::Gelu),
+        ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("swish", Self::Silu),
+        ("gelu_python", Self::Gelu),
+        ("gelu_new", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu_accurate", Self::GeluTanh),
+        ("gelu_python_tanh", Self::GeluTanh),
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        let known = Self::NAMES.into_iter().find(|(known, _)| *known == name);
+        known.map(|(_, act)| act)
+    }
+
+    /// Its usual name in a configuration file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Gelu => "gelu",
+            Self::GeluTanh => "gelu_pytorch_tanh",
+        }
+    }
+}
+
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
@@ -15,6 +58,8 @@ pub struct DiffLlamaConfig {
     pub hidden_size: usize,
     /// Channels between the projections of the MLP. 8192 by default.
     pub intermediate_size: usize,
+    /// What stands between them; `silu` by default.
+    pub hidden_act: HiddenAct,
     /// Decoder layers. 16 by default.
     pub num_hidden_layers: usize,
     /// Flat q heads: twice the differential heads. 32 by default.
@@ -29,7 +74,8 @@ pub struct DiffLlamaConfig {
     pub attention_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
-    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are computed all the same.
+    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are computed all the same, unless
+    /// the rotary embedding is of the type `dynamic`.
     pub max_position_embeddings: usize,
     /// How fast the rotary embedding turns: `rope_theta` 10000 and no scaling by default.
     pub rope: RopeFrequencies,
@@ -48,8 +94,8 @@ impl DiffLlamaConfig {
     /// unless it changes the numbers.
     ///
     /// The rotary embedding is taken from `rope_scaling` if that says anything, else from `rope_parameters`; a
-    /// `rope_theta` therein wins over one beside it. Its type (`rope_type`, or `type`) is `default`, `linear`, `llama3`
-    /// or `yarn`.
+    /// `rope_theta` therein wins over one beside it. Its type (`rope_type`, or `type`) is `default`, `linear`, `llama3`,
+    /// `yarn` or `dynamic`; the last for texts of at most `max_position_embeddings` tokens, up to which it is the default.
     ///
     /// # Errors
     /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
@@ -66,11 +112,17 @@ impl DiffLlamaConfig {
                 ));
             }
         }
-        match entries.value("hidden_act") {
-            None => {}
-            Some(Value::String(name)) if name == "silu" || name == "swish" => {}
-            other => return Err(entries.wrong("hidden_act", "\"silu\"", other)),
-        }
+        let hidden_act = match entries.value("hidden_act") {
+            None => HiddenAct::default(),
+            value => value
+                .and_then(Value::as_str)
+                .and_then(HiddenAct::named)
+                .ok_or_else(|| {
+                    let names = HiddenAct::NAMES.map(|(name, _)| format!("{name:?}"));
+                    let expected = format_args!("one of {}", names.join(", ")).to_string();
+                    entries.wrong("hidden_act", expected, value)
+                })?,
+        };
         if let Some(found) = entries.value("quantization_config") {
             let expected = "none, as quantised checkpoints are not read";
             return Err(entries.wrong("quantization_config", expected, Some(found)));
@@ -82,6 +134,7 @@ impl DiffLlamaConfig {
             vocab_size: entries.size("vocab_size")?.unwrap_or(32_000),
             hidden_size,
             intermediate_size: entries.size("intermediate_size")?.unwrap_or(8192),
+            hidden_act,
             num_hidden_layers: entries.size("num_hidden_layers")?.unwrap_or(16),
             num_attention_heads,
             num_key_value_heads: entries
@@ -364,6 +417,7 @@ impl Entries<'_> {
             RopeType::Linear,
             RopeType::Llama3,
             RopeType::Yarn,
+            RopeType::Dynamic,
         ];
         let rope_type = match self.value(key) {
             None => RopeType::Default,

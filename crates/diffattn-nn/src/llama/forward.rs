@@ -2,6 +2,7 @@
 //! piece is one call of the kernels. Texts of several lengths lie packed, one after the other: only attention tells them apart.
 
 use super::cache::{ModelCache, chunk_of};
+use super::config::HiddenAct;
 use super::plan::{Block, Part, Piece, Plan, Task, Wanted};
 use super::{DecoderLayer, DiffLlama};
 use crate::layer::LambdaSource;
@@ -10,7 +11,7 @@ use diffattn::{
     AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, Isa, KeysOnly, KeysValues,
     KvCache, Lambda, Layout, Linear, LinearOptions, MapOutputs, NormOptions, RmsNorm,
     RmsNormOptions, Rope, RopeOptions, RopeTable, Slices, Tensor, check_len, checked_len,
-    format_shape, sigmoid, try_zeroed,
+    format_shape, gelu, gelu_tanh, sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -251,7 +252,7 @@ struct Buffers {
     attended: Vec<f32>,
     gate: Vec<f32>,
     up: Vec<f32>,
-    /// σ of the gate.
+    /// σ of the gate, where it is multiplied with that.
     sigmoid: Vec<f32>,
     /// The rotary tables of each piece of each block of the chunk.
     tables: Vec<Vec<RopeTable>>,
@@ -399,6 +400,18 @@ impl<'a> DiffLlamaForward<'a> {
                     ids.len(),
                 ));
             }
+            if let Some(longest) = config.rope.longest()
+                && (start + ids.len()) as f64 > longest
+            {
+                return Err(Error::option(
+                    "ids",
+                    format_args!(
+                        "a text of at most {longest} tokens (max_position_embeddings), past which rope_type \"dynamic\" is not \
+                         computed; \"yarn\" and \"linear\" are"
+                    ),
+                    start + ids.len(),
+                ));
+            }
             segments.push(Segment { ids, start });
         }
         let chunk = match (&caches, window) {
@@ -535,7 +548,10 @@ impl<'a> DiffLlamaForward<'a> {
             attended: zeroed(block, wide)?,
             gate: zeroed(block, config.intermediate_size)?,
             up: zeroed(block, config.intermediate_size)?,
-            sigmoid: zeroed(block, config.intermediate_size)?,
+            sigmoid: match config.hidden_act {
+                HiddenAct::Silu => zeroed(block, config.intermediate_size)?,
+                HiddenAct::Gelu | HiddenAct::GeluTanh => Vec::new(),
+            },
             tables: Vec::new(),
         })
     }
@@ -872,7 +888,7 @@ impl<'a> DiffLlamaForward<'a> {
         Ok(())
     }
 
-    /// silu(gate) · up.
+    /// act(gate) · up.
     fn gate(
         &mut self,
         task: &Task,
@@ -892,11 +908,22 @@ impl<'a> DiffLlamaForward<'a> {
         let up = &mut buffers.up[range.clone()];
         self.run.linear(&layer.gate, normed, gate)?;
         self.run.linear(&layer.up, normed, up)?;
-        let sigmoids = &mut buffers.sigmoid[range];
-        sigmoids.copy_from_slice(gate);
-        sigmoid(sigmoids, Some(self.run.isa), self.run.deterministic);
-        for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up.iter())) {
-            *gate = *gate * sigmoid * up;
+        let act = match self.model.config.hidden_act {
+            HiddenAct::Silu => {
+                let sigmoids = &mut buffers.sigmoid[range];
+                sigmoids.copy_from_slice(gate);
+                sigmoid(sigmoids, Some(self.run.isa), self.run.deterministic);
+                for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up.iter())) {
+                    *gate = *gate * sigmoid * up;
+                }
+                return Ok(());
+            }
+            HiddenAct::Gelu => gelu,
+            HiddenAct::GeluTanh => gelu_tanh,
+        };
+        act(gate, Some(self.run.isa), self.run.threads)?;
+        for (gate, up) in gate.iter_mut().zip(up.iter()) {
+            *gate *= up;
         }
         Ok(())
     }

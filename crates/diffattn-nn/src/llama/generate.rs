@@ -89,6 +89,8 @@ impl<'m> Generator<'m> {
         generations: Vec<Generation>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
+        // Before the first cache is made: empty texts cost nothing, and there could be any number of them.
+        check_prompts(model, &generations)?;
         let caches = generations.iter().map(|generation| {
             model.cache(&ModelCacheOptions {
                 capacity: generation.prompt.len(),
@@ -137,6 +139,7 @@ impl<'m> Generator<'m> {
         for cache in caches.iter() {
             cache.check(model)?;
         }
+        check_prompts(model, &generations)?;
         let mut texts = Vec::with_capacity(generations.len());
         for generation in generations {
             let Generation {
@@ -145,10 +148,6 @@ impl<'m> Generator<'m> {
                 stop_ids,
                 sampler,
             } = generation;
-            if prompt.is_empty() {
-                return Err(Error::option("prompt", "1 id or more", "none"));
-            }
-            model.check_ids("prompt", prompt.iter().map(|&id| i64::from(id)))?;
             texts.push(Text {
                 prompt: prompt.len(),
                 ids: prompt,
@@ -279,6 +278,17 @@ impl<'m> Generator<'m> {
         step.finish()?;
         step.tokens()
     }
+}
+
+/// Whether each text has ids, all of the vocabulary.
+fn check_prompts(model: &DiffLlama, generations: &[Generation]) -> Result<(), Error> {
+    for Generation { prompt, .. } in generations {
+        if prompt.is_empty() {
+            return Err(Error::option("prompt", "1 id or more", "none"));
+        }
+        model.check_ids("prompt", prompt.iter().map(|&id| i64::from(id)))?;
+    }
+    Ok(())
 }
 
 /// A step of a [`Generator`]: worked off by [`Slices::step`], then asked for its [`GenerationStep::tokens`].

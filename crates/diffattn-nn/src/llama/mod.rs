@@ -11,7 +11,7 @@ mod plan;
 mod sampler;
 
 pub use cache::{ModelCache, ModelCacheOptions, ModelCacheState};
-pub use config::DiffLlamaConfig;
+pub use config::{DiffLlamaConfig, HiddenAct};
 pub use forward::{
     DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutput, DiffLlamaOutputs, Logits, TokenIds,
 };
@@ -37,8 +37,8 @@ pub(crate) struct DecoderLayer {
     pub(crate) down: Linear,
 }
 
-/// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(silu(gate(y)) · up(y))` with `y = norm(x)` in
-/// each layer, then a norm and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
+/// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(act(gate(y)) · up(y))` with `y = norm(x)` in
+/// each layer (act is [`HiddenAct`]'s, SiLU by default), then a norm and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
 /// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per head without weight.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.

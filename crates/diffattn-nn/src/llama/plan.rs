@@ -286,6 +286,13 @@ impl Plan {
                 }
             }
         }
+        // The row of the result that each text's first is.
+        let mut firsts = Vec::with_capacity(lengths.len());
+        let mut first = 0;
+        for length in lengths {
+            firsts.push(first);
+            first += length;
+        }
         let head = unit_rows(config.vocab_size.saturating_mul(config.hidden_size));
         for (index, block) in blocks.iter().enumerate() {
             if wanted.hidden_states {
@@ -301,7 +308,7 @@ impl Plan {
                     }
                 }
                 Logits::All => {
-                    for (first, rows) in whole_rows(block, lengths) {
+                    for (first, rows) in whole_rows(block, &firsts) {
                         push(Part::Head { first }, layers, index, rows, head);
                     }
                 }
@@ -333,11 +340,10 @@ fn last_rows(block: &Block, lengths: &[usize]) -> Vec<Range<usize>> {
 }
 
 /// All rows of a block in stretches that lie together in the result, too: where each begins there, and its rows.
-fn whole_rows(block: &Block, lengths: &[usize]) -> Vec<(usize, Range<usize>)> {
+fn whole_rows(block: &Block, firsts: &[usize]) -> Vec<(usize, Range<usize>)> {
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
     for piece in &block.pieces {
-        let before: usize = lengths[..piece.segment].iter().sum();
-        let to = before + piece.tokens.start;
+        let to = firsts[piece.segment] + piece.tokens.start;
         let end = piece.row + piece.tokens.len();
         match found.last_mut() {
             Some((first, rows)) if *first + rows.len() == to => rows.end = end,

@@ -137,6 +137,12 @@ impl<'e> Entries<'e> {
         ))
     }
 
+    /// Leaves the weights whose names begin with `prefix` where they are: they are known, and not wanted.
+    pub(crate) fn leave_aside(&mut self, prefix: &str) {
+        let names = self.by_name.keys().filter(|name| name.starts_with(prefix));
+        self.used.extend(names);
+    }
+
     /// What was taken since the last one is a part.
     pub(crate) fn end_part(&mut self) {
         self.parts.push(std::mem::take(&mut self.part));

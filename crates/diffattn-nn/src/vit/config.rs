@@ -48,8 +48,14 @@ pub struct DiffViTConfig {
     pub img_size: Option<usize>,
     /// Rows and columns of a patch, in pixels.
     pub patch_size: Option<usize>,
-    /// Classes.
+    /// Classes; 0 for a model without a head, whose result are features. A head that a checkpoint holds all the same is then
+    /// left aside, as timm does it.
     pub num_classes: Option<usize>,
+    /// Channels of the images. Only of 3 (colours) and 1 (luminance) are there 8-bit images; of others, pixels alone.
+    pub in_chans: Option<usize>,
+    /// Whether pixels may have any number of whole patches: position embeddings are then resampled for them. False by
+    /// default. (8-bit images are resized to `img_size` all the same.)
+    pub dynamic_img_size: bool,
     /// Channels of a token.
     pub embed_dim: Option<usize>,
     /// Blocks.
@@ -65,8 +71,9 @@ pub struct DiffViTConfig {
 }
 
 /// Keys of `model_args` that are sizes.
-const SIZES: [&str; 8] = [
+const SIZES: [&str; 9] = [
     "img_size",
+    "in_chans",
     "patch_size",
     "num_classes",
     "embed_dim",
@@ -102,6 +109,8 @@ impl DiffViTConfig {
             img_size: None,
             patch_size: None,
             num_classes: None,
+            in_chans: None,
+            dynamic_img_size: false,
             embed_dim: None,
             depth: None,
             num_heads: None,
@@ -113,7 +122,8 @@ impl DiffViTConfig {
 
     /// Reads the text of a `config.json` as timm writes it: `architecture`, `num_classes`, `model_args`, and in
     /// `pretrained_cfg` (or beside, as old files have it) `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`
-    /// and `std`. Sizes among the `model_args` may also stand beside them. What else there is has no say.
+    /// and `std`. Sizes among the `model_args` and `dynamic_img_size` may also stand beside them. What else there is has no
+    /// say.
     ///
     /// # Errors
     /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
@@ -146,12 +156,20 @@ impl DiffViTConfig {
             Some(size) => Some(size),
             None => pretrained.input_size()?,
         };
-        let num_classes = match size("num_classes", 1)? {
+        let num_classes = match size("num_classes", 0)? {
             Some(classes) => Some(classes),
             None => pretrained
                 .value("num_classes")
-                .map(|_| pretrained.size("num_classes", 1))
+                .map(|_| pretrained.size("num_classes", 0))
                 .transpose()?,
+        };
+        let in_chans = size("in_chans", 1)?;
+        let dynamic_img_size = match tables
+            .iter()
+            .find(|table| table.value("dynamic_img_size").is_some())
+        {
+            None => false,
+            Some(table) => table.flag("dynamic_img_size")?,
         };
         let mlp_ratio = match tables
             .iter()
@@ -165,12 +183,14 @@ impl DiffViTConfig {
             img_size,
             patch_size: size("patch_size", 1)?,
             num_classes,
+            in_chans,
+            dynamic_img_size,
             embed_dim: size("embed_dim", 1)?,
             depth: size("depth", 1)?,
             num_heads: size("num_heads", 1)?,
             mlp_ratio,
             reg_tokens: size("reg_tokens", 0)?,
-            preprocessing: pretrained.preprocessing()?,
+            preprocessing: pretrained.preprocessing(in_chans)?,
         })
     }
 }
@@ -181,8 +201,11 @@ fn check_args(args: &Table<'_>) -> Result<(), Error> {
         let (key, null) = (key.as_str(), value.is_null());
         let expected = match key {
             _ if SIZES.contains(&key) || FREE.contains(&key) => continue,
-            "in_chans" if value.as_u64() == Some(3) => continue,
-            "in_chans" => "3, the colours",
+            "dynamic_img_size" if value.is_boolean() => continue,
+            "dynamic_img_size" => "true or false",
+            "dynamic_img_pad" if value != false => {
+                "false: pixels are whole patches, which who gives them may pad"
+            }
             "global_pool" if value == "avg" => continue,
             "global_pool" => "\"avg\", the only pooling here",
             "attn_layer" if null || value == "diff" => continue,
@@ -199,7 +222,6 @@ fn check_args(args: &Table<'_>) -> Result<(), Error> {
             | "scale_attn_norm"
             | "scale_mlp_norm"
             | "pool_include_prefix"
-            | "dynamic_img_size"
             | "dynamic_img_pad"
                 if value == false =>
             {
@@ -210,9 +232,7 @@ fn check_args(args: &Table<'_>) -> Result<(), Error> {
             | "qk_norm"
             | "scale_attn_norm"
             | "scale_mlp_norm"
-            | "pool_include_prefix"
-            | "dynamic_img_size"
-            | "dynamic_img_pad" => "false, as these architectures have it",
+            | "pool_include_prefix" => "false, as these architectures have it",
             "act_layer" | "norm_layer" | "embed_norm_layer" if null => continue,
             "act_layer" | "norm_layer" | "embed_norm_layer" => "null, timm's default",
             _ => "no such key: it may change the numbers",
@@ -276,24 +296,32 @@ impl<'v> Table<'v> {
             .ok_or_else(|| self.wrong(key, expected))
     }
 
-    /// `input_size`: `[3, S, S]`.
+    fn flag(&self, key: &str) -> Result<bool, Error> {
+        self.value(key)
+            .and_then(Value::as_bool)
+            .ok_or_else(|| self.wrong(key, "true or false"))
+    }
+
+    /// S of `input_size`: `[C, S, S]`. (Its C is that of the checkpoint that training began with; the weights have their own.)
     fn input_size(&self) -> Result<Option<usize>, Error> {
         let key = "input_size";
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
         let size = match value.as_array().map(Vec::as_slice) {
-            Some([channels, rows, columns]) if channels.as_u64() == Some(3) && rows == columns => {
+            Some([channels, rows, columns])
+                if channels.as_u64().is_some_and(|channels| channels > 0) && rows == columns =>
+            {
                 rows.as_u64().and_then(|size| usize::try_from(size).ok())
             }
             _ => None,
         };
         size.filter(|&size| size > 0)
             .map(Some)
-            .ok_or_else(|| self.wrong(key, "[3, S, S]: three colours of a square image"))
+            .ok_or_else(|| self.wrong(key, "[C, S, S]: the channels of a square image"))
     }
 
-    fn preprocessing(&self) -> Result<Preprocessing, Error> {
+    fn preprocessing(&self, in_chans: Option<usize>) -> Result<Preprocessing, Error> {
         let mut preprocessing = Preprocessing::default();
         if self.value("crop_pct").is_some() {
             preprocessing.crop_pct =
@@ -311,6 +339,10 @@ impl<'v> Table<'v> {
             preprocessing.interpolation =
                 filter.ok_or_else(|| self.wrong("interpolation", "\"bicubic\" or \"bilinear\""))?;
         }
+        // Of other channels no 8-bit image is taken, so nothing is normalised.
+        if in_chans.is_some_and(|channels| ![1, 3].contains(&channels)) {
+            return Ok(preprocessing);
+        }
         if self.value("mean").is_some() {
             preprocessing.mean = self.colours("mean", "three numbers", f32::is_finite)?;
         }
@@ -322,7 +354,7 @@ impl<'v> Table<'v> {
         Ok(preprocessing)
     }
 
-    /// One number for each colour.
+    /// One number for each colour; a single one is for all.
     fn colours(
         &self,
         key: &str,
@@ -334,7 +366,11 @@ impl<'v> Table<'v> {
             .and_then(Value::as_array)
             .and_then(|list| list.iter().map(|x| x.as_f64().map(|x| x as f32)).collect());
         numbers
-            .and_then(|numbers| <[f32; 3]>::try_from(numbers).ok())
+            .and_then(|numbers| match *numbers.as_slice() {
+                [one] => Some([one; 3]),
+                [red, green, blue] => Some([red, green, blue]),
+                _ => None,
+            })
             .filter(|numbers| numbers.iter().all(|&x| fits(x)))
             .ok_or_else(|| self.wrong(key, expected))
     }

@@ -33,7 +33,7 @@ impl<'a> DiffViTForward<'a> {
         options: &DiffViTOptions,
     ) -> Result<Self, Error> {
         let trunk = Trunk::new(model, pixels, model.blocks.len(), options)?;
-        checked_len("pixels", &[trunk.run.batch, model.num_classes()])?;
+        checked_len("pixels", &[trunk.run.batch, model.outputs()])?;
         Ok(Self {
             trunk,
             out: None,
@@ -41,10 +41,10 @@ impl<'a> DiffViTForward<'a> {
         })
     }
 
-    /// `[B, classes]`.
+    /// `[B, classes]`, or `[B, embed_dim]` where there is no head.
     #[must_use]
     pub fn output_shape(&self) -> [usize; 2] {
-        [self.trunk.run.batch, self.trunk.model.num_classes()]
+        [self.trunk.run.batch, self.trunk.model.outputs()]
     }
 
     /// Gives the output, float32.
@@ -60,13 +60,12 @@ impl<'a> DiffViTForward<'a> {
         Ok(())
     }
 
-    /// The logits of some images: the mean of the patches' tokens, in float64, its norm, and the last map.
+    /// The logits of some images: the mean of the patches' tokens, in float64, its norm, and the last map, if there is one.
     fn logits(&mut self, images: Range<usize>) -> Result<(), Error> {
         let Trunk { model, run, x, .. } = &self.trunk;
-        let (width, classes) = (model.sizes.embed_dim, model.num_classes());
+        let (width, outputs) = (model.sizes.embed_dim, model.outputs());
         let registers = model.registers();
         let mut means = try_zeroed::<f32>(images.len() * width)?;
-        let mut normed = try_zeroed::<f32>(images.len() * width)?;
         let mut sums = try_zeroed::<f64>(width)?;
         let patches = (run.length - registers) as f64;
         for (image, mean) in images.clone().zip(means.chunks_exact_mut(width)) {
@@ -81,10 +80,16 @@ impl<'a> DiffViTForward<'a> {
                 *mean = (sum / patches) as f32;
             }
         }
-        model.norm.forward(&means, &mut normed, &run.linear())?;
         let out = self.out.as_deref_mut().ok_or_else(unbound)?;
-        let out = &mut out[images.start * classes..images.end * classes];
-        model.head.forward(&normed, out, &run.linear())
+        let out = &mut out[images.start * outputs..images.end * outputs];
+        match &model.head {
+            None => model.norm.forward(&means, out, &run.linear()),
+            Some(head) => {
+                let mut normed = try_zeroed::<f32>(images.len() * width)?;
+                model.norm.forward(&means, &mut normed, &run.linear())?;
+                head.forward(&normed, out, &run.linear())
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
+use super::preprocess::Preprocessing;
 use super::{DiffViT, resample};
 use crate::parts::{Build, Entries, Part, PartLoad, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Tensor, checked_len, format_shape};
@@ -15,12 +16,13 @@ const PATCHES: &str = "patch_embed.proj.weight";
 const PATCHES_BIAS: &str = "patch_embed.proj.bias";
 const POSITIONS: &str = "pos_embed";
 const REGISTERS: &str = "reg_token";
+const HEAD: &str = "head.weight";
 
 /// A [`DiffViT`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
 ///
 /// Parts are what makes tokens; each block; what makes logits. Weights, by timm's names: `patch_embed.proj.weight`
-/// `[E, 3, P, P]`, `pos_embed` `[1, (S / P)², E]`, `reg_token` `[1, R, E]` where there are registers,
-/// `fc_norm.weight|bias` `[E]`, `head.weight` `[classes, E]`. Per block
+/// `[E, C, P, P]`, `pos_embed` `[1, (S / P)², E]`, `reg_token` `[1, R, E]` where there are registers,
+/// `fc_norm.weight|bias` `[E]`, and `head.weight` `[classes, E]` unless there are no classes. Per block
 /// `norm1.weight|bias`, `attn.qkv.weight` `[3E, E]`, `attn.proj.weight` `[E, E]`, `attn.sub_norm.weight` `[2d]`,
 /// `attn.lambda_q1`, `_k1`, `_q2`, `_k2` `[d]` or `attn.lambda_a`, `_b` `[]`, `norm2.weight|bias`, `mlp.fc1.weight`
 /// `[hidden, E]`, `mlp.fc2.weight` `[E, hidden]`, and where there are layer scales `ls1.gamma`, `ls2.gamma` `[E]`; in the
@@ -43,18 +45,20 @@ impl DiffViTLoader {
     pub fn new(config: &DiffViTConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.preprocessing.check()?;
         let mut entries = Entries::new(entries)?;
-        let [embed_dim, colours, patch_size, columns] =
-            entries.shape(PATCHES, "[embed_dim, 3, patch_size, patch_size]")?;
-        if colours != 3 || columns != patch_size {
+        let expected = "[embed_dim, in_chans, patch_size, patch_size]";
+        let [embed_dim, in_chans, patch_size, columns] = entries.shape(PATCHES, expected)?;
+        if columns != patch_size {
             return Err(Error::file(
                 format_args!("weights.{PATCHES}"),
-                "a tensor of shape [embed_dim, 3, patch_size, patch_size]",
-                format_shape(&[embed_dim, colours, patch_size, columns]),
+                format_args!("a tensor of shape {expected}"),
+                format_shape(&[embed_dim, in_chans, patch_size, columns]),
             ));
         }
+        agree("in_chans", config.in_chans, in_chans, PATCHES)?;
+        one_spread(config, in_chans)?;
         agree("embed_dim", config.embed_dim, embed_dim, PATCHES)?;
         agree("patch_size", config.patch_size, patch_size, PATCHES)?;
-        entries.required(PATCHES, &[embed_dim, 3, patch_size, patch_size])?;
+        entries.required(PATCHES, &[embed_dim, in_chans, patch_size, patch_size])?;
         entries.optional(PATCHES_BIAS, &[embed_dim])?;
         let (img_size, sides) = grid(&mut entries, config, embed_dim, patch_size)?;
         let mut reg_tokens = 0;
@@ -76,15 +80,21 @@ impl DiffViTLoader {
             entries.end_part();
         }
         Norm::entries(&mut entries, "fc_norm", embed_dim)?;
-        let [num_classes, _] = entries.shape("head.weight", "[num_classes, embed_dim]")?;
-        agree(
-            "num_classes",
-            config.num_classes,
-            num_classes,
-            "head.weight",
-        )?;
-        entries.required("head.weight", &[num_classes, embed_dim])?;
-        entries.optional("head.bias", &[num_classes])?;
+        let num_classes = match config.num_classes {
+            // As timm leaves a head that a checkpoint holds for none.
+            Some(0) => {
+                entries.leave_aside("head.");
+                0
+            }
+            None if !entries.has(HEAD) => 0,
+            given => {
+                let [classes, _] = entries.shape(HEAD, "[num_classes, embed_dim]")?;
+                agree("num_classes", given, classes, HEAD)?;
+                entries.required(HEAD, &[classes, embed_dim])?;
+                entries.optional("head.bias", &[classes])?;
+                classes
+            }
+        };
         entries.end_part();
         entries.refuse_others()?;
         let config = DiffViTConfig {
@@ -92,6 +102,8 @@ impl DiffViTLoader {
             img_size: Some(img_size),
             patch_size: Some(patch_size),
             num_classes: Some(num_classes),
+            in_chans: Some(in_chans),
+            dynamic_img_size: config.dynamic_img_size,
             embed_dim: Some(embed_dim),
             depth: Some(depth),
             num_heads: Some(sizes.num_heads),
@@ -108,6 +120,7 @@ impl DiffViTLoader {
                 sizes,
                 img_size,
                 patch_size,
+                in_chans,
                 sides,
                 tokens: None,
                 blocks: vec![None; depth],
@@ -161,6 +174,21 @@ impl DiffViTLoader {
         let model = self.builder.model.take().and_then(Arc::into_inner);
         model.ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
     }
+}
+
+/// Of one channel, there is one mean and one spread.
+fn one_spread(config: &DiffViTConfig, in_chans: usize) -> Result<(), Error> {
+    let Preprocessing { mean, std, .. } = config.preprocessing;
+    for (key, numbers) in [("mean", mean), ("std", std)] {
+        if in_chans == 1 && numbers != [numbers[0]; 3] {
+            return Err(Error::file(
+                format_args!("config.{key}"),
+                "one number, as images of one channel have it",
+                format_args!("{numbers:?}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A size that the config gives must be the weights'.
@@ -287,10 +315,12 @@ struct Builder {
     sizes: Sizes,
     img_size: usize,
     patch_size: usize,
+    in_chans: usize,
     sides: [usize; 2],
     tokens: Option<Tokens>,
     blocks: Vec<Option<Block>>,
-    logits: Option<(Norm, Linear)>,
+    /// The last norm, and the head where there is one.
+    logits: Option<(Norm, Option<Linear>)>,
     model: Option<Arc<DiffViT>>,
 }
 
@@ -299,7 +329,7 @@ impl Builder {
         let (embed_dim, patch_size) = (self.sizes.embed_dim, self.patch_size);
         let weight = Tensor {
             data: part.required(PATCHES)?.data,
-            shape: vec![embed_dim, 3 * patch_size * patch_size],
+            shape: vec![embed_dim, self.in_chans * patch_size * patch_size],
         };
         let bias = part.optional(PATCHES_BIAS);
         let stored = part.vector(POSITIONS)?;
@@ -308,7 +338,10 @@ impl Builder {
             patches: Linear::new(&weight, bias.as_ref())?,
             positions: match grid == side {
                 true => stored,
-                false => resample::resample_grid(&stored, side, grid, embed_dim)?,
+                false => {
+                    let (from, to) = ([side; 2], [grid; 2]);
+                    resample::resample_grid("config.img_size", &stored, from, to, embed_dim)?
+                }
             },
             registers: part.optional_vector(REGISTERS)?.unwrap_or_default(),
         })
@@ -335,7 +368,11 @@ impl Build for Builder {
             }
             Some(_) => {
                 let norm = Norm::load(&weights, "fc_norm")?;
-                self.logits = Some((norm, weights.linear("head")?));
+                let head = match self.config.num_classes {
+                    Some(0) => None,
+                    _ => Some(weights.linear("head")?),
+                };
+                self.logits = Some((norm, head));
             }
         }
         Ok(())
@@ -355,6 +392,7 @@ impl Build for Builder {
             sizes: self.sizes,
             img_size: self.img_size,
             patch_size: self.patch_size,
+            in_chans: self.in_chans,
             patches: tokens.patches,
             positions: tokens.positions,
             registers: tokens.registers,

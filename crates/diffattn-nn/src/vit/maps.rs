@@ -82,7 +82,9 @@ impl<'a> DiffViTMaps<'a> {
         let trunk = Trunk::new(model, pixels, layer, options)?;
         let Run { batch, length, .. } = trunk.run;
         checked_len("pixels", &[batch, model.num_heads(), length, length])?;
-        let units = batch * model.num_heads() * length.div_ceil(16);
+        let units = batch
+            .saturating_mul(length.div_ceil(16))
+            .saturating_mul(model.num_heads());
         let stage = match batch {
             0 => Stage::Done,
             _ => Stage::Blocks(None),

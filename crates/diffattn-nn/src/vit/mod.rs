@@ -28,7 +28,8 @@ use diffattn::{DataMut, Error, Isa, Linear, MapOutputs, Slices, Tensor, checked_
 
 /// A DIFF vision transformer with its weights (timm, `vision_transformer.py`): patches through a linear map and with a
 /// position embedding each, register tokens before them, blocks of [`crate::MultiheadDiffAttn`] (not causal) and an MLP with
-/// exact GELU, the mean of the patches' tokens, a layer norm and the logits.
+/// exact GELU, the mean of the patches' tokens, a layer norm, and the logits (or, without a head, what the norm gave:
+/// features).
 ///
 /// An image's bits do not depend on the batch, on threads or on the slices that a job is worked off in.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct DiffViT {
     /// S and P.
     img_size: usize,
     patch_size: usize,
+    /// C.
+    in_chans: usize,
     patches: Linear,
     /// `[(S / P)², embed_dim]`.
     positions: Vec<f32>,
@@ -45,7 +48,8 @@ pub struct DiffViT {
     registers: Vec<f32>,
     blocks: Vec<Block>,
     norm: Norm,
-    head: Linear,
+    /// None where there are no classes.
+    head: Option<Linear>,
 }
 
 /// How a call of a model is run.
@@ -80,16 +84,45 @@ impl DiffViT {
         &self.config
     }
 
-    /// S: it takes images of S × S pixels.
+    /// S: it takes images of S × S pixels. (Of other sizes as well, where the config has `dynamic_img_size`.)
     #[must_use]
     pub fn img_size(&self) -> usize {
         self.img_size
     }
 
-    /// Classes.
+    /// C, the channels of its images.
+    #[must_use]
+    pub fn in_chans(&self) -> usize {
+        self.in_chans
+    }
+
+    /// Classes; 0 where it has no head.
     #[must_use]
     pub fn num_classes(&self) -> usize {
-        self.head.outputs()
+        self.head.as_ref().map_or(0, Linear::outputs)
+    }
+
+    /// Values of an image's result: classes, or channels of the features where there is no head.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        self.head
+            .as_ref()
+            .map_or(self.sizes.embed_dim, Linear::outputs)
+    }
+
+    /// Whether it tells classes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where it has no head.
+    pub fn check_classes(&self) -> Result<(), Error> {
+        match self.head {
+            Some(_) => Ok(()),
+            None => Err(Error::unavailable(
+                "model",
+                "one with a head (head.weight) to tell classes by",
+                "one without, whose forward gives features",
+            )),
+        }
     }
 
     /// Blocks.
@@ -104,7 +137,7 @@ impl DiffViT {
         self.sizes.num_heads
     }
 
-    /// N, tokens of an image: the registers, then the patches, row by row.
+    /// N, tokens of an image of S × S pixels: the registers, then the patches, row by row.
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.registers() + self.positions.len() / self.sizes.embed_dim
@@ -121,16 +154,40 @@ impl DiffViT {
         self.blocks.get(layer).map(|block| &block.attention)
     }
 
-    /// The pixels `[3, S, S]` of an image of any size; see [`Preprocessing::apply`].
+    /// The pixels `[C, S, S]` of an image of any size; see [`Preprocessing::apply`] and, of one channel,
+    /// [`Preprocessing::apply_luminance`].
     ///
     /// # Errors
-    /// As there.
+    /// As there, and as [`DiffViT::check_images`].
     pub fn preprocess(&self, image: &Image<'_>) -> Result<Vec<f32>, Error> {
-        self.config.preprocessing.pixels(image, self.img_size)
+        self.check_images()?;
+        let preprocessing = &self.config.preprocessing;
+        match self.in_chans {
+            1 => preprocessing.luminance(image, self.img_size),
+            _ => preprocessing.pixels(image, self.img_size),
+        }
     }
 
-    /// Checks a call and prepares it; its output is the logits `[B, classes]`. Pixels are `[B, 3, S, S]`, float32,
-    /// normalised (see [`DiffViT::preprocess`]).
+    /// Whether it takes 8-bit images.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] naming `image` where its pixels are neither colours nor luminance.
+    pub fn check_images(&self) -> Result<(), Error> {
+        match self.in_chans {
+            1 | 3 => Ok(()),
+            channels => Err(Error::dtype(
+                "image",
+                format_args!(
+                    "a tensor [B, {channels}, H, W], as the model takes {channels} channels"
+                ),
+                "an image, which has colours",
+            )),
+        }
+    }
+
+    /// Checks a call and prepares it; its output is the logits `[B, classes]`, or features `[B, embed_dim]` where there is no
+    /// head. Pixels are `[B, C, S, S]`, float32, normalised (see [`DiffViT::preprocess`]); with `dynamic_img_size` `[B, C, H,
+    /// W]` of any whole patches, for whose grid position embeddings are resampled (timm's `resample_abs_pos_embed`).
     ///
     /// # Errors
     /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
@@ -142,7 +199,7 @@ impl DiffViT {
         DiffViTForward::new(self, &pixels, options)
     }
 
-    /// The logits `[B, classes]` of pixels `[B, 3, S, S]`, as [`DiffViT::forward_job`] in one call.
+    /// The logits (or features) of pixels, as [`DiffViT::forward_job`] in one call.
     ///
     /// # Errors
     /// As [`DiffViT::forward_job`], and [`Error::OutOfMemory`].
@@ -159,13 +216,15 @@ impl DiffViT {
     /// The `top` likeliest classes of each image, the likeliest first; see [`top_classes`].
     ///
     /// # Errors
-    /// As [`DiffViT::forward`]; [`Error::Option`] when `top` is 0 or more than there are classes.
+    /// As [`DiffViT::forward`] and [`DiffViT::check_classes`]; [`Error::Option`] when `top` is 0 or more than there are
+    /// classes.
     pub fn classify(
         &self,
         pixels: Tensor<'_>,
         top: usize,
         options: &DiffViTOptions,
     ) -> Result<Vec<Vec<ClassScore>>, Error> {
+        self.check_classes()?;
         let classes = self.num_classes();
         if top == 0 || top > classes {
             return Err(Error::option("top", format_args!("1 to {classes}"), top));

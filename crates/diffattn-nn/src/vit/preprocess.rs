@@ -12,7 +12,7 @@ pub struct Preprocessing {
     pub crop_pct: f64,
     /// How the image is resized; bicubic by default.
     pub interpolation: Interpolation,
-    /// What is taken from red, green and blue, which go from 0 to 1. 0.5 by default.
+    /// What is taken from red, green and blue, which go from 0 to 1. 0.5 by default. From luminance, the first.
     pub mean: [f32; 3],
     /// What they are divided by then. 0.5 by default.
     pub std: [f32; 3],
@@ -28,6 +28,9 @@ impl Default for Preprocessing {
         }
     }
 }
+
+/// Weights of red, green and blue in luminance, of 2¹⁶ in all: Pillow's. (Opacity, which comes fourth, has none.)
+const LUMINANCE: [u32; 3] = [19_595, 38_470, 7_471];
 
 /// An 8-bit image.
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +84,53 @@ impl Preprocessing {
     /// [`Error::Shape`] naming `image` or `out`; [`Error::Option`] for a share or a spread that makes no sense;
     /// [`Error::OutOfMemory`].
     pub fn apply(&self, image: &Image<'_>, size: usize, out: &mut [f32]) -> Result<(), Error> {
+        let (part, channels) = self.checked(image, size, 3, out)?;
+        let shape = [image.height, image.width, channels];
+        let bytes = resize_8_bit::<3>(image.data, shape, &part, self.interpolation)?;
+        self.normalise::<3>(&bytes, out);
+        Ok(())
+    }
+
+    /// As [`Preprocessing::apply`] for a model of one channel: writes `[1, S, S]` of the image's luminance, L = (299 R + 587 G +
+    /// 114 B) / 1000 (ITU-R 601-2), which is taken of each pixel before resizing, in Pillow's 16 bits of weights (`convert("L")`)
+    /// and to its bytes. The first mean and spread count.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn apply_luminance(
+        &self,
+        image: &Image<'_>,
+        size: usize,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let (part, channels) = self.checked(image, size, 1, out)?;
+        let mut grey = try_zeroed::<u8>(image.data.len() / channels)?;
+        for (grey, pixel) in grey.iter_mut().zip(image.data.chunks_exact(channels)) {
+            let weighed = pixel.iter().zip(LUMINANCE);
+            let sum: u32 = weighed
+                .map(|(&value, weight)| u32::from(value) * weight)
+                .sum();
+            *grey = ((sum + (1 << 15)) >> 16) as u8;
+        }
+        let shape = [image.height, image.width, 1];
+        let bytes = resize_8_bit::<1>(&grey, shape, &part, self.interpolation)?;
+        self.normalise::<1>(&bytes, out);
+        Ok(())
+    }
+
+    /// Checks everything; gives to what the image is resized, and its channels. `out` has `planes` squares.
+    fn checked(
+        &self,
+        image: &Image<'_>,
+        size: usize,
+        planes: usize,
+        out: &[f32],
+    ) -> Result<(Resized, usize), Error> {
         self.check()?;
         if size == 0 {
             return Err(Error::shape("size", "1 or more", size));
         }
-        check_len("out", &[3, size, size], out.len())?;
+        check_len("out", &[planes, size, size], out.len())?;
         let &Image {
             data,
             width,
@@ -113,22 +158,24 @@ impl Preprocessing {
                 ));
             }
         };
-        let part = self.part(size, [height, width])?;
-        let bytes = resize_8_bit(data, [height, width, channels], &part, self.interpolation)?;
+        Ok((self.part(size, [height, width])?, channels))
+    }
+
+    /// Writes pixels of `C` channels each, a plane of `out` after the other; there is a byte for each value.
+    fn normalise<const C: usize>(&self, bytes: &[u8], out: &mut [f32]) {
         let mut table = [0.0f32; 256];
         for ((out, (mean, std)), colour) in out
-            .chunks_exact_mut(size * size)
+            .chunks_exact_mut(bytes.len() / C)
             .zip(self.mean.iter().zip(&self.std))
             .zip(0..)
         {
             for (value, to) in (0u8..=255).zip(&mut table) {
                 *to = (f32::from(value) / 255.0 - mean) / std;
             }
-            for (to, pixel) in out.iter_mut().zip(bytes.chunks_exact(3)) {
+            for (to, pixel) in out.iter_mut().zip(bytes.chunks_exact(C)) {
                 *to = table[usize::from(pixel[colour])];
             }
         }
-        Ok(())
     }
 
     /// As [`Preprocessing::apply`], into memory of its own.
@@ -138,6 +185,16 @@ impl Preprocessing {
     pub fn pixels(&self, image: &Image<'_>, size: usize) -> Result<Vec<f32>, Error> {
         let mut out = try_zeroed(checked_len("size", &[3, size, size])?)?;
         self.apply(image, size, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`Preprocessing::apply_luminance`], into memory of its own.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn luminance(&self, image: &Image<'_>, size: usize) -> Result<Vec<f32>, Error> {
+        let mut out = try_zeroed(checked_len("size", &[size, size])?)?;
+        self.apply_luminance(image, size, &mut out)?;
         Ok(out)
     }
 

@@ -101,8 +101,8 @@ pub(crate) struct Resized {
 }
 
 /// Resizes `[rows, columns, channels]` 8-bit pixels as Pillow does, columns first, each pass rounded to 8 bits. Gives the
-/// three first channels of `part` alone, `[rows, columns, 3]`; sizes are not 0.
-pub(crate) fn resize_8_bit(
+/// `C` first channels of `part` alone, `[rows, columns, C]`; sizes are not 0.
+pub(crate) fn resize_8_bit<const C: usize>(
     pixels: &[u8],
     [rows, columns, channels]: [usize; 3],
     part: &Resized,
@@ -118,12 +118,12 @@ pub(crate) fn resize_8_bit(
     let down = taps(filter, rows, to_rows, part.rows.clone());
     let needed = down.first().map_or(0, |tap| tap.first)
         ..down.last().map_or(0, |tap| tap.first + tap.weights.len());
-    let width = across.len() * 3;
+    let width = across.len() * C;
     let mut half = try_zeroed::<u8>(checked_len("image", &[needed.len(), width])?)?;
     let lines = pixels.chunks_exact(columns * channels).skip(needed.start);
     for (line, half) in lines.zip(half.chunks_exact_mut(width)) {
-        for ((first, weights), to) in across.iter().zip(half.chunks_exact_mut(3)) {
-            let mut sums = [HALF; 3];
+        for ((first, weights), to) in across.iter().zip(half.chunks_exact_mut(C)) {
+            let mut sums = [HALF; C];
             for (pixel, weight) in line[*first..].chunks_exact(channels).zip(weights) {
                 for (sum, &value) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(value) * weight;
@@ -149,19 +149,28 @@ pub(crate) fn resize_8_bit(
     Ok(whole)
 }
 
-/// Resamples a square grid of vectors `[from, from, width]` to `[to, to, width]`, bicubic, as
-/// `torch.nn.functional.interpolate(mode="bicubic", antialias=True)` does; in float64, rounded once.
+/// Resamples a grid of vectors, `from` rows and columns of them `width` wide, to `to` rows and columns, bicubic, as
+/// `torch.nn.functional.interpolate(mode="bicubic", antialias=True)` does; in float64, rounded once. `argument`: what is at
+/// fault where that is too much.
 pub(crate) fn resample_grid(
+    argument: &str,
     grid: &[f32],
-    from: usize,
-    to: usize,
+    from: [usize; 2],
+    to: [usize; 2],
     width: usize,
 ) -> Result<Vec<f32>, Error> {
-    let taps = taps(Interpolation::Bicubic, from, to, 0..to);
-    let mut half = try_zeroed::<f64>(checked_len("config.img_size", &[from, to, width])?)?;
-    let lines = grid.chunks_exact(from * width);
-    for (line, half) in lines.zip(half.chunks_exact_mut(to * width)) {
-        for (tap, to) in taps.iter().zip(half.chunks_exact_mut(width)) {
+    let ([from_rows, from_columns], [to_rows, to_columns]) = (from, to);
+    let across = taps(
+        Interpolation::Bicubic,
+        from_columns,
+        to_columns,
+        0..to_columns,
+    );
+    let down = taps(Interpolation::Bicubic, from_rows, to_rows, 0..to_rows);
+    let mut half = try_zeroed::<f64>(checked_len(argument, &[from_rows, to_columns, width])?)?;
+    let lines = grid.chunks_exact(from_columns * width);
+    for (line, half) in lines.zip(half.chunks_exact_mut(to_columns * width)) {
+        for (tap, to) in across.iter().zip(half.chunks_exact_mut(width)) {
             let vectors = line[tap.first * width..].chunks_exact(width);
             for (vector, weight) in vectors.zip(&tap.weights) {
                 for (to, &value) in to.iter_mut().zip(vector) {
@@ -170,11 +179,11 @@ pub(crate) fn resample_grid(
             }
         }
     }
-    let mut whole = try_zeroed::<f32>(checked_len("config.img_size", &[to, to, width])?)?;
-    let mut sums = try_zeroed::<f64>(to * width)?;
-    for (tap, to_line) in taps.iter().zip(whole.chunks_exact_mut(to * width)) {
+    let mut whole = try_zeroed::<f32>(checked_len(argument, &[to_rows, to_columns, width])?)?;
+    let mut sums = try_zeroed::<f64>(to_columns * width)?;
+    for (tap, to_line) in down.iter().zip(whole.chunks_exact_mut(to_columns * width)) {
         sums.fill(0.0);
-        let lines = half.chunks_exact(to * width).skip(tap.first);
+        let lines = half.chunks_exact(to_columns * width).skip(tap.first);
         for (line, weight) in lines.zip(&tap.weights) {
             for (sum, value) in sums.iter_mut().zip(line) {
                 *sum += value * weight;

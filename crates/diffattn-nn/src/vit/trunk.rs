@@ -1,6 +1,7 @@
 //! From pixels to the tokens before a block, in slices: what logits and maps share. A slice is some rows of tokens, or some
 //! units of a block's attention.
 
+use super::resample::resample_grid;
 use super::{DiffViT, DiffViTOptions};
 use crate::forward::{Forward, forward_units};
 use crate::layer::DiffAttnLayer;
@@ -11,6 +12,7 @@ use diffattn::{
     try_zeroed,
 };
 use self_cell::{MutBorrow, self_cell};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Hidden states and what a block's attention borrows of them.
@@ -80,6 +82,10 @@ pub(super) struct Trunk<'a> {
     pub(super) model: &'a DiffViT,
     pub(super) run: Run,
     pixels: &'a [f32],
+    /// Rows and columns of patches.
+    grid: [usize; 2],
+    /// `[grid, embed_dim]`: the model's position embeddings, or what they were resampled to once work began.
+    positions: Cow<'a, [f32]>,
     /// The first block that is not run.
     end: usize,
     stage: Stage<'a>,
@@ -104,20 +110,35 @@ impl<'a> Trunk<'a> {
             let got = pixels.data.dtype().name();
             return Err(Error::dtype("pixels", "float32", got));
         };
-        let size = model.img_size;
-        let &[batch, 3, rows, columns] = pixels.shape.as_slice() else {
-            return Err(wrong_shape(size, &pixels.shape));
+        let (size, side) = (model.img_size, model.patch_size);
+        let (batch, sides) = match *pixels.shape.as_slice() {
+            [batch, channels, rows, columns] if channels == model.in_chans => {
+                (batch, [rows, columns])
+            }
+            _ => return Err(wrong_shape(model, &pixels.shape)),
         };
-        if [rows, columns] != [size; 2] {
-            return Err(wrong_shape(size, &pixels.shape));
+        let fits = if model.config.dynamic_img_size {
+            let whole = |length: usize| length > 0 && length.is_multiple_of(side);
+            sides.into_iter().all(whole)
+        } else {
+            sides == [size; 2]
+        };
+        if !fits {
+            return Err(wrong_shape(model, &pixels.shape));
         }
         check_len("pixels", &pixels.shape, data.len())?;
+        let grid = sides.map(|length| length / side);
+        // (Of no images, sides may be of any size.)
+        let tokens = grid[0]
+            .checked_mul(grid[1])
+            .and_then(|patches| patches.checked_add(model.registers()))
+            .ok_or_else(|| wrong_shape(model, &pixels.shape))?;
         if options.threads == Some(0) {
             return Err(Error::option("threads", "1 or more", 0));
         }
         let run = Run {
             batch,
-            length: model.tokens(),
+            length: tokens,
             past: 0,
             deterministic: options.deterministic,
             isa: options.isa.unwrap_or_else(Isa::detect),
@@ -142,6 +163,8 @@ impl<'a> Trunk<'a> {
             model,
             run,
             pixels: data,
+            grid,
+            positions: Cow::Borrowed(&model.positions),
             end,
             stage,
             x: Vec::new(),
@@ -185,6 +208,7 @@ impl<'a> Trunk<'a> {
                 if next == 0 {
                     let len = rows * self.model.sizes.embed_dim;
                     (self.x, self.normed) = (try_zeroed(len)?, try_zeroed(len)?);
+                    self.resample()?;
                 }
                 let (end, worked) = slice(next, rows, embed_unit(self.model), count);
                 self.embed(next..end)?;
@@ -268,14 +292,30 @@ impl<'a> Trunk<'a> {
         Ok(Stage::Attend { block, call })
     }
 
+    /// Position embeddings for a grid that is not the model's.
+    fn resample(&mut self) -> Result<(), Error> {
+        let model = self.model;
+        let from = [model.img_size / model.patch_size; 2];
+        if self.grid != from {
+            let width = model.sizes.embed_dim;
+            let made = resample_grid("pixels", &model.positions, from, self.grid, width)?;
+            self.positions = Cow::Owned(made);
+        }
+        Ok(())
+    }
+
     /// Rows of tokens from their pixels: registers as they are, patches through their map, plus their position; then the
     /// first block's norm.
     fn embed(&mut self, rows: Range<usize>) -> Result<(), Error> {
         let model = self.model;
         let (tokens, registers, width) =
             (self.run.length, model.registers(), model.sizes.embed_dim);
-        let (size, side) = (model.img_size, model.patch_size);
-        let grid = size / side;
+        let side = model.patch_size;
+        let [_, columns] = self.grid;
+        // Values of a row of pixels, of a channel, and of an image.
+        let line_len = columns * side;
+        let plane = self.grid[0] * side * line_len;
+        let image_len = model.in_chans * plane;
         let inputs = model.patches.inputs();
         let mut patches = try_zeroed(CHUNK.min(rows.len()) * inputs)?;
         let mut at = rows.start;
@@ -292,11 +332,11 @@ impl<'a> Trunk<'a> {
             }
             let count = left.min(tokens - token).min(CHUNK);
             let first = token - registers;
-            let image = &self.pixels[image * 3 * size * size..(image + 1) * 3 * size * size];
+            let image = &self.pixels[image * image_len..(image + 1) * image_len];
             for (patch, to) in (first..).zip(patches[..count * inputs].chunks_exact_mut(inputs)) {
-                let corner = patch / grid * side * size + patch % grid * side;
+                let corner = patch / columns * side * line_len + patch % columns * side;
                 for (line, to) in to.chunks_exact_mut(side).enumerate() {
-                    let from = line / side * size * size + line % side * size + corner;
+                    let from = line / side * plane + line % side * line_len + corner;
                     to.copy_from_slice(&image[from..from + side]);
                 }
             }
@@ -304,7 +344,7 @@ impl<'a> Trunk<'a> {
             model
                 .patches
                 .forward(&patches[..count * inputs], x, &self.run.linear())?;
-            let positions = &model.positions[first * width..(first + count) * width];
+            let positions = &self.positions[first * width..(first + count) * width];
             for (x, position) in x.iter_mut().zip(positions) {
                 *x += position;
             }
@@ -359,12 +399,19 @@ impl<'a> Trunk<'a> {
     }
 }
 
-fn wrong_shape(size: usize, shape: &[usize]) -> Error {
-    Error::shape(
-        "pixels",
-        format_args!("shape [B, 3, {size}, {size}]"),
-        format_shape(shape),
-    )
+fn wrong_shape(model: &DiffViT, shape: &[usize]) -> Error {
+    let DiffViT {
+        in_chans,
+        img_size,
+        patch_size,
+        ..
+    } = model;
+    let expected = if model.config.dynamic_img_size {
+        format!("shape [B, {in_chans}, H, W], H and W multiples of the patch size {patch_size}")
+    } else {
+        format!("shape [B, {in_chans}, {img_size}, {img_size}]")
+    };
+    Error::shape("pixels", expected, format_shape(shape))
 }
 
 /// `x += scale · y`, the scale one per channel.

@@ -3,4 +3,5 @@
 mod accuracy;
 mod bits;
 mod common;
+mod empty;
 mod errors;

@@ -2,7 +2,7 @@
 
 use crate::common::{Checkpoint, ok, refusal};
 use diffattn::{RopeScaling, RopeType};
-use diffattn_nn::{DiffLlama, DiffLlamaConfig};
+use diffattn_nn::{DiffLlama, DiffLlamaConfig, HiddenAct};
 use serde_json::{Value, json};
 
 fn parsed(entries: &Value) -> DiffLlamaConfig {
@@ -54,6 +54,29 @@ fn defaults_are_those_of_hugging_face() {
     assert_eq!((narrow.num_key_value_heads, narrow.head_dim), (4, 12));
     let wide = parsed(&json!({ "head_dim": 128, "num_key_value_heads": null }));
     assert_eq!((wide.head_dim, wide.num_key_value_heads), (128, 32));
+}
+
+#[test]
+fn names_of_the_mlps_function() {
+    let act = |name: &str| parsed(&json!({ "hidden_act": name })).hidden_act;
+    assert_eq!(parsed(&json!({})).hidden_act, HiddenAct::Silu);
+    for (names, expected) in [
+        (&["silu", "swish"][..], HiddenAct::Silu),
+        (&["gelu", "gelu_python"][..], HiddenAct::Gelu),
+        (
+            &[
+                "gelu_new",
+                "gelu_fast",
+                "gelu_accurate",
+                "gelu_pytorch_tanh",
+                "gelu_python_tanh",
+            ][..],
+            HiddenAct::GeluTanh,
+        ),
+    ] {
+        assert!(names.iter().all(|name| act(name) == expected));
+        assert_eq!(act(expected.name()), expected);
+    }
 }
 
 #[test]
@@ -222,8 +245,9 @@ fn refusals_name_the_key() {
             "config.attention_bias: expected true or false, got 1",
         ),
         (
-            json!({ "hidden_act": "gelu" }),
-            "config.hidden_act: expected \"silu\", got \"gelu\"",
+            json!({ "hidden_act": "relu" }),
+            "config.hidden_act: expected one of \"silu\", \"gelu\", \"gelu_pytorch_tanh\", \"swish\", \"gelu_python\", \
+             \"gelu_new\", \"gelu_fast\", \"gelu_accurate\", \"gelu_python_tanh\", got \"relu\"",
         ),
         (
             json!({ "bos_token_id": "<s>" }),
@@ -246,12 +270,16 @@ fn refusals_name_the_key() {
             "config.rope_scaling: expected an object or null, got 4",
         ),
         (
-            json!({ "rope_scaling": { "type": "dynamic", "factor": 2 } }),
-            "config.rope_scaling.type: expected one of \"default\", \"linear\", \"llama3\", \"yarn\", got \"dynamic\"",
+            json!({ "rope_scaling": { "type": "longrope", "factor": 2 } }),
+            "config.rope_scaling.type: expected one of \"default\", \"linear\", \"llama3\", \"yarn\", \"dynamic\", got \"longrope\"",
+        ),
+        (
+            json!({ "rope_scaling": { "type": "dynamic" } }),
+            "config.rope_scaling.factor: expected a number for rope_type dynamic, got none",
         ),
         (
             json!({ "rope_parameters": { "rope_type": 3 } }),
-            "config.rope_parameters.rope_type: expected one of \"default\", \"linear\", \"llama3\", \"yarn\", got 3",
+            "config.rope_parameters.rope_type: expected one of \"default\", \"linear\", \"llama3\", \"yarn\", \"dynamic\", got 3",
         ),
         (
             json!({ "rope_scaling": { "type": "linear" } }),

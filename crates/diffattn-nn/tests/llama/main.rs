@@ -5,6 +5,7 @@ mod bits;
 mod caches;
 mod common;
 mod config;
+mod empty;
 mod errors;
 mod generate;
 mod load;

@@ -1,9 +1,9 @@
 //! A DIFF Llama in float64, of the oracle's layers: for what Hugging Face's cases leave out, which are windows, maps and
 //! the other scalings of the rotary embedding.
 
-use crate::common::{Checkpoint, error, forward, random_ids};
+use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
 use diffattn::{RopeScaling as Scaling, RopeType};
-use diffattn_nn::DiffLlamaOptions;
+use diffattn_nn::{DiffLlamaOptions, Generation, Generator, GeneratorOptions, HiddenAct, TokenIds};
 use diffattn_reference::{
     AttentionMaps, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
     linear as layers_linear, rms_norm, sigmoid,
@@ -76,7 +76,16 @@ impl Reference<'_> {
             let mut gate = linear("mlp.gate_proj", &normed);
             let up = linear("mlp.up_proj", &normed);
             for (gate, up) in gate.data.iter_mut().zip(&up.data) {
-                *gate *= sigmoid(*gate) * up;
+                let x = *gate;
+                *gate = up
+                    * match config.hidden_act {
+                        HiddenAct::Silu => x * sigmoid(x),
+                        HiddenAct::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
+                        HiddenAct::GeluTanh => {
+                            let slope = (2.0 / std::f64::consts::PI).sqrt();
+                            0.5 * x * (1.0 + libm::tanh(slope * (x + 0.044_715 * x.powi(3))))
+                        }
+                    };
             }
             add(&mut x, &linear("mlp.down_proj", &gate));
         }
@@ -186,4 +195,65 @@ fn rope_scalings() {
         );
         assert!(error(&logits, &got.logits) < 2e-5, "{scaling:?}");
     }
+}
+
+#[test]
+fn functions_of_the_mlp() {
+    let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let ids = random_ids(3, 40, checkpoint.config.vocab_size);
+    let mut all = Vec::new();
+    for act in [HiddenAct::Silu, HiddenAct::Gelu, HiddenAct::GeluTanh] {
+        checkpoint.config.hidden_act = act;
+        let reference = Reference {
+            checkpoint: &checkpoint,
+            scaling: RopeScaling::Default,
+        };
+        let (logits, _) = reference.forward(&ids, None);
+        let options = DiffLlamaOptions::default();
+        let got = forward(&checkpoint.model(), &ids, &[1, 40], &options);
+        assert!(error(&logits, &got.logits) < 2e-5, "{act:?}");
+        all.push(got.logits);
+    }
+    assert!(all[0] != all[1] && all[1] != all[2]);
+}
+
+#[test]
+fn dynamic_is_the_default_within_the_trained_length() {
+    let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
+    checkpoint.config.rope.scaling = None;
+    let plain = checkpoint.model();
+    checkpoint.config.max_position_embeddings = 24;
+    checkpoint.config.rope.max_position_embeddings = Some(24.0);
+    checkpoint.config.rope.scaling = Some(Scaling {
+        rope_type: RopeType::Dynamic,
+        factor: Some(4.0),
+        ..Scaling::default()
+    });
+    let model = checkpoint.model();
+    let ids = random_ids(4, 25, checkpoint.config.vocab_size);
+    let options = DiffLlamaOptions::default();
+    assert_eq!(
+        forward(&model, &ids[..24], &[1, 24], &options),
+        forward(&plain, &ids[..24], &[1, 24], &options)
+    );
+    let sentence = "ids: expected a text of at most 24 tokens (max_position_embeddings), past which rope_type \"dynamic\" \
+                    is not computed; \"yarn\" and \"linear\" are, got 25";
+    let refused = refusal(model.forward(TokenIds::u32(&ids, &[1, 25]), None, &options));
+    assert_eq!(refused, ("OPTION", sentence.to_owned()));
+    // Generation goes as far: the last id that it may choose is the one that follows 24.
+    let generation = Generation {
+        prompt: ids[..22].to_vec(),
+        max_new_tokens: 9,
+        stop_ids: Some(Vec::new()),
+        ..Generation::default()
+    };
+    let mut generator = ok(Generator::new(
+        &model,
+        vec![generation],
+        &GeneratorOptions::default(),
+    ));
+    for _ in 0..3 {
+        assert_eq!(ok(generator.step()).len(), 1);
+    }
+    assert_eq!(refusal(generator.step()), ("OPTION", sentence.to_owned()));
 }

@@ -167,6 +167,9 @@ pub(crate) struct Sizes {
     pub(crate) grid: usize,
     pub(crate) patch: usize,
     pub(crate) registers: usize,
+    /// Channels of an image.
+    pub(crate) channels: usize,
+    /// 0: no head.
     pub(crate) classes: usize,
     /// Whether there are biases in the projections, and layer scales.
     pub(crate) biases: bool,
@@ -199,6 +202,7 @@ impl Sizes {
             grid: 5,
             patch: 4,
             registers: 1,
+            channels: 3,
             classes: 7,
             biases: true,
             scales: true,
@@ -242,8 +246,8 @@ impl Sizes {
             stored.insert(name, (shape.to_vec(), data));
         };
         let fan = |inputs: usize| (3.0 / inputs as f32).sqrt();
-        let patch = [embed_dim, 3, self.patch, self.patch];
-        let inputs = 3 * self.patch * self.patch;
+        let patch = [embed_dim, self.channels, self.patch, self.patch];
+        let inputs = self.channels * self.patch * self.patch;
         put("patch_embed.proj.weight".into(), &patch, fan(inputs), 0.0);
         put("patch_embed.proj.bias".into(), &[embed_dim], 0.2, 0.0);
         put(
@@ -320,25 +324,32 @@ impl Sizes {
         }
         put("fc_norm.weight".into(), &[embed_dim], 0.3, 1.0);
         put("fc_norm.bias".into(), &[embed_dim], 0.3, 0.0);
-        put(
-            "head.weight".into(),
-            &[self.classes, embed_dim],
-            fan(embed_dim),
-            0.0,
-        );
-        put("head.bias".into(), &[self.classes], 0.3, 0.0);
+        if self.classes > 0 {
+            put(
+                "head.weight".into(),
+                &[self.classes, embed_dim],
+                fan(embed_dim),
+                0.0,
+            );
+            put("head.bias".into(), &[self.classes], 0.3, 0.0);
+        }
         stored
     }
 
     pub(crate) fn images(&self, batch: usize) -> (Vec<usize>, Vec<f32>) {
         let size = self.img_size();
-        let shape = vec![batch, 3, size, size];
-        (shape, values(99, batch * 3 * size * size, 1.0))
+        self.pixels(&[batch, self.channels, size, size])
+    }
+
+    /// Pixels of a shape.
+    pub(crate) fn pixels(&self, shape: &[usize]) -> (Vec<usize>, Vec<f32>) {
+        (shape.to_vec(), values(99, shape.iter().product(), 1.0))
     }
 }
 
 /// What a float64 forward pass gives.
 pub(crate) struct Passed {
+    /// Features where there is no head.
     pub(crate) logits: Vec<f64>,
     /// Of each block.
     pub(crate) maps: Vec<reference::AttentionMaps<f64>>,
@@ -380,35 +391,38 @@ pub(crate) fn forward(
     };
     let need = |name: &str| get(name).unwrap_or_else(|| panic!("no {name}"));
     let kernel = need("patch_embed.proj.weight");
-    let &[embed_dim, _, patch, _] = kernel.shape.as_slice() else {
+    let &[embed_dim, colours, patch, _] = kernel.shape.as_slice() else {
         panic!("the kernel has 4 axes")
     };
-    let (batch, size) = (shape[0], shape[2]);
-    let grid = size / patch;
+    let &[batch, _, height, width] = shape else {
+        panic!("pixels have 4 axes")
+    };
+    let (rows, columns) = (height / patch, width / patch);
     let positions = need("pos_embed");
     let bias = need("patch_embed.proj.bias");
     let registers = get("reg_token");
     let prefix = registers.as_ref().map_or(0, |registers| registers.shape[1]);
-    let tokens = prefix + grid * grid;
+    let tokens = prefix + rows * columns;
     let mut x = Vec::new();
-    for image in images.chunks(3 * size * size).take(batch) {
+    for image in images.chunks(colours * height * width).take(batch) {
         if let Some(registers) = &registers {
             x.extend_from_slice(&registers.data);
         }
-        for (row, column) in (0..grid).flat_map(|row| (0..grid).map(move |column| (row, column))) {
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)))
+        {
             for channel in 0..embed_dim {
                 let mut sum = bias.data[channel];
-                for colour in 0..3 {
+                for colour in 0..colours {
                     for y in 0..patch {
                         for x in 0..patch {
-                            let pixel = image
-                                [(colour * size + row * patch + y) * size + column * patch + x];
-                            sum += f64::from(pixel)
-                                * kernel.data[((channel * 3 + colour) * patch + y) * patch + x];
+                            let line = colour * height + row * patch + y;
+                            let pixel = image[line * width + column * patch + x];
+                            let at = ((channel * colours + colour) * patch + y) * patch + x;
+                            sum += f64::from(pixel) * kernel.data[at];
                         }
                     }
                 }
-                x.push(sum + positions.data[(row * grid + column) * embed_dim + channel]);
+                x.push(sum + positions.data[(row * columns + column) * embed_dim + channel]);
             }
         }
     }
@@ -554,6 +568,9 @@ pub(crate) fn forward(
     }
     let pooled = Wide::new(&[batch, embed_dim], pooled);
     let normed = layer_norm(&pooled, &need("fc_norm.weight"), &need("fc_norm.bias"));
-    let logits = reference::linear(&normed, &need("head.weight"), get("head.bias").as_ref()).data;
+    let logits = match get("head.weight") {
+        Some(head) => reference::linear(&normed, &head, get("head.bias").as_ref()).data,
+        None => normed.data,
+    };
     Passed { logits, maps }
 }

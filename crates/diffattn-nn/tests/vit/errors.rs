@@ -82,8 +82,8 @@ fn wrong_configs_are_refused_by_key() {
         ),
         (
             r#""num_classes": 1000"#,
-            r#""num_classes": 0"#,
-            "config.num_classes: expected a whole number of at least 1, got 0",
+            r#""num_classes": -1"#,
+            "config.num_classes: expected a whole number of at least 0, got -1",
         ),
         (
             r#""img_size": 384"#,
@@ -112,8 +112,18 @@ fn wrong_configs_are_refused_by_key() {
         ),
         (
             r#""img_size": 384"#,
-            r#""in_chans": 1"#,
-            "config.model_args.in_chans: expected 3, the colours, got 1",
+            r#""in_chans": 0"#,
+            "config.model_args.in_chans: expected a whole number of at least 1, got 0",
+        ),
+        (
+            r#""img_size": 384"#,
+            r#""dynamic_img_size": 1"#,
+            "config.model_args.dynamic_img_size: expected true or false, got 1",
+        ),
+        (
+            r#""img_size": 384"#,
+            r#""dynamic_img_pad": true"#,
+            "config.model_args.dynamic_img_pad: expected false: pixels are whole patches, which who gives them may pad, got true",
         ),
         (
             r#""img_size": 384"#,
@@ -130,7 +140,7 @@ fn wrong_configs_are_refused_by_key() {
   "pretrained_cfg": {
     "tag": "sbb_in1k", "custom_load": false, "input_size": [3, 256, 256]"#,
             r#""class_token": false }, "pretrained_cfg": { "input_size": [3, 256, 224]"#,
-            "config.pretrained_cfg.input_size: expected [3, S, S]: three colours of a square image, got [3,256,224]",
+            "config.pretrained_cfg.input_size: expected [C, S, S]: the channels of a square image, got [3,256,224]",
         ),
         (
             r#""bilinear""#,
@@ -247,9 +257,9 @@ fn wrong_weights_are_refused_by_name() {
             refused(
                 &config,
                 &case.stored,
-                put("patch_embed.proj.weight", &[64, 1, 16, 16]),
+                put("patch_embed.proj.weight", &[64, 3, 16, 8]),
             ),
-            "weights.patch_embed.proj.weight: expected a tensor of shape [embed_dim, 3, patch_size, patch_size], got [64, 1, 16, 16]",
+            "weights.patch_embed.proj.weight: expected a tensor of shape [embed_dim, in_chans, patch_size, patch_size], got [64, 3, 16, 8]",
         ),
         (
             refused(

@@ -79,8 +79,59 @@ fn resized_bytes_are_pillows() {
     }
 }
 
+/// And of the bytes of luminance that it makes: `convert("L")`, then as above.
+const PILLOW_GREY: [(ImageCase, u64); 4] = [
+    ((97, 64, 3, 32, 0.95, Bicubic), 0x4a42_8f16_a8ef_42dc),
+    ((333, 201, 4, 48, 0.875, Bicubic), 0x8224_b7b3_faff_8b4f),
+    ((33, 50, 4, 64, 1.0, Bilinear), 0xc7fa_233b_b46e_fad8),
+    ((64, 64, 3, 64, 1.0, Bicubic), 0x099d_d071_5306_8e86),
+];
+
+#[test]
+fn luminance_is_pillows() {
+    for (case, expected) in PILLOW_GREY {
+        let (width, height, channels, size, crop_pct, interpolation) = case;
+        let data = noise(width * height * channels, (width * 1000 + height) as u64);
+        let preprocessing = Preprocessing {
+            crop_pct,
+            interpolation,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+        };
+        let image = Image {
+            data: &data,
+            width,
+            height,
+        };
+        let pixels = ok(preprocessing.luminance(&image, size));
+        assert_eq!(pixels.len(), size * size);
+        let bytes: Vec<u8> = pixels.iter().map(|x| (x * 255.0).round() as u8).collect();
+        assert_eq!(hash(&bytes), expected, "{case:?}: {:?}", &bytes[..6]);
+        // The first mean and spread are those of the one channel.
+        let preprocessing = Preprocessing {
+            mean: [0.25, 7.0, 7.0],
+            std: [0.5, 7.0, 7.0],
+            ..preprocessing
+        };
+        let normalised = ok(preprocessing.luminance(&image, size));
+        let expected = pixels.iter().map(|x| (x - 0.25) / 0.5);
+        assert!(
+            normalised
+                .iter()
+                .zip(expected)
+                .all(|(got, expected)| *got == expected)
+        );
+    }
+}
+
 /// One pass of a widened filter along an axis, in float64: `[outer, from, inner]` to `[outer, to, inner]`.
-fn pass(x: &[f64], from: usize, to: usize, inner: usize, kind: Interpolation) -> Vec<f64> {
+pub(crate) fn pass(
+    x: &[f64],
+    from: usize,
+    to: usize,
+    inner: usize,
+    kind: Interpolation,
+) -> Vec<f64> {
     let filter = |x: f64| {
         let x = x.abs();
         match kind {

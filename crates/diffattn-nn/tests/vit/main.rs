@@ -6,3 +6,4 @@ mod common;
 mod errors;
 mod image;
 mod timing;
+mod variants;

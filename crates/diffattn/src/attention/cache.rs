@@ -11,6 +11,9 @@ use crate::shape::{DType, Tensor, check_len, format_shape, try_zeroed};
 use crate::tile::{PANEL, STRIP};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Heads of a cache at most, in all batch entries: nothing but an option answers for their number.
+const MAX_HEADS: usize = 1 << 20;
+
 /// What a cache is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvCacheOptions {
@@ -35,9 +38,9 @@ pub struct KvCacheOptions {
 pub struct KvCache {
     options: KvCacheOptions,
     length: usize,
-    /// Strips of 256 tokens that each head has memory for.
+    /// Strips of 256 tokens that each head has memory for; those up to the last token are in its lists.
     strips: usize,
-    /// One per (batch, k head).
+    /// One per (batch, k head); none before the first token or capacity, as the lists below.
     keys: Vec<Vec<f32>>,
     /// One per (batch, v head).
     values: Vec<Vec<f32>>,
@@ -48,7 +51,8 @@ impl KvCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a zero size, [`Error::OutOfMemory`] when `capacity` cannot be reserved.
+    /// [`Error::Shape`] for a zero size and for more than 2²⁰ heads in all, [`Error::OutOfMemory`] when `capacity` cannot be
+    /// reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
         let KvCacheOptions {
             batch,
@@ -70,23 +74,24 @@ impl KvCache {
                 return Err(Error::shape(name, "1 or more", size));
             }
         }
-        let heads = |per_group: usize| {
-            batch
-                .checked_mul(groups)
-                .and_then(|heads| heads.checked_mul(per_group))
-                .ok_or_else(|| {
-                    Error::shape("groups", "a head count that fits this machine", groups)
-                })
-        };
+        let heads = batch
+            .checked_mul(groups)
+            .and_then(|heads| heads.checked_mul(terms));
+        if heads.is_none_or(|heads| heads > MAX_HEADS) {
+            return Err(Error::shape(
+                "groups",
+                format_args!("at most {MAX_HEADS} heads in all (batch · terms · groups)"),
+                format_args!("{batch} · {terms} · {groups}"),
+            ));
+        }
         let mut cache = Self {
             options,
             length: 0,
             strips: 0,
-            keys: try_zeroed(heads(terms)?)?,
-            values: try_zeroed(heads(1)?)?,
+            keys: Vec::new(),
+            values: Vec::new(),
             special: Vec::new(),
         };
-        cache.special.resize_with(heads(1)?, Vec::new);
         cache.reserve(capacity)?;
         Ok(cache)
     }
@@ -187,10 +192,18 @@ impl KvCache {
             .length
             .checked_add(added)
             .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
-        let mut buffer = Buffer::new(PANEL * head_dim.max(value_dim))?;
+        // Without tokens there is nothing to do, however wide a head is.
+        if added == 0 {
+            return Ok(());
+        }
+        let panel = PANEL
+            .checked_mul(head_dim.max(value_dim))
+            .ok_or_else(|| Error::shape("k", "a width that fits this machine", head_dim))?;
+        let mut buffer = Buffer::new(panel)?;
         // Panels are the same whatever packed them.
         let isa = Isa::detect();
         self.reserve(end)?;
+        self.fill(end.div_ceil(STRIP));
         let shape = self.value_shape();
         for (index, panels) in self.keys.iter_mut().enumerate() {
             let rows = k_axis.rows(
@@ -361,22 +374,25 @@ impl KvCache {
 
     pub(super) fn keys(&self, batch: usize, head: usize) -> KeyPanels<'_> {
         let heads = self.options.terms * self.options.groups;
+        let keys = self.keys.get(batch * heads + head);
         KeyPanels {
-            data: &self.keys[batch * heads + head],
+            data: keys.map_or(&[], Vec::as_slice),
             width: self.options.head_dim,
         }
     }
 
     pub(super) fn values(&self, batch: usize, head: usize) -> ValuePanels<'_> {
         let index = batch * self.options.groups + head;
+        let values = self.values.get(index);
+        let special = self.special.get(index);
         ValuePanels {
-            data: &self.values[index],
+            data: values.map_or(&[], Vec::as_slice),
             shape: self.value_shape(),
-            special: &self.special[index],
+            special: special.map_or(&[], Vec::as_slice),
         }
     }
 
-    /// Memory for `tokens`, all heads or none: doubled when it must grow, so that appending is linear.
+    /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so that appending is linear.
     fn reserve(&mut self, tokens: usize) -> Result<(), Error> {
         let wanted = tokens.div_ceil(STRIP);
         if wanted <= self.strips {
@@ -387,17 +403,40 @@ impl KvCache {
         } else {
             wanted.max(self.strips * 2)
         };
-        let shape = self.value_shape();
+        let KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            ..
+        } = self.options;
         let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
         let key_len = strips
             .checked_mul(STRIP)
-            .and_then(|tokens| tokens.checked_mul(self.options.head_dim))
+            .and_then(|tokens| tokens.checked_mul(head_dim))
             .ok_or_else(overflow)?;
-        let value_len = strips.checked_mul(shape.strip_len()).ok_or_else(overflow)?;
+        let value_len = self
+            .value_shape()
+            .len(strips.checked_mul(STRIP).ok_or_else(overflow)?)
+            .ok_or_else(overflow)?;
+        // (Both head counts are small, see `MAX_HEADS`.)
+        let (k_heads, v_heads) = (batch * groups * terms, batch * groups);
+        let all = key_len
+            .checked_mul(k_heads)
+            .zip(value_len.checked_mul(v_heads))
+            .and_then(|(keys, values)| keys.checked_add(values))
+            .ok_or_else(overflow)?;
         let refused = |len: usize| Error::OutOfMemory {
-            bytes: len as u64 * size_of::<f32>() as u64,
+            bytes: (len as u64).saturating_mul(size_of::<f32>() as u64),
         };
-        // Reserve everything first: a refusal leaves the cache as it was.
+        // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first, as a system that gives out
+        // memory it has not refuses one great piece, and never many small ones.
+        Vec::<f32>::new()
+            .try_reserve_exact(all)
+            .map_err(|_| refused(all))?;
+        try_extended(&mut self.keys, k_heads)?;
+        try_extended(&mut self.values, v_heads)?;
+        try_extended(&mut self.special, v_heads)?;
         for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
             for buffer in buffers.iter_mut() {
                 buffer
@@ -410,16 +449,34 @@ impl KvCache {
                 .try_reserve_exact(strips - special.len())
                 .map_err(|_| refused(strips))?;
         }
-        self.keys
-            .iter_mut()
-            .for_each(|buffer| buffer.resize(key_len, 0.0));
-        self.values
-            .iter_mut()
-            .for_each(|buffer| buffer.resize(value_len, 0.0));
-        self.special
-            .iter_mut()
-            .for_each(|special| special.resize_with(strips, AtomicBool::default));
         self.strips = strips;
         Ok(())
     }
+
+    /// Makes the lists of each head at least `strips` strips long, in memory that is reserved.
+    fn fill(&mut self, strips: usize) {
+        let key_len = strips * STRIP * self.options.head_dim;
+        let value_len = strips * self.value_shape().strip_len();
+        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
+            for buffer in buffers {
+                buffer.resize(len.max(buffer.len()), 0.0);
+            }
+        }
+        for special in &mut self.special {
+            special.resize_with(strips.max(special.len()), AtomicBool::default);
+        }
+    }
+}
+
+/// Makes a list at least `len` long with empty ones.
+fn try_extended<T>(lists: &mut Vec<Vec<T>>, len: usize) -> Result<(), Error> {
+    if lists.len() < len {
+        lists
+            .try_reserve_exact(len - lists.len())
+            .map_err(|_| Error::OutOfMemory {
+                bytes: (len as u64).saturating_mul(size_of::<Vec<T>>() as u64),
+            })?;
+        lists.resize_with(len, Vec::new);
+    }
+    Ok(())
 }

@@ -20,6 +20,9 @@ use std::sync::atomic::AtomicBool;
 /// Keys at most: key positions are exact in float32 (score masks compare them so).
 const MAX_KEYS: usize = 1 << 24;
 
+/// Channels of a value at most where there are no keys: the result has them, and no element of v answers for them.
+const MAX_UNBACKED: usize = 1 << 16;
+
 /// The strides of a `[B, heads, L, width]` tensor in either layout.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HeadAxis {
@@ -133,7 +136,7 @@ pub(super) struct HeadGroup {
     pub(super) slots: usize,
 }
 
-/// Packed heads of one unit: (head, where its panels begin).
+/// Packed heads of one unit, in the order of their numbers: (head, where its panels begin).
 #[derive(Debug, Default)]
 pub(super) struct PackedUnit {
     pub(super) k: Vec<(usize, usize)>,
@@ -163,11 +166,8 @@ impl<'c> Panels<'c> {
     pub(super) fn keys(&self, head: usize) -> KeyPanels<'c> {
         match *self {
             Self::Packed { k, unit, width, .. } => {
-                let first = unit
-                    .k
-                    .iter()
-                    .find(|entry| entry.0 == head)
-                    .map_or(k.len(), |entry| entry.1);
+                let place = unit.k.binary_search_by_key(&head, |entry| entry.0);
+                let first = place.map_or(k.len(), |place| unit.k[place].1);
                 KeyPanels {
                     data: &k[first..],
                     width,
@@ -187,9 +187,11 @@ impl<'c> Panels<'c> {
                 shape,
                 ..
             } => {
-                let found = unit.v.iter().find(|entry| entry.0 == head);
-                let (first, flags) =
-                    found.map_or((v.len(), special.len()), |entry| (entry.1, entry.2));
+                let place = unit.v.binary_search_by_key(&head, |entry| entry.0);
+                let (first, flags) = place.map_or((v.len(), special.len()), |place| {
+                    let (_, first, flags) = unit.v[place];
+                    (first, flags)
+                });
                 ValuePanels {
                     data: &v[first..],
                     shape,
@@ -461,9 +463,22 @@ impl<'a> Call<'a> {
                 keys,
             ));
         }
+        if keys == 0 && queries > 0 && value_shape.width > MAX_UNBACKED {
+            return Err(Error::shape(
+                "v",
+                format_args!("at most {MAX_UNBACKED} channels where there are no keys"),
+                value_shape.width,
+            ));
+        }
         let plan = plan(counts, options)?;
         let heads = plan.heads.len();
-        let out_width = plan.values * value_shape.width;
+        let out_width = plan.values.checked_mul(value_shape.width).ok_or_else(|| {
+            Error::shape(
+                "v",
+                "a result whose channels fit this machine",
+                value_shape.width,
+            )
+        })?;
         let out_axis = HeadAxis {
             batch,
             heads,
@@ -815,17 +830,6 @@ fn check_mask_and_bias<'a>(
     Ok(elements)
 }
 
-/// Room for `len` items: an empty tensor may have any batch.
-fn try_reserved<T>(len: usize) -> Result<Vec<T>, Error> {
-    let mut items = Vec::new();
-    items
-        .try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
-    Ok(items)
-}
-
 /// The sequences of a call: one per batch entry, or the packed ones.
 fn sequences(
     options: &AttentionOptions<'_>,
@@ -834,65 +838,63 @@ fn sequences(
     queries: usize,
     keys: usize,
 ) -> Result<Vec<Sequence>, Error> {
-    let stretches: Vec<(usize, [usize; 2], [usize; 2])> =
-        match (options.cu_seqlens_q, options.cu_seqlens_k) {
-            (None, None) => {
-                let mut entries = try_reserved(batch)?;
-                entries.extend((0..batch).map(|b| (b, [0, queries], [0, keys])));
-                entries
+    // Of packed sequences, the stretch of queries and of keys of each.
+    let packed = match (options.cu_seqlens_q, options.cu_seqlens_k) {
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(Error::option(
+                "cu_seqlens_k",
+                "cu_seqlens_q and cu_seqlens_k together",
+                "only cu_seqlens_q",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(Error::option(
+                "cu_seqlens_q",
+                "cu_seqlens_q and cu_seqlens_k together",
+                "only cu_seqlens_k",
+            ));
+        }
+        (Some(cu_q), Some(cu_k)) => {
+            if cached {
+                return Err(Error::option("cu_seqlens_k", "none with a cache", "one"));
             }
-            (Some(_), None) => {
+            if batch != 1 {
+                return Err(Error::shape("q", "batch 1 with packed sequences", batch));
+            }
+            if options.attn_mask.is_some() {
                 return Err(Error::option(
+                    "attn_mask",
+                    "none with packed sequences",
+                    "one",
+                ));
+            }
+            if options.attn_bias.is_some() {
+                return Err(Error::option(
+                    "attn_bias",
+                    "none with packed sequences",
+                    "one",
+                ));
+            }
+            if cu_q.len() != cu_k.len() {
+                return Err(Error::shape(
                     "cu_seqlens_k",
-                    "cu_seqlens_q and cu_seqlens_k together",
-                    "only cu_seqlens_q",
+                    format_args!("length {} as cu_seqlens_q", cu_q.len()),
+                    cu_k.len(),
                 ));
             }
-            (None, Some(_)) => {
-                return Err(Error::option(
-                    "cu_seqlens_q",
-                    "cu_seqlens_q and cu_seqlens_k together",
-                    "only cu_seqlens_k",
-                ));
-            }
-            (Some(cu_q), Some(cu_k)) => {
-                if cached {
-                    return Err(Error::option("cu_seqlens_k", "none with a cache", "one"));
-                }
-                if batch != 1 {
-                    return Err(Error::shape("q", "batch 1 with packed sequences", batch));
-                }
-                if options.attn_mask.is_some() {
-                    return Err(Error::option(
-                        "attn_mask",
-                        "none with packed sequences",
-                        "one",
-                    ));
-                }
-                if options.attn_bias.is_some() {
-                    return Err(Error::option(
-                        "attn_bias",
-                        "none with packed sequences",
-                        "one",
-                    ));
-                }
-                if cu_q.len() != cu_k.len() {
-                    return Err(Error::shape(
-                        "cu_seqlens_k",
-                        format_args!("length {} as cu_seqlens_q", cu_q.len()),
-                        cu_k.len(),
-                    ));
-                }
-                let of_q = check_cumulative("cu_seqlens_q", cu_q, queries)?;
-                let of_k = check_cumulative("cu_seqlens_k", cu_k, keys)?;
-                of_q.into_iter().zip(of_k).map(|(q, k)| (0, q, k)).collect()
-            }
-        };
-    let count = stretches.len();
-    let per = if options.cu_seqlens_q.is_some() {
-        "sequence"
-    } else {
-        "batch entry"
+            let of_q = check_cumulative("cu_seqlens_q", cu_q, queries)?;
+            let of_k = check_cumulative("cu_seqlens_k", cu_k, keys)?;
+            Some((of_q, of_k))
+        }
+    };
+    let (count, per) = match &packed {
+        Some((of_q, _)) => (of_q.len(), "sequence"),
+        None => (batch, "batch entry"),
+    };
+    let stretch = |index: usize| match &packed {
+        Some((of_q, of_k)) => (0, of_q[index], of_k[index]),
+        None => (index, [0, queries], [0, keys]),
     };
     if let Some(lengths) = options.key_lengths
         && lengths.len() != count
@@ -913,23 +915,27 @@ fn sequences(
             offsets.len(),
         ));
     }
-    let mut sequences = try_reserved(count)?;
-    for (index, (batch, [first_query, queries], [first_key, keys])) in
-        stretches.into_iter().enumerate()
-    {
-        let keys_seen = match options.key_lengths {
-            None => keys,
-            Some(lengths) => usize::try_from(lengths[index])
-                .ok()
-                .filter(|&length| length <= keys)
-                .ok_or_else(|| {
-                    Error::shape(
-                        "key_lengths",
-                        format_args!("lengths from 0 to {keys}"),
-                        lengths[index],
-                    )
-                })?,
-        };
+    for (index, &length) in options.key_lengths.unwrap_or_default().iter().enumerate() {
+        let (_, _, [_, keys]) = stretch(index);
+        if !usize::try_from(length).is_ok_and(|length| length <= keys) {
+            let expected = format_args!("lengths from 0 to {keys}").to_string();
+            return Err(Error::shape("key_lengths", expected, length));
+        }
+    }
+    let mut sequences = Vec::new();
+    // Without queries there is no row to compute, however many batch entries there are.
+    if queries == 0 {
+        return Ok(sequences);
+    }
+    sequences
+        .try_reserve_exact(count)
+        .map_err(|_| Error::OutOfMemory {
+            bytes: (count as u64).saturating_mul(size_of::<Sequence>() as u64),
+        })?;
+    for index in 0..count {
+        let (batch, [first_query, queries], [first_key, keys]) = stretch(index);
+        // (Checked: it is from 0 to `keys`.)
+        let seen = options.key_lengths.map(|lengths| lengths[index] as usize);
         let query_offset = match options.query_offset.as_deref() {
             None => keys as i64 - queries as i64,
             Some([offset]) => *offset,
@@ -940,7 +946,7 @@ fn sequences(
             first_query,
             queries,
             first_key,
-            keys: keys_seen,
+            keys: seen.unwrap_or(keys),
             query_offset,
         });
     }

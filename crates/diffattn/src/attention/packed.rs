@@ -111,7 +111,9 @@ impl ValueShape {
 
     /// Float32 values that `keys` keys take.
     pub(super) fn len(&self, keys: usize) -> Option<usize> {
-        keys.div_ceil(STRIP).checked_mul(self.strip_len())
+        keys.div_ceil(STRIP)
+            .checked_mul(self.panel_keys)?
+            .checked_mul(self.width.checked_next_multiple_of(PANEL)?)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::shape::try_zeroed;
 use crate::threads::{for_each, thread_count};
 use crate::tile::{DECODE_QUERIES, PANEL, STRIP, WAVE_BYTES};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -86,7 +87,12 @@ pub(super) struct Run<'a> {
 impl<'a> Run<'a> {
     /// Plans the queries `rows` of a checked call.
     pub(super) fn new(call: Call<'a>, rows: [usize; 2], decodes: bool) -> Self {
-        let groups = head_groups(&call);
+        // (Without rows nothing is cut: a call over nothing costs nothing, however many heads it names.)
+        let groups = if call.sequences.is_empty() {
+            Vec::new()
+        } else {
+            head_groups(&call)
+        };
         let mut clusters = clusters(&call, &groups);
         let is_decode = |sequence: &Sequence| decodes && sequence.queries <= DECODE_QUERIES;
         if call.sequences.iter().any(is_decode) {
@@ -260,6 +266,9 @@ impl<'a> Run<'a> {
                 bytes: flags as u64,
             })?;
         self.special.resize_with(flags, AtomicBool::default);
+        if k_len + v_len == 0 {
+            return Ok(());
+        }
         // One task per head and strip: (unit, is K, entry, strip).
         let mut tasks = Vec::new();
         for (unit, packed) in wave.packed.iter().enumerate() {
@@ -534,49 +543,63 @@ fn grow(buffer: &mut Buffer, len: usize) -> Result<(), Error> {
 
 /// Puts heads that share a map into one group, and gives every map a slot.
 fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
-    let heads = &call.plan.heads;
-    let may_share = !call.elements.depend_on_head();
-    let shares = |a: usize, b: usize| {
-        heads[a]
-            .terms
-            .iter()
-            .any(|term| heads[b].terms.contains(term))
-    };
-    let mut grouped: Vec<Vec<usize>> = Vec::new();
-    for head in 0..heads.len() {
-        // Heads that share lie side by side in every pairing: only the last group need be asked.
-        let group = grouped
-            .last_mut()
-            .filter(|group| may_share && group.iter().any(|&other| shares(head, other)));
-        match group {
-            Some(group) => group.push(head),
-            None => grouped.push(vec![head]),
+    let heads = call.plan.heads.len();
+    // The last head before each one that has a map in common with it.
+    let mut before: Vec<Option<usize>> = vec![None; heads];
+    if !call.elements.depend_on_head() {
+        let users = users(call, 0..heads);
+        for pair in users.windows(2) {
+            let ((one, other), (next, head)) = (pair[0], pair[1]);
+            if one == next {
+                before[head] = before[head].max(Some(other));
+            }
         }
     }
-    grouped
-        .into_iter()
-        .map(|members| head_group(call, &members))
-        .collect()
+    let mut groups = Vec::new();
+    let mut first = 0;
+    for head in 1..=heads {
+        // Heads that share lie side by side in every pairing: only the last group need be asked.
+        let joins = head < heads && before[head].is_some_and(|other| other >= first);
+        if !joins {
+            groups.push(head_group(call, first..head));
+            first = head;
+        }
+    }
+    groups
 }
 
-fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
+/// Each map with each of the heads that use it: those of one map side by side.
+fn users(call: &Call<'_>, heads: Range<usize>) -> Vec<((usize, usize), usize)> {
+    let mut users: Vec<_> = heads
+        .flat_map(|head| {
+            let terms = call.plan.heads[head].terms.iter();
+            terms.map(move |term| (*term, head))
+        })
+        .collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
     let terms_of = |head: usize| &call.plan.heads[head].terms;
-    let users = |term: &(usize, usize)| {
-        members
-            .iter()
-            .filter(|&&head| terms_of(head).contains(term))
-            .count()
-    };
     let mut shared: Vec<(usize, usize)> = Vec::new();
-    for term in members.iter().flat_map(|&head| terms_of(head)) {
-        if shared.len() < SHARED_SLOTS && users(term) > 1 && !shared.contains(term) {
-            shared.push(*term);
+    if members.len() > 1 {
+        let users = users(call, members.clone());
+        let is_shared = |term: &(usize, usize)| {
+            let first = users.partition_point(|(other, _)| other < term);
+            users.get(first + 1).is_some_and(|(other, _)| other == term)
+        };
+        for term in members.clone().flat_map(terms_of) {
+            if shared.len() < SHARED_SLOTS && is_shared(term) && !shared.contains(term) {
+                shared.push(*term);
+            }
         }
     }
-    let mut computed: Vec<(usize, usize)> = Vec::new();
+    let mut computed = [false; SHARED_SLOTS];
     let mut slots = shared.len();
     let mut steps = Vec::with_capacity(members.len());
-    for &head in members {
+    for head in members {
         // Past the shared maps, every head uses the same slots again.
         let mut own: Vec<(usize, usize)> = Vec::new();
         let mut step = HeadStep {
@@ -587,7 +610,7 @@ fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
         };
         for term in terms_of(head) {
             let (slot, is_new) = match shared.iter().position(|other| other == term) {
-                Some(slot) => (slot, !computed.contains(term)),
+                Some(slot) => (slot, !std::mem::replace(&mut computed[slot], true)),
                 None => match own.iter().position(|other| other == term) {
                     Some(place) => (shared.len() + place, false),
                     None => {
@@ -597,7 +620,6 @@ fn head_group(call: &Call<'_>, members: &[usize]) -> HeadGroup {
                 },
             };
             if is_new {
-                computed.push(*term);
                 step.compute.push(TermStep {
                     slot,
                     q: term.0,
@@ -618,40 +640,63 @@ fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
         Source::Tensors { v, .. } => v.is_some(),
         Source::Cache(_) => true,
     };
-    let mut clusters: Vec<Cluster> = Vec::new();
+    // Groups that touch are joined to the last of them, by number (a forest: each points to a later one, or is the last).
+    let mut joined: Vec<usize> = (0..groups.len()).collect();
+    let (mut of_k, mut of_v) = (Vec::new(), Vec::new());
     for (index, group) in groups.iter().enumerate() {
-        let mut joined = Cluster {
-            groups: vec![index],
-            ..Cluster::default()
-        };
         for step in &group.steps {
-            joined
-                .k
-                .extend(call.plan.heads[step.head].terms.iter().map(|term| term.1));
+            let terms = &call.plan.heads[step.head].terms;
+            for &(_, head) in terms {
+                join(&mut joined, &mut of_k, head, index);
+            }
             if has_values {
-                joined.v.extend(&step.v);
+                for &head in &step.v {
+                    join(&mut joined, &mut of_v, head, index);
+                }
             }
         }
-        let mut apart = Vec::with_capacity(clusters.len() + 1);
-        for cluster in clusters {
-            let touches = cluster.k.iter().any(|head| joined.k.contains(head))
-                || cluster.v.iter().any(|head| joined.v.contains(head));
-            if touches {
-                joined.groups.splice(0..0, cluster.groups);
-                joined.k.extend(cluster.k);
-                joined.v.extend(cluster.v);
-            } else {
-                apart.push(cluster);
+    }
+    let mut clusters: Vec<Cluster> = Vec::new();
+    clusters.resize_with(groups.len(), Cluster::default);
+    for (index, group) in groups.iter().enumerate() {
+        let cluster = &mut clusters[last_of(&mut joined, index)];
+        cluster.groups.push(index);
+        for step in &group.steps {
+            let terms = call.plan.heads[step.head].terms.iter();
+            cluster.k.extend(terms.map(|term| term.1));
+            if has_values {
+                cluster.v.extend(&step.v);
             }
         }
-        for list in [&mut joined.groups, &mut joined.k, &mut joined.v] {
+    }
+    clusters.retain(|cluster| !cluster.groups.is_empty());
+    for cluster in &mut clusters {
+        for list in [&mut cluster.k, &mut cluster.v] {
             list.sort_unstable();
             list.dedup();
         }
-        apart.push(joined);
-        clusters = apart;
     }
     clusters
+}
+
+/// The last group that `group` is joined to.
+fn last_of(joined: &mut [usize], mut group: usize) -> usize {
+    while joined[group] != group {
+        joined[group] = joined[joined[group]];
+        group = joined[group];
+    }
+    group
+}
+
+/// Joins the groups that took `head` before to group `index`, which is the last so far. `takers`: by head, one that took it.
+fn join(joined: &mut [usize], takers: &mut Vec<Option<usize>>, head: usize, index: usize) {
+    if takers.len() <= head {
+        takers.resize(head + 1, None);
+    }
+    if let Some(taker) = takers[head].replace(index) {
+        let last = last_of(joined, taker);
+        joined[last] = index;
+    }
 }
 
 fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> DecodePlan {
@@ -685,6 +730,8 @@ fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> Deco
             None => plan.by_key.push((map.0, index..index + 1)),
         }
     }
+    // By v head, its entry of `by_value`.
+    let mut places: Vec<Option<usize>> = Vec::new();
     for (entry, &head) in heads.iter().enumerate() {
         let pairs = call.plan.heads[head]
             .terms
@@ -692,10 +739,14 @@ fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> Deco
             .filter_map(|term| maps.binary_search(&key(head, term)).ok());
         plan.heads.push((head, pairs.collect()));
         for (place, &v) in call.plan.heads[head].v.iter().enumerate() {
-            match plan.by_value.iter_mut().find(|by| by.0 == v) {
-                Some((_, uses)) => uses.push((entry, place)),
-                None => plan.by_value.push((v, vec![(entry, place)])),
+            if places.len() <= v {
+                places.resize(v + 1, None);
             }
+            let by = *places[v].get_or_insert_with(|| {
+                plan.by_value.push((v, Vec::new()));
+                plan.by_value.len() - 1
+            });
+            plan.by_value[by].1.push((entry, place));
         }
     }
     plan

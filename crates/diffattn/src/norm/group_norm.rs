@@ -359,11 +359,12 @@ impl<'a> GroupNorm<'a> {
             channels,
             [("weight", options.weight), ("bias", options.bias)],
         )?;
-        let runs = match len.checked_div(batch * channels) {
-            Some(positions) if len > 0 => {
-                Runs::new(batch, channels, positions, num_groups, options.layout)
-            }
-            _ => Runs {
+        // (Without elements, beside a zero, the others may be of any size.)
+        let runs = if len > 0 {
+            let positions = len / (batch * channels);
+            Runs::new(batch, channels, positions, num_groups, options.layout)
+        } else {
+            Runs {
                 count: 0,
                 len: 0,
                 chunk: 1,
@@ -371,7 +372,7 @@ impl<'a> GroupNorm<'a> {
                 channels: 0,
                 width: 0,
                 stretch: 1,
-            },
+            }
         };
         let threads = options.threads.unwrap_or_else(available_threads);
         let (cut, total, unit_elements) = if runs.len <= UNIT

@@ -18,6 +18,9 @@ pub enum RopeType {
     Llama3,
     /// A blend by the number of turns within the trained length, and a factor on cos and sin (arXiv 2309.00071).
     Yarn,
+    /// None up to max_position_embeddings, which is wanted. Past it the base grows with the length of the text, so that a
+    /// token's angles change with what follows it: not offered, see [`RopeFrequencies::longest`].
+    Dynamic,
 }
 
 impl RopeType {
@@ -29,6 +32,7 @@ impl RopeType {
             Self::Linear => "linear",
             Self::Llama3 => "llama3",
             Self::Yarn => "yarn",
+            Self::Dynamic => "dynamic",
         }
     }
 }
@@ -41,7 +45,7 @@ pub struct RopeScaling {
     pub rope_type: RopeType,
     /// Base of the frequencies, where the caller gives no theta of its own.
     pub rope_theta: Option<f64>,
-    /// How many times longer the context is. Wanted by `Linear` and `Llama3`; `Yarn` takes
+    /// How many times longer the context is. Wanted by `Linear`, `Llama3` and `Dynamic`; `Yarn` takes
     /// max_position_embeddings / original_max_position_embeddings without it.
     pub factor: Option<f64>,
     /// `Llama3`, wanted: waves longer than original / low_freq_factor are divided by `factor`.
@@ -79,6 +83,31 @@ pub struct RopeFrequencies {
     pub max_position_embeddings: Option<f64>,
 }
 
+impl RopeFrequencies {
+    /// Positions that there are angles for: with `Dynamic`, max_position_embeddings; `None` without a bound.
+    #[must_use]
+    pub fn longest(&self) -> Option<f64> {
+        let is_dynamic = self
+            .scaling
+            .is_some_and(|scaling| scaling.rope_type == RopeType::Dynamic);
+        self.max_position_embeddings.filter(|_| is_dynamic)
+    }
+
+    /// Whether there are angles up to the position before `end`.
+    pub(super) fn check_end(&self, end: i64) -> Result<(), Error> {
+        match self.longest() {
+            Some(longest) if end as f64 > longest => Err(Error::option(
+                "scaling.rope_type",
+                format_args!(
+                    "\"yarn\" or \"linear\" for more than {longest} positions (max_position_embeddings)"
+                ),
+                format_args!("\"dynamic\" for {end}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The angle per position of each pair, and the factor of cos and sin.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Angles {
@@ -87,7 +116,7 @@ pub(super) struct Angles {
 }
 
 impl Angles {
-    /// Of `rotary_dim` channels.
+    /// Of `rotary_dim` channels; of none, the options are checked all the same.
     pub(super) fn new(rotary_dim: usize, frequencies: &RopeFrequencies) -> Result<Self, Error> {
         let RopeFrequencies {
             theta,
@@ -108,7 +137,6 @@ impl Angles {
         };
         let theta = positive(name, theta)?;
         let dim = rotary_dim as f64;
-        // (Of an empty tensor, a row may have any width.)
         let mut angles: Vec<f64> = try_zeroed(rotary_dim / 2)?;
         for (i, angle) in angles.iter_mut().enumerate() {
             *angle = libm::pow(theta, -2.0 * i as f64 / dim);
@@ -155,6 +183,12 @@ impl Angles {
                         *angle = (1.0 - keep) * *angle / factor + keep * *angle;
                     }
                 }
+            }
+            RopeType::Dynamic => {
+                wanted("factor", scaling.factor)?;
+                let longest = max_position_embeddings
+                    .ok_or_else(|| missing("max_position_embeddings", scaling.rope_type))?;
+                positive("max_position_embeddings", longest)?;
             }
             RopeType::Yarn => {
                 let original = original()?;

@@ -46,10 +46,18 @@ impl Axes {
 
     /// Rows of `width` elements; 0 when the tensor is empty.
     fn rows(&self) -> usize {
-        if self.width == 0 {
+        let Self {
+            batch,
+            heads,
+            length,
+            width,
+            ..
+        } = *self;
+        // (Beside a zero, the others may be of any size.)
+        if [batch, heads, length, width].contains(&0) {
             0
         } else {
-            self.batch * self.heads * self.length
+            batch * heads * length
         }
     }
 

@@ -144,6 +144,15 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// The highest position, of tokens if there are any.
+    fn last(&self, length: usize) -> Option<i64> {
+        match self {
+            _ if length == 0 => None,
+            Self::From(first) => first.iter().map(|&first| first + (length as i64 - 1)).max(),
+            Self::Listed { positions, .. } => positions.iter().copied().max(),
+        }
+    }
+
     /// The first position outside of `range`.
     fn outside(&self, range: &Range<i64>, length: usize) -> Option<i64> {
         match self {
@@ -228,7 +237,14 @@ impl<'a> Rope<'a> {
                 (Turns::Given(table), 0)
             }
             None => {
-                let angles = Angles::new(rotary_dim, &options.frequencies)?;
+                // Without rows they are checked, and none is made: a row may then have any width.
+                let turning = if rows == 0 { 0 } else { rotary_dim };
+                let angles = Angles::new(turning, &options.frequencies)?;
+                if rows > 0
+                    && let Some(last) = places.last(axes.length)
+                {
+                    options.frequencies.check_end(last.saturating_add(1))?;
+                }
                 let table_rows = if rows == 0 {
                     0
                 } else {

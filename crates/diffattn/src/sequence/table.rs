@@ -35,7 +35,6 @@ impl RopeTable {
         frequencies: &RopeFrequencies,
         threads: Option<usize>,
     ) -> Result<Self, Error> {
-        let angles = Angles::new(rotary_dim, frequencies)?;
         let rows =
             usize::try_from(positions.end.saturating_sub(positions.start)).map_err(|_| {
                 Error::shape(
@@ -44,6 +43,14 @@ impl RopeTable {
                     format_args!("{positions:?}"),
                 )
             })?;
+        // Without positions no angle is made, however many channels there are; what is wrong with them is said all the same.
+        let turning = if rows == 0 && rotary_dim.is_multiple_of(2) {
+            0
+        } else {
+            rotary_dim
+        };
+        let angles = Angles::new(turning, frequencies)?;
+        frequencies.check_end(positions.end)?;
         let mut values = try_zeroed(checked_len("positions", &[rows, rotary_dim])?)?;
         let unit_rows = unit_rows(rotary_dim);
         let mut units = Units::new(
@@ -96,7 +103,10 @@ pub(super) fn unit_rows(rotary_dim: usize) -> usize {
 
 /// How many elements a unit counts for.
 pub(super) fn unit_elements(unit_rows: usize, rotary_dim: usize) -> usize {
-    unit_rows * rotary_dim / 2 * ANGLE_ELEMENTS
+    // (Of no positions, there may be any number of channels.)
+    unit_rows
+        .saturating_mul(rotary_dim / 2)
+        .saturating_mul(ANGLE_ELEMENTS)
 }
 
 /// Fills the rows of the next units: `rotary_dim/2` cosines, then as many sines, of `position(row)`. Angles are

@@ -15,11 +15,20 @@ const LOWEST = -(2 ** 31);
 export function idsOf(name: string, given: unknown): Int32Array {
   if (arrayType(given) === "Int32Array") return Int32Array.from(given as Int32Array);
   if (!Array.isArray(given)) return fail("DTYPE", name, "token ids (an array, an Int32Array or { data, shape })", show(given));
-  given.forEach((id: unknown, index) => {
+  // (Not by `forEach`, which skips what is missing: an array of nothing may have any length.)
+  for (let index = 0; index < given.length; index++) {
+    const id: unknown = given[index];
     if (!Number.isInteger(id) || (id as number) < LOWEST || (id as number) >= -LOWEST)
       fail("OPTION", `${name}[${index}]`, "a token id", show(id));
-  });
+  }
   return Int32Array.from(given as number[]);
+}
+
+/** Refuses an array with a hole: the rest of what it says to be long is walked index by index, though it takes no memory. */
+export function checkDense(name: string, given: unknown): void {
+  if (!Array.isArray(given)) return;
+  for (let index = 0; index < given.length; index++)
+    if (!(index in given)) fail("OPTION", `${name}[${index}]`, "a token id or a text", "nothing");
 }
 
 /** Ids of one text, or `{ data, shape: [B, L] }`. */

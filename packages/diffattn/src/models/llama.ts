@@ -13,7 +13,7 @@ import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
-import { idsOf, tensorOfIds } from "./ids.js";
+import { checkDense, idsOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
 import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
@@ -219,6 +219,7 @@ export class DiffLlama extends Owned<Model> {
     const given = checkOptions("options", options, GENERATE);
     const { maxNewTokens, stop, stopIds, addSpecialTokens, window, cache, deterministic, signal, ...sampling } = given;
     checkSignal(signal);
+    checkDense("prompt", prompt);
     const handle = this.#handle;
     flagOf("addSpecialTokens", addSpecialTokens, true);
     const prompts = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
@@ -303,6 +304,8 @@ export class DiffLlama extends Owned<Model> {
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
     const [B, L] = shape;
+    // Before anything is made for each text: of those without ids there may be any number.
+    if (L === 0 && B > 0) fail("OPTION", "prompt", "1 id or more", "none");
     return Array.from({ length: B }, (_, b) => data.slice(b * L, (b + 1) * L));
   }
 
@@ -336,11 +339,7 @@ export class DiffLlama extends Owned<Model> {
 }
 
 /** The tokenizer of a checkpoint's own; null when it has none. */
-async function tokenizerOf(
-  folder: Folder,
-  { signal }: types.LoadOptions,
-  regex: (typeof REGEX)[number],
-): Promise<types.Tokenizer | null> {
+async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions, regex: (typeof REGEX)[number]): Promise<types.Tokenizer | null> {
   const json = await readOptionalText(folder, "tokenizer.json", { signal });
   if (!json) return null;
   return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex);

@@ -398,12 +398,29 @@ export declare class DiffViT {
   private constructor();
   static load(source: CheckpointSource, options?: LoadOptions): Promise<DiffViT>;
   readonly config: ModelConfig;
-  /** Logits `[B, classes]` of images, or of pixels `[B, 3, S, S]` that are already resized and normalised. */
+  /**
+   * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and normalised; features `[B, embed_dim]`
+   * where the model has no head (`num_classes` 0): what its last norm gives. A model of one channel takes an image's luminance
+   * (ITU-R 601-2, as Pillow's mode "L" has it), one of other channels than 3 and 1 pixels alone. With `dynamic_img_size` pixels may be
+   * `[B, C, H, W]` of any whole patches, to whose grid the position embeddings are resampled; images become S × S all the same.
+   *
+   * @throws {DiffAttnError} (as a rejection) SHAPE for pixels of other sizes; DTYPE for an image where the model takes none.
+   */
   forward(image: ImageSource | readonly ImageSource[] | Tensor, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
-  /** The likeliest classes, the likeliest first: 5 by default. */
-  classify(image: ImageSource, options?: { top?: number | undefined; signal?: AbortSignal | undefined }): Promise<Classification[]>;
-  /** The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. */
-  maps(image: ImageSource, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
+  /**
+   * The likeliest classes of one image (or of pixels `[1, C, H, W]`), the likeliest first: 5 by default.
+   *
+   * @throws {DiffAttnError} (as a rejection) UNAVAILABLE for a model without a head.
+   */
+  classify(
+    image: ImageSource | Tensor,
+    options?: { top?: number | undefined; signal?: AbortSignal | undefined },
+  ): Promise<Classification[]>;
+  /**
+   * The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. Of pixels
+   * `[B, C, H, W]`, `[B, H, N, N]`.
+   */
+  maps(image: ImageSource | Tensor, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   dispose(): void;
   [Symbol.dispose](): void;
 }

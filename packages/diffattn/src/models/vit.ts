@@ -1,7 +1,7 @@
 // DiffViT: the handle of a model in the backend, and images on their way to it.
 
 import type { Handle } from "../backend.js";
-import { checkOptions, show } from "../check.js";
+import { checkOptions, shapeOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
@@ -26,11 +26,14 @@ function writeImages(request: Writer, given: unknown): Writer {
   return request.number("images", 0).tensor("image", given);
 }
 
-/** One image, no list. */
+/** One image or pixels, no list. */
 function writeOne(request: Writer, image: unknown): Writer {
-  if (!isImage(image)) fail("DTYPE", "image", "an image { data, width, height }, or what a page shows", show(image));
+  if (!isImage(image) && !isTensor(image))
+    fail("DTYPE", "image", "an image { data, width, height }, what a page shows, or a tensor", show(image));
   return writeImages(request, image);
 }
+
+const isTensor = (x: unknown): x is Tensor => typeof x === "object" && x !== null && "data" in x;
 
 interface Model {
   readonly handle: Handle;
@@ -65,10 +68,14 @@ export class DiffViT extends Owned<Model> {
   }
 
   async classify(
-    image: types.ImageSource,
+    image: types.ImageSource | Tensor,
     options?: { top?: number | undefined; signal?: AbortSignal | undefined },
   ): Promise<types.Classification[]> {
     const { top = 5, signal } = checkOptions("options", options, ["top", "signal"]);
+    if (!isImage(image) && isTensor(image)) {
+      const shape = shapeOf("image", image);
+      if (shape[0] !== 1) fail("SHAPE", "image", "one image, [1, C, H, W]", show(shape));
+    }
     const request = writeOne(this.#request(Op.vitClassify), image).number("top", top).flag("deterministic", false);
     const [classes, probabilities] = await run(request, { signal });
     const shares = new Float32Array(bufferOf(probabilities));
@@ -79,7 +86,7 @@ export class DiffViT extends Owned<Model> {
     }));
   }
 
-  async maps(image: types.ImageSource, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
+  async maps(image: types.ImageSource | Tensor, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
     const { signal } = checkOptions("options", options, ["signal"]);
     const request = writeOne(this.#request(Op.vitMaps), image).number("layer", layer).flag("deterministic", false);
     return mapsOf(await run(request, { signal }));
