@@ -10,7 +10,8 @@ const file = openSync(options.trace, "w");
 const trace = (index, what) => {
   writeSync(file, `${index} ${what}`.slice(0, 200).padEnd(200), 0);
 };
-const miss = (index, what) => process.send({ miss: `${index === "" ? "" : `case ${index}: `}${what}` });
+/** Tells a miss; those of one kind are shown once. */
+const miss = (index, what, kind = what) => process.send({ miss: `${index === "" ? "" : `case ${index}: `}${what}`, kind });
 
 const figures = await attack.run({ ...options, trace, miss });
 process.send({ figures }, () => process.exit());

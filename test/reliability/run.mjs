@@ -35,11 +35,7 @@ for (const name of chosen) {
 
 /** Misses that are shown of one attack; those of one kind count once. */
 const SHOWN = 12;
-const kindOf = (miss) =>
-  miss
-    .replaceAll(/case [^:]*: /g, "")
-    .replaceAll(/\d+/g, "0")
-    .slice(0, 80);
+const kindOf = (kind) => kind.replaceAll(/\d+/g, "0").slice(0, 80);
 
 /** Runs one attack to its end, or ends it. */
 function attackOnce(name, attack, backend, count) {
@@ -54,7 +50,7 @@ function attackOnce(name, attack, backend, count) {
   child.on("message", (message) => {
     if (message.figures) figures = message.figures;
     if (!message.miss) return;
-    const kind = kindOf(message.miss);
+    const kind = kindOf(message.kind);
     const known = misses.get(kind);
     misses.set(kind, { first: known?.first ?? message.miss, times: (known?.times ?? 0) + 1 });
   });

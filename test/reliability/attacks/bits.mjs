@@ -3,8 +3,9 @@
 
 import { createHash } from "node:crypto";
 import { operators } from "../lib/calls.mjs";
-import { api, bits } from "../lib/package.mjs";
+import { api } from "../lib/package.mjs";
 import { Random } from "../lib/random.mjs";
+import { bits } from "../lib/suite.mjs";
 
 const UNFUSED = ["scalar", "simd128"];
 

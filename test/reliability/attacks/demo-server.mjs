@@ -170,7 +170,9 @@ export default {
       const sent = Array.from({ length: batch }, (_, i) => request(new Random(seed, index + i)));
       trace(index, JSON.stringify(sent[0].toString("latin1").slice(0, 60)));
       await Promise.all(sent.map((bytes) => send(port, bytes, 100)));
-      const answer = server.ended ? "" : await send(port, right, 5000);
+      const answer = server.ended ? "" : await send(port, right, 10_000);
+      // (That it ended is told later than that nobody answers.)
+      if (answer === "") await new Promise((resolve) => setTimeout(resolve, 500));
       if (server.ended) {
         ends++;
         miss(

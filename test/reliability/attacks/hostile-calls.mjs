@@ -137,7 +137,7 @@ export default {
       } catch (error) {
         const why = notOurs(error);
         if (why) foreign++;
-        if (why) miss(index, `${what}: ${why}`);
+        if (why) miss(index, `${what}: ${why}`, why.slice(0, 40));
       }
       const took = performance.now() - start;
       if (took > SLOW_MS) slow++;

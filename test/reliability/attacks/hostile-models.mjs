@@ -2,9 +2,10 @@
 // an error of ours; and the next forward pass must have the bits of the first.
 
 import { mutated, hostile } from "../lib/hostile.mjs";
-import { filesOf, image, letters, LLAMA, VIT } from "../lib/models.mjs";
-import { api, bits, models, notOurs, within } from "../lib/package.mjs";
+import { filesOf, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
+import { api, models, notOurs, within } from "../lib/package.mjs";
 import { Random } from "../lib/random.mjs";
+import { bits } from "../lib/suite.mjs";
 
 const SLOW_MS = 5000;
 /** New tokens that are taken of a generation, however many were asked for. */
@@ -48,14 +49,15 @@ const calls = {
   ],
   forward: () => [[[1, 2, 3], {}], FORWARD, (args, _, { llama }) => llama.forward(...args)],
   maps: () => [[[1, 2, 3], 1, {}], ["signal"], (args, _, { llama }) => llama.maps(...args)],
-  encode: () => [["text"], [], (args, _, { llama }) => llama.encode(...args)],
-  decode: () => [[[1, 2, 3]], [], (args, _, { llama }) => llama.decode(...args)],
+  encode: () => [["text"], [], (args, _, { written }) => written.encode(...args)],
+  decode: () => [[[1, 2, 3]], [], (args, _, { written }) => written.decode(...args)],
   generate: (random) => [
     [random.pick(["text", [1, 2, 3], ["a", "bc"], [[1], [2, 3]]]), { maxNewTokens: TOKENS }],
     GENERATE,
-    async (args, _, { llama }) => {
+    async (args, random, { llama, written }) => {
       let left = TOKENS;
-      for await (const { text } of llama.generate(...args)) if (typeof text !== "string" || --left <= 0) break;
+      const model = random.oneIn(2) ? llama : written;
+      for await (const { text } of model.generate(...args)) if (typeof text !== "string" || --left <= 0) break;
     },
   ],
   cache: (random) => [
@@ -97,6 +99,7 @@ export default {
       miss("escaped", notOurs(error) ?? `a rejection of ours that nobody waits for: ${error.message}`);
     });
     const llama = await models.DiffLlama.load(llamaFiles, { tokenizer: letters });
+    const written = await models.DiffLlama.load({ ...llamaFiles, ...tokenizerFiles });
     const vit = await models.DiffViT.load(vitFiles);
     const right = async () => Buffer.from(bits(await llama.forward([5, 6, 7, 8])));
     const first = await right();
@@ -111,13 +114,13 @@ export default {
       try {
         await within(
           20_000,
-          Promise.resolve().then(() => run(args, random, { llama, vit })),
+          Promise.resolve().then(() => run(args, random, { llama, written, vit })),
           what,
         );
       } catch (error) {
         const why = notOurs(error);
         if (why) foreign++;
-        if (why) miss(index, `${what}: ${why}`);
+        if (why) miss(index, `${what}: ${why}`, why.slice(0, 40));
       }
       const took = performance.now() - start;
       if (took > SLOW_MS) slow++;

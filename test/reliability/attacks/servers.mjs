@@ -5,12 +5,13 @@ import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { lies } from "../lib/liar.mjs";
 import { filesOf, letters, LLAMA } from "../lib/models.mjs";
-import { api, bits, models, notOurs } from "../lib/package.mjs";
+import { api, models, notOurs } from "../lib/package.mjs";
+import { bits } from "../lib/suite.mjs";
 
 /** When the caller's signal ends a load that hangs. */
-const PATIENCE_MS = 1500;
+const PATIENCE_MS = 700;
 /** Loads that do not hang end by themselves before this. */
-const LONG_MS = 15_000;
+const LONG_MS = 8000;
 /** Twice the limit of a file of JSON, which may be there as bytes and as text. */
 const GROWTH = 256;
 
@@ -84,7 +85,7 @@ export default {
               const isRight = error.code === "FILE" || (error.code === "ABORTED" && hangs);
               if (error.code === "ABORTED" && !hangs) {
                 endless++;
-                miss(what, `only the signal ended it after ${(performance.now() - start).toFixed(0)} ms`);
+                miss(what, `only the signal ended it after ${(performance.now() - start).toFixed(0)} ms`, `late: ${lie}`);
               } else if (notOurs(error) || !isRight) {
                 foreign++;
                 miss(what, notOurs(error) ?? `${error.code}: ${error.message.slice(0, 160)}`);

@@ -1,7 +1,10 @@
 // Random calls that are right, of every operator and layer, and what they must give: float64 loops written from the formulas. Shapes
 // are small, around the edges of tiles. Nothing here is hostile.
 
-import { api, attentionFloat64, values } from "./package.mjs";
+import { api } from "./package.mjs";
+
+/** The oracle's helpers, once a value is to be checked. */
+const suite = () => import("./suite.mjs");
 
 const WIDTHS = [1, 2, 3, 7, 8, 15, 16, 17, 32, 33];
 const LENGTHS = [1, 2, 3, 7, 8, 9, 12, 13, 16, 17, 33, 48];
@@ -159,7 +162,8 @@ function diffAttention(random) {
   const options = attentionOptions(random, size);
   // (With a large eps: a norm of a small row would show its errors many times as large.)
   if (random.oneIn(4)) options.norm = { eps: 0.05, weight: random.floats(dv) };
-  const check = () => near(attentionFloat64(...args, options), (options.norm ? 5e-5 : 5e-6) * Math.max(1, largest(args[2].data)));
+  const check = async () =>
+    near((await suite()).attentionFloat64(...args, options), (options.norm ? 5e-5 : 5e-6) * Math.max(1, largest(args[2].data)));
   return { args: [...args, options], check };
 }
 
@@ -168,7 +172,8 @@ function diffAttentionMaps(random) {
   const { B, G, H, Lq, Lk, d } = size;
   const [q, k] = [random.tensor(B, 2 * H, Lq, d), random.tensor(B, 2 * G, Lk, d)];
   const options = attentionOptions(random, size);
-  const check = () => {
+  const check = async () => {
+    const { attentionFloat64 } = await suite();
     // What attention gives where each key's value is its own unit vector.
     const data = new Float32Array(B * G * Lk * Lk);
     for (let at = 0; at < B * G * Lk; at++) data[at * Lk + (at % Lk)] = 1;
@@ -213,7 +218,8 @@ export function layerOptions(random, isSecond = false) {
 }
 
 /** Why a result's values are wrong; undefined where they are right. */
-function wrongIn(result, { expected, bound, of }) {
+async function wrongIn(result, { expected, bound, of }) {
+  const { values } = await suite();
   const got = values(of(result));
   if (got.length !== expected.length) return `${got.length} elements, not ${expected.length}`;
   for (let i = 0; i < got.length; i++)
@@ -228,7 +234,7 @@ export async function checkedCall(random) {
   try {
     const isAsync = random.oneIn(2);
     const result = isAsync ? await api[name](...args) : api[`${name}Sync`](...args);
-    const wrong = check && wrongIn(result, check());
+    const wrong = check && (await wrongIn(result, await check()));
     return wrong && `${name}${isAsync ? "" : "Sync"}: ${wrong}`;
   } catch (error) {
     return `${name}: a call that is right is refused: ${error.message}`;

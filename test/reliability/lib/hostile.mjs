@@ -166,7 +166,6 @@ const MAKERS = [
   () => throws("data"),
   () => ({
     data: new Float32Array(1),
-    ...throws("x"),
     get shape() {
       throw new Theirs("shape");
     },
@@ -217,24 +216,29 @@ export function hostile(random) {
   }
 }
 
-const isOpen = (value) =>
+/** Arrays and objects of no class. */
+const isPlain = (value) =>
   typeof value === "object" && value !== null && (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype);
 
-/** A copy of `value` down to the given depth, so that a change is no one else's. */
-function copied(value, depth = 4) {
-  if (depth === 0 || !isOpen(value)) return value;
-  if (Array.isArray(value)) return value.map((item) => copied(item, depth - 1));
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, copied(item, depth - 1)]));
+/** A copy of `value` down to the given depth, so that a change is no one else's; `own` gets all that is part of it. */
+function copied(value, own, depth = 4) {
+  if (depth === 0 || !isPlain(value)) return value;
+  const copy = Array.isArray(value)
+    ? value.map((item) => copied(item, own, depth - 1))
+    : Object.fromEntries(Object.entries(value).map(([key, item]) => [key, copied(item, own, depth - 1)]));
+  own.add(copy);
+  return copy;
 }
 
 /** Puts one to three hostile values among arguments: in the place of one, deep in it, or as an option among `names`. */
 export function mutated(random, args, names) {
-  const list = copied(args);
+  const own = new Set();
+  const list = copied(args, own);
   let told = [];
   for (let left = random.integer(1, 3); left > 0; left--) {
     let parent = list;
     let key = random.integer(0, list.length - 1);
-    for (let depth = 0; depth < 3 && isOpen(parent[key]) && !random.oneIn(3); depth++) {
+    for (let depth = 0; depth < 3 && own.has(parent[key]) && !random.oneIn(3); depth++) {
       parent = parent[key];
       const keys = Object.keys(parent);
       if (Array.isArray(parent)) key = random.integer(0, parent.length);
@@ -242,7 +246,7 @@ export function mutated(random, args, names) {
       else key = random.pick(keys);
     }
     if (random.oneIn(12) && !Array.isArray(parent)) delete parent[key];
-    else if (parent !== globalThis) parent[key] = hostile(random);
+    else parent[key] = hostile(random);
     told = [...told, String(key)];
   }
   if (random.oneIn(40)) list.pop();

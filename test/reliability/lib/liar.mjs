@@ -138,7 +138,6 @@ if (process.send) {
   const server = createServer((request, response) => {
     const [, lie, name] = decodeURIComponent(request.url).split("/");
     response.on("error", () => {});
-    request.socket.on("error", () => {});
     const body = files[name];
     if (lie === "honest") return body ? honest(request, response, Buffer.from(body)) : response.writeHead(404).end();
     // A lie may be about one of the files only.
@@ -147,6 +146,7 @@ if (process.send) {
     if (!body && !which) return response.writeHead(404).end();
     lies[about](request, response, Buffer.from(body ?? "{}"), name);
   });
+  server.on("connection", (socket) => socket.on("error", () => {}));
   server.on("clientError", (_, socket) => socket.destroy());
   server.listen(0, "127.0.0.1", () => process.send(server.address().port));
   process.on("disconnect", () => process.exit());

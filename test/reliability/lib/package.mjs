@@ -1,25 +1,13 @@
-// The built package, what its errors may be, and the helpers of test/suite, which are TypeScript. Attacks nothing.
+// The built package, and what its errors may be. Attacks nothing.
 
 import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import ts from "typescript";
 
 const require = createRequire(import.meta.url);
 const dist = (file) => fileURLToPath(new URL(`../../../packages/diffattn/dist/${file}`, import.meta.url));
 
 export const api = require(dist("node.js"));
 export const models = require(dist("models-node.js"));
-
-/** A helper of test/suite that imports nothing but types. */
-async function suite(name) {
-  const source = readFileSync(new URL(`../../suite/${name}.ts`, import.meta.url), "utf8");
-  const { outputText } = ts.transpileModule(source, { compilerOptions: { target: "ES2022", module: "ESNext" } });
-  return import(`data:text/javascript;base64,${Buffer.from(outputText).toString("base64")}`);
-}
-
-export const { attentionFloat64 } = await suite("reference");
-export const { bits, values } = await suite("compare");
 
 /** Every code but INTERNAL, which is a bug by its own word. */
 const CODES = ["SHAPE", "DTYPE", "OPTION", "OUT_OF_MEMORY", "ABORTED", "DISPOSED", "FILE", "UNAVAILABLE"];
