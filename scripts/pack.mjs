@@ -14,8 +14,8 @@ const texts = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
 const read = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
-/** Packs a copy of a package's folder with the texts beside it, and the notices of the binary that is in it ("native" or "wasm"). */
-function packFolder(folder, output, binary, change = (manifest) => manifest) {
+/** Packs a copy of a package's folder with the texts beside it, and the notices of what is compiled into it. */
+function packFolder(folder, output, notices, change = (manifest) => manifest) {
   const stage = join(cache, "pack", basename(folder));
   rmSync(stage, { recursive: true, force: true });
   const manifest = read(folder);
@@ -24,7 +24,7 @@ function packFolder(folder, output, binary, change = (manifest) => manifest) {
     cpSync(join(folder, file), join(ensureFolder(stage), file), { recursive: true });
   }
   for (const file of texts) if (existsSync(join(root, file))) copyFileSync(join(root, file), join(stage, file));
-  writeFileSync(join(stage, NOTICES), notices(binary));
+  writeFileSync(join(stage, NOTICES), notices);
   const files = [...manifest.files, ...texts, NOTICES];
   writeFileSync(join(stage, "package.json"), JSON.stringify(change({ ...manifest, files }), null, 2));
   const printed = run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", output], { cwd: stage, quiet: true });
@@ -55,20 +55,21 @@ export function pack() {
   rmSync(output, { recursive: true, force: true });
   ensureFolder(output);
   const platforms = platformFolders();
+  const [native, wasm] = [notices("native"), notices("wasm")];
   const { version } = read(join(root, "packages/native"));
   // What the lock file calls workspace:* is this version once published.
   const published = (dependencies) => Object.fromEntries(Object.keys(dependencies ?? {}).map((name) => [name, version]));
   const binaries = Object.fromEntries(platforms.map((folder) => [read(folder).name, version]));
   return Object.fromEntries([
-    packFolder(join(root, "packages/diffattn"), output, "wasm", (manifest) => ({
+    packFolder(join(root, "packages/diffattn"), output, wasm, (manifest) => ({
       ...manifest,
       scripts: undefined,
       devDependencies: undefined,
       optionalDependencies: published(manifest.optionalDependencies),
     })),
-    packFolder(join(root, "packages/native"), output, "native", (manifest) => ({ ...manifest, optionalDependencies: binaries })),
-    packFolder(join(root, "packages/wasm"), output, "wasm"),
-    ...platforms.map((folder) => packFolder(folder, output, "native")),
+    packFolder(join(root, "packages/native"), output, native, (manifest) => ({ ...manifest, optionalDependencies: binaries })),
+    packFolder(join(root, "packages/wasm"), output, wasm),
+    ...platforms.map((folder) => packFolder(folder, output, native)),
   ]);
 }
 
