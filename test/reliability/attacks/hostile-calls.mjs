@@ -102,8 +102,9 @@ function other(random) {
   let { args, told } = mutated(random, calls[name], [...Object.keys(vectors), "backend", "isa", "threads", "wasm"]);
   const [options] = args;
   // Thousands of threads would be what was asked for; and a backend that is to be had would end the one that is attacked.
-  if (name === "setThreads" && args[0] > 1) args = [-1];
-  if (name === "init" && typeof options === "object" && options !== null && options.threads > 1) options.threads = 0;
+  const isMany = (threads) => typeof threads === "number" && threads > 1;
+  if (name === "setThreads" && isMany(args[0])) args = [-1];
+  if (name === "init" && typeof options === "object" && options !== null && isMany(options.threads)) options.threads = 0;
   return { what: `${name}, ${told}`, run: async () => release(await api[name](...args)) };
 }
 
