@@ -11,7 +11,7 @@ const STEPS = 8;
 /** What the resident memory of a process goes up and down by of itself: growth is what is beyond it. */
 const NOISE = 3 * 2 ** 20;
 
-/** Objects between two collections. */
+/** Objects between two collections, where a kind says nothing. */
 const ROUND = 100;
 
 const settled = () => new Promise((resolve) => setTimeout(resolve, 5));
@@ -27,7 +27,8 @@ async function resident() {
   return least;
 }
 
-/** Kinds of objects: `share` of the count, and how one is made, used and given back. */
+/** Kinds of objects: `share` of the count, how many are made between two collections, and how one is made and used. What was forgotten is there
+ *  until it is collected, and WebAssembly gives no memory back: of large objects few may be forgotten at a time. */
 const kinds = {
   KvCache: {
     share: 1,
@@ -98,6 +99,7 @@ const kinds = {
   },
   model: {
     share: 0.1,
+    round: 10,
     use: (_, { files }) => models.DiffLlama.load(files, { tokenizer: letters }),
   },
 };
@@ -115,7 +117,7 @@ export default {
     const files = filesOf(LLAMA);
     const model = await models.DiffLlama.load(files, { tokenizer: letters });
     const figures = {};
-    for (const [name, { share, use }] of Object.entries(kinds)) {
+    for (const [name, { share, round = ROUND, use }] of Object.entries(kinds)) {
       const wanted = Math.ceil((count * share) / STEPS);
       const sizes = [];
       for (let step = 0; step < STEPS; step++) {
@@ -124,7 +126,7 @@ export default {
           const random = new Random(seed, index);
           const made = await use(random, { files, model });
           if (index % 2 === 0) made?.dispose();
-          if (index % ROUND === 0) {
+          if (index % round === 0) {
             globalThis.gc();
             await settled();
           }

@@ -13,7 +13,7 @@ export const models = require(dist("models-node.js"));
 const CODES = ["SHAPE", "DTYPE", "OPTION", "OUT_OF_MEMORY", "ABORTED", "DISPOSED", "FILE", "UNAVAILABLE"];
 
 /** What a sentence may hold of what was given, and the words around it. */
-const SENTENCE = 2000;
+const SENTENCE = 2100;
 
 /** What callers' own getters and callbacks throw: that it reaches the caller is right. */
 export class Theirs extends Error {}
