@@ -1,9 +1,11 @@
 // Packs what is published, as it is published, into .cache/packages: diffattn, @diffattn/native, the binary of this platform
-// and @diffattn/wasm. Built outputs must be there (build.mjs). Publishes nothing and changes nothing that git keeps.
+// and @diffattn/wasm, each with the notices of what is compiled into it. Built outputs must be there (build.mjs). Publishes nothing
+// and changes nothing that git keeps.
 //
 //   node scripts/pack.mjs      prints one line per tarball
 import { copyFileSync, cpSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { NOTICES, notices } from "./notices.mjs";
 import { main } from "./setup.mjs";
 import { bin, cache, CommandFailed, ensureFolder, root, run } from "./tools.mjs";
 
@@ -12,8 +14,8 @@ const texts = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
 const read = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
-/** Packs a copy of a package's folder with the texts beside it. */
-function packFolder(folder, output, change = (manifest) => manifest) {
+/** Packs a copy of a package's folder with the texts beside it, and the notices of what is compiled into it. */
+function packFolder(folder, output, notices, change = (manifest) => manifest) {
   const stage = join(cache, "pack", basename(folder));
   rmSync(stage, { recursive: true, force: true });
   const manifest = read(folder);
@@ -22,7 +24,9 @@ function packFolder(folder, output, change = (manifest) => manifest) {
     cpSync(join(folder, file), join(ensureFolder(stage), file), { recursive: true });
   }
   for (const file of texts) if (existsSync(join(root, file))) copyFileSync(join(root, file), join(stage, file));
-  writeFileSync(join(stage, "package.json"), JSON.stringify(change({ ...manifest, files: [...manifest.files, ...texts] }), null, 2));
+  writeFileSync(join(stage, NOTICES), notices);
+  const files = [...manifest.files, ...texts, NOTICES];
+  writeFileSync(join(stage, "package.json"), JSON.stringify(change({ ...manifest, files }), null, 2));
   const printed = run("npm", ["pack", "--json", "--ignore-scripts", "--pack-destination", output], { cwd: stage, quiet: true });
   const packed = JSON.parse(printed);
   const { filename } = Object.values(packed)[0];
@@ -51,20 +55,21 @@ export function pack() {
   rmSync(output, { recursive: true, force: true });
   ensureFolder(output);
   const platforms = platformFolders();
+  const [native, wasm] = [notices("native"), notices("wasm")];
   const { version } = read(join(root, "packages/native"));
   // What the lock file calls workspace:* is this version once published.
   const published = (dependencies) => Object.fromEntries(Object.keys(dependencies ?? {}).map((name) => [name, version]));
   const binaries = Object.fromEntries(platforms.map((folder) => [read(folder).name, version]));
   return Object.fromEntries([
-    packFolder(join(root, "packages/diffattn"), output, (manifest) => ({
+    packFolder(join(root, "packages/diffattn"), output, wasm, (manifest) => ({
       ...manifest,
       scripts: undefined,
       devDependencies: undefined,
       optionalDependencies: published(manifest.optionalDependencies),
     })),
-    packFolder(join(root, "packages/native"), output, (manifest) => ({ ...manifest, optionalDependencies: binaries })),
-    packFolder(join(root, "packages/wasm"), output),
-    ...platforms.map((folder) => packFolder(folder, output)),
+    packFolder(join(root, "packages/native"), output, native, (manifest) => ({ ...manifest, optionalDependencies: binaries })),
+    packFolder(join(root, "packages/wasm"), output, wasm),
+    ...platforms.map((folder) => packFolder(folder, output, native)),
   ]);
 }
 

@@ -92,10 +92,12 @@ const vitest =
   };
 
 /** A script that closes with "N passed, N failed". */
-const script = (path) => async () => {
-  const env = { DIFFATTN_CHROMIUM: browsers.chromium() ?? "", DIFFATTN_FIREFOX: browsers.firefox() ?? "" };
-  return counted(await show(process.execPath, [join(root, path)], env), /^(\d+) passed, (\d+) failed$/gm, /^FAILED /);
-};
+const script =
+  (path, ...args) =>
+  async () => {
+    const env = { DIFFATTN_CHROMIUM: browsers.chromium() ?? "", DIFFATTN_FIREFOX: browsers.firefox() ?? "" };
+    return counted(await show(process.execPath, [join(root, path), ...args], env), /^(\d+) passed, (\d+) failed$/gm, /^FAILED /);
+  };
 
 /** diffattn-wasm's `threads` is for its own target alone; the others are on. */
 const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
@@ -122,6 +124,7 @@ const suites = {
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   package: script("test/package/run.mjs"),
   guides: script("test/guides/run.mjs"),
+  reliability: script("test/reliability/run.mjs", "--short"),
   example: check(process.execPath, ["examples/run-layer.mjs"]),
 };
 

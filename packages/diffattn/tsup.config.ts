@@ -99,8 +99,9 @@ const bundlersLookAway: NonNullable<Options["plugins"]>[number] = {
 /** Licences under which a library's code may be part of ours, if its notice comes along. */
 const ALLOWED = ["MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "0BSD"];
 
-/** Writes the licence of every package that is part of a script beside it; fails where that may not be. */
-const licences = (file: string): Plugin => ({
+/** Writes the licence of every package that is part of a script beside it; fails where that may not be, and without a file for any
+ *  package. (What is compiled into the WASM files, and their glue: scripts/notices.mjs.) */
+const licences = (file?: string): Plugin => ({
   name: "licences",
   setup(build) {
     build.initialOptions.metafile = true;
@@ -109,6 +110,10 @@ const licences = (file: string): Plugin => ({
       for (const input of Object.keys(metafile?.inputs ?? {})) {
         const [, folder, name] = /^(.*node_modules[/\\]((?:@[^/\\]+[/\\])?[^/\\]+))[/\\]/.exec(join(here("."), input)) ?? [];
         if (folder && name) packages.set(name, folder);
+      }
+      if (file === undefined) {
+        if (packages.size > 0) throw new Error(`a library is part of an entry, without its notice: ${[...packages.keys()].join(", ")}`);
+        return;
       }
       const notices = [...packages].sort().map(([name, folder]) => {
         const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as Record<string, string>;
@@ -123,6 +128,9 @@ const licences = (file: string): Plugin => ({
   },
 });
 
+/** Of ours alone. */
+const own: Options = { ...common, esbuildPlugins: [glue, licences()] };
+
 const wasmFiles = { simd: "simd128", relaxed: "relaxed", threads: "threads" };
 
 // Here, because the builds run side by side.
@@ -131,15 +139,15 @@ rmSync(here("dist"), { recursive: true, force: true });
 export default defineConfig([
   // The entries and the worker share chunks: what several need is loaded once, and whoever needs no models loads nothing of them.
   {
-    ...common,
+    ...own,
     entry: { browser: "src/browser.ts", models: "src/models/browser.ts", worker: "src/worker.ts" },
     splitting: true,
     minify: true,
     plugins: [bundlersLookAway],
   },
   // Both share their state: which backend runs.
-  { ...common, entry: { node: "src/node.ts", "models-node": "src/models/node.ts" }, splitting: true },
-  { ...common, entry: { viz: "src/viz/index.ts" } },
+  { ...own, entry: { node: "src/node.ts", "models-node": "src/models/node.ts" }, splitting: true },
+  { ...own, entry: { viz: "src/viz/index.ts" } },
   {
     ...common,
     entry: { cli: "src/cli/main.ts" },
@@ -153,7 +161,7 @@ export default defineConfig([
     esbuildPlugins: [licences("cli-licences.txt")],
   },
   {
-    ...common,
+    ...own,
     entry: ["src/pool.ts"],
     minify: true,
     dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },

@@ -6,8 +6,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { NOTICES } from "../../scripts/notices.mjs";
 import { pack } from "../../scripts/pack.mjs";
 import { bin, root } from "../../scripts/tools.mjs";
+import { compiledInto } from "./crates.mjs";
 
 // What chooses a backend must come from the tests alone.
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|npm_)/.test(name)));
@@ -129,6 +131,43 @@ const tests = {
     for (const name of ["diffattn", ...natives])
       for (const file of ["README.md", "LICENSE-MIT", "LICENSE-APACHE"])
         assert.ok(existsSync(join(whole, "node_modules", name, file)), `${name} lacks ${file}`);
+  },
+
+  "every package carries the notices of the crates that are compiled into it": () => {
+    const wasm = install([tarballs["@diffattn/wasm"]]);
+    for (const [folder, name, binary] of [
+      [whole, "diffattn", "wasm"],
+      [wasm, "@diffattn/wasm", "wasm"],
+      ...natives.map((name) => [whole, name, "native"]),
+    ]) {
+      const text = readFileSync(join(folder, "node_modules", name, NOTICES), "utf8");
+      // The list, then blocks: who, an empty line, a licence.
+      const [list, ...blocks] = text.split(`${"-".repeat(80)}\n`);
+      const crates = compiledInto(binary);
+      assert.ok(crates.length > 20, `${name}: ${crates.length} crates`);
+      for (const crate of [...crates, "the Rust standard library, with the crates that it is made of"]) {
+        assert.ok(list.includes(`\n- ${crate}: `), `${name}: ${NOTICES} does not list ${crate}`);
+        const texts = blocks.filter((block) => block.split("\n\n")[0].split("\n").includes(crate));
+        const grants =
+          /Permission is hereby granted|Permission to use, copy, modify|This software is provided 'as-is'|TERMS AND CONDITIONS/;
+        assert.ok(
+          texts.some((block) => grants.test(block)),
+          `${name}: ${NOTICES} has no licence of ${crate}`,
+        );
+      }
+    }
+  },
+
+  "what the addon itself says of its crates is in its notices": () => {
+    const [folder] = natives.filter((name) => name !== "@diffattn/native").map((name) => join(whole, "node_modules", name));
+    const binary = readFileSync(join(folder, manifest(whole, natives.at(-1)).main), "latin1");
+    // Panics say where they happened: in which version of which crate.
+    const named = new Set(
+      [...binary.matchAll(/registry[/\\]src[/\\][^/\\]+[/\\]([\w-]+?)-(\d[\w.+-]*)[/\\]/g)].map((found) => `${found[1]} ${found[2]}`),
+    );
+    assert.ok(named.size > 5, `the addon names ${named.size} crates`);
+    const text = readFileSync(join(folder, NOTICES), "utf8");
+    for (const crate of named) assert.ok(text.includes(`\n- ${crate}: `), `${NOTICES} does not list ${crate}`);
   },
 };
 

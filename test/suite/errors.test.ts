@@ -160,6 +160,15 @@ onEachIsa(() => {
     await works();
   });
 
+  test("more threads than there are units of work: calls use fewer, and what was asked for is told", async () => {
+    const before = api.getThreads();
+    api.setThreads(2 ** 53);
+    await works();
+    // (A WASM pool grows only by init.)
+    expect(api.getThreads()).toBeGreaterThanOrEqual(backend === "native" ? 2 ** 53 : 1);
+    api.setThreads(before);
+  });
+
   test("OUT_OF_MEMORY names the bytes, and the instance stays usable", async () => {
     // More than a 32-bit memory and more than a machine has.
     const error = await refused(() => api.createTensor([2 ** 46]));

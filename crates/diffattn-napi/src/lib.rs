@@ -43,7 +43,7 @@ pub struct Info {
     /// All that this machine has, slowest first.
     pub isas: Vec<String>,
     /// Threads of calls from now on.
-    pub threads: u32,
+    pub threads: f64,
     /// As many as the machine allows.
     pub available_threads: u32,
     /// The version of the addon.
@@ -137,7 +137,7 @@ pub fn info() -> Info {
             .into_iter()
             .map(|isa| isa.name().to_owned())
             .collect(),
-        threads: diffattn_door::threads() as u32,
+        threads: diffattn_door::threads() as f64,
         available_threads: available_threads() as u32,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }

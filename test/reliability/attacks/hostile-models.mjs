@@ -1,0 +1,135 @@
+// Hostile arguments for everything of "diffattn/models": files, texts, models and their caches. Each must end at once, in a result or in
+// an error of ours; and the next forward pass must have the bits of the first.
+
+import { mutated, hostile } from "../lib/hostile.mjs";
+import { filesOf, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
+import { api, models, notOurs, within } from "../lib/package.mjs";
+import { Random } from "../lib/random.mjs";
+import { bits } from "../lib/suite.mjs";
+
+const SLOW_MS = 5000;
+/** New tokens that are taken of a generation, however many were asked for. */
+const TOKENS = 3;
+
+const GENERATE = "temperature topK topP repetitionPenalty seed maxNewTokens stop stopIds window cache deterministic signal".split(" ");
+const FORWARD = "cache hiddenStates logits window deterministic signal onProgress".split(" ");
+const LOAD = "signal onProgress cache tokenizer".split(" ");
+
+const llamaFiles = filesOf(LLAMA);
+const vitFiles = filesOf(VIT);
+const dispose = (made) => made?.dispose?.();
+
+/** What is called, with arguments that are right and the names of its options. */
+const calls = {
+  "DiffLlama.load": () => [[llamaFiles, { tokenizer: letters }], LOAD, (args) => models.DiffLlama.load(...args).then(dispose)],
+  "DiffViT.load": () => [[vitFiles, {}], LOAD, (args) => models.DiffViT.load(...args).then(dispose)],
+  openSafetensors: () => [
+    [llamaFiles["model.safetensors"], {}],
+    LOAD,
+    async (args, random) => {
+      const file = await models.openSafetensors(...args);
+      try {
+        const name = random.oneIn(2) ? hostile(random) : random.pick(file.names);
+        await file[random.pick(["read", "readFloat32"])](name, random.oneIn(2) ? {} : hostile(random));
+      } finally {
+        file.dispose();
+      }
+    },
+  ],
+  inspectCheckpoint: () => [[llamaFiles, {}], LOAD, (args) => models.inspectCheckpoint(...args)],
+  convertCheckpoint: () => [
+    [llamaFiles, { dtype: "BF16" }],
+    [...LOAD, "dtype", "layout", "target"],
+    (args) => models.convertCheckpoint(...args),
+  ],
+  saveSafetensors: (random) => [
+    [{ a: { ...random.tensor(2, 3), dtype: "F32" } }, { metadata: { key: "text" } }],
+    ["metadata", "target"],
+    (args) => models.saveSafetensors(...args),
+  ],
+  forward: () => [[[1, 2, 3], {}], FORWARD, (args, _, { llama }) => llama.forward(...args)],
+  maps: () => [[[1, 2, 3], 1, {}], ["signal"], (args, _, { llama }) => llama.maps(...args)],
+  encode: () => [["text"], [], (args, _, { written }) => written.encode(...args)],
+  decode: () => [[[1, 2, 3]], [], (args, _, { written }) => written.decode(...args)],
+  generate: (random) => [
+    [random.pick(["text", [1, 2, 3], ["a", "bc"], [[1], [2, 3]]]), { maxNewTokens: TOKENS }],
+    GENERATE,
+    async (args, random, { llama, written }) => {
+      let left = TOKENS;
+      const model = random.oneIn(2) ? llama : written;
+      for await (const { text } of model.generate(...args)) if (typeof text !== "string" || --left <= 0) break;
+    },
+  ],
+  cache: (random) => [
+    [{ capacity: 2, window: random.oneIn(2) ? 4 : undefined }],
+    ["capacity", "window"],
+    async (args, random, { llama }) => {
+      const cache = await llama.createCache(...args);
+      try {
+        await llama.forward([1, 2, 3], { cache });
+        if (random.oneIn(2)) await cache.rewind(hostile(random));
+        const { args } = mutated(random, [await cache.export()], ["ids", "discarded", "window", "keys", "values"]);
+        dispose(await llama.importCache(...args));
+      } finally {
+        cache.dispose();
+      }
+    },
+  ],
+  "vit.forward": (random) => [[image(random), {}], ["signal"], (args, _, { vit }) => vit.forward(...args)],
+  "vit.classify": (random) => [[image(random), { top: 2 }], ["top", "signal"], (args, _, { vit }) => vit.classify(...args)],
+  "vit.maps": (random) => [[image(random), 1, {}], ["signal"], (args, _, { vit }) => vit.maps(...args)],
+};
+
+export default {
+  title: "hostile calls of models and checkpoints",
+  properties: {
+    "errors not ours": { limit: 0 },
+    "wrong values": { limit: 0 },
+    "calls over 5 s": { limit: 0 },
+  },
+  backends: ["native", "wasm"],
+  counts: { short: 250, full: 8000 },
+  minutes: { short: 2, full: 12 },
+
+  async run({ count, seed, backend, trace, miss }) {
+    await api.init({ backend });
+    let [foreign, wrong, slow] = [0, 0, 0];
+    process.on("unhandledRejection", (error) => {
+      foreign++;
+      miss("escaped", notOurs(error) ?? `a rejection of ours that nobody waits for: ${error.message}`);
+    });
+    const llama = await models.DiffLlama.load(llamaFiles, { tokenizer: letters });
+    const written = await models.DiffLlama.load({ ...llamaFiles, ...tokenizerFiles });
+    const vit = await models.DiffViT.load(vitFiles);
+    const right = async () => Buffer.from(bits(await llama.forward([5, 6, 7, 8])));
+    const first = await right();
+    for (let index = 0; index < count; index++) {
+      const random = new Random(seed, index);
+      const name = random.pick(Object.keys(calls));
+      const [given, names, run] = calls[name](random);
+      const { args, told } = mutated(random, given, [...names, "lamda"]);
+      const what = `${name}, ${told}`;
+      trace(index, what);
+      const start = performance.now();
+      try {
+        await within(
+          20_000,
+          Promise.resolve().then(() => run(args, random, { llama, written, vit })),
+          what,
+        );
+      } catch (error) {
+        const why = notOurs(error);
+        if (why) foreign++;
+        if (why) miss(index, `${what}: ${why}`, why.slice(0, 40));
+      }
+      const took = performance.now() - start;
+      if (took > SLOW_MS) slow++;
+      if (took > SLOW_MS) miss(index, `${what}: ${took.toFixed(0)} ms`);
+      if (index % 8 === 0 && !first.equals(await right())) {
+        wrong++;
+        miss(index, "the logits of the same ids have other bits");
+      }
+    }
+    return { "errors not ours": foreign, "wrong values": wrong, "calls over 5 s": slow };
+  },
+};
