@@ -55,6 +55,8 @@ export interface JsonOptions extends PartOptions {
   tokens?: readonly string[] | undefined;
   /** What else the document says: the layer, the text, the model. */
   about?: Readonly<Record<string, unknown>> | undefined;
+  /** What the document says of noise; by default {@link attentionNoise} of these rows, with its defaults. */
+  noise?: AttentionNoise | undefined;
 }
 
 /** What {@link mapsToJson} gives; `JSON.stringify` takes it as it is. */
@@ -70,7 +72,7 @@ export interface MapsDocument {
   /** Each term's map, a list per query; the first is the signal. NaN and infinities are null. */
   readonly maps: readonly (readonly (readonly (number | null)[])[])[];
   readonly diff: readonly (readonly (number | null)[])[];
-  /** {@link attentionNoise} of these rows, with its defaults. */
+  /** As given, or {@link attentionNoise} of these rows, with its defaults. */
   readonly noise: AttentionNoise;
 }
 
@@ -109,6 +111,6 @@ export function mapsToJson(maps: AttentionMaps, options: JsonOptions = {}): Maps
     tokens: tokens?.slice(left, right) ?? null,
     maps: termsOf(maps).map(lists),
     diff: lists(maps.diff),
-    noise: attentionNoise(maps, { batch, head, rows: [top, bottom] }),
+    noise: options.noise ?? attentionNoise(maps, { batch, head, rows: [top, bottom] }),
   };
 }

@@ -6,9 +6,9 @@ import { escape, figure, figureOf, GAP, HEADING, label, type LookOptions, pictur
 
 /** Options of {@link attentionNoise}. */
 export interface NoiseOptions extends Omit<PartOptions, "columns"> {
-  /** The keys that matter, for every query; by default each map's own strongest (see `keep`). */
+  /** The keys that matter, for every query and the same for all maps: those of an answer in its context. */
   relevant?: readonly number[] | undefined;
-  /** Without `relevant`: how many of a row's strongest keys matter; 8 by default. */
+  /** Without `relevant`: how many keys of a row count, those that its terms weigh most together; 8 by default. */
   keep?: number | undefined;
 }
 
@@ -29,11 +29,15 @@ export interface AttentionNoise {
  *
  *     noise(a) = Σ_{k ∉ R} |a_k| / Σ_k |a_k|
  *
- * for the row `a` of each map and of the difference. With `relevant`, R is the same for all: the keys of an answer in its context, say.
- * That is what arXiv 2410.05258 compares in its table of attention to answer and noise (key information retrieval). Where nobody can say
- * what matters, R is the `keep` keys that the row itself weighs most: each map is judged by its own choice, so the measure favours neither,
- * and says how much of the attention is spread beyond it. A weight below zero counts by its size, as it moves the result as much.
- * A row without any weight has no noise: 0. So has one that sees no more than `keep` keys.
+ * for the row `a` of each map and of the difference; R is the same for all of them. With `relevant`, R are the keys of an answer in its
+ * context, and the rows those of the question: what arXiv 2410.05258 compares in its table of attention to answer and noise (key information
+ * retrieval). {@link summarizeNoise} sets a head beside all others.
+ *
+ * Where nobody can say what matters, R are the `keep` keys of a row that its terms weigh most together (the sum of their sizes): no map is
+ * judged by its own choice. The share beside them says how widely a head spreads its attention, not how much of it is noise.
+ *
+ * A weight below zero counts by its size, as it moves the result as much. A row without any weight has no noise: 0. So has one that sees
+ * no more than `keep` keys.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @throws RangeError for a head, a range, a key or a number of keys that does not fit the maps.
@@ -47,16 +51,27 @@ export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}):
       throw new RangeError(`relevant: expected keys below ${whole.keys}, got ${key}`);
   const matters = relevant && new Set(relevant);
 
+  const all = termsOf(maps).map((map) => part(map, options));
+  /** What counts in a row. */
+  const countsIn = (row: number): ReadonlySet<number> => {
+    if (matters) return matters;
+    const together = Float64Array.from({ length: whole.keys }, (_, k) => all.reduce((sum, { value }) => sum + Math.abs(value(row, k)), 0));
+    const strongest = Array.from(together.keys()).sort((a, b) => (together[b] ?? 0) - (together[a] ?? 0));
+    return new Set(strongest.slice(0, keep));
+  };
+  const counted = Array.from({ length: whole.bottom - whole.top }, (_, i) => countsIn(whole.top + i));
   const noiseOf = (map: Tensor): number[] => {
-    const { top, bottom, keys, value } = part(map, options);
-    return Array.from({ length: bottom - top }, (_, i) => {
-      const weights = Array.from({ length: keys }, (_, k) => Math.abs(value(top + i, k)));
-      const total = weights.reduce((a, b) => a + b, 0);
-      const beside = matters
-        ? weights.filter((_, k) => !matters.has(k))
-        : // From the strongest on, so that small weights are added to small ones.
-          weights.sort((a, b) => b - a).slice(keep);
-      return total > 0 ? Math.min(1, beside.reduce((a, b) => a + b, 0) / total) : 0;
+    const { top, keys, value } = part(map, options);
+    return counted.map((counts, i) => {
+      let within = 0;
+      let beside = 0;
+      for (let k = 0; k < keys; k += 1) {
+        const weight = Math.abs(value(top + i, k));
+        if (counts.has(k)) within += weight;
+        else beside += weight;
+      }
+      const total = within + beside;
+      return total > 0 ? beside / total : 0;
     });
   };
   return {
@@ -86,7 +101,8 @@ const TICKS = [0, 0.25, 0.5, 0.75, 1];
 const AXIS = 40;
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
-const percent = (value: number): string => `${Math.round(value * 100)} %`;
+/** To a tenth. */
+const percent = (value: number): string => `${Number((value * 100).toFixed(1))} %`;
 
 /**
  * Draws the noise of the first map and of the difference over the queries: a dashed line and a plain one.
@@ -145,9 +161,12 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   });
   const bottom = under + Math.ceil(Math.max(0, ...labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
 
-  const name = title ?? "Attention on irrelevant tokens";
-  const rule = "keep" in noise.relevant ? `all but each row's strongest ${noise.relevant.keep}` : "all but the given keys";
-  const description = `Share of each query's attention that falls on irrelevant tokens (${rule}), for ${count} queries. ${lines
+  const [what, rule] =
+    "keep" in noise.relevant
+      ? [`beside the ${noise.relevant.keep} keys that a row's maps weigh most together`, "the same keys for all maps"]
+      : ["on irrelevant tokens", "all but the given keys"];
+  const name = title ?? `Attention ${what}`;
+  const description = `Share of each query's attention that falls ${what} (${rule}), for ${count} queries. ${lines
     .map(
       ({ name, values }) => `${name}: mean ${percent(mean(values))}, from ${figure(Math.min(...values))} to ${figure(Math.max(...values))}`,
     )

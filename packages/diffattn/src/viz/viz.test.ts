@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { AttentionMaps, Tensor } from "../types.js";
-import { attentionNoise, attentionRow, drawMap, drawMaps, drawNoise, drawRow, mapsToJson, stylesheet } from "./index.js";
+import { attentionNoise, attentionRow, drawMap, drawMaps, drawNoise, drawRow, mapsToJson, stylesheet, summarizeNoise } from "./index.js";
 
 function tensor(values: readonly number[], shape: readonly number[]): Tensor {
   return { data: Float32Array.from(values), shape, dims: shape, dtype: "float32", type: "float32" };
@@ -70,15 +70,18 @@ describe("rows", () => {
 });
 
 describe("noise", () => {
-  test("the share beside each row's own strongest keys", () => {
+  test("the share beside the keys that a row's maps weigh most together, the same for all of them", () => {
     const noise = attentionNoise(maps, { keep: 1 });
     expect(noise.rows).toEqual([0, 2]);
+    // Key 0 of the first row; of the second key 1: 0.25 + 0.75. The difference has no say.
     expect(noise.terms).toEqual([
-      [0, 0.5],
+      [0, 0.75],
       [0, 0.25],
     ]);
-    // |−0.125| + |0.125| of 0.75.
-    expect(noise.diff[1]).toBeCloseTo(1 / 3, 12);
+    // All but |−0.125| of 0.75.
+    expect(noise.diff[0]).toBe(0);
+    expect(noise.diff[1]).toBeCloseTo(5 / 6, 12);
+    expect(noise.relevant).toEqual({ keep: 1 });
   });
 
   test("the share beside given keys", () => {
@@ -87,6 +90,22 @@ describe("noise", () => {
     expect(noise.diff[0]).toBeCloseTo(1 / 3, 12);
     expect(() => attentionNoise(maps, { relevant: [3] })).toThrow(/relevant: expected keys below 3, got 3/);
     expect(() => attentionNoise(maps, { keep: 0 })).toThrow(/keep: expected/);
+  });
+
+  test("over heads: each counts once, by the mean over its rows", () => {
+    const noise = attentionNoise(maps, { relevant: [0] });
+    expect(noise.terms[0]).toEqual([0, 0.5]);
+    const other = { ...noise, terms: [[1, 1], ...noise.terms.slice(1)], diff: [0.5, 0.5] };
+    const { count, terms, diff, change, lower } = summarizeNoise([noise, other]);
+    expect([count, lower]).toEqual([2, 2]);
+    // 0.25 and 1; a sixth and a half.
+    expect(terms[0]).toEqual({ mean: 0.625, sd: 0.375 });
+    expect(diff.mean).toBeCloseTo(1 / 3, 12);
+    expect(diff.sd).toBeCloseTo(1 / 6, 12);
+    expect(change.mean).toBeCloseTo((1 / 6 - 0.25 + 0.5 - 1) / 2, 12);
+    expect(summarizeNoise([noise]).change.sd).toBe(0);
+    expect(() => summarizeNoise([])).toThrow(/noises: expected the noise of one head or more, got none/);
+    expect(() => summarizeNoise([attentionNoise(maps, { rows: [1, 1] })])).toThrow(/noises: expected one row or more in each, got none/);
   });
 
   test("is a share, whatever the map", () => {
@@ -107,11 +126,17 @@ describe("noise", () => {
   });
 
   test("the curve runs over all queries and says its means", () => {
-    const svg = drawNoise(attentionNoise(maps, { keep: 1 }), { tokens: ["a", "b"], query: 1 });
+    const svg = drawNoise(attentionNoise(maps, { relevant: [0] }), { tokens: ["a", "b"], query: 1 });
     expect(svg).toContain("map 1 (mean 25 %)");
-    expect(svg).toContain("difference (mean 17 %)");
+    expect(svg).toContain("difference (mean 16.7 %)");
     expect(svg.match(/class="da-line [^"]*" d="M[\d. ]+L[\d. ]+"/g)).toHaveLength(2);
-    expect(svg).toContain("all but each row's strongest 1");
+    expect(svg).toContain("Attention on irrelevant tokens");
+  });
+
+  test("nothing is called irrelevant where nobody said what matters", () => {
+    const svg = drawNoise(attentionNoise(maps, { keep: 1 }));
+    expect(svg).not.toContain("irrelevant");
+    expect(svg).toContain("beside the 1 keys that a row");
   });
 });
 
@@ -128,5 +153,7 @@ test("JSON gives the same float32 again", () => {
       );
     }),
   );
+  const noise = attentionNoise(maps, { relevant: [0], rows: [1, 2] });
+  expect(mapsToJson(maps, { noise }).noise).toBe(noise);
   expect(mapsToJson(maps, { tokens, about: { layer: 3 } })).toMatchObject({ about: { layer: 3 }, head: 0, rows: [0, 2], tokens });
 });
