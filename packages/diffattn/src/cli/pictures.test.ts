@@ -44,6 +44,13 @@ test("what is no picture, or half of one, is a sentence with its name", () => {
   expect(() => decodeImage("half.jpg", Buffer.from([0xff, 0xd8, 0xff, 0xe0, 0]))).toThrow(/^half\.jpg: cannot be decoded: \S/);
 });
 
+test("a picture that claims more pixels than anyone has is refused before memory is taken", () => {
+  const claim = PNG.sync.write(new PNG({ width: 1, height: 1 }));
+  claim.writeUInt32BE(2 ** 31 - 1, 16);
+  claim.writeUInt32BE(2 ** 31 - 1, 20);
+  expect(() => decodeImage("bomb.png", claim)).toThrow("bomb.png: cannot be decoded: it says 2147483647 × 2147483647 pixels");
+});
+
 test("cells have the colours of the value's root, each head's maps one scale", () => {
   const first = tensor([1, 0, 0.25, 0.75, 0, 0, 0, 0], [1, 2, 2, 2]);
   const difference = tensor([1, 0, -1, 0, 0, 0, 0, 0], [1, 2, 2, 2]);
