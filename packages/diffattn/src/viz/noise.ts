@@ -1,8 +1,9 @@
 // How much attention falls on tokens that do not matter, before and after the subtraction.
 
 import type { AttentionMaps, Tensor } from "../types.js";
+import { checkNoise, checkText, checkTexts, extentOf, integer, LOOK, optionsOf, wrong } from "./options.js";
 import { headingsOf, part, type PartOptions, termsOf } from "./part.js";
-import { escape, figure, figureOf, GAP, HEADING, label, type LookOptions, picture, SMALL, text, widthOf, ADVANCE } from "./svg.js";
+import { figure, figureOf, GAP, HEADING, label, type LookOptions, picture, SMALL, largest, text, widthOf, ADVANCE } from "./svg.js";
 
 /** Options of {@link attentionNoise}. */
 export interface NoiseOptions extends Omit<PartOptions, "columns"> {
@@ -40,18 +41,20 @@ export interface AttentionNoise {
  * no more than `keep` keys.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws RangeError for a head, a range, a key or a number of keys that does not fit the maps.
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * `RangeError` too.)
  */
 export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}): AttentionNoise {
-  const { relevant, keep = 8 } = options;
-  const whole = part(maps.diff, options);
-  if (!Number.isInteger(keep) || keep < 1) throw new RangeError(`keep: expected an integer of 1 or more, got ${keep}`);
-  for (const key of relevant ?? [])
-    if (!Number.isInteger(key) || key < 0 || key >= whole.keys)
-      throw new RangeError(`relevant: expected keys below ${whole.keys}, got ${key}`);
+  const given = optionsOf(options, ["batch", "head", "rows", "relevant", "keep"]);
+  const { relevant, keep = 8 } = given;
+  const terms = termsOf(maps);
+  const whole = part(maps.diff, given);
+  integer("keep", keep, 1, Infinity, "an integer of 1 or more");
+  if (relevant !== undefined && !Array.isArray(relevant)) wrong("relevant", "keys in an array", relevant);
+  for (const key of relevant ?? []) integer("relevant", key, 0, whole.keys, `keys below ${whole.keys}`);
   const matters = relevant && new Set(relevant);
 
-  const all = termsOf(maps).map((map) => part(map, options));
+  const all = terms.map((map) => part(map, given));
   /** What counts in a row. */
   const countsIn = (row: number): ReadonlySet<number> => {
     if (matters) return matters;
@@ -61,7 +64,7 @@ export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}):
   };
   const counted = Array.from({ length: whole.bottom - whole.top }, (_, i) => countsIn(whole.top + i));
   const noiseOf = (map: Tensor): number[] => {
-    const { top, keys, value } = part(map, options);
+    const { top, keys, value } = part(map, given);
     return counted.map((counts, i) => {
       let within = 0;
       let beside = 0;
@@ -76,7 +79,7 @@ export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}):
   };
   return {
     rows: [whole.top, whole.bottom],
-    terms: termsOf(maps).map(noiseOf),
+    terms: terms.map(noiseOf),
     diff: noiseOf(maps.diff),
     relevant: relevant ?? { keep },
   };
@@ -88,9 +91,9 @@ export interface DrawNoiseOptions extends LookOptions {
   tokens?: readonly string[] | undefined;
   /** The picture's name. */
   title?: string | undefined;
-  /** Pixels across, at least 160; 640 by default. */
+  /** Pixels across, 160 to 100,000; 640 by default. */
   width?: number | undefined;
-  /** Pixels of the plot's height, at least 40; 160 by default. */
+  /** Pixels of the plot's height, 40 to 100,000; 160 by default. */
   height?: number | undefined;
   /** A query that is marked. */
   query?: number | undefined;
@@ -109,11 +112,16 @@ const percent = (value: number): string => `${Number((value * 100).toFixed(1))} 
  *
  * Node: yes / browser: yes, no DOM needed.
  * @returns An SVG document, fit for a file or for `innerHTML`.
+ * @throws {DiffAttnError} OPTION for an option that is none, a size, or what `attentionNoise` did not give. (It is a `RangeError` too.)
  */
 export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {}): string {
-  const { width = 640, height = 160, title, tokens, query } = options;
-  if (!(width >= 160)) throw new RangeError(`width: expected 160 pixels or more, got ${width}`);
-  if (!(height >= 40)) throw new RangeError(`height: expected 40 pixels or more, got ${height}`);
+  const { title, tokens, query, theme, styled, ...size } = optionsOf(options, [...LOOK, "title", "tokens", "query", "width", "height"]);
+  checkNoise(noise);
+  checkText("title", title);
+  checkTexts("tokens", tokens);
+  if (query !== undefined) integer("query", query, 0, Infinity, "an index");
+  const width = extentOf("width", size.width ?? 640, 160);
+  const height = extentOf("height", size.height ?? 160, 40);
   const [first, end] = noise.rows;
   const count = end - first;
   const plot = width - AXIS - 2 * GAP;
@@ -127,7 +135,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   let top = GAP;
   let body = "";
   if (title) {
-    body += text(GAP, top + HEADING, HEADING + 1, escape(title), "", " da-heading");
+    body += text(GAP, top + HEADING, HEADING + 1, title, "", " da-heading");
     top += HEADING + 2 * GAP;
   }
   // Each line's sample and name, below each other where they do not fit side by side.
@@ -138,7 +146,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
       left = AXIS;
       top += SMALL + GAP;
     }
-    body += `<path class="da-line ${line.kind}" d="M${left} ${top + SMALL - 4}h26"/>${text(left + 32, top + SMALL, SMALL, escape(line.label))}`;
+    body += `<path class="da-line ${line.kind}" d="M${left} ${top + SMALL - 4}h26"/>${text(left + 32, top + SMALL, SMALL, line.label)}`;
     left += across;
   }
   top += SMALL + 2 * GAP;
@@ -159,7 +167,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   labels.forEach((l, i) => {
     body += text(0, 0, SMALL, l, ` text-anchor="end" transform="translate(${x(shown[i] ?? 0) + 4} ${under}) rotate(-90)"`);
   });
-  const bottom = under + Math.ceil(Math.max(0, ...labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
+  const bottom = under + Math.ceil(largest(labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
 
   const [what, rule] =
     "keep" in noise.relevant
@@ -168,8 +176,14 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   const name = title ?? `Attention ${what}`;
   const description = `Share of each query's attention that falls ${what} (${rule}), for ${count} queries. ${lines
     .map(
-      ({ name, values }) => `${name}: mean ${percent(mean(values))}, from ${figure(Math.min(...values))} to ${figure(Math.max(...values))}`,
+      ({ name, values }) =>
+        `${name}: mean ${percent(mean(values))}, from ${figure(
+          -largest(
+            values.map((v) => -v),
+            -Infinity,
+          ),
+        )} to ${figure(largest(values, -Infinity))}`,
     )
     .join("; ")}.`;
-  return picture([{ width, height: bottom, body, description }], name, description, 0, options);
+  return picture([{ width, height: bottom, body, description }], name, description, 0, { theme, styled });
 }

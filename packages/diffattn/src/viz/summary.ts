@@ -1,7 +1,7 @@
 // Noise over many heads, layers or texts: means with their spread. Draws nothing.
 
-import { fail } from "../errors.js";
 import type { AttentionNoise } from "./noise.js";
+import { checkNoise, refuse, wrong } from "./options.js";
 
 /** A mean over heads, and how far heads lie from it. */
 export interface Spread {
@@ -37,11 +37,18 @@ function spreadOf(values: readonly number[]): Spread {
  *
  * Node: yes / browser: yes, no DOM needed.
  * @param noises One per head, as {@link attentionNoise} gives them, all with the same number of terms.
- * @throws {DiffAttnError} OPTION without any, or for one without rows.
+ * @throws {DiffAttnError} OPTION without any, for one without rows, and for what `attentionNoise` did not give. (It is a `RangeError`
+ * too.)
  */
 export function summarizeNoise(noises: readonly AttentionNoise[]): NoiseSummary {
-  if (noises.length === 0) fail("OPTION", "noises", "the noise of one head or more", "none");
-  if (noises.some(({ diff }) => diff.length === 0)) fail("OPTION", "noises", "one row or more in each", "none");
+  if (!Array.isArray(noises)) wrong("noises", "the noise of heads, in an array", noises);
+  if (noises.length === 0) refuse("OPTION", "noises", "the noise of one head or more", "none");
+  for (const noise of noises) {
+    checkNoise(noise);
+    if (noise.diff.length === 0) refuse("OPTION", "noises", "one row or more in each", "none");
+    const count = noises[0]?.terms.length ?? 0;
+    if (noise.terms.length !== count) refuse("OPTION", "noises", `${count} terms in each, as in the first`, String(noise.terms.length));
+  }
   const diffs = noises.map(({ diff }) => meanOf(diff));
   const terms = Array.from({ length: noises[0]?.terms.length ?? 0 }, (_, t) => noises.map((noise) => meanOf(noise.terms[t] ?? [])));
   const changes = diffs.map((diff, i) => diff - (terms[0]?.[i] ?? 0));
