@@ -47,19 +47,21 @@ function refuse(response, status, more = {}) {
  * Starts a server that only this machine reaches, under the names localhost, 127.0.0.1 and [::1].
  *
  * `find` is asked with a decoded path (from "/" on, without `.` and `..`) and gives a file's path, an answer `{ status, type, body }`, or
- * undefined for what is not there; it may be async. `headers` are sent with every answer. `port`: any free one by default.
+ * undefined for what is not there; it may be async. `first(request, response, path)` may answer by itself whatever its method is, and
+ * then says true. `headers` are sent with every answer. `port`: any free one by default.
  *
  * Returns `{ address, close }`. An error of listening (a port that is taken) rejects.
  */
-export async function serveFiles({ find, headers = {}, port = 0 }) {
+export async function serveFiles({ find, first = () => false, headers = {}, port = 0 }) {
   async function answer(request, response) {
     for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
     const [target, authority, encoded] = TARGET.exec(request.url) ?? [];
     const hosts = request.headersDistinct.host ?? [];
     if (target === undefined || hosts.length !== 1) return refuse(response, 400, { Connection: "close" });
     if (![...hosts, authority ?? "localhost"].every((host) => HERE.test(host))) return refuse(response, 421, { Connection: "close" });
-    if (!["GET", "HEAD"].includes(request.method)) return refuse(response, 405, { Allow: "GET, HEAD", Connection: "close" });
     const path = pathOf(encoded);
+    if (path && first(request, response, path)) return;
+    if (!["GET", "HEAD"].includes(request.method)) return refuse(response, 405, { Allow: "GET, HEAD", Connection: "close" });
     const found = path && (await find(path));
     if (!found) return refuse(response, 404);
     if (typeof found !== "string") return void response.writeHead(found.status ?? 200, { "Content-Type": found.type }).end(found.body);
