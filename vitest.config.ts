@@ -22,8 +22,19 @@ export default defineConfig({
       })),
       // The built command line, as a process; it chooses its backend itself.
       { extends: true as const, test: { name: "cli", include: ["test/cli/*.test.ts"] } },
-      // What needs no backend: requests, checks and errors of the package alone; what the benchmark computes without measuring.
-      { extends: true as const, test: { name: "unit", include: ["packages/diffattn/{src,test}/**/*.test.ts", "bench/*.test.mjs"] } },
+      // What needs no backend: requests, checks and errors of the package alone; what the benchmark computes without measuring; the server of the page, and its words.
+      {
+        extends: true as const,
+        test: {
+          name: "unit",
+          include: [
+            "packages/diffattn/{src,test}/**/*.test.ts",
+            "bench/*.test.mjs",
+            "packages/demo/*.test.mjs",
+            "packages/demo/src/*.test.ts",
+          ],
+        },
+      },
     ],
   },
 });

@@ -3,9 +3,9 @@
 //
 //   node bench/subjects/model-page.mjs
 import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { extname, join, normalize, sep } from "node:path";
+import { extname, join, sep } from "node:path";
 import { chromium } from "playwright-core";
+import { serveFiles } from "../../scripts/file-server.mjs";
 import { browsers, root } from "../../scripts/tools.mjs";
 import { serve } from "./protocol.mjs";
 import { pick } from "./measuring.mjs";
@@ -34,24 +34,19 @@ let browser;
 let address;
 let result;
 
-async function respond(request, response) {
-  const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname)).slice(1);
-  try {
-    if (path === "") return void response.writeHead(200, { "Content-Type": "text/html" }).end(pageOf(test));
-    if (!FOLDERS.some((folder) => path.startsWith(folder + sep))) throw new Error("not served");
-    const body = await readFile(join(root, path));
-    response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
-  } catch {
-    response.writeHead(404).end();
-  }
+/** Read at once: what is measured is the page. */
+async function find(path) {
+  const file = path.slice(1);
+  if (file === "") return { type: "text/html", body: pageOf(test) };
+  if (!FOLDERS.some((folder) => file.startsWith(folder + sep))) return undefined;
+  const body = await readFile(join(root, file)).catch(() => undefined);
+  return body && { type: TYPES[extname(file)] ?? "application/octet-stream", body };
 }
 
 async function start() {
   const executablePath = browsers.chromium();
   if (!executablePath) throw new Error("Chromium is missing; node scripts/setup.mjs --browsers installs it");
-  const server = createServer((request, response) => void respond(request, response));
-  await new Promise((resolve) => server.listen(0, "localhost", resolve));
-  address = `http://localhost:${server.address().port}/`;
+  ({ address } = await serveFiles({ find }));
   browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: FLAGS });
 }
 

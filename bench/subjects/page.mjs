@@ -3,9 +3,9 @@
 //
 //   node bench/subjects/page.mjs isolated|plain
 import { readFile } from "node:fs/promises";
-import { createServer } from "node:http";
-import { extname, join, normalize, sep } from "node:path";
+import { extname, join, sep } from "node:path";
 import { chromium } from "playwright-core";
+import { serveFiles } from "../../scripts/file-server.mjs";
 import { browsers, root } from "../../scripts/tools.mjs";
 import { serve } from "./protocol.mjs";
 
@@ -15,17 +15,12 @@ const FOLDERS = [join("packages", "diffattn", "dist"), join("bench", "subjects")
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const FLAGS = ["--no-first-run", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
-async function respond(request, response) {
-  const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname)).slice(1);
-  try {
-    if (!FOLDERS.some((folder) => path.startsWith(folder + sep))) throw new Error("not served");
-    const body = await readFile(join(root, path));
-    const headers = { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" };
-    if (isolated) Object.assign(headers, { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" });
-    response.writeHead(200, headers).end(body);
-  } catch {
-    response.writeHead(404).end();
-  }
+/** Read at once: what is measured is the page. */
+async function find(path) {
+  const file = path.slice(1);
+  if (!FOLDERS.some((folder) => file.startsWith(folder + sep))) return undefined;
+  const body = await readFile(join(root, file)).catch(() => undefined);
+  return body && { type: TYPES[extname(file)] ?? "application/octet-stream", body };
 }
 
 let page;
@@ -33,11 +28,11 @@ let page;
 async function open() {
   const executablePath = browsers.chromium();
   if (!executablePath) throw new Error("Chromium is missing; node scripts/setup.mjs --browsers installs it");
-  const server = createServer((request, response) => void respond(request, response));
-  await new Promise((resolve) => server.listen(0, "localhost", resolve));
+  const isolation = isolated && { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+  const { address } = await serveFiles({ find, headers: { ...isolation } });
   const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: FLAGS });
   page = await browser.newPage();
-  await page.goto(`http://localhost:${server.address().port}/bench/subjects/page.html`);
+  await page.goto(`${address}bench/subjects/page.html`);
   await page.waitForFunction("typeof answer === 'function'");
   if ((await page.evaluate("crossOriginIsolated")) !== isolated) throw new Error(`the page is ${isolated ? "not " : ""}isolated`);
 }

@@ -10,8 +10,6 @@ import { serve } from "./serve.mjs";
 const { chromium } = createRequire(join(root, "package.json"))("playwright-core");
 const WIDE = 1000;
 const NARROW = { width: 360, height: 900 };
-/** The token that is pointed at. */
-const TOKEN = 44;
 
 const server = await serve({ port: 0 });
 const browser = await chromium.launch({ executablePath: browsers.chromium(), chromiumSandbox: false });
@@ -20,11 +18,11 @@ const file = (name) => join(root, `docs/images/demo-${name}.png`);
 async function open(colorScheme, viewport) {
   const page = await browser.newPage({ colorScheme, viewport });
   await page.goto(server.address);
-  await page.fill("#prompt", "Returns the number of");
-  await page.locator("#tokens").evaluate((field) => (field.value = "56"));
+  // The page's own prompt.
+  await page.locator("#tokens").evaluate((field) => (field.value = "40"));
   await page.click("#write");
   await page.waitForSelector("#attention:not([hidden])");
-  await page.locator(".token").nth(TOKEN).hover();
+  await page.locator(".token.question").last().hover();
   await page.waitForTimeout(300);
   return page;
 }

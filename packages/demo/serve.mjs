@@ -3,12 +3,12 @@
 //
 //   node packages/demo/serve.mjs [--port N] [--no-isolation]
 import { existsSync } from "node:fs";
-import { createServer } from "node:http";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import sirv from "sirv";
+import { serveFiles } from "../../scripts/file-server.mjs";
 
-const folder = fileURLToPath(new URL("dist", import.meta.url));
+const built = fileURLToPath(new URL("dist", import.meta.url));
 export const DEFAULT_PORT = 8788;
 
 /** Scripts, styles and workers from here alone; WebAssembly may be compiled; pictures that the page itself makes may be shown. */
@@ -26,14 +26,11 @@ export const POLICY = [
 
 const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
-/** Types that servers do not know by the name. */
-const TYPES = { ".safetensors": "application/octet-stream", ".onnx": "application/octet-stream" };
-
 /**
  * Starts the server. A port that is taken is an error when it was asked for; the default one then gives way to any free one.
- * Returns its address and how to end it.
+ * Returns its address and how to end it. `folder`: what is served, the built page by default.
  */
-export async function serve({ port, isolated = true } = {}) {
+export async function serve({ port, isolated = true, folder = built } = {}) {
   if (!existsSync(`${folder}/index.html`)) throw new Error("the page is not built; run: npm run build");
   const headers = {
     "Content-Security-Policy": POLICY,
@@ -42,39 +39,14 @@ export async function serve({ port, isolated = true } = {}) {
     "Cache-Control": "no-cache",
     ...(isolated && ISOLATION),
   };
-  const files = sirv(folder, {
-    etag: true,
-    setHeaders(response, path) {
-      for (const [name, value] of Object.entries(headers)) response.setHeader(name, value);
-      const type = TYPES[path.slice(path.lastIndexOf("."))];
-      if (type) response.setHeader("Content-Type", type);
-    },
-  });
-  const server = createServer((request, response) =>
-    files(request, response, () => response.writeHead(404, { ...headers, "Content-Type": "text/plain" }).end("not found\n")),
-  );
-  const listen = (at) =>
-    new Promise((resolve, reject) => {
-      server.once("error", reject);
-      server.listen(at, "localhost", () => {
-        server.off("error", reject);
-        resolve();
-      });
-    });
+  // Names without a folder's end are files; a folder shows its index.
+  const find = (path) => join(folder, path.endsWith("/") ? `${path}index.html` : path);
   try {
-    await listen(port ?? DEFAULT_PORT);
+    return await serveFiles({ find, headers, port: port ?? DEFAULT_PORT });
   } catch (error) {
     if (error.code !== "EADDRINUSE" || port !== undefined) throw error;
-    await listen(0);
+    return serveFiles({ find, headers });
   }
-  return {
-    address: `http://localhost:${server.address().port}/`,
-    close: () =>
-      new Promise((resolve) => {
-        server.closeAllConnections();
-        server.close(resolve);
-      }),
-  };
 }
 
 if (process.argv[1] === import.meta.filename) {

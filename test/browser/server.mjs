@@ -1,10 +1,11 @@
 // Serves the built package, the reference cases, models (by range) and the suite's own modules to a browser, with or without the
 // headers that isolate a page. Runs no test.
-import { createServer } from "node:http";
+import { existsSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { extname, join, normalize } from "node:path";
+import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import typescript from "typescript";
+import { serveFiles } from "../../scripts/file-server.mjs";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const folders = {
@@ -16,21 +17,14 @@ const folders = {
   trained: "examples/model",
   tokenizers: "node_modules/@huggingface/tokenizers/dist",
 };
-const types = {
-  ".html": "text/html",
-  ".js": "text/javascript",
-  ".mjs": "text/javascript",
-  ".wasm": "application/wasm",
-};
-const htmlAnswer = "<!doctype html><title>not found</title>";
+/** What stands in the place of a file. */
+const html = (status) => ({ status, type: "text/html", body: "<!doctype html><title>not found</title>" });
 
-/** The file behind a path; a module of the suite is TypeScript there. */
-async function fileOf(folder, name) {
-  const path = join(root, folders[folder], normalize(`/${name}`));
-  if (folder !== "suite") return readFile(path);
+/** A module of the suite, which is TypeScript there. */
+async function moduleOf(path) {
   const source = await readFile(path.replace(/\.js$/, ".ts"), "utf8");
   const options = { target: "ES2022", module: "ESNext", verbatimModuleSyntax: true };
-  return typescript.transpileModule(source, { compilerOptions: options }).outputText;
+  return { type: "text/javascript", body: typescript.transpileModule(source, { compilerOptions: options }).outputText };
 }
 
 /** Spaces until their reader is gone. */
@@ -49,49 +43,42 @@ function endless(response) {
  */
 export async function serve({ isolated }) {
   const refusedOnce = new Set();
-  const answer = (request, response) =>
-    void (async () => {
-      const [, first = "", ...rest] = decodeURIComponent(new URL(request.url, "http://localhost").pathname).split("/");
-      if (first === "to") return response.writeHead(307, { Location: `${origin(elsewhere)}/${rest.join("/")}` }).end();
-      if (first === "endless") return endless(response);
-      if (first === "key" && request.headers["x-key"] === undefined) return response.writeHead(401).end();
-      const broken = first === "html" || first === "once";
-      const [folder = "", ...names] = first === "key" ? rest : [broken ? "dist" : first, ...rest];
-      const name = names.join("/");
-      const wasm = extname(name) === ".wasm";
-      if (isolated) {
-        response.setHeader("Cross-Origin-Opener-Policy", "same-origin");
-        response.setHeader("Cross-Origin-Embedder-Policy", "require-corp");
-      }
-      response.setHeader("Cache-Control", "no-store");
-      const refusedNow = first === "html" || (first === "once" && !refusedOnce.has(name));
-      if (wasm && refusedNow) {
-        if (first === "once") refusedOnce.add(name);
-        return response.writeHead(200, { "Content-Type": "text/html" }).end(htmlAnswer);
-      }
-      try {
-        const body = await fileOf(folder, name);
-        const headers = { "Content-Type": types[extname(name)] ?? "application/octet-stream" };
-        const [, from, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "") ?? [];
-        if (from === undefined) return response.writeHead(200, headers).end(body);
-        const end = Math.min(Number(to) + 1, body.length);
-        response.writeHead(206, { ...headers, "Content-Range": `bytes ${from}-${end - 1}/${body.length}` }).end(body.subarray(from, end));
-      } catch {
-        response.writeHead(404, { "Content-Type": "text/html" }).end(htmlAnswer);
-      }
-    })();
-  const server = createServer(answer);
-  const elsewhere = createServer((request, response) => {
-    for (const what of ["Allow-Origin", "Allow-Headers", "Expose-Headers"]) response.setHeader(`Access-Control-${what}`, "*");
-    if (request.method === "OPTIONS") response.writeHead(204).end();
-    else answer(request, response);
+  const find = async (path) => {
+    const [, first = "", ...rest] = path.split("/");
+    const broken = first === "html" || first === "once";
+    const [folder = "", ...names] = first === "key" ? rest : [broken ? "dist" : first, ...rest];
+    const name = names.join("/");
+    if (broken && extname(name) === ".wasm" && !(first === "once" && refusedOnce.has(name))) {
+      if (first === "once") refusedOnce.add(name);
+      return html(200);
+    }
+    if (!Object.hasOwn(folders, folder)) return html(404);
+    const file = join(root, folders[folder], name);
+    if (folder === "suite") return moduleOf(file).catch(() => html(404));
+    return existsSync(file) && statSync(file).isFile() ? file : html(404);
+  };
+  const first = (request, response, path) => {
+    const [, where, ...rest] = path.split("/");
+    if (where === "to") response.writeHead(307, { Location: elsewhere.address + rest.join("/") }).end();
+    else if (where === "endless") endless(response);
+    else if (where === "key" && request.headers["x-key"] === undefined) response.writeHead(401).end();
+    else return false;
+    return true;
+  };
+  const headers = {
+    "Cache-Control": "no-store",
+    ...(isolated && { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" }),
+  };
+  const shared = Object.fromEntries(["Allow-Origin", "Allow-Headers", "Expose-Headers"].map((name) => [`Access-Control-${name}`, "*"]));
+  const elsewhere = await serveFiles({
+    find,
+    first: (request, response, path) => {
+      if (request.method !== "OPTIONS") return first(request, response, path);
+      response.writeHead(204).end();
+      return true;
+    },
+    headers: { ...headers, ...shared },
   });
-  const origin = (of) => `http://localhost:${of.address().port}`;
-  for (const each of [server, elsewhere]) await new Promise((resolve) => each.listen(0, "localhost", resolve));
-  const close = (each) =>
-    new Promise((resolve) => {
-      each.closeAllConnections();
-      each.close(resolve);
-    });
-  return { origin: origin(server), close: () => Promise.all([server, elsewhere].map(close)) };
+  const { address, close } = await serveFiles({ find, first, headers });
+  return { origin: new URL(address).origin, close: () => Promise.all([close(), elsewhere.close()]) };
 }

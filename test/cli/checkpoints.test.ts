@@ -117,6 +117,17 @@ test("a target that is there stays, unless --force says otherwise; a failure lea
   expect(readdirSync(out).filter((name) => name.startsWith("never"))).toEqual([]);
 });
 
+test("what is no checkpoint is named, with what one is", async () => {
+  const passwd = join(out, "passwd");
+  writeFileSync(passwd, "root:x:0:0:root:/root:/bin/sh\n".repeat(20));
+  const { code, err } = await diffattn(["inspect", passwd]);
+  expect(code).toBe(1);
+  expect(err).toMatch(/^diffattn: passwd: .* \(a checkpoint is a folder, a safetensors file or an address: \S+passwd\)\n$/);
+  expect((await diffattn(["inspect", join(out, "nowhere")])).err).toBe(
+    `diffattn: ${join(out, "nowhere")}: there is no such file or folder\n`,
+  );
+});
+
 test.each([
   ["inspect", [join(out, "nowhere")], 1],
   ["inspect", [join(trained, "README.md")], 1],

@@ -119,9 +119,19 @@ test("a reader that goes away ends it quietly", async () => {
 });
 
 test.each([
-  ["no such model", [join(trained, "nowhere"), "a"], /^diffattn: .*nowhere.*\n$/],
+  ["no such model", [join(trained, "nowhere"), "a"], /^diffattn: .*nowhere: there is no such file or folder\n$/],
+  [
+    "a name on a hub",
+    ["org/model", "a"],
+    /^diffattn: org\/model: there is no such folder\. .*a folder or an address.*hf download org\/model .*\n$/,
+  ],
+  ["the same with its scheme", ["hf:org/model@main", "a"], /^diffattn: hf:org\/model@main: .*hf download org\/model .*\n$/],
   ["no tokenizer", [modelOf("diffllama_mha"), "a"], /^diffattn: tokenizer: expected .*, got none\n$/],
-  ["a picture model", [modelOf("diff_vit"), "a"], /^diffattn: \S.*\n$/],
+  [
+    "a picture model",
+    [modelOf("diff_vit"), "a"],
+    /^diffattn: .*diff_vit: it is a DIFF vision transformer, which looks at pictures; "diffattn classify" and "diffattn maps" take it\n$/,
+  ],
   ["an address that answers nothing", ["http://127.0.0.1:9/", "a"], /^diffattn: \S.*\n$/],
 ])("%s: one sentence and code 1", async (_, args, sentence) => {
   const { code, out, err } = await diffattn(["generate", ...args]);

@@ -1,6 +1,6 @@
 // Runs the built command line as a user does, in a process of its own.
 
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -57,4 +57,16 @@ export function folder(): string {
   const path = mkdtempSync(join(tmpdir(), "diffattn-cli-"));
   afterAll(() => rmSync(path, { recursive: true, force: true }));
   return path;
+}
+
+/** The same before a person: all that a pseudo terminal showed, line ends as they were written. Its bar stays away. */
+export function atTerminal(args: readonly string[], { environment }: Pick<Setting, "environment"> = {}): Pick<Ended, "code" | "out"> {
+  const quoted = [process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
+  const { status, stdout, error } = spawnSync("script", ["-qec", quoted, "/dev/null"], {
+    env: { ...env, ...environment, TERM: "dumb", SHELL: "/bin/sh" },
+    stdio: ["ignore", "pipe", "inherit"],
+    encoding: "utf8",
+  });
+  if (error) throw error;
+  return { code: status, out: stdout.replaceAll("\r\n", "\n") };
 }

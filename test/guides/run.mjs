@@ -2,14 +2,17 @@
 // are files, others are programs or shell lines that must print the `text` block below them. What is for a page is built by Vite and
 // opened in Chromium. Closes with "N passed, N failed". Needs built outputs (npm run build).
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { createRequire } from "node:module";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, extname, join, normalize } from "node:path";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
+import { serveFiles } from "../../scripts/file-server.mjs";
 import { pack } from "../../scripts/pack.mjs";
 import { browsers, root } from "../../scripts/tools.mjs";
 import { blocks } from "./blocks.mjs";
@@ -74,25 +77,44 @@ function testsOf(guide) {
     } else if (language === "sh") tests.push([name, () => same(run("sh", ["-ec", code], folder), expected ?? "")]);
     else throw new Error(`${name}: no one runs ${language}`);
   }
+  for (const { title, code, line } of files)
+    if (code.includes("createServer")) tests.push([`${guide}, line ${line}: ${title} outlives any request`, () => outlives(files, title)]);
   return tests;
+}
+
+/** The server of a guide outlives requests that hold anything at all. */
+async function outlives(files, name) {
+  for (const { title, code } of files) writeFileSync(join(folder, title), code);
+  const server = spawn(process.execPath, [name], { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
+  try {
+    const [address] = await once(createInterface({ input: server.stdout }), "line");
+    const { port } = new URL(address);
+    for (const target of [
+      "//",
+      "/%",
+      "/?prompt=%&n=%00",
+      "http://",
+      "*",
+      "/?n=1&prompt=a&n=NaN",
+      "/?n=-1&prompt=a",
+      `/?n=1&prompt=${"%ff".repeat(99)}`,
+    ]) {
+      const socket = connect(port, "localhost");
+      socket.on("error", () => {}).write(`GET ${target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`);
+      await once(socket.resume(), "close");
+    }
+    assert.equal((await fetch(`${address}?n=1&prompt=Returns`)).status, 200);
+    assert.equal(server.exitCode, null);
+  } finally {
+    server.kill();
+  }
 }
 
 /** Vite as vitest has it. */
 const fromVitest = createRequire(createRequire(import.meta.url).resolve("vitest/package.json"));
 const vite = join(dirname(fromVitest.resolve("vite/package.json")), "bin/vite.js");
 
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".json": "application/json", ".wasm": "application/wasm" };
-
-async function served(place) {
-  const server = createServer((request, response) => {
-    const path = join(place, normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname)));
-    const file = path.endsWith("/") ? join(path, "index.html") : path;
-    if (!existsSync(file)) return void response.writeHead(404).end();
-    response.writeHead(200, { "Content-Type": TYPES[extname(file)] ?? "application/octet-stream" }).end(readFileSync(file));
-  });
-  await new Promise((resolve) => server.listen(0, "localhost", resolve));
-  return { address: `http://localhost:${server.address().port}/`, close: () => server.close() };
-}
+const served = (place) => serveFiles({ find: (path) => join(place, path.endsWith("/") ? `${path}index.html` : path) });
 
 /** Builds the pages of a guide and compares what an element shows once the page's title is "done". `what`: "#id" or "#id of page.html". */
 async function shows(files, what, expected) {
@@ -125,7 +147,7 @@ async function shows(files, what, expected) {
     same(await tab.evaluate(`document.querySelector(${JSON.stringify(selector)}).textContent`), expected);
   } finally {
     await browser.close();
-    server.close();
+    await server.close();
   }
 }
 

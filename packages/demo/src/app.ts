@@ -27,7 +27,12 @@ const fields = {
   seed: byId("seed", HTMLInputElement),
 };
 
-const PROMPTS = ["Returns the number of", "# Safety\n\nThe caller must", "This function panics if"];
+/** The first prompt: an answer planted among other sentences, its question at the end. The typical one of examples/planted-answers.mjs. */
+const PLANTED = {
+  text: "# Notes\n\nCalling this method on a closed channel has no effect. The closure is called for each entry of the map. This is useful for types which do not implement the trait. The compiler checks that all borrows are valid. The default timeout of the socket is 30 seconds. Memory is freed when the last reference goes away. See the module documentation for more information.\n\nThe default timeout of the socket is",
+  answer: "The default timeout of the socket is 30 seconds.",
+  question: "The default timeout of the socket is",
+};
 
 function complain(what: string): void {
   errorPlace.textContent = what;
@@ -80,7 +85,8 @@ function markFirst(): void {
 async function run(signal: AbortSignal): Promise<void> {
   const options = Object.fromEntries(Object.entries(fields).map(([name, input]) => [name, numberOf(input)]));
   const model = await loading;
-  const ids = model.encode(prompt.value);
+  const prompted = prompt.value;
+  const ids = model.encode(prompted);
   if (ids.length === 0) throw new Error("prompt: expected some text, got none");
   const room = Number(model.config["max_position_embeddings"]) - ids.length;
   if (room < 1) throw new Error(`prompt: expected fewer tokens than ${Number(model.config["max_position_embeddings"])}, got ${ids.length}`);
@@ -123,7 +129,15 @@ async function run(signal: AbortSignal): Promise<void> {
     kept.set(layer, known);
     return known;
   };
-  await attention.show({ tokens: list.texts, layers: Number(model.config["num_hidden_layers"]), maps });
+  await attention.show({
+    tokens: list.texts,
+    ofPrompt,
+    planted: prompted.includes(PLANTED.answer) ? PLANTED : undefined,
+    layers: Number(model.config["num_hidden_layers"]),
+    maps,
+    // Not kept: all layers at once would be large.
+    mapsUpTo: (count, layer) => model.maps(ids.slice(0, count), layer),
+  });
 }
 
 async function begin(): Promise<void> {
@@ -169,5 +183,5 @@ document.addEventListener("keydown", (event) => {
 startTabs();
 startBench(complain);
 const asked = new URLSearchParams(location.search).get("prompt");
-prompt.value = asked ?? PROMPTS[0] ?? "";
+prompt.value = asked ?? PLANTED.text;
 if (asked) form.requestSubmit();

@@ -10,22 +10,32 @@ import {
   drawRow,
   mapsToJson,
   stylesheet,
+  summarizeNoise,
   svgToPng,
   type AttentionNoise,
 } from "diffattn/viz";
-import { byId, element, numberOf, reasonOf } from "./dom.js";
+import { byId, element, reasonOf } from "./dom.js";
+import { spansOf, typicalOf, verdictOf, type Planted, type Spans } from "./noise.js";
 import { seen, type TokenList } from "./tokens.js";
 
 /** A text that is finished, and where its maps come from. */
 export interface Written {
   readonly tokens: readonly string[];
+  /** How many of the tokens the prompt has. */
+  readonly ofPrompt: number;
+  /** What is known of the prompt. */
+  readonly planted: Planted | undefined;
   readonly layers: number;
   readonly maps: (layer: number) => Promise<AttentionMaps>;
+  /** Of its first `count` tokens alone. */
+  readonly mapsUpTo: (count: number, layer: number) => Promise<AttentionMaps>;
 }
 
 const HEADINGS = ["map 1", "map 2", "difference: map 1 − λ · map 2"];
 /** Rows of the table. */
 const STRONGEST = 6;
+/** Milliseconds that typing rests before all layers are asked. */
+const REST = 250;
 
 const section = byId("attention", HTMLElement);
 const layer = byId("layer", HTMLSelectElement);
@@ -35,8 +45,11 @@ const strongest = byId("strongest", HTMLTableElement);
 const figures = byId("maps", HTMLElement);
 const noisePlace = byId("noise", HTMLElement);
 const noiseRule = byId("noise-rule", HTMLElement);
-const relevant = byId("relevant", HTMLInputElement);
-const keep = byId("keep", HTMLInputElement);
+const noiseAll = byId("noise-all", HTMLElement);
+const noiseOption = byId("noise-option", HTMLOptionElement);
+const spanKey = byId("span-key", HTMLElement);
+const answer = byId("answer", HTMLInputElement);
+const question = byId("question", HTMLInputElement);
 const picture = byId("picture", HTMLSelectElement);
 
 /** With a sign, and a real minus. */
@@ -45,7 +58,14 @@ const signed = (value: number): string => `${value > 0 ? "+" : ""}${value.toFixe
 export class Attention {
   #written: Written | undefined;
   #maps: AttentionMaps | undefined;
+  /** What is asked and what answers it, where that is known. */
+  #spans: Spans | undefined;
   #noise: AttentionNoise | undefined;
+  /** What the noise over all heads is of; an answer to anything older is dropped. */
+  #summed = 0;
+  #resting: ReturnType<typeof setTimeout> | undefined;
+  /** The layer and head were chosen by hand. */
+  #chosen = false;
   #query = 0;
   #max = 1;
   /** What is asked of the model last; an answer to anything older is dropped. */
@@ -63,9 +83,22 @@ export class Attention {
     sheet.replaceSync(stylesheet);
     document.adoptedStyleSheets.push(sheet);
 
-    layer.addEventListener("change", () => void this.#load());
-    head.addEventListener("change", () => this.#drawAll());
-    for (const input of [relevant, keep]) input.addEventListener("input", () => this.#drawNoise());
+    layer.addEventListener("change", () => {
+      this.#chosen = true;
+      void this.#load();
+    });
+    head.addEventListener("change", () => {
+      this.#chosen = true;
+      this.#drawAll();
+    });
+    for (const input of [answer, question])
+      input.addEventListener("input", () => {
+        this.#readSpans();
+        this.#drawNoise();
+        this.#markSpans();
+        clearTimeout(this.#resting);
+        this.#resting = setTimeout(() => void this.#sumUp(), REST);
+      });
     for (const kind of ["svg", "png", "json"] as const)
       byId(kind, HTMLButtonElement).addEventListener(
         "click",
@@ -80,7 +113,10 @@ export class Attention {
   /** Nothing to be seen until the next text. */
   clear(): void {
     this.#asked += 1;
-    this.#written = this.#maps = this.#noise = undefined;
+    this.#summed += 1;
+    clearTimeout(this.#resting);
+    this.#written = this.#maps = this.#noise = this.#spans = undefined;
+    spanKey.hidden = true;
     section.hidden = true;
   }
 
@@ -91,6 +127,19 @@ export class Attention {
     if (layer.options.length !== written.layers) {
       layer.replaceChildren(...Array.from({ length: written.layers }, (_, i) => new Option(String(i + 1), String(i))));
       layer.value = String(Math.floor(written.layers / 2));
+    }
+    // Words of the text before say nothing of this one.
+    if (written.planted || !written.tokens.join("").includes(answer.value)) {
+      answer.value = written.planted?.answer ?? "";
+      question.value = written.planted?.question ?? "";
+    }
+    this.#readSpans();
+    const typical = await this.#sumUp();
+    if (this.#written !== written) return;
+    if (typical && !this.#chosen) {
+      layer.value = String(typical.layer);
+      this.#fillHeads(typical.heads);
+      head.value = String(typical.head);
     }
     await this.#load();
   }
@@ -120,11 +169,14 @@ export class Attention {
       if (asked === this.#asked) this.complain(reasonOf(error));
       return;
     }
-    const heads = this.#maps.diff.shape[1] ?? 0;
-    if (head.options.length !== heads)
-      head.replaceChildren(...Array.from({ length: heads }, (_, i) => new Option(String(i + 1), String(i))));
+    this.#fillHeads(this.#maps.diff.shape[1] ?? 0);
     section.hidden = false;
     this.#drawAll();
+  }
+
+  #fillHeads(heads: number): void {
+    if (head.options.length !== heads)
+      head.replaceChildren(...Array.from({ length: heads }, (_, i) => new Option(String(i + 1), String(i))));
   }
 
   get #head(): number {
@@ -160,6 +212,7 @@ export class Attention {
     });
     figures.replaceChildren(...drawn);
     this.#markQuery();
+    this.#markSpans();
   }
 
   /** The matrix in each drawing: the first frame; the second is the legend's. */
@@ -167,22 +220,38 @@ export class Attention {
     return Array.from(figures.querySelectorAll("svg"), (svg) => svg.querySelector<SVGRectElement>(".da-frame")).filter((f) => f !== null);
   }
 
-  #markQuery(): void {
+  /** Draws a box into every map: rows and columns are half-open ranges of tokens. */
+  #box(kind: "mark" | "span", rows: readonly [number, number], columns: readonly [number, number]): void {
     const count = this.#maps?.diff.shape[2] ?? 1;
     for (const frame of this.#frames()) {
       const svg = frame.ownerSVGElement;
-      const mark = svg?.querySelector(".mark") ?? document.createElementNS("http://www.w3.org/2000/svg", "rect");
-      const height = frame.height.baseVal.value / count;
+      const box = svg?.querySelector(`.${kind}`) ?? document.createElementNS("http://www.w3.org/2000/svg", "rect");
+      const { x, y, width, height } = frame;
+      const across = width.baseVal.value / count;
+      const down = height.baseVal.value / count;
       for (const [key, value] of Object.entries({
-        class: "mark",
-        x: frame.x.baseVal.value,
-        y: frame.y.baseVal.value + this.#query * height,
-        width: frame.width.baseVal.value,
-        height,
+        class: kind,
+        x: x.baseVal.value + columns[0] * across,
+        y: y.baseVal.value + rows[0] * down,
+        width: (columns[1] - columns[0]) * across,
+        height: (rows[1] - rows[0]) * down,
       }))
-        mark.setAttribute(key, String(value));
-      frame.after(mark);
+        box.setAttribute(key, String(value));
+      frame.after(box);
     }
+  }
+
+  #markQuery(): void {
+    this.#box("mark", [this.#query, this.#query + 1], [0, this.#maps?.diff.shape[3] ?? 1]);
+  }
+
+  /** Where the question looks at the answer. */
+  #markSpans(): void {
+    const spans = this.#spans;
+    this.list.markSpans(spans);
+    spanKey.hidden = !spans;
+    if (spans) this.#box("span", spans.rows, [spans.answer[0] ?? 0, (spans.answer.at(-1) ?? 0) + 1]);
+    else for (const old of figures.querySelectorAll(".span")) old.remove();
   }
 
   #pointAtMap(event: MouseEvent): void {
@@ -248,35 +317,69 @@ export class Attention {
     return { head: this.#head, query: this.#query, tokens: this.#written?.tokens ?? [], headings: HEADINGS, width };
   }
 
-  /** The tokens that words of the text lie in; undefined when the text lacks them. */
-  #tokensOf(words: string): number[] | undefined {
+  /** Finds the words of both fields in the text. */
+  #readSpans(): void {
     const tokens = this.#written?.tokens ?? [];
-    const text = tokens.join("");
-    const found = new Set<number>();
-    for (let at = text.indexOf(words); at >= 0 && words !== ""; at = text.indexOf(words, at + 1)) {
-      let start = 0;
-      tokens.forEach((token, i) => {
-        if (start < at + words.length && start + token.length > at) found.add(i);
-        start += token.length;
-      });
-    }
-    return found.size > 0 ? [...found] : undefined;
+    const words = { answer: answer.value.trim(), question: question.value.trim() };
+    const found = words.answer === "" ? "" : spansOf(tokens, words);
+    this.#spans = typeof found === "string" ? undefined : found;
+    if (typeof found === "string")
+      noiseRule.textContent =
+        `${found} Which tokens matter to which is not known here, and without that no figure means anything. Name the words of the text that answer a question, and the question after them.`.trim();
   }
 
   #drawNoise(): void {
-    if (!this.#maps) return;
-    const words = relevant.value.trim();
-    const keys = this.#tokensOf(words);
-    const count = numberOf(keep) ?? 8;
-    this.#noise = attentionNoise(this.#maps, { head: this.#head, ...(keys ? { relevant: keys } : { keep: count }) });
-    noiseRule.textContent = keys
-      ? `Relevant are the ${keys.length === 1 ? "token" : `${keys.length} tokens`} of “${words}”; the curve says how much of each token's attention falls on all others, by size.`
-      : `${words === "" ? "" : `“${words}” is not in the text. `}Relevant are the ${count} tokens that a row weighs most, in each map by its own choice; the curve says how much of each token's attention falls on all others, by size.`;
+    const spans = this.#spans;
+    this.#noise = undefined;
+    if (this.#maps && spans) {
+      this.#noise = attentionNoise(this.#maps, { head: this.#head, rows: spans.rows, relevant: spans.answer });
+      const asks = spans.rows[1] - spans.rows[0];
+      noiseRule.textContent = `Here, in ${this.#place()}: of the attention of each of the question’s ${asks} tokens, by size, the share beside the ${spans.answer.length} tokens of the answer, which are the same for both maps and their difference. In the maps, the box is where the question looks at the answer.`;
+    }
+    noiseOption.disabled = !this.#noise;
+    if (!this.#noise && picture.value === "noise") picture.value = "maps";
     this.#noisePicture();
   }
 
+  /**
+   * Says what the noise is over all layers and heads, which are asked one after the other, away from the page. Gives the place of a
+   * typical head, or undefined where nothing is known, or where something else is asked by now.
+   */
+  async #sumUp(): Promise<{ layer: number; head: number; heads: number } | undefined> {
+    const mine = ++this.#summed;
+    const written = this.#written;
+    const spans = this.#spans;
+    noiseAll.textContent = "";
+    if (!written || !spans) return undefined;
+    try {
+      const noises: AttentionNoise[] = [];
+      let heads = 0;
+      for (let at = 0; at < written.layers; at += 1) {
+        const maps = await written.mapsUpTo(spans.rows[1], at);
+        if (mine !== this.#summed) return undefined;
+        heads = maps.diff.shape[1] ?? 0;
+        for (let of = 0; of < heads; of += 1) noises.push(attentionNoise(maps, { head: of, rows: spans.rows, relevant: spans.answer }));
+      }
+      const summary = summarizeNoise(noises);
+      noiseAll.textContent = `${verdictOf(summary)}${this.#ending(written, spans)}`;
+      const typical = typicalOf(noises, summary);
+      return { layer: Math.floor(typical / heads), head: typical % heads, heads };
+    } catch (error) {
+      if (mine === this.#summed) this.complain(reasonOf(error));
+      return undefined;
+    }
+  }
+
+  /** Whether the model found the answer, where the text says: the prompt ends with the question, whose words begin the answer. */
+  #ending({ tokens, ofPrompt }: Written, { rows }: Spans): string {
+    const [wanted, asked] = [answer.value.trim(), question.value.trim()];
+    if (asked === "" || !wanted.startsWith(asked) || rows[1] !== ofPrompt || tokens.length === ofPrompt) return "";
+    const found = tokens.slice(ofPrompt).join("").trimStart().startsWith(wanted.slice(asked.length).trim().replace(/\W$/, ""));
+    return ` The model ${found ? "goes on" : "does not go on"} with the answer.`;
+  }
+
   #noisePicture(): void {
-    if (this.#noise) noisePlace.innerHTML = drawNoise(this.#noise, { ...this.#noiseOptions(), styled: false });
+    noisePlace.innerHTML = this.#noise ? drawNoise(this.#noise, { ...this.#noiseOptions(), styled: false }) : "";
   }
 
   #noiseOptions() {
@@ -286,9 +389,9 @@ export class Attention {
   /** The chosen picture as a file of its own, in the theme of the page. */
   #drawExport(theme: "light" | "dark"): string {
     const maps = this.#maps;
-    if (!maps || !this.#noise) throw new Error("there are no maps yet");
+    if (!maps) throw new Error("there are no maps yet");
     if (picture.value === "row") return drawRow(maps, { ...this.#rowOptions(), width: 900, title: this.#title(), theme });
-    if (picture.value === "noise")
+    if (picture.value === "noise" && this.#noise)
       return drawNoise(this.#noise, {
         ...this.#noiseOptions(),
         width: 900,
@@ -313,7 +416,7 @@ export class Attention {
       if (!this.#maps) throw new Error("there are no maps yet");
       const tokens = this.#written?.tokens ?? [];
       const about = { layer: Number(layer.value), text: tokens.join("") };
-      const json = JSON.stringify(mapsToJson(this.#maps, { head: this.#head, tokens, about }));
+      const json = JSON.stringify(mapsToJson(this.#maps, { head: this.#head, tokens, about, noise: this.#noise }));
       save(name, new Blob([json], { type: "application/json" }));
       return;
     }

@@ -65,6 +65,14 @@ export class TokenList {
     if (stop) stop.tabIndex = 0;
   }
 
+  /** Marks what is asked and what answers it; ranges are half-open. Without them nothing is marked. */
+  markSpans(spans?: { readonly answer: readonly number[]; readonly rows: readonly [number, number] }): void {
+    this.#tokens.forEach((token, i) => {
+      token.classList.toggle("answer", spans?.answer.includes(i) ?? false);
+      token.classList.toggle("question", spans !== undefined && i >= spans.rows[0] && i < spans.rows[1]);
+    });
+  }
+
   /** Colours tokens from the first on by weights with signs; full colour is `max`. Those beyond the weights lose theirs. */
   colour(weights: readonly number[], max: number): void {
     this.#tokens.forEach((token, i) => {

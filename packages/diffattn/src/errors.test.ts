@@ -22,3 +22,14 @@ test("the sentences are those of crates/diffattn/src/error.rs", () => {
   expect(outOfMemory(12).message).toBe("memory: expected 12 more bytes, got a refusal");
   expect(internal("x").message).toBe("internal error (a bug of diffattn): x");
 });
+
+test("an error is one of the class by its mark, so that an entry which stands alone has it too", async () => {
+  const { drawMap } = await import("./viz/index.js");
+  expect(() => drawMap(null as never)).toThrow(DiffAttnError);
+  class Mine extends DiffAttnError {}
+  expect(new Mine("FILE", "a")).toBeInstanceOf(DiffAttnError);
+  expect(new Mine("FILE", "a")).toBeInstanceOf(Mine);
+  expect(new DiffAttnError("FILE", "a")).not.toBeInstanceOf(Mine);
+  for (const other of [new Error("a"), new RangeError("a"), { name: "DiffAttnError", code: "FILE" }, null, undefined, "a", 1])
+    expect(other instanceof DiffAttnError).toBe(false);
+});

@@ -1,5 +1,6 @@
 // Pictures of maps from plain numbers.
 import assert from "node:assert/strict";
+import { DiffAttnError } from "diffattn";
 import { drawMap, drawMaps } from "diffattn/viz";
 
 const tensor = (values) => ({
@@ -25,5 +26,13 @@ assert.ok(signed.includes("−0.5") && signed.includes("+0.5"), "the legend says
 
 const three = drawMaps({ map1: tensor([1, 0, 0, 1]), map2: tensor([1, 0, 1, 0]), diff: tensor([0.5, 0, -0.5, 1]) }, { tokens });
 assert.equal(three.match(/class="da-frame"/g).length, 6);
-assert.throws(() => drawMap(tensor([1, 0, 0, 1]), { tokens: ["one"] }), RangeError);
-assert.throws(() => drawMap(tensor([1, 0, 0, 1]), { head: 1 }), RangeError);
+const odd = drawMap(tensor([1, 0, 0, 1]), { tokens: ["\f", "\u001b[31m"], title: "\f" });
+assert.ok(!odd.includes("\f") && !odd.includes("\u001b") && odd.includes("␛[31m"), "what XML forbids is a sign");
+
+// One class of errors for all entries, and what this entry threw before.
+for (const options of [{ tokens: ["one"] }, { head: 1 }, { theme: "constructor" }, { cell: Infinity }, { colour: "red" }])
+  for (const type of [DiffAttnError, RangeError])
+    assert.throws(
+      () => drawMap(tensor([1, 0, 0, 1]), options),
+      (error) => error instanceof type && error.code === "OPTION",
+    );

@@ -232,7 +232,7 @@ export async function bench(terminal: Terminal, source: string | undefined, opti
     results.push(...(await modelCases(terminal, model, options.seconds)));
   }
 
-  if (options.json) await terminal.line(JSON.stringify({ info, results }, null, 2));
+  if (options.json) await terminal.json({ info, results }, 2);
   else {
     await terminal.line(`${info.backend} ${info.isa}, ${counted(info.threads, "thread")}, version ${info.version}`);
     const rows = results.map(({ name, seconds, rate, unit, error }) => [

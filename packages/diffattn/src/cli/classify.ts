@@ -31,7 +31,7 @@ export async function classify(terminal: Terminal, source: string, paths: readon
   for (const path of paths) {
     const image = decodeImage(path, await bytesOf(terminal, path));
     const classes = await model.classify(image, { top: options.top, signal: terminal.signal });
-    if (options.json) await terminal.line(JSON.stringify({ file: path, classes }));
+    if (options.json) await terminal.json({ file: path, classes });
     else {
       if (paths.length > 1) await terminal.line(path);
       for (const text of columns(classes.map(line), [0, 1])) await terminal.line(paths.length > 1 ? `  ${text}` : text);

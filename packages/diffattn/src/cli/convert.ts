@@ -1,10 +1,13 @@
 // diffattn convert: a checkpoint with other element types or head layouts.
 
-import { copyFile, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, realpath, stat } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
-import { Failure, fileFailure, UsageError } from "./failure.js";
+import { parseJson } from "../models/folder.js";
+import type { WholeFile } from "../models/whole-file.js";
+import { fileFailure, UsageError } from "./failure.js";
 import { bytes } from "./format.js";
-import { loadModels } from "./library.js";
+import { loadModels, opening } from "./library.js";
+import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import type { Terminal } from "./terminal.js";
 
 export interface ConvertOptions {
@@ -21,15 +24,28 @@ const COMPANIONS = ["generation_config.json", "tokenizer.json", "tokenizer_confi
 
 const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
+const placeOf = async (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
 
-/** Copies what belongs to a checkpoint; with another layout it is no model that its configuration describes. */
-async function copyCompanions(from: string, to: string, { dtype, layout }: ConvertOptions): Promise<void> {
-  for (const name of COMPANIONS) if (await isThere(join(from, name))) await copyFile(join(from, name), join(to, name));
-  const path = join(from, "config.json");
-  if (layout !== undefined || !(await isThere(path))) return;
-  const config = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
-  for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[dtype];
-  await writeFile(join(to, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+/** The configuration with what its weights are now. */
+function configOf(text: Uint8Array, dtype: ConvertOptions["dtype"]): string {
+  const config = parseJson("config.json", text) as Record<string, unknown> | null;
+  if (typeof config === "object" && config !== null)
+    for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[dtype];
+  return `${JSON.stringify(config, null, 2)}\n`;
+}
+
+/** What belongs to a checkpoint, by name; with another layout it is no model that its configuration describes. */
+async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): Promise<Map<string, string | Uint8Array>> {
+  const found = new Map<string, string | Uint8Array>();
+  for (const name of [...COMPANIONS, ...(layout === undefined ? ["config.json"] : [])]) {
+    const path = join(folder, name);
+    if (!(await isThere(path))) continue;
+    const content = await readFile(path).catch((error: unknown) => {
+      throw fileFailure(path, error);
+    });
+    found.set(name, name === "config.json" ? configOf(content, dtype) : content);
+  }
+  return found;
 }
 
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
@@ -37,33 +53,40 @@ export async function convert(terminal: Terminal, source: string, target: string
   if (!dtype && !layout) throw new UsageError("convert: expected --dtype, --layout or both, got neither");
   const toFolder = extname(target) !== ".safetensors";
   const file = toFolder ? join(target, "model.safetensors") : target;
-  if (resolve(file) === resolve(source) || resolve(target) === resolve(source))
-    throw new UsageError("convert: expected a target that is not the source");
-  if (!force && (await isThere(file))) throw new Failure(`${file}: it is there already; --force replaces it`);
+  if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");
+  const companions = toFolder && (await isFolder(source)) ? await companionsOf(source, options) : new Map<string, never>();
+  const inputs = await checkpointFiles(source);
+  for (const path of [file, ...[...companions.keys()].map((name) => join(target, name))])
+    await checkOutput(path, { force, inputs, makesFolder: true });
 
   const { convertCheckpoint } = await loadModels();
-  const bar = terminal.bar("reading", bytes);
   let notes: readonly string[];
-  // Beside its place, and renamed once all of it is right: a name that is there stands for a whole checkpoint.
-  const part = `${file}.part`;
+  let output: WholeFile | undefined;
+  // What went wrong with the file, which the library takes for a stream.
+  let broken: unknown;
   try {
-    await mkdir(dirname(file), { recursive: true });
+    await mkdir(dirname(file), { recursive: true }).catch((error: unknown) => {
+      throw fileFailure(target, error, "written");
+    });
+    // A name that is there stands for a whole checkpoint, so the weights get theirs last.
+    const whole = (output = await beginOutput(file, force));
     const upper = dtype?.toUpperCase() as "F32" | "F16" | "BF16" | undefined;
-    ({ notes } = await convertCheckpoint(source, {
+    const convertOptions = {
       ...(upper && { dtype: upper }),
       ...(layout && { layout }),
-      target: part,
-      signal: terminal.signal,
-      onProgress: bar.update,
-    }));
-    if (toFolder && (await isFolder(source))) await copyCompanions(source, target, options);
-    await rename(part, file);
+      target: new WritableStream<Uint8Array>({
+        write: (piece) =>
+          whole.write(piece).catch((error: unknown) => {
+            throw (broken = error);
+          }),
+      }),
+    };
+    ({ notes } = await opening(terminal, source, undefined, (reading) => convertCheckpoint(source, { ...convertOptions, ...reading })));
+    for (const [name, content] of companions) await writeOutput(join(target, name), content, force);
+    await whole.end();
   } catch (error) {
-    await rm(part, { force: true });
-    if ((error as { syscall?: string }).syscall !== undefined) throw fileFailure(target, error, "written");
-    throw error;
-  } finally {
-    bar.stop();
+    await output?.drop();
+    throw broken ?? error;
   }
   for (const note of notes) terminal.complain(`note: ${note}`);
   terminal.note(`written: ${file} (${bytes((await stat(file)).size)})`);

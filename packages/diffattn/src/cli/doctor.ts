@@ -71,7 +71,7 @@ export async function doctor(terminal: Terminal, options: DoctorOptions): Promis
     cpu: cpus()[0]?.model.trim() ?? "unknown",
     cores: cpus().length,
   };
-  if (options.json) await terminal.line(JSON.stringify({ ...chosen, right, machine, settings, builds: candidates }, null, 2));
+  if (options.json) await terminal.json({ ...chosen, right, machine, settings, builds: candidates }, 2);
   else {
     const rows = [
       ["runs", `${chosen.backend} ${chosen.isa}, ${counted(chosen.threads, "thread")}, version ${chosen.version}`],
@@ -81,7 +81,7 @@ export async function doctor(terminal: Terminal, options: DoctorOptions): Promis
       ...(settings.length > 0 ? [["environment", settings.join(", ")]] : []),
       ...(chosen.notes.length > 0 ? chosen.notes : ["nothing: it is the fastest build for this machine"]).map((note, i) => [
         i === 0 ? "why not faster" : "",
-        note,
+        sentence(note),
       ]),
     ];
     for (const line of columns(rows)) await terminal.line(line);

@@ -1,5 +1,7 @@
 // Numbers and rows as text. Pure.
 
+import { oneLine } from "./plain.js";
+
 export const count = (value: number): string => value.toLocaleString("en");
 
 /** "1 token", "2 tokens". */
@@ -25,7 +27,9 @@ export function duration(seconds: number): string {
 }
 
 /** Lines of columns, two spaces apart; those named in `right` end where the others begin. */
-export function columns(rows: readonly (readonly string[])[], right: readonly number[] = []): string[] {
+export function columns(given: readonly (readonly string[])[], right: readonly number[] = []): string[] {
+  // As they will be seen, so that they end where they seem to.
+  const rows = given.map((row) => row.map(oneLine));
   const widths: number[] = [];
   for (const row of rows)
     row.forEach((cell, i) => {

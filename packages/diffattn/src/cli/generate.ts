@@ -40,7 +40,7 @@ export async function generate(terminal: Terminal, source: string, words: readon
     ids.push(token.id);
     text += token.text;
     finish = token.finish;
-    if (!json) await terminal.write(token.text);
+    if (!json) await terminal.content(token.text);
   }
   const end = performance.now();
 
@@ -49,7 +49,7 @@ export async function generate(terminal: Terminal, source: string, words: readon
   const perSecond = ids.length > 1 ? ((ids.length - 1) * 1000) / (end - first) : null;
   if (json) {
     const seconds = { first: ids.length > 0 ? firstSeconds : null, all: (end - begin) / 1000 };
-    await terminal.line(JSON.stringify({ prompt, text, ids, finish, promptTokens, seconds, tokensPerSecond: perSecond }));
+    await terminal.json({ prompt, text, ids, finish, promptTokens, seconds, tokensPerSecond: perSecond });
   } else if (terminal.isInteractive) await terminal.line();
   terminal.note(
     `${counted(ids.length, "token")}${perSecond === null ? "" : `, ${perSecond.toFixed(1)} tokens/s`}; ` +

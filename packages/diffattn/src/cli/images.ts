@@ -7,6 +7,8 @@ import { Failure, sentence } from "./failure.js";
 
 /** Memory that a JPEG may take while it is decoded, in megabytes. */
 const JPEG_MEMORY = 1024;
+/** Pixels that a PNG may have: its first bytes claim them, and memory is taken for the claim. */
+const PNG_PIXELS = 1e8;
 
 const startsWith = (bytes: Uint8Array, ...first: number[]): boolean => first.every((byte, i) => bytes[i] === byte);
 
@@ -14,6 +16,9 @@ const startsWith = (bytes: Uint8Array, ...first: number[]): boolean => first.eve
 export function decodeImage(name: string, bytes: Buffer): ImageLike {
   try {
     if (startsWith(bytes, 0x89, 0x50, 0x4e, 0x47)) {
+      const [claimedWidth, claimedHeight] = bytes.length < 24 ? [0, 0] : [bytes.readUInt32BE(16), bytes.readUInt32BE(20)];
+      if (claimedWidth * claimedHeight > PNG_PIXELS)
+        throw new Error(`it says ${claimedWidth} × ${claimedHeight} pixels; at most ${PNG_PIXELS / 1e6} million are read`);
       const { data, width, height } = PNG.sync.read(bytes);
       return { data, width, height };
     }

@@ -2,7 +2,8 @@
 
 import type { Inspection } from "../models/types.js";
 import { bytes, columns, count, counted } from "./format.js";
-import { loadModels } from "./library.js";
+import { inspected, loadModels } from "./library.js";
+import { oneLine } from "./plain.js";
 import type { Terminal } from "./terminal.js";
 
 export interface InspectOptions {
@@ -75,7 +76,7 @@ export function report({ architecture, parameters, dtypes, layers, missing, unex
   ] as const)
     lines.push(...(names.length === 0 ? [`${what}: none`] : [`${what}: ${names.length}`, ...names.map((name) => `  ${name}`)]));
   lines.push(...warnings.map((warning) => `warning: ${warning}`));
-  return lines;
+  return lines.map(oneLine);
 }
 
 /** "0–7" instead of eight numbers. */
@@ -91,14 +92,14 @@ export function ranges(names: readonly string[]): string {
 }
 
 export async function inspect(terminal: Terminal, source: string, options: InspectOptions): Promise<void> {
-  const { inspectCheckpoint, openSafetensors } = await loadModels();
-  const found = await inspectCheckpoint(source, { signal: terminal.signal });
+  const found = await inspected(terminal, source);
   let tensors;
   if (options.tensors) {
+    const { openSafetensors } = await loadModels();
     using file = await openSafetensors(source, { signal: terminal.signal });
     tensors = [...file.tensors];
   }
-  if (options.json) return terminal.line(JSON.stringify({ ...found, ...(tensors && { tensors }) }, null, 2));
+  if (options.json) return terminal.json({ ...found, ...(tensors && { tensors }) }, 2);
   for (const line of report(found)) await terminal.line(line);
   if (!tensors) return;
   await terminal.line();

@@ -3,9 +3,10 @@
 import type * as operators from "../types.js";
 import type * as models from "../models/types.js";
 import type * as viz from "../viz/index.js";
+import { explained, type Kind } from "./about.js";
 import { bytes } from "./format.js";
 import { tokenizerOf } from "./tokenizer.js";
-import type { Terminal } from "./terminal.js";
+import type { Bar, Terminal } from "./terminal.js";
 
 // The package imports itself by name, so that what runs here is what a program gets. A variable, or the types of built files would be
 // wanted before they are built.
@@ -27,25 +28,36 @@ export async function start({ backend, isa, threads }: BackendOptions): Promise<
   return (await loadOperators()).init({ backend, isa, threads });
 }
 
-/** Loads a language model, with a bar. */
-export async function loadLlama(terminal: Terminal, source: string): Promise<models.DiffLlama> {
-  const { DiffLlama } = await loadModels();
-  const bar = terminal.bar("loading", bytes);
+/** Does something with a checkpoint, with a bar. What fails says what the checkpoint is, where it is none that is `wanted`. */
+export async function opening<T>(
+  terminal: Terminal,
+  source: string,
+  wanted: Kind | undefined,
+  body: (reading: { signal: AbortSignal; onProgress: Bar["update"] }) => Promise<T>,
+): Promise<T> {
+  const bar = terminal.bar(wanted === undefined ? "reading" : "loading", bytes);
   try {
-    const tokenizer = await tokenizerOf(source, terminal.signal);
-    return await DiffLlama.load(source, { signal: terminal.signal, onProgress: bar.update, ...(tokenizer && { tokenizer }) });
+    return await body({ signal: terminal.signal, onProgress: bar.update });
+  } catch (error) {
+    bar.stop();
+    throw await explained(source, error, wanted, async () => (await loadModels()).inspectCheckpoint(source, { signal: terminal.signal }));
   } finally {
     bar.stop();
   }
 }
 
-/** Loads a vision transformer, with a bar. */
-export async function loadViT(terminal: Terminal, source: string): Promise<models.DiffViT> {
-  const { DiffViT } = await loadModels();
-  const bar = terminal.bar("loading", bytes);
-  try {
-    return await DiffViT.load(source, { signal: terminal.signal, onProgress: bar.update });
-  } finally {
-    bar.stop();
-  }
-}
+/** Looks at a checkpoint. */
+export const inspected = (terminal: Terminal, source: string): Promise<models.Inspection> =>
+  opening(terminal, source, undefined, async ({ signal }) => (await loadModels()).inspectCheckpoint(source, { signal }));
+
+/** Loads a language model. */
+export const loadLlama = (terminal: Terminal, source: string): Promise<models.DiffLlama> =>
+  opening(terminal, source, "text", async (reading) => {
+    const { DiffLlama } = await loadModels();
+    const tokenizer = await tokenizerOf(source, terminal.signal);
+    return DiffLlama.load(source, { ...reading, ...(tokenizer && { tokenizer }) });
+  });
+
+/** Loads a vision transformer. */
+export const loadViT = (terminal: Terminal, source: string): Promise<models.DiffViT> =>
+  opening(terminal, source, "picture", async (reading) => (await loadModels()).DiffViT.load(source, reading));

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The command line's process: its streams, its signals, its end. program.ts knows the commands.
 
-import { Exit } from "./failure.js";
+import { Exit, fileFailure, sentence } from "./failure.js";
 import { main } from "./program.js";
 import { Terminal } from "./terminal.js";
 
@@ -13,11 +13,16 @@ process.on("SIGINT", () => {
   interruption.abort();
 });
 
+const terminal = new Terminal(process, interruption.signal);
+
 // A reader that has seen enough, as head has, is no failure.
-for (const stream of [process.stdout, process.stderr])
-  stream.on("error", (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === "EPIPE" ? Exit.ok : Exit.failed);
-  });
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(Exit.ok);
+  terminal.complain(`diffattn: ${sentence(fileFailure("standard output", error, "written"))}`);
+  process.exit(Exit.failed);
+});
+// What cannot be complained of changes nothing.
+process.stderr.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? Exit.ok : Exit.failed));
 
 // Everything was written by then: what is still open, a pool or a worker, need not be waited for.
-process.exit(await main(new Terminal(process, interruption.signal), process.argv.slice(2)));
+process.exit(await main(terminal, process.argv.slice(2)));

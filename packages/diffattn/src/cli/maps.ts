@@ -1,16 +1,17 @@
 // diffattn maps: what the heads of a layer attend to, as a page, a picture or numbers.
 
-import { writeFile } from "node:fs/promises";
 import { basename, extname } from "node:path";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { bytesOf } from "./classify.js";
 import { drawCells, extent } from "./cells.js";
-import { Failure, fileFailure, UsageError } from "./failure.js";
+import { Failure, UsageError } from "./failure.js";
 import { counted } from "./format.js";
 import { promptOf } from "./generate.js";
 import { decodeImage } from "./images.js";
-import { type BackendOptions, loadLlama, loadModels, loadViT, loadViz, start } from "./library.js";
+import { type BackendOptions, inspected, loadLlama, loadViT, loadViz, start } from "./library.js";
+import { checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import { pageOf } from "./page.js";
+import { plain } from "./plain.js";
 import type { Terminal } from "./terminal.js";
 
 export const FORMATS = ["html", "svg", "png", "json"] as const;
@@ -22,6 +23,7 @@ export interface MapsOptions extends BackendOptions {
   format?: Format;
   output?: string;
   cell: number;
+  force?: boolean;
 }
 
 /** Pixels that a picture may have, so that a long text is a sentence and not gigabytes. */
@@ -64,11 +66,16 @@ interface Drawn {
   subject: string;
 }
 
+const oneHead = (count: number): UsageError => new UsageError(`an SVG file shows one head: choose --head 0 to ${count - 1}`);
+
 /** What the model attends to in its input: a text, or a picture file. */
-async function mapsOf(terminal: Terminal, source: string, words: readonly string[], layer: number): Promise<Drawn> {
-  const { inspectCheckpoint } = await loadModels();
-  const { architecture, layers } = await inspectCheckpoint(source, { signal: terminal.signal });
-  if (layer >= layers.length) throw new Failure(`--layer: expected a layer below ${layers.length}, got ${layer}`);
+async function mapsOf(
+  terminal: Terminal,
+  source: string,
+  words: readonly string[],
+  layer: number,
+  architecture: string | null,
+): Promise<Drawn> {
   if (architecture === "diff_vit") {
     const [path = "-", ...more] = words;
     if (more.length > 0) throw new UsageError("maps: expected one picture");
@@ -85,12 +92,18 @@ async function mapsOf(terminal: Terminal, source: string, words: readonly string
 }
 
 export async function maps(terminal: Terminal, source: string, words: readonly string[], options: MapsOptions): Promise<void> {
-  const { layer, head, output, cell } = options;
+  const { layer, head, output, cell, force } = options;
   const format = formatOf(options);
   if (format === "png" && output === undefined && terminal.isInteractive)
     throw new UsageError("a PNG file is nothing for a terminal: give --output, or send it to a file");
+  const { architecture, layers } = await inspected(terminal, source);
+  if (layer >= layers.length) throw new Failure(`--layer: expected a layer below ${layers.length}, got ${layer}`);
+  const said = layers[layer]?.["numHeads"];
+  if (format === "svg" && head === undefined && typeof said === "number" && said > 1) throw oneHead(said);
+  // Before the model is read. A picture's path is among the words.
+  if (output !== undefined) await checkOutput(output, { force, inputs: [...(await checkpointFiles(source)), ...words] });
   await start(options);
-  const { maps, tokens, ids, subject } = await mapsOf(terminal, source, words, layer);
+  const { maps, tokens, ids, subject } = await mapsOf(terminal, source, words, layer, architecture);
   const [, count = 0, length = 0] = maps.diff.shape;
   if (head !== undefined && head >= count) throw new Failure(`--head: expected a head below ${count}, got ${head}`);
   const heads = head === undefined ? Array.from({ length: count }, (_, i) => i) : [head];
@@ -118,22 +131,18 @@ export async function maps(terminal: Terminal, source: string, words: readonly s
       }),
     svg: () => {
       const [only, ...more] = heads;
-      if (only === undefined || more.length > 0) throw new UsageError(`an SVG file shows one head: choose --head 0 to ${count - 1}`);
+      if (only === undefined || more.length > 0) throw oneHead(count);
       return drawn(only).svg;
     },
     png: () => drawCells(all, heads, cell),
     json: () => {
       const values = { map1: maps.map1, map2: maps.map2, diff: maps.diff };
       const numbers = Object.entries(values).flatMap(([key, map]) => (map ? [[key, nested(map, heads)] as const] : []));
-      return `${JSON.stringify({ layer, heads, tokens, ...(ids && { ids }), ...Object.fromEntries(numbers) })}\n`;
+      return plain(`${JSON.stringify({ layer, heads, tokens, ...(ids && { ids }), ...Object.fromEntries(numbers) })}\n`);
     },
   };
   const result = made[format]();
-  if (output === undefined) return terminal.write(result);
-  try {
-    await writeFile(output, result);
-  } catch (error) {
-    throw fileFailure(output, error, "written");
-  }
+  if (output === undefined) return terminal.content(result);
+  await writeOutput(output, result, force);
   terminal.note(`written: ${output}`);
 }

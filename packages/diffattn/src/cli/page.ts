@@ -1,6 +1,6 @@
 // A page of pictures: one HTML file, no script, nothing loaded. Knows nothing of what the pictures show.
 
-const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.codePointAt(0) ?? 0};`);
+import { escape } from "../viz/markup.js";
 
 const STYLE = `
 :root{color-scheme:light dark;--page:#fff;--text:#1b1f24;--line:#d0d7de}
@@ -18,6 +18,7 @@ export interface Page {
   pictures: readonly { title: string; svg: string }[];
 }
 
+/** (HTML takes the first line end of a `pre` for its own.) */
 export function pageOf({ title, subject, remarks, pictures }: Page): string {
   const sections = pictures.map(({ title, svg }) => `<h2>${escape(title)}</h2>\n<div class="scroll">${svg.trim()}</div>`);
   return `<!doctype html>
@@ -25,7 +26,7 @@ export function pageOf({ title, subject, remarks, pictures }: Page): string {
 <title>${escape(title)}</title><style>${STYLE}
 </style></head><body>
 <h1>${escape(title)}</h1>
-<pre>${escape(subject)}</pre>
+<pre>${subject.startsWith("\n") ? "\n" : ""}${escape(subject)}</pre>
 ${remarks.map((remark) => `<p>${escape(remark)}</p>`).join("\n")}
 ${sections.join("\n")}
 </body></html>

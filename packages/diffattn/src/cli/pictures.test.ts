@@ -1,8 +1,12 @@
 // Files of pictures, read and written.
 
 import { encode as encodeJpeg } from "jpeg-js";
+import { parseHTML } from "linkedom";
 import { PNG } from "pngjs";
+import { SaxesParser } from "saxes";
 import { expect, test } from "vitest";
+import { drawMap } from "../viz/index.js";
+import { visible } from "../viz/markup.js";
 import { drawCells, extent } from "./cells.js";
 import { decodeImage } from "./images.js";
 import { formatOf, patchNames } from "./maps.js";
@@ -40,6 +44,13 @@ test("what is no picture, or half of one, is a sentence with its name", () => {
   expect(() => decodeImage("half.jpg", Buffer.from([0xff, 0xd8, 0xff, 0xe0, 0]))).toThrow(/^half\.jpg: cannot be decoded: \S/);
 });
 
+test("a picture that claims more pixels than anyone has is refused before memory is taken", () => {
+  const claim = PNG.sync.write(new PNG({ width: 1, height: 1 }));
+  claim.writeUInt32BE(2 ** 31 - 1, 16);
+  claim.writeUInt32BE(2 ** 31 - 1, 20);
+  expect(() => decodeImage("bomb.png", claim)).toThrow("bomb.png: cannot be decoded: it says 2147483647 × 2147483647 pixels");
+});
+
 test("cells have the colours of the value's root, each head's maps one scale", () => {
   const first = tensor([1, 0, 0.25, 0.75, 0, 0, 0, 0], [1, 2, 2, 2]);
   const difference = tensor([1, 0, -1, 0, 0, 0, 0, 0], [1, 2, 2, 2]);
@@ -74,4 +85,25 @@ test("a page escapes what it is given", () => {
   expect(page).toContain("<title>&#60;a&#62;</title>");
   expect(page).toContain("<pre>x &#38; y</pre>");
   expect(page).toContain('<div class="scroll"><svg/></div>');
+});
+
+test("a page's texts are what a reader of the file gets, whatever they hold", () => {
+  const odd = "a\f\u0000\u001b[31m\u0085\ud800</pre><script>]]>&amp;'\"\ufffe\r\n\tb";
+  const svg = drawMap(tensor([1, 0, 0, 1], [1, 1, 2, 2]), { tokens: [odd, "x"], title: odd });
+  const page = pageOf({ title: odd, subject: odd, remarks: [odd], pictures: [{ title: odd, svg }] });
+  const { document } = parseHTML(page);
+  for (const selector of ["head > title", "h1", "pre", "p", "h2", "svg > title"])
+    expect(document.querySelector(selector)?.textContent, selector).toBe(visible(odd));
+  expect(document.querySelectorAll("script")).toHaveLength(0);
+  // But for its doctype it is XML: every element is closed or takes no content.
+  const parser = new SaxesParser();
+  const errors: string[] = [];
+  parser.on("error", ({ message }) => void errors.push(message));
+  parser.write(page.replace(/^<!doctype html>\n/, "").replaceAll(/<meta [^>]*>/g, "")).close();
+  expect(errors).toEqual([]);
+});
+
+test("a text that begins with a line end keeps it", () => {
+  const page = pageOf({ title: "a", subject: "\nb", remarks: [], pictures: [] });
+  expect(page).toContain("<pre>\n&#10;b</pre>");
 });

@@ -116,6 +116,7 @@ export function program(terminal: Terminal): Command {
       new Option("-f, --format <name>", "by default what the output's name says, else html").choices(["html", "svg", "png", "json"]),
     )
     .option("-o, --output <file>", "where to; standard output by default")
+    .option("--force", "replace an output that is there")
     .option("--cell <pixels>", "side of a cell", number(1, 100), 13)
     .addHelpText(
       "after",
@@ -214,7 +215,13 @@ export function program(terminal: Terminal): Command {
     command
       .helpOption("-h, --help", "this help")
       .showHelpAfterError(false)
-      .configureOutput({ outputError: () => undefined })
+      .configureOutput({
+        writeOut: (text) => void terminal.text(text).catch(() => undefined),
+        writeErr: (text) => {
+          for (const line of text.trimEnd().split("\n")) terminal.complain(line);
+        },
+        outputError: () => undefined,
+      })
       .exitOverride();
   return root;
 }
@@ -233,7 +240,7 @@ export async function main(terminal: Terminal, args: readonly string[]): Promise
     }
     if (terminal.signal.aborted) return Exit.interrupted;
     terminal.complain(`diffattn: ${sentence(error)}`);
-    if (terminal.isVerbose && error instanceof Error && error.stack) terminal.complain(error.stack);
+    if (terminal.isVerbose && error instanceof Error && error.stack) for (const line of error.stack.split("\n")) terminal.complain(line);
     return error instanceof UsageError ? Exit.usage : Exit.failed;
   }
 }

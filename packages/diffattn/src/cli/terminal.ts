@@ -1,7 +1,9 @@
-// Where the commands read and write: results on standard output, everything else on standard error. Knows no command.
+// Where the commands read and write: results on standard output, everything else on standard error. Whatever a text holds, nothing
+// that leaves here is obeyed by a terminal but the progress bar's own sequences. Knows no command.
 
 import { SingleBar } from "cli-progress";
 import { UsageError } from "./failure.js";
+import { oneLine, plain } from "./plain.js";
 
 /** The streams of a process. */
 export interface Streams {
@@ -38,14 +40,34 @@ export class Terminal {
     return this.#streams.stdout.isTTY === true;
   }
 
-  /** A part of the result. Resolves when its reader took it. */
-  write(part: string | Uint8Array): Promise<void> {
+  #write(part: string | Uint8Array): Promise<void> {
     if (part.length === 0) return Promise.resolve();
     return new Promise((resolve, reject) => this.#streams.stdout.write(part, (error) => (error ? reject(error) : resolve())));
   }
 
+  /**
+   * What was asked for itself, or a part of it: a text, a file. A pipe or a file gets it as it is, a person what can be seen of it.
+   * Resolves when its reader took it, as all that write results do.
+   */
+  content(part: string | Uint8Array): Promise<void> {
+    if (!this.isInteractive) return this.#write(part);
+    if (typeof part !== "string") throw new UsageError("bytes are nothing for a terminal: send them to a file");
+    return this.#write(plain(part));
+  }
+
+  /** Text of our own, of as many lines as it has. */
+  text(text: string): Promise<void> {
+    return this.#write(plain(text));
+  }
+
+  /** A line of a result. */
   line(text = ""): Promise<void> {
-    return this.write(`${text}\n`);
+    return this.#write(`${oneLine(text)}\n`);
+  }
+
+  /** A result as JSON: on one line, or indented by so many spaces. */
+  json(value: unknown, indent?: number): Promise<void> {
+    return this.text(`${JSON.stringify(value, null, indent)}\n`);
   }
 
   /** For who watches: on a terminal, or with --verbose. */
@@ -53,14 +75,15 @@ export class Terminal {
     if (this.#streams.stderr.isTTY || this.isVerbose) this.complain(text);
   }
 
-  /** For everybody, on standard error. */
+  /** A line for everybody, on standard error. */
   complain(text: string): void {
-    this.#streams.stderr.write(`${text}\n`);
+    this.#streams.stderr.write(`${oneLine(text)}\n`);
   }
 
   /** A progress bar on standard error, where that is a terminal and the work takes its time. */
   bar(what: string, show: (amount: number) => string = String): Bar {
-    if (!this.#streams.stderr.isTTY) return SILENT;
+    // One that is dumb does not move its cursor.
+    if (!this.#streams.stderr.isTTY || process.env["TERM"] === "dumb") return SILENT;
     const start = Date.now();
     let bar: SingleBar | undefined;
     return {
@@ -69,7 +92,7 @@ export class Terminal {
         if (!bar) {
           bar = new SingleBar({
             stream: this.#streams.stderr,
-            format: `${what} {bar} {percentage} % {shown}`,
+            format: `${oneLine(what)} {bar} {percentage} % {shown}`,
             barCompleteChar: "█",
             barIncompleteChar: "░",
             clearOnComplete: true,

@@ -1,16 +1,16 @@
 // Files by their paths, in Node: read by range, written whole or not at all.
 
-import { randomUUID } from "node:crypto";
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fail, outOfMemory, reasonOf } from "../errors.js";
 import type { Files, Sink } from "./platform.js";
 import { endOf, throwIfAborted } from "./abort.js";
 import { type ByteSource, cutShort, type Reading } from "./source.js";
+import { wholeFile } from "./whole-file.js";
 
-/** How much is read or written at once, so that an abort is seen and progress told. */
+/** How much is read at once, so that an abort is seen and progress told. */
 const PIECE = 2 ** 24;
 
 class PathSource implements ByteSource {
@@ -102,27 +102,16 @@ async function write(target: string | URL): Promise<Sink> {
   };
   const guarded = async (body: () => Promise<unknown>): Promise<void> => {
     try {
-      await body();
+      return await body;
     } catch (error) {
-      await drop();
-      fail("FILE", path, "a file that can be written", reasonOf(error), error);
+      return fail("FILE", path, expected, reasonOf(error), error);
     }
   };
+  const file = await told(wholeFile(path, true), "a place where a file can be written");
   return {
-    write: (bytes) =>
-      guarded(async () => {
-        for (let done = 0; done < bytes.byteLength;) {
-          const { bytesWritten } = await file.write(bytes, done, Math.min(PIECE, bytes.byteLength - done));
-          done += bytesWritten;
-        }
-      }),
-    end: () =>
-      guarded(async () => {
-        await file.sync();
-        await file.close();
-        await rename(temporary, path);
-      }),
-    abort: drop,
+    write: (bytes) => told(file.write(bytes), "a file that can be written"),
+    end: () => told(file.end(), "a file that can be written"),
+    abort: () => file.drop(),
   };
 }
 

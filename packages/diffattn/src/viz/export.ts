@@ -1,8 +1,10 @@
 // Pictures as bitmaps, maps as JSON.
 
+import { reasonOf } from "../errors.js";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { attentionNoise, type AttentionNoise } from "./noise.js";
-import { checkTokens, part, type PartOptions, termsOf } from "./part.js";
+import { checkNoise, checkTokens, optionsOf, PART, positive, refuse, wrong } from "./options.js";
+import { part, type PartOptions, termsOf } from "./part.js";
 
 /** Options of {@link svgToPng}. */
 export interface PngOptions {
@@ -19,31 +21,27 @@ const LARGEST_AREA = 1 << 24;
  *
  * Node: no (there is no canvas: it rejects) / browser: on pages. A Content-Security-Policy must allow `img-src blob:`.
  * @param svg A picture with its styles and a `theme` of its own: "light" or "dark".
- * @throws Error (as a rejection) where there is no document, or the picture cannot be read.
+ * @throws {DiffAttnError} (as a rejection) UNAVAILABLE where there is no document or canvas; OPTION for what cannot be read as a picture.
  */
 export async function svgToPng(svg: string, options: PngOptions = {}): Promise<Blob> {
-  const { scale = 2 } = options;
-  if (!(scale > 0)) throw new RangeError(`scale: expected a number above 0, got ${scale}`);
-  if (typeof document === "undefined") throw new Error("svgToPng: expected a page with a document, got none");
+  const scale = positive("scale", optionsOf(options, ["scale"]).scale ?? 2);
+  if (typeof (svg as unknown) !== "string") wrong("svg", "a picture of this module, as text", svg);
+  if (typeof document === "undefined") refuse("UNAVAILABLE", "svgToPng", "a page with a document", "none");
   const address = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
   try {
     const image = new Image();
     image.src = address;
-    await image.decode();
+    await image.decode().catch((cause: unknown) => refuse("OPTION", "svg", "a picture that can be read", reasonOf(cause), cause));
     const { naturalWidth: width, naturalHeight: height } = image;
     const factor = Math.min(scale, LARGEST_SIDE / Math.max(width, height), Math.sqrt(LARGEST_AREA / (width * height)));
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.floor(width * factor));
     canvas.height = Math.max(1, Math.floor(height * factor));
     const context = canvas.getContext("2d");
-    if (!context) throw new Error("svgToPng: expected a canvas, got none");
+    if (!context) return refuse("UNAVAILABLE", "svgToPng", "a canvas", "none");
     context.drawImage(image, 0, 0, canvas.width, canvas.height);
-    return await new Promise((resolve, reject) =>
-      canvas.toBlob((blob) => {
-        if (blob) resolve(blob);
-        else reject(new Error("svgToPng: expected a PNG file, got none"));
-      }, "image/png"),
-    );
+    const png = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
+    return png ?? refuse("UNAVAILABLE", "svgToPng", "a PNG file", "none");
   } finally {
     URL.revokeObjectURL(address);
   }
@@ -55,6 +53,8 @@ export interface JsonOptions extends PartOptions {
   tokens?: readonly string[] | undefined;
   /** What else the document says: the layer, the text, the model. */
   about?: Readonly<Record<string, unknown>> | undefined;
+  /** What the document says of noise; by default {@link attentionNoise} of these rows, with its defaults. */
+  noise?: AttentionNoise | undefined;
 }
 
 /** What {@link mapsToJson} gives; `JSON.stringify` takes it as it is. */
@@ -70,7 +70,7 @@ export interface MapsDocument {
   /** Each term's map, a list per query; the first is the signal. NaN and infinities are null. */
   readonly maps: readonly (readonly (readonly (number | null)[])[])[];
   readonly diff: readonly (readonly (number | null)[])[];
-  /** {@link attentionNoise} of these rows, with its defaults. */
+  /** As given, or {@link attentionNoise} of these rows, with its defaults. */
   readonly noise: AttentionNoise;
 }
 
@@ -88,14 +88,19 @@ function shortest(value: number): number | null {
  * One head's maps, their tokens and their noise as a plain object. Numbers have as many figures as give the same float32 again.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws RangeError for a head, a range or a number of tokens that does not fit the maps.
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * `RangeError` too.)
  */
 export function mapsToJson(maps: AttentionMaps, options: JsonOptions = {}): MapsDocument {
-  const { tokens, batch = 0, head = 0, about = {} } = options;
+  const given = optionsOf(options, [...PART, "tokens", "about", "noise"]);
+  const { tokens, batch = 0, head = 0, about = {}, noise } = given;
+  if (noise !== undefined) checkNoise(noise);
+  if (typeof (about as unknown) !== "object" || (about as unknown) === null) wrong("about", "an object", about);
+  const terms = termsOf(maps);
   checkTokens("tokens", tokens, maps.diff.shape[3] ?? 0, "key");
-  const { top, bottom, left, right } = part(maps.diff, options);
+  const { top, bottom, left, right } = part(maps.diff, given);
   const lists = (map: Tensor): (number | null)[][] => {
-    const { value } = part(map, options);
+    const { value } = part(map, given);
     return Array.from({ length: bottom - top }, (_, i) =>
       Array.from({ length: right - left }, (_, k) => shortest(value(top + i, left + k))),
     );
@@ -107,8 +112,8 @@ export function mapsToJson(maps: AttentionMaps, options: JsonOptions = {}): Maps
     rows: [top, bottom],
     columns: [left, right],
     tokens: tokens?.slice(left, right) ?? null,
-    maps: termsOf(maps).map(lists),
+    maps: terms.map(lists),
     diff: lists(maps.diff),
-    noise: attentionNoise(maps, { batch, head, rows: [top, bottom] }),
+    noise: noise ?? attentionNoise(maps, { batch, head, rows: [top, bottom] }),
   };
 }

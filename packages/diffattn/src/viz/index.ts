@@ -6,4 +6,5 @@ export { drawMap, drawMaps, type DrawMapsOptions, type DrawOptions } from "./map
 export { attentionNoise, drawNoise, type AttentionNoise, type DrawNoiseOptions, type NoiseOptions } from "./noise.js";
 export type { PartOptions } from "./part.js";
 export { attentionRow, drawRow, type AttentionRow, type DrawRowOptions, type RowOptions } from "./row.js";
+export { summarizeNoise, type NoiseSummary, type Spread } from "./summary.js";
 export { stylesheet, type LookOptions } from "./svg.js";

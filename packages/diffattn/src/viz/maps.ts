@@ -1,15 +1,16 @@
 // Whole maps as matrices of coloured cells, labelled with tokens.
 
 import type { AttentionMaps, Tensor } from "../types.js";
-import { checkTokens, headingsOf, part, type PartOptions, scaleOf, termsOf } from "./part.js";
+import { cellOf, checkFlag, checkText, checkTexts, checkTokens, LOOK, optionsOf, PART } from "./options.js";
+import { headingsOf, part, type PartOptions, scaleOf, termsOf } from "./part.js";
 import {
   ADVANCE,
-  escape,
   figure,
   figureOf,
   GAP,
   HEADING,
   label,
+  largest,
   legend,
   LEGEND_HEIGHT,
   legendWidth,
@@ -36,7 +37,7 @@ export interface DrawOptions extends PartOptions, LookOptions {
   signed?: boolean | undefined;
   /** The value of full colour; by default the largest absolute value that is drawn. Give it to compare pictures. */
   max?: number | undefined;
-  /** Pixels of a cell's side, at least 1; 13 by default. Labels are as large as cells allow. */
+  /** Pixels of a cell's side, 1 to 1000; 13 by default. Labels are as large as cells allow. */
   cell?: number | undefined;
 }
 
@@ -46,13 +47,17 @@ export interface DrawMapsOptions extends Omit<DrawOptions, "signed" | "descripti
   headings?: readonly string[] | undefined;
 }
 
+const BOTH = [...PART, ...LOOK, "tokens", "rowTokens", "title", "max", "cell"] as const;
+
 function panel(map: Tensor, options: DrawOptions): Panel {
   const drawn = part(map, options);
   const { queries, keys, top, bottom, left, right, value, lowest, highest } = drawn;
-  const { tokens, rowTokens = queries === keys ? tokens : undefined, cell = 13 } = options;
+  const { tokens, rowTokens = queries === keys ? tokens : undefined } = options;
+  const cell = cellOf(options.cell ?? 13);
   checkTokens("tokens", tokens, keys, "key");
   checkTokens("rowTokens", rowTokens, queries, "query");
-  if (!(cell >= 1)) throw new RangeError(`cell: expected 1 pixel or more, got ${cell}`);
+  for (const name of ["title", "description"] as const) checkText(name, options[name]);
+  checkFlag("signed", options.signed);
 
   const signed = options.signed ?? lowest < 0;
   const max = scaleOf([drawn], options.max);
@@ -77,14 +82,14 @@ function panel(map: Tensor, options: DrawOptions): Panel {
   const size = Math.min(12, cell * 0.85);
   const rowLabels = rowTokens?.slice(top, bottom).map(label) ?? [];
   const columnLabels = tokens?.slice(left, right).map(label) ?? [];
-  const space = (labels: string[]): number => Math.ceil(Math.max(0, ...labels.map(widthOf)) * size * ADVANCE) + (labels.length ? 5 : 0);
+  const space = (labels: string[]): number => Math.ceil(largest(labels.map(widthOf)) * size * ADVANCE) + (labels.length ? 5 : 0);
   const x = GAP + space(rowLabels);
   const headingHeight = options.title ? HEADING + GAP : 0;
   const y = GAP + headingHeight + space(columnLabels);
   const width = (right - left) * cell;
   const height = (bottom - top) * cell;
 
-  let body = options.title ? text(x, GAP + HEADING - 2, HEADING, escape(options.title), "", " da-heading") : "";
+  let body = options.title ? text(x, GAP + HEADING - 2, HEADING, options.title, "", " da-heading") : "";
   columnLabels.forEach((l, i) => {
     body += text(0, 0, size, l, ` transform="translate(${figureOf(x + (i + 0.5) * cell + size * 0.35)} ${y - 4}) rotate(-90)"`);
   });
@@ -110,11 +115,13 @@ function panel(map: Tensor, options: DrawOptions): Panel {
  * Node: yes / browser: yes, no DOM needed.
  * @param map `[B, H, rows, Lk]`, as `diffAttentionMaps` and a layer's `maps` return it.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws RangeError for a head, a range or a number of tokens that does not fit the map.
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the map: a head, a range, a number of tokens, a size;
+ * SHAPE and DTYPE for what is no map. (It is a `RangeError` too.)
  */
 export function drawMap(map: Tensor, options: DrawOptions = {}): string {
-  const one = panel(map, options);
-  return picture([one], options.title ?? "Attention map", options.description ?? one.description, 0, options);
+  const given = optionsOf(options, [...BOTH, "description", "signed"]);
+  const one = panel(map, given);
+  return picture([one], given.title ?? "Attention map", given.description ?? one.description, 0, given);
 }
 
 /**
@@ -124,17 +131,20 @@ export function drawMap(map: Tensor, options: DrawOptions = {}): string {
  * Node: yes / browser: yes, no DOM needed.
  * @param maps As `diffAttentionMaps` and a layer's `maps` return them.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws RangeError for a head, a range or a number of tokens that does not fit the maps.
+ * @throws {DiffAttnError} as {@link drawMap}.
  */
 export function drawMaps(maps: AttentionMaps, options: DrawMapsOptions = {}): string {
+  const given = optionsOf(options, [...BOTH, "headings"]);
   const terms = termsOf(maps);
-  const { headings = headingsOf(terms.length), title, ...rest } = options;
+  const { headings = headingsOf(terms.length), title, ...rest } = given;
+  checkTexts("headings", headings);
+  checkText("title", title);
   const all = [...terms, maps.diff];
   const max = scaleOf(
     all.map((map) => part(map, rest)),
-    options.max,
+    given.max,
   );
   const panels = all.map((map, i) => panel(map, { ...rest, max, title: headings[i], signed: i === terms.length }));
   const description = panels.map((p, i) => `${headings[i] ?? ""}: ${p.description}`).join(" ");
-  return picture(panels, title ?? "Attention maps", description, title ? HEADING + 2 * GAP : 0, options);
+  return picture(panels, title ?? "Attention maps", description, title ? HEADING + 2 * GAP : 0, given);
 }

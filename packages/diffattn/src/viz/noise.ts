@@ -1,14 +1,15 @@
 // How much attention falls on tokens that do not matter, before and after the subtraction.
 
 import type { AttentionMaps, Tensor } from "../types.js";
+import { checkNoise, checkText, checkTexts, extentOf, integer, LOOK, optionsOf, wrong } from "./options.js";
 import { headingsOf, part, type PartOptions, termsOf } from "./part.js";
-import { escape, figure, figureOf, GAP, HEADING, label, type LookOptions, picture, SMALL, text, widthOf, ADVANCE } from "./svg.js";
+import { figure, figureOf, GAP, HEADING, label, type LookOptions, picture, SMALL, largest, text, widthOf, ADVANCE } from "./svg.js";
 
 /** Options of {@link attentionNoise}. */
 export interface NoiseOptions extends Omit<PartOptions, "columns"> {
-  /** The keys that matter, for every query; by default each map's own strongest (see `keep`). */
+  /** The keys that matter, for every query and the same for all maps: those of an answer in its context. */
   relevant?: readonly number[] | undefined;
-  /** Without `relevant`: how many of a row's strongest keys matter; 8 by default. */
+  /** Without `relevant`: how many keys of a row count, those that its terms weigh most together; 8 by default. */
   keep?: number | undefined;
 }
 
@@ -29,39 +30,56 @@ export interface AttentionNoise {
  *
  *     noise(a) = Σ_{k ∉ R} |a_k| / Σ_k |a_k|
  *
- * for the row `a` of each map and of the difference. With `relevant`, R is the same for all: the keys of an answer in its context, say.
- * That is what arXiv 2410.05258 compares in its table of attention to answer and noise (key information retrieval). Where nobody can say
- * what matters, R is the `keep` keys that the row itself weighs most: each map is judged by its own choice, so the measure favours neither,
- * and says how much of the attention is spread beyond it. A weight below zero counts by its size, as it moves the result as much.
- * A row without any weight has no noise: 0. So has one that sees no more than `keep` keys.
+ * for the row `a` of each map and of the difference; R is the same for all of them. With `relevant`, R are the keys of an answer in its
+ * context, and the rows those of the question: what arXiv 2410.05258 compares in its table of attention to answer and noise (key information
+ * retrieval). {@link summarizeNoise} sets a head beside all others.
+ *
+ * Where nobody can say what matters, R are the `keep` keys of a row that its terms weigh most together (the sum of their sizes): no map is
+ * judged by its own choice. The share beside them says how widely a head spreads its attention, not how much of it is noise.
+ *
+ * A weight below zero counts by its size, as it moves the result as much. A row without any weight has no noise: 0. So has one that sees
+ * no more than `keep` keys.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws RangeError for a head, a range, a key or a number of keys that does not fit the maps.
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * `RangeError` too.)
  */
 export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}): AttentionNoise {
-  const { relevant, keep = 8 } = options;
-  const whole = part(maps.diff, options);
-  if (!Number.isInteger(keep) || keep < 1) throw new RangeError(`keep: expected an integer of 1 or more, got ${keep}`);
-  for (const key of relevant ?? [])
-    if (!Number.isInteger(key) || key < 0 || key >= whole.keys)
-      throw new RangeError(`relevant: expected keys below ${whole.keys}, got ${key}`);
+  const given = optionsOf(options, ["batch", "head", "rows", "relevant", "keep"]);
+  const { relevant, keep = 8 } = given;
+  const terms = termsOf(maps);
+  const whole = part(maps.diff, given);
+  integer("keep", keep, 1, Infinity, "an integer of 1 or more");
+  if (relevant !== undefined && !Array.isArray(relevant)) wrong("relevant", "keys in an array", relevant);
+  for (const key of relevant ?? []) integer("relevant", key, 0, whole.keys, `keys below ${whole.keys}`);
   const matters = relevant && new Set(relevant);
 
+  const all = terms.map((map) => part(map, given));
+  /** What counts in a row. */
+  const countsIn = (row: number): ReadonlySet<number> => {
+    if (matters) return matters;
+    const together = Float64Array.from({ length: whole.keys }, (_, k) => all.reduce((sum, { value }) => sum + Math.abs(value(row, k)), 0));
+    const strongest = Array.from(together.keys()).sort((a, b) => (together[b] ?? 0) - (together[a] ?? 0));
+    return new Set(strongest.slice(0, keep));
+  };
+  const counted = Array.from({ length: whole.bottom - whole.top }, (_, i) => countsIn(whole.top + i));
   const noiseOf = (map: Tensor): number[] => {
-    const { top, bottom, keys, value } = part(map, options);
-    return Array.from({ length: bottom - top }, (_, i) => {
-      const weights = Array.from({ length: keys }, (_, k) => Math.abs(value(top + i, k)));
-      const total = weights.reduce((a, b) => a + b, 0);
-      const beside = matters
-        ? weights.filter((_, k) => !matters.has(k))
-        : // From the strongest on, so that small weights are added to small ones.
-          weights.sort((a, b) => b - a).slice(keep);
-      return total > 0 ? Math.min(1, beside.reduce((a, b) => a + b, 0) / total) : 0;
+    const { top, keys, value } = part(map, given);
+    return counted.map((counts, i) => {
+      let within = 0;
+      let beside = 0;
+      for (let k = 0; k < keys; k += 1) {
+        const weight = Math.abs(value(top + i, k));
+        if (counts.has(k)) within += weight;
+        else beside += weight;
+      }
+      const total = within + beside;
+      return total > 0 ? beside / total : 0;
     });
   };
   return {
     rows: [whole.top, whole.bottom],
-    terms: termsOf(maps).map(noiseOf),
+    terms: terms.map(noiseOf),
     diff: noiseOf(maps.diff),
     relevant: relevant ?? { keep },
   };
@@ -73,9 +91,9 @@ export interface DrawNoiseOptions extends LookOptions {
   tokens?: readonly string[] | undefined;
   /** The picture's name. */
   title?: string | undefined;
-  /** Pixels across, at least 160; 640 by default. */
+  /** Pixels across, 160 to 100,000; 640 by default. */
   width?: number | undefined;
-  /** Pixels of the plot's height, at least 40; 160 by default. */
+  /** Pixels of the plot's height, 40 to 100,000; 160 by default. */
   height?: number | undefined;
   /** A query that is marked. */
   query?: number | undefined;
@@ -86,18 +104,24 @@ const TICKS = [0, 0.25, 0.5, 0.75, 1];
 const AXIS = 40;
 
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
-const percent = (value: number): string => `${Math.round(value * 100)} %`;
+/** To a tenth. */
+const percent = (value: number): string => `${Number((value * 100).toFixed(1))} %`;
 
 /**
  * Draws the noise of the first map and of the difference over the queries: a dashed line and a plain one.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @returns An SVG document, fit for a file or for `innerHTML`.
+ * @throws {DiffAttnError} OPTION for an option that is none, a size, or what `attentionNoise` did not give. (It is a `RangeError` too.)
  */
 export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {}): string {
-  const { width = 640, height = 160, title, tokens, query } = options;
-  if (!(width >= 160)) throw new RangeError(`width: expected 160 pixels or more, got ${width}`);
-  if (!(height >= 40)) throw new RangeError(`height: expected 40 pixels or more, got ${height}`);
+  const { title, tokens, query, theme, styled, ...size } = optionsOf(options, [...LOOK, "title", "tokens", "query", "width", "height"]);
+  checkNoise(noise);
+  checkText("title", title);
+  checkTexts("tokens", tokens);
+  if (query !== undefined) integer("query", query, 0, Infinity, "an index");
+  const width = extentOf("width", size.width ?? 640, 160);
+  const height = extentOf("height", size.height ?? 160, 40);
   const [first, end] = noise.rows;
   const count = end - first;
   const plot = width - AXIS - 2 * GAP;
@@ -111,7 +135,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   let top = GAP;
   let body = "";
   if (title) {
-    body += text(GAP, top + HEADING, HEADING + 1, escape(title), "", " da-heading");
+    body += text(GAP, top + HEADING, HEADING + 1, title, "", " da-heading");
     top += HEADING + 2 * GAP;
   }
   // Each line's sample and name, below each other where they do not fit side by side.
@@ -122,7 +146,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
       left = AXIS;
       top += SMALL + GAP;
     }
-    body += `<path class="da-line ${line.kind}" d="M${left} ${top + SMALL - 4}h26"/>${text(left + 32, top + SMALL, SMALL, escape(line.label))}`;
+    body += `<path class="da-line ${line.kind}" d="M${left} ${top + SMALL - 4}h26"/>${text(left + 32, top + SMALL, SMALL, line.label)}`;
     left += across;
   }
   top += SMALL + 2 * GAP;
@@ -143,14 +167,23 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   labels.forEach((l, i) => {
     body += text(0, 0, SMALL, l, ` text-anchor="end" transform="translate(${x(shown[i] ?? 0) + 4} ${under}) rotate(-90)"`);
   });
-  const bottom = under + Math.ceil(Math.max(0, ...labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
+  const bottom = under + Math.ceil(largest(labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
 
-  const name = title ?? "Attention on irrelevant tokens";
-  const rule = "keep" in noise.relevant ? `all but each row's strongest ${noise.relevant.keep}` : "all but the given keys";
-  const description = `Share of each query's attention that falls on irrelevant tokens (${rule}), for ${count} queries. ${lines
+  const [what, rule] =
+    "keep" in noise.relevant
+      ? [`beside the ${noise.relevant.keep} keys that a row's maps weigh most together`, "the same keys for all maps"]
+      : ["on irrelevant tokens", "all but the given keys"];
+  const name = title ?? `Attention ${what}`;
+  const description = `Share of each query's attention that falls ${what} (${rule}), for ${count} queries. ${lines
     .map(
-      ({ name, values }) => `${name}: mean ${percent(mean(values))}, from ${figure(Math.min(...values))} to ${figure(Math.max(...values))}`,
+      ({ name, values }) =>
+        `${name}: mean ${percent(mean(values))}, from ${figure(
+          -largest(
+            values.map((v) => -v),
+            -Infinity,
+          ),
+        )} to ${figure(largest(values, -Infinity))}`,
     )
     .join("; ")}.`;
-  return picture([{ width, height: bottom, body, description }], name, description, 0, options);
+  return picture([{ width, height: bottom, body, description }], name, description, 0, { theme, styled });
 }

@@ -1,11 +1,12 @@
 // What one token attends to: a row of every map, written over the tokens themselves.
 
-import type { AttentionMaps, Tensor } from "../types.js";
-import { checkTokens, headingsOf, index, type Part, part, type PartOptions, scaleOf, termsOf } from "./part.js";
+import type { AttentionMaps } from "../types.js";
+import { escape } from "./markup.js";
+import { checkText, checkTexts, checkTokens, extentOf, integer, LOOK, optionsOf, PART, wrong } from "./options.js";
+import { headingsOf, type Part, part, type PartOptions, scaleOf, termsOf } from "./part.js";
 import {
   ADVANCE,
   bar,
-  escape,
   figure,
   GAP,
   HEADING,
@@ -43,18 +44,26 @@ export interface AttentionRow {
  * One query's row of every map, as numbers.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws RangeError for a query, a head or a range that does not fit the maps.
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * `RangeError` too.)
  */
 export function attentionRow(maps: AttentionMaps, options: RowOptions): AttentionRow {
-  const query = index("query", options.query, maps.diff.shape[2] ?? 0);
-  const rowOf = (map: Tensor, columns = options.columns): Part => part(map, { ...options, columns, rows: [query, query + 1] });
+  return rowOf(maps, optionsOf(options, ROW));
+}
+
+const ROW = [...PART.filter((name) => name !== "rows"), "query"] as const;
+
+function rowOf(maps: AttentionMaps, options: RowOptions): AttentionRow {
   const all = [...termsOf(maps), maps.diff];
-  const whole = all.map((map) => rowOf(map));
-  let right = whole[0]?.right ?? 0;
-  const left = whole[0]?.left ?? 0;
-  if (!options.columns) while (right > left + 1 && whole.every(({ value }) => value(query, right - 1) === 0)) right -= 1;
-  const values = whole.map(({ value }) => Array.from({ length: right - left }, (_, i) => value(query, left + i)));
-  return { query, columns: [left, right], terms: values.slice(0, -1), diff: values.at(-1) ?? [], max: scaleOf(whole, undefined) };
+  const count = maps.diff.shape[2] ?? 0;
+  const query = integer("query", options.query, 0, count, `an index below ${count}`);
+  const { batch, head, columns } = options;
+  const rows: Part[] = all.map((map) => part(map, { batch, head, columns, rows: [query, query + 1] }));
+  let right = rows[0]?.right ?? 0;
+  const left = rows[0]?.left ?? 0;
+  if (!columns) while (right > left + 1 && rows.every(({ value }) => value(query, right - 1) === 0)) right -= 1;
+  const values = rows.map(({ value }) => Array.from({ length: right - left }, (_, i) => value(query, left + i)));
+  return { query, columns: [left, right], terms: values.slice(0, -1), diff: values.at(-1) ?? [], max: scaleOf(rows, undefined) };
 }
 
 /** Options of {@link drawRow}. */
@@ -67,7 +76,7 @@ export interface DrawRowOptions extends RowOptions, LookOptions {
   headings?: readonly string[] | undefined;
   /** The value of full colour; by default the row's largest absolute value. */
   max?: number | undefined;
-  /** Pixels across, at least 120; 640 by default. Tokens go on in the next line. */
+  /** Pixels across, 120 to 100,000; 640 by default. Tokens go on in the next line. */
   width?: number | undefined;
 }
 
@@ -81,26 +90,30 @@ const LINE = SIZE + BAR + 10;
  *
  * Node: yes / browser: yes, no DOM needed.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws RangeError for a query, a head, a range or a number of tokens that does not fit the maps.
+ * @throws {DiffAttnError} as {@link attentionRow}; OPTION for a number of tokens that does not fit the maps, or a size.
  */
 export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
-  const { tokens, width = 640, query } = options;
-  const row = attentionRow(maps, options);
-  const { headings = headingsOf(row.terms.length) } = options;
+  const given = optionsOf(options, [...ROW, ...LOOK, "tokens", "title", "headings", "max", "width"]);
+  const { tokens, title, query } = given;
+  const row = rowOf(maps, given);
+  const { headings = headingsOf(row.terms.length) } = given;
+  if (!Array.isArray(tokens)) wrong("tokens", "texts in an array", tokens);
   checkTokens("tokens", tokens, maps.diff.shape[3] ?? 0, "key");
-  if (!(width >= 120)) throw new RangeError(`width: expected 120 pixels or more, got ${width}`);
-  const max = scaleOf([{ lowest: -row.max, highest: row.max }], options.max);
+  checkTexts("headings", headings);
+  checkText("title", title);
+  const width = extentOf("width", given.width ?? 640, 120);
+  const max = scaleOf([{ lowest: -row.max, highest: row.max }], given.max);
   const [left, right] = row.columns;
   const labels = tokens.slice(left, right).map(label);
 
   let y = GAP;
   let body = "";
-  if (options.title) {
-    body += text(GAP, y + HEADING, HEADING + 1, escape(options.title), "", " da-heading");
+  if (title) {
+    body += text(GAP, y + HEADING, HEADING + 1, title, "", " da-heading");
     y += HEADING + 2 * GAP;
   }
   [...row.terms, row.diff].forEach((values, i) => {
-    body += text(GAP, y + HEADING - 3, SIZE, escape(headings[i] ?? ""), "", " da-heading");
+    body += text(GAP, y + HEADING - 3, SIZE, headings[i] ?? "", "", " da-heading");
     y += HEADING + 4;
     let x = GAP;
     labels.forEach((l, k) => {
@@ -111,7 +124,7 @@ export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
         y += LINE;
       }
       const name = `${l}: ${figure(value)}`;
-      body += `<g><title>${name}</title>${text(Math.round(x), y + SIZE, SIZE, l)}${bar(Math.sign(value) * step(value, max), Math.round(x), y + SIZE + 4 + BAR / 2, Math.round(across - 3), BAR)}</g>`;
+      body += `<g><title>${escape(name)}</title>${text(Math.round(x), y + SIZE, SIZE, l)}${bar(Math.sign(value) * step(value, max), Math.round(x), y + SIZE + 4 + BAR / 2, Math.round(across - 3), BAR)}</g>`;
       x += across;
     });
     y += LINE + GAP;
@@ -126,7 +139,7 @@ export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
     .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
     .slice(0, 5)
     .map(({ value, token }) => `${token} ${figure(value)}`);
-  const name = options.title ?? `What token ${query} attends to`;
+  const name = title ?? `What token ${query} attends to`;
   const description = `Tokens ${left} to ${right - 1}. The difference weighs most: ${strongest.join(", ")}.`;
-  return picture([{ width: Math.max(width, legendWidth(signed) + 2 * GAP), height: y, body, description }], name, description, 0, options);
+  return picture([{ width: Math.max(width, legendWidth(signed) + 2 * GAP), height: y, body, description }], name, description, 0, given);
 }

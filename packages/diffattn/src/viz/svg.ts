@@ -1,4 +1,9 @@
-// What all pictures share: colours, labels, legend, and the document around them. Text in, text out; needs no DOM.
+// What all pictures share: colours, labels, legend, and the document around them. Text in, text out; needs no DOM. Texts are escaped
+// where they go into the document, here and nowhere before.
+
+import { oneOf } from "../check.js";
+import { escape, visible } from "./markup.js";
+import { checkFlag, LARGEST_SIDE, refuse, wrong } from "./options.js";
 
 /** How any picture looks. */
 export interface LookOptions {
@@ -37,17 +42,18 @@ const THEMES = {
 /** The rules that pictures with `styled: false` want of the page around them; they follow the reader's preference. */
 export const stylesheet: string = THEMES.auto;
 
-export const escape = (text: string): string => text.replace(/[&<>"]/g, (c) => `&#${c.codePointAt(0) ?? 0};`);
+/** Characters that a label takes. */
+export const widthOf = (label: string): number => Array.from(label).length;
 
-/** Characters that a label takes: a character reference is one wide. */
-export const widthOf = (label: string): number => Array.from(label.replace(/&#\d+;/g, "x")).length;
+/** The largest of numbers, however many, and `least`. */
+export const largest = (values: readonly number[], least = 0): number => values.reduce((a, b) => Math.max(a, b), least);
 
 /** A token on one short line: what cannot be seen gets a sign. */
 export function label(token: string): string {
   const seen =
     token.trim() === "" ? token.replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣") : token.trim().replaceAll("\n", "↵");
-  const characters = Array.from(seen);
-  return escape(characters.length > LONGEST ? `${characters.slice(0, LONGEST - 1).join("")}…` : seen);
+  const characters = Array.from(visible(seen));
+  return characters.length > LONGEST ? `${characters.slice(0, LONGEST - 1).join("")}…` : characters.join("");
 }
 
 /** Two figures, without zeros at the end. */
@@ -64,8 +70,9 @@ export interface Panel {
   description: string;
 }
 
+/** A text of any content; `more` are attributes as they are. */
 export function text(x: number, y: number, size: number, content: string, more = "", kind = ""): string {
-  return `<text class="da-text${kind}" x="${x}" y="${y}" font-size="${size}"${more}>${content}</text>`;
+  return `<text class="da-text${kind}" x="${x}" y="${y}" font-size="${size}"${more}>${escape(content)}</text>`;
 }
 
 /** A bar of a hue from its step, −STEPS to STEPS, as a line as thick as it is high; nothing for 0. `y` is its middle. */
@@ -106,11 +113,20 @@ export function legend(x: number, y: number, max: number, signed: boolean): stri
 /** A whole document: panels beside each other under a heading of the given height (0: none). */
 export function picture(panels: readonly Panel[], title: string, description: string, headingHeight: number, look: LookOptions): string {
   const { theme = "auto", styled = true } = look;
-  if (!(theme in THEMES)) throw new RangeError(`theme: expected "auto", "light" or "dark", got ${JSON.stringify(theme)}`);
+  if (typeof theme !== "string" || !Object.hasOwn(THEMES, theme)) wrong("theme", oneOf(Object.keys(THEMES)), theme);
+  checkFlag("styled", styled);
   const width = Math.ceil(panels.reduce((sum, { width: w }) => sum + w, 0));
   const height = Math.ceil(Math.max(...panels.map((p) => p.height)) + headingHeight);
+  if (Math.max(width, height) > LARGEST_SIDE) {
+    refuse(
+      "OPTION",
+      "the picture",
+      `sides of at most ${LARGEST_SIDE} pixels; smaller cells or fewer rows and columns`,
+      `${width} × ${height}`,
+    );
+  }
   let x = 0;
-  let body = headingHeight ? text(GAP, GAP + HEADING, HEADING + 2, escape(title), "", " da-heading") : "";
+  let body = headingHeight ? text(GAP, GAP + HEADING, HEADING + 2, title, "", " da-heading") : "";
   for (const part of panels) {
     body += `<g transform="translate(${x} ${headingHeight})">${part.body}</g>`;
     x += part.width;

@@ -1,0 +1,76 @@
+// What a command was given instead of a checkpoint that it can use, in words, and which command fits. Looks only after something failed.
+
+import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { Inspection } from "../models/types.js";
+import { Failure, sentence } from "./failure.js";
+
+/** What a model reads. */
+export type Kind = "text" | "picture";
+
+const KINDS: Readonly<Record<string, { kind: Kind; about: string; commands: string }>> = {
+  diffllama: {
+    kind: "text",
+    about: "a DIFF Llama, a language model",
+    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
+  diff_vit: {
+    kind: "picture",
+    about: "a DIFF vision transformer, which looks at pictures",
+    commands: '"diffattn classify" and "diffattn maps"',
+  },
+};
+
+export const isAddress = (source: string): boolean => /^[a-z][a-z\d+.-]+:/i.test(source);
+
+const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
+const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
+
+/** "org/model", perhaps with a revision, where no folder of that name is begun. */
+async function isHubName(source: string): Promise<boolean> {
+  if (/^hf:/i.test(source)) return true;
+  return (
+    /^\w[\w.-]*\/\w[\w.-]*(@[\w./-]+)?$/.test(source) && !/\.(safetensors|json|gguf)$/i.test(source) && !(await isThere(dirname(source)))
+  );
+}
+
+/** Why a path leads nowhere; undefined when it does not. */
+async function absence(source: string): Promise<Failure | undefined> {
+  if (await isHubName(source)) {
+    const name = source.replace(/^hf:/i, "").replace(/@.*$/, "");
+    return new Failure(
+      `${source}: there is no such folder. It looks like a name on the Hugging Face Hub; models are taken from a folder or an address: ` +
+        `download it (hf download ${name} --local-dir ./model), or give https://huggingface.co/${name}/resolve/main/`,
+    );
+  }
+  if (isAddress(source) || (await isThere(source))) return undefined;
+  return new Failure(`${source}: there is no such file or folder`);
+}
+
+/**
+ * What is said of a checkpoint that failed: what it is, where the command needs another, and what it takes at all.
+ *
+ * @param wanted What the command needs; without it any will do.
+ */
+export async function explained(
+  source: string,
+  error: unknown,
+  wanted: Kind | undefined,
+  inspect: () => Promise<Inspection>,
+): Promise<unknown> {
+  // What else can fail has nothing to do with what was given.
+  if ((error as { code?: string }).code !== "FILE") return error;
+  const absent = await absence(source);
+  if (absent) return absent;
+  let known: (typeof KINDS)[string] | undefined;
+  try {
+    const { architecture } = await inspect();
+    known = architecture === null ? undefined : KINDS[architecture];
+  } catch {
+    // Nothing of it could be read.
+    if (isAddress(source) || (await isFolder(source))) return error;
+    return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors file or an address: ${source})`, { cause: error });
+  }
+  if (!known || wanted === undefined || known.kind === wanted) return error;
+  return new Failure(`${source}: it is ${known.about}; ${known.commands} take it`, { cause: error });
+}
