@@ -1,6 +1,6 @@
 // Checkpoints inspected and converted.
 
-import { cpSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, linkSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { openSafetensors } from "./models.js";
@@ -114,7 +114,26 @@ test("a target that is there stays, unless --force says otherwise; a failure lea
   const failed = await diffattn(["convert", half, join(out, "never.safetensors"), "--dtype", "f16"]);
   expect(failed).toMatchObject({ code: 1, out: "" });
   expect(failed.err).toMatch(/^diffattn: half\.safetensors, tensor \S.*\n$/);
-  expect(readdirSync(out).filter((name) => name.startsWith("never"))).toEqual([]);
+  expect((await diffattn(["convert", half, join(out, "never", "at", "all"), "--dtype", "f16"])).code).toBe(1);
+  expect(readdirSync(out).filter((name) => name.startsWith("never") || name.endsWith(".tmp"))).toEqual([]);
+});
+
+test("the source is never the target, by whatever name; what a link leads to is not written", async () => {
+  const source = join(out, "source");
+  cpSync(modelOf("diffllama_mha"), source, { recursive: true });
+  symlinkSync("source", join(out, "same"));
+  linkSync(join(source, "model.safetensors"), join(out, "second.safetensors"));
+  for (const target of [join(out, "same"), `${source}/../source/`, join(out, "second.safetensors"), join(source, "model.safetensors")]) {
+    const ended = await diffattn(["convert", source, target, "--dtype", "f16", "--force"]);
+    expect(ended, target).toMatchObject({ code: 2, out: "" });
+    expect(await differing(source, modelOf("diffllama_mha"))).toEqual([]);
+  }
+  writeFileSync(join(out, "elsewhere"), "mine");
+  symlinkSync("elsewhere", join(out, "link.safetensors"));
+  expect((await diffattn(["convert", source, join(out, "link.safetensors"), "--dtype", "f16"])).err).toMatch(/it is there already/);
+  expect((await diffattn(["convert", source, join(out, "link.safetensors"), "--dtype", "f16", "--force"])).code).toBe(0);
+  expect(readFileSync(join(out, "elsewhere"), "utf8")).toBe("mine");
+  expect((await inspected(join(out, "link.safetensors"))).dtypes.map(({ dtype }) => dtype)).toEqual(["F16"]);
 });
 
 test("what is no checkpoint is named, with what one is", async () => {

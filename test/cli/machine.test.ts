@@ -1,5 +1,6 @@
 // What the commands say of this machine: doctor and bench.
 
+import { closeSync, existsSync, openSync } from "node:fs";
 import { expect, test } from "vitest";
 import { diffattn, program, trained } from "./run.js";
 
@@ -69,4 +70,15 @@ test("SIGINT ends a measurement with 130", async () => {
   const ended = new Promise((resolve) => child.on("exit", resolve));
   setTimeout(() => child.kill("SIGINT"), 1500);
   expect(await ended).toBe(130);
+});
+
+test.runIf(existsSync("/dev/full"))("a disk that is full is one sentence and code 1", async () => {
+  const { spawnSync } = await import("node:child_process");
+  const full = openSync("/dev/full", "w");
+  const { status, stderr } = spawnSync(process.execPath, [program, "inspect", trained], {
+    stdio: ["ignore", full, "pipe"],
+    encoding: "utf8",
+  });
+  closeSync(full);
+  expect({ status, stderr }).toEqual({ status: 1, stderr: "diffattn: standard output: cannot be written: the disk is full\n" });
 });

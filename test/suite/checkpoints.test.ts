@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -476,6 +476,16 @@ onEachIsa(() => {
     const good = { a: { dtype: "U8" as const, shape: [8], data } };
     expect(await named(() => models.saveSafetensors(good, { metadata: { a: 1 as never } }))).toMatch(/^OPTION metadata.a/);
     expect(await named(() => models.saveSafetensors(good, { target: join(folder, "no/such/folder") }))).toMatch(/^FILE /);
+    // No file takes a device's place, or a folder's; a link is replaced itself.
+    for (const target of ["/dev/null", folder])
+      expect(await named(() => models.saveSafetensors(good, { target }))).toMatch(
+        /^FILE .*: expected a place where a file can be written, got a (folder|device or a pipe)$/,
+      );
+    writeFileSync(join(folder, "kept"), "mine");
+    rmSync(join(folder, "link.safetensors"), { force: true });
+    symlinkSync("kept", join(folder, "link.safetensors"));
+    await models.saveSafetensors(good, { target: join(folder, "link.safetensors") });
+    expect(readFileSync(join(folder, "kept"), "utf8")).toBe("mine");
     const refusing = new WritableStream<Uint8Array>({
       write() {
         throw new Error("full");

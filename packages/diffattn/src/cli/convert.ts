@@ -1,10 +1,9 @@
 // diffattn convert: a checkpoint with other element types or head layouts.
 
-import { mkdir, readFile, realpath, stat } from "node:fs/promises";
+import { mkdir, readFile, realpath, rmdir, stat } from "node:fs/promises";
 import { dirname, extname, join, resolve } from "node:path";
-import { parseJson } from "../models/folder.js";
 import type { WholeFile } from "../models/whole-file.js";
-import { fileFailure, UsageError } from "./failure.js";
+import { Failure, fileFailure, sentence, UsageError } from "./failure.js";
 import { bytes } from "./format.js";
 import { loadModels, opening } from "./library.js";
 import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output.js";
@@ -27,8 +26,14 @@ const isThere = async (path: string): Promise<boolean> => (await stat(path).catc
 const placeOf = async (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
 
 /** The configuration with what its weights are now. */
-function configOf(text: Uint8Array, dtype: ConvertOptions["dtype"]): string {
-  const config = parseJson("config.json", text) as Record<string, unknown> | null;
+function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]): string {
+  let config: Record<string, unknown> | null;
+  try {
+    // (A decoder leaves out a byte order mark.)
+    config = JSON.parse(new TextDecoder().decode(text)) as typeof config;
+  } catch (error) {
+    throw new Failure(`${path}: expected JSON: ${sentence(error)}`, { cause: error });
+  }
   if (typeof config === "object" && config !== null)
     for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[dtype];
   return `${JSON.stringify(config, null, 2)}\n`;
@@ -43,9 +48,19 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
     const content = await readFile(path).catch((error: unknown) => {
       throw fileFailure(path, error);
     });
-    found.set(name, name === "config.json" ? configOf(content, dtype) : content);
+    found.set(name, name === "config.json" ? configOf(path, content, dtype) : content);
   }
   return found;
+}
+
+/** Removes folders that were made for nothing, from the last to the first; one that holds something by now stays. */
+async function removeEmpty(last: string, first: string | undefined): Promise<void> {
+  if (first === undefined) return;
+  try {
+    for (let folder = resolve(last); folder.startsWith(resolve(first)); folder = dirname(folder)) await rmdir(folder);
+  } catch {
+    // It is not empty.
+  }
 }
 
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
@@ -62,10 +77,12 @@ export async function convert(terminal: Terminal, source: string, target: string
   const { convertCheckpoint } = await loadModels();
   let notes: readonly string[];
   let output: WholeFile | undefined;
+  /** The first folder that was not there. */
+  let made: string | undefined;
   // What went wrong with the file, which the library takes for a stream.
   let broken: unknown;
   try {
-    await mkdir(dirname(file), { recursive: true }).catch((error: unknown) => {
+    made = await mkdir(dirname(file), { recursive: true }).catch((error: unknown) => {
       throw fileFailure(target, error, "written");
     });
     // A name that is there stands for a whole checkpoint, so the weights get theirs last.
@@ -86,6 +103,7 @@ export async function convert(terminal: Terminal, source: string, target: string
     await whole.end();
   } catch (error) {
     await output?.drop();
+    await removeEmpty(dirname(file), made);
     throw broken ?? error;
   }
   for (const note of notes) terminal.complain(`note: ${note}`);

@@ -24,5 +24,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
 // What cannot be complained of changes nothing.
 process.stderr.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? Exit.ok : Exit.failed));
 
+const code = await main(terminal, process.argv.slice(2));
+await terminal.flushed();
 // Everything was written by then: what is still open, a pool or a worker, need not be waited for.
-process.exit(await main(terminal, process.argv.slice(2)));
+process.exit(code);

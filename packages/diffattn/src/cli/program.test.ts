@@ -110,6 +110,17 @@ test("options arrive as numbers, and a prompt as the words it was given as", () 
   ]);
 });
 
+test.each([
+  [["\u001b[31munknown\r"], "diffattn: unknown command '\\u001b[31munknown\\u000d'\n"],
+  [["generate", "m", "--\u009bcolour"], "diffattn: unknown option '--\\u009bcolour'\n"],
+  [
+    ["maps", "m", "a", "-o", "\u001bc.gif"],
+    "diffattn: \\u001bc.gif: expected a name that ends with .html, .svg, .png or .json, or --format\n",
+  ],
+])("%j is shown, not obeyed", async (args, sentence) => {
+  expect(await run(...args)).toEqual({ code: 2, out: "", err: sentence });
+});
+
 test("after an interruption the code is 130 and nothing is said", async () => {
   const { terminal, end } = scene({ aborted: true });
   expect(await main(terminal, ["convert", "a", "b"])).toBe(130);
@@ -130,6 +141,7 @@ test("a terminal is told more than a pipe", async () => {
 });
 
 test("a bar is drawn on a terminal, for long work only", async () => {
+  vi.stubEnv("TERM", "xterm");
   vi.useFakeTimers();
   try {
     for (const [tty, wait, drawn] of [
@@ -149,6 +161,48 @@ test("a bar is drawn on a terminal, for long work only", async () => {
     }
   } finally {
     vi.useRealTimers();
+    vi.unstubAllEnvs();
+  }
+});
+
+test("nothing that leaves is obeyed, but what was asked for itself is as it is in a pipe", async () => {
+  const trick = "\u001b]0;a\u0007\u009b\r\u007f";
+  const shown = "\\u001b]0;a\\u0007\\u009b\\u000d\\u007f";
+  for (const tty of [true, false]) {
+    const { terminal, end } = scene({ tty });
+    terminal.isVerbose = true;
+    await terminal.line(`${trick}\t\n`);
+    await terminal.text(`${trick}\n`);
+    await terminal.json({ [trick]: trick }, 1);
+    // A character's code units may come apart.
+    for (const unit of `${trick}\n\u{1F600}`.match(/./gsu) ?? []) await terminal.content(unit);
+    terminal.note(trick);
+    terminal.complain(trick);
+    const { out, err } = await end();
+    const json = `{\n "${shown.replaceAll("\\u000d", "\\r")}": "${shown.replaceAll("\\u000d", "\\r")}"\n}\n`;
+    expect(out).toBe(`${shown}\t\\u000a\n${shown}\n${json}${tty ? shown : trick}\n\u{1F600}`);
+    expect(err).toBe(`${shown}\n${shown}\n`);
+  }
+});
+
+test("bytes are nothing for a terminal", () => {
+  const { terminal } = scene({ tty: true });
+  expect(() => terminal.content(new Uint8Array(1))).toThrow("bytes are nothing for a terminal");
+});
+
+test("a terminal that cannot move its cursor has no bar", async () => {
+  vi.stubEnv("TERM", "dumb");
+  vi.useFakeTimers();
+  try {
+    const { terminal, end } = scene({ tty: true });
+    const bar = terminal.bar("loading", bytes);
+    vi.advanceTimersByTime(1000);
+    bar.update({ done: 1, total: 2 });
+    bar.stop();
+    expect((await end()).err).toBe("");
+  } finally {
+    vi.useRealTimers();
+    vi.unstubAllEnvs();
   }
 });
 

@@ -107,6 +107,12 @@ export class Terminal {
     };
   }
 
+  /** Resolves when both streams let go of what was written: of pipes not every system waits for it. */
+  async flushed(): Promise<void> {
+    const { stdout, stderr } = this.#streams;
+    for (const stream of [stdout, stderr]) await new Promise<void>((resolve) => stream.write("", () => resolve()));
+  }
+
   /** All of standard input; a person who types is told what is missing instead. */
   async input(what: string): Promise<Buffer> {
     if (this.#streams.stdin.isTTY) throw new UsageError(`${what} is missing: give it as an argument or on standard input`);

@@ -84,23 +84,7 @@ async function openFile(path: string, name: string): Promise<ByteSource | undefi
 
 async function write(target: string | URL): Promise<Sink> {
   const path = pathOf(target);
-  // Beside it: a name is given within one file system only.
-  const temporary = join(dirname(path), `.${basename(path)}.${randomUUID()}.tmp`);
-  const place = "a place where a file can be written";
-  let file: FileHandle;
-  try {
-    // A device or the like would be replaced by it.
-    const there = await stat(path).catch((error: unknown) => (isMissing(error) ? undefined : Promise.reject(error as Error)));
-    if (there && !there.isFile()) fail("FILE", path, place, kindOf(there));
-    file = await open(temporary, "wx");
-  } catch (error) {
-    return endOf(error, undefined, (why) => fail("FILE", path, place, why, error));
-  }
-  const drop = async (): Promise<void> => {
-    await file.close().catch(() => {});
-    await rm(temporary, { force: true });
-  };
-  const guarded = async (body: () => Promise<unknown>): Promise<void> => {
+  const told = async <T>(body: Promise<T>, expected: string): Promise<T> => {
     try {
       return await body;
     } catch (error) {

@@ -39,16 +39,16 @@ export async function isTaken(path: string): Promise<boolean> {
   const here = await found(path);
   if (!here) return false;
   const there = here.isSymbolicLink() ? await stat(path).catch(() => here) : here;
-  if (here.isDirectory() || there.isDirectory()) throw failed("EISDIR", "it is a folder");
+  if (here.isDirectory() || there.isDirectory()) throw failed("EISDIR", "a folder");
   // /dev/stdout and its like say that they are the file behind them.
   const isStream = here.isSymbolicLink() && (await readlink(path)).startsWith("/proc/");
-  if (isStream || !(there.isFile() || there.isSymbolicLink())) throw failed("ENXIO", "it is a device or a pipe, not a file");
+  if (isStream || !(there.isFile() || there.isSymbolicLink())) throw failed("ENXIO", "a device or a pipe");
   return true;
 }
 
 /** Begins a file. `replaces`: whether it takes the place of one that has its name when it ends; else that is EEXIST, then too. */
 export async function wholeFile(path: string, replaces: boolean): Promise<WholeFile> {
-  if ((await isTaken(path)) && !replaces) throw failed("EEXIST", "it is there already");
+  if ((await isTaken(path)) && !replaces) throw failed("EEXIST", "a file of that name");
   // Beside it: a name is given within one file system only.
   const temporary = join(dirname(path), `.${basename(path).slice(0, 32)}.${randomUUID()}.tmp`);
   const file = await open(temporary, "wx");
@@ -82,7 +82,7 @@ export async function wholeFile(path: string, replaces: boolean): Promise<WholeF
           await link(temporary, path);
         } catch (error) {
           if (!NO_LINKS.includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
-          if (await isTaken(path)) throw failed("EEXIST", "it is there already");
+          if (await isTaken(path)) throw failed("EEXIST", "a file of that name");
           return rename(temporary, path);
         }
         await rm(temporary);

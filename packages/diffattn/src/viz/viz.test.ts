@@ -347,6 +347,49 @@ describe("what cannot be meant is OPTION", () => {
     );
   });
 
+  test("whatever is given for an option, there is a picture or one of our errors", () => {
+    const calls: Record<string, (options: object) => unknown> = {
+      drawMap: (options) => drawMap(map1, options),
+      drawMaps: (options) => drawMaps(maps, options),
+      attentionRow: (options) => attentionRow(maps, { query: 0, ...options }),
+      drawRow: (options) => drawRow(maps, { query: 0, tokens, ...options }),
+      attentionNoise: (options) => attentionNoise(maps, options),
+      drawNoise: (options) => drawNoise(noise, options),
+      mapsToJson: (options) => mapsToJson(maps, options),
+    };
+    const names =
+      "theme styled batch head rows columns tokens rowTokens title description signed max cell headings query width height keep relevant about";
+    const value = fc.oneof(
+      fc.anything({
+        withBigInt: true,
+        withDate: true,
+        withMap: true,
+        withNullPrototype: true,
+        withObjectString: true,
+        withSparseArray: true,
+        withTypedArray: true,
+      }),
+      fc.array(fc.oneof(fc.double(), fc.integer({ min: -1, max: 4 }), fc.string())),
+      fc.double(),
+      fc.constantFrom("light", "__proto__", "valueOf", Infinity, -0, 2 ** 53, 1e308, 5e-324),
+    );
+    fc.assert(
+      fc.property(
+        fc.constantFrom(...Object.keys(calls)),
+        fc.dictionary(fc.constantFrom(...names.split(" ")), value, { maxKeys: 3 }),
+        (name, options) => {
+          try {
+            calls[name]?.(options);
+          } catch (error) {
+            if (!(error instanceof DiffAttnError)) throw error;
+            expect(error.code).toBe("OPTION");
+          }
+        },
+      ),
+      { numRuns: 3000 },
+    );
+  });
+
   test("a picture that no program shows", () => {
     const long = tensor(
       Array.from({ length: 2000 }, () => 0),
