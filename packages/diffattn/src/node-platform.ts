@@ -1,11 +1,12 @@
 // What Node does for a backend: the native addon where its binary loads, files, threads as workers.
 
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import { type Addon, NativeBackend } from "./backend/native.js";
+import { NativeBackend } from "./backend/native.js";
+import { variable } from "./environment.js";
 import { compile, compileSync } from "./module.js";
+import { loadAddon } from "./node-addon.js";
 import type { Build, Platform } from "./platform.js";
 
 const urls: Record<Build, () => URL> = {
@@ -18,8 +19,8 @@ const readModule = (build: Build): WebAssembly.Module => compileSync(() => readF
 
 export const platform: Platform = {
   models: false,
-  env: (name) => process.env[name],
-  native: (isa, threads) => new NativeBackend(createRequire(import.meta.url)("@diffattn/native") as Addon, isa, threads),
+  env: variable,
+  native: (isa, threads) => new NativeBackend(loadAddon(), isa, threads),
   blocking: true,
   readModule,
   loadModule(build, source) {

@@ -1,10 +1,10 @@
 // ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of what is done with it.
 
 import type { Handle } from "../backend.js";
-import { arrayType, show } from "../check.js";
+import { arrayType, isOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import type { Tensor } from "../types.js";
 import { create, drop, query, run } from "./backend.js";
 import { Op } from "./ops.js";
@@ -21,7 +21,12 @@ interface State {
   dropped: boolean;
 }
 
-let stateOf: (cache: ModelCache) => State;
+/** The state of a cache that is alive. */
+function stateOf(cache: ModelCache, argument?: string): State {
+  const state = resourceOf<State>(cache, argument);
+  live(state.handle);
+  return state;
+}
 
 /** Gives up a cache, or notes that its generator's end does. */
 function release(state: State): void {
@@ -31,11 +36,7 @@ function release(state: State): void {
 
 export class ModelCache extends Owned<State> implements types.ModelCache {
   static {
-    stateOf = (cache) => {
-      const state = resourceOf<State>(cache);
-      live(state.handle);
-      return state;
-    };
+    throughProxies(this);
   }
 
   constructor(handle: Handle, length: number) {
@@ -71,15 +72,15 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
 }
 
 /** A cache that no generator has. */
-function freeState(cache: ModelCache): State {
-  const state = stateOf(cache);
+function freeState(cache: ModelCache, argument?: string): State {
+  const state = stateOf(cache, argument);
   if (state.lent) fail("OPTION", "cache", "one that no generate() is using", "one in use");
   return state;
 }
 
 /** What a caller gave as a cache. */
 export function cacheState(given: unknown): State {
-  return given instanceof ModelCache ? freeState(given) : fail("OPTION", "cache", "a ModelCache of this model", show(given));
+  return isOf(given, ModelCache) ? freeState(given, "cache") : fail("OPTION", "cache", "a ModelCache of this model", show(given));
 }
 
 const underWay = (states: readonly State[]): Promise<unknown>[] => states.flatMap(({ last }) => last ?? []);

@@ -1,6 +1,6 @@
 // Token ids as callers give them, as the requests take them. Whether an id is of the vocabulary is checked in Rust.
 
-import { arrayType, show } from "../check.js";
+import { arrayType, elementsOf, has, show } from "../check.js";
 import { fail } from "../errors.js";
 
 /** Ids `[B, L]`. */
@@ -15,25 +15,29 @@ const LOWEST = -(2 ** 31);
 export function idsOf(name: string, given: unknown): Int32Array {
   if (arrayType(given) === "Int32Array") return Int32Array.from(given as Int32Array);
   if (!Array.isArray(given)) return fail("DTYPE", name, "token ids (an array, an Int32Array or { data, shape })", show(given));
-  given.forEach((id: unknown, index) => {
+  // (By its places: a hole is none.)
+  const ids = new Int32Array(given.length);
+  for (let index = 0; index < ids.length; index++) {
+    const id: unknown = given[index];
     if (!Number.isInteger(id) || (id as number) < LOWEST || (id as number) >= -LOWEST)
       fail("OPTION", `${name}[${index}]`, "a token id", show(id));
-  });
-  return Int32Array.from(given as number[]);
+    ids[index] = id as number;
+  }
+  return ids;
 }
 
 /** Ids of one text, or `{ data, shape: [B, L] }`. */
 export function tensorOfIds(name: string, given: unknown): Ids {
-  if (typeof given !== "object" || given === null || !("data" in given)) {
+  if (!has(given, "data")) {
     const data = idsOf(name, given);
     return { data, shape: [1, data.length] };
   }
-  const { data, shape, dims = shape } = given as Record<string, unknown>;
+  const { data, shape, dims = shape } = given as { data: unknown; shape?: unknown; dims?: unknown };
   if (arrayType(data) !== "Int32Array") fail("DTYPE", name, "ids in an Int32Array", show(data));
   const count = (x: unknown): x is number => Number.isInteger(x) && (x as number) >= 0;
   if (!Array.isArray(dims) || dims.length !== 2 || !dims.every(count)) return fail("SHAPE", name, "a shape [B, L]", show(dims));
   const [B = 0, L = 0] = dims;
-  const copy = Int32Array.from(data as Int32Array);
+  const copy = Int32Array.from(elementsOf(name, given, [B, L], data as Int32Array));
   if (copy.length !== B * L) fail("SHAPE", name, `${B * L} ids for [${B}, ${L}]`, String(copy.length));
   return { data: copy, shape: [B, L] };
 }

@@ -1,10 +1,10 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
 import type { Handle, Output, Request } from "../backend.js";
-import { checkOptions, oneOf, show } from "../check.js";
+import { checkOptions, isAbsent, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import { checkSignal } from "../run.js";
 import type { AttentionMaps } from "../types.js";
 import { create, drop, run } from "./backend.js";
@@ -100,6 +100,10 @@ const release = (model: Model): void => {
 };
 
 export class DiffLlama extends Owned<Model> {
+  static {
+    throughProxies(this);
+  }
+
   readonly config: types.ModelConfig;
   readonly tokenizer: types.Tokenizer | null;
 
@@ -117,7 +121,7 @@ export class DiffLlama extends Owned<Model> {
 
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
     const given = checkOptions("options", options, ["signal", "onProgress", "cache", "tokenizer"]);
-    const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
+    const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source);
     // Meanwhile; where both fail, the model's reason is told.
     const tokenizer = own === undefined ? tokenizerOf(folder, given) : Promise.resolve(own);
@@ -141,11 +145,12 @@ export class DiffLlama extends Owned<Model> {
   }
 
   encode(text: string): number[] {
+    if (typeof text !== "string") fail("OPTION", "text", "a text", show(text));
     return this.#tokenizer.encode(text);
   }
 
   decode(ids: readonly number[] | Int32Array): string {
-    return this.#tokenizer.decode(ids);
+    return this.#tokenizer.decode(Array.from(idsOf("ids", ids)));
   }
 
   async forward(ids: types.TokenIds, options?: types.ModelForwardOptions): Promise<types.ModelOutput> {
@@ -199,8 +204,8 @@ export class DiffLlama extends Owned<Model> {
     const prompts = this.#prompts(prompt);
     const stops = this.#stops(stop);
     const tokenizer = this.#textual();
-    if (cache && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
-    const caches = cache ? [cacheState(cache)] : [];
+    if (!isAbsent(cache) && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
+    const caches = isAbsent(cache) ? [] : [cacheState(cache)];
     const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
 
     const request = new Writer(Op.createGenerator).object(handle);
@@ -268,11 +273,9 @@ export class DiffLlama extends Owned<Model> {
 
   /** The texts of a prompt, as ids. */
   #prompts(prompt: unknown): Int32Array[] {
-    if (typeof prompt === "string") return [Int32Array.from(this.encode(prompt))];
+    if (typeof prompt === "string") return [idsOf("prompt", this.encode(prompt))];
     if (Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
-      return prompt.map((item: unknown, index) =>
-        typeof item === "string" ? Int32Array.from(this.encode(item)) : idsOf(`prompt[${index}]`, item),
-      );
+      return prompt.map((item: unknown, index) => idsOf(`prompt[${index}]`, typeof item === "string" ? this.encode(item) : item));
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
     const [B, L] = shape;

@@ -1,8 +1,9 @@
 // A checkpoint's tokenizer.json, read by the package @huggingface/tokenizers where it is installed. Nothing here splits a text.
 
-import { show } from "../check.js";
+import { has, isOf, show } from "../check.js";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
 import { parseJson } from "./folder.js";
+import { idsOf } from "./ids.js";
 import type * as types from "./types.js";
 
 const PACKAGE = "@huggingface/tokenizers";
@@ -25,11 +26,13 @@ const again = ({ code, message, cause }: DiffAttnError): DiffAttnError => new Di
 
 /** Throws where a checkpoint has a tokenizer and no package reads it. */
 export function checkPackage(tokenizer: types.Tokenizer): void {
-  if (tokenizer instanceof FileTokenizer && tokenizer.missing) throw again(tokenizer.missing);
+  if (isOf(tokenizer, FileTokenizer) && tokenizer.missing) throw again(tokenizer.missing);
 }
 
 /** A tokenizer of a file. What is wrong with the file, or the want of the package, is told when a text is met. */
 class FileTokenizer implements types.Tokenizer {
+  /** Why no text can be met, where the package is missing. (No private member: the tokenizer may be behind a proxy.) */
+  readonly missing: DiffAttnError | undefined;
   readonly #json: object;
   readonly #config: Record<string, unknown>;
   readonly #library: Library | DiffAttnError;
@@ -39,13 +42,9 @@ class FileTokenizer implements types.Tokenizer {
     this.#json = json;
     this.#config = config;
     this.#library = library;
+    this.missing = library instanceof DiffAttnError ? library : undefined;
     this.encode = this.encode.bind(this);
     this.decode = this.decode.bind(this);
-  }
-
-  /** Why no text can be met, where the package is missing. */
-  get missing(): DiffAttnError | undefined {
-    return this.#library instanceof DiffAttnError ? this.#library : undefined;
   }
 
   get #tokenizer(): InstanceType<Library["Tokenizer"]> {
@@ -66,8 +65,9 @@ class FileTokenizer implements types.Tokenizer {
   decode(ids: readonly number[] | Int32Array): string {
     // What the file does not ask for is not cleaned up: the text is what the ids say.
     const clean = this.#config["clean_up_tokenization_spaces"] === true;
-    if (ids.length === 0) return "";
-    return this.#tokenizer.decode(Array.from(ids), { skip_special_tokens: true, clean_up_tokenization_spaces: clean });
+    const list = Array.from(idsOf("ids", ids));
+    if (list.length === 0) return "";
+    return this.#tokenizer.decode(list, { skip_special_tokens: true, clean_up_tokenization_spaces: clean });
   }
 }
 
@@ -84,8 +84,8 @@ export async function readTokenizer(json: Uint8Array, config: Uint8Array | undef
 
 /** A tokenizer of the caller's own. */
 export function checkTokenizer(given: unknown): types.Tokenizer {
-  const { encode, decode } = (typeof given === "object" && given !== null ? given : {}) as Partial<types.Tokenizer>;
-  if (typeof encode !== "function" || typeof decode !== "function") {
+  const isFunction = (name: "encode" | "decode"): boolean => has(given, name) && typeof given[name] === "function";
+  if (!isFunction("encode") || !isFunction("decode")) {
     return fail("OPTION", "tokenizer", "an object with encode and decode, or null", show(given));
   }
   return given as types.Tokenizer;

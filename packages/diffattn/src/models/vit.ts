@@ -4,7 +4,7 @@ import type { Handle } from "../backend.js";
 import { checkOptions, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
@@ -36,6 +36,10 @@ interface Model {
 }
 
 export class DiffViT extends Owned<Model> {
+  static {
+    throughProxies(this);
+  }
+
   readonly config: types.ModelConfig;
 
   /** Use `load`. */
