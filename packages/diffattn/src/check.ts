@@ -3,7 +3,7 @@
 
 import { cut, DiffAttnError, fail, reasonOf, SHOWN } from "./errors.js";
 import { hint } from "./hint.js";
-import type { DType } from "./types.js";
+import type { DType, ErrorCode } from "./types.js";
 
 /** How deep arrays within arrays are shown. */
 const DEPTH = 3;
@@ -81,10 +81,19 @@ export function isOf<T>(x: unknown, type: abstract new (...args: never[]) => T):
   }
 }
 
+/** Whether a value is an array; no, where it cannot be read. */
+export function isArray(x: unknown): x is unknown[] {
+  try {
+    return Array.isArray(x);
+  } catch {
+    return false;
+  }
+}
+
 export const isAbsent = (x: unknown): x is null | undefined => x === undefined || x === null;
 
 /** What reading an argument threw (a getter of the caller's, a proxy), as our own error. */
-export function unreadable(code: "OPTION" | "DTYPE", argument: string, thrown: unknown): never {
+export function unreadable(code: ErrorCode, argument: string, thrown: unknown): never {
   if (thrown instanceof DiffAttnError) throw thrown;
   return fail(code, argument, "a value that can be read", `an exception: ${reasonOf(thrown)}`, thrown);
 }
@@ -124,7 +133,7 @@ export function bytesOf(argument: string, view: ArrayBufferView): Uint8Array {
 
 /** An array of numbers, without holes. */
 function numbers(x: unknown): x is readonly number[] {
-  if (!Array.isArray(x)) return false;
+  if (!isArray(x)) return false;
   for (let i = 0; i < x.length; i++) if (typeof x[i] !== "number") return false;
   return true;
 }

@@ -10,6 +10,7 @@ import {
   elementsOf,
   has,
   isAbsent,
+  isArray,
   Kind,
   oneOf,
   readTensor,
@@ -73,12 +74,12 @@ const or =
   (s, name, x) =>
     write(s, name, isAbsent(x) ? value : x);
 
-const isArray = (x: unknown): x is ArrayLike<unknown> => Array.isArray(x) || arrayType(x) === "Int32Array";
+const isList = (x: unknown): x is ArrayLike<unknown> => isArray(x) || arrayType(x) === "Int32Array";
 
 const list =
   (write: (s: Request, name: string, x: unknown, index: number) => void): Write =>
   (s, name, x) => {
-    if (!isArray(x)) return fail("OPTION", name, "an array", show(x));
+    if (!isList(x)) return fail("OPTION", name, "an array", show(x));
     s.params.push(x.length);
     for (let i = 0; i < x.length; i++) write(s, name, x[i], i);
   };
@@ -89,8 +90,8 @@ const numbers = list(number);
 const pair =
   (names: string, write: Write): Write =>
   (s, name, x) => {
-    if (!Array.isArray(x) || x.length !== 2) fail("OPTION", name, names, show(x));
-    for (const value of x as unknown[]) write(s, name, value);
+    if (!isArray(x) || x.length !== 2) fail("OPTION", name, names, show(x));
+    for (const value of x) write(s, name, value);
   };
 
 /** An object of options of its own. */
@@ -219,7 +220,7 @@ const ROPE = {
   positions: optional((s, name, x) => {
     const isTensor = has(x, "data");
     const values = isTensor ? x.data : x;
-    if (!isArray(values)) return fail("OPTION", name, "an array, or a tensor of one", show(values));
+    if (!isList(values)) return fail("OPTION", name, "an array, or a tensor of one", show(values));
     const shape = isTensor ? shapeOf(name, x) : [values.length];
     numbers(s, name, shape);
     numbers(s, name, isTensor ? elementsOf(name, x, shape, values) : values);

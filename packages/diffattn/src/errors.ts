@@ -15,7 +15,7 @@ export class DiffAttnError extends Error {
 /** Characters of what a caller or a file says that a sentence repeats at most. */
 export const SHOWN = 300;
 /** The same of a reason, which may be that of another library or of the system. */
-const REASON = 1000;
+const REASON = 800;
 
 /** A text's beginning, where it is long. */
 export const cut = (text: string, most = SHOWN): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
@@ -23,7 +23,7 @@ export const cut = (text: string, most = SHOWN): string => (text.length > most ?
 /** Throws `argument: expected …, got …`. */
 export function fail(code: ErrorCode, argument: string, expected: string, got: string, cause?: unknown): never {
   // A name may be the caller's own: of a tensor, of a file.
-  const sentence = `${cut(argument)}: expected ${expected}, got ${cut(got, REASON)}`;
+  const sentence = `${cut(argument)}: expected ${cut(expected, REASON)}, got ${cut(got, REASON)}`;
   throw new DiffAttnError(code, sentence, cause === undefined ? undefined : { cause });
 }
 

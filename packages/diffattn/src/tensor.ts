@@ -1,7 +1,7 @@
 // Result tensors from a backend's outputs, and tensors in a backend's own memory. Checks no argument of an operator.
 
 import type { BackendMemory, Output } from "./backend.js";
-import { DTYPES, oneOf, show } from "./check.js";
+import { DTYPES, isArray, oneOf, show } from "./check.js";
 import { fail, internal } from "./errors.js";
 import { backend } from "./init.js";
 import { Owned, resourceOf, throughProxies } from "./owned.js";
@@ -58,7 +58,7 @@ export function createTensor(shape: readonly number[], dtype: types.DType = "flo
   if (!DTYPES.includes(dtype)) fail("DTYPE", "dtype", oneOf(DTYPES), show(dtype));
   // (A copy has no holes.)
   const isShape = (x: unknown): x is readonly number[] =>
-    Array.isArray(x) && Array.from(x as unknown[]).every((n) => Number.isInteger(n) && (n as number) >= 0);
+    isArray(x) && Array.from(x).every((n) => Number.isInteger(n) && (n as number) >= 0);
   if (!isShape(shape)) fail("SHAPE", "shape", "an array of counts", show(shape));
   const bytes = shape.reduce((product, extent) => product * extent, dtype === "float32" ? 4 : 2);
   if (!Number.isSafeInteger(bytes)) fail("SHAPE", "shape", "a shape whose element count fits this machine", show(shape));

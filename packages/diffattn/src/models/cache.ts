@@ -1,11 +1,10 @@
 // ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of what is done with it.
 
 import type { Handle } from "../backend.js";
-import { arrayType, isOf, show } from "../check.js";
+import { arrayType, has, isArray, isOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
-import type { Tensor } from "../types.js";
 import { create, drop, query, run } from "./backend.js";
 import { Op } from "./ops.js";
 import { int32Of, jsonOf, tensorOf, Writer } from "./request.js";
@@ -143,13 +142,14 @@ export async function createCache(
 
 export async function importCache(model: Handle, state: types.ModelCacheState): Promise<ModelCache> {
   if (typeof state !== "object" || (state as unknown) === null) fail("OPTION", "state", "what export() gave", show(state));
+  if (!has(state, "ids")) return fail("DTYPE", "state.ids", "an Int32Array", show(state));
   const { ids, discarded, window, keys, values } = state;
   if (arrayType(ids) !== "Int32Array") fail("DTYPE", "state.ids", "an Int32Array", show(ids));
   const request = new Writer(Op.importModelCache).object(model).int32(ids);
   request.number("state.discarded", discarded).maybeNumber("state.window", window);
   for (const [name, tensors] of Object.entries({ keys, values })) {
-    if (!Array.isArray(tensors)) fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
-    request.list(tensors as readonly Tensor[], (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
+    if (!isArray(tensors)) return fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
+    request.list(tensors, (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
   }
   return new ModelCache(await create("cache", request), ids.length);
 }

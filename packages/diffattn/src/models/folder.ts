@@ -72,7 +72,16 @@ function ofRecord(record: Readonly<Record<string, unknown>>, only?: string): Fol
     name: "source",
     names,
     only,
-    open: async (name, opening, optional) => (Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional) : undefined),
+    open: async (name, opening, optional) => {
+      if (!Object.hasOwn(record, name)) return undefined;
+      let file: unknown;
+      try {
+        file = record[name];
+      } catch (thrown) {
+        return unreadable("OPTION", name, thrown);
+      }
+      return openOne(file, name, opening, optional);
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 // Token ids as callers give them, as the requests take them. Whether an id is of the vocabulary is checked in Rust.
 
-import { arrayType, elementsOf, has, show } from "../check.js";
+import { arrayType, elementsOf, has, isArray, show, unreadable } from "../check.js";
 import { fail } from "../errors.js";
 
 /** Ids `[B, L]`. */
@@ -14,7 +14,7 @@ const LOWEST = -(2 ** 31);
 /** A copy of one text's ids: what the caller changes later is not seen. */
 export function idsOf(name: string, given: unknown): Int32Array {
   if (arrayType(given) === "Int32Array") return Int32Array.from(given as Int32Array);
-  if (!Array.isArray(given)) return fail("DTYPE", name, "token ids (an array, an Int32Array or { data, shape })", show(given));
+  if (!isArray(given)) return fail("DTYPE", name, "token ids (an array, an Int32Array or { data, shape })", show(given));
   // (By its places: a hole is none.)
   const ids = new Int32Array(given.length);
   for (let index = 0; index < ids.length; index++) {
@@ -26,16 +26,37 @@ export function idsOf(name: string, given: unknown): Int32Array {
   return ids;
 }
 
+/** A prompt whose ids are copies. Checks nothing: what is no prompt is given back as it is. */
+export function promptOf(given: unknown): unknown {
+  const copy = (x: unknown): unknown => (arrayType(x) === "Int32Array" ? Int32Array.from(x as Int32Array) : isArray(x) ? x.slice() : x);
+  try {
+    if (isArray(given)) return Array.from(given, copy);
+    return has(given, "data")
+      ? { ...given, data: copy(given.data), ...(has(given, "shape") && { shape: copy(given.shape) }) }
+      : copy(given);
+  } catch {
+    return given;
+  }
+}
+
 /** Ids of one text, or `{ data, shape: [B, L] }`. */
 export function tensorOfIds(name: string, given: unknown): Ids {
   if (!has(given, "data")) {
     const data = idsOf(name, given);
     return { data, shape: [1, data.length] };
   }
+  try {
+    return readIds(name, given);
+  } catch (thrown) {
+    return unreadable("DTYPE", name, thrown);
+  }
+}
+
+function readIds(name: string, given: object): Ids {
   const { data, shape, dims = shape } = given as { data: unknown; shape?: unknown; dims?: unknown };
   if (arrayType(data) !== "Int32Array") fail("DTYPE", name, "ids in an Int32Array", show(data));
   const count = (x: unknown): x is number => Number.isInteger(x) && (x as number) >= 0;
-  if (!Array.isArray(dims) || dims.length !== 2 || !dims.every(count)) return fail("SHAPE", name, "a shape [B, L]", show(dims));
+  if (!isArray(dims) || dims.length !== 2 || !dims.every(count)) return fail("SHAPE", name, "a shape [B, L]", show(dims));
   const [B = 0, L = 0] = dims;
   const copy = Int32Array.from(elementsOf(name, given, [B, L], data as Int32Array));
   if (copy.length !== B * L) fail("SHAPE", name, `${B * L} ids for [${B}, ${L}]`, String(copy.length));

@@ -1,7 +1,7 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
 import type { Handle, Output, Request } from "../backend.js";
-import { checkOptions, isAbsent, oneOf, show } from "../check.js";
+import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
@@ -11,7 +11,7 @@ import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { idsOf, tensorOfIds } from "./ids.js";
+import { idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
 import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
@@ -159,7 +159,7 @@ export class DiffLlama extends Owned<Model> {
     if (which < 1) fail("OPTION", "logits", oneOf(["all", "last"]), show(logits));
     const { data, shape } = tensorOfIds("ids", ids);
     const given: unknown = cache ?? [];
-    const caches = (Array.isArray(given) ? given : [given]).map(cacheState);
+    const caches = Array.from(isArray(given) ? given : [given], cacheState);
     const model = resourceOf<Model>(this);
     const request = new Writer(Op.llamaForward).object(live(model.handle)).int32(data, shape);
     request.list(caches, ({ handle }) => request.object(handle));
@@ -194,10 +194,15 @@ export class DiffLlama extends Owned<Model> {
     return mapsOf(await run(request, { signal }));
   }
 
-  async *generate(
+  generate(
     prompt: string | types.TokenIds | readonly string[] | readonly (readonly number[])[],
     options?: types.GenerateOptions,
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    // Nothing is done before the first token is asked for, but the prompt is that of now.
+    return this.#generate(promptOf(prompt), options);
+  }
+
+  async *#generate(prompt: unknown, options?: types.GenerateOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
     const { maxNewTokens, stop, stopIds, window, cache, deterministic, signal, ...sampling } = checkOptions("options", options, GENERATE);
     checkSignal(signal);
     const handle = this.#handle;
@@ -274,8 +279,8 @@ export class DiffLlama extends Owned<Model> {
   /** The texts of a prompt, as ids. */
   #prompts(prompt: unknown): Int32Array[] {
     if (typeof prompt === "string") return [idsOf("prompt", this.encode(prompt))];
-    if (Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
-      return prompt.map((item: unknown, index) => idsOf(`prompt[${index}]`, typeof item === "string" ? this.encode(item) : item));
+    if (isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
+      return Array.from(prompt, (item, index) => idsOf(`prompt[${index}]`, typeof item === "string" ? this.encode(item) : item));
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
     const [B, L] = shape;
@@ -283,7 +288,7 @@ export class DiffLlama extends Owned<Model> {
   }
 
   #stops(stop: unknown): readonly string[] {
-    const stops: unknown[] = stop === undefined || stop === null ? [] : Array.isArray(stop) ? stop : [stop];
+    const stops: unknown[] = stop === undefined || stop === null ? [] : isArray(stop) ? stop : [stop];
     for (const text of stops) if (typeof text !== "string" || text === "") fail("OPTION", "stop", "texts that are not empty", show(text));
     // A stop string is looked for in text.
     if (stops.length > 0) checkPackage(this.#tokenizer);

@@ -1,7 +1,7 @@
 // Writes requests of models and reads their outputs. Knows the protocol's atoms and no operator.
 
 import type { Handle, Output, Request } from "../backend.js";
-import { arrayType, Kind, readTensor, show } from "../check.js";
+import { arrayType, isArray, Kind, readTensor, show } from "../check.js";
 import { fail, internal } from "../errors.js";
 import { result } from "../tensor.js";
 import type { AttentionMaps, Tensor } from "../types.js";
@@ -46,7 +46,7 @@ export class Writer implements Request {
   }
 
   numbers(name: string, x: unknown): this {
-    if (!Array.isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
+    if (!isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
     return this.list(x as ArrayLike<unknown>, (item, index) => this.number(`${name}[${index}]`, item));
   }
 

@@ -1,7 +1,7 @@
 // DiffViT: the handle of a model in the backend, and images on their way to it.
 
 import type { Handle } from "../backend.js";
-import { checkOptions, show } from "../check.js";
+import { checkOptions, isArray, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
@@ -16,11 +16,11 @@ import type * as types from "./types.js";
 
 /** Pixels, or images. */
 function writeImages(request: Writer, given: unknown): Writer {
-  if (isImage(given) || Array.isArray(given)) {
-    const images: unknown[] = Array.isArray(given) ? given : [given];
+  if (isImage(given) || isArray(given)) {
+    const images: unknown[] = isArray(given) ? given : [given];
     return request
       .number("images", 1)
-      .list(images, (image, index) => writeImage(request, Array.isArray(given) ? `image[${index}]` : "image", image));
+      .list(images, (image, index) => writeImage(request, isArray(given) ? `image[${index}]` : "image", image));
   }
   return request.number("images", 0).tensor("image", given);
 }
