@@ -195,7 +195,7 @@ export class DiffLlama extends Owned<Model> {
   }
 
   generate(
-    prompt: string | types.TokenIds | readonly string[] | readonly (readonly number[])[],
+    prompt: string | types.TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: types.GenerateOptions,
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
     // Nothing is done before the first token is asked for, but the prompt is that of now.

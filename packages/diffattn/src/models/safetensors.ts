@@ -18,7 +18,7 @@ import { fail, reasonOf } from "../errors.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
 import { checkSignal } from "../run.js";
 import { result } from "../tensor.js";
-import type { Tensor } from "../types.js";
+import type { Tensor, TensorLike } from "../types.js";
 import { run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
@@ -181,10 +181,10 @@ function entriesOf(argument: string, what: string, given: unknown): [string, unk
 const PIECE = 2 ** 22;
 
 export async function saveSafetensors(
-  tensors: Readonly<Record<string, types.StoredTensor | Tensor>>,
+  tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
-    metadata?: Readonly<Record<string, string>> | undefined;
-    target?: string | URL | WritableStream<Uint8Array> | undefined;
+    metadata?: Readonly<Record<string, string>> | null | undefined;
+    target?: string | URL | WritableStream<Uint8Array> | null | undefined;
   },
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const given = checkOptions("options", options, ["metadata", "target"]);

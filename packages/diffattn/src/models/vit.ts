@@ -5,7 +5,7 @@ import { checkOptions, isArray, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
-import type { AttentionMaps, Tensor } from "../types.js";
+import type { AttentionMaps, Tensor, TensorLike } from "../types.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
 import { isImage, writeImage } from "./image.js";
@@ -59,7 +59,7 @@ export class DiffViT extends Owned<Model> {
   }
 
   async forward(
-    image: types.ImageSource | readonly types.ImageSource[] | Tensor,
+    image: types.ImageSource | readonly types.ImageSource[] | TensorLike,
     options?: { signal?: AbortSignal | undefined },
   ): Promise<Tensor> {
     const { signal } = checkOptions("options", options, ["signal"]);
