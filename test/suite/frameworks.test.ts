@@ -235,7 +235,7 @@ describe("where an object cannot be got at", () => {
       expect(await refused(use)).toMatchObject({ code: "OPTION", message: expect.stringMatching(sentence) as unknown });
     const model = await models.DiffLlama.load(path("test/models/diffllama_gqa"));
     const behind = membrane(model) as modelTypes.DiffLlama;
-    const error = await refused(() => behind.forward([1]));
+    const error = await refused(() => behind.encode("a"));
     expect(error).toMatchObject({ code: "OPTION", message: expect.stringMatching(sentence) as unknown });
     // A method without its object.
     const { forward, dispose } = model as unknown as Record<string, (ids?: number[]) => Promise<unknown>>;
