@@ -75,7 +75,11 @@ const refusals: Record<string, Refusal> = {
     sentence: 'q: expected a dtype of "float16" or "bfloat16" with a Uint16Array, got none',
     attention: [{ data: new Uint16Array(q.data.length), shape: q.shape }, k, v, good],
   },
-  "an unknown option": { code: "OPTION", sentence: /^options: expected only .*, got "lamda"$/, attention: [q, k, v, { lamda: 0.3 }] },
+  "an unknown option": {
+    code: "OPTION",
+    sentence: /^options: expected only .*, got "lamda" \(did you mean lambda\?\)$/,
+    attention: [q, k, v, { lamda: 0.3 }],
+  },
   "lambda and coefficients": { code: "OPTION", sentence: /lambda.*coefficients/, attention: [q, k, v, { ...good, coefficients: [1, -1] }] },
   "neither of them": { code: "OPTION", sentence: /lambda.*coefficients/, attention: [q, k, v, {}] },
   "a ratio where there is none": { code: "OPTION", sentence: /^ratio: expected .*, got .*/, attention: [q, k, v, { ...good, ratio: 2 }] },

@@ -14,9 +14,25 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Bytes of a sentence at most. What a caller or a file says, which it may repeat, can be of any length.
+const LONGEST: usize = 2000;
+
+/// A sentence's beginning, where it is long.
+fn cut(mut sentence: String) -> String {
+    if sentence.len() > LONGEST {
+        let end = (0..=LONGEST)
+            .rev()
+            .find(|&end| sentence.is_char_boundary(end))
+            .unwrap_or(0);
+        sentence.truncate(end);
+        sentence.push('…');
+    }
+    sentence
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let sentence = error.to_string();
+        let sentence = cut(error.to_string());
         Self {
             code: error.code(),
             // What a file is wrong about has the file's own names.
@@ -141,6 +157,20 @@ mod tests {
         ] {
             assert_eq!(in_camel_case(rust), javascript);
         }
+    }
+
+    #[test]
+    fn a_sentence_has_an_end() {
+        for name in ["n", "é", "🦀"] {
+            let failure = Failure::from(Error::option(name.repeat(100_000), "less", "more"));
+            let message = failure.message;
+            assert!(
+                message.len() <= LONGEST + 3 && message.ends_with('…'),
+                "{message}"
+            );
+        }
+        let short = Failure::from(Error::option("ratio", "2", "3"));
+        assert_eq!(short.message, "ratio: expected 2, got 3");
     }
 
     #[test]

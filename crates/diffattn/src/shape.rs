@@ -188,10 +188,17 @@ pub fn check_len(argument: &str, shape: &[usize], len: usize) -> Result<usize, E
     }
 }
 
-/// `[2, 4, 33, 16]`, as errors print a shape.
+/// `[2, 4, 33, 16]`, as errors print a shape; of one with many axes the first ones.
 #[must_use]
 pub fn format_shape(shape: &[usize]) -> String {
-    format!("{shape:?}")
+    const MOST: usize = 8;
+    match shape.get(..MOST) {
+        Some(first) if shape.len() > MOST => {
+            let axes: Vec<String> = first.iter().map(usize::to_string).collect();
+            format!("[{}, …] ({} axes)", axes.join(", "), shape.len())
+        }
+        _ => format!("{shape:?}"),
+    }
 }
 
 /// A zeroed buffer, or [`Error::OutOfMemory`] with the bytes wanted.
@@ -204,4 +211,20 @@ pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
         })?;
     buffer.resize(len, T::default());
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_prints_short_whatever_its_rank() {
+        assert_eq!(format_shape(&[]), "[]");
+        assert_eq!(format_shape(&[2, 4, 33, 16]), "[2, 4, 33, 16]");
+        assert_eq!(format_shape(&[1; 8]), "[1, 1, 1, 1, 1, 1, 1, 1]");
+        assert_eq!(
+            format_shape(&[1; 300_000]),
+            "[1, 1, 1, 1, 1, 1, 1, 1, …] (300000 axes)"
+        );
+    }
 }

@@ -15,12 +15,12 @@ export { createTensor } from "./tensor.js";
 
 export const [diffAttention, diffAttentionSync] = both(
   (q: types.TensorLike, k: types.TensorLike | types.KvCache, v: types.TensorLike | null, options: types.DiffAttentionOptions) =>
-    tensorPlan(encode.diffAttention(q, k, v, options, handleOf(k)), options),
+    tensorPlan(encode.diffAttention(q, k, v, options, handleOf("k", k)), options),
 );
 
 export const [diffAttentionMaps, diffAttentionMapsSync] = both(
   (q: types.TensorLike, k: types.TensorLike | types.KvCache, options: types.DiffAttentionMapsOptions) =>
-    mapsPlan(encode.diffAttentionMaps(q, k, options, handleOf(k)), options),
+    mapsPlan(encode.diffAttentionMaps(q, k, options, handleOf("k", k)), options),
 );
 
 export const [groupNorm, groupNormSync] = both((x: types.TensorLike, options: types.GroupNormOptions) =>

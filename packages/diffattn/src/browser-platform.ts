@@ -1,5 +1,6 @@
 // What browsers, and whatever else is not Node, do for a backend. Importing it touches neither `window` nor the network.
 
+import { fail } from "./errors.js";
 import { compile, compileSync } from "./module.js";
 import { type Build, type Platform, POOL_THREAD } from "./platform.js";
 
@@ -9,6 +10,15 @@ const urls: Record<Build, () => URL> = {
   "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
   "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
 };
+
+/** An address beside this script. Some runtimes (Cloudflare's workers) give scripts none; `instead`: what helps there. */
+export function beside(address: () => URL, instead = "a module of the caller's, init({ wasm }), where scripts have no address"): URL {
+  try {
+    return address();
+  } catch (cause) {
+    return fail("UNAVAILABLE", "wasm", instead, "none", cause);
+  }
+}
 
 function startThread(url: string, start: unknown, port: MessagePort): { terminate: () => void } {
   const thread = new Worker(url, { type: "module", name: POOL_THREAD });
@@ -26,7 +36,7 @@ export const platform: Platform = {
     return typeof XMLHttpRequest === "function" && typeof document === "undefined";
   },
   readModule(build) {
-    const url = urls[build]().href;
+    const url = beside(urls[build]).href;
     return compileSync(() => {
       const request = new XMLHttpRequest();
       request.open("GET", url, false);
@@ -36,8 +46,9 @@ export const platform: Platform = {
       return request.response as ArrayBuffer;
     }, url);
   },
-  loadModule: (build, source) => compile(source ?? urls[build]()),
+  loadModule: async (build, source) => compile(source ?? beside(urls[build])),
   startWorker(onMessage, onError) {
+    if (typeof Worker !== "function") throw new Error("a runtime that has none");
     const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
     worker.onmessage = ({ data }) => onMessage(data);
     worker.onerror = (event) => onError(event.message || "its script did not load");

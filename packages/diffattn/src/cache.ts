@@ -1,17 +1,23 @@
 // KvCache: the handle of a cache that lives in the backend.
 
 import type { Handle } from "./backend.js";
+import { isOf } from "./check.js";
 import * as encode from "./encode.js";
 import { backend, live } from "./init.js";
 import { Op } from "./ops.js";
-import { Owned, resourceOf } from "./owned.js";
+import { Owned, resourceOf, throughProxies } from "./owned.js";
 import type * as types from "./types.js";
 
 export class KvCache extends Owned<Handle> implements types.KvCache {
+  static {
+    throughProxies(this);
+  }
+
   constructor(options: types.KvCacheOptions) {
+    const request = encode.createKvCache(options);
     const empty = encode.createKvCache({ ...options, capacity: undefined });
     const owner = backend();
-    const handle = owner.createObject("cache", encode.createKvCache(options), empty);
+    const handle = owner.createObject("cache", request, empty);
     super("cache", handle, () => owner.dropObject(handle), true);
   }
 
@@ -32,4 +38,5 @@ export class KvCache extends Owned<Handle> implements types.KvCache {
 }
 
 /** The handle of a cache; undefined for anything else. */
-export const handleOf = (x: unknown): Handle | undefined => (x instanceof KvCache ? live(resourceOf(x)) : undefined);
+export const handleOf = (argument: string, x: unknown): Handle | undefined =>
+  isOf(x, KvCache) ? live(resourceOf<Handle>(x, argument)) : undefined;

@@ -279,7 +279,7 @@ test.each([
     "DTYPE",
     "attnMask: expected a tensor whose data is a Uint8Array, got a Float32Array",
   ],
-  [{ lamda: 0.5 }, "OPTION", /^options: expected only lambda, .* got "lamda"$/],
+  [{ lamda: 0.5 }, "OPTION", /^options: expected only lambda, .* got "lamda" \(did you mean lambda\?\)$/],
 ])("%o is refused in one sentence", (options, code, message) => {
   expect(() => encode.diffAttention(q, q, q, options as object, undefined)).toThrow(refuses(code, message));
 });

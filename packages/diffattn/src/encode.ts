@@ -2,7 +2,22 @@
 // is written; what no table names is refused. No arithmetic and no default: what the user left out travels as absent.
 
 import type { Handle, Request } from "./backend.js";
-import { arrayType, bytesOf, checkOptions, dtypeOf, DTYPES, Kind, oneOf, shapeOf, show } from "./check.js";
+import {
+  arrayType,
+  bytesOf,
+  checkOptions,
+  DTYPES,
+  elementsOf,
+  has,
+  isAbsent,
+  isArray,
+  Kind,
+  oneOf,
+  readTensor,
+  shapeOf,
+  show,
+  unreadable,
+} from "./check.js";
 import { fail } from "./errors.js";
 import { Op } from "./ops.js";
 import type * as types from "./types.js";
@@ -24,7 +39,6 @@ interface Form {
 
 /** An empty request, in the one form that the engine's code for small calls is made for; `dtype` and `half` mean nothing yet. */
 const stream = (op: number): Encoded => ({ op, params: [], operands: [], objects: [], dtype: "float32", half: false });
-const isAbsent = (x: unknown): x is null | undefined => x === undefined || x === null;
 
 // How values are written.
 
@@ -60,13 +74,14 @@ const or =
   (s, name, x) =>
     write(s, name, isAbsent(x) ? value : x);
 
+const isList = (x: unknown): x is ArrayLike<unknown> => isArray(x) || arrayType(x) === "Int32Array";
+
 const list =
   (write: (s: Request, name: string, x: unknown, index: number) => void): Write =>
   (s, name, x) => {
-    if (!Array.isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
-    const items = x as ArrayLike<unknown>;
-    s.params.push(items.length);
-    for (let i = 0; i < items.length; i++) write(s, name, items[i], i);
+    if (!isList(x)) return fail("OPTION", name, "an array", show(x));
+    s.params.push(x.length);
+    for (let i = 0; i < x.length; i++) write(s, name, x[i], i);
   };
 
 const numbers = list(number);
@@ -75,8 +90,8 @@ const numbers = list(number);
 const pair =
   (names: string, write: Write): Write =>
   (s, name, x) => {
-    if (!Array.isArray(x) || x.length !== 2) fail("OPTION", name, names, show(x));
-    for (const value of x as unknown[]) write(s, name, value);
+    if (!isArray(x) || x.length !== 2) fail("OPTION", name, names, show(x));
+    for (const value of x) write(s, name, value);
   };
 
 /** An object of options of its own. */
@@ -88,9 +103,11 @@ const record = (table: Record<string, Write>): Write => {
   };
 };
 
-const operand = (s: Request, name: string, kind: number, x: object, data: ArrayBufferView, shape = shapeOf(name, x)): void => {
-  s.params.push(kind, shape.length, ...shape);
-  s.operands.push(bytesOf(name, data));
+const operand = (s: Request, kind: number, shape: readonly number[], bytes: Uint8Array): void => {
+  s.params.push(kind, shape.length);
+  // (No spread: as arguments a rank could overflow the stack.)
+  for (const extent of shape) s.params.push(extent);
+  s.operands.push(bytes);
 };
 
 /** A tensor whose form is that of the result. */
@@ -102,25 +119,25 @@ function leading(s: Encoded, name: string, x: unknown): void {
 
 /** A tensor of q, k, v, x and weights. */
 function tensor(s: Request, name: string, x: unknown): Form {
-  if (typeof x !== "object" || x === null || !("data" in x)) return fail("DTYPE", name, "a tensor { data, shape }", show(x));
-  const { data, dtype: said, type } = x as Record<keyof types.TensorLike, unknown>;
-  const dtype = dtypeOf(name, data, said, type);
-  operand(s, name, Kind[dtype], x, data as ArrayBufferView);
-  return { dtype, half: arrayType(data) === "Float16Array" };
+  const read = readTensor(name, x);
+  operand(s, Kind[read.dtype], read.shape, read.bytes);
+  return read;
 }
 
 /** Kind 0, or a tensor, or a bare Float32Array, which has one axis. */
 const vector: Write = (s, name, x) => {
   if (isAbsent(x)) s.params.push(0);
-  else if (arrayType(x) === "Float32Array") operand(s, name, Kind.float32, x, x as Float32Array, [(x as Float32Array).length]);
+  else if (arrayType(x) === "Float32Array") operand(s, Kind.float32, [(x as Float32Array).length], bytesOf(name, x as Float32Array));
   else tensor(s, name, x);
 };
 
 const mask: Write = (s, name, x) => {
   if (isAbsent(x)) return void s.params.push(0);
-  const { data } = x as types.MaskLike;
-  if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(data));
-  operand(s, name, Kind.uint8, x, data);
+  const data = has(x, "data") ? x.data : undefined;
+  if (!has(x, "data") || !/^Uint8/.test(arrayType(data) ?? ""))
+    return fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(has(x, "data") ? data : x));
+  const shape = shapeOf(name, x);
+  operand(s, Kind.uint8, shape, bytesOf(name, elementsOf(name, x, shape, data as Uint8Array)));
 };
 
 const object = (s: Request, handle: Handle): void => {
@@ -207,10 +224,12 @@ const ROPE = {
   layout,
   firstPosition: integers,
   positions: optional((s, name, x) => {
-    const isTensor = typeof x === "object" && x !== null && "data" in x;
+    const isTensor = has(x, "data");
     const values = isTensor ? x.data : x;
-    numbers(s, name, isTensor ? shapeOf(name, x) : [(values as ArrayLike<number>).length]);
-    numbers(s, name, values);
+    if (!isList(values)) return fail("OPTION", name, "an array, or a tensor of one", show(values));
+    const shape = isTensor ? shapeOf(name, x) : [values.length];
+    numbers(s, name, shape);
+    numbers(s, name, isTensor ? elementsOf(name, x, shape, values) : values);
   }),
   rotaryDim: maybeNumber,
 };
@@ -238,8 +257,8 @@ const weights =
     const given = checkOptions(name, x as Record<string, unknown>, [...all, "o_proj.weight", "o_proj.bias"]);
     for (const key of all) {
       const alias = key.replace("out_proj", "o_proj");
-      if (alias !== key && given[alias] && given[key]) fail("OPTION", name, `one of ${key} and ${alias}`, "both");
-      const said = given[key] ? key : alias;
+      if (alias !== key && !isAbsent(given[alias]) && !isAbsent(given[key])) fail("OPTION", name, `one of ${key} and ${alias}`, "both");
+      const said = isAbsent(given[key]) ? alias : key;
       vector(s, said, given[said]);
     }
   };
@@ -285,7 +304,15 @@ function writer(table: Record<string, Write>, besides: readonly string[] = [], r
   const names = [...Object.keys(table).filter((name) => !refused.includes(name)), ...besides];
   return <T extends Request>(s: T, given: unknown): T => {
     const options = checkOptions("options", given as Record<string, unknown>, names);
-    for (const [name, write] of entries) write(s, name, options[name]);
+    let at = "options";
+    try {
+      for (const [name, write] of entries) {
+        at = name;
+        write(s, name, options[name]);
+      }
+    } catch (thrown) {
+      return unreadable("OPTION", at, thrown);
+    }
     return s;
   };
 }

@@ -25,13 +25,30 @@ export class DiffAttnError extends Error {
   }
 }
 
+/** Characters of what a caller or a file says that a sentence repeats at most. */
+export const SHOWN = 300;
+/** The same of a reason, which may be that of another library or of the system. */
+const REASON = 800;
+
+/** A text's beginning, where it is long. */
+export const cut = (text: string, most = SHOWN): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
 /** Throws `argument: expected …, got …`. */
 export function fail(code: ErrorCode, argument: string, expected: string, got: string, cause?: unknown): never {
-  throw new DiffAttnError(code, `${argument}: expected ${expected}, got ${got}`, cause === undefined ? undefined : { cause });
+  // A name may be the caller's own: of a tensor, of a file.
+  const sentence = `${cut(argument)}: expected ${cut(expected, REASON)}, got ${cut(got, REASON)}`;
+  throw new DiffAttnError(code, sentence, cause === undefined ? undefined : { cause });
 }
 
 /** What something thrown says. */
-export const reasonOf = (thrown: unknown): string => (thrown instanceof Error ? thrown.message : String(thrown));
+export function reasonOf(thrown: unknown): string {
+  try {
+    return cut(String(thrown instanceof Error ? (thrown as { message: unknown }).message : thrown), REASON);
+  } catch {
+    // An object without a prototype, for instance.
+    return "something that cannot be shown";
+  }
+}
 
 // The sentences that Rust also has, word for word (crates/diffattn/src/error.rs).
 

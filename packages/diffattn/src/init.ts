@@ -3,8 +3,9 @@
 import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
 import { gone } from "./backend/worker-client.js";
-import { checkOptions, oneOf, show } from "./check.js";
+import { checkOptions, isAbsent, oneOf, show } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
+import { notModule } from "./module.js";
 import { BUILDS, type Build, type Platform } from "./platform.js";
 import type * as types from "./types.js";
 
@@ -64,8 +65,8 @@ function create(given: types.InitOptions): Backend {
       if (backend === "native") fail("UNAVAILABLE", "backend", '"wasm" outside Node', '"native"');
     } catch (error) {
       if (error instanceof DiffAttnError) throw error;
-      const [why] = reasonOf(error).split("\n");
-      if (backend === "native") fail("UNAVAILABLE", "backend", "a native binary that loads", why ?? "", error);
+      const why = reasonOf(error);
+      if (backend === "native") fail("UNAVAILABLE", "backend", "a native binary that loads", `none: ${why}`, error);
       notes.push(`the native binary did not load, so WASM runs: ${why}`);
     }
   }
@@ -84,6 +85,7 @@ export function live(handle: Handle): Handle {
 
 async function begin(given: types.InitOptions | undefined): Promise<types.Info> {
   const asked: types.InitOptions = checkOptions("options", given, ["backend", "isa", "threads", "wasm"]);
+  if (!isAbsent(asked.wasm) && typeof asked.wasm !== "object") notModule(asked.wasm);
   const nothing = Object.values(asked).every((value) => value === undefined || value === null);
   const next = nothing ? options : { ...asked, threads: asked.threads ?? options.threads };
   const before = options;

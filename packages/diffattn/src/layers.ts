@@ -2,19 +2,19 @@
 
 import type { Handle, Request } from "./backend.js";
 import { handleOf } from "./cache.js";
-import { show } from "./check.js";
+import { isAbsent, show } from "./check.js";
 import * as encode from "./encode.js";
 import { fail } from "./errors.js";
 import { backend, live } from "./init.js";
-import { Owned, resourceOf } from "./owned.js";
+import { Owned, resourceOf, throughProxies } from "./owned.js";
 import { mapsPlan, tensorPlan } from "./plans.js";
 import { both } from "./run.js";
 import type * as types from "./types.js";
 
 const [forward, forwardSync] = both((layer: Layer, x: types.TensorLike, options?: types.LayerForwardOptions) => {
   const { cache } = options ?? {};
-  const handle = handleOf(cache);
-  if (cache && !handle) fail("OPTION", "cache", "a KvCache", show(cache));
+  const handle = handleOf("cache", cache);
+  if (!isAbsent(cache) && !handle) fail("OPTION", "cache", "a KvCache", show(cache));
   return tensorPlan(encode.forward(live(resourceOf(layer)), x, handle, options), options);
 });
 
@@ -23,6 +23,10 @@ const [maps, mapsSync] = both((layer: Layer, x: types.TensorLike, options?: type
 );
 
 class Layer extends Owned<Handle> implements types.DiffAttnLayer {
+  static {
+    throughProxies(this);
+  }
+
   constructor(request: Request) {
     const owner = backend();
     const handle = owner.createObject("layer", request);

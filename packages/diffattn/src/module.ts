@@ -1,6 +1,6 @@
 // A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses nothing.
 
-import { arrayType, show } from "./check.js";
+import { arrayType, show, tagOf } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
 
 const refuse = (got: string, cause?: unknown): never => fail("UNAVAILABLE", "wasm", "a WebAssembly file", got, cause);
@@ -27,11 +27,15 @@ async function fromResponse(response: Response): Promise<WebAssembly.Module> {
   return WebAssembly.compile(checked(await response.arrayBuffer(), from));
 }
 
-const isNamed = (value: unknown, name: string): boolean => Object.prototype.toString.call(value) === `[object ${name}]`;
+// By their tags, so that values of another realm count too.
+const isNamed = (value: unknown, name: string): boolean => tagOf(value) === name;
+
+/** Refuses what no module is made of. */
+export const notModule = (source: unknown): never =>
+  fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
 
 export async function compile(source: unknown): Promise<WebAssembly.Module> {
   try {
-    // By their tags, so that values of another realm count too.
     if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
     if (isNamed(source, "Response")) return await fromResponse(source as Response);
     if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL));
@@ -40,7 +44,7 @@ export async function compile(source: unknown): Promise<WebAssembly.Module> {
   } catch (error) {
     rethrow(error, isNamed(source, "URL") ? String(source) : "what was given");
   }
-  return fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
+  return notModule(source);
 }
 
 /** The same of bytes that are read at once. */

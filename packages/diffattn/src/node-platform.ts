@@ -2,12 +2,13 @@
 
 import { readFileSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import { type Addon, NativeBackend } from "./backend/native.js";
+import { NativeBackend } from "./backend/native.js";
+import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
 import { compile, compileSync } from "./module.js";
+import { loadAddon } from "./node-addon.js";
 import type { Build, Platform } from "./platform.js";
 
 const urls: Record<Build, () => URL> = {
@@ -30,8 +31,8 @@ async function regular(file: URL): Promise<Uint8Array> {
 
 export const platform: Platform = {
   models: false,
-  env: (name) => process.env[name],
-  native: (isa, threads) => new NativeBackend(createRequire(import.meta.url)("@diffattn/native") as Addon, isa, threads),
+  env: variable,
+  native: (isa, threads) => new NativeBackend(loadAddon(), isa, threads),
   blocking: true,
   readModule,
   loadModule(build, source) {

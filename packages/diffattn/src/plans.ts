@@ -9,6 +9,8 @@ import type * as types from "./types.js";
 
 /** The plan of a call with one result of its input's element type; `lse` follows it where it was asked for. */
 export function tensorPlan(request: Encoded, options: (types.CallOptions & types.OutOptions) | null | undefined) {
+  // Now: a draft or a proxy may be revoked once the call is under way.
+  const out = options?.out;
   return {
     request,
     options,
@@ -17,7 +19,7 @@ export function tensorPlan(request: Encoded, options: (types.CallOptions & types
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     finish([first, lse]: Output[]): any {
       if (!first) throw internal("a call without outputs");
-      const tensor = result(first, options?.out, request.half);
+      const tensor = result(first, out, request.half);
       return lse ? Object.assign(tensor, { lse: result(lse, undefined, false) }) : tensor;
     },
   } satisfies Plan<types.Tensor>;

@@ -2,7 +2,7 @@
 // the progress. Knows no operator.
 
 import type { Call, Control, Output, Request } from "./backend.js";
-import { checkOut, overlaps, show } from "./check.js";
+import { checkOut, isAbsent, overlaps, show } from "./check.js";
 import { aborted, DiffAttnError, fail } from "./errors.js";
 import { backend } from "./init.js";
 import type * as types from "./types.js";
@@ -21,10 +21,21 @@ export interface Plan<R> {
 /** For tests only: its value in a call's options replaces the request by one of the protocol's test requests. */
 const TEST_OP = Symbol.for("diffattn.testOp");
 
+/** Whether it is a signal that can be followed: one behind a proxy cannot, no getter of its own works there. */
+function isSignal(x: unknown): x is AbortSignal {
+  try {
+    const { addEventListener, aborted } = x as Partial<AbortSignal>;
+    return typeof addEventListener === "function" && typeof aborted === "boolean";
+  } catch {
+    return false;
+  }
+}
+
 /** Refuses what is no signal, and throws where the signal was aborted. */
 export function checkSignal(signal: AbortSignal | null | undefined): void {
-  if (signal && typeof signal.addEventListener !== "function") fail("OPTION", "signal", "an AbortSignal", show(signal));
-  if (signal?.aborted) throw aborted(signal.reason);
+  if (isAbsent(signal)) return;
+  if (!isSignal(signal)) return fail("OPTION", "signal", "an AbortSignal", show(signal));
+  if (signal.aborted) throw aborted(signal.reason);
 }
 
 /** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
@@ -46,7 +57,7 @@ function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
 
 function runSync<R>(plan: Plan<R>): R {
   const outs = prepare(plan);
-  if (plan.options?.onProgress) fail("OPTION", "onProgress", "none in a sync form", show(plan.options.onProgress));
+  if (!isAbsent(plan.options?.onProgress)) fail("OPTION", "onProgress", "none in a sync form", show(plan.options.onProgress));
   return plan.finish(backend().call(plan.request, outs));
 }
 
@@ -55,7 +66,7 @@ export async function follow(
   { signal, onProgress, transfer }: { [K in keyof types.CallOptions]: types.CallOptions[K] | null },
   start: (control: Control) => Call,
 ): Promise<Output[]> {
-  if (onProgress && typeof onProgress !== "function") fail("OPTION", "onProgress", "a function", show(onProgress));
+  if (!isAbsent(onProgress) && typeof onProgress !== "function") fail("OPTION", "onProgress", "a function", show(onProgress));
   let thrown: { error: unknown } | undefined;
   const call = start({
     transfer: transfer ?? false,

@@ -1,10 +1,10 @@
 // Result tensors from a backend's outputs, and tensors in a backend's own memory. Checks no argument of an operator.
 
 import type { BackendMemory, Output } from "./backend.js";
-import { DTYPES, oneOf, show } from "./check.js";
+import { DTYPES, isArray, oneOf, show } from "./check.js";
 import { fail, internal } from "./errors.js";
 import { backend } from "./init.js";
-import { Owned, resourceOf } from "./owned.js";
+import { Owned, resourceOf, throughProxies } from "./owned.js";
 import type * as types from "./types.js";
 
 type HalfArray = new (buffer: ArrayBufferLike, offset?: number, length?: number) => types.Float16ArrayLike;
@@ -30,6 +30,10 @@ export function result({ kind, shape, buffer }: Output, out: types.TensorData | 
 const owners = new WeakMap<object, object>();
 
 class MemoryTensor extends Owned<BackendMemory> implements types.BackendTensor {
+  static {
+    throughProxies(this);
+  }
+
   readonly shape: readonly number[];
   readonly dims: readonly number[];
   readonly dtype: types.DType;
@@ -52,7 +56,9 @@ class MemoryTensor extends Owned<BackendMemory> implements types.BackendTensor {
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export function createTensor(shape: readonly number[], dtype: types.DType = "float32"): any {
   if (!DTYPES.includes(dtype)) fail("DTYPE", "dtype", oneOf(DTYPES), show(dtype));
-  const isShape = (x: unknown): x is readonly number[] => Array.isArray(x) && x.every((n) => Number.isInteger(n) && n >= 0);
+  // (A copy has no holes.)
+  const isShape = (x: unknown): x is readonly number[] =>
+    isArray(x) && Array.from(x).every((n) => Number.isInteger(n) && (n as number) >= 0);
   if (!isShape(shape)) fail("SHAPE", "shape", "an array of counts", show(shape));
   const bytes = shape.reduce((product, extent) => product * extent, dtype === "float32" ? 4 : 2);
   if (!Number.isSafeInteger(bytes)) fail("SHAPE", "shape", "a shape whose element count fits this machine", show(shape));

@@ -49,10 +49,23 @@ export type ResultData<D extends TensorData> = D extends Float32Array
     : Float16ArrayLike;
 
 /**
- * A tensor as the operators take it: contiguous elements, last axis fastest, and their shape. Results of this package,
- * tensors of `createTensor` and CPU tensors of onnxruntime are such objects.
+ * Where the elements of a tensor lie in its `data`, where it says so, as `ndarray` does: in elements. They must lie side by side, last axis
+ * fastest; other strides are refused (SHAPE): make a contiguous copy first.
  */
-export interface TensorLike<D extends TensorData = TensorData> {
+export interface Placed {
+  /** One per axis. */
+  readonly stride?: ArrayLike<number> | null | undefined;
+  /** The same, under another name. */
+  readonly strides?: ArrayLike<number> | null | undefined;
+  /** Where in `data` the first element lies; 0 by default. */
+  readonly offset?: number | null | undefined;
+}
+
+/**
+ * A tensor as the operators take it: contiguous elements, last axis fastest, and their shape. Results of this package,
+ * tensors of `createTensor`, CPU tensors of onnxruntime and contiguous `ndarray`s are such objects. The memory may be shared.
+ */
+export interface TensorLike<D extends TensorData = TensorData> extends Placed {
   /** The elements; a view with an offset is fine. */
   readonly data: D;
   /** The extent of each axis. One of `shape` and `dims` is wanted; where both are given they must agree. */
@@ -65,13 +78,16 @@ export interface TensorLike<D extends TensorData = TensorData> {
   readonly type?: string | undefined;
 }
 
+/** Whole numbers, one per batch entry, sequence or token. */
+export type Integers = readonly number[] | Int32Array;
+
 /** A float32 vector or tensor: λ per head, norm weights, biases. A bare `Float32Array` has one axis. */
 export type Float32Like = Float32Array | TensorLike<Float32Array>;
 
 /** A boolean mask: any non-zero byte takes part. */
-export interface MaskLike {
+export interface MaskLike extends Placed {
   /** One byte per element. */
-  readonly data: Uint8Array;
+  readonly data: Uint8Array | Uint8ClampedArray;
   /** `[B|1, H|1, Lq|1, Lk]`. One of `shape` and `dims` is wanted. */
   readonly shape?: readonly number[] | undefined;
   /** The same, under onnxruntime's name. */
@@ -177,13 +193,18 @@ export interface BackendTensor<D extends TensorData = TensorData> extends Tensor
  * A zeroed tensor in the backend's own memory. Calls take it without a copy (on WASM: the sync forms; async forms send
  * a copy to the worker). Freed by `dispose()` or with the garbage collection.
  *
+ * As an input of an async call its memory belongs to the call until the promise settles: what is written to it meanwhile makes the
+ * result unspecified (never a crash). Every other input is read before the call returns its promise, and is the caller's again at once.
+ *
  * Node: yes / browser: in workers, and on the main thread after {@link init}.
  * @param shape The extent of each axis.
  * @param dtype "float32" by default; "float16" elements are a `Float16Array` where the runtime has it, else their bits.
  * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY.
  */
 export declare function createTensor(shape: readonly number[], dtype?: "float32"): BackendTensor<Float32Array>;
+/** As above: float32 elements are a `Float32Array`, bfloat16 their bits in a `Uint16Array`. */
 export declare function createTensor(shape: readonly number[], dtype: "bfloat16"): BackendTensor<Uint16Array>;
+/** As above: float16 elements are a `Float16Array` where the runtime has it, else their bits in a `Uint16Array`. */
 export declare function createTensor(shape: readonly number[], dtype: DType): BackendTensor;
 
 /** How far an async call is; units are the backend's own. */
@@ -204,7 +225,8 @@ export interface CallOptions {
   /** Called between slices of an async call. An OPTION error in a sync form. What it throws rejects the call. */
   onProgress?: ((progress: Progress) => void) | undefined;
   /**
-   * Detaches the inputs of an async call instead of copying them, whether it succeeds or not. Shared, backend-owned and
+   * Detaches the inputs of an async call instead of copying them (by default they are the caller's again as soon as the promise is
+   * there, but for memory of {@link createTensor}), whether it succeeds or not. Shared, backend-owned and
    * undetachable memory is copied all the same. A sync form copies nothing and ignores it.
    */
   transfer?: boolean | undefined;
@@ -284,13 +306,13 @@ export interface AttentionOptions {
   /** Additive float32 bias `[B|1, H|1, Lq|1, Lk]`; only −Infinity masks. */
   attnBias?: TensorLike<Float32Array> | undefined;
   /** `[B]` (packed: `[N]`): keys at and past it do not exist. */
-  keyLengths?: readonly number[] | Int32Array | undefined;
+  keyLengths?: Integers | undefined;
   /** Key position of the first query: one, or `[B]` (packed: `[N]`). Lk − Lq by default; with a cache its length − Lq. 0 is PyTorch's and ONNX's top-left. */
-  queryOffset?: number | readonly number[] | Int32Array | undefined;
+  queryOffset?: number | Integers | undefined;
   /** `[N + 1]`, rising from 0: N packed sequences in B = 1. With `cuSeqlensK`; no mask or bias. */
-  cuSeqlensQ?: Int32Array | undefined;
+  cuSeqlensQ?: Integers | undefined;
   /** `[N + 1]`: the same of the keys. */
-  cuSeqlensK?: Int32Array | undefined;
+  cuSeqlensK?: Integers | undefined;
   /** Unfused multiply-adds: the same bits on every backend; false by default. */
   deterministic?: boolean | undefined;
 }
@@ -332,7 +354,8 @@ export interface AttentionMaps {
 /**
  * Differential attention: for each output head `norm((softmax(q1 k1ᵀ·scale) − λ softmax(q2 k2ᵀ·scale)) v)`, in general
  * `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258; grouped heads after arXiv 2510.06949). Never blocks the
- * event loop. A row that sees no key is zeros.
+ * event loop. A row that sees no key is zeros. Inputs are read before the promise is returned, but for memory of {@link createTensor},
+ * which belongs to the call until it settles.
  *
  * Node: yes / browser: yes.
  * @param q `[B, n_q, Lq, d]` (layout "bhsd") or `[B, Lq, n_q, d]` ("bshd"). n_q, n_k and n_v follow from {@link Pairing}.
@@ -468,9 +491,9 @@ export interface RopeScaling {
 }
 
 /** Positions per batch entry. */
-export interface PositionsLike {
+export interface PositionsLike extends Placed {
   /** The positions. */
-  readonly data: Int32Array;
+  readonly data: Integers;
   /** `[B, L]`. One of `shape` and `dims` is wanted. */
   readonly shape?: readonly number[] | undefined;
   /** The same, under onnxruntime's name. */
@@ -486,9 +509,9 @@ export interface RopeOptions extends CallOptions, OutOptions {
   /** Base of the frequencies; 10000 by default. */
   theta?: number | undefined;
   /** Position of the first token: one, or per batch entry; 0 by default. */
-  firstPosition?: number | readonly number[] | Int32Array | undefined;
+  firstPosition?: number | Integers | undefined;
   /** Each token's position, instead of `firstPosition`: `[L]`, or a tensor `[B, L]`. */
-  positions?: readonly number[] | Int32Array | PositionsLike | undefined;
+  positions?: Integers | PositionsLike | undefined;
   /** Channels that are rotated, even; d by default. Channels past it pass unchanged. */
   rotaryDim?: number | undefined;
   /** Scaled frequencies; none by default. */
@@ -633,7 +656,7 @@ export interface SequenceMix {
 }
 
 /** A layer's weights under the reference's names; `[out, in]` as PyTorch keeps them. Extra names are OPTION errors. */
-export type LayerWeights = Readonly<Record<string, TensorLike | Float32Array>>;
+export type LayerWeights = Readonly<Record<string, TensorLike | Float32Array | null | undefined>>;
 
 /** Options of {@link MultiheadDiffAttn}. */
 export interface MultiheadDiffAttnOptions {

@@ -10,6 +10,15 @@ export const half: Uint16Array = (await diffAttention({ data: new Uint16Array(8)
   .data;
 export const lse: Tensor = (await diffAttention(q, q, q, { ...options, returnLse: true })).lse;
 export const backend: "native" | "wasm" = info().backend;
+// What the run time reads: shared memory, masks of either kind of bytes, lists of numbers, an ndarray's fields.
+export const taken: DiffAttentionOptions = {
+  lambda: { data: new Float32Array(1), shape: [1], stride: [1], offset: 0 },
+  attnMask: { data: new Uint8ClampedArray(4), shape: [1, 1, 2, 2], strides: [4, 4, 2, 1] },
+  keyLengths: [2],
+  queryOffset: Int32Array.of(0),
+  cuSeqlensQ: [0, 2],
+  cuSeqlensK: Int32Array.of(0, 2),
+};
 // @ts-expect-error there is no such pairing
 export const wrong: DiffAttentionOptions = { pairing: "thirds" };
 
@@ -25,5 +34,10 @@ for await (const { id, text, finish } of model.generate("Once", sampling)) {
 }
 export const logits: Tensor = await model.forward([1, 2], { cache: await model.createCache() });
 export const file: Uint8Array | undefined = await saveSafetensors({ a: await (await openSafetensors("model.safetensors")).read("a") });
+export const batch: Tensor = await model.forward({ data: Int32Array.of(1, 2), dims: [1, 2] });
+await saveSafetensors(
+  { a: { data: new Float32Array(1), shape: [1] }, b: { dtype: "F64", dims: [1], data: new Uint8Array(8) } },
+  { target: null },
+);
 // @ts-expect-error a model is made by load
 export const unmade = new DiffLlama();

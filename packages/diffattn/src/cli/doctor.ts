@@ -1,6 +1,7 @@
 // diffattn doctor: which build runs here, which others could, and why it is not faster.
 
 import { arch, cpus, platform, release } from "node:os";
+import { variable } from "../environment.js";
 import type * as operators from "../types.js";
 import { Failure, sentence } from "./failure.js";
 import { columns, counted } from "./format.js";
@@ -62,9 +63,10 @@ export async function doctor(terminal: Terminal, options: DoctorOptions): Promis
     }
   }
 
-  const settings = ["DIFFATTN_BACKEND", "DIFFATTN_ISA", "DIFFATTN_NUM_THREADS"].flatMap((name) =>
-    process.env[name] ? [`${name}=${process.env[name]}`] : [],
-  );
+  const settings = ["DIFFATTN_BACKEND", "DIFFATTN_ISA", "DIFFATTN_NUM_THREADS"].flatMap((name) => {
+    const value = variable(name);
+    return value ? [`${name}=${value}`] : [];
+  });
   const machine = {
     node: process.version,
     platform: `${platform()} ${release()}, ${arch()}`,

@@ -1,6 +1,6 @@
 // The models' entry for browsers and whatever else is not Node. Importing it touches neither `window` nor the network.
 
-import { platform } from "../browser-platform.js";
+import { beside, platform } from "../browser-platform.js";
 import { usePlatform } from "../init.js";
 import { compile } from "../module.js";
 import type { Build, Platform } from "../platform.js";
@@ -16,7 +16,8 @@ const urls: Record<Build, () => URL> = {
 };
 
 usePlatform(platform);
-const loadModule = (build: Build): Promise<WebAssembly.Module> => compile(urls[build]());
+const loadModule = (build: Build): Promise<WebAssembly.Module> =>
+  compile(beside(urls[build], "a runtime in which scripts have an address, for the module beside them"));
 useModelsPlatform({ wasm: Object.assign(Object.create(platform) as Platform, { models: true, loadModule }) });
 
 export const openSafetensors: typeof types.openSafetensors = api.openSafetensors;

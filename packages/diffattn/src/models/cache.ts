@@ -1,11 +1,10 @@
 // ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of what is done with it.
 
 import type { Handle } from "../backend.js";
-import { arrayType, show } from "../check.js";
+import { arrayType, has, isArray, isOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
-import type { Tensor } from "../types.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import { create, drop, query, run } from "./backend.js";
 import { Op } from "./ops.js";
 import { int32Of, jsonOf, tensorOf, Writer } from "./request.js";
@@ -21,7 +20,12 @@ interface State {
   dropped: boolean;
 }
 
-let stateOf: (cache: ModelCache) => State;
+/** The state of a cache that is alive. */
+function stateOf(cache: ModelCache, argument?: string): State {
+  const state = resourceOf<State>(cache, argument);
+  live(state.handle);
+  return state;
+}
 
 /** Gives up a cache, or notes that its generator's end does. */
 function release(state: State): void {
@@ -31,11 +35,7 @@ function release(state: State): void {
 
 export class ModelCache extends Owned<State> implements types.ModelCache {
   static {
-    stateOf = (cache) => {
-      const state = resourceOf<State>(cache);
-      live(state.handle);
-      return state;
-    };
+    throughProxies(this);
   }
 
   constructor(handle: Handle, length: number) {
@@ -71,15 +71,15 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
 }
 
 /** A cache that no generator has. */
-function freeState(cache: ModelCache): State {
-  const state = stateOf(cache);
+function freeState(cache: ModelCache, argument?: string): State {
+  const state = stateOf(cache, argument);
   if (state.lent) fail("OPTION", "cache", "one that no generate() is using", "one in use");
   return state;
 }
 
 /** What a caller gave as a cache. */
 export function cacheState(given: unknown): State {
-  return given instanceof ModelCache ? freeState(given) : fail("OPTION", "cache", "a ModelCache of this model", show(given));
+  return isOf(given, ModelCache) ? freeState(given, "cache") : fail("OPTION", "cache", "a ModelCache of this model", show(given));
 }
 
 const underWay = (states: readonly State[]): Promise<unknown>[] => states.flatMap(({ last }) => last ?? []);
@@ -142,13 +142,14 @@ export async function createCache(
 
 export async function importCache(model: Handle, state: types.ModelCacheState): Promise<ModelCache> {
   if (typeof state !== "object" || (state as unknown) === null) fail("OPTION", "state", "what export() gave", show(state));
+  if (!has(state, "ids")) return fail("DTYPE", "state.ids", "an Int32Array", show(state));
   const { ids, discarded, window, keys, values } = state;
   if (arrayType(ids) !== "Int32Array") fail("DTYPE", "state.ids", "an Int32Array", show(ids));
   const request = new Writer(Op.importModelCache).object(model).int32(ids);
   request.number("state.discarded", discarded).maybeNumber("state.window", window);
   for (const [name, tensors] of Object.entries({ keys, values })) {
-    if (!Array.isArray(tensors)) fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
-    request.list(tensors as readonly Tensor[], (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
+    if (!isArray(tensors)) return fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
+    request.list(tensors, (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
   }
   return new ModelCache(await create("cache", request), ids.length);
 }

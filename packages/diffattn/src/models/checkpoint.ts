@@ -142,7 +142,7 @@ export class Checkpoint {
   }
 
   entry(name: string): Entry {
-    return this.#byName.get(name) ?? fail("FILE", "name", "the name of a tensor in it", JSON.stringify(name));
+    return this.#byName.get(name) ?? fail("FILE", "name", "the name of a tensor in it", show(name));
   }
 
   #source(entry: Entry): ByteSource {

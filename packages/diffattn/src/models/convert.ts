@@ -44,7 +44,8 @@ export async function convertCheckpoint(
   const config = await readOptionalText(folder, "config.json", { signal });
   const checkpoint = await Checkpoint.open(folder, { signal }, new Progress(onProgress));
   try {
-    const tensors: Record<string, types.StoredTensor> = {};
+    // (Of no prototype: a tensor may have any name.)
+    const tensors = Object.create(null) as Record<string, types.StoredTensor>;
     const notes = new Map<string, string[]>();
     const done = new Set<string>();
     const layers = layout === undefined ? [] : await layersOf(checkpoint, config, signal);

@@ -1,6 +1,6 @@
 // From what a caller names a checkpoint or a file by to open files: which file of which name. Reads no header.
 
-import { arrayType, bytesOf, show } from "../check.js";
+import { arrayType, bytesOf, has, show, tagOf, unreadable } from "../check.js";
 import { fail } from "../errors.js";
 import { endOf } from "./abort.js";
 import { type Access, mostOf, refusesPaths, tooLong } from "./access.js";
@@ -23,9 +23,9 @@ export interface Folder {
 export const INDEX = "model.safetensors.index.json";
 export const MODEL = "model.safetensors";
 
-const tagOf = (x: unknown): string => Object.prototype.toString.call(x).slice(8, -1);
-const isBlob = (x: unknown): x is Blob => /^(Blob|File)$/.test(tagOf(x));
-const isUrl = (x: unknown): x is URL => tagOf(x) === "URL";
+// (A tag may be anybody's.)
+const isBlob = (x: unknown): x is Blob => /^(Blob|File)$/.test(tagOf(x)) && has(x, "size") && has(x, "slice");
+const isUrl = (x: unknown): x is URL => tagOf(x) === "URL" && has(x, "protocol") && has(x, "pathname");
 const isFile = (x: unknown): x is FileSource =>
   typeof x === "string" || isUrl(x) || isBlob(x) || ArrayBuffer.isView(x) || /^(Shared)?ArrayBuffer$/.test(tagOf(x));
 
@@ -86,15 +86,24 @@ function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, onl
     name: "source",
     names,
     only,
-    open: async (name, opening, optional) =>
-      Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional, access) : undefined,
+    open: async (name, opening, optional) => {
+      if (!Object.hasOwn(record, name)) return undefined;
+      let file: unknown;
+      try {
+        file = record[name];
+      } catch (thrown) {
+        return unreadable("OPTION", name, thrown);
+      }
+      return openOne(file, name, opening, optional, access);
+    },
   };
 }
 
 /** The files of an `<input type="file">`; of a folder's, those that lie highest. */
 function ofFiles(files: Iterable<unknown>, access: Access): Folder {
   const depth = (file: File): number => file.webkitRelativePath.split("/").length;
-  const record: Record<string, File> = {};
+  // (Of no prototype: a file may have any name.)
+  const record = Object.create(null) as Record<string, File>;
   for (const file of files) {
     if (tagOf(file) !== "File") fail("OPTION", "source", "Files", show(file));
     const given = file as File;
@@ -154,7 +163,11 @@ async function unlimited(source: FileSource | CheckpointSource, access: Access):
   if (typeof given !== "object" || given === null || arrayType(given)) {
     return fail("OPTION", "source", "a folder, an address, a file, or files by name", show(given));
   }
-  return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>, access) : ofRecord(given as Record<string, unknown>, access);
+  try {
+    return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>, access) : ofRecord(given as Record<string, unknown>, access);
+  } catch (thrown) {
+    return unreadable("OPTION", "source", thrown);
+  }
 }
 
 /** A file that has to be there. */

@@ -1,13 +1,12 @@
 // Images as the requests take them: 8-bit pixels. What a page shows is drawn to get at its pixels. Resizes nothing.
 
-import { arrayType, bytesOf, show } from "../check.js";
+import { arrayType, bytesOf, has, show, tagOf } from "../check.js";
 import { fail } from "../errors.js";
 import type { Writer } from "./request.js";
 import type { ImageLike, ImageSource } from "./types.js";
 
 type Drawable = Exclude<ImageSource, ImageLike>;
 
-const tagOf = (x: unknown): string => Object.prototype.toString.call(x).slice(8, -1);
 const isDrawable = (x: unknown): x is Drawable => /^(ImageBitmap|HTMLCanvasElement|OffscreenCanvas|HTMLImageElement)$/.test(tagOf(x));
 
 type Context = OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D;
@@ -39,8 +38,7 @@ function drawn(name: string, image: Drawable): ImageData {
 }
 
 /** Whether it is one image, not a list of them or pixels as a tensor. */
-export const isImage = (x: unknown): x is ImageSource =>
-  isDrawable(x) || (typeof x === "object" && x !== null && "data" in x && "width" in x && "height" in x);
+export const isImage = (x: unknown): x is ImageSource => isDrawable(x) || (has(x, "data") && has(x, "width") && has(x, "height"));
 
 /** Writes an image: its bytes and their shape. */
 export function writeImage(request: Writer, name: string, image: unknown): void {

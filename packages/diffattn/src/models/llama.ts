@@ -1,10 +1,10 @@
 // DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one token after the other.
 
 import type { Handle, Output, Request } from "../backend.js";
-import { checkOptions, oneOf, show } from "../check.js";
+import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import { checkSignal } from "../run.js";
 import type { AttentionMaps } from "../types.js";
 import { together } from "./abort.js";
@@ -13,7 +13,7 @@ import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
-import { checkDense, idsOf, tensorOfIds } from "./ids.js";
+import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { Op } from "./ops.js";
 import { int32Of, mapsOf, tensorOf, Writer } from "./request.js";
@@ -107,6 +107,10 @@ const release = (model: Model): void => {
 };
 
 export class DiffLlama extends Owned<Model> {
+  static {
+    throughProxies(this);
+  }
+
   readonly config: types.ModelConfig;
   readonly tokenizer: types.Tokenizer | null;
 
@@ -127,7 +131,7 @@ export class DiffLlama extends Owned<Model> {
     checkSignal(given.signal);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
-    const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
+    const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
     return together(given.signal, (signal) => DiffLlama.#load(folder, own, { ...given, signal }, regex));
   }
@@ -166,9 +170,9 @@ export class DiffLlama extends Owned<Model> {
   }
 
   decode(ids: readonly number[] | Int32Array, options?: types.DecodeOptions): string {
-    idsOf("ids", ids);
+    const list = Array.from(idsOf("ids", ids));
     checkDecode(options);
-    return this.#tokenizer.decode(ids, options);
+    return this.#tokenizer.decode(list, options);
   }
 
   async forward(ids: types.TokenIds, options?: types.ModelForwardOptions): Promise<types.ModelOutput> {
@@ -177,7 +181,7 @@ export class DiffLlama extends Owned<Model> {
     if (which < 1) fail("OPTION", "logits", oneOf(["all", "last"]), show(logits));
     const { data, shape } = tensorOfIds("ids", ids);
     const given: unknown = cache ?? [];
-    const caches = (Array.isArray(given) ? given : [given]).map(cacheState);
+    const caches = Array.from(isArray(given) ? given : [given], cacheState);
     const model = resourceOf<Model>(this);
     const request = new Writer(Op.llamaForward).object(live(model.handle)).int32(data, shape);
     request.list(caches, ({ handle }) => request.object(handle));
@@ -212,10 +216,15 @@ export class DiffLlama extends Owned<Model> {
     return mapsOf(await run(request, { signal }));
   }
 
-  async *generate(
-    prompt: string | types.TokenIds | readonly string[] | readonly (readonly number[])[],
+  generate(
+    prompt: string | types.TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: types.GenerateOptions,
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    // Nothing is done before the first token is asked for, but the prompt is that of now.
+    return this.#generate(promptOf(prompt), options);
+  }
+
+  async *#generate(prompt: unknown, options?: types.GenerateOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
     const given = checkOptions("options", options, GENERATE);
     const { maxNewTokens, stop, stopIds, addSpecialTokens, window, cache, deterministic, signal, ...sampling } = given;
     checkSignal(signal);
@@ -225,8 +234,8 @@ export class DiffLlama extends Owned<Model> {
     const prompts = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
     const stops = this.#stops(stop);
     const tokenizer = this.#textual();
-    if (cache && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
-    const caches = cache ? [cacheState(cache)] : [];
+    if (!isAbsent(cache) && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
+    const caches = isAbsent(cache) ? [] : [cacheState(cache)];
     const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
 
     const request = new Writer(Op.createGenerator).object(handle);
@@ -299,7 +308,7 @@ export class DiffLlama extends Owned<Model> {
       return ids.length > 0 ? ids : fail("OPTION", name, "1 id or more", "none");
     };
     if (typeof prompt === "string") return [idsIn("prompt", prompt)];
-    if (Array.isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
+    if (isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
       return prompt.map((item: unknown, index) => idsIn(`prompt[${index}]`, item));
     }
     const { data, shape } = tensorOfIds("prompt", prompt);
@@ -310,7 +319,7 @@ export class DiffLlama extends Owned<Model> {
   }
 
   #stops(stop: unknown): StopPatterns | undefined {
-    const stops: unknown[] = stop === undefined || stop === null ? [] : Array.isArray(stop) ? stop : [stop];
+    const stops: unknown[] = stop === undefined || stop === null ? [] : isArray(stop) ? stop : [stop];
     for (const text of stops) if (typeof text !== "string" || text === "") fail("OPTION", "stop", "texts that are not empty", show(text));
     if (stops.length === 0) return undefined;
     // A stop string is looked for in text.

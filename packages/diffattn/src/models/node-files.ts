@@ -55,7 +55,16 @@ class PathSource implements ByteSource {
   }
 }
 
-const pathOf = (path: string | URL): string => (typeof path === "string" ? path : fileURLToPath(path));
+function pathOf(path: string | URL): string {
+  if (typeof path === "string") return path;
+  try {
+    return fileURLToPath(path);
+  } catch (cause) {
+    // For instance one of another machine.
+    return fail("OPTION", "path", "the address of a file of this machine", path.href, cause);
+  }
+}
+
 const isMissing = (error: unknown): boolean => /^(ENOENT|ENOTDIR)$/.test((error as { code?: string }).code ?? "");
 
 /** What lies at a path where no regular file does. */

@@ -1,7 +1,7 @@
 // Writes requests of models and reads their outputs. Knows the protocol's atoms and no operator.
 
 import type { Handle, Output, Request } from "../backend.js";
-import { bytesOf, dtypeOf, Kind, shapeOf, show } from "../check.js";
+import { arrayType, isArray, Kind, readTensor, show } from "../check.js";
 import { fail, internal } from "../errors.js";
 import { result } from "../tensor.js";
 import type { AttentionMaps, Tensor } from "../types.js";
@@ -46,7 +46,7 @@ export class Writer implements Request {
   }
 
   numbers(name: string, x: unknown): this {
-    if (!Array.isArray(x) && !(x instanceof Int32Array)) fail("OPTION", name, "an array", show(x));
+    if (!isArray(x) && arrayType(x) !== "Int32Array") fail("OPTION", name, "an array", show(x));
     return this.list(x as ArrayLike<unknown>, (item, index) => this.number(`${name}[${index}]`, item));
   }
 
@@ -57,7 +57,9 @@ export class Writer implements Request {
   }
 
   bytes(bytes: Uint8Array, shape: readonly number[] = [bytes.byteLength], kind: number = Kind.uint8): this {
-    this.params.push(kind, shape.length, ...shape);
+    this.params.push(kind, shape.length);
+    // (No spread: as arguments a rank could overflow the stack.)
+    for (const extent of shape) this.params.push(extent);
     this.operands.push(bytes);
     return this;
   }
@@ -72,10 +74,8 @@ export class Writer implements Request {
 
   /** A tensor of the caller. */
   tensor(name: string, x: unknown): this {
-    if (typeof x !== "object" || x === null || !("data" in x)) return fail("DTYPE", name, "a tensor { data, shape }", show(x));
-    const { data, dtype, type } = x as { data: unknown; dtype?: unknown; type?: unknown };
-    const kind = Kind[dtypeOf(name, data, dtype, type)];
-    return this.bytes(bytesOf(name, data as ArrayBufferView), shapeOf(name, x), kind);
+    const { bytes, shape, dtype } = readTensor(name, x);
+    return this.bytes(bytes, shape, Kind[dtype]);
   }
 }
 

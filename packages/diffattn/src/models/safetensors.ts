@@ -1,11 +1,24 @@
 // safetensors files: opened and read tensor by tensor, written, inspected. Headers are read and laid out in Rust.
 
-import { checkOptions, dtypeOf, show, shapeOf, bytesOf, arrayType } from "../check.js";
+import {
+  arrayType,
+  bytesOf,
+  checkOptions,
+  elementsOf,
+  has,
+  isAbsent,
+  isOf,
+  readTensor,
+  shapeOf,
+  show,
+  tagOf,
+  unreadable,
+} from "../check.js";
 import { fail, reasonOf } from "../errors.js";
-import { Owned, resourceOf } from "../owned.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
 import { checkSignal } from "../run.js";
 import { result } from "../tensor.js";
-import type { Tensor } from "../types.js";
+import type { Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
@@ -25,6 +38,10 @@ const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorI
 });
 
 class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
+  static {
+    throughProxies(this);
+  }
+
   readonly tensors: readonly types.StoredTensorInfo[];
   readonly names: readonly string[];
   readonly metadata: Readonly<Record<string, string>>;
@@ -55,7 +72,8 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
 }
 
 /** The checkpoint of an open file. */
-const checkpointOf = (file: unknown): Checkpoint | undefined => (file instanceof SafetensorsFile ? resourceOf(file) : undefined);
+const checkpointOf = (file: unknown): Checkpoint | undefined =>
+  isOf(file, SafetensorsFile) ? resourceOf<Checkpoint>(file, "source") : undefined;
 
 export async function openSafetensors(
   source: types.FileSource | types.CheckpointSource,
@@ -98,15 +116,22 @@ const STORED = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
 /** What is to be written of a tensor, from either form. */
 function storedOf(name: string, given: unknown): { dtype: string; shape: readonly number[]; bytes: Uint8Array } {
-  if (typeof given !== "object" || given === null || !("data" in given)) {
-    return fail("DTYPE", name, "a tensor { dtype, shape, data }", show(given));
+  if (!has(given, "data")) return fail("DTYPE", name, "a tensor { dtype, shape, data }", show(given));
+  try {
+    const { data, dtype } = given as { data: unknown; dtype?: unknown };
+    if (arrayType(data) !== "Uint8Array" || typeof dtype !== "string") {
+      const { dtype, shape, bytes } = readTensor(name, given);
+      return { dtype: STORED[dtype], shape, bytes };
+    }
+    const shape = shapeOf(name, given);
+    const bytes = bytesOf(name, data as Uint8Array);
+    // How many bytes an element has is not known here: strides and an offset must say that it is the whole.
+    const count = shape.reduce((product, extent) => product * extent, 1);
+    elementsOf(name, given, shape, { length: count });
+    return { dtype, shape, bytes };
+  } catch (thrown) {
+    return unreadable("DTYPE", name, thrown);
   }
-  const { data, dtype, type } = given as Record<string, unknown>;
-  const shape = shapeOf(name, given);
-  if (arrayType(data) === "Uint8Array" && typeof dtype === "string") {
-    return { dtype, shape, bytes: bytesOf(name, data as Uint8Array) };
-  }
-  return { dtype: STORED[dtypeOf(name, data, dtype, type)], shape, bytes: bytesOf(name, data as ArrayBufferView) };
 }
 
 /** Where each tensor's bytes lie in the file, as its header says. */
@@ -134,23 +159,45 @@ function sinkOf(stream: WritableStream<Uint8Array>): Sink {
   };
 }
 
+/** What a file is written to, where there is something; refused before anything else is done. */
+function checkTarget(target: unknown): string | URL | WritableStream<Uint8Array> | undefined {
+  if (isAbsent(target)) return undefined;
+  if (typeof target === "string" ? target !== "" : has(target, "protocol") && tagOf(target) === "URL") return target as string | URL;
+  if (has(target, "getWriter") && typeof target.getWriter === "function") {
+    const stream = target as unknown as WritableStream<Uint8Array>;
+    return stream.locked ? fail("OPTION", "target", "a WritableStream that nobody has a writer of", "one that is locked") : stream;
+  }
+  return fail("OPTION", "target", "a path, the URL of a file, or a WritableStream", show(target));
+}
+
+/** What an object holds by name. */
+function entriesOf(argument: string, what: string, given: unknown): [string, unknown][] {
+  if (tagOf(given) !== "Object") return fail("OPTION", argument, `${what} by name`, show(given));
+  try {
+    return Object.entries(given as object);
+  } catch (thrown) {
+    return unreadable("OPTION", argument, thrown);
+  }
+}
+
 /** How much a stream gets at once. */
 const PIECE = 2 ** 22;
 
 export async function saveSafetensors(
-  tensors: Readonly<Record<string, types.StoredTensor | Tensor>>,
+  tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
-    metadata?: Readonly<Record<string, string>> | undefined;
-    target?: string | URL | WritableStream<Uint8Array> | undefined;
+    metadata?: Readonly<Record<string, string>> | null | undefined;
+    target?: string | URL | WritableStream<Uint8Array> | null | undefined;
   },
 ): Promise<Uint8Array<ArrayBuffer> | undefined> {
-  const { metadata = {}, target } = checkOptions("options", options, ["metadata", "target"]);
-  if (typeof tensors !== "object" || (tensors as unknown) === null) fail("OPTION", "tensors", "tensors by name", show(tensors));
-  for (const [key, value] of Object.entries(metadata)) {
+  const given = checkOptions("options", options, ["metadata", "target"]);
+  const target = checkTarget(given.target);
+  const metadata = entriesOf("metadata", "texts", given.metadata ?? {});
+  for (const [key, value] of metadata) {
     if (typeof value !== "string") fail("OPTION", `metadata.${key}`, "a text", show(value));
   }
-  const stored = Object.entries(tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
-  const spec = { tensors: stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata };
+  const stored = entriesOf("tensors", "tensors", tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
+  const spec = { tensors: stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata: Object.fromEntries(metadata) };
   const [head, order, about] = await run(new Writer(Op.safetensorsHeader).text(JSON.stringify(spec)));
   const header = new Uint8Array(bufferOf(head));
   const lengths = lengthsOf(header);
@@ -171,7 +218,7 @@ export async function saveSafetensors(
     return file;
   }
   let sink: Sink;
-  if (typeof target === "object" && "getWriter" in target) {
+  if (has(target, "getWriter")) {
     sink = sinkOf(target);
   } else {
     const { files } = modelsPlatform();

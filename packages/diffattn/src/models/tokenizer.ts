@@ -1,6 +1,6 @@
 // A checkpoint's tokenizer.json, read by the package @huggingface/tokenizers where it is installed. Nothing here splits a text.
 
-import { checkOptions, show } from "../check.js";
+import { checkOptions, has, isOf, show } from "../check.js";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
 import { cleanedUp, decoding, type Growing } from "./decoding.js";
 import { parseJson } from "./folder.js";
@@ -28,7 +28,7 @@ const again = ({ code, message, cause }: DiffAttnError): DiffAttnError => new Di
 
 /** Throws where a checkpoint has a tokenizer and no package reads it. */
 export function checkPackage(tokenizer: types.Tokenizer): void {
-  if (tokenizer instanceof FileTokenizer && tokenizer.missing) throw again(tokenizer.missing);
+  if (isOf(tokenizer, FileTokenizer) && tokenizer.missing) throw again(tokenizer.missing);
 }
 
 /** An option that is true or false. */
@@ -67,6 +67,8 @@ export interface AddedToken {
 
 /** A tokenizer of a file. What is wrong with the file, or the want of the package, is told when a text is met. */
 class FileTokenizer implements types.Tokenizer {
+  /** Why no text can be met, where the package is missing. (No private member: the tokenizer may be behind a proxy.) */
+  readonly missing: DiffAttnError | undefined;
   readonly #json: Record<string, unknown>;
   readonly #config: Record<string, unknown>;
   readonly #library: Library | DiffAttnError;
@@ -78,14 +80,12 @@ class FileTokenizer implements types.Tokenizer {
     this.#json = json;
     this.#config = config;
     this.#library = library;
+    this.missing = library instanceof DiffAttnError ? library : undefined;
     this.#cleansUp = config["clean_up_tokenization_spaces"] === true;
     this.encode = this.encode.bind(this);
     this.decode = this.decode.bind(this);
-  }
-
-  /** Why no text can be met, where the package is missing. */
-  get missing(): DiffAttnError | undefined {
-    return this.#library instanceof DiffAttnError ? this.#library : undefined;
+    this.grow = this.grow.bind(this);
+    this.added = this.added.bind(this);
   }
 
   get #read(): Read {
@@ -165,7 +165,7 @@ class FileTokenizer implements types.Tokenizer {
   }
 
   /** The added tokens. */
-  get added(): AddedToken[] {
+  added(): AddedToken[] {
     const { added, special } = this.#read;
     return [...added].map(([content, id]) => ({ content, id, isSpecial: special.has(content) }));
   }
@@ -184,10 +184,10 @@ class FileTokenizer implements types.Tokenizer {
 
 /** The text of a tokenizer's ids that come one after the other, where it is known how they become one. */
 export const textGrowing = (tokenizer: unknown): Growing<number> | undefined =>
-  tokenizer instanceof FileTokenizer ? tokenizer.grow() : undefined;
+  isOf(tokenizer, FileTokenizer) ? tokenizer.grow() : undefined;
 
 /** The added tokens of a tokenizer, where they are known. */
-export const addedTokens = (tokenizer: unknown): readonly AddedToken[] => (tokenizer instanceof FileTokenizer ? tokenizer.added : []);
+export const addedTokens = (tokenizer: unknown): readonly AddedToken[] => (isOf(tokenizer, FileTokenizer) ? tokenizer.added() : []);
 
 function objectOf(name: string, bytes: Uint8Array): Record<string, unknown> {
   const json = parseJson(name, bytes);
@@ -209,8 +209,8 @@ export async function readTokenizer(
 
 /** A tokenizer of the caller's own. */
 export function checkTokenizer(given: unknown): types.Tokenizer {
-  const { encode, decode } = (typeof given === "object" && given !== null ? given : {}) as Partial<types.Tokenizer>;
-  if (typeof encode !== "function" || typeof decode !== "function") {
+  const isFunction = (name: "encode" | "decode"): boolean => has(given, name) && typeof given[name] === "function";
+  if (!isFunction("encode") || !isFunction("decode")) {
     return fail("OPTION", "tokenizer", "an object with encode and decode, or null", show(given));
   }
   return given as types.Tokenizer;

@@ -3,7 +3,7 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Tensor } from "../types.js";
+import type { AttentionMaps, Placed, Tensor, TensorLike } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
 /* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
@@ -45,6 +45,15 @@ export interface StoredTensor {
   readonly shape: readonly number[];
   /** Little-endian elements, last axis fastest. */
   readonly data: Uint8Result;
+}
+
+/** A tensor to be written: as {@link StoredTensor}, whose bytes may be a view of any memory, or its shape under onnxruntime's name. */
+export interface StoredLike {
+  readonly dtype: StoredDType;
+  readonly shape?: readonly number[] | undefined;
+  readonly dims?: readonly number[] | undefined;
+  /** Little-endian elements, last axis fastest. */
+  readonly data: Uint8Array;
 }
 
 /** Whoever waits for something long, and how files may be reached. */
@@ -128,13 +137,16 @@ export declare function openSafetensors(source: FileSource | CheckpointSource, o
 
 /**
  * Writes a safetensors file. In Node `target` may be a path; the file takes its name only once it is whole. Without a target the file is
- * returned.
+ * returned. The tensors' memory is read, not copied: leave it alone until the promise settles.
  *
  * @throws {DiffAttnError} SHAPE, DTYPE or OPTION naming the tensor; FILE when it cannot be written.
  */
 export declare function saveSafetensors(
-  tensors: Readonly<Record<string, StoredTensor | Tensor>>,
-  options?: { metadata?: Readonly<Record<string, string>> | undefined; target?: string | URL | WritableStream<Uint8Array> | undefined },
+  tensors: Readonly<Record<string, StoredLike | TensorLike>>,
+  options?: {
+    metadata?: Readonly<Record<string, string>> | null | undefined;
+    target?: string | URL | WritableStream<Uint8Array> | null | undefined;
+  },
 ): Promise<Uint8Result | undefined>;
 
 /** What {@link inspectCheckpoint} found. */
@@ -185,7 +197,16 @@ export interface Conversion {
 export declare function convertCheckpoint(source: FileSource | CheckpointSource, options: ConvertOptions): Promise<Conversion>;
 
 /** Token ids of one text, or `[B, L]`. */
-export type TokenIds = readonly number[] | Int32Array | { readonly data: Int32Array; readonly shape: readonly [number, number] };
+export type TokenIds = readonly number[] | Int32Array | TokenTensor;
+
+/** Token ids `[B, L]`. */
+export interface TokenTensor extends Placed {
+  readonly data: Int32Array;
+  /** `[B, L]`. One of `shape` and `dims` is wanted. */
+  readonly shape?: readonly number[] | undefined;
+  /** The same, under onnxruntime's name. */
+  readonly dims?: readonly number[] | undefined;
+}
 
 /** The configuration of a model, as its `config.json` has it, with every default in its place. */
 export type ModelConfig = Readonly<Record<string, unknown>>;
@@ -215,7 +236,7 @@ export interface GenerateOptions extends SamplingOptions {
    */
   stop?: string | readonly string[] | undefined;
   /** Ids that end the text (the last of them is given, with an empty text); the config's `eos_token_id` by default. */
-  stopIds?: readonly number[] | undefined;
+  stopIds?: readonly number[] | Int32Array | undefined;
   /** As {@link EncodeOptions} has it, for prompts that are texts; true by default. */
   addSpecialTokens?: boolean | undefined;
   /** Tokens that each token sees, itself included; all by default. Not with a cache, which has its own. */
@@ -360,7 +381,7 @@ export declare class DiffLlama {
    * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, FILE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
    */
   generate(
-    prompt: string | TokenIds | readonly string[] | readonly (readonly number[])[],
+    prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: GenerateOptions,
   ): AsyncGenerator<GeneratedToken, void, undefined>;
   /** The attention maps of a layer (from 0): map1, map2 and diff, each `[B, H, L, L]`. */
@@ -406,21 +427,21 @@ export declare class DiffViT {
    *
    * @throws {DiffAttnError} (as a rejection) SHAPE for pixels of other sizes; DTYPE for an image where the model takes none.
    */
-  forward(image: ImageSource | readonly ImageSource[] | Tensor, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
+  forward(image: ImageSource | readonly ImageSource[] | TensorLike, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
   /**
    * The likeliest classes of one image (or of pixels `[1, C, H, W]`), the likeliest first: 5 by default.
    *
    * @throws {DiffAttnError} (as a rejection) UNAVAILABLE for a model without a head.
    */
   classify(
-    image: ImageSource | Tensor,
+    image: ImageSource | TensorLike,
     options?: { top?: number | undefined; signal?: AbortSignal | undefined },
   ): Promise<Classification[]>;
   /**
    * The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. Of pixels
    * `[B, C, H, W]`, `[B, H, N, N]`.
    */
-  maps(image: ImageSource | Tensor, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
+  maps(image: ImageSource | TensorLike, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   dispose(): void;
   [Symbol.dispose](): void;
 }

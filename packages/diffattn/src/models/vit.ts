@@ -1,11 +1,11 @@
 // DiffViT: the handle of a model in the backend, and images on their way to it.
 
 import type { Handle } from "../backend.js";
-import { checkOptions, shapeOf, show } from "../check.js";
+import { checkOptions, isArray, shapeOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf } from "../owned.js";
-import type { AttentionMaps, Tensor } from "../types.js";
+import { Owned, resourceOf, throughProxies } from "../owned.js";
+import type { AttentionMaps, Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
@@ -17,11 +17,11 @@ import type * as types from "./types.js";
 
 /** Pixels, or images. */
 function writeImages(request: Writer, given: unknown): Writer {
-  if (isImage(given) || Array.isArray(given)) {
-    const images: unknown[] = Array.isArray(given) ? given : [given];
+  if (isImage(given) || isArray(given)) {
+    const images: unknown[] = isArray(given) ? given : [given];
     return request
       .number("images", 1)
-      .list(images, (image, index) => writeImage(request, Array.isArray(given) ? `image[${index}]` : "image", image));
+      .list(images, (image, index) => writeImage(request, isArray(given) ? `image[${index}]` : "image", image));
   }
   return request.number("images", 0).tensor("image", given);
 }
@@ -40,6 +40,10 @@ interface Model {
 }
 
 export class DiffViT extends Owned<Model> {
+  static {
+    throughProxies(this);
+  }
+
   readonly config: types.ModelConfig;
 
   /** Use `load`. */
@@ -59,7 +63,7 @@ export class DiffViT extends Owned<Model> {
   }
 
   async forward(
-    image: types.ImageSource | readonly types.ImageSource[] | Tensor,
+    image: types.ImageSource | readonly types.ImageSource[] | TensorLike,
     options?: { signal?: AbortSignal | undefined },
   ): Promise<Tensor> {
     const { signal } = checkOptions("options", options, ["signal"]);
