@@ -17,8 +17,9 @@ async function bytesOf(folder: string, name: string, signal: AbortSignal): Promi
   }
 }
 
-/** undefined for what is no folder, or has no tokenizer: the library says what that means. */
+/** undefined for what is no folder, or has no tokenizer that can be read: the library says what that means. */
 export async function tokenizerOf(folder: string, signal: AbortSignal): Promise<Tokenizer | undefined> {
   const json = await bytesOf(folder, "tokenizer.json", signal);
-  return json && readTokenizer(json, await bytesOf(folder, "tokenizer_config.json", signal));
+  const config = json && (await bytesOf(folder, "tokenizer_config.json", signal));
+  return json && readTokenizer(json, config).catch(() => undefined);
 }

@@ -12,7 +12,7 @@ import { bufferOf, jsonOf, Writer } from "./request.js";
 import { saveSafetensors } from "./safetensors.js";
 import type * as types from "./types.js";
 
-const OPTIONS = ["dtype", "layout", "target", "signal", "onProgress", "cache"];
+const OPTIONS = ["dtype", "layout", "target", "signal", "onProgress", "cache", "maxTensors"];
 const DTYPES = ["F32", "F16", "BF16"] as const;
 const LAYOUTS = ["diffllama", "unilm"] as const;
 /** What is cast; integers and masks stay as they are. */
@@ -33,14 +33,14 @@ export async function convertCheckpoint(
   source: types.FileSource | types.CheckpointSource,
   options: types.ConvertOptions,
 ): Promise<types.Conversion> {
-  const { dtype, layout, target, signal, onProgress, cache } = checkOptions("options", options, OPTIONS);
+  const { dtype, layout, target, signal, onProgress, cache, maxTensors } = checkOptions("options", options, OPTIONS);
   if (dtype !== undefined && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
   if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
   if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");
   checkSignal(signal);
   const folder = await folderOf(source);
   const config = await readOptionalText(folder, "config.json", { signal, cache });
-  const checkpoint = await Checkpoint.open(folder, { signal, cache }, new Progress(onProgress));
+  const checkpoint = await Checkpoint.open(folder, { signal, cache, maxTensors }, new Progress(onProgress));
   try {
     const tensors: Record<string, types.StoredTensor> = {};
     const notes = new Map<string, string[]>();

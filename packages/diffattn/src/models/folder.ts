@@ -1,7 +1,7 @@
 // From what a caller names a checkpoint or a file by to open files: which file of which name. Reads no header.
 
 import { arrayType, bytesOf, show } from "../check.js";
-import { fail } from "../errors.js";
+import { fail, reasonOf } from "../errors.js";
 import { modelsPlatform } from "./platform.js";
 import { BlobSource, type ByteSource, endOf, isHtml, MemorySource, type Opening, openUrl, type Reading } from "./source.js";
 import type { CheckpointSource, FileSource } from "./types.js";
@@ -66,33 +66,47 @@ async function openOne(source: unknown, name: string, opening: Opening, optional
   return fail("OPTION", name, "a path, an address, a Blob or bytes", show(source));
 }
 
-function ofRecord(record: Readonly<Record<string, unknown>>, only?: string): Folder {
+/** `within`: files in folders, by their paths. */
+function ofRecord(record: Readonly<Record<string, unknown>>, only?: string, within?: ReadonlyMap<string, unknown>): Folder {
   const names = Object.keys(record);
   return {
     name: "source",
     names,
     only,
-    open: async (name, opening, optional) => (Object.hasOwn(record, name) ? openOne(record[name], name, opening, optional) : undefined),
+    open: async (name, opening, optional) => {
+      if (Object.hasOwn(record, name)) return openOne(record[name], name, opening, optional);
+      const file = within?.get(name);
+      return file === undefined ? undefined : openOne(file, name, opening, optional);
+    },
   };
 }
 
-/** The files of an `<input type="file">`; of a folder's, those that lie highest. */
+/** The files of an `<input type="file">`; of a folder's, those that lie highest, and below the index, by their paths from there, all. */
 function ofFiles(files: Iterable<unknown>): Folder {
-  const depth = (file: File): number => file.webkitRelativePath.split("/").length;
+  // (Outside of browsers a File knows no path.)
+  const pathOf = (file: File): string => file.webkitRelativePath || file.name;
+  const depth = (file: File): number => pathOf(file).split("/").length;
   const record: Record<string, File> = {};
+  const all: File[] = [];
   for (const file of files) {
     if (tagOf(file) !== "File") fail("OPTION", "source", "Files", show(file));
     const given = file as File;
-    const known = record[given.name];
+    const known = Object.hasOwn(record, given.name) ? record[given.name] : undefined;
     if (!known || depth(given) < depth(known)) record[given.name] = given;
+    all.push(given);
   }
-  return ofRecord(record);
+  const index = Object.keys(record).find((name) => name.endsWith(".safetensors.index.json"));
+  const at = record[index ?? ""];
+  const root = at ? pathOf(at).slice(0, -at.name.length) : undefined;
+  const below = all.filter((file) => root !== undefined && pathOf(file).startsWith(root));
+  return ofRecord(record, undefined, new Map(below.map((file) => [pathOf(file).slice(root?.length), file])));
 }
 
 function ofAddress(address: URL): Folder {
   const isFolder = address.pathname.endsWith("/");
   // The query belongs to every file: it may be what lets them be read.
-  const place = (name: string): URL => Object.assign(new URL(encodeURIComponent(name), address), { search: address.search });
+  const pathOf = (name: string): string => name.split("/").map(encodeURIComponent).join("/");
+  const place = (name: string): URL => Object.assign(new URL(pathOf(name), address), { search: address.search });
   const only = isFolder ? undefined : lastPart(address);
   return {
     name: address.href,
@@ -160,12 +174,18 @@ export async function readOptionalText(folder: Folder, name: string, opening: Op
   return source && textOf(source, opening);
 }
 
-/** JSON of a file. */
-export function parseJson(name: string, bytes: Uint8Array): unknown {
+/** Says what a file is that is not what its name says; undefined where nothing is known. */
+export type KindOf = (bytes: Uint8Array) => Promise<string | undefined>;
+
+/** JSON of a file; a byte order mark before it is skipped. What is none is named by `kindOf`. */
+export async function parseJson(name: string, bytes: Uint8Array, kindOf?: KindOf): Promise<unknown> {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    return fail("FILE", name, "JSON", error instanceof Error ? error.message : "something else", error);
+    const kind = await kindOf?.(bytes).catch(() => undefined);
+    // Of text that is JSON by its look, the parser knows more.
+    const got = kind && !kind.startsWith("JSON") ? kind : reasonOf(error);
+    return fail("FILE", name, "JSON", got, error);
   }
 }
 

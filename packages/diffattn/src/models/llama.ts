@@ -9,6 +9,7 @@ import { checkSignal } from "../run.js";
 import type { AttentionMaps } from "../types.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
+import { kindOf } from "./checkpoint.js";
 import { Detokenizer, StopStrings } from "./detokenize.js";
 import { folderOf, readOptionalText } from "./folder.js";
 import { idsOf, tensorOfIds } from "./ids.js";
@@ -116,7 +117,7 @@ export class DiffLlama extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
-    const given = checkOptions("options", options, ["signal", "onProgress", "cache", "tokenizer"]);
+    const given = checkOptions("options", options, ["signal", "onProgress", "cache", "maxTensors", "onNotice", "tokenizer"]);
     const own = given.tokenizer ? checkTokenizer(given.tokenizer) : given.tokenizer;
     const folder = await folderOf(source);
     // Meanwhile; where both fail, the model's reason is told.
@@ -314,5 +315,5 @@ async function tokenizerOf(
 ): Promise<types.Tokenizer | null> {
   const json = await readOptionalText(folder, "tokenizer.json", { signal, cache });
   if (!json) return null;
-  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal, cache }));
+  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal, cache }), kindOf);
 }

@@ -1,7 +1,8 @@
 // Loads a model: its configuration first, then part by part its weights, the next one read while one is taken over.
 
 import type { Handle } from "../backend.js";
-import { DiffAttnError } from "../errors.js";
+import { show } from "../check.js";
+import { DiffAttnError, fail } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { begin, create, drop, run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
@@ -19,6 +20,8 @@ export interface ModelInfo {
   config: types.ModelConfig;
   /** The names of tensors that are taken over together. */
   parts: string[][];
+  /** What is odd about the checkpoint and loaded all the same. */
+  notices: string[];
   [more: string]: unknown;
 }
 
@@ -30,9 +33,10 @@ export interface Loaded {
 export async function loadModel(
   kind: (typeof KINDS)[number],
   folder: Folder,
-  { signal, onProgress, cache }: types.LoadOptions,
+  { signal, onProgress, cache, maxTensors, onNotice }: Omit<types.ModelLoadOptions, "tokenizer">,
 ): Promise<Loaded> {
   checkSignal(signal);
+  if (onNotice !== undefined && typeof onNotice !== "function") fail("OPTION", "onNotice", "a function", show(onNotice));
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal, cache };
@@ -40,7 +44,7 @@ export async function loadModel(
   const opened = [
     readText(folder, "config.json", opening),
     kind === "diffLlama" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
-    Checkpoint.open(folder, { ...opening, all: true }, progress),
+    Checkpoint.open(folder, { ...opening, maxTensors, all: true }, progress),
   ] as const;
   for (const one of opened) one?.catch(() => {});
   const config = await opened[0];
@@ -54,6 +58,7 @@ export async function loadModel(
     handle = await create("model", request);
     const [output] = await run(new Writer(Op.modelInfo).object(handle), { signal });
     const info = jsonOf(output) as ModelInfo;
+    for (const notice of info.notices) onNotice?.(notice);
     await loadParts(handle, checkpoint, info.parts, { signal, onBytes: progress.add });
     progress.end();
     return { handle, info };

@@ -15,7 +15,7 @@ import { bufferOf, int32Of, jsonOf, Writer } from "./request.js";
 import { memoryOf } from "./source.js";
 import type * as types from "./types.js";
 
-const LOAD_OPTIONS = ["signal", "onProgress", "cache"];
+const LOAD_OPTIONS = ["signal", "onProgress", "cache", "maxTensors"];
 
 const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
   name,
@@ -62,16 +62,16 @@ export async function openSafetensors(
   source: types.FileSource | types.CheckpointSource,
   options?: types.LoadOptions,
 ): Promise<types.Safetensors> {
-  const { signal, onProgress, cache } = checkOptions("options", options, LOAD_OPTIONS);
+  const { signal, onProgress, cache, maxTensors } = checkOptions("options", options, LOAD_OPTIONS);
   checkSignal(signal);
-  return new SafetensorsFile(await Checkpoint.open(await folderOf(source), { signal, cache }, new Progress(onProgress)));
+  return new SafetensorsFile(await Checkpoint.open(await folderOf(source), { signal, cache, maxTensors }, new Progress(onProgress)));
 }
 
 export async function inspectCheckpoint(
   source: types.CheckpointSource | types.Safetensors,
   options?: types.LoadOptions,
 ): Promise<types.Inspection> {
-  const { signal, onProgress, cache } = checkOptions("options", options, LOAD_OPTIONS);
+  const { signal, onProgress, cache, maxTensors } = checkOptions("options", options, LOAD_OPTIONS);
   checkSignal(signal);
   const open = checkpointOf(source);
   let config: Uint8Array | undefined;
@@ -79,7 +79,7 @@ export async function inspectCheckpoint(
   if (!checkpoint) {
     const folder = await folderOf(source as types.CheckpointSource);
     config = await readOptionalText(folder, "config.json", { signal, cache });
-    checkpoint = await Checkpoint.open(folder, { signal, cache }, new Progress(onProgress));
+    checkpoint = await Checkpoint.open(folder, { signal, cache, maxTensors }, new Progress(onProgress));
   }
   try {
     const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));

@@ -2,7 +2,7 @@
 
 import { show } from "../check.js";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
-import { parseJson } from "./folder.js";
+import { type KindOf, parseJson } from "./folder.js";
 import type * as types from "./types.js";
 
 const PACKAGE = "@huggingface/tokenizers";
@@ -71,15 +71,16 @@ class FileTokenizer implements types.Tokenizer {
   }
 }
 
-function objectOf(name: string, bytes: Uint8Array): Record<string, unknown> {
-  const json = parseJson(name, bytes);
+async function objectOf(name: string, bytes: Uint8Array, kindOf: KindOf | undefined): Promise<Record<string, unknown>> {
+  const json = await parseJson(name, bytes, kindOf);
   if (typeof json !== "object" || json === null) return fail("FILE", name, "an object in JSON", show(json));
   return json as Record<string, unknown>;
 }
 
-/** The tokenizer of a checkpoint; `config` is its tokenizer_config.json. */
-export async function readTokenizer(json: Uint8Array, config: Uint8Array | undefined): Promise<types.Tokenizer> {
-  return new FileTokenizer(objectOf("tokenizer.json", json), config ? objectOf("tokenizer_config.json", config) : {}, await library());
+/** The tokenizer of a checkpoint; `config` is its tokenizer_config.json. What is no JSON is named by `kindOf`. */
+export async function readTokenizer(json: Uint8Array, config: Uint8Array | undefined, kindOf?: KindOf): Promise<types.Tokenizer> {
+  const file = await objectOf("tokenizer.json", json, kindOf);
+  return new FileTokenizer(file, config ? await objectOf("tokenizer_config.json", config, kindOf) : {}, await library());
 }
 
 /** A tokenizer of the caller's own. */

@@ -44,8 +44,8 @@ export class DiffViT extends Owned<Model> {
     this.config = config;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.LoadOptions): Promise<DiffViT> {
-    const given = checkOptions("options", options, ["signal", "onProgress", "cache"]);
+  static async load(source: types.CheckpointSource, options?: Omit<types.ModelLoadOptions, "tokenizer">): Promise<DiffViT> {
+    const given = checkOptions("options", options, ["signal", "onProgress", "cache", "maxTensors", "onNotice"]);
     const { handle, info } = await loadModel("diffViT", await folderOf(source), given);
     return new DiffViT(handle, info.config);
   }
