@@ -3,7 +3,7 @@
 import { execFileSync } from "node:child_process";
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,7 +21,7 @@ const tokenizer = path("examples/model/tokenizer.json");
 let folder = "";
 /** Serves the folder: below /ranges/ by range, below /whole/ not, below /html/ a page for everything, below /spa/ one for what is missing. */
 const server = createServer(({ url = "", headers }, response) => {
-  const [, how = "", ...rest] = new URL(url, "http://localhost").pathname.split("/");
+  const [, how = "", ...rest] = decodeURIComponent(new URL(url, "http://localhost").pathname).split("/");
   const file = join(folder, ...rest);
   const page = (status: number): void => {
     response.writeHead(status, { "Content-Type": "text/html" }).end("<!doctype html><title>no</title>");
@@ -131,6 +131,193 @@ onEachIsa(() => {
 
     rmSync(join(shards, "model-00002-of-00002.safetensors"));
     expect(await named(() => logits(shards))).toMatch(/^FILE model-00002-of-00002.safetensors: expected a file in .*, got none/);
+  });
+
+  test("shards in folders beside their index, and none outside", async () => {
+    const expected = await logits(gqa);
+    const shards = mkdtempSync(join(folder, "folders-"));
+    const name = "parts/of 1/model-1.safetensors";
+    mkdirSync(join(shards, "parts", "of 1"), { recursive: true });
+    copyFileSync(join(gqa, "model.safetensors"), join(shards, name));
+    copyFileSync(join(gqa, "config.json"), join(shards, "config.json"));
+    const open = await models.openSafetensors(gqa);
+    const indexOf = (shard: string): string =>
+      JSON.stringify({ metadata: {}, weight_map: Object.fromEntries(open.names.map((tensor) => [tensor, shard])) });
+    open.dispose();
+    writeFileSync(join(shards, "model.safetensors.index.json"), indexOf(name));
+    const record = {
+      "config.json": fileOf("config.json"),
+      "model.safetensors.index.json": new TextEncoder().encode(indexOf(name)),
+      [name]: fileOf("model.safetensors"),
+    };
+    // As a browser gives the files of a chosen folder: names alone, paths beside.
+    const chosen = Object.entries({ ...record, "parts/config.json": new TextEncoder().encode("{}") }).map(([path, bytes]) =>
+      Object.defineProperty(new File([bytes], path.split("/").at(-1) ?? ""), "webkitRelativePath", { value: `chosen/${path}` }),
+    );
+    const at = shards.slice(folder.length);
+    for (const source of [
+      shards,
+      `${origin}/ranges${at}/`,
+      record,
+      chosen as Iterable<File>,
+      Object.entries(record).map(([path, bytes]) => new File([bytes], path)) as Iterable<File>,
+    ]) {
+      sameBits(await logits(source), expected);
+    }
+    for (const outside of ["../x.safetensors", "/x.safetensors", "C:x.safetensors", "a\\x.safetensors", "a/../../x.safetensors", "a//x"]) {
+      const index = new TextEncoder().encode(indexOf(outside));
+      for (const source of [{ ...record, "model.safetensors.index.json": index, [outside]: record[name] }])
+        expect(await named(() => logits(source))).toMatch(
+          /^FILE model\.safetensors\.index\.json, tensor .*: expected the name of a file beside the index/,
+        );
+    }
+  });
+
+  describe("what is odd is loaded and told", () => {
+    const text = (x: unknown): Uint8Array<ArrayBuffer> => new TextEncoder().encode(typeof x === "string" ? x : JSON.stringify(x));
+    type Tensors = Record<string, modelTypes.StoredTensor>;
+    const TABLE = "model.embed_tokens.weight";
+    const HEAD = "lm_head.weight";
+    const read = async (name: string): Promise<{ config: Record<string, unknown>; tensors: Tensors }> => {
+      const open = await models.openSafetensors(path(`test/models/${name}`));
+      const tensors: Tensors = {};
+      for (const tensor of open.names) tensors[tensor] = await open.read(tensor);
+      open.dispose();
+      return { config: JSON.parse(readFileSync(path(`test/models/${name}/config.json`), "utf8")) as Record<string, unknown>, tensors };
+    };
+    const filesOf = async (config: unknown, tensors: Tensors): Promise<Record<string, Uint8Array>> => ({
+      "config.json": text(config),
+      "model.safetensors": (await models.saveSafetensors(tensors)) ?? new Uint8Array(),
+    });
+    const renamed = (tensors: Tensors, rename: (name: string) => string): Tensors =>
+      Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [rename(name), tensor]));
+    /** Logits, what was told, and what an inspection says. */
+    const told = async (
+      config: unknown,
+      tensors: Tensors,
+    ): Promise<{ y: Awaited<ReturnType<typeof logits>>; notices: string[]; found: modelTypes.Inspection }> => {
+      const files = await filesOf(config, tensors);
+      const notices: string[] = [];
+      const y = await logits(files, { onNotice: (notice) => notices.push(notice) });
+      return { y, notices, found: await models.inspectCheckpoint(files) };
+    };
+
+    test("a sound one: nothing", async () => {
+      const { config, tensors } = await read("diffllama_gqa");
+      const { notices, found } = await told(config, tensors);
+      expect([notices, found.warnings, found.missing, found.unexpected]).toEqual([[], [], [], []]);
+    });
+
+    test("a head of the file's own wins over a config that ties it", async () => {
+      const { config, tensors } = await read("diffllama_gqa");
+      const untied = await told(config, tensors);
+      const claimed = await told({ ...config, tie_word_embeddings: true }, tensors);
+      sameBits(claimed.y, untied.y);
+      expect(claimed.notices).toEqual([expect.stringContaining("the file's own head is used")]);
+      expect(claimed.found.warnings).toEqual(claimed.notices);
+      // Equal, absent, or the head alone: tied, to the same bits.
+      const { [HEAD]: head, ...without } = tensors;
+      const table = tensors[TABLE];
+      if (!head || !table) throw new Error("no embeddings");
+      const tied = await told({ ...config, tie_word_embeddings: true }, without);
+      expect([tied.notices, tied.found.warnings]).toEqual([[], []]);
+      expect(tied.y.data).not.toEqual(untied.y.data);
+      sameBits((await told({ ...config, tie_word_embeddings: true }, { ...without, [HEAD]: table })).y, tied.y);
+      const headOnly = renamed(without, (name) => (name === TABLE ? HEAD : name));
+      const alone = await told({ ...config, tie_word_embeddings: true }, headOnly);
+      sameBits(alone.y, tied.y);
+      expect(alone.notices).toEqual([expect.stringContaining("is both")]);
+      expect(alone.found).toMatchObject({ warnings: alone.notices, missing: [], unexpected: [] });
+    });
+
+    test.each(["_orig_mod.", "module.", "base_model.model.", "module._orig_mod."])("names behind %s", async (prefix) => {
+      for (const name of ["diffllama_gqa", "diff_vit"] as const) {
+        const { config, tensors } = await read(name);
+        const wrapped = renamed(tensors, (tensor) => `${prefix}${tensor}`);
+        const found = await models.inspectCheckpoint(await filesOf(config, wrapped));
+        expect(found).toMatchObject({ missing: [], unexpected: [], warnings: [expect.stringContaining("prefix")] });
+        expect(found.architecture).toBe(name === "diff_vit" ? "diff_vit" : "diffllama");
+        const notices: string[] = [];
+        const onNotice = (notice: string): void => void notices.push(notice);
+        if (name === "diff_vit") {
+          (await models.DiffViT.load(await filesOf(config, wrapped), { onNotice })).dispose();
+        } else {
+          sameBits(await logits(await filesOf(config, wrapped), { onNotice }), await logits(gqa));
+        }
+        expect(notices).toEqual(found.warnings);
+      }
+    });
+
+    test("a base model's names", async () => {
+      const { config, tensors } = await read("diffllama_mha");
+      const whole = await told(config, tensors);
+      const base = await told(
+        config,
+        renamed(tensors, (name) => name.replace(/^model\./, "")),
+      );
+      sameBits(base.y, whole.y);
+      expect(base.found).toMatchObject({ architecture: "diffllama", missing: [], unexpected: [], warnings: base.notices });
+      expect(base.notices).toEqual([expect.stringContaining("prefix model.")]);
+    });
+
+    test("weights of no use, fewer layers, elements of F64", async () => {
+      const { config, tensors } = await read("diffllama_mha");
+      const plain = await told(config, tensors);
+      const value = { dtype: "F32" as const, shape: [1], data: new Uint8Array(4) };
+      const extra = await told(config, { ...tensors, "v_head.summary.weight": value });
+      sameBits(extra.y, plain.y);
+      expect(extra.notices).toEqual(["tensors that the model has no use for stay unread: v_head.summary.weight"]);
+      expect(extra.found.unexpected).toEqual(["v_head.summary.weight"]);
+      // What would change the numbers of a module that the model has is no extra.
+      expect(await named(() => told(config, { ...tensors, "model.layers.1.self_attn.q_norm.weight": value }))).toMatch(
+        /^FILE weights\.model\.layers\.1\.self_attn\.q_norm\.weight: expected only weights that the model has/,
+      );
+
+      const two = { ...config, num_hidden_layers: 2 };
+      const fewer = await told(two, tensors);
+      const cut = Object.fromEntries(Object.entries(tensors).filter(([name]) => !name.startsWith("model.layers.2.")));
+      sameBits(fewer.y, (await told(two, cut)).y);
+      expect(fewer.notices[0]).toBe("config.json says 2 layers, but the tensors have 3");
+      expect(fewer.found.warnings).toContain(fewer.notices[0]);
+      expect(fewer.found.unexpected.length).toBe(13);
+
+      const wide = Object.fromEntries(
+        Object.entries(tensors).map(([name, { shape, data }]) => {
+          const values = Float64Array.from(new Float32Array(data.slice().buffer));
+          return [name, { dtype: "F64" as const, shape, data: new Uint8Array(values.buffer) }];
+        }),
+      );
+      const double = await told(config, wide);
+      sameBits(double.y, plain.y);
+      expect(double.notices).toEqual([expect.stringContaining("elements of F64")]);
+      expect(double.found.warnings).toEqual(double.notices);
+    });
+
+    test("what tells and what limits is checked", async () => {
+      expect(await named(() => models.DiffLlama.load(gqa, { onNotice: 1 as never }))).toMatch(
+        /^OPTION onNotice: expected a function, got 1/,
+      );
+      for (const maxTensors of [-1, 0.5, NaN])
+        expect(await named(() => models.openSafetensors(gqa, { maxTensors }))).toMatch(/^OPTION maxTensors: /);
+      expect(await named(() => models.openSafetensors(gqa, { maxTensors: "1" as never }))).toMatch(/^OPTION maxTensors: /);
+      const open = await models.openSafetensors(gqa);
+      const few = { maxTensors: open.names.length - 1 };
+      open.dispose();
+      (await models.openSafetensors(gqa, { maxTensors: few.maxTensors + 1 })).dispose();
+      for (const body of [
+        () => models.openSafetensors(gqa, few),
+        () => models.inspectCheckpoint(gqa, few),
+        () => models.DiffLlama.load(gqa, few),
+        () => models.DiffViT.load(path("test/models/diff_vit"), few),
+        () => models.convertCheckpoint(gqa, { dtype: "F16", ...few }),
+      ]) {
+        expect(await named(body)).toMatch(/^FILE model\.safetensors: expected at most \d+ tensors \(maxTensors\), got more/);
+      }
+      const many = Object.fromEntries(
+        Array.from({ length: 65537 }, (_, i) => [`model.layers.${i}.weight`, { dtype: "U8", shape: [0], data_offsets: [0, 0] }]),
+      );
+      expect(await named(() => models.openSafetensors(raw(many)))).toMatch(/^FILE source: expected at most 65536 tensors/);
+    });
   });
 
   test("progress goes to the end, by range and whole", async () => {
@@ -405,6 +592,80 @@ onEachIsa(() => {
     ])("%s", async (_, file) => {
       for (const source of [file, new Blob([file])])
         expect(await refused(() => models.openSafetensors(source))).toMatchObject({ code: "FILE" });
+    });
+    test("files of other kinds are called what they are", async () => {
+      const text = (x: string): Uint8Array<ArrayBuffer> => new TextEncoder().encode(x);
+      const pointer = text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 14400\n");
+      const files = Object.fromEntries(NAMES.map((name) => [name, fileOf(name)]));
+      const pack = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0xff);
+      const kinds: [Uint8Array<ArrayBuffer>, RegExp][] = [
+        [pointer, /got a Git LFS pointer, .*"git lfs pull"/],
+        [Uint8Array.of(0x50, 0x4b, 3, 4, 20, 0, 0, 0, 8, 8), /got a zip archive, .*safetensors/],
+        [Uint8Array.of(0x80, 2, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9), /got a Python pickle/],
+        [Uint8Array.of(...text("GGUF"), 3, 0, 0, 0, 9, 9), /got a GGUF file/],
+        [pack, /got a file that gzip packed: unpack it first/],
+        [text("<!doctype html><p>"), /got an HTML page/],
+        [text('{"error":"Invalid credentials"}'), /got JSON that begins with "\{\\"error/],
+        [text("Entry not found\n"), /got text that begins with "Entry not found"/],
+      ];
+      for (const [bytes, words] of kinds) {
+        const sentence = await named(() => logits({ ...files, "model.safetensors": bytes }));
+        expect(sentence).toMatch(/^FILE model\.safetensors: expected a safetensors file, /);
+        expect(sentence).toMatch(words);
+        expect(await named(() => models.inspectCheckpoint({ ...files, "model.safetensors": bytes }))).toBe(sentence);
+      }
+      const index = { "config.json": fileOf("config.json"), "model.safetensors.index.json": pointer };
+      for (const name of ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"]) {
+        const sources = { ...files, "tokenizer.json": new Uint8Array(readFileSync(tokenizer)) };
+        for (const [bytes, words] of [kinds[0], kinds[4], kinds[3]].filter((kind) => kind !== undefined)) {
+          const sentence = await named(() => models.DiffLlama.load({ ...sources, [name]: bytes }));
+          expect(sentence).toMatch(words);
+          expect(sentence.startsWith(`FILE ${name.replace("config.json", "config")}`)).toBe(true);
+        }
+      }
+      expect(await named(() => logits(index))).toMatch(/^FILE model\.safetensors\.index\.json: .*git lfs pull/);
+      expect(await named(() => models.inspectCheckpoint({ ...files, "config.json": pointer }))).toMatch(
+        /^FILE config\.json: .*git lfs pull/,
+      );
+      // A configuration in the place of weights.
+      expect(await named(() => models.openSafetensors(join(gqa, "config.json")))).toMatch(
+        /^FILE config\.json: .*got the configuration of a model: name its folder or its weights/,
+      );
+    });
+    test("a model of another kind is called what it is, with what loads it", async () => {
+      expect(await named(() => models.DiffLlama.load(path("test/models/diff_vit")))).toMatch(
+        /^FILE config\.model_type: .* got the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify/,
+      );
+      expect(await named(() => models.DiffViT.load(gqa))).toMatch(
+        /^FILE config\.architecture: .* got the configuration of a DIFF Llama, .*: DiffLlama loads it, and the commands generate and maps/,
+      );
+    });
+    test("a byte order mark is no part of a file", async () => {
+      const marked = (bytes: Uint8Array): Uint8Array<ArrayBuffer> => {
+        const file = new Uint8Array(3 + bytes.length);
+        file.set([0xef, 0xbb, 0xbf]);
+        file.set(bytes, 3);
+        return file;
+      };
+      const expected = await logits(gqa);
+      const open = await models.openSafetensors(gqa);
+      const map = Object.fromEntries(open.names.map((name) => [name, "a.safetensors"]));
+      open.dispose();
+      const settings = new TextEncoder().encode("{}");
+      const source = {
+        "config.json": marked(fileOf("config.json")),
+        "generation_config.json": marked(fileOf("generation_config.json")),
+        "tokenizer.json": marked(new Uint8Array(readFileSync(tokenizer))),
+        "tokenizer_config.json": marked(settings),
+        "a.safetensors": fileOf("model.safetensors"),
+        "model.safetensors.index.json": marked(new TextEncoder().encode(JSON.stringify({ weight_map: map }))),
+      };
+      sameBits(await logits(source), expected);
+      expect(await models.inspectCheckpoint(source)).toMatchObject({ architecture: "diffllama", warnings: [] });
+      const vit = path("test/models/diff_vit");
+      const image = { "config.json": marked(new Uint8Array(readFileSync(join(vit, "config.json")))) };
+      const weights = new Uint8Array(readFileSync(join(vit, "model.safetensors")));
+      (await models.DiffViT.load({ ...image, "model.safetensors": weights })).dispose();
     });
     test("weights that are not the model's", async () => {
       const files = Object.fromEntries(NAMES.map((name) => [name, fileOf(name)]));

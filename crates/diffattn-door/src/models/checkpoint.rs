@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use diffattn::{Error, Slices};
 use diffattn_nn::checkpoint::{
-    Dtype, Entry, FileLayout, Header, Parsed, RawTensor, ShardIndex, TensorSpec, inspect,
+    Dtype, Entry, FileLayout, Header, MAX_TENSORS, Parsed, RawTensor, ShardIndex, TensorSpec,
+    inspect, json_text, kind_of,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 
 use super::{Made, Operation, in_file, ready, text};
@@ -58,6 +59,13 @@ struct FileAt {
 pub(super) struct CheckpointRequest {
     index: Option<[TensorAt; 2]>,
     files: Vec<FileAt>,
+    max_tensors: usize,
+}
+
+/// How many tensors a checkpoint may have.
+fn max_tensors(r: &mut Reader<'_>) -> Result<usize, Error> {
+    let given = r.optional("max_tensors", Reader::count)?;
+    Ok(given.unwrap_or(MAX_TENSORS))
 }
 
 impl CheckpointRequest {
@@ -71,6 +79,7 @@ impl CheckpointRequest {
                     first: r.tensor("file")?,
                 })
             })?,
+            max_tensors: max_tensors(r)?,
         })
     }
 }
@@ -87,12 +96,15 @@ impl Operation for CheckpointRequest {
     ) -> Result<Prepared<'m>, Error> {
         let index = match &self.index {
             None => None,
-            Some([file, json]) => {
-                Some(ShardIndex::parse(file.text(operands)?, json.u8(operands)?)?)
-            }
+            Some([file, json]) => Some(ShardIndex::parse_at_most(
+                file.text(operands)?,
+                json.u8(operands)?,
+                self.max_tensors,
+            )?),
         };
         let mut headers: Vec<(&str, Header)> = Vec::new();
         let mut need = Vec::new();
+        let mut left = self.max_tensors;
         for FileAt {
             file,
             length,
@@ -100,8 +112,12 @@ impl Operation for CheckpointRequest {
         } in &self.files
         {
             let (file, first) = (file.text(operands)?, first.u8(operands)?);
-            match Header::parse(file, first, *length)? {
+            match Header::parse_at_most(file, first, *length, self.max_tensors)? {
                 Parsed::Header(header) => {
+                    left = left.checked_sub(header.entries().len()).ok_or_else(|| {
+                        let expected = format!("at most {} tensors (maxTensors)", self.max_tensors);
+                        Error::file(file, expected, "more, with those of the files before")
+                    })?;
                     need.push(header.data_start());
                     headers.push((file, header));
                 }
@@ -119,46 +135,103 @@ impl Operation for CheckpointRequest {
                 .collect();
             index.check(&headers)?;
         }
-        let mut tensors: Vec<StoredEntry<'_>> = Vec::new();
-        let mut metadata: BTreeMap<&str, &str> = BTreeMap::new();
-        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
-        for (file, header) in &headers {
-            for Entry {
-                name,
-                dtype,
-                shape,
-                range,
-            } in header.entries()
-            {
-                // Tensors that an index does not name are not seen.
-                let is_listed = index.as_ref().is_none_or(|index| {
-                    let listed = index.weight_map().get(name);
-                    listed.is_some_and(|listed| listed == file)
-                });
-                if !is_listed {
-                    continue;
-                }
-                if let Some(other) = files.insert(name, file) {
+        let tensors = Listed {
+            headers: &headers,
+            index: index.as_ref(),
+        };
+        if index.is_none() && headers.len() > 1 {
+            let mut files: BTreeMap<&str, &str> = BTreeMap::new();
+            for StoredEntry { name, file, .. } in tensors.entries() {
+                if let (Cow::Borrowed(name), Cow::Borrowed(file)) = (name, file)
+                    && let Some(other) = files.insert(name, file)
+                {
                     return Err(Error::file(
                         format_args!("{file}, tensor {name:?}"),
                         "a tensor that no other file has",
                         format_args!("one that {other} has, too"),
                     ));
                 }
-                tensors.push(StoredEntry {
-                    name: name.into(),
-                    dtype: *dtype,
-                    shape: shape.into(),
-                    file: (*file).into(),
-                    range: [range.start, range.end],
-                });
             }
+        }
+        let mut metadata: BTreeMap<&str, &str> = BTreeMap::new();
+        for (_, header) in &headers {
             for (key, value) in header.metadata() {
                 metadata.entry(key).or_insert(value);
             }
         }
-        let json = Made::json(&json!({ "tensors": tensors, "metadata": metadata }))?;
+        let json = Made::json(&Opened { tensors, metadata })?;
         ready(vec![("checkpoint", json)])
+    }
+}
+
+/// What an open checkpoint is told as. (Written as it goes: a tree of values would be many times the headers.)
+#[derive(Serialize)]
+struct Opened<'a> {
+    tensors: Listed<'a>,
+    metadata: BTreeMap<&'a str, &'a str>,
+}
+
+/// The tensors of files; those that an index does not name are not seen.
+#[derive(Clone, Copy)]
+struct Listed<'a> {
+    headers: &'a [(&'a str, Header)],
+    index: Option<&'a ShardIndex>,
+}
+
+impl<'a> Listed<'a> {
+    fn entries(self) -> impl Iterator<Item = StoredEntry<'a>> {
+        let of_file = move |(file, header): &'a (&'a str, Header)| {
+            let is_listed = move |entry: &&'a Entry| {
+                self.index.is_none_or(|index| {
+                    let listed = index.weight_map().get(&entry.name);
+                    listed.is_some_and(|listed| listed == file)
+                })
+            };
+            let told = |entry: &'a Entry| StoredEntry {
+                name: entry.name.as_str().into(),
+                dtype: entry.dtype,
+                shape: entry.shape.as_slice().into(),
+                file: (*file).into(),
+                range: [entry.range.start, entry.range.end],
+            };
+            header.entries().iter().filter(is_listed).map(told)
+        };
+        self.headers.iter().flat_map(of_file)
+    }
+}
+
+impl Serialize for Listed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.entries())
+    }
+}
+
+/// A request of `fileKind`.
+#[derive(Debug)]
+pub(super) struct KindRequest {
+    first: TensorAt,
+}
+
+impl KindRequest {
+    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            first: r.tensor("file")?,
+        })
+    }
+}
+
+impl Operation for KindRequest {
+    fn prepares_at_length(&self) -> bool {
+        true
+    }
+
+    fn prepare<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        _lender: &mut Lender<'m>,
+    ) -> Result<Prepared<'m>, Error> {
+        let kind = kind_of(self.first.u8(operands)?);
+        ready(vec![("kind", Made::json(&kind)?)])
     }
 }
 
@@ -167,6 +240,7 @@ impl Operation for CheckpointRequest {
 pub(super) struct ShardFilesRequest {
     file: TensorAt,
     json: TensorAt,
+    max_tensors: usize,
 }
 
 impl ShardFilesRequest {
@@ -174,6 +248,7 @@ impl ShardFilesRequest {
         Ok(Self {
             file: text(r, "file")?,
             json: text(r, "index")?,
+            max_tensors: max_tensors(r)?,
         })
     }
 }
@@ -188,7 +263,8 @@ impl Operation for ShardFilesRequest {
         operands: &[&'m [u8]],
         _lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
-        let index = ShardIndex::parse(self.file.text(operands)?, self.json.u8(operands)?)?;
+        let (file, json) = (self.file.text(operands)?, self.json.u8(operands)?);
+        let index = ShardIndex::parse_at_most(file, json, self.max_tensors)?;
         ready(vec![("files", Made::json(&index.files())?)])
     }
 }
@@ -287,7 +363,9 @@ impl Operation for InspectRequest {
             })
             .collect();
         let config = self.config.as_ref();
-        let config = config.map(|config| config.text(operands)).transpose()?;
+        let config = config
+            .map(|config| json_text("config.json", config.u8(operands)?))
+            .transpose()?;
         ready(vec![(
             "inspection",
             Made::json(&inspect(&entries, config)?)?,

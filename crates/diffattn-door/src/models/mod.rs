@@ -50,6 +50,7 @@ pub(crate) fn read(door: &Door, op: u32, r: &mut Reader<'_>) -> Result<Box<dyn O
         67 => Box::new(checkpoint::InspectRequest::read(r)?),
         68 => Box::new(checkpoint::CastRequest::read(r)?),
         69 => Box::new(convert::ConvertRequest::read(r)?),
+        70 => Box::new(checkpoint::KindRequest::read(r)?),
         72 => Box::new(model::InfoRequest::read(door, r)?),
         73 => Box::new(model::LoadRequest::read(door, r)?),
         80 => Box::new(llama::ForwardRequest::read(door, r)?),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Floats, RawTensor};
+use diffattn_nn::checkpoint::{Dtype, Floats, RawTensor, json_text};
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader, PartLoad,
     PartWeights, Weight, WeightData, WeightInfo,
@@ -47,6 +47,14 @@ impl Model {
         }
     }
 
+    /// What is odd about its checkpoint.
+    fn notices(&self) -> &[String] {
+        match &self.kind {
+            ModelKind::Llama(loader) => loader.notices(),
+            ModelKind::Vit(loader) => loader.notices(),
+        }
+    }
+
     fn parts(&self) -> &[Vec<WeightInfo>] {
         match &self.kind {
             ModelKind::Llama(loader) => loader.parts(),
@@ -75,7 +83,7 @@ impl CreateRequest {
     }
 
     pub(super) fn create(&self, operands: &[&[u8]]) -> Result<Object, Error> {
-        let config = self.config.text(operands)?;
+        let config = json_text("config", self.config.u8(operands)?)?;
         let entries: Vec<WeightInfo> = checkpoint::entries(self.entries.text(operands)?)?
             .into_iter()
             .map(|entry| WeightInfo {
@@ -85,7 +93,9 @@ impl CreateRequest {
             })
             .collect();
         let generation = self.generation.as_ref();
-        let generation = generation.map(|at| at.text(operands)).transpose()?;
+        let generation = generation
+            .map(|at| json_text("generation_config", at.u8(operands)?))
+            .transpose()?;
         let (kind, known) = if self.is_llama {
             let mut config = DiffLlamaConfig::from_json(config)?;
             if let Some(generation) = generation {
@@ -187,7 +197,8 @@ impl Operation for InfoRequest {
             .iter()
             .map(|part| part.iter().map(|weight| weight.name.as_str()).collect())
             .collect();
-        let json = Made::json(&json!({ "config": model.config, "parts": parts }))?;
+        let about = json!({ "config": model.config, "parts": parts, "notices": model.notices() });
+        let json = Made::json(&about)?;
         ready(vec![("info", json)])
     }
 }
@@ -254,29 +265,50 @@ impl Operation for LoadRequest {
         operands: &[&'m [u8]],
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
+        let model = lender.take(&self.model)?;
+        let part = model.parts().get(self.part).map_or(&[][..], Vec::as_slice);
         let mut weights = PartWeights::new();
         for at in &self.tensors {
             let (name, tensor) = at.tensor(operands)?;
             let argument = format!("weights.{name}");
-            let floats = tensor.into_floats(&argument).map_err(in_file)?;
-            let weight = Weight {
-                data: match floats.data {
-                    Floats::F32(data) => WeightData::F32(data),
-                    Floats::F16(data) => WeightData::F16(data),
-                    Floats::Bf16(data) => WeightData::Bf16(data),
-                },
-                shape: floats.shape,
+            let is_wide = || {
+                part.iter()
+                    .any(|entry| entry.name == name && entry.dtype == Dtype::F64)
             };
+            let weight = weight(&argument, tensor, is_wide).map_err(in_file)?;
             if weights.insert(name.to_owned(), weight).is_some() {
                 return Err(Error::file(argument, "one weight of this name", "two"));
             }
         }
-        let load = match &mut lender.take(&self.model)?.kind {
+        let load = match &mut model.kind {
             ModelKind::Llama(loader) => loader.load_part(self.part, weights)?,
             ModelKind::Vit(loader) => loader.load_part(self.part, weights)?,
         };
         Ok((Box::new(load), Vec::new()))
     }
+}
+
+/// A tensor as models take it: in place where it can be; of F64, where it is said to be, rounded to F32.
+fn weight<'m>(
+    argument: &str,
+    tensor: RawTensor<'m>,
+    is_wide: impl FnOnce() -> bool,
+) -> Result<Weight<'m>, Error> {
+    if tensor.dtype() == Dtype::F64 && is_wide() {
+        return Ok(Weight {
+            data: WeightData::F32(tensor.to_f32(argument)?.into()),
+            shape: tensor.shape().to_vec(),
+        });
+    }
+    let floats = tensor.into_floats(argument)?;
+    Ok(Weight {
+        data: match floats.data {
+            Floats::F32(data) => WeightData::F32(data),
+            Floats::F16(data) => WeightData::F16(data),
+            Floats::Bf16(data) => WeightData::Bf16(data),
+        },
+        shape: floats.shape,
+    })
 }
 
 impl<'m> Work<'m> for PartLoad<'m, 'm> {

@@ -210,7 +210,7 @@ impl Folder {
         let file = self.bytes("model.safetensors");
         let ask = |first: &[u8]| {
             let request = Request::default().n(&[0.0, 1.0]).text("model.safetensors");
-            let request = request.n(&[file.len() as f64]).u8(first);
+            let request = request.n(&[file.len() as f64]).u8(first).n(&[0.0]);
             ok(request.run(door, 64))[0].json()
         };
         let mut need = 0;

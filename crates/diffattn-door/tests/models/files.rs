@@ -50,7 +50,8 @@ fn hostile_files_are_refused() {
     let door = Door::new();
     let ask = |first: &[u8], length: f64| {
         let request = Request::default().n(&[0.0, 1.0]);
-        file(request, "a_b.safetensors", first, length).run(&door, 64)
+        let request = file(request, "a_b.safetensors", first, length);
+        request.n(&[0.0]).run(&door, 64)
     };
     let whole = |json: &str, data: f64| {
         let first = header(json);
@@ -118,7 +119,7 @@ fn shards_are_one_checkpoint() {
     );
     let index = r#"{"weight_map":{"a":"two","b":"one"}}"#;
     let name = "model.safetensors.index.json";
-    let names = Request::default().text(name).text(index);
+    let names = Request::default().text(name).text(index).n(&[0.0]);
     assert_eq!(ok(names.run(&door, 65))[0].json(), json!(["one", "two"]));
     let request = |index: &str| {
         let request = Request::default()
@@ -127,7 +128,9 @@ fn shards_are_one_checkpoint() {
             .text(index)
             .n(&[2.0]);
         let request = file(request, "one", &one, one.len() as f64 + 5.0);
-        file(request, "two", &two, two.len() as f64 + 4.0).run(&door, 64)
+        file(request, "two", &two, two.len() as f64 + 4.0)
+            .n(&[0.0])
+            .run(&door, 64)
     };
     let found = ok(request(index))[0].json();
     let names: Vec<&Value> = found["tensors"]
@@ -145,14 +148,15 @@ fn shards_are_one_checkpoint() {
     );
     let outside = Request::default()
         .text(name)
-        .text(r#"{"weight_map":{"a":"../two"}}"#);
+        .text(r#"{"weight_map":{"a":"../two"}}"#)
+        .n(&[0.0]);
     assert_eq!(refusal(outside.run(&door, 65)).0, "FILE");
     // Without an index a name may not be in two files.
     let twice = Request::default().n(&[0.0, 2.0]);
     let twice = file(twice, "one", &two, two.len() as f64 + 4.0);
     let twice = file(twice, "two", &two, two.len() as f64 + 4.0);
     assert_eq!(
-        refusal(twice.run(&door, 64)),
+        refusal(twice.n(&[0.0]).run(&door, 64)),
         (
             "FILE",
             "two, tensor \"a\": expected a tensor that no other file has, got one that one has, too".into()
@@ -163,8 +167,61 @@ fn shards_are_one_checkpoint() {
     let part = file(part, "one", &one, one.len() as f64 + 5.0);
     let part = file(part, "two", &two[..9], two.len() as f64 + 4.0);
     assert_eq!(
-        ok(part.run(&door, 64))[0].json(),
+        ok(part.n(&[0.0]).run(&door, 64))[0].json(),
         json!({ "need": [one.len(), two.len()] })
+    );
+}
+
+/// As many as are asked for, in all files together, and in an index.
+#[test]
+fn too_many_tensors_are_refused() {
+    let door = Door::new();
+    let one = header(r#"{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let two = header(r#"{"b":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+    let ask = |max: &[f64]| {
+        let request = Request::default().n(&[0.0, 2.0]);
+        let request = file(request, "one", &one, one.len() as f64);
+        file(request, "two", &two, two.len() as f64)
+            .n(max)
+            .run(&door, 64)
+    };
+    ok(ask(&[1.0, 2.0]));
+    for (max, sentence) in [
+        (
+            1.0,
+            "two: expected at most 1 tensors (maxTensors), got more, with those of the files before",
+        ),
+        (
+            0.0,
+            "one: expected at most 0 tensors (maxTensors), got more",
+        ),
+    ] {
+        assert_eq!(refusal(ask(&[1.0, max])), ("FILE", sentence.into()));
+    }
+    for wrong in [-1.0, 0.5, f64::NAN] {
+        let (code, sentence) = refusal(ask(&[1.0, wrong]));
+        assert_eq!(code, "OPTION");
+        assert!(sentence.starts_with("maxTensors: "), "{sentence}");
+    }
+    let index = r#"{"weight_map":{"a":"one","b":"two"}}"#;
+    let names = |max: f64| {
+        let request = Request::default().text("i").text(index);
+        request.n(&[1.0, max]).run(&door, 65)
+    };
+    assert_eq!(ok(names(2.0))[0].json(), json!(["one", "two"]));
+    assert_eq!(refusal(names(1.0)).0, "FILE");
+}
+
+#[test]
+fn a_file_is_known_by_what_it_begins_with() {
+    let door = Door::new();
+    let ask = |first: &[u8]| ok(Request::default().u8(first).run(&door, 70))[0].json();
+    assert_eq!(ask(&[0, 1]), Value::Null);
+    let said = ask(b"version https://git-lfs.github.com/spec/v1\n");
+    assert!(
+        said.as_str()
+            .is_some_and(|said| said.contains("git lfs pull")),
+        "{said}"
     );
 }
 

@@ -116,7 +116,7 @@ fn wrong_entries_are_refused_at_once() {
     assert_eq!(code, "FILE");
     assert_eq!(
         sentence,
-        "weights.model.norm.weight: expected elements of F32, F16 or BF16, got I32"
+        "weights.model.norm.weight: expected elements of F64, F32, F16 or BF16, got I32"
     );
     let (_, sentence) = refused(&|entries| {
         for entry in entries {
@@ -209,5 +209,50 @@ fn the_trained_model_is_loaded() {
     assert_eq!(
         crate::common::bits(got[0].f32()),
         crate::common::bits(&expected.logits)
+    );
+}
+
+/// A model of weights in F64 is that of the same weights in F32, and is told of, as are extra weights.
+#[test]
+fn wide_weights_are_rounded() {
+    let folder = Folder::fixture("diffllama_mha");
+    let door = Door::new();
+    let plain = folder.load(&door);
+    assert_eq!(info(&door, plain)["notices"], json!([]));
+    let mut entries = folder.entries(&door);
+    for entry in entries.as_array_mut().into_iter().flatten() {
+        entry["dtype"] = "F64".into();
+    }
+    if let Value::Array(list) = &mut entries {
+        let mut extra = list[0].clone();
+        extra["name"] = "v_head.weight".into();
+        list.push(extra);
+    }
+    let model = ok(folder.create(&door, &entries));
+    let notices = info(&door, model)["notices"].clone();
+    assert_eq!(notices.as_array().map_or(0, Vec::len), 2, "{notices}");
+    let file = folder.open("model.safetensors");
+    for (part, names) in parts(&door, model).iter().enumerate() {
+        let names: Vec<&str> = names
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        let mut request = Request::default().n(&[model, part as f64, names.len() as f64]);
+        for name in names {
+            let tensor = ok(file.raw(name));
+            let wide = ok(file.read_f32(name))
+                .into_iter()
+                .flat_map(|x| f64::from(x).to_le_bytes());
+            request = request.stored(name, "F64", tensor.shape(), &wide.collect::<Vec<u8>>());
+        }
+        ok(request.run(&door, 73));
+    }
+    let logits = |model| ok(forward(model, &[1, 2, 3], &[1, 3], &PLAIN).run(&door, 80));
+    let (got, expected) = (logits(model), logits(plain));
+    assert_eq!(
+        crate::common::bits(got[0].f32()),
+        crate::common::bits(expected[0].f32())
     );
 }

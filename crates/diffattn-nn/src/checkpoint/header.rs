@@ -5,14 +5,16 @@
 //!
 //! The format: 8 bytes of header length n (little-endian), n bytes of JSON, then the tensors without a gap.
 
-use super::json::{Pairs, Texts, excerpt, reason, repeated};
+use super::json::{Texts, excerpt, reason, repeated};
+use super::kind::kind_of;
 use diffattn::Error;
 use safetensors::Dtype;
 use serde::Deserialize;
-use serde::de::IntoDeserializer;
 use serde::de::value::{Error as NameError, StrDeserializer};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 /// Bytes of the header's length.
@@ -20,6 +22,12 @@ pub(crate) const PREFIX: u64 = 8;
 
 /// Bytes of a header at most, as the `safetensors` crate has it.
 pub(crate) const MAX_HEADER: u64 = 100_000_000;
+
+/// Tensors of a checkpoint at most, unless its reader asks for more: what memory a header costs is in proportion to it.
+pub const MAX_TENSORS: usize = 65_536;
+
+/// Bytes of a header's shortest entry: `"":{"dtype":"U8","shape":[],"data_offsets":[0,0]}`.
+const SHORTEST_ENTRY: usize = 50;
 
 /// Axes of a tensor at most, as PyTorch has it.
 pub(crate) const MAX_RANK: usize = 64;
@@ -88,49 +96,75 @@ struct Info<'a> {
 }
 
 impl Header {
-    /// Checks the header of a file of `file_len` bytes that begins with `first`; `file` is its name in errors. At most
-    /// ten times the header's own bytes are allocated, whatever it claims.
+    /// Checks the header of a file of `file_len` bytes that begins with `first`; `file` is its name in errors. It may have
+    /// [`MAX_TENSORS`]; see [`Header::parse_at_most`].
+    ///
+    /// # Errors
+    /// As [`Header::parse_at_most`].
+    pub fn parse(file: &str, first: &[u8], file_len: u64) -> Result<Parsed, Error> {
+        Self::parse_at_most(file, first, file_len, MAX_TENSORS)
+    }
+
+    /// The same of a file of `max_tensors` at most, and as many entries of metadata. At most four times the header's own
+    /// bytes are allocated for its tensors, whatever it claims; one tensor too many ends it before it is kept.
     ///
     /// Element types and offsets are those of the `safetensors` crate; tensors need not be aligned (they are copied then,
     /// see [`super::RawTensor::floats`]). An entry with keys that are not known is refused: they might change its meaning.
     ///
     /// # Errors
-    /// [`Error::File`] naming the file and the tensor: a length that is too large or reaches beyond the file; no UTF-8, no
-    /// JSON or wrong types in it; repeated names; an unknown element type; a shape that overflows or disagrees with its
+    /// [`Error::File`] naming the file and the tensor: something else than a safetensors file, which is named where it is
+    /// known (see [`super::kind_of`]); a length that is too large or reaches beyond the file; no UTF-8, no JSON or wrong
+    /// types in it; too many or repeated names; an unknown element type; a shape that overflows or disagrees with its
     /// bytes; bytes that overlap, leave a hole or end before or after the file.
-    pub fn parse(file: &str, first: &[u8], file_len: u64) -> Result<Parsed, Error> {
+    pub fn parse_at_most(
+        file: &str,
+        first: &[u8],
+        file_len: u64,
+        max_tensors: usize,
+    ) -> Result<Parsed, Error> {
+        // What is refused for what it begins with is named by that, if it can be.
+        let refuse = |expected: String, got: String| match kind_of(first) {
+            Some(kind) => Error::file(file, "a safetensors file", kind),
+            None => Error::file(file, expected, got),
+        };
         let Some(data_len) = file_len.checked_sub(PREFIX) else {
-            return Err(Error::file(
-                file,
-                format_args!("at least {PREFIX} bytes"),
-                file_len,
-            ));
+            let is_whole = first.len() as u64 >= file_len && file_len > 0;
+            let expected = format!("at least {PREFIX} bytes");
+            return Err(match is_whole {
+                true => refuse(expected, file_len.to_string()),
+                false => Error::file(file, expected, file_len),
+            });
         };
         let Some((prefix, rest)) = first.split_first_chunk() else {
             return Ok(Parsed::Need(PREFIX));
         };
         let len = u64::from_le_bytes(*prefix);
         if len > MAX_HEADER {
-            return Err(Error::file(
-                file,
-                format_args!("a header of at most {MAX_HEADER} bytes"),
-                format_args!("one of {len}"),
-            ));
+            let expected = format!("a header of at most {MAX_HEADER} bytes");
+            return Err(refuse(expected, format!("one of {len}")));
         }
         let Some(data_len) = data_len.checked_sub(len) else {
-            return Err(Error::file(
-                file,
-                format_args!("a header within the {file_len} bytes of the file"),
-                format_args!("one of {len}"),
-            ));
+            let expected = format!("a header within the {file_len} bytes of the file");
+            return Err(refuse(expected, format!("one of {len}")));
         };
         // It fits a usize: it is at most 1e8.
-        let Some(header) = rest.get(..len as usize) else {
+        let header = rest.get(..len as usize);
+        // The format has the brace first, so that a file is known by it: another one need not be read on.
+        let begun = header.unwrap_or(rest);
+        if header == Some(&[]) || begun.first().is_some_and(|&byte| byte != b'{') {
+            let got = match begun {
+                [] => "an empty one".to_owned(),
+                _ => format!(
+                    "{:?}",
+                    excerpt(&String::from_utf8_lossy(begun.get(..320).unwrap_or(begun)))
+                ),
+            };
+            return Err(refuse("a header that begins with {".to_owned(), got));
+        }
+        let Some(header) = header else {
             return Ok(Parsed::Need(PREFIX + len));
         };
-        let (entries, metadata) = read(file, header, PREFIX + len, data_len)?;
-        let mut by_name: Vec<usize> = (0..entries.len()).collect();
-        by_name.sort_unstable_by(|&a, &b| entries[a].name.cmp(&entries[b].name));
+        let (entries, by_name, metadata) = read(file, header, PREFIX + len, data_len, max_tensors)?;
         Ok(Parsed::Header(Self {
             entries,
             by_name,
@@ -171,44 +205,116 @@ pub(crate) fn place(file: &str, name: &str) -> String {
     format!("{file}, tensor {:?}", excerpt(name))
 }
 
-/// The entries of a header, by their bytes, and the metadata; the tensors have `data_len` bytes from `start` on.
+/// A header that is being read: each entry is checked and kept when it is met, so nothing is held twice.
+struct Reading<'f> {
+    file: &'f str,
+    start: u64,
+    data_len: u64,
+    max_tensors: usize,
+    entries: Vec<Entry>,
+    metadata: Option<BTreeMap<String, String>>,
+    /// Why it ended before its end.
+    refusal: Option<Error>,
+}
+
+impl Reading<'_> {
+    fn take(&mut self, name: String, value: &RawValue) -> Result<(), Error> {
+        if name != METADATA {
+            if self.entries.len() == self.max_tensors {
+                let expected = format!("at most {} tensors (maxTensors)", self.max_tensors);
+                return Err(Error::file(self.file, expected, "more"));
+            }
+            let entry = entry(self.file, name, value, self.start, self.data_len)?;
+            self.entries.push(entry);
+            return Ok(());
+        }
+        if self.metadata.is_some() {
+            return Err(twice(self.file, METADATA));
+        }
+        self.metadata = Some(read_metadata(self.file, value, self.max_tensors)?);
+        Ok(())
+    }
+}
+
+fn twice(file: &str, name: &str) -> Error {
+    Error::file(place(file, name), "one entry of this name", "more than one")
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Reading<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Reading<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+            if let Err(error) = self.take(name, value) {
+                self.refusal = Some(error);
+                return Err(A::Error::custom("an entry that is refused"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Entries by their bytes, their indices by name, and the metadata.
+type Read = (Vec<Entry>, Vec<usize>, BTreeMap<String, String>);
+
+/// Reads a header; the tensors have `data_len` bytes from `start` on.
 fn read(
     file: &str,
     header: &[u8],
     start: u64,
     data_len: u64,
-) -> Result<(Vec<Entry>, BTreeMap<String, String>), Error> {
+    max_tensors: usize,
+) -> Result<Read, Error> {
     let text = std::str::from_utf8(header).map_err(|error| {
         let at = error.valid_up_to();
         let byte = header.get(at).copied().unwrap_or_default();
         let got = format_args!("byte {byte:#04x} at {at} of the header");
         Error::file(file, "a header in UTF-8", got.to_string())
     })?;
-    // The format has the brace first, so that a file is known by it.
-    if !text.starts_with('{') {
-        let got = match text.is_empty() {
-            true => "an empty one".to_owned(),
-            false => excerpt(text),
-        };
-        return Err(Error::file(file, "a header that begins with {", got));
+    // As many as there are, in an ordinary header: a list that grows is in memory twice.
+    let braces = header.iter().filter(|&&byte| byte == b'{').count();
+    let mut entries = Vec::new();
+    let room = braces.min(header.len() / SHORTEST_ENTRY).min(max_tensors);
+    entries
+        .try_reserve_exact(room)
+        .map_err(|_| Error::OutOfMemory {
+            bytes: (room as u64).saturating_mul(size_of::<Entry>() as u64),
+        })?;
+    let mut reading = Reading {
+        file,
+        start,
+        data_len,
+        max_tensors,
+        entries,
+        metadata: None,
+        refusal: None,
+    };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let result = reading.deserialize(&mut json).and_then(|()| json.end());
+    let Reading {
+        mut entries,
+        metadata,
+        refusal,
+        ..
+    } = reading;
+    if let Some(refusal) = refusal {
+        return Err(refusal);
     }
-    let Pairs(pairs) = serde_json::from_str(text)
-        .map_err(|error| Error::file(file, "a header in JSON", error.to_string()))?;
-    if let Some(name) = repeated(pairs.iter().map(|(name, _)| name.as_str())) {
-        return Err(Error::file(
-            place(file, name),
-            "one entry of this name",
-            "more than one",
-        ));
-    }
-    let mut metadata = BTreeMap::new();
-    let mut entries = Vec::with_capacity(pairs.len());
-    for (name, value) in pairs {
-        if name == METADATA {
-            metadata = read_metadata(file, value)?;
-        } else {
-            entries.push(entry(file, name, value, start, data_len)?);
-        }
+    result.map_err(|error| Error::file(file, "a header in JSON", error.to_string()))?;
+    if let Some(name) = repeated(entries.iter().map(|entry| entry.name.as_str())) {
+        return Err(twice(file, name));
     }
     // Whatever the order of the names: what counts is that the bytes have no gap.
     entries.sort_by_key(|entry| (entry.range.start, entry.range.end));
@@ -235,12 +341,19 @@ fn read(
             format_args!("{}", end - start),
         ));
     }
-    Ok((entries, metadata))
+    let mut by_name: Vec<usize> = (0..entries.len()).collect();
+    by_name.sort_unstable_by(|&a, &b| entries[a].name.cmp(&entries[b].name));
+    Ok((entries, by_name, metadata.unwrap_or_default()))
 }
 
-fn read_metadata(file: &str, value: &RawValue) -> Result<BTreeMap<String, String>, Error> {
-    match serde_json::from_str(value.get()) {
-        Ok(Texts(texts)) => Ok(texts),
+fn read_metadata(
+    file: &str,
+    value: &RawValue,
+    max: usize,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut json = serde_json::Deserializer::from_str(value.get());
+    match (Texts { max }).deserialize(&mut json) {
+        Ok(texts) => Ok(texts),
         Err(error) => Err(Error::file(
             format_args!("{file}, {METADATA}"),
             "text by name",
@@ -309,8 +422,10 @@ fn shape(value: &RawValue) -> Result<Vec<usize>, String> {
     if value.get().matches(',').count() >= MAX_RANK {
         return Err(excerpt(value.get()));
     }
-    serde_json::from_str(value.get())
-        .map_err(|error| format!("{} ({})", excerpt(value.get()), reason(&error)))
+    let mut shape: Vec<usize> = serde_json::from_str(value.get())
+        .map_err(|error| format!("{} ({})", excerpt(value.get()), reason(&error)))?;
+    shape.shrink_to_fit();
+    Ok(shape)
 }
 
 /// The bytes of `shape`, or what was expected of it.

@@ -3,10 +3,13 @@
 
 use super::header::Entry;
 use super::layer::{Entries, Found, Layer, LayerVersion, MARKS, depth_of};
+use super::names::Names;
+use super::{json, notices};
 use crate::options::{LambdaForm, RopeConfig};
 use diffattn::{Error, Pairing, RopeFrequencies};
 use safetensors::Dtype;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -34,6 +37,34 @@ impl fmt::Display for Architecture {
     }
 }
 
+/// The modules that timm's DIFF vision transformers have besides their blocks.
+pub(crate) const VIT_MODULES: [&str; 5] = [
+    "patch_embed.",
+    "pos_embed",
+    "reg_token",
+    "fc_norm.",
+    "head.",
+];
+
+impl Architecture {
+    /// What a configuration says that it is of.
+    pub(crate) fn of_config(config: &Map<String, Value>) -> Option<Self> {
+        let text = |key: &str| config.get(key).and_then(Value::as_str);
+        let is_vit = |name: &str| {
+            ["_dwee_", "_dlittle_", "_dpwee_"]
+                .iter()
+                .any(|kind| name.contains(kind))
+        };
+        if text("model_type") == Some("diffllama") {
+            Some(Self::DiffLlama)
+        } else if text("architecture").is_some_and(is_vit) {
+            Some(Self::TimmDiffVit)
+        } else {
+            None
+        }
+    }
+}
+
 /// How much of a checkpoint is of one element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DtypeCount {
@@ -56,9 +87,9 @@ pub struct Inspection {
     pub dtypes: Vec<DtypeCount>,
     /// Elements of all tensors.
     pub parameters: u64,
-    /// Tensors that the architecture wants and that are not there.
+    /// Tensors that the architecture wants and that are not there, by the names that it has for them.
     pub missing: Vec<String>,
-    /// Tensors that the architecture has no place for.
+    /// Tensors that the architecture has no place for, by the names that the file has for them.
     pub unexpected: Vec<String>,
     /// Sentences on what is odd.
     pub warnings: Vec<String>,
@@ -76,6 +107,7 @@ pub fn inspect<'e>(
         .into_iter()
         .map(|entry| (entry.name.as_str(), entry))
         .collect();
+    let names = Names::read(entries.keys().copied());
     let config = Config::parse(config)?;
     let mut inspection = Inspection {
         architecture: None,
@@ -116,17 +148,41 @@ pub fn inspect<'e>(
         )),
         _ => {}
     }
+    let has_base = inspection.architecture == Some(Architecture::DiffLlama);
+    inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
         for found in found {
             layer(architecture, found, &entries, &config, &mut inspection);
         }
-        match architecture {
-            Architecture::DiffLlama => diffllama(&entries, &config, &mut inspection),
-            Architecture::TimmDiffVit => timm(&entries, &config, &mut inspection),
-            Architecture::UnilmV1 | Architecture::UnilmV2 => {}
+        if let Architecture::DiffLlama | Architecture::TimmDiffVit = architecture {
+            let wide = entries
+                .values()
+                .map(|entry| (entry.name.as_str(), entry.dtype));
+            inspection.warnings.extend(notices::wide(wide));
+            let named = named(names, &entries, &mut inspection);
+            match architecture {
+                Architecture::DiffLlama => diffllama(&named, &config, &mut inspection),
+                _ => timm(&named, &config, &mut inspection),
+            }
         }
     }
     Ok(inspection)
+}
+
+/// The tensors by the names that models have for them.
+type Named<'e> = BTreeMap<Cow<'e, str>, &'e Entry>;
+
+fn named<'e>(names: Names<'e>, entries: &Entries<'e>, inspection: &mut Inspection) -> Named<'e> {
+    let mut named = Named::new();
+    for (name, entry) in names.read.into_iter().zip(entries.values()) {
+        if let Some(other) = named.insert(name, entry) {
+            inspection.warnings.push(format!(
+                "{} and {} are one weight by their names without prefixes: no model takes both",
+                other.name, entry.name
+            ));
+        }
+    }
+    named
 }
 
 fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
@@ -183,11 +239,16 @@ fn layer(
             &["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"]
         }
     };
-    let absent: Vec<String> = lambdas
-        .iter()
-        .filter(|name| !found.has(name))
-        .map(|name| format!("{prefix}{name}"))
-        .collect();
+    let absent = lambdas.iter().filter(|name| !found.has(name));
+    let absent: Vec<String> = match architecture {
+        // By the names that the model has for them, as all that is missing.
+        Architecture::DiffLlama | Architecture::TimmDiffVit => {
+            let names: Vec<String> = absent.map(|name| format!("{prefix}{name}")).collect();
+            let names = Names::read(names.iter().map(String::as_str)).read;
+            names.into_iter().map(Cow::into_owned).collect()
+        }
+        _ => absent.map(|name| format!("{prefix}{name}")).collect(),
+    };
     inspection.missing.extend(absent);
     let halves = architecture == Architecture::DiffLlama;
     let (heads, embed_dim) = match found.heads(version, halves, config.timm_head_dim()) {
@@ -260,7 +321,7 @@ fn shown(prefix: &str) -> String {
 }
 
 /// Compares the configuration and the names of a diffllama with its tensors.
-fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection) {
+fn diffllama(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
     let Some(first) = inspection.layers.first().cloned() else {
         return;
     };
@@ -305,13 +366,14 @@ fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection
             .get(name)
             .and_then(|entry| entry.shape.first().copied())
     };
-    let up = format!("{}mlp.up_proj.weight", layer_of(&first.prefix));
-    let root = root_of(&first.prefix);
+    let index = first.depth.unwrap_or(0);
+    let up = format!("model.layers.{index}.mlp.up_proj.weight");
+    let table = "model.embed_tokens.weight";
     for (key, has) in [
         ("num_key_value_heads", Some(groups)),
         ("hidden_size", Some(first.embed_dim)),
         ("intermediate_size", rows(&up)),
-        ("vocab_size", rows(&format!("{root}embed_tokens.weight"))),
+        ("vocab_size", rows(table).or_else(|| rows("lm_head.weight"))),
     ] {
         if let (Some(said), Some(has)) = (config.count(key), has)
             && said != has
@@ -349,30 +411,26 @@ fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection
         .iter()
         .filter_map(|layer| layer.depth)
         .max();
-    let (Some(last), Some(stem)) = (numbered, first.prefix.strip_suffix("self_attn.")) else {
+    let module = format!("layers.{index}.self_attn.");
+    let Some(last) = numbered.filter(|_| first.prefix.ends_with(&module)) else {
         // A single module, not a model.
         return;
     };
-    let Some(stem) = stem.strip_suffix(&format!("{}.", first.depth.unwrap_or(0))) else {
-        return;
-    };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    let bias = config
-        .flag("attention_bias")
-        .unwrap_or_else(|| first.pieces.contains_key("q_proj.bias"));
-    let mut wanted = BTreeSet::from([
-        format!("{root}embed_tokens.weight"),
-        format!("{root}norm.weight"),
-    ]);
+    let bias = config.flag("attention_bias");
+    let mut has_biases = false;
+    let mut wanted = BTreeSet::from(["model.norm.weight".to_owned()]);
     let tied = config.flag("tie_word_embeddings");
     let head = "lm_head.weight";
+    let has_table = entries.contains_key(table);
     match (tied, entries.contains_key(head)) {
         (Some(true), false) => {}
         (Some(true), true) => {
             wanted.insert(head.to_owned());
-            inspection.warnings.push(format!(
-                "config.json ties the embeddings, yet there is {head}: a tied model ignores it"
-            ));
+            inspection.warnings.push(match has_table {
+                true => notices::own_head(head),
+                false => notices::head_is_table(head),
+            });
         }
         (None, false) => inspection.warnings.push(format!(
             "there is no {head}, and no config.json says that the embeddings are tied"
@@ -381,8 +439,11 @@ fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection
             wanted.insert(head.to_owned());
         }
     }
+    if has_table || tied != Some(true) || !entries.contains_key(head) {
+        wanted.insert(table.to_owned());
+    }
     for layer in 0..count {
-        let mut want = |name: String| wanted.insert(format!("{stem}{layer}.{name}"));
+        let mut want = |name: String| wanted.insert(format!("model.layers.{layer}.{name}"));
         for name in [
             "input_layernorm",
             "post_attention_layernorm",
@@ -394,7 +455,10 @@ fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection
         }
         for name in ["q_proj", "k_proj", "v_proj", "o_proj"] {
             want(format!("self_attn.{name}.weight"));
-            if bias {
+            let stored = format!("model.layers.{layer}.self_attn.{name}.bias");
+            let has_bias = entries.contains_key(stored.as_str());
+            has_biases |= has_bias;
+            if has_bias || bias == Some(true) {
                 want(format!("self_attn.{name}.bias"));
             }
         }
@@ -402,11 +466,14 @@ fn diffllama(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection
             want(format!("self_attn.{name}"));
         }
     }
+    if has_biases && bias == Some(false) {
+        inspection.warnings.push(notices::biases());
+    }
     compare(entries, &wanted, inspection);
 }
 
 /// Compares the configuration and the names of a DIFF vision transformer with its tensors.
-fn timm(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection) {
+fn timm(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
     let Some(first) = inspection.layers.first().cloned() else {
         return;
     };
@@ -462,6 +529,18 @@ fn timm(entries: &Entries<'_>, config: &Config, inspection: &mut Inspection) {
         .iter()
         .filter(|name| !entries.contains_key(name.as_str()));
     add_missing(missing, &mut inspection.missing);
+    let has_place = |name: &str| {
+        let block = name
+            .strip_prefix("blocks.")
+            .and_then(|name| name.split_once('.'));
+        let block = block.and_then(|(number, _)| number.parse::<usize>().ok());
+        block.is_some_and(|block| block < count)
+            || VIT_MODULES.iter().any(|module| name.starts_with(module))
+    };
+    let unexpected = entries.iter().filter(|(name, _)| !has_place(name));
+    inspection
+        .unexpected
+        .extend(unexpected.map(|(_, entry)| entry.name.clone()));
 }
 
 /// How many layers there should be.
@@ -469,9 +548,7 @@ fn layer_count(said: Option<usize>, last: usize, inspection: &mut Inspection) ->
     let has = inspection.layers.len();
     match said {
         Some(said) if said != has => {
-            inspection.warnings.push(format!(
-                "config.json says {said} layers, but the tensors have {has}"
-            ));
+            inspection.warnings.push(notices::layers(said, has));
         }
         None if last >= has => {
             inspection.warnings.push(format!(
@@ -485,17 +562,17 @@ fn layer_count(said: Option<usize>, last: usize, inspection: &mut Inspection) ->
         .min(has.saturating_mul(2).saturating_add(16))
 }
 
-fn compare(entries: &Entries<'_>, wanted: &BTreeSet<String>, inspection: &mut Inspection) {
+fn compare(entries: &Named<'_>, wanted: &BTreeSet<String>, inspection: &mut Inspection) {
     let missing = wanted
         .iter()
         .filter(|name| !entries.contains_key(name.as_str()));
     add_missing(missing, &mut inspection.missing);
-    let unexpected = entries
-        .keys()
-        .filter(|name| !wanted.contains(**name) && !name.ends_with("rotary_emb.inv_freq"));
+    let unexpected = entries.iter().filter(|(name, _)| {
+        !wanted.contains(name.as_ref()) && !name.ends_with("rotary_emb.inv_freq")
+    });
     inspection
         .unexpected
-        .extend(unexpected.map(|name| (*name).to_owned()));
+        .extend(unexpected.map(|(_, entry)| entry.name.clone()));
 }
 
 /// Each once.
@@ -505,33 +582,14 @@ fn add_missing<'n>(names: impl Iterator<Item = &'n String>, missing: &mut Vec<St
     missing.dedup();
 }
 
-/// `model.layers.3.` of `model.layers.3.self_attn.`.
-fn layer_of(prefix: &str) -> &str {
-    prefix.strip_suffix("self_attn.").unwrap_or(prefix)
-}
-
-/// `model.` of `model.layers.3.self_attn.`.
-fn root_of(prefix: &str) -> &str {
-    prefix.find("layers.").map_or("", |at| &prefix[..at])
-}
-
 /// A configuration, or none.
-struct Config(Option<Value>);
+struct Config(Option<Map<String, Value>>);
 
 impl Config {
     fn parse(text: Option<&str>) -> Result<Self, Error> {
-        let Some(text) = text else {
-            return Ok(Self(None));
-        };
-        match serde_json::from_str(text) {
-            Ok(value @ Value::Object(_)) => Ok(Self(Some(value))),
-            Ok(_) => Err(Error::file(
-                "config.json",
-                "an object in JSON",
-                "another value",
-            )),
-            Err(error) => Err(Error::file("config.json", "an object in JSON", error)),
-        }
+        text.map(|text| json::object("config.json", text))
+            .transpose()
+            .map(Self)
     }
 
     fn value(&self, key: &str) -> Option<&Value> {
@@ -578,13 +636,6 @@ impl Config {
     }
 
     fn architecture(&self) -> Option<Architecture> {
-        let text = |key: &str| self.value(key).and_then(Value::as_str);
-        if text("model_type") == Some("diffllama") {
-            Some(Architecture::DiffLlama)
-        } else if text("architecture").is_some_and(|name| name.contains("_dwee_")) {
-            Some(Architecture::TimmDiffVit)
-        } else {
-            None
-        }
+        Architecture::of_config(self.0.as_ref()?)
     }
 }

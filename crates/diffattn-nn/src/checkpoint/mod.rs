@@ -2,6 +2,7 @@
 //! Runs no model.
 //!
 //! - [`Header::parse`] checks a file from its first bytes and its length: for whoever fetches tensors by range.
+//! - [`kind_of`] says what a file is that is no checkpoint.
 //! - [`Checkpoint`] and [`Shards`] read tensors out of memory, a map ([`FileMap`]) or a file read by range
 //!   ([`FileRanges`]).
 //! - [`write()`], [`write_to`] and [`FileLayout`] write.
@@ -15,9 +16,12 @@ mod convert;
 mod describe;
 mod header;
 mod inspect;
-mod json;
+pub(crate) mod json;
+mod kind;
 mod layer;
 mod layout;
+pub(crate) mod names;
+pub(crate) mod notices;
 mod reader;
 mod shards;
 mod source;
@@ -28,8 +32,11 @@ pub use convert::{
     Converted, LayerForm, LayerTarget, NormWeight, RawWeights, borrow_weights, convert_layer,
     float_weights, fold_norm,
 };
-pub use header::{Entry, Header, Parsed};
+pub use header::{Entry, Header, MAX_TENSORS, Parsed};
+pub(crate) use inspect::VIT_MODULES;
 pub use inspect::{Architecture, DtypeCount, Inspection, inspect};
+pub use json::json_text;
+pub use kind::kind_of;
 pub use layer::{Layer, LayerVersion, Piece};
 pub use layout::HeadLayout;
 pub use reader::Checkpoint;

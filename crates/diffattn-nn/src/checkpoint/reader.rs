@@ -1,11 +1,14 @@
 //! An open safetensors file: its header, and its tensors on demand.
 
-use super::header::{Entry, Header, PREFIX, Parsed, place};
+use super::header::{Entry, Header, MAX_TENSORS, Parsed, place};
 use super::source::ByteSource;
 use super::tensor::RawTensor;
 use diffattn::Error;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// What is read first: enough to say what a file is that is none.
+const FIRST: u64 = 512;
 
 /// An open safetensors file over bytes in memory (`&[u8]`, `Vec<u8>`), a memory map or a file that is read by range.
 ///
@@ -34,11 +37,19 @@ impl<S: ByteSource> Checkpoint<S> {
     /// # Errors
     /// As [`Header::parse`], and those of the source.
     pub fn open(file: &str, source: S) -> Result<Self, Error> {
+        Self::open_at_most(file, source, MAX_TENSORS)
+    }
+
+    /// The same of a file of `max_tensors` at most.
+    ///
+    /// # Errors
+    /// As [`Header::parse_at_most`], and those of the source.
+    pub fn open_at_most(file: &str, source: S, max_tensors: usize) -> Result<Self, Error> {
         let len = source.byte_len();
         let header = {
-            let mut first = source.read(file, 0..PREFIX.min(len))?;
+            let mut first = source.read(file, 0..FIRST.min(len))?;
             loop {
-                match Header::parse(file, &first, len)? {
+                match Header::parse_at_most(file, &first, len, max_tensors)? {
                     Parsed::Header(header) => break header,
                     // It is at most the file's length, and more than there was.
                     Parsed::Need(need) => first = source.read(file, 0..need)?,

@@ -1,8 +1,8 @@
 //! Checkpoints of several files, as Hugging Face's `model.safetensors.index.json` lists them. A checkpoint of one file is
-//! one of one shard. The names in an index are file names, never paths.
+//! one of one shard. The names in an index are names of files beside it or in folders beside it, and never lead out of there.
 
-use super::header::{Entry, Header, place};
-use super::json::{Pairs, excerpt, reason, repeated};
+use super::header::{Entry, Header, MAX_TENSORS, place};
+use super::json::{self, excerpt, json_text, reason, repeated};
 use super::reader::Checkpoint;
 use super::source::ByteSource;
 use super::tensor::RawTensor;
@@ -26,15 +26,23 @@ pub struct ShardIndex {
 }
 
 impl ShardIndex {
-    /// Reads an index; `file` is its own name in errors.
+    /// Reads an index of [`MAX_TENSORS`] at most; `file` is its own name in errors.
     ///
     /// # Errors
-    /// [`Error::File`]: no UTF-8 or JSON, wrong types in it, a tensor named twice, a file name that is more than a name.
+    /// As [`ShardIndex::parse_at_most`].
     pub fn parse(file: &str, json: &[u8]) -> Result<Self, Error> {
-        let text = std::str::from_utf8(json)
-            .map_err(|error| Error::file(file, "UTF-8", error.to_string()))?;
-        let Pairs(pairs) = serde_json::from_str(text)
-            .map_err(|error| Error::file(file, "an object in JSON", error.to_string()))?;
+        Self::parse_at_most(file, json, MAX_TENSORS)
+    }
+
+    /// The same of an index of `max_tensors` at most.
+    ///
+    /// # Errors
+    /// [`Error::File`]: no UTF-8 or JSON, wrong types in it, too many tensors or one named twice, the name of a file that
+    /// leads out of the index's folder.
+    pub fn parse_at_most(file: &str, json: &[u8], max_tensors: usize) -> Result<Self, Error> {
+        let text = json_text(file, json)?;
+        let pairs = json::pairs(text, max_tensors.max(MAX_TENSORS))
+            .map_err(|error| json::none(file, "an object in JSON", text, &error))?;
         if let Some(key) = repeated(pairs.iter().map(|(key, _)| key.as_str())) {
             return Err(Error::file(
                 file,
@@ -48,10 +56,17 @@ impl ShardIndex {
                 .find(|(key, _)| key == wanted)
                 .map(|(_, value)| *value)
         };
-        let map = value("weight_map").ok_or_else(|| Error::file(file, "a weight_map", "none"))?;
+        let map = value("weight_map").ok_or_else(|| {
+            let is_config = value("model_type").or_else(|| value("architecture"));
+            let got = match is_config {
+                Some(_) => "the configuration of a model: name its folder or its weights",
+                None => "none",
+            };
+            Error::file(file, "a weight_map", got)
+        })?;
         Ok(Self {
             file: file.to_owned(),
-            weight_map: weight_map(file, map)?,
+            weight_map: weight_map(file, map, max_tensors)?,
             total_size: total_size(value("metadata")),
         })
     }
@@ -119,11 +134,17 @@ impl ShardIndex {
     }
 }
 
-fn weight_map(file: &str, value: &RawValue) -> Result<BTreeMap<String, String>, Error> {
-    let Pairs(pairs) = serde_json::from_str(value.get()).map_err(|error| {
+fn weight_map(
+    file: &str,
+    value: &RawValue,
+    max_tensors: usize,
+) -> Result<BTreeMap<String, String>, Error> {
+    let pairs = json::pairs(value.get(), max_tensors).map_err(|error| {
         Error::file(
             file,
-            "a weight_map of file names by tensor",
+            format_args!(
+                "a weight_map of file names by tensor, {max_tensors} at most (maxTensors)"
+            ),
             format_args!("{} ({})", excerpt(value.get()), reason(&error)),
         )
     })?;
@@ -137,12 +158,12 @@ fn weight_map(file: &str, value: &RawValue) -> Result<BTreeMap<String, String>, 
     let mut map = BTreeMap::new();
     for (name, value) in pairs {
         let shard: Option<String> = serde_json::from_str(value.get()).ok();
-        match shard.filter(|shard| is_plain(shard)) {
+        match shard.filter(|shard| is_beside(shard)) {
             Some(shard) => map.insert(name, shard),
             None => {
                 return Err(Error::file(
                     place(file, &name),
-                    "the name of a file beside the index",
+                    "the name of a file beside the index or in a folder there",
                     excerpt(value.get()),
                 ));
             }
@@ -151,12 +172,15 @@ fn weight_map(file: &str, value: &RawValue) -> Result<BTreeMap<String, String>, 
     Ok(map)
 }
 
-/// Whether it is a name and no path, on any system.
-fn is_plain(name: &str) -> bool {
-    !matches!(name, "" | "." | "..")
-        && !name
-            .chars()
-            .any(|letter| matches!(letter, '/' | '\\' | ':') || letter.is_control())
+/// Whether it names a file beside the index or in folders beside it, on any system: no way up, no root, no drive.
+fn is_beside(name: &str) -> bool {
+    let is_name = |part: &str| {
+        !matches!(part, "" | "." | "..")
+            && !part
+                .chars()
+                .any(|letter| matches!(letter, '\\' | ':') || letter.is_control())
+    };
+    name.split('/').all(is_name)
 }
 
 /// Some writers give it as a float.
@@ -286,7 +310,7 @@ mod native {
         /// # Safety
         /// That of [`FileMap::open`], for each file.
         pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
-            // SAFETY: the caller promises it for every file below `path`; the names in an index are no paths.
+            // SAFETY: the caller promises it for every file below `path`; no name in an index leads out of there.
             open(path.as_ref(), &|path| unsafe { FileMap::open(path) })
         }
     }

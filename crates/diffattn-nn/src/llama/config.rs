@@ -1,5 +1,6 @@
 //! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows nothing of weights.
 
+use crate::checkpoint::{Architecture, json};
 use diffattn::{Error, RopeFrequencies, RopeScaling, RopeTable, RopeType};
 use serde_json::{Map, Value};
 
@@ -105,11 +106,14 @@ impl DiffLlamaConfig {
         match entries.value("model_type") {
             Some(Value::String(name)) if name == MODEL_TYPE => {}
             other => {
-                return Err(entries.wrong(
-                    "model_type",
-                    format_args!("{MODEL_TYPE:?}, a DIFF Llama"),
-                    other,
-                ));
+                let expected = format!("{MODEL_TYPE:?}, a DIFF Llama");
+                return Err(match Architecture::of_config(&entries.map) {
+                    Some(Architecture::TimmDiffVit) => {
+                        let got = "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify";
+                        file_error("config.model_type", expected, got)
+                    }
+                    _ => entries.wrong("model_type", expected, other),
+                });
             }
         }
         let hidden_act = match entries.value("hidden_act") {
@@ -258,18 +262,10 @@ struct Entries<'v> {
 
 impl Entries<'static> {
     fn read(name: &str, text: &str) -> Result<Self, Error> {
-        match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => Ok(Self {
-                name: name.to_owned(),
-                map: std::borrow::Cow::Owned(map),
-            }),
-            Ok(other) => Err(file_error(name, "a JSON object", described(Some(&other)))),
-            Err(error) => Err(file_error(
-                name,
-                "a JSON object",
-                format_args!("text that is none: {error}"),
-            )),
-        }
+        Ok(Self {
+            name: name.to_owned(),
+            map: std::borrow::Cow::Owned(json::object(name, text)?),
+        })
     }
 }
 

@@ -6,15 +6,15 @@ mod source;
 
 pub use source::{PartWeights, Weight, WeightData, WeightSource};
 
+use crate::checkpoint::names::Names;
+use crate::checkpoint::notices;
 use crate::weights::Weights;
 use diffattn::{DType, Data, Error, Linear, Slices, Tensor, check_len, format_shape};
 use safetensors::Dtype;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many unknown names an error lists.
-const LISTED: usize = 4;
-
-/// What a checkpoint says of a weight: all but its elements.
+/// What a checkpoint says of a weight: all but its elements. Of F64, a model takes the elements rounded to F32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightInfo {
     /// Its name.
@@ -45,23 +45,47 @@ fn stored(dtype: DType) -> Dtype {
     }
 }
 
-/// A checkpoint's entries while a model makes its parts of them.
+/// What a model keeps of a weight's elements: those that are wider than it computes with are rounded on their way.
+fn kept(dtype: Dtype) -> Dtype {
+    match dtype {
+        Dtype::F64 => Dtype::F32,
+        other => other,
+    }
+}
+
+/// A checkpoint's entries while a model makes its parts of them. Names here are those that models have ([`Names`]); sentences
+/// on a weight that is there have the file's.
 pub(crate) struct Entries<'e> {
-    by_name: BTreeMap<&'e str, &'e WeightInfo>,
+    by_name: BTreeMap<Cow<'e, str>, &'e WeightInfo>,
+    /// By the file's names.
     used: BTreeSet<&'e str>,
-    part: Vec<WeightInfo>,
-    parts: Vec<Vec<WeightInfo>>,
+    part: Vec<PartEntry>,
+    parts: Vec<Vec<PartEntry>>,
+    notices: Vec<String>,
+}
+
+/// A weight of a part.
+#[derive(Debug, Clone)]
+struct PartEntry {
+    name: String,
+    info: WeightInfo,
 }
 
 impl<'e> Entries<'e> {
-    pub(crate) fn new(entries: &'e [WeightInfo]) -> Result<Self, Error> {
-        let mut by_name = BTreeMap::new();
-        for entry in entries {
-            if by_name.insert(entry.name.as_str(), entry).is_some() {
+    /// Reads the entries; `has_base`: whether the model may be saved without its head, and then without the prefix `model.`.
+    pub(crate) fn new(entries: &'e [WeightInfo], has_base: bool) -> Result<Self, Error> {
+        let names = Names::read(entries.iter().map(|entry| entry.name.as_str()));
+        let notices = names.notices(has_base);
+        let mut by_name: BTreeMap<Cow<'e, str>, &'e WeightInfo> = BTreeMap::new();
+        for (name, entry) in names.read.into_iter().zip(entries) {
+            if let Some(other) = by_name.insert(name, entry) {
                 return Err(Error::file(
                     format_args!("weights.{}", entry.name),
                     "one weight of this name",
-                    "more than one",
+                    match other.name == entry.name {
+                        true => "more than one".to_owned(),
+                        false => format!("{}, too", other.name),
+                    },
                 ));
             }
         }
@@ -70,15 +94,21 @@ impl<'e> Entries<'e> {
             used: BTreeSet::new(),
             part: Vec::new(),
             parts: Vec::new(),
+            notices,
         })
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'e str> {
-        self.by_name.keys().copied()
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(Cow::as_ref)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// Tells whoever loads what is odd.
+    pub(crate) fn tell(&mut self, notice: String) {
+        self.notices.push(notice);
     }
 
     /// The extents of a weight of `N` axes, which `expected` puts in words. Not yet of any part.
@@ -103,25 +133,28 @@ impl<'e> Entries<'e> {
 
     /// Takes the weight, which must have `shape`, into the part, where there is one; gives whether there is.
     pub(crate) fn optional(&mut self, name: &str, shape: &[usize]) -> Result<bool, Error> {
-        let Some((&name, &entry)) = self.by_name.get_key_value(name) else {
+        let Some((name, &entry)) = self.by_name.get_key_value(name) else {
             return Ok(false);
         };
         if entry.shape != shape {
             return Err(Error::file(
-                format_args!("weights.{name}"),
+                format_args!("weights.{}", entry.name),
                 format_args!("a tensor of shape {}", format_shape(shape)),
                 format_shape(&entry.shape),
             ));
         }
-        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&entry.dtype) {
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&kept(entry.dtype)) {
             return Err(Error::file(
-                format_args!("weights.{name}"),
-                "elements of F32, F16 or BF16",
+                format_args!("weights.{}", entry.name),
+                "elements of F64, F32, F16 or BF16",
                 entry.dtype,
             ));
         }
-        self.used.insert(name);
-        self.part.push(entry.clone());
+        self.used.insert(&entry.name);
+        self.part.push(PartEntry {
+            name: name.as_ref().to_owned(),
+            info: entry.clone(),
+        });
         Ok(true)
     }
 
@@ -148,30 +181,52 @@ impl<'e> Entries<'e> {
         self.parts.push(std::mem::take(&mut self.part));
     }
 
-    /// An error for entries that no part took.
-    pub(crate) fn refuse_others(&self) -> Result<(), Error> {
-        let unknown: Vec<&str> = self
-            .names()
-            .filter(|name| !self.used.contains(name))
+    /// Tells of the entries that no part took and `is_known` does not know of. One within a module that the model has, by
+    /// `is_within`, is an error: it would change the numbers.
+    pub(crate) fn end(
+        &mut self,
+        is_known: impl Fn(&str) -> bool,
+        is_within: impl Fn(&str) -> bool,
+    ) -> Result<(), Error> {
+        let others = self
+            .by_name
+            .iter()
+            .filter(|(name, entry)| !self.used.contains(entry.name.as_str()) && !is_known(name));
+        let (within, others): (Vec<_>, Vec<_>) = others.partition(|(name, _)| is_within(name));
+        let names = |list: &[(&Cow<'e, str>, &&'e WeightInfo)]| -> Vec<&'e str> {
+            list.iter().map(|(_, entry)| entry.name.as_str()).collect()
+        };
+        if let Some(first) = names(&within).first() {
+            return Err(Error::file(
+                format_args!("weights.{first}"),
+                "only weights that the model has, in its modules",
+                notices::listed(names(&within)),
+            ));
+        }
+        let mut taken: Vec<_> = (self.parts.iter().flatten())
+            .map(|entry| (entry.info.name.as_str(), entry.info.dtype))
             .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let mut names = unknown[..unknown.len().min(LISTED)].join(", ");
-        if unknown.len() > LISTED {
-            names += &format!(" and {} more", unknown.len() - LISTED);
-        }
-        Err(Error::file(
-            "weights",
-            "only weights that the model has",
-            names,
-        ))
+        taken.sort_unstable_by_key(|(name, _)| *name);
+        let told = [notices::wide(taken), notices::unused(names(&others))];
+        self.notices.extend(told.into_iter().flatten());
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Parts {
+        let (list, names) = self
+            .parts
+            .into_iter()
+            .map(|part| {
+                part.into_iter()
+                    .map(|entry| (entry.info, entry.name))
+                    .unzip()
+            })
+            .unzip::<_, _, Vec<_>, Vec<_>>();
         Parts {
-            loaded: vec![false; self.parts.len()],
-            list: self.parts,
+            loaded: vec![false; list.len()],
+            list,
+            names,
+            notices: self.notices,
         }
     }
 }
@@ -179,13 +234,31 @@ impl<'e> Entries<'e> {
 /// The parts of a model, and which are there.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
+    /// By the file's names.
     list: Vec<Vec<WeightInfo>>,
+    /// What the model calls each.
+    names: Vec<Vec<String>>,
     loaded: Vec<bool>,
+    notices: Vec<String>,
 }
 
 impl Parts {
     pub(crate) fn list(&self) -> &[Vec<WeightInfo>] {
         &self.list
+    }
+
+    /// What is odd about the checkpoint and loaded all the same.
+    pub(crate) fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// The weights of a checked part by the names that the model has for them.
+    fn by_model_names<'w>(&self, part: usize, mut weights: PartWeights<'w>) -> PartWeights<'w> {
+        let (list, names) = (&self.list[part], &self.names[part]);
+        let pairs = list.iter().zip(names);
+        pairs
+            .filter_map(|(info, name)| Some((name.clone(), weights.remove(&info.name)?)))
+            .collect()
     }
 
     /// [`Error::Option`] naming `model` unless all parts are there.
@@ -220,14 +293,14 @@ impl Parts {
             let argument = format!("weights.{}", entry.name);
             let expected = || {
                 let shape = format_shape(&entry.shape);
-                format!("a tensor of shape {shape} and type {}", entry.dtype)
+                format!("a tensor of shape {shape} and type {}", kept(entry.dtype))
             };
             let Some(weight) = weights.get(&entry.name) else {
                 return Err(Error::file(argument, expected(), "none"));
             };
             let tensor = weight.tensor();
             let dtype = stored(tensor.data.dtype());
-            if (dtype, &weight.shape) != (entry.dtype, &entry.shape) {
+            if (dtype, &weight.shape) != (kept(entry.dtype), &entry.shape) {
                 let got = format!("{} of {dtype}", format_shape(&weight.shape));
                 return Err(Error::file(argument, expected(), got));
             }
@@ -294,6 +367,7 @@ impl<'l, 'w> PartLoad<'l, 'w> {
         weights: PartWeights<'w>,
     ) -> Result<Self, Error> {
         parts.check(part, &weights)?;
+        let weights = parts.by_model_names(part, weights);
         Ok(Self {
             parts,
             build,

@@ -60,13 +60,13 @@ impl<'a> Weight<'a> {
 /// A checkpoint's weights by name. A model looks at all entries first, then asks for the weights that it has a use for,
 /// each once, part by part; it packs them and lets go of them.
 pub trait WeightSource<'a> {
-    /// All weights but their elements: one that the model has no use for is an error.
+    /// All weights but their elements.
     ///
     /// # Errors
     /// What keeps the source from knowing.
     fn entries(&self) -> Result<Vec<WeightInfo>, Error>;
 
-    /// The weight of that name, or none.
+    /// The weight of that name, or none; one of F64 as F32.
     ///
     /// # Errors
     /// What keeps the source from reading it.

@@ -2,6 +2,7 @@
 
 use super::preprocess::Preprocessing;
 use super::resample::Interpolation;
+use crate::checkpoint::{Architecture, json};
 use diffattn::Error;
 use serde_json::{Map, Value};
 
@@ -129,17 +130,25 @@ impl DiffViTConfig {
     /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
     /// that asks for a part that these models do not have.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let root: Value = serde_json::from_str(text)
-            .map_err(|error| Error::file("config", "JSON", format_args!("{error}")))?;
-        let root = Table::of("config".to_owned(), Some(&root))?
-            .ok_or_else(|| Error::file("config", "an object", "null"))?;
+        let root = json::object("config", text)?;
+        let root = Table {
+            path: "config".to_owned(),
+            entries: &root,
+        };
         let names = DiffViTArchitecture::ALL.map(DiffViTArchitecture::name);
         let architecture = root.value("architecture").and_then(Value::as_str);
         let architecture = DiffViTArchitecture::ALL
             .into_iter()
             .find(|known| Some(known.name()) == architecture)
             .ok_or_else(|| {
-                root.wrong("architecture", format_args!("one of {}", names.join(", ")))
+                let expected = format!("one of {}", names.join(", "));
+                match Architecture::of_config(root.entries) {
+                    Some(Architecture::DiffLlama) => {
+                        let got = "the configuration of a DIFF Llama, a language model: DiffLlama loads it, and the commands generate and maps";
+                        Error::file("config.architecture", expected, got)
+                    }
+                    _ => root.wrong("architecture", expected),
+                }
             })?;
         let args = root.table("model_args")?;
         if let Some(args) = &args {

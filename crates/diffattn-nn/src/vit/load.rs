@@ -4,6 +4,7 @@ use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
 use super::preprocess::Preprocessing;
 use super::{DiffViT, resample};
+use crate::checkpoint::{VIT_MODULES, notices};
 use crate::parts::{Build, Entries, Part, PartLoad, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Tensor, checked_len, format_shape};
 use std::sync::Arc;
@@ -17,6 +18,15 @@ const PATCHES_BIAS: &str = "patch_embed.proj.bias";
 const POSITIONS: &str = "pos_embed";
 const REGISTERS: &str = "reg_token";
 const HEAD: &str = "head.weight";
+
+/// What others of their kind have in the way of every token.
+const OTHERS: [&str; 5] = [
+    "cls_token",
+    "dist_token",
+    "norm_pre.",
+    "norm.",
+    "attn_pool.",
+];
 
 /// A [`DiffViT`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
 ///
@@ -39,12 +49,12 @@ impl DiffViTLoader {
     /// Checks the config, and a checkpoint's entries against it.
     ///
     /// # Errors
-    /// [`Error::File`] naming the entry of the config as `config.KEY`, or the weight as `weights.NAME`: missing, unknown, of
-    /// another shape, of elements that are not F32, F16 or BF16, or not as the other says; [`Error::Option`] for
+    /// [`Error::File`] naming the entry of the config as `config.KEY`, or the weight as `weights.NAME`: missing, of
+    /// another shape, of elements that are not F64, F32, F16 or BF16, without a place in its module, or not as the other says; [`Error::Option`] for
     /// preprocessing that makes no sense.
     pub fn new(config: &DiffViTConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.preprocessing.check()?;
-        let mut entries = Entries::new(entries)?;
+        let mut entries = Entries::new(entries, false)?;
         let expected = "[embed_dim, in_chans, patch_size, patch_size]";
         let [embed_dim, in_chans, patch_size, columns] = entries.shape(PATCHES, expected)?;
         if columns != patch_size {
@@ -72,8 +82,13 @@ impl DiffViTLoader {
         entries.end_part();
         let is_parallel = config.architecture.is_parallel();
         let sizes = block_sizes(&entries, config, embed_dim)?;
-        let depth = blocks(&entries);
-        agree("depth", config.depth, depth, "blocks")?;
+        let stored = blocks(&entries);
+        let depth = config.depth.unwrap_or(stored).min(stored);
+        if depth < stored {
+            entries.tell(notices::layers(depth, stored));
+        } else {
+            agree("depth", config.depth, depth, "blocks")?;
+        }
         // (As many as the entries bear out: the first that is missing ends it.)
         for index in 0..depth {
             Block::entries(&mut entries, index, sizes, is_parallel)?;
@@ -96,7 +111,15 @@ impl DiffViTLoader {
             }
         };
         entries.end_part();
-        entries.refuse_others()?;
+        entries.end(
+            |_| false,
+            |name| {
+                // What has no place in these would change the numbers.
+                let mut modules = VIT_MODULES.iter().chain(&OTHERS);
+                block_of(name).is_some_and(|block| block < depth)
+                    || modules.any(|module| name.starts_with(module))
+            },
+        )?;
         let config = DiffViTConfig {
             architecture: config.architecture,
             img_size: Some(img_size),
@@ -128,6 +151,13 @@ impl DiffViTLoader {
                 model: None,
             },
         })
+    }
+
+    /// What is odd about the checkpoint and loaded all the same, each a sentence: weights that the model has no use for, more blocks
+    /// than the config counts, elements of F64 (taken as F32), prefixes of names that were taken off.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        self.parts.notices()
     }
 
     /// What it is made of, with every size as the weights have it.
@@ -293,11 +323,14 @@ fn block_sizes(
 
 /// How many blocks there are: one more than the highest number in a name `blocks.NUMBER.…`.
 fn blocks(entries: &Entries<'_>) -> usize {
-    let number = |name: &str| -> Option<usize> {
-        let (number, _) = name.strip_prefix("blocks.")?.split_once('.')?;
-        number.parse::<usize>().ok()?.checked_add(1)
-    };
+    let number = |name: &str| block_of(name)?.checked_add(1);
     entries.names().filter_map(number).max().unwrap_or(0)
+}
+
+/// The block that a weight is of.
+fn block_of(name: &str) -> Option<usize> {
+    let (number, _) = name.strip_prefix("blocks.")?.split_once('.')?;
+    number.parse::<usize>().ok()
 }
 
 /// What makes tokens of pixels.

@@ -2,7 +2,10 @@
 //! allocate what they claim.
 
 use crate::common::{file, models, ok, peak, refusal};
-use diffattn_nn::checkpoint::{Checkpoint, Dtype, Header, Parsed, RawTensor, inspect, write};
+use diffattn_nn::checkpoint::{
+    Architecture, Checkpoint, Dtype, Header, MAX_TENSORS, Parsed, RawTensor, ShardIndex, inspect,
+    json_text, kind_of, write,
+};
 use proptest::prelude::*;
 
 /// Opens a file that is called `f`.
@@ -72,8 +75,8 @@ fn headers() {
         (info("f32", "[1]", "[0,4]"), 4, format!("f, tensor \"a\": expected a dtype among {DTYPES}, got \"f32\"")),
         // No JSON.
         (String::new(), 0, "f: expected a header that begins with {, got an empty one".into()),
-        ("[]".into(), 0, "f: expected a header that begins with {, got []".into()),
-        (" {}".into(), 0, "f: expected a header that begins with {, got  {}".into()),
+        ("[]".into(), 0, "f: expected a header that begins with {, got \"[]\"".into()),
+        (" {}".into(), 0, "f: expected a header that begins with {, got \" {}\"".into()),
         ("{\"a\":".into(), 0, "f: expected a header in JSON, got EOF while parsing a value at line 1 column 5".into()),
         ("{} x".into(), 0, "f: expected a header in JSON, got trailing characters at line 1 column 4".into()),
         ("{\"\\ud800\":1}".into(), 0, "f: expected a header in JSON, got unexpected end of hex escape at line 1 column 9".into()),
@@ -303,22 +306,169 @@ fn dense_headers() {
             .collect::<Vec<_>>()
             .join(",")
     );
-    for header in [
-        format!("{{{}}}", entries.join(",")),
-        format!("{{{}}}", shapes.join(",")),
-        metadata,
-        format!("{{\"a\":{}", "[".repeat(1_000_000)),
-        format!("{{\"a\":{}{}}}", "[".repeat(500_000), "]".repeat(500_000)),
-        format!("{{\"{}\":0}}", "a".repeat(1_000_000)),
+    for (header, times) in [
+        (format!("{{{}}}", entries.join(",")), 4),
+        (format!("{{{}}}", shapes.join(",")), 4),
+        (metadata, 10),
+        (format!("{{\"a\":{}", "[".repeat(1_000_000)), 2),
+        (
+            format!("{{\"a\":{}{}}}", "[".repeat(500_000), "]".repeat(500_000)),
+            2,
+        ),
+        (format!("{{\"{}\":0}}", "{".repeat(1_000_000)), 4),
     ] {
         let bytes = file(&header, 0);
         let (_, held) = peak(|| open(&bytes).map(|_| ()).map_err(|error| error.to_string()));
         assert!(
-            held <= 10 * bytes.len(),
+            held <= times * bytes.len(),
             "{held} bytes held for a header of {}",
             bytes.len()
         );
     }
+}
+
+/// A header of ordinary names, as of a model with `count` weights.
+fn ordinary(count: usize) -> Vec<u8> {
+    let entries: Vec<String> = (0..count)
+        .map(|at| {
+            format!(
+                "\"model.layers.{}.self_attn.q_proj.weight\":{{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[{},{}]}}",
+                at,
+                4 * at,
+                4 * at + 4
+            )
+        })
+        .collect();
+    file(&format!("{{{}}}", entries.join(",")), 4 * count)
+}
+
+/// As many tensors as there may be cost at most four times their header, one more is refused while it is read.
+#[test]
+fn many_tensors() {
+    let bytes = ordinary(MAX_TENSORS);
+    let header = bytes.len() - 4 * MAX_TENSORS;
+    let (checkpoint, held) = peak(|| ok(open(&bytes)));
+    assert_eq!(checkpoint.entries().len(), MAX_TENSORS);
+    assert!(
+        held <= 4 * header,
+        "{held} bytes held for a header of {header}"
+    );
+    drop(checkpoint);
+
+    let bytes = ordinary(MAX_TENSORS + 1);
+    assert_eq!(
+        refusal(open(&bytes)),
+        (
+            "FILE",
+            "f: expected at most 65536 tensors (maxTensors), got more".to_owned()
+        )
+    );
+    ok(Checkpoint::open_at_most("f", &bytes[..], MAX_TENSORS + 1));
+    // However long the rest is: what is held is that of the tensors that there may be.
+    let bytes = ordinary(20_000);
+    let (refused, held) = peak(|| Checkpoint::open_at_most("f", &bytes[..], 10).map(|_| ()));
+    assert_eq!(refusal(refused).0, "FILE");
+    assert!(held < 16_384, "{held} bytes held for 10 tensors");
+    let metadata = file("{\"__metadata__\":{\"a\":\"1\",\"b\":\"2\"}}", 0);
+    ok(Checkpoint::open_at_most("f", &metadata[..], 2));
+    assert_eq!(
+        refusal(Checkpoint::open_at_most("f", &metadata[..], 1)).1,
+        "f, __metadata__: expected text by name, got {\"a\":\"1\",\"b\":\"2\"} (more than 1)"
+    );
+}
+
+/// What lies under the name of a safetensors file and is none is named, with what to do.
+#[test]
+fn other_files() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 14400\n";
+    let gzip = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0][..], &[0; 1 << 20]].concat();
+    let zip = [&b"PK\x03\x04\0\0\0\0"[..], &[8; 100]].concat();
+    let long = format!("{}ü", "x".repeat(511));
+    for (bytes, words) in [
+        (
+            &pointer[..],
+            "a Git LFS pointer, which only stands for the file: \"git lfs pull\" fetches it",
+        ),
+        (
+            &zip,
+            "a zip archive, as torch.save writes pickles: save the weights as safetensors",
+        ),
+        (b"PK\x03\x04\x14\0\x08\x08\0\0", "a zip archive"),
+        (
+            b"\x80\x02\x8a\x0alm\xfc\x9cF\xf9 j\xa8P\x19.",
+            "a Python pickle",
+        ),
+        (b"GGUF\x03\0\0\0\x09\x09", "a GGUF file"),
+        (&gzip, "a file that gzip packed: unpack it first (gunzip)"),
+        (b"<!DOCTYPE html><title>x</title>", "an HTML page"),
+        (b"<?xml version=\"1.0\"?><Error/>", "an XML document"),
+        (
+            b"{\"error\":\"Invalid credentials\"}",
+            "JSON that begins with \"{\\\"error\\\"",
+        ),
+        (b"\xef\xbb\xbf{\"a\": 1}", "JSON that begins with"),
+        (
+            b"Entry not found\n",
+            "text that begins with \"Entry not found\"",
+        ),
+        (
+            b"root:x:0:0:root:/root:/bin/bash\nsys:x:3",
+            "text that begins with \"root:x:0:0:root:/root:/bin/bash\"",
+        ),
+        (long.as_bytes(), "text that begins with \"xxx"),
+        (b"gone", "text that begins with \"gone\""),
+        (b"\xff\xfet\0e\0x\0t\0e\0", "text in UTF-16"),
+    ] {
+        let (result, held) = peak(|| refusal(open(bytes)));
+        let sentence = format!("f: expected a safetensors file, got {words}");
+        assert_eq!(result.0, "FILE");
+        assert!(result.1.starts_with(&sentence), "{}\n{sentence}", result.1);
+        assert!(held < 8192, "{sentence}: {held} bytes held");
+        // Nothing that a terminal obeys.
+        assert!(!result.1.chars().any(char::is_control), "{}", result.1);
+        assert_eq!(kind_of(&bytes[..bytes.len().min(512)]).is_some(), true);
+    }
+    assert_eq!(kind_of(&[0, 1, 2]), None);
+    // A sound file whose length looks like a pickle's first bytes.
+    let header = format!("{:640}", "{}");
+    assert_eq!(file(&header, 0)[..2], [0x80, 2]);
+    ok(open(&file(&header, 0)));
+}
+
+/// Configurations and indices behind a byte order mark, and what lies in their place.
+#[test]
+fn json_files() {
+    let marked = |json: &str| [b"\xef\xbb\xbf", json.as_bytes()].concat();
+    let index = marked("{\"weight_map\":{\"a\":\"x\"}}");
+    assert_eq!(ok(ShardIndex::parse("i", &index)).files(), ["x"]);
+    let config = marked("{\"model_type\":\"diffllama\"}");
+    let text = ok(json_text("config.json", &config));
+    assert!(text.starts_with('{'));
+    let found = ok(inspect([], Some("\u{feff}{\"model_type\":\"diffllama\"}")));
+    assert_eq!(found.architecture, Some(Architecture::DiffLlama));
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n";
+    let words = "got a Git LFS pointer, which only stands for the file";
+    for (_, sentence) in [
+        refusal(inspect([], Some(pointer))),
+        refusal(ShardIndex::parse("i", pointer.as_bytes())),
+    ] {
+        assert!(sentence.contains(words), "{sentence}");
+    }
+    for (bytes, words) in [
+        (&b"\xff\xfe{\0"[..], "text in UTF-16: save it as UTF-8"),
+        (b"\x1f\x8b\x08\0", "a file that gzip packed"),
+        (b"PK\x03\x04\xff", "a zip archive"),
+    ] {
+        let (code, sentence) = refusal(json_text("config.json", bytes));
+        assert_eq!(code, "FILE");
+        let expected = format!("config.json: expected JSON in UTF-8, got {words}");
+        assert!(sentence.starts_with(&expected), "{sentence}");
+    }
+    let configuration = ShardIndex::parse("config.json", b"{\"model_type\":\"diffllama\"}");
+    assert_eq!(
+        refusal(configuration).1,
+        "config.json: expected a weight_map, got the configuration of a model: name its folder or its weights"
+    );
 }
 
 /// A tensor with bytes of another number.

@@ -212,7 +212,7 @@ fn odd() {
         (
             "\"tie_word_embeddings\": false",
             "\"tie_word_embeddings\": true",
-            "config.json ties the embeddings, yet there is lm_head.weight: a tied model ignores it",
+            "config.json ties the embeddings, yet there is lm_head.weight: the file's own head is used",
         ),
         (
             "\"num_hidden_layers\": 3",
@@ -247,7 +247,7 @@ fn odd() {
         refusal(inspect([], Some("[]"))),
         (
             "FILE",
-            "config.json: expected an object in JSON, got another value".to_owned()
+            "config.json: expected a JSON object, got []".to_owned()
         )
     );
 }
@@ -331,6 +331,150 @@ fn incomplete() {
         assert!(found.layers.is_empty());
         assert_eq!(found.missing.len(), 3, "the other λ vectors");
     }
+}
+
+/// A fixture's tensors, renamed.
+fn renamed(name: &str, rename: impl Fn(&str) -> String) -> Vec<Entry> {
+    let shards = ok(Shards::open(models().join(name)));
+    let renamed = |entry: &Entry| Entry {
+        name: rename(&entry.name),
+        ..entry.clone()
+    };
+    shards.entries().map(renamed).collect()
+}
+
+fn config(name: &str) -> String {
+    let path = models().join(name).join("config.json");
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What wraps a model, and what a model without its head lacks: known as what it is, and told.
+#[test]
+fn names_with_prefixes() {
+    for (name, prefix) in [
+        ("diffllama_gqa", "_orig_mod."),
+        ("diffllama_gqa", "module._orig_mod."),
+        ("diffllama_bias", "base_model.model."),
+        ("diff_vit", "_orig_mod.module."),
+    ] {
+        let plain = ok(inspect(&renamed(name, str::to_owned), Some(&config(name))));
+        let wrapped = renamed(name, |name| format!("{prefix}{name}"));
+        let found = ok(inspect(&wrapped, Some(&config(name))));
+        assert_eq!(found.architecture, plain.architecture);
+        assert_eq!(
+            (found.missing, found.unexpected),
+            (vec![], vec![]),
+            "{prefix}"
+        );
+        assert_eq!(found.layers.len(), plain.layers.len());
+        // Where the tensors are is told by the file's own names.
+        assert_eq!(
+            found.layers[1].prefix,
+            format!("{prefix}{}", plain.layers[1].prefix)
+        );
+        let [warning] = found.warnings.as_slice() else {
+            panic!("{:?}", found.warnings);
+        };
+        assert!(warning.contains("prefix"), "{warning}");
+    }
+    // The head of a base model is its table.
+    let base = renamed("diffllama_mha", |name| name.replacen("model.", "", 1));
+    let found = ok(inspect(&base, Some(&config("diffllama_mha"))));
+    assert_eq!((found.missing, found.unexpected), (vec![], vec![]));
+    assert_eq!(
+        found.warnings,
+        [
+            "names of tensors lack the prefix model., as a base model's do: it is read as if it were there"
+        ]
+    );
+    // What is missing has the model's name.
+    let mut less = renamed("diffllama_mha", |name| format!("module.{name}"));
+    less.retain(|entry| !entry.name.ends_with("layers.1.self_attn.lambda_k2"));
+    let found = ok(inspect(&less, Some(&config("diffllama_mha"))));
+    assert_eq!(found.missing, ["model.layers.1.self_attn.lambda_k2"]);
+    // A prefix that nobody knows: what a load refuses is not passed over.
+    let foreign = renamed("diffllama_mha", |name| format!("x.{name}"));
+    let found = ok(inspect(&foreign, Some(&config("diffllama_mha"))));
+    assert_eq!(found.unexpected.len(), foreign.len());
+    assert!(found.missing.contains(&"model.norm.weight".to_owned()));
+    // Two names that are one.
+    let mut twice = renamed("diffllama_mha", str::to_owned);
+    twice.push(Entry {
+        name: "module.model.norm.weight".to_owned(),
+        ..twice[0].clone()
+    });
+    let found = ok(inspect(&twice, Some(&config("diffllama_mha"))));
+    assert!(
+        found
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("are one weight"))
+    );
+}
+
+/// What a checkpoint has besides what a model needs is said, and nothing is missing.
+#[test]
+fn more_than_a_model_needs() {
+    let name = "diffllama_mha";
+    let of = |change: &dyn Fn(&mut Vec<Entry>), config: &str| {
+        let mut entries = renamed(name, str::to_owned);
+        change(&mut entries);
+        let found = ok(inspect(&entries, Some(config)));
+        assert!(found.missing.is_empty(), "{:?}", found.missing);
+        (found.warnings, found.unexpected)
+    };
+    let plain = config(name);
+    let head = |entries: &mut Vec<Entry>| {
+        for entry in entries {
+            if entry.name == "model.embed_tokens.weight" {
+                entry.name = "lm_head.weight".to_owned();
+            }
+        }
+    };
+    assert_eq!(
+        of(&head, &plain).0,
+        ["there are no embeddings: lm_head.weight, to which config.json ties them, is both"]
+    );
+    let wide = |entries: &mut Vec<Entry>| entries[3].dtype = Dtype::F64;
+    let (warnings, unexpected) = of(&wide, &plain);
+    assert!(
+        warnings[0].starts_with("there are elements of F64 (model."),
+        "{warnings:?}"
+    );
+    assert!(unexpected.is_empty());
+    let value =
+        |list: &mut Vec<Entry>| list.extend(entries(&[("v_head.summary.weight", &[1, 64])]));
+    assert_eq!(
+        of(&value, &plain),
+        (vec![], vec!["v_head.summary.weight".to_owned()])
+    );
+    let fewer = plain.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+    let (warnings, unexpected) = of(&|_| (), &fewer);
+    assert_eq!(
+        warnings,
+        ["config.json says 2 layers, but the tensors have 3"]
+    );
+    assert!(unexpected.len() == 13 && unexpected[0].starts_with("model.layers.2."));
+    let biased =
+        config("diffllama_bias").replace("\"attention_bias\": true", "\"attention_bias\": false");
+    let found = ok(inspect(
+        &renamed("diffllama_bias", str::to_owned),
+        Some(&biased),
+    ));
+    assert_eq!(
+        (found.warnings, found.unexpected),
+        (
+            vec![
+                "config.json says attention_bias false, yet there are biases: they are used"
+                    .to_owned()
+            ],
+            vec![]
+        )
+    );
+    let mut vit = renamed("diff_vit", str::to_owned);
+    vit.extend(entries(&[("head_dist.weight", &[1])]));
+    let found = ok(inspect(&vit, Some(&config("diff_vit"))));
+    assert_eq!(found.unexpected, ["head_dist.weight"]);
 }
 
 /// A layer read from a file is in place, and of its own type.

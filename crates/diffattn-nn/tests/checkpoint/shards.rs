@@ -76,11 +76,18 @@ fn sound() {
 #[test]
 fn hostile() {
     let map = |value: &str| format!("{{\"weight_map\":{{\"a\":{value}}}}}");
-    let plain = "i, tensor \"a\": expected the name of a file beside the index, got";
+    let plain =
+        "i, tensor \"a\": expected the name of a file beside the index or in a folder there, got";
     let mut cases: Vec<(String, String)> = [
         "\"../x\"",
         "\"/etc/passwd\"",
-        "\"a/b\"",
+        "\"a/../b\"",
+        "\"a/./b\"",
+        "\"a//b\"",
+        "\"a/\"",
+        "\"a/b:c\"",
+        "\"//server/share\"",
+        "\"..\\\\x\"",
         "\"a\\\\b\"",
         "\"..\"",
         "\".\"",
@@ -102,7 +109,7 @@ fn hostile() {
         ("{}", "i: expected a weight_map, got none"),
         (
             "{\"weight_map\":[]}",
-            "i: expected a weight_map of file names by tensor, got [] (invalid type: sequence, expected a JSON object)",
+            "i: expected a weight_map of file names by tensor, 65536 at most (maxTensors), got [] (invalid type: sequence, expected a JSON object)",
         ),
         (
             "{\"weight_map\":{},\"weight_map\":{}}",
@@ -122,6 +129,11 @@ fn hostile() {
         );
     }
     assert_eq!(refusal(ShardIndex::parse("i", &[b'{', 0xff])).0, "FILE");
+    let two = b"{\"weight_map\":{\"a\":\"x\",\"b\":\"x\"}}";
+    ok(ShardIndex::parse_at_most("i", two, 2));
+    let (code, sentence) = refusal(ShardIndex::parse_at_most("i", two, 1));
+    assert_eq!(code, "FILE");
+    assert!(sentence.ends_with("(more than 1)"), "{sentence}");
     // Sizes that are no sizes are none.
     for (size, read) in [
         ("1e3", Some(1000)),
@@ -163,6 +175,18 @@ fn folders() {
     // SAFETY: nobody else knows of the files.
     let mapped = ok(unsafe { Shards::map(&folder) });
     assert_eq!(ok(mapped.raw("bb")), ok(shards.raw("bb")));
+    // In folders beside the index.
+    let within = scratch("shards_within");
+    let deep = INDEX.replace("m-2.safetensors", "parts/of two/m-2.safetensors");
+    put(&within.join(INDEX_FILE), deep.as_bytes());
+    put(&within.join("m-1.safetensors"), &shard(&["a", "ccc"]));
+    std::fs::create_dir_all(within.join("parts/of two")).unwrap_or_else(|e| panic!("{e}"));
+    put(
+        &within.join("parts/of two/m-2.safetensors"),
+        &shard(&["bb"]),
+    );
+    let found = ok(Shards::open(&within));
+    assert_eq!(ok(found.read_f32("bb")), ok(shards.read_f32("bb")));
     // One file beside an index is the checkpoint.
     put(&folder.join("model.safetensors"), &shard(&["z"]));
     let single = ok(Shards::open(&folder));

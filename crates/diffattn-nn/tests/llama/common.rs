@@ -2,7 +2,8 @@
 
 use diffattn::{Data, Error, Tensor};
 use diffattn_nn::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaOptions, DiffLlamaOutput, TokenIds, Weights,
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffLlamaOptions, DiffLlamaOutput, TokenIds,
+    WeightInfo, Weights,
 };
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
@@ -168,6 +169,24 @@ pub(crate) fn forward(
     options: &DiffLlamaOptions,
 ) -> DiffLlamaOutput {
     ok(model.forward(TokenIds::u32(ids, shape), None, options))
+}
+
+/// Logits of a few ids.
+pub(crate) fn logits(checkpoint: &Checkpoint) -> Vec<f32> {
+    let options = DiffLlamaOptions::default();
+    forward(&checkpoint.model(), &[1, 2, 3], &[1, 3], &options).logits
+}
+
+/// What whoever loads the checkpoint is told.
+pub(crate) fn notices(checkpoint: &Checkpoint) -> Vec<String> {
+    let weights = checkpoint.weights();
+    let entries: Vec<WeightInfo> = weights
+        .iter()
+        .map(|(name, tensor)| WeightInfo::of(name, tensor))
+        .collect();
+    ok(DiffLlamaLoader::new(&checkpoint.config, &entries))
+        .notices()
+        .to_vec()
 }
 
 /// Pseudo-random ids.

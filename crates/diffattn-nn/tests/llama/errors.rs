@@ -1,6 +1,6 @@
 //! What is refused: weights, ids, options and outputs that do not fit.
 
-use crate::common::{Checkpoint, Stored, bits, forward, ok, refusal};
+use crate::common::{Checkpoint, Stored, bits, forward, logits, notices, ok, refusal};
 use diffattn::Slices;
 use diffattn_nn::{
     DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCacheOptions, TokenIds,
@@ -37,15 +37,13 @@ fn weights() {
             "{misshapen}"
         );
     }
+    // What has no place in the modules that the model has would change its numbers.
     for name in [
-        "model.layers.3.mlp.up_proj.weight",
-        "model.layers.01.mlp.up_proj.weight",
-        "model.layers.+1.mlp.up_proj.weight",
         "model.layers.0.mlp.up_proj.bias",
         "model.layers.0.self_attn.groupnorm.weight",
-        "model.layers",
-        "extra",
-        "",
+        "model.layers.2.self_attn.q_proj.lora_A.weight",
+        "model.embed_tokens.scale",
+        "lm_head.bias",
     ] {
         let unknown = sentence(&|checkpoint| {
             let vector = (vec![1], Stored::F32(vec![0.0]));
@@ -56,11 +54,14 @@ fn weights() {
             "{unknown}"
         );
     }
-    // A bias that the config does not have.
-    let bias = sentence(&|checkpoint| checkpoint.config.attention_bias = false);
-    assert!(
-        bias.starts_with("weights.model.layers.0.self_attn.k_proj.bias: "),
-        "{bias}"
+    let twice = sentence(&|checkpoint| {
+        let copy = checkpoint.tensors["model.norm.weight"].clone();
+        let name = "module._orig_mod.model.norm.weight";
+        checkpoint.tensors.insert(name.to_owned(), copy);
+    });
+    assert_eq!(
+        twice,
+        "weights.module._orig_mod.model.norm.weight: expected one weight of this name, got model.norm.weight, too"
     );
     // Weights whose elements are fewer than their shape says.
     let mut checkpoint = Checkpoint::fixture("diffllama_mha");
@@ -76,28 +77,16 @@ fn weights() {
     );
 }
 
-/// What old checkpoints have besides, and an output projection that is not read.
+/// What old checkpoints have besides: nobody is told.
 #[test]
-fn weights_of_no_use() {
+fn frequencies() {
     let mut checkpoint = Checkpoint::fixture("diffllama_mha");
-    let expected = forward(
-        &checkpoint.model(),
-        &[1, 2, 3],
-        &[1, 3],
-        &DiffLlamaOptions::default(),
-    );
+    let expected = logits(&checkpoint);
     let vector = (vec![4], Stored::F32(vec![0.0; 4]));
     let name = "model.layers.1.self_attn.rotary_emb.inv_freq";
     checkpoint.tensors.insert(name.to_owned(), vector);
-    let copy = checkpoint.tensors["model.embed_tokens.weight"].clone();
-    checkpoint.tensors.insert("lm_head.weight".to_owned(), copy);
-    let got = forward(
-        &checkpoint.model(),
-        &[1, 2, 3],
-        &[1, 3],
-        &DiffLlamaOptions::default(),
-    );
-    assert_eq!(bits(&expected.logits), bits(&got.logits));
+    assert_eq!(bits(&expected), bits(&logits(&checkpoint)));
+    assert_eq!(notices(&checkpoint), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use crate::common::{Case, Sizes, Stored, borrowed, case_config, ok, refusal};
 use diffattn::{Data, Tensor};
 use diffattn_nn::{
-    DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions, Interpolation, Preprocessing,
+    DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTLoader, DiffViTOptions, Interpolation,
+    Preprocessing, WeightInfo,
 };
 
 /// A config as timm writes it to the Hub.
@@ -174,12 +175,25 @@ fn wrong_configs_are_refused_by_key() {
     let (code, sentence) = refusal(DiffViTConfig::from_json("{"));
     assert_eq!(code, "FILE");
     assert!(
-        sentence.starts_with("config: expected JSON, got EOF"),
+        sentence.starts_with("config: expected a JSON object, got EOF"),
         "{sentence}"
     );
     assert_eq!(
         refusal(DiffViTConfig::from_json("[1]")).1,
-        "config: expected an object, got [1]"
+        "config: expected a JSON object, got [1]"
+    );
+    let llama = "\u{feff}{\"model_type\": \"diffllama\"}";
+    let sentence = refusal(DiffViTConfig::from_json(llama)).1;
+    assert!(
+        sentence.ends_with(
+            "got the configuration of a DIFF Llama, a language model: DiffLlama loads it, and the commands generate and maps"
+        ),
+        "{sentence}"
+    );
+    let marked = format!("\u{feff}{HUB}");
+    assert_eq!(
+        ok(DiffViTConfig::from_json(&marked)),
+        ok(DiffViTConfig::from_json(HUB))
     );
 }
 
@@ -243,11 +257,21 @@ fn wrong_weights_are_refused_by_name() {
     let sentences = [
         (
             refused(&config, &case.stored, put("cls_token", &[1, 1, 64])),
-            "weights: expected only weights that the model has, got cls_token",
+            "weights.cls_token: expected only weights that the model has, in its modules, got cls_token",
         ),
         (
-            refused(&config, &case.stored, put("blocks.3.norm1.weight", &[64])),
-            "config.depth: expected 4, as weights.blocks has it, got 3",
+            refused(
+                &config,
+                &case.stored,
+                put("blocks.2.attn.q_norm.weight", &[16]),
+            ),
+            "weights.blocks.2.attn.q_norm.weight: expected only weights that the model has, in its modules, got blocks.2.attn.q_norm.weight",
+        ),
+        (
+            refused(&config, &case.stored, |stored| {
+                stored.retain(|name, _| !name.starts_with("blocks.2."));
+            }),
+            "config.depth: expected 2, as weights.blocks has it, got 3",
         ),
         (
             refused(&config, &case.stored, put("pos_embed", &[1, 15, 64])),
@@ -297,6 +321,50 @@ fn wrong_weights_are_refused_by_name() {
             "weights.fc_norm.weight: expected 64 elements for shape [64], got 2".to_owned()
         )
     );
+}
+
+/// What a checkpoint has besides what the model needs stays unread and is told; what wraps a model goes from its names.
+#[test]
+fn odd_weights_are_loaded_and_told() {
+    let case = Case::read();
+    let config = ok(DiffViTConfig::from_json(&case_config()));
+    let pixels = vec![0.25; 3 * 64 * 64];
+    let logits = |config: &DiffViTConfig, stored: &Stored| {
+        let model = ok(DiffViT::new(config, &borrowed(stored)));
+        let pixels = Tensor::f32(&pixels, &[1, 3, 64, 64]);
+        ok(model.forward(pixels, &DiffViTOptions::default()))
+    };
+    let notices = |config: &DiffViTConfig, stored: &Stored| {
+        let weights = borrowed(stored);
+        let infos: Vec<WeightInfo> = weights
+            .iter()
+            .map(|(name, tensor)| WeightInfo::of(name, tensor))
+            .collect();
+        ok(DiffViTLoader::new(config, &infos)).notices().to_vec()
+    };
+    let expected = logits(&config, &case.stored);
+    assert_eq!(notices(&config, &case.stored), [""; 0]);
+    let mut stored = case.stored.clone();
+    put("head_dist.weight", &[10, 64])(&mut stored);
+    put("blocks.3.norm1.weight", &[64])(&mut stored);
+    assert_eq!(logits(&config, &stored), expected);
+    assert_eq!(
+        notices(&config, &stored),
+        [
+            "config.json says 3 layers, but the tensors have 4",
+            "tensors that the model has no use for stay unread: blocks.3.norm1.weight, head_dist.weight",
+        ]
+    );
+    let wrapped: Stored = case
+        .stored
+        .iter()
+        .map(|(name, tensor)| (format!("module._orig_mod.{name}"), tensor.clone()))
+        .collect();
+    assert_eq!(logits(&config, &wrapped), expected);
+    let [notice] = notices(&config, &wrapped)
+        .try_into()
+        .unwrap_or_else(|all| panic!("{all:?}"));
+    assert!(notice.contains("prefix"), "{notice}");
 }
 
 #[test]

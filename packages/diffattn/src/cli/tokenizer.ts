@@ -27,5 +27,5 @@ async function read(source: string, signal: AbortSignal): Promise<[json: Uint8Ar
 /** undefined for what has no tokenizer that can be read: the library says what that means. */
 export async function tokenizerOf(source: string, signal: AbortSignal): Promise<Tokenizer | undefined> {
   const found = await read(source, signal);
-  return found && readTokenizer(...found);
+  return found && readTokenizer(...found).catch(() => undefined);
 }

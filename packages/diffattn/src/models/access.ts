@@ -26,7 +26,7 @@ export interface Access {
 
 /** What every load takes. */
 export const LOAD_OPTIONS: readonly string[] = [
-  ...["signal", "onProgress", "cache"],
+  ...["signal", "onProgress", "cache", "maxTensors"],
   ...["headers", "fetch", "credentials", "allowedOrigins", "allowPrivate", "maxFileBytes"],
 ];
 

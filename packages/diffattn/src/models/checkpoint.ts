@@ -24,6 +24,15 @@ const FIRST = 2 ** 16;
 /** Bytes between two tensors that are rather read than asked for apart. */
 const GAP = 2 ** 14;
 
+/** What a file is told by. */
+const TELLING = 2 ** 9;
+
+/** What a file is that is not what its name says (a Git LFS pointer, an archive), in Rust's words. */
+export async function kindOf(bytes: Uint8Array): Promise<string | undefined> {
+  const [kind] = await run(new Writer(Op.fileKind).bytes(bytes.slice(0, TELLING)));
+  return (jsonOf(kind) as string | null) ?? undefined;
+}
+
 /** Adds up what comes of several files. */
 export class Progress {
   #done = 0;
@@ -82,8 +91,12 @@ export class Checkpoint {
   }
 
   /** Opens the weights of a folder; `all`: to read all of them. */
-  static async open(folder: Folder, options: Pick<Opening, "signal" | "all">, progress: Progress): Promise<Checkpoint> {
-    const { signal, all } = options;
+  static async open(
+    folder: Folder,
+    options: Pick<Opening, "signal" | "all"> & Pick<LoadOptions, "maxTensors">,
+    progress: Progress,
+  ): Promise<Checkpoint> {
+    const { signal, all, maxTensors } = options;
     const opening = { signal, onBytes: progress.add, onLength: progress.hint };
     const sources: ByteSource[] = [];
     try {
@@ -94,11 +107,12 @@ export class Checkpoint {
         index = { name: weights.name, json: await weights.read(0, weights.length, { signal }) };
         if (isHtml(index.json)) fail("FILE", weights.name, "JSON", "an HTML page");
         sources.pop()?.close();
-        const [names] = await run(new Writer(Op.shardFiles).text(index.name).text(index.json), { signal });
+        const request = new Writer(Op.shardFiles).text(index.name).text(index.json).maybeNumber("maxTensors", maxTensors);
+        const [names] = await run(request, { signal });
         for (const name of jsonOf(names) as string[]) sources.push(await openFile(folder, name, opening));
       }
       progress.expect(sources.reduce((sum, { length }) => sum + length, 0));
-      return await Checkpoint.#read(sources, index, { signal });
+      return await Checkpoint.#read(sources, index, maxTensors, { signal });
     } catch (error) {
       for (const source of sources) source.close();
       if (error instanceof DiffAttnError && error.code === "FILE") for (const source of sources) await source.forget?.();
@@ -109,6 +123,7 @@ export class Checkpoint {
   static async #read(
     sources: readonly ByteSource[],
     index: { name: string; json: Uint8Array } | undefined,
+    maxTensors: number | undefined,
     reading: Reading,
   ): Promise<Checkpoint> {
     const firsts: Uint8Array[] = [];
@@ -126,7 +141,8 @@ export class Checkpoint {
             .text(name)
             .number("length", length)
             .bytes(firsts[i] ?? new Uint8Array()),
-        );
+        )
+        .maybeNumber("maxTensors", maxTensors);
       const [output] = await run(request, { signal: reading.signal });
       const told = jsonOf(output) as { need: number[] } | { tensors: Entry[]; metadata: Record<string, string> };
       if (!("need" in told)) return new Checkpoint(told.tensors, told.metadata, sources);

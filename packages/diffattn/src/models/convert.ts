@@ -35,14 +35,14 @@ export async function convertCheckpoint(
   options: types.ConvertOptions,
 ): Promise<types.Conversion> {
   const given = checkOptions("options", options, OPTIONS);
-  const { dtype, layout, target, signal, onProgress } = given;
+  const { dtype, layout, target, signal, onProgress, maxTensors } = given;
   if (dtype !== undefined && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
   if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
   if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");
   checkSignal(signal);
   const folder = await folderOf(source, accessOf(given));
   const config = await readOptionalText(folder, "config.json", { signal });
-  const checkpoint = await Checkpoint.open(folder, { signal }, new Progress(onProgress));
+  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
   try {
     // (Of no prototype: a tensor may have any name.)
     const tensors = Object.create(null) as Record<string, types.StoredTensor>;

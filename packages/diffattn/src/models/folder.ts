@@ -1,7 +1,7 @@
 // From what a caller names a checkpoint or a file by to open files: which file of which name. Reads no header.
 
 import { arrayType, bytesOf, has, show, tagOf, unreadable } from "../check.js";
-import { fail } from "../errors.js";
+import { fail, reasonOf } from "../errors.js";
 import { endOf } from "./abort.js";
 import { type Access, mostOf, refusesPaths, tooLong } from "./access.js";
 import { modelsPlatform } from "./platform.js";
@@ -80,17 +80,19 @@ async function openOne(
   return fail("OPTION", name, "a path, an address, a Blob or bytes", show(source));
 }
 
-function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, only?: string): Folder {
+/** `within`: files in folders, by their paths. */
+function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, only?: string, within?: ReadonlyMap<string, unknown>): Folder {
   const names = Object.keys(record);
   return {
     name: "source",
     names,
     only,
     open: async (name, opening, optional) => {
-      if (!Object.hasOwn(record, name)) return undefined;
       let file: unknown;
       try {
-        file = record[name];
+        if (Object.hasOwn(record, name)) file = record[name];
+        else if (within?.has(name)) file = within.get(name);
+        else return undefined;
       } catch (thrown) {
         return unreadable("OPTION", name, thrown);
       }
@@ -99,24 +101,33 @@ function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, onl
   };
 }
 
-/** The files of an `<input type="file">`; of a folder's, those that lie highest. */
+/** The files of an `<input type="file">`; of a folder's, those that lie highest, and below the index, by their paths from there, all. */
 function ofFiles(files: Iterable<unknown>, access: Access): Folder {
-  const depth = (file: File): number => file.webkitRelativePath.split("/").length;
+  // (Outside of browsers a File knows no path.)
+  const pathOf = (file: File): string => file.webkitRelativePath || file.name;
+  const depth = (file: File): number => pathOf(file).split("/").length;
   // (Of no prototype: a file may have any name.)
   const record = Object.create(null) as Record<string, File>;
+  const all: File[] = [];
   for (const file of files) {
     if (tagOf(file) !== "File") fail("OPTION", "source", "Files", show(file));
     const given = file as File;
     const known = record[given.name];
     if (!known || depth(given) < depth(known)) record[given.name] = given;
+    all.push(given);
   }
-  return ofRecord(record, access);
+  const index = Object.keys(record).find((name) => name.endsWith(".safetensors.index.json"));
+  const at = record[index ?? ""];
+  const root = at ? pathOf(at).slice(0, -at.name.length) : undefined;
+  const below = all.filter((file) => root !== undefined && pathOf(file).startsWith(root));
+  return ofRecord(record, access, undefined, new Map(below.map((file) => [pathOf(file).slice(root?.length), file])));
 }
 
 function ofAddress(address: URL, access: Access): Folder {
   const isFolder = address.pathname.endsWith("/");
   // The query belongs to every file: it may be what lets them be read.
-  const place = (name: string): URL => Object.assign(new URL(encodeURIComponent(name), address), { search: address.search });
+  const pathOf = (name: string): string => name.split("/").map(encodeURIComponent).join("/");
+  const place = (name: string): URL => Object.assign(new URL(pathOf(name), address), { search: address.search });
   const only = isFolder ? undefined : lastPart(address);
   return {
     name: address.href,
@@ -204,12 +215,18 @@ export async function readOptionalText(folder: Folder, name: string, opening: Op
   return source && textOf(source, opening);
 }
 
-/** JSON of a file. */
-export function parseJson(name: string, bytes: Uint8Array): unknown {
+/** Says what a file is that is not what its name says; undefined where nothing is known. */
+export type KindOf = (bytes: Uint8Array) => Promise<string | undefined>;
+
+/** JSON of a file; a byte order mark before it is skipped. What is none is named by `kindOf`. */
+export async function parseJson(name: string, bytes: Uint8Array, kindOf?: KindOf): Promise<unknown> {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (error) {
-    return fail("FILE", name, "JSON", error instanceof Error ? error.message : "something else", error);
+    const kind = await kindOf?.(bytes).catch(() => undefined);
+    // Of text that is JSON by its look, the parser knows more.
+    const got = kind && !kind.startsWith("JSON") ? kind : reasonOf(error);
+    return fail("FILE", name, "JSON", got, error);
   }
 }
 

@@ -11,6 +11,7 @@ import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
+import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
@@ -127,7 +128,7 @@ export class DiffLlama extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
-    const given = checkOptions("options", options, [...LOAD_OPTIONS, "tokenizer", "tokenizerRegex"]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex"]);
     checkSignal(given.signal);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
@@ -351,5 +352,5 @@ export class DiffLlama extends Owned<Model> {
 async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions, regex: (typeof REGEX)[number]): Promise<types.Tokenizer | null> {
   const json = await readOptionalText(folder, "tokenizer.json", { signal });
   if (!json) return null;
-  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex);
+  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex, kindOf);
 }

@@ -1,7 +1,8 @@
 // Loads a model: its configuration first, then part by part its weights, the next one read while one is taken over.
 
 import type { Handle } from "../backend.js";
-import { DiffAttnError } from "../errors.js";
+import { isAbsent, show } from "../check.js";
+import { DiffAttnError, fail } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted, together } from "./abort.js";
 import { begin, create, drop, run } from "./backend.js";
@@ -20,6 +21,8 @@ export interface ModelInfo {
   config: types.ModelConfig;
   /** The names of tensors that are taken over together. */
   parts: string[][];
+  /** What is odd about the checkpoint and loaded all the same. */
+  notices: string[];
   [more: string]: unknown;
 }
 
@@ -28,13 +31,22 @@ export interface Loaded {
   info: ModelInfo;
 }
 
+/** What the loads of models take, but for texts. */
+type ModelLoad = Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">;
+
 /** What else is under way ends with the first failure: no download outlives the load that it is for. */
-export async function loadModel(kind: (typeof KINDS)[number], folder: Folder, options: types.LoadOptions): Promise<Loaded> {
-  checkSignal(options.signal);
-  return together(options.signal, (signal) => loadAll(kind, folder, { ...options, signal }));
+export async function loadModel(kind: (typeof KINDS)[number], folder: Folder, options: ModelLoad): Promise<Loaded> {
+  const { signal, onNotice } = options;
+  checkSignal(signal);
+  if (!isAbsent(onNotice) && typeof onNotice !== "function") fail("OPTION", "onNotice", "a function", show(onNotice));
+  return together(signal, (signal) => loadAll(kind, folder, { ...options, signal }));
 }
 
-async function loadAll(kind: (typeof KINDS)[number], folder: Folder, { signal, onProgress }: types.LoadOptions): Promise<Loaded> {
+async function loadAll(
+  kind: (typeof KINDS)[number],
+  folder: Folder,
+  { signal, onProgress, maxTensors, onNotice }: ModelLoad,
+): Promise<Loaded> {
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
@@ -42,7 +54,7 @@ async function loadAll(kind: (typeof KINDS)[number], folder: Folder, { signal, o
   const opened = [
     readText(folder, "config.json", opening),
     kind === "diffLlama" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
-    Checkpoint.open(folder, { ...opening, all: true }, progress),
+    Checkpoint.open(folder, { ...opening, maxTensors, all: true }, progress),
   ] as const;
   for (const one of opened) one?.catch(() => {});
   const closing = (error: unknown): never => {
@@ -60,6 +72,7 @@ async function loadAll(kind: (typeof KINDS)[number], folder: Folder, { signal, o
     handle = await create("model", request);
     const [output] = await run(new Writer(Op.modelInfo).object(handle), { signal });
     const info = jsonOf(output) as ModelInfo;
+    for (const notice of info.notices) onNotice?.(notice);
     await loadParts(handle, checkpoint, info.parts, { signal, onBytes: progress.add });
     progress.end();
     return { handle, info };

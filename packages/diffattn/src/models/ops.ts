@@ -7,6 +7,7 @@ export const Op = {
   inspectCheckpoint: 67,
   castTensor: 68,
   convertLayer: 69,
+  fileKind: 70,
   modelInfo: 72,
   loadPart: 73,
   llamaForward: 80,

@@ -80,10 +80,10 @@ export async function openSafetensors(
   options?: types.LoadOptions,
 ): Promise<types.Safetensors> {
   const given = checkOptions("options", options, LOAD_OPTIONS);
-  const { signal, onProgress } = given;
+  const { signal, onProgress, maxTensors } = given;
   checkSignal(signal);
   const folder = await folderOf(source, accessOf(given));
-  return new SafetensorsFile(await Checkpoint.open(folder, { signal }, new Progress(onProgress)));
+  return new SafetensorsFile(await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress)));
 }
 
 export async function inspectCheckpoint(
@@ -91,7 +91,7 @@ export async function inspectCheckpoint(
   options?: types.LoadOptions,
 ): Promise<types.Inspection> {
   const given = checkOptions("options", options, LOAD_OPTIONS);
-  const { signal, onProgress } = given;
+  const { signal, onProgress, maxTensors } = given;
   checkSignal(signal);
   const access = accessOf(given);
   const open = checkpointOf(source);
@@ -100,7 +100,7 @@ export async function inspectCheckpoint(
   if (!checkpoint) {
     const folder = await folderOf(source as types.CheckpointSource, access);
     config = await readOptionalText(folder, "config.json", { signal });
-    checkpoint = await Checkpoint.open(folder, { signal }, new Progress(onProgress));
+    checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
   }
   try {
     const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));

@@ -574,7 +574,7 @@ describe("folders", () => {
   test("an address: what is missing is missing, the query goes to every file", async () => {
     requests = [];
     const folder = await folderOf(`${origin}/folder/?token=1`, plain);
-    expect(parseJson("config.json", await readText(folder, "config.json", {}))).toEqual({ a: 1 });
+    expect(await parseJson("config.json", await readText(folder, "config.json", {}))).toEqual({ a: 1 });
     expect(await readOptionalText(folder, "tokenizer.json", {})).toBeUndefined();
     expect((await openWeights(folder, {})).name).toBe("model.safetensors");
     expect(requests.every((line) => line.includes("?token=1 "))).toBe(true);
@@ -585,7 +585,7 @@ describe("folders", () => {
   test("one file of an address has the others beside it", async () => {
     const folder = await folderOf(`${origin}/folder/model.safetensors`, plain);
     expect((await openWeights(folder, {})).length).toBe(content.length);
-    expect(parseJson("config.json", await readText(folder, "config.json", {}))).toEqual({ a: 1 });
+    expect(await parseJson("config.json", await readText(folder, "config.json", {}))).toEqual({ a: 1 });
   });
   test("a page instead of JSON", async () => {
     const folder = await folderOf(`${origin}/typeless/`, plain);

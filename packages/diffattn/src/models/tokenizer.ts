@@ -3,7 +3,7 @@
 import { checkOptions, has, isOf, show } from "../check.js";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
 import { cleanedUp, decoding, type Growing } from "./decoding.js";
-import { parseJson } from "./folder.js";
+import { type KindOf, parseJson } from "./folder.js";
 import { idsOf } from "./ids.js";
 import { checkEnds, checkKnown } from "./tokenizer-rules.js";
 import type * as types from "./types.js";
@@ -189,22 +189,26 @@ export const textGrowing = (tokenizer: unknown): Growing<number> | undefined =>
 /** The added tokens of a tokenizer, where they are known. */
 export const addedTokens = (tokenizer: unknown): readonly AddedToken[] => (isOf(tokenizer, FileTokenizer) ? tokenizer.added() : []);
 
-function objectOf(name: string, bytes: Uint8Array): Record<string, unknown> {
-  const json = parseJson(name, bytes);
+async function objectOf(name: string, bytes: Uint8Array, kindOf: KindOf | undefined): Promise<Record<string, unknown>> {
+  const json = await parseJson(name, bytes, kindOf);
   if (typeof json !== "object" || json === null || Array.isArray(json)) return fail("FILE", name, "an object in JSON", show(json));
   return json as Record<string, unknown>;
 }
 
-/** The tokenizer of a checkpoint; `config` is its tokenizer_config.json, `regex` which regular expressions it may have. */
+/**
+ * The tokenizer of a checkpoint; `config` is its tokenizer_config.json, `regex` which regular expressions it may have. What is no JSON
+ * is named by `kindOf`.
+ */
 export async function readTokenizer(
   json: Uint8Array,
   config: Uint8Array | undefined,
   regex: "any" | "known" = "any",
+  kindOf?: KindOf,
 ): Promise<types.Tokenizer> {
-  const tokenizer = objectOf("tokenizer.json", json);
+  const tokenizer = await objectOf("tokenizer.json", json, kindOf);
   checkEnds(tokenizer);
   if (regex === "known") checkKnown(tokenizer);
-  return new FileTokenizer(tokenizer, config ? objectOf("tokenizer_config.json", config) : {}, await library());
+  return new FileTokenizer(tokenizer, config ? await objectOf("tokenizer_config.json", config, kindOf) : {}, await library());
 }
 
 /** A tokenizer of the caller's own. */

@@ -99,6 +99,8 @@ export interface LoadOptions {
    * tokenizer, index) and 4 GiB (2^32) of weights whose server sends them whole instead of by range. More is FILE, at once.
    */
   maxFileBytes?: number | undefined;
+  /** Tensors that a checkpoint may have, all of its files together; 65,536 by default. One that has more is FILE before memory is spent on them. */
+  maxTensors?: number | undefined;
 }
 
 /** Where a file comes from: a path (Node), an address, a `Blob` or `File`, or bytes in memory. In browsers a text is an address. */
@@ -107,7 +109,8 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
 /**
  * Where a checkpoint comes from: a folder's path (Node) or address ending with "/", one file (the others lie beside it), or its files by name
  * (`config.json`, `model.safetensors` or its index and shards, `tokenizer.json` and `generation_config.json` where there are), as a
- * record or as the `File`s of an `<input type="file" multiple>`.
+ * record or as the `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index (`"parts/model-1.safetensors"` in
+ * it and as a name of the record; `File`s of a chosen folder know where they lie), never outside of its folder.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -157,7 +160,7 @@ export interface Inspection {
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
-  /** Names that the architecture wants and the file lacks, and the other way round. */
+  /** Names that the architecture wants and the file lacks, and the other way round (these as the file has them). */
   readonly missing: readonly string[];
   readonly unexpected: readonly string[];
   /** What is odd, each a sentence. */
@@ -336,6 +339,12 @@ export interface Tokenizer {
 /** Options of the models' `load`. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
+   * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same, each a sentence: weights that the model has no
+   * use for, a head of the file's own where the config ties it, fewer layers in the config than in the file, elements of F64 (rounded to F32),
+   * prefixes of names that were taken off. {@link inspectCheckpoint} says the same without loading.
+   */
+  onNotice?: ((text: string) => void) | undefined;
+  /**
    * Instead of the checkpoint's own `tokenizer.json`, which needs the package `@huggingface/tokenizers` (where it is missing, a model
    * still takes and gives ids, and texts are UNAVAILABLE); null: none.
    */
@@ -355,7 +364,8 @@ export declare class DiffLlama {
   private constructor();
   /**
    * Loads a checkpoint: part by part, so that besides the model no more than two layers are in memory, the one that is taken over and
-   * the next one, which is read meanwhile.
+   * the next one, which is read meanwhile. Names may have a prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`),
+   * or lack the `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
@@ -417,7 +427,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: LoadOptions): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex">): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and normalised; features `[B, embed_dim]`

@@ -52,8 +52,11 @@ export class DiffViT extends Owned<Model> {
     this.config = config;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.LoadOptions): Promise<DiffViT> {
-    const given = checkOptions("options", options, LOAD_OPTIONS);
+  static async load(
+    source: types.CheckpointSource,
+    options?: Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">,
+  ): Promise<DiffViT> {
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
     const { handle, info } = await loadModel("diffViT", await folderOf(source, accessOf(given)), given);
     return new DiffViT(handle, info.config);
   }
