@@ -65,7 +65,7 @@ const deep: Keep = (x) =>
 const keeps: Record<string, Keep> = {
   "Vue's reactive": (x) => (reactive({ x }) as unknown as { x: typeof x }).x,
   "Vue's reactive itself": (x) => reactive(x) as typeof x,
-  "Vue's ref": <T extends object>(x: T) => ref(x).value as T,
+  "Vue's ref": <T extends object>(x: T) => ref(x).value,
   "Vue's readonly": (x) => (readonly({ x }) as unknown as { x: typeof x }).x,
   "Vue's shallowReactive": (x) => shallowReactive({ x }).x,
   "Vue's shallowRef": (x) => shallowRef(x).value,
