@@ -158,7 +158,7 @@ onEachIsa(() => {
         async (ids) => {
           const generated: number[] = [];
           const tokens = llama.generate(ids, { maxNewTokens: 3, stopIds: [] });
-          await null;
+          await Promise.resolve();
           for await (const { id } of tokens) generated.push(id);
           return generated;
         },
@@ -169,7 +169,7 @@ onEachIsa(() => {
       () => [[[1, 2], [3]]] as [number[][]],
       async (ids) => {
         const tokens = llama.generate(ids, { maxNewTokens: 2, stopIds: [] });
-        await null;
+        await Promise.resolve();
         const generated: number[] = [];
         for await (const { id } of tokens) generated.push(id);
         return generated;
@@ -192,9 +192,8 @@ onEachIsa(() => {
       (image) => vit.classify(image),
     );
     expect(spoiltClasses).toEqual(classes);
-    const [size = 0] = [64];
     const [pixels, spoiltPixels] = await twice(
-      () => [normal(1, 1, 3, size, size)] as const,
+      () => [normal(1, 1, 3, 64, 64)] as const,
       (x) => vit.forward(x as unknown as types.Tensor),
     );
     sameBits(spoiltPixels, pixels);
@@ -227,7 +226,7 @@ onEachIsa(() => {
       const call = api.diffAttention(...tensors, { lambda: 0.3 });
       for (let i = 0; i < 5; i++) {
         for (const { data } of tensors) data.fill([NaN, Infinity, round, -0, 1e38][i] ?? 0);
-        await null;
+        await Promise.resolve();
       }
       if (round % 4 === 0) await new Promise((resolve) => setImmediate(resolve));
       for (const { data } of tensors) data.fill(round);

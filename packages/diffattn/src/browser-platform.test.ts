@@ -5,14 +5,9 @@ afterEach(() => vi.unstubAllGlobals());
 
 test("where a script has no address, what is wanted is a module of the caller's", async () => {
   // As in Cloudflare's workers.
-  vi.stubGlobal(
-    "URL",
-    class {
-      constructor() {
-        throw new TypeError("Invalid URL string.");
-      }
-    },
-  );
+  vi.stubGlobal("URL", function URL() {
+    throw new TypeError("Invalid URL string.");
+  });
   const sentence = expect.objectContaining({
     code: "UNAVAILABLE",
     message: "wasm: expected a module of the caller's, init({ wasm }), where scripts have no address, got none",

@@ -96,8 +96,7 @@ const READ = ["NAPI_RS_WASI_FLAVOR", "NAPI_RS_FORCE_WASI", "NAPI_RS_NATIVE_LIBRA
 /** Whether it may. */
 function readable(): boolean {
   try {
-    for (const name of READ) void process.env[name];
-    return true;
+    return READ.map((name) => process.env[name]).length > 0;
   } catch {
     return false;
   }

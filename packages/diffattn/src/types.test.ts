@@ -27,7 +27,7 @@ test("tensors", () => {
   }
   // @ts-expect-error no element type of ours
   const float64: types.TensorLike = { data: new Float64Array(8), shape: [8] };
-  // @ts-expect-error nor these
+  // @ts-expect-error nor is this one
   const bytes: types.TensorLike = { data: new Int8Array(8), shape: [8] };
   for (const x of [float64, bytes]) expect(() => encode.rmsNorm(x, {})).toThrow("expected data in a Float32Array");
 });
