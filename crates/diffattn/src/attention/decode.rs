@@ -30,6 +30,8 @@ pub(super) struct DecodePlan {
     pub(super) heads: Vec<(usize, Vec<usize>)>,
     /// For each v head: (entry of `heads`, place on the channels of its result).
     pub(super) by_value: Vec<(usize, Vec<(usize, usize)>)>,
+    /// `[entry of heads][place]`: the row among those of all v heads, one v head's after the other's.
+    pub(super) rows: Vec<usize>,
 }
 
 /// One unit's working memory.
@@ -677,20 +679,15 @@ impl Kernel for DecodeFinish<'_, '_> {
         let places: usize = plan.by_value.iter().map(|(_, uses)| uses.len()).sum();
         for (entry, (head, pairs)) in plan.heads.iter().enumerate() {
             for i in 0..queries {
-                for (index, (_, uses)) in plan.by_value.iter().enumerate() {
-                    for (use_index, &(user, place)) in uses.iter().enumerate() {
-                        if user != entry {
-                            continue;
-                        }
-                        let row = (scratch.value_rows[index] + use_index) * queries + i;
-                        let to = &mut y[place * width..][..width];
-                        to.fill(0.0);
-                        for strip in 0..scratch.strips {
-                            let from = &scratch.partial
-                                [(strip * places * queries + row) * padded..][..width];
-                            for (to, from) in to.iter_mut().zip(from) {
-                                *to += from;
-                            }
+                let rows = &plan.rows[entry * call.plan.values..][..call.plan.values];
+                for (to, row) in y.chunks_exact_mut(width).zip(rows) {
+                    let row = row * queries + i;
+                    to.fill(0.0);
+                    for strip in 0..scratch.strips {
+                        let from =
+                            &scratch.partial[(strip * places * queries + row) * padded..][..width];
+                        for (to, from) in to.iter_mut().zip(from) {
+                            *to += from;
                         }
                     }
                 }

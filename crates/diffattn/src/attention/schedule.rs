@@ -749,5 +749,11 @@ fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> Deco
             plan.by_value[by].1.push((entry, place));
         }
     }
+    let values = call.plan.values;
+    plan.rows = vec![0; heads.len() * values];
+    let uses = plan.by_value.iter().flat_map(|(_, uses)| uses);
+    for (row, &(entry, place)) in uses.enumerate() {
+        plan.rows[entry * values + place] = row;
+    }
     plan
 }
