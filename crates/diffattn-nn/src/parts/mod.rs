@@ -172,8 +172,9 @@ impl<'e> Entries<'e> {
 
     /// Leaves the weights whose names begin with `prefix` where they are: they are known, and not wanted.
     pub(crate) fn leave_aside(&mut self, prefix: &str) {
-        let names = self.by_name.keys().filter(|name| name.starts_with(prefix));
-        self.used.extend(names);
+        let aside = (self.by_name.iter()).filter(|(name, _)| name.starts_with(prefix));
+        self.used
+            .extend(aside.map(|(_, entry)| entry.name.as_str()));
     }
 
     /// What was taken since the last one is a part.
