@@ -101,7 +101,7 @@ fn unwrapped<'n>(name: &'n str, taken_off: &mut BTreeSet<&'static str>) -> Cow<'
 mod tests {
     use super::Names;
 
-    fn read<'n>(names: &[&'n str]) -> (Vec<String>, Vec<String>) {
+    fn read(names: &[&str]) -> (Vec<String>, Vec<String>) {
         let names = Names::read(names.iter().copied());
         let read = names.read.iter().map(|name| name.to_string()).collect();
         (read, names.notices(true))

@@ -426,7 +426,7 @@ fn other_files() {
         assert!(held < 8192, "{sentence}: {held} bytes held");
         // Nothing that a terminal obeys.
         assert!(!result.1.chars().any(char::is_control), "{}", result.1);
-        assert_eq!(kind_of(&bytes[..bytes.len().min(512)]).is_some(), true);
+        assert!(kind_of(&bytes[..bytes.len().min(512)]).is_some());
     }
     assert_eq!(kind_of(&[0, 1, 2]), None);
     // A sound file whose length looks like a pickle's first bytes.
