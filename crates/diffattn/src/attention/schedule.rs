@@ -557,13 +557,15 @@ fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
     }
     let mut groups = Vec::new();
     let mut first = 0;
-    for head in 1..=heads {
+    for (head, before) in before.iter().enumerate().skip(1) {
         // Heads that share lie side by side in every pairing: only the last group need be asked.
-        let joins = head < heads && before[head].is_some_and(|other| other >= first);
-        if !joins {
+        if before.is_none_or(|other| other < first) {
             groups.push(head_group(call, first..head));
             first = head;
         }
+    }
+    if first < heads {
+        groups.push(head_group(call, first..heads));
     }
     groups
 }
