@@ -69,7 +69,7 @@ const keeps: Record<string, Keep> = {
   "Vue's readonly": (x) => (readonly({ x }) as unknown as { x: typeof x }).x,
   "Vue's shallowReactive": (x) => shallowReactive({ x }).x,
   "Vue's shallowRef": (x) => (shallowRef(x) as unknown as { value: typeof x }).value,
-  "MobX's observable": (x) => (observable({ x })).x,
+  "MobX's observable": (x) => observable({ x }).x,
   "MobX's deep box": (x) => observable.box(x).get(),
   "Immer's produce": (x) => produce({ x, other: 1 }, (draft) => void (draft.other = 2)).x,
   "a proxy": (x) => new Proxy(x, {}),
