@@ -11,7 +11,7 @@ export default {
     "memory out of proportion, or over 2 s": { limit: 0 },
   },
   counts: { short: 20_000, full: 1_000_000 },
-  minutes: { short: 8, full: 20 },
+  minutes: { short: 8, full: 30 },
 
   run({ isFull, ...options }) {
     const target = isFull ? sanitizer() : undefined;

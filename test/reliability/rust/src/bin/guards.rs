@@ -679,4 +679,41 @@ mod unix {
         figure("refused", refused)?;
         figure("differing", differing)
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// Whether a process that reads `at` dies of it.
+        fn kills(at: *const u8) -> bool {
+            // SAFETY: the child does nothing but read, or end.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: what is not there ends the child, which is the point.
+                let byte = unsafe { at.read_volatile() };
+                // SAFETY: ends the child without a word.
+                unsafe { libc::_exit(i32::from(byte)) };
+            }
+            let mut status = 0;
+            // SAFETY: waits for the child that was made above.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            libc::WIFSIGNALED(status)
+        }
+
+        #[test]
+        fn a_byte_past_either_end_kills() {
+            for flush in [Flush::End, Flush::Start] {
+                let Ok(values) = Guarded::new(&[7u8; 5000], flush) else {
+                    panic!("no guard pages");
+                };
+                let data = values.as_ptr();
+                let (last, past) = (data.wrapping_add(4999), data.wrapping_add(5000));
+                assert!(!kills(data) && !kills(last));
+                match flush {
+                    Flush::End => assert!(kills(past)),
+                    Flush::Start => assert!(kills(data.wrapping_sub(1))),
+                }
+            }
+        }
+    }
 }
