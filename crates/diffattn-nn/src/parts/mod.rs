@@ -170,13 +170,6 @@ impl<'e> Entries<'e> {
         ))
     }
 
-    /// Leaves the weights whose names begin with `prefix` where they are: they are known, and not wanted.
-    pub(crate) fn leave_aside(&mut self, prefix: &str) {
-        let aside = (self.by_name.iter()).filter(|(name, _)| name.starts_with(prefix));
-        self.used
-            .extend(aside.map(|(_, entry)| entry.name.as_str()));
-    }
-
     /// What was taken since the last one is a part.
     pub(crate) fn end_part(&mut self) {
         self.parts.push(std::mem::take(&mut self.part));

@@ -96,11 +96,8 @@ impl DiffViTLoader {
         }
         Norm::entries(&mut entries, "fc_norm", embed_dim)?;
         let num_classes = match config.num_classes {
-            // As timm leaves a head that a checkpoint holds for none.
-            Some(0) => {
-                entries.leave_aside("head.");
-                0
-            }
+            // As timm leaves a head that a checkpoint holds for none: told as unused.
+            Some(0) => 0,
             None if !entries.has(HEAD) => 0,
             given => {
                 let [classes, _] = entries.shape(HEAD, "[num_classes, embed_dim]")?;
@@ -115,7 +112,8 @@ impl DiffViTLoader {
             |_| false,
             |name| {
                 // What has no place in these would change the numbers.
-                let mut modules = VIT_MODULES.iter().chain(&OTHERS);
+                let mut modules = (VIT_MODULES.iter().chain(&OTHERS))
+                    .filter(|module| num_classes > 0 || !HEAD.starts_with(**module));
                 block_of(name).is_some_and(|block| block < depth)
                     || modules.any(|module| name.starts_with(module))
             },
