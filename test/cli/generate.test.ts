@@ -1,11 +1,11 @@
 // Text out of the trained model: the words that float64 expects, in every way of asking.
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { readFixture, stored } from "../suite/safetensors.js";
 import { diffattn, modelOf, trained } from "./run.js";
@@ -57,6 +57,21 @@ test("--verbose tells a pipe the speed, on standard error", async () => {
   const { out, err } = await diffattn(["generate", trained, prompt, "-n", "48", "--verbose"]);
   expect(out).toBe(continuation);
   expect(err).toMatch(/^48 tokens, [\d.]+ tokens\/s; prompt of 4 tokens, first token after [\d.]+ m?s\n$/);
+});
+
+test("what is odd about a checkpoint is told on standard error, and the text is its own", async () => {
+  const path = join(mkdtempSync(join(tmpdir(), "diffattn-odd-")), "odd");
+  try {
+    cpSync(trained, path, { recursive: true });
+    const config = JSON.parse(readFileSync(join(path, "config.json"), "utf8")) as { num_hidden_layers: number };
+    writeFileSync(join(path, "config.json"), JSON.stringify({ ...config, num_hidden_layers: config.num_hidden_layers - 1 }));
+    const { code, out, err } = await diffattn(["generate", path, prompt, "-n", "4"]);
+    expect(code).toBe(0);
+    expect(out).not.toBe("");
+    expect(err).toMatch(/^note: .*layer.*\n$/);
+  } finally {
+    rmSync(dirname(path), { recursive: true, force: true });
+  }
 });
 
 test("--json is one object", async () => {

@@ -50,9 +50,23 @@ export async function opening<T>(
 export const inspected = (terminal: Terminal, source: string): Promise<models.Inspection> =>
   opening(terminal, source, undefined, async ({ signal }) => (await loadModels()).inspectCheckpoint(source, { signal }));
 
+/** Loads a model. What is odd about its checkpoint is told once the bar is gone. */
+async function loaded<T>(
+  terminal: Terminal,
+  source: string,
+  wanted: Kind,
+  body: (reading: { signal: AbortSignal; onProgress: Bar["update"]; onNotice: (text: string) => void }) => Promise<T>,
+): Promise<T> {
+  const notices: string[] = [];
+  const onNotice = (text: string): void => void notices.push(text);
+  const model = await opening(terminal, source, wanted, (reading) => body({ ...reading, onNotice }));
+  for (const notice of notices) terminal.complain(`note: ${notice}`);
+  return model;
+}
+
 /** Loads a language model. */
 export const loadLlama = (terminal: Terminal, source: string): Promise<models.DiffLlama> =>
-  opening(terminal, source, "text", async (reading) => {
+  loaded(terminal, source, "text", async (reading) => {
     const { DiffLlama } = await loadModels();
     const tokenizer = await tokenizerOf(source, terminal.signal);
     return DiffLlama.load(source, { ...reading, ...(tokenizer && { tokenizer }) });
@@ -60,4 +74,4 @@ export const loadLlama = (terminal: Terminal, source: string): Promise<models.Di
 
 /** Loads a vision transformer. */
 export const loadViT = (terminal: Terminal, source: string): Promise<models.DiffViT> =>
-  opening(terminal, source, "picture", async (reading) => (await loadModels()).DiffViT.load(source, reading));
+  loaded(terminal, source, "picture", async (reading) => (await loadModels()).DiffViT.load(source, reading));
