@@ -68,7 +68,7 @@ test("what is odd about a checkpoint is told on standard error, and the text is 
     const { code, out, err } = await diffattn(["generate", path, prompt, "-n", "4"]);
     expect(code).toBe(0);
     expect(out).not.toBe("");
-    expect(err).toMatch(/^note: .*layer.*\n$/);
+    expect(err).toMatch(/^note: config.json says 7 layers, .*\n(note: .*\n)*$/);
   } finally {
     rmSync(dirname(path), { recursive: true, force: true });
   }
