@@ -11,6 +11,12 @@ const STEPS = 8;
 /** What the resident memory of a process goes up and down by of itself: growth is what is beyond it. */
 const NOISE = 3 * 2 ** 20;
 
+/** Bytes that an object may leave behind. */
+const LIMIT = 1024;
+
+/** How often a kind is measured before it misses: what leaks does so each time, what was grown once is not grown again. */
+const TRIES = 3;
+
 /** Objects between two collections, where a kind says nothing. */
 const ROUND = 100;
 
@@ -100,15 +106,16 @@ const kinds = {
   model: {
     share: 0.3,
     round: 10,
-    // The bytes of its files went to a worker, and wait for that one's own collection.
-    noise: 40 * 2 ** 20,
+    // The bytes of its files go to a worker and wait for that one's own collection: 80 MiB at most (9,000 loads), which a short run does not
+    // reach.
+    noise: (count) => (count < 10_000 ? 40 * 2 ** 20 : NOISE),
     use: (_, { files }) => models.DiffLlama.load(files, { tokenizer: letters }),
   },
 };
 
 export default {
   title: "objects made, used, and disposed of or forgotten",
-  properties: Object.fromEntries(Object.keys(kinds).map((name) => [`${name}: growth, bytes an object`, { limit: 1024 }])),
+  properties: Object.fromEntries(Object.keys(kinds).map((name) => [`${name}: growth, bytes an object`, { limit: LIMIT }])),
   backends: ["native", "wasm"],
   counts: { short: 800, full: 10_000 },
   minutes: { short: 3, full: 12 },
@@ -119,7 +126,8 @@ export default {
     const files = filesOf(LLAMA);
     const model = await models.DiffLlama.load(files, { tokenizer: letters });
     const figures = {};
-    for (const [name, { share, round = ROUND, noise = NOISE, use }] of Object.entries(kinds)) {
+    /** Bytes that the process grew by for each object of a kind, and its sizes on the way. */
+    const grown = async (name, { share, round = ROUND, noise = () => NOISE, use }) => {
       const wanted = Math.ceil((count * share) / STEPS);
       const sizes = [];
       for (let step = 0; step < STEPS; step++) {
@@ -137,10 +145,20 @@ export default {
       }
       // Least against least, four steps later: what is grown once, as pools and heaps are, is grown by then, and garbage comes and goes.
       const [before, after] = [sizes.slice(1, 4), sizes.slice(5, 8)].map((some) => Math.min(...some));
-      const growth = Math.max(0, after - before - noise) / (wanted * 4);
-      figures[`${name}: growth, bytes an object`] = Math.round(growth);
-      if (growth > 1024)
-        miss(name, `resident after each step: ${sizes.map((size) => `${(size / 2 ** 20).toFixed(1)} MiB`).join(", ")}`, name);
+      return { bytes: Math.max(0, after - before - noise(count)) / (wanted * 4), sizes };
+    };
+
+    for (const [name, kind] of Object.entries(kinds)) {
+      const seen = [];
+      let least = Infinity;
+      for (let turn = 0; turn < TRIES && least > LIMIT; turn++) {
+        const { bytes, sizes } = await grown(name, kind);
+        least = Math.min(least, bytes);
+        seen.push(...sizes);
+      }
+      figures[`${name}: growth, bytes an object`] = Math.round(least);
+      if (least > LIMIT)
+        miss(name, `resident after each step: ${seen.map((size) => `${(size / 2 ** 20).toFixed(1)} MiB`).join(", ")}`, name);
     }
     model.dispose();
     return figures;

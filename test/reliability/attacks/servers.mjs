@@ -12,7 +12,9 @@ import { bits } from "../lib/suite.mjs";
 const PATIENCE_MS = 700;
 /** Loads that do not hang end by themselves before this. */
 const LONG_MS = 8000;
-/** Twice the limit of a file of JSON, which may be there as bytes and as text. */
+/** What a service gives for addresses that strangers name: the limit of a file that comes whole, weights too (4 GiB else). */
+const MOST = 2 ** 26;
+/** Four times that: a file may be there as pieces, as bytes and as text. */
 const GROWTH = 256;
 
 const FILES = ["config.json", "model.safetensors"];
@@ -29,7 +31,7 @@ const loads = {
   openSafetensors: async (address, options) => {
     const file = await models.openSafetensors(`${address}model.safetensors`, options);
     try {
-      return Buffer.from((await file.read(file.names[0], options)).data);
+      return Buffer.from((await file.read(file.names[0], { signal: options.signal })).data);
     } finally {
       file.dispose();
     }
@@ -76,7 +78,7 @@ export default {
             const start = performance.now();
             try {
               const path = encodeURIComponent(which ? `${lie}@${which}` : lie);
-              const got = await loads[name](`http://127.0.0.1:${port}/${path}/`, { signal });
+              const got = await loads[name](`http://127.0.0.1:${port}/${path}/`, { signal, maxFileBytes: MOST });
               if (!got.equals(truth[name]) && name !== "inspectCheckpoint" && lie !== "noise" && lie !== "another file each time") {
                 wrong++;
                 miss(what, "another model than the server has");
