@@ -1,6 +1,7 @@
 // Values that nobody means: shapes without end, arrays that hold themselves, falsy words where an object belongs, proxies that were
 // revoked, getters that throw. Each is refused at once by an error of the package, whose sentence has an end.
 
+import { constants } from "node:buffer";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -70,6 +71,7 @@ const values: [string, unknown][] = [
   ["null", null],
   ["undefined", undefined],
   ["holes", Array(3)],
+  ["holes without end", Array(2 ** 32 - 1)],
 ];
 
 /** What is wrong with how a value was met; undefined where nothing is. */
@@ -190,6 +192,16 @@ const places: Record<string, (value: unknown) => unknown> = {
   },
   "a layer's weight": (value) => {
     new api.MultiheadDiffAttnV2(asOptions({ embedDim: 16, numHeads: 2, headDim: 8, weights: { "q_proj.weight": value } })).dispose();
+  },
+  "the options of a layer's call": async (value) => {
+    const own = layer();
+    try {
+      await own.forward(normal(1, 1, 2, 16), asOptions(value));
+      own.forwardSync(normal(1, 1, 2, 16), asOptions(value));
+      await own.maps(normal(1, 1, 2, 16), asOptions(value));
+    } finally {
+      own.dispose();
+    }
   },
   "a layer's cache": async (value) => {
     const own = layer();
@@ -437,4 +449,13 @@ test("strides: taken where elements lie side by side, else refused, wherever a t
     () => models.saveSafetensors({ a: { data: new Uint8Array(16), dtype: "F32", shape: [2, 2], stride: [1, 2] } as never }),
   ])
     expect(await sentenceOf(call)).toMatch(refusedAs);
+});
+
+test("a tensor larger than a runtime hands over is refused at once", async () => {
+  const most = Math.min(constants.MAX_LENGTH, 2 ** 50);
+  const start = performance.now();
+  expect(await sentenceOf(() => api.createTensor([most / 4 + 1]))).toBe(
+    `OUT_OF_MEMORY memory: expected ${most + 4} more bytes, got a refusal`,
+  );
+  expect(performance.now() - start).toBeLessThan(1000);
 });

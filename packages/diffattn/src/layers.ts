@@ -2,7 +2,7 @@
 
 import type { Handle, Request } from "./backend.js";
 import { handleOf } from "./cache.js";
-import { isAbsent, show } from "./check.js";
+import { isAbsent, show, unreadable } from "./check.js";
 import * as encode from "./encode.js";
 import { fail } from "./errors.js";
 import { backend, live } from "./init.js";
@@ -11,8 +11,17 @@ import { mapsPlan, tensorPlan } from "./plans.js";
 import { both } from "./run.js";
 import type * as types from "./types.js";
 
+/** The cache among the options. */
+function cacheOf(options: types.LayerForwardOptions | null | undefined): types.LayerForwardOptions["cache"] {
+  try {
+    return options?.cache;
+  } catch (thrown) {
+    return unreadable("OPTION", "options", thrown);
+  }
+}
+
 const [forward, forwardSync] = both((layer: Layer, x: types.TensorLike, options?: types.LayerForwardOptions) => {
-  const { cache } = options ?? {};
+  const cache = cacheOf(options);
   const handle = handleOf("cache", cache);
   if (!isAbsent(cache) && !handle) fail("OPTION", "cache", "a KvCache", show(cache));
   return tensorPlan(encode.forward(live(resourceOf(layer)), x, handle, options), options);

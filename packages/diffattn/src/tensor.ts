@@ -56,9 +56,12 @@ class MemoryTensor extends Owned<BackendMemory> implements types.BackendTensor {
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export function createTensor(shape: readonly number[], dtype: types.DType = "float32"): any {
   if (!DTYPES.includes(dtype)) fail("DTYPE", "dtype", oneOf(DTYPES), show(dtype));
-  // (A copy has no holes.)
-  const isShape = (x: unknown): x is readonly number[] =>
-    isArray(x) && Array.from(x).every((n) => Number.isInteger(n) && (n as number) >= 0);
+  // (By its places, up to the first that is none: an array of nothing may have any length.)
+  const isShape = (x: unknown): x is readonly number[] => {
+    if (!isArray(x)) return false;
+    for (let i = 0; i < x.length; i++) if (!(Number.isInteger(x[i]) && (x[i] as number) >= 0)) return false;
+    return true;
+  };
   if (!isShape(shape)) fail("SHAPE", "shape", "an array of counts", show(shape));
   const bytes = shape.reduce((product, extent) => product * extent, dtype === "float32" ? 4 : 2);
   if (!Number.isSafeInteger(bytes)) fail("SHAPE", "shape", "a shape whose element count fits this machine", show(shape));

@@ -1,8 +1,9 @@
 // The backend over N-API: converts, calls the addon, converts. The addon has its own pool, its own runner for async calls and
 // its own table of objects, so there is nothing to keep here but the open calls.
 
+import { constants } from "node:buffer";
 import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
-import { DiffAttnError, internal } from "../errors.js";
+import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import { Op } from "../ops.js";
 import type { ErrorCode, Isa } from "../types.js";
 
@@ -133,6 +134,8 @@ export class NativeBackend implements Backend {
   }
 
   createMemory(bytes: number): BackendMemory {
+    // Node would refuse it once it is there, after a minute of making zeros.
+    if (bytes > constants.MAX_LENGTH) throw outOfMemory(bytes);
     const buffer = guarded(() => this.#addon.createBuffer(bytes));
     return { bytes: () => new Uint8Array(buffer), release: () => this.#addon.releaseBuffer(buffer), leaks: false };
   }
