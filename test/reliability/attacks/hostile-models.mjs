@@ -15,6 +15,11 @@ const GENERATE = "temperature topK topP repetitionPenalty seed maxNewTokens stop
 const FORWARD = "cache hiddenStates logits window deterministic signal onProgress".split(" ");
 const LOAD = "signal onProgress cache tokenizer".split(" ");
 
+/** Ids from which on a text is long: to attend to hundreds of thousands takes minutes by right, and ends by its signal. */
+const LONG_TEXT = 4096;
+/** Where the options of what takes a text stand among its arguments. */
+const OPTIONS = { forward: 1, maps: 2, generate: 1 };
+
 const llamaFiles = filesOf(LLAMA);
 const vitFiles = filesOf(VIT);
 const dispose = (made) => made?.dispose?.();
@@ -109,6 +114,8 @@ export default {
       const [given, names, run] = calls[name](random);
       const { args, told } = mutated(random, given, [...names, "lamda"]);
       const what = `${name}, ${told}`;
+      if (name in OPTIONS && Array.isArray(args[0]) && args[0].length > LONG_TEXT)
+        args[OPTIONS[name]] = { signal: AbortSignal.timeout(SLOW_MS / 5) };
       trace(index, what);
       const start = performance.now();
       try {
