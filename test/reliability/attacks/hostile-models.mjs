@@ -20,6 +20,17 @@ const LONG_TEXT = 4096;
 /** Where the options of what takes a text stand among its arguments. */
 const OPTIONS = { forward: 1, maps: 2, generate: 1 };
 
+/** Whether it is a long text, or a list with one. */
+function isLong(prompt) {
+  const one = (x) => (typeof x === "string" || Array.isArray(x)) && x.length > LONG_TEXT;
+  try {
+    return one(prompt) || (Array.isArray(prompt) && prompt.some(one));
+  } catch {
+    // (A proxy that was revoked.)
+    return false;
+  }
+}
+
 const llamaFiles = filesOf(LLAMA);
 const vitFiles = filesOf(VIT);
 const dispose = (made) => made?.dispose?.();
@@ -114,8 +125,7 @@ export default {
       const [given, names, run] = calls[name](random);
       const { args, told } = mutated(random, given, [...names, "lamda"]);
       const what = `${name}, ${told}`;
-      if (name in OPTIONS && Array.isArray(args[0]) && args[0].length > LONG_TEXT)
-        args[OPTIONS[name]] = { signal: AbortSignal.timeout(SLOW_MS / 5) };
+      if (name in OPTIONS && isLong(args[0])) args[OPTIONS[name]] = { signal: AbortSignal.timeout(SLOW_MS / 5) };
       trace(index, what);
       const start = performance.now();
       try {
