@@ -244,6 +244,8 @@ const places: Record<string, (value: unknown) => unknown> = {
     cache.dispose();
     return llama.importCache(asOptions({ ...state, keys: value }));
   },
+  "a classified image": (value) => vit.classify(asOptions(value)),
+  "an image of maps": (value) => vit.maps(asOptions(value), 0),
   image: (value) => vit.forward(asOptions(value)),
   "an image's data": (value) => vit.classify(asOptions({ data: value, width: 2, height: 2 })),
   "an image's width": (value) => vit.classify(asOptions({ data: new Uint8Array(12), width: value, height: 2 })),

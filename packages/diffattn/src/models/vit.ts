@@ -1,7 +1,7 @@
 // DiffViT: the handle of a model in the backend, and images on their way to it.
 
 import type { Handle } from "../backend.js";
-import { checkOptions, isArray, shapeOf, show } from "../check.js";
+import { checkOptions, has, isArray, readTensor, show } from "../check.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf, throughProxies } from "../owned.js";
@@ -28,12 +28,10 @@ function writeImages(request: Writer, given: unknown): Writer {
 
 /** One image or pixels, no list. */
 function writeOne(request: Writer, image: unknown): Writer {
-  if (!isImage(image) && !isTensor(image))
+  if (!isImage(image) && !has(image, "data"))
     fail("DTYPE", "image", "an image { data, width, height }, what a page shows, or a tensor", show(image));
   return writeImages(request, image);
 }
-
-const isTensor = (x: unknown): x is Tensor => typeof x === "object" && x !== null && "data" in x;
 
 interface Model {
   readonly handle: Handle;
@@ -79,8 +77,8 @@ export class DiffViT extends Owned<Model> {
     options?: { top?: number | undefined; signal?: AbortSignal | undefined },
   ): Promise<types.Classification[]> {
     const { top = 5, signal } = checkOptions("options", options, ["top", "signal"]);
-    if (!isImage(image) && isTensor(image)) {
-      const shape = shapeOf("image", image);
+    if (!isImage(image) && has(image, "data")) {
+      const { shape } = readTensor("image", image);
       if (shape[0] !== 1) fail("SHAPE", "image", "one image, [1, C, H, W]", show(shape));
     }
     const request = writeOne(this.#request(Op.vitClassify), image).number("top", top).flag("deterministic", false);
