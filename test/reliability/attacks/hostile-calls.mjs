@@ -3,11 +3,12 @@
 
 import { checkedCall, layerOptions, operators } from "../lib/calls.mjs";
 import { hostile, mutated } from "../lib/hostile.mjs";
-import { api, notOurs, within } from "../lib/package.mjs";
+import { api } from "../lib/package.mjs";
 import { Random } from "../lib/random.mjs";
+import { properties, Tally } from "../lib/tally.mjs";
 
-/** No hostile call of a few kilobytes takes longer. */
-const SLOW_MS = 2000;
+/** Seconds: no hostile call of a few kilobytes takes longer. */
+const SLOW = 2;
 /** Bytes of a tensor of `createTensor` that are made in less. */
 const LARGE = 2 ** 28;
 
@@ -130,42 +131,22 @@ const KINDS = [operator, operator, operator, operator, operator, cache, layer, o
 
 export default {
   title: "hostile calls of operators, caches and layers",
-  properties: {
-    "errors not ours": { limit: 0 },
-    "wrong values": { limit: 0 },
-    "calls over 2 s": { limit: 0 },
-  },
+  properties: properties(SLOW),
   backends: ["native", "wasm"],
   counts: { short: 1200, full: 50_000 },
   minutes: { short: 2, full: 12 },
 
   async run({ count, seed, backend, trace, miss }) {
     await api.init({ backend });
-    let [foreign, wrong, slow] = [0, 0, 0];
-    process.on("unhandledRejection", (error) => {
-      foreign++;
-      miss("escaped", notOurs(error) ?? `a rejection of ours that nobody waits for: ${error.message}`);
-    });
+    const tally = new Tally(SLOW, miss);
     for (let index = 0; index < count; index++) {
       const random = new Random(seed, index);
-      const { what, run, gaveMuch = () => false } = random.pick(KINDS)(random);
+      const { what, run, gaveMuch } = random.pick(KINDS)(random);
       trace(index, what);
-      const start = performance.now();
-      try {
-        await within(10_000, run(), what);
-      } catch (error) {
-        const why = notOurs(error);
-        if (why) foreign++;
-        if (why) miss(index, `${what}: ${why}`, why.slice(0, 40));
-      }
-      const took = performance.now() - start;
-      const isSlow = took > SLOW_MS && !gaveMuch();
-      if (isSlow) slow++;
-      if (isSlow) miss(index, `${what}: ${took.toFixed(0)} ms`);
+      await tally.call(index, what, 10_000, run, gaveMuch);
       const said = random.oneIn(4) ? await checkedCall(random) : undefined;
-      if (said) wrong++;
-      if (said) miss(index, said);
+      if (said) tally.wrong(index, said);
     }
-    return { "errors not ours": foreign, "wrong values": wrong, "calls over 2 s": slow };
+    return tally.figures;
   },
 };

@@ -3,11 +3,13 @@
 
 import { mutated, hostile } from "../lib/hostile.mjs";
 import { filesOf, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
-import { api, models, notOurs, within } from "../lib/package.mjs";
+import { api, models } from "../lib/package.mjs";
 import { Random } from "../lib/random.mjs";
 import { bits } from "../lib/suite.mjs";
+import { properties, Tally } from "../lib/tally.mjs";
 
-const SLOW_MS = 5000;
+/** Seconds: no call takes longer. */
+const SLOW = 5;
 /** New tokens that are taken of a generation, however many were asked for. */
 const TOKENS = 3;
 
@@ -98,22 +100,14 @@ const calls = {
 
 export default {
   title: "hostile calls of models and checkpoints",
-  properties: {
-    "errors not ours": { limit: 0 },
-    "wrong values": { limit: 0 },
-    "calls over 5 s": { limit: 0 },
-  },
+  properties: properties(SLOW),
   backends: ["native", "wasm"],
   counts: { short: 250, full: 8000 },
   minutes: { short: 2, full: 12 },
 
   async run({ count, seed, backend, trace, miss }) {
     await api.init({ backend });
-    let [foreign, wrong, slow] = [0, 0, 0];
-    process.on("unhandledRejection", (error) => {
-      foreign++;
-      miss("escaped", notOurs(error) ?? `a rejection of ours that nobody waits for: ${error.message}`);
-    });
+    const tally = new Tally(SLOW, miss);
     const llama = await models.DiffLlama.load(llamaFiles, { tokenizer: letters });
     const written = await models.DiffLlama.load({ ...llamaFiles, ...tokenizerFiles });
     const vit = await models.DiffViT.load(vitFiles);
@@ -125,28 +119,11 @@ export default {
       const [given, names, run] = calls[name](random);
       const { args, told } = mutated(random, given, [...names, "lamda"]);
       const what = `${name}, ${told}`;
-      if (name in OPTIONS && isLong(args[0])) args[OPTIONS[name]] = { signal: AbortSignal.timeout(SLOW_MS / 5) };
+      if (name in OPTIONS && isLong(args[0])) args[OPTIONS[name]] = { signal: AbortSignal.timeout(SLOW * 200) };
       trace(index, what);
-      const start = performance.now();
-      try {
-        await within(
-          20_000,
-          Promise.resolve().then(() => run(args, random, { llama, written, vit })),
-          what,
-        );
-      } catch (error) {
-        const why = notOurs(error);
-        if (why) foreign++;
-        if (why) miss(index, `${what}: ${why}`, why.slice(0, 40));
-      }
-      const took = performance.now() - start;
-      if (took > SLOW_MS) slow++;
-      if (took > SLOW_MS) miss(index, `${what}: ${took.toFixed(0)} ms`);
-      if (index % 8 === 0 && !first.equals(await right())) {
-        wrong++;
-        miss(index, "the logits of the same ids have other bits");
-      }
+      await tally.call(index, what, 20_000, () => run(args, random, { llama, written, vit }));
+      if (index % 8 === 0 && !first.equals(await right())) tally.wrong(index, "the logits of the same ids have other bits");
     }
-    return { "errors not ours": foreign, "wrong values": wrong, "calls over 5 s": slow };
+    return tally.figures;
   },
 };
