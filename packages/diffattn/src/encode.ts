@@ -133,9 +133,10 @@ const vector: Write = (s, name, x) => {
 
 const mask: Write = (s, name, x) => {
   if (isAbsent(x)) return void s.params.push(0);
-  const data = has(x, "data") ? x.data : undefined;
-  if (!has(x, "data") || !/^Uint8/.test(arrayType(data) ?? ""))
-    return fail("DTYPE", name, "a tensor whose data is a Uint8Array", show(has(x, "data") ? data : x));
+  const wanted = "a tensor whose data is a Uint8Array";
+  if (!has(x, "data")) return fail("DTYPE", name, wanted, show(x));
+  const { data } = x;
+  if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, wanted, show(data));
   const shape = shapeOf(name, x);
   operand(s, Kind.uint8, shape, bytesOf(name, elementsOf(name, x, shape, data as Uint8Array)));
 };

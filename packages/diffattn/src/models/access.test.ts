@@ -3,27 +3,17 @@
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { DiffAttnError } from "../errors.js";
 import { accessOf, ask } from "./access.js";
 import { folderOf, openFile, readText } from "./folder.js";
 import { isPrivate, isPublic } from "./node-addresses.js";
 import { files } from "./node-files.js";
 import { useModelsPlatform } from "./platform.js";
+import { refused } from "./refused.testing.js";
 import { openUrl } from "./source.js";
 import type { LoadOptions } from "./types.js";
 
 const node = { wasm: {} as never, files, web: { isPrivate } };
 const browser = { wasm: {} as never };
-
-async function refused(body: () => unknown): Promise<string> {
-  try {
-    await body();
-  } catch (error) {
-    const { code, message } = error as DiffAttnError;
-    return `${code} ${message}`;
-  }
-  throw new Error("expected an error, got a result");
-}
 
 interface Seen {
   port: "a" | "b";

@@ -11,11 +11,11 @@ import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import type { DiffAttnError } from "../errors.js";
 import { accessOf } from "./access.js";
 import { folderOf, openFile, openWeights, parseJson, readOptionalText, readText } from "./folder.js";
 import { files } from "./node-files.js";
 import { useModelsPlatform } from "./platform.js";
+import { refused } from "./refused.testing.js";
 import { BlobSource, type ByteSource, MemorySource, openUrl } from "./source.js";
 import type { LoadOptions } from "./types.js";
 
@@ -170,16 +170,6 @@ afterAll(async () => {
   server.close();
   await rm(folder, { recursive: true });
 });
-
-async function refused(body: () => unknown): Promise<string> {
-  try {
-    await body();
-  } catch (error) {
-    const { code, message } = error as DiffAttnError;
-    return `${code} ${message}`;
-  }
-  throw new Error("expected an error, got a result");
-}
 
 const open = async (path: string): Promise<ByteSource> => {
   requests = [];
