@@ -1,0 +1,259 @@
+// Releases the version that the packages and crates say: builds, packs, refuses what is not whole, tells every tarball and crate in the order in
+// which it is published, and publishes. Commits nothing, and chooses no version (versions.mjs does).
+//
+//   node scripts/release.mjs --dry-run [--binaries FOLDER]    builds what this machine can (or takes the binaries of the addon from a folder),
+//                                                             packs into .cache/packages and tells; fails after that if something is missing
+//   node scripts/release.mjs --tag                            checks what can be checked here and pushes the tag, at which the workflow
+//                                                             `release` builds every binary and publishes
+//   node scripts/release.mjs [--binaries FOLDER] [--without-provenance]     the same as --dry-run, then publishes
+//   node scripts/release.mjs --packed FOLDER                  publishes what --dry-run packed and told, elsewhere
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { parseArgs } from "node:util";
+import { build, parts } from "./build.mjs";
+import { pack } from "./pack.mjs";
+import { main } from "./setup.mjs";
+import { ask, cache, CommandFailed, root, run, targetDir } from "./tools.mjs";
+import { readVersion, section } from "./versions.mjs";
+
+/** Beside the tarballs: what --dry-run told, which --packed publishes. */
+const PLAN = "release.json";
+
+const native = join(root, "packages/native");
+const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
+
+/** The targets that a release has a binary for. */
+export const targets = () => readJson(join(native, "package.json")).napi.targets;
+
+/** Things in an order in which whatever one of them needs comes before it; else by name. */
+export function inOrder(things) {
+  const waiting = new Map([...things].sort((a, b) => (a.name < b.name ? -1 : 1)).map((thing) => [thing.name, thing]));
+  const ordered = [];
+  while (waiting.size > 0) {
+    const next = [...waiting.values()].find(({ needs }) => !needs.some((name) => waiting.has(name)));
+    if (!next) throw new CommandFailed(`these need each other: ${[...waiting.keys()].join(", ")}`);
+    waiting.delete(next.name);
+    ordered.push(next);
+  }
+  return ordered;
+}
+
+/** What is wrong with the set of tarballs: a sentence each. `platforms` are the packages of the targets. */
+export function faultsOfTarballs(tarballs, version, platforms) {
+  const faults = [];
+  const named = new Map(tarballs.map((tarball) => [tarball.name, tarball]));
+  const missing = platforms.filter((name) => !named.has(name));
+  if (missing.length > 0) faults.push(`incomplete: there is no binary for ${missing.join(", ")}`);
+  for (const { name, manifest } of tarballs) {
+    if (manifest.version !== version) faults.push(`${name} is packed as version ${manifest.version}, this release is ${version}`);
+    for (const [needed, wanted] of Object.entries({ ...manifest.dependencies, ...manifest.optionalDependencies }))
+      if (named.has(needed) && wanted !== version) faults.push(`${name} wants ${needed} ${wanted}, this release is ${version}`);
+    // npm compares it with where the workflow ran.
+    if (!manifest.repository?.url) faults.push(`${name} names no repository, without which there is no provenance`);
+  }
+  return faults;
+}
+
+/** The crates to publish, of what `cargo metadata` says, in order; and what is wrong with that list. */
+export function cratesOf({ packages, metadata }) {
+  const names = metadata.release.crates;
+  const ours = new Set(packages.map(({ name }) => name));
+  const faults = names.filter((name) => !ours.has(name)).map((name) => `Cargo.toml releases the crate ${name}, which is not there`);
+  const crates = packages
+    .filter(({ name }) => names.includes(name))
+    .map(({ name, version, dependencies }) => ({
+      name,
+      version,
+      // What stands without a version is left out of what is published.
+      needs: dependencies.filter((needed) => ours.has(needed.name) && needed.req !== "*").map((needed) => needed.name),
+    }));
+  for (const { name, needs } of crates)
+    for (const needed of needs) if (!names.includes(needed)) faults.push(`the crate ${name} needs ${needed}, which is not released`);
+  return { crates: inOrder(crates), faults };
+}
+
+/** What is wrong with the tree itself: uncommitted files, versions that differ, a changelog without this version. */
+function faultsOfTree() {
+  const { version, faults } = readVersion();
+  const changed = run("git", ["status", "--porcelain"], { quiet: true }).trim();
+  if (changed)
+    faults.unshift(
+      `not committed: ${changed
+        .split("\n")
+        .map((line) => line.slice(3))
+        .join(", ")}`,
+    );
+  if (!section(readFileSync(join(root, "CHANGELOG.md"), "utf8"), version))
+    faults.push(`CHANGELOG.md has no section of version ${version}; run: npm run version`);
+  return { version, faults };
+}
+
+/** Size and hashes of a file, as npm and crates.io write them. */
+function measure(file) {
+  const bytes = readFileSync(file);
+  const hash = (algorithm, form) => createHash(algorithm).update(bytes).digest(form);
+  return { bytes: bytes.length, sha256: hash("sha256", "hex"), integrity: `sha512-${hash("sha512", "base64")}` };
+}
+
+/** The package.json of a tarball. */
+function manifestOf(tarball) {
+  // By its name alone: GNU tar takes what stands before a colon for a machine.
+  const text = run("tar", ["-xzOf", basename(tarball), "package/package.json"], { cwd: dirname(tarball), quiet: true });
+  return JSON.parse(text);
+}
+
+/** Builds what is packed. The binaries of the addon come from a folder, where each was built for itself, or from what this machine can build. */
+function buildAll(binaries) {
+  const rest = parts.filter((part) => part !== "native" && part !== "demo");
+  if (binaries === undefined) build(["native", ...rest]);
+  else {
+    const files = existsSync(binaries) ? readdirSync(binaries).filter((name) => name.endsWith(".node")) : [];
+    if (files.length === 0) throw new CommandFailed(`--binaries: expected a folder with files *.node, got ${binaries}`);
+    for (const file of files) copyFileSync(join(binaries, file), join(native, file));
+    build(rest);
+  }
+}
+
+/** Builds, packs and measures: what would be published, and what speaks against it. */
+function prepare(binaries) {
+  const { version, faults } = faultsOfTree();
+  buildAll(binaries);
+  const packed = Object.entries(pack());
+  const tarballs = packed.map(([name, tarball]) => ({ name, tarball, manifest: manifestOf(tarball) }));
+  // pack() has @napi-rs/cli make a folder for every target.
+  const folders = join(native, "npm");
+  const platforms = readdirSync(folders).map((name) => readJson(join(folders, name, "package.json")).name);
+  if (platforms.length !== targets().length)
+    faults.push(`packages/native has ${targets().length} targets and ${platforms.length} packages of platforms`);
+  faults.push(...faultsOfTarballs(tarballs, version, platforms));
+
+  const list = cratesOf(JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true })));
+  faults.push(...list.faults);
+  const selection = list.crates.flatMap(({ name }) => ["-p", name]);
+  run("cargo", ["package", ...selection, "--no-verify", "--locked", "--allow-dirty"], { quiet: true });
+
+  const plan = {
+    version,
+    commit: ask("git", ["rev-parse", "HEAD"]),
+    tarballs: inOrder(
+      tarballs.map(({ name, tarball, manifest }) => ({
+        name,
+        file: basename(tarball),
+        needs: Object.keys({ ...manifest.dependencies, ...manifest.optionalDependencies }),
+        ...measure(tarball),
+      })),
+    ),
+    crates: list.crates.map((crate) => ({ ...crate, ...measure(join(targetDir, "package", `${crate.name}-${crate.version}.crate`)) })),
+  };
+  return { plan, faults };
+}
+
+/** Tells a plan: a line for every file, in order, with its size and its hashes. */
+export function tell({ version, commit, tarballs, crates }) {
+  const size = (bytes) => `${(bytes / 1000).toFixed(1)} kB`;
+  const row = (index, name, { bytes, sha256, integrity }) =>
+    `${String(index + 1).padStart(2)}. ${name} ${size(bytes)}\n    sha256 ${sha256}${integrity ? `\n    ${integrity}` : ""}`;
+  return [
+    `version ${version} of ${commit}`,
+    "npm, in this order:",
+    ...tarballs.map((tarball, index) => row(index, `${tarball.name} (${tarball.file})`, tarball)),
+    "crates, after that, in this order:",
+    ...crates.map(({ name, bytes, sha256 }, index) => row(index, `${name} (${name}-${version}.crate)`, { bytes, sha256 })),
+  ].join("\n");
+}
+
+/** What is still to be published of a plan, given what the registry has: its hash by name, undefined for what is not there. */
+export function toPublish(tarballs, version, published) {
+  return tarballs.filter(({ name, integrity }) => {
+    const there = published(name);
+    if (there && there !== integrity)
+      throw new CommandFailed(
+        `${name} ${version} is published with other contents (${there}, here ${integrity}); take the next version, for this one cannot be replaced`,
+      );
+    return !there;
+  });
+}
+
+/** What npm is told of a version besides: one before a release must not become what `npm install` takes. */
+export const tagOf = (version) => (version.includes("-") ? "next" : "latest");
+
+/** Publishes what a registry does not have yet, so that a release that failed on its way can be repeated. */
+function publish({ version, commit, tarballs, crates }, folder, { withProvenance }) {
+  if (ask("git", ["rev-parse", "HEAD"]) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
+  if (!ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`))
+    throw new CommandFailed(`the commit has no tag v${version}`);
+  if (withProvenance && !process.env.ACTIONS_ID_TOKEN_REQUEST_URL)
+    throw new CommandFailed("provenance is given by the workflow `release`, which a tag starts: npm run release");
+  for (const { file, integrity } of tarballs)
+    if (measure(join(folder, file)).integrity !== integrity) throw new CommandFailed(`${file} is not what was packed`);
+
+  // Without an answer npm is asked to publish, and says what is wrong.
+  const published = (name) => ask("npm", ["view", `${name}@${version}`, "dist.integrity"]) || undefined;
+  const waiting = new Set(toPublish(tarballs, version, published));
+  for (const tarball of tarballs) {
+    const { name, file } = tarball;
+    console.log(`npm: ${name} ${version}${waiting.has(tarball) ? "" : ": is there"}`);
+    if (!waiting.has(tarball)) continue;
+    const args = ["publish", file, "--access", "public", "--tag", tagOf(version)];
+    run("npm", withProvenance ? [...args, "--provenance"] : args, { cwd: folder });
+  }
+  for (const { name } of crates) {
+    const isThere = ask("cargo", ["info", `${name}@${version}`, "--registry", "crates-io"]) !== "";
+    console.log(`crates.io: ${name} ${version}${isThere ? ": is there" : ""}`);
+    // They were compiled from their packages by check-release.mjs. Cargo waits until the index has what the next one needs.
+    if (!isThere) run("cargo", ["publish", "-p", name, "--no-verify", "--locked"]);
+  }
+}
+
+const refuse = (faults) => {
+  if (faults.length > 0) throw new CommandFailed(`not released:\n${faults.map((fault) => `- ${fault}`).join("\n")}`);
+};
+
+function pushTag() {
+  const { version, faults } = faultsOfTree();
+  const branch = ask("git", ["branch", "--show-current"]);
+  if (branch !== "main") faults.push(`a release is made of main, this is ${branch || "no branch"}`);
+  refuse(faults);
+  run("git", ["tag", "--annotate", `v${version}`, "--message", `Version ${version}`]);
+  run("git", ["push", "--atomic", "origin", "main", `v${version}`]);
+}
+
+function release(args) {
+  const { values } = parseArgs({
+    args,
+    options: {
+      "dry-run": { type: "boolean" },
+      tag: { type: "boolean" },
+      binaries: { type: "string" },
+      packed: { type: "string" },
+      "without-provenance": { type: "boolean" },
+    },
+  });
+  const withProvenance = !values["without-provenance"];
+  if (values.tag) return pushTag();
+  if (values.packed !== undefined) {
+    const { version, faults } = faultsOfTree();
+    const plan = readJson(join(values.packed, PLAN));
+    if (plan.version !== version) faults.push(`${values.packed} has version ${plan.version}, the packages say ${version}`);
+    refuse([...plan.faults, ...faults]);
+    return publish(plan, values.packed, { withProvenance });
+  }
+  const { plan, faults } = prepare(values.binaries);
+  const folder = join(cache, "packages");
+  writeFileSync(join(folder, PLAN), JSON.stringify({ ...plan, faults }, null, 2));
+  console.log(tell(plan));
+  refuse(faults);
+  if (!values["dry-run"]) publish(plan, folder, { withProvenance });
+}
+
+if (process.argv[1] === import.meta.filename)
+  main(() => {
+    try {
+      release(process.argv.slice(2));
+    } catch (error) {
+      // parseArgs says what it did not understand.
+      if (error.code?.startsWith("ERR_PARSE_ARGS")) throw new CommandFailed(error.message);
+      throw error;
+    }
+  });
