@@ -12,7 +12,7 @@ export const NOTICES = "THIRD-PARTY.txt";
 
 /** Licences under which code may be part of ours if its notice comes along, and the files that hold their texts. The first that a crate
  *  offers is taken: the shorter ones come first. */
-const ALLOWED = {
+export const ALLOWED = {
   MIT: /mit/i,
   ISC: /isc/i,
   Zlib: /zlib/i,

@@ -7,12 +7,14 @@
 //                                                             `release` builds every binary and publishes
 //   node scripts/release.mjs [--binaries FOLDER] [--without-provenance]     the same as --dry-run, then publishes
 //   node scripts/release.mjs --packed FOLDER                  publishes what --dry-run packed and told, elsewhere
+//   node scripts/release.mjs --notes                          prints the changelog's section of this version
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { build, parts } from "./build.mjs";
 import { pack } from "./pack.mjs";
+import { targets } from "./runners.mjs";
 import { main } from "./setup.mjs";
 import { ask, cache, CommandFailed, root, run, targetDir } from "./tools.mjs";
 import { readVersion, section } from "./versions.mjs";
@@ -22,9 +24,6 @@ const PLAN = "release.json";
 
 const native = join(root, "packages/native");
 const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
-
-/** The targets that a release has a binary for. */
-export const targets = () => readJson(join(native, "package.json")).napi.targets;
 
 /** Things in an order in which whatever one of them needs comes before it; else by name. */
 export function inOrder(things) {
@@ -73,19 +72,15 @@ export function cratesOf({ packages, metadata }) {
   return { crates: inOrder(crates), faults };
 }
 
+/** What the changelog tells of a version. */
+const told = (version) => section(readFileSync(join(root, "CHANGELOG.md"), "utf8"), version);
+
 /** What is wrong with the tree itself: uncommitted files, versions that differ, a changelog without this version. */
 function faultsOfTree() {
   const { version, faults } = readVersion();
-  const changed = run("git", ["status", "--porcelain"], { quiet: true }).trim();
-  if (changed)
-    faults.unshift(
-      `not committed: ${changed
-        .split("\n")
-        .map((line) => line.slice(3))
-        .join(", ")}`,
-    );
-  if (!section(readFileSync(join(root, "CHANGELOG.md"), "utf8"), version))
-    faults.push(`CHANGELOG.md has no section of version ${version}; run: npm run version`);
+  const changed = run("git", ["status", "--porcelain"], { quiet: true }).split("\n").filter(Boolean);
+  if (changed.length > 0) faults.unshift(`not committed: ${changed.map((line) => line.slice(3)).join(", ")}`);
+  if (!told(version)) faults.push(`CHANGELOG.md has no section of version ${version}; run: npm run version`);
   return { version, faults };
 }
 
@@ -163,7 +158,7 @@ export function tell({ version, commit, tarballs, crates }) {
   ].join("\n");
 }
 
-/** What is still to be published of a plan, given what the registry has: its hash by name, undefined for what is not there. */
+/** What is still to be published of a plan, given what the registry has: its hash by name, nothing for what is not there. */
 export function toPublish(tarballs, version, published) {
   return tarballs.filter(({ name, integrity }) => {
     const there = published(name);
@@ -178,31 +173,31 @@ export function toPublish(tarballs, version, published) {
 /** What npm is told of a version besides: one before a release must not become what `npm install` takes. */
 export const tagOf = (version) => (version.includes("-") ? "next" : "latest");
 
-/** Publishes what a registry does not have yet, so that a release that failed on its way can be repeated. */
-function publish({ version, commit, tarballs, crates }, folder, { withProvenance }) {
-  if (ask("git", ["rev-parse", "HEAD"]) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
-  if (!ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`))
-    throw new CommandFailed(`the commit has no tag v${version}`);
+/** Publishes what a registry does not have yet, so that a release that failed on its way can be repeated. `tools` run commands: git, npm, Cargo. */
+export function publish({ version, commit, tarballs, crates }, folder, withProvenance, tools = { ask, run }) {
+  if (tools.ask("git", ["rev-parse", "HEAD"]) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
+  if (!tools.ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`))
+    throw new CommandFailed(`the commit has no tag v${version}; run: npm run release`);
   if (withProvenance && !process.env.ACTIONS_ID_TOKEN_REQUEST_URL)
-    throw new CommandFailed("provenance is given by the workflow `release`, which a tag starts: npm run release");
+    throw new CommandFailed("provenance is given by the workflow `release` alone, which a tag starts; run: npm run release");
   for (const { file, integrity } of tarballs)
     if (measure(join(folder, file)).integrity !== integrity) throw new CommandFailed(`${file} is not what was packed`);
 
   // Without an answer npm is asked to publish, and says what is wrong.
-  const published = (name) => ask("npm", ["view", `${name}@${version}`, "dist.integrity"]) || undefined;
-  const waiting = new Set(toPublish(tarballs, version, published));
+  const published = (name) => tools.ask("npm", ["view", `${name}@${version}`, "dist.integrity"]);
+  const waiting = toPublish(tarballs, version, published);
   for (const tarball of tarballs) {
-    const { name, file } = tarball;
-    console.log(`npm: ${name} ${version}${waiting.has(tarball) ? "" : ": is there"}`);
-    if (!waiting.has(tarball)) continue;
-    const args = ["publish", file, "--access", "public", "--tag", tagOf(version)];
-    run("npm", withProvenance ? [...args, "--provenance"] : args, { cwd: folder });
+    const isThere = !waiting.includes(tarball);
+    console.log(`npm: ${tarball.name} ${version}${isThere ? ": is there" : ""}`);
+    if (isThere) continue;
+    const args = ["publish", tarball.file, "--access", "public", "--tag", tagOf(version)];
+    tools.run("npm", withProvenance ? [...args, "--provenance"] : args, { cwd: folder });
   }
   for (const { name } of crates) {
-    const isThere = ask("cargo", ["info", `${name}@${version}`, "--registry", "crates-io"]) !== "";
+    const isThere = tools.ask("cargo", ["info", `${name}@${version}`, "--registry", "crates-io"]) !== "";
     console.log(`crates.io: ${name} ${version}${isThere ? ": is there" : ""}`);
     // They were compiled from their packages by check-release.mjs. Cargo waits until the index has what the next one needs.
-    if (!isThere) run("cargo", ["publish", "-p", name, "--no-verify", "--locked"]);
+    if (!isThere) tools.run("cargo", ["publish", "-p", name, "--no-verify", "--locked"]);
   }
 }
 
@@ -225,6 +220,7 @@ function release(args) {
     options: {
       "dry-run": { type: "boolean" },
       tag: { type: "boolean" },
+      notes: { type: "boolean" },
       binaries: { type: "string" },
       packed: { type: "string" },
       "without-provenance": { type: "boolean" },
@@ -232,19 +228,20 @@ function release(args) {
   });
   const withProvenance = !values["without-provenance"];
   if (values.tag) return pushTag();
+  if (values.notes) return console.log(told(readVersion().version) ?? "");
   if (values.packed !== undefined) {
     const { version, faults } = faultsOfTree();
     const plan = readJson(join(values.packed, PLAN));
     if (plan.version !== version) faults.push(`${values.packed} has version ${plan.version}, the packages say ${version}`);
     refuse([...plan.faults, ...faults]);
-    return publish(plan, values.packed, { withProvenance });
+    return publish(plan, values.packed, withProvenance);
   }
   const { plan, faults } = prepare(values.binaries);
   const folder = join(cache, "packages");
   writeFileSync(join(folder, PLAN), JSON.stringify({ ...plan, faults }, null, 2));
   console.log(tell(plan));
   refuse(faults);
-  if (!values["dry-run"]) publish(plan, folder, { withProvenance });
+  if (!values["dry-run"]) publish(plan, folder, withProvenance);
 }
 
 if (process.argv[1] === import.meta.filename)

