@@ -130,7 +130,7 @@ function prepare(binaries) {
 
   const plan = {
     version,
-    commit: ask("git", ["rev-parse", "HEAD"]),
+    commit: headOf({ ask }),
     tarballs: inOrder(
       tarballs.map(({ name, tarball, manifest }) => ({
         name,
@@ -173,11 +173,13 @@ export function toPublish(tarballs, version, published) {
 /** What npm is told of a version besides: one before a release must not become what `npm install` takes. */
 export const tagOf = (version) => (version.includes("-") ? "next" : "latest");
 
+const headOf = (tools) => tools.ask("git", ["rev-parse", "HEAD"]);
+const isTagged = (version, tools) => tools.ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`);
+
 /** Publishes what a registry does not have yet, so that a release that failed on its way can be repeated. `tools` run commands: git, npm, Cargo. */
 export function publish({ version, commit, tarballs, crates }, folder, withProvenance, tools = { ask, run }) {
-  if (tools.ask("git", ["rev-parse", "HEAD"]) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
-  if (!tools.ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`))
-    throw new CommandFailed(`the commit has no tag v${version}; run: npm run release`);
+  if (headOf(tools) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
+  if (!isTagged(version, tools)) throw new CommandFailed(`the commit has no tag v${version}; run: npm run release`);
   if (withProvenance && !process.env.ACTIONS_ID_TOKEN_REQUEST_URL)
     throw new CommandFailed("provenance is given by the workflow `release` alone, which a tag starts; run: npm run release");
   for (const { file, integrity } of tarballs)
@@ -190,7 +192,7 @@ export function publish({ version, commit, tarballs, crates }, folder, withProve
     const isThere = !waiting.includes(tarball);
     console.log(`npm: ${tarball.name} ${version}${isThere ? ": is there" : ""}`);
     if (isThere) continue;
-    const args = ["publish", tarball.file, "--access", "public", "--tag", tagOf(version)];
+    const args = ["publish", `./${tarball.file}`, "--access", "public", "--tag", tagOf(version)];
     tools.run("npm", withProvenance ? [...args, "--provenance"] : args, { cwd: folder });
   }
   for (const { name } of crates) {
@@ -207,11 +209,14 @@ const refuse = (faults) => {
 
 function pushTag() {
   const { version, faults } = faultsOfTree();
-  const branch = ask("git", ["branch", "--show-current"]);
-  if (branch !== "main") faults.push(`a release is made of main, this is ${branch || "no branch"}`);
+  // The tag is all that is pushed: what it names went through review.
+  const [main] = ask("git", ["ls-remote", "origin", "refs/heads/main"]).split("\t");
+  const head = headOf({ ask });
+  if (main !== head) faults.push(`a release is made of origin's main, which is at ${main || "no commit"}; here it is ${head}`);
   refuse(faults);
-  run("git", ["tag", "--annotate", `v${version}`, "--message", `Version ${version}`]);
-  run("git", ["push", "--atomic", "origin", "main", `v${version}`]);
+  const tag = `v${version}`;
+  if (!isTagged(version, { ask })) run("git", ["tag", "--annotate", tag, "--message", `Version ${version}`]);
+  run("git", ["push", "origin", tag]);
 }
 
 function release(args) {

@@ -143,7 +143,7 @@ describe("publishing", () => {
     vi.restoreAllMocks();
   });
 
-  const npmPublish = (file) => `npm publish ${file} --access public --tag latest --provenance`;
+  const npmPublish = (file) => `npm publish ./${file} --access public --tag latest --provenance`;
 
   test("goes through npm's packages, then the crates, in order", () => {
     const { commands, ...given } = tools();
@@ -187,7 +187,7 @@ describe("publishing", () => {
     refused("provenance is given by the workflow `release` alone", {});
     const { commands, ...given } = tools();
     publish(plan, folder, false, given);
-    expect(commands[0]).toBe("npm publish diffattn-native-a-1.2.3.tgz --access public --tag latest");
+    expect(commands[0]).toBe("npm publish ./diffattn-native-a-1.2.3.tgz --access public --tag latest");
   });
 
   test("of a version before a release does not become what is installed", () => {
