@@ -32,6 +32,7 @@ export default defineConfig({
             "bench/*.test.mjs",
             "packages/demo/*.test.mjs",
             "packages/demo/src/*.test.ts",
+            "scripts/*.test.mjs",
           ],
         },
       },

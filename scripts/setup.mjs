@@ -9,10 +9,12 @@ import {
   ask,
   browsers,
   cache,
+  cargoTool,
   cargoTools,
   CommandFailed,
   crossRust,
   isDebianRoot,
+  isMain,
   newerNode,
   newerNodePrefix,
   onPath,
@@ -119,7 +121,7 @@ export function setup({ withBrowsers = false, withNeon = false } = {}) {
   ])
     need(
       `${name} ${version}`,
-      () => ask(join(cargoTools, "bin", program), ["--version"]).endsWith(` ${version}`),
+      () => ask(cargoTool(program), ["--version"]).endsWith(` ${version}`),
       () => cargoInstall(name, version),
     );
 
@@ -155,5 +157,5 @@ export function main(body) {
   }
 }
 
-if (process.argv[1] === import.meta.filename)
+if (isMain(import.meta))
   main(() => setup({ withBrowsers: process.argv.includes("--browsers"), withNeon: process.argv.includes("--neon") }));
