@@ -17,11 +17,20 @@ export const versions = {
   pnpm: "12.21.0",
   /** Relaxed SIMD, Float16Array and `using` want a newer Node than the oldest one supported. */
   node: "24.21.0",
-  wasmPack: "0.15.1",
+  wasmPack: "0.15.0",
   /** The command-line tool and the crate must be the same version, so Cargo.toml says it for both. */
   wasmBindgen: /^wasm-bindgen = "=([\d.]+)"/m.exec(workspace)[1],
   /** Debian's linker for WebAssembly, used where rustup can fetch nothing. */
   lld: "22",
+};
+
+/** The SHA-256 of wasm-pack's archives, which its releases do not publish: they go with `versions.wasmPack`. */
+export const wasmPackArchives = {
+  "x86_64-unknown-linux-musl": "c09f971ecaed9a2efc80fdcea7a00ef6b53c7fadc8c57d1f61b53a6aa66b668a",
+  "aarch64-unknown-linux-musl": "e17ef0806381c3a0acb9c9ddad643a49facaa5a2ecf657a421d4d8f3357a24b7",
+  "x86_64-apple-darwin": "d3f1a4a33e95f8f0d7801b024e08624c479999ac96aa150908b2394015cd0363",
+  "aarch64-apple-darwin": "0abff4a03d670b6c00ea31d0e1608a72407e355f3d3765e9c30eb45cd5b7e318",
+  "x86_64-pc-windows-msvc": "518dc51180c7bc864699c9279b3bc99025bc109123e0249a34ba34d130a509bf",
 };
 
 const windows = process.platform === "win32";
