@@ -10,11 +10,14 @@ import {
   ask,
   bin,
   cache,
+  cargoTool,
   cargoTools,
   CommandFailed,
   crossRust,
   ensureFolder,
   fingerprint,
+  isMain,
+  pathFirst,
   pnpm,
   root,
   run,
@@ -94,11 +97,10 @@ function buildWasm(name) {
   const rustflags = [`-C target-feature=${features.join(",")}`, ...small, ...inOrder, ...link.map((arg) => `-C link-arg=${arg}`)].join(" ");
   // std is compiled with the same features, so each set has a target folder of its own and std is compiled once in each.
   const target = join(targetDir, `wasm-${folder}`);
-  const env = { ...rust.env, RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
+  const env = { ...pathFirst(join(cargoTools, "bin"), rust.env), RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
   // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and the last one, whose level is
   // the linker's: norms take 1.5 times as long without the second, attention three times without both.
   env.CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
-  env.PATH = `${join(cargoTools, "bin")}:${env.PATH}`;
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
   if (crateFeatures.length > 0) args.push("--features", crateFeatures.join(","));
@@ -125,7 +127,7 @@ function buildWasm(name) {
     rmSync(output, { recursive: true, force: true });
     // With and without models the module has one name there, and Cargo would take the one for the other.
     for (const made of ["", "deps"]) rmSync(join(target, "wasm32-unknown-unknown/release", made, "diffattn_wasm.wasm"), { force: true });
-    run(join(cargoTools, "bin/wasm-pack"), args, { env, quiet: true });
+    run(cargoTool("wasm-pack"), args, { env, quiet: true });
     // wasm-pack ignores its own output, which would keep it out of the package too.
     rmSync(join(output, ".gitignore"), { force: true });
     const module = join(output, "diffattn_wasm_bg.wasm");
@@ -160,4 +162,4 @@ export function build(names = parts) {
   }
 }
 
-if (process.argv[1] === import.meta.filename) main(() => build(process.argv.length > 2 ? process.argv.slice(2) : undefined));
+if (isMain(import.meta)) main(() => build(process.argv.length > 2 ? process.argv.slice(2) : undefined));

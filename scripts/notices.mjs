@@ -5,7 +5,7 @@
 import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { main } from "./setup.mjs";
-import { ask, CommandFailed, root, run } from "./tools.mjs";
+import { ask, CommandFailed, isMain, root, run } from "./tools.mjs";
 
 /** The file that each package carries. */
 export const NOTICES = "THIRD-PARTY.txt";
@@ -119,4 +119,4 @@ export function notices(binary) {
   return `Compiled into ${binary === "wasm" ? "the WebAssembly modules" : "the addon"} are these libraries:\n\n${list}\n\n${body}`;
 }
 
-if (process.argv[1] === import.meta.filename) main(() => Object.keys(binaries).forEach((binary) => console.log(notices(binary))));
+if (isMain(import.meta)) main(() => Object.keys(binaries).forEach((binary) => console.log(notices(binary))));

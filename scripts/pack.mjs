@@ -7,7 +7,7 @@ import { copyFileSync, cpSync, existsSync, readFileSync, readdirSync, rmSync, wr
 import { basename, join } from "node:path";
 import { NOTICES, notices } from "./notices.mjs";
 import { main } from "./setup.mjs";
-import { bin, cache, CommandFailed, ensureFolder, root, run } from "./tools.mjs";
+import { bin, cache, CommandFailed, ensureFolder, isMain, root, run } from "./tools.mjs";
 
 /** What every package carries. */
 const texts = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
@@ -73,7 +73,7 @@ export function pack() {
   ]);
 }
 
-if (process.argv[1] === import.meta.filename)
+if (isMain(import.meta))
   main(() => {
     for (const [name, tarball] of Object.entries(pack())) console.log(`${name} ${tarball}`);
   });

@@ -16,7 +16,7 @@ import { build, parts } from "./build.mjs";
 import { pack } from "./pack.mjs";
 import { targets } from "./runners.mjs";
 import { main } from "./setup.mjs";
-import { ask, cache, CommandFailed, root, run, targetDir } from "./tools.mjs";
+import { ask, cache, CommandFailed, isMain, root, run, targetDir } from "./tools.mjs";
 import { readVersion, section } from "./versions.mjs";
 
 /** Beside the tarballs: what --dry-run told, which --packed publishes. */
@@ -249,7 +249,7 @@ function release(args) {
   if (!values["dry-run"]) publish(plan, folder, withProvenance);
 }
 
-if (process.argv[1] === import.meta.filename)
+if (isMain(import.meta))
   main(() => {
     try {
       release(process.argv.slice(2));

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
-import { CommandFailed, root } from "./tools.mjs";
+import { CommandFailed, isMain, root } from "./tools.mjs";
 
 /** The targets that a release has a binary for. */
 export const targets = () => JSON.parse(readFileSync(join(root, "packages/native/package.json"), "utf8")).napi.targets;
@@ -27,4 +27,4 @@ export function runnerOf(target) {
   return { target, runner };
 }
 
-if (process.argv[1] === import.meta.filename) main(() => console.log(JSON.stringify(targets().map(runnerOf))));
+if (isMain(import.meta)) main(() => console.log(JSON.stringify(targets().map(runnerOf))));

@@ -6,7 +6,7 @@
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { main } from "./setup.mjs";
-import { bin, CommandFailed, root, run } from "./tools.mjs";
+import { bin, CommandFailed, isMain, root, run } from "./tools.mjs";
 
 const readText = (...path) => readFileSync(join(...path), "utf8");
 
@@ -105,4 +105,4 @@ function takeVersion() {
   console.log(`version ${version}: packages, crates, CHANGELOG.md; look at the difference and commit it`);
 }
 
-if (process.argv[1] === import.meta.filename) main(takeVersion);
+if (isMain(import.meta)) main(takeVersion);
