@@ -5,6 +5,7 @@
 //   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { targetOf, thisMachine } from "../packages/native/loader.js";
 import { main } from "./setup.mjs";
 import {
   ask,
@@ -44,10 +45,11 @@ function unlessUnchanged(what, inputs, outputs, body) {
 }
 
 function buildNative() {
-  const args = ["build", "--release", "--platform", "--strip", "--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml")];
+  // What loads the binary is ours (packages/native/loader.js).
+  const args = ["build", "--release", "--platform", "--no-js", "--strip", "--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml")];
   args.push("--output-dir", ".");
   const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, ask("rustc", ["-V"]), process.env.RUSTFLAGS);
-  unlessUnchanged("native addon", inputs, ["packages/native/index.js", "packages/native/index.d.ts"], () =>
+  unlessUnchanged("native addon", inputs, [`packages/native/diffattn.${targetOf(thisMachine())}.node`], () =>
     run(bin("napi"), [...args, "--target-dir", targetDir], { cwd: join(root, "packages/native"), quiet: true }),
   );
 }
