@@ -9,12 +9,12 @@
 //   node scripts/release.mjs --packed FOLDER                  publishes what --dry-run packed and told, elsewhere
 //   node scripts/release.mjs --notes                          prints the changelog's section of this version
 import { createHash } from "node:crypto";
+import { createRequire } from "node:module";
 import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { build, parts } from "./build.mjs";
 import { pack } from "./pack.mjs";
-import { targets } from "./runners.mjs";
 import { main } from "./setup.mjs";
 import { ask, cache, CommandFailed, isMain, root, run, targetDir } from "./tools.mjs";
 import { readVersion, section } from "./versions.mjs";
@@ -23,6 +23,9 @@ import { readVersion, section } from "./versions.mjs";
 const PLAN = "release.json";
 
 const native = join(root, "packages/native");
+/** The targets that a release has a binary for, and what a file is by its bytes: as the published loader has it. */
+const { targets, identify } = createRequire(import.meta.url)(join(native, "loader.js"));
+
 const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 
 /** Things in an order in which whatever one of them needs comes before it; else by name. */
@@ -38,12 +41,29 @@ export function inOrder(things) {
   return ordered;
 }
 
-/** What is wrong with the set of tarballs: a sentence each. `platforms` are the packages of the targets. */
-export function faultsOfTarballs(tarballs, version, platforms) {
+const packageOf = ({ name }) => `@diffattn/native-${name}`;
+
+/** What is wrong with the binaries in a folder: a sentence for what is missing, and for each that is not what its name says. */
+export function faultsOfBinaries(folder) {
   const faults = [];
-  const named = new Map(tarballs.map((tarball) => [tarball.name, tarball]));
-  const missing = platforms.filter((name) => !named.has(name));
-  if (missing.length > 0) faults.push(`incomplete: there is no binary for ${missing.join(", ")}`);
+  const missing = targets.filter(({ file }) => !existsSync(join(folder, file)));
+  if (missing.length > 0) faults.push(`incomplete: there is no binary for ${missing.map(({ triple }) => triple).join(", ")}`);
+  for (const { file, platform, arch, libc } of targets.filter((target) => !missing.includes(target))) {
+    const found = identify(readFileSync(join(folder, file)));
+    const words = (parts) => parts.filter(Boolean).join(" ") || "no binary";
+    const [is, wanted] = [
+      [found?.platform, found?.arch, found?.libc],
+      [platform, arch, libc],
+    ].map(words);
+    if (is !== wanted) faults.push(`${file} is ${is}, not ${wanted}`);
+  }
+  return faults;
+}
+
+/** What is wrong with the set of tarballs: a sentence each. */
+export function faultsOfTarballs(tarballs, version) {
+  const faults = [];
+  const named = new Set(tarballs.map(({ name }) => name));
   for (const { name, manifest } of tarballs) {
     if (manifest.version !== version) faults.push(`${name} is packed as version ${manifest.version}, this release is ${version}`);
     for (const [needed, wanted] of Object.entries({ ...manifest.dependencies, ...manifest.optionalDependencies }))
@@ -101,13 +121,14 @@ function manifestOf(tarball) {
 /** Builds what is packed. The binaries of the addon come from a folder, where each was built for itself, or from what this machine can build. */
 function buildAll(binaries) {
   const rest = parts.filter((part) => part !== "native" && part !== "demo");
-  if (binaries === undefined) build(["native", ...rest]);
-  else {
-    const files = existsSync(binaries) ? readdirSync(binaries).filter((name) => name.endsWith(".node")) : [];
-    if (files.length === 0) throw new CommandFailed(`--binaries: expected a folder with files *.node, got ${binaries}`);
-    for (const file of files) copyFileSync(join(binaries, file), join(native, file));
-    build(rest);
-  }
+  if (binaries === undefined) return build(["native", ...rest]);
+  const binariesIn = (folder) => (existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".node")) : []);
+  const given = binariesIn(binaries);
+  if (given.length === 0) throw new CommandFailed(`--binaries: expected a folder with files *.node, got ${binaries}`);
+  const others = binariesIn(native).filter((name) => !given.includes(name));
+  if (others.length > 0) throw new CommandFailed(`packages/native has binaries that ${binaries} lacks: ${others.join(", ")}; remove them`);
+  for (const file of given) copyFileSync(join(binaries, file), join(native, file));
+  build(rest);
 }
 
 /** Builds, packs and measures: what would be published, and what speaks against it. */
@@ -116,12 +137,11 @@ function prepare(binaries) {
   buildAll(binaries);
   const packed = Object.entries(pack());
   const tarballs = packed.map(([name, tarball]) => ({ name, tarball, manifest: manifestOf(tarball) }));
-  // pack() has @napi-rs/cli make a folder for every target.
-  const folders = join(native, "npm");
-  const platforms = readdirSync(folders).map((name) => readJson(join(folders, name, "package.json")).name);
-  if (platforms.length !== targets().length)
-    faults.push(`packages/native has ${targets().length} targets and ${platforms.length} packages of platforms`);
-  faults.push(...faultsOfTarballs(tarballs, version, platforms));
+  faults.push(...faultsOfBinaries(native), ...faultsOfTarballs(tarballs, version));
+  const unpacked = targets.filter(
+    (target) => existsSync(join(native, target.file)) && !packed.some(([name]) => name === packageOf(target)),
+  );
+  if (unpacked.length > 0) faults.push(`not packed: ${unpacked.map(packageOf).join(", ")}`);
 
   const list = cratesOf(JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true })));
   faults.push(...list.faults);

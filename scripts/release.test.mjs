@@ -4,8 +4,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { targets } from "../packages/native/loader.js";
 import { ALLOWED } from "./notices.mjs";
-import { cratesOf, faultsOfTarballs, inOrder, publish, tagOf, tell, toPublish } from "./release.mjs";
+import { cratesOf, faultsOfBinaries, faultsOfTarballs, inOrder, publish, tagOf, tell, toPublish } from "./release.mjs";
 import { root, run } from "./tools.mjs";
 
 const repository = { url: "git+https://example.org/diffattn.git" };
@@ -42,27 +43,79 @@ describe("a set of tarballs", () => {
     tarball("@diffattn/native-a"),
   ];
 
-  test("that is whole is taken", () => expect(faultsOfTarballs(whole, "1.2.3", ["@diffattn/native-a"])).toEqual([]));
-
-  test("without a target's binary is incomplete, and says which", () =>
-    expect(faultsOfTarballs(whole, "1.2.3", ["@diffattn/native-a", "@diffattn/native-b", "@diffattn/native-c"])).toEqual([
-      "incomplete: there is no binary for @diffattn/native-b, @diffattn/native-c",
-    ]));
+  test("that is whole is taken", () => expect(faultsOfTarballs(whole, "1.2.3")).toEqual([]));
 
   test("of another version, or one that wants another version, is refused", () => {
     const [first, ...rest] = whole;
-    expect(faultsOfTarballs([tarball("diffattn", { version: "1.2.2" }), ...rest], "1.2.3", [])).toEqual([
+    expect(faultsOfTarballs([tarball("diffattn", { version: "1.2.2" }), ...rest], "1.2.3")).toEqual([
       "diffattn is packed as version 1.2.2, this release is 1.2.3",
     ]);
     const stale = tarball("diffattn", { optionalDependencies: { "@diffattn/native": "workspace:*", other: "^1" } });
-    expect(faultsOfTarballs([stale, ...rest], "1.2.3", [])).toEqual(["diffattn wants @diffattn/native workspace:*, this release is 1.2.3"]);
-    expect(faultsOfTarballs([first, ...rest], "1.2.3", [])).toEqual([]);
+    expect(faultsOfTarballs([stale, ...rest], "1.2.3")).toEqual(["diffattn wants @diffattn/native workspace:*, this release is 1.2.3"]);
+    expect(faultsOfTarballs([first, ...rest], "1.2.3")).toEqual([]);
   });
 
   test("without a repository has no provenance", () =>
-    expect(faultsOfTarballs([tarball("diffattn", { repository: undefined })], "1.2.3", [])).toEqual([
+    expect(faultsOfTarballs([tarball("diffattn", { repository: undefined })], "1.2.3")).toEqual([
       "diffattn names no repository, without which there is no provenance",
     ]));
+});
+
+describe("the binaries", () => {
+  /** The least that tells what a binary is for: an ELF, a Mach-O or a PE header. */
+  function header({ platform, arch, libc }) {
+    const bytes = Buffer.alloc(256);
+    if (platform === "linux") {
+      bytes.writeUInt32BE(0x7f454c46);
+      bytes.writeUInt16LE({ x64: 0x3e, arm64: 0xb7 }[arch], 18);
+      bytes.write({ glibc: "\0GLIBC_2.17\0", musl: "\0libc.so\0" }[libc], 64, "latin1");
+    } else if (platform === "darwin") {
+      bytes.writeUInt32LE(0xfeedfacf);
+      bytes.writeUInt32LE({ x64: 0x1000007, arm64: 0x100000c }[arch], 4);
+    } else {
+      bytes.write("MZ");
+      bytes.writeUInt32LE(128, 0x3c);
+      bytes.write("PE\0\0", 128, "latin1");
+      bytes.writeUInt16LE({ x64: 0x8664, arm64: 0xaa64 }[arch], 132);
+    }
+    return bytes;
+  }
+
+  const folders = [];
+  afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
+  /** A folder with a binary for each target, but for those that `change` gives otherwise. */
+  function folderOf(change = {}) {
+    const folder = mkdtempSync(join(tmpdir(), "diffattn-binaries-"));
+    folders.push(folder);
+    for (const target of targets) {
+      const bytes = target.triple in change ? change[target.triple] : header(target);
+      if (bytes) writeFileSync(join(folder, target.file), bytes);
+    }
+    return folder;
+  }
+  const of = (triple) => targets.find((target) => target.triple === triple);
+
+  test("of every target are taken", () => expect(faultsOfBinaries(folderOf())).toEqual([]));
+
+  test("without some are incomplete, and it is said for which", () => {
+    const change = { "aarch64-apple-darwin": undefined, "x86_64-unknown-linux-musl": undefined };
+    expect(faultsOfBinaries(folderOf(change))).toEqual([
+      "incomplete: there is no binary for x86_64-unknown-linux-musl, aarch64-apple-darwin",
+    ]);
+  });
+
+  test("that are for something else than their names say are refused", () => {
+    const change = {
+      "aarch64-unknown-linux-gnu": header(of("aarch64-unknown-linux-musl")),
+      "x86_64-apple-darwin": header(of("aarch64-apple-darwin")),
+      "x86_64-pc-windows-msvc": Buffer.from("<html>"),
+    };
+    expect(faultsOfBinaries(folderOf(change))).toEqual([
+      "diffattn.linux-arm64-gnu.node is linux arm64 musl, not linux arm64 glibc",
+      "diffattn.darwin-x64.node is darwin arm64, not darwin x64",
+      "diffattn.win32-x64-msvc.node is no binary, not win32 x64",
+    ]);
+  });
 });
 
 describe("the crates", () => {
