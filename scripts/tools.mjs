@@ -22,6 +22,12 @@ export const versions = {
   wasmBindgen: /^wasm-bindgen = "=([\d.]+)"/m.exec(workspace)[1],
   /** Debian's linker for WebAssembly, used where rustup can fetch nothing. */
   lld: "22",
+  /** Of PyPI: what builds the addon for other targets, and a Node for musl. */
+  zig: "0.17.1",
+  cargoZigbuild: "0.24.1",
+  muslNode: "24.19.0",
+  /** The Debian whose musl is new enough for that Node. */
+  muslDebian: "trixie",
 };
 
 export const pnpmPrefix = join(cache, `pnpm-${versions.pnpm}`);
