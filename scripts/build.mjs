@@ -44,15 +44,29 @@ function unlessUnchanged(what, inputs, outputs, body) {
   say(`${what}: built in ${seconds(start)}`);
 }
 
-function buildNative() {
-  // What loads the binary is ours (packages/native/loader.js).
-  const args = ["build", "--release", "--platform", "--no-js", "--strip", "--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml")];
-  args.push("--output-dir", ".");
-  const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, ask("rustc", ["-V"]), process.env.RUSTFLAGS);
-  unlessUnchanged("native addon", inputs, [`packages/native/diffattn.${targetOf(thisMachine())}.node`], () =>
-    run(bin("napi"), [...args, "--target-dir", targetDir], { cwd: join(root, "packages/native"), quiet: true }),
+/** Makes the addon `file` of packages/native: of this machine, or of what `more` (arguments of napi) and the environment say. */
+export function buildAddon(file, more = [], environment = process.env) {
+  // What loads it is ours (packages/native/loader.js).
+  const args = [
+    "--release",
+    "--platform",
+    "--no-js",
+    "--manifest-path",
+    join(root, "crates/diffattn-napi/Cargo.toml"),
+    "--output-dir",
+    ".",
+  ];
+  const env = { ...environment, CARGO_PROFILE_RELEASE_STRIP: "symbols" };
+  const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, more, ask("rustc", ["-V"]), env.RUSTFLAGS, [
+    versions.zig,
+    versions.cargoZigbuild,
+  ]);
+  unlessUnchanged(`addon ${file}`, inputs, [`packages/native/${file}`], () =>
+    run(bin("napi"), ["build", "--target-dir", targetDir, ...args, ...more], { cwd: join(root, "packages/native"), env, quiet: true }),
   );
 }
+
+const buildNative = () => buildAddon(`diffattn.${targetOf(thisMachine())}.node`);
 
 const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
 const relaxed = [...simd, "+relaxed-simd"];

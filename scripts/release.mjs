@@ -118,23 +118,31 @@ function manifestOf(tarball) {
   return JSON.parse(text);
 }
 
-/** Builds what is packed. The binaries of the addon come from a folder, where each was built for itself, or from what this machine can build. */
-function buildAll(binaries) {
-  const rest = parts.filter((part) => part !== "native" && part !== "demo");
-  if (binaries === undefined) return build(["native", ...rest]);
-  const binariesIn = (folder) => (existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".node")) : []);
-  const given = binariesIn(binaries);
-  if (given.length === 0) throw new CommandFailed(`--binaries: expected a folder with files *.node, got ${binaries}`);
+/** The binaries of the addon: from a folder, where each was built for itself, or each that this machine can build. */
+function takeBinaries(folder) {
+  if (folder === undefined) {
+    for (const { name } of targets)
+      try {
+        run(process.execPath, [join(root, "scripts/cross.mjs"), name]);
+      } catch (error) {
+        // It said why; what is missing then is told at the end.
+        if (!(error instanceof CommandFailed)) throw error;
+      }
+    return;
+  }
+  const binariesIn = (path) => (existsSync(path) ? readdirSync(path).filter((name) => name.endsWith(".node")) : []);
+  const given = binariesIn(folder);
+  if (given.length === 0) throw new CommandFailed(`--binaries: expected a folder with files *.node, got ${folder}`);
   const others = binariesIn(native).filter((name) => !given.includes(name));
-  if (others.length > 0) throw new CommandFailed(`packages/native has binaries that ${binaries} lacks: ${others.join(", ")}; remove them`);
-  for (const file of given) copyFileSync(join(binaries, file), join(native, file));
-  build(rest);
+  if (others.length > 0) throw new CommandFailed(`packages/native has binaries that ${folder} lacks: ${others.join(", ")}; remove them`);
+  for (const file of given) copyFileSync(join(folder, file), join(native, file));
 }
 
 /** Builds, packs and measures: what would be published, and what speaks against it. */
 function prepare(binaries) {
   const { version, faults } = faultsOfTree();
-  buildAll(binaries);
+  takeBinaries(binaries);
+  build(parts.filter((part) => part !== "native" && part !== "demo"));
   const packed = Object.entries(pack());
   const tarballs = packed.map(([name, tarball]) => ({ name, tarball, manifest: manifestOf(tarball) }));
   faults.push(...faultsOfBinaries(native), ...faultsOfTarballs(tarballs, version));

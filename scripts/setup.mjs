@@ -39,7 +39,7 @@ const soonCompiled = { CARGO_PROFILE_RELEASE_OPT_LEVEL: "0", CARGO_PROFILE_RELEA
 const say = (text) => console.log(`setup: ${text}`);
 
 /** Says what is there, or installs it and says how long that took. */
-function need(what, isThere, install) {
+export function need(what, isThere, install) {
   if (isThere()) return say(`${what}: present`);
   const start = Date.now();
   say(`${what}: installing`);
@@ -50,7 +50,7 @@ function need(what, isThere, install) {
 
 let aptUpdated = false;
 /** Debian packages as root; anywhere else an error that names the one line to run. */
-function apt(...packages) {
+export function apt(...packages) {
   if (!isDebianRoot) throw new CommandFailed(`run: sudo apt-get install ${packages.join(" ")}   (or what your system calls them)`);
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   if (!aptUpdated) run("apt-get", ["update"], { env, quiet: true });
@@ -61,11 +61,11 @@ function apt(...packages) {
 }
 
 /** One npm package in a folder of its own. Its install script puts the platform's binary, another npm package, in place. */
-function npmInstall(prefix, name, version) {
+export function npmInstall(prefix, name, version, ...more) {
   mkdirSync(prefix, { recursive: true });
   const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
   writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
-  run("npm", ["install", "--no-fund", "--no-audit"], { cwd: prefix, quiet: true });
+  run("npm", ["install", "--no-fund", "--no-audit", ...more], { cwd: prefix, quiet: true });
 }
 
 /** A program from crates.io, compiled into .cache/tools: soon, rather than to be fast. */

@@ -24,6 +24,12 @@ export const versions = {
   lld: "22",
   /** Checks the policy of deny.toml. */
   cargoDeny: "0.20.2",
+  /** Of PyPI: what builds the addon for other targets, and a Node for musl. */
+  zig: "0.17.1",
+  cargoZigbuild: "0.24.1",
+  muslNode: "24.19.0",
+  /** The Debian whose musl is new enough for that Node. */
+  muslDebian: "trixie",
 };
 
 /** The SHA-256 of wasm-pack's archives, which its releases do not publish: they go with `versions.wasmPack`. */

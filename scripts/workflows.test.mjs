@@ -3,7 +3,8 @@
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { runnerOf, targets } from "./runners.mjs";
+import { targets } from "../packages/native/loader.js";
+import { runnerOf } from "./runners.mjs";
 import { root, run, versions } from "./tools.mjs";
 
 const folder = join(root, ".github/workflows");
@@ -65,12 +66,19 @@ test("names of suites that workflows ask for are those of the tests", () => {
 
 test("every target has a machine to be built on, and no other", () => {
   const printed = JSON.parse(run(process.execPath, [join(root, "scripts/runners.mjs")], { quiet: true }));
-  expect(printed.map(({ target }) => target)).toEqual(targets());
-  expect(printed.find(({ target }) => target === "aarch64-apple-darwin")).toEqual(runnerOf("aarch64-apple-darwin"));
-  expect(() => runnerOf("x86_64-unknown-freebsd")).toThrow("x86_64-unknown-freebsd: there is no machine that builds it");
+  const { napi } = JSON.parse(readFileSync(join(root, "packages/native/package.json"), "utf8"));
+  const triples = printed.map(({ target }) => targets.find(({ name }) => name === target).triple);
+  expect(triples).toEqual(napi.targets);
+  for (const { target, runner } of printed) {
+    expect(runner, target).toMatch({ linux: /^ubuntu/, darwin: /^macos/, win32: /^windows/ }[target.split("-")[0]]);
+    expect(/arm$|^macos-\d+$/.test(runner), `${target} on ${runner}`).toBe(target.includes("arm64"));
+  }
+  expect(() => runnerOf({ name: "freebsd-x64", platform: "freebsd", arch: "x64" })).toThrow(
+    "freebsd-x64: there is no machine that builds it",
+  );
   const [, build] = workflows.find(([name]) => name === "build.yml");
   expect(build).toContain("include: ${{ fromJSON(needs.targets.outputs.targets) }}");
-  for (const target of targets()) expect(build).not.toContain(target);
+  for (const { name, triple } of targets) for (const word of [name, triple]) expect(build).not.toContain(word);
 });
 
 test("only publishing asks for an identity", () => {

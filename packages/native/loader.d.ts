@@ -1,4 +1,4 @@
-// What the scripts and tests of this project ask of the loader.
+// What tests in TypeScript ask of the loader.
 
 export interface Machine {
   platform: string;
