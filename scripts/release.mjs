@@ -264,6 +264,8 @@ function release(args) {
   if (values.notes) return console.log(told(readVersion().version) ?? "");
   if (values.packed !== undefined) {
     const { version, faults } = faultsOfTree();
+    if (!existsSync(join(values.packed, PLAN)))
+      throw new CommandFailed(`--packed: expected a folder with ${PLAN}, as --dry-run leaves it, got ${values.packed}`);
     const plan = readJson(join(values.packed, PLAN));
     if (plan.version !== version) faults.push(`${values.packed} has version ${plan.version}, the packages say ${version}`);
     refuse([...plan.faults, ...faults]);

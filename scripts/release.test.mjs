@@ -1,4 +1,5 @@
 // What a release decides: its order, what it refuses, what it skips. Publishes nothing: commands are recorded.
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -257,4 +258,15 @@ describe("publishing", () => {
     ]);
     expect(lines.at(-2)).toBe(" 2. diffattn-nn (diffattn-nn-1.2.3.crate) 0.0 kB");
   });
+});
+
+test("what is asked wrongly is refused in a sentence, before anything is built", () => {
+  for (const [args, sentence] of [
+    [["--publish"], "Unknown option '--publish'"],
+    [["--dry-run", "--binaries", "nowhere"], "--binaries: expected a folder with files *.node, got nowhere"],
+    [["--packed", "nowhere"], "--packed: expected a folder with release.json, as --dry-run leaves it, got nowhere"],
+  ]) {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [join(root, "scripts/release.mjs"), ...args], { encoding: "utf8" });
+    expect({ status, stdout, stderr }).toEqual({ status: 1, stdout: "", stderr: `failed: ${sentence}\n` });
+  }
 });
