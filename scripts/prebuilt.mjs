@@ -100,10 +100,13 @@ export async function fetchTool(program, { limits, destination = cargoTool(progr
 }
 
 if (isMain(import.meta)) {
+  // Ended by itself: the system may still be looking for the address of a host that was given up.
+  const end = (text) => process.stdout.write(text, () => process.exit());
   try {
     await fetchTool(process.argv[2]);
+    end("");
   } catch (error) {
     if (!(error instanceof CommandFailed)) throw error;
-    console.log(error.message);
+    end(`${error.message}\n`);
   }
 }

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { targetOf, targets, thisMachine } from "../../packages/native/loader.js";
 import { NOTICES, notices } from "../../scripts/notices.mjs";
 import { pack } from "../../scripts/pack.mjs";
-import { bin, root } from "../../scripts/tools.mjs";
+import { bin, launch, root } from "../../scripts/tools.mjs";
 import { compiledInto } from "./crates.mjs";
 import { example } from "./example.mjs";
 
@@ -18,7 +18,7 @@ const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/
 
 /** Runs a command to its end; fails with what it printed. */
 function run(command, args, cwd) {
-  const { status, signal, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: "utf8", timeout: 240_000 });
+  const { status, signal, stdout, stderr, error } = spawnSync(...launch(command, args), { cwd, env, encoding: "utf8", timeout: 240_000 });
   assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
   return stdout;
 }
