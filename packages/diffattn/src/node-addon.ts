@@ -4,11 +4,12 @@
 import { createRequire } from "node:module";
 import type { Addon } from "@diffattn/native";
 import { reasonOf } from "./errors.js";
+import { scriptAddress } from "./script-address.js";
 
 const PACKAGE = "@diffattn/native";
 
 /** The addon; throws an error whose message is one sentence, and whose cause is what was thrown. */
-export function loadAddon(require: NodeJS.Require = createRequire(import.meta.url)): Addon {
+export function loadAddon(require: NodeJS.Require = createRequire(scriptAddress())): Addon {
   let addon: Addon;
   try {
     addon = require(PACKAGE) as Addon;
