@@ -58,8 +58,8 @@ function zigEnvironment(env) {
   };
 }
 
-/** The compiler for a target: with rustup's std where that can be had, else with std compiled along. */
-export function rustFor(triple) {
+/** The compiler for a target: with rustup's std where that can be had, else with std, as these of its crates, compiled along. */
+export function rustFor(triple, crates = "std,panic_unwind") {
   const there = () => existsSync(join(ask("rustc", ["--print", "sysroot"]), "lib/rustlib", triple, "lib"));
   if (process.env.DIFFATTN_RUST !== "debian" && !there() && onPath("rustup"))
     try {
@@ -71,7 +71,7 @@ export function rustFor(triple) {
   if (process.env.DIFFATTN_RUST !== "debian" && there()) return { env: process.env, args: [] };
   const rust = crossRust();
   if (!rust) throw new CommandFailed("no Rust with std's source; run: node scripts/setup.mjs");
-  return { env: rust.env, args: ["-Z", "build-std=std,panic_unwind"] };
+  return { env: rust.env, args: ["-Z", `build-std=${crates}`] };
 }
 
 const byZig = ({ platform }) => platform === "linux" || platform !== process.platform;

@@ -39,8 +39,9 @@ function cLibrary() {
     const { report } = process;
     // (Else it asks for the names of open connections.)
     Object.assign(report, { excludeNetwork: true });
-    const { glibcVersionRuntime: glibc } = report.getReport().header;
-    return { libc: glibc ? "glibc" : "musl", glibc };
+    const { header, sharedObjects } = report.getReport();
+    const glibc = header.glibcVersionRuntime;
+    return { libc: !glibc && sharedObjects.some((file) => /musl/.test(file)) ? "musl" : "glibc", glibc };
   } catch {
     return { libc: "glibc" };
   }

@@ -2,8 +2,8 @@
 import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, test } from "vitest";
-import { identify, load, targetOf, targets } from "./loader.js";
+import { afterAll, expect, test, vi } from "vitest";
+import { identify, load, targetOf, targets, thisMachine } from "./loader.js";
 
 const { version, napi } = JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8"));
 
@@ -148,6 +148,27 @@ test("this Node is one that its own binary is for", () => {
   readSync(handle, bytes);
   closeSync(handle);
   expect(identify(bytes)).toMatchObject({ platform, arch });
+});
+
+test.runIf(process.platform === "linux").each([
+  ["glibc", { header: { glibcVersionRuntime: "2.31" }, sharedObjects: ["/lib/libc.so.6"] }, { libc: "glibc", glibc: "2.31" }],
+  ["Deno, whose list is missing", { header: { glibcVersionRuntime: "2.38" } }, { libc: "glibc", glibc: "2.38" }],
+  ["musl", { header: {}, sharedObjects: ["/usr/bin/node", "/lib/ld-musl-x86_64.so.1"] }, { libc: "musl", glibc: undefined }],
+  [
+    "musl, started by its loader",
+    { header: {}, sharedObjects: ["/usr/lib/x86_64-linux-musl/libc.so"] },
+    { libc: "musl", glibc: undefined },
+  ],
+  ["nothing that tells", { header: {}, sharedObjects: [] }, { libc: "glibc", glibc: undefined }],
+  ["no report", undefined, { libc: "glibc" }],
+])("the C library of this machine: %s", (_, report, expected) => {
+  const asked = vi.spyOn(process.report, "getReport").mockReturnValue(report);
+  try {
+    const { platform, arch } = process;
+    expect(thisMachine()).toEqual({ platform, arch, restricted: false, ...expected });
+  } finally {
+    asked.mockRestore();
+  }
 });
 
 const NOT_INSTALLED =
