@@ -69,6 +69,7 @@ export function buildAddon(file, more = [], environment = process.env) {
 const buildNative = () => buildAddon(`diffattn.${targetOf(thisMachine())}.node`);
 
 const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
+const relaxed = "+relaxed-simd";
 /** Kernels are `inline(always)`: what the compiler would inline besides only adds bytes. Nor does a panic say where it happened.
  *  (184 KB become 170, gzipped; no operator is slower. wasm-opt -Os and -Oz in the place of -O4: the same size.) */
 const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
@@ -76,14 +77,13 @@ const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
  *  And addresses as in the source: LLVM's count down from the last, and nothing folds into an offset then. (0.92 of the time with
  *  relaxed SIMD, and 3 KB less.) */
 const inOrder = ["-C llvm-args=-pre-RA-sched=source", "-C llvm-args=-disable-lsr"];
-/** What each WebAssembly build is compiled with: `features` all of it, `own` our crates besides. std has no use for relaxed SIMD, so it
- *  is compiled once for the first two; with atomics it is another. */
+/** What each WebAssembly build is compiled with: `features` all of it, `kernels` the kernels' crate besides, which alone has a use for
+ *  relaxed SIMD. So std is the same for the first two, and compiled once; with atomics it is another. */
 const wasmBuilds = {
   simd: { features: simd },
-  relaxed: { features: simd, own: ["+relaxed-simd"] },
+  relaxed: { features: simd, kernels: [relaxed] },
   threads: {
-    features: [...simd, "+atomics"],
-    own: ["+relaxed-simd"],
+    features: [...simd, relaxed, "+atomics"],
     crate: ["threads"],
     // 1 GiB: more is refused on many phones. The page asks for less when this is refused.
     maxMemory: 2 ** 30,
@@ -105,11 +105,8 @@ for (const [name, build] of Object.entries(wasmBuilds))
 /** Binaryen's names where they differ from LLVM's. */
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
-/** Our crates in WebAssembly. */
-const wasmCrates = ["diffattn", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
-
 function buildWasm(name) {
-  const { features, own = [], crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
+  const { features, kernels = [], crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
   const rust = crossRust();
   if (!rust) throw new CommandFailed("no Rust that compiles for WebAssembly; run: node scripts/setup.mjs");
   const output = join(root, `packages/wasm/pkg-${name}`);
@@ -123,13 +120,14 @@ function buildWasm(name) {
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
   if (crateFeatures.length > 0) args.push("--features", crateFeatures.join(","));
-  args.push("-Z", "profile-rustflags");
-  for (const crate of wasmCrates) {
-    const flags = own.map((feature) => `-Ctarget-feature=${feature}`);
+  const crateFlags = {
+    diffattn: kernels.map((feature) => `-Ctarget-feature=${feature}`),
     // Of the last crate alone, so that all else is the same for both sizes.
-    if (maxMemory && crate === "diffattn-wasm") flags.push(`-Clink-arg=--max-memory=${maxMemory}`);
+    "diffattn-wasm": maxMemory ? [`-Clink-arg=--max-memory=${maxMemory}`] : [],
+  };
+  args.push("-Z", "profile-rustflags");
+  for (const [crate, flags] of Object.entries(crateFlags))
     if (flags.length > 0) args.push("--config", `profile.release.package.${crate}.rustflags=${JSON.stringify(flags)}`);
-  }
   for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
   // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes its offset: 3 % faster.
   // What Rust keeps apart stays so (simd128.rs).
@@ -137,7 +135,7 @@ function buildWasm(name) {
     "-O4",
     "--low-memory-unused",
     "--one-caller-inline-max-function-size=0",
-    ...[...features, ...own].map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`),
+    ...[...features, ...kernels].map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`),
   ];
 
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
