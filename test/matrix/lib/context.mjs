@@ -61,6 +61,7 @@ export function reported(printed) {
 export function contexts(tarballs) {
   const shared = new Map();
   const keptFolders = [];
+  const remove = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   const newFolder = () => mkdtempSync(join(tmpdir(), "diffattn-matrix-"));
 
   function make(folder) {
@@ -71,8 +72,18 @@ export function contexts(tarballs) {
       modelFolder: join(root, "examples/model"),
       versionOf,
       ofWorkspace,
+      /** What stands before a report in what a program prints. */
+      mark: MARK,
       /** Files of this place's folder: `{ path: text, bytes, or an object as JSON }`. */
       write: (files) => writeFiles(folder, files),
+      manifestOf: manifest,
+      /** A copy of a folder of this place where nothing of npm's is found above it. */
+      elsewhere(name) {
+        const to = join(newFolder(), "copy");
+        cpSync(join(folder, name), to, { recursive: true });
+        closing.push(() => remove(dirname(to)));
+        return to;
+      },
       /** A file of what is installed here, such as a package's program. */
       path: (...names) => join(folder, ...names),
 
@@ -107,15 +118,16 @@ export function contexts(tarballs) {
           cpSync(ofWorkspace(TOKENIZERS), join(folder, "node_modules", TOKENIZERS), { recursive: true, dereference: true });
       },
 
-      /** The program text that runs `check` and reports: `options` is the source text of check's options but for the packages. */
-      program: (options, { commonjs = false } = {}) =>
-        commonjs
-          ? `const library = require("diffattn"), models = require("diffattn/models"), { check } = require("./check.cjs");
-check({ library, models, ${options} }).then((report) => console.log(${JSON.stringify(MARK)} + JSON.stringify(report)));\n`
-          : `import * as library from "diffattn";
-import * as models from "diffattn/models";
-import { check } from "./check.mjs";
-console.log(${JSON.stringify(MARK)} + JSON.stringify(await check({ library, models, ${options} })));\n`,
+      /**
+       * The text of a program that runs `check` and prints its report. `options`: the source text of check's options but for the packages;
+       * `print`: what prints a line; `header`: what stands before.
+       */
+      program: (options, { commonjs = false, print = "console.log", header = "" } = {}) =>
+        `${header}${
+          commonjs
+            ? `const library = require("diffattn"), models = require("diffattn/models"), { check } = require("./check.cjs");`
+            : `import * as library from "diffattn";\nimport * as models from "diffattn/models";\nimport { check } from "./check.mjs";`
+        }\ncheck({ library, models, ${options} }).then((report) => ${print}("\\n${MARK}" + JSON.stringify(report) + "\\n"));\n`,
 
       exec: (command, args, options) => exec(command, args, { cwd: folder, ...options }),
       /** A program that reports by `program`: its report. */
@@ -180,7 +192,6 @@ console.log(${JSON.stringify(MARK)} + JSON.stringify(await check({ library, mode
     return { context, close };
   }
 
-  const remove = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   return {
     fresh() {
       const folder = newFolder();
