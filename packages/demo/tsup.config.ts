@@ -12,7 +12,7 @@ const here = (path: string): string => fileURLToPath(new URL(path, import.meta.u
 const require = createRequire(import.meta.url);
 const dist = here("dist");
 
-/** The package's files that it finds beside itself: workers, their chunks, WebAssembly. */
+/** The package's files that it finds beside itself: the worker, WebAssembly. */
 function copyPackage(): void {
   const from = here("../diffattn/dist");
   for (const name of readdirSync(from)) if (/^(worker|pool|chunk-\w+)\.js$|\.wasm$/.test(name)) cpSync(join(from, name), join(dist, name));

@@ -1,11 +1,12 @@
-// Builds dist: the entries, the worker, the pool, the types, the WASM files, three for the operators and three with models, and the
-// command line. wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
+// Builds dist: the entries, for modules and for CommonJS, the worker, the types, the WASM files, three for the operators and three with models,
+// scripts that carry such files, and the command line. wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
 // package but the native one (and for texts a tokenizer's).
 
 import { copyFileSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { deflateRawSync } from "node:zlib";
 import { defineConfig, type Options } from "tsup";
 
 type Plugin = NonNullable<Options["esbuildPlugins"]>[number];
@@ -65,12 +66,14 @@ const glue: Plugin = {
       };
     });
 
-    // The package always says where the module comes from; this would make bundlers look for a file.
+    // The package always says where the module and its threads' script come from; the worker's script has no address of its own.
     build.onLoad({ filter: /pkg-threads[/\\]diffattn_wasm\.js$/ }, ({ path }) => ({
-      contents: readFileSync(path, "utf8").replace(/new URL\([^)]*, import\.meta\.url\)/, "undefined"),
+      contents: readFileSync(path, "utf8")
+        .replace(/new URL\([^)]*, import\.meta\.url\)/, "undefined")
+        .replace("import.meta.url", '""'),
     }));
 
-    // wasm-bindgen-rayon's helper fetches itself into a blob; src/pool.ts starts its threads by its own address.
+    // wasm-bindgen-rayon's helper fetches itself into a blob; src/pool.ts starts its threads as it was started.
     build.onResolve({ filter: /workerHelpers(\.no-bundler)?\.js$/ }, () => ({ path: here("src/pool.ts") }));
   },
 };
@@ -84,16 +87,6 @@ const common: Options = {
   define: { __VERSION__: JSON.stringify(version) },
   external: [/^node:/, "@huggingface/tokenizers"],
   esbuildPlugins: [glue],
-};
-
-/** A page may load the files as they are, so they are minified, which drops the comments that stop bundlers from following an address. */
-const bundlersLookAway: NonNullable<Options["plugins"]>[number] = {
-  name: "bundlers-look-away",
-  renderChunk: (code, { map = null }) => ({
-    // A literal is for them: the tokenizers' package.
-    code: code.replaceAll(/\bimport\((?!["'`])/g, "import(/* @vite-ignore *//* webpackIgnore: true */"),
-    map,
-  }),
 };
 
 /** Licences under which a library's code may be part of ours, if its notice comes along. */
@@ -131,23 +124,91 @@ const licences = (file?: string): Plugin => ({
 /** Of ours alone. */
 const own: Options = { ...common, esbuildPlugins: [glue, licences()] };
 
-const wasmFiles = { simd: "simd128", relaxed: "relaxed", threads: "threads" };
+/** The WASM files by name, and where each is built. */
+const wasmFiles = Object.fromEntries(
+  ["", "models-"].flatMap((models) =>
+    Object.entries({ simd: "simd128", relaxed: "relaxed", threads: "threads" }).map(([build, file]) => [
+      `diffattn-${models}${file}.wasm`,
+      here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`),
+    ]),
+  ),
+);
+
+/** Files within scripts: the WASM files, deflated and in base64, and the text of the worker's script. */
+const carried: Plugin = {
+  name: "carried",
+  setup(build) {
+    build.onResolve({ filter: /^(carried:|worker-text$)/ }, ({ path }) => ({ path, namespace: "carried" }));
+    build.onLoad({ filter: /^carried:/, namespace: "carried" }, ({ path }) => {
+      const names = path.slice("carried:".length).split(",");
+      const base64 = (name: string): string => deflateRawSync(readFileSync(wasmFiles[name] ?? name), { level: 9 }).toString("base64");
+      const modules = Object.fromEntries(names.map((name) => [name, base64(name)]));
+      return { contents: `export const modules = ${JSON.stringify(modules)};` };
+    });
+    build.onLoad({ filter: /^worker-text$/, namespace: "carried" }, async () => {
+      const { outputFiles } = await build.esbuild.build({
+        entryPoints: [here("src/worker.ts")],
+        bundle: true,
+        format: "iife",
+        target: "es2022",
+        minify: true,
+        plugins: [glue],
+        write: false,
+      });
+      return { contents: `export default ${JSON.stringify(outputFiles[0]?.text)};` };
+    });
+  },
+};
 
 // Here, because the builds run side by side.
 rmSync(here("dist"), { recursive: true, force: true });
 
+/** Entries that share chunks, and with them their state: which backend runs. Whoever needs no models loads nothing of them. */
+const entries = (place: string, more: Options = {}): Options => ({
+  ...own,
+  entry: { [place]: `src/${place}.ts`, [place === "browser" ? "models" : `models-${place}`]: `src/models/${place}.ts` },
+  splitting: true,
+  ...more,
+});
+
+/** CommonJS entries: the module, where it can be required, so that there is one state whichever way the package is loaded; else the same code
+ *  as CommonJS (jest). */
+const commonJs = { node: "operators", "models-node": "models", viz: "viz" };
+function writeCommonJs(): void {
+  for (const [entry, name] of Object.entries(commonJs))
+    writeFileSync(
+      here(`dist/${entry}.cjs`),
+      `"use strict";\nlet entry;\ntry {\n  entry = require("./${entry}.js");\n} catch {\n` +
+        `  // Where no module can be required.\n  entry = require("./commonjs.cjs").${name};\n}\nmodule.exports = entry;\n`,
+    );
+}
+
 export default defineConfig([
-  // The entries and the worker share chunks: what several need is loaded once, and whoever needs no models loads nothing of them.
+  entries("browser", { minify: true }),
+  entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
+  entries("edge-light", { minify: true, external: [...(own.external ?? []), /\.wasm\?module$/] }),
+  entries("node"),
+  { ...own, entry: { viz: "src/viz/index.ts" } },
   {
     ...own,
-    entry: { browser: "src/browser.ts", models: "src/models/browser.ts", worker: "src/worker.ts" },
-    splitting: true,
-    minify: true,
-    plugins: [bundlersLookAway],
+    entry: { inline: "src/inline.ts", "inline-models": "src/inline-models.ts" },
+    sourcemap: false,
+    esbuildPlugins: [glue, carried, licences()],
   },
-  // Both share their state: which backend runs.
-  { ...own, entry: { node: "src/node.ts", "models-node": "src/models/node.ts" }, splitting: true },
-  { ...own, entry: { viz: "src/viz/index.ts" } },
+  {
+    ...own,
+    entry: { commonjs: "src/commonjs.ts" },
+    format: "cjs",
+    platform: "node",
+    define: { ...own.define, "import.meta.url": "scriptUrl" },
+    banner: { js: `const scriptUrl = require("node:url").pathToFileURL(__filename).href;` },
+    dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
+    // Where modules cannot be required, they cannot be imported either.
+    esbuildOptions: (options) => {
+      options.supported = { ...options.supported, "dynamic-import": false };
+    },
+    sourcemap: false,
+  },
   {
     ...common,
     entry: { cli: "src/cli/main.ts" },
@@ -162,13 +223,16 @@ export default defineConfig([
   },
   {
     ...own,
-    entry: ["src/pool.ts"],
+    entry: ["src/worker.ts"],
+    format: "iife",
+    outExtension: () => ({ js: ".js" }),
     minify: true,
     dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
-      for (const [build, file] of Object.entries(wasmFiles))
-        for (const models of ["", "models-"])
-          copyFileSync(here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`), here(`dist/diffattn-${models}${file}.wasm`));
+      for (const [name, path] of Object.entries(wasmFiles)) copyFileSync(path, here(`dist/${name}`));
+      writeCommonJs();
+      // They are there for what they do, and have no name to give.
+      for (const name of ["inline", "inline-models"]) writeFileSync(here(`dist/${name}.d.ts`), "export {};\n");
       return Promise.resolve();
     },
   },

@@ -1,55 +1,68 @@
-// What browsers, and whatever else is not Node, do for a backend. Importing it touches neither `window` nor the network.
+// What browsers, and whatever else is no Node, do for a backend. Importing it touches neither `window` nor the network.
 
-import { fail } from "./errors.js";
 import { compile, compileSync } from "./module.js";
-import { type Build, type Platform, POOL_THREAD } from "./platform.js";
+import { besideScript, inlineFiles, type OwnFiles } from "./own-files.js";
+import { type Platform, POOL_THREAD, type Script } from "./platform.js";
 
 // Literal, so that bundlers see the files and copy them.
-const urls: Record<Build, () => URL> = {
-  simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
-  "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
-  "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
-};
+const beside = besideScript(
+  {
+    simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
+    "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
+    "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
+  },
+  () => workerBeside(),
+);
 
-/** An address beside this script. Some runtimes (Cloudflare's workers) give scripts none; `instead`: what helps there. */
-export function beside(address: () => URL, instead = "a module of the caller's, init({ wasm }), where scripts have no address"): URL {
-  try {
-    return address();
-  } catch (cause) {
-    return fail("UNAVAILABLE", "wasm", instead, "none", cause);
-  }
+/** The worker's script beside this one. */
+export const workerBeside = (): URL => new URL("./worker.js", import.meta.url);
+
+/** Files that a script carries, else those beside it. */
+export const filesOf = (models: boolean, beside: OwnFiles): OwnFiles => inlineFiles(models) ?? beside;
+
+/** Addresses of scripts that had to be made, one for each text. */
+const made = new Map<string, string>();
+
+function addressOf(text: string): string {
+  const known = made.get(text);
+  if (known !== undefined) return known;
+  // (In text/javascript, or a worker refuses it.)
+  const address = URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+  made.set(text, address);
+  return address;
 }
 
-function startThread(url: string, start: unknown, port: MessagePort): { terminate: () => void } {
-  const thread = new Worker(url, { type: "module", name: POOL_THREAD });
-  thread.onmessage = () => port.postMessage("");
-  thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
-  thread.postMessage(start);
-  return { terminate: () => thread.terminate() };
-}
+const start = ({ kind, text }: Script, name: string): Worker => new Worker(text, { type: kind === "module" ? "module" : "classic", name });
 
 export const platform: Platform = {
   models: false,
   env: () => undefined,
+  get files() {
+    return filesOf(false, beside);
+  },
   // Main threads have a document; workers may wait for the network.
   get blocking() {
     return typeof XMLHttpRequest === "function" && typeof document === "undefined";
   },
-  readModule(build) {
-    const url = beside(urls[build]).href;
-    return compileSync(() => {
+  readModule: (file) =>
+    compileSync(file, (url) => {
       const request = new XMLHttpRequest();
       request.open("GET", url, false);
       request.responseType = "arraybuffer";
       request.send();
       if (request.status !== 200) throw new Error(`the status ${request.status}`);
       return request.response as ArrayBuffer;
-    }, url);
+    }),
+  loadModule: compile,
+  scriptOf(worker) {
+    if (typeof worker === "string") return { kind: "classic", text: addressOf(worker) };
+    if (worker.origin === globalThis.origin) return { kind: "classic", text: worker.href };
+    // Of another origin no worker is started, but one of our own may load it, as a module: by CORS, as the WASM files are.
+    return { kind: "module", text: addressOf(`import ${JSON.stringify(worker.href)};`) };
   },
-  loadModule: async (build, source) => compile(source ?? beside(urls[build])),
-  startWorker(onMessage, onError) {
+  startWorker(script, onMessage, onError) {
     if (typeof Worker !== "function") throw new Error("a runtime that has none");
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
+    const worker = start(script, "diffattn");
     worker.onmessage = ({ data }) => onMessage(data);
     worker.onerror = (event) => onError(event.message || "its script did not load");
     return {
@@ -59,13 +72,21 @@ export const platform: Platform = {
     };
   },
   get startThread() {
-    return typeof document === "undefined" ? undefined : startThread;
+    if (typeof document === "undefined") return undefined;
+    return (script: Script, message: unknown, port: MessagePort) => {
+      const thread = start(script, POOL_THREAD);
+      thread.onmessage = () => port.postMessage("");
+      thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
+      thread.postMessage(message);
+      return { terminate: () => thread.terminate() };
+    };
   },
-  get poolUrl() {
-    return globalThis.crossOriginIsolated ? new URL("./pool.js", import.meta.url).href : undefined;
+  get noPool() {
+    if (typeof Worker !== "function") return "this runtime has no Worker, so calls run on one thread";
+    return globalThis.crossOriginIsolated
+      ? undefined
+      : "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread";
   },
-  poolNote:
-    "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread",
   get threads() {
     const { navigator } = globalThis as { navigator?: Navigator };
     return navigator?.hardwareConcurrency ?? 1;

@@ -19,3 +19,23 @@ declare module "glue:threads" {
 
 /** The package's version, put in by the build. */
 declare const __VERSION__: string;
+
+// Modules that edge runtimes give compiled.
+declare module "*.wasm" {
+  const module: WebAssembly.Module;
+  export default module;
+}
+declare module "*.wasm?module" {
+  const module: WebAssembly.Module;
+  export default module;
+}
+
+// What the build puts into `diffattn/inline`.
+declare module "carried:*" {
+  /** Deflated, in base64, by the file's name. */
+  export const modules: Record<string, string>;
+}
+declare module "worker-text" {
+  const text: string;
+  export default text;
+}

@@ -2,29 +2,33 @@
 
 import { arrayType, show, tagOf } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
+import { type Carried, INSTEAD, isCarried } from "./own-files.js";
 
-const refuse = (got: string, cause?: unknown): never => fail("UNAVAILABLE", "wasm", "a WebAssembly file", got, cause);
+/** `hint`: what helps where the file was to be the package's own. */
+const refuse = (got: string, cause?: unknown, hint = ""): never => fail("UNAVAILABLE", "wasm", `a WebAssembly file${hint}`, got, cause);
 
-function rethrow(error: unknown, from: string): never {
+const NOT_CARRIED = ` (where a tool does not carry it along: ${INSTEAD})`;
+
+function rethrow(error: unknown, from: string, hint = ""): never {
   if (error instanceof DiffAttnError) throw error;
-  return refuse(`${reasonOf(error)} from ${from}`, error);
+  return refuse(`${reasonOf(error)} from ${from}`, error, hint);
 }
 
 /** Bytes that are a module, not a page that a server sent in its place. */
-function checked(bytes: BufferSource, from: string): BufferSource {
+function checked(bytes: BufferSource, from: string, hint = ""): BufferSource {
   const view = ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array(bytes);
   const isModule = view[0] === 0 && view[1] === 0x61 && view[2] === 0x73 && view[3] === 0x6d;
   if (isModule) return bytes;
   const start = new TextDecoder().decode(view.slice(0, 64)).trimStart();
-  return refuse(`${start.startsWith("<") ? "an HTML page" : "something else"} from ${from}`);
+  return refuse(`${start.startsWith("<") ? "an HTML page" : "something else"} from ${from}`, undefined, hint);
 }
 
-async function fromResponse(response: Response): Promise<WebAssembly.Module> {
+async function fromResponse(response: Response, hint?: string): Promise<WebAssembly.Module> {
   const from = response.url || "the response";
-  if (!response.ok) refuse(`the status ${response.status} from ${from}`);
+  if (!response.ok) refuse(`the status ${response.status} from ${from}`, undefined, hint);
   // Streaming compiles while it loads and lets the browser cache the code; it insists on the media type.
   if (response.headers.get("content-type")?.startsWith("application/wasm")) return WebAssembly.compileStreaming(response);
-  return WebAssembly.compile(checked(await response.arrayBuffer(), from));
+  return WebAssembly.compile(checked(await response.arrayBuffer(), from, hint));
 }
 
 // By their tags, so that values of another realm count too.
@@ -38,20 +42,29 @@ export async function compile(source: unknown): Promise<WebAssembly.Module> {
   try {
     if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
     if (isNamed(source, "Response")) return await fromResponse(source as Response);
-    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL));
+    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL), NOT_CARRIED);
+    if (isCarried(source)) return await WebAssembly.compile(checked(await source.bytes(), source.name));
     if (isNamed(source, "ArrayBuffer") || arrayType(source))
       return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
   } catch (error) {
-    rethrow(error, isNamed(source, "URL") ? String(source) : "what was given");
+    if (isNamed(source, "URL")) rethrow(error, String(source), NOT_CARRIED);
+    rethrow(error, "what was given");
   }
   return notModule(source);
 }
 
-/** The same of bytes that are read at once. */
-export function compileSync(read: () => BufferSource, from: string): WebAssembly.Module {
+/** The same at once, of a file that was compiled before, that is carried, or that `read` gives the bytes of. */
+export function compileSync(file: URL | Carried | WebAssembly.Module, read: (file: URL) => BufferSource): WebAssembly.Module {
+  if (isNamed(file, "WebAssembly.Module")) return file;
+  if (!isCarried(file)) return compiled(() => read(file as URL), (file as URL).href, NOT_CARRIED);
+  const now = file.bytesNow ?? fail("UNAVAILABLE", "init", "an init() that has ended, where a script carries the module", "none");
+  return compiled(now, file.name);
+}
+
+function compiled(read: () => BufferSource, from: string, hint = ""): WebAssembly.Module {
   try {
-    return new WebAssembly.Module(checked(read(), from));
+    return new WebAssembly.Module(checked(read(), from, hint));
   } catch (error) {
-    return rethrow(error, from);
+    return rethrow(error, from, hint);
   }
 }

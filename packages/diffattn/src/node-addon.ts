@@ -4,6 +4,7 @@
 import { createRequire } from "node:module";
 import type { Addon } from "./backend/native.js";
 import { cut, reasonOf } from "./errors.js";
+import { scriptAddress } from "./script-address.js";
 
 const PACKAGE = "@diffattn/native";
 
@@ -104,7 +105,7 @@ function readable(): boolean {
 
 /** The addon; throws an error whose message is one line, and whose cause is what the loader threw. */
 export function loadAddon(): Addon {
-  const require = createRequire(import.meta.url);
+  const require = createRequire(scriptAddress());
   try {
     return readable() ? (require(PACKAGE) as Addon) : direct(require, machine());
   } catch (cause) {

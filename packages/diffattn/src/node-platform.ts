@@ -1,23 +1,45 @@
 // What Node does for a backend: the native addon where its binary loads, files, threads as workers.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { readFile, stat } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
+import { pathToFileURL } from "node:url";
 import { Worker } from "node:worker_threads";
+import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
 import { compile, compileSync } from "./module.js";
 import { loadAddon } from "./node-addon.js";
-import type { Build, Platform } from "./platform.js";
+import { BUILDS, type Build, type Platform } from "./platform.js";
+import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
+import { scriptAddress } from "./script-address.js";
 
-const urls: Record<Build, () => URL> = {
-  simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
-  "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
-  "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
-};
+/** A file beside this script; where a bundler made another script of it, that of the package that is installed there. */
+function located(name: string, literal: () => URL): URL {
+  let beside: URL | undefined;
+  try {
+    beside = literal();
+    if (existsSync(beside)) return beside;
+  } catch {
+    // No address, or one that is none of a file.
+  }
+  try {
+    return pathToFileURL(createRequire(scriptAddress()).resolve(`diffattn/${name}`));
+  } catch {
+    // Whoever reads it says what is wrong with it.
+    return beside ?? new URL(name, scriptAddress());
+  }
+}
 
-const readModule = (build: Build): WebAssembly.Module => compileSync(() => readFileSync(urls[build]()), urls[build]().href);
+/** Files that a script carries, else those beside it or of the package; `literal`: their addresses as bundlers find them. */
+export const filesOf = (models: boolean, literal: Record<Build, () => URL>): OwnFiles =>
+  inlineFiles(models, (bytes) => new Uint8Array(inflateRawSync(bytes))) ?? {
+    builds: BUILDS,
+    module: (build) => located(fileOf(build, models), literal[build]),
+    worker: () => located("worker.js", () => new URL("./worker.js", import.meta.url)),
+  };
 
 /** The bytes of a regular file: another thing may have no end, or wait for ever for a beginning. */
 async function regular(file: URL): Promise<Uint8Array> {
@@ -33,15 +55,29 @@ export const platform: Platform = {
   models: false,
   env: variable,
   native: (isa, threads) => new NativeBackend(loadAddon(), isa, threads),
-  blocking: true,
-  readModule,
-  loadModule(build, source) {
-    if (source instanceof URL && source.protocol === "file:") return regular(source).then(compile);
-    return source === undefined ? Promise.resolve(readModule(build)) : compile(source);
+  get files() {
+    return filesOf(false, {
+      simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
+      "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
+      "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
+    });
   },
-  startWorker(onMessage, onError) {
+  blocking: true,
+  readModule: (file) => compileSync(file, (url) => readFileSync(url)),
+  loadModule(source) {
+    if (source instanceof URL && source.protocol === "file:") return regular(source).then(compile);
+    return compile(source);
+  },
+  scriptOf(worker) {
+    if (typeof worker === "string") return { kind: "text", text: worker };
+    // Node starts workers of files alone; a folder may be a server's.
+    const file = worker.protocol === "file:" ? worker : this.files.worker();
+    return typeof file === "string" ? { kind: "text", text: file } : { kind: "classic", text: file.href };
+  },
+  startWorker({ kind, text }, onMessage, onError) {
+    const isText = kind === "text";
     // The caller's own loaders and flags are none of this worker's business.
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { name: "diffattn", execArgv: [] });
+    const worker = new Worker(isText ? text : new URL(text), { name: "diffattn", execArgv: [], eval: isText });
     worker.on("message", onMessage);
     worker.on("error", (error) => onError(String(error)));
     worker.on("exit", (code) => onError(`its exit with code ${code}`));
@@ -51,10 +87,7 @@ export const platform: Platform = {
       terminate: () => void worker.terminate(),
     };
   },
-  get poolUrl() {
-    return new URL("./pool.js", import.meta.url).href;
-  },
-  poolNote: "",
+  noPool: undefined,
   get threads() {
     return availableParallelism();
   },

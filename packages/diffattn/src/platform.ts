@@ -1,12 +1,14 @@
-// What Node and browsers do differently, as one object that each entry makes (node.ts, browser.ts). Types, and the names that both sides know.
+// What Node, browsers and edge runtimes do differently, as one object that each entry makes (node-platform.ts, browser-platform.ts,
+// edge-platform.ts). Types, and the names that both sides of a worker know.
 
 import type { Backend } from "./backend.js";
+import type { Carried, OwnFiles } from "./own-files.js";
 
 /** The WASM builds, slowest first. */
 export const BUILDS = ["simd128", "relaxed-simd", "relaxed-simd+threads"] as const;
 export type Build = (typeof BUILDS)[number];
 
-/** The name that tells a thread of a pool from any other worker that loads src/pool.ts. */
+/** The name that tells a thread of a pool from the worker: both are src/worker.ts. */
 export const POOL_THREAD = "diffattn-pool-thread";
 
 /** A worker, from the outside. */
@@ -17,27 +19,36 @@ export interface Port {
   terminate(): void;
 }
 
+/** How src/worker.ts is started, by the local side and, for the threads of its pool, by itself. */
+export interface Script {
+  /** A text is a script's own, which Node evaluates; the others are addresses of a script and of a module. */
+  kind: "classic" | "module" | "text";
+  text: string;
+}
+
 export interface Platform {
   /** Whether the builds are those with models. */
   readonly models: boolean;
   env(name: string): string | undefined;
-  /** The native backend; throws where it does not load. Absent in browsers. */
+  /** The native backend; throws where it does not load. Absent but in Node. */
   native?(isa: string | undefined, threads: number | undefined): Backend;
+  /** The package's own files, where the caller names no folder. */
+  readonly files: OwnFiles;
   /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
   readonly blocking: boolean;
-  /** The package's own file of a build, at once; throws where that is impossible. */
-  readModule(build: Build): WebAssembly.Module;
-  /** The same from anywhere. */
-  loadModule(build: Build, source?: unknown): Promise<WebAssembly.Module>;
-  /** Starts src/worker.ts. */
-  startWorker(onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
-  /** Starts src/pool.ts, at `url`, as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent but
-   *  on a page's main thread: elsewhere the worker starts its threads. */
-  readonly startThread?: ((url: string, start: unknown, port: MessagePort) => { terminate: () => void }) | undefined;
-  /** Address of src/pool.ts, where memory can be shared: in Node, and on cross-origin isolated pages. */
-  readonly poolUrl: string | undefined;
-  /** Why `poolUrl` is missing. */
-  readonly poolNote: string;
+  /** One of the package's own files, compiled at once; throws where that is impossible. */
+  readModule(file: URL | Carried | WebAssembly.Module): WebAssembly.Module;
+  /** The same from anywhere, or what `init({ wasm })` takes. */
+  loadModule(source: unknown): Promise<WebAssembly.Module>;
+  /** How a worker is started of an address, or of the script's text. */
+  scriptOf(worker: URL | string): Script;
+  /** Starts src/worker.ts; throws where no worker can be. */
+  startWorker(script: Script, onMessage: (message: unknown) => void, onError: (what: string) => void): Port;
+  /** Starts it as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent but on a page's main
+   *  thread: elsewhere the worker starts its threads. */
+  readonly startThread?: ((script: Script, start: unknown, port: MessagePort) => { terminate: () => void }) | undefined;
+  /** Why no pool of threads can run here; undefined in Node and on cross-origin isolated pages. */
+  readonly noPool: string | undefined;
   /** Threads of a pool by default. */
   readonly threads: number;
 }

@@ -1,12 +1,13 @@
-// The threads build: its glue and rayon's pool, in one file that names no other, because each pool thread loads it again
-// by its address and bundlers copy it as it is. The worker (worker.ts) imports it and owns the instance.
+// The threads build: its glue and rayon's pool, for worker.ts, which is the script of each of its threads. Owns no instance.
 
 import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
 import { type Door, trapMessage } from "./backend/instance.js";
-import { POOL_THREAD } from "./platform.js";
+import type { StartMessage } from "./backend/messages.js";
+import { POOL_THREAD, type Script } from "./platform.js";
 import { workerThreads } from "./worker-threads.js";
 
-interface ThreadStart {
+/** What a thread of the pool is told. */
+export interface ThreadStart {
   module: WebAssembly.Module;
   memory: WebAssembly.Memory;
   receiver: number;
@@ -14,42 +15,35 @@ interface ThreadStart {
 }
 
 let channel = "";
+let script: Script | undefined;
 /** Starts a thread elsewhere, if it must; fulfilled once it is ready. */
 let startOutside: ((message: ThreadStart) => Promise<void>) | undefined;
 // Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of its work
 // (https://bugzilla.mozilla.org/1702191).
 export const threads: unknown[] = [];
 
-interface Scope {
-  onmessage: ((event: { data: ThreadStart }) => void) | null;
-  postMessage(message: unknown): void;
-}
-
-const isThread = workerThreads ? workerThreads.workerData === POOL_THREAD : (globalThis as { name?: string }).name === POOL_THREAD;
-if (isThread) {
-  const scope = (workerThreads?.parentPort ?? globalThis) as unknown as Scope;
-  const start = async (data: ThreadStart): Promise<void> => {
-    await init({ module_or_path: data.module, memory: data.memory });
-    scope.postMessage("ready");
-    const panicAddress = door.panicAddress();
-    try {
-      wbg_rayon_start_worker(data.receiver);
-    } catch (trap) {
-      // The instance's owner waits inside WASM for this thread: only the local side can still hear it.
-      new BroadcastChannel(data.channel).postMessage(trapMessage(data.memory, panicAddress, trap));
-      throw trap;
-    }
-  };
-  scope.onmessage = ({ data }) => void start(data);
+/** What a thread of the pool does until its end. */
+export async function runThread(data: ThreadStart, ready: () => void): Promise<void> {
+  await init({ module_or_path: data.module, memory: data.memory });
+  ready();
+  const panicAddress = door.panicAddress();
+  try {
+    wbg_rayon_start_worker(data.receiver);
+  } catch (trap) {
+    // The instance's owner waits inside WASM for this thread: only the local side can still hear it.
+    new BroadcastChannel(data.channel).postMessage(trapMessage(data.memory, panicAddress, trap));
+    throw trap;
+  }
 }
 
 /** Starts one thread; it is ready when the promise resolves. */
-function startThread(message: ThreadStart): Promise<unknown> {
+function startThread(message: ThreadStart, { kind, text }: Script): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const refuse = (why: unknown): void =>
       reject(new Error(`a pool thread did not start: ${why instanceof Error ? why.message : String(why)}`));
     if (workerThreads) {
-      const thread = new workerThreads.Worker(new URL(import.meta.url), { workerData: POOL_THREAD, execArgv: [] });
+      const isText = kind === "text";
+      const thread = new workerThreads.Worker(isText ? text : new URL(text), { workerData: POOL_THREAD, execArgv: [], eval: isText });
       threads.push(thread);
       thread.once("message", resolve);
       thread.once("error", refuse);
@@ -57,7 +51,7 @@ function startThread(message: ThreadStart): Promise<unknown> {
     } else if (startOutside) {
       startOutside(message).then(resolve, refuse);
     } else {
-      const thread = new Worker(import.meta.url, { type: "module", name: POOL_THREAD });
+      const thread = new Worker(text, { type: kind === "module" ? "module" : "classic", name: POOL_THREAD });
       threads.push(thread);
       thread.onmessage = resolve;
       thread.onerror = (event) => refuse(event.message || "its script did not load");
@@ -77,19 +71,17 @@ function sharedMemory({ initial, maximum: largest }: { initial: number; maximum:
   }
 }
 
-/** A door whose calls run on `count` threads; `startThread` starts one where this worker must not. A thread's trap is told on `trapChannel`. */
+/** A door whose calls run on the pool's threads; `outside` starts one where this worker must not. */
 export async function startPool(
   module: WebAssembly.Module,
-  count: number,
-  trapChannel: string,
-  models: boolean,
-  startThread?: (message: unknown) => Promise<void>,
+  pool: NonNullable<StartMessage["pool"]>,
+  outside?: (message: ThreadStart) => Promise<void>,
 ): Promise<{ door: Door; memory: WebAssembly.Memory }> {
-  channel = trapChannel;
-  startOutside = startThread;
-  const memory = sharedMemory(models ? memoryPages.models : memoryPages.operators);
+  ({ channel, script } = pool);
+  startOutside = outside;
+  const memory = sharedMemory(pool.models ? memoryPages.models : memoryPages.operators);
   await init({ module_or_path: module, memory });
-  await initThreadPool(count);
+  await initThreadPool(pool.threads);
   return { door, memory };
 }
 
@@ -100,6 +92,7 @@ export async function startWorkers(
   builder: { numThreads(): number; receiver(): number; build(): void },
 ): Promise<void> {
   const message: ThreadStart = { module, memory, receiver: builder.receiver(), channel };
-  await Promise.all(Array.from({ length: builder.numThreads() }, () => startThread(message)));
+  const from = script as Script;
+  await Promise.all(Array.from({ length: builder.numThreads() }, () => startThread(message, from)));
   builder.build();
 }

@@ -122,7 +122,7 @@ export interface InitOptions {
   /**
    * Where the WASM of the chosen build comes from, instead of the file beside the package's own: an address, a
    * response, the bytes or a compiled module. It must be the build that `isa` names (by default the one that would
-   * be chosen).
+   * be chosen). Or a folder that has the package's files, all builds and `worker.js`: an address that ends with "/"; models take theirs from it, too.
    */
   wasm?: URL | Response | ArrayBuffer | ArrayBufferView | WebAssembly.Module | undefined;
 }

@@ -1,7 +1,7 @@
 // What the local side and the worker say to each other. Types only.
 
 import type { Output } from "../backend.js";
-import type { Build } from "../platform.js";
+import type { Build, Script } from "../platform.js";
 import type { ErrorCode } from "../types.js";
 
 /** Starts the worker's instance; the first message. With `pool`, of the threads build. */
@@ -10,10 +10,10 @@ export interface StartMessage {
   build: Build;
   module: WebAssembly.Module;
   /**
-   * Threads build: where its glue lies, how many threads, the channel on which a thread reports a trap, whether it has models, and whether
-   * the local side starts the threads.
+   * Threads build: how a thread is started, how many there are, the channel on which one reports a trap, whether the build has models, and
+   * whether the local side starts the threads.
    */
-  pool: { url: string; threads: number; channel: string; models: boolean; outside: boolean } | undefined;
+  pool: { script: Script; threads: number; channel: string; models: boolean; outside: boolean } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */

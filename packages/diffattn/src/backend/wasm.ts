@@ -6,7 +6,8 @@ import { oneOf, show } from "../check.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { instantiate } from "../instantiate.js";
 import { Op } from "../ops.js";
-import { type Build, BUILDS, type Platform } from "../platform.js";
+import { folderOf, inFolder, type OwnFiles } from "../own-files.js";
+import { type Build, type Platform } from "../platform.js";
 import { supports } from "../probe.js";
 import type { InitOptions, Isa } from "../types.js";
 import { copyOf, type Instance, type Resolved } from "./instance.js";
@@ -66,7 +67,10 @@ const notReady = (): never =>
 export class WasmBackend implements Backend {
   readonly name = "wasm";
   readonly #platform: Platform;
-  /** The caller's module, if there is one; once compiled, it stands in its own place. */
+  /** The package's own files, in the folder that the caller names where there is one. */
+  readonly #files: OwnFiles;
+  readonly #folder: URL | undefined;
+  /** The caller's module, if there is one and it is no folder; once compiled, it stands in its own place. */
   readonly #given: Pick<InitOptions, "wasm">;
   readonly #isa: string | undefined;
   /** Builds to try for the worker, best first. */
@@ -86,11 +90,15 @@ export class WasmBackend implements Backend {
 
   constructor(platform: Platform, given: Pick<InitOptions, "wasm">, isa: string | undefined, threads: number | undefined, notes: string[]) {
     this.#platform = platform;
-    this.#given = given;
+    this.#folder = folderOf(given.wasm);
+    this.#files = this.#folder ? inFolder(this.#folder, platform.models) : platform.files;
+    this.#given = this.#folder ? {} : given;
     this.#isa = isa;
     this.#notes = notes;
     this.#threads = threads ?? platform.threads;
-    const possible = [...BUILDS].reverse().filter((build) => supports(build) && (build !== "relaxed-simd+threads" || platform.poolUrl));
+    const { builds } = this.#files;
+    const canPool = platform.noPool === undefined;
+    const possible = [...builds].reverse().filter((build) => supports(build) && (build !== "relaxed-simd+threads" || canPool));
     const wanted = possible.filter((build) => (isa === undefined ? build !== "relaxed-simd+threads" || this.#threads > 1 : build === isa));
     const [best, ...others] = wanted;
     if (best === undefined) {
@@ -98,19 +106,24 @@ export class WasmBackend implements Backend {
       fail("UNAVAILABLE", "isa", expected, isa === undefined ? "one without" : show(isa));
     }
     // The caller's module is of one build, so there is nothing to fall back to.
-    this.#builds = given.wasm ? [best] : [best, ...others];
+    this.#builds = this.#given.wasm ? [best] : [best, ...others];
     this.#localBuild = best === "relaxed-simd+threads" ? "relaxed-simd" : best;
     if (isa === undefined) {
-      if (best === "simd128") this.#notes.push("this engine has no relaxed WASM SIMD: the plain SIMD build runs");
-      if (!platform.poolUrl) this.#notes.push(platform.poolNote);
+      if (best === "simd128") {
+        const why = supports("relaxed-simd") ? "no file of another build is here" : "this engine has no relaxed WASM SIMD";
+        this.#notes.push(`${why}: the plain SIMD build runs`);
+      }
+      if (platform.noPool !== undefined) this.#notes.push(platform.noPool);
+      else if (!builds.includes("relaxed-simd+threads"))
+        this.#notes.push("no file of the build with threads is here, so calls run on one thread");
     }
   }
 
   // The two sides.
 
   /** The backend of models, which goes by the same options and ends with this one. */
-  companion<T extends WasmBackend>(create: (isa: string | undefined, threads: number) => T): T {
-    return (this.#companion ??= create(this.#isa, this.#threads)) as T;
+  companion<T extends WasmBackend>(create: (folder: URL | undefined, isa: string | undefined, threads: number) => T): T {
+    return (this.#companion ??= create(this.#folder, this.#isa, this.#threads)) as T;
   }
 
   #localInstance(): Instance {
@@ -118,7 +131,7 @@ export class WasmBackend implements Backend {
     let module = this.#modules.get(this.#localBuild);
     if (!module) {
       if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) notReady();
-      module = this.#platform.readModule(this.#localBuild);
+      module = this.#platform.readModule(this.#files.module(this.#localBuild));
       this.#modules.set(this.#localBuild, module);
     }
     return (this.#local = instantiate(module));
@@ -133,7 +146,7 @@ export class WasmBackend implements Backend {
     const known = this.#modules.get(build);
     if (known) return known;
     const source = this.#sourceOf(build);
-    const module = await this.#platform.loadModule(build, source);
+    const module = await this.#platform.loadModule(source ?? this.#files.module(build));
     // A response can be read once only.
     if (source !== undefined) this.#given.wasm = module;
     this.#modules.set(build, module);
@@ -142,7 +155,7 @@ export class WasmBackend implements Backend {
 
   protected clientSide(): WorkerClient {
     if (this.#client && !this.#client.ended) return this.#client;
-    const client = (this.#client = new WorkerClient(this.#platform));
+    const client = (this.#client = new WorkerClient(this.#platform, this.#files));
     this.running = undefined;
     this.refusals = [];
     this.#started = this.#startClient(client);
@@ -158,7 +171,9 @@ export class WasmBackend implements Backend {
         return;
       } catch (error) {
         if (client.ended || index === this.#builds.length - 1) throw error;
-        this.refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
+        // Without a worker there are no threads, which a note of its own says.
+        if (client.noWorker === undefined || build !== "relaxed-simd+threads")
+          this.refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
       }
     }
   }
@@ -174,7 +189,10 @@ export class WasmBackend implements Backend {
     const side = this.running ? this : (this.#companion ?? this);
     if (!side.running && !this.#platform.blocking) notReady();
     const { build, pool } = side.running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
-    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...side.refusals] };
+    const noWorker = side.#client?.noWorker;
+    const inSlices =
+      noWorker === undefined ? [] : [`no worker starts here (${noWorker}), so async calls run in slices on the caller's thread`];
+    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...side.refusals, ...inSlices] };
   }
 
   configure(isa: string | undefined, threads: number | undefined): boolean {
@@ -183,7 +201,7 @@ export class WasmBackend implements Backend {
     if (
       this.running?.build === "relaxed-simd+threads"
         ? count > this.running.pool
-        : this.#platform.poolUrl !== undefined && count !== this.#threads
+        : this.#platform.noPool === undefined && count !== this.#threads
     )
       return false;
     this.setThreads(count);

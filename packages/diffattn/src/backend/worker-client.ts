@@ -3,7 +3,9 @@
 
 import type { Call, Output } from "../backend.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
-import type { Build, Platform, Port } from "../platform.js";
+import { inThread } from "../in-thread.js";
+import type { OwnFiles } from "../own-files.js";
+import type { Build, Platform, Port, Script } from "../platform.js";
 import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./messages.js";
 
 interface Open {
@@ -14,13 +16,18 @@ interface Open {
   onEnd: (length: number | undefined) => void;
 }
 
-const unstarted = (got: unknown): DiffAttnError =>
-  new DiffAttnError("UNAVAILABLE", `worker: expected a worker that starts, got ${reasonOf(got)}`);
+/** Why there is no worker. */
+class NoWorker extends Error {}
 
 const received = ({ code, message }: WireError): DiffAttnError => new DiffAttnError(code, message);
 
 export class WorkerClient {
   readonly #platform: Platform;
+  readonly #files: OwnFiles;
+  /** How the worker is started. */
+  #script: Script | undefined;
+  /** Why no worker starts, so that calls run on this thread. */
+  noWorker: string | undefined;
   #port: Port | undefined;
   #channel: BroadcastChannel | undefined;
   /** Threads of the worker's pool that started here. */
@@ -37,12 +44,33 @@ export class WorkerClient {
   /** Why it can be used no more. */
   ended: DiffAttnError | undefined;
 
-  constructor(platform: Platform) {
+  constructor(platform: Platform, files: OwnFiles) {
     this.#platform = platform;
+    this.#files = files;
   }
 
-  /** Starts a worker on a build; may be tried again with another when it is refused. */
+  /** Starts a worker on a build, or where none starts its side on this thread; may be tried again with another build when it is refused. */
   async start(build: Build, module: WebAssembly.Module, threads: number): Promise<void> {
+    try {
+      await this.#launch(build, module, threads);
+    } catch (error) {
+      if (!(error instanceof NoWorker)) throw error;
+      this.noWorker = error.message;
+      await this.#launch(build, module, threads);
+    }
+    for (const [message, transfer] of this.#waiting ?? []) this.#port?.post(message, transfer);
+    this.#waiting = undefined;
+    this.#hold();
+  }
+
+  /** A worker, or what stands in its place. */
+  #startPort(onMessage: (data: unknown) => void, onError: (what: string) => void): Port {
+    if (this.noWorker !== undefined) return inThread(onMessage);
+    this.#script = this.#platform.scriptOf(this.#files.worker());
+    return this.#platform.startWorker(this.#script, onMessage, onError);
+  }
+
+  async #launch(build: Build, module: WebAssembly.Module, threads: number): Promise<void> {
     if (this.ended) throw this.ended;
     this.#stop();
     await new Promise<void>((resolve, reject) => {
@@ -57,7 +85,7 @@ export class WorkerClient {
         } else if (message.type === "refused") {
           reject(received(message.error));
         } else if (message.type === "thread") {
-          const thread = this.#platform.startThread?.(this.#platform.poolUrl ?? "", message.start, message.port);
+          const thread = this.#script && this.#platform.startThread?.(this.#script, message.start, message.port);
           if (thread) this.#threads.push(thread);
         } else if (message.type === "trap") {
           this.end(received(message.error));
@@ -68,34 +96,31 @@ export class WorkerClient {
       const onError = (what: string): void => {
         if (port !== this.#port) return;
         if (started) this.end(internal(what));
-        else reject(unstarted(what));
+        else reject(new NoWorker(what));
       };
       let port: Port;
       try {
-        port = this.#port = this.#platform.startWorker(onMessage, onError);
+        port = this.#port = this.#startPort(onMessage, onError);
       } catch (refusal) {
-        reject(unstarted(refusal));
+        reject(new NoWorker(reasonOf(refusal)));
         return;
       }
       port.hold(true);
       port.post({ type: "start", build, module, pool: this.#pool(build, threads) } satisfies ToWorker, []);
     });
-    for (const [message, transfer] of this.#waiting ?? []) this.#port?.post(message, transfer);
-    this.#waiting = undefined;
-    this.#hold();
   }
 
   /** What the threads build needs besides its module. */
   #pool(build: Build, threads: number): StartMessage["pool"] {
-    const { poolUrl: url } = this.#platform;
-    if (build !== "relaxed-simd+threads" || url === undefined) return undefined;
+    const script = this.#script;
+    if (build !== "relaxed-simd+threads" || !script) return undefined;
     const name = `diffattn-${performance.now()}-${Math.random()}`;
     // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
     const channel: BroadcastChannel & { unref?: () => void } = (this.#channel = new BroadcastChannel(name));
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
     // In Node it would keep the process alive.
     channel.unref?.();
-    return { url, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
+    return { script, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
   }
 
   #receive(message: Extract<FromWorker, { id: number }>): void {

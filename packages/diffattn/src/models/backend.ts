@@ -21,8 +21,8 @@ interface Models {
 class WasmModels extends WasmBackend {
   readonly #owner: Backend;
 
-  constructor(owner: Backend, isa: string | undefined, threads: number) {
-    super(modelsPlatform().wasm, {}, isa, threads, []);
+  constructor(owner: Backend, folder: URL | undefined, isa: string | undefined, threads: number) {
+    super(modelsPlatform().wasm, { wasm: folder }, isa, threads, []);
     this.#owner = owner;
   }
 
@@ -55,7 +55,7 @@ const atOnce = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolv
 function models(): Models {
   const running = backend();
   if (running instanceof WasmBackend) {
-    const worker = running.companion((isa, threads) => new WasmModels(running, isa, threads));
+    const worker = running.companion((...given) => new WasmModels(running, ...given));
     return {
       begin: () => worker.begin(),
       create: (name, request) => worker.create(name, request),

@@ -1,5 +1,6 @@
 // What the models' entries do differently in Node and in browsers. Types only, and the one state that says which it is.
 
+import type { OwnFiles } from "../own-files.js";
 import type { Platform } from "../platform.js";
 import type { ByteSource } from "./source.js";
 
@@ -35,6 +36,10 @@ export interface ModelsPlatform {
   /** Absent in browsers, which follow redirects and resolve names unseen. */
   readonly web?: Web;
 }
+
+/** How the builds with models are run, from how the others are; `files`: theirs. */
+export const withModels = (platform: Platform, files: () => OwnFiles): Platform =>
+  Object.create(platform, { models: { value: true }, files: { get: files } }) as Platform;
 
 let platform: ModelsPlatform;
 

@@ -1,0 +1,15 @@
+// The models' entry for edge runtimes of the condition `edge-light` (Next's, Vercel's).
+
+import simd from "./diffattn-models-simd128.wasm?module";
+import { edgeFiles, edgePlatform } from "../edge-platform.js";
+import { usePlatform } from "../init.js";
+import { useModelsPlatform, withModels } from "./platform.js";
+
+// Its door has the operators, too.
+const files = edgeFiles({ simd128: simd });
+const platform = edgePlatform(files);
+
+usePlatform(platform);
+useModelsPlatform({ wasm: withModels(platform, () => files) });
+
+export * from "./public.js";

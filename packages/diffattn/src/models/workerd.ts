@@ -1,0 +1,15 @@
+// The models' entry for workerd (Cloudflare's workers).
+
+import relaxed from "./diffattn-models-relaxed.wasm";
+import { edgeFiles, edgePlatform } from "../edge-platform.js";
+import { usePlatform } from "../init.js";
+import { useModelsPlatform, withModels } from "./platform.js";
+
+// Its door has the operators, too.
+const files = edgeFiles({ "relaxed-simd": relaxed });
+const platform = edgePlatform(files);
+
+usePlatform(platform);
+useModelsPlatform({ wasm: withModels(platform, () => files) });
+
+export * from "./public.js";

@@ -1,0 +1,168 @@
+// The side of a worker: it owns a WASM instance and runs calls in order of arrival, in slices; between slices it lets its messages in, so an
+// abort is seen. A worker has one (worker.ts); without workers the caller's own thread has it (in-thread.ts). Starts no thread itself.
+
+import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./backend/messages.js";
+import type { Instance } from "./backend/instance.js";
+import { aborted, DiffAttnError, internal, reasonOf } from "./errors.js";
+import { instantiate } from "./instantiate.js";
+import { Op } from "./ops.js";
+
+type Post = (message: FromWorker, transfer?: (ArrayBuffer | MessagePort)[]) => void;
+
+/** Starts the threads build, where there can be one. */
+export type StartPool = (module: WebAssembly.Module, pool: NonNullable<StartMessage["pool"]>) => Promise<Instance>;
+
+const wire = (error: unknown): WireError =>
+  error instanceof DiffAttnError ? { code: error.code, message: error.message } : wire(internal(reasonOf(error)));
+
+/** One turn of the event loop, in which waiting messages arrive. */
+const messagesIn = (): Promise<void> =>
+  new Promise((resolve) => {
+    if (typeof setImmediate === "function") {
+      setImmediate(resolve);
+    } else if (typeof MessageChannel === "function") {
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = () => {
+        port1.close();
+        resolve();
+      };
+      port2.postMessage(null);
+    } else {
+      setTimeout(resolve, 0);
+    }
+  });
+
+export class WorkerSide {
+  readonly #post: Post;
+  readonly #startPool: StartPool | undefined;
+  #instance: Instance | undefined;
+  /** Calls that wait for their turn. */
+  readonly #queue: (() => void | Promise<void>)[] = [];
+  #busy = false;
+  readonly #abortedIds = new Set<number>();
+  /** Objects by key: the door's id, or why there is none. */
+  readonly #objects = new Map<number, { id: number } | { failure: WireError }>();
+
+  /** `startPool` is absent on the caller's own thread, which must not wait for others. */
+  constructor(post: Post, startPool?: StartPool) {
+    this.#post = post;
+    this.#startPool = startPool;
+  }
+
+  async #runQueue(): Promise<void> {
+    if (this.#busy) return;
+    this.#busy = true;
+    // A caller's own thread first goes on with what it was about.
+    if (!this.#startPool) await messagesIn();
+    for (let next = this.#queue.shift(); next && !this.#instance?.dead; next = this.#queue.shift()) {
+      await next();
+      if (!this.#startPool && this.#queue.length > 0) await messagesIn();
+    }
+    this.#busy = false;
+  }
+
+  #idOf(key: number): number {
+    const object = this.#objects.get(key);
+    if (!object) throw internal("an object that the worker does not know");
+    if ("failure" in object) throw new DiffAttnError(object.failure.code, object.failure.message);
+    return object.id;
+  }
+
+  #lengthOf(on: Instance, key: number | undefined): number | undefined {
+    const object = key === undefined ? undefined : this.#objects.get(key);
+    return object && "id" in object && !on.dead ? on.query({ op: Op.length, params: [object.id], operands: [] }) : undefined;
+  }
+
+  async #call(on: Instance, message: CallMessage): Promise<void> {
+    const { id, params, kind, key } = message;
+    try {
+      for (const { slot, key } of message.objects) params[slot] = this.#idOf(key);
+      if (kind !== "job") {
+        const answer = on.query(message);
+        if (kind === "create" && key !== undefined) this.#objects.set(key, { id: answer });
+        this.#post({ type: "result", id, outputs: [], length: kind === "change" ? answer : undefined });
+        return;
+      }
+      if (this.#abortedIds.has(id)) throw aborted(undefined);
+      const job = on.begin(
+        message,
+        message.outBytes.map((length) => ({ length })),
+      );
+      try {
+        let took = 0;
+        while (job.done < job.total) {
+          const start = performance.now();
+          job.step(took);
+          took = performance.now() - start;
+          if (job.done >= job.total) break;
+          if (message.progress) this.#post({ type: "progress", id, done: job.done, total: job.total });
+          await messagesIn();
+          if (this.#abortedIds.has(id)) throw aborted(undefined);
+        }
+        if (message.progress) this.#post({ type: "progress", id, done: job.done, total: job.total });
+        const outputs = job.outputs();
+        job.end();
+        this.#post(
+          { type: "result", id, outputs, length: this.#lengthOf(on, key) },
+          outputs.flatMap(({ buffer }) => buffer ?? []),
+        );
+      } finally {
+        job.end();
+      }
+    } catch (error) {
+      if (on.dead) {
+        this.#post({ type: "trap", error: wire(error) });
+      } else {
+        // What was promised to the caller at once did not happen here: nothing may use the object any more.
+        if (kind !== "job" && key !== undefined) this.#objects.set(key, { failure: wire(error) });
+        this.#post({ type: "error", id, error: wire(error), length: this.#lengthOf(on, kind === "job" ? key : undefined) });
+      }
+    } finally {
+      this.#abortedIds.delete(id);
+    }
+  }
+
+  async #start({ build, module, pool }: StartMessage): Promise<void> {
+    try {
+      if (pool && !this.#startPool) throw new Error("none, for want of a worker");
+      const instance = pool && this.#startPool ? await this.#startPool(module, pool) : instantiate(module);
+      // The caller may have given a module of its own.
+      const isa = instance.isa();
+      if (!build.startsWith(isa)) throw new Error(`one of ${isa}`);
+      this.#instance = instance;
+      this.#post({ type: "started" });
+    } catch (error) {
+      const message = `wasm: expected a module of the ${build} build that starts, got ${reasonOf(error)}`;
+      this.#post({ type: "refused", error: { code: "UNAVAILABLE", message } });
+    }
+  }
+
+  #enqueue(task: (on: Instance) => void | Promise<void>): void {
+    this.#queue.push(() => this.#instance && task(this.#instance));
+    void this.#runQueue();
+  }
+
+  /** Takes a message of the local side. */
+  take(message: ToWorker): void {
+    switch (message.type) {
+      case "start":
+        void this.#start(message);
+        break;
+      case "call":
+        this.#enqueue((on) => this.#call(on, message));
+        break;
+      case "abort":
+        this.#abortedIds.add(message.id);
+        break;
+      case "threads":
+        this.#enqueue((on) => on.configure(message.threads));
+        break;
+      case "drop":
+        this.#enqueue((on) => {
+          const object = this.#objects.get(message.key);
+          this.#objects.delete(message.key);
+          if (object && "id" in object) on.query({ op: Op.drop, params: [object.id], operands: [] });
+        });
+    }
+  }
+}
