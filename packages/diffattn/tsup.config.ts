@@ -232,7 +232,10 @@ export default defineConfig([
       for (const [name, path] of Object.entries(wasmFiles)) copyFileSync(path, here(`dist/${name}`));
       writeCommonJs();
       // They are there for what they do, and have no name to give.
-      for (const name of ["inline", "inline-models"]) writeFileSync(here(`dist/${name}.d.ts`), "export {};\n");
+      for (const name of ["inline", "inline-models"]) {
+        for (const types of ["d.ts", "d.cts"]) writeFileSync(here(`dist/${name}.${types}`), "export {};\n");
+        writeFileSync(here(`dist/${name}.cjs`), `"use strict";\nrequire("./${name}.js");\n`);
+      }
       return Promise.resolve();
     },
   },

@@ -2,7 +2,7 @@
 // users do. Closes with "N passed, N failed". Needs built outputs (npm run build).
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,7 +34,8 @@ function install(tarballs, type = "module") {
 
 /** Runs a file of this folder in an installed one. */
 function runFixture(folder, name, ...args) {
-  writeFileSync(join(folder, name), readFileSync(fileURLToPath(new URL(`cases/${name}`, import.meta.url))));
+  for (const file of [name, "run-wasm.mjs"])
+    writeFileSync(join(folder, file), readFileSync(fileURLToPath(new URL(`cases/${file}`, import.meta.url))));
   return run(process.execPath, [name, ...args], folder);
 }
 
@@ -55,7 +56,22 @@ const manifest = (folder, name) => JSON.parse(readFileSync(join(folder, "node_mo
 const tests = {
   "import and require give one module with one state, on native": () => runFixture(whole, "one-state.mjs"),
 
-  "a CommonJS program requires it": () => runFixture(whole, "commonjs.cjs"),
+  "a CommonJS program requires it, also where no module can be required": () => {
+    runFixture(whole, "commonjs.cjs");
+    run(process.execPath, ["--no-experimental-require-module", "commonjs.cjs"], whole);
+  },
+
+  "scripts carry the modules and the worker where the files are missing": () => {
+    const folder = install([tarballs.diffattn]);
+    const dist = join(folder, "node_modules/diffattn/dist");
+    for (const name of readdirSync(dist)) if (/^worker\.js$|\.wasm$/.test(name)) rmSync(join(dist, name));
+    runFixture(folder, "inline.mjs", join(root, "examples/model"));
+  },
+
+  "without workers calls run in slices on the caller's thread": () =>
+    runFixture(withoutNative, "no-worker.mjs", join(root, "examples/model")),
+
+  "a folder of the caller's holds the files": () => runFixture(withoutNative, "folder.mjs", join(root, "examples/model")),
 
   "without the native package WASM runs, and the notes say so": () => runFixture(withoutNative, "fallback.mjs"),
 
@@ -93,6 +109,8 @@ const tests = {
       ["node16", "node16", "types.mts"],
       ["nodenext", "nodenext", "types.mts"],
       ["nodenext", "nodenext", "types.cts"],
+      ["node16", "node16", "types.cts"],
+      ["node10", "commonjs", "types.cts"],
       ["bundler", "esnext", "types.mts"],
     ].map(([resolution, module, file]) => [
       `types resolve: ${file} under ${resolution}`,
@@ -110,9 +128,10 @@ const tests = {
     Object.entries(tarballs).map(([name, tarball]) => [`publint: ${name}`, () => run(bin("publint"), ["run", tarball, "--strict"], root)]),
   ),
 
-  // ESM that `require` loads (Node ≥ 20.19), so a CommonJS file that resolves to ESM is meant.
-  "are the types wrong: diffattn": () =>
-    run(bin("attw"), [tarballs.diffattn, "--profile", "node16", "--ignore-rules", "cjs-resolves-to-esm"], root),
+  "are the types wrong: diffattn": () => {
+    const files = Object.keys(manifest(whole, "diffattn").exports).filter((name) => /\.(wasm|js|json)$/.test(name));
+    run(bin("attw"), [tarballs.diffattn, "--exclude-entrypoints", ...files.map((name) => name.slice(2))], root);
+  },
 
   "nothing runs at install time and nothing but the native package is depended on": () => {
     for (const name of ["diffattn", ...natives]) {
@@ -124,7 +143,7 @@ const tests = {
       for (const peer of Object.keys(peerDependencies)) assert.deepEqual(peerDependenciesMeta[peer], { optional: true });
     }
     assert.deepEqual(Object.keys(manifest(whole, "diffattn").optionalDependencies), ["@diffattn/native"]);
-    assert.equal(manifest(whole, "diffattn").sideEffects, false);
+    assert.deepEqual(manifest(whole, "diffattn").sideEffects, ["./dist/inline*"]);
   },
 
   "every package carries a README and both licences": () => {

@@ -7,7 +7,8 @@ import { type Carried, INSTEAD, isCarried } from "./own-files.js";
 /** `hint`: what helps where the file was to be the package's own. */
 const refuse = (got: string, cause?: unknown, hint = ""): never => fail("UNAVAILABLE", "wasm", `a WebAssembly file${hint}`, got, cause);
 
-const NOT_CARRIED = ` (where a tool does not carry it along: ${INSTEAD})`;
+/** What helps where a tool left the package's own file behind. */
+export const NOT_CARRIED = ` (where a tool does not carry it along: ${INSTEAD})`;
 
 function rethrow(error: unknown, from: string, hint = ""): never {
   if (error instanceof DiffAttnError) throw error;

@@ -10,7 +10,7 @@ import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
-import { compile, compileSync } from "./module.js";
+import { compile, compileSync, NOT_CARRIED } from "./module.js";
 import { loadAddon } from "./node-addon.js";
 import { BUILDS, type Build, type Platform } from "./platform.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
@@ -47,7 +47,7 @@ async function regular(file: URL): Promise<Uint8Array> {
     if (!(await stat(file)).isFile()) throw new Error("no regular file");
     return await readFile(file);
   } catch (error) {
-    return fail("UNAVAILABLE", "wasm", "a WebAssembly file", `${reasonOf(error)} from ${file.href}`, error);
+    return fail("UNAVAILABLE", "wasm", `a WebAssembly file${NOT_CARRIED}`, `${reasonOf(error)} from ${file.href}`, error);
   }
 }
 
