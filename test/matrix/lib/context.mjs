@@ -2,6 +2,7 @@
 // place, and judges nothing.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -133,6 +134,16 @@ export function contexts(tarballs) {
       /** A program that reports by `program`: its report. */
       report: async (command, args, options) => reported(await exec(command, args, { cwd: folder, ...options })),
       start: (command, args, options) => start(command, args, { cwd: folder, ...options }),
+
+      /** A port that nothing listens on, for servers that cannot choose one by themselves. */
+      freePort: () =>
+        new Promise((resolve, reject) => {
+          const server = createServer().once("error", reject);
+          server.listen(0, "127.0.0.1", () => {
+            const { port } = server.address();
+            server.close(() => resolve(port));
+          });
+        }),
 
       /** Serves a folder of this place ("" is all of it), or by `find`; more options are those of scripts/file-server.mjs. */
       async serve(from, options = {}) {

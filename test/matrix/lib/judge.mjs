@@ -20,7 +20,7 @@ function sameValues(values, what) {
 export function judge(report, { backend, isa, threads, says }) {
   if (typeof threads !== "string" && threads !== true) throw new Error("a place says its threads: true, or why there are none");
   assert.ok(report, "the program reported nothing");
-  assert.equal(report.error, undefined);
+  if (report.error !== undefined) throw new Error(report.error);
   const { y, sync, ids, text, info } = report;
   sameValues(y, "diffAttention");
   sameValues(sync, "diffAttentionSync");

@@ -1,15 +1,22 @@
 // Node of each supported major, by import and by require. The binaries are those of npm's package `node`.
 
+import { delimiter, join } from "node:path";
+
 const native = { backend: "native", threads: true };
 
-/** A Node of a major, installed once for all places: `{ node, version }`. */
+/** A Node of a major, installed once for all places: `{ node, version, env }`; with `env`, programs that start `node` start this one. */
 export const nodeOf = (context, major) =>
   context.shared(`node ${major}`, async ({ exec, path, versionOf, write }) => {
     const version = versionOf("node", String(major));
     // Its package brings the binary by a script, so nothing else is installed beside it.
-    write({ "package.json": { private: true, dependencies: { node: version } } });
+    write({ "package.json": { private: true, dependencies: { node: version }, allowScripts: { node: true } } });
     await exec("npm", ["install", "--no-audit", "--no-fund", "--prefer-offline"], { timeout: 300 });
-    return { node: path("node_modules/node/bin", process.platform === "win32" ? "node.exe" : "node"), version };
+    const folder = path("node_modules/node/bin");
+    return {
+      node: join(folder, process.platform === "win32" ? "node.exe" : "node"),
+      version,
+      env: { PATH: `${folder}${delimiter}${process.env.PATH}` },
+    };
   });
 
 /** A folder with the package and programs that import and require it, for all places that only differ in what runs them. */

@@ -1,5 +1,6 @@
 // Runtimes beside Node: Deno, Bun, and workerd by wrangler, as Cloudflare's developers run it. Their binaries are npm packages.
 import { symlinkSync } from "node:fs";
+import { nodeOf } from "./node.mjs";
 
 const native = { backend: "native", threads: true };
 const fallback = /native.*WASM/;
@@ -38,6 +39,7 @@ const wrangler = {
   name: "wrangler dev (workerd)",
   group,
   async run(context) {
+    const { node } = await nodeOf(context, 24);
     await context.install(["wrangler"]);
     symlinkSync(context.modelFolder, context.path("model"), "junction");
     context.write({
@@ -70,7 +72,7 @@ export default {
       "127.0.0.1",
       "--show-interactive-dev-session=false",
     ];
-    const { match, printed } = await context.start(process.execPath, args, {
+    const { match, printed } = await context.start(node, args, {
       until: /Ready on (http:\S+)/,
       env: { WRANGLER_SEND_METRICS: "false" },
     });

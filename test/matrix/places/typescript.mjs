@@ -15,9 +15,9 @@ const declaration = `export declare function check(options: {
 const program = (context, extension) =>
   `import * as library from "diffattn";
 import * as models from "diffattn/models";
-import type { Tensor, TensorInput } from "diffattn";
+import type { Tensor, TensorLike } from "diffattn";
 import { check } from "./check${extension}";
-const one: TensorInput = { data: Float32Array.of(3, 4), shape: [1, 2] };
+const one: TensorLike<Float32Array> = { data: Float32Array.of(3, 4), shape: [1, 2] };
 const scaled: Tensor = library.rmsNormSync(one, { eps: 0 });
 const [first = 0] = scaled.data;
 if (Math.abs(first - 3 / Math.sqrt(12.5)) > 1e-6) throw new Error("rmsNormSync");
