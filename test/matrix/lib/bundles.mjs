@@ -31,5 +31,12 @@ export async function application(context, packages, { files = {}, manifest } = 
 export const runs = (app, [name, file], args) => app.exec(process.execPath, [app.path("node_modules", name, file), ...args]);
 
 /** Bundles an entry by esbuild into a folder, under its own name. */
-export const esbuild = (app, entry, to, format) =>
-  runs(app, ["esbuild", "bin/esbuild"], [entry, "--bundle", `--format=${format}`, `--outdir=${to}`, "--log-level=error"]);
+export function esbuild(app, entry, to, format) {
+  // Its program is a binary or a script, by platform; its function is the same everywhere.
+  app.write({
+    "esbuild.mjs": `import { build } from "esbuild";
+const [entry, outdir, format] = process.argv.slice(2);
+await build({ entryPoints: [entry], bundle: true, outdir, format, logLevel: "error" });\n`,
+  });
+  return app.exec(process.execPath, ["esbuild.mjs", entry, to, format]);
+}

@@ -14,6 +14,12 @@ export const expectedOf = (isolated) =>
     ? { backend: "wasm", isa: "relaxed-simd+threads", threads: true }
     : { backend: "wasm", isa: "relaxed-simd", threads: "the page is not isolated", says: /not cross-origin isolated/ };
 
+/** The same where the modules are part of the script: those have no threads. */
+export const expectedInline = (isolated) =>
+  isolated
+    ? { backend: "wasm", isa: "relaxed-simd", threads: "`diffattn/inline` has no build with threads", says: /build with threads/ }
+    : expectedOf(false);
+
 /** A page with one script: a module, or `kind: "classic"`. */
 export const pageOf = (script, { kind = "module", head = "" } = {}) =>
   `<!doctype html>\n<meta charset="utf-8" />\n<title>place</title>\n${head}<script ${kind === "module" ? 'type="module"' : "defer"} src="${script}"></script>\n`;

@@ -4,7 +4,7 @@ import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { application, copied, copyFiles, esbuild, INLINE } from "../lib/bundles.mjs";
-import { expectedOf, inBrowsers, pageOf, programOf, rowOf } from "../lib/pages.mjs";
+import { expectedInline, expectedOf, inBrowsers, pageOf, programOf, rowOf } from "../lib/pages.mjs";
 
 const group = "Browsers";
 
@@ -108,7 +108,7 @@ const sharedWorker = {
 port.onmessage = ({ data }) => done(data);
 port.postMessage(source);\n`),
     );
-    return rowOf(context, "page", { note: "bundled by esbuild with `diffattn/inline`" });
+    return rowOf(context, "page", { expected: expectedInline, note: "bundled by esbuild with `diffattn/inline`" });
   },
 };
 
@@ -127,7 +127,7 @@ navigator.serviceWorker.register("worker.js").then(async () => {
   active.postMessage(source, [port2]);
 }).catch(failed);\n`),
     );
-    return rowOf(context, "page", { note: "bundled by esbuild with `diffattn/inline`" });
+    return rowOf(context, "page", { expected: expectedInline, note: "bundled by esbuild with `diffattn/inline`" });
   },
 };
 

@@ -3,7 +3,7 @@
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { application, copied, copyFiles, esbuild, INLINE, runs } from "../lib/bundles.mjs";
-import { expectedOf, inBrowsers, ISOLATION, pageOf, programOf, refuses, rowOf } from "../lib/pages.mjs";
+import { expectedInline, expectedOf, inBrowsers, ISOLATION, pageOf, programOf, refuses, rowOf } from "../lib/pages.mjs";
 
 const group = "Bundlers for browsers";
 
@@ -80,7 +80,7 @@ const shortVite = {
 };
 
 /** The page of a development server, isolated and not. */
-async function viteServed(context, { major, config, page, note, before }) {
+async function viteServed(context, { major, config, page, expected = expectedOf, note, before }) {
   const { app, version } = await viteOf(context, major);
   let last;
   cpSync(context.modelFolder, app.path("public/model"), { recursive: true });
@@ -89,12 +89,12 @@ async function viteServed(context, { major, config, page, note, before }) {
     const server = await app.start(process.execPath, [app.path("node_modules", ...VITE), ...args], { until: /(http:\/\/localhost:\d+\/)/ });
     try {
       if (!isolated) await before?.(server.match[1]);
-      last = await inBrowsers(context, `${server.match[1]}${page}`, expectedOf(isolated));
+      last = await inBrowsers(context, `${server.match[1]}${page}`, expected(isolated));
     } finally {
       await server.stop();
     }
   }
-  return { version: `${version}; ${last.agents}`, report: last.report, expected: expectedOf(true), note };
+  return { version: `${version}; ${last.agents}`, report: last.report, expected: expected(true), note };
 }
 
 const viteServers = [6, 7, 8].map((major) => ({
@@ -115,6 +115,7 @@ const viteServersAsTheyCome = [6, 7, 8].map((major) => ({
           major,
           config: "plain",
           page: "inline.html",
+          expected: expectedInline,
           note: "with `diffattn/inline`; without it the page says what helps",
           before: (address) => refuses(context, `${address}main.html`, NAMES_WHAT_HELPS),
         }),
@@ -166,7 +167,7 @@ const bundles = Object.entries(ofScripts).flatMap(([tool, { packages, bundle }])
         const bare = await make(context, "main.js");
         await refuses(context, bare.folder, NAMES_WHAT_HELPS);
         const { folder, version } = await make(context, "inline.js");
-        return rowOf(context, folder, { version, note: "without it the page says what helps" });
+        return rowOf(context, folder, { version, expected: expectedInline, note: "without it the page says what helps" });
       },
     },
     {
@@ -188,7 +189,7 @@ const classic = {
     const app = await application(context, ["esbuild"], { files: programs });
     await esbuild(app, "inline.js", "dist-classic", "iife");
     app.write({ "dist-classic/index.html": pageOf("inline.js", { kind: "classic" }) });
-    return rowOf(context, app.path("dist-classic"), { version: context.versionOf("esbuild") });
+    return rowOf(context, app.path("dist-classic"), { version: context.versionOf("esbuild"), expected: expectedInline });
   },
 };
 
