@@ -20,6 +20,9 @@ export const expectedInline = (isolated) =>
     ? { backend: "wasm", isa: "relaxed-simd", threads: "`diffattn/inline` has no build with threads", says: /build with threads/ }
     : expectedOf(false);
 
+/** The same where a scope has no Worker: calls run in slices on its own thread. */
+export const expectedAlone = () => ({ backend: "wasm", isa: "relaxed-simd", threads: "there is no Worker", says: /runtime has no Worker/ });
+
 /** A page with one script: a module, or `kind: "classic"`. */
 export const pageOf = (script, { kind = "module", head = "" } = {}) =>
   `<!doctype html>\n<meta charset="utf-8" />\n<title>place</title>\n${head}<script ${kind === "module" ? 'type="module"' : "defer"} src="${script}"></script>\n`;
@@ -66,14 +69,14 @@ export function servePage(context, from, { isolated = false, headers = {}, find 
 export const nameOf = (agent) =>
   / (?:Headless)?(Chrome|Firefox)\/(\d+)/.exec(agent)?.slice(1).join(" ").replace("Chrome", "Chromium") ?? agent;
 
-/** Asks both browsers for the report of a page and judges each by `expected`; returns the last report, and what the browsers are called. */
+/** Asks both browsers for the report of a page and judges each by `expected(name)`; returns the last report, and what the browsers are called. */
 export async function inBrowsers(context, address, expected, { names = BROWSERS } = {}) {
   const agents = [];
   let report;
   for (const name of names) {
     try {
       report = await context.page(name, address);
-      judge(report, expected);
+      judge(report, expected(name));
     } catch (error) {
       throw new Error(`${name}, ${address}: ${error.message}`, { cause: error });
     }
@@ -84,16 +87,18 @@ export async function inBrowsers(context, address, expected, { names = BROWSERS 
 
 /**
  * A place's row of a folder that is served as it is: isolated in both browsers, and before that without isolation in Chromium. `version`:
- * the tool's. `expected(isolated)`: what each is judged by.
+ * the tool's. `expected(isolated, browser)`: what each is judged by.
  */
 export async function rowOf(context, from, { version, page = "", note, expected = expectedOf, names = BROWSERS, ...serving }) {
   let last;
   for (const isolated of [false, true]) {
     const server = await servePage(context, from, { isolated, ...serving });
-    last = await inBrowsers(context, `${server.address}${page}`, expected(isolated), { names: isolated ? names : names.slice(0, 1) });
+    last = await inBrowsers(context, `${server.address}${page}`, (name) => expected(isolated, name), {
+      names: isolated ? names : names.slice(0, 1),
+    });
   }
   const { report, agents } = last;
-  return { version: version ? `${version}; ${agents}` : agents, report, expected: expected(true), note };
+  return { version: version ? `${version}; ${agents}` : agents, report, expected: expected(true, names.at(-1)), note };
 }
 
 /** What a page says where it cannot work has to match `pattern`, for a person to find in it what helps. `at`: its address, or a folder. */

@@ -89,7 +89,7 @@ async function viteServed(context, { major, config, page, expected = expectedOf,
     const server = await app.start(process.execPath, [app.path("node_modules", ...VITE), ...args], { until: /(http:\/\/localhost:\d+\/)/ });
     try {
       if (!isolated) await before?.(server.match[1]);
-      last = await inBrowsers(context, `${server.match[1]}${page}`, expected(isolated));
+      last = await inBrowsers(context, `${server.match[1]}${page}`, () => expected(isolated));
     } finally {
       await server.stop();
     }

@@ -4,7 +4,7 @@ import { cpSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { browsers } from "../../browser/launch.mjs";
 import { application, copied, copyFiles, esbuild } from "../lib/bundles.mjs";
-import { expectedOf, nameOf, pageOf, programOf } from "../lib/pages.mjs";
+import { expectedAlone, expectedOf, nameOf, pageOf, programOf } from "../lib/pages.mjs";
 
 const group = "Browsers";
 /** In seconds. */
@@ -71,10 +71,8 @@ const place = (title, browser, part, expected, note) => ({
   },
 });
 
-const noWorker = { backend: "wasm", isa: "relaxed-simd", threads: "there is no Worker", says: /Worker/ };
-
 export const places = [
-  place("an extension's Service Worker (Manifest V3)", "chromium", "background", noWorker, "Chromium; `init({ wasm: folder })`"),
+  place("an extension's Service Worker (Manifest V3)", "chromium", "background", expectedAlone(), "Chromium; `init({ wasm: folder })`"),
   place("an extension's page (Manifest V3)", "chromium", "page", expectedOf(true), "isolated by its manifest"),
   place("an extension's background page (Manifest V3)", "firefox", "background", expectedOf(false), "Firefox"),
   place("an extension's page (Manifest V3), Firefox", "firefox", "page", expectedOf(false), "Firefox isolates none"),
