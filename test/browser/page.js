@@ -239,6 +239,50 @@ globalThis.runTests = async (names) => {
     api.dispose();
   });
 
+  await test("a package of another origin, as from a CDN: its worker and its threads start all the same; without workers there are slices", async () => {
+    const { url } = await fetch("/to/dist/browser.js", { method: "HEAD" });
+    assert(new URL(url).origin !== location.origin, url);
+    const api = await import(url);
+    const expected = isolated ? "relaxed-simd+threads" : "relaxed-simd";
+    const { isa, threads, notes } = await api.init();
+    assert(isa === expected && threads > 1 === isolated && !notes.some((text) => text.includes("no worker")), JSON.stringify(notes));
+    const y = await api.diffAttention(...small, options);
+    sameBits(api.diffAttentionSync(...small, options), y);
+    const { DiffLlama } = await import(url.replace("browser.js", "models.js"));
+    const logits = async () => {
+      const model = await DiffLlama.load(new URL("/models/diffllama_gqa/", location.href));
+      return model.forward([1, 2, 3]);
+    };
+    const z = await logits();
+    api.dispose();
+
+    const { Worker } = globalThis;
+    globalThis.Worker = undefined;
+    try {
+      const info = await api.init();
+      assert(info.isa === "relaxed-simd" && info.threads === 1, JSON.stringify(info));
+      assert(
+        info.notes.join().includes("no worker starts here (a runtime that has none), so async calls run in slices"),
+        info.notes.join(),
+      );
+      sameBits(await api.diffAttention(...small, options), y);
+      sameBits(await logits(), z);
+      // The page draws, and an abort is seen.
+      let frames = 0;
+      const controller = new AbortController();
+      const frame = () => {
+        if (++frames === 3) controller.abort();
+        else requestAnimationFrame(frame);
+      };
+      requestAnimationFrame(frame);
+      await refused("ABORTED", "signal", () => api.diffAttention(...long, { lambda: 0.3, signal: controller.signal }));
+      assert(frames === 3, `${frames} frames`);
+      api.dispose();
+    } finally {
+      globalThis.Worker = Worker;
+    }
+  });
+
   const api = await import("/dist/browser.js");
   await test("before init the main thread has no sync forms", async () => {
     await refused("UNAVAILABLE", "init", () => api.diffAttentionSync(...small, options));

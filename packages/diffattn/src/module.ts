@@ -39,16 +39,17 @@ const isNamed = (value: unknown, name: string): boolean => tagOf(value) === name
 export const notModule = (source: unknown): never =>
   fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
 
-export async function compile(source: unknown): Promise<WebAssembly.Module> {
+/** `hint`: what helps where the file is not there. */
+export async function compile(source: unknown, hint = ""): Promise<WebAssembly.Module> {
   try {
     if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
     if (isNamed(source, "Response")) return await fromResponse(source as Response);
-    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL), NOT_CARRIED);
+    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL), hint);
     if (isCarried(source)) return await WebAssembly.compile(checked(await source.bytes(), source.name));
     if (isNamed(source, "ArrayBuffer") || arrayType(source))
       return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
   } catch (error) {
-    if (isNamed(source, "URL")) rethrow(error, String(source), NOT_CARRIED);
+    if (isNamed(source, "URL")) rethrow(error, String(source), hint);
     rethrow(error, "what was given");
   }
   return notModule(source);

@@ -10,7 +10,7 @@ import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
-import { compile, compileSync, NOT_CARRIED } from "./module.js";
+import { compile, compileSync } from "./module.js";
 import { loadAddon } from "./node-addon.js";
 import { BUILDS, type Build, type Platform } from "./platform.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
@@ -42,12 +42,12 @@ export const filesOf = (models: boolean, literal: Record<Build, () => URL>): Own
   };
 
 /** The bytes of a regular file: another thing may have no end, or wait for ever for a beginning. */
-async function regular(file: URL): Promise<Uint8Array> {
+async function regular(file: URL, hint = ""): Promise<Uint8Array> {
   try {
     if (!(await stat(file)).isFile()) throw new Error("no regular file");
     return await readFile(file);
   } catch (error) {
-    return fail("UNAVAILABLE", "wasm", `a WebAssembly file${NOT_CARRIED}`, `${reasonOf(error)} from ${file.href}`, error);
+    return fail("UNAVAILABLE", "wasm", `a WebAssembly file${hint}`, `${reasonOf(error)} from ${file.href}`, error);
   }
 }
 
@@ -64,9 +64,8 @@ export const platform: Platform = {
   },
   blocking: true,
   readModule: (file) => compileSync(file, (url) => readFileSync(url)),
-  loadModule(source) {
-    if (source instanceof URL && source.protocol === "file:") return regular(source).then(compile);
-    return compile(source);
+  async loadModule(source, hint) {
+    return compile(source instanceof URL && source.protocol === "file:" ? await regular(source, hint) : source, hint);
   },
   scriptOf(worker) {
     if (typeof worker === "string") return { kind: "text", text: worker };

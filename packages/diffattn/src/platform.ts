@@ -38,8 +38,8 @@ export interface Platform {
   readonly blocking: boolean;
   /** One of the package's own files, compiled at once; throws where that is impossible. */
   readModule(file: URL | Carried | WebAssembly.Module): WebAssembly.Module;
-  /** The same from anywhere, or what `init({ wasm })` takes. */
-  loadModule(source: unknown): Promise<WebAssembly.Module>;
+  /** The same from anywhere, or what `init({ wasm })` takes; `hint`: what helps where the file is not there. */
+  loadModule(source: unknown, hint?: string): Promise<WebAssembly.Module>;
   /** How a worker is started of an address, or of the script's text. */
   scriptOf(worker: URL | string): Script;
   /** Starts src/worker.ts; throws where no worker can be. */

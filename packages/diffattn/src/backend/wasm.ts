@@ -5,6 +5,7 @@ import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } f
 import { oneOf, show } from "../check.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { instantiate } from "../instantiate.js";
+import { NOT_CARRIED } from "../module.js";
 import { Op } from "../ops.js";
 import { folderOf, inFolder, type OwnFiles } from "../own-files.js";
 import { type Build, type Platform } from "../platform.js";
@@ -146,7 +147,9 @@ export class WasmBackend implements Backend {
     const known = this.#modules.get(build);
     if (known) return known;
     const source = this.#sourceOf(build);
-    const module = await this.#platform.loadModule(source ?? this.#files.module(build));
+    const module = await (source === undefined
+      ? this.#platform.loadModule(this.#files.module(build), NOT_CARRIED)
+      : this.#platform.loadModule(source));
     // A response can be read once only.
     if (source !== undefined) this.#given.wasm = module;
     this.#modules.set(build, module);
