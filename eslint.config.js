@@ -5,7 +5,17 @@ import typescript from "typescript-eslint";
 
 export default typescript.config(
   {
-    ignores: ["**/dist", "**/node_modules", ".cache", "target", "packages/native", "packages/wasm", "examples/out", "test/fixtures"],
+    ignores: [
+      "**/dist",
+      "**/node_modules",
+      ".cache",
+      "target",
+      "packages/native/npm",
+      "packages/native/*.d.ts",
+      "packages/wasm",
+      "examples/out",
+      "test/fixtures",
+    ],
   },
   js.configs.recommended,
   {

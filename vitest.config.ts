@@ -29,9 +29,11 @@ export default defineConfig({
           name: "unit",
           include: [
             "packages/diffattn/{src,test}/**/*.test.ts",
+            "packages/native/*.test.mjs",
             "bench/*.test.mjs",
             "packages/demo/*.test.mjs",
             "packages/demo/src/*.test.ts",
+            "scripts/*.test.mjs",
           ],
         },
       },

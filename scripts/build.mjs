@@ -5,16 +5,20 @@
 //   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { targetOf, thisMachine } from "../packages/native/loader.js";
 import { main } from "./setup.mjs";
 import {
   ask,
   bin,
   cache,
+  cargoTool,
   cargoTools,
   CommandFailed,
   crossRust,
   ensureFolder,
   fingerprint,
+  isMain,
+  pathFirst,
   pnpm,
   root,
   run,
@@ -40,17 +44,31 @@ function unlessUnchanged(what, inputs, outputs, body) {
   say(`${what}: built in ${seconds(start)}`);
 }
 
-function buildNative() {
-  const args = ["build", "--release", "--platform", "--strip", "--manifest-path", join(root, "crates/diffattn-napi/Cargo.toml")];
-  args.push("--output-dir", ".");
-  const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, ask("rustc", ["-V"]), process.env.RUSTFLAGS);
-  unlessUnchanged("native addon", inputs, ["packages/native/index.js", "packages/native/index.d.ts"], () =>
-    run(bin("napi"), [...args, "--target-dir", targetDir], { cwd: join(root, "packages/native"), quiet: true }),
+/** Makes the addon `file` of packages/native: of this machine, or of what `more` (arguments of napi) and the environment say. */
+export function buildAddon(file, more = [], environment = process.env) {
+  // What loads it is ours (packages/native/loader.js).
+  const args = [
+    "--release",
+    "--platform",
+    "--no-js",
+    "--manifest-path",
+    join(root, "crates/diffattn-napi/Cargo.toml"),
+    "--output-dir",
+    ".",
+  ];
+  const env = { ...environment, CARGO_PROFILE_RELEASE_STRIP: "symbols" };
+  const inputs = fingerprint([...rustSources, "packages/native/package.json"], args, more, ask("rustc", ["-V"]), env.RUSTFLAGS, [
+    versions.zig,
+    versions.cargoZigbuild,
+  ]);
+  unlessUnchanged(`addon ${file}`, inputs, [`packages/native/${file}`], () =>
+    run(bin("napi"), ["build", "--target-dir", targetDir, ...args, ...more], { cwd: join(root, "packages/native"), env, quiet: true }),
   );
 }
 
+const buildNative = () => buildAddon(`diffattn.${targetOf(thisMachine())}.node`);
+
 const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
-const relaxed = [...simd, "+relaxed-simd"];
 /** Kernels are `inline(always)`: what the compiler would inline besides only adds bytes. Nor does a panic say where it happened.
  *  (184 KB become 170, gzipped; no operator is slower. wasm-opt -Os and -Oz in the place of -O4: the same size.) */
 const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
@@ -58,13 +76,14 @@ const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
  *  And addresses as in the source: LLVM's count down from the last, and nothing folds into an offset then. (0.92 of the time with
  *  relaxed SIMD, and 3 KB less.) */
 const inOrder = ["-C llvm-args=-pre-RA-sched=source", "-C llvm-args=-disable-lsr"];
-/** What each WebAssembly build is compiled with: `folder` is shared by those whose std is the same. */
+/** What each WebAssembly build is compiled with: `features` all of it, `own` our crates besides. std has no use for relaxed SIMD, so it
+ *  is compiled once for the first two; with atomics it is another. */
 const wasmBuilds = {
-  simd: { folder: "simd", features: simd },
-  relaxed: { folder: "relaxed", features: relaxed },
+  simd: { features: simd },
+  relaxed: { features: simd, own: ["+relaxed-simd"] },
   threads: {
-    folder: "threads",
-    features: [...relaxed, "+atomics"],
+    features: [...simd, "+atomics"],
+    own: ["+relaxed-simd"],
     crate: ["threads"],
     // 1 GiB: more is refused on many phones. The page asks for less when this is refused.
     maxMemory: 2 ** 30,
@@ -86,30 +105,31 @@ for (const [name, build] of Object.entries(wasmBuilds))
 /** Binaryen's names where they differ from LLVM's. */
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
+/** Our crates in WebAssembly. */
+const wasmCrates = ["diffattn", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
+
 function buildWasm(name) {
-  const { folder, features, crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
+  const { features, own = [], crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
   const rust = crossRust();
   if (!rust) throw new CommandFailed("no Rust that compiles for WebAssembly; run: node scripts/setup.mjs");
   const output = join(root, `packages/wasm/pkg-${name}`);
   const rustflags = [`-C target-feature=${features.join(",")}`, ...small, ...inOrder, ...link.map((arg) => `-C link-arg=${arg}`)].join(" ");
-  // std is compiled with the same features, so each set has a target folder of its own and std is compiled once in each.
-  const target = join(targetDir, `wasm-${folder}`);
-  const env = { ...rust.env, RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
+  // One folder for all: Cargo keeps apart what other flags made, and compiles once what the flags do not touch.
+  const target = join(targetDir, "wasm");
+  const env = { ...pathFirst(join(cargoTools, "bin"), rust.env), RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
   // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and the last one, whose level is
   // the linker's: norms take 1.5 times as long without the second, attention three times without both.
   env.CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
-  env.PATH = `${join(cargoTools, "bin")}:${env.PATH}`;
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
   if (crateFeatures.length > 0) args.push("--features", crateFeatures.join(","));
-  // Of the last crate alone, so that std is the same for both sizes.
-  if (maxMemory)
-    args.push(
-      "-Z",
-      "profile-rustflags",
-      "--config",
-      `profile.release.package.diffattn-wasm.rustflags=["-Clink-arg=--max-memory=${maxMemory}"]`,
-    );
+  args.push("-Z", "profile-rustflags");
+  for (const crate of wasmCrates) {
+    const flags = own.map((feature) => `-Ctarget-feature=${feature}`);
+    // Of the last crate alone, so that all else is the same for both sizes.
+    if (maxMemory && crate === "diffattn-wasm") flags.push(`-Clink-arg=--max-memory=${maxMemory}`);
+    if (flags.length > 0) args.push("--config", `profile.release.package.${crate}.rustflags=${JSON.stringify(flags)}`);
+  }
   for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
   // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes its offset: 3 % faster.
   // What Rust keeps apart stays so (simd128.rs).
@@ -117,7 +137,7 @@ function buildWasm(name) {
     "-O4",
     "--low-memory-unused",
     "--one-caller-inline-max-function-size=0",
-    ...features.map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`),
+    ...[...features, ...own].map((feature) => `--enable-${binaryenNames[feature.slice(1)] ?? feature.slice(1)}`),
   ];
 
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
@@ -125,7 +145,7 @@ function buildWasm(name) {
     rmSync(output, { recursive: true, force: true });
     // With and without models the module has one name there, and Cargo would take the one for the other.
     for (const made of ["", "deps"]) rmSync(join(target, "wasm32-unknown-unknown/release", made, "diffattn_wasm.wasm"), { force: true });
-    run(join(cargoTools, "bin/wasm-pack"), args, { env, quiet: true });
+    run(cargoTool("wasm-pack"), args, { env, quiet: true });
     // wasm-pack ignores its own output, which would keep it out of the package too.
     rmSync(join(output, ".gitignore"), { force: true });
     const module = join(output, "diffattn_wasm_bg.wasm");
@@ -160,4 +180,4 @@ export function build(names = parts) {
   }
 }
 
-if (process.argv[1] === import.meta.filename) main(() => build(process.argv.length > 2 ? process.argv.slice(2) : undefined));
+if (isMain(import.meta)) main(() => build(process.argv.length > 2 ? process.argv.slice(2) : undefined));

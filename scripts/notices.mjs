@@ -1,18 +1,19 @@
 // The notices of what others wrote and is compiled into a binary: of every crate its name, version, licence and the licence's text. Refuses a
 // licence that no one has looked at. Reads Cargo's own lists and the crates' sources, which are there where the binary was built.
 //
-//   node scripts/notices.mjs      prints those of the addon, then those of the WebAssembly modules
+//   node scripts/notices.mjs [target]      prints those of the addon (for x86_64-pc-windows-msvc, for instance; else for this machine),
+//                                          then those of the WebAssembly modules
 import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { main } from "./setup.mjs";
-import { ask, CommandFailed, root, run } from "./tools.mjs";
+import { ask, CommandFailed, isMain, root, run } from "./tools.mjs";
 
 /** The file that each package carries. */
 export const NOTICES = "THIRD-PARTY.txt";
 
 /** Licences under which code may be part of ours if its notice comes along, and the files that hold their texts. The first that a crate
  *  offers is taken: the shorter ones come first. */
-const ALLOWED = {
+export const ALLOWED = {
   MIT: /mit/i,
   ISC: /isc/i,
   Zlib: /zlib/i,
@@ -26,7 +27,7 @@ const ALLOWED = {
 /** Texts of licences that are not taken. */
 const OTHERS = [...Object.values(ALLOWED), /unlicense/i, /gpl/i];
 
-/** What is compiled into each binary. */
+/** What is compiled into each binary; the crates of the addon depend on its target. */
 const binaries = {
   native: { crate: "diffattn-napi", features: [], target: () => /^host: (.*)$/m.exec(ask("rustc", ["-vV"]))?.[1] },
   wasm: { crate: "diffattn-wasm", features: ["models", "threads"], target: () => "wasm32-unknown-unknown" },
@@ -78,9 +79,15 @@ const standardLibrary = {
   texts: () => [mitOf("The Rust Project contributors")],
 };
 
+/** What zig links into the binaries of Linux (cross.mjs) in the place of the system's libgcc_s. */
+const zigLibraries = {
+  name: "compiler-rt of Zig and libunwind of LLVM",
+  licence: "MIT AND Apache-2.0 WITH LLVM-exception",
+  texts: () => [mitOf("Zig contributors"), standard("libunwind", "Apache-2.0", [])],
+};
+
 /** The crates of a binary: name, version, licence, texts. Without ours. */
-function cratesOf({ crate, features, target }) {
-  const platform = target();
+function cratesOf({ crate, features }, platform) {
   const graph = [
     "-p",
     crate,
@@ -101,9 +108,10 @@ function cratesOf({ crate, features, target }) {
     .map((found) => ({ name: `${found.name} ${found.version}`, licence: found.license, texts: () => textsOf(found) }));
 }
 
-/** The notices of a binary: first who, then the texts, each once. */
-export function notices(binary) {
-  const parts = [standardLibrary, ...cratesOf(binaries[binary])].sort((a, b) => (a.name < b.name ? -1 : 1));
+/** The notices of a binary for a target: first who, then the texts, each once. */
+export function notices(binary, target = binaries[binary].target()) {
+  const linked = /linux/.test(target) ? [standardLibrary, zigLibraries] : [standardLibrary];
+  const parts = [...linked, ...cratesOf(binaries[binary], target)].sort((a, b) => (a.name < b.name ? -1 : 1));
   const texts = new Map();
   for (const { name, texts: of } of parts) {
     for (const text of of()) {
@@ -119,4 +127,8 @@ export function notices(binary) {
   return `Compiled into ${binary === "wasm" ? "the WebAssembly modules" : "the addon"} are these libraries:\n\n${list}\n\n${body}`;
 }
 
-if (process.argv[1] === import.meta.filename) main(() => Object.keys(binaries).forEach((binary) => console.log(notices(binary))));
+if (isMain(import.meta))
+  main(() => {
+    console.log(notices("native", process.argv[2]));
+    console.log(notices("wasm"));
+  });

@@ -9,24 +9,37 @@ import {
   ask,
   browsers,
   cache,
+  cargoTool,
   cargoTools,
   CommandFailed,
   crossRust,
   isDebianRoot,
+  isMain,
   newerNode,
   newerNodePrefix,
   onPath,
   pnpm,
   pnpmPrefix,
+  root,
   run,
   seconds,
   versions,
 } from "./tools.mjs";
 
+/** What makes WebAssembly's modules; what it is compiled with, and takes to compile, where its project's own is not to be had. */
+const webAssemblyTools = {
+  // Without TLS, which only its runner of tests has a use for.
+  "wasm-bindgen": { crate: "wasm-bindgen-cli", version: versions.wasmBindgen, options: ["--no-default-features"], minutes: "2 minutes" },
+  "wasm-pack": { crate: "wasm-pack", version: versions.wasmPack, minutes: "2 minutes" },
+};
+
+/** They run for seconds, six times: what an optimiser would do for them costs more than it saves. */
+const soonCompiled = { CARGO_PROFILE_RELEASE_OPT_LEVEL: "0", CARGO_PROFILE_RELEASE_DEBUG: "0", CARGO_PROFILE_RELEASE_LTO: "off" };
+
 const say = (text) => console.log(`setup: ${text}`);
 
 /** Says what is there, or installs it and says how long that took. */
-function need(what, isThere, install) {
+export function need(what, isThere, install) {
   if (isThere()) return say(`${what}: present`);
   const start = Date.now();
   say(`${what}: installing`);
@@ -37,36 +50,57 @@ function need(what, isThere, install) {
 
 let aptUpdated = false;
 /** Debian packages as root; anywhere else an error that names the one line to run. */
-function apt(...packages) {
+export function apt(...packages) {
   if (!isDebianRoot) throw new CommandFailed(`run: sudo apt-get install ${packages.join(" ")}   (or what your system calls them)`);
   const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
   if (!aptUpdated) run("apt-get", ["update"], { env, quiet: true });
   aptUpdated = true;
-  run("apt-get", ["install", "-y", "--no-install-recommends", ...packages], { env, quiet: true });
+  // Another of the machine's installations, an automatic one for instance, is waited for.
+  const patient = ["-o", "DPkg::Lock::Timeout=300"];
+  run("apt-get", [...patient, "install", "-y", "--no-install-recommends", ...packages], { env, quiet: true });
 }
 
 /** One npm package in a folder of its own. Its install script puts the platform's binary, another npm package, in place. */
-function npmInstall(prefix, name, version) {
+export function npmInstall(prefix, name, version, ...more) {
   mkdirSync(prefix, { recursive: true });
   const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
   writeFileSync(join(prefix, "package.json"), JSON.stringify(manifest));
-  run("npm", ["install", "--no-fund", "--no-audit"], { cwd: prefix, quiet: true });
+  run("npm", ["install", "--no-fund", "--no-audit", ...more], { cwd: prefix, quiet: true });
 }
 
-/** A program from crates.io, compiled into .cache/tools. */
-function cargoInstall(name, version) {
+/** A program from crates.io, compiled into .cache/tools: soon, rather than to be fast. */
+function cargoInstall(crate, program, version, options) {
+  const env = { ...process.env, CARGO_TARGET_DIR: join(cache, "cargo-install"), ...soonCompiled };
   const install = (...more) =>
-    run("cargo", ["install", name, "--version", version, "--root", cargoTools, "--force", ...more], {
-      env: { ...process.env, CARGO_TARGET_DIR: join(cache, "cargo-install") },
+    run("cargo", ["install", crate, "--version", version, "--bin", program, "--root", cargoTools, "--force", ...options, ...more], {
+      env,
       quiet: true,
     });
   try {
     install("--locked");
   } catch (error) {
     if (!(error instanceof CommandFailed)) throw error;
-    say(`${name}: its own lock file does not resolve here, taking the newest dependencies that fit`);
+    say(`${crate}: its own lock file does not resolve here, taking the newest dependencies that fit`);
     install();
   }
+}
+
+/** One of the two programs that make WebAssembly's modules: as its project compiled it, else compiled here. */
+function webAssemblyTool(program) {
+  const { crate, version, options = [], minutes } = webAssemblyTools[program];
+  need(
+    `${program} ${version}`,
+    () => ask(cargoTool(program), ["--version"]).endsWith(` ${version}`),
+    () => {
+      // A process of its own: what waits for servers cannot be written in a script that does one thing after the other.
+      const env = { ...process.env, NODE_USE_ENV_PROXY: "1" };
+      const missing = run(process.execPath, [join(root, "scripts/prebuilt.mjs"), program], { env, capture: true }).trim();
+      if (!missing) return;
+      say(`${program}: none that is compiled can be had (${missing})`);
+      say(`compiling ${crate}: about ${minutes} of CPU time, once`);
+      cargoInstall(crate, program, version, options);
+    },
+  );
 }
 
 /** The compiler with std's source: rustup's if rustup can fetch, else Debian's. */
@@ -113,15 +147,7 @@ export function setup({ withBrowsers = false, withNeon = false } = {}) {
   }
   need("Rust with std's source, for WebAssembly", () => crossRust() !== undefined, rustForWebAssembly);
   say(`WebAssembly is compiled by ${crossRust().version} (${crossRust().name})`);
-  for (const [name, program, version] of [
-    ["wasm-bindgen-cli", "wasm-bindgen", versions.wasmBindgen],
-    ["wasm-pack", "wasm-pack", versions.wasmPack],
-  ])
-    need(
-      `${name} ${version}`,
-      () => ask(join(cargoTools, "bin", program), ["--version"]).endsWith(` ${version}`),
-      () => cargoInstall(name, version),
-    );
+  for (const program of Object.keys(webAssemblyTools)) webAssemblyTool(program);
 
   if (withBrowsers) {
     need(
@@ -155,5 +181,5 @@ export function main(body) {
   }
 }
 
-if (process.argv[1] === import.meta.filename)
+if (isMain(import.meta))
   main(() => setup({ withBrowsers: process.argv.includes("--browsers"), withNeon: process.argv.includes("--neon") }));

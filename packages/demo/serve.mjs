@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { serveFiles } from "../../scripts/file-server.mjs";
+import { isMain } from "../../scripts/tools.mjs";
 
 const built = fileURLToPath(new URL("dist", import.meta.url));
 export const DEFAULT_PORT = 8788;
@@ -49,7 +50,7 @@ export async function serve({ port, isolated = true, folder = built } = {}) {
   }
 }
 
-if (process.argv[1] === import.meta.filename) {
+if (isMain(import.meta)) {
   const { values } = parseArgs({ options: { port: { type: "string" }, "no-isolation": { type: "boolean" } } });
   const { address } = await serve({ port: values.port === undefined ? undefined : Number(values.port), isolated: !values["no-isolation"] });
   console.log(address);

@@ -14,7 +14,7 @@ import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
 import { serveFiles } from "../../scripts/file-server.mjs";
 import { pack } from "../../scripts/pack.mjs";
-import { browsers, root } from "../../scripts/tools.mjs";
+import { browsers, launch, root } from "../../scripts/tools.mjs";
 import { blocks } from "./blocks.mjs";
 
 const guides = join(root, "docs/guides");
@@ -22,7 +22,7 @@ const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/
 
 /** Runs a command to its end; returns what it printed, fails with all of it. */
 function run(command, args, cwd) {
-  const { status, signal, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: "utf8", timeout: 240_000 });
+  const { status, signal, stdout, stderr, error } = spawnSync(...launch(command, args), { cwd, env, encoding: "utf8", timeout: 240_000 });
   assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
   return stdout;
 }

@@ -5,12 +5,13 @@ import { root } from "../../scripts/tools.mjs";
 
 const binaries = {
   native: ["-p", "diffattn-napi"],
-  wasm: ["-p", "diffattn-wasm", "--all-features", "--target", "wasm32-unknown-unknown"],
+  wasm: ["-p", "diffattn-wasm", "--all-features"],
 };
 
-/** Names and versions of all that a binary is made of, but for ours: no macro nor what only macros use, nothing that builds or tests it. */
-export function compiledInto(binary) {
-  const args = ["tree", "--locked", "--no-dedupe", "--edges", "normal", "--prefix", "depth", ...binaries[binary]];
+/** Names and versions of all that a binary is made of for a target, but for ours: no macro nor what only macros use, nothing that builds or
+ *  tests it. */
+export function compiledInto(binary, target = "wasm32-unknown-unknown") {
+  const args = ["tree", "--locked", "--no-dedupe", "--edges", "normal", "--prefix", "depth", "--target", target, ...binaries[binary]];
   const lines = execFileSync("cargo", args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 28 }).split("\n");
   const crates = new Set();
   /** Within a macro: how deep that stands. */

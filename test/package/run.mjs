@@ -6,17 +6,19 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { NOTICES } from "../../scripts/notices.mjs";
+import { targetOf, targets, thisMachine } from "../../packages/native/loader.js";
+import { NOTICES, notices } from "../../scripts/notices.mjs";
 import { pack } from "../../scripts/pack.mjs";
-import { bin, root } from "../../scripts/tools.mjs";
+import { bin, launch, root } from "../../scripts/tools.mjs";
 import { compiledInto } from "./crates.mjs";
+import { example } from "./example.mjs";
 
 // What chooses a backend must come from the tests alone.
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|npm_)/.test(name)));
 
 /** Runs a command to its end; fails with what it printed. */
 function run(command, args, cwd) {
-  const { status, signal, stdout, stderr, error } = spawnSync(command, args, { cwd, env, encoding: "utf8", timeout: 240_000 });
+  const { status, signal, stdout, stderr, error } = spawnSync(...launch(command, args), { cwd, env, encoding: "utf8", timeout: 240_000 });
   assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
   return stdout;
 }
@@ -39,16 +41,14 @@ function runFixture(folder, name, ...args) {
   return run(process.execPath, [name, ...args], folder);
 }
 
-/** The example of a README and what it says that it prints: the first `js` block and the `text` block after it. */
-function example(path) {
-  const found = /```js\n(.*?)```.*?```text\n(.*?)```/s.exec(readFileSync(path, "utf8"));
-  assert.ok(found, `${path} has no example with its output`);
-  return { code: found[1], printed: found[2] };
-}
-
 const tarballs = pack();
-const natives = Object.keys(tarballs).filter((name) => name.startsWith("@diffattn/native"));
-assert.ok(natives.length >= 2, `expected the native package and a platform's, packed: ${Object.keys(tarballs).join(", ")}`);
+// (What was built for other targets is packed too, and npm refuses it here.)
+const own = `@diffattn/native-${targetOf(thisMachine())}`;
+const natives = ["@diffattn/native", own];
+assert.ok(
+  natives.every((name) => name in tarballs),
+  `expected ${natives.join(" and ")}, packed: ${Object.keys(tarballs).join(", ")}`,
+);
 const whole = install([tarballs.diffattn, ...natives.map((name) => tarballs[name])]);
 const withoutNative = install([tarballs.diffattn]);
 const manifest = (folder, name) => JSON.parse(readFileSync(join(folder, "node_modules", name, "package.json"), "utf8"));
@@ -154,15 +154,18 @@ const tests = {
 
   "every package carries the notices of the crates that are compiled into it": () => {
     const wasm = install([tarballs["@diffattn/wasm"]]);
-    for (const [folder, name, binary] of [
-      [whole, "diffattn", "wasm"],
-      [wasm, "@diffattn/wasm", "wasm"],
-      ...natives.map((name) => [whole, name, "native"]),
-    ]) {
-      const text = readFileSync(join(folder, "node_modules", name, NOTICES), "utf8");
+    const carried = (folder, name) => readFileSync(join(folder, "node_modules", name, NOTICES), "utf8");
+    const texts = [
+      ["diffattn", carried(whole, "diffattn"), compiledInto("wasm")],
+      ["@diffattn/wasm", carried(wasm, "@diffattn/wasm"), compiledInto("wasm")],
+      // Of targets that were not built here as well.
+      ...targets.map(({ name, triple }) => [name, notices("native", triple), compiledInto("native", triple)]),
+    ];
+    const { triple } = targets.find(({ name }) => own.endsWith(`-${name}`));
+    assert.equal(carried(whole, own), notices("native", triple), `${own} carries other notices than its target's`);
+    for (const [name, text, crates] of texts) {
       // The list, then blocks: who, an empty line, a licence.
       const [list, ...blocks] = text.split(`${"-".repeat(80)}\n`);
-      const crates = compiledInto(binary);
       assert.ok(crates.length > 20, `${name}: ${crates.length} crates`);
       for (const crate of [...crates, "the Rust standard library, with the crates that it is made of"]) {
         assert.ok(list.includes(`\n- ${crate}: `), `${name}: ${NOTICES} does not list ${crate}`);
@@ -178,8 +181,8 @@ const tests = {
   },
 
   "what the addon itself says of its crates is in its notices": () => {
-    const [folder] = natives.filter((name) => name !== "@diffattn/native").map((name) => join(whole, "node_modules", name));
-    const binary = readFileSync(join(folder, manifest(whole, natives.at(-1)).main), "latin1");
+    const folder = join(whole, "node_modules", own);
+    const binary = readFileSync(join(folder, manifest(whole, own).main), "latin1");
     // Panics say where they happened: in which version of which crate.
     const named = new Set(
       [...binary.matchAll(/registry[/\\]src[/\\][^/\\]+[/\\]([\w-]+?)-(\d[\w.+-]*)[/\\]/g)].map((found) => `${found[1]} ${found[2]}`),

@@ -137,7 +137,10 @@ export interface Info {
   threads: number;
   /** The package's version. */
   version: string;
-  /** Why it is not faster: a native binary that did not load, a page that is not cross-origin isolated. Empty where nothing is to be said. */
+  /**
+   * Why it is not faster: a native binary that did not load, a page that is not cross-origin isolated, no worker that starts (async calls then run
+   * on the caller's thread, in slices of at most 16 ms). Empty where nothing is to be said.
+   */
   notes: string[];
 }
 

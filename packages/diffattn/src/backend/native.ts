@@ -2,34 +2,11 @@
 // its own table of objects, so there is nothing to keep here but the open calls.
 
 import { constants } from "node:buffer";
+import type { Addon, Told } from "@diffattn/native";
 import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import { Op } from "../ops.js";
 import type { ErrorCode, Isa } from "../types.js";
-
-/** Outputs in one flat list: of each its kind, its rank, its extents and its buffer. */
-type Told = readonly (number | ArrayBuffer | null)[];
-
-/** The addon's exports, as crates/diffattn-door/PROTOCOL.md lists them. */
-export interface Addon {
-  call(op: number, params: Float64Array, operands: Uint8Array[], outs: Uint8Array[]): Told;
-  callAsync(
-    id: number,
-    op: number,
-    params: Float64Array,
-    operands: Uint8Array[],
-    outs: Uint8Array[],
-    transfer: boolean,
-    onProgress: Control["onProgress"],
-  ): Promise<Told>;
-  cancel(id: number): void;
-  query(op: number, params: Float64Array, operands: Uint8Array[]): number;
-  createBuffer(bytes: number): ArrayBuffer;
-  releaseBuffer(buffer: ArrayBuffer): void;
-  configure(isa: string | null, threads: number | null): void;
-  info(): { isa: string; threads: number };
-  dispose(): void;
-}
 
 interface NativeObject extends Handle {
   readonly id: number;

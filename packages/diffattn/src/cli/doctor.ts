@@ -63,7 +63,7 @@ export async function doctor(terminal: Terminal, options: DoctorOptions): Promis
     }
   }
 
-  const settings = ["DIFFATTN_BACKEND", "DIFFATTN_ISA", "DIFFATTN_NUM_THREADS"].flatMap((name) => {
+  const settings = ["DIFFATTN_BACKEND", "DIFFATTN_ISA", "DIFFATTN_NUM_THREADS", "DIFFATTN_NATIVE"].flatMap((name) => {
     const value = variable(name);
     return value ? [`${name}=${value}`] : [];
   });

@@ -1,0 +1,11 @@
+// What tests in TypeScript ask of the loader.
+
+export interface Machine {
+  platform: string;
+  arch: string;
+  libc?: "glibc" | "musl";
+  glibc?: string;
+  restricted?: boolean;
+}
+export function targetOf(machine: Machine): string;
+export function thisMachine(): Machine;
