@@ -10,11 +10,22 @@ const chromiumFlags = [
   "--disable-sync",
 ];
 
-/** Each opens a page, whose `evaluate` runs a function in it; and what the drivers do differently. `timeout`: of one evaluation, in milliseconds. */
+/**
+ * Each opens a page, whose `evaluate` runs a function in it; and what the drivers do differently. `timeout`: of one evaluation, in
+ * milliseconds. `extension`: the folder of one that is loaded.
+ */
 export const browsers = {
-  async chromium() {
+  async chromium(timeout, { extension } = {}) {
     const executablePath = process.env.DIFFATTN_CHROMIUM || "/usr/bin/chromium";
-    const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: chromiumFlags });
+    const options = { executablePath, chromiumSandbox: false, args: chromiumFlags };
+    // Extensions live in a profile, here in one that is thrown away.
+    const browser = extension
+      ? await chromium.launchPersistentContext("", {
+          ...options,
+          args: [...chromiumFlags, `--load-extension=${extension}`],
+          ignoreDefaultArgs: ["--disable-extensions"],
+        })
+      : await chromium.launch(options);
     return {
       newPage: () => browser.newPage(),
       close: () => browser.close(),
@@ -23,7 +34,7 @@ export const browsers = {
       theme: (page, colorScheme) => page.emulateMedia({ colorScheme }),
     };
   },
-  async firefox(timeout) {
+  async firefox(timeout, { extension } = {}) {
     const executablePath = process.env.DIFFATTN_FIREFOX || "/usr/bin/firefox-esr";
     const browser = await puppeteer.launch({
       browser: "firefox",
@@ -32,6 +43,7 @@ export const browsers = {
       headless: true,
       protocolTimeout: timeout,
     });
+    if (extension) await browser.installExtension(extension);
     return {
       newPage: () => browser.newPage(),
       close: () => browser.close(),

@@ -24,6 +24,7 @@ test("where a script has no address, what helps is said", async () => {
 
 test("a worker of another origin is loaded by a script of our own", () => {
   vi.stubGlobal("origin", "https://page.example");
+  vi.stubGlobal("Worker", function Worker() {});
   const texts: Blob[] = [];
   vi.spyOn(URL, "createObjectURL").mockImplementation((blob) => `blob:${texts.push(blob as Blob)}`);
   expect(platform.scriptOf(new URL("https://page.example/dist/worker.js"))).toEqual({
@@ -39,4 +40,9 @@ test("a worker of another origin is loaded by a script of our own", () => {
     'import "https://cdn.example/dist/worker.js";',
     "self.onmessage = null;",
   ]);
+});
+
+test("where there is no Worker, that is why none starts", () => {
+  vi.stubGlobal("Worker", undefined);
+  expect(() => platform.scriptOf("self.onmessage = null;")).toThrow("a runtime that has none");
 });

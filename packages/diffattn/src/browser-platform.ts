@@ -55,13 +55,14 @@ export const platform: Platform = {
     }),
   loadModule: compile,
   scriptOf(worker) {
+    // (Who has none may have no addresses of Blobs either: Service Workers.)
+    if (typeof Worker !== "function") throw new Error("a runtime that has none");
     if (typeof worker === "string") return { kind: "classic", text: addressOf(worker) };
     if (worker.origin === globalThis.origin) return { kind: "classic", text: worker.href };
     // Of another origin no worker is started, but one of our own may load it, as a module: by CORS, as the WASM files are.
     return { kind: "module", text: addressOf(`import ${JSON.stringify(worker.href)};`) };
   },
   startWorker(script, onMessage, onError) {
-    if (typeof Worker !== "function") throw new Error("a runtime that has none");
     const worker = start(script, "diffattn");
     worker.onmessage = ({ data }) => onMessage(data);
     worker.onerror = (event) => onError(event.message || "its script did not load");

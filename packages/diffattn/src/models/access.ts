@@ -122,7 +122,8 @@ export function shown(url: URL): string {
 /** One that a server named: what follows its path may be a key. */
 const placeOf = ({ origin, pathname }: URL): string => `${origin}${pathname}`.slice(0, 300);
 
-const isWeb = ({ protocol }: URL): boolean => /^https?:$/.test(protocol);
+/** Whether an address is of a server. */
+export const isWeb = ({ protocol }: URL): boolean => /^https?:$/.test(protocol);
 
 /** Refuses an address that may not be asked. */
 export async function permit(name: string, url: URL, { origins, allowPrivate }: Access, signal: AbortSignal | undefined): Promise<void> {

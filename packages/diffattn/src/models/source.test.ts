@@ -248,6 +248,35 @@ describe("what is no file is named", () => {
   test("a page in the place of a file that may be missing is none", async () => {
     expect(await openUrl("file", new URL("/html/file", origin), {}, true, plain)).toBeUndefined();
   });
+  test("an extension's address knows no ranges, and no status says that a file is missing there", async () => {
+    const fail = (why: string): never => {
+      throw new TypeError(why);
+    };
+    const answers = new Map([
+      // Chromium gives a range's bytes with the status of the whole, and refuses what is missing.
+      ["chrome-extension://id/there", () => new Response(content)],
+      ["chrome-extension://id/missing", () => fail("Failed to fetch")],
+      // Firefox breaks off.
+      ["moz-extension://id/missing", () => new Response(new ReadableStream({ pull: () => fail("aborted") }))],
+    ]);
+    const asked: (RequestInit | undefined)[] = [];
+    const access = accessOf({
+      fetch: (address, init) => {
+        asked.push(init);
+        return new Promise((resolve) => resolve((answers.get(address) ?? Response.error)()));
+      },
+    });
+    const there = await openUrl("file", new URL("chrome-extension://id/there"), {}, true, access);
+    expect(there?.length).toBe(content.byteLength);
+    expect(asked.map((init) => init?.headers)).toEqual([{}]);
+    for (const [place, why] of [
+      ["chrome-extension://id/missing", /^FILE file: expected an answer from chrome-extension:.*, got Failed to fetch$/],
+      ["moz-extension://id/missing", /^FILE file: expected all of its bytes, got aborted$/],
+    ] as const) {
+      expect(await openUrl("file", new URL(place), {}, true, access)).toBeUndefined();
+      expect(await refused(() => openUrl("file", new URL(place), {}, false, access))).toMatch(why);
+    }
+  });
   test("lies", async () => {
     const long = await open("/long/file");
     expect(long.length).toBe(9_000_000);

@@ -2,7 +2,7 @@
 
 import { DiffAttnError, fail, outOfMemory } from "../errors.js";
 import { endOf, throwIfAborted, until } from "./abort.js";
-import { type Access, ask, cancel, mostOf, permit, shown, tooLong } from "./access.js";
+import { type Access, ask, cancel, isWeb, mostOf, permit, shown, tooLong } from "./access.js";
 
 /** Who waits for bytes, and is told of them. */
 export interface Reading {
@@ -380,6 +380,23 @@ async function cached(name: string, url: URL, cache: string, access: Access, rea
 export async function openUrl(
   name: string,
   url: URL,
+  opening: Opening,
+  optional: boolean,
+  access: Access,
+): Promise<ByteSource | undefined> {
+  if (isWeb(url) || !optional) return openAnswer(name, url, opening, optional, access);
+  try {
+    return await openAnswer(name, url, opening, optional, access);
+  } catch (error) {
+    // A file of a browser's extension is missing without a status: no answer comes (Chromium), or one that breaks off (Firefox).
+    if (error instanceof DiffAttnError && error.code === "FILE" && error.cause !== undefined) return undefined;
+    throw error;
+  }
+}
+
+async function openAnswer(
+  name: string,
+  url: URL,
   { all, ...reading }: Opening,
   optional: boolean,
   access: Access,
@@ -390,7 +407,8 @@ export async function openUrl(
   await permit(name, url, access, signal);
   const kept = cache === undefined ? undefined : await cached(name, url, cache, access, reading);
   if (kept && "read" in kept) return kept;
-  let response = kept ?? (await ask(name, url, `bytes=0-${FIRST - 1}`, access, signal));
+  // (What is no server may answer with a range's bytes and the status of the whole file, as an extension's address in Chromium does.)
+  let response = kept ?? (await ask(name, url, isWeb(url) ? `bytes=0-${FIRST - 1}` : undefined, access, signal));
   if (response.status === 404 || response.status === 410) {
     cancel(response);
     return undefined;
