@@ -124,6 +124,7 @@ const suites = {
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   package: script("test/package/run.mjs"),
   guides: script("test/guides/run.mjs"),
+  matrix: script("test/matrix/run.mjs", "--short"),
   reliability: script("test/reliability/run.mjs", "--short"),
   example: check(process.execPath, ["examples/run-layer.mjs"]),
 };
@@ -168,7 +169,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: ["browser", "demo", "guides"].some((name) => names.includes(name)) })),
+  step(() => setup({ withBrowsers: ["browser", "demo", "guides", "matrix"].some((name) => names.includes(name)) })),
   false,
 );
 for (const part of parts)
