@@ -6,16 +6,16 @@ import { createServer, type IncomingMessage, type ServerResponse } from "node:ht
 import { setTimeout as sleep } from "node:timers/promises";
 import { DiffLlama } from "diffattn/models";
 
-const { MODEL = "model", HOST = "0.0.0.0", PORT = "8080" } = process.env;
+const { MODEL = "model", HOST = "0.0.0.0", PORT = "8080", GRACE_SECONDS = "8" } = process.env;
 
 const LIMITS = {
   bodyBytes: 64 * 1024,
   promptTokens: 1024,
-  newTokens: 512,
+  newTokens: 4096,
   /** Texts that are written at once; more are told to come back. Each takes memory for its tokens, and all share the same threads. */
   running: 4,
-  /** How long texts may go on once the service is to end, in milliseconds. Docker kills after 10 s unless it is told otherwise. */
-  graceMs: 8000,
+  /** How long texts may go on once the service is to end. Docker kills after 10 s unless it is told otherwise. */
+  graceSeconds: Number(GRACE_SECONDS),
 };
 
 /** What is wrong with a request: its sender is told, with the status. */
@@ -29,6 +29,8 @@ class Refused extends Error {
 
 const model = await DiffLlama.load(MODEL);
 let running = 0;
+/** Written since the service began. */
+let tokens = 0;
 let isEnding = false;
 /** Ends the texts that outlast the grace. */
 const killed = new AbortController();
@@ -69,6 +71,7 @@ async function generate(request: IncomingMessage, response: ServerResponse): Pro
   try {
     response.writeHead(200, { "Content-Type": "text/plain; charset=utf-8", "Cache-Control": "no-store" });
     for await (const { text } of model.generate(ids, { maxNewTokens, signal })) {
+      tokens += 1;
       // Nothing is computed while nobody reads.
       if (!response.write(text)) await once(response, "drain", { signal });
     }
@@ -80,7 +83,7 @@ async function generate(request: IncomingMessage, response: ServerResponse): Pro
 
 function health(response: ServerResponse): void {
   response.writeHead(isEnding ? 503 : 200, { "Content-Type": "application/json" });
-  response.end(JSON.stringify({ status: isEnding ? "ending" : "ok", running }));
+  response.end(JSON.stringify({ status: isEnding ? "ending" : "ok", running, tokens }));
 }
 
 const server = createServer((request, response) => {
@@ -116,7 +119,7 @@ async function end(): Promise<void> {
   isEnding = true;
   // No new connections; `running` texts end first, connections that wait for a next request at once.
   const closed = new Promise((resolve) => server.close(resolve));
-  await Promise.race([closed, sleep(LIMITS.graceMs, undefined, { ref: false })]);
+  await Promise.race([closed, sleep(1000 * LIMITS.graceSeconds, undefined, { ref: false })]);
   killed.abort();
   server.closeAllConnections();
   await closed;

@@ -59,7 +59,7 @@ export function Writer() {
           Prompt <input name="prompt" defaultValue="Returns the number of" required />
         </label>
         <label>
-          Tokens <input name="tokens" type="number" min={1} max={512} defaultValue={6} required />
+          Tokens <input name="tokens" type="number" min={1} max={4096} defaultValue={6} required />
         </label>
         <select name="place" aria-label="Where it is computed">
           {Object.keys(places).map((place) => (

@@ -24,7 +24,7 @@ export function Writer({ source }: { source: string }) {
         </label>
         <label>
           Tokens{" "}
-          <input type="number" min={1} max={512} value={tokens} onChange={({ target }) => setTokens(target.valueAsNumber)} required />
+          <input type="number" min={1} max={4096} value={tokens} onChange={({ target }) => setTokens(target.valueAsNumber)} required />
         </label>
         <button disabled={!model}>Write</button>
         <button type="button" onClick={stop} disabled={!isWriting}>

@@ -7,6 +7,7 @@
 use diffattn_nn::checkpoint::{Checkpoint, FileRanges, MODEL_FILE, borrow_weights, float_weights};
 use diffattn_nn::{DiffLlama, DiffLlamaConfig, Generation, Generator, GeneratorOptions};
 use std::error::Error;
+use std::fs::read_to_string;
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,7 +17,8 @@ use tokenizers::Tokenizer;
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn load(folder: &Path) -> Fallible<DiffLlama> {
-    let config = std::fs::read_to_string(folder.join("config.json"))?;
+    let path = folder.join("config.json");
+    let config = read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let config = DiffLlamaConfig::from_json(&config)?;
     let file = Checkpoint::open(MODEL_FILE, FileRanges::open(folder.join(MODEL_FILE))?)?;
     let names = file.entries().iter().map(|entry| &entry.name);

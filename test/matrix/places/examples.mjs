@@ -12,6 +12,8 @@ import { runtime } from "./runtimes.mjs";
 const group = "Examples";
 const PROMPT = "Returns the number of";
 const TOKENS = 6;
+/** More than are written before someone can stop it. */
+const MANY = 4096;
 
 /** Waits until `body` gives something that is not false; `what` it is in the error. */
 async function until(what, body, timeout = 60) {
@@ -75,7 +77,7 @@ const service = example(
 
     // What a container would run, without one.
     const port = await context.freePort();
-    const inContainer = { ...env, NODE_ENV: "production", HOST: "127.0.0.1", PORT: String(port) };
+    const inContainer = { ...env, NODE_ENV: "production", HOST: "127.0.0.1", PORT: String(port), GRACE_SECONDS: "60" };
     const program = ([command, ...args]) => [command === "node" ? node : command, args];
     const running = await context.start(...program(slim.command), { env: inContainer, until: /listening on port \d+/ });
     await context.exec(...program(slim.health), { env: inContainer });
@@ -100,11 +102,13 @@ const service = example(
 
     // Whoever goes away is not written for any more.
     const reader = new AbortController();
-    const left = await ask({ prompt: "A thread is", maxNewTokens: 512 }, { signal: reader.signal });
+    const left = await ask({ prompt: "A thread is", maxNewTokens: MANY }, { signal: reader.signal });
     await left.body.getReader().read();
     assert.equal((await health()).running, 1);
     reader.abort();
-    await until("end of a text that nobody reads", async () => (await health()).running === 0, 20);
+    await until("end of a text that nobody reads", async () => (await health()).running === 0);
+    const { tokens } = await health();
+    assert.ok(tokens > TOKENS && tokens < MANY, `${tokens} tokens`);
 
     // As many as may run, and one more; then the end, for which the texts are awaited.
     const texts = await Promise.all(Array.from({ length: 4 }, () => ask({ prompt: "A thread is", maxNewTokens: 256 })));
@@ -148,13 +152,13 @@ const worker = example(
       const status = (wanted) => until(`status ${wanted}`, async () => (await page.textContent("#status")) === wanted);
       const output = () => page.textContent("output");
       await status("Ready");
-      await page.fill("[name=tokens]", "512");
+      await page.fill("[name=tokens]", String(MANY));
       await page.click("text=Write");
       await until("text", output);
       await page.click("#stop");
       await status("Ready");
       const stopped = await output();
-      assert.ok(stopped.length < 512, "a stop ends it early");
+      assert.ok(stopped.length < MANY, "a stop ends it early");
       await page.fill("[name=tokens]", String(TOKENS));
       await page.click("text=Write");
       await until("end", () => page.evaluate(`document.querySelector("#status").textContent === "Ready"`));
@@ -173,7 +177,7 @@ const react = example("a React hook and component (Vite), in Chromium", "react",
     const ready = () => until("ready", async () => (await page.textContent("[role=status]")) === "Ready");
     await ready();
     // A component that goes takes its text with it; the model stays.
-    await page.fill("[type=number]", "512");
+    await page.fill("[type=number]", String(MANY));
     await page.click("text=Write");
     await until("text", () => page.textContent("output"));
     assert.equal(await isSilent(page), false, "a text is on its way");
@@ -201,7 +205,7 @@ const next = example(
   async (context, { node, env, script }) => {
     await script("build");
     const program = [context.path("node_modules/next/dist/bin/next"), "start", "--port", "0"];
-    const { match } = await context.start(node, program, { until: /(http:\/\/localhost:\d+)/, env });
+    const { match, printed } = await context.start(node, program, { until: /(http:\/\/localhost:\d+)/, env });
     const ask = (body, options) => fetch(`${match[1]}/api/generate`, { method: "POST", body: JSON.stringify(body), ...options });
     assert.equal((await ask({ prompt: "" })).status, 400);
     assert.equal((await ask({ prompt: PROMPT, maxNewTokens: 1e9 })).status, 400);
@@ -209,6 +213,14 @@ const next = example(
     for await (const piece of (await ask({ prompt: PROMPT, maxNewTokens: TOKENS })).body.pipeThrough(new TextDecoderStream()))
       pieces.push(piece);
     assert.ok(pieces.length > 1, `it comes in pieces: ${JSON.stringify(pieces)}`);
+    const reader = new AbortController();
+    const left = await ask({ prompt: PROMPT, maxNewTokens: MANY }, { signal: reader.signal });
+    await left.body.getReader().read();
+    reader.abort();
+    const counts = () => [...printed().matchAll(/generated (\d+) tokens/g)].map(([, count]) => Number(count));
+    const [all, some] = await until("end of a text that nobody reads", () => counts().length === 2 && counts());
+    assert.equal(all, TOKENS);
+    assert.ok(some < MANY, `${some} tokens`);
     const texts = await context.browse("chromium", 60, async (page) => {
       await page.goto(match[1]);
       const written = [];

@@ -1,9 +1,9 @@
 // POST /api/generate: streams what the model adds to a prompt, in Node, by the native binary. A token is computed when its reader has room
 // for it, and none once it went away.
 import { join } from "node:path";
-import { DiffLlama } from "diffattn/models";
+import { DiffLlama, type GeneratedToken } from "diffattn/models";
 
-const NEW_TOKENS = 512;
+const NEW_TOKENS = 4096;
 const PROMPT_TOKENS = 1024;
 
 let loading: Promise<DiffLlama> | undefined;
@@ -15,6 +15,20 @@ function load(): Promise<DiffLlama> {
     throw error;
   });
   return loading;
+}
+
+/** The text's pieces as bytes; says how many there were, however it ended. */
+async function* write(tokens: AsyncIterable<GeneratedToken>): AsyncGenerator<Uint8Array, void, undefined> {
+  const encoder = new TextEncoder();
+  let count = 0;
+  try {
+    for await (const { text } of tokens) {
+      count += 1;
+      yield encoder.encode(text);
+    }
+  } finally {
+    console.log(`generated ${count} tokens`);
+  }
 }
 
 const refused = (message: string) => new Response(message, { status: 400 });
@@ -29,17 +43,16 @@ export async function POST(request: Request): Promise<Response> {
   const ids = model.encode(prompt);
   if (ids.length > PROMPT_TOKENS) return refused(`prompt: expected ${PROMPT_TOKENS} tokens at most, got ${ids.length}`);
 
-  const tokens = model.generate(ids, { maxNewTokens: Number(maxNewTokens), signal: request.signal });
-  const encoder = new TextEncoder();
+  const pieces = write(model.generate(ids, { maxNewTokens: Number(maxNewTokens), signal: request.signal }));
   const stream = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        const { done, value } = await tokens.next();
+        const { done, value } = await pieces.next();
         if (done) controller.close();
-        else controller.enqueue(encoder.encode(value.text));
+        else controller.enqueue(value);
       },
       async cancel() {
-        await tokens.return();
+        await pieces.return();
       },
     },
     // Nothing in advance.
