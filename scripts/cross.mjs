@@ -88,6 +88,8 @@ function buildTarget(target) {
   if (byZig(target)) more.push("--cross-compile");
   if (args.length > 0) more.push("--", ...args);
   const all = byZig(target) ? zigEnvironment(env) : { ...env };
+  // The oldest on which Node 20 runs; zig's own choice is 15.
+  if (platform === "darwin") all.MACOSX_DEPLOYMENT_TARGET = "11.0";
   // No Visual C++ runtime is wanted then, which Node does not bring.
   if (platform === "win32") all.RUSTFLAGS = `${env.RUSTFLAGS ?? ""} -C target-feature=+crt-static`.trim();
   buildAddon(file, more, all);
