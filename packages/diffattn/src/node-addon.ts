@@ -8,11 +8,19 @@ import { scriptAddress } from "./script-address.js";
 
 const PACKAGE = "@diffattn/native";
 
-/** The addon; throws an error whose message is one sentence, and whose cause is what was thrown. */
-export function loadAddon(require: NodeJS.Require = createRequire(scriptAddress())): Addon {
+/** What the native package exports. Written so that tools which copy only the files that a program needs follow it (Next's standalone output). */
+function native(): unknown {
+  // Bundlers that write CommonJS leave no address here.
+  if ((import.meta.url as string | undefined) === undefined) return createRequire(scriptAddress())(PACKAGE);
+  const require = createRequire(import.meta.url);
+  return require("@diffattn/native");
+}
+
+/** The addon; throws an error whose message is one sentence, and whose cause is what was thrown. `load` may be given for tests. */
+export function loadAddon(load: (name: string) => unknown = native): Addon {
   let addon: Addon;
   try {
-    addon = require(PACKAGE) as Addon;
+    addon = load(PACKAGE) as Addon;
   } catch (cause) {
     const [said = ""] = reasonOf(cause).split("\n");
     const missing = (cause as { code?: unknown } | undefined)?.code === "MODULE_NOT_FOUND" && said.includes(PACKAGE);
