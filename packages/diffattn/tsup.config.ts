@@ -49,7 +49,11 @@ const glue: Plugin = {
         define: { "import.meta.url": "undefined" },
         write: false,
       });
-      return { contents: `export function createGlue() {\n${outputFiles[0]?.text}\nreturn glue;\n}` };
+      // By its class the glue would not know a module of another realm (Next's edge runtime); it is given nothing else.
+      const text = outputFiles[0]?.text ?? "";
+      const isNone = "!(module instanceof WebAssembly.Module)";
+      if (!text.includes(isNone)) throw new Error(`the glue does not ask ${isNone}`);
+      return { contents: `export function createGlue() {\n${text.replace(isNone, "false")}\nreturn glue;\n}` };
     });
 
     build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
@@ -171,6 +175,13 @@ const entries = (place: string, more: Options = {}): Options => ({
   ...more,
 });
 
+/** ncc copies the files of a script that it can read, and newer syntax than this it cannot read. */
+const readByNcc: Options["esbuildOptions"] = (options) => {
+  const methods = ["class-private-method", "class-private-accessor", "class-private-static-method", "class-private-brand-check"];
+  for (const syntax of [...methods, "class-static-blocks", "logical-assignment"])
+    options.supported = { ...options.supported, [syntax]: false };
+};
+
 /** CommonJS entries: the module, where it can be required, so that there is one state whichever way the package is loaded; else the same code
  *  as CommonJS (jest). */
 const commonJs = { node: "operators", "models-node": "models", viz: "viz" };
@@ -187,7 +198,7 @@ export default defineConfig([
   entries("browser", { minify: true }),
   entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
   entries("edge-light", { minify: true, external: [...(own.external ?? []), /\.wasm\?module$/] }),
-  entries("node"),
+  entries("node", { esbuildOptions: readByNcc }),
   { ...own, entry: { viz: "src/viz/index.ts" } },
   {
     ...own,
@@ -201,10 +212,15 @@ export default defineConfig([
     format: "cjs",
     platform: "node",
     define: { ...own.define, "import.meta.url": "scriptUrl" },
-    banner: { js: `const scriptUrl = require("node:url").pathToFileURL(__filename).href;` },
+    banner: {
+      // jest's jsdom lacks what every Node has.
+      js: `const scriptUrl = require("node:url").pathToFileURL(__filename).href;
+const { TextEncoder = require("node:util").TextEncoder, TextDecoder = require("node:util").TextDecoder } = globalThis;`,
+    },
     dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
     // Where modules cannot be required, they cannot be imported either.
-    esbuildOptions: (options) => {
+    esbuildOptions: (options, context) => {
+      readByNcc(options, context);
       options.supported = { ...options.supported, "dynamic-import": false };
     },
     sourcemap: false,

@@ -5,7 +5,7 @@ import { readFile, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { pathToFileURL } from "node:url";
-import { Worker } from "node:worker_threads";
+import { BroadcastChannel, Worker } from "node:worker_threads";
 import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
@@ -16,11 +16,13 @@ import { BUILDS, type Build, type Platform } from "./platform.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
 import { scriptAddress } from "./script-address.js";
 
-/** A file beside this script; where a bundler made another script of it, that of the package that is installed there. */
-function located(name: string, literal: () => URL): URL {
+/** A file beside this script; where a bundler made another script of it, that of the package that is installed there. (ncc makes a path of
+ *  what is written as an address.) */
+function located(name: string, literal: () => URL | string): URL {
   let beside: URL | undefined;
   try {
-    beside = literal();
+    const written = literal();
+    beside = typeof written === "string" ? pathToFileURL(written) : written;
     if (existsSync(beside)) return beside;
   } catch {
     // No address, or one that is none of a file.
@@ -34,7 +36,7 @@ function located(name: string, literal: () => URL): URL {
 }
 
 /** Files that a script carries, else those beside it or of the package; `literal`: their addresses as bundlers find them. */
-export const filesOf = (models: boolean, literal: Record<Build, () => URL>): OwnFiles =>
+export const filesOf = (models: boolean, literal: Record<Build, () => URL | string>): OwnFiles =>
   inlineFiles(models, (bytes) => new Uint8Array(inflateRawSync(bytes))) ?? {
     builds: BUILDS,
     module: (build) => located(fileOf(build, models), literal[build]),
@@ -85,6 +87,12 @@ export const platform: Platform = {
       hold: (held) => (held ? worker.ref() : worker.unref()),
       terminate: () => void worker.terminate(),
     };
+  },
+  openChannel(name) {
+    // Deno's global one cannot be let go of; that of Node's module can.
+    const channel = new BroadcastChannel(name);
+    channel.unref();
+    return channel as unknown as globalThis.BroadcastChannel;
   },
   noPool: undefined,
   get threads() {

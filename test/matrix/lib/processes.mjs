@@ -1,10 +1,7 @@
 // Programs that the places start: what they print is kept, each has a limit of time, and none outlives its place, whatever it started
 // itself. Knows nothing of the matrix.
 import { spawn, spawnSync } from "node:child_process";
-import { dirname, join } from "node:path";
-
-/** npm as a program and its first arguments: on Windows `npm` is a script of the shell, the file behind it is not. */
-const npm = process.platform === "win32" ? [process.execPath, join(dirname(process.execPath), "node_modules/npm/bin/npm-cli.js")] : ["npm"];
+import { launch as programOf } from "../../../scripts/tools.mjs";
 
 /** What chooses a backend, or speaks of the npm that started this, must not reach a place. */
 const inherited = Object.fromEntries(
@@ -37,9 +34,8 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => process.exi
 /** The last of what a program printed: the closing lines hold what a reader sees first. */
 const last = (text) => text.trimEnd().split("\n").slice(-60).join("\n");
 
-function launch(command, args, { cwd, env = {} }) {
-  const [program, ...first] = command === "npm" ? npm : [command];
-  const child = spawn(program, [...first, ...args], {
+function begin(command, args, { cwd, env = {} }) {
+  const child = spawn(...programOf(command, args), {
     cwd,
     env: { ...inherited, ...quiet, ...env },
     stdio: ["ignore", "pipe", "pipe"],
@@ -78,7 +74,7 @@ function limited(seconds, why) {
 
 /** Runs a program to its end and returns what it printed to standard output; rejects with all of it when it fails or takes too long. */
 export async function exec(command, args, { timeout = 120, ...options } = {}) {
-  const running = launch(command, args, options);
+  const running = begin(command, args, options);
   const { late, done } = limited(timeout, () => failure(running, `no end after ${timeout} s`));
   try {
     const how = await Promise.race([running.ended, late]);
@@ -93,7 +89,7 @@ export async function exec(command, args, { timeout = 120, ...options } = {}) {
 
 /** Starts a server and waits for what it prints once it serves. Returns `{ match, printed(), stop() }`; a place's end stops it, too. */
 export async function start(command, args, { until, timeout = 60, ...options }) {
-  const running = launch(command, args, options);
+  const running = begin(command, args, options);
   const { late, done } = limited(timeout, () => failure(running, `nothing that matches ${until} after ${timeout} s`));
   const stop = async () => {
     end(running.child);

@@ -4,21 +4,21 @@ import { nodeOf } from "./node.mjs";
 const native = { backend: "native", threads: true };
 
 /** A test that runs check.cjs by `require` and prints its report past the runner's console. */
-const jestTest = (context, docblock) => `${docblock}const library = require("diffattn");
+const jestTest = (context, docblock, more) => `${docblock}const library = require("diffattn");
 const models = require("diffattn/models");
-const { check } = require("./check.cjs");
+${more}const { check } = require("./check.cjs");
 test("the package runs", async () => {
   const report = await check({ library, models, source: ${JSON.stringify(context.modelFolder)} });
   process.stdout.write("\\n${context.mark}" + JSON.stringify(report) + "\\n");
 }, 30_000);\n`;
 
-const jest = (name, { docblock = "", packages = ["jest"], expected, note }) => ({
+const jest = (name, { docblock = "", more = "", packages = ["jest"], expected, note }) => ({
   name,
   group: "Test runners",
   async run(context) {
     const { node } = await nodeOf(context, 24);
     await context.install(packages, { type: "commonjs" });
-    context.write({ "package.test.js": jestTest(context, docblock) });
+    context.write({ "package.test.js": jestTest(context, docblock, more) });
     const report = await context.report(node, [context.path("node_modules/jest/bin/jest.js")]);
     return { version: context.versionOf("jest"), report, expected, note };
   },
@@ -50,7 +50,9 @@ export const places = [
   jest("jest, jsdom", {
     docblock: "/** @jest-environment jsdom */\n",
     packages: ["jest", "jest-environment-jsdom"],
+    more: `const { TextEncoder, TextDecoder } = require("node:util");\nObject.assign(globalThis, { TextEncoder, TextDecoder });\n`,
     expected: native,
+    note: "jsdom lacks `TextEncoder` and `TextDecoder`, which texts of models want (`@huggingface/tokenizers`): from `node:util`",
   }),
   vitest,
 ];

@@ -120,10 +120,8 @@ export class WorkerClient {
     if (build !== "relaxed-simd+threads" || !script) return undefined;
     const name = `diffattn-${performance.now()}-${Math.random()}`;
     // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
-    const channel: BroadcastChannel & { unref?: () => void } = (this.#channel = new BroadcastChannel(name));
+    const channel = (this.#channel = this.#platform.openChannel?.(name) ?? new BroadcastChannel(name));
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
-    // In Node it would keep the process alive.
-    channel.unref?.();
     return { script, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
   }
 
