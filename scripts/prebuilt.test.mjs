@@ -14,7 +14,9 @@ const VERSION = "1.2.3";
 const name = (target) => `tool-${target}`;
 const processor = process.arch === "arm64" && process.platform !== "win32" ? "aarch64" : "x86_64";
 const target = `${processor}-${{ linux: "unknown-linux-musl", darwin: "apple-darwin", win32: "pc-windows-msvc" }[process.platform]}`;
-const limits = { silence: 300, whole: 1500, size: 1 << 20 };
+/** Long enough for a machine that has much else to do; a test of a limit has a short one. */
+const limits = { silence: 30_000, whole: 30_000, size: 1 << 20 };
+const impatient = { limits: { ...limits, silence: 300 } };
 
 let folder;
 let server;
@@ -123,15 +125,15 @@ test("a sum that is none is refused before anything else is asked for", async ()
 test("a server that says nothing is given up", async () => {
   answers[`${archive().path}.sha256sum`] = () => {};
   const begun = performance.now();
-  await refuses(/was silent for 0\.3 s$/);
-  expect(performance.now() - begun).toBeLessThan(5000);
+  await refuses(/was silent for 0\.3 s$/, impatient);
+  expect(performance.now() - begun).toBeLessThan(20_000);
 });
 
 test("one that falls silent within the archive, too", async () => {
   const good = archive();
   offer(good);
   answers[good.path] = (_, response) => response.writeHead(200, { "Content-Length": good.bytes.length }).write(good.bytes.subarray(0, 100));
-  await refuses(/was silent for 0\.3 s$/);
+  await refuses(/was silent for 0\.3 s$/, impatient);
 });
 
 test("and one that sends a byte now and then", async () => {
@@ -143,8 +145,8 @@ test("and one that sends a byte now and then", async () => {
     response.on("close", () => clearInterval(timer));
   };
   const begun = performance.now();
-  await refuses(/took longer than 1\.5 s$/);
-  expect(performance.now() - begun).toBeLessThan(8000);
+  await refuses(/took longer than 1\.5 s$/, { limits: { ...limits, whole: 1500 } });
+  expect(performance.now() - begun).toBeLessThan(20_000);
 });
 
 test("a connection that breaks off leaves nothing", async () => {

@@ -4,7 +4,7 @@ export interface Machine {
   platform: string;
   arch: string;
   libc?: "glibc" | "musl";
-  glibc?: string;
+  getGlibc?: () => string | undefined;
   restricted?: boolean;
 }
 export function targetOf(machine: Machine): string;

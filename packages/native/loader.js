@@ -2,7 +2,7 @@
 // installed, another machine's is, or what is there is refused, and why. Knows nothing of what the binary does.
 "use strict";
 
-const { existsSync, readFileSync } = require("node:fs");
+const { closeSync, existsSync, openSync, readFileSync, readSync } = require("node:fs");
 const { join, resolve } = require("node:path");
 const { name: PACKAGE, version: VERSION, napi } = require("./package.json");
 
@@ -33,24 +33,57 @@ function variable(name) {
   }
 }
 
-/** The C library of Linux, and of glibc its version. Where nothing tells, glibc is the likelier one. */
-function cLibrary() {
+/** What the engine says of itself; it takes a while (some ten milliseconds), so only what does not tell otherwise is asked of it. */
+function engineReport() {
+  const { report } = process;
+  // (Else it asks for the names of open connections.)
+  Object.assign(report, { excludeNetwork: true });
+  return report.getReport();
+}
+
+/** The dynamic loader that a program names for itself, near its beginning. */
+function loaderOf(program) {
+  const bytes = Buffer.alloc(4096);
+  const handle = openSync(program);
   try {
-    const { report } = process;
-    // (Else it asks for the names of open connections.)
-    Object.assign(report, { excludeNetwork: true });
-    const { header, sharedObjects } = report.getReport();
-    const glibc = header.glibcVersionRuntime;
-    return { libc: !glibc && sharedObjects.some((file) => /musl/.test(file)) ? "musl" : "glibc", glibc };
+    readSync(handle, bytes);
+  } finally {
+    closeSync(handle);
+  }
+  return /\/ld-(musl|linux)-/.exec(bytes.toString("latin1"))?.[1];
+}
+
+/** The C library of a program of Linux, which is this Node. Where nothing tells, glibc is the likelier one. */
+function cLibrary(program) {
+  try {
+    const loader = loaderOf(program);
+    if (loader !== undefined) return loader === "musl" ? "musl" : "glibc";
   } catch {
-    return { libc: "glibc" };
+    // It may not be read.
+  }
+  try {
+    const { header, sharedObjects } = engineReport();
+    return !header.glibcVersionRuntime && sharedObjects.some((file) => /musl/.test(file)) ? "musl" : "glibc";
+  } catch {
+    return "glibc";
+  }
+}
+
+function glibcVersion() {
+  try {
+    return engineReport().header.glibcVersionRuntime;
+  } catch {
+    return undefined;
   }
 }
 
 /** This machine, as far as it decides which binary fits; and whether Node's permission model is on. */
-function thisMachine() {
+function thisMachine(program = process.execPath) {
   const { platform, arch } = process;
-  return { platform, arch, ...(platform === "linux" ? cLibrary() : {}), restricted: process.permission !== undefined };
+  const machine = { platform, arch, restricted: process.permission !== undefined };
+  if (platform !== "linux") return machine;
+  const libc = cLibrary(program);
+  return libc === "musl" ? { ...machine, libc } : { ...machine, libc, getGlibc: glibcVersion };
 }
 
 /** The systems whose binaries are known by their bytes. */
@@ -96,8 +129,8 @@ function mismatch(file, machine) {
   if (platform !== machine.platform || arch !== machine.arch)
     return `${file} is for ${SYSTEMS[platform]} on ${arch}, and this Node is one for ${SYSTEMS[machine.platform]} on ${machine.arch}`;
   if (libc && libc !== machine.libc) return `${file} is for ${libc}, and the C library of this Node is ${machine.libc}`;
-  if (glibc && machine.glibc && older(machine.glibc, glibc))
-    return `it wants glibc ${glibc} or newer, and this system has ${machine.glibc}`;
+  const has = glibc && machine.getGlibc?.();
+  if (has && older(has, glibc)) return `it wants glibc ${glibc} or newer, and this system has ${has}`;
   return undefined;
 }
 

@@ -7,7 +7,7 @@ import { identify, load, targetOf, targets, thisMachine } from "./loader.js";
 
 const { version, napi } = JSON.parse(readFileSync(new URL("package.json", import.meta.url), "utf8"));
 
-const glibc = { platform: "linux", arch: "x64", libc: "glibc", glibc: "2.36" };
+const glibc = { platform: "linux", arch: "x64", libc: "glibc", getGlibc: () => "2.36" };
 const musl = { platform: "linux", arch: "x64", libc: "musl" };
 const mac = { platform: "darwin", arch: "arm64" };
 const windows = { platform: "win32", arch: "x64" };
@@ -150,22 +150,25 @@ test("this Node is one that its own binary is for", () => {
   expect(identify(bytes)).toMatchObject({ platform, arch });
 });
 
+const nothing = file("nothing", "a program that names no loader");
+
 test.runIf(process.platform === "linux").each([
-  ["glibc", { header: { glibcVersionRuntime: "2.31" }, sharedObjects: ["/lib/libc.so.6"] }, { libc: "glibc", glibc: "2.31" }],
-  ["Deno, whose list is missing", { header: { glibcVersionRuntime: "2.38" } }, { libc: "glibc", glibc: "2.38" }],
-  ["musl", { header: {}, sharedObjects: ["/usr/bin/node", "/lib/ld-musl-x86_64.so.1"] }, { libc: "musl", glibc: undefined }],
-  [
-    "musl, started by its loader",
-    { header: {}, sharedObjects: ["/usr/lib/x86_64-linux-musl/libc.so"] },
-    { libc: "musl", glibc: undefined },
-  ],
-  ["nothing that tells", { header: {}, sharedObjects: [] }, { libc: "glibc", glibc: undefined }],
-  ["no report", undefined, { libc: "glibc" }],
-])("the C library of this machine: %s", (_, report, expected) => {
+  ["a program's loader is musl's", file("musl", "\x7fELF\0/lib/ld-musl-aarch64.so.1\0"), undefined, "musl"],
+  ["a program's loader is glibc's", file("glibc", "\x7fELF\0/lib64/ld-linux-x86-64.so.2\0"), undefined, "glibc"],
+  ["glibc, by the report", nothing, { header: { glibcVersionRuntime: "2.31" }, sharedObjects: ["/lib/libc.so.6"] }, "glibc"],
+  ["Deno, whose report has no list", nothing, { header: { glibcVersionRuntime: "2.38" } }, "glibc"],
+  ["musl, by the report", nothing, { header: {}, sharedObjects: ["/usr/bin/node", "/lib/ld-musl-x86_64.so.1"] }, "musl"],
+  ["musl, started by its loader", nothing, { header: {}, sharedObjects: ["/usr/lib/x86_64-linux-musl/libc.so"] }, "musl"],
+  ["a program that may not be read", join(folder, "none"), { header: {}, sharedObjects: ["/lib/ld-musl-x86_64.so.1"] }, "musl"],
+  ["nothing that tells", nothing, { header: {}, sharedObjects: [] }, "glibc"],
+  ["no report", nothing, undefined, "glibc"],
+])("the C library of this machine: %s", (_, program, report, libc) => {
   const asked = vi.spyOn(process.report, "getReport").mockReturnValue(report);
   try {
     const { platform, arch } = process;
-    expect(thisMachine()).toEqual({ platform, arch, restricted: false, ...expected });
+    const { getGlibc, ...machine } = thisMachine(program);
+    expect(machine).toEqual({ platform, arch, restricted: false, libc });
+    if (libc === "glibc") expect(getGlibc()).toBe(report?.header.glibcVersionRuntime);
   } finally {
     asked.mockRestore();
   }
@@ -236,7 +239,7 @@ test.each([
   ],
   [
     "a glibc that is too old",
-    { ...glibc, glibc: "2.17" },
+    { ...glibc, getGlibc: () => "2.17" },
     refused("/lib64/libc.so.6: version `GLIBC_2.28' not found (required by x)"),
     header("linux", "x64", "\0GLIBC_2.4\0GLIBC_2.28\0"),
     () => "it wants glibc 2.28 or newer, and this system has 2.17",

@@ -12,6 +12,7 @@ import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 import { PNG } from "pngjs";
+import { targetOf, thisMachine } from "../../packages/native/loader.js";
 import { serveFiles } from "../../scripts/file-server.mjs";
 import { pack } from "../../scripts/pack.mjs";
 import { browsers, launch, root } from "../../scripts/tools.mjs";
@@ -41,7 +42,8 @@ function picture() {
 /** What the guides say that there is. Packages of others are copied, since no registry is asked. */
 function prepare() {
   const tarballs = pack();
-  const ours = Object.keys(tarballs).filter((name) => name === "diffattn" || name.startsWith("@diffattn/native"));
+  // (Of the binaries that of this machine: npm refuses others.)
+  const ours = ["diffattn", "@diffattn/native", `@diffattn/native-${targetOf(thisMachine())}`].filter((name) => name in tarballs);
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "guides", private: true, type: "module" }));
   const options = ["--offline", "--omit=optional", "--omit=peer", "--legacy-peer-deps", "--no-audit", "--no-fund"];
   run("npm", ["install", ...options, ...ours.map((name) => tarballs[name])], folder);

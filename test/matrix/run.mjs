@@ -15,7 +15,7 @@ import { parseArgs } from "node:util";
 import { pack } from "../../scripts/pack.mjs";
 import { cache, root, seconds } from "../../scripts/tools.mjs";
 import { contexts } from "./lib/context.mjs";
-import { judge } from "./lib/judge.mjs";
+import { judge, judgeText } from "./lib/judge.mjs";
 import { inOrder, placesOf, rowText, runtimes } from "./lib/table.mjs";
 
 const { values } = parseArgs({
@@ -67,8 +67,8 @@ async function runPlace(place) {
     const late = new Promise((_, reject) => {
       timer = setTimeout(() => reject(new Error(`no end after ${LIMIT} minutes`)), LIMIT * 60_000);
     });
-    const { version, report, expected, note = "" } = await Promise.race([place.run(context), late]);
-    return { version, ...judge(report, expected), note };
+    const { version, report, expected, text, note = "" } = await Promise.race([place.run(context), late]);
+    return { version, ...(text === undefined ? judge(report, expected) : judgeText(text)), note };
   } finally {
     clearTimeout(timer);
     await close();

@@ -75,6 +75,13 @@ const tests = {
 
   "without the native package WASM runs, and the notes say so": () => runFixture(withoutNative, "fallback.mjs"),
 
+  "without this machine's binary the notes name its package": () => {
+    const folder = install([tarballs.diffattn, tarballs["@diffattn/native"]]);
+    const asks = `import { info } from "diffattn"; console.log(info().notes.join("\\n"));`;
+    const printed = run(process.execPath, ["--input-type=module", "--eval", asks], folder);
+    assert.match(printed, new RegExp(`^the native binary did not load, so WASM runs: the package ${own}, for .*, is not installed: `));
+  },
+
   "importing touches neither a window nor the network, and starts nothing": () => runFixture(whole, "server.mjs"),
 
   "the command line runs without another package, and who imports the library loads nothing of it": () => {

@@ -50,7 +50,7 @@ export async function compile(source: unknown, hint = ""): Promise<WebAssembly.M
       return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
   } catch (error) {
     if (isNamed(source, "URL")) rethrow(error, String(source), hint);
-    rethrow(error, "what was given");
+    rethrow(error, isCarried(source) ? source.name : "what was given");
   }
   return notModule(source);
 }

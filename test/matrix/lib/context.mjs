@@ -4,7 +4,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync,
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { serveFiles } from "../../../scripts/file-server.mjs";
@@ -97,7 +97,7 @@ export function contexts(tarballs) {
       async install(packages = [], { type = "module", manifest: more = {}, tokenizers = true, offline = false, args = [] } = {}) {
         const wanted = packages.map((name) => {
           const [, bare, major] = /^(.+?)(?:@([^@/]+))?$/.exec(name);
-          return [bare, versionOf(bare, major)];
+          return [bare, bare === TOKENIZERS ? manifest(ofWorkspace(TOKENIZERS)).version : versionOf(bare, major)];
         });
         const { diffattn, ...optional } = Object.fromEntries(Object.entries(tarballs).map(([name, path]) => [name, `file:${path}`]));
         delete optional["@diffattn/wasm"];
@@ -117,6 +117,25 @@ export function contexts(tarballs) {
         await exec("npm", ["install", "--no-audit", "--no-fund", ...how, ...args], { cwd: folder, timeout: 300 });
         if (tokenizers && offline)
           cpSync(ofWorkspace(TOKENIZERS), join(folder, "node_modules", TOKENIZERS), { recursive: true, dereference: true });
+      },
+
+      /**
+       * A copy of one of the examples, installed as its package.json says, but for the tarballs, and for packages in their pinned version:
+       * it must ask for "^" and that. `model`: where the model is put.
+       */
+      async example(name, { model }) {
+        const left = /^(node_modules|dist|target|\.next)$/;
+        cpSync(join(root, "examples", name), folder, { recursive: true, filter: (path) => !left.test(basename(path)) });
+        cpSync(context.modelFolder, join(folder, model), { recursive: true });
+        const { dependencies, devDependencies = {}, ...more } = manifest(folder);
+        const { diffattn, ...others } = { ...dependencies, ...devDependencies };
+        const { version } = manifest(join(root, "packages/diffattn"));
+        if (diffattn !== `^${version}`) throw new Error(`examples/${name} asks for diffattn ${diffattn}, expected ^${version}`);
+        const packages = Object.entries(others).map(([bare, range]) => (bare === TOKENIZERS ? bare : `${bare}@${/\d+/.exec(range)}`));
+        await context.install(packages, { type: more.type, manifest: more, tokenizers: false });
+        for (const [bare, installed] of Object.entries(manifest(folder).dependencies))
+          if (bare in others && others[bare] !== `^${installed}`)
+            throw new Error(`examples/${name} asks for ${bare} ${others[bare]}, but what is tried is ^${installed}`);
       },
 
       /**
@@ -161,25 +180,33 @@ export function contexts(tarballs) {
        * Opens an address in a browser ("chromium", "firefox") and waits for `globalThis.matrix`: a report, or `{ error }` with what the
        * page threw. Without one it fails with the page's complaints.
        */
-      async page(name, address, { timeout = 60 } = {}) {
-        if (!programs[name]()) throw new Error(`${name} is missing; node scripts/setup.mjs --browsers installs it`);
-        const browser = await browsers[name](timeout * 1000);
-        try {
-          const page = await browser.newPage();
-          const complaints = [];
-          page.on("pageerror", (error) => complaints.push(error.message));
-          page.on("console", (message) => /^(?:error|warning)$/.test(message.type()) && complaints.push(message.text()));
-          page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure()?.errorText}`));
+      page: (name, address, { timeout = 60 } = {}) =>
+        context.browse(name, timeout, async (page) => {
           await page.goto(address);
           for (const end = Date.now() + timeout * 1000; Date.now() < end; await sleep(100)) {
             // A page that is just being replaced cannot be asked.
             const text = await page.evaluate("JSON.stringify(globalThis.matrix)").catch(() => undefined);
             if (!text) continue;
             const { error, ...report } = JSON.parse(text);
-            if (error !== undefined) throw new Error([error, ...complaints].join("\n"));
+            if (error !== undefined) throw new Error(error);
             return report;
           }
-          throw new Error([`${address} in ${name}: no report after ${timeout} s`, ...complaints].join("\n"));
+          throw new Error(`${address} in ${name}: no report after ${timeout} s`);
+        }),
+
+      /** What `body` makes of a new page of a browser, as its driver has pages; when it fails, with the page's complaints. */
+      async browse(name, timeout, body) {
+        if (!programs[name]()) throw new Error(`${name} is missing; node scripts/setup.mjs --browsers installs it`);
+        const browser = await browsers[name](timeout * 1000);
+        const complaints = [];
+        try {
+          const page = await browser.newPage();
+          page.on("pageerror", (error) => complaints.push(error.message));
+          page.on("console", (message) => /^(?:error|warning)$/.test(message.type()) && complaints.push(message.text()));
+          page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure()?.errorText}`));
+          return await body(page);
+        } catch (error) {
+          throw new Error([error.message, ...complaints].join("\n"), { cause: error });
         } finally {
           await browser.close();
         }

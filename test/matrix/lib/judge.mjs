@@ -1,4 +1,4 @@
-// Says whether what lib/check.mjs gave is right, and makes a row's cells of it. Runs nothing.
+// Says whether what lib/check.mjs gave, or the text that an example wrote, is right, and makes a row's cells of it. Runs nothing.
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 
@@ -42,4 +42,10 @@ export function judge(report, { backend, isa, threads, says }) {
     model: text === undefined ? "by ids" : "text",
     threads: threads === true ? String(info.threads) : `1: ${threads}`,
   };
+}
+
+/** The same of an application that does not run check.mjs, and writes the text alone: for the same prompt, as many tokens. */
+export function judgeText(text) {
+  assert.equal(text, TEXT);
+  return { operators: "", model: "text", threads: "" };
 }

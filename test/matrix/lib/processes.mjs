@@ -87,7 +87,10 @@ export async function exec(command, args, { timeout = 120, ...options } = {}) {
   }
 }
 
-/** Starts a server and waits for what it prints once it serves. Returns `{ match, printed(), stop() }`; a place's end stops it, too. */
+/**
+ * Starts a server and waits for what it prints once it serves. Returns `{ match, printed(), stop(), terminate(), ended }`; a place's end stops
+ * it, too. `terminate` asks it to end, as a machine that shuts down would; `ended` is how it did: "" where it did well.
+ */
 export async function start(command, args, { until, timeout = 60, ...options }) {
   const running = begin(command, args, options);
   const { late, done } = limited(timeout, () => failure(running, `nothing that matches ${until} after ${timeout} s`));
@@ -109,7 +112,7 @@ export async function start(command, args, { until, timeout = 60, ...options }) 
       }),
       late,
     ]);
-    return { match, printed: () => last(running.printed), stop };
+    return { match, printed: () => last(running.printed), stop, terminate: () => running.child.kill("SIGTERM"), ended: running.ended };
   } catch (error) {
     await stop();
     throw error;

@@ -12,6 +12,7 @@ const GROUPS = [
   "Bundlers for browsers",
   "Frameworks",
   "Browsers",
+  "Examples",
   "Elsewhere",
 ];
 
@@ -28,7 +29,7 @@ export function inOrder(places) {
 
 /** A row of judge.mjs in one line. */
 export const rowText = ({ version, operators, model, threads, note }) =>
-  `${version}; ${operators}; model: ${model}; threads: ${threads}${note ? `; ${note}` : ""}`;
+  [version, operators, `model: ${model}`, threads && `threads: ${threads}`, note].filter(Boolean).join("; ");
 
 const cell = (text) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
 

@@ -103,7 +103,7 @@ const nextPlaces = ["turbopack", "webpack"].flatMap((bundler) => {
 const svelteKit = (context) =>
   context.shared("sveltekit", async (inner) => {
     const { node, env } = await nodeOf(inner, 24);
-    await inner.install(["@sveltejs/kit", "@sveltejs/adapter-node", "@sveltejs/vite-plugin-svelte", "svelte", "vite"]);
+    await inner.install(["@sveltejs/kit", "@sveltejs/adapter-node", "@sveltejs/vite-plugin-svelte", "svelte", "vite@8"]);
     inner.write({
       "vite.config.js": `import adapter from "@sveltejs/adapter-node";
 import { sveltekit } from "@sveltejs/kit/vite";

@@ -8,7 +8,7 @@ const group = "Deno, Bun, workerd";
 const options = (context) => `source: ${JSON.stringify(context.modelFolder)}`;
 
 /** A runtime whose binary is an npm package, installed in one folder for all of its places. */
-const runtime = (context, name) =>
+export const runtime = (context, name) =>
   context.shared(name, async (inner) => {
     await inner.install([name]);
     inner.write({ "main.mjs": inner.program(options(inner)) });

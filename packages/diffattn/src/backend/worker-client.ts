@@ -26,6 +26,8 @@ export class WorkerClient {
   readonly #files: OwnFiles;
   /** How the worker is started. */
   #script: Script | undefined;
+  /** Where the script of a worker lies, for what is said of one that does not start. */
+  #address: string | undefined;
   /** Why no worker starts, so that calls run on this thread. */
   noWorker: string | undefined;
   #port: Port | undefined;
@@ -66,7 +68,9 @@ export class WorkerClient {
   /** A worker, or what stands in its place. */
   #startPort(onMessage: (data: unknown) => void, onError: (what: string) => void): Port {
     if (this.noWorker !== undefined) return inThread(onMessage);
-    this.#script = this.#platform.scriptOf(this.#files.worker());
+    const worker = this.#files.worker();
+    this.#address = typeof worker === "string" ? undefined : worker.href;
+    this.#script = this.#platform.scriptOf(worker);
     return this.#platform.startWorker(this.#script, onMessage, onError);
   }
 
@@ -96,7 +100,7 @@ export class WorkerClient {
       const onError = (what: string): void => {
         if (port !== this.#port) return;
         if (started) this.end(internal(what));
-        else reject(new NoWorker(what));
+        else reject(new NoWorker(this.#address === undefined ? what : `${this.#address}: ${what}`));
       };
       let port: Port;
       try {
