@@ -5,7 +5,7 @@ import { readFile, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { pathToFileURL } from "node:url";
-import { Worker } from "node:worker_threads";
+import { BroadcastChannel, Worker } from "node:worker_threads";
 import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
@@ -87,6 +87,12 @@ export const platform: Platform = {
       hold: (held) => (held ? worker.ref() : worker.unref()),
       terminate: () => void worker.terminate(),
     };
+  },
+  openChannel(name) {
+    // Deno's global one cannot be let go of; that of Node's module can.
+    const channel = new BroadcastChannel(name);
+    channel.unref();
+    return channel as unknown as globalThis.BroadcastChannel;
   },
   noPool: undefined,
   get threads() {

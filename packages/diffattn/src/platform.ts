@@ -47,6 +47,8 @@ export interface Platform {
   /** Starts it as a thread that takes `start`; tells `port` "" once it is ready, else why it is not. Absent but on a page's main
    *  thread: elsewhere the worker starts its threads. */
   readonly startThread?: ((script: Script, start: unknown, port: MessagePort) => { terminate: () => void }) | undefined;
+  /** A channel that does not keep the process alive. Absent where none does. */
+  openChannel?(name: string): BroadcastChannel;
   /** Why no pool of threads can run here; undefined in Node and on cross-origin isolated pages. */
   readonly noPool: string | undefined;
   /** Threads of a pool by default. */

@@ -55,13 +55,17 @@ export default function Page() {
 }\n`,
 });
 
-/** Next built by one of its bundlers and started, once for the places of both kinds of folders. */
+/** Next built by one of its bundlers, once for the places of both kinds: what is for the edge runtime is an application of its own. */
 const next = (context, bundler, hasEdge) =>
   context.shared(`next ${bundler} ${hasEdge}`, async (inner) => {
     const { node, env } = await nodeOf(inner, 24);
     await inner.install(["next", "react", "react-dom"]);
     const { "app/edge/route.js": edge, ...others } = nextFiles(JSON.stringify(inner.modelFolder));
-    inner.write(hasEdge ? { "app/layout.js": others["app/layout.js"], "app/edge/route.js": edge } : others);
+    inner.write(
+      hasEdge
+        ? { "app/layout.js": others["app/layout.js"], "app/page.js": "export default () => <p>page</p>;\n", "app/edge/route.js": edge }
+        : others,
+    );
     cpSync(inner.modelFolder, inner.path("public/model"), { recursive: true });
     const program = inner.path("node_modules/next/dist/bin/next");
     await inner.exec(node, [program, "build", `--${bundler}`], { env, timeout: 400 });

@@ -50,9 +50,9 @@ export const places = [
   jest("jest, jsdom", {
     docblock: "/** @jest-environment jsdom */\n",
     packages: ["jest", "jest-environment-jsdom"],
-    more: `globalThis.TextEncoder ??= require("node:util").TextEncoder;\n`,
+    more: `const { TextEncoder, TextDecoder } = require("node:util");\nObject.assign(globalThis, { TextEncoder, TextDecoder });\n`,
     expected: native,
-    note: "jsdom lacks `TextEncoder`, which texts of models want (`@huggingface/tokenizers`): from `node:util`",
+    note: "jsdom lacks `TextEncoder` and `TextDecoder`, which texts of models want (`@huggingface/tokenizers`): from `node:util`",
   }),
   vitest,
 ];

@@ -6,7 +6,6 @@ import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { inThread } from "../in-thread.js";
 import type { OwnFiles } from "../own-files.js";
 import type { Build, Platform, Port, Script } from "../platform.js";
-import { workerThreads } from "../worker-threads.js";
 import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./messages.js";
 
 interface Open {
@@ -121,11 +120,8 @@ export class WorkerClient {
     if (build !== "relaxed-simd+threads" || !script) return undefined;
     const name = `diffattn-${performance.now()}-${Math.random()}`;
     // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
-    // It would keep the process alive in Node, and in Deno, whose global one cannot be told not to.
-    const Channel = (workerThreads?.BroadcastChannel ?? BroadcastChannel) as typeof BroadcastChannel;
-    const channel: BroadcastChannel & { unref?: () => void } = (this.#channel = new Channel(name));
+    const channel = (this.#channel = this.#platform.openChannel?.(name) ?? new BroadcastChannel(name));
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
-    channel.unref?.();
     return { script, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
   }
 
