@@ -166,6 +166,15 @@ function refusal(error, file, machine) {
   return said;
 }
 
+/** Whether a file is there; one that may not be looked for (Deno's permissions) is not. */
+function isThere(path) {
+  try {
+    return existsSync(path);
+  } catch {
+    return false;
+  }
+}
+
 /** The binary's exports. `binaries` asks for the package of each target, `require` for a file, and where a package lies; in `folder` a
  *  binary is looked for first, as it lies there where it was built; `chosen` is a file in the place of all. Throws an error whose message
  *  is one sentence, and whose cause is what was thrown. */
@@ -182,7 +191,7 @@ function load({ binaries, require, machine = thisMachine(), folder = __dirname, 
   };
 
   const own = join(folder, `${napi.binaryName}.${target}.node`);
-  const given = chosen ? resolve(chosen) : existsSync(own) ? own : undefined;
+  const given = chosen ? resolve(chosen) : isThere(own) ? own : undefined;
   const what = chosen ? `the binary that ${VARIABLE} names` : `the binary of ${wanted}`;
   const no = (reason, cause) => new Error(`${what}, for ${where}, did not load: ${reason}`, { cause });
 

@@ -56,14 +56,23 @@ export function reported(printed) {
 }
 
 /**
- * A run's contexts. `tarballs`: paths by package name. Each place gets one by `fresh()`, whose `close` ends and removes all that it made;
+ * A run's contexts. `packed`: tarballs' paths by package name. Each place gets one by `fresh()`, whose `close` ends and removes all that it made;
  * what several places build once (`shared`) stays until `close()` of the run.
  */
-export function contexts(tarballs) {
+export function contexts(packed) {
   const shared = new Map();
-  const keptFolders = [];
   const remove = (folder) => rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   const newFolder = () => mkdtempSync(join(tmpdir(), "diffattn-matrix-"));
+  // Copies, so that whoever packs meanwhile changes nothing here.
+  const own = newFolder();
+  const keptFolders = [own];
+  const tarballs = Object.fromEntries(
+    Object.entries(packed).map(([name, path]) => {
+      const copy = join(own, basename(path));
+      cpSync(path, copy);
+      return [name, copy];
+    }),
+  );
 
   function make(folder) {
     const closing = [];
