@@ -4,5 +4,6 @@ import { bin, run } from "./tools.mjs";
 
 main(() => {
   run("cargo", ["fmt", "--all"]);
+  run("cargo", ["fmt", "--manifest-path", "examples/rust/Cargo.toml"]);
   run(bin("prettier"), ["--write", "--log-level", "warn", "."]);
 });

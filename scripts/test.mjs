@@ -116,6 +116,7 @@ const lint = {
   "types of the package": program("tsc", "-p", "packages/diffattn/tsconfig.json", "--noEmit"),
   "types of the page": program("tsc", "-p", "packages/demo/tsconfig.json"),
   rustfmt: check("cargo", ["fmt", "--all", "--check"]),
+  "rustfmt of the example": check("cargo", ["fmt", "--manifest-path", "examples/rust/Cargo.toml", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
   // What the packages hold; check-release.mjs compiles them, too.
