@@ -245,6 +245,10 @@ const deno = example("Deno, with the least permissions", "deno", undefined, "mod
   const program = path("node_modules/deno/bin.cjs");
   await context.exec(process.execPath, [program, "check", "main.ts"]);
   const text = await context.exec(process.execPath, [program, "task", "--quiet", "start", PROMPT, String(TOKENS)]);
+  // With the same permissions, which build runs: less would do for WebAssembly.
+  const permissions = context.manifestOf(context.folder).scripts.start.split(" ").slice(1, -1);
+  context.write({ "which.ts": `import { info, init } from "npm:diffattn";\nawait init();\nconsole.log(info().backend);\n` });
+  assert.equal((await context.exec(process.execPath, [program, ...permissions, "which.ts"])).trim(), "native");
   return { text, version: `deno ${context.versionOf("deno")}` };
 });
 
