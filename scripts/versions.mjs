@@ -24,6 +24,18 @@ export function npmPackages(folder = root) {
     .filter((manifest) => !manifest.private);
 }
 
+/** What the examples ask a registry for: of npm, in a manifest or a script's own words, and of crates.io. */
+const askedVersion = /((?:"diffattn": "|npm:diffattn@)\^|^diffattn(?:-nn)? = (?:\{ version = )?")(\d[\w.-]*)/gm;
+
+/** Files of the examples that ask for a version. */
+function examplesOf(folder) {
+  const examples = join(folder, "examples");
+  if (!existsSync(examples)) return [];
+  return readdirSync(examples)
+    .flatMap((name) => ["package.json", "Cargo.toml", "main.ts"].map((file) => join("examples", name, file)))
+    .filter((path) => existsSync(join(folder, path)));
+}
+
 /** Every place that says a version: what says it, and what. */
 function versionsOf(folder) {
   const workspace = readText(folder, "Cargo.toml");
@@ -35,6 +47,7 @@ function versionsOf(folder) {
     ["Cargo.toml: [workspace.package]", ownVersion.exec(workspace)?.[1]],
     ...needed.map(([, name, version]) => [`Cargo.toml: ${name}`, version]),
     ...locked.map(([, name, version]) => [`Cargo.lock: ${name}`, version]),
+    ...examplesOf(folder).flatMap((path) => [...readText(folder, path).matchAll(askedVersion)].map(([, , version]) => [path, version])),
   ];
 }
 
@@ -54,6 +67,9 @@ export function withVersion(workspace, version) {
     .replace(ownVersion, `version = "${version}"`)
     .replaceAll(neededVersion, (line, name, before) => line.replace(`version = "${before}"`, `version = "${version}"`));
 }
+
+/** An example's file that asks for another version. */
+export const withAskedVersion = (text, version) => text.replaceAll(askedVersion, (_, before) => before + version);
 
 const UNRELEASED = "## Unreleased\n";
 
@@ -99,6 +115,7 @@ function takeVersion() {
   const changelog = closeUnreleased(readText(root, "CHANGELOG.md"), version, new Date().toISOString().slice(0, 10), lines);
   writeFileSync(join(root, "CHANGELOG.md"), changelog);
   writeFileSync(join(root, "Cargo.toml"), withVersion(readText(root, "Cargo.toml"), version));
+  for (const path of examplesOf(root)) writeFileSync(join(root, path), withAskedVersion(readText(root, path), version));
   run("cargo", ["update", "--workspace"], { quiet: true });
   const { faults } = readVersion();
   if (faults.length > 0) throw new CommandFailed(faults.join("\n"));

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { root } from "./tools.mjs";
-import { closeUnreleased, npmPackages, readVersion, section, withVersion } from "./versions.mjs";
+import { closeUnreleased, npmPackages, readVersion, section, withAskedVersion, withVersion } from "./versions.mjs";
 
 const folders = [];
 afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
@@ -17,6 +17,10 @@ function copy() {
   for (const name of ["demo", "diffattn", "native", "wasm"]) {
     mkdirSync(join(folder, "packages", name), { recursive: true });
     cpSync(join(root, "packages", name, "package.json"), join(folder, "packages", name, "package.json"));
+  }
+  for (const file of ["react/package.json", "rust/Cargo.toml", "deno/main.ts"]) {
+    mkdirSync(join(folder, "examples", file, ".."), { recursive: true });
+    cpSync(join(root, "examples", file), join(folder, "examples", file));
   }
   return folder;
 }
@@ -41,12 +45,26 @@ describe("the version", () => {
       ["Cargo.toml", `\nversion = "${version}"`, "Cargo.toml: [workspace.package]"],
       ["Cargo.toml", `diffattn-door = { path = "crates/diffattn-door", version = "${version}"`, "Cargo.toml: diffattn-door"],
       ["Cargo.lock", `name = "diffattn-nn"\nversion = "${version}"`, "Cargo.lock: diffattn-nn"],
+      ["examples/react/package.json", `"diffattn": "^${version}"`, join("examples", "react", "package.json")],
+      ["examples/rust/Cargo.toml", `\ndiffattn-nn = { version = "${version}"`, join("examples", "rust", "Cargo.toml")],
+      ["examples/deno/main.ts", `npm:diffattn@^${version}/models`, join("examples", "deno", "main.ts")],
     ]) {
       const folder = copy();
       change(folder, file, from, from.replace(version, "9.8.7"));
       const { faults } = readVersion(folder);
       expect(faults, place).toEqual([`${place} has version 9.8.7, the package diffattn has ${version}; run: npm run version`]);
     }
+  });
+
+  test("is written into the examples, and nowhere else in them", () => {
+    const { version } = readVersion();
+    const manifest = `[package]\nversion = "0.0.1"\n\ndiffattn = "${version}"\ndiffattn-nn = { version = "${version}", features = ["models"] }\n`;
+    expect(withAskedVersion(manifest, "9.8.7")).toBe(
+      `[package]\nversion = "0.0.1"\n\ndiffattn = "9.8.7"\ndiffattn-nn = { version = "9.8.7", features = ["models"] }\n`,
+    );
+    expect(withAskedVersion(`"diffattn": "^${version}", "next": "^${version}"`, "9.8.7")).toBe(
+      `"diffattn": "^9.8.7", "next": "^${version}"`,
+    );
   });
 
   test("is written into the workspace and its own crates, and nowhere else", () => {
