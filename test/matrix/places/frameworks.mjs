@@ -17,7 +17,9 @@ import * as models from "diffattn/models";
 
 /** The report that a route gives as JSON. */
 async function routeReport(address, printed) {
-  const response = await fetch(address);
+  const response = await fetch(address, { signal: AbortSignal.timeout(60_000) }).catch((error) => {
+    throw new Error(`${address}: ${error.message}\n${printed()}`);
+  });
   const text = await response.text();
   if (!response.ok) throw new Error(`${address}: ${response.status} ${text.slice(0, 300)}\n${printed()}`);
   return JSON.parse(text);
