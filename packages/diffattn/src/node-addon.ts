@@ -8,13 +8,8 @@ import { scriptAddress } from "./script-address.js";
 
 const PACKAGE = "@diffattn/native";
 
-/** What the native package exports. Written so that tools which copy only the files that a program needs follow it (Next's standalone output). */
-function native(): unknown {
-  // Bundlers that write CommonJS leave no address here.
-  if ((import.meta.url as string | undefined) === undefined) return createRequire(scriptAddress())(PACKAGE);
-  const require = createRequire(import.meta.url);
-  return require("@diffattn/native");
-}
+/** What the native package exports. (By a name that no bundler follows: Turbopack would want the binaries of all platforms.) */
+const native = (name: string): unknown => createRequire(scriptAddress())(name);
 
 /** The addon; throws an error whose message is one sentence, and whose cause is what was thrown. `load` may be given for tests. */
 export function loadAddon(load: (name: string) => unknown = native): Addon {
