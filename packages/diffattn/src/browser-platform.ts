@@ -2,7 +2,8 @@
 
 import { compile, compileSync } from "./module.js";
 import { besideScript, inlineFiles, type OwnFiles } from "./own-files.js";
-import { type Platform, POOL_THREAD, type Script } from "./platform.js";
+import { NO_THREADS, type Platform, POOL_THREAD, type Script } from "./platform.js";
+import { saidOf, startWeb } from "./start-script.js";
 
 // Literal, so that bundlers see the files and copy them.
 const beside = besideScript(
@@ -31,8 +32,6 @@ function addressOf(text: string): string {
   made.set(text, address);
   return address;
 }
-
-const start = ({ kind, text }: Script, name: string): Worker => new Worker(text, { type: kind === "module" ? "module" : "classic", name });
 
 export const platform: Platform = {
   models: false,
@@ -63,9 +62,9 @@ export const platform: Platform = {
     return { kind: "module", text: addressOf(`import ${JSON.stringify(worker.href)};`) };
   },
   startWorker(script, onMessage, onError) {
-    const worker = start(script, "diffattn");
+    const worker = startWeb(script, "diffattn");
     worker.onmessage = ({ data }) => onMessage(data);
-    worker.onerror = (event) => onError(event.message || "its script did not load");
+    worker.onerror = (event) => onError(saidOf(event));
     return {
       post: (message, transfer) => worker.postMessage(message, transfer),
       hold: () => {},
@@ -75,15 +74,15 @@ export const platform: Platform = {
   get startThread() {
     if (typeof document === "undefined") return undefined;
     return (script: Script, message: unknown, port: MessagePort) => {
-      const thread = start(script, POOL_THREAD);
+      const thread = startWeb(script, POOL_THREAD);
       thread.onmessage = () => port.postMessage("");
-      thread.onerror = (event) => port.postMessage(event.message || "its script did not load");
+      thread.onerror = (event) => port.postMessage(saidOf(event));
       thread.postMessage(message);
       return { terminate: () => thread.terminate() };
     };
   },
   get noPool() {
-    if (typeof Worker !== "function") return "this runtime has no Worker, so calls run on one thread";
+    if (typeof Worker !== "function") return NO_THREADS;
     return globalThis.crossOriginIsolated
       ? undefined
       : "the page is not cross-origin isolated (headers Cross-Origin-Opener-Policy and Cross-Origin-Embedder-Policy), so calls run on one thread";

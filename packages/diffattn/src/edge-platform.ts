@@ -3,20 +3,12 @@
 
 import { fail } from "./errors.js";
 import { compile, compileSync } from "./module.js";
-import type { OwnFiles } from "./own-files.js";
-import { BUILDS, type Build, type Platform } from "./platform.js";
-
-type Modules = Partial<Record<Build, WebAssembly.Module>>;
+import { ownFiles, type OwnFiles } from "./own-files.js";
+import { type Build, NO_THREADS, type Platform } from "./platform.js";
 
 /** The files of an entry that carries compiled modules. */
-export function edgeFiles(modules: Modules): OwnFiles {
-  const builds = BUILDS.filter((build) => modules[build] !== undefined);
-  return {
-    builds,
-    module: (build) => modules[build] ?? fail("UNAVAILABLE", "wasm", `a module of ${builds.join(", ")}`, build),
-    worker: () => fail("UNAVAILABLE", "worker", "a runtime that has workers", "none"),
-  };
-}
+export const edgeFiles = (modules: Partial<Record<Build, WebAssembly.Module>>): OwnFiles =>
+  ownFiles(modules, () => fail("UNAVAILABLE", "worker", "a runtime that has workers", "none"));
 
 const none = (): never => {
   throw new Error("a runtime that has none");
@@ -31,6 +23,6 @@ export const edgePlatform = (files: OwnFiles): Platform => ({
   loadModule: compile,
   scriptOf: none,
   startWorker: none,
-  noPool: "this runtime has no Worker, so calls run on one thread",
+  noPool: NO_THREADS,
   threads: 1,
 });

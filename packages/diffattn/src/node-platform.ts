@@ -15,6 +15,7 @@ import { loadAddon } from "./node-addon.js";
 import { BUILDS, type Build, type Platform } from "./platform.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
 import { scriptAddress } from "./script-address.js";
+import { forNode } from "./start-script.js";
 
 /** A file beside this script; where a bundler made another script of it, that of the package that is installed there. (ncc makes a path of
  *  what is written as an address.) */
@@ -75,10 +76,9 @@ export const platform: Platform = {
     const file = worker.protocol === "file:" ? worker : this.files.worker();
     return typeof file === "string" ? { kind: "text", text: file } : { kind: "classic", text: file.href };
   },
-  startWorker({ kind, text }, onMessage, onError) {
-    const isText = kind === "text";
-    // The caller's own loaders and flags are none of this worker's business.
-    const worker = new Worker(isText ? text : new URL(text), { name: "diffattn", execArgv: [], eval: isText });
+  startWorker(script, onMessage, onError) {
+    const [file, options] = forNode(script);
+    const worker = new Worker(file, { ...options, name: "diffattn" });
     worker.on("message", onMessage);
     worker.on("error", (error) => onError(String(error)));
     worker.on("exit", (code) => onError(`its exit with code ${code}`));

@@ -37,6 +37,12 @@ export function folderOf(wasm: unknown): URL | undefined {
   return url.pathname.endsWith("/") ? url : undefined;
 }
 
+/** Modules that are at hand, and the worker beside them. */
+export function ownFiles(modules: Partial<Record<Build, Carried | WebAssembly.Module>>, worker: OwnFiles["worker"]): OwnFiles {
+  const builds = BUILDS.filter((build) => modules[build] !== undefined);
+  return { builds, module: (build) => modules[build] ?? fail("UNAVAILABLE", "wasm", `a module of ${builds.join(", ")}`, build), worker };
+}
+
 /** The files in a folder. */
 export const inFolder = (folder: URL, models: boolean): OwnFiles => ({
   builds: BUILDS,
@@ -92,21 +98,12 @@ async function inflated(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<Arra
 export function inlineFiles(models: boolean, inflate?: (bytes: Uint8Array) => Uint8Array<ArrayBuffer>): OwnFiles | undefined {
   const inline = scope[key()];
   if (!inline) return undefined;
-  const textOf = (build: Build): string | undefined => inline.modules[fileOf(build, models)];
-  const builds = BUILDS.filter((build) => textOf(build) !== undefined);
-  if (builds.length === 0) return undefined;
-  return {
-    builds,
-    module(build) {
-      const name = fileOf(build, models);
-      const text = textOf(build) ?? fail("UNAVAILABLE", "wasm", `a module of ${builds.join(", ")}`, build);
-      return {
-        carried: true,
-        name,
-        bytes: () => inflated(decoded(text)),
-        bytesNow: inflate && (() => inflate(decoded(text))),
-      };
-    },
-    worker: () => inline.worker,
+  const carried = (build: Build): Carried | undefined => {
+    const name = fileOf(build, models);
+    const text = inline.modules[name];
+    if (text === undefined) return undefined;
+    return { carried: true, name, bytes: () => inflated(decoded(text)), bytesNow: inflate && (() => inflate(decoded(text))) };
   };
+  const files = ownFiles(Object.fromEntries(BUILDS.map((build) => [build, carried(build)])), () => inline.worker);
+  return files.builds.length > 0 ? files : undefined;
 }

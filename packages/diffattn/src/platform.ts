@@ -11,6 +11,9 @@ export type Build = (typeof BUILDS)[number];
 /** The name that tells a thread of a pool from the worker: both are src/worker.ts. */
 export const POOL_THREAD = "diffattn-pool-thread";
 
+/** Why there are no threads where there is no Worker. */
+export const NO_THREADS = "this runtime has no Worker, so calls run on one thread";
+
 /** A worker, from the outside. */
 export interface Port {
   post(message: unknown, transfer: ArrayBuffer[]): void;

@@ -4,6 +4,7 @@ import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from 
 import { type Door, trapMessage } from "./backend/instance.js";
 import type { StartMessage } from "./backend/messages.js";
 import { POOL_THREAD, type Script } from "./platform.js";
+import { forNode, saidOf, startWeb } from "./start-script.js";
 import { workerThreads } from "./worker-threads.js";
 
 /** What a thread of the pool is told. */
@@ -37,13 +38,13 @@ export async function runThread(data: ThreadStart, ready: () => void): Promise<v
 }
 
 /** Starts one thread; it is ready when the promise resolves. */
-function startThread(message: ThreadStart, { kind, text }: Script): Promise<unknown> {
+function startThread(message: ThreadStart, from: Script): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const refuse = (why: unknown): void =>
       reject(new Error(`a pool thread did not start: ${why instanceof Error ? why.message : String(why)}`));
     if (workerThreads) {
-      const isText = kind === "text";
-      const thread = new workerThreads.Worker(isText ? text : new URL(text), { workerData: POOL_THREAD, execArgv: [], eval: isText });
+      const [file, options] = forNode(from);
+      const thread = new workerThreads.Worker(file, { ...options, workerData: POOL_THREAD });
       threads.push(thread);
       thread.once("message", resolve);
       thread.once("error", refuse);
@@ -51,10 +52,10 @@ function startThread(message: ThreadStart, { kind, text }: Script): Promise<unkn
     } else if (startOutside) {
       startOutside(message).then(resolve, refuse);
     } else {
-      const thread = new Worker(text, { type: kind === "module" ? "module" : "classic", name: POOL_THREAD });
+      const thread = startWeb(from, POOL_THREAD);
       threads.push(thread);
       thread.onmessage = resolve;
-      thread.onerror = (event) => refuse(event.message || "its script did not load");
+      thread.onerror = (event) => refuse(saidOf(event));
       thread.postMessage(message);
     }
   });

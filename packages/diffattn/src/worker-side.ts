@@ -63,11 +63,10 @@ export class WorkerSide {
   async #runQueue(): Promise<void> {
     if (this.#busy) return;
     this.#busy = true;
-    // A caller's own thread first goes on with what it was about.
-    if (!this.#startPool) await messagesIn();
     for (let next = this.#queue.shift(); next && !this.#instance?.dead; next = this.#queue.shift()) {
+      // A caller's own thread first goes on with what it was about.
+      if (!this.#startPool) await messagesIn();
       await next();
-      if (!this.#startPool && this.#queue.length > 0) await messagesIn();
     }
     this.#busy = false;
   }

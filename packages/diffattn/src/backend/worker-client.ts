@@ -26,8 +26,6 @@ export class WorkerClient {
   readonly #files: OwnFiles;
   /** How the worker is started. */
   #script: Script | undefined;
-  /** Where the script of a worker lies, for what is said of one that does not start. */
-  #address: string | undefined;
   /** Why no worker starts, so that calls run on this thread. */
   noWorker: string | undefined;
   #port: Port | undefined;
@@ -68,9 +66,7 @@ export class WorkerClient {
   /** A worker, or what stands in its place. */
   #startPort(onMessage: (data: unknown) => void, onError: (what: string) => void): Port {
     if (this.noWorker !== undefined) return inThread(onMessage);
-    const worker = this.#files.worker();
-    this.#address = typeof worker === "string" ? undefined : worker.href;
-    this.#script = this.#platform.scriptOf(worker);
+    this.#script = this.#platform.scriptOf(this.#files.worker());
     return this.#platform.startWorker(this.#script, onMessage, onError);
   }
 
@@ -99,8 +95,12 @@ export class WorkerClient {
       };
       const onError = (what: string): void => {
         if (port !== this.#port) return;
-        if (started) this.end(internal(what));
-        else reject(new NoWorker(this.#address === undefined ? what : `${this.#address}: ${what}`));
+        if (started) {
+          this.end(internal(what));
+          return;
+        }
+        const worker = this.#files.worker();
+        reject(new NoWorker(typeof worker === "string" ? what : `${worker.href}: ${what}`));
       };
       let port: Port;
       try {
