@@ -15,7 +15,7 @@ const dist = here("dist");
 /** The package's files that it finds beside itself: the worker, WebAssembly. */
 function copyPackage(): void {
   const from = here("../diffattn/dist");
-  for (const name of readdirSync(from)) if (/^(worker|pool|chunk-\w+)\.js$|\.wasm$/.test(name)) cpSync(join(from, name), join(dist, name));
+  for (const name of readdirSync(from)) if (/^worker\.js$|\.wasm$/.test(name)) cpSync(join(from, name), join(dist, name));
 }
 
 function copyModel(): void {
