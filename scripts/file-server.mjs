@@ -3,6 +3,9 @@
 import { createServer, STATUS_CODES } from "node:http";
 import send from "send";
 
+/** Headers that isolate a page, without which memory is not shared. */
+export const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+
 /** The names that this machine has for itself. A page of elsewhere whose own name was made to resolve to here comes with that name. */
 const HERE = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d*)?$/i;
 

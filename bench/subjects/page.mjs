@@ -5,7 +5,7 @@
 import { readFile } from "node:fs/promises";
 import { extname, join, sep } from "node:path";
 import { chromium } from "playwright-core";
-import { serveFiles } from "../../scripts/file-server.mjs";
+import { ISOLATION, serveFiles } from "../../scripts/file-server.mjs";
 import { browsers, root } from "../../scripts/tools.mjs";
 import { serve } from "./protocol.mjs";
 
@@ -28,8 +28,7 @@ let page;
 async function open() {
   const executablePath = browsers.chromium();
   if (!executablePath) throw new Error("Chromium is missing; node scripts/setup.mjs --browsers installs it");
-  const isolation = isolated && { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
-  const { address } = await serveFiles({ find, headers: { ...isolation } });
+  const { address } = await serveFiles({ find, headers: isolated ? ISOLATION : {} });
   const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: FLAGS });
   page = await browser.newPage();
   await page.goto(`${address}bench/subjects/page.html`);

@@ -6,7 +6,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { serveFiles } from "../../scripts/file-server.mjs";
+import { ISOLATION, serveFiles } from "../../scripts/file-server.mjs";
 import { isMain } from "../../scripts/tools.mjs";
 
 const built = fileURLToPath(new URL("dist", import.meta.url));
@@ -24,8 +24,6 @@ export const POLICY = [
   "form-action 'none'",
   "frame-ancestors 'none'",
 ].join("; ");
-
-const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
 /**
  * Starts the server. A port that is taken is an error when it was asked for; the default one then gives way to any free one.

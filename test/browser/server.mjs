@@ -5,7 +5,7 @@ import { readFile } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import typescript from "typescript";
-import { serveFiles } from "../../scripts/file-server.mjs";
+import { ISOLATION, serveFiles } from "../../scripts/file-server.mjs";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const folders = {
@@ -67,7 +67,7 @@ export async function serve({ isolated }) {
   };
   const headers = {
     "Cache-Control": "no-store",
-    ...(isolated && { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" }),
+    ...(isolated && ISOLATION),
   };
   const shared = Object.fromEntries(["Allow-Origin", "Allow-Headers", "Expose-Headers"].map((name) => [`Access-Control-${name}`, "*"]));
   const elsewhere = await serveFiles({
