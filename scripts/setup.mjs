@@ -68,6 +68,14 @@ export function npmInstall(prefix, name, version, ...more) {
   run("npm", ["install", "--no-fund", "--no-audit", ...more], { cwd: prefix, quiet: true });
 }
 
+/** Packages of PyPI in a folder of their own; `more` says for which platform. */
+export function pipInstall(prefix, packages, ...more) {
+  const python = onPath("python3", "python");
+  if (python === undefined) throw new CommandFailed("Python with pip is missing; install it and run this again");
+  const options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--upgrade", "--target", prefix];
+  run(python, ["-m", "pip", "install", ...options, ...more, ...packages], { quiet: true });
+}
+
 /** A program from crates.io, compiled into .cache/tools: soon, rather than to be fast. */
 function cargoInstall(crate, program, version, options) {
   const env = { ...process.env, CARGO_TARGET_DIR: join(cache, "cargo-install"), ...soonCompiled };

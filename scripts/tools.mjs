@@ -155,6 +155,10 @@ export function pathFirst(folder, env) {
   return { ...env, [name]: `${folder}${delimiter}${env[name] ?? ""}` };
 }
 
+/** The environment of a program that must be as on a machine of its own: nothing that chooses a backend, or speaks of the npm that started this. */
+export const plainEnvironment = () =>
+  Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|NODE_ENV$|npm_)/.test(name)));
+
 /** Whether a script is the one that Node was started with, rather than imported: by any link, and by a drive's letter in any case. */
 export const isMain = ({ filename }) =>
   existsSync(process.argv[1] ?? "") && realpathSync.native(process.argv[1]) === realpathSync.native(filename);
@@ -198,6 +202,9 @@ export function crossRust() {
   }
   return undefined;
 }
+
+/** What Cargo says of the workspace's own crates. */
+export const ownMetadata = () => JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true }));
 
 /** A hash of files (folders: all in them) and of anything else that shapes an output. */
 export function fingerprint(paths, ...rest) {

@@ -7,5 +7,6 @@ export interface Machine {
   getGlibc?: () => string | undefined;
   restricted?: boolean;
 }
+export function fileOf(target: string): string;
 export function targetOf(machine: Machine): string;
 export function thisMachine(): Machine;

@@ -9,13 +9,16 @@ const { name: PACKAGE, version: VERSION, napi } = require("./package.json");
 /** A file that is loaded in the place of the package's: one that was built for a platform without a published binary, for instance. */
 const VARIABLE = "DIFFATTN_NATIVE";
 
+/** What the binary of a target is called. */
+const fileOf = (name) => `${napi.binaryName}.${name}.node`;
+
 /** The targets that a binary is published for, with Node's words for them, and npm's for the C library. */
 const targets = napi.targets.map((triple) => {
   const [cpu, , system, abi] = triple.split("-");
   const platform = { windows: "win32" }[system] ?? system;
   const arch = { x86_64: "x64", aarch64: "arm64" }[cpu];
   const name = [platform, arch, abi].filter((word) => word !== undefined).join("-");
-  return { triple, name, platform, arch, libc: { gnu: "glibc", musl: "musl" }[abi], file: `${napi.binaryName}.${name}.node` };
+  return { triple, name, platform, arch, libc: { gnu: "glibc", musl: "musl" }[abi], file: fileOf(name) };
 });
 
 /** A machine's name among the targets. */
@@ -190,7 +193,7 @@ function load({ binaries, require, machine = thisMachine(), folder = __dirname, 
     }
   };
 
-  const own = join(folder, `${napi.binaryName}.${target}.node`);
+  const own = join(folder, fileOf(target));
   const given = chosen ? resolve(chosen) : isThere(own) ? own : undefined;
   const what = chosen ? `the binary that ${VARIABLE} names` : `the binary of ${wanted}`;
   const no = (reason, cause) => new Error(`${what}, for ${where}, did not load: ${reason}`, { cause });
@@ -209,7 +212,7 @@ function load({ binaries, require, machine = thisMachine(), folder = __dirname, 
     } catch (cause) {
       const manifest = found(wanted);
       if (manifest !== undefined) {
-        const file = resolve(manifest, "..", `${napi.binaryName}.${target}.node`);
+        const file = resolve(manifest, "..", fileOf(target));
         if (Object(cause).code === "MODULE_NOT_FOUND")
           throw no(`its package is there without ${file}; installing it again brings it`, cause);
         throw no(refusal(cause, file, machine), cause);
@@ -230,4 +233,4 @@ function load({ binaries, require, machine = thisMachine(), folder = __dirname, 
   return addon;
 }
 
-module.exports = { load, targets, targetOf, thisMachine, identify };
+module.exports = { load, targets, targetOf, fileOf, thisMachine, identify };

@@ -8,13 +8,13 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
-import { targetOf, thisMachine } from "../../packages/native/loader.js";
+import { fileOf, targetOf, thisMachine } from "../../packages/native/loader.js";
 import { isNative } from "./backends.js";
 
 const entry = fileURLToPath(new URL("../../packages/diffattn/dist/node.js", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "diffattn-loading-"));
 /** The addon of this machine, as it was built. */
-const binary = fileURLToPath(new URL(`../../packages/native/diffattn.${targetOf(thisMachine())}.node`, import.meta.url));
+const binary = fileURLToPath(new URL(`../../packages/native/${fileOf(targetOf(thisMachine()))}`, import.meta.url));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 interface Told {
