@@ -10,6 +10,16 @@ const TOKENS = 48;
 /** A field may hold anything. */
 const within = (value: number, count: number) => Math.min(Math.max(Math.trunc(value) || 0, 0), count - 1);
 
+/** One of `count` things, by its number. */
+function Choice({ label, count, value, onChange }: { label: string; count: number; value: number; onChange: (value: number) => void }) {
+  return (
+    <label>
+      {label}{" "}
+      <input type="number" min={0} max={count - 1} value={value} onChange={({ target }) => onChange(within(target.valueAsNumber, count))} />
+    </label>
+  );
+}
+
 interface Shown {
   readonly maps: AttentionMaps;
   readonly tokens: readonly string[];
@@ -39,26 +49,8 @@ export function Maps({ model, text }: { model: DiffLlama; text: string }) {
   return (
     <figure>
       <figcaption>
-        <label>
-          Layer{" "}
-          <input
-            type="number"
-            min={0}
-            max={layers - 1}
-            value={layer}
-            onChange={({ target }) => setLayer(within(target.valueAsNumber, layers))}
-          />
-        </label>
-        <label>
-          Head{" "}
-          <input
-            type="number"
-            min={0}
-            max={heads - 1}
-            value={head}
-            onChange={({ target }) => setHead(within(target.valueAsNumber, heads))}
-          />
-        </label>
+        <Choice label="Layer" count={layers} value={layer} onChange={setLayer} />
+        <Choice label="Head" count={heads} value={head} onChange={setHead} />
       </figcaption>
       {error && <p role="alert">{error}</p>}
       {/* drawMaps escapes what tokens hold: its text is markup that is safe to show. */}
