@@ -2,7 +2,7 @@
 // are files, others are programs or shell lines that must print the `text` block below them. What is for a page is built by Vite and
 // opened in Chromium. Closes with "N passed, N failed". Needs built outputs (npm run build).
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -15,18 +15,11 @@ import { PNG } from "pngjs";
 import { targetOf, thisMachine } from "../../packages/native/loader.js";
 import { serveFiles } from "../../scripts/file-server.mjs";
 import { pack } from "../../scripts/pack.mjs";
-import { browsers, launch, root } from "../../scripts/tools.mjs";
+import { browsers, root } from "../../scripts/tools.mjs";
+import { env, run } from "../run-command.mjs";
 import { blocks } from "./blocks.mjs";
 
 const guides = join(root, "docs/guides");
-const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|npm_)/.test(name)));
-
-/** Runs a command to its end; returns what it printed, fails with all of it. */
-function run(command, args, cwd) {
-  const { status, signal, stdout, stderr, error } = spawnSync(...launch(command, args), { cwd, env, encoding: "utf8", timeout: 240_000 });
-  assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
-  return stdout;
-}
 
 const folder = mkdtempSync(join(tmpdir(), "diffattn-guides-"));
 

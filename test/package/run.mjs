@@ -1,7 +1,6 @@
 // Tests what is published: packs the tarballs, installs them into empty folders without a registry, and uses them there as
 // users do. Closes with "N passed, N failed". Needs built outputs (npm run build).
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,19 +8,10 @@ import { fileURLToPath } from "node:url";
 import { targetOf, targets, thisMachine } from "../../packages/native/loader.js";
 import { NOTICES, notices } from "../../scripts/notices.mjs";
 import { pack } from "../../scripts/pack.mjs";
-import { bin, launch, root } from "../../scripts/tools.mjs";
+import { bin, root } from "../../scripts/tools.mjs";
+import { run } from "../run-command.mjs";
 import { compiledInto } from "./crates.mjs";
 import { example } from "./example.mjs";
-
-// What chooses a backend must come from the tests alone.
-const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|npm_)/.test(name)));
-
-/** Runs a command to its end; fails with what it printed. */
-function run(command, args, cwd) {
-  const { status, signal, stdout, stderr, error } = spawnSync(...launch(command, args), { cwd, env, encoding: "utf8", timeout: 240_000 });
-  assert.ok(status === 0, `${command} ${args.join(" ")}: ${error?.message ?? signal ?? `exit ${status}`}\n${stdout}${stderr}`);
-  return stdout;
-}
 
 const folders = [];
 /** An empty folder, outside of the project so that nothing of it is found, with tarballs installed. */

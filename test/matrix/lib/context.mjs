@@ -1,12 +1,11 @@
 // What a place works with: a folder of its own outside of the project, npm with the packed tarballs, programs, servers, browsers. Knows no
 // place, and judges nothing.
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { pathToFileURL } from "node:url";
 import { serveFiles } from "../../../scripts/file-server.mjs";
 import { browsers as programs, root } from "../../../scripts/tools.mjs";
 import { browsers } from "../../browser/launch.mjs";
@@ -148,15 +147,15 @@ export function contexts(packed) {
       },
 
       /**
-       * The text of a program that runs `check` and prints its report. `options`: the source text of check's options but for the packages;
-       * `print`: what prints a line; `header`: what stands before.
+       * The text of a program that runs `check` with the model's folder and prints its report. `print`: what prints a line; `header`: what
+       * stands before.
        */
-      program: (options, { commonjs = false, print = "console.log", header = "" } = {}) =>
+      program: ({ commonjs = false, print = "console.log", header = "" } = {}) =>
         `${header}${
           commonjs
             ? `const library = require("diffattn"), models = require("diffattn/models"), { check } = require("./check.cjs");`
             : `import * as library from "diffattn";\nimport * as models from "diffattn/models";\nimport { check } from "./check.mjs";`
-        }\ncheck({ library, models, ${options} }).then((report) => ${print}("\\n${MARK}" + JSON.stringify(report) + "\\n"));\n`,
+        }\ncheck({ library, models, source: ${JSON.stringify(context.modelFolder)} }).then((report) => ${print}("\\n${MARK}" + JSON.stringify(report) + "\\n"));\n`,
 
       exec: (command, args, options) => exec(command, args, { cwd: folder, ...options }),
       /** A program that reports by `program`: its report. */
@@ -173,14 +172,14 @@ export function contexts(packed) {
           });
         }),
 
-      /** Serves a folder of this place ("" is all of it), or by `find`; more options are those of scripts/file-server.mjs. */
-      async serve(from, options = {}) {
-        const at = join(folder, from ?? "");
-        const find = (path) => {
+      /** Serves a folder of this place ("" is all of it), and before it what `find` has; more options are those of scripts/file-server.mjs. */
+      async serve(from, { find = () => undefined, ...options } = {}) {
+        const at = resolve(folder, from);
+        const lying = (path) => {
           const file = join(at, path.endsWith("/") ? `${path}index.html` : path);
-          return existsSync(file) ? file : undefined;
+          return existsSync(file) && statSync(file).isFile() ? file : undefined;
         };
-        const server = await serveFiles({ find, ...options });
+        const server = await serveFiles({ find: (path) => find(path) ?? lying(path), ...options });
         closing.push(server.close);
         return server;
       },
@@ -257,5 +256,3 @@ export function contexts(packed) {
     },
   };
 }
-
-export const fileUrl = (path) => pathToFileURL(path).href;

@@ -2,6 +2,11 @@
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 
+/** What is expected where the binary of this machine loads. */
+export const native = { backend: "native", threads: true };
+/** What a note says where it does not. */
+export const fallback = /native.*WASM/;
+
 const Y = [0.5, 1, 1.1698, 1.6698];
 const TEXT = " bytes.\n\n# Examples";
 const IDS = [1138, 14, 199, 199, 3, 645];

@@ -1,11 +1,10 @@
 // What the places of pages share: the page and its program, how what was built is served, isolated or not, and how both browsers are asked.
 // Builds nothing.
 import assert from "node:assert/strict";
-import { existsSync, statSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { ISOLATION } from "../../../scripts/file-server.mjs";
 import { judge } from "./judge.mjs";
 
-export const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 const BROWSERS = ["chromium", "firefox"];
 
 /** What is expected of a page that loads everything from where it lies. */
@@ -51,19 +50,15 @@ async function run(source) {
 ${main}`;
 
 /** Serves a folder of a place, with the model in model/. `isolated`: with the headers for that; `headers`: more of them. */
-export function servePage(context, from, { isolated = false, headers = {}, find = () => undefined, ...options } = {}) {
-  const at = resolve(context.folder, from);
-  return context.serve(from, {
+export const servePage = (context, from, { isolated = false, headers = {}, find = () => undefined, ...options } = {}) =>
+  context.serve(from, {
     headers: { ...(isolated && ISOLATION), ...headers },
     find: (path) => {
       const model = /(?:^|\/)model\/([^/]+)$/.exec(path)?.[1];
-      if (model) return join(context.modelFolder, model);
-      const file = join(at, path.endsWith("/") ? `${path}index.html` : path);
-      return find(path) ?? (existsSync(file) && statSync(file).isFile() ? file : undefined);
+      return model ? join(context.modelFolder, model) : find(path);
     },
     ...options,
   });
-}
 
 /** A browser as a person names it, of its own words. */
 export const nameOf = (agent) =>

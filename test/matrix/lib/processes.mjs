@@ -1,12 +1,9 @@
 // Programs that the places start: what they print is kept, each has a limit of time, and none outlives its place, whatever it started
 // itself. Knows nothing of the matrix.
 import { spawn, spawnSync } from "node:child_process";
-import { launch as programOf } from "../../../scripts/tools.mjs";
+import { launch as programOf, plainEnvironment } from "../../../scripts/tools.mjs";
 
-/** What chooses a backend, or speaks of the npm that started this, must not reach a place. */
-const inherited = Object.fromEntries(
-  Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|NODE_ENV$|npm_)/.test(name)),
-);
+const inherited = plainEnvironment();
 /** Nothing asks, colours what it prints, or tells anyone that it was used. */
 const quiet = { CI: "1", NO_COLOR: "1", DO_NOT_TRACK: "1", NEXT_TELEMETRY_DISABLED: "1", ASTRO_TELEMETRY_DISABLED: "1" };
 

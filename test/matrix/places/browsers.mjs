@@ -26,29 +26,18 @@ const mapped = (context, base) =>
     "page/check.mjs": readFileSync(context.path("check.mjs")),
   });
 
-const cdn = {
-  name: "an import map of another origin (a CDN)",
+/** A page whose import map names the package on another origin, as a CDN is. */
+const cdn = (name, { names, offline, short }) => ({
+  name,
   group,
+  short,
   async run(context) {
-    await context.install();
+    await context.install([], { offline });
     const { address } = await context.serve("node_modules", { headers: { "Access-Control-Allow-Origin": "*" } });
     mapped(context, address);
-    return rowOf(context, "page", {});
+    return rowOf(context, "page", { names });
   },
-};
-
-/** The same without a registry, and in Chromium alone. */
-const shortCdn = {
-  name: "an import map of another origin, of the workspace's own, in Chromium",
-  group,
-  short: true,
-  async run(context) {
-    await context.install([], { offline: true });
-    const { address } = await context.serve("node_modules", { headers: { "Access-Control-Allow-Origin": "*" } });
-    mapped(context, address);
-    return rowOf(context, "page", { names: ["chromium"] });
-  },
-};
+});
 
 const plain = {
   name: "files of the page's own origin, by an import map",
@@ -174,8 +163,9 @@ run(source).then((outcome) => {
 };
 
 export const places = [
-  shortCdn,
-  cdn,
+  // The first without a registry.
+  cdn("an import map of another origin, of the workspace's own, in Chromium", { short: true, offline: true, names: ["chromium"] }),
+  cdn("an import map of another origin (a CDN)", {}),
   plain,
   ownWorker,
   sharedWorker,

@@ -2,8 +2,9 @@
 // copied. Each page is opened in Chromium and Firefox, isolated and not.
 import { cpSync } from "node:fs";
 import { join } from "node:path";
+import { ISOLATION } from "../../../scripts/file-server.mjs";
 import { application, copied, copyFiles, esbuild, INLINE, runs } from "../lib/bundles.mjs";
-import { expectedInline, expectedOf, inBrowsers, ISOLATION, pageOf, programOf, refuses, rowOf } from "../lib/pages.mjs";
+import { expectedInline, expectedOf, inBrowsers, pageOf, programOf, refuses, rowOf } from "../lib/pages.mjs";
 
 const group = "Bundlers for browsers";
 

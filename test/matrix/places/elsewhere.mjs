@@ -16,7 +16,7 @@ const musl = {
   async run(context) {
     // npm runs in a Node for glibc here, so it is told which C library the packages are for.
     await context.install([], { args: ["--libc=musl"] });
-    context.write({ "main.mjs": context.program(`source: ${JSON.stringify(context.modelFolder)}`) });
+    context.write({ "main.mjs": context.program() });
     const report = await context.report(muslNode, ["main.mjs"]);
     return { version: versions.muslNode, report, expected: { backend: "native", threads: true }, note: "musl, as in Alpine" };
   },

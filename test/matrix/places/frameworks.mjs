@@ -1,10 +1,10 @@
 // Frameworks that make pages and servers of one source: Next (by both of its bundlers), SvelteKit, Astro. Built and started as they are for
 // production; what runs in the browser is opened in Chromium.
 import { cpSync } from "node:fs";
+import { native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
 
 const group = "Frameworks";
-const native = { backend: "native", threads: true };
 const inPage = { backend: "wasm", threads: "the page is not isolated", says: /isolated/ };
 
 /** The text of a program in a page: its report in `globalThis.matrix`, for `context.page`. */

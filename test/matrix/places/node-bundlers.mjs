@@ -1,10 +1,9 @@
 // Services of Node that a bundler made one file of: esbuild and ncc. Run beside the node_modules that they were built from, or moved to a
 // folder that has nothing else.
 import { join } from "node:path";
+import { INLINE } from "../lib/bundles.mjs";
+import { fallback, native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
-
-const native = { backend: "native", threads: true };
-const options = (context) => `source: ${JSON.stringify(context.modelFolder)}`;
 
 /** esbuild of the workspace, which needs no registry. */
 const esbuild = (name, { format, inline = false, expected, note }) => ({
@@ -14,8 +13,7 @@ const esbuild = (name, { format, inline = false, expected, note }) => ({
   async run(context) {
     const folder = context.ofWorkspace("esbuild", "tsup");
     await context.install([], { offline: true });
-    const carried = inline ? `import "diffattn/inline";\nimport "diffattn/inline-models";\n` : "";
-    context.write({ "main.mjs": context.program(options(context), { header: carried }) });
+    context.write({ "main.mjs": context.program({ header: inline ? INLINE.imports : "" }) });
     const file = format === "esm" ? "main.mjs" : "main.cjs";
     const build = ["main.mjs", "--bundle", "--platform=node", `--format=${format}`, `--outfile=out/${file}`, "--log-level=warning"];
     await context.exec(process.execPath, [join(folder, "bin/esbuild"), ...build]);
@@ -33,7 +31,7 @@ const ncc = (name, { type, expected, note }) => ({
   async run(context) {
     const { node } = await nodeOf(context, 24);
     await context.install(["@vercel/ncc"], { type });
-    context.write({ "main.js": context.program(options(context), { commonjs: type === "commonjs" }) });
+    context.write({ "main.js": context.program({ commonjs: type === "commonjs" }) });
     await context.exec(process.execPath, [context.path("node_modules/@vercel/ncc/dist/ncc/cli.js"), "build", "main.js", "-o", "out"]);
     const at = context.elsewhere("out");
     return { version: context.versionOf("@vercel/ncc"), report: await context.report(node, ["index.js"], { cwd: at }), expected, note };
@@ -47,7 +45,7 @@ export const places = [
     esbuild(`esbuild, ${format === "esm" ? "ESM" : "CommonJS"}, one file alone`, {
       format,
       inline: true,
-      expected: { backend: "wasm", threads: "they carry the builds without threads", says: /native.*WASM/ },
+      expected: { backend: "wasm", threads: "they carry the builds without threads", says: fallback },
       note: '`import "diffattn/inline"` and `"diffattn/inline-models"` carry the modules',
     }),
   ),
@@ -55,7 +53,7 @@ export const places = [
     ncc(`ncc, ${type === "module" ? "ESM" : "CommonJS"}, its folder alone`, {
       type,
       // It follows no `require` that is made by a value, as that of the platform's binary is.
-      expected: { backend: "wasm", threads: true, says: /native.*WASM/ },
+      expected: { backend: "wasm", threads: true, says: fallback },
       note: "native where node_modules/@diffattn is beside it",
     }),
   ),

@@ -1,8 +1,7 @@
 // Node of each supported major, by import and by require. The binaries are those of npm's package `node`.
 
 import { delimiter, join } from "node:path";
-
-const native = { backend: "native", threads: true };
+import { native } from "../lib/judge.mjs";
 
 /** A Node of a major, installed once for all places: `{ node, version, env }`; with `env`, programs that start `node` start this one. */
 export const nodeOf = (context, major) =>
@@ -20,11 +19,10 @@ export const nodeOf = (context, major) =>
   });
 
 /** A folder with the package and programs that import and require it, for all places that only differ in what runs them. */
-export const installed = (context) =>
-  context.shared("installed", async (inner) => {
-    await inner.install();
-    const options = `source: ${JSON.stringify(inner.modelFolder)}`;
-    inner.write({ "main.mjs": inner.program(options), "main.cjs": inner.program(options, { commonjs: true }) });
+export const installed = (context, options = {}) =>
+  context.shared(`installed ${JSON.stringify(options)}`, async (inner) => {
+    await inner.install([], options);
+    inner.write({ "main.mjs": inner.program(), "main.cjs": inner.program({ commonjs: true }) });
     return inner;
   });
 
@@ -50,12 +48,7 @@ const short = forms.map(([form, file]) => ({
   group: "Node",
   short: true,
   async run(context) {
-    const { report } = await context.shared("installed offline", async (inner) => {
-      await inner.install([], { offline: true });
-      const options = `source: ${JSON.stringify(inner.modelFolder)}`;
-      inner.write({ "main.mjs": inner.program(options), "main.cjs": inner.program(options, { commonjs: true }) });
-      return inner;
-    });
+    const { report } = await installed(context, { offline: true });
     return { version: process.versions.node, report: await report(process.execPath, [file]), expected: native };
   },
 }));

@@ -1,11 +1,7 @@
 // Node with less than usual: without the native package, without scripts at installation, on a file system that takes no writes, under the
 // permission model.
+import { fallback, native } from "../lib/judge.mjs";
 import { installed, nodeOf } from "./node.mjs";
-
-const native = { backend: "native", threads: true };
-const fallback = /native.*WASM/;
-
-const main = (context) => context.program(`source: ${JSON.stringify(context.modelFolder)}`);
 
 /** Installed with more arguments for npm. */
 const withArguments = (name, args, expected, note) => ({
@@ -14,7 +10,7 @@ const withArguments = (name, args, expected, note) => ({
   async run(context) {
     const { node, version } = await nodeOf(context, 24);
     await context.install([], { args });
-    context.write({ "main.mjs": main(context) });
+    context.write({ "main.mjs": context.program() });
     return { version, report: await context.report(node, ["main.mjs"]), expected, note };
   },
 });

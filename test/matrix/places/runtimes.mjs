@@ -1,17 +1,15 @@
 // Runtimes beside Node: Deno, Bun, and workerd by wrangler, as Cloudflare's developers run it. Their binaries are npm packages.
 import { symlinkSync } from "node:fs";
+import { fallback, native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
 
-const native = { backend: "native", threads: true };
-const fallback = /native.*WASM/;
 const group = "Deno, Bun, workerd";
-const options = (context) => `source: ${JSON.stringify(context.modelFolder)}`;
 
 /** A runtime whose binary is an npm package, installed in one folder for all of its places. */
 export const runtime = (context, name) =>
   context.shared(name, async (inner) => {
     await inner.install([name]);
-    inner.write({ "main.mjs": inner.program(options(inner)) });
+    inner.write({ "main.mjs": inner.program() });
     return inner;
   });
 

@@ -1,7 +1,6 @@
 // Test runners as they come, without a file of configuration: jest (which knows only CommonJS then) and vitest.
+import { native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
-
-const native = { backend: "native", threads: true };
 
 /** A test that runs check.cjs by `require` and prints its report past the runner's console. */
 const jestTest = (context, docblock, more) => `${docblock}const library = require("diffattn");
