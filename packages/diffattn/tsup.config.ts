@@ -1,5 +1,5 @@
-// Builds dist: the entries, for modules and for CommonJS, the worker, the types, the WASM files, three for the operators and three with models,
-// scripts that carry such files, and the command line. wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
+// Builds dist: the entries, the worker, the types, the WASM files, three for the operators and three with models, scripts that carry such files, and
+// the command line. (What CommonJS asks for besides: commonjs.mjs.) wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
 // package but the native one (and for texts a tokenizer's).
 
 import { copyFileSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
@@ -182,18 +182,6 @@ const readByNcc: Options["esbuildOptions"] = (options) => {
     options.supported = { ...options.supported, [syntax]: false };
 };
 
-/** CommonJS entries: the module, where it can be required, so that there is one state whichever way the package is loaded; else the same code
- *  as CommonJS (jest). */
-const commonJs = { node: "operators", "models-node": "models", viz: "viz" };
-function writeCommonJs(): void {
-  for (const [entry, name] of Object.entries(commonJs))
-    writeFileSync(
-      here(`dist/${entry}.cjs`),
-      `"use strict";\nlet entry;\ntry {\n  entry = require("./${entry}.js");\n} catch {\n` +
-        `  // Where no module can be required.\n  entry = require("./commonjs.cjs").${name};\n}\nmodule.exports = entry;\n`,
-    );
-}
-
 export default defineConfig([
   entries("browser", { minify: true }),
   entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
@@ -217,7 +205,6 @@ export default defineConfig([
       js: `const scriptUrl = require("node:url").pathToFileURL(__filename).href;
 const { TextEncoder = require("node:util").TextEncoder, TextDecoder = require("node:util").TextDecoder } = globalThis;`,
     },
-    dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
     // Where modules cannot be required, they cannot be imported either.
     esbuildOptions: (options, context) => {
       readByNcc(options, context);
@@ -246,12 +233,6 @@ const { TextEncoder = require("node:util").TextEncoder, TextDecoder = require("n
     dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
       for (const [name, path] of Object.entries(wasmFiles)) copyFileSync(path, here(`dist/${name}`));
-      writeCommonJs();
-      // They are there for what they do, and have no name to give.
-      for (const name of ["inline", "inline-models"]) {
-        for (const types of ["d.ts", "d.cts"]) writeFileSync(here(`dist/${name}.${types}`), "export {};\n");
-        writeFileSync(here(`dist/${name}.cjs`), `"use strict";\nrequire("./${name}.js");\n`);
-      }
       return Promise.resolve();
     },
   },
