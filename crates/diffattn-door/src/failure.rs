@@ -3,7 +3,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use diffattn::Error;
+use diffattn::{Error, ErrorKind};
 
 /// A refused or failed request: the same on every backend, because it is made here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +36,8 @@ impl From<Error> for Failure {
         Self {
             code: error.code(),
             // What a file is wrong about has the file's own names.
-            message: match error {
-                Error::File { .. } => sentence,
+            message: match error.kind() {
+                Some(ErrorKind::File) => sentence,
                 _ => in_camel_case(&sentence),
             },
         }

@@ -114,7 +114,7 @@ impl<'a> Forward<'a> {
     /// Gives the output, float32.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) when it does not fit.
     pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
         let DataMut::F32(out) = out else {
             return Err(Error::dtype("out", "float32", out.dtype().name()));

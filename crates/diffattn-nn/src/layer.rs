@@ -5,8 +5,8 @@ use crate::maps::{LayerMaps, Maps};
 use crate::options::{ForwardOptions, RopeConfig, SequenceFusion};
 use crate::weights::Source;
 use diffattn::{
-    DType, DataMut, Error, HeadPlan, KvCache, KvCacheOptions, KvRepeat, Linear, MapOutputs,
-    Pairing, RopeTable, Slices, Tensor, checked_len, try_zeroed,
+    DType, DataMut, Error, ErrorKind, HeadPlan, KvCache, KvCacheOptions, KvRepeat, Linear,
+    MapOutputs, Pairing, RopeTable, Slices, Tensor, checked_len, try_zeroed,
 };
 
 /// The highest difference along the sequence, as the operator has it.
@@ -111,14 +111,7 @@ impl Dimensions {
         // The rule that is broken is one of group counts: q and k follow from what the user gave.
         let plan = pairing
             .heads(counts, kv_repeat, ratio)
-            .map_err(|error| match error {
-                Error::Shape { expected, got, .. } => Error::Shape {
-                    argument: "num_kv_heads".to_owned(),
-                    expected,
-                    got,
-                },
-                other => other,
-            })?;
+            .map_err(|error| error.renamed(ErrorKind::Shape, |_| "num_kv_heads".to_owned()))?;
         let values = plan.first().map_or(1, |head| head.v.len());
         let [q, k, v] = counts;
         Ok(Heads {
@@ -231,19 +224,9 @@ impl Fusion {
 
 /// Whether the frequencies are complete and sound.
 fn check_frequencies(rope: &RopeConfig, head_dim: usize) -> Result<(), Error> {
-    match RopeTable::new(0..0, head_dim, &rope.frequencies, Some(1)) {
-        Ok(_) => Ok(()),
-        Err(Error::Option {
-            argument,
-            expected,
-            got,
-        }) => Err(Error::option(
-            format_args!("rope.{argument}"),
-            expected,
-            got,
-        )),
-        Err(other) => Err(other),
-    }
+    RopeTable::new(0..0, head_dim, &rope.frequencies, Some(1))
+        .map(drop)
+        .map_err(|error| error.renamed(ErrorKind::Option, |argument| format!("rope.{argument}")))
 }
 
 /// A layer of either version, ready to run: [`crate::MultiheadDiffAttn`] and [`crate::MultiheadDiffAttnV2`] make it.
@@ -344,7 +327,7 @@ impl DiffAttnLayer {
     /// a job that fails or is dropped before its end leaves the cache as it was.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         x: Tensor<'a>,

@@ -101,7 +101,7 @@ impl<'a> LayerMaps<'a> {
     /// Gives the outputs, each of [`LayerMaps::map_shape`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when one does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when one does not fit.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
         outputs.check(self.terms(), &self.map_shape())?;
         (self.outputs, self.is_bound) = (Some(outputs), true);

@@ -40,7 +40,7 @@ impl MultiheadDiffAttn {
     /// `embed_dim`, d `head_dim`; head counts are those of the pairing, dv is 2d (d with halves).
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
         Self::of(options, &Source::new(weights, &[], &OTHERS)?)

@@ -19,7 +19,7 @@ impl MultiheadDiffAttnV2 {
     /// `lambda_proj.weight` `[H, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · d]`, a `.bias` beside any of them.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`] naming the option, or the weight as `weights.NAME`;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnV2Options, weights: &Weights<'_>) -> Result<Self, Error> {
         let &MultiheadDiffAttnV2Options {

@@ -1,38 +1,38 @@
-//! The one error type. A variant carries the argument, what was expected and what was given;
+//! The one error type. It carries the argument, what was expected and what was given;
 //! `Display` makes the sentence, so that every door says the same. Knows nothing of JavaScript.
 
 use std::fmt;
+
+/// What an argument was refused for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Lengths, ranks, head counts or sizes that do not fit or overflow.
+    Shape,
+    /// Element types that do not fit.
+    Dtype,
+    /// An option that is unknown, out of its range or contradicts another.
+    Option,
+    /// A malformed checkpoint file.
+    File,
+    /// An instruction set, build or backend that is not to be had here.
+    Unavailable,
+}
 
 /// Why a call was refused. No error leaves anything half done that a caller could observe, except
 /// that an output buffer is unspecified after [`Error::Aborted`] and [`Error::Internal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// Lengths, ranks, head counts or sizes that do not fit or overflow.
-    Shape {
+    /// An argument, option, file or tensor that does not fit.
+    Argument {
+        /// What it was refused for.
+        kind: ErrorKind,
         /// The argument at fault, as the caller names it.
         argument: String,
         /// What was expected of it.
         expected: String,
-        /// What was given.
-        got: String,
-    },
-    /// Element types that do not fit.
-    Dtype {
-        /// The argument at fault.
-        argument: String,
-        /// What was expected of it.
-        expected: String,
-        /// What was given.
-        got: String,
-    },
-    /// An option that is unknown, out of its range or contradicts another.
-    Option {
-        /// The option at fault.
-        argument: String,
-        /// What was expected of it.
-        expected: String,
-        /// What was given.
+        /// What was given or found.
         got: String,
     },
     /// Memory was refused; nothing was changed.
@@ -47,138 +47,136 @@ pub enum Error {
         /// The object, for example `cache`.
         argument: String,
     },
-    /// A malformed checkpoint file.
-    File {
-        /// The file or tensor at fault.
-        argument: String,
-        /// What was expected of it.
-        expected: String,
-        /// What was found.
-        got: String,
-    },
-    /// An instruction set, build or backend that is not to be had here.
-    Unavailable {
-        /// What was asked for, for example `isa`.
-        argument: String,
-        /// What is to be had.
-        expected: String,
-        /// What was asked.
-        got: String,
-    },
     /// A bug of ours.
     Internal(String),
 }
 
-impl Error {
+impl ErrorKind {
     /// The stable code of the kind, as JavaScript sees it.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Shape => "SHAPE",
+            Self::Dtype => "DTYPE",
+            Self::Option => "OPTION",
+            Self::File => "FILE",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+impl Error {
+    /// The stable code of the error, as JavaScript sees it.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Shape { .. } => "SHAPE",
-            Self::Dtype { .. } => "DTYPE",
-            Self::Option { .. } => "OPTION",
+            Self::Argument { kind, .. } => kind.code(),
             Self::OutOfMemory { .. } => "OUT_OF_MEMORY",
             Self::Aborted => "ABORTED",
             Self::Disposed { .. } => "DISPOSED",
-            Self::File { .. } => "FILE",
-            Self::Unavailable { .. } => "UNAVAILABLE",
             Self::Internal(_) => "INTERNAL",
         }
     }
 
-    /// A [`Error::Shape`] from anything that prints.
+    /// The kind, where an argument is at fault.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Argument { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    /// An [`Error::Argument`] from anything that prints.
+    pub fn argument(
+        kind: ErrorKind,
+        argument: impl fmt::Display,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self::Argument {
+            kind,
+            argument: argument.to_string(),
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+
+    /// The same error with another kind, where an argument is at fault; any other error as it is.
+    #[must_use]
+    pub fn of(mut self, of: ErrorKind) -> Self {
+        if let Self::Argument { kind, .. } = &mut self {
+            *kind = of;
+        }
+        self
+    }
+
+    /// The same error with the argument at fault renamed, where it is of kind `of`; any other error
+    /// as it is.
+    #[must_use]
+    pub fn renamed(mut self, of: ErrorKind, name: impl FnOnce(&str) -> String) -> Self {
+        if let Self::Argument { kind, argument, .. } = &mut self
+            && *kind == of
+        {
+            *argument = name(argument);
+        }
+        self
+    }
+
+    /// An error of [`ErrorKind::Shape`] from anything that prints.
     pub fn shape(
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::Shape {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self::argument(ErrorKind::Shape, argument, expected, got)
     }
 
-    /// A [`Error::Dtype`] from anything that prints.
+    /// An error of [`ErrorKind::Dtype`] from anything that prints.
     pub fn dtype(
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::Dtype {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self::argument(ErrorKind::Dtype, argument, expected, got)
     }
 
-    /// A [`Error::Option`] from anything that prints.
+    /// An error of [`ErrorKind::Option`] from anything that prints.
     pub fn option(
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::Option {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self::argument(ErrorKind::Option, argument, expected, got)
     }
 
-    /// A [`Error::File`] from anything that prints.
+    /// An error of [`ErrorKind::File`] from anything that prints.
     pub fn file(
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::File {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self::argument(ErrorKind::File, argument, expected, got)
     }
 
-    /// A [`Error::Unavailable`] from anything that prints.
+    /// An error of [`ErrorKind::Unavailable`] from anything that prints.
     pub fn unavailable(
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::Unavailable {
-            argument: argument.to_string(),
-            expected: expected.to_string(),
-            got: got.to_string(),
-        }
+        Self::argument(ErrorKind::Unavailable, argument, expected, got)
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Shape {
+            Self::Argument {
                 argument,
                 expected,
                 got,
-            }
-            | Self::Dtype {
-                argument,
-                expected,
-                got,
-            }
-            | Self::Option {
-                argument,
-                expected,
-                got,
-            }
-            | Self::File {
-                argument,
-                expected,
-                got,
-            }
-            | Self::Unavailable {
-                argument,
-                expected,
-                got,
+                ..
             } => {
                 write!(f, "{argument}: expected {expected}, got {got}")
             }

@@ -117,7 +117,7 @@ impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Option`] for no threads.
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads.
 pub fn gelu(values: &mut [f32], isa: Option<Isa>, threads: Option<usize>) -> Result<(), Error> {
     each::<false>(values, isa, threads)
 }
@@ -133,7 +133,7 @@ pub fn gelu(values: &mut [f32], isa: Option<Isa>, threads: Option<usize>) -> Res
 /// ```
 ///
 /// # Errors
-/// [`Error::Option`] for no threads.
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads.
 pub fn gelu_tanh(
     values: &mut [f32],
     isa: Option<Isa>,

@@ -75,7 +75,7 @@ impl Isa {
     }
 
     /// The instruction set called `name` (`"scalar"`, `"avx2"`, `"avx512"`, `"neon"`, `"simd128"`,
-    /// `"relaxed-simd"`), or [`Error::Unavailable`].
+    /// `"relaxed-simd"`), or [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
     pub fn named(name: &str) -> Result<Self, Error> {
         let available = Self::available();
         available

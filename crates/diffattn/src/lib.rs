@@ -34,6 +34,7 @@ mod linear;
 mod norm;
 mod output;
 mod peak;
+mod run;
 mod sequence;
 mod shape;
 mod sigmoid;
@@ -42,13 +43,14 @@ mod threads;
 mod tile;
 mod units;
 mod vector;
+mod work;
 
 pub use attention::{
     AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache,
     KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use gelu::{gelu, gelu_tanh};
 pub use isa::Isa;
 pub use linear::{Linear, LinearOptions};
@@ -57,6 +59,7 @@ pub use norm::{
     RmsNormOptions, group_norm, layer_norm, rms_norm,
 };
 pub use peak::fma_flops;
+pub use run::Run;
 pub use sequence::{
     Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType,
     SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
@@ -65,3 +68,4 @@ pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_sha
 pub use sigmoid::sigmoid;
 pub use slices::Slices;
 pub use threads::{available_threads, release_threads};
+pub use work::{Pace, Work};

@@ -127,7 +127,7 @@ impl Linear {
     /// of the float32 values: a weight of halves gives the bits of the same weight in float32.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `weight` or `bias`, [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` or `bias`, [`Error::OutOfMemory`].
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         let &[outputs, inputs] = weight.shape.as_slice() else {
             return Err(Error::shape(
@@ -164,7 +164,7 @@ impl Linear {
     /// and the output head of a language model is held once.
     ///
     /// # Errors
-    /// [`Error::Option`] for an `index` that is no output channel, [`Error::Shape`] when `row` has not `inputs` values.
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an `index` that is no output channel, [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `row` has not `inputs` values.
     pub fn weight_row(&self, index: usize, row: &mut [f32]) -> Result<(), Error> {
         if index >= self.outputs {
             return Err(Error::option(
@@ -211,7 +211,7 @@ impl Linear {
     /// Maps every row of x `[rows, inputs]` to one of y `[rows, outputs]`. A row's bits depend on that row alone.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `x` is not whole rows or `y` not as many; [`Error::Option`] for no threads;
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many; [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads;
     /// [`Error::OutOfMemory`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], options: &LinearOptions) -> Result<(), Error> {
         let rows = x

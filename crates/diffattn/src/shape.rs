@@ -155,7 +155,7 @@ impl<'a> Tensor<'a> {
     }
 }
 
-/// The product of `shape`, or [`Error::Shape`] when it overflows (also on 32-bit targets).
+/// The product of `shape`, or [`ErrorKind::Shape`](crate::ErrorKind::Shape) when it overflows (also on 32-bit targets).
 pub fn checked_len(argument: &str, shape: &[usize]) -> Result<usize, Error> {
     // Zero extents first: an empty tensor is legal whatever its other extents are.
     if shape.contains(&0) {

@@ -1,5 +1,7 @@
 //! Serial or rayon: the only file that names rayon. Knows nothing of what the work is.
 
+use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +22,72 @@ pub(crate) fn for_each(threads: usize, items: usize, work: impl Fn(usize, usize)
             }
             work(slot, item);
         }
+    });
+}
+
+/// A slice whose disjoint parts threads write at the same time.
+pub(crate) struct Disjoint<'a, T> {
+    start: *mut T,
+    len: usize,
+    slice: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: it stands for an exclusive borrow of values that may move between threads; the contract of
+// `part` keeps the parts that threads hold apart.
+unsafe impl<T: Send> Send for Disjoint<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
+
+impl<T> std::fmt::Debug for Disjoint<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Disjoint({})", self.len)
+    }
+}
+
+impl<'a, T> Disjoint<'a, T> {
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self {
+            start: slice.as_mut_ptr(),
+            len: slice.len(),
+            slice: PhantomData,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The part `range`; panics where the slice ends before it.
+    ///
+    /// # Safety
+    /// No other part that is held at the same time overlaps it.
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "parts are disjoint, as the contract says"
+    )]
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> &mut [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: inside the slice, which is borrowed exclusively for `'a`; that nothing else holds
+        // this part, the caller promises.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+/// Runs `work(slot, index, chunk)` for every chunk of `chunk` values of `data`, the last may be
+/// shorter, as [`for_each`] does.
+pub(crate) fn for_each_chunk<T: Send>(
+    threads: usize,
+    data: &mut [T],
+    chunk: usize,
+    work: impl Fn(usize, usize, &mut [T]) + Sync,
+) {
+    let chunk = chunk.max(1);
+    let parts = Disjoint::new(data);
+    for_each(threads, parts.len().div_ceil(chunk), |slot, index| {
+        let first = index * chunk;
+        // SAFETY: an index is worked on once, and chunks of two indices do not overlap.
+        let part = unsafe { parts.part(first..(first + chunk).min(parts.len())) };
+        work(slot, index, part);
     });
 }
 

@@ -11,7 +11,7 @@ mod vit;
 pub(crate) use generate::HeldGenerator;
 pub(crate) use model::Model;
 
-use diffattn::{Error, Slices};
+use diffattn::{Error, ErrorKind, Slices};
 use serde::Serialize;
 
 use crate::attention::Prepared;
@@ -119,22 +119,9 @@ fn text(r: &mut Reader<'_>, argument: &'static str) -> Result<TensorAt, Error> {
 
 /// An error about what a file says.
 fn in_file(error: Error) -> Error {
-    match error {
-        Error::Shape {
-            argument,
-            expected,
-            got,
-        }
-        | Error::Dtype {
-            argument,
-            expected,
-            got,
-        } => Error::File {
-            argument,
-            expected,
-            got,
-        },
-        other => other,
+    match error.kind() {
+        Some(ErrorKind::Shape | ErrorKind::Dtype) => error.of(ErrorKind::File),
+        _ => error,
     }
 }
 

@@ -155,8 +155,8 @@ const OTHERS: [&str; 9] = [
 /// each product once.
 ///
 /// # Errors
-/// [`Error::Option`] or [`Error::Shape`] naming the weight or the option: weights that are missing, unknown or do not fit
-/// `from`; a target that has no place for the heads; [`Error::Dtype`]; [`Error::OutOfMemory`].
+/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) or [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the weight or the option: weights that are missing, unknown or do not fit
+/// `from`; a target that has no place for the heads; [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype); [`Error::OutOfMemory`].
 pub fn convert_layer(
     weights: &RawWeights<'_>,
     from: &LayerForm,
@@ -382,7 +382,7 @@ fn cast_all(
 /// to even.
 ///
 /// # Errors
-/// [`Error::Shape`] or [`Error::Dtype`] naming `argument` or `subln.weight`; [`Error::OutOfMemory`].
+/// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` or `subln.weight`; [`Error::OutOfMemory`].
 pub fn fold_norm(
     argument: &str,
     projection: &RawTensor<'_>,

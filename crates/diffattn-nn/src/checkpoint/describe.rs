@@ -155,7 +155,7 @@ impl Layer {
     /// A layer as its JSON describes it.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `layer`, or the entry in it.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer`, or the entry in it.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let described: Described = serde_json::from_str(text)
             .map_err(|why| Error::option("layer", "a layer of an inspection in JSON", why))?;
@@ -247,7 +247,7 @@ impl LayerTarget {
     /// "provide"), `output`, `dtype`.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `target`, or the entry in it.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `target`, or the entry in it.
     pub fn from_json(text: &str, from: &HeadLayout) -> Result<Self, Error> {
         let described: TargetDescribed = serde_json::from_str(text)
             .map_err(|why| Error::option("target", "how a layer is to lie, in JSON", why))?;

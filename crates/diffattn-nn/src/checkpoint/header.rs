@@ -112,7 +112,7 @@ impl Header {
     /// see [`super::RawTensor::floats`]). An entry with keys that are not known is refused: they might change its meaning.
     ///
     /// # Errors
-    /// [`Error::File`] naming the file and the tensor: something else than a safetensors file, which is named where it is
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file and the tensor: something else than a safetensors file, which is named where it is
     /// known (see [`super::kind_of`]); a length that is too large or reaches beyond the file; no UTF-8, no JSON or wrong
     /// types in it; too many or repeated names; an unknown element type; a shape that overflows or disagrees with its
     /// bytes; bytes that overlap, leave a hole or end before or after the file.

@@ -98,7 +98,7 @@ pub struct Inspection {
 /// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
 ///
 /// # Errors
-/// [`Error::File`] when `config` is no JSON object.
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) when `config` is no JSON object.
 pub fn inspect<'e>(
     entries: impl IntoIterator<Item = &'e Entry>,
     config: Option<&str>,

@@ -13,7 +13,7 @@ use std::fmt;
 /// The text of a JSON file, without the byte order mark that editors may put before it; `file` is its name in errors.
 ///
 /// # Errors
-/// [`diffattn::Error::File`] for what is not UTF-8, naming what it is where that is known: a Git LFS pointer, an archive, UTF-16.
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) for what is not UTF-8, naming what it is where that is known: a Git LFS pointer, an archive, UTF-16.
 pub fn json_text<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, diffattn::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(without_mark(text)),

@@ -71,7 +71,7 @@ impl Layer {
     /// The same of tensors from anywhere, by their names in the checkpoint.
     ///
     /// # Errors
-    /// Those of `tensor`; [`Error::Shape`] for rows that one has not.
+    /// Those of `tensor`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for rows that one has not.
     pub fn weights<'s>(
         &self,
         mut tensor: impl FnMut(&str) -> Result<RawTensor<'s>, Error>,

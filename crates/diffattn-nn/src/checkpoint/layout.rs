@@ -44,7 +44,7 @@ impl HeadLayout {
     /// Flat heads of q, k and v.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the counts do not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when the counts do not fit.
     pub fn head_counts(&self) -> Result<[usize; 3], Error> {
         self.pairing
             .head_counts(self.heads, self.groups, self.ratio.unwrap_or(1))
@@ -54,7 +54,7 @@ impl HeadLayout {
     /// The heads that make each output head.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`] for counts that break a rule of the pairing.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) for counts that break a rule of the pairing.
     pub fn plan(&self) -> Result<Vec<HeadPlan>, Error> {
         self.pairing
             .heads(self.head_counts()?, self.kv_repeat, self.ratio)
@@ -64,7 +64,7 @@ impl HeadLayout {
     /// where the pairing has no other place for them.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `pairing` and the reason when there is none; [`Error::Shape`] or [`Error::Option`] when this
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `pairing` and the reason when there is none; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) when this
     /// layout breaks a rule itself.
     pub fn to_pairing(
         &self,

@@ -10,7 +10,7 @@
 //! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element type.
 //!
 //! A file is not trusted: nothing is allocated because a file claims it, and what does not fit is
-//! [`diffattn::Error::File`] with the file and the tensor in it.
+//! [`ErrorKind::File`](diffattn::ErrorKind::File) with the file and the tensor in it.
 
 mod convert;
 mod describe;

@@ -90,7 +90,7 @@ impl<S: ByteSource> Checkpoint<S> {
     /// A tensor as it lies in the file: in place over memory, else copied.
     ///
     /// # Errors
-    /// [`Error::File`] when there is none of that name, and those of the source.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when there is none of that name, and those of the source.
     pub fn raw(&self, name: &str) -> Result<RawTensor<'_>, Error> {
         let argument = place(&self.file, name);
         let entry = self
@@ -114,7 +114,7 @@ impl Entry {
     /// The tensor that this entry is, of its own bytes.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming the tensor when they are not as many as [`Entry::byte_len`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the tensor when they are not as many as [`Entry::byte_len`].
     pub fn with_bytes<'a>(&self, bytes: impl Into<Cow<'a, [u8]>>) -> Result<RawTensor<'a>, Error> {
         RawTensor::new(&self.name, self.dtype, &self.shape, bytes)
     }

@@ -37,7 +37,7 @@ impl ShardIndex {
     /// The same of an index of `max_tensors` at most.
     ///
     /// # Errors
-    /// [`Error::File`]: no UTF-8 or JSON, wrong types in it, too many tensors or one named twice, the name of a file that
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File): no UTF-8 or JSON, wrong types in it, too many tensors or one named twice, the name of a file that
     /// leads out of the index's folder.
     pub fn parse_at_most(file: &str, json: &[u8], max_tensors: usize) -> Result<Self, Error> {
         let text = json_text(file, json)?;
@@ -96,7 +96,7 @@ impl ShardIndex {
     /// Checks shards against the index, by the name of the file and its header.
     ///
     /// # Errors
-    /// [`Error::File`]: a file that is not among them, a tensor that its file has not, or that another has too.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File): a file that is not among them, a tensor that its file has not, or that another has too.
     pub fn check(&self, shards: &[(&str, &Header)]) -> Result<(), Error> {
         for file in self.files() {
             if !shards.iter().any(|(name, _)| *name == file) {
@@ -295,7 +295,7 @@ mod native {
         /// are read now, tensors when they are asked for.
         ///
         /// # Errors
-        /// [`Error::File`] naming the file.
+        /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file.
         pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
             open(path.as_ref(), &|path| FileRanges::open(path))
         }

@@ -13,7 +13,7 @@ pub trait ByteSource {
     /// Some of them, borrowed where they lie in memory. `argument` names what is read, in errors.
     ///
     /// # Errors
-    /// [`Error::File`] when they cannot be read; [`Error::OutOfMemory`].
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when they cannot be read; [`Error::OutOfMemory`].
     fn read(&self, argument: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, Error>;
 }
 
@@ -82,7 +82,7 @@ mod native {
         /// Opens a file.
         ///
         /// # Errors
-        /// [`Error::File`] naming the path.
+        /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the path.
         pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
             let (file, len) = open(path.as_ref())?;
             Ok(Self { file, len })
@@ -143,7 +143,7 @@ mod native {
         /// Maps a file.
         ///
         /// # Errors
-        /// [`Error::File`] naming the path.
+        /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the path.
         ///
         /// # Safety
         /// As long as the map lives, nobody changes or shortens the file: its bytes are read as memory that does not

@@ -75,7 +75,7 @@ impl<'a> RawTensor<'a> {
     /// Checks that `bytes` are as many as `shape` and `dtype` ask for.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `argument`.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument`.
     pub fn new(
         argument: &str,
         dtype: Dtype,
@@ -112,7 +112,7 @@ impl<'a> RawTensor<'a> {
     /// A copy of a tensor of a layer.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `argument` when its elements do not fill its shape; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument` when its elements do not fill its shape; [`Error::OutOfMemory`].
     pub fn of(argument: &str, tensor: &Tensor<'_>) -> Result<RawTensor<'static>, Error> {
         let (dtype, bytes) = match tensor.data {
             Data::F32(data) => (Dtype::F32, write(data, f32::to_le_bytes)?),
@@ -179,7 +179,7 @@ impl<'a> RawTensor<'a> {
     /// The tensor as layers take it, F32, F16 or BF16: in place where the bytes are aligned, else copied.
     ///
     /// # Errors
-    /// [`Error::Dtype`] naming `argument` for another element type; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for another element type; [`Error::OutOfMemory`].
     pub fn floats(&self, argument: &str) -> Result<FloatTensor<'_>, Error> {
         self.borrowed().into_floats(argument)
     }
@@ -207,7 +207,7 @@ impl<'a> RawTensor<'a> {
     /// nearest, ties to even.
     ///
     /// # Errors
-    /// [`Error::Dtype`] naming `argument` for eight-bit and narrower floats and for complex numbers, which have no
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for eight-bit and narrower floats and for complex numbers, which have no
     /// reader here ([`RawTensor::bytes`] gives them as they are); [`Error::OutOfMemory`].
     pub fn to_f32(&self, argument: &str) -> Result<Vec<f32>, Error> {
         let bytes = &self.bytes;
@@ -237,7 +237,7 @@ impl<'a> RawTensor<'a> {
     /// The same type is the same bytes.
     ///
     /// # Errors
-    /// [`Error::Dtype`] naming `argument` for other types; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for other types; [`Error::OutOfMemory`].
     pub fn cast(&self, argument: &str, to: Dtype) -> Result<Cast<'_>, Error> {
         let unchanged = |tensor| Cast {
             tensor,

@@ -64,8 +64,8 @@ impl FileLayout {
     /// Lays out a file of these tensors.
     ///
     /// # Errors
-    /// [`Error::Option`] for names that stand twice or are the format's own, or a header of more than 100 MB;
-    /// [`Error::Shape`] for sizes that overflow.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for names that stand twice or are the format's own, or a header of more than 100 MB;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for sizes that overflow.
     pub fn new(
         tensors: &[TensorSpec<'_>],
         metadata: &BTreeMap<String, String>,
@@ -163,7 +163,7 @@ impl FileLayout {
     /// Wants no buffer of its own around `out`: writes are whole tensors.
     ///
     /// # Errors
-    /// Those of `bytes`; [`Error::Shape`] naming a tensor whose bytes are not as many as was said; [`Error::File`] naming
+    /// Those of `bytes`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming a tensor whose bytes are not as many as was said; [`ErrorKind::File`](diffattn::ErrorKind::File) naming
     /// `file` when `out` refuses. What was written until then is no checkpoint.
     pub fn write<'a>(
         &self,

@@ -97,7 +97,7 @@ impl ModelCache {
     /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a window when it forgets all.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there are fewer, or when the tokens that the next one would see have left the window.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or when the tokens that the next one would see have left the window.
     pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
         if length > self.len() {
             return Err(Error::shape(
@@ -185,7 +185,7 @@ impl ModelCache {
     /// Keys and values of one layer, as [`ModelCache::export`] copies them.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `layer` when there is none of that number; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that number; [`Error::OutOfMemory`].
     pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
         let cache = self.layers.get(layer);
         cache

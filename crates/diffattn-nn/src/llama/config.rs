@@ -1,7 +1,7 @@
 //! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows nothing of weights.
 
 use crate::checkpoint::{Architecture, json};
-use diffattn::{Error, RopeFrequencies, RopeScaling, RopeTable, RopeType};
+use diffattn::{Error, ErrorKind, RopeFrequencies, RopeScaling, RopeTable, RopeType};
 use serde_json::{Map, Value};
 
 /// The architecture, by `model_type`.
@@ -99,7 +99,7 @@ impl DiffLlamaConfig {
     /// `yarn` or `dynamic`; the last for texts of at most `max_position_embeddings` tokens, up to which it is the default.
     ///
     /// # Errors
-    /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
     /// is not supported.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let entries = Entries::read("config", text)?;
@@ -165,7 +165,7 @@ impl DiffLlamaConfig {
     /// (or null), they stay.
     ///
     /// # Errors
-    /// [`Error::File`] naming the key, as `generation_config.KEY`.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `generation_config.KEY`.
     pub fn with_generation_config(mut self, text: &str) -> Result<Self, Error> {
         let entries = Entries::read("generation_config", text)?;
         if let Some(Some(id)) = entries.id("bos_token_id")? {
@@ -245,11 +245,9 @@ fn check_rope(
 ) -> Result<(), Error> {
     match RopeTable::new(0..0, head_dim, rope, Some(1)) {
         Ok(_) => Ok(()),
-        Err(Error::Option {
-            argument,
-            expected,
-            got,
-        }) => Err(file_error(key(&argument), expected, got)),
+        Err(error) if error.kind() == Some(ErrorKind::Option) => {
+            Err(error.renamed(ErrorKind::Option, key).of(ErrorKind::File))
+        }
         Err(other) => Err(other),
     }
 }
@@ -470,9 +468,5 @@ pub(crate) fn file_error(
     expected: impl std::fmt::Display,
     got: impl std::fmt::Display,
 ) -> Error {
-    Error::File {
-        argument: argument.to_string(),
-        expected: expected.to_string(),
-        got: got.to_string(),
-    }
+    Error::file(argument, expected, got)
 }

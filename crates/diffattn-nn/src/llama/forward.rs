@@ -507,7 +507,7 @@ impl<'a> DiffLlamaForward<'a> {
     /// Gives the outputs.
     ///
     /// # Errors
-    /// [`Error::Shape`] when one does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when one does not fit.
     pub fn bind(&mut self, outputs: DiffLlamaOutputs<'a>) -> Result<(), Error> {
         check_len("logits", &self.logits_shape(), outputs.logits.len())?;
         check_len(

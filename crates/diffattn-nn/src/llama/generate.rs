@@ -82,7 +82,7 @@ impl<'m> Generator<'m> {
     /// Continues texts with caches of their own.
     ///
     /// # Errors
-    /// [`Error::Option`] naming what does not fit: an empty prompt, an id outside of the vocabulary, an option of a sampler;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming what does not fit: an empty prompt, an id outside of the vocabulary, an option of a sampler;
     /// [`Error::OutOfMemory`].
     pub fn new(
         model: &'m DiffLlama,
@@ -105,7 +105,7 @@ impl<'m> Generator<'m> {
     /// ([`ModelCache::keep_prefix`]). Takes the caches out of the list; after an error they are still there, as they were.
     ///
     /// # Errors
-    /// As [`Generator::new`]; [`Error::Shape`] unless there are as many caches as texts; [`Error::Option`] for a window, which
+    /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) unless there are as many caches as texts; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window, which
     /// caches have themselves, and for caches of several windows.
     pub fn with_caches(
         model: &'m DiffLlama,
@@ -207,7 +207,7 @@ impl<'m> Generator<'m> {
     /// them all.)
     ///
     /// # Errors
-    /// [`Error::Option`] naming `text` when there is none of that number.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `text` when there is none of that number.
     pub fn end(&mut self, text: usize, kept: usize) -> Result<(), Error> {
         let count = self.texts.len();
         let both = self.texts.get_mut(text).zip(self.caches.get_mut(text));
@@ -303,7 +303,7 @@ impl GenerationStep<'_> {
     /// Chooses the next ids, once the work is done.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `logits` when those of a text are no numbers: that text has ended then, the others went on.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when those of a text are no numbers: that text has ended then, the others went on.
     /// [`Error::Internal`] before the work is done.
     pub fn tokens(self) -> Result<Vec<Token>, Error> {
         let Self { job, texts, vocab } = self;

@@ -70,7 +70,7 @@ impl DiffLlamaLoader {
     /// Checks the config, and a checkpoint's entries against it.
     ///
     /// # Errors
-    /// [`Error::File`] naming the entry of the config, or the weight as `weights.NAME`: missing, of another shape, of
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config, or the weight as `weights.NAME`: missing, of another shape, of
     /// elements that are not F64, F32, F16 or BF16, or one that a module of the model has no place for.
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
@@ -153,8 +153,8 @@ impl DiffLlamaLoader {
     /// Checks the weights of a part and prepares to pack them, a tensor per unit of work.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `part`: none of that number, or one that is there already. [`Error::File`] naming the
-    /// weight that is not as its entry says; [`Error::Shape`] when its elements do not fill its shape.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the
+    /// weight that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its elements do not fill its shape.
     pub fn load_part<'l, 'w>(
         &'l mut self,
         part: usize,
@@ -166,7 +166,7 @@ impl DiffLlamaLoader {
     /// The model, once all parts are there.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `model` and the part that is missing.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is missing.
     pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
         self.parts.check_complete()?;
         let model = self.builder.model.as_ref();

@@ -91,7 +91,7 @@ impl DiffLlama {
     /// An empty cache for one text.
     ///
     /// # Errors
-    /// [`Error::Option`] for a window of nothing; [`Error::Shape`] or [`Error::OutOfMemory`] for a capacity that is not to
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::OutOfMemory`] for a capacity that is not to
     /// be had.
     pub fn cache(&self, options: &ModelCacheOptions) -> Result<ModelCache, Error> {
         ModelCache::new(self, options)
@@ -100,7 +100,7 @@ impl DiffLlama {
     /// The cache that [`ModelCache::export`] copied out, from this model.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`] naming the part that does not fit; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit; [`Error::OutOfMemory`].
     pub fn import_cache(&self, state: &ModelCacheState) -> Result<ModelCache, Error> {
         ModelCache::import(self, state)
     }
@@ -110,7 +110,7 @@ impl DiffLlama {
     /// they were; one whose window let go of tokens already, at the last stretch that it finished.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         ids: TokenIds<'_>,

@@ -57,7 +57,7 @@ impl Sampler {
     /// Checks the options.
     ///
     /// # Errors
-    /// [`Error::Option`] naming the one out of its range.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the one out of its range.
     pub fn new(options: &SamplerOptions) -> Result<Self, Error> {
         let &SamplerOptions {
             temperature,
@@ -95,7 +95,7 @@ impl Sampler {
     /// The next id after the text `ids` (which only the repetition penalty looks at), given the logits of all ids.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `logits` when one is NaN or +∞ or none is above −∞, `ids` when one has no logit;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when one is NaN or +∞ or none is above −∞, `ids` when one has no logit;
     /// [`Error::OutOfMemory`].
     pub fn sample(&mut self, logits: &[f32], ids: &[u32]) -> Result<u32, Error> {
         let highest = check_logits(logits)?;

@@ -255,7 +255,7 @@ impl Parts {
             .collect()
     }
 
-    /// [`Error::Option`] naming `model` unless all parts are there.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` unless all parts are there.
     pub(crate) fn check_complete(&self) -> Result<(), Error> {
         match self.loaded.iter().position(|loaded| !loaded) {
             None => Ok(()),

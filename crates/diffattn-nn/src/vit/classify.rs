@@ -23,7 +23,7 @@ pub struct ClassScore {
 /// ```
 ///
 /// # Errors
-/// [`Error::Option`] when `top` is 0 or more than there are classes.
+/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are classes.
 pub fn top_classes(logits: &[f32], top: usize) -> Result<Vec<ClassScore>, Error> {
     if top == 0 || top > logits.len() {
         return Err(Error::option(

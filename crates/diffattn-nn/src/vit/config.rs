@@ -127,7 +127,7 @@ impl DiffViTConfig {
     /// say.
     ///
     /// # Errors
-    /// [`Error::File`] naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
     /// that asks for a part that these models do not have.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let root = json::object("config", text)?;

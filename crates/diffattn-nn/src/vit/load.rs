@@ -49,8 +49,8 @@ impl DiffViTLoader {
     /// Checks the config, and a checkpoint's entries against it.
     ///
     /// # Errors
-    /// [`Error::File`] naming the entry of the config as `config.KEY`, or the weight as `weights.NAME`: missing, of
-    /// another shape, of elements that are not F64, F32, F16 or BF16, without a place in its module, or not as the other says; [`Error::Option`] for
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as `config.KEY`, or the weight as `weights.NAME`: missing, of
+    /// another shape, of elements that are not F64, F32, F16 or BF16, without a place in its module, or not as the other says; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for
     /// preprocessing that makes no sense.
     pub fn new(config: &DiffViTConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.preprocessing.check()?;
@@ -173,8 +173,8 @@ impl DiffViTLoader {
     /// Checks the weights of a part and prepares to pack them, all of them in one unit of work: these models are small.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `part`: none of that number, or one that is there already. [`Error::File`] naming the
-    /// weight that is not as its entry says; [`Error::Shape`] when its elements do not fill its shape.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the
+    /// weight that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its elements do not fill its shape.
     pub fn load_part<'l, 'w>(
         &'l mut self,
         part: usize,
@@ -186,7 +186,7 @@ impl DiffViTLoader {
     /// The model, once all parts are there.
     ///
     /// # Errors
-    /// [`Error::Option`] naming `model` and the part that is missing.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is missing.
     pub fn model(&self) -> Result<&Arc<DiffViT>, Error> {
         self.parts.check_complete()?;
         let model = self.builder.model.as_ref();

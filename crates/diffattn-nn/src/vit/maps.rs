@@ -113,7 +113,7 @@ impl<'a> DiffViTMaps<'a> {
     /// Gives the outputs, each of [`DiffViTMaps::map_shape`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when one does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when one does not fit.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
         outputs.check(self.terms(), &self.map_shape())?;
         if let Stage::Blocks(waiting) = &mut self.stage {

@@ -113,7 +113,7 @@ impl DiffViT {
     /// Whether it tells classes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] where it has no head.
+    /// [`ErrorKind::Unavailable`](diffattn::ErrorKind::Unavailable) where it has no head.
     pub fn check_classes(&self) -> Result<(), Error> {
         match self.head {
             Some(_) => Ok(()),
@@ -171,7 +171,7 @@ impl DiffViT {
     /// Whether it takes 8-bit images.
     ///
     /// # Errors
-    /// [`Error::Dtype`] naming `image` where its pixels are neither colours nor luminance.
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `image` where its pixels are neither colours nor luminance.
     pub fn check_images(&self) -> Result<(), Error> {
         match self.in_chans {
             1 | 3 => Ok(()),
@@ -190,7 +190,7 @@ impl DiffViT {
     /// W]` of any whole patches, for whose grid position embeddings are resampled (timm's `resample_abs_pos_embed`).
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         pixels: Tensor<'a>,
@@ -216,7 +216,7 @@ impl DiffViT {
     /// The `top` likeliest classes of each image, the likeliest first; see [`top_classes`].
     ///
     /// # Errors
-    /// As [`DiffViT::forward`] and [`DiffViT::check_classes`]; [`Error::Option`] when `top` is 0 or more than there are
+    /// As [`DiffViT::forward`] and [`DiffViT::check_classes`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are
     /// classes.
     pub fn classify(
         &self,
@@ -240,7 +240,7 @@ impl DiffViT {
     /// `[B, H, N, N]`.
     ///
     /// # Errors
-    /// As [`DiffViT::forward_job`]; [`Error::Option`] for a block that there is not.
+    /// As [`DiffViT::forward_job`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a block that there is not.
     pub fn maps_job<'a>(
         &'a self,
         pixels: Tensor<'a>,

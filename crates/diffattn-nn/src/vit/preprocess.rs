@@ -81,7 +81,7 @@ impl Preprocessing {
     /// float32 as torchvision has it.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `image` or `out`; [`Error::Option`] for a share or a spread that makes no sense;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `image` or `out`; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a share or a spread that makes no sense;
     /// [`Error::OutOfMemory`].
     pub fn apply(&self, image: &Image<'_>, size: usize, out: &mut [f32]) -> Result<(), Error> {
         let (part, channels) = self.checked(image, size, 3, out)?;

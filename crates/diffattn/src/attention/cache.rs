@@ -51,7 +51,7 @@ impl KvCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a zero size and for more than 2²⁰ heads in all, [`Error::OutOfMemory`] when `capacity` cannot be
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for a zero size and for more than 2²⁰ heads in all, [`Error::OutOfMemory`] when `capacity` cannot be
     /// reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
         let KvCacheOptions {
@@ -129,7 +129,7 @@ impl KvCache {
     /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
     pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
         let KvCacheOptions {
             batch,
@@ -251,7 +251,7 @@ impl KvCache {
     /// Forgets all but the first `length` tokens. Keeps the memory.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it holds fewer.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when it holds fewer.
     pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
         if length > self.length {
             return Err(Error::shape(
@@ -296,7 +296,7 @@ impl KvCache {
     /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim` values.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is no such row, or `to` has another length.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when there is no such row, or `to` has another length.
     pub fn key(
         &self,
         batch: usize,

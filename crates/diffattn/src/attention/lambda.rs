@@ -11,7 +11,7 @@ pub fn lambda_init(layer: f64) -> f64 {
 /// λ of V1: `exp(q1·k1) − exp(q2·k2) + init` (arXiv 2410.05258, eq. 2).
 ///
 /// # Errors
-/// [`Error::Shape`] when the four vectors differ in length.
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when the four vectors differ in length.
 pub fn lambda_full(
     q1: &[f32],
     k1: &[f32],

@@ -38,7 +38,7 @@ impl<'a> DiffAttention<'a> {
     /// Checks everything and allocates no scratch yet. q is `[B, n_q, Lq, d]` in the call's layout.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(
         q: Tensor<'a>,
         kv: KeysValues<'a>,
@@ -75,7 +75,7 @@ impl<'a> DiffAttention<'a> {
     /// Gives the outputs: `out` of [`DiffAttention::output_shape`], and `lse` exactly when `return_lse` was asked.
     ///
     /// # Errors
-    /// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] when an output does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) when an output does not fit.
     pub fn bind(&mut self, out: DataMut<'a>, lse: Option<&'a mut [f32]>) -> Result<(), Error> {
         self.run.call.bind(out, lse)
     }
@@ -96,7 +96,7 @@ impl Slices for DiffAttention<'_> {
 /// Attention of float32 tensors in one call: the result in the call's layout, `[B, H, Lq, dv]` for `Bhsd`.
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves and
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves and
 /// `return_lse` need [`DiffAttention`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn diff_attention(
     q: Tensor<'_>,
@@ -199,7 +199,7 @@ impl<'a> DiffAttentionMaps<'a> {
     /// Gives the outputs, each of [`DiffAttentionMaps::map_shape`].
     ///
     /// # Errors
-    /// [`Error::Shape`] when one does not fit or overflows.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when one does not fit or overflows.
     pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
         outputs.check(self.terms(), &self.map_shape())?;
         self.run.call.maps = Some(MapsOut {
@@ -215,7 +215,7 @@ impl MapOutputs<'_> {
     /// Checks that there is a map per term, and that each and the difference are of `shape`.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `maps` or `diff` when one does not fit or overflows.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `maps` or `diff` when one does not fit or overflows.
     pub fn check(&self, terms: usize, shape: &[usize; 4]) -> Result<(), Error> {
         if self.terms.len() != terms {
             return Err(Error::shape(

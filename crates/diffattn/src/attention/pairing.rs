@@ -78,7 +78,7 @@ impl Pairing {
     /// [`AttentionOptions`] would say.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`] for counts or options that break a rule of the pairing.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option) for counts or options that break a rule of the pairing.
     pub fn heads(
         self,
         counts: [usize; 3],

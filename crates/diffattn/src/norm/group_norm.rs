@@ -336,7 +336,7 @@ impl<'a> GroupNorm<'a> {
     /// Checks everything and allocates no scratch yet. `x` is `[N, C, …]` or `[N, …, C]`, of any rank from 2.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &GroupNormOptions<'a>) -> Result<Self, Error> {
         let len = check_len("x", &x.shape, x.data.len())?;
         let (&[batch, second, ..], Some(&last)) = (x.shape.as_slice(), x.shape.last()) else {
@@ -429,7 +429,7 @@ impl<'a> GroupNorm<'a> {
     /// Gives the output.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
     pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
         self.output = Some(Output::bind(out, self.call.x.dtype(), &self.shape)?);
         Ok(())
@@ -891,7 +891,7 @@ fn normalise_positions(by_channel: &ChannelAffine, x: &[f32], y: &mut [f32]) {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`GroupNorm`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn group_norm(x: Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Vec<f32>, Error> {
     let mut call = GroupNorm::new(x, options)?;

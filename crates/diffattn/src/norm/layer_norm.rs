@@ -113,7 +113,7 @@ impl Kernel for Rows<'_> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit.
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit.
 pub fn layer_norm(
     x: Tensor<'_>,
     out: &mut [f32],

@@ -69,7 +69,7 @@ impl<'a> RmsNorm<'a> {
     /// Checks everything and allocates no scratch yet. `x` has any rank of 1 or more.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &RmsNormOptions<'a>) -> Result<Self, Error> {
         let len = check_len("x", &x.shape, x.data.len())?;
         let Some(&width) = x.shape.last() else {
@@ -114,7 +114,7 @@ impl<'a> RmsNorm<'a> {
     /// Gives the output.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
     pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
         self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
         Ok(())
@@ -324,7 +324,7 @@ pub(crate) fn rms_norm_row<V: Vector>(
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
     let mut call = RmsNorm::new(x, options)?;

@@ -65,7 +65,7 @@ impl<'a> SequenceDifference<'a> {
     /// Checks everything and allocates no scratch yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as the layout has it.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &SequenceDifferenceOptions) -> Result<Self, Error> {
         let Axes {
             batch,
@@ -124,7 +124,7 @@ impl<'a> SequenceDifference<'a> {
     /// Gives the output.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
     pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
         self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
         Ok(())
@@ -234,7 +234,7 @@ impl Kernel for Difference<'_> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`SequenceDifference`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn sequence_difference(
     x: Tensor<'_>,

@@ -206,7 +206,7 @@ impl<'a> Rope<'a> {
     /// Checks everything and allocates no table yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as the layout has it.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`], naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &RopeOptions<'a>) -> Result<Self, Error> {
         let axes = Axes::new(&x, options.layout)?;
         let rotary_dim = options.rotary_dim.unwrap_or(axes.width);
@@ -302,7 +302,7 @@ impl<'a> Rope<'a> {
     /// Gives the output.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Dtype`] when it does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
     pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
         self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
         Ok(())
@@ -511,7 +511,7 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
 /// ```
 ///
 /// # Errors
-/// [`Error::Shape`], [`Error::Dtype`] or [`Error::Option`] for arguments that do not fit (halves need [`Rope`]);
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need [`Rope`]);
 /// [`Error::OutOfMemory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
     let mut call = Rope::new(x, options)?;

@@ -28,7 +28,7 @@ impl RopeTable {
     /// The table of `positions` for `rotary_dim` channels (even). `threads`: what the machine allows by default.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Option`], naming the argument; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument; [`Error::OutOfMemory`].
     pub fn new(
         positions: Range<i64>,
         rotary_dim: usize,
