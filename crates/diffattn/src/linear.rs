@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
 use crate::threads::{available_threads, for_each, thread_count};
-use crate::tile::{Operands, Sink, Tile, product_of};
+use crate::tile::{Depth, Operands, Sink, Tile, product_of};
 use crate::vector::{Element, Use, Vector};
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
@@ -469,7 +469,7 @@ impl Strip<'_> {
                         b: self.weight(weights, channel),
                         b_stride: PANEL,
                         b_vector: V::LANES,
-                        depth: self.depth,
+                        depth: Depth::whole(self.depth),
                     };
                     V::Tile::product::<V, _>(vectors, operands, self.sink(row, channel));
                 }

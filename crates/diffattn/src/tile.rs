@@ -7,6 +7,10 @@ use crate::vector::{Element, Vector};
 /// contract (results change with it), so it is one number on every instruction set.
 pub(crate) const STRIP: usize = 256;
 
+/// Queries and keys of a block of a block mask, counted from the call's first query and from key 0. Divides
+/// [`STRIP`], and every panel and tile divides it.
+pub(crate) const BLOCK_MASK: usize = 64;
+
 /// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and more
 /// accurate. Part of the numeric contract.
 pub(crate) const ROW_SUMS: usize = 4;
@@ -31,6 +35,40 @@ pub(crate) trait Sink<V: Vector> {
     unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]);
 }
 
+/// Rows of a product's operands: some, and after a gap perhaps some more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Depth {
+    rows: usize,
+    gap: usize,
+    more: usize,
+}
+
+impl Depth {
+    /// Rows without a gap.
+    #[inline(always)]
+    pub(crate) fn whole(rows: usize) -> Self {
+        Self {
+            rows,
+            gap: 0,
+            more: 0,
+        }
+    }
+
+    /// The rows of one run or two, `from..to` each, counted from the first one's beginning.
+    #[inline(always)]
+    pub(crate) fn of(runs: &[(usize, usize)]) -> Self {
+        match *runs {
+            [(from, to), (next, end), ..] => Self {
+                rows: to - from,
+                gap: next - to,
+                more: end - next,
+            },
+            [(from, to)] => Self::whole(to - from),
+            [] => Self::whole(0),
+        }
+    }
+}
+
 /// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
@@ -41,7 +79,7 @@ pub(crate) struct Operands {
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
     pub(crate) b_vector: usize,
-    pub(crate) depth: usize,
+    pub(crate) depth: Depth,
 }
 
 /// The shape of an instruction set's register tile.
@@ -74,34 +112,62 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
 
     #[inline(always)]
     unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
-        let Operands {
-            a,
+        // SAFETY: (all four) the caller's promise.
+        unsafe {
+            if vectors >= N {
+                sink.take(0, operands.product::<V, M, N>());
+            } else if vectors == 1 {
+                sink.take(0, operands.product::<V, M, 1>());
+            } else if vectors == 2 {
+                sink.take(0, operands.product::<V, M, 2>());
+            } else {
+                sink.take(0, operands.product::<V, M, 3>());
+            }
+        }
+    }
+}
+
+impl Operands {
+    /// [`product`] of these operands, over a gap where the depth has one: one chain of sums all the same.
+    ///
+    /// # Safety
+    /// The rows of `depth` are readable on both sides, M values of a and N vectors of b each.
+    #[inline(always)]
+    unsafe fn product<V: Vector, const M: usize, const N: usize>(&self) -> [[V; N]; M] {
+        let Self {
+            mut a,
             a_stride,
             b,
             b_stride,
             b_vector,
             depth,
-        } = operands;
-        // SAFETY: (all four) the caller's promise.
-        unsafe {
-            if vectors >= N {
-                sink.take(
-                    0,
-                    product::<V, M, N>(a, a_stride, columns::<N>(b, b_vector), b_stride, depth),
-                );
-            } else if vectors == 1 {
-                sink.take(0, product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
-            } else if vectors == 2 {
-                sink.take(
-                    0,
-                    product::<V, M, 2>(a, a_stride, columns::<2>(b, b_vector), b_stride, depth),
-                );
-            } else {
-                sink.take(
-                    0,
-                    product::<V, M, 3>(a, a_stride, columns::<3>(b, b_vector), b_stride, depth),
-                );
+        } = *self;
+        let mut b = columns::<N>(b, b_vector);
+        let mut sums = [[V::splat(0.0); N]; M];
+        let (mut rows, mut more) = (depth.rows, depth.more);
+        loop {
+            for _ in 0..rows {
+                let mut row = [V::splat(0.0); N];
+                for n in 0..N {
+                    // SAFETY: the caller's promise for this row of b.
+                    row[n] = unsafe { V::load(b[n]) };
+                }
+                // SAFETY: the caller's promise for this row of a.
+                unsafe { V::add_outer(&mut sums, a, row) };
+                // Not `k * a_stride`: in WebAssembly, that takes 1.1 times the time.
+                a = a.wrapping_add(a_stride);
+                for b in &mut b {
+                    *b = b.wrapping_add(b_stride);
+                }
             }
+            if more == 0 {
+                return sums;
+            }
+            a = a.wrapping_add(depth.gap * a_stride);
+            for b in &mut b {
+                *b = b.wrapping_add(depth.gap * b_stride);
+            }
+            (rows, more) = (more, 0);
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Differential attention: check, plan, run blocks. The public doors of attention; the numbers are made in
-//! `row_block.rs` and `decode.rs`.
+//! `prefill/` and `decode/`.
 
+mod adjust;
 mod cache;
 mod call;
 mod decode;
 mod lambda;
+mod lanes;
 mod mask;
 mod options;
 mod packed;
 mod pairing;
-mod row_block;
+mod prefill;
 mod schedule;
 mod scratch;
 mod softmax;

@@ -2,14 +2,13 @@
 //! in parallel. Knows nothing of numbers: no result depends on what is decided here.
 
 use super::call::{Block, Call, HeadGroup, HeadStep, PackedUnit, Panels, Source, TermStep};
-use super::decode::{DecodeFinish, DecodePlan, DecodeStrip, DecodeUnit, Phase, StripScratch};
+use super::decode::{DecodePlan, DecodeUnit, run_units};
 use super::mask::Sequence;
 use super::packed::{PackKeys, PackValues, keys_len};
-use super::row_block::{BlockQueries, RowBlock};
+use super::prefill::{Asked, BlockQueries, Prefill, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::shape::try_zeroed;
 use crate::threads::{for_each, thread_count};
 use crate::tile::{DECODE_QUERIES, PANEL, STRIP, WAVE_BYTES};
 use std::ops::Range;
@@ -414,10 +413,13 @@ impl<'a> Run<'a> {
                 rows,
             };
             let mut scratch = lock(&self.scratch[slot]);
-            let kernel = RowBlock {
-                call: &self.call,
-                block,
-                scratch: &mut scratch,
+            let kernel = Prefill {
+                rows: RowBlock {
+                    call: &self.call,
+                    block,
+                    scratch: &mut scratch,
+                },
+                consumer: Asked,
             };
             self.call.isa.run(self.call.deterministic, kernel);
         });
@@ -452,58 +454,13 @@ impl<'a> Run<'a> {
                     .saturating_mul(macs * sequence.queries + 8 * bytes),
             );
             let made = DecodeUnit::new(&self.call, sequence, &cluster.decode)?;
-            units.push((unit, made));
+            units.push((self.panels(unit), made));
         }
         let threads = thread_count(self.call.threads, work);
-        let rows = units
-            .iter()
-            .map(|(_, unit)| unit.value_rows())
-            .max()
-            .unwrap_or(0);
-        let mut scratch = Vec::with_capacity(threads);
-        for _ in 0..threads {
-            scratch.push(Mutex::new(StripScratch::new(rows)?));
-        }
-        let strips: Vec<(usize, usize)> = units
-            .iter()
-            .enumerate()
-            .flat_map(|(index, (_, unit))| (0..unit.strips()).map(move |s| (index, s)))
-            .collect();
-        for phase in [Phase::Exponentials, Phase::Values] {
-            let memory: Vec<_> = units.iter_mut().map(|(_, unit)| unit.memory()).collect();
-            for_each(threads, strips.len(), |slot, item| {
-                let (index, strip) = strips[item];
-                let (unit_index, unit) = &units[index];
-                let kernel = DecodeStrip {
-                    call: &self.call,
-                    unit,
-                    panels: self.panels(*unit_index),
-                    memory: memory[index],
-                    scratch: &mut lock(&scratch[slot]),
-                    phase,
-                    strip,
-                };
-                self.call.isa.run(self.call.deterministic, kernel);
-            });
-            if phase == Phase::Exponentials {
-                for (_, unit) in &mut units {
-                    unit.reduce(&self.call);
-                }
-            }
-        }
-        let mut row = try_zeroed(self.call.plan.values * self.call.value_shape.width)?;
-        for (_, unit) in &units {
-            self.call.isa.run(
-                self.call.deterministic,
-                DecodeFinish {
-                    call: &self.call,
-                    unit,
-                    row: &mut row,
-                },
-            );
-        }
-        self.wave.next_decode += units.len();
-        Ok(units.len())
+        let worked = units.len();
+        run_units(&self.call, units, threads)?;
+        self.wave.next_decode += worked;
+        Ok(worked)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One thread's working memory for row blocks, got before any work and reused by every block.
 
+use super::prefill::LiveStrip;
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::shape::try_zeroed;
@@ -31,6 +32,8 @@ pub(super) struct Scratch {
     pub(super) row_ranges: Vec<(usize, usize)>,
     pub(super) low: Vec<f32>,
     pub(super) high: Vec<f32>,
+    /// The strips that the block visits, in order; "strip" below is a place in this list.
+    pub(super) live: Vec<LiveStrip>,
     /// `[term][channel][query]`, scaled.
     pub(super) queries: Buffer,
     /// `[slot][vector of queries][key][lane]`; a slot is `slot_len` long.
@@ -74,11 +77,17 @@ impl Scratch {
         let slot_len = (keys + 2 * PANEL) * stride;
         // They may begin and end anywhere in a strip.
         let strips = keys.div_ceil(STRIP) + 1;
+        let mut live = Vec::new();
+        live.try_reserve_exact(strips)
+            .map_err(|_| Error::OutOfMemory {
+                bytes: (strips as u64).saturating_mul(size_of::<LiveStrip>() as u64),
+            })?;
         Ok(Self {
             stride,
             row_ranges: try_zeroed(stride)?,
             low: try_zeroed(stride)?,
             high: try_zeroed(stride)?,
+            live,
             queries: Buffer::new(terms * width * stride)?,
             scores: Buffer::new(slots * slot_len)?,
             slot_len,

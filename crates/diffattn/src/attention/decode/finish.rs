@@ -1,0 +1,60 @@
+//! The end of a unit: its strips added in order, norm, store, log-sum-exp.
+
+use super::DecodeUnit;
+use crate::attention::call::Call;
+use crate::isa::Kernel;
+use crate::vector::Vector;
+
+/// Finishes a unit's rows.
+pub(super) struct DecodeFinish<'c, 'a> {
+    pub(super) call: &'c Call<'a>,
+    pub(super) unit: &'c DecodeUnit<'c>,
+    /// One row of the result.
+    pub(super) row: &'c mut [f32],
+}
+
+impl Kernel for DecodeFinish<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { call, unit, row: y } = self;
+        let (sequence, plan) = (unit.rows.sequence, unit.rows.plan);
+        let queries = sequence.queries;
+        let (width, padded) = (call.value_shape.width, call.value_shape.padded());
+        for (entry, (head, _)) in plan.heads.iter().enumerate() {
+            for i in 0..queries {
+                let rows = &plan.rows[entry * call.plan.values..][..call.plan.values];
+                for (to, row) in y.chunks_exact_mut(width).zip(rows) {
+                    to.fill(0.0);
+                    for from in unit.partial(row * queries + i, padded) {
+                        for (to, from) in to.iter_mut().zip(from) {
+                            *to += from;
+                        }
+                    }
+                }
+                call.write_row::<V>(&mut y[..call.plan.values * width], sequence, *head, i);
+            }
+        }
+        if call.wants_lse() {
+            unit.rows.write_lse(call);
+        }
+    }
+}
+
+impl super::UnitRows<'_> {
+    fn write_lse(&self, call: &Call<'_>) {
+        let (sequence, queries) = (self.sequence, self.sequence.queries);
+        for (head, pairs) in &self.plan.heads {
+            for i in 0..queries {
+                for t in 0..call.plan.terms {
+                    let lse = pairs.get(t).map_or(f32::NEG_INFINITY, |pair| {
+                        let row = pair * queries + i;
+                        call.scores
+                            .log_sum_exp(self.row_max[row], self.row_sum[row])
+                    });
+                    call.write_lse(sequence, *head, t, i, lse);
+                }
+            }
+        }
+    }
+}
