@@ -1,9 +1,10 @@
 //! A checked call: everything that its blocks share, and where their results go. All lengths of attention
 //! are checked in `Call::new`; below it, indices are trusted.
 
+use super::axis::HeadAxis;
 use super::cache::KvCache;
 use super::mask::{Band, Broadcast, Elements, Sequence};
-use super::options::{AttentionOptions, Lambda, Layout, Mask};
+use super::options::{AttentionOptions, Lambda, Mask};
 use super::packed::{KeyPanels, Rows, ValuePanels, ValueShape};
 use super::pairing::{HeadCounts, Plan, plan};
 use crate::error::Error;
@@ -22,83 +23,6 @@ const MAX_KEYS: usize = 1 << 24;
 
 /// Channels of a value at most where there are no keys: the result has them, and no element of v answers for them.
 const MAX_UNBACKED: usize = 1 << 16;
-
-/// The strides of a `[B, heads, L, width]` tensor in either layout.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct HeadAxis {
-    pub(super) batch: usize,
-    pub(super) heads: usize,
-    pub(super) length: usize,
-    pub(super) width: usize,
-    pub(super) layout: Layout,
-}
-
-impl HeadAxis {
-    fn new(argument: &str, tensor: &Tensor<'_>, layout: Layout) -> Result<Self, Error> {
-        let &[batch, second, third, width] = tensor.shape.as_slice() else {
-            return Err(Error::shape(
-                argument,
-                "4 axes",
-                format_shape(&tensor.shape),
-            ));
-        };
-        check_len(argument, &tensor.shape, tensor.data.len())?;
-        if width == 0 {
-            return Err(Error::shape(
-                argument,
-                "a last axis of 1 or more",
-                format_shape(&tensor.shape),
-            ));
-        }
-        let (heads, length) = match layout {
-            Layout::Bhsd => (second, third),
-            Layout::Bshd => (third, second),
-        };
-        Ok(Self {
-            batch,
-            heads,
-            length,
-            width,
-            layout,
-        })
-    }
-
-    /// Rows of one head from row `first`.
-    pub(super) fn rows<'a>(
-        &self,
-        data: Data<'a>,
-        batch: usize,
-        head: usize,
-        first: usize,
-    ) -> Rows<'a> {
-        let stride = match self.layout {
-            Layout::Bhsd => self.width,
-            Layout::Bshd => self.heads * self.width,
-        };
-        Rows {
-            data,
-            first: self.row(batch, head, first),
-            stride,
-            width: self.width,
-        }
-    }
-
-    /// Where row `index` begins.
-    fn row(&self, batch: usize, head: usize, index: usize) -> usize {
-        let row = match self.layout {
-            Layout::Bhsd => (batch * self.heads + head) * self.length + index,
-            Layout::Bshd => (batch * self.length + index) * self.heads + head,
-        };
-        row * self.width
-    }
-
-    pub(super) fn shape(&self) -> [usize; 4] {
-        match self.layout {
-            Layout::Bhsd => [self.batch, self.heads, self.length, self.width],
-            Layout::Bshd => [self.batch, self.length, self.heads, self.width],
-        }
-    }
-}
 
 /// Where K and V come from.
 #[derive(Debug, Clone, Copy)]
@@ -539,7 +463,7 @@ impl<'a> Call<'a> {
             source,
             plan,
             sequences,
-            band: Band::new(options),
+            band: Band::new(options.window, options.is_causal),
             elements,
             lambda,
             scores: ScoreScale::new(scale, options.softcap.is_some() || !elements.is_empty()),

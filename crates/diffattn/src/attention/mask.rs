@@ -1,8 +1,6 @@
 //! What a row may see: first as one range of keys (causality, windows, lengths), then element by element
 //! (boolean mask, bias). Knows nothing of tiles.
 
-use super::options::AttentionOptions;
-
 /// A stretch of queries and the keys they may look at: a batch entry, or one packed sequence.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sequence {
@@ -27,11 +25,11 @@ pub(super) struct Band {
 }
 
 impl Band {
-    pub(super) fn new(options: &AttentionOptions<'_>) -> Self {
+    pub(super) fn new(window: Option<[Option<usize>; 2]>, is_causal: bool) -> Self {
         let bound =
             |side: Option<usize>| side.map(|width| i64::try_from(width).unwrap_or(i64::MAX));
-        let [left, right] = options.window.unwrap_or([None, None]).map(bound);
-        let right = if options.is_causal {
+        let [left, right] = window.unwrap_or([None, None]).map(bound);
+        let right = if is_causal {
             Some(right.unwrap_or(0).min(0))
         } else {
             right

@@ -1,6 +1,5 @@
 //! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `shape.rs`.
 
-use super::cache::KvCache;
 use crate::isa::Isa;
 use crate::shape::Tensor;
 
@@ -161,29 +160,6 @@ pub struct AttentionOptions<'a> {
     pub isa: Option<Isa>,
     /// Threads to use; what the machine allows by default.
     pub threads: Option<usize>,
-}
-
-/// Keys and values of a call.
-#[derive(Debug, Clone)]
-pub enum KeysValues<'a> {
-    /// Tensors in the call's layout, of q's dtype.
-    Tensors {
-        /// `[B, n_k, Lk, d]` in the call's layout.
-        k: Tensor<'a>,
-        /// `[B, n_v, Lk, dv]` in the call's layout.
-        v: Tensor<'a>,
-    },
-    /// Everything that a cache holds.
-    Cache(&'a KvCache),
-}
-
-/// Keys of a maps call.
-#[derive(Debug, Clone)]
-pub enum KeysOnly<'a> {
-    /// `[B, n_k, Lk, d]` in the call's layout.
-    Tensor(Tensor<'a>),
-    /// Everything that a cache holds.
-    Cache(&'a KvCache),
 }
 
 /// Where the maps of a call go: float32, each `[B, H, rows, Lk]`.
