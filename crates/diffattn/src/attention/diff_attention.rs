@@ -1,18 +1,18 @@
-//! One attention call: checked, planned, bound to its outputs, worked off.
+//! One attention call: checked and planned, then worked off into its outputs.
 
 use super::call::Call;
 use super::inputs::KeysValues;
 use super::options::AttentionOptions;
-use super::schedule::Run;
+use super::outputs::{Outputs, RowsOut};
+use super::waves::Planned;
 use crate::error::Error;
 use crate::shape::{DType, DataMut, Tensor, checked_len, try_zeroed};
-use crate::slices::Slices;
+use crate::work::Work;
 
-/// A checked and planned call: made by [`DiffAttention::new`], given its outputs by
-/// [`DiffAttention::bind`], worked off by [`Slices::step`].
+/// A checked and planned call: made by [`DiffAttention::new`], worked off by what [`DiffAttention::into_work`] makes of it.
 #[derive(Debug)]
 pub struct DiffAttention<'a> {
-    run: Run<'a>,
+    planned: Planned<'a>,
 }
 
 impl<'a> DiffAttention<'a> {
@@ -25,52 +25,46 @@ impl<'a> DiffAttention<'a> {
         kv: KeysValues<'a>,
         options: &AttentionOptions<'a>,
     ) -> Result<Self, Error> {
-        let call = match kv {
-            KeysValues::Tensors { k, v } => Call::new(q, Some(k), Some(v), None, options)?,
-            KeysValues::Cache(cache) => Call::new(q, None, None, Some(cache), options)?,
-        };
-        let queries = call.lse_shape()[3];
+        let call = Call::new(&q, kv.into(), options)?;
+        let queries = call.axis.length;
         Ok(Self {
-            run: Run::new(call, [0, queries], true),
+            planned: Planned::new(call, [0, queries], true),
         })
     }
 
     /// The result's shape in the call's layout.
     #[must_use]
     pub fn output_shape(&self) -> [usize; 4] {
-        self.run.call.output_shape()
+        self.planned.call.axis.shape()
     }
 
     /// The result's element type: q's.
     #[must_use]
     pub fn output_dtype(&self) -> DType {
-        self.run.call.dtype()
+        self.planned.call.dtype()
     }
 
     /// `[B, H, T, Lq]`, T the largest number of terms of any head.
     #[must_use]
     pub fn lse_shape(&self) -> [usize; 4] {
-        self.run.call.lse_shape()
+        self.planned.call.lse_shape()
     }
 
-    /// Gives the outputs: `out` of [`DiffAttention::output_shape`], and `lse` exactly when `return_lse` was asked.
+    /// The work of the call into its outputs: `out` of [`DiffAttention::output_shape`], and `lse` of
+    /// [`DiffAttention::lse_shape`] exactly when `return_lse` was asked.
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) when an output does not fit.
-    pub fn bind(&mut self, out: DataMut<'a>, lse: Option<&'a mut [f32]>) -> Result<(), Error> {
-        self.run.call.bind(out, lse)
-    }
-}
-
-impl Slices for DiffAttention<'_> {
-    fn total(&self) -> usize {
-        self.run.total()
-    }
-    fn done(&self) -> usize {
-        self.run.done()
-    }
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        self.run.step(count)
+    pub fn into_work<'o>(
+        self,
+        out: DataMut<'o>,
+        lse: Option<&'o mut [f32]>,
+    ) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
+        let rows = RowsOut::new(&self.planned.call, out, lse)?;
+        Ok(self.planned.into_work(Outputs::Rows(rows)))
     }
 }
 
@@ -85,20 +79,8 @@ pub fn diff_attention(
     v: Tensor<'_>,
     options: &AttentionOptions<'_>,
 ) -> Result<Vec<f32>, Error> {
-    let shape = DiffAttention::new(
-        q.clone(),
-        KeysValues::Tensors {
-            k: k.clone(),
-            v: v.clone(),
-        },
-        options,
-    )?
-    .output_shape();
-    let mut out = try_zeroed(checked_len("q", &shape)?)?;
-    {
-        let mut call = DiffAttention::new(q, KeysValues::Tensors { k, v }, options)?;
-        call.bind(DataMut::F32(&mut out), None)?;
-        call.finish()?;
-    }
+    let call = DiffAttention::new(q, KeysValues::Tensors { k, v }, options)?;
+    let mut out = try_zeroed(checked_len("q", &call.output_shape())?)?;
+    call.into_work(DataMut::F32(&mut out), None)?.finish()?;
     Ok(out)
 }

@@ -1,17 +1,18 @@
 //! The maps of a call instead of its result: to look at, for a range of its queries.
 
-use super::call::{Call, MapsOut};
+use super::call::Call;
 use super::inputs::KeysOnly;
 use super::options::{AttentionOptions, MapOutputs};
-use super::schedule::Run;
+use super::outputs::{MapsOut, Outputs};
+use super::waves::Planned;
 use crate::error::Error;
 use crate::shape::{Tensor, check_len, format_shape};
-use crate::slices::Slices;
+use crate::work::Work;
 
-/// The maps of a call, term by term, for a range of query rows: a checked call, as [`DiffAttention`].
+/// The maps of a call, term by term, for a range of query rows: a checked call, as [`DiffAttention`](crate::DiffAttention).
 #[derive(Debug)]
 pub struct DiffAttentionMaps<'a> {
-    run: Run<'a>,
+    planned: Planned<'a>,
     rows: [usize; 2],
 }
 
@@ -21,7 +22,7 @@ impl<'a> DiffAttentionMaps<'a> {
     /// `options.norm` and `options.return_lse` have no meaning here and are refused.
     ///
     /// # Errors
-    /// As [`DiffAttention::new`].
+    /// As [`DiffAttention::new`](crate::DiffAttention::new).
     pub fn new(
         q: Tensor<'a>,
         k: KeysOnly<'a>,
@@ -35,10 +36,7 @@ impl<'a> DiffAttentionMaps<'a> {
         if options.return_lse {
             return Err(Error::option("return_lse", "none for maps", "one"));
         }
-        let call = match k {
-            KeysOnly::Tensor(k) => Call::new(q, Some(k), None, None, options)?,
-            KeysOnly::Cache(cache) => Call::new(q, None, None, Some(cache), options)?,
-        };
+        let call = Call::new(&q, k.into(), options)?;
         if let Some(given) = num_kv_heads {
             let groups = call.value_heads();
             if given != groups {
@@ -49,7 +47,7 @@ impl<'a> DiffAttentionMaps<'a> {
                 ));
             }
         }
-        let queries = call.lse_shape()[3];
+        let queries = call.axis.length;
         let rows = rows.unwrap_or([0, queries]);
         if rows[0] > rows[1] || rows[1] > queries {
             return Err(Error::shape(
@@ -59,7 +57,7 @@ impl<'a> DiffAttentionMaps<'a> {
             ));
         }
         Ok(Self {
-            run: Run::new(call, rows, false),
+            planned: Planned::new(call, rows, false),
             rows,
         })
     }
@@ -67,33 +65,28 @@ impl<'a> DiffAttentionMaps<'a> {
     /// T, the largest number of terms of any head.
     #[must_use]
     pub fn terms(&self) -> usize {
-        self.run.call.plan.terms
+        self.planned.call.plan.terms
     }
 
     /// `[B, H, rows, Lk]`.
     #[must_use]
     pub fn map_shape(&self) -> [usize; 4] {
-        let [batch, heads, ..] = self.run.call.lse_shape();
-        [
-            batch,
-            heads,
-            self.rows[1] - self.rows[0],
-            self.run.call.keys,
-        ]
+        let [batch, heads, ..] = self.planned.call.lse_shape();
+        let rows = self.rows[1] - self.rows[0];
+        [batch, heads, rows, self.planned.call.keys]
     }
 
-    /// Gives the outputs, each of [`DiffAttentionMaps::map_shape`].
+    /// The work of the call into its outputs, each of [`DiffAttentionMaps::map_shape`].
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when one does not fit or overflows.
-    pub fn bind(&mut self, outputs: MapOutputs<'a>) -> Result<(), Error> {
+    pub fn into_work<'o>(self, outputs: MapOutputs<'o>) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
         outputs.check(self.terms(), &self.map_shape())?;
-        self.run.call.maps = Some(MapsOut {
-            terms: outputs.terms.into_iter().map(<[f32]>::as_mut_ptr).collect(),
-            diff: outputs.diff.as_mut_ptr(),
-            rows: self.rows,
-        });
-        Ok(())
+        let maps = MapsOut::new(outputs, self.rows);
+        Ok(self.planned.into_work(Outputs::Maps(maps)))
     }
 }
 
@@ -115,17 +108,5 @@ impl MapOutputs<'_> {
         }
         check_len("diff", shape, self.diff.len())?;
         Ok(())
-    }
-}
-
-impl Slices for DiffAttentionMaps<'_> {
-    fn total(&self) -> usize {
-        self.run.total()
-    }
-    fn done(&self) -> usize {
-        self.run.done()
-    }
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        self.run.step(count)
     }
 }

@@ -4,19 +4,28 @@
 mod axis;
 mod cache;
 mod call;
+mod check;
 mod decode;
+mod decode_plan;
 mod diff_attention;
+mod groups;
 mod inputs;
 mod lambda;
 mod maps;
 mod mask;
 mod options;
+mod outputs;
 mod packed;
+mod packing;
 mod pairing;
+mod panels;
 mod row_block;
+mod scale;
 mod schedule;
 mod scratch;
 mod softmax;
+mod visible;
+mod waves;
 
 pub use cache::{KvCache, KvCacheOptions};
 pub use diff_attention::{DiffAttention, diff_attention};
@@ -24,5 +33,6 @@ pub use inputs::{KeysOnly, KeysValues};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};
 pub use maps::DiffAttentionMaps;
 pub use options::{
-    AttentionOptions, HeadPlan, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions,
+    Pairing,
 };
