@@ -46,8 +46,8 @@ mod vector;
 mod work;
 
 pub use attention::{
-    AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache,
-    KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
+    KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind};

@@ -7,10 +7,6 @@ use crate::vector::{Element, Vector};
 /// contract (results change with it), so it is one number on every instruction set.
 pub(crate) const STRIP: usize = 256;
 
-/// Queries and keys of a block of a block mask, counted from the call's first query and from key 0. Divides
-/// [`STRIP`], and every panel and tile divides it.
-pub(crate) const BLOCK_MASK: usize = 64;
-
 /// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and more
 /// accurate. Part of the numeric contract.
 pub(crate) const ROW_SUMS: usize = 4;

@@ -1,7 +1,7 @@
 //! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them once and
 //! packs nothing. Values are held as float32, whatever the dtype of what is appended.
 
-use super::call::HeadAxis;
+use super::axis::HeadAxis;
 use super::options::Layout;
 use super::packed::{KeyPanels, PackKeys, PackValues, ValuePanels, ValueShape};
 use crate::buffer::Buffer;

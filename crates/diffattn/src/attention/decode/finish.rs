@@ -2,6 +2,7 @@
 
 use super::DecodeUnit;
 use crate::attention::call::Call;
+use crate::attention::outputs::RowsOut;
 use crate::isa::Kernel;
 use crate::vector::Vector;
 
@@ -9,6 +10,7 @@ use crate::vector::Vector;
 pub(super) struct DecodeFinish<'c, 'a> {
     pub(super) call: &'c Call<'a>,
     pub(super) unit: &'c DecodeUnit<'c>,
+    pub(super) outputs: &'c RowsOut<'a>,
     /// One row of the result.
     pub(super) row: &'c mut [f32],
 }
@@ -17,7 +19,12 @@ impl Kernel for DecodeFinish<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { call, unit, row: y } = self;
+        let Self {
+            call,
+            unit,
+            outputs,
+            row: y,
+        } = self;
         let (sequence, plan) = (unit.rows.sequence, unit.rows.plan);
         let queries = sequence.queries;
         let (width, padded) = (call.value_shape.width, call.value_shape.padded());
@@ -32,17 +39,18 @@ impl Kernel for DecodeFinish<'_, '_> {
                         }
                     }
                 }
-                call.write_row::<V>(&mut y[..call.plan.values * width], sequence, *head, i);
+                let y = &mut y[..call.plan.values * width];
+                outputs.write_row::<V>(call, sequence.row(*head, i), y);
             }
         }
-        if call.wants_lse() {
-            unit.rows.write_lse(call);
+        if outputs.wants_lse() {
+            unit.rows.write_lse(call, outputs);
         }
     }
 }
 
 impl super::UnitRows<'_> {
-    fn write_lse(&self, call: &Call<'_>) {
+    fn write_lse(&self, call: &Call<'_>, outputs: &RowsOut<'_>) {
         let (sequence, queries) = (self.sequence, self.sequence.queries);
         for (head, pairs) in &self.plan.heads {
             for i in 0..queries {
@@ -52,7 +60,7 @@ impl super::UnitRows<'_> {
                         call.scores
                             .log_sum_exp(self.row_max[row], self.row_sum[row])
                     });
-                    call.write_lse(sequence, *head, t, i, lse);
+                    outputs.write_lse(call, sequence.row(*head, i), t, lse);
                 }
             }
         }

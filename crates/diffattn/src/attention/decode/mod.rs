@@ -8,15 +8,15 @@
 //! 4. per unit: strips added in order, norm, store (`finish.rs`).
 
 mod finish;
-mod plan;
 mod scores;
 mod unit;
 mod values;
 
-pub(super) use plan::DecodePlan;
 pub(super) use unit::DecodeUnit;
 
-use super::call::{Call, Panels};
+use super::call::Call;
+use super::outputs::RowsOut;
+use super::panels::Panels;
 use crate::error::Error;
 use crate::isa::Kernel;
 use crate::shape::try_zeroed;
@@ -59,6 +59,7 @@ enum Phase {
 /// [`Error::OutOfMemory`] when scratch is refused.
 pub(super) fn run_units(
     call: &Call<'_>,
+    outputs: &RowsOut<'_>,
     mut units: Vec<(Panels<'_>, DecodeUnit<'_>)>,
     threads: usize,
 ) -> Result<(), Error> {
@@ -93,9 +94,13 @@ pub(super) fn run_units(
     }
     let mut row = try_zeroed(call.plan.values * call.value_shape.width)?;
     for (_, unit) in &units {
-        let row = &mut row;
-        call.isa
-            .run(call.deterministic, DecodeFinish { call, unit, row });
+        let kernel = DecodeFinish {
+            call,
+            unit,
+            outputs,
+            row: &mut row,
+        };
+        call.isa.run(call.deterministic, kernel);
     }
     Ok(())
 }

@@ -95,7 +95,7 @@ impl DecodeStrip<'_, '_, '_> {
             let head = self.rows.plan.pairs[pair].1;
             let bias = &mut self.scratch.bias;
             bias.fill(f32::NEG_INFINITY);
-            let at = (sequence.batch, head, sequence.first_query + i);
+            let at = sequence.row(head, i);
             self.call
                 .elements
                 .each(at, from + low, high - low, |index, value| {

@@ -1,8 +1,8 @@
 //! One head cluster of one sequence: its packed queries, its memory strip by strip, and what joins the
 //! strips of its rows. Knows no tiles.
 
-use super::plan::DecodePlan;
 use crate::attention::call::Call;
+use crate::attention::decode_plan::DecodePlan;
 use crate::attention::mask::Sequence;
 use crate::attention::softmax::{self, Rows, Strips};
 use crate::error::Error;
@@ -135,7 +135,7 @@ impl<'c> DecodeUnit<'c> {
 
     /// A row's products of all strips, the first `width` channels of each, in order.
     pub(super) fn partial(&self, row: usize, padded: usize) -> impl Iterator<Item = &[f32]> {
-        let rows = self.rows.plan.places() * self.rows.sequence.queries;
+        let rows = self.rows.places() * self.rows.sequence.queries;
         let strips = self.memory.partial.chunks_exact((rows * padded).max(1));
         strips.map(move |strip| &strip[row * padded..][..padded])
     }
@@ -179,6 +179,11 @@ fn seen_strips(call: &Call<'_>, sequence: &Sequence) -> (usize, usize) {
 }
 
 impl UnitRows<'_> {
+    /// Results of all v heads, one per query: what a strip's products are for.
+    fn places(&self) -> usize {
+        self.plan.by_value.iter().map(|(_, uses)| uses.len()).sum()
+    }
+
     /// Rows of P of any v head at most.
     pub(super) fn value_rows(&self) -> usize {
         let uses = self.plan.by_value.iter().map(|(_, uses)| uses.len());

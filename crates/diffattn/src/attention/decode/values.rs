@@ -154,7 +154,7 @@ impl DecodeStrip<'_, '_, '_> {
                     continue;
                 }
                 let (low, high) = self.call.band.keys(sequence, i);
-                let query = (sequence.batch, *head, sequence.first_query + i);
+                let query = sequence.row(*head, i);
                 if (low..high).contains(&key) && self.call.elements.sees(query, key) {
                     self.memory.partial[p.to + row * padded + channel] +=
                         self.scratch.p[(key - from) * p.rows + row] * value;

@@ -2,15 +2,17 @@
 //! vector of queries sees. Knows no scores.
 
 use super::RowBlock;
-use crate::attention::call::{Block, Call};
-use crate::tile::{BLOCK_MASK, PANEL, STRIP};
+use crate::attention::call::Call;
+use crate::attention::groups::Block;
+use crate::attention::visible::MASK_BLOCK;
+use crate::tile::{PANEL, STRIP};
 use crate::vector::Vector;
 
 /// Vectors of a block at most: the narrowest vectors have the most.
 pub(super) const MAX_VECTORS: usize = 16;
 
 /// Runs of live blocks in a strip at most: every other block.
-const MAX_RUNS: usize = STRIP / BLOCK_MASK / 2;
+const MAX_RUNS: usize = STRIP / MASK_BLOCK / 2;
 
 /// The keys that the lanes of one vector may see, as far as ranges go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,12 +69,12 @@ impl LiveStrip {
             number: from / STRIP,
             ..Self::default()
         };
-        for block in from / BLOCK_MASK..to.div_ceil(BLOCK_MASK) {
+        for block in from / MASK_BLOCK..to.div_ceil(MASK_BLOCK) {
             if blocks.get(block).is_none_or(|&live| live == 0) {
                 continue;
             }
-            let start = from.max(block * BLOCK_MASK);
-            let end = to.min((block + 1) * BLOCK_MASK);
+            let start = from.max(block * MASK_BLOCK);
+            let end = to.min((block + 1) * MASK_BLOCK);
             match strip.runs[..strip.len].last_mut() {
                 Some(last) if last.1 == start => last.1 = end,
                 _ => {

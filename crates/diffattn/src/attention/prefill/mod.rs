@@ -24,15 +24,17 @@ mod values;
 mod weights;
 
 pub(super) use geometry::LiveStrip;
-pub(super) use maps::Maps;
-pub(super) use values::Values;
 
-use super::call::{Block, Call, HeadStep};
+use super::call::Call;
+use super::groups::{Block, HeadStep};
+use super::outputs::Outputs;
 use super::scratch::Scratch;
 use crate::isa::Kernel;
 use crate::tile::Tile;
 use crate::vector::Vector;
 use geometry::Geometry;
+use maps::Maps;
+use values::Values;
 
 /// Queries of a row block on the vector type it is run with, where no sequence has more queries than `longest`.
 pub(super) struct BlockQueries {
@@ -49,15 +51,10 @@ impl Kernel for BlockQueries {
 }
 
 /// What becomes of a head's exponentials.
-pub(super) trait Consumer {
+pub(super) trait Consumer: Sync {
     /// Takes one head, whose strips and those of the heads before it are exponentials now. `#[inline(always)]`, as all
     /// below a kernel.
-    fn head<V: Vector>(
-        &mut self,
-        rows: &mut RowBlock<'_, '_>,
-        geometry: &Geometry,
-        step: &HeadStep,
-    );
+    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep);
 }
 
 /// One block and the memory to work it off in.
@@ -70,7 +67,7 @@ pub(super) struct RowBlock<'c, 'a> {
 /// One block, ready to run.
 pub(super) struct Prefill<'c, 'a, C> {
     pub(super) rows: RowBlock<'c, 'a>,
-    pub(super) consumer: C,
+    pub(super) consumer: &'c C,
 }
 
 impl<C: Consumer> Kernel for Prefill<'_, '_, C> {
@@ -78,10 +75,7 @@ impl<C: Consumer> Kernel for Prefill<'_, '_, C> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self {
-            mut rows,
-            mut consumer,
-        } = self;
+        let Self { mut rows, consumer } = self;
         let geometry = rows.geometry::<V>();
         for step in &rows.block.group.steps {
             rows.exponentials::<V>(&geometry, step);
@@ -91,20 +85,16 @@ impl<C: Consumer> Kernel for Prefill<'_, '_, C> {
 }
 
 /// What a call asks for: its maps or its rows. One kernel for both, so that pass 1 is compiled once.
-pub(super) struct Asked;
+pub(super) struct Asked<'c, 'o> {
+    pub(super) outputs: &'c Outputs<'o>,
+}
 
-impl Consumer for Asked {
+impl Consumer for Asked<'_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(
-        &mut self,
-        rows: &mut RowBlock<'_, '_>,
-        geometry: &Geometry,
-        step: &HeadStep,
-    ) {
-        if rows.call.maps.is_some() {
-            Maps.head::<V>(rows, geometry, step);
-        } else {
-            Values.head::<V>(rows, geometry, step);
+    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+        match self.outputs {
+            Outputs::Rows(out) => Values { out }.head::<V>(rows, geometry, step),
+            Outputs::Maps(out) => Maps { out }.head::<V>(rows, geometry, step),
         }
     }
 }

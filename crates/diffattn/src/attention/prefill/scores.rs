@@ -4,7 +4,7 @@
 use super::RowBlock;
 use super::geometry::{Geometry, LiveStrip};
 use super::sink::{Adjust, ScoreSink};
-use crate::attention::call::{Block, HeadStep, TermStep};
+use crate::attention::groups::{Block, HeadStep, TermStep};
 use crate::attention::lanes::{load, store};
 use crate::attention::packed::Rows;
 use crate::attention::softmax::{StripSums, safe_max};
@@ -165,7 +165,7 @@ impl RowBlock<'_, '_> {
         } = self.block;
         let stride = self.scratch.stride;
         for row in 0..rows {
-            let at = (sequence.batch, head, sequence.first_query + first + row);
+            let at = sequence.row(head, first + row);
             let bias = &mut self.scratch.bias;
             self.call
                 .elements

@@ -4,31 +4,29 @@
 use super::geometry::{Geometry, LiveStrip};
 use super::sink::AddSink;
 use super::{Consumer, RowBlock};
-use crate::attention::call::{Block, HeadStep};
+use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::{load, store};
+use crate::attention::outputs::RowsOut;
 use crate::attention::packed::ValuePanels;
 use crate::tile::{Depth, Operands, PANEL, Tile};
 use crate::vector::{Vector, transpose};
 
 /// The rows of a result.
-pub(in crate::attention) struct Values;
+pub(super) struct Values<'c, 'o> {
+    pub(super) out: &'c RowsOut<'o>,
+}
 
-impl Consumer for Values {
+impl Consumer for Values<'_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(
-        &mut self,
-        rows: &mut RowBlock<'_, '_>,
-        geometry: &Geometry,
-        step: &HeadStep,
-    ) {
+    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
         rows.reduce(geometry, step);
-        rows.write_lse(geometry, step);
+        rows.write_lse(geometry, step, self.out);
         rows.weigh(geometry, step);
         let total = step.v.len() * rows.call.value_shape.padded() * geometry.stride;
         rows.scratch.out[..total].fill(0.0);
-        rows.call.prefetch_result::<V>(&rows.block, step.head);
+        self.out.prefetch::<V>(rows.call, &rows.block, step.head);
         rows.add_values::<V>(geometry, step);
-        rows.finish::<V>(geometry, step);
+        rows.finish::<V>(geometry, step, self.out);
     }
 }
 
@@ -190,11 +188,7 @@ impl RowBlock<'_, '_> {
                 .each_special(from, to - from, |key, channel, value| {
                     for row in 0..rows {
                         let (low, high) = scratch.row_ranges[row];
-                        let query = (
-                            sequence.batch,
-                            step.head,
-                            sequence.first_query + first + row,
-                        );
+                        let query = sequence.row(step.head, first + row);
                         // A row whose scores are all −∞ counts as one that sees nothing.
                         let row_sum = |slot: &usize| scratch.row_sum[slot * geometry.stride + row];
                         let is_empty = step.slots.iter().all(|slot| row_sum(slot) == 0.0);
@@ -213,7 +207,7 @@ impl RowBlock<'_, '_> {
 
     /// Pass 4: rows out of outᵀ, through the norm, into the result.
     #[inline(always)]
-    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
         let Block {
             sequence,
             first,
@@ -227,7 +221,7 @@ impl RowBlock<'_, '_> {
             let query = first + n * V::LANES;
             let count = V::LANES.min(rows - n * V::LANES);
             // A float32 result takes the rows where they belong.
-            let place = self.call.result_rows(sequence, step.head, query);
+            let place = out.rows(self.call, sequence.row(step.head, query));
             let (to, to_stride) = place.unwrap_or((self.scratch.rows.as_mut_ptr(), width));
             for index in 0..step.v.len() {
                 let from = &self.scratch.out[index * shape.padded() * stride + n * V::LANES..];
@@ -244,8 +238,8 @@ impl RowBlock<'_, '_> {
                 if place.is_some() {
                     self.call.norm_row::<V>(y);
                 } else {
-                    self.call
-                        .write_row::<V>(y, sequence, step.head, query + row);
+                    let at = sequence.row(step.head, query + row);
+                    out.write_row::<V>(self.call, at, y);
                 }
             }
         }

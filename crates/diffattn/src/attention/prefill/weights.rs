@@ -3,7 +3,8 @@
 
 use super::RowBlock;
 use super::geometry::Geometry;
-use crate::attention::call::{Block, HeadStep};
+use crate::attention::groups::{Block, HeadStep};
+use crate::attention::outputs::RowsOut;
 use crate::attention::softmax::{self, Rows, Strips};
 
 impl RowBlock<'_, '_> {
@@ -66,14 +67,14 @@ impl RowBlock<'_, '_> {
     }
 
     /// Log-sum-exp of each term, where asked for.
-    pub(super) fn write_lse(&self, geometry: &Geometry, step: &HeadStep) {
+    pub(super) fn write_lse(&self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
         let Block {
             sequence,
             first,
             rows,
             ..
         } = self.block;
-        if !self.call.wants_lse() {
+        if !out.wants_lse() {
             return;
         }
         for t in 0..self.call.plan.terms {
@@ -84,8 +85,7 @@ impl RowBlock<'_, '_> {
                         .scores
                         .log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
                 });
-                self.call
-                    .write_lse(sequence, step.head, t, first + row, lse);
+                out.write_lse(self.call, sequence.row(step.head, first + row), t, lse);
             }
         }
     }
