@@ -48,7 +48,8 @@ mod work;
 pub use attention::{
     AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
     KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
-    diff_attention, lambda_full, lambda_init, lambda_scalars,
+    PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full, lambda_init,
+    lambda_scalars,
 };
 pub use error::{Error, ErrorKind};
 pub use gelu::{gelu, gelu_tanh};

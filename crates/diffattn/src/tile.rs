@@ -124,47 +124,15 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
 }
 
 impl Operands {
-    /// [`product`] of these operands, over a gap where the depth has one: one chain of sums all the same.
+    /// [`product_over`] of these operands.
     ///
     /// # Safety
     /// The rows of `depth` are readable on both sides, M values of a and N vectors of b each.
     #[inline(always)]
     unsafe fn product<V: Vector, const M: usize, const N: usize>(&self) -> [[V; N]; M] {
-        let Self {
-            mut a,
-            a_stride,
-            b,
-            b_stride,
-            b_vector,
-            depth,
-        } = *self;
-        let mut b = columns::<N>(b, b_vector);
-        let mut sums = [[V::splat(0.0); N]; M];
-        let (mut rows, mut more) = (depth.rows, depth.more);
-        loop {
-            for _ in 0..rows {
-                let mut row = [V::splat(0.0); N];
-                for n in 0..N {
-                    // SAFETY: the caller's promise for this row of b.
-                    row[n] = unsafe { V::load(b[n]) };
-                }
-                // SAFETY: the caller's promise for this row of a.
-                unsafe { V::add_outer(&mut sums, a, row) };
-                // Not `k * a_stride`: in WebAssembly, that takes 1.1 times the time.
-                a = a.wrapping_add(a_stride);
-                for b in &mut b {
-                    *b = b.wrapping_add(b_stride);
-                }
-            }
-            if more == 0 {
-                return sums;
-            }
-            a = a.wrapping_add(depth.gap * a_stride);
-            for b in &mut b {
-                *b = b.wrapping_add(depth.gap * b_stride);
-            }
-            (rows, more) = (more, 0);
-        }
+        let b = columns::<N>(self.b, self.b_vector);
+        // SAFETY: the caller's promise.
+        unsafe { product_over(self.a, self.a_stride, b, self.b_stride, self.depth) }
     }
 }
 
@@ -193,6 +161,46 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
     unsafe { product_of::<V, f32, M, N>(a, a_stride, b, b_stride, depth, |_| {}) }
+}
+
+/// [`product`] of some rows, over a gap where the depth has one: one chain of sums all the same.
+///
+/// # Safety
+/// As [`product`], for the rows of `depth`.
+#[inline(always)]
+pub(crate) unsafe fn product_over<V: Vector, const M: usize, const N: usize>(
+    mut a: *const f32,
+    a_stride: usize,
+    mut b: [*const f32; N],
+    b_stride: usize,
+    depth: Depth,
+) -> [[V; N]; M] {
+    let mut sums = [[V::splat(0.0); N]; M];
+    let (mut rows, mut more) = (depth.rows, depth.more);
+    loop {
+        for _ in 0..rows {
+            let mut row = [V::splat(0.0); N];
+            for n in 0..N {
+                // SAFETY: the caller's promise for this row of b.
+                row[n] = unsafe { V::load(b[n]) };
+            }
+            // SAFETY: the caller's promise for this row of a.
+            unsafe { V::add_outer(&mut sums, a, row) };
+            // Not `k * a_stride`: in WebAssembly, that takes 1.1 times the time.
+            a = a.wrapping_add(a_stride);
+            for b in &mut b {
+                *b = b.wrapping_add(b_stride);
+            }
+        }
+        if more == 0 {
+            return sums;
+        }
+        a = a.wrapping_add(depth.gap * a_stride);
+        for b in &mut b {
+            *b = b.wrapping_add(depth.gap * b_stride);
+        }
+        (rows, more) = (more, 0);
+    }
 }
 
 /// [`product`] where b is held as `E`; every step begins with `ahead(b)`, b where the step reads it.

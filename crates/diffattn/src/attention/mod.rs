@@ -13,6 +13,7 @@ mod groups;
 mod inputs;
 mod lambda;
 mod lanes;
+mod live;
 mod maps;
 mod mask;
 mod options;
@@ -21,6 +22,7 @@ mod packed;
 mod packing;
 mod pairing;
 mod panels;
+mod partial;
 mod prefill;
 mod scale;
 mod schedule;
@@ -38,3 +40,4 @@ pub use options::{
     AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions,
     Pairing,
 };
+pub use partial::{PartialAttention, PartialStatistics, RowStatistics};

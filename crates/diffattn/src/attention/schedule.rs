@@ -27,17 +27,30 @@ impl<'a> Planned<'a> {
     /// The work of the call into `outputs`.
     pub(super) fn into_work(self, outputs: Outputs<'a>) -> Work<'a> {
         let total = self.total();
-        Work::new(total, |pace| async move { self.run(&outputs, &pace).await })
+        Work::new(total, |pace| async move {
+            let decoded = match &outputs {
+                Outputs::Rows(rows) => Some(rows),
+                Outputs::Maps(_) => None,
+            };
+            let asked = Asked { outputs: &outputs };
+            self.run(&asked, decoded, &pace).await
+        })
     }
 
-    async fn run(&self, outputs: &Outputs<'_>, pace: &Pace) -> Result<(), Error> {
+    /// Runs row blocks for `consumer`, and units that decode, if there are any, into `decoded`.
+    pub(super) async fn run<C: Consumer>(
+        &self,
+        consumer: &C,
+        decoded: Option<&RowsOut<'_>>,
+        pace: &Pace,
+    ) -> Result<(), Error> {
         let mut memory = Memory::default();
         let mut next_unit = 0;
         while let Some(wave) = self.next_wave(&mut next_unit)? {
             pace.granted().await;
             memory.packed.pack(&self.call, &wave)?;
             let mut decode = wave.decode.as_slice();
-            while let Outputs::Rows(rows) = outputs
+            while let Some(rows) = decoded
                 && !decode.is_empty()
             {
                 let units = &decode[..decode.len().min(pace.granted().await)];
@@ -45,8 +58,7 @@ impl<'a> Planned<'a> {
                 pace.worked(worked);
                 decode = &decode[worked..];
             }
-            let consumer = Asked { outputs };
-            self.run_blocks(&wave, &mut memory, &consumer, pace).await?;
+            self.run_blocks(&wave, &mut memory, consumer, pace).await?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One thread's working memory for row blocks, got before any work and reused by every block.
 
-use super::prefill::LiveStrip;
+use super::live::LiveStrip;
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::shape::try_zeroed;
@@ -46,7 +46,9 @@ pub(super) struct Scratch {
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
     pub(super) row_sum: Vec<f64>,
-    /// `[query]`: coefficient ÷ row_sum of one term.
+    /// `[term][query]`: row_sum with the term's sink.
+    pub(super) denominators: Vec<f64>,
+    /// `[query]`: coefficient ÷ denominator of one term.
     pub(super) shares: Vec<f64>,
     /// `[strip][term][high, low][query]`.
     pub(super) weights: Vec<f32>,
@@ -96,6 +98,7 @@ impl Scratch {
             footing: try_zeroed(slots * strips * stride)?,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
+            denominators: try_zeroed(terms * stride)?,
             shares: try_zeroed(stride)?,
             weights: try_zeroed(2 * strips * terms * stride)?,
             strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,

@@ -134,19 +134,7 @@ pub(super) fn footings(scale: f64, strip_max: &[f32], row_max: &[f32], footing: 
     }
 }
 
-/// `row_sum` with the exponential of a sink, a logit in units of a score, where there is one. (A sink above
-/// all scores needs no other maximum: 2^1023, past which its exponential is cut, leaves nothing of any weight.)
-#[inline(always)]
-pub(super) fn with_sink(row_max: f32, row_sum: f64, scale: f64, sink: Option<f64>) -> f64 {
-    match sink {
-        Some(sink) if row_sum != 0.0 => {
-            row_sum + math::exp2_wide(((sink - f64::from(row_max)) * scale).min(1023.0))
-        }
-        _ => row_sum,
-    }
-}
-
-/// c / row_sum; 0 for a row that saw nothing, whatever its coefficient is.
+/// c ÷ row_sum (with its sink); 0 for a row that saw nothing, whatever its coefficient is.
 #[inline(always)]
 pub(super) fn share(coefficient: f32, row_sum: f64) -> f64 {
     if row_sum == 0.0 {

@@ -53,12 +53,13 @@ impl super::UnitRows<'_> {
     fn write_lse(&self, call: &Call<'_>, outputs: &RowsOut<'_>) {
         let (sequence, queries) = (self.sequence, self.sequence.queries);
         for (head, pairs) in &self.plan.heads {
-            for i in 0..queries {
-                for t in 0..call.plan.terms {
+            for t in 0..call.plan.terms {
+                let sink = call.sink(*head, t);
+                for i in 0..queries {
                     let lse = pairs.get(t).map_or(f32::NEG_INFINITY, |pair| {
                         let row = pair * queries + i;
-                        call.scores
-                            .log_sum_exp(self.row_max[row], self.row_sum[row])
+                        let (max, sum) = (self.row_max[row], self.row_sum[row]);
+                        call.scores.log_sum_exp(max, sum, sink)
                     });
                     outputs.write_lse(call, sequence.row(*head, i), t, lse);
                 }

@@ -141,12 +141,19 @@ impl Kernel for DecodeStrip<'_, '_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(mut self) {
-        match self.phase {
-            Phase::Exponentials => {
-                self.scores::<V>();
+        let live = self.rows.live(self.call, self.memory.strip);
+        match (self.phase, live) {
+            (Phase::Exponentials, Some(live)) => {
+                self.scores::<V>(&live);
                 self.exponentials::<V>();
             }
-            Phase::Values => self.values::<V>(),
+            (Phase::Exponentials, None) => {
+                self.memory.max.fill(f32::NEG_INFINITY);
+                self.memory.sum.fill(0.0);
+            }
+            (Phase::Values, Some(live)) => self.values::<V>(&live),
+            // (Its products are zeros from the beginning.)
+            (Phase::Values, None) => {}
         }
     }
 }

@@ -4,10 +4,20 @@
 use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
 use crate::attention::lanes::{load, store, update, zip};
+use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{exponentials, safe_max};
+use crate::attention::visible::MASK_BLOCK;
 use crate::tile::{PANEL, ROW_SUMS, STRIP, product};
 use crate::vector::Vector;
+use std::ops::Range;
+
+/// Keys of a strip, and the rows that share them.
+struct Keys<'s> {
+    panels: KeyPanels<'s>,
+    strip: &'s LiveStrip,
+    rows: Range<usize>,
+}
 
 impl DecodeStrip<'_, '_, '_> {
     /// How many scores of the strip are worked on: its keys, rounded up to what the exponentials take at once.
@@ -18,20 +28,25 @@ impl DecodeStrip<'_, '_, '_> {
         (end - from).next_multiple_of(ROW_SUMS * V::LANES)
     }
 
+    /// Scores of the live keys of a strip, masked, and their maxima.
     #[inline(always)]
-    pub(super) fn scores<V: Vector>(&mut self) {
+    pub(super) fn scores<V: Vector>(&mut self, strip: &LiveStrip) {
         let plan = self.rows.plan;
         let queries = self.rows.sequence.queries;
         for (k, pairs) in &plan.by_key {
-            let keys = self.panels.keys(*k);
-            let rows = pairs.start * queries..pairs.end * queries;
+            let of = Keys {
+                panels: self.panels.keys(*k),
+                strip,
+                rows: pairs.start * queries..pairs.end * queries,
+            };
+            let rows = of.rows.clone();
             let mut row = rows.start;
             while row < rows.end {
                 let count = tile_rows(rows.end - row);
                 match count {
-                    ROWS => self.score_tiles::<V, ROWS>(&keys, &rows, row),
-                    2 => self.score_tiles::<V, 2>(&keys, &rows, row),
-                    _ => self.score_tiles::<V, 1>(&keys, &rows, row),
+                    ROWS => self.score_tiles::<V, ROWS>(&of, row),
+                    2 => self.score_tiles::<V, 2>(&of, row),
+                    _ => self.score_tiles::<V, 1>(&of, row),
                 }
                 row += count;
             }
@@ -43,19 +58,18 @@ impl DecodeStrip<'_, '_, '_> {
         }
     }
 
-    /// Scores of M rows from `row` on, of those that share `keys`.
+    /// Scores of M rows from `row` on, of those that share keys.
     #[inline(always)]
-    fn score_tiles<V: Vector, const M: usize>(
-        &mut self,
-        keys: &KeyPanels<'_>,
-        rows: &std::ops::Range<usize>,
-        row: usize,
-    ) {
+    fn score_tiles<V: Vector, const M: usize>(&mut self, of: &Keys<'_>, row: usize) {
+        let Keys {
+            panels: keys, rows, ..
+        } = of;
         let width = self.call.width;
         let queries = &self.rows.queries[rows.start * width..][..rows.len() * width];
         let a = queries[row - rows.start..].as_ptr();
-        let (from, end) = self.rows.keys(self.memory.strip);
-        for key in (from..end).step_by(VECTORS * V::LANES) {
+        let (from, _) = self.rows.keys(self.memory.strip);
+        let keys_of = |&(run, end): &(usize, usize)| (run..end).step_by(VECTORS * V::LANES);
+        for key in of.strip.runs().iter().flat_map(keys_of) {
             let mut panels = [keys.at(key); VECTORS];
             for (n, panel) in panels.iter_mut().enumerate() {
                 *panel = keys.at(key + n * V::LANES);
@@ -102,6 +116,15 @@ impl DecodeStrip<'_, '_, '_> {
                     bias[low + index] = value
                 });
             zip::<V>(scores, bias, add_bias);
+        }
+        if !self.call.blocks.is_empty() {
+            let head = self.rows.plan.pairs[pair].1;
+            let visible = self.call.visible(sequence.row(head, i));
+            for (block, scores) in scores.chunks_mut(MASK_BLOCK).enumerate() {
+                if !visible.sees(from + block * MASK_BLOCK) {
+                    scores.fill(f32::NEG_INFINITY);
+                }
+            }
         }
         let mut lanes = V::splat(f32::NEG_INFINITY);
         for at in scores.chunks_exact(V::LANES) {

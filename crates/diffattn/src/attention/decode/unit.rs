@@ -3,8 +3,10 @@
 
 use crate::attention::call::Call;
 use crate::attention::decode_plan::DecodePlan;
+use crate::attention::live::LiveStrip;
 use crate::attention::mask::Sequence;
 use crate::attention::softmax::{self, Rows, Strips};
+use crate::attention::visible::MASK_BLOCK;
 use crate::error::Error;
 use crate::shape::try_zeroed;
 use crate::tile::STRIP;
@@ -202,6 +204,25 @@ impl UnitRows<'_> {
         (from, (from + STRIP).min(self.sequence.keys))
     }
 
+    /// The keys of a strip that any row of the unit sees, as far as a block mask goes; `None` where it has none.
+    #[inline(always)]
+    pub(super) fn live(&self, call: &Call<'_>, strip: usize) -> Option<LiveStrip> {
+        let (from, end) = self.keys(strip);
+        if call.blocks.is_empty() {
+            return Some(LiveStrip::whole(from, end));
+        }
+        let rows = || {
+            let heads = self.plan.pairs.iter().map(|pair| pair.1);
+            heads.flat_map(|head| (0..self.sequence.queries).map(move |i| (head, i)))
+        };
+        LiveStrip::masked(from, end, |block| {
+            rows().any(|(head, i)| {
+                let visible = call.visible(self.sequence.row(head, i));
+                visible.sees(block * MASK_BLOCK)
+            })
+        })
+    }
+
     /// Weights of one strip for query `i` of a head's entry in the plan, term by term: (high, low).
     #[inline(always)]
     pub(super) fn weights(&self, at: usize, strip: usize) -> [f32; 2] {
@@ -233,12 +254,20 @@ impl UnitRows<'_> {
     fn weigh(&mut self, call: &Call<'_>, footing: &[f64]) {
         let (rows, queries) = (self.row_max.len(), self.sequence.queries);
         for (entry, (head, pairs)) in self.plan.heads.iter().enumerate() {
-            for i in 0..queries {
-                for (t, pair) in pairs.iter().enumerate() {
+            for (t, pair) in pairs.iter().enumerate() {
+                let sink = call.scores.sink(call.sink(*head, t));
+                for i in 0..queries {
                     let query = self.sequence.first_query + i;
                     let coefficient = call.coefficient(*head, t, self.sequence.batch, query);
                     let row = pair * queries + i;
-                    let share = softmax::share(coefficient, self.row_sum[row]);
+                    let denominator = match sink {
+                        None => self.row_sum[row],
+                        Some(sink) => {
+                            let (max, sum) = (self.row_max[row], self.row_sum[row]);
+                            call.scores.with_sink(max, sum, sink)
+                        }
+                    };
+                    let share = softmax::share(coefficient, denominator);
                     let at = ((entry * queries + i) * call.plan.terms + t) * self.strips;
                     for strip in 0..self.strips {
                         let footing = footing[strip * rows + row];

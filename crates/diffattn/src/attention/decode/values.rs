@@ -2,8 +2,9 @@
 
 use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::lanes::{load, store};
+use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
-use crate::tile::{PANEL, STRIP, product};
+use crate::tile::{Depth, PANEL, STRIP, product_over};
 use crate::vector::Vector;
 
 /// Vectors of v's channels that a tile takes, from `first` on.
@@ -17,21 +18,25 @@ struct Columns<const N: usize> {
 #[derive(Clone, Copy)]
 struct P {
     rows: usize,
-    keys: usize,
+    /// The first live key of the strip, and how many from there on, perhaps with a gap.
+    first: usize,
+    depth: Depth,
     /// Where the products of the first row go.
     to: usize,
 }
 
 impl DecodeStrip<'_, '_, '_> {
+    /// Products of the live keys of a strip, for the rows of all v heads.
     #[inline(always)]
-    pub(super) fn values<V: Vector>(&mut self) {
+    pub(super) fn values<V: Vector>(&mut self, strip: &LiveStrip) {
         let (plan, queries) = (self.rows.plan, self.rows.sequence.queries);
         let padded = self.call.value_shape.padded();
-        let (from, end) = self.rows.keys(self.memory.strip);
+        let (from, _) = self.rows.keys(self.memory.strip);
         for (index, (v, uses)) in plan.by_value.iter().enumerate() {
             let p = P {
                 rows: uses.len() * queries,
-                keys: end - from,
+                first: strip.start() - from,
+                depth: Depth::of(strip.runs()),
                 to: self.rows.value_rows[index] * queries * padded,
             };
             for (use_index, &(entry, _)) in uses.iter().enumerate() {
@@ -45,7 +50,7 @@ impl DecodeStrip<'_, '_, '_> {
                 continue;
             }
             let vectors = self.call.value_shape.width.div_ceil(V::LANES);
-            let at = |vector: usize| values.at(from, vector * V::LANES);
+            let at = |vector: usize| values.at(strip.start(), vector * V::LANES);
             let mut vector = 0;
             while vector + VECTORS <= vectors {
                 let mut panels = [at(vector); VECTORS];
@@ -86,10 +91,10 @@ impl DecodeStrip<'_, '_, '_> {
         p: P,
         row: usize,
     ) {
-        let a = self.scratch.p[row..].as_ptr();
-        // SAFETY: P has `keys` rows of `rows` values, M from `row` on; V panels have as many keys from the strip's first
-        // on, whole vectors of channels.
-        let sums = unsafe { product::<V, M, N>(a, p.rows, columns.panels, PANEL, p.keys) };
+        let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
+        // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have as many keys from the
+        // first live one on, whole vectors of channels.
+        let sums = unsafe { product_over::<V, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
         let padded = self.call.value_shape.padded();
         for (m, sums) in sums.iter().enumerate() {
             let to = &mut self.memory.partial[p.to + (row + m) * padded + columns.channel..];
@@ -138,7 +143,7 @@ impl DecodeStrip<'_, '_, '_> {
         let (from, end) = self.rows.keys(self.memory.strip);
         for channel in (0..self.call.value_shape.width).step_by(V::LANES) {
             values.finite_copy(from, end - from, channel, &mut self.scratch.finite);
-            let panels = [self.scratch.finite[channel % PANEL..].as_ptr()];
+            let panels = [self.scratch.finite[p.first * PANEL + channel % PANEL..].as_ptr()];
             self.products::<V, 1>(&Columns { panels, channel }, p);
         }
         let sequence = self.rows.sequence;
@@ -155,7 +160,8 @@ impl DecodeStrip<'_, '_, '_> {
                 }
                 let (low, high) = self.call.band.keys(sequence, i);
                 let query = sequence.row(*head, i);
-                if (low..high).contains(&key) && self.call.elements.sees(query, key) {
+                let seen = (low..high).contains(&key) && self.call.visible(query).sees(key);
+                if seen && self.call.elements.sees(query, key) {
                     self.memory.partial[p.to + row * padded + channel] +=
                         self.scratch.p[(key - from) * p.rows + row] * value;
                 }

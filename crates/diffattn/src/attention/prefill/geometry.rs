@@ -2,17 +2,13 @@
 //! vector of queries sees. Knows no scores.
 
 use super::RowBlock;
-use crate::attention::call::Call;
 use crate::attention::groups::Block;
-use crate::attention::visible::MASK_BLOCK;
+use crate::attention::live::LiveStrip;
 use crate::tile::{PANEL, STRIP};
 use crate::vector::Vector;
 
 /// Vectors of a block at most: the narrowest vectors have the most.
 pub(super) const MAX_VECTORS: usize = 16;
-
-/// Runs of live blocks in a strip at most: every other block.
-const MAX_RUNS: usize = STRIP / MASK_BLOCK / 2;
 
 /// The keys that the lanes of one vector may see, as far as ranges go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,71 +33,6 @@ impl Span {
     pub(super) fn within(&self, from: usize, to: usize) -> (usize, usize) {
         let (start, end) = (self.start.clamp(from, to), self.end.clamp(from, to));
         if start < end { (start, end) } else { (to, to) }
-    }
-}
-
-/// A strip that a block visits, and its runs of live keys. Strips are counted from key 0, whatever of
-/// them is live, so that no bit depends on it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in crate::attention) struct LiveStrip {
-    /// Which strip of the row.
-    pub(super) number: usize,
-    runs: [(usize, usize); MAX_RUNS],
-    len: usize,
-}
-
-impl LiveStrip {
-    /// All keys of `from..to`, which lie in one strip.
-    #[inline(always)]
-    fn whole(from: usize, to: usize) -> Self {
-        let mut strip = Self {
-            number: from / STRIP,
-            len: 1,
-            ..Self::default()
-        };
-        strip.runs[0] = (from, to);
-        strip
-    }
-
-    /// Those of `from..to` whose block of keys is not 0 in `blocks`; `None` where all are.
-    fn masked(from: usize, to: usize, blocks: &[u8]) -> Option<Self> {
-        let mut strip = Self {
-            number: from / STRIP,
-            ..Self::default()
-        };
-        for block in from / MASK_BLOCK..to.div_ceil(MASK_BLOCK) {
-            if blocks.get(block).is_none_or(|&live| live == 0) {
-                continue;
-            }
-            let start = from.max(block * MASK_BLOCK);
-            let end = to.min((block + 1) * MASK_BLOCK);
-            match strip.runs[..strip.len].last_mut() {
-                Some(last) if last.1 == start => last.1 = end,
-                _ => {
-                    strip.runs[strip.len] = (start, end);
-                    strip.len += 1;
-                }
-            }
-        }
-        (strip.len > 0).then_some(strip)
-    }
-
-    /// Runs of live keys, in order; one at least.
-    #[inline(always)]
-    pub(super) fn runs(&self) -> &[(usize, usize)] {
-        &self.runs[..self.len]
-    }
-
-    /// The first live key.
-    #[inline(always)]
-    pub(super) fn start(&self) -> usize {
-        self.runs[0].0
-    }
-
-    /// The end of the last run.
-    #[inline(always)]
-    pub(super) fn end(&self) -> usize {
-        self.runs[self.len.clamp(1, MAX_RUNS) - 1].1
     }
 }
 
@@ -226,22 +157,21 @@ impl RowBlock<'_, '_> {
     /// of a block mask, and all its heads have the same, so that one row of the mask speaks for them.
     #[inline(always)]
     fn visit(&mut self, start: usize, end: usize) {
-        let blocks = block_mask_row(self.call);
         self.scratch.live.clear();
         if start == end {
             return;
         }
+        let Block {
+            sequence, first, ..
+        } = self.block;
+        let head = self.block.group.steps.first().map_or(0, |step| step.head);
+        let visible = self.call.visible(sequence.row(head, first));
         for strip in start / STRIP..end.div_ceil(STRIP) {
             let (from, to) = ((strip * STRIP).max(start), ((strip + 1) * STRIP).min(end));
-            self.scratch.live.extend(match blocks {
+            self.scratch.live.extend(match visible.blocks() {
                 None => Some(LiveStrip::whole(from, to)),
-                Some(blocks) => LiveStrip::masked(from, to, blocks),
+                Some(blocks) => LiveStrip::masked(from, to, |block| blocks[block] != 0),
             });
         }
     }
-}
-
-/// The block mask's row of the block's queries, where the call has one.
-fn block_mask_row<'c>(_call: &'c Call<'_>) -> Option<&'c [u8]> {
-    None
 }

@@ -11,19 +11,21 @@
 //! 3. per strip: P = Σ_t (c_t / row_sum_t) · footing_t · E_t, then outᵀ += Vᵀ P, from zero per strip;
 //! 4. transpose to rows, norm, store (both `values.rs`).
 //!
-//! Pass 1 is everyone's; what follows is a [`Consumer`]'s: [`Values`] does the rest, [`Maps`] stops before v.
+//! Pass 1 is everyone's; what follows is a [`Consumer`]'s: [`Values`] does the rest, [`Maps`] stops before v,
+//! [`Partial`] gives and takes what ranges of keys hand one another.
 //! Which keys are visited, `geometry.rs` says: a block of keys that a block mask hides costs nothing in any pass.
 //!
 //! The price: T × block × Lk scores per thread. The gain over one attention call per map: v is met once.
 
 mod geometry;
 mod maps;
+mod partial;
 mod scores;
 mod sink;
 mod values;
 mod weights;
 
-pub(super) use geometry::LiveStrip;
+pub(super) use partial::Partial;
 
 use super::call::Call;
 use super::groups::{Block, HeadStep};

@@ -1,11 +1,12 @@
 //! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through the norm
 //! into the result. Knows no scores but as exponentials.
 
-use super::geometry::{Geometry, LiveStrip};
+use super::geometry::Geometry;
 use super::sink::AddSink;
 use super::{Consumer, RowBlock};
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::{load, store};
+use crate::attention::live::LiveStrip;
 use crate::attention::outputs::RowsOut;
 use crate::attention::packed::ValuePanels;
 use crate::tile::{Depth, Operands, PANEL, Tile};

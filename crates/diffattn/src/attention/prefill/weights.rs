@@ -28,22 +28,21 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// The coefficient of each row over its sum: what a term of a head is weighted with.
+    /// The denominators of a term of a head: row sums, with the term's sink where it has one.
     #[inline(always)]
-    pub(super) fn shares(&mut self, geometry: &Geometry, step: &HeadStep, t: usize) {
-        let Block {
-            sequence,
-            first,
-            rows,
-            ..
-        } = self.block;
-        for row in 0..rows {
-            let query = sequence.first_query + first + row;
-            let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
-            self.scratch.shares[row] = softmax::share(
-                coefficient,
-                self.scratch.row_sum[step.slots[t] * geometry.stride + row],
-            );
+    pub(super) fn denominators(&mut self, geometry: &Geometry, step: &HeadStep, t: usize) {
+        let (scratch, scores) = (&mut *self.scratch, &self.call.scores);
+        let rows = step.slots[t] * geometry.stride;
+        let row_sum = &scratch.row_sum[rows..][..geometry.stride];
+        let to = &mut scratch.denominators[t * geometry.stride..][..geometry.stride];
+        match scores.sink(self.call.sink(step.head, t)) {
+            None => to.copy_from_slice(row_sum),
+            Some(sink) => {
+                let row_max = &scratch.row_max[rows..];
+                for ((to, &row_sum), &row_max) in to.iter_mut().zip(row_sum).zip(row_max) {
+                    *to = scores.with_sink(row_max, row_sum, sink);
+                }
+            }
         }
     }
 
@@ -51,9 +50,21 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     pub(super) fn weigh(&mut self, geometry: &Geometry, step: &HeadStep) {
         let stride = geometry.stride;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
         for (t, &slot) in step.slots.iter().enumerate() {
-            self.shares(geometry, step, t);
+            self.denominators(geometry, step, t);
             let scratch = &mut *self.scratch;
+            for row in 0..rows {
+                let query = sequence.first_query + first + row;
+                let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
+                let denominator = scratch.denominators[t * stride + row];
+                scratch.shares[row] = softmax::share(coefficient, denominator);
+            }
             for strip in 0..geometry.strips {
                 let footing = &scratch.footing[geometry.strip_at(slot, strip)..][..stride];
                 let at = (strip * step.slots.len() + t) * 2 * stride;
@@ -78,12 +89,12 @@ impl RowBlock<'_, '_> {
             return;
         }
         for t in 0..self.call.plan.terms {
+            let sink = self.call.sink(step.head, t);
             for row in 0..rows {
                 let lse = step.slots.get(t).map_or(f32::NEG_INFINITY, |slot| {
                     let at = slot * geometry.stride + row;
-                    self.call
-                        .scores
-                        .log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
+                    let (max, sum) = (self.scratch.row_max[at], self.scratch.row_sum[at]);
+                    self.call.scores.log_sum_exp(max, sum, sink)
                 });
                 out.write_lse(self.call, sequence.row(step.head, first + row), t, lse);
             }
