@@ -1,6 +1,6 @@
 //! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `shape.rs`.
 
-use crate::isa::Isa;
+use crate::run::Run;
 use crate::shape::Tensor;
 
 /// Where the head axis of q, k, v and the result lies.
@@ -169,12 +169,8 @@ pub struct AttentionOptions<'a> {
     pub norm: Option<NormOptions<'a>>,
     /// Whether to give the log-sum-exp of each term, `[B, H, T, Lq]`.
     pub return_lse: bool,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 /// Where the maps of a call go: float32, each `[B, H, rows, Lk]`.

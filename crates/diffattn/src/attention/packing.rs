@@ -63,7 +63,7 @@ impl Packed {
             return Ok(());
         }
         let tasks = tasks(call, wave);
-        let threads = thread_count(call.threads, wave.size.k + wave.size.v);
+        let threads = thread_count(call.run.threads(), wave.size.k + wave.size.v);
         let rows_len = PANEL * call.width.max(call.value_shape.width);
         let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
@@ -169,7 +169,7 @@ impl Strip<'_, '_> {
             panels,
             buffer,
         };
-        self.call.isa.run(false, kernel);
+        self.call.run.isa().run(false, kernel);
     }
 
     fn pack_values(
@@ -195,7 +195,7 @@ impl Strip<'_, '_> {
             strip: panels,
             buffer,
         };
-        let found = self.call.isa.run(false, kernel);
+        let found = self.call.run.isa().run(false, kernel);
         special[flag + self.task.strip].store(found, Ordering::Relaxed);
     }
 }

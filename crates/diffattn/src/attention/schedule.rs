@@ -52,7 +52,7 @@ impl<'a> Planned<'a> {
                         outputs,
                         scratch: &mut lock(&scratch[slot]),
                     };
-                    self.call.isa.run(self.call.deterministic, kernel);
+                    self.call.run.kernel(kernel);
                 });
                 pace.worked(now.len());
                 items = later;
@@ -92,7 +92,7 @@ impl<'a> Planned<'a> {
                 .saturating_mul(self.macs_per_score(item.group))
         };
         let work = items.iter().map(work).fold(0, usize::saturating_add);
-        thread_count(self.call.threads, work).min(items.len())
+        thread_count(self.call.run.threads(), work).min(items.len())
     }
 
     /// Makes scratch for `threads` threads.
@@ -128,7 +128,7 @@ impl<'a> Planned<'a> {
     ) -> Result<usize, Error> {
         let mut units = self.decode_units(wave, units)?;
         let work = units.iter().map(|(_, _, work)| *work);
-        let threads = thread_count(self.call.threads, work.fold(0, usize::saturating_add));
+        let threads = thread_count(self.call.run.threads(), work.fold(0, usize::saturating_add));
         let rows = units.iter().map(|(_, unit, _)| unit.value_rows());
         let rows = rows.max().unwrap_or(0);
         let mut scratch = Vec::with_capacity(threads);
@@ -155,7 +155,7 @@ impl<'a> Planned<'a> {
                     phase,
                     strip,
                 };
-                self.call.isa.run(self.call.deterministic, kernel);
+                self.call.run.kernel(kernel);
             });
             if phase == Phase::Exponentials {
                 for (_, unit, _) in &mut units {
@@ -171,7 +171,7 @@ impl<'a> Planned<'a> {
                 outputs,
                 row: &mut row,
             };
-            self.call.isa.run(self.call.deterministic, kernel);
+            self.call.run.kernel(kernel);
         }
         Ok(units.len())
     }

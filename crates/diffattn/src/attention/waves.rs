@@ -80,7 +80,7 @@ impl<'a> Planned<'a> {
         };
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
-        let block = call.isa.run(call.deterministic, BlockQueries { longest });
+        let block = call.run.kernel(BlockQueries { longest });
         Self {
             call,
             groups,
@@ -146,7 +146,7 @@ impl<'a> Planned<'a> {
     pub(super) fn next_wave(&self, next: &mut usize) -> Result<Option<Wave>, Error> {
         let mut wave = Wave::default();
         let clusters = self.clusters.len();
-        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.threads);
+        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.run.threads());
         while *next < self.call.sequences.len() * clusters {
             let (sequence, cluster) = (*next / clusters, *next % clusters);
             let rows = self.local_rows(sequence);
