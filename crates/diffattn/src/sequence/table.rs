@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::frequencies::{Angles, RopeFrequencies};
 use crate::error::Error;
-use crate::shape::{checked_len, try_zeroed};
-use crate::units::Units;
+use crate::run::buffer::try_zeroed;
+use crate::run::units::Units;
+use crate::tensor::shape::checked_len;
 
 /// Angles per unit of work: about a tenth of a millisecond.
 const UNIT_ANGLES: usize = 1 << 12;

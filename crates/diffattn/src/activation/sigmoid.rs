@@ -1,8 +1,7 @@
 //! The logistic function over a slice: what gates of layers use. One thread; rows of a gate are short.
 
-use crate::isa::{Isa, Kernel};
-use crate::vector::Vector;
-use crate::vector::math::{self, MAX_LANES};
+use crate::simd::math::MAX_LANES;
+use crate::simd::{Isa, Kernel, Vector, math};
 
 /// Replaces each value x by `1 / (1 + e^−x)`, within 2 ulp: 0 and 1 at −∞ and ∞, NaN for NaN. `isa`: the fastest by
 /// default; `deterministic`: unfused multiply-adds, the same bits on every backend.

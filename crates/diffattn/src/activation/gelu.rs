@@ -2,9 +2,8 @@
 //! loop becomes vectors; nothing fuses, so every instruction set gives the same bits.
 
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::threads::{available_threads, for_each, thread_count};
-use crate::vector::Vector;
+use crate::run::threads::{available_threads, for_each, thread_count};
+use crate::simd::{Isa, Kernel, Vector};
 use std::sync::{Mutex, PoisonError};
 
 /// Values of one item of work: some tens of microseconds.

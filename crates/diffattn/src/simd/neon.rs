@@ -3,8 +3,9 @@
 use core::arch::aarch64::*;
 use half::{bf16, f16};
 
-use super::{Vector, Wide};
-use crate::tile::TileOf;
+use super::tile::TileOf;
+use super::vector::Vector;
+use super::wide::Wide;
 
 /// Four float32.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 //! One lane, plain Rust: runs everywhere, never fuses. Ops only, no loop.
 
-use super::{Vector, Wide};
-use crate::tile::TileOf;
+use super::tile::TileOf;
+use super::vector::Vector;
+use super::wide::Wide;
 use half::{bf16, f16};
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.

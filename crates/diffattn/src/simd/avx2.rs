@@ -3,8 +3,9 @@
 use core::arch::{asm, x86_64::*};
 use half::{bf16, f16};
 
-use super::{Use, Vector, Wide, add_outer};
-use crate::tile::TileOf;
+use super::tile::TileOf;
+use super::vector::{Use, Vector, add_outer};
+use super::wide::Wide;
 
 /// Eight float32.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
 
-use super::{Use, Vector};
+use super::vector::{Use, Vector};
 use half::{bf16, f16};
 
 /// `V`, except that [`Vector::mul_add`] multiplies, rounds, then adds.

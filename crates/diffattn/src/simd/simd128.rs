@@ -3,8 +3,9 @@
 use core::arch::wasm32::*;
 use half::{bf16, f16};
 
-use super::{Vector, Wide};
-use crate::tile::{Operands, Sink, Tile, columns, product};
+use super::tile::{columns, product};
+use super::vector::{Operands, Sink, Tile, Vector};
+use super::wide::Wide;
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
 const ROUND: f32 = 12_582_912.0;
