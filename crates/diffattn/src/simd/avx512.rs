@@ -3,6 +3,7 @@
 use core::arch::{asm, x86_64::*};
 use half::{bf16, f16};
 
+use super::instructions::instructions;
 use super::tile::TileOf;
 use super::vector::{Use, Vector};
 use super::wide::Wide;
@@ -19,106 +20,37 @@ impl Vector for F32x16 {
     type Tile = TileOf<8, 3, 3>;
     type Wide = F64x8;
 
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_set1_ps(x) })
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
-        Self(unsafe { _mm512_loadu_ps(from) })
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> Self {
-        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
-        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) })
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: AVX-512 as above; sixteen values are readable, by the contract.
-        Self(unsafe {
+    instructions! {
+        fn splat(x: f32) = _mm512_set1_ps(x);
+        unsafe fn load(from: *const f32) = _mm512_loadu_ps(from);
+        unsafe fn load_f16(from: *const f16) = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+        unsafe fn load_bf16(from: *const bf16) = {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
-        })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: AVX-512 as above; sixteen values are writable, by the contract.
-        unsafe { _mm512_storeu_ps(to, self.0) }
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_add_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_div_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`. The instruction gives its second operand on NaN.
-        Self(unsafe { _mm512_max_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn round(self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe {
-            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
-        })
-    }
-    #[inline(always)]
-    fn scale_by_pow2(self, n: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_scalef_ps(self.0, n.0) })
-    }
-    #[inline(always)]
-    fn low_bits_to_exponent(self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0))) })
-    }
-    #[inline(always)]
-    fn lt(self, other: Self) -> __mmask16 {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
-    }
-    #[inline(always)]
-    fn select(mask: __mmask16, a: Self, b: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_mask_blend_ps(mask, b.0, a.0) })
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_andnot_ps(_mm512_set1_ps(-0.0), self.0) })
-    }
-    #[inline(always)]
-    fn copysign(self, sign: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe {
+        };
+        unsafe fn store(self, to: *mut f32) -> () = _mm512_storeu_ps(to, self.0);
+        fn add(self, other: Self) = _mm512_add_ps(self.0, other.0);
+        fn sub(self, other: Self) = _mm512_sub_ps(self.0, other.0);
+        fn mul(self, other: Self) = _mm512_mul_ps(self.0, other.0);
+        fn div(self, other: Self) = _mm512_div_ps(self.0, other.0);
+        fn mul_add(self, b: Self, c: Self) = _mm512_fmadd_ps(self.0, b.0, c.0);
+        // The instruction gives its second operand on NaN.
+        fn max(self, other: Self) = _mm512_max_ps(self.0, other.0);
+        fn round(self) =
+            _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+        fn scale_by_pow2(self, n: Self) = _mm512_scalef_ps(self.0, n.0);
+        fn low_bits_to_exponent(self) =
+            _mm512_castsi512_ps(_mm512_slli_epi32::<23>(_mm512_castps_si512(self.0)));
+        fn lt(self, other: Self) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0);
+        fn select(mask: __mmask16, a: Self, b: Self) = _mm512_mask_blend_ps(mask, b.0, a.0);
+        fn abs(self) = _mm512_andnot_ps(_mm512_set1_ps(-0.0), self.0);
+        fn copysign(self, sign: Self) = {
             let sign_bit = _mm512_set1_ps(-0.0);
             _mm512_or_ps(
                 _mm512_andnot_ps(sign_bit, self.0),
                 _mm512_and_ps(sign_bit, sign.0),
             )
-        })
+        };
     }
     const STREAMS: bool = true;
     #[inline(always)]
@@ -193,57 +125,18 @@ pub(crate) struct F64x8(__m512d);
 impl Wide for F64x8 {
     const LANES: usize = 8;
 
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_set1_pd(x) })
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f64) -> Self {
-        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
-        Self(unsafe { _mm512_loadu_pd(from) })
-    }
-    #[inline(always)]
-    unsafe fn widen(from: *const f32) -> Self {
-        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
-        Self(unsafe { _mm512_cvtps_pd(_mm256_loadu_ps(from)) })
-    }
-    #[inline(always)]
-    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
-        // SAFETY: AVX-512 as above; eight values are readable, by the contract.
-        Self(unsafe {
-            _mm512_cvtps_pd(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(shift)))
-        })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f64) {
-        // SAFETY: AVX-512 as above; eight values are writable, by the contract.
-        unsafe { _mm512_storeu_pd(to, self.0) }
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_add_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_sub_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        Self(unsafe { _mm512_mul_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn add_square(self, x: Self) -> Self {
-        // SAFETY: FMA is there, by the law of `Vector`.
-        Self(unsafe { _mm512_fmadd_pd(x.0, x.0, self.0) })
-    }
-    #[inline(always)]
-    fn sum(self) -> f64 {
-        // SAFETY: AVX-512 is there, by the law of `Vector`.
-        unsafe {
+    instructions! {
+        fn splat(x: f64) = _mm512_set1_pd(x);
+        unsafe fn load(from: *const f64) = _mm512_loadu_pd(from);
+        unsafe fn widen(from: *const f32) = _mm512_cvtps_pd(_mm256_loadu_ps(from));
+        unsafe fn widen_less(from: *const f32, shift: f32) =
+            _mm512_cvtps_pd(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(shift)));
+        unsafe fn store(self, to: *mut f64) -> () = _mm512_storeu_pd(to, self.0);
+        fn add(self, other: Self) = _mm512_add_pd(self.0, other.0);
+        fn sub(self, other: Self) = _mm512_sub_pd(self.0, other.0);
+        fn mul(self, other: Self) = _mm512_mul_pd(self.0, other.0);
+        fn add_square(self, x: Self) = _mm512_fmadd_pd(x.0, x.0, self.0);
+        fn sum(self) -> f64 = {
             let low = _mm512_castpd512_pd256(self.0);
             let halves = _mm256_add_pd(low, _mm512_extractf64x4_pd::<1>(self.0));
             let halves = _mm_add_pd(
@@ -251,6 +144,6 @@ impl Wide for F64x8 {
                 _mm256_extractf128_pd::<1>(halves),
             );
             _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
-        }
+        };
     }
 }

@@ -13,26 +13,17 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     unsafe fn load<V: Vector>(from: *const Self) -> V;
 }
 
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load(from) }
-    }
+/// `Element` for types that a vector loads by a method of its own.
+macro_rules! elements {
+    ($($element:ty: $load:ident),*) => {$(
+        impl Element for $element {
+            #[inline(always)]
+            unsafe fn load<V: Vector>(from: *const Self) -> V {
+                // SAFETY: the caller's promise.
+                unsafe { V::$load(from) }
+            }
+        }
+    )*};
 }
 
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load_f16(from) }
-    }
-}
-
-impl Element for bf16 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load_bf16(from) }
-    }
-}
+elements!(f32: load, f16: load_f16, bf16: load_bf16);

@@ -2,6 +2,7 @@
 //! on it once: the register tile and the elementary functions. The only room that names `core::arch`.
 
 mod element;
+mod instructions;
 mod isa;
 pub(crate) mod math;
 mod peak;
