@@ -7,14 +7,13 @@
 //! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
 //! the error at 1024 inputs.
 
-use crate::buffer::{LINE, Lines};
 use crate::error::Error;
-use crate::isa::Kernel;
 use crate::run::Run;
-use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
-use crate::threads::{for_each, thread_count};
-use crate::tile::{Operands, Sink, Tile, product_of};
-use crate::vector::{Element, Use, Vector};
+use crate::run::buffer::{LINE, Lines, try_zeroed};
+use crate::run::threads::{for_each, thread_count};
+use crate::simd::{Element, Kernel, Operands, Sink, Tile, Use, Vector, product_of};
+use crate::tensor::shape::{check_len, checked_len, format_shape};
+use crate::tensor::{Data, Tensor};
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -633,8 +632,8 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::isa::Isa;
-    use crate::shape::DType;
+    use crate::simd::Isa;
+    use crate::tensor::DType;
     use proptest::prelude::*;
 
     fn values(seed: u64, len: usize) -> Vec<f32> {

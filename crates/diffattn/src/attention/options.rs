@@ -1,4 +1,4 @@
-//! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `shape.rs`.
+//! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `tensor/shape.rs`.
 
 use crate::run::Run;
 use crate::shape::Tensor;

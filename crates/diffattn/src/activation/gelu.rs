@@ -1,10 +1,9 @@
 //! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64, without a branch, so that the
 //! loop becomes vectors; nothing fuses, so every instruction set gives the same bits.
 
-use crate::isa::Kernel;
 use crate::run::Run;
-use crate::threads::{for_each_chunk, thread_count};
-use crate::vector::Vector;
+use crate::run::threads::{for_each_chunk, thread_count};
+use crate::simd::{Kernel, Vector};
 
 /// Values of one item of work: some tens of microseconds.
 const ITEM: usize = 1 << 13;
@@ -147,7 +146,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::isa::Isa;
+    use crate::simd::Isa;
 
     /// x · Φ(x) by the complementary error function, which keeps the tail's digits.
     fn exact(x: f32) -> f64 {

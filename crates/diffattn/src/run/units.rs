@@ -3,8 +3,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::threads::{for_each, thread_count};
 use crate::error::Error;
-use crate::threads::{for_each, thread_count};
 
 /// Elements per unit: a tenth of a millisecond or so, long enough that handing out units costs nothing.
 pub(crate) const UNIT: usize = 1 << 17;

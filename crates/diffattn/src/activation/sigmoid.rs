@@ -1,9 +1,8 @@
 //! The logistic function over a slice: what gates of layers use. One thread; rows of a gate are short.
 
-use crate::isa::Kernel;
 use crate::run::Run;
-use crate::vector::Vector;
-use crate::vector::math::{self, MAX_LANES};
+use crate::simd::math::MAX_LANES;
+use crate::simd::{Kernel, Vector, math};
 
 /// Replaces each value x by `1 / (1 + e^−x)`, within 2 ulp: 0 and 1 at −∞ and ∞, NaN for NaN.
 /// On one thread, whatever `run` says.
