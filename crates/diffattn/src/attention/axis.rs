@@ -3,7 +3,8 @@
 use super::options::Layout;
 use super::packed::Rows;
 use crate::error::Error;
-use crate::shape::{Data, Tensor, check_len, format_shape};
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{Data, Tensor};
 
 /// The strides of a `[B, heads, L, width]` tensor in either layout.
 #[derive(Debug, Clone, Copy)]

@@ -13,8 +13,8 @@ use super::visible::{Blocks, Visible};
 use crate::error::Error;
 use crate::norm::rms_norm_row;
 use crate::run::Run;
-use crate::shape::{DType, Data, Tensor};
-use crate::vector::Vector;
+use crate::simd::Vector;
+use crate::tensor::{DType, Data, Tensor};
 
 /// What all blocks share.
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use super::options::AttentionOptions;
 use super::outputs::{Outputs, RowsOut};
 use super::waves::Planned;
 use crate::error::Error;
-use crate::shape::{DType, DataMut, Tensor, checked_len, try_zeroed};
-use crate::work::Work;
+use crate::run::buffer::try_zeroed;
+use crate::run::work::Work;
+use crate::tensor::shape::checked_len;
+use crate::tensor::{DType, DataMut, Tensor};
 
 /// A checked and planned call: made by [`DiffAttention::new`], worked off by what [`DiffAttention::into_work`] makes of it.
 #[derive(Debug)]

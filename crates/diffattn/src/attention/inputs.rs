@@ -2,7 +2,7 @@
 
 use super::axis::HeadAxis;
 use super::cache::KvCache;
-use crate::shape::{Data, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// Keys and values of a call.
 #[derive(Debug, Clone)]

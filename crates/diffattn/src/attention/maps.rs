@@ -6,8 +6,9 @@ use super::options::{AttentionOptions, MapOutputs};
 use super::outputs::{MapsOut, Outputs};
 use super::waves::Planned;
 use crate::error::Error;
-use crate::shape::{Tensor, check_len, format_shape};
-use crate::work::Work;
+use crate::run::work::Work;
+use crate::tensor::Tensor;
+use crate::tensor::shape::{check_len, format_shape};
 
 /// The maps of a call, term by term, for a range of query rows: a checked call, as [`DiffAttention`](crate::DiffAttention).
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `tensor/shape.rs`.
 
 use crate::run::Run;
-use crate::shape::Tensor;
+use crate::tensor::Tensor;
 
 /// Where the head axis of q, k, v and the result lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

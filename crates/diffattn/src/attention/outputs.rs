@@ -6,10 +6,11 @@ use super::groups::Block;
 use super::mask::{RowAt, Sequence};
 use super::options::MapOutputs;
 use crate::error::Error;
-use crate::output::Output;
-use crate::shape::{DataMut, check_len};
-use crate::threads::Disjoint;
-use crate::vector::{Use, Vector};
+use crate::run::threads::Disjoint;
+use crate::simd::{Use, Vector};
+use crate::tensor::DataMut;
+use crate::tensor::output::Output;
+use crate::tensor::shape::check_len;
 use std::marker::PhantomData;
 
 /// What a call writes.

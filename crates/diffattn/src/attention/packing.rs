@@ -7,11 +7,11 @@ use super::mask::Sequence;
 use super::packed::{PackKeys, PackValues};
 use super::panels::{PackedUnit, Panels};
 use super::waves::Wave;
-use crate::buffer::Buffer;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::shape::Data;
-use crate::threads::{Disjoint, for_each, thread_count};
-use crate::tile::{PANEL, STRIP};
+use crate::run::buffer::Buffer;
+use crate::run::threads::{Disjoint, for_each, thread_count};
+use crate::tensor::Data;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 

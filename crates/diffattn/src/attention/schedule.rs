@@ -9,9 +9,9 @@ use super::row_block::RowBlock;
 use super::scratch::{Scratch, ScratchSize};
 use super::waves::{Item, Planned, Wave};
 use crate::error::Error;
-use crate::shape::try_zeroed;
-use crate::threads::{for_each, thread_count};
-use crate::work::{Pace, Work};
+use crate::run::buffer::try_zeroed;
+use crate::run::threads::{for_each, thread_count};
+use crate::run::work::{Pace, Work};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Float32 values of decode scratch at which no further unit joins a batch: 16 MiB.

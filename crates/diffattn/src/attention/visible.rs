@@ -2,7 +2,7 @@
 //! nothing of tiles, and nothing of strips but that a unit never crosses one.
 
 use super::mask::{Broadcast, RowAt};
-use crate::tile::STRIP;
+use crate::blocks::STRIP;
 
 /// Queries and keys of a block of a block mask.
 pub(super) const MASK_BLOCK: usize = 64;

@@ -10,8 +10,8 @@ use super::packed::keys_len;
 use super::panels::PackedUnit;
 use super::row_block::BlockQueries;
 use super::visible::MASK_BLOCK;
+use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 use crate::error::Error;
-use crate::tile::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 
 /// A block of one group of one unit of the wave.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,8 @@ use crate::attention::options::AttentionOptions;
 use crate::attention::packed::ValueShape;
 use crate::attention::pairing::{HeadCounts, Plan};
 use crate::error::Error;
-use crate::shape::{DType, Data, Tensor, checked_len};
+use crate::tensor::shape::checked_len;
+use crate::tensor::{DType, Data, Tensor};
 
 /// Keys at most: key positions are exact in float32 (score masks compare them so).
 const MAX_KEYS: usize = 1 << 24;

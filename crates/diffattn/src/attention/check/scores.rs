@@ -2,7 +2,8 @@
 
 use crate::attention::axis::HeadAxis;
 use crate::error::Error;
-use crate::shape::{Data, Tensor, check_len, format_shape};
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{Data, Tensor};
 
 /// The factor of the scores of heads of `width` channels.
 pub(in crate::attention) fn scale(scale: Option<f32>, width: usize) -> Result<f64, Error> {
