@@ -19,6 +19,7 @@ mod packed;
 mod packing;
 mod pairing;
 mod panels;
+mod plan;
 mod row_block;
 mod scale;
 mod schedule;

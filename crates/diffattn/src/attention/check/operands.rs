@@ -5,7 +5,7 @@ use crate::attention::cache::KvCache;
 use crate::attention::inputs::{Keys, Source};
 use crate::attention::options::AttentionOptions;
 use crate::attention::packed::ValueShape;
-use crate::attention::pairing::{HeadCounts, Plan};
+use crate::attention::plan::{HeadCounts, Plan};
 use crate::error::Error;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, Data, Tensor};
