@@ -39,7 +39,7 @@ mod tensor;
 pub use activation::{gelu, gelu_tanh, sigmoid};
 pub use attention::{
     AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
-    KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind};
@@ -58,6 +58,7 @@ pub use sequence::{
     SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
 };
 pub use simd::{Isa, fma_flops};
+pub use tensor::axis::Layout;
 pub use tensor::shape::{check_len, checked_len, format_shape};
 pub use tensor::{DType, Data, DataMut, Tensor};
 

@@ -2,16 +2,7 @@
 
 use crate::run::Run;
 use crate::tensor::Tensor;
-
-/// Where the head axis of q, k, v and the result lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
-    /// `[B, heads, L, width]`.
-    #[default]
-    Bhsd,
-    /// `[B, L, heads, width]`.
-    Bshd,
-}
+use crate::tensor::axis::Layout;
 
 /// Which q, k and v heads make an output head; the rules stand in `pairing.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -4,65 +4,11 @@
 
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::{Kernel, Use, Vector, transpose};
-use crate::tensor::Data;
+use crate::tensor::axis::Rows;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
 pub(super) const KEY_ROUND: usize = 4 * PANEL;
-
-/// Rows of one head of a tensor: row j is `width` elements at `first + j · stride`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: Data<'a>,
-    pub(super) first: usize,
-    pub(super) stride: usize,
-    pub(super) width: usize,
-}
-
-impl Rows<'_> {
-    /// Rows `j..j + count` as float32, and the distance between two of them: where they lie, or widened into `buffer`,
-    /// which has room for them.
-    #[inline]
-    pub(super) fn read<'r>(
-        &'r self,
-        j: usize,
-        count: usize,
-        buffer: &'r mut [f32],
-    ) -> (&'r [f32], usize) {
-        let first = self.first + j * self.stride;
-        match self.data {
-            Data::F32(values) => {
-                let len = (count - 1) * self.stride + self.width;
-                (&values[first..first + len], self.stride)
-            }
-            _ => {
-                let rows = &mut buffer[..count * self.width];
-                for (i, row) in rows.chunks_exact_mut(self.width).enumerate() {
-                    self.data.widen(first + i * self.stride, row);
-                }
-                (rows, self.width)
-            }
-        }
-    }
-}
-
-/// Float32 values in a cache line.
-const LINE: usize = 16;
-
-impl Rows<'_> {
-    /// Asks for rows `first..end` of float32 data, a panel of them at most, which would otherwise be waited for one by one.
-    #[inline(always)]
-    pub(super) fn prefetch<V: Vector>(&self, first: usize, end: usize) {
-        if let Data::F32(values) = self.data {
-            for row in first..end.min(first + PANEL) {
-                let start = values.as_ptr().wrapping_add(self.first + row * self.stride);
-                for channel in (0..self.width).step_by(LINE) {
-                    V::prefetch(start.wrapping_add(channel), Use::Read);
-                }
-            }
-        }
-    }
-}
 
 /// Float32 values that packed K of `keys` keys takes.
 pub(super) fn keys_len(keys: usize, width: usize) -> Option<usize> {

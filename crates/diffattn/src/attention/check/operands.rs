@@ -1,12 +1,12 @@
 //! q, k, v or a cache: element types, head widths and lengths that fit each other, and the result's axis.
 
-use crate::attention::axis::HeadAxis;
 use crate::attention::cache::KvCache;
 use crate::attention::inputs::{Keys, Source};
 use crate::attention::options::AttentionOptions;
 use crate::attention::packed::ValueShape;
 use crate::attention::plan::{HeadCounts, Plan};
 use crate::error::Error;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, Data, Tensor};
 

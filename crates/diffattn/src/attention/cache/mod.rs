@@ -1,15 +1,15 @@
 //! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them once and
 //! packs nothing. Values are held as float32, whatever the dtype of what is appended.
 
-use super::axis::HeadAxis;
-use super::options::Layout;
-use super::packed::{KeyPanels, PackKeys, PackValues, ValuePanels, ValueShape};
+mod append;
+mod memory;
+
+use super::packed::{KeyPanels, ValuePanels, ValueShape};
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::run::buffer::{Buffer, try_zeroed};
-use crate::simd::Isa;
-use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{DType, Tensor};
+use crate::run::buffer::try_zeroed;
+use crate::tensor::DType;
+use crate::tensor::shape::check_len;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Heads of a cache at most, in all batch entries: nothing but an option answers for their number.
@@ -125,128 +125,6 @@ impl KvCache {
             .map(Vec::capacity)
             .sum::<usize>();
         floats * size_of::<f32>()
-    }
-
-    /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
-    pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
-        let KvCacheOptions {
-            batch,
-            groups,
-            terms,
-            head_dim,
-            value_dim,
-            dtype,
-            ..
-        } = self.options;
-        let check = |argument: &str, tensor: &Tensor<'_>, heads: usize, width: usize| {
-            if tensor.data.dtype() != dtype {
-                return Err(Error::dtype(
-                    argument,
-                    format_args!("{} as the cache", dtype.name()),
-                    tensor.data.dtype().name(),
-                ));
-            }
-            check_len(argument, &tensor.shape, tensor.data.len())?;
-            let (length, fits) = match (tensor.shape.as_slice(), layout) {
-                (&[b, h, l, w], Layout::Bhsd) | (&[b, l, h, w], Layout::Bshd) => {
-                    (l, [b, h, w] == [batch, heads, width])
-                }
-                _ => (0, false),
-            };
-            if fits {
-                Ok(HeadAxis {
-                    batch,
-                    heads,
-                    length,
-                    width,
-                    layout,
-                })
-            } else {
-                let axes = if layout == Layout::Bhsd {
-                    "B, heads, L, width"
-                } else {
-                    "B, L, heads, width"
-                };
-                Err(Error::shape(
-                    argument,
-                    format_args!(
-                        "[{axes}] with batch {batch}, {heads} heads and width {width}, as the cache"
-                    ),
-                    format_shape(&tensor.shape),
-                ))
-            }
-        };
-        let k_axis = check("k", &k, terms * groups, head_dim)?;
-        let v_axis = check("v", &v, groups, value_dim)?;
-        let added = k_axis.length;
-        if v_axis.length != added {
-            return Err(Error::shape(
-                "v",
-                format_args!("{added} tokens as k"),
-                v_axis.length,
-            ));
-        }
-        let end = self
-            .length
-            .checked_add(added)
-            .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
-        // Without tokens there is nothing to do, however wide a head is.
-        if added == 0 {
-            return Ok(());
-        }
-        let panel = PANEL
-            .checked_mul(head_dim.max(value_dim))
-            .ok_or_else(|| Error::shape("k", "a width that fits this machine", head_dim))?;
-        let mut buffer = Buffer::new(panel)?;
-        // Panels are the same whatever packed them.
-        let isa = Isa::detect();
-        self.reserve(end)?;
-        self.fill(end.div_ceil(STRIP));
-        let shape = self.value_shape();
-        for (index, panels) in self.keys.iter_mut().enumerate() {
-            let rows = k_axis.rows(
-                k.data,
-                index / (terms * groups),
-                index % (terms * groups),
-                0,
-            );
-            let kernel = PackKeys {
-                rows,
-                from_row: 0,
-                first: self.length,
-                end,
-                panels,
-                buffer: &mut buffer,
-            };
-            isa.run(false, kernel);
-        }
-        for (index, (panels, special)) in self.values.iter_mut().zip(&self.special).enumerate() {
-            let rows = v_axis.rows(v.data, index / groups, index % groups, 0);
-            let mut from = self.length;
-            while from < end {
-                let strip = from / STRIP;
-                let to = ((strip + 1) * STRIP).min(end);
-                let memory = &mut panels[strip * shape.strip_len()..][..shape.strip_len()];
-                let kernel = PackValues {
-                    rows,
-                    from_row: from - self.length,
-                    first: from,
-                    end: to,
-                    shape,
-                    strip: memory,
-                    buffer: &mut buffer,
-                };
-                if isa.run(false, kernel) {
-                    special[strip].store(true, Ordering::Relaxed);
-                }
-                from = to;
-            }
-        }
-        self.length = end;
-        Ok(())
     }
 
     /// Forgets all but the first `length` tokens. Keeps the memory.
@@ -392,92 +270,4 @@ impl KvCache {
             special: special.map_or(&[], Vec::as_slice),
         }
     }
-
-    /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so that appending is linear.
-    fn reserve(&mut self, tokens: usize) -> Result<(), Error> {
-        let wanted = tokens.div_ceil(STRIP);
-        if wanted <= self.strips {
-            return Ok(());
-        }
-        let strips = if self.strips == 0 {
-            wanted
-        } else {
-            wanted.max(self.strips * 2)
-        };
-        let KvCacheOptions {
-            batch,
-            groups,
-            terms,
-            head_dim,
-            ..
-        } = self.options;
-        let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
-        let key_len = strips
-            .checked_mul(STRIP)
-            .and_then(|tokens| tokens.checked_mul(head_dim))
-            .ok_or_else(overflow)?;
-        let value_len = self
-            .value_shape()
-            .len(strips.checked_mul(STRIP).ok_or_else(overflow)?)
-            .ok_or_else(overflow)?;
-        // (Both head counts are small, see `MAX_HEADS`.)
-        let (k_heads, v_heads) = (batch * groups * terms, batch * groups);
-        let all = key_len
-            .checked_mul(k_heads)
-            .zip(value_len.checked_mul(v_heads))
-            .and_then(|(keys, values)| keys.checked_add(values))
-            .ok_or_else(overflow)?;
-        let refused = |len: usize| Error::OutOfMemory {
-            bytes: (len as u64).saturating_mul(size_of::<f32>() as u64),
-        };
-        // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first, as a system that gives out
-        // memory it has not refuses one great piece, and never many small ones.
-        Vec::<f32>::new()
-            .try_reserve_exact(all)
-            .map_err(|_| refused(all))?;
-        try_extended(&mut self.keys, k_heads)?;
-        try_extended(&mut self.values, v_heads)?;
-        try_extended(&mut self.special, v_heads)?;
-        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
-            for buffer in buffers.iter_mut() {
-                buffer
-                    .try_reserve_exact(len - buffer.len())
-                    .map_err(|_| refused(len))?;
-            }
-        }
-        for special in &mut self.special {
-            special
-                .try_reserve_exact(strips - special.len())
-                .map_err(|_| refused(strips))?;
-        }
-        self.strips = strips;
-        Ok(())
-    }
-
-    /// Makes the lists of each head at least `strips` strips long, in memory that is reserved.
-    fn fill(&mut self, strips: usize) {
-        let key_len = strips * STRIP * self.options.head_dim;
-        let value_len = strips * self.value_shape().strip_len();
-        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
-            for buffer in buffers {
-                buffer.resize(len.max(buffer.len()), 0.0);
-            }
-        }
-        for special in &mut self.special {
-            special.resize_with(strips.max(special.len()), AtomicBool::default);
-        }
-    }
-}
-
-/// Makes a list at least `len` long with empty ones.
-fn try_extended<T>(lists: &mut Vec<Vec<T>>, len: usize) -> Result<(), Error> {
-    if lists.len() < len {
-        lists
-            .try_reserve_exact(len - lists.len())
-            .map_err(|_| Error::OutOfMemory {
-                bytes: (len as u64).saturating_mul(size_of::<Vec<T>>() as u64),
-            })?;
-        lists.resize_with(len, Vec::new);
-    }
-    Ok(())
 }
