@@ -158,9 +158,7 @@ impl OptionsAt {
             cu_seqlens_k: self.cu_seqlens_k.as_deref(),
             norm,
             return_lse: self.return_lse,
-            deterministic: self.deterministic,
-            isa: Some(run.isa()),
-            threads: Some(run.threads()),
+            run: run.with_deterministic(self.deterministic),
         })
     }
 }

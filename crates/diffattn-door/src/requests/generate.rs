@@ -174,9 +174,7 @@ impl Query for CreateGeneratorRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let options = GeneratorOptions {
             window: self.window,
-            deterministic: self.deterministic,
-            isa: Some(asked.run.isa()),
-            threads: Some(asked.run.threads()),
+            run: asked.run.with_deterministic(self.deterministic),
         };
         let texts = self.texts.iter();
         let texts = texts.map(|text| text.generation(asked.operands));

@@ -231,8 +231,7 @@ impl Operation for LayerForwardRequest {
         let x = self.x.tensor(inputs.operands)?;
         let options = ForwardOptions {
             attn_mask: mask_or_none(&self.attn_mask, inputs.operands)?,
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
             ..ForwardOptions::default()
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
@@ -256,8 +255,7 @@ impl Operation for LayerMapsRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let layer = inputs.objects.look(&self.layer)?;
         let options = ForwardOptions {
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
             ..ForwardOptions::default()
         };
         let mut maps = layer.maps_job(self.x.tensor(inputs.operands)?, &options)?;

@@ -49,9 +49,7 @@ impl Operation for LlamaForwardRequest {
             hidden_states: self.hidden_states,
             map_layers: self.layer.clone(),
             window: self.window,
-            deterministic: self.deterministic,
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run.with_deterministic(self.deterministic),
         };
         let mut job = model.forward_job(ids, caches, &options)?;
         let mut specs = Vec::new();

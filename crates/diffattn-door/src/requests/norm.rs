@@ -37,8 +37,7 @@ impl Operation for GroupNormRequest {
             eps: self.eps.unwrap_or(default.eps),
             layout: self.layout,
             activation: self.activation,
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
         let mut norm = GroupNorm::new(x, &options)?;
@@ -68,8 +67,7 @@ impl Operation for RmsNormRequest {
             weight: vector_or_none(&self.weight, inputs.operands)?,
             eps: self.eps.unwrap_or(default.eps),
             scale: self.scale.unwrap_or(default.scale),
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
         let mut norm = RmsNorm::new(x, &options)?;

@@ -116,8 +116,7 @@ impl Operation for RopeRequest {
                 shape: at.shape.clone(),
             }),
             table: None,
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
         let mut rope = Rope::new(x, &options)?;
@@ -145,8 +144,7 @@ impl Operation for DifferenceRequest {
         let options = SequenceDifferenceOptions {
             order: self.order.unwrap_or(default.order),
             layout: self.layout,
-            isa: Some(inputs.run.isa()),
-            threads: Some(inputs.run.threads()),
+            run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
         let mut difference = SequenceDifference::new(x, &options)?;

@@ -109,9 +109,7 @@ impl Images<'_> {
 
 fn options(run: Run, deterministic: bool) -> DiffViTOptions {
     DiffViTOptions {
-        deterministic,
-        isa: Some(run.isa()),
-        threads: Some(run.threads()),
+        run: run.with_deterministic(deterministic),
     }
 }
 

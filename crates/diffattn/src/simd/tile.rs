@@ -1,64 +1,9 @@
-//! Block sizes and the register tile: every constant with its unit and its reason. The tile is the only
-//! matrix product of the crate; prefill and decode both use it, with the roles of its operands swapped.
+//! The register tile: the only matrix product of the crate; prefill and decode both use it, with the roles of its operands
+//! swapped, and so does `Linear`. Knows nothing of what the operands are.
 
-use crate::vector::{Element, Vector};
-
-/// Keys per strip: a row is reduced strip by strip, each from zero, added in order. Part of the numeric
-/// contract (results change with it), so it is one number on every instruction set.
-pub(crate) const STRIP: usize = 256;
-
-/// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and more
-/// accurate. Part of the numeric contract.
-pub(crate) const ROW_SUMS: usize = 4;
-
-/// Keys (of K) or channels (of V) per packed panel: the lanes of the widest vector, and a multiple of
-/// every tile's rows, so that a panel packed on one instruction set serves all.
-pub(crate) const PANEL: usize = 16;
-
-/// Queries up to which the decode path (lanes = keys) is taken. (AVX2, 256 keys: 4 queries take 0.83 times what the prefill
-/// takes, 8 take 1.24 times, 16 take 1.61 times; 16 and 4096 keys alike.)
-pub(crate) const DECODE_QUERIES: usize = 4;
-
-/// Bytes of packed K and V in one wave per thread, past which no further head is packed: many short sequences share
-/// one parallel section, and panels are still in L2 when they are read (8 MiB: 3 % slower at 512 and 2048 tokens).
-pub(crate) const WAVE_BYTES: usize = 512 << 10;
-
-/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row `first` of the tile, which
-/// may come in parts.
-pub(crate) trait Sink<V: Vector> {
-    /// # Safety
-    /// As the implementor says; [`Tile::product`] passes its caller's promise on.
-    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]);
-}
-
-/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
-#[derive(Clone, Copy)]
-pub(crate) struct Operands {
-    /// `a[k][m]` lies at `a + k · a_stride + m`.
-    pub(crate) a: *const f32,
-    pub(crate) a_stride: usize,
-    /// Vector n of row k lies at `b + k · b_stride + n · b_vector`.
-    pub(crate) b: *const f32,
-    pub(crate) b_stride: usize,
-    pub(crate) b_vector: usize,
-    pub(crate) depth: usize,
-}
-
-/// The shape of an instruction set's register tile.
-pub(crate) trait Tile: 'static {
-    /// Broadcast values per step: keys in `Q Kᵀ`, channels in `P V`. Divides [`PANEL`].
-    const ROWS: usize;
-    /// Vectors of queries at most.
-    const VECTORS: usize;
-    /// Vectors of queries in a row block of the prefill; a multiple of `VECTORS`.
-    const BLOCK_VECTORS: usize;
-
-    /// Computes a tile of `ROWS` by `vectors` (1…`VECTORS`) and hands it to `sink`.
-    ///
-    /// # Safety
-    /// `depth` rows of both operands are readable at this width, and `sink`'s own conditions hold.
-    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S);
-}
+use super::element::Element;
+use super::vector::{Operands, Sink, Tile, Vector};
+use crate::blocks::PANEL;
 
 /// A tile of `M` rows by `N` vectors, in row blocks of `B` vectors.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! The limit that benchmarks divide by: multiply-adds from registers alone, with nothing to load. Not an
 //! operator.
 
-use crate::isa::{Isa, Kernel};
-use crate::vector::Vector;
+use super::isa::{Isa, Kernel};
+use super::vector::Vector;
 
 /// Independent sums: enough to hide a latency of five cycles at two per cycle, few enough for sixteen
 /// registers.

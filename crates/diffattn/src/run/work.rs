@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
+use super::slices::Slices;
 use crate::error::Error;
-use crate::slices::Slices;
 
 /// What work and its caller share: the units that may be worked on, and those that are done. Only
 /// one thread at a time touches it, so relaxed order is enough.

@@ -3,8 +3,10 @@
 use core::arch::wasm32::*;
 use half::{bf16, f16};
 
-use super::{Vector, Wide};
-use crate::tile::{Operands, Sink, Tile, columns, product};
+use super::instructions::instructions;
+use super::tile::{columns, product};
+use super::vector::{Operands, Sink, Tile, Vector};
+use super::wide::Wide;
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
 const ROUND: f32 = 12_582_912.0;
@@ -80,36 +82,24 @@ impl Vector for F32x4 {
     fn splat(x: f32) -> Self {
         Self(f32x4_splat(x))
     }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
-        Self(unsafe { v128_load(from.cast()) })
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> Self {
-        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
-        let bits = unsafe { i32x4_load_extend_i16x4(from.cast()) };
-        // Exponent and significand in their places, the exponent too small by 112: a product, exact also where float16 is subnormal.
-        let magnitude = v128_and(i32x4_shl(bits, 13), i32x4_splat(0x7fff << 13));
-        let scaled = f32x4_mul(magnitude, f32x4_splat(F16_SCALE));
-        // Infinity and NaN come out as 2¹⁶ and more.
-        let special = v128_and(
-            f32x4_ge(scaled, f32x4_splat(65_536.0)),
-            f32x4_splat(f32::INFINITY),
-        );
-        let sign = v128_and(bits, f32x4_splat(-0.0));
-        Self(v128_or(v128_or(scaled, special), sign))
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: four values are readable, by the contract; wasm loads need no alignment.
-        let bits = unsafe { u32x4_load_extend_u16x4(from.cast()) };
-        Self(u32x4_shl(bits, 16))
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: four values are writable, by the contract; wasm stores need no alignment.
-        unsafe { v128_store(to.cast(), self.0) }
+    instructions! {
+        unsafe fn load(from: *const f32) = v128_load(from.cast());
+        unsafe fn load_f16(from: *const f16) = {
+            let bits = i32x4_load_extend_i16x4(from.cast());
+            // Exponent and significand in their places, the exponent too small by 112: a product,
+            // exact also where float16 is subnormal.
+            let magnitude = v128_and(i32x4_shl(bits, 13), i32x4_splat(0x7fff << 13));
+            let scaled = f32x4_mul(magnitude, f32x4_splat(F16_SCALE));
+            // Infinity and NaN come out as 2¹⁶ and more.
+            let special = v128_and(
+                f32x4_ge(scaled, f32x4_splat(65_536.0)),
+                f32x4_splat(f32::INFINITY),
+            );
+            let sign = v128_and(bits, f32x4_splat(-0.0));
+            v128_or(v128_or(scaled, special), sign)
+        };
+        unsafe fn load_bf16(from: *const bf16) = u32x4_shl(u32x4_load_extend_u16x4(from.cast()), 16);
+        unsafe fn store(self, to: *mut f32) -> () = v128_store(to.cast(), self.0);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -219,29 +209,12 @@ impl Wide for F64x2 {
     fn splat(x: f64) -> Self {
         Self(f64x2_splat(x))
     }
-    #[inline(always)]
-    unsafe fn load(from: *const f64) -> Self {
-        // SAFETY: two values are readable, by the contract.
-        Self(unsafe { v128_load(from.cast()) })
-    }
-    #[inline(always)]
-    unsafe fn widen(from: *const f32) -> Self {
-        // SAFETY: two values are readable, by the contract.
-        Self(unsafe { f64x2_promote_low_f32x4(v128_load64_zero(from.cast())) })
-    }
-    #[inline(always)]
-    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
-        // SAFETY: two values are readable, by the contract.
-        let values = unsafe { v128_load64_zero(from.cast()) };
-        Self(f64x2_promote_low_f32x4(f32x4_sub(
-            values,
-            f32x4_splat(shift),
-        )))
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f64) {
-        // SAFETY: two values are writable, by the contract.
-        unsafe { v128_store(to.cast(), self.0) }
+    instructions! {
+        unsafe fn load(from: *const f64) = v128_load(from.cast());
+        unsafe fn widen(from: *const f32) = f64x2_promote_low_f32x4(v128_load64_zero(from.cast()));
+        unsafe fn widen_less(from: *const f32, shift: f32) =
+            f64x2_promote_low_f32x4(f32x4_sub(v128_load64_zero(from.cast()), f32x4_splat(shift)));
+        unsafe fn store(self, to: *mut f64) -> () = v128_store(to.cast(), self.0);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {

@@ -5,8 +5,10 @@
     reason = "tests that are run once tell what they found"
 )]
 
-use super::{Element, Vector, math};
-use crate::isa::{Isa, Kernel};
+use super::element::Element;
+use super::isa::{Isa, Kernel};
+use super::math;
+use super::vector::Vector;
 use half::{bf16, f16};
 
 /// An elementary function and its float64 truth.

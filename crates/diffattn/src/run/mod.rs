@@ -1,11 +1,17 @@
 //! How a call runs: instruction set, threads, fused or not. One value that cannot be wrong, beside the
 //! options of every operator, layer and model. Knows nothing of what is computed.
 
+pub(crate) mod buffer;
+pub(crate) mod slices;
+pub(crate) mod threads;
+pub(crate) mod units;
+pub(crate) mod work;
+
 use std::num::NonZeroUsize;
 
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::threads::available_threads;
+use crate::simd::{Isa, Kernel};
+use threads::available_threads;
 
 /// What a call runs on. No result depends on `threads`; which do on the instruction set and on
 /// `deterministic`, the section "Numbers" of ARCHITECTURE.md says.

@@ -1,7 +1,7 @@
 //! Elementary functions over [`Vector`]: polynomials with known error bounds, the same on every instruction
 //! set up to fused against unfused multiply-adds. Never the platform's library.
 
-use super::Vector;
+use super::vector::Vector;
 
 /// The most lanes that a [`Vector`] has.
 pub(crate) const MAX_LANES: usize = 16;

@@ -1,7 +1,9 @@
 //! One lane, plain Rust: runs everywhere, never fuses. Ops only, no loop.
 
-use super::{Vector, Wide};
-use crate::tile::TileOf;
+use super::instructions::instructions;
+use super::tile::TileOf;
+use super::vector::Vector;
+use super::wide::Wide;
 use half::{bf16, f16};
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
@@ -22,26 +24,12 @@ impl Vector for Scalar {
     fn splat(x: f32) -> Self {
         Self(x)
     }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: one value is readable at `from`, by the contract.
-        Self(unsafe { from.read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> Self {
+    instructions! {
+        unsafe fn load(from: *const f32) = from.read_unaligned();
         // Not `to_f32`, which asks what the machine has each time.
-        // SAFETY: one value is readable at `from`, by the contract.
-        Self(unsafe { from.read_unaligned() }.to_f32_const())
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: one value is readable at `from`, by the contract.
-        Self(unsafe { from.read_unaligned() }.to_f32_const())
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: one value is writable at `to`, by the contract.
-        unsafe { to.write_unaligned(self.0) }
+        unsafe fn load_f16(from: *const f16) = from.read_unaligned().to_f32_const();
+        unsafe fn load_bf16(from: *const bf16) = from.read_unaligned().to_f32_const();
+        unsafe fn store(self, to: *mut f32) -> () = to.write_unaligned(self.0);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -114,25 +102,12 @@ impl Wide for F64x1 {
     fn splat(x: f64) -> Self {
         Self(x)
     }
-    #[inline(always)]
-    unsafe fn load(from: *const f64) -> Self {
-        // SAFETY: one value is readable, by the contract.
-        Self(unsafe { from.read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn widen(from: *const f32) -> Self {
-        // SAFETY: one value is readable, by the contract.
-        Self(unsafe { f64::from(from.read_unaligned()) })
-    }
-    #[inline(always)]
-    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
-        // SAFETY: one value is readable, by the contract.
-        Self(unsafe { f64::from(from.read_unaligned() - shift) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f64) {
-        // SAFETY: one value is writable, by the contract.
-        unsafe { to.write_unaligned(self.0) }
+    instructions! {
+        unsafe fn load(from: *const f64) = from.read_unaligned();
+        unsafe fn widen(from: *const f32) = f64::from(from.read_unaligned());
+        unsafe fn widen_less(from: *const f32, shift: f32) =
+            f64::from(from.read_unaligned() - shift);
+        unsafe fn store(self, to: *mut f64) -> () = to.write_unaligned(self.0);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {

@@ -3,7 +3,6 @@
 //! these and packed weights are: values from the start of a cache line.
 
 use crate::error::Error;
-use crate::shape::try_zeroed;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, TryLockError};
 
@@ -18,6 +17,18 @@ static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// Bytes of a cache line, to which a buffer is aligned: an AVX-512 load that straddles two counts as two.
 pub(crate) const LINE: usize = 64;
+
+/// A zeroed buffer, or [`Error::OutOfMemory`] with the bytes wanted.
+pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
+    let mut buffer = Vec::new();
+    buffer
+        .try_reserve_exact(len)
+        .map_err(|_| Error::OutOfMemory {
+            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
+        })?;
+    buffer.resize(len, T::default());
+    Ok(buffer)
+}
 
 /// Values from the start of a cache line. (A clone's may lie elsewhere, which costs speed, nothing else.)
 #[derive(Debug, Clone, Default)]

@@ -3,8 +3,10 @@
 use core::arch::{asm, x86_64::*};
 use half::{bf16, f16};
 
-use super::{Use, Vector, Wide, add_outer};
-use crate::tile::TileOf;
+use super::instructions::instructions;
+use super::tile::TileOf;
+use super::vector::{Use, Vector, add_outer};
+use super::wide::Wide;
 
 /// Eight float32.
 #[derive(Clone, Copy, Debug)]
@@ -18,25 +20,11 @@ impl Vector for F32x8 {
     type Tile = TileOf<4, 3, 6>;
     type Wide = F64x4;
 
-    #[inline(always)]
-    fn splat(x: f32) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_set1_ps(x) })
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: AVX2 as above; eight values are readable, by the contract.
-        Self(unsafe { _mm256_loadu_ps(from) })
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> Self {
-        // SAFETY: F16C is there, by the law of `Vector`; eight values are readable, by the contract.
-        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) })
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: AVX2 as above; eight values are readable, by the contract.
-        Self(unsafe {
+    instructions! {
+        fn splat(x: f32) = _mm256_set1_ps(x);
+        unsafe fn load(from: *const f32) = _mm256_loadu_ps(from);
+        unsafe fn load_f16(from: *const f16) = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
+        unsafe fn load_bf16(from: *const bf16) = {
             // Both halves loaded twice, then one shuffle, where `vpmovzxwd` would be followed by a shift: Zen 1 has one unit for
             // shifts.
             let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
@@ -45,97 +33,38 @@ impl Vector for F32x8 {
                 -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
             );
             _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, upper))
-        })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: AVX2 as above; eight values are writable, by the contract.
-        unsafe { _mm256_storeu_ps(to, self.0) }
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_add_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn div(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_div_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul_add(self, b: Self, c: Self) -> Self {
-        // SAFETY: FMA is there, by the law of `Vector`.
-        Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
-    }
-    #[inline(always)]
-    fn max(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`. The instruction gives its second operand on NaN.
-        Self(unsafe { _mm256_max_ps(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn round(self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe {
-            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0)
-        })
-    }
-    #[inline(always)]
-    fn scale_by_pow2(self, n: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe {
+        };
+        unsafe fn store(self, to: *mut f32) -> () = _mm256_storeu_ps(to, self.0);
+        fn add(self, other: Self) = _mm256_add_ps(self.0, other.0);
+        fn sub(self, other: Self) = _mm256_sub_ps(self.0, other.0);
+        fn mul(self, other: Self) = _mm256_mul_ps(self.0, other.0);
+        fn div(self, other: Self) = _mm256_div_ps(self.0, other.0);
+        fn mul_add(self, b: Self, c: Self) = _mm256_fmadd_ps(self.0, b.0, c.0);
+        // The instruction gives its second operand on NaN.
+        fn max(self, other: Self) = _mm256_max_ps(self.0, other.0);
+        fn round(self) =
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+        fn scale_by_pow2(self, n: Self) = {
             let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.0), _mm256_set1_epi32(127));
             _mm256_mul_ps(
                 self.0,
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)),
             )
-        })
-    }
-    #[inline(always)]
-    fn low_bits_to_exponent(self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0))) })
-    }
-    #[inline(always)]
-    fn lt(self, other: Self) -> __m256 {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        unsafe { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
-    }
-    #[inline(always)]
-    fn select(mask: __m256, a: Self, b: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_blendv_ps(b.0, a.0, mask) })
-    }
-    #[inline(always)]
-    fn zero_where(self, mask: __m256) -> Self {
+        };
+        fn low_bits_to_exponent(self) =
+            _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(self.0)));
+        fn lt(self, other: Self) -> __m256 = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0);
+        fn select(mask: __m256, a: Self, b: Self) = _mm256_blendv_ps(b.0, a.0, mask);
         // The compiler makes two instructions of a blend with zeros.
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_andnot_ps(mask, self.0) })
-    }
-    #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
-    }
-    #[inline(always)]
-    fn copysign(self, sign: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe {
+        fn zero_where(self, mask: __m256) = _mm256_andnot_ps(mask, self.0);
+        fn abs(self) = _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0);
+        fn copysign(self, sign: Self) = {
             let sign_bit = _mm256_set1_ps(-0.0);
             _mm256_or_ps(
                 _mm256_andnot_ps(sign_bit, self.0),
                 _mm256_and_ps(sign_bit, sign.0),
             )
-        })
+        };
     }
     const STREAMS: bool = true;
     #[inline(always)]
@@ -270,60 +199,23 @@ pub(crate) struct F64x4(__m256d);
 impl Wide for F64x4 {
     const LANES: usize = 4;
 
-    #[inline(always)]
-    fn splat(x: f64) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_set1_pd(x) })
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f64) -> Self {
-        // SAFETY: AVX2 as above; four values are readable, by the contract.
-        Self(unsafe { _mm256_loadu_pd(from) })
-    }
-    #[inline(always)]
-    unsafe fn widen(from: *const f32) -> Self {
-        // SAFETY: AVX2 as above; four values are readable, by the contract.
-        Self(unsafe { _mm256_cvtps_pd(_mm_loadu_ps(from)) })
-    }
-    #[inline(always)]
-    unsafe fn widen_less(from: *const f32, shift: f32) -> Self {
-        // SAFETY: AVX2 as above; four values are readable, by the contract.
-        Self(unsafe { _mm256_cvtps_pd(_mm_sub_ps(_mm_loadu_ps(from), _mm_set1_ps(shift))) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f64) {
-        // SAFETY: AVX2 as above; four values are writable, by the contract.
-        unsafe { _mm256_storeu_pd(to, self.0) }
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_add_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn sub(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_sub_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn mul(self, other: Self) -> Self {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        Self(unsafe { _mm256_mul_pd(self.0, other.0) })
-    }
-    #[inline(always)]
-    fn add_square(self, x: Self) -> Self {
-        // SAFETY: FMA is there, by the law of `Vector`.
-        Self(unsafe { _mm256_fmadd_pd(x.0, x.0, self.0) })
-    }
-    #[inline(always)]
-    fn sum(self) -> f64 {
-        // SAFETY: AVX2 is there, by the law of `Vector`.
-        unsafe {
+    instructions! {
+        fn splat(x: f64) = _mm256_set1_pd(x);
+        unsafe fn load(from: *const f64) = _mm256_loadu_pd(from);
+        unsafe fn widen(from: *const f32) = _mm256_cvtps_pd(_mm_loadu_ps(from));
+        unsafe fn widen_less(from: *const f32, shift: f32) =
+            _mm256_cvtps_pd(_mm_sub_ps(_mm_loadu_ps(from), _mm_set1_ps(shift)));
+        unsafe fn store(self, to: *mut f64) -> () = _mm256_storeu_pd(to, self.0);
+        fn add(self, other: Self) = _mm256_add_pd(self.0, other.0);
+        fn sub(self, other: Self) = _mm256_sub_pd(self.0, other.0);
+        fn mul(self, other: Self) = _mm256_mul_pd(self.0, other.0);
+        fn add_square(self, x: Self) = _mm256_fmadd_pd(x.0, x.0, self.0);
+        fn sum(self) -> f64 = {
             let halves = _mm_add_pd(
                 _mm256_castpd256_pd128(self.0),
                 _mm256_extractf128_pd::<1>(self.0),
             );
             _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
-        }
+        };
     }
 }

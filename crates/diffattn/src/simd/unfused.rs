@@ -1,6 +1,7 @@
 //! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
 
-use super::{Use, Vector};
+use super::instructions::instructions;
+use super::vector::{Use, Vector};
 use half::{bf16, f16};
 
 /// `V`, except that [`Vector::mul_add`] multiplies, rounds, then adds.
@@ -18,25 +19,15 @@ impl<V: Vector> Vector for Unfused<V> {
     fn splat(x: f32) -> Self {
         Self(V::splat(x))
     }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller's promise is V's.
-        Self(unsafe { V::load(from) })
-    }
-    #[inline(always)]
-    unsafe fn load_f16(from: *const f16) -> Self {
-        // SAFETY: the caller's promise is V's.
-        Self(unsafe { V::load_f16(from) })
-    }
-    #[inline(always)]
-    unsafe fn load_bf16(from: *const bf16) -> Self {
-        // SAFETY: the caller's promise is V's.
-        Self(unsafe { V::load_bf16(from) })
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: the caller's promise is V's.
-        unsafe { self.0.store(to) }
+    instructions! {
+        unsafe fn load(from: *const f32) = V::load(from);
+        unsafe fn load_f16(from: *const f16) = V::load_f16(from);
+        unsafe fn load_bf16(from: *const bf16) = V::load_bf16(from);
+        unsafe fn store(self, to: *mut f32) -> () = self.0.store(to);
+        unsafe fn stream(self, to: *mut f32) -> () = self.0.stream(to);
+        unsafe fn transpose(
+            from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize
+        ) -> () = V::transpose(from, from_stride, to, to_stride);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -100,21 +91,11 @@ impl<V: Vector> Vector for Unfused<V> {
     }
     const STREAMS: bool = V::STREAMS;
     #[inline(always)]
-    unsafe fn stream(self, to: *mut f32) {
-        // SAFETY: the caller's promise is V's.
-        unsafe { self.0.stream(to) }
-    }
-    #[inline(always)]
     fn fence() {
         V::fence();
     }
     #[inline(always)]
     fn prefetch(at: *const f32, using: Use) {
         V::prefetch(at, using);
-    }
-    #[inline(always)]
-    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
-        // SAFETY: the caller's promise is V's.
-        unsafe { V::transpose(from, from_stride, to, to_stride) }
     }
 }

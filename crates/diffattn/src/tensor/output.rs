@@ -4,7 +4,8 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use crate::error::Error;
-use crate::shape::{DType, DataMut, check_len};
+use crate::tensor::shape::check_len;
+use crate::tensor::{DType, DataMut};
 
 /// Where a job writes. Made from an exclusive borrow that the job's lifetime holds.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,9 @@
 //! Which instruction set a call runs on: detection, forcing one for tests, and the one dispatch.
-//! Holds no kernel. With `vector/`, the only place that names an instruction set.
+//! Holds no kernel. With its neighbours, the only place that names an instruction set.
 
+use super::unfused::Unfused;
+use super::vector::Vector;
 use crate::error::Error;
-use crate::vector::{Unfused, Vector};
 
 /// An instruction set that this machine was found to have. Values are only made by [`Isa::available`],
 /// [`Isa::detect`] and [`Isa::named`], so holding one proves the instructions are there.
@@ -139,33 +140,29 @@ impl Isa {
         match (self.0, deterministic) {
             // Scalar never fuses: its plain and its deterministic bits are the same.
             #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-            (Kind::Scalar, _) => kernel.run::<crate::vector::scalar::Scalar>(),
+            (Kind::Scalar, _) => kernel.run::<super::scalar::Scalar>(),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an x86 kind is only made by `available`, which detected its features.
-            (Kind::Avx2, false) => unsafe { run_avx2::<crate::vector::avx2::F32x8, K>(kernel) },
+            (Kind::Avx2, false) => unsafe { run_avx2::<super::avx2::F32x8, K>(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kind::Avx2, true) => unsafe {
-                run_avx2::<Unfused<crate::vector::avx2::F32x8>, K>(kernel)
-            },
+            (Kind::Avx2, true) => unsafe { run_avx2::<Unfused<super::avx2::F32x8>, K>(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            (Kind::Avx512, false) => unsafe {
-                run_avx512::<crate::vector::avx512::F32x16, K>(kernel)
-            },
+            (Kind::Avx512, false) => unsafe { run_avx512::<super::avx512::F32x16, K>(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             (Kind::Avx512, true) => unsafe {
-                run_avx512::<Unfused<crate::vector::avx512::F32x16>, K>(kernel)
+                run_avx512::<Unfused<super::avx512::F32x16>, K>(kernel)
             },
             #[cfg(target_arch = "aarch64")]
-            (Kind::Neon, false) => kernel.run::<crate::vector::neon::F32x4>(),
+            (Kind::Neon, false) => kernel.run::<super::neon::F32x4>(),
             #[cfg(target_arch = "aarch64")]
-            (Kind::Neon, true) => kernel.run::<Unfused<crate::vector::neon::F32x4>>(),
+            (Kind::Neon, true) => kernel.run::<Unfused<super::neon::F32x4>>(),
             // Nor does plain SIMD.
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             (Kind::Simd128, deterministic) => {
-                use crate::vector::simd128::F32x4;
+                use super::simd128::F32x4;
                 if deterministic && F32x4::FUSES {
                     kernel.run::<Unfused<F32x4>>()
                 } else {

@@ -1,28 +1,12 @@
-//! One narrow trait over the instruction sets. A file per set holds its ops and no loop; kernels are
-//! written once over `V: Vector`.
+//! One narrow trait over the instruction sets, and the shape of its register tile. A file per set holds its
+//! ops and no loop; kernels are written once over `V: Vector`.
 //!
 //! The law: every method is `#[inline(always)]` and none carries `#[target_feature]`; only the
 //! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run` entered.
 
-pub(crate) mod math;
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-pub(crate) mod scalar;
-mod unfused;
-
-#[cfg(test)]
-mod tests;
-
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
-#[cfg(target_arch = "aarch64")]
-pub(crate) mod neon;
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub(crate) mod simd128;
-
 use half::{bf16, f16};
-pub(crate) use unfused::Unfused;
+
+use super::wide::Wide;
 
 /// What a prefetched line is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +28,7 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// What a comparison gives.
     type Mask: Copy;
     /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.
-    type Tile: crate::tile::Tile;
+    type Tile: Tile;
     /// The float64 vector of the same registers.
     type Wide: Wide;
 
@@ -140,37 +124,41 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 }
 
-/// What memory holds where a vector has float32.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
-    /// `LANES` values as float32.
+/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row `first` of the tile, which
+/// may come in parts.
+pub(crate) trait Sink<V: Vector> {
+    /// # Safety
+    /// As the implementor says; [`Tile::product`] passes its caller's promise on.
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]);
+}
+
+/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands {
+    /// `a[k][m]` lies at `a + k · a_stride + m`.
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// Vector n of row k lies at `b + k · b_stride + n · b_vector`.
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) b_vector: usize,
+    pub(crate) depth: usize,
+}
+
+/// The shape of an instruction set's register tile.
+pub(crate) trait Tile: 'static {
+    /// Broadcast values per step: keys in `Q Kᵀ`, channels in `P V`. Divides [`PANEL`].
+    const ROWS: usize;
+    /// Vectors of queries at most.
+    const VECTORS: usize;
+    /// Vectors of queries in a row block of the prefill; a multiple of `VECTORS`.
+    const BLOCK_VECTORS: usize;
+
+    /// Computes a tile of `ROWS` by `vectors` (1…`VECTORS`) and hands it to `sink`.
     ///
     /// # Safety
-    /// They are readable at `from`.
-    unsafe fn load<V: Vector>(from: *const Self) -> V;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load(from) }
-    }
-}
-
-impl Element for f16 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load_f16(from) }
-    }
-}
-
-impl Element for bf16 {
-    #[inline(always)]
-    unsafe fn load<V: Vector>(from: *const Self) -> V {
-        // SAFETY: the caller's promise.
-        unsafe { V::load_bf16(from) }
-    }
+    /// `depth` rows of both operands are readable at this width, and `sink`'s own conditions hold.
+    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S);
 }
 
 /// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result needs another way.
@@ -181,7 +169,7 @@ pub(crate) const STREAM_ALIGNMENT: usize = 16;
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
+pub(crate) unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
     sums: &mut [[V; N]; M],
     a: *const f32,
     b: [V; N],
@@ -223,45 +211,4 @@ pub(crate) unsafe fn transpose<V: Vector>(
             }
         }
     }
-}
-
-/// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.
-///
-/// # Safety
-/// As [`Vector`].
-pub(crate) trait Wide: Copy + Send + Sync + 'static {
-    /// How many float64 values one vector holds: a power of two, 8 at most.
-    const LANES: usize;
-
-    /// All lanes `x`.
-    fn splat(x: f64) -> Self;
-    /// # Safety
-    /// `LANES` values are readable at `from`.
-    unsafe fn load(from: *const f64) -> Self;
-    /// `LANES` float32 values, widened.
-    ///
-    /// # Safety
-    /// `LANES` values are readable at `from`.
-    unsafe fn widen(from: *const f32) -> Self;
-    /// `LANES` float32 values less `shift`, rounded to float32, widened.
-    ///
-    /// # Safety
-    /// As [`Wide::widen`].
-    unsafe fn widen_less(from: *const f32, shift: f32) -> Self;
-    /// # Safety
-    /// `LANES` values are writable at `to`.
-    unsafe fn store(self, to: *mut f64);
-    /// `self + other`.
-    fn add(self, other: Self) -> Self;
-    /// `self − other`.
-    fn sub(self, other: Self) -> Self;
-    /// `self · other`.
-    fn mul(self, other: Self) -> Self;
-    /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes no bit.
-    #[inline(always)]
-    fn add_square(self, x: Self) -> Self {
-        self.add(x.mul(x))
-    }
-    /// The sum of the lanes, by halves.
-    fn sum(self) -> f64;
 }
