@@ -3,7 +3,7 @@
 //! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
 
 use crate::blocks::{PANEL, STRIP};
-use crate::simd::{Kernel, Use, Vector, transpose};
+use crate::simd::{Kernel, Vector, transpose};
 use crate::tensor::axis::Rows;
 use std::sync::atomic::{AtomicBool, Ordering};
 
