@@ -1,5 +1,5 @@
-//! A checked call: everything that its blocks share. All lengths of attention are checked in `Call::new`; below it,
-//! indices are trusted. Where results go is in `outputs.rs`.
+//! A checked call: everything that its blocks share. All lengths of attention are checked in
+//! `Call::new`; below it, indices are trusted. Where results go is in `outputs.rs`.
 
 use super::check::{self, LambdaAt, Norm, Sinks};
 use super::inputs::{Keys, Source};

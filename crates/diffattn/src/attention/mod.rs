@@ -1,5 +1,5 @@
-//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and `maps.rs`; the numbers
-//! are made in `row_block.rs` and `decode.rs`.
+//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and
+//! `maps.rs`; the numbers are made in `row_block.rs` and `decode.rs`.
 
 mod cache;
 mod call;

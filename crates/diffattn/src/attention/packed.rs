@@ -1,6 +1,7 @@
-//! Keys and values in the panels that the kernels read. K: panels of 16 keys, `[panel][channel][key]`.
-//! V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`. Both serve prefill and decode on
-//! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
+//! Keys and values in the panels that the kernels read. K: panels of 16 keys,
+//! `[panel][channel][key]`. V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`.
+//! Both serve prefill and decode on every instruction set. Packing widens halves to float32; it
+//! knows nothing of heads or masks.
 
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::{Kernel, Vector, transpose};
@@ -70,7 +71,8 @@ pub(super) struct KeyPanels<'a> {
 }
 
 impl KeyPanels<'_> {
-    /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside it.
+    /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside
+    /// it.
     #[inline(always)]
     pub(super) fn at(&self, key: usize) -> *const f32 {
         debug_assert!((key / PANEL + 1) * PANEL * self.width <= self.data.len());
@@ -85,12 +87,14 @@ impl KeyPanels<'_> {
 pub(super) struct ValuePanels<'a> {
     pub(super) data: &'a [f32],
     pub(super) shape: ValueShape,
-    /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be 0.
+    /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be
+    /// 0.
     pub(super) special: &'a [AtomicBool],
 }
 
 impl ValuePanels<'_> {
-    /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside it.
+    /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside
+    /// it.
     #[inline(always)]
     pub(super) fn at(&self, key: usize, channel: usize) -> *const f32 {
         let index = self.shape.index(key, channel);
@@ -105,7 +109,8 @@ impl ValuePanels<'_> {
             .is_some_and(|special| special.load(Ordering::Relaxed))
     }
 
-    /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as zeros.
+    /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as
+    /// zeros.
     #[cold]
     pub(super) fn finite_copy(&self, first: usize, keys: usize, channel: usize, to: &mut [f32]) {
         let from = &self.data[self.shape.index(first, channel / PANEL * PANEL)..][..keys * PANEL];
@@ -133,7 +138,8 @@ impl ValuePanels<'_> {
     }
 }
 
-/// Packs rows `from_row..` of `rows` as keys `first..end` into the K panels of a head (`panels` starts at key 0).
+/// Packs rows `from_row..` of `rows` as keys `first..end` into the K panels of a head (`panels`
+/// starts at key 0).
 pub(super) struct PackKeys<'t> {
     pub(super) rows: Rows<'t>,
     pub(super) from_row: usize,
@@ -157,8 +163,8 @@ impl Kernel for PackKeys<'_> {
             self.rows.prefetch::<V>(row + count, row + self.end - key);
             let (from, stride) = self.rows.read(row, count, self.buffer);
             let panel = &mut self.panels[key / PANEL * PANEL * width..][..PANEL * width];
-            // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is [width][PANEL], and these keys
-            // end with it.
+            // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is
+            // [width][PANEL], and these keys end with it.
             unsafe {
                 let to = panel.as_mut_ptr().add(key % PANEL);
                 transpose::<V>(from.as_ptr(), stride, to, PANEL, count, width);
@@ -168,8 +174,8 @@ impl Kernel for PackKeys<'_> {
     }
 }
 
-/// Packs rows `from_row..` of `rows` as keys `first..end`, all of one strip, into the V panels of that strip. Gives
-/// whether a value was NaN or infinite.
+/// Packs rows `from_row..` of `rows` as keys `first..end`, all of one strip, into the V panels of
+/// that strip. Gives whether a value was NaN or infinite.
 pub(super) struct PackValues<'t> {
     pub(super) rows: Rows<'t>,
     pub(super) from_row: usize,
@@ -191,7 +197,8 @@ impl Kernel for PackValues<'_> {
         let mut probe = [0.0; PANEL];
         let mut key = first;
         while key < self.end {
-            // A few keys at a time: their rows stay in L1 while the panels, far apart, are written one by one.
+            // A few keys at a time: their rows stay in L1 while the panels, far apart, are written
+            // one by one.
             let count = PANEL.min(self.end - key);
             let row = self.from_row + key - first;
             self.rows.prefetch::<V>(row + count, row + self.end - key);

@@ -1,4 +1,5 @@
-//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave after wave.
+//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave
+//! after wave.
 
 use super::call::Call;
 use super::inputs::Source;

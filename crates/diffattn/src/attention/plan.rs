@@ -1,4 +1,5 @@
-//! A call's plan: which q, k and v heads make each output head. Made in `pairing/`; knows no head layouts.
+//! A call's plan: which q, k and v heads make each output head. Made in `pairing/`; knows no head
+//! layouts.
 
 use crate::error::Error;
 

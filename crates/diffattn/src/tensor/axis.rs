@@ -106,8 +106,8 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Rows `j..j + count` as float32, and the distance between two of them: where they lie, or widened into `buffer`,
-    /// which has room for them.
+    /// Rows `j..j + count` as float32, and the distance between two of them: where they lie, or
+    /// widened into `buffer`, which has room for them.
     #[inline]
     pub(crate) fn read<'r>(
         &'r self,
@@ -133,7 +133,8 @@ impl Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// Asks for rows `first..end` of float32 data, a panel of them at most, which would otherwise be waited for one by one.
+    /// Asks for rows `first..end` of float32 data, a panel of them at most, which would otherwise
+    /// be waited for one by one.
     #[inline(always)]
     pub(crate) fn prefetch<V: Vector>(&self, first: usize, end: usize) {
         if let Data::F32(values) = self.data {

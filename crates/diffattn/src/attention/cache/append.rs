@@ -15,7 +15,9 @@ impl KvCache {
     /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit; [`Error::OutOfMemory`]. The cache is then unchanged.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit; [`Error::OutOfMemory`].
+    /// The cache is then unchanged.
     pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
         let KvCacheOptions {
             groups,

@@ -6,7 +6,8 @@ use crate::error::Error;
 use std::sync::atomic::AtomicBool;
 
 impl KvCache {
-    /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so that appending is linear.
+    /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so
+    /// that appending is linear.
     pub(super) fn reserve(&mut self, tokens: usize) -> Result<(), Error> {
         let wanted = tokens.div_ceil(STRIP);
         if wanted <= self.strips {
@@ -43,8 +44,9 @@ impl KvCache {
         let refused = |len: usize| Error::OutOfMemory {
             bytes: (len as u64).saturating_mul(size_of::<f32>() as u64),
         };
-        // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first, as a system that gives out
-        // memory it has not refuses one great piece, and never many small ones.
+        // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first,
+        // as a system that gives out memory it has not refuses one great piece, and never many
+        // small ones.
         Vec::<f32>::new()
             .try_reserve_exact(all)
             .map_err(|_| refused(all))?;

@@ -1,5 +1,5 @@
-//! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them once and
-//! packs nothing. Values are held as float32, whatever the dtype of what is appended.
+//! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them
+//! once and packs nothing. Values are held as float32, whatever the dtype of what is appended.
 
 mod append;
 mod memory;
@@ -39,7 +39,8 @@ pub struct KvCacheOptions {
 pub struct KvCache {
     options: KvCacheOptions,
     length: usize,
-    /// Strips of 256 tokens that each head has memory for; those up to the last token are in its lists.
+    /// Strips of 256 tokens that each head has memory for; those up to the last token are in its
+    /// lists.
     strips: usize,
     /// One per (batch, k head); none before the first token or capacity, as the lists below.
     keys: Vec<Vec<f32>>,
@@ -52,8 +53,8 @@ impl KvCache {
     /// An empty cache.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for a zero size and for more than 2²⁰ heads in all, [`Error::OutOfMemory`] when `capacity` cannot be
-    /// reserved.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for a zero size and for more than 2²⁰ heads in
+    /// all, [`Error::OutOfMemory`] when `capacity` cannot be reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
         let KvCacheOptions {
             batch,
@@ -143,16 +144,18 @@ impl KvCache {
         Ok(())
     }
 
-    /// Forgets the first tokens, for windows: as many whole strips of 256 as lie before token `token` (counted among those
-    /// held), so that rows over what remains keep their bits. Gives how many tokens these are; [`KvCache::len`] is less by
-    /// them, and all others are counted from there. Keeps the memory.
+    /// Forgets the first tokens, for windows: as many whole strips of 256 as lie before token
+    /// `token` (counted among those held), so that rows over what remains keep their bits. Gives
+    /// how many tokens these are; [`KvCache::len`] is less by them, and all others are counted from
+    /// there. Keeps the memory.
     pub fn discard_before(&mut self, token: usize) -> usize {
         let strips = token.min(self.length) / STRIP;
         let used = self.length.div_ceil(STRIP);
         if strips == 0 {
             return 0;
         }
-        // Whole strips, with what lies past the last token: a strip's flag keeps belonging to its values.
+        // Whole strips, with what lies past the last token: a strip's flag keeps belonging to its
+        // values.
         let value_len = self.value_shape().strip_len();
         for (buffers, len) in [
             (&mut self.keys, STRIP * self.options.head_dim),
@@ -172,10 +175,12 @@ impl KvCache {
         strips * STRIP
     }
 
-    /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim` values.
+    /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim`
+    /// values.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when there is no such row, or `to` has another length.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when there is no such row, or `to` has another
+    /// length.
     pub fn key(
         &self,
         batch: usize,
@@ -211,8 +216,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// Copies the tokens out, as [`KvCache::append`] takes them in `Bhsd`: k `[B, terms·groups, L, d]` and
-    /// v `[B, groups, L, dv]`, float32.
+    /// Copies the tokens out, as [`KvCache::append`] takes them in `Bhsd`: k
+    /// `[B, terms·groups, L, d]` and v `[B, groups, L, dv]`, float32.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].

@@ -1,4 +1,5 @@
-//! What is said of single pairs of query and key, or of blocks of them: boolean mask, bias, block mask.
+//! What is said of single pairs of query and key, or of blocks of them: boolean mask, bias, block
+//! mask.
 
 use crate::attention::mask::{Broadcast, Elements};
 use crate::attention::options::{AttentionOptions, BlockMask, Mask};

@@ -1,5 +1,6 @@
-//! The head layouts, one function each: a new one is a new function here. Sources: arXiv 2410.05258 (interleaved), Hugging
-//! Face diffllama (halves), arXiv 2510.06949 (grouped), the V2 note of microsoft/unilm (shared).
+//! The head layouts, one function each: a new one is a new function here. Sources: arXiv 2410.05258
+//! (interleaved), Hugging Face diffllama (halves), arXiv 2510.06949 (grouped), the V2 note of
+//! microsoft/unilm (shared).
 
 use crate::attention::plan::HeadCounts;
 use crate::error::Error;
@@ -43,7 +44,8 @@ pub(super) fn halves(counts: HeadCounts) -> Result<Vec<HeadParts>, Error> {
     Ok((0..output).map(head).collect())
 }
 
-/// `ratio` signal heads, then the noise head that they share; each group has a k head for signal and one for noise.
+/// `ratio` signal heads, then the noise head that they share; each group has a k head for signal
+/// and one for noise.
 pub(super) fn grouped(counts: HeadCounts, ratio: usize) -> Result<Vec<HeadParts>, Error> {
     let noise_heads = noise_heads(counts, ratio)?;
     let groups = divided("k", "k heads", counts.k, 2, "maps")?;
@@ -65,7 +67,8 @@ fn noise_heads(counts: HeadCounts, ratio: usize) -> Result<usize, Error> {
     divided("q", "q heads", counts.q, ratio + 1, per_noise)
 }
 
-/// Heads of `ratio` signal heads per noise head; `keys` gives the k heads of a group for signal and for noise.
+/// Heads of `ratio` signal heads per noise head; `keys` gives the k heads of a group for signal and
+/// for noise.
 fn with_noise(
     noise_heads: usize,
     ratio: usize,

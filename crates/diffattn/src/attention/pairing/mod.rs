@@ -1,5 +1,5 @@
-//! Which q, k and v heads make an output head: by a head layout, or as the caller says. Checks the counts and the options that
-//! belong to it.
+//! Which q, k and v heads make an output head: by a head layout, or as the caller says. Checks the
+//! counts and the options that belong to it.
 
 mod explicit;
 mod layouts;
@@ -12,13 +12,15 @@ use crate::error::Error;
 use explicit::explicit;
 use layouts::{HeadParts, grouped, halves, interleaved, shared};
 
-/// Flat heads at most: a plan lists its heads, and an empty tensor or a layer's options can name any number.
+/// Flat heads at most: a plan lists its heads, and an empty tensor or a layer's options can name
+/// any number.
 const MAX_HEADS: usize = 1 << 16;
 
 impl Pairing {
-    /// Flat heads of q, k and v that `heads` output heads and `groups` key/value groups take (with `Halves`: flat
-    /// k heads); `groups` of `None` shares no k and v between heads. `None` when `ratio` does not divide `heads`, or
-    /// when a count overflows. Whether `groups` fits is for [`Pairing::heads`] to say.
+    /// Flat heads of q, k and v that `heads` output heads and `groups` key/value groups take (with
+    /// `Halves`: flat k heads); `groups` of `None` shares no k and v between heads. `None` when
+    /// `ratio` does not divide `heads`, or when a count overflows. Whether `groups` fits is for
+    /// [`Pairing::heads`] to say.
     #[must_use]
     pub fn head_counts(
         self,
@@ -55,7 +57,9 @@ impl Pairing {
     /// [`AttentionOptions`] would say.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option) for counts or options that break a rule of the pairing.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for counts or options that break a rule of
+    /// the pairing.
     pub fn heads(
         self,
         counts: [usize; 3],
