@@ -1,7 +1,7 @@
 //! What makes a true score of a scaled product, vector by vector: softcap and bias. Shared by `prefill/`
 //! and `decode/`, so that both have the same bits.
 
-use crate::vector::{Vector, math};
+use crate::simd::{Vector, math};
 
 /// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into −∞.
 #[inline(always)]

@@ -1,21 +1,22 @@
-//! A checked call: everything that its blocks share. All lengths of attention are checked in `Call::new`; below it,
-//! indices are trusted. Where results go is in `outputs.rs`.
+//! A checked call: everything that its blocks share. All lengths of attention are checked in
+//! `Call::new`; below it, indices are trusted. Where results go is in `outputs.rs`.
 
-use super::axis::HeadAxis;
 use super::check::{self, LambdaAt, Norm, Sinks};
 use super::inputs::{Keys, Source};
 use super::mask::{Band, Elements, RowAt, Sequence};
 use super::options::AttentionOptions;
-use super::packed::{Rows, ValueShape};
-use super::pairing::{Plan, plan};
+use super::packed::ValueShape;
+use super::pairing::plan;
+use super::plan::Plan;
 use super::scale::ScoreScale;
 use super::visible::{Blocks, Visible};
 use crate::error::Error;
-use crate::isa::Isa;
 use crate::norm::rms_norm_row;
-use crate::shape::{DType, Data, Tensor};
-use crate::threads::available_threads;
-use crate::vector::Vector;
+use crate::run::Run;
+use crate::simd::Vector;
+use crate::tensor::axis::HeadAxis;
+use crate::tensor::axis::Rows;
+use crate::tensor::{DType, Data, Tensor};
 
 /// What all blocks share.
 #[derive(Debug)]
@@ -41,9 +42,7 @@ pub(super) struct Call<'a> {
     /// The result's.
     pub(super) axis: HeadAxis,
     pub(super) return_lse: bool,
-    pub(super) isa: Isa,
-    pub(super) deterministic: bool,
-    pub(super) threads: usize,
+    pub(super) run: Run,
 }
 
 impl<'a> Call<'a> {
@@ -65,11 +64,6 @@ impl<'a> Call<'a> {
         let softcap = check::softcap(options.softcap)?;
         let sinks = check::sinks(options.sinks.as_ref(), &axis, plan.terms)?;
         let norm = check::norm(options.norm.as_ref(), axis.width)?;
-        let threads = match options.threads {
-            Some(0) => return Err(Error::option("threads", "1 or more", 0)),
-            Some(threads) => threads,
-            None => available_threads(),
-        };
         Ok(Self {
             q: operands.q,
             q_axis: operands.q_axis,
@@ -89,9 +83,7 @@ impl<'a> Call<'a> {
             keys: operands.keys,
             axis,
             return_lse: options.return_lse,
-            isa: options.isa.unwrap_or_else(Isa::detect),
-            deterministic: options.deterministic,
-            threads,
+            run: options.run,
         })
     }
 

@@ -1,7 +1,7 @@
 //! Vectors in slices: the one place where attention turns a slice into a vector and back. Knows no
 //! layout; a slice that is too short is a bug of ours and panics, which a chunk of `V::LANES` never does.
 
-use crate::vector::Vector;
+use crate::simd::Vector;
 
 /// The first vector of `values`.
 #[inline(always)]

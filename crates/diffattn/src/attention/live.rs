@@ -2,7 +2,7 @@
 //! and `decode/`. Knows no rows.
 
 use super::visible::MASK_BLOCK;
-use crate::tile::STRIP;
+use crate::blocks::STRIP;
 
 /// Runs of live blocks in a strip at most: every other block.
 const MAX_RUNS: usize = STRIP / MASK_BLOCK / 2;

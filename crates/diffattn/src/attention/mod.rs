@@ -1,8 +1,7 @@
-//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and `maps.rs`; the numbers
-//! are made in `prefill/` and `decode/`.
+//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs`,
+//! `maps.rs` and `partial.rs`; the numbers are made in `prefill/` and `decode/`.
 
 mod adjust;
-mod axis;
 mod cache;
 mod call;
 mod check;
@@ -23,6 +22,7 @@ mod packing;
 mod pairing;
 mod panels;
 mod partial;
+mod plan;
 mod prefill;
 mod scale;
 mod schedule;
@@ -37,7 +37,6 @@ pub use inputs::{KeysOnly, KeysValues};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};
 pub use maps::DiffAttentionMaps;
 pub use options::{
-    AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions,
-    Pairing,
+    AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
 };
 pub use partial::{PartialAttention, PartialStatistics, RowStatistics};

@@ -1,15 +1,16 @@
-//! Where a call's results go: rows and their log-sum-exps, or maps. Written by several threads, each its own rows. Knows
-//! nothing of how they are made.
+//! Where a call's results go: rows and their log-sum-exps, or maps. Written by several threads,
+//! each its own rows. Knows nothing of how they are made.
 
 use super::call::Call;
 use super::groups::Block;
 use super::mask::{RowAt, Sequence};
 use super::options::MapOutputs;
 use crate::error::Error;
-use crate::output::Output;
-use crate::shape::{DataMut, check_len};
-use crate::threads::Disjoint;
-use crate::vector::{Use, Vector};
+use crate::run::threads::Disjoint;
+use crate::simd::{Use, Vector};
+use crate::tensor::DataMut;
+use crate::tensor::output::Output;
+use crate::tensor::shape::check_len;
 use std::marker::PhantomData;
 
 /// What a call writes.
@@ -67,12 +68,13 @@ impl<'a> RowsOut<'a> {
         call.norm_row::<V>(y);
         let at = call.axis.row(batch, head, query);
         debug_assert_eq!(y.len(), call.axis.width);
-        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other block has this
-        // (batch, head, query).
+        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other
+        // block has this (batch, head, query).
         unsafe { self.out.narrow(at, y) };
     }
 
-    /// Where rows of the result begin, from a query on, and how far apart, if the result is float32.
+    /// Where rows of the result begin, from a query on, and how far apart, if the result is
+    /// float32.
     pub(super) fn rows(
         &self,
         call: &Call<'_>,
@@ -137,8 +139,8 @@ impl<'a> MapsOut<'a> {
         }
     }
 
-    /// Row `i` of a sequence in every map of a head, zeros but for what `fill(t, map, diff)` puts there, which is called
-    /// for each term of the head. Keys count from the sequence's first.
+    /// Row `i` of a sequence in every map of a head, zeros but for what `fill(t, map, diff)` puts
+    /// there, which is called for each term of the head. Keys count from the sequence's first.
     #[inline(always)]
     pub(super) fn write_row(
         &self,

@@ -1,17 +1,18 @@
-//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave after wave.
+//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave
+//! after wave.
 
-use super::axis::HeadAxis;
 use super::call::Call;
 use super::inputs::Source;
 use super::mask::Sequence;
 use super::packed::{PackKeys, PackValues};
 use super::panels::{PackedUnit, Panels};
 use super::waves::Wave;
-use crate::buffer::Buffer;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::shape::Data;
-use crate::threads::{Disjoint, for_each, thread_count};
-use crate::tile::{PANEL, STRIP};
+use crate::run::buffer::Buffer;
+use crate::run::threads::{Disjoint, for_each, thread_count};
+use crate::tensor::Data;
+use crate::tensor::axis::HeadAxis;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -63,7 +64,7 @@ impl Packed {
             return Ok(());
         }
         let tasks = tasks(call, wave);
-        let threads = thread_count(call.threads, wave.size.k + wave.size.v);
+        let threads = thread_count(call.run.threads(), wave.size.k + wave.size.v);
         let rows_len = PANEL * call.width.max(call.value_shape.width);
         let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
@@ -169,7 +170,7 @@ impl Strip<'_, '_> {
             panels,
             buffer,
         };
-        self.call.isa.run(false, kernel);
+        self.call.run.isa().run(false, kernel);
     }
 
     fn pack_values(
@@ -195,7 +196,7 @@ impl Strip<'_, '_> {
             strip: panels,
             buffer,
         };
-        let found = self.call.isa.run(false, kernel);
+        let found = self.call.run.isa().run(false, kernel);
         special[flag + self.task.strip].store(found, Ordering::Relaxed);
     }
 }

@@ -9,13 +9,15 @@ use super::outputs::RowsOut;
 use super::prefill::Partial;
 use super::softmax::{self, Rows, Strips};
 use super::waves::Planned;
+use crate::blocks::STRIP;
 use crate::error::Error;
-use crate::isa::Kernel;
-use crate::shape::{DataMut, Tensor, check_len, checked_len, try_zeroed};
-use crate::threads::Disjoint;
-use crate::tile::STRIP;
-use crate::vector::Vector;
-use crate::work::Work;
+use crate::run::buffer::try_zeroed;
+use crate::run::threads::Disjoint;
+use crate::run::work::Work;
+use crate::simd::Kernel;
+use crate::simd::Vector;
+use crate::tensor::shape::{check_len, checked_len};
+use crate::tensor::{DataMut, Tensor};
 
 /// row_max and row_sum of each strip of 256 keys of a range, per head, term and query: `[strip][B, H, T, Lq]`. A row that
 /// sees nothing of a strip has −∞ and 0 there.
@@ -204,7 +206,7 @@ impl<'a> PartialAttention<'a> {
             accumulator,
             out: &out,
         };
-        call.isa.run(call.deterministic, kernel);
+        call.run.kernel(kernel);
         if out.wants_lse() {
             write_lse(call, rows, &out);
         }

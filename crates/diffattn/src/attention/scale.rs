@@ -1,7 +1,7 @@
 //! Where the scale of the scores is applied, and what makes exponents and log-sum-exps of them. Knows nothing of how
 //! scores are made.
 
-use crate::vector::math::{ExponentScale, exp2_wide};
+use crate::simd::math::{ExponentScale, exp2_wide};
 use std::f64::consts::LOG2_E;
 
 /// Where the scale of the scores is applied. Folded into q it would cost nothing, but rounds every channel

@@ -1,5 +1,5 @@
-//! Runs a planned call: wave after wave, its heads packed, then its row blocks and decode phases, in parallel. Knows nothing
-//! of numbers: no result depends on what is decided here.
+//! Runs a planned call: wave after wave, its heads packed, then its row blocks and decode phases,
+//! in parallel. Knows nothing of numbers: no result depends on what is decided here.
 
 use super::decode::{DecodeUnit, run_units};
 use super::groups::Block;
@@ -9,8 +9,8 @@ use super::prefill::{Asked, Consumer, Prefill, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
 use super::waves::{Item, Planned, Wave};
 use crate::error::Error;
-use crate::threads::{for_each, thread_count};
-use crate::work::{Pace, Work};
+use crate::run::threads::{for_each, thread_count};
+use crate::run::work::{Pace, Work};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Float32 values of decode scratch at which no further unit joins a batch: 16 MiB.
@@ -85,7 +85,7 @@ impl<'a> Planned<'a> {
                     },
                     consumer,
                 };
-                self.call.isa.run(self.call.deterministic, kernel);
+                self.call.run.kernel(kernel);
             });
             pace.worked(now.len());
             items = later;
@@ -124,7 +124,7 @@ impl<'a> Planned<'a> {
                 .saturating_mul(self.macs_per_score(item.group))
         };
         let work = items.iter().map(work).fold(0, usize::saturating_add);
-        thread_count(self.call.threads, work).min(items.len())
+        thread_count(self.call.run.threads(), work).min(items.len())
     }
 
     /// Makes scratch for `threads` threads.
@@ -150,7 +150,8 @@ impl<'a> Planned<'a> {
         Ok(())
     }
 
-    /// Runs as many of `units` as [`DECODE_SCRATCH`] allows, one at least, phase by phase. Gives how many.
+    /// Runs as many of `units` as [`DECODE_SCRATCH`] allows, one at least, phase by phase. Gives
+    /// how many.
     fn decode_batch(
         &self,
         wave: &Wave,
@@ -160,7 +161,7 @@ impl<'a> Planned<'a> {
     ) -> Result<usize, Error> {
         let units = self.decode_units(wave, units)?;
         let work = units.iter().map(|(_, _, work)| *work);
-        let threads = thread_count(self.call.threads, work.fold(0, usize::saturating_add));
+        let threads = thread_count(self.call.run.threads(), work.fold(0, usize::saturating_add));
         let panels = |unit| packed.panels(&self.call, wave, unit);
         let units: Vec<_> = units
             .into_iter()
@@ -171,7 +172,8 @@ impl<'a> Planned<'a> {
         Ok(worked)
     }
 
-    /// The first of `units` that fit [`DECODE_SCRATCH`] together, each with its number in the wave and its work.
+    /// The first of `units` that fit [`DECODE_SCRATCH`] together, each with its number in the wave
+    /// and its work.
     fn decode_units(
         &self,
         wave: &Wave,

@@ -1,10 +1,10 @@
 //! One thread's working memory for row blocks, got before any work and reused by every block.
 
 use super::live::LiveStrip;
-use crate::buffer::Buffer;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::shape::try_zeroed;
-use crate::tile::{PANEL, STRIP};
+use crate::run::buffer::Buffer;
+use crate::run::buffer::try_zeroed;
 
 /// Sizes that a call's blocks need.
 #[derive(Debug, Clone, Copy)]

@@ -7,9 +7,9 @@
 //! weights, in float64.
 
 use super::lanes::{load, store};
-use crate::tile::ROW_SUMS;
-use crate::vector::Vector;
-use crate::vector::math::{self, ExponentScale};
+use crate::blocks::ROW_SUMS;
+use crate::simd::Vector;
+use crate::simd::math::{self, ExponentScale};
 
 /// Turns the `N` vectors of `scores` into exponentials, in place, and gives them.
 #[inline(always)]

@@ -2,8 +2,9 @@
 //! Judges nothing.
 
 use diffattn::{
-    AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
-    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, Work,
+    AttentionOptions, BlockMask, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan,
+    Isa, KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor,
+    Work,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
 
@@ -57,6 +58,8 @@ pub(crate) struct Owned {
     lambda: Option<(Vec<f32>, Vec<usize>)>,
     bias: Option<(Vec<f32>, Vec<usize>)>,
     mask: Option<(Vec<u8>, Vec<usize>)>,
+    block_mask: Option<(Vec<u8>, Vec<usize>)>,
+    sinks: Option<(Vec<f32>, Vec<usize>)>,
     key_lengths: Option<Vec<i32>>,
     cu: Option<[Vec<i32>; 2]>,
     weight: Option<Vec<f32>>,
@@ -96,6 +99,16 @@ impl Owned {
                     broadcast_shape(&x.shape, 4),
                 )
             }),
+            block_mask: spec.block_mask.as_ref().map(|x| {
+                (
+                    x.data.iter().map(|&b| u8::from(b) * 9).collect(),
+                    broadcast_shape(&x.shape, 4),
+                )
+            }),
+            sinks: spec
+                .sinks
+                .as_ref()
+                .map(|x| (to_f32(&x.data), x.shape.clone())),
             key_lengths: spec.key_lengths.as_deref().map(counts),
             cu: spec
                 .cu_seqlens
@@ -141,6 +154,14 @@ impl Owned {
                 .bias
                 .as_ref()
                 .map(|(data, shape)| Tensor::f32(data, shape)),
+            block_mask: self.block_mask.as_ref().map(|(data, shape)| BlockMask {
+                data,
+                shape: shape.clone(),
+            }),
+            sinks: self
+                .sinks
+                .as_ref()
+                .map(|(data, shape)| Tensor::f32(data, shape)),
             key_lengths: self.key_lengths.as_deref(),
             query_offset: spec.query_offset.clone(),
             cu_seqlens_q: self.cu.as_ref().map(|cu| cu[0].as_slice()),
@@ -151,9 +172,7 @@ impl Owned {
                 scale: norm.scale as f32,
             }),
             return_lse: true,
-            deterministic: how.deterministic,
-            isa: Some(how.isa),
-            threads: Some(how.threads),
+            run: on(how.isa, how.threads).with_deterministic(how.deterministic),
             ..AttentionOptions::default()
         }
     }
@@ -313,4 +332,8 @@ impl Values {
         let len = shape.iter().product();
         Reference::new(shape, (0..len).map(|_| self.normal()).collect())
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

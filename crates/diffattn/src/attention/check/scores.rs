@@ -1,8 +1,9 @@
 //! What is done to scores: their scale, their cap, and the sinks that join their softmax.
 
-use crate::attention::axis::HeadAxis;
 use crate::error::Error;
-use crate::shape::{Data, Tensor, check_len, format_shape};
+use crate::tensor::axis::HeadAxis;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{Data, Tensor};
 
 /// The factor of the scores of heads of `width` channels.
 pub(in crate::attention) fn scale(scale: Option<f32>, width: usize) -> Result<f64, Error> {

@@ -3,8 +3,8 @@
 use super::DecodeUnit;
 use crate::attention::call::Call;
 use crate::attention::outputs::RowsOut;
-use crate::isa::Kernel;
-use crate::vector::Vector;
+use crate::simd::Kernel;
+use crate::simd::Vector;
 
 /// Finishes a unit's rows.
 pub(super) struct DecodeFinish<'c, 'a> {

@@ -17,12 +17,12 @@ pub(super) use unit::DecodeUnit;
 use super::call::Call;
 use super::outputs::RowsOut;
 use super::panels::Panels;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::isa::Kernel;
-use crate::shape::try_zeroed;
-use crate::threads::for_each;
-use crate::tile::{PANEL, STRIP};
-use crate::vector::Vector;
+use crate::run::buffer::try_zeroed;
+use crate::run::threads::for_each;
+use crate::simd::Kernel;
+use crate::simd::Vector;
 use finish::DecodeFinish;
 use std::sync::{Mutex, PoisonError};
 use unit::{StripMemory, UnitRows};
@@ -84,7 +84,7 @@ pub(super) fn run_units(
                 scratch: &mut scratch[slot].lock().unwrap_or_else(PoisonError::into_inner),
                 phase,
             };
-            call.isa.run(call.deterministic, kernel);
+            call.run.kernel(kernel);
         });
         if phase == Phase::Exponentials {
             for (_, unit) in &mut units {
@@ -100,7 +100,7 @@ pub(super) fn run_units(
             outputs,
             row: &mut row,
         };
-        call.isa.run(call.deterministic, kernel);
+        call.run.kernel(kernel);
     }
     Ok(())
 }

@@ -8,8 +8,9 @@ use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{exponentials, safe_max};
 use crate::attention::visible::MASK_BLOCK;
-use crate::tile::{PANEL, ROW_SUMS, STRIP, product};
-use crate::vector::Vector;
+use crate::blocks::{PANEL, ROW_SUMS, STRIP};
+use crate::simd::Vector;
+use crate::simd::product;
 use std::ops::Range;
 
 /// Keys of a strip, and the rows that share them.

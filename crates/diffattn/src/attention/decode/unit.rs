@@ -7,9 +7,9 @@ use crate::attention::live::LiveStrip;
 use crate::attention::mask::Sequence;
 use crate::attention::softmax::{self, Rows, Strips};
 use crate::attention::visible::MASK_BLOCK;
+use crate::blocks::STRIP;
 use crate::error::Error;
-use crate::shape::try_zeroed;
-use crate::tile::STRIP;
+use crate::run::buffer::try_zeroed;
 
 /// What all strips of a unit read.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
-use crate::tile::{Depth, PANEL, STRIP, product_over};
-use crate::vector::Vector;
+use crate::blocks::{PANEL, STRIP};
+use crate::simd::Vector;
+use crate::simd::{Depth, product_over};
 
 /// Vectors of v's channels that a tile takes, from `first` on.
 struct Columns<const N: usize> {

@@ -4,8 +4,8 @@
 use super::RowBlock;
 use crate::attention::groups::Block;
 use crate::attention::live::LiveStrip;
-use crate::tile::{PANEL, STRIP};
-use crate::vector::Vector;
+use crate::blocks::{PANEL, STRIP};
+use crate::simd::Vector;
 
 /// Vectors of a block at most: the narrowest vectors have the most.
 pub(super) const MAX_VECTORS: usize = 16;

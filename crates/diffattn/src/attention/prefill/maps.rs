@@ -6,7 +6,7 @@ use crate::attention::groups::{Block, HeadStep};
 use crate::attention::mask::RowAt;
 use crate::attention::outputs::MapsOut;
 use crate::attention::softmax;
-use crate::vector::Vector;
+use crate::simd::Vector;
 
 /// The maps of a call.
 pub(super) struct Maps<'c, 'o> {

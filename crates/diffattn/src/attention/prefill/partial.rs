@@ -5,8 +5,8 @@ use super::geometry::Geometry;
 use super::{Consumer, RowBlock};
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::softmax;
-use crate::threads::Disjoint;
-use crate::vector::{Vector, transpose};
+use crate::run::threads::Disjoint;
+use crate::simd::{Vector, transpose};
 use std::ops::Range;
 
 /// What a range of keys gives or adds. One kernel for both, so that pass 1 is compiled once.

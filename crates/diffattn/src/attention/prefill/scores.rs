@@ -8,10 +8,12 @@ use crate::attention::call::Call;
 use crate::attention::groups::{Block, HeadStep, TermStep};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
-use crate::attention::packed::{KeyPanels, Rows};
+use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{StripSums, safe_max};
-use crate::tile::{Depth, Operands, PANEL, Tile};
-use crate::vector::{Vector, transpose};
+use crate::blocks::PANEL;
+use crate::simd::{Depth, Operands, Tile};
+use crate::simd::{Vector, transpose};
+use crate::tensor::axis::Rows;
 use std::ops::Range;
 
 impl RowBlock<'_, '_> {

@@ -2,8 +2,8 @@
 //! the maxima of their strip; or sums that are added to memory.
 
 use crate::attention::adjust::{add_bias, cap};
-use crate::tile::Sink;
-use crate::vector::Vector;
+use crate::simd::Sink;
+use crate::simd::Vector;
 
 /// What turns the products of a tile into scores, where that is not nothing.
 pub(super) struct Adjust {

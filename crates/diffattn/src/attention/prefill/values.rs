@@ -9,8 +9,9 @@ use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::outputs::RowsOut;
 use crate::attention::packed::ValuePanels;
-use crate::tile::{Depth, Operands, PANEL, Tile};
-use crate::vector::{Vector, transpose};
+use crate::blocks::PANEL;
+use crate::simd::{Depth, Operands, Tile};
+use crate::simd::{Vector, transpose};
 
 /// The rows of a result.
 pub(super) struct Values<'c, 'o> {
