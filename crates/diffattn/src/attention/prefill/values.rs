@@ -1,5 +1,5 @@
-//! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through the norm
-//! into the result. Knows no scores but as exponentials.
+//! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through
+//! the norm into the result. Knows no scores but as exponentials.
 
 use super::geometry::Geometry;
 use super::sink::AddSink;
@@ -68,9 +68,10 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// P times one panel of v, which `a` points to. A chunk's P and the panel stay in L1 for all of the panel's
-    /// tiles. (Asking for the panels that come next gains nothing, and its loop takes 2 %.) All vectors go to the
-    /// strip's end, over zeros: cut where each one's keys end, 512 tokens have 3 % fewer products and take as long.
+    /// P times one panel of v, which `a` points to. A chunk's P and the panel stay in L1 for all of
+    /// the panel's tiles. (Asking for the panels that come next gains nothing, and its loop takes 2
+    /// %.) All vectors go to the strip's end, over zeros: cut where each one's keys end, 512 tokens
+    /// have 3 % fewer products and take as long.
     #[inline(always)]
     fn add_panel<V: Vector>(
         &mut self,
@@ -108,14 +109,16 @@ impl RowBlock<'_, '_> {
                     to: out[channel * stride + first * V::LANES..].as_mut_ptr(),
                     stride,
                 };
-                // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide, and ROWS divides
-                // PANEL; a column of P holds as many rows; outᵀ has `padded` rows per v head.
+                // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide,
+                // and ROWS divides PANEL; a column of P holds as many rows; outᵀ has `padded` rows
+                // per v head.
                 unsafe { V::Tile::product::<V, _>(last - first, operands, sink) };
             }
         }
     }
 
-    /// P = Σ_t weight_t E_t for the live keys of one strip, as [key][query] from the first of them on.
+    /// P = Σ_t weight_t E_t for the live keys of one strip, as [key][query] from the first of them
+    /// on.
     #[inline(always)]
     fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, place: usize) {
         let Geometry {
@@ -162,7 +165,8 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see them add them.
+    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see
+    /// them add them.
     #[cold]
     fn add_special<V: Vector>(
         &mut self,
@@ -227,8 +231,9 @@ impl RowBlock<'_, '_> {
             let (to, to_stride) = place.unwrap_or((self.scratch.rows.as_mut_ptr(), width));
             for index in 0..step.v.len() {
                 let from = &self.scratch.out[index * shape.padded() * stride + n * V::LANES..];
-                // SAFETY: outᵀ has `width` rows of `stride` queries per v head. `to` has `count` rows: scratch, or the
-                // result, which `bind` checked and borrowed for 'a; no other block has these rows.
+                // SAFETY: outᵀ has `width` rows of `stride` queries per v head. `to` has `count`
+                // rows: scratch, or the result, which `bind` checked and borrowed for 'a; no other
+                // block has these rows.
                 unsafe {
                     let (from, to) = (from.as_ptr(), to.add(index * shape.width));
                     transpose::<V>(from, stride, to, to_stride, shape.width, count);
