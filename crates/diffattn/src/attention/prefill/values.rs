@@ -133,7 +133,7 @@ impl RowBlock<'_, '_> {
         let strip = scratch.live[place];
         let weights = &scratch.weights[place * terms * 2 * stride..][..terms * 2 * stride];
         for (n, span) in geometry.spans[..geometry.vectors].iter().enumerate() {
-            let weights = |part: usize| load::<V>(&weights[part * stride + n * V::LANES..]);
+            let weights = &weights[n * V::LANES..];
             let column = &mut scratch.strip[n * p_column..];
             for &(from, to) in strip.runs() {
                 let (seen_from, seen_to) = span.within(from, to);
@@ -144,19 +144,23 @@ impl RowBlock<'_, '_> {
                 hidden.fill(0.0);
                 let first = n * score_column + (seen_from.max(base) - base) * V::LANES;
                 let len = p.len();
-                let scores =
-                    |t: usize| &scratch.scores[step.slots[t] * scratch.slot_len + first..][..len];
+                let slot = |t: usize| step.slots[t] * scratch.slot_len + first;
                 match terms {
-                    1 => one_term::<V>(p, scores(0), [weights(0), weights(1)]),
+                    1 => {
+                        let scores = &scratch.scores[slot(0)..][..len];
+                        one_term::<V>(p, scores, weights, stride);
+                    }
                     2 => {
-                        let weights = [weights(0), weights(1), weights(2), weights(3)];
-                        two_terms::<V>(p, scores(0), scores(1), weights);
+                        let one = &scratch.scores[slot(0)..][..len];
+                        let two = &scratch.scores[slot(1)..][..len];
+                        two_terms::<V>(p, [one, two], weights, stride);
                     }
                     _ => {
                         for part in [1, 0] {
                             for t in 0..terms {
-                                let is_first = part == 1 && t == 0;
-                                add_term::<V>(p, scores(t), weights(2 * t + part), is_first);
+                                let scores = &scratch.scores[slot(t)..][..len];
+                                let weight = load::<V>(&weights[(2 * t + part) * stride..]);
+                                add_term::<V>(p, scores, weight, part == 1 && t == 0);
                             }
                         }
                     }
@@ -253,9 +257,10 @@ impl RowBlock<'_, '_> {
     }
 }
 
-/// P = low E + high E.
+/// P = low E + high E; the weights' parts are `stride` apart, the high one first.
 #[inline(always)]
-fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], [high, low]: [V; 2]) {
+fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], weights: &[f32], stride: usize) {
+    let (high, low) = (load::<V>(weights), load::<V>(&weights[stride..]));
     let scores = scores.chunks_exact(V::LANES);
     for (p, e) in p.chunks_exact_mut(V::LANES).zip(scores) {
         let e = load::<V>(e);
@@ -263,10 +268,15 @@ fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], [high, low]: [V; 2]) {
     }
 }
 
-/// P = low E + low' E' + high E + high' E', in this order.
+/// P = low E + low' E' + high E + high E', in this order, of two terms.
 #[inline(always)]
-fn two_terms<V: Vector>(p: &mut [f32], one: &[f32], two: &[f32], weights: [V; 4]) {
-    let [high_one, low_one, high_two, low_two] = weights;
+fn two_terms<V: Vector>(p: &mut [f32], scores: [&[f32]; 2], weights: &[f32], stride: usize) {
+    let (high_one, low_one) = (load::<V>(weights), load::<V>(&weights[stride..]));
+    let (high_two, low_two) = (
+        load::<V>(&weights[2 * stride..]),
+        load::<V>(&weights[3 * stride..]),
+    );
+    let [one, two] = scores;
     let scores = one.chunks_exact(V::LANES).zip(two.chunks_exact(V::LANES));
     for (p, (one, two)) in p.chunks_exact_mut(V::LANES).zip(scores) {
         let (one, two) = (load::<V>(one), load::<V>(two));
