@@ -17,6 +17,7 @@ use diffattn_nn::{
     ForwardOptions, MultiheadDiffAttn, MultiheadDiffAttnOptions, MultiheadDiffAttnV2,
     MultiheadDiffAttnV2Options, Weights,
 };
+use diffattn_reference::testing::bits;
 
 /// Numbers that look random, the same each time.
 fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -121,10 +122,6 @@ impl Request {
     fn fails(&self, door: &Door, op: u32) -> String {
         Failure::from(self.run(door, op).unwrap_err()).to_string()
     }
-}
-
-fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
 }
 
 fn assert_same(got: &[f32], expected: &[f32]) {

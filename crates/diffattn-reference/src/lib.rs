@@ -27,6 +27,7 @@ mod accuracy;
 #[cfg(feature = "fixture")]
 pub mod fixture;
 mod layers;
+pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};

@@ -7,6 +7,7 @@ use diffattn::{
     RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, apply_rope,
     sequence_difference,
 };
+use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -17,31 +18,8 @@ const TURN_BOUND: f64 = 2.0 * f32::EPSILON as f64;
 /// Numbers below 2⁻¹⁴⁹ are none of float32's.
 const SMALLEST: f64 = 1.4e-45;
 
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
-
-/// FNV-1a over the bits of some values.
-fn hash(values: &[f32]) -> u64 {
-    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 /// A bhsd tensor as bshd, and the other way round.

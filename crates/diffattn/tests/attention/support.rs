@@ -7,6 +7,8 @@ use diffattn::{
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
 
+pub(crate) use diffattn_reference::testing::bits_with_one_nan as bits;
+
 /// How a specification is run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct How {
@@ -287,20 +289,6 @@ pub(crate) fn run_maps(
         drop(call);
     }
     Ok(maps)
-}
-
-/// The bits, with one NaN for all NaNs.
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values
-        .iter()
-        .map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
-        .collect()
 }
 
 /// A small deterministic generator for values: the tests' sizes come from proptest, their values from here.
