@@ -4,8 +4,8 @@
 
 use diffattn::{
     Data, DataMut, Isa, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling,
-    RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, apply_rope,
-    sequence_difference,
+    RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor,
+    apply_rope, sequence_difference,
 };
 use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
@@ -133,8 +133,7 @@ fn rope_fixtures() {
                     frequencies: frequencies(&rope),
                     rotary_dim: rope.rotary_dim,
                     first_position: Some(vec![first]),
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..RopeOptions::default()
                 };
                 let y = apply_rope(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -258,7 +257,7 @@ proptest! {
         let (swapped, swapped_shape) = swap(&x, shape);
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
-            options.isa = Some(isa);
+            options.run = Run::default().with_isa(isa);
             options.layout = Layout::Bhsd;
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
             options.layout = Layout::Bshd;
@@ -272,7 +271,7 @@ proptest! {
             // A table of all its positions changes no bit.
             let (low, high) = (positions.data.iter().min().unwrap(), positions.data.iter().max().unwrap());
             if high - low < 1000 {
-                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, None).unwrap();
+                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, Run::default()).unwrap();
                 options.layout = Layout::Bhsd;
                 options.table = Some(&table);
                 let with_table = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -293,7 +292,7 @@ proptest! {
         let expected = reference::sequence_difference(&Reference::new(&shape, wide(&x)), order);
         let (swapped, swapped_shape) = swap(&x, shape);
         for isa in Isa::available() {
-            let mut options = SequenceDifferenceOptions { order, isa: Some(isa), ..SequenceDifferenceOptions::default() };
+            let mut options = SequenceDifferenceOptions { order, run: Run::default().with_isa(isa), ..SequenceDifferenceOptions::default() };
             let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
             // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows on.
             let bound = (order as f64) * f64::from(1u32 << order) * f64::from(f32::EPSILON) / 2.0;
@@ -326,8 +325,7 @@ fn difference_fixtures() {
             for threads in [1, 2, 3, 7] {
                 let options = SequenceDifferenceOptions {
                     order,
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..SequenceDifferenceOptions::default()
                 };
                 let y = sequence_difference(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -358,8 +356,7 @@ fn threads_and_slices_change_no_bit() {
                 layout,
                 interleaved,
                 first_position: Some(vec![7, -50_000]),
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
                 ..RopeOptions::default()
             };
             let expected = apply_rope(Tensor::f32(&x, &shape), &rope(Isa::detect(), 1)).unwrap();
@@ -387,8 +384,7 @@ fn threads_and_slices_change_no_bit() {
             let options = |isa, threads| SequenceDifferenceOptions {
                 order,
                 layout,
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
             };
             let expected =
                 sequence_difference(Tensor::f32(&x, &shape), &options(Isa::detect(), 1)).unwrap();
@@ -420,7 +416,7 @@ fn bits_are_those_of_every_machine() {
                 interleaved,
                 rotary_dim: Some(30),
                 first_position: Some(vec![100_000]),
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 ..RopeOptions::default()
             };
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -428,7 +424,7 @@ fn bits_are_those_of_every_machine() {
         }
         let options = SequenceDifferenceOptions {
             order: 5,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..SequenceDifferenceOptions::default()
         };
         let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
@@ -700,7 +696,7 @@ fn refusals_name_the_argument() {
         }),
         "OPTION first_position: expected nothing beside positions, got both"
     );
-    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), None).unwrap();
+    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), Run::default()).unwrap();
     assert_eq!((table.positions(), table.rotary_dim()), (0..2, 4));
     assert_eq!(
         sentence(&RopeOptions {
@@ -763,13 +759,6 @@ fn refusals_name_the_argument() {
         }),
         "OPTION theta: expected a finite number above 0, got 0"
     );
-    assert_eq!(
-        sentence(&RopeOptions {
-            threads: Some(0),
-            ..options()
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = apply_rope(Tensor::f32(&x, &[2, 6, 4]), &options()).unwrap_err();
     assert_eq!(
         (rank.code(), rank.to_string()),
@@ -779,16 +768,21 @@ fn refusals_name_the_argument() {
         std::ops::Range { start: 4, end: 2 },
         4,
         &RopeFrequencies::default(),
-        None,
+        Run::default(),
     )
     .unwrap_err();
     assert_eq!(backwards.code(), "SHAPE");
-    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), None).unwrap_err();
+    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), Run::default()).unwrap_err();
     assert_eq!(
         odd.to_string(),
         "rotary_dim: expected an even number of channels, got 3"
     );
-    let endless = RopeTable::new(i64::MIN..i64::MAX, 4, &RopeFrequencies::default(), None);
+    let endless = RopeTable::new(
+        i64::MIN..i64::MAX,
+        4,
+        &RopeFrequencies::default(),
+        Run::default(),
+    );
     assert_eq!(endless.unwrap_err().code(), "SHAPE");
 
     let difference = |options: &SequenceDifferenceOptions| {
@@ -803,13 +797,10 @@ fn refusals_name_the_argument() {
         }),
         "OPTION order: expected 0 to 64, got 65"
     );
-    assert_eq!(
-        difference(&SequenceDifferenceOptions {
-            threads: Some(0),
-            ..default
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = sequence_difference(Tensor::f32(&x, &[12, 4]), &default).unwrap_err();
     assert_eq!(rank.to_string(), "x: expected 4 axes, got [12, 4]");
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }
