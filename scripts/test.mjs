@@ -119,6 +119,7 @@ const lint = {
   "rustfmt of the example": check("cargo", ["fmt", "--manifest-path", "examples/rust/Cargo.toml", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
+  structure: check(process.execPath, ["scripts/structure.mjs"]),
   // What the packages hold; check-release.mjs compiles them, too.
   "crates as packed": check("cargo", ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty"]),
 };
