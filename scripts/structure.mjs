@@ -1,5 +1,6 @@
-// The structure of the product's sources: import circles, lengths of files and functions, arguments, widths of comments, tests within
-// product files, unsafe blocks. Prints what every rule of structure/rules.mjs finds; fails where one that gates finds anything.
+// The structure of the product's sources: import circles, lengths of files and functions,
+// arguments, widths of comments, tests within product files, unsafe blocks. Prints what every rule
+// of structure/rules.mjs finds; fails where one that gates finds anything.
 //
 //   node scripts/structure.mjs [--root FOLDER] [--table] [--gate]     another checkout; a table of measures by crate; every rule gates
 import { existsSync, readdirSync } from "node:fs";

@@ -1,5 +1,5 @@
-// The rules of scripts/structure.mjs on small sources of its own, and that each exception has its reason. What the Rust tool finds in
-// Rust sources is tested beside it (scripts/structure/tests).
+// The rules of scripts/structure.mjs on small sources of its own, and that each exception has its
+// reason. What the Rust tool finds in Rust sources is tested beside it (scripts/structure/tests).
 import { describe, expect, test } from "vitest";
 import { circles } from "./structure/circles.mjs";
 import { exceptions, judge, rules, unsafeLines } from "./structure/rules.mjs";

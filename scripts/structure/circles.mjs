@@ -1,7 +1,8 @@
 // Circles among files that take names from one another. Pure: knows no language.
 
 /**
- * The groups of files of which each reaches every other: each sorted, in order of their first files.
+ * The groups of files of which each reaches every other: each sorted, in order of their first
+ * files.
  *
  * @param imports a Map from a file to the files that it takes names from
  */

@@ -1,5 +1,6 @@
-// What the house keeps to, judged on facts: pure, reads no file. A rule gives its findings, one line each; `gates` says whether they
-// fail the check or are only reported. What is let through stands in `exceptions`, with its reason.
+// What the house keeps to, judged on facts: pure, reads no file. A rule gives its findings, one
+// line each; `gates` says whether they fail the check or are only reported. What is let through
+// stands in `exceptions`, with its reason.
 import { circles } from "./circles.mjs";
 
 const FILE_LINES = 500;
@@ -7,10 +8,16 @@ const FUNCTION_LINES = 80;
 const ARGUMENTS = 5;
 const UNSAFE_LINES = 240;
 
-/** The oracle's files read as formulas do, one after the other; generated files are as their generator writes them. */
+/**
+ * The oracle's files read as formulas do, one after the other; generated files are as their
+ * generator writes them.
+ */
 const isExempt = (path) => path.startsWith("crates/diffattn-reference/") || path.includes(".generated.");
 
-/** `rule` and `file`, for a function its `name`, and why. One that lets nothing through is a finding itself. */
+/**
+ * `rule` and `file`, for a function its `name`, and why. One that lets nothing through is a finding
+ * itself.
+ */
 export const exceptions = [
   {
     rule: "files",
@@ -19,7 +26,10 @@ export const exceptions = [
   },
 ];
 
-/** @param facts `{ files, rust, rustWithParents, typescript }`: facts by path, and a Map of imports each, all by path from the root */
+/**
+ * @param facts `{ files, rust, rustWithParents, typescript }`: facts by path, and a Map of imports
+ *   each, all by path from the root
+ */
 export const rules = [
   {
     id: "circles",

@@ -1,5 +1,6 @@
-// The facts of TypeScript sources, of the form that the Rust tool beside this file has: lengths, arguments and comments by
-// TypeScript's parser, imports by dependency-cruiser (which resolves and follows them, those of types alone, too).
+// The facts of TypeScript sources, of the form that the Rust tool beside this file has: lengths,
+// arguments and comments by TypeScript's parser, imports by dependency-cruiser (which resolves and
+// follows them, those of types alone, too).
 import { readFileSync, readdirSync } from "node:fs";
 import { join, relative } from "node:path";
 import { cruise } from "dependency-cruiser";
@@ -18,7 +19,9 @@ export function sources(root, folder) {
     .toSorted();
 }
 
-/** What stands before a declaration to name a function: `const f = () => …`, `f: () => …`, a method. */
+/**
+ * What stands before a declaration to name a function: `const f = () => …`, `f: () => …`, a method.
+ */
 function nameOf(node) {
   const named = node.name ?? (ts.isVariableDeclaration(node.parent) || ts.isPropertyAssignment(node.parent) ? node.parent.name : undefined);
   return ts.isConstructorDeclaration(node) ? "constructor" : (named?.getText() ?? "(unnamed)");

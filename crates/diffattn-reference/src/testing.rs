@@ -1,5 +1,6 @@
-//! What the crates' tests share: results unwrapped with their own sentence, values that any machine repeats, and
-//! comparisons. Knows no operator and no error type: who tests refusals says what an error has to tell.
+//! What the crates' tests share: results unwrapped with their own sentence, values that any machine
+//! repeats, and comparisons. Knows no operator and no error type: who tests refusals says what an
+//! error has to tell.
 
 use std::fmt::Display;
 
@@ -26,7 +27,8 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// The bits of each value, with one NaN for all NaNs: which of two NaNs an addition gives differs between machines.
+/// The bits of each value, with one NaN for all NaNs: which of two NaNs an addition gives differs
+/// between machines.
 pub fn bits_with_one_nan(values: &[f32]) -> Vec<u32> {
     let one_nan = |value: &f32| if value.is_nan() { f32::NAN } else { *value };
     values
@@ -66,7 +68,8 @@ pub fn values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
     settled.take(len).map(|value| scale * value).collect()
 }
 
-/// Panics with the largest error and its index where `got` is further than `tolerance` from `expected`.
+/// Panics with the largest error and its index where `got` is further than `tolerance` from
+/// `expected`.
 #[track_caller]
 pub fn assert_near(name: &str, expected: &[f64], got: &[f32], tolerance: f64) {
     assert_eq!(expected.len(), got.len(), "{name}: length");

@@ -1,4 +1,5 @@
-//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values, refusals.
+//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values,
+//! refusals.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -810,7 +811,8 @@ fn an_output_must_fit_and_be_bound() {
     assert_eq!(job.step(1).unwrap_err().code(), "INTERNAL");
 }
 
-/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of the bound.
+/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of
+/// the bound.
 #[test]
 #[ignore = "1.2 GB, a minute"]
 fn a_group_of_1e8_elements() {

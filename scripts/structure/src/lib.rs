@@ -1,9 +1,11 @@
-//! What a crate's sources look like: lengths of files and functions, numbers of arguments, long comments, blocks of unsafe
-//! code, and which file takes names from which. Parses by syn; expands no macro, knows no types.
+//! What a crate's sources look like: lengths of files and functions, numbers of arguments, long
+//! comments, blocks of unsafe code, and which file takes names from which. Parses by syn; expands
+//! no macro, knows no types.
 //!
-//! A file takes a name from another where one of its paths (in a `use`, in code, in what is handed to a macro) ends at an
-//! item that the other defines, through whatever re-exports. Methods and fields are no names here. A module's `mod` lines
-//! are no import, and neither is its `pub use` of what lies below it; its `use` lines of that are told apart.
+//! A file takes a name from another where one of its paths (in a `use`, in code, in what is handed
+//! to a macro) ends at an item that the other defines, through whatever re-exports. Methods and
+//! fields are no names here. A module's `mod` lines are no import, and neither is its `pub use` of
+//! what lies below it; its `use` lines of that are told apart.
 
 mod modules;
 mod names;
@@ -46,7 +48,8 @@ pub struct File {
     pub functions: Vec<Function>,
     /// The files that it takes names from, with the names.
     pub imports: BTreeMap<String, Vec<String>>,
-    /// The same of files below its module, where a `use` line of its own names them and is no `pub use`.
+    /// The same of files below its module, where a `use` line of its own names them and is no
+    /// `pub use`.
     pub from_below: BTreeMap<String, Vec<String>>,
 }
 

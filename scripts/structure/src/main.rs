@@ -1,5 +1,5 @@
-//! `diffattn-structure FOLDER…`: each the `src` of a crate. Prints the facts of its files as one JSON object by folder.
-//! Judges nothing; scripts/structure.mjs does.
+//! `diffattn-structure FOLDER…`: each the `src` of a crate. Prints the facts of its files as one
+//! JSON object by folder. Judges nothing; scripts/structure.mjs does.
 
 #![expect(clippy::print_stdout, reason = "the facts are what it is for")]
 

@@ -1,5 +1,5 @@
-//! The module tree of a crate: its files read and parsed, each module with what it defines, what it imports and the paths
-//! that stand in it. Resolves no path.
+//! The module tree of a crate: its files read and parsed, each module with what it defines, what it
+//! imports and the paths that stand in it. Resolves no path.
 
 use crate::visit::{Seen, is_for_tests, see};
 use proc_macro2::Span;

@@ -1,4 +1,5 @@
-//! Where names come from: each path of a module followed to the file that defines what it names, through re-exports.
+//! Where names come from: each path of a module followed to the file that defines what it names,
+//! through re-exports.
 
 use crate::modules::{Module, Tree, Use};
 use std::collections::HashSet;
@@ -57,7 +58,8 @@ fn is_of_below(module: &Module, item: &Use) -> bool {
     below.is_some_and(|part| module.children.contains_key(part))
 }
 
-/// Whether a path begins with a name that a `use` brings from below: then that line counts, or, as a `pub use`, does not.
+/// Whether a path begins with a name that a `use` brings from below: then that line counts, or, as
+/// a `pub use`, does not.
 fn is_said_by_use(module: &Module, path: &[String]) -> bool {
     let Some(first) = path.first() else {
         return false;

@@ -1,4 +1,5 @@
-//! A file by its lines: how many hold code, comments or unsafe blocks, and which comments are too wide.
+//! A file by its lines: how many hold code, comments or unsafe blocks, and which comments are too
+//! wide.
 
 use crate::File;
 use crate::modules::Source;

@@ -1,4 +1,5 @@
-//! One item of a file: the names that it defines, its imports, the paths in it, its functions. Knows no other item.
+//! One item of a file: the names that it defines, its imports, the paths in it, its functions.
+//! Knows no other item.
 
 use crate::Function;
 use crate::modules::lines;
@@ -147,7 +148,8 @@ impl Seen<'_> {
     }
 }
 
-/// How many arguments stand in these parentheses, `self` apart. Angle brackets are no groups of their own.
+/// How many arguments stand in these parentheses, `self` apart. Angle brackets are no groups of
+/// their own.
 fn arguments(inputs: TokenStream) -> usize {
     let (mut depth, mut count, mut words) = (0, 0, Vec::new());
     let mut end = |words: &mut Vec<String>| {

@@ -1,4 +1,5 @@
-//! Facts of small crates that are written for the test: who takes names from whom, lengths, arguments, tests, comments.
+//! Facts of small crates that are written for the test: who takes names from whom, lengths,
+//! arguments, tests, comments.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 

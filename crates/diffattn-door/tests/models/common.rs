@@ -1,4 +1,5 @@
-//! What the tests share: requests as the other side writes them, and models loaded through the door.
+//! What the tests share: requests as the other side writes them, and models loaded through the
+//! door.
 
 use std::path::{Path, PathBuf};
 
@@ -116,7 +117,8 @@ impl Request {
             .map(|outputs| outputs.unwrap_or_else(|| panic!("a job without an end")))
     }
 
-    /// Runs a job in at most so many steps of one unit, then drops it: as a cancelled one. `None` when that was too early.
+    /// Runs a job in at most so many steps of one unit, then drops it: as a cancelled one. `None`
+    /// when that was too early.
     pub(crate) fn run_for(
         &self,
         door: &Door,

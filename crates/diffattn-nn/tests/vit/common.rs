@@ -1,4 +1,5 @@
-//! What the tests of vision transformers share: the reference case, random models, and a plain forward pass in float64.
+//! What the tests of vision transformers share: the reference case, random models, and a plain
+//! forward pass in float64.
 
 use diffattn::{Error, Isa, Run, Tensor};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions, Weights};

@@ -1,5 +1,5 @@
-//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and `diffattn`.
-//! Judges nothing.
+//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and
+//! `diffattn`. Judges nothing.
 
 use diffattn::{
     AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
@@ -267,7 +267,8 @@ pub(crate) fn run_maps(
     Ok(maps)
 }
 
-/// A small deterministic generator for values: the tests' sizes come from proptest, their values from here.
+/// A small deterministic generator for values: the tests' sizes come from proptest, their values
+/// from here.
 pub(crate) struct Values(pub u64);
 
 impl Values {
