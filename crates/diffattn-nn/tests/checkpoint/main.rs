@@ -1,4 +1,5 @@
-//! Checkpoint files: hostile ones, round trips, what real ones are found to be, and converted layers that run.
+//! Checkpoint files: hostile ones, round trips, what real ones are found to be, and converted
+//! layers that run.
 
 mod common;
 mod convert;
