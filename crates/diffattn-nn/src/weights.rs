@@ -1,16 +1,12 @@
 //! Named weights, and their way into a layer: each must be there, known and of its shape. Reads no file.
 
 use diffattn::{Error, Linear, Tensor, check_len, format_shape};
+use diffattn_files::PROJECTIONS;
+pub use diffattn_files::Weights;
 #[cfg(feature = "models")]
 use std::cell::RefCell;
+#[cfg(feature = "models")]
 use std::collections::BTreeMap;
-
-/// Weights of a layer by the reference's names, float32, float16 or bfloat16: `q_proj.weight`, `k_proj.weight`,
-/// `v_proj.weight`, `out_proj.weight` or `o_proj.weight`, a `.bias` beside any of them, and what the version has besides.
-pub type Weights<'a> = BTreeMap<String, Tensor<'a>>;
-
-/// The projections of every layer; the last two are one, under two names.
-pub(crate) const PROJECTIONS: [&str; 5] = ["q_proj", "k_proj", "v_proj", "out_proj", "o_proj"];
 
 /// Weights on their way into a layer.
 pub(crate) struct Source<'w, 'a> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Dtype, Floats, RawTensor, json_text};
+use diffattn_nn::checkpoint::{Dtype, RawTensor, json_text};
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader, PartLoad,
     PartWeights, Weight, WeightData, WeightInfo,
@@ -300,15 +300,7 @@ fn weight<'m>(
             shape: tensor.shape().to_vec(),
         });
     }
-    let floats = tensor.into_floats(argument)?;
-    Ok(Weight {
-        data: match floats.data {
-            Floats::F32(data) => WeightData::F32(data),
-            Floats::F16(data) => WeightData::F16(data),
-            Floats::Bf16(data) => WeightData::Bf16(data),
-        },
-        shape: floats.shape,
-    })
+    tensor.into_floats(argument)
 }
 
 impl<'m> Work<'m> for PartLoad<'m, 'm> {

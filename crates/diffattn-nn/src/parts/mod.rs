@@ -7,10 +7,9 @@ mod source;
 pub use source::{PartWeights, Weight, WeightData, WeightSource};
 
 use crate::checkpoint::names::Names;
-use crate::checkpoint::notices;
+use crate::checkpoint::{Dtype, notices};
 use crate::weights::Weights;
 use diffattn::{DType, Data, Error, Linear, Slices, Tensor, check_len, format_shape};
-use safetensors::Dtype;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -264,7 +264,7 @@ fn wide_elements() {
     let entries: Vec<WeightInfo> = weights
         .iter()
         .map(|(name, tensor)| WeightInfo {
-            dtype: safetensors::Dtype::F64,
+            dtype: diffattn_nn::checkpoint::Dtype::F64,
             ..WeightInfo::of(name, tensor)
         })
         .collect();

@@ -2,9 +2,8 @@
 
 use crate::common::{fixtures, models, ok, refusal};
 use diffattn::{DType, Pairing};
-use diffattn_nn::LambdaForm;
-use diffattn_nn::checkpoint::{
-    Architecture, Dtype, Entry, HeadLayout, Inspection, LayerVersion, Shards, inspect,
+use diffattn_files::{
+    Architecture, Dtype, Entry, HeadLayout, Inspection, LambdaForm, LayerVersion, Shards, inspect,
 };
 
 /// A model's folder, and its configuration after `change`.

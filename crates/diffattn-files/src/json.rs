@@ -2,6 +2,7 @@
 //! a map would keep the last of two equal keys in silence. Knows no file format.
 
 use super::kind::instead_of_json;
+use super::text::excerpt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -49,7 +50,7 @@ pub(crate) fn none(
 }
 
 /// The object that a configuration's text is.
-pub(crate) fn object(file: &str, text: &str) -> Result<Map<String, Value>, diffattn::Error> {
+pub fn object(file: &str, text: &str) -> Result<Map<String, Value>, diffattn::Error> {
     match parse(file, "a JSON object", text)? {
         Value::Object(object) => Ok(object),
         other => {
@@ -147,15 +148,6 @@ pub(crate) fn repeated<'k>(keys: impl Iterator<Item = &'k str>) -> Option<&'k st
         [first, second] if first == second => Some(*first),
         _ => None,
     })
-}
-
-/// The text, cut where it is too long for a sentence.
-pub(crate) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 80;
-    match text.char_indices().nth(LONGEST) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
 }
 
 /// What serde says, without the position in a value that the sentence quotes anyway.

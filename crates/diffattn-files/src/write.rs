@@ -5,8 +5,8 @@
 use super::header::{MAX_HEADER, METADATA, PREFIX, byte_len, place};
 use super::json::repeated;
 use super::tensor::RawTensor;
+use crate::dtype::Dtype;
 use diffattn::Error;
-use safetensors::Dtype;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use std::borrow::Cow;

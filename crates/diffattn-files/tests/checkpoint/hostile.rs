@@ -2,7 +2,7 @@
 //! allocate what they claim.
 
 use crate::common::{file, models, ok, peak, refusal};
-use diffattn_nn::checkpoint::{
+use diffattn_files::{
     Architecture, Checkpoint, Dtype, Header, MAX_TENSORS, Parsed, RawTensor, ShardIndex, inspect,
     json_text, kind_of, write,
 };

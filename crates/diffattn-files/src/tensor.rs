@@ -2,9 +2,9 @@
 //! knows no files.
 
 use super::header::byte_len;
+use crate::dtype::Dtype;
 use diffattn::{Data, Error, Tensor, format_shape, try_zeroed};
 use half::{bf16, f16};
-use safetensors::Dtype;
 use std::borrow::Cow;
 
 /// A tensor as a file holds it: little-endian elements of any type, borrowed where they could be.

@@ -2,7 +2,7 @@
 
 use crate::common::{ok, put, refusal, scratch, values};
 use diffattn::{Error, Tensor};
-use diffattn_nn::checkpoint::{
+use diffattn_files::{
     ByteSource, Checkpoint, Dtype, FileLayout, FileMap, FileRanges, RawTensor, TensorSpec, write,
     write_to,
 };
@@ -34,6 +34,28 @@ const DTYPES: [Dtype; 22] = [
     Dtype::I64,
     Dtype::U64,
 ];
+
+/// The crate's own, by its name in files.
+fn theirs(dtype: Dtype) -> safetensors::Dtype {
+    serde_json::from_value(dtype.name().into()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Names, widths and order are those of the crate.
+#[test]
+fn element_types() {
+    let mut sorted = DTYPES;
+    sorted.sort();
+    assert_eq!(sorted, DTYPES);
+    let mut sorted = DTYPES.map(theirs);
+    sorted.sort();
+    assert_eq!(sorted, DTYPES.map(theirs));
+    for dtype in DTYPES {
+        assert_eq!(Dtype::named(dtype.name()), Some(dtype));
+        assert_eq!(theirs(dtype).to_string(), dtype.to_string());
+        assert_eq!(theirs(dtype).bitsize(), dtype.bitsize(), "{dtype}");
+    }
+    assert_eq!(Dtype::named("f32"), None);
+}
 
 /// Tensors of every type, with names of any letters; narrow elements fill whole bytes.
 fn tensors() -> impl Strategy<Value = BTreeMap<String, RawTensor<'static>>> {
@@ -85,12 +107,12 @@ proptest! {
             prop_assert_eq!(start % (tensor.dtype().bitsize() as u64).div_ceil(8).min(8), 0);
         }
         // The crate's reader sees the same.
-        let theirs = SafeTensors::deserialize(&bytes);
-        let theirs = theirs.unwrap_or_else(|e| panic!("{e}"));
-        prop_assert_eq!(theirs.len(), tensors.len());
-        for (name, view) in theirs.iter() {
+        let read = SafeTensors::deserialize(&bytes);
+        let read = read.unwrap_or_else(|e| panic!("{e}"));
+        prop_assert_eq!(read.len(), tensors.len());
+        for (name, view) in read.iter() {
             let tensor = &tensors[name];
-            prop_assert_eq!(view.dtype(), tensor.dtype());
+            prop_assert_eq!(view.dtype(), theirs(tensor.dtype()));
             prop_assert_eq!(view.shape(), tensor.shape());
             prop_assert_eq!(view.data(), tensor.bytes());
         }
@@ -107,7 +129,7 @@ proptest! {
             .iter()
             .map(|(name, tensor)| {
                 let view = safetensors::tensor::TensorView::new(
-                    tensor.dtype(),
+                    theirs(tensor.dtype()),
                     tensor.shape().to_vec(),
                     tensor.bytes(),
                 );

@@ -2,7 +2,7 @@
 
 use crate::common::{ok, put, refusal, scratch, values};
 use diffattn::Tensor;
-use diffattn_nn::checkpoint::{Checkpoint, INDEX_FILE, RawTensor, ShardIndex, Shards, write};
+use diffattn_files::{Checkpoint, INDEX_FILE, RawTensor, ShardIndex, Shards, write};
 use std::collections::BTreeMap;
 
 /// A file of one-row tensors.

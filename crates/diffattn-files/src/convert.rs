@@ -4,10 +4,10 @@
 
 use super::layout::{HeadLayout, turned};
 use super::tensor::{FloatTensor, RawTensor, write};
+use crate::dtype::Dtype;
 use crate::weights::Weights;
 use diffattn::{Error, KvRepeat, Pairing, format_shape};
 use half::{bf16, f16};
-use safetensors::Dtype;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! One differential attention layer of a checkpoint: where its weights are, what its heads are, and the way to a layer that
-//! runs. Found by names and shapes; what they cannot tell comes from elsewhere.
+//! One differential attention layer of a checkpoint: where its weights are, and what its heads are.
+//! Found by names and shapes; what they cannot tell comes from elsewhere.
 
 use super::convert::{LayerForm, RawWeights};
 use super::header::Entry;
@@ -7,11 +7,7 @@ use super::layout::HeadLayout;
 use super::shards::Shards;
 use super::source::ByteSource;
 use super::tensor::RawTensor;
-use crate::options::{
-    LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig, RopeConfig,
-};
-use crate::weights::Weights;
-use crate::{DiffAttnLayer, MultiheadDiffAttn, MultiheadDiffAttnV2};
+use crate::attention::{LambdaForm, RopeConfig};
 use diffattn::{Error, Pairing};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,9 +15,9 @@ use std::ops::Range;
 /// Which layer it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerVersion {
-    /// [`MultiheadDiffAttn`].
+    /// The first version: λ is one number per layer, and there is a norm per head.
     V1(LambdaForm),
-    /// [`MultiheadDiffAttnV2`].
+    /// The second version: λ is projected from x, per token and head.
     V2,
 }
 
@@ -55,12 +51,12 @@ pub struct Layer {
     pub eps: f32,
     /// Whether V1's norm has a weight.
     pub norm_weight: bool,
-    /// Where each weight is, by its name in [`Weights`].
+    /// Where each weight is, by its name in [`Weights`](crate::Weights).
     pub pieces: BTreeMap<String, Piece>,
 }
 
 impl Layer {
-    /// The weights, by the names of [`Weights`].
+    /// The weights, by the names of [`Weights`](crate::Weights).
     ///
     /// # Errors
     /// As [`Shards::raw`].
@@ -112,52 +108,6 @@ impl Layer {
                 _ => None,
             },
             ..self.clone()
-        }
-    }
-
-    /// A layer of these weights that runs.
-    ///
-    /// # Errors
-    /// As [`MultiheadDiffAttn::new`] and [`MultiheadDiffAttnV2::new`].
-    pub fn build(&self, weights: &Weights<'_>) -> Result<DiffAttnLayer, Error> {
-        let HeadLayout {
-            pairing,
-            kv_repeat,
-            ratio,
-            heads,
-            groups,
-            head_dim,
-            ..
-        } = self.heads;
-        match self.version {
-            LayerVersion::V1(lambda_form) => {
-                let options = MultiheadDiffAttnOptions {
-                    num_kv_heads: groups,
-                    head_dim: Some(head_dim),
-                    rope: self.rope,
-                    pairing,
-                    kv_repeat,
-                    ratio,
-                    is_causal: self.is_causal,
-                    norm: NormConfig {
-                        eps: self.eps,
-                        affine: None,
-                    },
-                    lambda_form,
-                    ..MultiheadDiffAttnOptions::new(self.embed_dim, self.depth.unwrap_or(0), heads)
-                };
-                MultiheadDiffAttn::new(&options, weights).map(DiffAttnLayer::from)
-            }
-            LayerVersion::V2 => {
-                let options = MultiheadDiffAttnV2Options {
-                    num_kv_heads: groups,
-                    ratio,
-                    rope: self.rope,
-                    is_causal: self.is_causal,
-                    ..MultiheadDiffAttnV2Options::new(self.embed_dim, heads, head_dim)
-                };
-                MultiheadDiffAttnV2::new(&options, weights).map(DiffAttnLayer::from)
-            }
         }
     }
 }

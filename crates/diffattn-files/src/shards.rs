@@ -2,10 +2,11 @@
 //! one of one shard. The names in an index are names of files beside it or in folders beside it, and never lead out of there.
 
 use super::header::{Entry, Header, MAX_TENSORS, place};
-use super::json::{self, excerpt, json_text, reason, repeated};
+use super::json::{self, json_text, reason, repeated};
 use super::reader::Checkpoint;
 use super::source::ByteSource;
 use super::tensor::RawTensor;
+use super::text::excerpt;
 use diffattn::Error;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -282,13 +283,13 @@ impl<S: ByteSource> Shards<S> {
 #[cfg(not(target_arch = "wasm32"))]
 mod native {
     use super::{INDEX_FILE, MODEL_FILE, ShardIndex, Shards};
-    use crate::checkpoint::reader::Checkpoint;
-    use crate::checkpoint::source::{ByteSource, FileMap, FileRanges};
+    use crate::reader::Checkpoint;
+    use crate::source::{ByteSource, FileMap, FileRanges};
     use diffattn::Error;
     use std::path::Path;
 
     /// Bytes of an index at most: as many as a header may have.
-    const MAX_INDEX: u64 = crate::checkpoint::header::MAX_HEADER;
+    const MAX_INDEX: u64 = crate::header::MAX_HEADER;
 
     impl Shards<FileRanges> {
         /// Opens a file, or a folder with `model.safetensors` or else `model.safetensors.index.json` and its shards. Headers

@@ -13,7 +13,7 @@ const FIRST: u64 = 512;
 /// An open safetensors file over bytes in memory (`&[u8]`, `Vec<u8>`), a memory map or a file that is read by range.
 ///
 /// ```
-/// use diffattn_nn::checkpoint::{Checkpoint, Dtype, RawTensor, write};
+/// use diffattn_files::{Checkpoint, Dtype, RawTensor, write};
 ///
 /// let bytes: Vec<u8> = [1.0f32, 2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
 /// let tensor = RawTensor::new("x", Dtype::F32, &[2], bytes)?;

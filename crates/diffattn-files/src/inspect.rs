@@ -5,9 +5,9 @@ use super::header::Entry;
 use super::layer::{Entries, Found, Layer, LayerVersion, MARKS, depth_of};
 use super::names::Names;
 use super::{json, notices};
-use crate::options::{LambdaForm, RopeConfig};
+use crate::attention::{LambdaForm, RopeConfig};
+use crate::dtype::Dtype;
 use diffattn::{Error, Pairing, RopeFrequencies};
-use safetensors::Dtype;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ impl fmt::Display for Architecture {
 }
 
 /// The modules that timm's DIFF vision transformers have besides their blocks.
-pub(crate) const VIT_MODULES: [&str; 5] = [
+pub const VIT_MODULES: [&str; 5] = [
     "patch_embed.",
     "pos_embed",
     "reg_token",
@@ -48,7 +48,7 @@ pub(crate) const VIT_MODULES: [&str; 5] = [
 
 impl Architecture {
     /// What a configuration says that it is of.
-    pub(crate) fn of_config(config: &Map<String, Value>) -> Option<Self> {
+    pub fn of_config(config: &Map<String, Value>) -> Option<Self> {
         let text = |key: &str| config.get(key).and_then(Value::as_str);
         let is_vit = |name: &str| {
             ["_dwee_", "_dlittle_", "_dpwee_"]

@@ -1,17 +1,17 @@
 //! The header of a safetensors file, checked from its first bytes and the file's length alone: whoever fetches the tensors
 //! by range needs nothing else. Reads no file. The `safetensors` crate's own reader wants the whole file in memory,
 //! takes offsets as `usize` (a 32-bit machine could not open what is larger than its memory) and loses repeated
-//! names; of it come the element types.
+//! names.
 //!
 //! The format: 8 bytes of header length n (little-endian), n bytes of JSON, then the tensors without a gap.
 
-use super::json::{Texts, excerpt, reason, repeated};
+use super::json::{Texts, reason, repeated};
 use super::kind::kind_of;
+use super::text::excerpt;
+use crate::dtype::Dtype;
 use diffattn::Error;
-use safetensors::Dtype;
 use serde::Deserialize;
-use serde::de::value::{Error as NameError, StrDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -34,9 +34,6 @@ pub(crate) const MAX_RANK: usize = 64;
 
 /// The header's key that is no tensor.
 pub(crate) const METADATA: &str = "__metadata__";
-
-/// Every element type, as errors list them.
-const DTYPES: &str = "BOOL, U8, I8, U16, I16, U32, I32, U64, I64, F16, BF16, F32, F64, F8_E4M3, F8_E5M2, F8_E8M0, F8_E4M3FNUZ, F8_E5M2FNUZ, F4, F6_E2M3, F6_E3M2, C64";
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,10 +374,10 @@ fn entry(
             format!("{} ({})", excerpt(value.get()), reason(&error)),
         )
     })?;
-    let named: StrDeserializer<'_, NameError> = info.dtype.as_str().into_deserializer();
-    let dtype = Dtype::deserialize(named).map_err(|_| {
+    let dtype = Dtype::named(&info.dtype).ok_or_else(|| {
+        let names = Dtype::ALL.map(|(_, name, _)| name).join(", ");
         refuse(
-            format!("a dtype among {DTYPES}"),
+            format!("a dtype among {names}"),
             format!("{:?}", excerpt(&info.dtype)),
         )
     })?;

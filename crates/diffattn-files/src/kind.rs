@@ -1,7 +1,7 @@
 //! What a file is that is not what its name promises, known by its first bytes, and what to do about it. Reads no file; looks
 //! only where something was refused, so a sound file that happens to begin like another is never mistaken.
 
-use super::json::excerpt;
+use super::text::excerpt;
 
 /// How much of a text tells that it is one.
 const TEXT: usize = 512;
