@@ -1,6 +1,6 @@
 //! What layers are made of and how they are run. Types only: checks are where layers are made.
 
-use diffattn::{Isa, KvRepeat, Mask, Pairing};
+use diffattn::{KvRepeat, Mask, Pairing};
 pub use diffattn_files::{LambdaForm, RopeConfig};
 
 /// The per-head RMS norm of [`crate::MultiheadDiffAttn`].
@@ -131,10 +131,6 @@ impl MultiheadDiffAttnV2Options {
 pub struct ForwardOptions<'a> {
     /// `[B|1, H|1, L|1, Lk]`, Lk the cached tokens and the new ones; any non-zero byte takes part.
     pub attn_mask: Option<Mask<'a>>,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: diffattn::Run,
 }
