@@ -50,7 +50,10 @@ pub(crate) fn none(
 }
 
 /// The object that a configuration's text is.
-pub fn object(file: &str, text: &str) -> Result<Map<String, Value>, diffattn::Error> {
+///
+/// # Errors
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) naming `file` for what is no JSON object.
+pub fn json_object(file: &str, text: &str) -> Result<Map<String, Value>, diffattn::Error> {
     match parse(file, "a JSON object", text)? {
         Value::Object(object) => Ok(object),
         other => {

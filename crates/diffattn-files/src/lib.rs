@@ -16,17 +16,32 @@
 
 mod attention;
 #[cfg(feature = "checkpoints")]
+mod check;
+#[cfg(feature = "checkpoints")]
 mod convert;
+mod declare;
+#[cfg(feature = "checkpoints")]
+pub mod decoder;
 #[cfg(feature = "checkpoints")]
 mod describe;
 #[cfg(feature = "checkpoints")]
 mod dtype;
 #[cfg(feature = "checkpoints")]
+mod elements;
+#[cfg(feature = "checkpoints")]
+mod entries;
+#[cfg(feature = "checkpoints")]
+mod entry;
+#[cfg(feature = "checkpoints")]
+mod floats;
+#[cfg(feature = "checkpoints")]
+mod found;
+#[cfg(feature = "checkpoints")]
 mod header;
 #[cfg(feature = "checkpoints")]
 mod inspect;
 #[cfg(feature = "checkpoints")]
-pub mod json;
+mod json;
 #[cfg(feature = "checkpoints")]
 mod kind;
 #[cfg(feature = "checkpoints")]
@@ -34,9 +49,11 @@ mod layer;
 #[cfg(feature = "checkpoints")]
 mod layout;
 #[cfg(feature = "checkpoints")]
-pub mod names;
+mod names;
 #[cfg(feature = "checkpoints")]
-pub mod notices;
+mod notices;
+#[cfg(feature = "checkpoints")]
+mod raw_weights;
 #[cfg(feature = "checkpoints")]
 mod reader;
 #[cfg(feature = "checkpoints")]
@@ -47,30 +64,38 @@ mod source;
 mod tensor;
 #[cfg(feature = "checkpoints")]
 mod text;
+#[cfg(feature = "checkpoints")]
+pub mod vision;
 mod weights;
 #[cfg(feature = "checkpoints")]
 mod write;
 
-pub use attention::{LambdaForm, RopeConfig};
+pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
 #[cfg(feature = "checkpoints")]
-pub use convert::{
-    Converted, LayerForm, LayerTarget, NormWeight, RawWeights, borrow_weights, convert_layer,
-    float_weights, fold_norm,
-};
+pub use check::{CheckedParts, Entries, WeightInfo};
+#[cfg(feature = "checkpoints")]
+pub use convert::{Converted, LayerForm, LayerTarget, NormWeight, convert_layer, fold_norm};
+pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
 #[cfg(feature = "checkpoints")]
-pub use header::{Entry, Header, MAX_TENSORS, Parsed};
+pub use entry::Entry;
 #[cfg(feature = "checkpoints")]
-pub use inspect::{Architecture, DtypeCount, Inspection, VIT_MODULES, inspect};
+pub use floats::{FloatTensor, Floats};
 #[cfg(feature = "checkpoints")]
-pub use json::json_text;
+pub use header::{Header, MAX_TENSORS, Parsed};
+#[cfg(feature = "checkpoints")]
+pub use inspect::{Architecture, DtypeCount, Inspection, inspect};
+#[cfg(feature = "checkpoints")]
+pub use json::{json_object, json_text};
 #[cfg(feature = "checkpoints")]
 pub use kind::kind_of;
 #[cfg(feature = "checkpoints")]
 pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
+#[cfg(feature = "checkpoints")]
+pub use raw_weights::{RawWeights, borrow_weights, float_weights};
 #[cfg(feature = "checkpoints")]
 pub use reader::Checkpoint;
 #[cfg(feature = "checkpoints")]
@@ -80,7 +105,7 @@ pub use source::ByteSource;
 #[cfg(all(feature = "checkpoints", not(target_arch = "wasm32")))]
 pub use source::{FileMap, FileRanges};
 #[cfg(feature = "checkpoints")]
-pub use tensor::{Cast, FloatTensor, Floats, RawTensor};
-pub use weights::{PROJECTIONS, Weights};
+pub use tensor::{Cast, RawTensor};
+pub use weights::Weights;
 #[cfg(feature = "checkpoints")]
 pub use write::{FileLayout, TensorSpec, write, write_to};

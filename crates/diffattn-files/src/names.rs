@@ -23,16 +23,16 @@ const BASE: [&str; 3] = ["embed_tokens.", "layers.", "norm."];
 
 /// Names as models have them.
 #[derive(Debug)]
-pub struct Names<'n> {
+pub(crate) struct Names<'n> {
     /// In the order in which they were given.
-    pub read: Vec<Cow<'n, str>>,
+    pub(crate) read: Vec<Cow<'n, str>>,
     taken_off: BTreeSet<&'static str>,
     is_base: bool,
 }
 
 impl<'n> Names<'n> {
     /// Reads the names of a checkpoint.
-    pub fn read(names: impl IntoIterator<Item = &'n str>) -> Self {
+    pub(crate) fn read(names: impl IntoIterator<Item = &'n str>) -> Self {
         let mut taken_off = BTreeSet::new();
         let mut read: Vec<Cow<'n, str>> = names
             .into_iter()
@@ -55,7 +55,7 @@ impl<'n> Names<'n> {
     }
 
     /// What is odd about them, each a sentence. `has_base`: whether names without `model.` are those of a base model.
-    pub fn notices(&self, has_base: bool) -> Vec<String> {
+    pub(crate) fn notices(&self, has_base: bool) -> Vec<String> {
         let mut notices = Vec::new();
         if !self.taken_off.is_empty() {
             let prefixes: Vec<&str> = self.taken_off.iter().copied().collect();

@@ -1,14 +1,14 @@
 //! The sentences on what is odd about a checkpoint and is loaded all the same: what an inspection warns of and a load tells. Written once,
 //! so that both say the same. Decides nothing.
 
-use super::text::excerpt;
 use crate::dtype::Dtype;
+use crate::text::excerpt;
 
 /// How many names a sentence lists.
 const LISTED: usize = 4;
 
 /// Names in a sentence: the first, and how many more.
-pub fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+pub(crate) fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     let mut names = names.into_iter();
     let mut list = names
         .by_ref()
@@ -23,28 +23,13 @@ pub fn listed<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     list
 }
 
-/// A head of the file's own where the configuration ties.
-pub fn own_head(head: &str) -> String {
-    format!("config.json ties the embeddings, yet there is {head}: the file's own head is used")
-}
-
-/// Tied weights that are stored as the head alone.
-pub fn head_is_table(head: &str) -> String {
-    format!("there are no embeddings: {head}, to which config.json ties them, is both")
-}
-
-/// Biases where the configuration has none.
-pub fn biases() -> String {
-    "config.json says attention_bias false, yet there are biases: they are used".to_owned()
-}
-
 /// Layers that the configuration does not count.
-pub fn layers(said: usize, has: usize) -> String {
+pub(crate) fn layers(said: usize, has: usize) -> String {
     format!("config.json says {said} layers, but the tensors have {has}")
 }
 
 /// Tensors whose elements are wider than a model computes with.
-pub fn wide<'n>(tensors: impl IntoIterator<Item = (&'n str, Dtype)>) -> Option<String> {
+pub(crate) fn wide<'n>(tensors: impl IntoIterator<Item = (&'n str, Dtype)>) -> Option<String> {
     let mut wide = tensors
         .into_iter()
         .filter_map(|(name, dtype)| (dtype == Dtype::F64).then_some(name))
@@ -57,7 +42,7 @@ pub fn wide<'n>(tensors: impl IntoIterator<Item = (&'n str, Dtype)>) -> Option<S
 }
 
 /// Tensors that the model has no use for.
-pub fn unused<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<String> {
+pub(crate) fn unused<'n>(names: impl IntoIterator<Item = &'n str>) -> Option<String> {
     let mut names = names.into_iter().peekable();
     names.peek()?;
     let names = listed(names);

@@ -1,6 +1,7 @@
 //! An open safetensors file: its header, and its tensors on demand.
 
-use super::header::{Entry, Header, MAX_TENSORS, Parsed, place};
+use super::entry::{Entry, place};
+use super::header::{Header, MAX_TENSORS, Parsed};
 use super::source::ByteSource;
 use super::tensor::RawTensor;
 use diffattn::Error;

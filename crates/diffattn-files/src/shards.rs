@@ -1,7 +1,8 @@
 //! Checkpoints of several files, as Hugging Face's `model.safetensors.index.json` lists them. A checkpoint of one file is
 //! one of one shard. The names in an index are names of files beside it or in folders beside it, and never lead out of there.
 
-use super::header::{Entry, Header, MAX_TENSORS, place};
+use super::entry::{Entry, place};
+use super::header::{Header, MAX_TENSORS};
 use super::json::{self, json_text, reason, repeated};
 use super::reader::Checkpoint;
 use super::source::ByteSource;
@@ -289,7 +290,7 @@ mod native {
     use std::path::Path;
 
     /// Bytes of an index at most: as many as a header may have.
-    const MAX_INDEX: u64 = crate::header::MAX_HEADER;
+    const MAX_INDEX: u64 = crate::entry::MAX_HEADER;
 
     impl Shards<FileRanges> {
         /// Opens a file, or a folder with `model.safetensors` or else `model.safetensors.index.json` and its shards. Headers

@@ -1,8 +1,10 @@
-//! Tensors of a checkpoint: raw bytes of any element type, and floats that layers take. Converts between element types;
-//! knows no files.
+//! Tensors of a checkpoint: raw bytes of any element type. Converts between element types; knows no
+//! files.
 
-use super::header::byte_len;
 use crate::dtype::Dtype;
+use crate::elements::{elements, read, write};
+use crate::entry::byte_len;
+use crate::floats::{FloatTensor, Floats};
 use diffattn::{Data, Error, Tensor, format_shape, try_zeroed};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -13,51 +15,6 @@ pub struct RawTensor<'a> {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Cow<'a, [u8]>,
-}
-
-/// Elements that layers compute with, borrowed where the bytes allowed it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Floats<'a> {
-    /// float32.
-    F32(Cow<'a, [f32]>),
-    /// float16 bits.
-    F16(Cow<'a, [u16]>),
-    /// bfloat16 bits.
-    Bf16(Cow<'a, [u16]>),
-}
-
-/// Floats with their shape.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FloatTensor<'a> {
-    /// The elements.
-    pub data: Floats<'a>,
-    /// The extent of each axis, last axis fastest.
-    pub shape: Vec<usize>,
-}
-
-impl FloatTensor<'_> {
-    /// The tensor as operators and layers take it.
-    #[must_use]
-    pub fn tensor(&self) -> Tensor<'_> {
-        let data = match &self.data {
-            Floats::F32(data) => Data::F32(data),
-            Floats::F16(data) => Data::F16(data),
-            Floats::Bf16(data) => Data::Bf16(data),
-        };
-        Tensor {
-            data,
-            shape: self.shape.clone(),
-        }
-    }
-
-    /// Whether the elements lie where they were read, not copied.
-    #[must_use]
-    pub fn is_borrowed(&self) -> bool {
-        match &self.data {
-            Floats::F32(data) => matches!(data, Cow::Borrowed(_)),
-            Floats::F16(data) | Floats::Bf16(data) => matches!(data, Cow::Borrowed(_)),
-        }
-    }
 }
 
 /// A tensor in another element type, and what that did to its values.
@@ -352,56 +309,4 @@ impl<'a> RawTensor<'a> {
             .collect();
         Ok(RawTensor::checked(self.dtype, shape, bytes))
     }
-}
-
-/// The bytes as elements, in place where they can be.
-fn elements<'a, const N: usize, T: bytemuck::AnyBitPattern>(
-    bytes: Cow<'a, [u8]>,
-    element: impl Fn([u8; N]) -> T,
-) -> Result<Cow<'a, [T]>, Error> {
-    if let Cow::Borrowed(bytes) = bytes
-        && let Some(elements) = in_place(bytes)
-    {
-        return Ok(Cow::Borrowed(elements));
-    }
-    Ok(Cow::Owned(read(&bytes, element)?))
-}
-
-/// The bytes as elements, where they are aligned and the machine is little-endian as files are.
-fn in_place<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Option<&[T]> {
-    if cfg!(target_endian = "big") {
-        return None;
-    }
-    bytemuck::try_cast_slice(bytes).ok()
-}
-
-/// Every N bytes through `element`.
-pub(crate) fn read<const N: usize, T>(
-    bytes: &[u8],
-    element: impl Fn([u8; N]) -> T,
-) -> Result<Vec<T>, Error> {
-    let (chunks, _) = bytes.as_chunks();
-    let mut values = Vec::new();
-    values
-        .try_reserve_exact(chunks.len())
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (chunks.len() as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
-    values.extend(chunks.iter().map(|&chunk| element(chunk)));
-    Ok(values)
-}
-
-/// Every element through `bytes`.
-pub(crate) fn write<const N: usize, T: Copy>(
-    values: &[T],
-    bytes: impl Fn(T) -> [u8; N],
-) -> Result<Vec<u8>, Error> {
-    let len = values.len().saturating_mul(N);
-    let mut all = Vec::new();
-    all.try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory { bytes: len as u64 })?;
-    for &value in values {
-        all.extend_from_slice(&bytes(value));
-    }
-    Ok(all)
 }

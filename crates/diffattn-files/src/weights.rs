@@ -7,6 +7,3 @@ use std::collections::BTreeMap;
 /// `k_proj.weight`, `v_proj.weight`, `out_proj.weight` or `o_proj.weight`, a `.bias` beside any of
 /// them, and what the version has besides.
 pub type Weights<'a> = BTreeMap<String, Tensor<'a>>;
-
-/// The projections of every layer; the last two are one, under two names.
-pub const PROJECTIONS: [&str; 5] = ["q_proj", "k_proj", "v_proj", "out_proj", "o_proj"];

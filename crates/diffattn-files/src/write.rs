@@ -2,7 +2,7 @@
 //! name, the header padded to 8 bytes), so that every tensor is aligned; unlike it, metadata has an order, so the same
 //! tensors make the same bytes, and only one tensor is held at a time.
 
-use super::header::{MAX_HEADER, METADATA, PREFIX, byte_len, place};
+use super::entry::{MAX_HEADER, METADATA, PREFIX, byte_len, place};
 use super::json::repeated;
 use super::tensor::RawTensor;
 use crate::dtype::Dtype;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Dtype, RawTensor, json_text};
 use diffattn_nn::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader, PartLoad,
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader,
     PartWeights, Weight, WeightData, WeightInfo,
 };
 use serde_json::{Map, Value, json};
@@ -303,7 +303,7 @@ fn weight<'m>(
     tensor.into_floats(argument)
 }
 
-impl<'m> Work<'m> for PartLoad<'m, 'm> {
+impl<'m> Work<'m> for diffattn::Work<'m> {
     fn bind(&mut self, _outputs: &mut Outputs<'m>) -> Result<(), Error> {
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Models loaded part by part.
 
 use crate::common::{Checkpoint, Stored, Tensors, bits, forward, logits, notices, ok, refusal};
-use diffattn::Slices;
 use diffattn_nn::{DiffLlamaLoader, DiffLlamaOptions, PartWeights, Weight, WeightData, WeightInfo};
 use std::borrow::Cow;
 
