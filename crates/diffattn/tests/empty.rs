@@ -1,4 +1,5 @@
-//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a call may name many heads.
+//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a
+//! call may name many heads.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -12,7 +13,8 @@ use diffattn::{
     SequenceDifferenceOptions, Slices, Tensor, layer_norm,
 };
 
-/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that the machine has not.
+/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that
+/// the machine has not.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs it three times, the fastest of which counts: other programs run beside tests.
@@ -206,20 +208,18 @@ fn attention<'a>(
     [q, k, v]: [Tensor<'a>; 3],
     options: &AttentionOptions<'a>,
 ) -> Result<[usize; 4], Error> {
-    let mut call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
+    let call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
     let shape = call.output_shape();
     let mut out = vec![0.0; shape.iter().product()];
-    call.bind(DataMut::F32(&mut out), None)?;
-    call.finish()?;
-    drop(call);
-    let mut maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
+    call.into_work(DataMut::F32(&mut out), None)?.finish()?;
+    let maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
     let len = maps.map_shape().iter().product();
     let (mut one, mut two, mut diff) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-    maps.bind(MapOutputs {
+    maps.into_work(MapOutputs {
         terms: vec![&mut one, &mut two],
         diff: &mut diff,
-    })?;
-    maps.finish()?;
+    })?
+    .finish()?;
     Ok(shape)
 }
 
@@ -374,7 +374,8 @@ fn caches_take_memory_for_tokens() {
     });
     assert_eq!(wide.len(), 0);
     assert_eq!(wide.export().unwrap(), (Vec::new(), Vec::new()));
-    // A capacity of more than there is is refused before any of it is taken, however many heads share it.
+    // A capacity of more than there is is refused before any of it is taken, however many heads
+    // share it.
     let vast = KvCacheOptions {
         batch: 1 << 18,
         capacity: 1 << 20,

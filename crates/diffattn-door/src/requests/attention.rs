@@ -10,7 +10,7 @@ use crate::encoding::{
     Count, Encoded, Flag, Float, Int32, Integer, List, Mask as MaskAt, Object, OneOrMore, Or, Size,
     Tensor, Vector, choice, pair, record, request, variant,
 };
-use crate::job::{OutputSpec, Prepared, stepped};
+use crate::job::{OutputSpec, Prepared};
 use crate::objects::{Door, Use};
 use crate::operation::{Inputs, Operation};
 use crate::reader::{Reader, TensorAt, vector_or_none};
@@ -153,6 +153,8 @@ impl OptionsAt {
             scale: self.scale,
             is_causal: self.is_causal,
             softcap: self.softcap,
+            block_mask: None,
+            sinks: None,
             window: self.window,
             attn_mask,
             attn_bias,
@@ -252,7 +254,7 @@ impl Operation for AttentionRequest {
             Source::Cache(cache) => KeysValues::Cache(inputs.objects.look(cache)?),
         };
         let options = self.attention.with(operands, inputs.run)?;
-        let mut attention = DiffAttention::new(self.q.tensor(operands)?, kv, &options)?;
+        let attention = DiffAttention::new(self.q.tensor(operands)?, kv, &options)?;
         let returns_lse = options.return_lse;
         let (dtype, shape) = (attention.output_dtype(), attention.output_shape());
         let mut specs = vec![OutputSpec::new("out", dtype, &shape)?];
@@ -262,8 +264,7 @@ impl Operation for AttentionRequest {
         Ok(Prepared::new(specs, move |outputs| {
             let out = outputs.data()?;
             let lse = returns_lse.then(|| outputs.f32()).transpose()?;
-            attention.bind(out, lse)?;
-            Ok(stepped(attention))
+            attention.into_work(out, lse)
         }))
     }
 }
@@ -300,12 +301,11 @@ impl Operation for MapsRequest {
         };
         let options = self.attention.with(operands, inputs.run)?;
         let q = self.q.tensor(operands)?;
-        let mut maps = DiffAttentionMaps::new(q, k, &options, self.num_kv_heads, self.rows)?;
+        let maps = DiffAttentionMaps::new(q, k, &options, self.num_kv_heads, self.rows)?;
         let terms = maps.terms();
         let specs = map_outputs(terms, &maps.map_shape())?;
         Ok(Prepared::new(specs, move |outputs| {
-            maps.bind(take_map_outputs(terms, outputs)?)?;
-            Ok(stepped(maps))
+            maps.into_work(take_map_outputs(terms, outputs)?)
         }))
     }
 }

@@ -785,12 +785,9 @@ impl<'a> DiffLlamaForward<'a> {
                 config.head_dim,
             ];
             let q = Tensor::f32(&buffers.q[first..first + len], &shape);
-            let mut call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
-            call.bind(
-                DataMut::F32(&mut buffers.attended[first..first + len]),
-                None,
-            )?;
-            call.finish()?;
+            let call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
+            let to = DataMut::F32(&mut buffers.attended[first..first + len]);
+            call.into_work(to, None)?.finish()?;
         }
         Ok(())
     }
@@ -820,13 +817,9 @@ impl<'a> DiffLlamaForward<'a> {
             let mut made = [try_zeroed(len)?, try_zeroed(len)?, try_zeroed(len)?];
             {
                 let [one, two, diff] = &mut made;
-                let mut call =
-                    DiffAttentionMaps::new(q, KeysOnly::Cache(cache), &options, None, None)?;
-                call.bind(MapOutputs {
-                    terms: vec![one, two],
-                    diff,
-                })?;
-                call.finish()?;
+                let call = DiffAttentionMaps::new(q, KeysOnly::Cache(cache), &options, None, None)?;
+                let terms: Vec<&mut [f32]> = vec![one, two];
+                call.into_work(MapOutputs { terms, diff })?.finish()?;
             }
             let wanted = self.map_layers.iter().enumerate();
             for (index, _) in wanted.filter(|&(_, &layer)| layer == task.layer) {

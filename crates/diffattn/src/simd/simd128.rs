@@ -52,7 +52,7 @@ unsafe fn parts<V: Vector, S: Sink<V>, const N: usize>(operands: Operands, sink:
         b_vector,
         depth,
     } = operands;
-    let b = columns::<N>(b, b_vector);
+    let b = columns::<_, N>(b, b_vector);
     // SAFETY: (all) the caller's promise.
     unsafe {
         sink.take(0, product::<V, 6, N>(a, a_stride, b, b_stride, depth));

@@ -32,19 +32,19 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             if vectors >= N {
                 sink.take(
                     0,
-                    product::<V, M, N>(a, a_stride, columns::<N>(b, b_vector), b_stride, depth),
+                    product::<V, M, N>(a, a_stride, columns::<_, N>(b, b_vector), b_stride, depth),
                 );
             } else if vectors == 1 {
                 sink.take(0, product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
             } else if vectors == 2 {
                 sink.take(
                     0,
-                    product::<V, M, 2>(a, a_stride, columns::<2>(b, b_vector), b_stride, depth),
+                    product::<V, M, 2>(a, a_stride, columns::<_, 2>(b, b_vector), b_stride, depth),
                 );
             } else {
                 sink.take(
                     0,
-                    product::<V, M, 3>(a, a_stride, columns::<3>(b, b_vector), b_stride, depth),
+                    product::<V, M, 3>(a, a_stride, columns::<_, 3>(b, b_vector), b_stride, depth),
                 );
             }
         }
@@ -53,7 +53,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
 
 /// Pointers to `N` vectors that lie `apart` from each other.
 #[inline(always)]
-pub(crate) fn columns<const N: usize>(first: *const f32, apart: usize) -> [*const f32; N] {
+pub(crate) fn columns<E, const N: usize>(first: *const E, apart: usize) -> [*const E; N] {
     let mut vectors = [first; N];
     for (n, vector) in vectors.iter_mut().enumerate() {
         *vector = first.wrapping_add(n * apart);
@@ -74,23 +74,39 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
     b_stride: usize,
     depth: usize,
 ) -> [[V; N]; M] {
+    let rows = PackedRows {
+        first: a,
+        stride: a_stride,
+        depth,
+    };
     // SAFETY: the caller's promise.
-    unsafe { product_of::<V, f32, M, N>(a, a_stride, b, b_stride, depth, |_| {}) }
+    unsafe { product_of::<V, f32, M, N>(rows, b, b_stride, |_| {}) }
 }
 
-/// [`product`] where b is held as `E`; every step begins with `ahead(b)`, b where the step reads it.
+/// What a product broadcasts: value m of step k lies at `first + k · stride + m`, for `depth` steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedRows {
+    pub(crate) first: *const f32,
+    pub(crate) stride: usize,
+    pub(crate) depth: usize,
+}
+
+/// [`product`] of rows with a b that is held as `E`; every step begins with `ahead(b)`, b where the step reads it.
 ///
 /// # Safety
-/// As there.
+/// For every k below `depth`: `M` values of `rows` are readable, and one vector at each `b[n] + k · b_stride`.
 #[inline(always)]
 pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: usize>(
-    mut a: *const f32,
-    a_stride: usize,
+    rows: PackedRows,
     mut b: [*const E; N],
     b_stride: usize,
-    depth: usize,
     ahead: impl Fn(&[*const E; N]),
 ) -> [[V; N]; M] {
+    let PackedRows {
+        first: mut a,
+        stride,
+        depth,
+    } = rows;
     let mut sums = [[V::splat(0.0); N]; M];
     for _ in 0..depth {
         ahead(&b);
@@ -99,10 +115,10 @@ pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: 
             // SAFETY: the caller's promise for row k of `b`.
             row[n] = unsafe { E::load(b[n]) };
         }
-        // SAFETY: the caller's promise for row k of `a`.
+        // SAFETY: the caller's promise for row k of `rows`.
         unsafe { V::add_outer(&mut sums, a, row) };
-        // Not `k * a_stride`: in WebAssembly, that takes 1.1 times the time.
-        a = a.wrapping_add(a_stride);
+        // Not `k * stride`: in WebAssembly, that takes 1.1 times the time.
+        a = a.wrapping_add(stride);
         for b in &mut b {
             *b = b.wrapping_add(b_stride);
         }

@@ -1,5 +1,6 @@
-//! Calls every operator with each operand flush against a page that nobody may touch: behind its last element, then before its first.
-//! A read or write past either end kills the process, which the runner sees. Both placements must give the same bits.
+//! Calls every operator with each operand flush against a page that nobody may touch: behind its
+//! last element, then before its first. A read or write past either end kills the process, which
+//! the runner sees. Both placements must give the same bits.
 
 #[cfg(not(unix))]
 fn main() {
@@ -19,7 +20,7 @@ mod unix {
         DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, Isa, KeysOnly, KeysValues, KvCache,
         KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, MapOutputs, Mask, NormOptions,
         Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions, Run, SequenceDifference,
-        SequenceDifferenceOptions, Slices, Tensor, lambda_full, layer_norm,
+        SequenceDifferenceOptions, Slices, Tensor, Work, lambda_full, layer_norm,
     };
     use diffattn_reliability::{Arguments, Random, figure, miss};
     use std::ops::{Deref, DerefMut};
@@ -72,7 +73,8 @@ mod unix {
             }
             // SAFETY: the first page's end is within the mapping.
             let first = unsafe { map.cast::<u8>().add(page) };
-            // SAFETY: the pages between the first and the last one of the mapping above, page-aligned.
+            // SAFETY: the pages between the first and the last one of the mapping above,
+            // page-aligned.
             if unsafe { libc::mprotect(first.cast(), room, libc::PROT_READ | libc::PROT_WRITE) }
                 != 0
             {
@@ -83,7 +85,8 @@ mod unix {
             } else {
                 0
             };
-            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is whole elements.
+            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is
+            // whole elements.
             let data = unsafe { first.add(offset).cast::<T>() };
             // SAFETY: `wanted` writable bytes lie there, apart from `values`.
             unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), data, values.len()) };
@@ -380,8 +383,7 @@ mod unix {
             );
             if is_map {
                 let from = cache.as_ref().map_or(KeysOnly::Tensor(k), KeysOnly::Cache);
-                let mut call =
-                    DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
+                let call = DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
                 let count = call.map_shape().iter().product();
                 let mut maps = [
                     self.floats(count)?,
@@ -389,13 +391,9 @@ mod unix {
                     self.floats(count)?,
                 ];
                 let [one, two, diff] = &mut maps;
-                call.bind(MapOutputs {
-                    terms: vec![one, two],
-                    diff,
-                })
-                .map_err(said)?;
-                call.finish().map_err(said)?;
-                drop(call);
+                let terms: Vec<&mut [f32]> = vec![one, two];
+                let work = call.into_work(MapOutputs { terms, diff });
+                work.and_then(Work::finish).map_err(said)?;
                 for map in &maps {
                     self.keep_floats(map);
                 }
@@ -404,15 +402,16 @@ mod unix {
             let from = cache
                 .as_ref()
                 .map_or(KeysValues::Tensors { k, v }, KeysValues::Cache);
-            let mut call = DiffAttention::new(q, from, &options).map_err(said)?;
+            let call = DiffAttention::new(q, from, &options).map_err(said)?;
             let mut out = self.of(call.output_dtype(), &call.output_shape())?;
             let mut lse = self.floats(call.lse_shape().iter().product())?;
-            call.bind(out.data_mut(), options.return_lse.then_some(&mut *lse))
+            let mut work = call
+                .into_work(out.data_mut(), options.return_lse.then_some(&mut *lse))
                 .map_err(said)?;
-            while call.done() < call.total() {
-                call.step(1 + self.random.below(9)).map_err(said)?;
+            while work.done() < work.total() {
+                work.step(1 + self.random.below(9)).map_err(said)?;
             }
-            drop(call);
+            drop(work);
             self.keep(&out);
             if options.return_lse {
                 self.keep_floats(&lse);
