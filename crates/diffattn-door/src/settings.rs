@@ -2,32 +2,17 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use diffattn::{Error, Isa, available_threads};
+use diffattn::{Error, Isa, Run};
 
 /// What was chosen; `None` is the default: the fastest, as many as the machine allows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    isa: Option<Isa>,
-    threads: Option<usize>,
-}
+static CHOSEN: Mutex<Option<Run>> = Mutex::new(None);
 
-static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
-    isa: None,
-    threads: None,
-});
-
-impl Settings {
-    pub(crate) fn now() -> Self {
-        *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn isa(self) -> Isa {
-        self.isa.unwrap_or_else(Isa::detect)
-    }
-
-    pub(crate) fn threads(self) -> usize {
-        self.threads.unwrap_or_else(available_threads)
-    }
+/// What a call that is made now runs on.
+pub(crate) fn now() -> Run {
+    CHOSEN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .unwrap_or_default()
 }
 
 /// Chooses for calls from now on; `None` is the default. Nothing changes on an error.
@@ -49,24 +34,27 @@ pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
             }
         })
         .transpose()?;
-    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner) = Settings { isa, threads };
+    let run = Run::new(isa, threads, false)?;
+    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
     Ok(())
 }
 
 /// The instruction set of calls from now on.
 #[must_use]
 pub fn isa() -> Isa {
-    Settings::now().isa()
+    now().isa()
 }
 
 /// The threads of calls from now on.
 #[must_use]
 pub fn threads() -> usize {
-    Settings::now().threads()
+    now().threads()
 }
 
 #[cfg(test)]
 mod tests {
+    use diffattn::available_threads;
+
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
-//! Requests against the operators themselves: what travels through a stream must give the bits of a direct call, and
-//! whatever stands in a stream must never panic.
+//! Requests against the operators themselves: what travels through a stream must give the bits of a
+//! direct call, and whatever stands in a stream must never panic.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,15 +8,16 @@ use diffattn::{
     Activation, AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention,
     DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
     KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing, Positions,
-    RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, SequenceDifferenceOptions,
-    Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init, rms_norm,
-    sequence_difference,
+    RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
+    SequenceDifferenceOptions, Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init,
+    rms_norm, sequence_difference,
 };
 use diffattn_door::{Door, Failure};
 use diffattn_nn::{
     ForwardOptions, MultiheadDiffAttn, MultiheadDiffAttnOptions, MultiheadDiffAttnV2,
     MultiheadDiffAttnV2Options, Weights,
 };
+use diffattn_reference::testing::bits;
 
 /// Numbers that look random, the same each time.
 fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -123,10 +124,6 @@ impl Request {
     }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
 fn assert_same(got: &[f32], expected: &[f32]) {
     assert_eq!(bits(got), bits(expected));
 }
@@ -141,7 +138,7 @@ fn attention(
     kv: KeysValues<'_>,
     options: &AttentionOptions<'_>,
 ) -> (Vec<f32>, Vec<f32>) {
-    let mut call = DiffAttention::new(q, kv, options).unwrap();
+    let call = DiffAttention::new(q, kv, options).unwrap();
     let mut out = vec![0.0; call.output_shape().iter().product()];
     let mut lse = vec![
         0.0;
@@ -151,13 +148,9 @@ fn attention(
             0
         }
     ];
-    call.bind(
-        DataMut::F32(&mut out),
-        options.return_lse.then_some(&mut lse[..]),
-    )
-    .unwrap();
-    call.finish().unwrap();
-    drop(call);
+    let to = options.return_lse.then_some(&mut lse[..]);
+    let work = call.into_work(DataMut::F32(&mut out), to).unwrap();
+    work.finish().unwrap();
     (out, lse)
 }
 
@@ -183,7 +176,8 @@ fn attention_takes_every_option() {
         .t(&v_shape, &v)
         .n(&[2.0])
         .t(&[2, 3, 2], &lambda)
-        .n(&[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]) // coefficients, pairing, heads, ratio, kvRepeat flat, layout
+        // coefficients, pairing, heads, ratio, kvRepeat flat, layout
+        .n(&[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
         .n(&[1.0, 0.3, 1.0, 1.0, 5.0]) // scale, isCausal, softcap
         .n(&[1.0, 1.0, 4.0, 0.0]) // window
         .raw(4, &[2, 1, 3, 5], &mask)
@@ -221,7 +215,7 @@ fn attention_takes_every_option() {
             scale: 0.5,
         }),
         return_lse: true,
-        deterministic: true,
+        run: Run::default().with_deterministic(true),
         ..AttentionOptions::default()
     };
     let kv = KeysValues::Tensors {
@@ -415,7 +409,7 @@ fn maps_come_term_by_term() {
         lambda: Some(Lambda::Value(0.25)),
         ..AttentionOptions::default()
     };
-    let mut maps = DiffAttentionMaps::new(
+    let maps = DiffAttentionMaps::new(
         Tensor::f32(&q, &[1, 4, 5, 3]),
         KeysOnly::Tensor(Tensor::f32(&k, &[1, 2, 6, 3])),
         &options,
@@ -424,13 +418,11 @@ fn maps_come_term_by_term() {
     )
     .unwrap();
     let (mut one, mut two, mut diff) = (vec![0.0; 24], vec![0.0; 24], vec![0.0; 24]);
-    maps.bind(MapOutputs {
+    let work = maps.into_work(MapOutputs {
         terms: vec![&mut one, &mut two],
         diff: &mut diff,
-    })
-    .unwrap();
-    maps.finish().unwrap();
-    drop(maps);
+    });
+    work.unwrap().finish().unwrap();
     let got = request.floats(&door, 2);
     assert_same(&got[0], &one);
     assert_same(&got[1], &two);
@@ -805,7 +797,8 @@ fn layers_are_made_and_run() {
     let subln = values(4, 40);
     let mut create = Request::default()
         .n(&[8.0, 1.0, 2.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0]) // …, headDim, rope half-split
-        .n(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0]); // pairing, kvRepeat, causal, norm, lambdaForm, sequence
+        // pairing, kvRepeat, causal, norm, lambdaForm, sequence
+        .n(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0]);
     for weight in &projections {
         create = create.t(&[8, 8], weight).n(&[0.0]);
     }

@@ -5,13 +5,12 @@
 
 #![expect(clippy::print_stdout, reason = "what it is for")]
 
-use diffattn::{Data, Isa, Linear, LinearOptions, Tensor};
+use diffattn::{Data, Isa, Linear, Run, Tensor};
+use diffattn_nn::checkpoint::Checkpoint;
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaOptions, Generation, Generator, GeneratorOptions, Logits,
-    ModelCacheOptions, TokenIds, Weight, WeightData, WeightInfo, WeightSource,
+    ModelCacheOptions, TokenIds, Weight, WeightInfo, WeightSource,
 };
-use safetensors::{Dtype, SafeTensors};
-use std::borrow::Cow;
 use std::error::Error;
 use std::time::Instant;
 
@@ -21,47 +20,23 @@ const PREFILL: usize = 512;
 const ROUNDS: usize = 9;
 
 /// A checkpoint file in memory, read weight by weight.
-struct Checkpoint<'b>(SafeTensors<'b>);
+struct Source<'b>(Checkpoint<&'b [u8]>);
 
-impl WeightSource<'static> for Checkpoint<'_> {
+impl WeightSource<'static> for Source<'_> {
     fn entries(&self) -> Result<Vec<WeightInfo>, diffattn::Error> {
-        let tensors = self.0.tensors();
-        let entries = tensors.iter().map(|(name, view)| WeightInfo {
-            name: name.clone(),
-            dtype: view.dtype(),
-            shape: view.shape().to_vec(),
+        let entries = self.0.entries().iter().map(|entry| WeightInfo {
+            name: entry.name.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
         });
         Ok(entries.collect())
     }
 
     fn read(&mut self, name: &str) -> Result<Option<Weight<'static>>, diffattn::Error> {
-        let Ok(view) = self.0.tensor(name) else {
+        let Some(_) = self.0.header().get(name) else {
             return Ok(None);
         };
-        let halves = || {
-            let (halves, _) = view.data().as_chunks();
-            Cow::Owned(
-                halves
-                    .iter()
-                    .map(|&half| u16::from_le_bytes(half))
-                    .collect(),
-            )
-        };
-        let data = match view.dtype() {
-            Dtype::F32 => {
-                let (floats, _) = view.data().as_chunks();
-                let floats = floats.iter().map(|&float| f32::from_le_bytes(float));
-                WeightData::F32(floats.collect())
-            }
-            Dtype::F16 => WeightData::F16(halves()),
-            Dtype::BF16 => WeightData::Bf16(halves()),
-            other => {
-                let got = format!("{other:?}");
-                return Err(diffattn::Error::dtype(name, "F32, F16 or BF16", got));
-            }
-        };
-        let shape = view.shape().to_vec();
-        Ok(Some(Weight { data, shape }))
+        self.0.raw(name)?.into_owned()?.into_floats(name).map(Some)
     }
 }
 
@@ -79,7 +54,7 @@ fn median(mut round: impl FnMut() -> Result<f64, diffattn::Error>) -> Result<f64
 fn linear_maps(
     config: &DiffLlamaConfig,
     [rows, last]: [usize; 2],
-    options: &LinearOptions,
+    run: Run,
 ) -> Result<f64, diffattn::Error> {
     let (hidden, wide) = (
         config.hidden_size,
@@ -113,7 +88,7 @@ fn linear_maps(
     median(|| {
         let start = Instant::now();
         for (linear, x, y) in &mut made {
-            linear.forward(x, y, options)?;
+            linear.forward(x, y, run)?;
         }
         Ok(start.elapsed().as_secs_f64())
     })
@@ -133,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = DiffLlamaConfig::from_json(&config)?;
     let bytes = std::fs::read(folder.join("model.safetensors"))?;
     let start = Instant::now();
-    let mut checkpoint = Checkpoint(SafeTensors::deserialize(&bytes)?);
+    let mut checkpoint = Source(Checkpoint::open("model.safetensors", &bytes[..])?);
     let model = DiffLlama::load(&config, &mut checkpoint)?;
     println!("load     {:8.1} ms", start.elapsed().as_secs_f64() * 1e3);
 
@@ -142,14 +117,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
     let options = DiffLlamaOptions {
         logits: Logits::Last,
-        isa: Some(isa),
-        threads: Some(threads),
+        run: on(isa, threads),
         ..DiffLlamaOptions::default()
-    };
-    let linear = LinearOptions {
-        isa: Some(isa),
-        threads: Some(threads),
-        ..LinearOptions::default()
     };
     let mut caches = [model.cache(&ModelCacheOptions {
         capacity: PREFILL,
@@ -165,7 +134,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
         Ok(start.elapsed().as_secs_f64())
     })?;
-    let alone = linear_maps(&config, [PREFILL, 1], &linear)?;
+    let alone = linear_maps(&config, [PREFILL, 1], on(isa, threads))?;
     println!(
         "prefill  {:8.1} tokens/s ({PREFILL} tokens, {:.2} ms; linear maps alone {:.2} ms)",
         PREFILL as f64 / seconds,
@@ -180,8 +149,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Generation::default()
     };
     let run = GeneratorOptions {
-        isa: Some(isa),
-        threads: Some(threads),
+        run: on(isa, threads),
         ..GeneratorOptions::default()
     };
     for texts in [1, 8] {
@@ -194,7 +162,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Ok(start.elapsed().as_secs_f64() / NEW as f64)
         })?;
-        let alone = linear_maps(&config, [texts, texts], &linear)?;
+        let alone = linear_maps(&config, [texts, texts], on(isa, threads))?;
         println!(
             "decode   {:8.1} tokens/s ({texts} texts after {PROMPT} tokens, {:.3} ms a step; linear maps alone {:.3} ms)",
             texts as f64 / seconds,
@@ -203,4 +171,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

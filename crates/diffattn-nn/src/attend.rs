@@ -4,8 +4,8 @@ use crate::layer::{DiffAttnLayer, LambdaSource};
 use crate::projection::{Projected, Run};
 use diffattn::{
     AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
-    KvCache, KvCacheOptions, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, check_len,
-    checked_len, format_shape, try_zeroed,
+    KvCache, KvCacheOptions, Lambda, Layout, MapOutputs, Mask, NormOptions, Tensor, Work,
+    check_len, checked_len, format_shape, try_zeroed,
 };
 use self_cell::{MutBorrow, self_cell};
 use std::borrow::Cow;
@@ -136,7 +136,7 @@ self_cell!(
     pub(crate) struct Attending<'a> {
         owner: Operands<'a>,
         #[not_covariant]
-        dependent: DiffAttention,
+        dependent: Work,
     }
 );
 
@@ -145,7 +145,7 @@ self_cell!(
     pub(crate) struct Mapping<'a> {
         owner: Operands<'a>,
         #[not_covariant]
-        dependent: DiffAttentionMaps,
+        dependent: Work,
     }
 );
 
@@ -192,9 +192,7 @@ impl Operands<'_> {
             layout: Layout::Bshd,
             is_causal: self.layer.is_causal,
             attn_mask: self.mask.as_ref().map(LayerMask::as_mask),
-            deterministic: self.run.deterministic,
-            isa: Some(self.run.isa),
-            threads: self.run.threads,
+            run: self.run.run,
             ..AttentionOptions::default()
         }
     }
@@ -273,24 +271,22 @@ impl<'a> Operands<'a> {
                     v: operands.v(),
                 },
             };
-            let mut call = DiffAttention::new(operands.q(), source, &options)?;
-            call.bind(DataMut::F32(operands.attended.borrow_mut()), None)?;
-            Ok(call)
+            let call = DiffAttention::new(operands.q(), source, &options)?;
+            call.into_work(DataMut::F32(operands.attended.borrow_mut()), None)
         })
     }
 
     /// Prepares the maps call.
     pub(crate) fn map(self, outputs: MapOutputs<'a>) -> Result<Mapping<'a>, Error> {
         Mapping::try_new(self, |operands| {
-            let mut call = DiffAttentionMaps::new(
+            let call = DiffAttentionMaps::new(
                 operands.q(),
                 KeysOnly::Tensor(operands.k()),
                 &operands.options(),
                 None,
                 None,
             )?;
-            call.bind(outputs)?;
-            Ok(call)
+            call.into_work(outputs)
         })
     }
 }

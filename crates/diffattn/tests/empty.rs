@@ -1,4 +1,5 @@
-//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a call may name many heads.
+//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a
+//! call may name many heads.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -8,11 +9,12 @@ use diffattn::{
     AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention, DiffAttentionMaps, Error,
     GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, Lambda,
     LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions, Rope, RopeFrequencies,
-    RopeOptions, RopeScaling, RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions,
-    Slices, Tensor, layer_norm,
+    RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
+    SequenceDifferenceOptions, Slices, Tensor, layer_norm,
 };
 
-/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that the machine has not.
+/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that
+/// the machine has not.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs it three times, the fastest of which counts: other programs run beside tests.
@@ -83,7 +85,7 @@ fn rope_of_nothing_is_nothing() {
                 assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
                 call.bind(DataMut::F32(&mut [])).unwrap();
                 call.finish().unwrap();
-                let table = RopeTable::new(5..5, 1 << 40, &frequencies, None).unwrap();
+                let table = RopeTable::new(5..5, 1 << 40, &frequencies, Run::default()).unwrap();
                 assert_eq!(table.rotary_dim(), 1 << 40);
             });
         }
@@ -101,7 +103,7 @@ fn rope_of_nothing_is_nothing() {
         refused.to_string(),
         "theta: expected a finite number above 0, got -1"
     );
-    let odd = RopeTable::new(0..0, 7, &RopeFrequencies::default(), None).unwrap_err();
+    let odd = RopeTable::new(0..0, 7, &RopeFrequencies::default(), Run::default()).unwrap_err();
     assert_eq!(
         odd.to_string(),
         "rotary_dim: expected an even number of channels, got 7"
@@ -120,11 +122,11 @@ fn dynamic_ends_with_the_trained_length() {
         ..RopeFrequencies::default()
     };
     let plain = RopeFrequencies::default();
-    let of = |frequencies| RopeTable::new(1..4, 8, frequencies, None);
+    let of = |frequencies| RopeTable::new(1..4, 8, frequencies, Run::default());
     assert_eq!(of(&frequencies).unwrap(), of(&plain).unwrap());
     let sentence = "scaling.rope_type: expected \"yarn\" or \"linear\" for more than 4 positions \
                     (max_position_embeddings), got \"dynamic\" for 5";
-    let refused = RopeTable::new(1..5, 8, &frequencies, None).unwrap_err();
+    let refused = RopeTable::new(1..5, 8, &frequencies, Run::default()).unwrap_err();
     assert_eq!(
         (refused.code(), refused.to_string()),
         ("OPTION", sentence.to_owned())
@@ -206,20 +208,18 @@ fn attention<'a>(
     [q, k, v]: [Tensor<'a>; 3],
     options: &AttentionOptions<'a>,
 ) -> Result<[usize; 4], Error> {
-    let mut call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
+    let call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
     let shape = call.output_shape();
     let mut out = vec![0.0; shape.iter().product()];
-    call.bind(DataMut::F32(&mut out), None)?;
-    call.finish()?;
-    drop(call);
-    let mut maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
+    call.into_work(DataMut::F32(&mut out), None)?.finish()?;
+    let maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
     let len = maps.map_shape().iter().product();
     let (mut one, mut two, mut diff) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-    maps.bind(MapOutputs {
+    maps.into_work(MapOutputs {
         terms: vec![&mut one, &mut two],
         diff: &mut diff,
-    })?;
-    maps.finish()?;
+    })?
+    .finish()?;
     Ok(shape)
 }
 
@@ -374,7 +374,8 @@ fn caches_take_memory_for_tokens() {
     });
     assert_eq!(wide.len(), 0);
     assert_eq!(wide.export().unwrap(), (Vec::new(), Vec::new()));
-    // A capacity of more than there is is refused before any of it is taken, however many heads share it.
+    // A capacity of more than there is is refused before any of it is taken, however many heads
+    // share it.
     let vast = KvCacheOptions {
         batch: 1 << 18,
         capacity: 1 << 20,

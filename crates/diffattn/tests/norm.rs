@@ -1,11 +1,13 @@
-//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values, refusals.
+//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values,
+//! refusals.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use diffattn::{
     Activation, ChannelLayout, DType, Data, DataMut, Error, GroupNorm, GroupNormOptions, Isa,
-    RmsNorm, RmsNormOptions, Slices, Tensor, group_norm, rms_norm,
+    RmsNorm, RmsNormOptions, Run, Slices, Tensor, group_norm, rms_norm,
 };
+use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, fixture};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -22,32 +24,8 @@ const SILU_SLOPE: f64 = 1.1;
 /// Numbers below 2⁻¹⁴⁹ are none of float32's.
 const SMALLEST: f64 = 1.4e-45;
 
-/// x of a shape from a formula that any machine repeats: noise in −1…1 around 0.
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
-
-/// FNV-1a over the bits of some values.
-fn hash(values: &[f32]) -> u64 {
-    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 /// The rule: the largest error, and where, over the bound of each element.
@@ -96,8 +74,7 @@ impl GroupCase {
             eps: self.eps,
             layout: self.layout,
             activation: self.silu.then_some(Activation::Silu),
-            isa: Some(isa),
-            threads: Some(threads),
+            run: on(isa, threads),
         }
     }
 
@@ -237,8 +214,7 @@ fn check_rms_every_way(
             eps,
             weight,
             scale,
-            isa: Some(isa),
-            threads: Some(threads),
+            run: on(isa, threads),
         };
         rms_norm(Tensor::f32(x, shape), &options).unwrap()
     };
@@ -422,7 +398,7 @@ fn bits_are_those_of_every_machine() {
         let options = RmsNormOptions {
             weight: Some(&weight),
             scale: 0.8,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..RmsNormOptions::default()
         };
         let y = rms_norm(Tensor::f32(&x, &[70, 333]), &options).unwrap();
@@ -540,7 +516,7 @@ fn halves_are_rounded_once() {
                     weight: (layout == ChannelLayout::Nchw).then_some(&weight),
                     activation: Some(Activation::Silu),
                     layout,
-                    isa: Some(isa),
+                    run: Run::default().with_isa(isa),
                     ..GroupNormOptions::default()
                 };
                 let expected = group_norm(Tensor::f32(&x, &shape), &options).unwrap();
@@ -553,7 +529,7 @@ fn halves_are_rounded_once() {
                 assert_eq!(y, expected, "{dtype:?}, {isa:?}, {layout:?}");
             }
             let options = RmsNormOptions {
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 scale: 0.7,
                 ..RmsNormOptions::default()
             };
@@ -649,7 +625,7 @@ fn no_spread_without_eps_gives_zeros() {
         }
         let options = RmsNormOptions {
             eps: 0.0,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..RmsNormOptions::default()
         };
         let y = rms_norm(Tensor::f32(&[0.0; 40], &[2, 20]), &options).unwrap();
@@ -676,7 +652,7 @@ fn spreads_at_the_ends_of_float32() {
             case.check(&format!("{magnitude}"), &case.run(isa, 1), None);
             let options = RmsNormOptions {
                 eps: 0.0,
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 ..RmsNormOptions::default()
             };
             let y = rms_norm(Tensor::f32(&x, &[1, 4]), &options).unwrap();
@@ -797,27 +773,6 @@ fn refusals_name_the_argument() {
             case("OPTION", &sentence)
         );
     }
-    let sentence = "threads: expected 1 or more, got 0";
-    assert_eq!(
-        group(
-            &[2, 12],
-            &GroupNormOptions {
-                threads: Some(0),
-                ..options()
-            }
-        ),
-        case("OPTION", sentence)
-    );
-    assert_eq!(
-        rms(
-            &[2, 12],
-            &RmsNormOptions {
-                threads: Some(0),
-                ..RmsNormOptions::default()
-            }
-        ),
-        case("OPTION", sentence)
-    );
     assert_eq!(rms(&[], &RmsNormOptions::default()).0, "SHAPE");
     assert_eq!(
         rms(
@@ -856,7 +811,8 @@ fn an_output_must_fit_and_be_bound() {
     assert_eq!(job.step(1).unwrap_err().code(), "INTERNAL");
 }
 
-/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of the bound.
+/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of
+/// the bound.
 #[test]
 #[ignore = "1.2 GB, a minute"]
 fn a_group_of_1e8_elements() {
@@ -901,4 +857,8 @@ fn a_group_of_1e8_elements() {
         );
         assert!(worst <= BOUND);
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -4,44 +4,23 @@
 
 use diffattn::{
     Data, DataMut, Isa, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling,
-    RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, apply_rope,
-    sequence_difference,
+    RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor,
+    apply_rope, sequence_difference,
 };
+use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-/// Error of one turned channel, per |a| + |b| of its pair: four roundings of half a unit, cosine and sine included.
+/// Error of one turned channel, per |a| + |b| of its pair: four roundings of half a unit, cosine
+/// and sine included.
 const TURN_BOUND: f64 = 2.0 * f32::EPSILON as f64;
 
 /// Numbers below 2⁻¹⁴⁹ are none of float32's.
 const SMALLEST: f64 = 1.4e-45;
 
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
-
-/// FNV-1a over the bits of some values.
-fn hash(values: &[f32]) -> u64 {
-    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 /// A bhsd tensor as bshd, and the other way round.
@@ -155,8 +134,7 @@ fn rope_fixtures() {
                     frequencies: frequencies(&rope),
                     rotary_dim: rope.rotary_dim,
                     first_position: Some(vec![first]),
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..RopeOptions::default()
                 };
                 let y = apply_rope(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -280,7 +258,7 @@ proptest! {
         let (swapped, swapped_shape) = swap(&x, shape);
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
-            options.isa = Some(isa);
+            options.run = Run::default().with_isa(isa);
             options.layout = Layout::Bhsd;
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
             options.layout = Layout::Bshd;
@@ -294,7 +272,7 @@ proptest! {
             // A table of all its positions changes no bit.
             let (low, high) = (positions.data.iter().min().unwrap(), positions.data.iter().max().unwrap());
             if high - low < 1000 {
-                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, None).unwrap();
+                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, Run::default()).unwrap();
                 options.layout = Layout::Bhsd;
                 options.table = Some(&table);
                 let with_table = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -315,9 +293,10 @@ proptest! {
         let expected = reference::sequence_difference(&Reference::new(&shape, wide(&x)), order);
         let (swapped, swapped_shape) = swap(&x, shape);
         for isa in Isa::available() {
-            let mut options = SequenceDifferenceOptions { order, isa: Some(isa), ..SequenceDifferenceOptions::default() };
+            let mut options = SequenceDifferenceOptions { order, run: Run::default().with_isa(isa), ..SequenceDifferenceOptions::default() };
             let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
-            // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows on.
+            // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows
+            // on.
             let bound = (order as f64) * f64::from(1u32 << order) * f64::from(f32::EPSILON) / 2.0;
             for (i, (&y, &expected)) in y.iter().zip(&expected.data).enumerate() {
                 prop_assert!((f64::from(y) - expected).abs() <= bound, "[{i}] {y} instead of {expected}");
@@ -348,8 +327,7 @@ fn difference_fixtures() {
             for threads in [1, 2, 3, 7] {
                 let options = SequenceDifferenceOptions {
                     order,
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..SequenceDifferenceOptions::default()
                 };
                 let y = sequence_difference(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -380,8 +358,7 @@ fn threads_and_slices_change_no_bit() {
                 layout,
                 interleaved,
                 first_position: Some(vec![7, -50_000]),
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
                 ..RopeOptions::default()
             };
             let expected = apply_rope(Tensor::f32(&x, &shape), &rope(Isa::detect(), 1)).unwrap();
@@ -409,8 +386,7 @@ fn threads_and_slices_change_no_bit() {
             let options = |isa, threads| SequenceDifferenceOptions {
                 order,
                 layout,
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
             };
             let expected =
                 sequence_difference(Tensor::f32(&x, &shape), &options(Isa::detect(), 1)).unwrap();
@@ -442,7 +418,7 @@ fn bits_are_those_of_every_machine() {
                 interleaved,
                 rotary_dim: Some(30),
                 first_position: Some(vec![100_000]),
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 ..RopeOptions::default()
             };
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -450,7 +426,7 @@ fn bits_are_those_of_every_machine() {
         }
         let options = SequenceDifferenceOptions {
             order: 5,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..SequenceDifferenceOptions::default()
         };
         let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
@@ -458,8 +434,8 @@ fn bits_are_those_of_every_machine() {
     }
 }
 
-/// A token's difference needs no other unit than its own: what follows a NaN by more than the order is clean, and
-/// what lies far into a sequence equals the differences of its end alone.
+/// A token's difference needs no other unit than its own: what follows a NaN by more than the order
+/// is clean, and what lies far into a sequence equals the differences of its end alone.
 #[test]
 fn differences_see_as_many_tokens_back_as_their_order() {
     let (l, d, order) = (5000, 64, 3);
@@ -722,7 +698,7 @@ fn refusals_name_the_argument() {
         }),
         "OPTION first_position: expected nothing beside positions, got both"
     );
-    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), None).unwrap();
+    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), Run::default()).unwrap();
     assert_eq!((table.positions(), table.rotary_dim()), (0..2, 4));
     assert_eq!(
         sentence(&RopeOptions {
@@ -785,13 +761,6 @@ fn refusals_name_the_argument() {
         }),
         "OPTION theta: expected a finite number above 0, got 0"
     );
-    assert_eq!(
-        sentence(&RopeOptions {
-            threads: Some(0),
-            ..options()
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = apply_rope(Tensor::f32(&x, &[2, 6, 4]), &options()).unwrap_err();
     assert_eq!(
         (rank.code(), rank.to_string()),
@@ -801,16 +770,21 @@ fn refusals_name_the_argument() {
         std::ops::Range { start: 4, end: 2 },
         4,
         &RopeFrequencies::default(),
-        None,
+        Run::default(),
     )
     .unwrap_err();
     assert_eq!(backwards.code(), "SHAPE");
-    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), None).unwrap_err();
+    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), Run::default()).unwrap_err();
     assert_eq!(
         odd.to_string(),
         "rotary_dim: expected an even number of channels, got 3"
     );
-    let endless = RopeTable::new(i64::MIN..i64::MAX, 4, &RopeFrequencies::default(), None);
+    let endless = RopeTable::new(
+        i64::MIN..i64::MAX,
+        4,
+        &RopeFrequencies::default(),
+        Run::default(),
+    );
     assert_eq!(endless.unwrap_err().code(), "SHAPE");
 
     let difference = |options: &SequenceDifferenceOptions| {
@@ -825,13 +799,10 @@ fn refusals_name_the_argument() {
         }),
         "OPTION order: expected 0 to 64, got 65"
     );
-    assert_eq!(
-        difference(&SequenceDifferenceOptions {
-            threads: Some(0),
-            ..default
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = sequence_difference(Tensor::f32(&x, &[12, 4]), &default).unwrap_err();
     assert_eq!(rank.to_string(), "x: expected 4 axes, got [12, 4]");
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -81,7 +81,9 @@ fn parts_come_in_any_order_and_a_cancelled_one_changes_nothing() {
 
 fn units(request: &Request, door: &Door) -> usize {
     let call = ok(request.call(door, 73));
-    ok(call.prepare(&request.operands())).total()
+    let mut job = ok(call.prepare(&request.operands()));
+    ok(job.bind(Vec::new()));
+    job.total()
 }
 
 /// What is wrong with entries is known before there is an element.
@@ -212,7 +214,8 @@ fn the_trained_model_is_loaded() {
     );
 }
 
-/// A model of weights in F64 is that of the same weights in F32, and is told of, as are extra weights.
+/// A model of weights in F64 is that of the same weights in F32, and is told of, as are extra
+/// weights.
 #[test]
 fn wide_weights_are_rounded() {
     let folder = Folder::fixture("diffllama_mha");

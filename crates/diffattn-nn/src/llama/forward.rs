@@ -8,10 +8,10 @@ use super::{DecoderLayer, DiffLlama};
 use crate::layer::LambdaSource;
 use crate::maps::Maps;
 use diffattn::{
-    AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, Isa, KeysOnly, KeysValues,
-    KvCache, Lambda, Layout, Linear, LinearOptions, MapOutputs, NormOptions, RmsNorm,
-    RmsNormOptions, Rope, RopeOptions, RopeTable, Slices, Tensor, check_len, checked_len,
-    format_shape, gelu, gelu_tanh, sigmoid, try_zeroed,
+    AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
+    KvCache, Lambda, Layout, Linear, MapOutputs, NormOptions, RmsNorm, RmsNormOptions, Rope,
+    RopeOptions, RopeTable, Slices, Tensor, check_len, checked_len, format_shape, gelu, gelu_tanh,
+    sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -109,12 +109,8 @@ pub struct DiffLlamaOptions {
     pub map_layers: Vec<usize>,
     /// Tokens that each token sees, itself included; all by default. Not with caches, which have their own.
     pub window: Option<usize>,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: diffattn::Run,
 }
 
 /// The result of [`DiffLlama::forward`], float32. What was not asked for is empty.
@@ -164,21 +160,14 @@ pub struct DiffLlamaOutputs<'a> {
 /// How the kernels are called.
 #[derive(Debug, Clone, Copy)]
 struct Run {
-    deterministic: bool,
-    isa: Isa,
-    threads: Option<usize>,
+    run: diffattn::Run,
     window: Option<usize>,
     eps: f32,
 }
 
 impl Run {
     fn linear(&self, linear: &Linear, x: &[f32], y: &mut [f32]) -> Result<(), Error> {
-        let options = LinearOptions {
-            deterministic: self.deterministic,
-            isa: Some(self.isa),
-            threads: self.threads,
-        };
-        linear.forward(x, y, &options)
+        linear.forward(x, y, self.run)
     }
 
     fn norm(&self, weight: &[f32], x: &[f32], y: &mut [f32]) -> Result<(), Error> {
@@ -186,8 +175,7 @@ impl Run {
             eps: self.eps,
             weight: Some(weight),
             scale: 1.0,
-            isa: Some(self.isa),
-            threads: self.threads,
+            run: self.run,
         };
         let width = weight.len();
         let mut call = RmsNorm::new(Tensor::f32(x, &[x.len() / width, width]), &options)?;
@@ -214,9 +202,7 @@ impl Run {
             is_causal: true,
             window: self.window.map(|window| [Some(window - 1), None]),
             query_offset: Some(vec![place as i64]),
-            deterministic: self.deterministic,
-            isa: Some(self.isa),
-            threads: self.threads,
+            run: self.run,
             ..AttentionOptions::default()
         })
     }
@@ -342,9 +328,6 @@ impl<'a> DiffLlamaForward<'a> {
         options: &DiffLlamaOptions,
     ) -> Result<Self, Error> {
         let config = &model.config;
-        if options.threads == Some(0) {
-            return Err(Error::option("threads", "1 or more", 0));
-        }
         if options.window == Some(0) {
             return Err(Error::option("window", "1 token or more", 0));
         }
@@ -424,9 +407,7 @@ impl<'a> DiffLlamaForward<'a> {
         let job = Self {
             model,
             run: Run {
-                deterministic: options.deterministic,
-                isa: options.isa.unwrap_or_else(Isa::detect),
-                threads: options.threads,
+                run: options.run,
                 window,
                 eps: config.rms_norm_eps as f32,
             },
@@ -687,8 +668,7 @@ impl<'a> DiffLlamaForward<'a> {
                         (self.segments[piece.segment].start + piece.tokens.start) as i64,
                     ]),
                     table: Some(table),
-                    isa: Some(run.isa),
-                    threads: run.threads,
+                    run: run.run,
                     ..RopeOptions::default()
                 };
                 let shape = [
@@ -753,7 +733,7 @@ impl<'a> DiffLlamaForward<'a> {
                     positions,
                     config.head_dim,
                     &config.rope,
-                    self.run.threads,
+                    self.run.run,
                 )?);
             }
             tables.push(of_block);
@@ -805,12 +785,9 @@ impl<'a> DiffLlamaForward<'a> {
                 config.head_dim,
             ];
             let q = Tensor::f32(&buffers.q[first..first + len], &shape);
-            let mut call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
-            call.bind(
-                DataMut::F32(&mut buffers.attended[first..first + len]),
-                None,
-            )?;
-            call.finish()?;
+            let call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
+            let to = DataMut::F32(&mut buffers.attended[first..first + len]);
+            call.into_work(to, None)?.finish()?;
         }
         Ok(())
     }
@@ -840,13 +817,9 @@ impl<'a> DiffLlamaForward<'a> {
             let mut made = [try_zeroed(len)?, try_zeroed(len)?, try_zeroed(len)?];
             {
                 let [one, two, diff] = &mut made;
-                let mut call =
-                    DiffAttentionMaps::new(q, KeysOnly::Cache(cache), &options, None, None)?;
-                call.bind(MapOutputs {
-                    terms: vec![one, two],
-                    diff,
-                })?;
-                call.finish()?;
+                let call = DiffAttentionMaps::new(q, KeysOnly::Cache(cache), &options, None, None)?;
+                let terms: Vec<&mut [f32]> = vec![one, two];
+                call.into_work(MapOutputs { terms, diff })?.finish()?;
             }
             let wanted = self.map_layers.iter().enumerate();
             for (index, _) in wanted.filter(|&(_, &layer)| layer == task.layer) {
@@ -912,7 +885,7 @@ impl<'a> DiffLlamaForward<'a> {
             HiddenAct::Silu => {
                 let sigmoids = &mut buffers.sigmoid[range];
                 sigmoids.copy_from_slice(gate);
-                sigmoid(sigmoids, Some(self.run.isa), self.run.deterministic);
+                sigmoid(sigmoids, self.run.run);
                 for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up.iter())) {
                     *gate = *gate * sigmoid * up;
                 }
@@ -921,7 +894,7 @@ impl<'a> DiffLlamaForward<'a> {
             HiddenAct::Gelu => gelu,
             HiddenAct::GeluTanh => gelu_tanh,
         };
-        act(gate, Some(self.run.isa), self.run.threads)?;
+        act(gate, self.run.run);
         for (gate, up) in gate.iter_mut().zip(up.iter()) {
             *gate *= up;
         }

@@ -5,7 +5,7 @@ use super::DiffLlama;
 use super::cache::{ModelCache, ModelCacheOptions};
 use super::forward::{DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutputs, Logits};
 use super::sampler::{Sampler, SamplerOptions};
-use diffattn::{Error, Isa, Slices, checked_len, try_zeroed};
+use diffattn::{Error, Slices, checked_len, try_zeroed};
 
 /// A text to go on with.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -25,12 +25,8 @@ pub struct Generation {
 pub struct GeneratorOptions {
     /// Tokens that each token sees, itself included; all by default. (Caches that are given have their own.)
     pub window: Option<usize>,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: diffattn::Run,
 }
 
 /// Why a text ended.
@@ -133,9 +129,6 @@ impl<'m> Generator<'m> {
         caches: &mut Vec<ModelCache>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
-        if options.threads == Some(0) {
-            return Err(Error::option("threads", "1 or more", 0));
-        }
         for cache in caches.iter() {
             cache.check(model)?;
         }
@@ -165,9 +158,7 @@ impl<'m> Generator<'m> {
             model,
             options: DiffLlamaOptions {
                 logits: Logits::Last,
-                deterministic: options.deterministic,
-                isa: options.isa,
-                threads: options.threads,
+                run: options.run,
                 ..DiffLlamaOptions::default()
             },
             texts,

@@ -1,7 +1,8 @@
-//! Converted layers compute what the layers they came from compute: the same bits where heads alone moved.
+//! Converted layers compute what the layers they came from compute: the same bits where heads alone
+//! moved.
 
 use crate::common::{fixtures, models, ok, refusal, values};
-use diffattn::{Isa, KvRepeat, Pairing, RopeFrequencies, Tensor};
+use diffattn::{Isa, KvRepeat, Pairing, RopeFrequencies, Run, Tensor};
 use diffattn_nn::checkpoint::{
     Converted, Dtype, HeadLayout, Layer, LayerForm, LayerTarget, LayerVersion, NormWeight,
     RawTensor, RawWeights, Shards, borrow_weights, convert_layer, float_weights, fold_norm,
@@ -91,7 +92,10 @@ fn layout(
 
 fn build(layer: &Layer, weights: &RawWeights<'_>) -> DiffAttnLayer {
     let floats = ok(float_weights(weights));
-    ok(layer.build(&borrow_weights(&floats)))
+    ok(DiffAttnLayer::of_checkpoint(
+        layer,
+        &borrow_weights(&floats),
+    ))
 }
 
 /// Results on every instruction set, fused and not, as bits.
@@ -102,8 +106,9 @@ fn run(layer: &DiffAttnLayer) -> Vec<Vec<u32>> {
     for isa in Isa::available() {
         for deterministic in [false, true] {
             let options = ForwardOptions {
-                isa: Some(isa),
-                deterministic,
+                run: Run::default()
+                    .with_isa(isa)
+                    .with_deterministic(deterministic),
                 ..ForwardOptions::default()
             };
             let y = ok(layer.forward(Tensor::f32(&x, &[batch, length, EMBED]), None, &options));
@@ -233,7 +238,8 @@ fn pairings() {
     }
 }
 
-/// There and back is the same file, bit for bit, whatever the element type: also one that no layer runs on.
+/// There and back is the same file, bit for bit, whatever the element type: also one that no layer
+/// runs on.
 #[test]
 fn back() {
     for dtype in [Dtype::F32, Dtype::BF16] {
@@ -492,7 +498,8 @@ fn folds() {
             }
         }
     }
-    // Products beside the middle of two float16s, so near that float32 has the middle itself: rounding twice would go wrong.
+    // Products beside the middle of two float16s, so near that float32 has the middle itself:
+    // rounding twice would go wrong.
     let mut through_f32 = 0;
     for seed in 0..4000u16 {
         let middle = 1.0 + f64::from(2 * (seed % 1023) + 1) * 2f64.powi(-11);

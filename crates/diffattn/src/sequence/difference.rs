@@ -5,14 +5,16 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Axes;
-use crate::attention::Layout;
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
-use crate::shape::{DType, Data, DataMut, Tensor, checked_len, try_zeroed};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::Run;
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::axis::Layout;
+use crate::tensor::output::Output;
+use crate::tensor::shape::checked_len;
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// The largest order: its binomial coefficients reach 2⁶⁴, far past the 24 bits of float32.
 const MAX_ORDER: usize = 64;
@@ -24,10 +26,8 @@ pub struct SequenceDifferenceOptions {
     pub order: usize,
     /// The layout of x and of the result.
     pub layout: Layout,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for SequenceDifferenceOptions {
@@ -35,8 +35,7 @@ impl Default for SequenceDifferenceOptions {
         Self {
             order: 1,
             layout: Layout::Bhsd,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -98,10 +97,10 @@ impl<'a> SequenceDifference<'a> {
             width,
             tokens,
             unit_tokens,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
             units: Units::new(
-                options.threads,
+                options.run.threads(),
                 tokens.div_ceil(unit_tokens),
                 unit_tokens.saturating_mul(width),
             )?,

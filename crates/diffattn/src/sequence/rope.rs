@@ -6,16 +6,16 @@ use std::ops::Range;
 use super::Axes;
 use super::frequencies::{Angles, RopeFrequencies};
 use super::table::{self, RopeTable};
-use crate::attention::Layout;
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
-use crate::shape::{
-    DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed,
-};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::Run;
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::axis::Layout;
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, checked_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// Positions of tokens, `[L]` or `[B, L]`.
 #[derive(Debug, Clone)]
@@ -44,10 +44,8 @@ pub struct RopeOptions<'a> {
     /// A table with the positions of this call, made with the same frequencies (then `frequencies` is not looked
     /// at); without one the call makes its own.
     pub table: Option<&'a RopeTable>,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for RopeOptions<'_> {
@@ -60,8 +58,7 @@ impl Default for RopeOptions<'_> {
             first_position: None,
             positions: None,
             table: None,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -276,10 +273,10 @@ impl<'a> Rope<'a> {
             places,
             turns,
             unit_rows,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
             units: Units::new(
-                options.threads,
+                options.run.threads(),
                 table_units + rows.div_ceil(unit_rows),
                 unit_elements,
             )?,

@@ -1,11 +1,14 @@
-//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and `diffattn`.
-//! Judges nothing.
+//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and
+//! `diffattn`. Judges nothing.
 
 use diffattn::{
-    AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
-    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Slices, Tensor,
+    AttentionOptions, BlockMask, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan,
+    Isa, KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor,
+    Work,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
+
+pub(crate) use diffattn_reference::testing::bits_with_one_nan as bits;
 
 /// How a specification is run.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +60,8 @@ pub(crate) struct Owned {
     lambda: Option<(Vec<f32>, Vec<usize>)>,
     bias: Option<(Vec<f32>, Vec<usize>)>,
     mask: Option<(Vec<u8>, Vec<usize>)>,
+    block_mask: Option<(Vec<u8>, Vec<usize>)>,
+    sinks: Option<(Vec<f32>, Vec<usize>)>,
     key_lengths: Option<Vec<i32>>,
     cu: Option<[Vec<i32>; 2]>,
     weight: Option<Vec<f32>>,
@@ -96,6 +101,16 @@ impl Owned {
                     broadcast_shape(&x.shape, 4),
                 )
             }),
+            block_mask: spec.block_mask.as_ref().map(|x| {
+                (
+                    x.data.iter().map(|&b| u8::from(b) * 9).collect(),
+                    broadcast_shape(&x.shape, 4),
+                )
+            }),
+            sinks: spec
+                .sinks
+                .as_ref()
+                .map(|x| (to_f32(&x.data), x.shape.clone())),
             key_lengths: spec.key_lengths.as_deref().map(counts),
             cu: spec
                 .cu_seqlens
@@ -141,6 +156,14 @@ impl Owned {
                 .bias
                 .as_ref()
                 .map(|(data, shape)| Tensor::f32(data, shape)),
+            block_mask: self.block_mask.as_ref().map(|(data, shape)| BlockMask {
+                data,
+                shape: shape.clone(),
+            }),
+            sinks: self
+                .sinks
+                .as_ref()
+                .map(|(data, shape)| Tensor::f32(data, shape)),
             key_lengths: self.key_lengths.as_deref(),
             query_offset: spec.query_offset.clone(),
             cu_seqlens_q: self.cu.as_ref().map(|cu| cu[0].as_slice()),
@@ -151,9 +174,7 @@ impl Owned {
                 scale: norm.scale as f32,
             }),
             return_lse: true,
-            deterministic: how.deterministic,
-            isa: Some(how.isa),
-            threads: Some(how.threads),
+            run: on(how.isa, how.threads).with_deterministic(how.deterministic),
             ..AttentionOptions::default()
         }
     }
@@ -180,8 +201,8 @@ impl Owned {
     }
 }
 
-/// Drives a bound call to its end, `how.slice` units at a time.
-pub(crate) fn drive(call: &mut impl Slices, how: &How) -> Result<(), Error> {
+/// Drives the work of a call to its end, `how.slice` units at a time.
+pub(crate) fn drive(call: &mut Work<'_>, how: &How) -> Result<(), Error> {
     while call.done() < call.total() {
         let before = call.done();
         call.step(how.slice)?;
@@ -222,24 +243,14 @@ fn run_with<'a>(
     options: &AttentionOptions<'a>,
     how: &How,
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
-    let mut call = DiffAttention::new(owned.q(), kv, options)?;
+    let call = DiffAttention::new(owned.q(), kv, options)?;
     let shape = call.output_shape();
     let mut out = vec![f32::NAN; shape.iter().product()];
     let mut lse = vec![f32::NAN; call.lse_shape().iter().product()];
-    {
-        // The outputs outlive the call: both borrow for 'a, so they are leaked into it and copied back.
-        let out_ref: &'a mut [f32] = Vec::leak(std::mem::take(&mut out));
-        let lse_ref: &'a mut [f32] = Vec::leak(std::mem::take(&mut lse));
-        let (out_ptr, lse_ptr) = (out_ref as *mut [f32], lse_ref as *mut [f32]);
-        call.bind(DataMut::F32(out_ref), Some(lse_ref))?;
-        drive(&mut call, how)?;
-        drop(call);
-        // SAFETY: the call, the only user of the leaked buffers, is gone.
-        unsafe {
-            out = Box::from_raw(out_ptr).into_vec();
-            lse = Box::from_raw(lse_ptr).into_vec();
-        }
-    }
+    drive(
+        &mut call.into_work(DataMut::F32(&mut out), Some(&mut lse))?,
+        how,
+    )?;
     if how.layout == Layout::Bshd {
         let wide = Reference::new(&shape, out.iter().map(|&x| f64::from(x)).collect());
         // Through float64 and back loses nothing but a NaN's payload.
@@ -260,7 +271,7 @@ pub(crate) fn run_maps(
         return_lse: false,
         ..owned.options(spec, how)
     };
-    let mut call = DiffAttentionMaps::new(
+    let call = DiffAttentionMaps::new(
         owned.q(),
         KeysOnly::Tensor(owned.k()),
         &options,
@@ -269,41 +280,15 @@ pub(crate) fn run_maps(
     )?;
     let len = call.map_shape().iter().product();
     let mut maps = vec![vec![f32::NAN; len]; call.terms() + 1];
-    {
-        let pointers: Vec<*mut [f32]> = maps
-            .iter_mut()
-            .map(|map| map.as_mut_slice() as *mut [f32])
-            .collect();
-        // SAFETY: the buffers live until the call is dropped at the end of this block, and nothing else touches them.
-        let mut slices: Vec<&mut [f32]> =
-            pointers.iter().map(|&map| unsafe { &mut *map }).collect();
-        if let Some(diff) = slices.pop() {
-            call.bind(MapOutputs {
-                terms: slices,
-                diff,
-            })?;
-        }
-        drive(&mut call, how)?;
-        drop(call);
+    let mut terms: Vec<&mut [f32]> = maps.iter_mut().map(Vec::as_mut_slice).collect();
+    if let Some(diff) = terms.pop() {
+        drive(&mut call.into_work(MapOutputs { terms, diff })?, how)?;
     }
     Ok(maps)
 }
 
-/// The bits, with one NaN for all NaNs.
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values
-        .iter()
-        .map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
-        .collect()
-}
-
-/// A small deterministic generator for values: the tests' sizes come from proptest, their values from here.
+/// A small deterministic generator for values: the tests' sizes come from proptest, their values
+/// from here.
 pub(crate) struct Values(pub u64);
 
 impl Values {
@@ -336,4 +321,8 @@ impl Values {
         let len = shape.iter().product();
         Reference::new(shape, (0..len).map(|_| self.normal()).collect())
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

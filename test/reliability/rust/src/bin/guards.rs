@@ -1,5 +1,6 @@
-//! Calls every operator with each operand flush against a page that nobody may touch: behind its last element, then before its first.
-//! A read or write past either end kills the process, which the runner sees. Both placements must give the same bits.
+//! Calls every operator with each operand flush against a page that nobody may touch: behind its
+//! last element, then before its first. A read or write past either end kills the process, which
+//! the runner sees. Both placements must give the same bits.
 
 #[cfg(not(unix))]
 fn main() {
@@ -17,9 +18,9 @@ mod unix {
     use diffattn::{
         Activation, AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention,
         DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, Isa, KeysOnly, KeysValues, KvCache,
-        KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, LinearOptions, MapOutputs, Mask,
-        NormOptions, Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions,
-        SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, lambda_full, layer_norm,
+        KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, MapOutputs, Mask, NormOptions,
+        Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions, Run, SequenceDifference,
+        SequenceDifferenceOptions, Slices, Tensor, Work, lambda_full, layer_norm,
     };
     use diffattn_reliability::{Arguments, Random, figure, miss};
     use std::ops::{Deref, DerefMut};
@@ -72,7 +73,8 @@ mod unix {
             }
             // SAFETY: the first page's end is within the mapping.
             let first = unsafe { map.cast::<u8>().add(page) };
-            // SAFETY: the pages between the first and the last one of the mapping above, page-aligned.
+            // SAFETY: the pages between the first and the last one of the mapping above,
+            // page-aligned.
             if unsafe { libc::mprotect(first.cast(), room, libc::PROT_READ | libc::PROT_WRITE) }
                 != 0
             {
@@ -83,7 +85,8 @@ mod unix {
             } else {
                 0
             };
-            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is whole elements.
+            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is
+            // whole elements.
             let data = unsafe { first.add(offset).cast::<T>() };
             // SAFETY: `wanted` writable bytes lie there, apart from `values`.
             unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), data, values.len()) };
@@ -219,8 +222,9 @@ mod unix {
             }
         }
 
-        fn threads(&mut self) -> Option<usize> {
-            Some(1 + self.random.below(2))
+        fn way(&mut self) -> Run {
+            Run::new(Some(self.isa), Some(1 + self.random.below(2)), false)
+                .unwrap_or_else(|error| panic!("{error}"))
         }
 
         fn keep(&mut self, result: &Floats) {
@@ -349,9 +353,7 @@ mod unix {
                     ..NormOptions::default()
                 }),
                 return_lse: !is_map && self.random.one_in(2),
-                deterministic: self.random.one_in(3),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way().with_deterministic(self.random.one_in(3)),
                 ..AttentionOptions::default()
             };
             let cache = if is_cached {
@@ -381,8 +383,7 @@ mod unix {
             );
             if is_map {
                 let from = cache.as_ref().map_or(KeysOnly::Tensor(k), KeysOnly::Cache);
-                let mut call =
-                    DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
+                let call = DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
                 let count = call.map_shape().iter().product();
                 let mut maps = [
                     self.floats(count)?,
@@ -390,13 +391,9 @@ mod unix {
                     self.floats(count)?,
                 ];
                 let [one, two, diff] = &mut maps;
-                call.bind(MapOutputs {
-                    terms: vec![one, two],
-                    diff,
-                })
-                .map_err(said)?;
-                call.finish().map_err(said)?;
-                drop(call);
+                let terms: Vec<&mut [f32]> = vec![one, two];
+                let work = call.into_work(MapOutputs { terms, diff });
+                work.and_then(Work::finish).map_err(said)?;
                 for map in &maps {
                     self.keep_floats(map);
                 }
@@ -405,15 +402,16 @@ mod unix {
             let from = cache
                 .as_ref()
                 .map_or(KeysValues::Tensors { k, v }, KeysValues::Cache);
-            let mut call = DiffAttention::new(q, from, &options).map_err(said)?;
+            let call = DiffAttention::new(q, from, &options).map_err(said)?;
             let mut out = self.of(call.output_dtype(), &call.output_shape())?;
             let mut lse = self.floats(call.lse_shape().iter().product())?;
-            call.bind(out.data_mut(), options.return_lse.then_some(&mut *lse))
+            let mut work = call
+                .into_work(out.data_mut(), options.return_lse.then_some(&mut *lse))
                 .map_err(said)?;
-            while call.done() < call.total() {
-                call.step(1 + self.random.below(9)).map_err(said)?;
+            while work.done() < work.total() {
+                work.step(1 + self.random.below(9)).map_err(said)?;
             }
-            drop(call);
+            drop(work);
             self.keep(&out);
             if options.return_lse {
                 self.keep_floats(&lse);
@@ -452,8 +450,7 @@ mod unix {
                 bias: bias.as_deref(),
                 layout,
                 activation: self.random.one_in(2).then_some(Activation::Silu),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..GroupNormOptions::default()
             };
             let mut call = GroupNorm::new(x.tensor(&shape), &options).map_err(said)?;
@@ -473,8 +470,7 @@ mod unix {
             let weight = self.optional(width)?;
             let options = RmsNormOptions {
                 weight: weight.as_deref(),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..RmsNormOptions::default()
             };
             let mut call = RmsNorm::new(x.tensor(&shape), &options).map_err(said)?;
@@ -493,8 +489,7 @@ mod unix {
             let options = LayerNormOptions {
                 weight: weight.as_deref(),
                 bias: bias.as_deref(),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..LayerNormOptions::default()
             };
             layer_norm(Tensor::f32(&x, &[rows, width]), &mut y, &options).map_err(said)?;
@@ -536,8 +531,7 @@ mod unix {
                     data: &places,
                     shape: vec![batch, length],
                 }),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..RopeOptions::default()
             };
             let mut call = Rope::new(x.tensor(&shape), &options).map_err(said)?;
@@ -570,8 +564,7 @@ mod unix {
             let options = SequenceDifferenceOptions {
                 order: self.random.below(4),
                 layout,
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
             };
             let mut call = SequenceDifference::new(x.tensor(&shape), &options).map_err(said)?;
             call.bind(y.data_mut()).map_err(said)?;
@@ -595,12 +588,8 @@ mod unix {
             let bias = bias.as_deref().map(|bias| Tensor::f32(bias, &[outputs]));
             let linear =
                 Linear::new(&weight.tensor(&[outputs, inputs]), bias.as_ref()).map_err(said)?;
-            let options = LinearOptions {
-                deterministic: self.random.one_in(2),
-                isa: Some(self.isa),
-                threads: self.threads(),
-            };
-            linear.forward(&x, &mut y, &options).map_err(said)?;
+            let run = self.way().with_deterministic(self.random.one_in(2));
+            linear.forward(&x, &mut y, run).map_err(said)?;
             self.keep_floats(&y);
             let mut row = self.floats(inputs)?;
             linear
