@@ -109,6 +109,7 @@ export function figures({ best, sizes }) {
     least("P9", "group-norm-512", "group_norm 512×512, native ÷ memcpy", 0.95, share("crate", "copy")),
     least("P9", "group-norm-512", "group_norm 512×512, native ÷ PyTorch", 5.5, against("package", "native", "pytorch-cpu")),
     least("P9", "rms-norm-128", "rms_norm 65536×128, native ÷ memcpy", 0.9, share("crate", "copy")),
+    least("P17", "block mask", "L 16384: no mask ÷ one block in eight", 5, slower("full", "masked"), 1),
     least("P11", "growth", "L 16384: full causal ÷ window 512", 12, slower("causal-16384", "window"), 1),
     most("P12", "memory", "scratch, L 16384, native, two threads", 64, megabytes("causal-16384"), 1, "MB"),
     most("P12", "memory", "growth of memory, L 16384, WebAssembly, one thread", 64, megabytes("wasm"), 1, "MB"),

@@ -6,23 +6,22 @@ import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 
-const dist = fileURLToPath(new URL("../packages/diffattn/dist/", import.meta.url));
-
-const gzipped = (name) => gzipSync(readFileSync(join(dist, name)), { level: 9 }).length;
+const ownDist = fileURLToPath(new URL("../packages/diffattn/dist/", import.meta.url));
 
 /** A script and all that it imports, starts as a worker or names as a file beside it. */
-function reached(name, found = new Set()) {
+function reached(dist, name, found = new Set()) {
   // The glue names what it gives a module as if that were a file.
   if (found.has(name) || !existsSync(join(dist, name))) return found;
   found.add(name);
-  for (const [, next] of readFileSync(join(dist, name), "utf8").matchAll(/["']\.\/([\w.-]+\.js)["']/g)) reached(next, found);
+  for (const [, next] of readFileSync(join(dist, name), "utf8").matchAll(/["']\.\/([\w.-]+\.js)["']/g)) reached(dist, next, found);
   return found;
 }
 
-/** `{ wasm: { file: bytes }, script: bytes }` */
-export function sizes() {
+/** `{ wasm: { file: bytes }, script: bytes }` of a built package. */
+export function sizes(dist = ownDist) {
+  const gzipped = (name) => gzipSync(readFileSync(join(dist, name)), { level: 9 }).length;
   const modules = readdirSync(dist).filter((name) => name.endsWith(".wasm"));
-  const scripts = [...reached("browser.js")];
+  const scripts = [...reached(dist, "browser.js")];
   return {
     wasm: Object.fromEntries(modules.map((name) => [name, gzipped(name)])),
     scripts,
