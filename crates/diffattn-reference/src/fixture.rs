@@ -307,7 +307,15 @@ impl Fixture {
             "lambda",
         ];
         let masks = [
-            "scale", "causal", "window", "softcap", "norm", "order", "share", "fusion",
+            "scale",
+            "causal",
+            "window",
+            "softcap",
+            "norm",
+            "order",
+            "share",
+            "fusion",
+            "block_size",
         ];
         let tensors = [
             "q",
@@ -316,6 +324,8 @@ impl Fixture {
             "lambda",
             "mask",
             "bias",
+            "block_mask",
+            "sinks",
             "key_lengths",
             "query_offset",
             "cu_seqlens_q",
@@ -357,6 +367,8 @@ impl Fixture {
             softcap: self.number("softcap"),
             mask: when("mask").map(|name| self.bool(name)),
             bias: when("bias").map(|name| self.f64(name)),
+            block_mask: when("block_mask").map(|name| self.bool(name)),
+            sinks: when("sinks").map(|name| self.f64(name)),
             key_lengths: when("key_lengths").map(lengths),
             query_offset: when("query_offset").map(|name| self.i64(name).data),
             cu_seqlens: when("cu_seqlens_q").map(|name| [lengths(name), lengths("cu_seqlens_k")]),

@@ -404,6 +404,10 @@ pub struct AttentionSpec {
     pub mask: Option<Tensor<bool>>,
     /// Added to the scores, −Inf hides; broadcast to [B, H, Lq, Lk].
     pub bias: Option<Tensor<f64>>,
+    /// True takes part, for blocks of 64 queries by 64 keys; broadcast to [B, H, ⌈Lq/64⌉, ⌈Lk/64⌉].
+    pub block_mask: Option<Tensor<bool>>,
+    /// A logit that joins the softmax of a head, [H], or of each of its terms, [H, T], and meets no value; −Inf is none.
+    pub sinks: Option<Tensor<f64>>,
     /// Keys that count, per batch entry (or packed sequence).
     pub key_lengths: Option<Vec<usize>>,
     /// Key position of the first query, per batch entry (or packed sequence); none is Lk − Lq.
@@ -430,6 +434,8 @@ impl AttentionSpec {
             softcap: None,
             mask: None,
             bias: None,
+            block_mask: None,
+            sinks: None,
             key_lengths: None,
             query_offset: None,
             cu_seqlens: None,
@@ -483,8 +489,8 @@ impl AttentionSpec {
         let mut sequences = b;
         if let Some([cu_q, cu_k]) = &self.cu_seqlens {
             assert!(
-                b == 1 && self.mask.is_none() && self.bias.is_none(),
-                "packed sequences: B = 1, no mask, no bias"
+                b == 1 && self.mask.is_none() && self.bias.is_none() && self.block_mask.is_none(),
+                "packed sequences: B = 1, no mask, no bias, no block mask"
             );
             assert!(cu_q.len() == cu_k.len(), "as many query as key sequences");
             for (cu, total) in [(cu_q, lq), (cu_k, lk)] {
@@ -548,6 +554,11 @@ impl AttentionSpec {
                     .is_none_or(|mask| mask.broadcast(&[b, h, i, j]))
             })
             .filter(|&j| {
+                self.block_mask
+                    .as_ref()
+                    .is_none_or(|mask| mask.broadcast(&[b, h, i / BLOCK, j / BLOCK]))
+            })
+            .filter(|&j| {
                 self.bias
                     .as_ref()
                     .is_none_or(|bias| bias.broadcast(&[b, h, i, j]) != f64::NEG_INFINITY)
@@ -556,13 +567,16 @@ impl AttentionSpec {
     }
 }
 
+/// Queries and keys of a block of a block mask.
+const BLOCK: usize = 64;
+
 /// What [`attention`] returns.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput<R> {
     /// [B, H, Lq, channels], after the norm where the spec has one.
     pub out: Tensor<R>,
-    /// [B, H, T, Lq]: natural log-sum-exp of each term's scores; −Inf where a term is missing or
-    /// sees nothing.
+    /// [B, H, T, Lq]: natural log-sum-exp of each term's scores and its sink; −Inf where a term is
+    /// missing, or sees nothing and has no sink.
     pub lse: Tensor<R>,
 }
 
@@ -582,11 +596,21 @@ struct Operands<R> {
     v: Tensor<R>,
     bias: Option<Tensor<R>>,
     lambda: Option<Tensor<R>>,
+    sinks: Option<Tensor<R>>,
     scale: R,
     softcap: Option<R>,
 }
 
 impl<R: Real> Operands<R> {
+    /// The sink of a term of a head, −Inf where there is none.
+    fn sink(&self, head: usize, term: usize) -> R {
+        match &self.sinks {
+            None => R::from_f64(f64::NEG_INFINITY),
+            Some(sinks) if sinks.shape.len() == 1 => sinks.data[head],
+            Some(sinks) => sinks.data[head * sinks.shape[1] + term],
+        }
+    }
+
     fn new(spec: &AttentionSpec) -> Self {
         spec.check();
         let d = shape4(&spec.q)[3];
@@ -596,6 +620,7 @@ impl<R: Real> Operands<R> {
             v: spec.v.cast(),
             bias: spec.bias.as_ref().map(Tensor::cast),
             lambda: spec.lambda.as_ref().map(Tensor::cast),
+            sinks: spec.sinks.as_ref().map(Tensor::cast),
             scale: R::from_f64(spec.scale.unwrap_or_else(|| 1.0 / libm::sqrt(d as f64))),
             softcap: spec.softcap.map(R::from_f64),
         }
@@ -643,8 +668,9 @@ impl<R: Real> Row<R> {
                     .map_or(s, |bias| s + bias.broadcast(&[b, h, i, j]))
             };
             let scores: Vec<R> = row.keys.iter().map(score).collect();
-            let (map, lse) = softmax(&scores);
-            if lse.to_f64() != f64::NEG_INFINITY {
+            let sees = scores.iter().any(|s| s.to_f64() != f64::NEG_INFINITY);
+            let (map, lse) = softmax(&scores, operands.sink(h, t));
+            if sees {
                 row.empty = false;
                 let mut coefficient = R::from_f64(head.coefficients[t]);
                 if let (1, Some(lambda)) = (t, &operands.lambda) {
@@ -661,21 +687,22 @@ impl<R: Real> Row<R> {
     }
 }
 
-/// Softmax and log-sum-exp; scores that are all −Inf (or none) give zeros and −Inf, a NaN or +Inf
-/// makes all NaN.
-fn softmax<R: Real>(scores: &[R]) -> (Vec<R>, R) {
+/// Softmax and log-sum-exp with a sink, which joins the sum last; scores that are all −Inf (or
+/// none) give zeros and the sink, a NaN or +Inf makes all NaN.
+fn softmax<R: Real>(scores: &[R], sink: R) -> (Vec<R>, R) {
     let none = R::from_f64(f64::NEG_INFINITY);
     if scores.iter().all(|&s| s == none) {
-        return (vec![R::from_f64(0.0); scores.len()], none);
+        return (vec![R::from_f64(0.0); scores.len()], sink);
     }
     let max = scores
         .iter()
-        .fold(none, |max, &s| if s > max { s } else { max });
+        .fold(sink, |max, &s| if s > max { s } else { max });
     let exps: Vec<R> = scores.iter().map(|&s| (s - max).exp()).collect();
     let mut sum = R::from_f64(0.0);
     for &e in &exps {
         sum += e;
     }
+    sum += (sink - max).exp();
     (exps.iter().map(|&e| e / sum).collect(), max + sum.ln())
 }
 

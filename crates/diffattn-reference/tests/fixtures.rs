@@ -120,6 +120,17 @@ fn diff_attention() {
                 tolerance,
             )?;
         }
+        if let Some(expected) = fixture.expected("lse") {
+            let got = attention(&spec).lse;
+            // (A row that sees nothing and has no sink.)
+            let finite = |x: &Tensor<f64>| Tensor {
+                shape: x.shape.clone(),
+                data: x.data.iter().map(|x| x.max(f64::MIN)).collect(),
+            };
+            within(&named("lse"), &finite(&expected), &finite(&got), |lse| {
+                FLOAT64 * lse.max(1.0)
+            })?;
+        }
         let maps = attention_maps(&spec);
         let named_maps = ["map1", "map2"].into_iter().zip(&maps.maps);
         for (name, map) in named_maps.chain([("diff_map", &maps.diff)]) {
