@@ -124,7 +124,7 @@ for (const [name, build] of Object.entries(wasmBuilds))
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
 /** Our crates in WebAssembly. */
-const wasmCrates = ["diffattn", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
+const wasmCrates = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
 
 function buildWasm(name) {
   const { features, own = [], crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];

@@ -144,7 +144,7 @@ describe("the crates", () => {
     const metadata = JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true }));
     const { crates, faults } = cratesOf(metadata);
     expect(faults).toEqual([]);
-    expect(crates.map(({ name }) => name)).toEqual(["diffattn", "diffattn-nn"]);
+    expect(crates.map(({ name }) => name)).toEqual(["diffattn", "diffattn-files", "diffattn-nn"]);
     for (const { name } of crates) {
       const { readme, description, license, repository, keywords, categories } = metadata.packages.find((found) => found.name === name);
       expect({ readme, license }, name).toEqual({ readme: "README.md", license: "MIT OR Apache-2.0" });

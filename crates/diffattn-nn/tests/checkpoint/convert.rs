@@ -92,7 +92,10 @@ fn layout(
 
 fn build(layer: &Layer, weights: &RawWeights<'_>) -> DiffAttnLayer {
     let floats = ok(float_weights(weights));
-    ok(layer.build(&borrow_weights(&floats)))
+    ok(DiffAttnLayer::of_checkpoint(
+        layer,
+        &borrow_weights(&floats),
+    ))
 }
 
 /// Results on every instruction set, fused and not, as bits.

@@ -1,7 +1,6 @@
 //! Models loaded part by part.
 
 use crate::common::{Checkpoint, Stored, Tensors, bits, forward, logits, notices, ok, refusal};
-use diffattn::Slices;
 use diffattn_nn::{DiffLlamaLoader, DiffLlamaOptions, PartWeights, Weight, WeightData, WeightInfo};
 use std::borrow::Cow;
 
@@ -265,7 +264,7 @@ fn wide_elements() {
     let entries: Vec<WeightInfo> = weights
         .iter()
         .map(|(name, tensor)| WeightInfo {
-            dtype: safetensors::Dtype::F64,
+            dtype: diffattn_nn::checkpoint::Dtype::F64,
             ..WeightInfo::of(name, tensor)
         })
         .collect();
