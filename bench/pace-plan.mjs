@@ -87,7 +87,7 @@ const kilobytes = (bytes) => (bytes === undefined ? "" : `${(bytes / 1000).toFix
 
 /** Rows of names, bytes before and after, growth. */
 export function sizeRows(before, after) {
-  const all = ({ wasm, script }) => ({ ...wasm, "scripts that a browser loads": script });
+  const all = ({ wasm, entry, worker }) => ({ ...wasm, "entry with its chunks": entry, "worker.js": worker });
   const [old, now] = [all(before), all(after)];
   return [...new Set([...Object.keys(old), ...Object.keys(now)])].map((name) => {
     const growth = old[name] && now[name] ? `${(100 * (now[name] / old[name] - 1)).toFixed(1)} %` : "";
