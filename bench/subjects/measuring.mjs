@@ -1,5 +1,6 @@
-// What the JavaScript subjects share, in Node and in a page: the inputs that every language makes alike, the timing of one call,
-// how values of an answer travel. It knows no library and no case; bench/README.md describes all of it.
+// What the JavaScript subjects share, in Node and in a page: the inputs that every language makes
+// alike, the timing of one call, how values of an answer travel. It knows no library and no case;
+// bench/README.md describes all of it.
 
 /** 32 bits that look random, of any number. */
 export function hash(i) {
@@ -16,9 +17,26 @@ export function fill(data, t) {
   return data;
 }
 
+/** Queries and keys to a side of a block of a block mask. */
+export const BLOCK = 64;
+
 /**
- * Seconds of one call of `fn`, which may return a promise. A call shorter than a millisecond is only the warm-up:
- * then as many as fill 5 ms are timed together.
+ * The block mask of a case, `{ data, shape }`: in each row of blocks one of `of` is live, those
+ * whose places have the smallest hashes.
+ */
+export function liveBlocks(queries, keys, of) {
+  const [rows, columns] = [queries, keys].map((length) => Math.ceil(length / BLOCK));
+  const data = new Uint8Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    const places = Array.from({ length: columns }, (_, column) => row * columns + column);
+    for (const place of places.toSorted((a, b) => hash(a) - hash(b)).slice(0, Math.floor(columns / of))) data[place] = 1;
+  }
+  return { data, shape: [1, 1, rows, columns] };
+}
+
+/**
+ * Seconds of one call of `fn`, which may return a promise. A call shorter than a millisecond is
+ * only the warm-up: then as many as fill 5 ms are timed together.
  */
 export async function timed(fn) {
   const once = await spent(fn, 1);
@@ -35,7 +53,10 @@ async function spent(fn, times) {
   return (performance.now() - start) / 1000 / times;
 }
 
-/** The values of a Float32Array at flat indices, as `answer` returns them: float32, little-endian, base64. */
+/**
+ * The values of a Float32Array at flat indices, as `answer` returns them: float32, little-endian,
+ * base64.
+ */
 export function pick(data, at) {
   const bytes = new Uint8Array(Float32Array.from(at, (i) => data[i]).buffer);
   let text = "";

@@ -45,6 +45,8 @@
 mod attend;
 #[cfg(feature = "models")]
 pub mod checkpoint;
+#[cfg(feature = "models")]
+mod config;
 mod forward;
 mod layer;
 #[cfg(feature = "models")]
@@ -75,7 +77,7 @@ pub use options::{
     RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartLoad, PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;
 #[cfg(feature = "models")]

@@ -1,6 +1,6 @@
-//! Reads a reference case: one `.safetensors` file with named tensors and, in its metadata, the options as JSON. Turns a
-//! case into what the oracle takes. A test tool: a malformed file panics, and so does an option or a tensor it does not
-//! know, so that none is passed over in silence.
+//! Reads a reference case: one `.safetensors` file with named tensors and, in its metadata, the
+//! options as JSON. Turns a case into what the oracle takes. A test tool: a malformed file panics,
+//! and so does an option or a tensor it does not know, so that none is passed over in silence.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -291,7 +291,8 @@ impl Fixture {
             .collect()
     }
 
-    /// What the oracle takes for a `diff_attention` case (with its norm) or a `sequence_diff_attention` one.
+    /// What the oracle takes for a `diff_attention` case (with its norm) or a
+    /// `sequence_diff_attention` one.
     pub fn attention_spec(&self) -> AttentionSpec {
         let options = [
             "op",

@@ -1,11 +1,12 @@
-// The examples that are to be copied (examples/): each installed as its package.json says, its types checked, built and started by its own
-// scripts, used as a person would, and its text compared. What an example promises beside the text (limits, an end without a cut, a stop
-// that stops) is tried as well.
+// The examples that are to be copied (examples/): each installed as its package.json says, its
+// types checked, built and started by its own scripts, used as a person would, and its text
+// compared. What an example promises beside the text (limits, an end without a cut, a stop that
+// stops) is tried as well.
 import assert from "node:assert/strict";
 import { cpSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { cache, root } from "../../../scripts/tools.mjs";
+import { cache, ownMetadata, root } from "../../../scripts/tools.mjs";
 import { nodeOf } from "./node.mjs";
 import { runtime } from "./runtimes.mjs";
 
@@ -24,7 +25,10 @@ async function until(what, body, timeout = 60) {
   throw new Error(`no ${what} after ${timeout} s`);
 }
 
-/** A place that runs an example: `body` gets the context, Node, and a function that runs one of the example's scripts. */
+/**
+ * A place that runs an example: `body` gets the context, Node, and a function that runs one of the
+ * example's scripts.
+ */
 const example = (name, folder, tool, model, body) => ({
   name,
   group,
@@ -37,7 +41,10 @@ const example = (name, folder, tool, model, body) => ({
   },
 });
 
-/** The Dockerfile's commands, once a parser of Dockerfiles and its checks have nothing to say; what it copies is there. */
+/**
+ * The Dockerfile's commands, once a parser of Dockerfiles and its checks have nothing to say; what
+ * it copies is there.
+ */
 async function dockerfile(context, file) {
   const tools = await context.shared("dockerfile tools", async (inner) => {
     await inner.install(["dockerfile-ast", "dockerfile-utils"], { tokenizers: false });
@@ -124,7 +131,10 @@ const service = example(
   },
 );
 
-/** Counts what the page's workers are sent, from the page's beginning on: a generation that goes on goes on asking. */
+/**
+ * Counts what the page's workers are sent, from the page's beginning on: a generation that goes on
+ * goes on asking.
+ */
 const countMessages = (page) =>
   page.addInitScript(`{
     globalThis.sent = 0;
@@ -259,7 +269,7 @@ const rust = {
     // The crates as they would be published, in the place of the registry's.
     const target = join(cache, "matrix-rust");
     const cargo = (args, options) => context.exec("cargo", args, { ...options, env: { CARGO_TARGET_DIR: target } });
-    const crates = ["diffattn", "diffattn-nn"];
+    const crates = ownMetadata().metadata.release.crates;
     const chosen = crates.flatMap((crate) => ["--package", crate]);
     await cargo(["package", ...chosen, "--no-verify", "--allow-dirty", "--exclude-lockfile"], { cwd: root });
     cpSync(join(root, "examples/rust"), context.folder, { recursive: true, filter: (path) => basename(path) !== "target" });
@@ -270,7 +280,7 @@ const rust = {
     // What both need, in the version that is tested here.
     cpSync(join(root, "Cargo.lock"), context.path("Cargo.lock"));
     const printed = await cargo(["run", "--quiet", "--", context.modelFolder, PROMPT, String(TOKENS)], { timeout: 470 });
-    const tree = await cargo(["tree", "--offline", "--depth", "1"]);
+    const tree = await cargo(["tree", "--offline", "--depth", "2"]);
     for (const crate of crates) assert.ok(tree.includes(`${crate} v${version} (${context.folder}`), tree);
     const rustc = await context.exec("rustc", ["--version"]);
     return { version: `Rust ${rustc.split(" ")[1]}`, text: printed.replace(/\n$/, ""), note: "built without optimisation" };

@@ -1,8 +1,10 @@
-//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows nothing of weights.
+//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows
+//! nothing of weights.
 
-use crate::checkpoint::{Architecture, json};
-use diffattn::{Error, ErrorKind, RopeFrequencies, RopeScaling, RopeTable, RopeType};
-use serde_json::{Map, Value};
+use crate::checkpoint::Architecture;
+use crate::config::{Entries, check_rope, file_error};
+use diffattn::{Error, RopeFrequencies};
+use serde_json::Value;
 
 /// The architecture, by `model_type`.
 const MODEL_TYPE: &str = "diffllama";
@@ -20,8 +22,8 @@ pub enum HiddenAct {
 }
 
 impl HiddenAct {
-    /// Hugging Face's names (`ACT2FN`) of what is here, the first of each its usual one. (`gelu_fast` writes √(2/π) with ten
-    /// digits, which float32 does not tell apart.)
+    /// Hugging Face's names (`ACT2FN`) of what is here, the first of each its usual one.
+    /// (`gelu_fast` writes √(2/π) with ten digits, which float32 does not tell apart.)
     const NAMES: [(&'static str, Self); 9] = [
         ("silu", Self::Silu),
         ("gelu", Self::Gelu),
@@ -75,8 +77,8 @@ pub struct DiffLlamaConfig {
     pub attention_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
-    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are computed all the same, unless
-    /// the rotary embedding is of the type `dynamic`.
+    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are
+    /// computed all the same, unless the rotary embedding is of the type `dynamic`.
     pub max_position_embeddings: usize,
     /// How fast the rotary embedding turns: `rope_theta` 10000 and no scaling by default.
     pub rope: RopeFrequencies,
@@ -91,16 +93,17 @@ pub struct DiffLlamaConfig {
 }
 
 impl DiffLlamaConfig {
-    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it has besides is ignored,
-    /// unless it changes the numbers.
+    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it
+    /// has besides is ignored, unless it changes the numbers.
     ///
-    /// The rotary embedding is taken from `rope_scaling` if that says anything, else from `rope_parameters`; a
-    /// `rope_theta` therein wins over one beside it. Its type (`rope_type`, or `type`) is `default`, `linear`, `llama3`,
-    /// `yarn` or `dynamic`; the last for texts of at most `max_position_embeddings` tokens, up to which it is the default.
+    /// The rotary embedding is taken from `rope_scaling` if that says anything, else from
+    /// `rope_parameters`; a `rope_theta` therein wins over one beside it. Its type (`rope_type`, or
+    /// `type`) is `default`, `linear`, `llama3`, `yarn` or `dynamic`; the last for texts of at most
+    /// `max_position_embeddings` tokens, up to which it is the default.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
-    /// is not supported.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
+    /// another architecture, a value that does not fit or that is not supported.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let entries = Entries::read("config", text)?;
         match entries.value("model_type") {
@@ -161,8 +164,8 @@ impl DiffLlamaConfig {
         Ok(config)
     }
 
-    /// Takes over what a `generation_config.json` says of the ids that begin, end and fill a text; where it says nothing
-    /// (or null), they stay.
+    /// Takes over what a `generation_config.json` says of the ids that begin, end and fill a text;
+    /// where it says nothing (or null), they stay.
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `generation_config.KEY`.
@@ -232,241 +235,8 @@ impl DiffLlamaConfig {
                 self.rms_norm_eps,
             ));
         }
-        // (How the head is wide does not matter to what is an error, and is not backed by weights yet.)
+        // (How the head is wide does not matter to what is an error, and is not backed by weights
+        // yet.)
         check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
     }
-}
-
-/// Checks the frequencies of `head_dim` channels; `key` names the entry that the kernels call so.
-fn check_rope(
-    rope: &RopeFrequencies,
-    head_dim: usize,
-    key: impl Fn(&str) -> String,
-) -> Result<(), Error> {
-    match RopeTable::new(0..0, head_dim, rope, diffattn::Run::default()) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == Some(ErrorKind::Option) => {
-            Err(error.renamed(ErrorKind::Option, key).of(ErrorKind::File))
-        }
-        Err(other) => Err(other),
-    }
-}
-
-/// A JSON object and what it is called in errors.
-struct Entries<'v> {
-    name: String,
-    map: std::borrow::Cow<'v, Map<String, Value>>,
-}
-
-impl Entries<'static> {
-    fn read(name: &str, text: &str) -> Result<Self, Error> {
-        Ok(Self {
-            name: name.to_owned(),
-            map: std::borrow::Cow::Owned(json::object(name, text)?),
-        })
-    }
-}
-
-impl Entries<'_> {
-    /// The value; null counts as none.
-    fn value(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn wrong(&self, key: &str, expected: impl std::fmt::Display, got: Option<&Value>) -> Error {
-        file_error(
-            format_args!("{}.{key}", self.name),
-            expected,
-            described(got),
-        )
-    }
-
-    fn size(&self, key: &str) -> Result<Option<usize>, Error> {
-        let Some(value) = self.value(key) else {
-            return Ok(None);
-        };
-        match value.as_u64().map(usize::try_from) {
-            Some(Ok(size)) if size > 0 => Ok(Some(size)),
-            Some(Err(_)) => Err(self.wrong(key, "a size that fits this machine", Some(value))),
-            _ => Err(self.wrong(key, "a whole number of at least 1", Some(value))),
-        }
-    }
-
-    fn number(&self, key: &str) -> Result<Option<f64>, Error> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(number) => Ok(Some(number)),
-                None => Err(self.wrong(key, "a number", Some(value))),
-            },
-        }
-    }
-
-    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            value => Err(self.wrong(key, "true or false", value)),
-        }
-    }
-
-    /// `None` where the key is missing, `Some(None)` for null; and for −1, which older files have.
-    fn id(&self, key: &str) -> Result<Option<Option<u32>>, Error> {
-        match self.map.get(key) {
-            None => Ok(None),
-            Some(Value::Null) => Ok(Some(None)),
-            Some(value) if value.as_i64() == Some(-1) => Ok(Some(None)),
-            value => match value.and_then(as_id) {
-                Some(id) => Ok(Some(Some(id))),
-                None => Err(self.wrong(key, "a token id or null", value)),
-            },
-        }
-    }
-
-    /// `None` where the key is missing, an empty list for null.
-    fn ids(&self, key: &str) -> Result<Option<Vec<u32>>, Error> {
-        let expected = "a token id, a list of them or null";
-        match self.map.get(key) {
-            Some(Value::Array(values)) => values
-                .iter()
-                .map(|value| as_id(value).ok_or_else(|| self.wrong(key, expected, Some(value))))
-                .collect::<Result<_, _>>()
-                .map(Some),
-            Some(value)
-                if !value.is_null() && as_id(value).is_none() && value.as_i64() != Some(-1) =>
-            {
-                Err(self.wrong(key, expected, Some(value)))
-            }
-            _ => Ok(self.id(key)?.map(|id| id.into_iter().collect())),
-        }
-    }
-
-    /// Refuses a rotary embedding of part of the head, which the architecture has not.
-    fn whole_head(&self) -> Result<(), Error> {
-        match self.number("partial_rotary_factor")? {
-            None | Some(1.0) => Ok(()),
-            Some(_) => Err(self.wrong(
-                "partial_rotary_factor",
-                "1, as the whole head turns",
-                self.value("partial_rotary_factor"),
-            )),
-        }
-    }
-
-    /// The object under `key`, unless it is missing or empty.
-    fn object(&self, key: &str) -> Result<Option<Entries<'_>>, Error> {
-        match self.value(key) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok((!map.is_empty()).then(|| Entries {
-                name: format!("{}.{key}", self.name),
-                map: std::borrow::Cow::Borrowed(map),
-            })),
-            value => Err(self.wrong(key, "an object or null", value)),
-        }
-    }
-
-    /// The rotary embedding of the top-level entries.
-    fn rope(&self) -> Result<RopeFrequencies, Error> {
-        let within = match self.object("rope_scaling")? {
-            Some(scaling) => Some(scaling),
-            None => self.object("rope_parameters")?,
-        };
-        let mut theta = self.number("rope_theta")?;
-        let (mut theta_of, mut scaling_of) = (&self.name, &self.name);
-        let mut scaling = None;
-        if let Some(entries) = &within {
-            if let Some(own) = entries.number("rope_theta")? {
-                (theta, theta_of) = (Some(own), &entries.name);
-            }
-            (scaling, scaling_of) = (entries.rope_scaling()?, &entries.name);
-        }
-        let original = self.number("original_max_position_embeddings")?;
-        if let (Some(scaling), Some(original)) = (&mut scaling, original) {
-            scaling
-                .original_max_position_embeddings
-                .get_or_insert(original);
-        }
-        let length = self.size("max_position_embeddings")?.unwrap_or(2048);
-        let rope = RopeFrequencies {
-            theta: Some(theta.unwrap_or(10_000.0)),
-            scaling,
-            max_position_embeddings: Some(length as f64),
-        };
-        check_rope(&rope, 2, |entry| match entry.strip_prefix("scaling.") {
-            Some(entry) => format!("{scaling_of}.{entry}"),
-            None => format!("{theta_of}.rope_{entry}"),
-        })?;
-        Ok(rope)
-    }
-
-    /// The entries of `rope_scaling` or `rope_parameters`; `None` for the type `default`.
-    fn rope_scaling(&self) -> Result<Option<RopeScaling>, Error> {
-        let key = if self.value("rope_type").is_some() {
-            "rope_type"
-        } else {
-            "type"
-        };
-        let types = [
-            RopeType::Default,
-            RopeType::Linear,
-            RopeType::Llama3,
-            RopeType::Yarn,
-            RopeType::Dynamic,
-        ];
-        let rope_type = match self.value(key) {
-            None => RopeType::Default,
-            value => {
-                let named = |name| types.into_iter().find(|one| Some(one.name()) == name);
-                named(value.and_then(Value::as_str)).ok_or_else(|| {
-                    let expected = types.map(|one| format!("{:?}", one.name())).join(", ");
-                    self.wrong(key, format_args!("one of {expected}"), value)
-                })?
-            }
-        };
-        self.whole_head()?;
-        if rope_type == RopeType::Default {
-            return Ok(None);
-        }
-        Ok(Some(RopeScaling {
-            rope_type,
-            rope_theta: None,
-            factor: self.number("factor")?,
-            low_freq_factor: self.number("low_freq_factor")?,
-            high_freq_factor: self.number("high_freq_factor")?,
-            original_max_position_embeddings: self.number("original_max_position_embeddings")?,
-            attention_factor: self.number("attention_factor")?,
-            beta_fast: self.number("beta_fast")?,
-            beta_slow: self.number("beta_slow")?,
-            mscale: self.number("mscale")?,
-            mscale_all_dim: self.number("mscale_all_dim")?,
-            truncate: self.flag("truncate")?,
-        }))
-    }
-}
-
-fn as_id(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
-}
-
-/// A value as an error prints it, cut where it is long.
-fn described(value: Option<&Value>) -> String {
-    const LONGEST: usize = 60;
-    match value {
-        None => "none".to_owned(),
-        Some(value) => {
-            let text = value.to_string();
-            match text.char_indices().nth(LONGEST) {
-                None => text,
-                Some((end, _)) => format!("{}…", &text[..end]),
-            }
-        }
-    }
-}
-
-pub(crate) fn file_error(
-    argument: impl std::fmt::Display,
-    expected: impl std::fmt::Display,
-    got: impl std::fmt::Display,
-) -> Error {
-    Error::file(argument, expected, got)
 }

@@ -9,6 +9,7 @@ mod load;
 mod maps;
 mod preprocess;
 mod resample;
+mod sizes;
 mod trunk;
 
 pub use classify::{ClassScore, top_classes};

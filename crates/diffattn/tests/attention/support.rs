@@ -1,5 +1,5 @@
-//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and `diffattn`.
-//! Judges nothing.
+//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and
+//! `diffattn`. Judges nothing.
 
 use diffattn::{
     AttentionOptions, BlockMask, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan,
@@ -7,6 +7,8 @@ use diffattn::{
     Work,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
+
+pub(crate) use diffattn_reference::testing::bits_with_one_nan as bits;
 
 /// How a specification is run.
 #[derive(Clone, Copy, Debug)]
@@ -285,21 +287,8 @@ pub(crate) fn run_maps(
     Ok(maps)
 }
 
-/// The bits, with one NaN for all NaNs.
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values
-        .iter()
-        .map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
-        .collect()
-}
-
-/// A small deterministic generator for values: the tests' sizes come from proptest, their values from here.
+/// A small deterministic generator for values: the tests' sizes come from proptest, their values
+/// from here.
 pub(crate) struct Values(pub u64);
 
 impl Values {

@@ -1,0 +1,169 @@
+//! The one reading of tensors' names, for loading and inspecting, language models and vision
+//! transformers. What wraps a model puts its own prefix before all names (`torch.compile`,
+//! `DistributedDataParallel`, PEFT), and a language model that is saved without its head has none
+//! where others have `model.`; neither says anything of the weights. Knows no list of weights.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// What wraps a whole model: taken off in any order, however often.
+const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "base_model.model."];
+
+/// What wraps any module, a layer for instance: taken off wherever it stands. No model has a module
+/// of these names.
+const WITHIN: [&str; 3] = [
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+];
+
+/// What language models have before the names of all but their head.
+const MODEL: &str = "model.";
+
+/// The modules of a language model without its head.
+const BASE: [&str; 3] = ["embed_tokens.", "layers.", "norm."];
+
+/// Names as models have them.
+#[derive(Debug)]
+pub(crate) struct Names<'n> {
+    /// In the order in which they were given.
+    pub(crate) read: Vec<Cow<'n, str>>,
+    taken_off: BTreeSet<&'static str>,
+    is_base: bool,
+}
+
+impl<'n> Names<'n> {
+    /// Reads the names of a checkpoint.
+    pub(crate) fn read(names: impl IntoIterator<Item = &'n str>) -> Self {
+        let mut taken_off = BTreeSet::new();
+        let mut read: Vec<Cow<'n, str>> = names
+            .into_iter()
+            .map(|name| unwrapped(name, &mut taken_off))
+            .collect();
+        let begins = |prefix: &str| read.iter().any(|name| name.starts_with(prefix));
+        let is_base = begins("layers.") && !begins(MODEL);
+        if is_base {
+            for name in &mut read {
+                if BASE.iter().any(|module| name.starts_with(module)) {
+                    *name = Cow::Owned(format!("{MODEL}{name}"));
+                }
+            }
+        }
+        Self {
+            read,
+            taken_off,
+            is_base,
+        }
+    }
+
+    /// What is odd about them, each a sentence. `has_base`: whether names without `model.` are
+    /// those of a base model.
+    pub(crate) fn notices(&self, has_base: bool) -> Vec<String> {
+        let mut notices = Vec::new();
+        if !self.taken_off.is_empty() {
+            let prefixes: Vec<&str> = self.taken_off.iter().copied().collect();
+            notices.push(format!(
+                "names of tensors have a prefix of what wrapped the model ({}): it is taken off",
+                prefixes.join(", ")
+            ));
+        }
+        if has_base && self.is_base {
+            notices.push(format!(
+                "names of tensors lack the prefix {MODEL}, as a base model's do: it is read as if it were there"
+            ));
+        }
+        notices
+    }
+}
+
+/// The name without what wraps the model or a module of it.
+fn unwrapped<'n>(name: &'n str, taken_off: &mut BTreeSet<&'static str>) -> Cow<'n, str> {
+    let mut rest = name;
+    while let Some((wrapper, within)) = WRAPPERS
+        .iter()
+        .find_map(|&wrapper| Some((wrapper, rest.strip_prefix(wrapper)?)))
+    {
+        taken_off.insert(wrapper);
+        rest = within;
+    }
+    let wraps = |part: &str| WITHIN.iter().copied().find(|&within| within == part);
+    if !rest.split('.').any(|part| wraps(part).is_some()) {
+        return Cow::Borrowed(rest);
+    }
+    let mut parts = Vec::new();
+    for part in rest.split('.') {
+        match wraps(part) {
+            Some(within) => _ = taken_off.insert(within),
+            None => parts.push(part),
+        }
+    }
+    Cow::Owned(parts.join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Names;
+
+    fn read(names: &[&str]) -> (Vec<String>, Vec<String>) {
+        let names = Names::read(names.iter().copied());
+        let read = names.read.iter().map(|name| name.to_string()).collect();
+        (read, names.notices(true))
+    }
+
+    #[test]
+    fn wrappers_go_in_any_order_and_number() {
+        for prefix in [
+            "_orig_mod.",
+            "module.",
+            "base_model.model.",
+            "module._orig_mod.",
+            "_orig_mod.module.module.",
+            "base_model.model._orig_mod.module.base_model.model.",
+            "_fsdp_wrapped_module._orig_mod.",
+        ] {
+            let names = [
+                format!("{prefix}model.layers.0.x"),
+                format!("{prefix}lm_head.weight"),
+            ];
+            let (read, notices) = read(&names.each_ref().map(String::as_str));
+            assert_eq!(read, ["model.layers.0.x", "lm_head.weight"], "{prefix}");
+            assert_eq!(notices.len(), 1, "{notices:?}");
+            assert!(notices[0].contains("prefix"), "{notices:?}");
+        }
+        let (within, _) =
+            read(&["model.layers.0._orig_mod.self_attn._checkpoint_wrapped_module.x"]);
+        assert_eq!(within, ["model.layers.0.self_attn.x"]);
+    }
+
+    #[test]
+    fn a_base_model_has_its_prefix_and_others_keep_their_names() {
+        let (names, notices) = read(&[
+            "module.layers.0.x",
+            "norm.weight",
+            "lm_head.weight",
+            "norms.y",
+        ]);
+        assert_eq!(
+            names,
+            [
+                "model.layers.0.x",
+                "model.norm.weight",
+                "lm_head.weight",
+                "norms.y"
+            ]
+        );
+        assert_eq!(notices.len(), 2, "{notices:?}");
+        for plain in [
+            &["model.layers.0.x", "layers.0.x"][..],
+            &["blocks.0.norm.weight", "norm.weight"],
+            &["modules.x", "a.module.x"],
+            &[""],
+        ] {
+            let (names, notices) = read(plain);
+            assert_eq!(
+                (names.as_slice(), notices.len()),
+                (&*plain.iter().map(|x| x.to_string()).collect::<Vec<_>>(), 0)
+            );
+        }
+    }
+}
