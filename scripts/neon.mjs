@@ -1,5 +1,5 @@
-// The Rust tests of the kernels, layers, models and requests on NEON, emulated: for aarch64 under qemu. (The addon of arm64, in a Node of its
-// own: cross.mjs.)
+// The Rust tests of the kernels, layers, models and requests on NEON, emulated: for aarch64 under
+// qemu. (The addon of arm64, in a Node of its own: cross.mjs.)
 //
 //   node scripts/neon.mjs [arguments of cargo test ...]      -p diffattn is the kernels alone
 import { join } from "node:path";

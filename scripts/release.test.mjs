@@ -1,4 +1,5 @@
-// What a release decides: its order, what it refuses, what it skips. Publishes nothing: commands are recorded.
+// What a release decides: its order, what it refuses, what it skips. Publishes nothing: commands
+// are recorded.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -171,7 +172,10 @@ describe("publishing", () => {
   const crates = ["diffattn", "diffattn-nn"].map((name) => ({ name, bytes: 1, sha256: "cd" }));
   const plan = { version: "1.2.3", commit: "c0ffee", tarballs, crates };
 
-  /** Commands that would be run, and what the registries are said to have: `npm` hashes by name, `cargo` names. */
+  /**
+   * Commands that would be run, and what the registries are said to have: `npm` hashes by name,
+   * `cargo` names.
+   */
   function tools({ npm = {}, cargo = [], tags = "v1.2.3", head = "c0ffee" } = {}) {
     const commands = [];
     return {

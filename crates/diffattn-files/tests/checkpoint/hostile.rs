@@ -1,5 +1,5 @@
-//! Files that must be refused, each with its sentence; and files changed at random, which must not panic nor make the reader
-//! allocate what they claim.
+//! Files that must be refused, each with its sentence; and files changed at random, which must not
+//! panic nor make the reader allocate what they claim.
 
 use crate::common::{file, models, ok, peak, refusal};
 use diffattn_files::{
@@ -286,8 +286,8 @@ proptest! {
     }
 }
 
-/// Headers of nothing but the smallest entries, the longest shapes, the deepest nesting: memory stays a small multiple of
-/// the header.
+/// Headers of nothing but the smallest entries, the longest shapes, the deepest nesting: memory
+/// stays a small multiple of the header.
 #[test]
 fn dense_headers() {
     let entries: Vec<String> = (0..20_000)
@@ -342,7 +342,8 @@ fn ordinary(count: usize) -> Vec<u8> {
     file(&format!("{{{}}}", entries.join(",")), 4 * count)
 }
 
-/// As many tensors as there may be cost at most four times their header, one more is refused while it is read.
+/// As many tensors as there may be cost at most four times their header, one more is refused while
+/// it is read.
 #[test]
 fn many_tensors() {
     let bytes = ordinary(MAX_TENSORS);

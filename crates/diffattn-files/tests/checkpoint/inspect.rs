@@ -76,7 +76,8 @@ fn diffllama() {
     }
 }
 
-/// By hand: 97 · 64 · 2 embeddings, 3 layers of 3 · 112 · 64 + 2 · 64² + 2 · 32 · 64 + 2 · 64 + 4 · 8, and a norm of 64.
+/// By hand: 97 · 64 · 2 embeddings, 3 layers of 3 · 112 · 64 + 2 · 64² + 2 · 32 · 64 + 2 · 64 + 4 ·
+/// 8, and a norm of 64.
 #[test]
 fn parameters() {
     let layer = 3 * 112 * 64 + 2 * 64 * 64 + 2 * 32 * 64 + 2 * 64 + 4 * 8;

@@ -113,7 +113,8 @@ fn renamed(tensors: &Tensors, rename: impl Fn(&str) -> String) -> Tensors {
     tensors.iter().map(renamed).collect()
 }
 
-/// A head of the file's own wins over a config that ties it; an equal one, and one that is not there, is the table.
+/// A head of the file's own wins over a config that ties it; an equal one, and one that is not
+/// there, is the table.
 #[test]
 fn the_head_that_is_there_is_the_head() {
     let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
