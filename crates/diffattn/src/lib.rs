@@ -40,7 +40,8 @@ pub use activation::{gelu, gelu_tanh, sigmoid};
 pub use attention::{
     AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
     KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
-    diff_attention, lambda_full, lambda_init, lambda_scalars,
+    PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full, lambda_init,
+    lambda_scalars,
 };
 pub use error::{Error, ErrorKind};
 pub use linear::Linear;
@@ -61,19 +62,3 @@ pub use simd::{Isa, fma_flops};
 pub use tensor::axis::Layout;
 pub use tensor::shape::{check_len, checked_len, format_shape};
 pub use tensor::{DType, Data, DataMut, Tensor};
-
-// Names of before for attention/; they go with their last use.
-use run::buffer;
-mod isa {
-    pub(crate) use crate::simd::Kernel;
-}
-mod shape {
-    pub(crate) use crate::run::buffer::try_zeroed;
-}
-mod tile {
-    pub(crate) use crate::blocks::{PANEL, ROW_SUMS, STRIP};
-    pub(crate) use crate::simd::{Operands, Sink, Tile, product};
-}
-mod vector {
-    pub(crate) use crate::simd::{Vector, math, transpose};
-}

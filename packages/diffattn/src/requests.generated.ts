@@ -35,7 +35,7 @@ const attention = {
   scale: [optional, number],
   isCausal: [or, false, flag],
   softcap: [optional, number],
-  window: [optional, [pair, "left", "right", [optional, integer]]],
+  window: [optional, [pair, "left", "right", [optional, size]]],
   attnMask: [nullable, mask],
   attnBias: [nullable, vector],
   keyLengths: [optional, [list, integer]],
@@ -45,27 +45,6 @@ const attention = {
   norm: [optional, [record, { eps: [optional, number], weight: [nullable, vector], scale: [optional, number] }]],
   returnLse: [or, false, flag],
   deterministic: [or, false, flag],
-} as const;
-
-const scaling = {
-  rope_type: [choice, "default", "linear", "llama3", "yarn"],
-  rope_theta: [optional, number],
-  factor: [optional, number],
-  low_freq_factor: [optional, number],
-  high_freq_factor: [optional, number],
-  original_max_position_embeddings: [optional, number],
-  attention_factor: [optional, number],
-  beta_fast: [optional, number],
-  beta_slow: [optional, number],
-  mscale: [optional, number],
-  mscale_all_dim: [optional, number],
-  truncate: [optional, flag],
-} as const;
-
-const rope = {
-  interleaved: [optional, flag],
-  theta: [optional, number],
-  scaling: [optional, [record, scaling]],
 } as const;
 
 export const diffAttention = {
@@ -101,6 +80,23 @@ export const rmsNorm = {
   options: [{ weight: [nullable, vector], eps: [optional, number], scale: [optional, number] }],
 } as const;
 
+const scaling = {
+  rope_type: [choice, "default", "linear", "llama3", "yarn"],
+  rope_theta: [optional, number],
+  factor: [optional, number],
+  low_freq_factor: [optional, number],
+  high_freq_factor: [optional, number],
+  original_max_position_embeddings: [optional, number],
+  attention_factor: [optional, number],
+  beta_fast: [optional, number],
+  beta_slow: [optional, number],
+  mscale: [optional, number],
+  mscale_all_dim: [optional, number],
+  truncate: [optional, flag],
+} as const;
+
+const rope = { interleaved: [optional, flag], theta: [optional, number], scaling: [optional, [record, scaling]] } as const;
+
 export const applyRope = {
   op: 5,
   operands: { x: tensor },
@@ -133,11 +129,7 @@ export const layerMaps = { op: 9, operands: { layer: object, x: tensor }, option
 
 export const lambdaInit = { op: 32, operands: { layer: number }, options: [] } as const;
 
-export const lambdaFull = {
-  op: 33,
-  operands: {},
-  options: [{ q1: vector, k1: vector, q2: vector, k2: vector, init: number }],
-} as const;
+export const lambdaFull = { op: 33, operands: {}, options: [{ q1: vector, k1: vector, q2: vector, k2: vector, init: number }] } as const;
 
 export const createKvCache = {
   op: 40,

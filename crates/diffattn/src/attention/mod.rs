@@ -1,6 +1,7 @@
-//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and
-//! `maps.rs`; the numbers are made in `row_block.rs` and `decode.rs`.
+//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs`,
+//! `maps.rs` and `partial.rs`; the numbers are made in `prefill/` and `decode/`.
 
+mod adjust;
 mod cache;
 mod call;
 mod check;
@@ -10,6 +11,8 @@ mod diff_attention;
 mod groups;
 mod inputs;
 mod lambda;
+mod lanes;
+mod live;
 mod maps;
 mod mask;
 mod options;
@@ -18,8 +21,9 @@ mod packed;
 mod packing;
 mod pairing;
 mod panels;
+mod partial;
 mod plan;
-mod row_block;
+mod prefill;
 mod scale;
 mod schedule;
 mod scratch;
@@ -35,3 +39,4 @@ pub use maps::DiffAttentionMaps;
 pub use options::{
     AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
 };
+pub use partial::{PartialAttention, PartialStatistics, RowStatistics};

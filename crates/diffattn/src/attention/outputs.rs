@@ -139,18 +139,16 @@ impl<'a> MapsOut<'a> {
         }
     }
 
-    /// Row `i` of a sequence in every map of a head: `value(t, key)` for the keys in `ranges`,
-    /// which are those that it sees (`None` where term t saw nothing, so that the row stays zero
-    /// whatever its λ is), zeros elsewhere. Keys count from the sequence's first.
+    /// Row `i` of a sequence in every map of a head, zeros but for what `fill(t, map, diff)` puts
+    /// there, which is called for each term of the head. Keys count from the sequence's first.
+    #[inline(always)]
     pub(super) fn write_row(
         &self,
         call: &Call<'_>,
         (sequence, head, i): (&Sequence, usize, usize),
-        ranges: impl Iterator<Item = (usize, usize)> + Clone,
-        value: impl Fn(usize, usize) -> Option<f32>,
+        mut fill: impl FnMut(usize, &mut [f32], &mut [f32]),
     ) {
-        let at = sequence.row(head, i);
-        let (batch, _, query) = at;
+        let (batch, _, query) = sequence.row(head, i);
         let rows = self.rows[1] - self.rows[0];
         let row = (batch * call.axis.heads + head) * rows + query - self.rows[0];
         let range = row * call.keys..(row + 1) * call.keys;
@@ -161,18 +159,9 @@ impl<'a> MapsOut<'a> {
             // SAFETY: see above.
             let map = unsafe { map.part(range.clone()) };
             map.fill(0.0);
-            if t >= call.plan.heads[head].terms.len() {
-                continue;
-            }
-            let coefficient = call.coefficient(head, t, batch, query);
-            for key in ranges.clone().flat_map(|(from, to)| from..to) {
-                // A masked key of a NaN row, or under a NaN λ, is 0 all the same.
-                if !call.elements.is_empty() && !call.elements.sees(at, key) {
-                    continue;
-                }
-                let Some(p) = value(t, key) else { break };
-                map[sequence.first_key + key] = p;
-                diff[sequence.first_key + key] += coefficient * p;
+            if t < call.plan.heads[head].terms.len() {
+                let first = sequence.first_key;
+                fill(t, &mut map[first..], &mut diff[first..]);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Where the scale of the scores is applied, and what makes exponents and log-sum-exps of them. Knows nothing of how
 //! scores are made.
 
-use crate::simd::math::ExponentScale;
+use crate::simd::math::{ExponentScale, exp2_wide};
 use std::f64::consts::LOG2_E;
 
 /// Where the scale of the scores is applied. Folded into q it would cost nothing, but rounds every channel
@@ -45,11 +45,31 @@ impl ScoreScale {
         }
     }
 
-    /// `ln Σ exp` of a row; −∞ for one that saw nothing.
-    pub(super) fn log_sum_exp(&self, row_max: f32, row_sum: f64) -> f32 {
+    /// A sink, a logit beside true scores, in units of the kernels' scores.
+    pub(super) fn sink(&self, sink: Option<f32>) -> Option<f64> {
+        sink.map(|sink| f64::from(sink) / self.natural)
+    }
+
+    /// `row_sum` of a row with the exponential of a sink (in units of scores); still 0 for a row that saw nothing.
+    /// A sink above all scores needs no other maximum: its exponential, cut at 2^1023, leaves nothing of any weight.
+    pub(super) fn with_sink(&self, row_max: f32, row_sum: f64, sink: f64) -> f64 {
         if row_sum == 0.0 {
-            return f32::NEG_INFINITY;
+            return 0.0;
         }
-        (f64::from(row_max) * self.natural + libm::log(row_sum)) as f32
+        row_sum + exp2_wide(((sink - f64::from(row_max)) * self.exponent.exact).min(1023.0))
+    }
+
+    /// `ln Σ exp` of a row, its sink (a true score) included; without one −∞ for a row that saw nothing.
+    pub(super) fn log_sum_exp(&self, row_max: f32, row_sum: f64, sink: Option<f32>) -> f32 {
+        if row_sum == 0.0 {
+            return sink.unwrap_or(f32::NEG_INFINITY);
+        }
+        let row_max = f64::from(row_max) * self.natural;
+        let Some(sink) = sink.map(f64::from) else {
+            return (row_max + libm::log(row_sum)) as f32;
+        };
+        let max = row_max.max(sink);
+        let sum = row_sum * libm::exp(row_max - max) + libm::exp(sink - max);
+        (max + libm::log(sum)) as f32
     }
 }

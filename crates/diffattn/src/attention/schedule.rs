@@ -1,15 +1,14 @@
 //! Runs a planned call: wave after wave, its heads packed, then its row blocks and decode phases,
 //! in parallel. Knows nothing of numbers: no result depends on what is decided here.
 
-use super::decode::{DecodeFinish, DecodeStrip, DecodeUnit, Phase, StripScratch};
+use super::decode::{DecodeUnit, run_units};
 use super::groups::Block;
 use super::outputs::{Outputs, RowsOut};
 use super::packing::Packed;
-use super::row_block::RowBlock;
+use super::prefill::{Asked, Consumer, Prefill, RowBlock};
 use super::scratch::{Scratch, ScratchSize};
 use super::waves::{Item, Planned, Wave};
 use crate::error::Error;
-use crate::run::buffer::try_zeroed;
 use crate::run::threads::{for_each, thread_count};
 use crate::run::work::{Pace, Work};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,46 +16,79 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Float32 values of decode scratch at which no further unit joins a batch: 16 MiB.
 const DECODE_SCRATCH: usize = 4 << 20;
 
+/// What one wave after the other uses.
+#[derive(Debug, Default)]
+struct Memory {
+    packed: Packed,
+    scratch: Vec<Mutex<Scratch>>,
+}
+
 impl<'a> Planned<'a> {
     /// The work of the call into `outputs`.
     pub(super) fn into_work(self, outputs: Outputs<'a>) -> Work<'a> {
         let total = self.total();
-        Work::new(total, |pace| async move { self.run(&outputs, &pace).await })
+        Work::new(total, |pace| async move {
+            let decoded = match &outputs {
+                Outputs::Rows(rows) => Some(rows),
+                Outputs::Maps(_) => None,
+            };
+            let asked = Asked { outputs: &outputs };
+            self.run(&asked, decoded, &pace).await
+        })
     }
 
-    async fn run(&self, outputs: &Outputs<'_>, pace: &Pace) -> Result<(), Error> {
-        let mut packed = Packed::default();
-        let mut scratch = Vec::new();
+    /// Runs row blocks for `consumer`, and units that decode, if there are any, into `decoded`.
+    pub(super) async fn run<C: Consumer>(
+        &self,
+        consumer: &C,
+        decoded: Option<&RowsOut<'_>>,
+        pace: &Pace,
+    ) -> Result<(), Error> {
+        let mut memory = Memory::default();
         let mut next_unit = 0;
         while let Some(wave) = self.next_wave(&mut next_unit)? {
             pace.granted().await;
-            packed.pack(&self.call, &wave)?;
+            memory.packed.pack(&self.call, &wave)?;
             let mut decode = wave.decode.as_slice();
-            while let Outputs::Rows(rows) = outputs
+            while let Some(rows) = decoded
                 && !decode.is_empty()
             {
                 let units = &decode[..decode.len().min(pace.granted().await)];
-                let worked = self.decode_batch(&wave, &packed, units, rows)?;
+                let worked = self.decode_batch(&wave, &memory.packed, units, rows)?;
                 pace.worked(worked);
                 decode = &decode[worked..];
             }
-            let mut items = wave.items.as_slice();
-            while !items.is_empty() {
-                let (now, later) = items.split_at(items.len().min(pace.granted().await));
-                let threads = self.threads_for(&wave, now);
-                self.grow_scratch(&mut scratch, threads)?;
-                for_each(threads, now.len(), |slot, index| {
-                    let kernel = RowBlock {
+            self.run_blocks(&wave, &mut memory, consumer, pace).await?;
+        }
+        Ok(())
+    }
+
+    /// The row blocks of a wave.
+    async fn run_blocks<C: Consumer>(
+        &self,
+        wave: &Wave,
+        memory: &mut Memory,
+        consumer: &C,
+        pace: &Pace,
+    ) -> Result<(), Error> {
+        let mut items = wave.items.as_slice();
+        while !items.is_empty() {
+            let (now, later) = items.split_at(items.len().min(pace.granted().await));
+            let threads = self.threads_for(wave, now);
+            self.grow_scratch(&mut memory.scratch, threads)?;
+            for_each(threads, now.len(), |slot, index| {
+                let kernel = Prefill {
+                    rows: RowBlock {
                         call: &self.call,
-                        block: self.block_of(&wave, &packed, now[index]),
-                        outputs,
-                        scratch: &mut lock(&scratch[slot]),
-                    };
-                    self.call.run.kernel(kernel);
-                });
-                pace.worked(now.len());
-                items = later;
-            }
+                        block: self.block_of(wave, &memory.packed, now[index]),
+                        scratch: &mut lock(&memory.scratch[slot]),
+                    },
+                    consumer,
+                };
+                self.call.run.kernel(kernel);
+            });
+            pace.worked(now.len());
+            items = later;
         }
         Ok(())
     }
@@ -127,54 +159,17 @@ impl<'a> Planned<'a> {
         units: &[usize],
         outputs: &RowsOut<'_>,
     ) -> Result<usize, Error> {
-        let mut units = self.decode_units(wave, units)?;
+        let units = self.decode_units(wave, units)?;
         let work = units.iter().map(|(_, _, work)| *work);
         let threads = thread_count(self.call.run.threads(), work.fold(0, usize::saturating_add));
-        let rows = units.iter().map(|(_, unit, _)| unit.value_rows());
-        let rows = rows.max().unwrap_or(0);
-        let mut scratch = Vec::with_capacity(threads);
-        for _ in 0..threads {
-            scratch.push(Mutex::new(StripScratch::new(rows)?));
-        }
-        let strips_of = |(index, unit): (usize, &DecodeUnit<'_>)| {
-            let strips = unit.strips();
-            (0..strips).map(move |strip| (index, strip))
-        };
-        let all = units.iter().map(|(_, unit, _)| unit).enumerate();
-        let strips: Vec<(usize, usize)> = all.flat_map(strips_of).collect();
-        for phase in [Phase::Exponentials, Phase::Values] {
-            let memory: Vec<_> = units.iter_mut().map(|(_, unit, _)| unit.memory()).collect();
-            for_each(threads, strips.len(), |slot, item| {
-                let (index, strip) = strips[item];
-                let (unit_index, unit, _) = &units[index];
-                let kernel = DecodeStrip {
-                    call: &self.call,
-                    unit,
-                    panels: packed.panels(&self.call, wave, *unit_index),
-                    memory: memory[index],
-                    scratch: &mut lock(&scratch[slot]),
-                    phase,
-                    strip,
-                };
-                self.call.run.kernel(kernel);
-            });
-            if phase == Phase::Exponentials {
-                for (_, unit, _) in &mut units {
-                    unit.reduce(&self.call);
-                }
-            }
-        }
-        let mut row = try_zeroed(self.call.plan.values * self.call.value_shape.width)?;
-        for (_, unit, _) in &units {
-            let kernel = DecodeFinish {
-                call: &self.call,
-                unit,
-                outputs,
-                row: &mut row,
-            };
-            self.call.run.kernel(kernel);
-        }
-        Ok(units.len())
+        let panels = |unit| packed.panels(&self.call, wave, unit);
+        let units: Vec<_> = units
+            .into_iter()
+            .map(|(index, unit, _)| (panels(index), unit))
+            .collect();
+        let worked = units.len();
+        run_units(&self.call, outputs, units, threads)?;
+        Ok(worked)
     }
 
     /// The first of `units` that fit [`DECODE_SCRATCH`] together, each with its number in the wave

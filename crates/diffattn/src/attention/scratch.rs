@@ -1,9 +1,10 @@
 //! One thread's working memory for row blocks, got before any work and reused by every block.
 
-use crate::buffer::Buffer;
+use super::live::LiveStrip;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::shape::try_zeroed;
-use crate::tile::{PANEL, STRIP};
+use crate::run::buffer::Buffer;
+use crate::run::buffer::try_zeroed;
 
 /// Sizes that a call's blocks need.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +32,8 @@ pub(super) struct Scratch {
     pub(super) row_ranges: Vec<(usize, usize)>,
     pub(super) low: Vec<f32>,
     pub(super) high: Vec<f32>,
+    /// The strips that the block visits, in order; "strip" below is a place in this list.
+    pub(super) live: Vec<LiveStrip>,
     /// `[term][channel][query]`, scaled.
     pub(super) queries: Buffer,
     /// `[slot][vector of queries][key][lane]`; a slot is `slot_len` long.
@@ -43,7 +46,9 @@ pub(super) struct Scratch {
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
     pub(super) row_sum: Vec<f64>,
-    /// `[query]`: coefficient ÷ row_sum of one term.
+    /// `[term][query]`: row_sum with the term's sink.
+    pub(super) denominators: Vec<f64>,
+    /// `[query]`: coefficient ÷ denominator of one term.
     pub(super) shares: Vec<f64>,
     /// `[strip][term][high, low][query]`.
     pub(super) weights: Vec<f32>,
@@ -74,11 +79,17 @@ impl Scratch {
         let slot_len = (keys + 2 * PANEL) * stride;
         // They may begin and end anywhere in a strip.
         let strips = keys.div_ceil(STRIP) + 1;
+        let mut live = Vec::new();
+        live.try_reserve_exact(strips)
+            .map_err(|_| Error::OutOfMemory {
+                bytes: (strips as u64).saturating_mul(size_of::<LiveStrip>() as u64),
+            })?;
         Ok(Self {
             stride,
             row_ranges: try_zeroed(stride)?,
             low: try_zeroed(stride)?,
             high: try_zeroed(stride)?,
+            live,
             queries: Buffer::new(terms * width * stride)?,
             scores: Buffer::new(slots * slot_len)?,
             slot_len,
@@ -87,6 +98,7 @@ impl Scratch {
             footing: try_zeroed(slots * strips * stride)?,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
+            denominators: try_zeroed(terms * stride)?,
             shares: try_zeroed(stride)?,
             weights: try_zeroed(2 * strips * terms * stride)?,
             strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,

@@ -1,72 +1,81 @@
-//! A row's softmax from its strips: exponentials against each strip's own maximum, and what joins the strips. Shared by
-//! `row_block.rs` and `decode.rs`, so that both have the same bits. Knows no heads and no memory layout.
+//! A row's softmax from its strips: exponentials against each strip's own maximum, and what joins the
+//! strips. Shared by `prefill/` and `decode/`, so that both have the same bits. Knows no heads and no
+//! memory layout beyond a strip's.
 //!
-//! Each strip is finished while its scores are near (one walk over the row less than with the row's maximum, and decode
-//! has one phase less). What puts a strip on the row's footing is a factor of its weights, in float64.
+//! Each strip is finished while its scores are near (one walk over the row less than with the row's
+//! maximum, and decode has one phase less). What puts a strip on the row's footing is a factor of its
+//! weights, in float64.
 
-use crate::tile::ROW_SUMS;
-use crate::vector::Vector;
-use crate::vector::math::{self, ExponentScale};
+use super::lanes::{load, store};
+use crate::blocks::ROW_SUMS;
+use crate::simd::Vector;
+use crate::simd::math::{self, ExponentScale};
 
-/// Turns `N` vectors of scores into exponentials, in place, and gives them.
-///
-/// # Safety
-/// `at` has `N` vectors.
+/// Turns the `N` vectors of `scores` into exponentials, in place, and gives them.
 #[inline(always)]
-pub(super) unsafe fn exponentials<V: Vector, const N: usize>(
-    at: *mut f32,
+pub(super) fn exponentials<V: Vector, const N: usize>(
+    scores: &mut [f32],
     strip_max: V,
     scale: &ExponentScale,
 ) -> [V; N] {
     let mut t = [strip_max; N];
-    for (i, t) in t.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *t = unsafe { V::load(at.add(i * V::LANES)) }.sub(strip_max);
+    for (t, score) in t.iter_mut().zip(scores.chunks_exact(V::LANES)) {
+        *t = load::<V>(score).sub(strip_max);
     }
     let e = math::exp2_scaled(t, scale);
-    for (i, e) in e.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { e.store(at.add(i * V::LANES)) };
+    for (&e, score) in e.iter().zip(scores.chunks_exact_mut(V::LANES)) {
+        store(e, score);
     }
     e
 }
 
-/// [`exponentials`] of keys `from..to` of one strip, and their sum.
-///
-/// # Safety
-/// `scores` has `to − from` vectors.
-#[inline(always)]
-pub(super) unsafe fn exponential_strip<V: Vector>(
-    scores: *mut f32,
-    from: usize,
-    to: usize,
-    strip_max: V,
-    scale: &ExponentScale,
-) -> V {
-    let mut sums = [V::splat(0.0); ROW_SUMS];
-    let mut key = from;
-    // SAFETY: (all of this function) the caller's promise.
-    unsafe {
-        let at = |key: usize| scores.add((key - from) * V::LANES);
-        while key < to && !key.is_multiple_of(ROW_SUMS) {
-            let [e] = exponentials(at(key), strip_max, scale);
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
-            key += 1;
-        }
-        while key + ROW_SUMS <= to {
-            let e: [V; ROW_SUMS] = exponentials(at(key), strip_max, scale);
-            for (sum, &e) in sums.iter_mut().zip(&e) {
+/// The sums of exponentials of one strip, key by key modulo [`ROW_SUMS`].
+pub(super) struct StripSums<V>([V; ROW_SUMS]);
+
+impl<V: Vector> StripSums<V> {
+    #[inline(always)]
+    pub(super) fn zero() -> Self {
+        Self([V::splat(0.0); ROW_SUMS])
+    }
+
+    /// Turns `scores`, a vector per key from key `from` on, into exponentials and adds them.
+    #[inline(always)]
+    pub(super) fn add(
+        &mut self,
+        scores: &mut [f32],
+        from: usize,
+        strip_max: V,
+        scale: &ExponentScale,
+    ) {
+        let keys = scores.len() / V::LANES;
+        let before = (from.next_multiple_of(ROW_SUMS) - from).min(keys);
+        let (ragged, scores) = scores.split_at_mut(before * V::LANES);
+        self.add_each(ragged, from, strip_max, scale);
+        let mut whole = scores.chunks_exact_mut(ROW_SUMS * V::LANES);
+        for scores in &mut whole {
+            let e: [V; ROW_SUMS] = exponentials(scores, strip_max, scale);
+            for (sum, &e) in self.0.iter_mut().zip(&e) {
                 *sum = sum.add(e);
             }
-            key += ROW_SUMS;
         }
-        while key < to {
-            let [e] = exponentials(at(key), strip_max, scale);
-            sums[key % ROW_SUMS] = sums[key % ROW_SUMS].add(e);
-            key += 1;
+        self.add_each(whole.into_remainder(), 0, strip_max, scale);
+    }
+
+    /// [`StripSums::add`] key by key.
+    #[inline(always)]
+    fn add_each(&mut self, scores: &mut [f32], from: usize, strip_max: V, scale: &ExponentScale) {
+        for (key, score) in (from..).zip(scores.chunks_exact_mut(V::LANES)) {
+            let [e] = exponentials(score, strip_max, scale);
+            self.0[key % ROW_SUMS] = self.0[key % ROW_SUMS].add(e);
         }
     }
-    sums[0].add(sums[1]).add(sums[2].add(sums[3]))
+
+    /// The strip's sum.
+    #[inline(always)]
+    pub(super) fn total(self) -> V {
+        let [a, b, c, d] = self.0;
+        a.add(b).add(c.add(d))
+    }
 }
 
 /// The maximum to subtract: 0 for a strip of nothing but −∞, so that −∞ − max is no NaN.
@@ -75,22 +84,28 @@ pub(super) fn safe_max<V: Vector>(strip_max: V) -> V {
     V::select(strip_max.lt(V::splat(f32::MIN)), V::splat(0.0), strip_max)
 }
 
-/// Row maxima, row sums and footings from `[strip][row]` maxima and sums: footing = 2^(scale · (strip_max − row_max)),
-/// row_sum = Σ footing · strip_sum, strip after strip. `scale` makes a difference of scores an exponent of 2.
+/// Maxima and sums of the strips of some rows, each `[strip][row]`.
+pub(super) struct Strips<'s> {
+    pub(super) max: &'s [f32],
+    pub(super) sum: &'s [f32],
+}
+
+/// What joins the strips of some rows, `[row]`.
+pub(super) struct Rows<'s> {
+    pub(super) max: &'s mut [f32],
+    /// Σ footing · strip_sum, strip after strip; 0 for a row that saw no key.
+    pub(super) sum: &'s mut [f64],
+}
+
+/// Row maxima, row sums and footings, `[strip][row]`, of strips: footing = 2^(scale · (strip_max − row_max)).
+/// `scale` makes a difference of scores an exponent of 2.
 #[inline(always)]
-pub(super) fn reduce(
-    scale: f64,
-    strip_max: &[f32],
-    strip_sum: &[f32],
-    footing: &mut [f64],
-    row_max: &mut [f32],
-    row_sum: &mut [f64],
-) {
-    let rows = row_max.len();
-    row_max.fill(f32::NEG_INFINITY);
-    row_sum.fill(0.0);
-    for strip_max in strip_max.chunks_exact(rows) {
-        for (row_max, &strip_max) in row_max.iter_mut().zip(strip_max) {
+pub(super) fn reduce(scale: f64, strips: &Strips<'_>, footing: &mut [f64], rows: Rows<'_>) {
+    let count = rows.max.len();
+    rows.max.fill(f32::NEG_INFINITY);
+    rows.sum.fill(0.0);
+    for strip_max in strips.max.chunks_exact(count) {
+        for (row_max, &strip_max) in rows.max.iter_mut().zip(strip_max) {
             *row_max = if strip_max > *row_max {
                 strip_max
             } else {
@@ -98,24 +113,28 @@ pub(super) fn reduce(
             };
         }
     }
-    let strips = strip_max
-        .chunks_exact(rows)
-        .zip(strip_sum.chunks_exact(rows));
-    for ((strip_max, strip_sum), footing) in strips.zip(footing.chunks_exact_mut(rows)) {
+    let sums = strips.sum.chunks_exact(count);
+    let strips = strips.max.chunks_exact(count).zip(sums);
+    for ((strip_max, strip_sum), footing) in strips.zip(footing.chunks_exact_mut(count)) {
+        footings(scale, strip_max, rows.max, footing);
         // Zipped, so that no bounds check keeps the loop from becoming vectors.
-        let strip = strip_max.iter().zip(strip_sum).zip(footing);
-        for (((&strip_max, &strip_sum), footing), (&row_max, row_sum)) in
-            strip.zip(row_max.iter().zip(row_sum.iter_mut()))
-        {
-            // Where all is −∞ the difference must not be NaN.
-            let row_max = if row_max < f32::MIN { 0.0 } else { row_max };
-            *footing = math::exp2_wide((f64::from(strip_max) - f64::from(row_max)) * scale);
-            *row_sum += *footing * f64::from(strip_sum);
+        for ((row_sum, &footing), &strip_sum) in rows.sum.iter_mut().zip(&*footing).zip(strip_sum) {
+            *row_sum += footing * f64::from(strip_sum);
         }
     }
 }
 
-/// c / row_sum; 0 for a row that saw nothing, whatever its coefficient is.
+/// The footing of one strip on each row whose maximum is known.
+#[inline(always)]
+pub(super) fn footings(scale: f64, strip_max: &[f32], row_max: &[f32], footing: &mut [f64]) {
+    for ((&strip_max, &row_max), footing) in strip_max.iter().zip(row_max).zip(footing) {
+        // Where all is −∞ the difference must not be NaN.
+        let row_max = if row_max < f32::MIN { 0.0 } else { row_max };
+        *footing = math::exp2_wide((f64::from(strip_max) - f64::from(row_max)) * scale);
+    }
+}
+
+/// c ÷ row_sum (with its sink); 0 for a row that saw nothing, whatever its coefficient is.
 #[inline(always)]
 pub(super) fn share(coefficient: f32, row_sum: f64) -> f64 {
     if row_sum == 0.0 {
@@ -126,8 +145,8 @@ pub(super) fn share(coefficient: f32, row_sum: f64) -> f64 {
 }
 
 /// share · footing in two float32 parts: rounded to one, a weight would shift a whole strip. (Dividing the
-/// finished row instead costs nothing, but sums of another magnitude round otherwise: up to twice plain float32's
-/// largest error.) What float32 could only hold as a subnormal is 0.
+/// finished row instead costs nothing, but sums of another magnitude round otherwise: up to twice plain
+/// float32's largest error.) What float32 could only hold as a subnormal is 0.
 #[inline(always)]
 pub(super) fn weight(share: f64, footing: f64) -> [f32; 2] {
     let weight = share * footing;

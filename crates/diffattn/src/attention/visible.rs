@@ -55,11 +55,6 @@ pub(super) struct Visible<'a> {
 }
 
 impl<'a> Visible<'a> {
-    /// Whether there is no block mask, so that `ranges` gives back what it is asked for.
-    pub(super) fn is_whole(&self) -> bool {
-        self.live.is_none()
-    }
-
     /// The bytes of the mask, one per 64 keys from key 0.
     pub(super) fn blocks(&self) -> Option<&'a [u8]> {
         self.live

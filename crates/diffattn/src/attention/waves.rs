@@ -8,7 +8,7 @@ use super::inputs::Source;
 use super::mask::Sequence;
 use super::packed::keys_len;
 use super::panels::PackedUnit;
-use super::row_block::BlockQueries;
+use super::prefill::BlockQueries;
 use super::visible::MASK_BLOCK;
 use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 use crate::error::Error;

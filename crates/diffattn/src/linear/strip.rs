@@ -7,7 +7,7 @@ use super::format::Format;
 use super::panels::{Packed, Panels, with_format};
 use crate::blocks::linear::{CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, ROW_VECTORS};
 use crate::run::threads::Disjoint;
-use crate::simd::{Kernel, Operands, PackedRows, Sink, Tile, Vector};
+use crate::simd::{Depth, Kernel, Operands, PackedRows, Sink, Tile, Vector};
 
 /// Some rows of x by some panels of the weight.
 pub(super) struct Block<'c> {
@@ -146,7 +146,7 @@ impl Strip<'_> {
                     b: weights[channel - self.channels.start..].as_ptr(),
                     b_stride: PANEL,
                     b_vector: V::LANES,
-                    depth: self.depth,
+                    depth: Depth::whole(self.depth),
                 };
                 // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the panel: a full
                 // tile's width divides it.

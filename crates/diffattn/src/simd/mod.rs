@@ -29,6 +29,6 @@ pub(crate) use element::Element;
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub use peak::fma_flops;
-pub(crate) use tile::{PackedRows, columns, product, product_of};
-pub(crate) use vector::{Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, transpose};
+pub(crate) use tile::{PackedRows, columns, product, product_of, product_over};
+pub(crate) use vector::{Depth, Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, transpose};
 pub(crate) use wide::Wide;

@@ -4,7 +4,7 @@ use core::arch::wasm32::*;
 use half::{bf16, f16};
 
 use super::instructions::instructions;
-use super::tile::{columns, product};
+use super::tile::{columns, product_over};
 use super::vector::{Operands, Sink, Tile, Vector};
 use super::wide::Wide;
 
@@ -55,14 +55,14 @@ unsafe fn parts<V: Vector, S: Sink<V>, const N: usize>(operands: Operands, sink:
     let b = columns::<_, N>(b, b_vector);
     // SAFETY: (all) the caller's promise.
     unsafe {
-        sink.take(0, product::<V, 6, N>(a, a_stride, b, b_stride, depth));
+        sink.take(0, product_over::<V, 6, N>(a, a_stride, b, b_stride, depth));
         sink.take(
             6,
-            product::<V, 5, N>(a.add(6), a_stride, b, b_stride, depth),
+            product_over::<V, 5, N>(a.add(6), a_stride, b, b_stride, depth),
         );
         sink.take(
             11,
-            product::<V, 5, N>(a.add(11), a_stride, b, b_stride, depth),
+            product_over::<V, 5, N>(a.add(11), a_stride, b, b_stride, depth),
         );
     }
 }

@@ -2,7 +2,7 @@
 //! swapped, and so does `Linear`. Knows nothing of what the operands are.
 
 use super::element::Element;
-use super::vector::{Operands, Sink, Tile, Vector};
+use super::vector::{Depth, Operands, Sink, Tile, Vector};
 use crate::blocks::PANEL;
 
 /// A tile of `M` rows by `N` vectors, in row blocks of `B` vectors.
@@ -32,19 +32,40 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             if vectors >= N {
                 sink.take(
                     0,
-                    product::<V, M, N>(a, a_stride, columns::<_, N>(b, b_vector), b_stride, depth),
+                    product_over::<V, M, N>(
+                        a,
+                        a_stride,
+                        columns::<_, N>(b, b_vector),
+                        b_stride,
+                        depth,
+                    ),
                 );
             } else if vectors == 1 {
-                sink.take(0, product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
+                sink.take(
+                    0,
+                    product_over::<V, M, 1>(a, a_stride, [b], b_stride, depth),
+                );
             } else if vectors == 2 {
                 sink.take(
                     0,
-                    product::<V, M, 2>(a, a_stride, columns::<_, 2>(b, b_vector), b_stride, depth),
+                    product_over::<V, M, 2>(
+                        a,
+                        a_stride,
+                        columns::<_, 2>(b, b_vector),
+                        b_stride,
+                        depth,
+                    ),
                 );
             } else {
                 sink.take(
                     0,
-                    product::<V, M, 3>(a, a_stride, columns::<_, 3>(b, b_vector), b_stride, depth),
+                    product_over::<V, M, 3>(
+                        a,
+                        a_stride,
+                        columns::<_, 3>(b, b_vector),
+                        b_stride,
+                        depth,
+                    ),
                 );
             }
         }
@@ -81,6 +102,33 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
     };
     // SAFETY: the caller's promise.
     unsafe { product_of::<V, f32, M, N>(rows, b, b_stride, |_| {}) }
+}
+
+/// [`product`] of some rows, over a gap where the depth has one: one chain of sums all the same.
+///
+/// # Safety
+/// As [`product`], for the rows of `depth`.
+#[inline(always)]
+pub(crate) unsafe fn product_over<V: Vector, const M: usize, const N: usize>(
+    a: *const f32,
+    a_stride: usize,
+    b: [*const f32; N],
+    b_stride: usize,
+    depth: Depth,
+) -> [[V; N]; M] {
+    // SAFETY: the caller's promise.
+    let mut sums = unsafe { product::<V, M, N>(a, a_stride, b, b_stride, depth.rows) };
+    // A loop of its own: one over both stretches takes three instructions more a step, 3 % of the time.
+    for k in depth.rows + depth.gap..depth.rows + depth.gap + depth.more {
+        let mut row = [V::splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: the caller's promise for this row of b.
+            row[n] = unsafe { V::load(b[n].wrapping_add(k * b_stride)) };
+        }
+        // SAFETY: the caller's promise for this row of a.
+        unsafe { V::add_outer(&mut sums, a.wrapping_add(k * a_stride), row) };
+    }
+    sums
 }
 
 /// What a product broadcasts: value m of step k lies at `first + k · stride + m`, for `depth` steps.

@@ -142,7 +142,41 @@ pub(crate) struct Operands {
     pub(crate) b: *const f32,
     pub(crate) b_stride: usize,
     pub(crate) b_vector: usize,
-    pub(crate) depth: usize,
+    pub(crate) depth: Depth,
+}
+
+/// Rows of a product's operands: some, and after a gap perhaps some more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Depth {
+    pub(super) rows: usize,
+    pub(super) gap: usize,
+    pub(super) more: usize,
+}
+
+impl Depth {
+    /// Rows without a gap.
+    #[inline(always)]
+    pub(crate) fn whole(rows: usize) -> Self {
+        Self {
+            rows,
+            gap: 0,
+            more: 0,
+        }
+    }
+
+    /// The rows of one run or two, `from..to` each, counted from the first one's beginning.
+    #[inline(always)]
+    pub(crate) fn of(runs: &[(usize, usize)]) -> Self {
+        match *runs {
+            [(from, to), (next, end), ..] => Self {
+                rows: to - from,
+                gap: next - to,
+                more: end - next,
+            },
+            [(from, to)] => Self::whole(to - from),
+            [] => Self::whole(0),
+        }
+    }
 }
 
 /// The shape of an instruction set's register tile.

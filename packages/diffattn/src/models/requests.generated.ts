@@ -19,10 +19,6 @@ import {
   variant,
 } from "../atoms.js";
 
-const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8 } as const;
-
-const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
-
 export const checkpoint = {
   op: 64,
   operands: {
@@ -44,6 +40,8 @@ export const castTensor = {
   operands: { name: text, from: text, to: text, shape: [list, size], data: uint8 },
   options: [],
 } as const;
+
+const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8 } as const;
 
 export const convertLayer = {
   op: 69,
@@ -78,6 +76,8 @@ export const exportModelCache = { op: 82, operands: { cache: object }, options: 
 
 export const endText = { op: 83, operands: { generator: object, text: size, kept: size }, options: [] } as const;
 
+const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
+
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
 
 export const vitMaps = { op: 89, operands: { model: object, image, layer: size, deterministic: flag }, options: [] } as const;
@@ -98,10 +98,7 @@ export const createModelCache = {
 
 export const importModelCache = {
   op: 98,
-  operands: {
-    model: object,
-    state: [record, { ids: int32, discarded: size, window: [optional, size], keys: tensors, values: tensors }],
-  },
+  operands: { model: object, state: [record, { ids: int32, discarded: size, window: [optional, size], keys: tensors, values: tensors }] },
   options: [],
 } as const;
 

@@ -1,0 +1,162 @@
+//! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into exponentials
+//! with their sums.
+
+use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use crate::attention::adjust::{add_bias, cap};
+use crate::attention::lanes::{load, store, update, zip};
+use crate::attention::live::LiveStrip;
+use crate::attention::packed::KeyPanels;
+use crate::attention::softmax::{exponentials, safe_max};
+use crate::attention::visible::MASK_BLOCK;
+use crate::blocks::{PANEL, ROW_SUMS, STRIP};
+use crate::simd::Vector;
+use crate::simd::product;
+use std::ops::Range;
+
+/// Keys of a strip, and the rows that share them.
+struct Keys<'s> {
+    panels: KeyPanels<'s>,
+    strip: &'s LiveStrip,
+    rows: Range<usize>,
+}
+
+impl DecodeStrip<'_, '_, '_> {
+    /// How many scores of the strip are worked on: its keys, rounded up to what the exponentials take at once.
+    #[inline(always)]
+    pub(super) fn width<V: Vector>(&self) -> usize {
+        const { assert!(STRIP.is_multiple_of(ROW_SUMS * V::LANES)) };
+        let (from, end) = self.rows.keys(self.memory.strip);
+        (end - from).next_multiple_of(ROW_SUMS * V::LANES)
+    }
+
+    /// Scores of the live keys of a strip, masked, and their maxima.
+    #[inline(always)]
+    pub(super) fn scores<V: Vector>(&mut self, strip: &LiveStrip) {
+        let plan = self.rows.plan;
+        let queries = self.rows.sequence.queries;
+        for (k, pairs) in &plan.by_key {
+            let of = Keys {
+                panels: self.panels.keys(*k),
+                strip,
+                rows: pairs.start * queries..pairs.end * queries,
+            };
+            let rows = of.rows.clone();
+            let mut row = rows.start;
+            while row < rows.end {
+                let count = tile_rows(rows.end - row);
+                match count {
+                    ROWS => self.score_tiles::<V, ROWS>(&of, row),
+                    2 => self.score_tiles::<V, 2>(&of, row),
+                    _ => self.score_tiles::<V, 1>(&of, row),
+                }
+                row += count;
+            }
+        }
+        for pair in 0..plan.pairs.len() {
+            for i in 0..queries {
+                self.mask_row::<V>(pair, i);
+            }
+        }
+    }
+
+    /// Scores of M rows from `row` on, of those that share keys.
+    #[inline(always)]
+    fn score_tiles<V: Vector, const M: usize>(&mut self, of: &Keys<'_>, row: usize) {
+        let Keys {
+            panels: keys, rows, ..
+        } = of;
+        let width = self.call.width;
+        let queries = &self.rows.queries[rows.start * width..][..rows.len() * width];
+        let a = queries[row - rows.start..].as_ptr();
+        let (from, _) = self.rows.keys(self.memory.strip);
+        let keys_of = |&(run, end): &(usize, usize)| (run..end).step_by(VECTORS * V::LANES);
+        for key in of.strip.runs().iter().flat_map(keys_of) {
+            let mut panels = [keys.at(key); VECTORS];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                *panel = keys.at(key + n * V::LANES);
+            }
+            // SAFETY: packed queries have `width` rows, M values of each from `row` on; VECTORS vectors of keys from a
+            // multiple of them on lie below the next multiple of KEY_ROUND, to which packed K reaches.
+            let sums = unsafe { product::<V, M, VECTORS>(a, rows.len(), panels, PANEL, width) };
+            for (m, sums) in sums.iter().enumerate() {
+                let to = &mut self.memory.scores[(row + m) * STRIP + key - from..];
+                for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
+                    store(sum, to);
+                }
+            }
+        }
+    }
+
+    /// Softcap, bias and mask of one row, and its maximum; −∞ past what it sees.
+    #[inline(always)]
+    fn mask_row<V: Vector>(&mut self, pair: usize, i: usize) {
+        let sequence = self.rows.sequence;
+        let row = pair * sequence.queries + i;
+        let (from, end) = self.rows.keys(self.memory.strip);
+        let (low, high) = self.call.band.keys(sequence, i);
+        let (low, high) = (low.clamp(from, end) - from, high.clamp(from, end) - from);
+        let (low, high) = if low < high { (low, high) } else { (0, 0) };
+        let width = self.width::<V>();
+        let scores = &mut self.memory.scores[row * STRIP..][..width];
+        if let Some(scale) = self.call.scores.dot {
+            scores.iter_mut().for_each(|score| *score *= scale);
+        }
+        if let Some(softcap) = self.call.softcap {
+            update::<V>(scores, |score| cap(score, softcap));
+        }
+        scores[..low].fill(f32::NEG_INFINITY);
+        scores[high..].fill(f32::NEG_INFINITY);
+        if !self.call.elements.is_empty() && low < high {
+            let head = self.rows.plan.pairs[pair].1;
+            let bias = &mut self.scratch.bias;
+            bias.fill(f32::NEG_INFINITY);
+            let at = sequence.row(head, i);
+            self.call
+                .elements
+                .each(at, from + low, high - low, |index, value| {
+                    bias[low + index] = value
+                });
+            zip::<V>(scores, bias, add_bias);
+        }
+        if !self.call.blocks.is_empty() {
+            let head = self.rows.plan.pairs[pair].1;
+            let visible = self.call.visible(sequence.row(head, i));
+            for (block, scores) in scores.chunks_mut(MASK_BLOCK).enumerate() {
+                if !visible.sees(from + block * MASK_BLOCK) {
+                    scores.fill(f32::NEG_INFINITY);
+                }
+            }
+        }
+        let mut lanes = V::splat(f32::NEG_INFINITY);
+        for at in scores.chunks_exact(V::LANES) {
+            lanes = load::<V>(at).max(lanes);
+        }
+        let mut maxima = [f32::NEG_INFINITY; PANEL];
+        store(lanes, &mut maxima);
+        self.memory.max[row] = maxima.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    }
+
+    #[inline(always)]
+    pub(super) fn exponentials<V: Vector>(&mut self) {
+        let exponent = self.call.scores.exponent;
+        let width = self.width::<V>();
+        let rows = self.memory.scores.chunks_exact_mut(STRIP);
+        for ((scores, &strip_max), strip_sum) in
+            rows.zip(&*self.memory.max).zip(&mut *self.memory.sum)
+        {
+            let scores = &mut scores[..width];
+            let strip_max = safe_max(V::splat(strip_max));
+            for at in scores.chunks_exact_mut(ROW_SUMS * V::LANES) {
+                exponentials::<V, ROW_SUMS>(at, strip_max, &exponent);
+            }
+            // As a lane of the prefill adds; what the row does not see adds 0.
+            let mut sums = [0.0f32; ROW_SUMS];
+            for chunk in scores.chunks_exact(ROW_SUMS) {
+                for (sum, e) in sums.iter_mut().zip(chunk) {
+                    *sum += e;
+                }
+            }
+            *strip_sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+        }
+    }
+}

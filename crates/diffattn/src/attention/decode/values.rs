@@ -1,0 +1,172 @@
+//! The second phase of a strip: terms combined into P, and P times v, from zero.
+
+use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use crate::attention::lanes::{load, store};
+use crate::attention::live::LiveStrip;
+use crate::attention::packed::ValuePanels;
+use crate::blocks::{PANEL, STRIP};
+use crate::simd::Vector;
+use crate::simd::{Depth, product_over};
+
+/// Vectors of v's channels that a tile takes, from `first` on.
+struct Columns<const N: usize> {
+    panels: [*const f32; N],
+    /// Channel of the first.
+    channel: usize,
+}
+
+/// Where P lies and what of it is meant: [key][row], all rows of a v head.
+#[derive(Clone, Copy)]
+struct P {
+    rows: usize,
+    /// The first live key of the strip, and how many from there on, perhaps with a gap.
+    first: usize,
+    depth: Depth,
+    /// Where the products of the first row go.
+    to: usize,
+}
+
+impl DecodeStrip<'_, '_, '_> {
+    /// Products of the live keys of a strip, for the rows of all v heads.
+    #[inline(always)]
+    pub(super) fn values<V: Vector>(&mut self, strip: &LiveStrip) {
+        let (plan, queries) = (self.rows.plan, self.rows.sequence.queries);
+        let padded = self.call.value_shape.padded();
+        let (from, _) = self.rows.keys(self.memory.strip);
+        for (index, (v, uses)) in plan.by_value.iter().enumerate() {
+            let p = P {
+                rows: uses.len() * queries,
+                first: strip.start() - from,
+                depth: Depth::of(strip.runs()),
+                to: self.rows.value_rows[index] * queries * padded,
+            };
+            for (use_index, &(entry, _)) in uses.iter().enumerate() {
+                for i in 0..queries {
+                    self.combine::<V>(entry, i, use_index * queries + i, p.rows);
+                }
+            }
+            let values = self.panels.values(*v);
+            if values.is_special(self.rows.strip_number(self.memory.strip)) {
+                self.add_special::<V>(index, &values, p);
+                continue;
+            }
+            let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+            let at = |vector: usize| values.at(strip.start(), vector * V::LANES);
+            let mut vector = 0;
+            while vector + VECTORS <= vectors {
+                let mut panels = [at(vector); VECTORS];
+                for (n, panel) in panels.iter_mut().enumerate() {
+                    *panel = at(vector + n);
+                }
+                let channel = vector * V::LANES;
+                self.products::<V, VECTORS>(&Columns { panels, channel }, p);
+                vector += VECTORS;
+            }
+            for vector in vector..vectors {
+                let (panels, channel) = ([at(vector)], vector * V::LANES);
+                self.products::<V, 1>(&Columns { panels, channel }, p);
+            }
+        }
+    }
+
+    /// P of all rows times some columns of v.
+    #[inline(always)]
+    fn products<V: Vector, const N: usize>(&mut self, columns: &Columns<N>, p: P) {
+        let mut row = 0;
+        while row < p.rows {
+            let count = tile_rows(p.rows - row);
+            match count {
+                ROWS => self.product::<V, ROWS, N>(columns, p, row),
+                2 => self.product::<V, 2, N>(columns, p, row),
+                _ => self.product::<V, 1, N>(columns, p, row),
+            }
+            row += count;
+        }
+    }
+
+    /// P of M rows times some columns of v.
+    #[inline(always)]
+    fn product<V: Vector, const M: usize, const N: usize>(
+        &mut self,
+        columns: &Columns<N>,
+        p: P,
+        row: usize,
+    ) {
+        let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
+        // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have as many keys from the
+        // first live one on, whole vectors of channels.
+        let sums = unsafe { product_over::<V, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
+        let padded = self.call.value_shape.padded();
+        for (m, sums) in sums.iter().enumerate() {
+            let to = &mut self.memory.partial[p.to + (row + m) * padded + columns.channel..];
+            for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
+                store(sum, to);
+            }
+        }
+    }
+
+    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`: the low parts of all
+    /// weights, then the high ones, as the prefill does.
+    #[inline(always)]
+    fn combine<V: Vector>(&mut self, entry: usize, i: usize, column: usize, rows: usize) {
+        let queries = self.rows.sequence.queries;
+        let (from, end) = self.rows.keys(self.memory.strip);
+        let (_, pairs) = &self.rows.plan.heads[entry];
+        let terms = (entry * queries + i) * self.call.plan.terms;
+        let width = self.width::<V>();
+        let p_row = &mut self.scratch.p_row[..width];
+        for part in [1, 0] {
+            for (t, pair) in pairs.iter().enumerate() {
+                let weight = V::splat(self.rows.weights(terms + t, self.memory.strip)[part]);
+                let scores = &self.memory.scores[(pair * queries + i) * STRIP..][..width];
+                let is_first = part == 1 && t == 0;
+                let scores = scores.chunks_exact(V::LANES);
+                for (p, e) in p_row.chunks_exact_mut(V::LANES).zip(scores) {
+                    let e = load::<V>(e);
+                    let sum = if is_first {
+                        e.mul(weight)
+                    } else {
+                        e.mul_add(weight, load::<V>(p))
+                    };
+                    store(sum, p);
+                }
+            }
+        }
+        let to = self.scratch.p[column..].iter_mut().step_by(rows);
+        for (to, &p) in to.zip(&self.scratch.p_row[..end - from]) {
+            *to = p;
+        }
+    }
+
+    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see them add them.
+    #[cold]
+    fn add_special<V: Vector>(&mut self, index: usize, values: &ValuePanels<'_>, p: P) {
+        let (from, end) = self.rows.keys(self.memory.strip);
+        for channel in (0..self.call.value_shape.width).step_by(V::LANES) {
+            values.finite_copy(from, end - from, channel, &mut self.scratch.finite);
+            let panels = [self.scratch.finite[p.first * PANEL + channel % PANEL..].as_ptr()];
+            self.products::<V, 1>(&Columns { panels, channel }, p);
+        }
+        let sequence = self.rows.sequence;
+        let (_, uses) = &self.rows.plan.by_value[index];
+        let padded = self.call.value_shape.padded();
+        values.each_special(from, end - from, |key, channel, value| {
+            for row in 0..p.rows {
+                let i = row % sequence.queries;
+                let (head, pairs) = &self.rows.plan.heads[uses[row / sequence.queries].0];
+                // A row whose scores are all −∞ counts as one that sees nothing.
+                let row_sum = |pair: &usize| self.rows.row_sum[pair * sequence.queries + i];
+                if pairs.iter().all(|pair| row_sum(pair) == 0.0) {
+                    continue;
+                }
+                let (low, high) = self.call.band.keys(sequence, i);
+                let query = sequence.row(*head, i);
+                let seen = (low..high).contains(&key) && self.call.visible(query).sees(key);
+                if seen && self.call.elements.sees(query, key) {
+                    self.memory.partial[p.to + row * padded + channel] +=
+                        self.scratch.p[(key - from) * p.rows + row] * value;
+                }
+            }
+        });
+    }
+}

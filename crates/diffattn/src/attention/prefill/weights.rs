@@ -1,0 +1,103 @@
+//! Pass 2: what joins a row's strips, and the weights that put each strip of each term into the result.
+//! Knows no keys.
+
+use super::RowBlock;
+use super::geometry::Geometry;
+use crate::attention::groups::{Block, HeadStep};
+use crate::attention::outputs::RowsOut;
+use crate::attention::softmax::{self, Rows, Strips};
+
+impl RowBlock<'_, '_> {
+    /// Row maxima, row sums and footings of the slots that the step computed.
+    #[inline(always)]
+    pub(super) fn reduce(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let stride = geometry.stride;
+        let scratch = &mut *self.scratch;
+        for term in &step.compute {
+            let (all, rows) = (geometry.strips_of(term.slot), term.slot * stride);
+            let strips = Strips {
+                max: &scratch.strip_max[all.clone()],
+                sum: &scratch.strip_sum[all.clone()],
+            };
+            let rows = Rows {
+                max: &mut scratch.row_max[rows..][..stride],
+                sum: &mut scratch.row_sum[rows..][..stride],
+            };
+            let scale = self.call.scores.exponent.exact;
+            softmax::reduce(scale, &strips, &mut scratch.footing[all], rows);
+        }
+    }
+
+    /// The denominators of a term of a head: row sums, with the term's sink where it has one.
+    #[inline(always)]
+    pub(super) fn denominators(&mut self, geometry: &Geometry, step: &HeadStep, t: usize) {
+        let (scratch, scores) = (&mut *self.scratch, &self.call.scores);
+        let rows = step.slots[t] * geometry.stride;
+        let row_sum = &scratch.row_sum[rows..][..geometry.stride];
+        let to = &mut scratch.denominators[t * geometry.stride..][..geometry.stride];
+        match scores.sink(self.call.sink(step.head, t)) {
+            None => to.copy_from_slice(row_sum),
+            Some(sink) => {
+                let row_max = &scratch.row_max[rows..];
+                for ((to, &row_sum), &row_max) in to.iter_mut().zip(row_sum).zip(row_max) {
+                    *to = scores.with_sink(row_max, row_sum, sink);
+                }
+            }
+        }
+    }
+
+    /// The weights of each strip, term and lane.
+    #[inline(always)]
+    pub(super) fn weigh(&mut self, geometry: &Geometry, step: &HeadStep) {
+        let stride = geometry.stride;
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
+        for (t, &slot) in step.slots.iter().enumerate() {
+            self.denominators(geometry, step, t);
+            let scratch = &mut *self.scratch;
+            for row in 0..rows {
+                let query = sequence.first_query + first + row;
+                let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
+                let denominator = scratch.denominators[t * stride + row];
+                scratch.shares[row] = softmax::share(coefficient, denominator);
+            }
+            for strip in 0..geometry.strips {
+                let footing = &scratch.footing[geometry.strip_at(slot, strip)..][..stride];
+                let at = (strip * step.slots.len() + t) * 2 * stride;
+                let (high, low) = scratch.weights[at..][..2 * stride].split_at_mut(stride);
+                let parts = high.iter_mut().zip(low);
+                for (((high, low), &share), &footing) in parts.zip(&scratch.shares).zip(footing) {
+                    [*high, *low] = softmax::weight(share, footing);
+                }
+            }
+        }
+    }
+
+    /// Log-sum-exp of each term, where asked for.
+    pub(super) fn write_lse(&self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
+        let Block {
+            sequence,
+            first,
+            rows,
+            ..
+        } = self.block;
+        if !out.wants_lse() {
+            return;
+        }
+        for t in 0..self.call.plan.terms {
+            let sink = self.call.sink(step.head, t);
+            for row in 0..rows {
+                let lse = step.slots.get(t).map_or(f32::NEG_INFINITY, |slot| {
+                    let at = slot * geometry.stride + row;
+                    let (max, sum) = (self.scratch.row_max[at], self.scratch.row_sum[at]);
+                    self.call.scores.log_sum_exp(max, sum, sink)
+                });
+                out.write_lse(self.call, sequence.row(step.head, first + row), t, lse);
+            }
+        }
+    }
+}
