@@ -7,13 +7,15 @@ import { bytes, cases, checkedElements, expectedOf, flops, work } from "./cases.
 import { chart } from "./chart.mjs";
 import { evaluate, figures } from "./figures.mjs";
 import { folderOf, toBfloat16 } from "./model-files.mjs";
+import { comparisons, costs, sizeRows, verdict } from "./pace-plan.mjs";
 import { chosen, plan } from "./plan.mjs";
 import { csv } from "./record.mjs";
+import { judged } from "./sizes.mjs";
 import { exponent, median, relativeError } from "./statistics.mjs";
-import { fill, hash } from "./subjects/measuring.mjs";
+import { fill, hash, liveBlocks } from "./subjects/measuring.mjs";
 import { measurementTable, table } from "./tables.mjs";
 
-const sizes = { wasm: { "a.wasm": 140_000 }, script: 13_000 };
+const sizes = { wasm: { "a.wasm": 140_000 }, entry: 13_000, worker: 7_000 };
 
 test("median, exponent, error", () => {
   expect(median([3, 1, 2])).toBe(2);
@@ -30,6 +32,8 @@ test("useful work counts what the mask leaves", () => {
   expect(flops(cases.get("grouped-4096"))).toBe(4096 * 4097 * (10 * 64 + 8 * 128));
   const seen = (512 * 513) / 2 + (16384 - 512) * 512;
   expect(flops(cases.get("window-16384"))).toBe(2 * seen * (16 * 64 + 8 * 128));
+  // 256 rows of blocks, 32 of 256 live in each.
+  expect(flops(cases.get("block-mask-16384"))).toBe(flops(cases.get("full-16384")) / 8);
   expect(bytes(cases.get("decode-4096"))).toBe(4 * 4 * 4096 * (16 * 64 + 8 * 128));
   expect(bytes(cases.get("group-norm-64"))).toBe(2 * 4 * 4 * 256 * 64 * 64);
 });
@@ -66,6 +70,15 @@ test("random weights are the same everywhere, and bfloat16 is their nearest", ()
   const values = fill(new Float32Array(4), 3);
   expect([...values].map((value) => (value + 1) * 2 ** 23)).toEqual([0, 1, 2, 3].map((i) => hash(i + Math.imul(3, 0x9e3779b9)) >>> 8));
   expect([...toBfloat16(Float32Array.of(1, 1.00390625, 1.01171875, -2.5))]).toEqual([0x3f80, 0x3f80, 0x3f82, 0xc020]);
+});
+
+test("blocks: so many live in each row, scattered, the same everywhere", () => {
+  const { data, shape } = liveBlocks(1024, 2048, 8);
+  expect(shape).toEqual([1, 1, 16, 32]);
+  const rows = Array.from({ length: 16 }, (_, row) => [...data.subarray(32 * row, 32 * row + 32)]);
+  for (const row of rows) expect(row.reduce((sum, live) => sum + live, 0)).toBe(4);
+  expect(rows[0].flatMap((live, column) => (live ? [column] : []))).toEqual([0, 11, 18, 25]);
+  expect(new Set(rows.map(String)).size).toBe(16);
 });
 
 /** Measurements of every group, in which everything runs at the same rate. */
@@ -137,6 +150,7 @@ test("bounds are met from their own side", () => {
   expect(rows.map(({ id, verdict }) => [id, verdict])).toEqual([
     ["P15", "reached"],
     ["P15", "short"],
+    ["P15", "reached"],
   ]);
 });
 
@@ -159,4 +173,46 @@ test("the chart names who was measured", () => {
   const picture = chart(groups, { cpu: "A CPU", date: "2026-01-01" });
   expect(picture).toMatch(/^<svg /);
   for (const name of ["diffattn, relaxed SIMD", "onnxruntime-web", "PyTorch", "FMA peak 1.0", "A CPU"]) expect(picture).toContain(name);
+});
+
+test("what is compared between two builds: known cases, each once, on what is there", () => {
+  for (const list of [comparisons, costs])
+    for (const isas of [
+      ["scalar", "avx2", "avx512"],
+      ["scalar", "neon"],
+    ]) {
+      const all = list({ isas });
+      expect(new Set(all.map(({ figure, what }) => `${figure} ${what}`)).size).toBe(all.length);
+      for (const { case: id, isa, least } of all) {
+        expect(cases.has(id), id).toBe(true);
+        expect([...isas, "simd128", "relaxed-simd"]).toContain(isa);
+        expect([0.95, 0.98]).toContain(least);
+      }
+    }
+  const figures = new Set(comparisons({ isas: ["avx2", "avx512"] }).map(({ figure }) => figure));
+  expect([...figures].sort()).toEqual(["M1", "M2", "M3", "P1", "P13", "P1b", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9"]);
+});
+
+test("what is larger than it may be, or has no limit, is over; one operator costs at most half", () => {
+  const measured = { wasm: { "diffattn-simd128.wasm": 200_000, "other.wasm": 1 }, entry: 12_000, worker: 9_001 };
+  const over = (shaken) => judged(measured, shaken).flatMap(({ name, isOver }) => (isOver ? [name] : []));
+  expect(over({ operator: 5, all: 10 })).toEqual(["diffattn-simd128.wasm, gzip", "other.wasm, gzip", "worker.js, gzip"]);
+  expect(over({ operator: 6, all: 10 }).at(-1)).toBe("groupNorm alone, of 0.0 KB minified");
+});
+
+test("two builds: other bits count before speed; sizes grow in percent", () => {
+  const row = { ratio: 0.99, least: 0.98, same: true };
+  expect(verdict(row)).toBe("kept");
+  expect(verdict({ ...row, ratio: 0.97 })).toBe("short of 0.98");
+  expect(verdict({ ...row, same: false })).toBe("other bits");
+  const rows = sizeRows(
+    { wasm: { "a.wasm": 1000, "b.wasm": 1000 }, entry: 2000, worker: 10 },
+    { wasm: { "a.wasm": 1020 }, entry: 1500, worker: 10 },
+  );
+  expect(rows).toEqual([
+    ["a.wasm", "1.0 KB", "1.0 KB", "2.0 %"],
+    ["b.wasm", "1.0 KB", "", ""],
+    ["entry with its chunks", "2.0 KB", "1.5 KB", "-25.0 %"],
+    ["worker.js", "0.0 KB", "0.0 KB", "0.0 %"],
+  ]);
 });

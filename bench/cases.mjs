@@ -1,6 +1,7 @@
 // The cases of cases.json: how much work each is, and which elements of its result are checked.
 // bench/rust/src/case.rs counts the same work. Runs nothing.
 import { readFileSync } from "node:fs";
+import { BLOCK, liveBlocks } from "./subjects/measuring.mjs";
 
 export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
 
@@ -11,8 +12,10 @@ const CHECKED = 4096;
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** (query, key) pairs that the mask leaves, of one map. */
-function pairs({ q, k, causal, window = [null, null] }) {
+function pairs({ q, k, causal, window = [null, null], blockMask }) {
   const [rows, keys] = [q[2], k[2]];
+  // Such a case has whole blocks and no other mask.
+  if (blockMask) return BLOCK * BLOCK * liveBlocks(rows, keys, blockMask).data.reduce((sum, live) => sum + live, 0);
   const right = causal ? 0 : window[1];
   let sum = 0;
   for (let row = 0; row < rows; row++) {

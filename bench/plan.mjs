@@ -168,6 +168,11 @@ export function plan({ best, isFull }) {
       entrants: [fma(), ...lengths.map((test) => crate(test, test)), crate("window", "window-16384")],
     },
     {
+      id: "block mask",
+      figures: ["P17"],
+      entrants: [crate("full", "full-16384"), crate("masked", "block-mask-16384")],
+    },
+    {
       id: "memory",
       figures: ["P12", "P16"],
       entrants: [

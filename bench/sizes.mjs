@@ -1,31 +1,107 @@
-// What a browser downloads, gzip -9: each WebAssembly module, and the scripts that operators and
-// layers need, worker and pool with wasm-bindgen's glue included. Reads the built package, builds
-// nothing.
+// What a browser downloads, gzip -9: each WebAssembly module, the entry with the chunks that it
+// imports, and the worker with wasm-bindgen's glue; and what remains of the entry, minified, for who
+// imports one operator alone. Reads the built package, builds nothing.
+//
+//   node bench/sizes.mjs      the table; fails where something is larger than it may be (npm test)
 import { existsSync, readFileSync, readdirSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+import { isMain, root } from "../scripts/tools.mjs";
 
-const dist = fileURLToPath(new URL("../packages/diffattn/dist/", import.meta.url));
+const ownDist = join(root, "packages/diffattn/dist");
 
-const gzipped = (name) => gzipSync(readFileSync(join(dist, name)), { level: 9 }).length;
-
-/** A script and all that it imports, starts as a worker or names as a file beside it. */
-function reached(name, found = new Set()) {
-  // The glue names what it gives a module as if that were a file.
-  if (found.has(name) || !existsSync(join(dist, name))) return found;
+/** Names of the scripts that a script's statements import, all the way; itself first. */
+function imported(dist, name, found = new Set()) {
+  if (found.has(name)) return found;
   found.add(name);
-  for (const [, next] of readFileSync(join(dist, name), "utf8").matchAll(/["']\.\/([\w.-]+\.js)["']/g)) reached(next, found);
+  const text = readFileSync(join(dist, name), "utf8");
+  for (const [, next] of text.matchAll(/(?:^|[;}\s])(?:import|export)\b[^"'()]*["']\.\/([\w.-]+\.js)["']/g)) imported(dist, next, found);
   return found;
 }
 
-/** `{ wasm: { file: bytes }, script: bytes }` */
-export function sizes() {
+/** `{ wasm: { file: bytes }, entry: bytes, worker: bytes }` of a built package. */
+export function sizes(dist = ownDist) {
+  const gzipped = (name) => gzipSync(readFileSync(join(dist, name)), { level: 9 }).length;
   const modules = readdirSync(dist).filter((name) => name.endsWith(".wasm"));
-  const scripts = [...reached("browser.js")];
+  const entry = existsSync(join(dist, "browser.js")) ? [...imported(dist, "browser.js")] : [];
   return {
     wasm: Object.fromEntries(modules.map((name) => [name, gzipped(name)])),
-    scripts,
-    script: scripts.reduce((sum, name) => sum + gzipped(name), 0),
+    entry: entry.reduce((sum, name) => sum + gzipped(name), 0),
+    worker: gzipped("worker.js"),
   };
+}
+
+/** Bytes, minified, that `code` loads of the entry at once; what it may load later is apart. */
+async function minified(dist, code) {
+  const { metafile } = await build({
+    stdin: { contents: code, resolveDir: dist },
+    bundle: true,
+    splitting: true,
+    minify: true,
+    format: "esm",
+    platform: "browser",
+    outdir: "out",
+    write: false,
+    metafile: true,
+    logLevel: "error",
+  });
+  const { outputs } = metafile;
+  const loaded = new Set();
+  const load = (name) => {
+    if (loaded.has(name)) return;
+    loaded.add(name);
+    for (const { kind, path } of outputs[name].imports) if (kind === "import-statement" && outputs[path]) load(path);
+  };
+  load(Object.keys(outputs).find((name) => outputs[name].entryPoint));
+  return [...loaded].reduce((sum, name) => sum + outputs[name].bytes, 0);
+}
+
+/** Minified bytes of who imports groupNorm alone, and of who imports everything. */
+export async function shaken(dist = ownDist) {
+  return {
+    operator: await minified(dist, 'export { groupNorm } from "./browser.js";'),
+    all: await minified(dist, 'export * from "./browser.js";'),
+  };
+}
+
+/**
+ * What each may be at most, in bytes: of the modules what they were before block masks, sinks and
+ * llama, 2 % more, and 6 KB (operators) or 12 KB (models) for those. A line is raised with what it
+ * pays for.
+ */
+export const LIMITS = {
+  "diffattn-simd128.wasm": 163_795 * 1.02 + 6_000,
+  "diffattn-relaxed.wasm": 169_278 * 1.02 + 6_000,
+  "diffattn-threads.wasm": 189_694 * 1.02 + 6_000,
+  "diffattn-models-simd128.wasm": 386_077 * 1.02 + 12_000,
+  "diffattn-models-relaxed.wasm": 393_868 * 1.02 + 12_000,
+  "diffattn-models-threads.wasm": 413_059 * 1.02 + 12_000,
+  "entry with its chunks": 12_000,
+  "worker.js": 9_000,
+};
+
+/** The share of everything that one operator alone may cost. */
+const OPERATOR = 0.5;
+
+const kilobytes = (bytes) => `${(bytes / 1000).toFixed(1)} KB`;
+
+/** Rows of the table, `{ name, size, limit, isOver }`. */
+export function judged({ wasm, entry, worker }, { operator, all }) {
+  const rows = Object.entries({ ...wasm, "entry with its chunks": entry, "worker.js": worker }).map(([name, size]) => ({
+    name: `${name}, gzip`,
+    size,
+    limit: LIMITS[name],
+    // A module that no one knows has no limit to keep to.
+    isOver: !(size <= LIMITS[name]),
+  }));
+  const limit = OPERATOR * all;
+  return [...rows, { name: `groupNorm alone, of ${kilobytes(all)} minified`, size: operator, limit, isOver: operator > limit }];
+}
+
+if (isMain(import.meta)) {
+  const rows = judged(sizes(), await shaken());
+  for (const { name, size, limit, isOver } of rows)
+    console.log(`${name}: ${kilobytes(size)}, at most ${kilobytes(limit)}${isOver ? ": TOO LARGE" : ""}`);
+  if (rows.some(({ isOver }) => isOver)) process.exitCode = 1;
 }

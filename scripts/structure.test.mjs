@@ -32,6 +32,7 @@ const file = (more = {}) => ({
   code_lines: 10,
   unsafe_lines: 0,
   long_comments: [],
+  leaning: [],
   functions: [],
   ...more,
 });
@@ -130,6 +131,19 @@ describe("TypeScript", () => {
     const { long_comments: at, lines, comment_lines: only } = measure("a.ts", text);
     expect(at).toEqual([1, 3, 5]);
     expect([lines, only]).toEqual([8, 4]);
+  });
+
+  test("documentation that leans on what is above", () => {
+    const text = [
+      "/** The same, elsewhere. */",
+      "f();",
+      "/**",
+      " * As above.",
+      " * The same of it.",
+      " */",
+      "/** The same array twice. */",
+    ].join("\n");
+    expect(measure("a.ts", text).leaning).toEqual([1, 4]);
   });
 
   test("imports of types alone count, tests do not", async () => {

@@ -136,6 +136,7 @@ const suites = {
   browser: script("test/browser/run.mjs"),
   demo: script("test/browser/demo.mjs"),
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
+  sizes: check(process.execPath, ["bench/sizes.mjs"]),
   package: script("test/package/run.mjs"),
   guides: script("test/guides/run.mjs"),
   matrix: script("test/matrix/run.mjs", "--short"),

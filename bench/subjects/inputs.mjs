@@ -8,7 +8,7 @@ export const EPS = 1e-5;
 
 /** The entry of `variants` (op → name → form) for a case; empty where no peer has a form for it. */
 export function formsOf(variants, test) {
-  if (test.op === "attention" && (test.pairing !== "interleaved" || test.q[1] !== test.k[1] || test.window)) return {};
+  if (test.op === "attention" && (test.pairing !== "interleaved" || test.q[1] !== test.k[1] || test.window || test.blockMask)) return {};
   return variants[test.op] ?? {};
 }
 

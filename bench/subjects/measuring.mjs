@@ -17,6 +17,23 @@ export function fill(data, t) {
   return data;
 }
 
+/** Queries and keys to a side of a block of a block mask. */
+export const BLOCK = 64;
+
+/**
+ * The block mask of a case, `{ data, shape }`: in each row of blocks one of `of` is live, those
+ * whose places have the smallest hashes.
+ */
+export function liveBlocks(queries, keys, of) {
+  const [rows, columns] = [queries, keys].map((length) => Math.ceil(length / BLOCK));
+  const data = new Uint8Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    const places = Array.from({ length: columns }, (_, column) => row * columns + column);
+    for (const place of places.toSorted((a, b) => hash(a) - hash(b)).slice(0, Math.floor(columns / of))) data[place] = 1;
+  }
+  return { data, shape: [1, 1, rows, columns] };
+}
+
 /**
  * Seconds of one call of `fn`, which may return a promise. A call shorter than a millisecond is
  * only the warm-up: then as many as fill 5 ms are timed together.

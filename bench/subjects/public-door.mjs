@@ -1,7 +1,7 @@
 // Handlers of the protocol over our package's public door, for Node (diffattn.mjs) and a page
 // (page-client.js). Knows the calls of a case in every form; starts nothing, and its limits are
 // given.
-import { fill, pick, timed } from "./measuring.mjs";
+import { fill, liveBlocks, pick, timed } from "./measuring.mjs";
 
 const LAMBDA = 0.35;
 const EPS = 1e-5;
@@ -22,7 +22,7 @@ const VARIANTS = {
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 const array = (shape, t) => ({ data: fill(new Float32Array(count(shape)), t), shape });
 
-function attentionOptions({ pairing, ratio, causal, window, q, out }) {
+function attentionOptions({ pairing, ratio, causal, window, blockMask, q, k, out }) {
   const perToken = [q[0], q[2], out[1]];
   return {
     lambda: pairing === "shared" ? { data: new Float32Array(count(perToken)).fill(LAMBDA), shape: perToken } : LAMBDA,
@@ -30,6 +30,7 @@ function attentionOptions({ pairing, ratio, causal, window, q, out }) {
     isCausal: causal,
     ...(ratio && { ratio }),
     ...(window && { window }),
+    ...(blockMask && { blockMask: liveBlocks(q[2], k[2], blockMask) }),
   };
 }
 

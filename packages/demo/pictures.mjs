@@ -1,4 +1,5 @@
-// Takes the pictures of the page that the README shows, in Chromium, into docs/images. The page must be built. Checks nothing.
+// Takes the pictures of the page that the README shows, in Chromium, into docs/images. The page
+// must be built. Checks nothing.
 //
 //   node packages/demo/pictures.mjs
 import { join } from "node:path";

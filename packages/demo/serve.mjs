@@ -1,5 +1,5 @@
-// Serves the built page (dist) on this machine: right types, a strict Content-Security-Policy, and the headers that isolate the page,
-// unless they are not wanted. Builds nothing.
+// Serves the built page (dist) on this machine: right types, a strict Content-Security-Policy, and
+// the headers that isolate the page, unless they are not wanted. Builds nothing.
 //
 //   node packages/demo/serve.mjs [--port N] [--no-isolation]
 import { existsSync } from "node:fs";
@@ -12,7 +12,10 @@ import { isMain } from "../../scripts/tools.mjs";
 const built = fileURLToPath(new URL("dist", import.meta.url));
 export const DEFAULT_PORT = 8788;
 
-/** Scripts, styles and workers from here alone; WebAssembly may be compiled; pictures that the page itself makes may be shown. */
+/**
+ * Scripts, styles and workers from here alone; WebAssembly may be compiled; pictures that the page
+ * itself makes may be shown.
+ */
 export const POLICY = [
   "default-src 'none'",
   "script-src 'self' 'wasm-unsafe-eval'",
@@ -26,8 +29,9 @@ export const POLICY = [
 ].join("; ");
 
 /**
- * Starts the server. A port that is taken is an error when it was asked for; the default one then gives way to any free one.
- * Returns its address and how to end it. `folder`: what is served, the built page by default.
+ * Starts the server. A port that is taken is an error when it was asked for; the default one then
+ * gives way to any free one. Returns its address and how to end it. `folder`: what is served, the
+ * built page by default.
  */
 export async function serve({ port, isolated = true, folder = built } = {}) {
   if (!existsSync(`${folder}/index.html`)) throw new Error("the page is not built; run: npm run build");

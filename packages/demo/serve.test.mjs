@@ -1,5 +1,6 @@
-// The page's server, asked by raw sockets: ranges as RFC 9110 has them, who may ask, and some thousands of requests of any kind, none of
-// which ends it. It runs as a process of its own. Looks at no page (test/browser/demo.mjs does).
+// The page's server, asked by raw sockets: ranges as RFC 9110 has them, who may ask, and some
+// thousands of requests of any kind, none of which ends it. It runs as a process of its own. Looks
+// at no page (test/browser/demo.mjs does).
 import { spawn } from "node:child_process";
 import { mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
@@ -43,7 +44,10 @@ afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** Writes these bytes to the server and gives all that it answers until it closes. `patience`: milliseconds; then the connection is cut. */
+/**
+ * Writes these bytes to the server and gives all that it answers until it closes. `patience`:
+ * milliseconds; then the connection is cut.
+ */
 function raw(bytes, { patience = 10_000, half = false } = {}) {
   return new Promise((resolve, reject) => {
     const pieces = [];

@@ -1,5 +1,6 @@
-// Builds dist: everything that the page needs, as plain files with relative addresses. Any static server can serve it (serve.mjs
-// does), below any path, with or without the headers that isolate a page.
+// Builds dist: everything that the page needs, as plain files with relative addresses. Any static
+// server can serve it (serve.mjs does), below any path, with or without the headers that isolate a
+// page.
 
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -23,7 +24,10 @@ function copyModel(): void {
     cpSync(here(`../../examples/model/${name}`), join(dist, "model", name));
 }
 
-/** The library that the bench tab compares with, as its package has it; the page asks for it only then. */
+/**
+ * The library that the bench tab compares with, as its package has it; the page asks for it only
+ * then.
+ */
 function copyOnnxruntime(): void {
   const from = dirname(require.resolve("onnxruntime-web/ort-wasm-simd-threaded.wasm"));
   for (const name of ["ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"])

@@ -1,6 +1,7 @@
-// Completes dist, once tsup has ended, by what CommonJS asks for: entries that give the module where it can be required, so that there is one
-// state whichever way the package is loaded, else the same code as CommonJS (commonjs.cjs: jest); and types by the names of that kind.
-// Compiles nothing.
+// Completes dist, once tsup has ended, by what CommonJS asks for: entries that give the module
+// where it can be required, so that there is one state whichever way the package is loaded, else
+// the same code as CommonJS (commonjs.cjs: jest); and types by the names of that kind. Compiles
+// nothing.
 import { readFileSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
@@ -23,8 +24,8 @@ module.exports = entry;
 `,
   );
 
-// To TypeScript a file is of the kind that its name says, and so is what it imports. (By the text, because tsup would make them all anew: 11 s
-// of CPU time.)
+// To TypeScript a file is of the kind that its name says, and so is what it imports. (By the text,
+// because tsup would make them all anew: 11 s of CPU time.)
 for (const name of ["types", "models", "viz"])
   writeFileSync(dist(`${name}.d.cts`), readFileSync(dist(`${name}.d.ts`), "utf8").replaceAll(/(from '\.\/\w+)\.js'/g, "$1.cjs'"));
 

@@ -1,6 +1,8 @@
-// Builds dist: the entries, the worker, the types, the WASM files, three for the operators and three with models, scripts that carry such files, and
-// the command line. (What CommonJS asks for besides: commonjs.mjs.) wasm-bindgen's glue goes into the scripts, and the command line's libraries into cli.js, so what is published needs no
-// package but the native one (and for texts a tokenizer's).
+// Builds dist: the entries, the worker, the types, the WASM files, three for the operators and
+// three with models, scripts that carry such files, and the command line. (What CommonJS asks for
+// besides: commonjs.mjs.) wasm-bindgen's glue goes into the scripts, and the command line's
+// libraries into cli.js, so what is published needs no package but the native one (and for texts a
+// tokenizer's).
 
 import { copyFileSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { builtinModules } from "node:module";
@@ -14,6 +16,17 @@ type Plugin = NonNullable<Options["esbuildPlugins"]>[number];
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const glueOf = (build: string): string => here(`../wasm/pkg-${build}/diffattn_wasm.js`);
 const { version } = JSON.parse(readFileSync(here("package.json"), "utf8")) as { version: string };
+
+// The builds without threads have a glue of the package's own (src/backend/glue.ts), which gives a
+// module this and no more.
+const IMPORTS = "./diffattn_wasm_bg.js __wbindgen_init_externref_table";
+const simd = new WebAssembly.Module(readFileSync(here("../wasm/pkg-simd/diffattn_wasm_bg.wasm")));
+const asked = WebAssembly.Module.imports(simd).map(({ module, name }) => `${module} ${name}`);
+if (asked.join(", ") !== IMPORTS) throw new Error(`the module of simd imports ${asked.join(", ")}: expected ${IMPORTS}`);
+// (Not every Node compiles the others, but their scripts say the same.)
+for (const other of ["relaxed", "models-simd", "models-relaxed"])
+  if (readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
+    throw new Error(`the glue of simd and ${other} differs`);
 
 /** What the package calls of the WASM door (src/backend/instance.ts). */
 const DOOR = [
@@ -35,27 +48,6 @@ const glue: Plugin = {
   setup(build) {
     build.onResolve({ filter: /^glue:/ }, ({ path }) => ({ path, namespace: "glue" }));
 
-    // wasm-bindgen's module holds one instance for ever; as the body of a function it can be had anew after a trap.
-    build.onLoad({ filter: /^glue:local$/, namespace: "glue" }, async () => {
-      for (const other of ["relaxed", "models-simd", "models-relaxed"])
-        if (readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
-          throw new Error(`the glue of simd and ${other} differs`);
-      const { outputFiles } = await build.esbuild.build({
-        stdin: { contents: `export { initSync, ${DOOR} } from ${JSON.stringify(glueOf("simd"))};`, resolveDir: here(".") },
-        bundle: true,
-        format: "iife",
-        globalName: "glue",
-        target: "es2022",
-        define: { "import.meta.url": "undefined" },
-        write: false,
-      });
-      // By its class the glue would not know a module of another realm (Next's edge runtime); it is given nothing else.
-      const text = outputFiles[0]?.text ?? "";
-      const isNone = "!(module instanceof WebAssembly.Module)";
-      if (!text.includes(isNone)) throw new Error(`the glue does not ask ${isNone}`);
-      return { contents: `export function createGlue() {\n${text.replace(isNone, "false")}\nreturn glue;\n}` };
-    });
-
     build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
       const path = JSON.stringify(glueOf("threads"));
       const [operators, models] = ["threads", "models-threads"].map(threadsGlue);
@@ -70,14 +62,16 @@ const glue: Plugin = {
       };
     });
 
-    // The package always says where the module and its threads' script come from; the worker's script has no address of its own.
+    // The package always says where the module and its threads' script come from; the worker's
+    // script has no address of its own.
     build.onLoad({ filter: /pkg-threads[/\\]diffattn_wasm\.js$/ }, ({ path }) => ({
       contents: readFileSync(path, "utf8")
         .replace(/new URL\([^)]*, import\.meta\.url\)/, "undefined")
         .replace("import.meta.url", '""'),
     }));
 
-    // wasm-bindgen-rayon's helper fetches itself into a blob; src/pool.ts starts its threads as it was started.
+    // wasm-bindgen-rayon's helper fetches itself into a blob; src/pool.ts starts its threads as it
+    // was started.
     build.onResolve({ filter: /workerHelpers(\.no-bundler)?\.js$/ }, () => ({ path: here("src/pool.ts") }));
   },
 };
@@ -96,8 +90,11 @@ const common: Options = {
 /** Licences under which a library's code may be part of ours, if its notice comes along. */
 const ALLOWED = ["MIT", "ISC", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "0BSD"];
 
-/** Writes the licence of every package that is part of a script beside it; fails where that may not be, and without a file for any
- *  package. (What is compiled into the WASM files, and their glue: scripts/notices.mjs.) */
+/**
+ * Writes the licence of every package that is part of a script beside it; fails where that may not
+ * be, and without a file for any package. (What is compiled into the WASM files, and their glue:
+ * scripts/notices.mjs.)
+ */
 const licences = (file?: string): Plugin => ({
   name: "licences",
   setup(build) {
@@ -138,7 +135,10 @@ const wasmFiles = Object.fromEntries(
   ),
 );
 
-/** Files within scripts: the WASM files, deflated and in base64, and the text of the worker's script. */
+/**
+ * Files within scripts: the WASM files, deflated and in base64, and the text of the worker's
+ * script.
+ */
 const carried: Plugin = {
   name: "carried",
   setup(build) {
@@ -167,13 +167,15 @@ const carried: Plugin = {
 // Here, because the builds run side by side.
 rmSync(here("dist"), { recursive: true, force: true });
 
-/** Entries that share chunks, and with them their state: which backend runs. Whoever needs no models loads nothing of them. */
-const entries = (place: string, more: Options = {}): Options => ({
-  ...own,
-  entry: { [place]: `src/${place}.ts`, [place === "browser" ? "models" : `models-${place}`]: `src/models/${place}.ts` },
-  splitting: true,
-  ...more,
-});
+/**
+ * Entries that share chunks, and with them their state: which backend runs. Whoever needs no models
+ * loads nothing of them.
+ */
+const entries = (place: string, more: Options = {}, others: Record<string, string> = {}): Options => {
+  const models = place === "browser" ? "models" : `models-${place}`;
+  const entry = { [place]: `src/${place}.ts`, [models]: `src/models/${place}.ts`, ...others };
+  return { ...own, entry, splitting: true, ...more };
+};
 
 /** ncc copies the files of a script that it can read, and newer syntax than this it cannot read. */
 const readByNcc: Options["esbuildOptions"] = (options) => {
@@ -183,7 +185,9 @@ const readByNcc: Options["esbuildOptions"] = (options) => {
 };
 
 export default defineConfig([
-  entries("browser", { minify: true }),
+  // (Bundlers drop files, not parts of files that several scripts have: what computes on the caller's
+  // own thread is a chunk of its own, since it is an entry.)
+  entries("browser", { minify: true }, { local: "src/run-sync.ts" }),
   entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
   entries("edge-light", { minify: true, external: [...(own.external ?? []), /\.wasm\?module$/] }),
   entries("node", { esbuildOptions: readByNcc }),

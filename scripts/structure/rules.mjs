@@ -78,6 +78,15 @@ export const rules = [
       ),
   },
   {
+    id: "documentation",
+    what: "documentation that cannot be read alone (as above, the same of …)",
+    gates: false,
+    find: ({ files }) =>
+      each(files, "documentation", (path, { leaning: at }) =>
+        at.length > 0 ? [[`${path}: ${at.length}, the first in line ${at[0]}`]] : [],
+      ),
+  },
+  {
     id: "tests",
     what: "tests within product files",
     gates: false,

@@ -9,6 +9,12 @@ import ts from "typescript";
 /** Columns that a comment may fill: as many as those of the Rust sources. */
 const COLUMNS = 100;
 
+/** A comment to a tool, which reads one line. */
+const DIRECTIVE = /^\s*\/[/*]\s*(eslint|prettier|@ts)-/;
+
+/** Beginnings of documentation that says nothing without what stands above it. */
+const LEANING = /^(As (above|below|here|there)|Ditto|Likewise|Of none\.|The same([,.]| (at|from|in|of|on|out|with)\b))/;
+
 const isSource = (path) => /\.(ts|js)$/.test(path) && !/\.test\.ts$|\.d\.ts$/.test(path);
 
 /** The sources below a folder: each by its path from `root`, with slashes. */
@@ -71,9 +77,25 @@ export function measure(path, text) {
     comment_lines: count((_, index) => only(index)),
     code_lines: count((line, index) => line.trim() !== "" && !only(index)),
     unsafe_lines: 0,
-    long_comments: lines.flatMap((line, index) => (commented.has(index) && line.length > COLUMNS ? [index + 1] : [])),
+    long_comments: lines.flatMap((line, index) =>
+      commented.has(index) && line.length > COLUMNS && !DIRECTIVE.test(line) ? [index + 1] : [],
+    ),
+    leaning: leaning(lines),
     functions,
   };
+}
+
+/** Where a paragraph of documentation leans on what stands above it. */
+function leaning(lines) {
+  const found = [];
+  let begins = false;
+  for (const [index, line] of lines.entries()) {
+    const opens = /^\s*\/\*\*/.test(line);
+    const text = opens || /^\s*\*/.test(line) ? line.replace(/^\s*\/?\*+\/?/, "").trim() : undefined;
+    if ((begins || opens) && text !== undefined && LEANING.test(text)) found.push(index + 1);
+    begins = text === "";
+  }
+  return found;
 }
 
 /** A Map from each source of a package to those that it imports, for its types alone or not. */

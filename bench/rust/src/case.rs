@@ -3,8 +3,12 @@
 use std::path::Path;
 use std::{fs, io};
 
+use crate::inputs::live_blocks;
 use diffattn::Pairing;
 use serde::{Deserialize, Deserializer};
+
+/// Queries and keys to a side of a block of a block mask.
+pub(crate) const BLOCK: usize = 64;
 
 /// One case.
 #[derive(Debug, Clone, Deserialize)]
@@ -62,6 +66,9 @@ pub struct Heads {
     pub window: Option<[Option<usize>; 2]>,
     /// Caches in rotation, of decode.
     pub caches: Option<usize>,
+    /// Of so many blocks one is live in each row of blocks; then there is no other mask.
+    #[serde(rename = "blockMask")]
+    pub block_mask: Option<usize>,
 }
 
 fn pairing<'de, D: Deserializer<'de>>(from: D) -> Result<Pairing, D::Error> {
@@ -78,10 +85,27 @@ fn pairing<'de, D: Deserializer<'de>>(from: D) -> Result<Pairing, D::Error> {
 }
 
 impl Heads {
+    /// The block mask, by rows of blocks.
+    #[must_use]
+    pub fn blocks(&self) -> Option<Vec<u8>> {
+        let one_of = self.block_mask?;
+        Some(live_blocks(self.blocks_shape(), one_of))
+    }
+
+    /// Rows and columns of blocks.
+    #[must_use]
+    pub fn blocks_shape(&self) -> [usize; 2] {
+        [self.q[2], self.k[2]].map(|length| length.div_ceil(BLOCK))
+    }
+
     /// (query, key) pairs that the mask leaves, of one map.
     #[must_use]
     pub fn pairs(&self) -> usize {
         let (rows, keys) = (self.q[2], self.k[2]);
+        if let Some(blocks) = self.blocks() {
+            let live: usize = blocks.iter().map(|&live| usize::from(live)).sum();
+            return live * BLOCK * BLOCK;
+        }
         let [left, right] = self.window.unwrap_or([None, None]);
         let right = if self.causal { Some(0) } else { right };
         (0..rows)

@@ -6,17 +6,35 @@ pub const LAMBDA: f32 = 0.35;
 /// Added to a norm's mean square or variance.
 pub const EPS: f32 = 1e-5;
 
-/// Element `i` of tensor number `t`, in [−1, 1) and exact in float32.
-#[must_use]
-pub(crate) fn value(t: usize, i: usize) -> f32 {
-    // Both wrap on purpose: indices count modulo 2^32.
-    let mut x = (i as u32).wrapping_add((t as u32).wrapping_mul(0x9E37_79B9));
+/// 32 bits that look random, of any number.
+fn hash(mut x: u32) -> u32 {
+    // Products wrap on purpose: indices count modulo 2^32.
     x ^= x >> 16;
     x = x.wrapping_mul(0x7FEB_352D);
     x ^= x >> 15;
     x = x.wrapping_mul(0x846C_A68B);
-    x ^= x >> 16;
+    x ^ (x >> 16)
+}
+
+/// Element `i` of tensor number `t`, in [−1, 1) and exact in float32.
+#[must_use]
+pub(crate) fn value(t: usize, i: usize) -> f32 {
+    let x = hash((i as u32).wrapping_add((t as u32).wrapping_mul(0x9E37_79B9)));
     (x >> 8) as f32 / 8_388_608.0 - 1.0
+}
+
+/// A block mask: in each row one of `one_of` blocks is live, those whose places have the smallest
+/// hashes.
+pub(crate) fn live_blocks([rows, columns]: [usize; 2], one_of: usize) -> Vec<u8> {
+    let mut blocks = vec![0; rows * columns];
+    for row in 0..rows {
+        let mut places: Vec<usize> = (row * columns..(row + 1) * columns).collect();
+        places.sort_by_key(|&place| hash(place as u32));
+        for &place in &places[..columns / one_of] {
+            blocks[place] = 1;
+        }
+    }
+    blocks
 }
 
 /// Fills `data` with tensor number `t`.

@@ -3,9 +3,9 @@
 use crate::case::{Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
-    AttentionOptions, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions, Isa,
-    KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions, Run,
-    Slices, Tensor,
+    AttentionOptions, BlockMask, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions,
+    Isa, KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
+    Run, Slices, Tensor,
 };
 
 /// A case that is ready to run.
@@ -19,6 +19,8 @@ pub struct Loaded {
     caches: Vec<KvCache>,
     /// λ of every token and head; only where λ is given so.
     lambdas: Vec<f32>,
+    /// The block mask; only where the case has one.
+    blocks: Vec<u8>,
     out: Vec<f32>,
 }
 
@@ -35,12 +37,14 @@ impl Loaded {
             tensors: Vec::new(),
             caches: Vec::new(),
             lambdas: Vec::new(),
+            blocks: Vec::new(),
             out: vec![0.0; case.out.iter().product()],
         };
         match &case.work {
             Work::Attention(heads) => {
                 let shapes = [heads.q, heads.k, heads.v];
                 loaded.tensors = shapes.iter().zip(0..).map(|(s, t)| made(s, t)).collect();
+                loaded.blocks = heads.blocks().unwrap_or_default();
                 if heads.pairing == Pairing::Shared {
                     loaded.lambdas = vec![LAMBDA; heads.q[0] * heads.q[2] * case.out[1]];
                 }
@@ -89,7 +93,15 @@ impl Loaded {
                         shape: vec![heads.q[0], heads.q[2], self.case.out[1]],
                     }
                 };
-                let options = options(heads, lambda, self.isa, self.threads);
+                let [rows, columns] = heads.blocks_shape();
+                let block_mask = (!self.blocks.is_empty()).then(|| BlockMask {
+                    data: &self.blocks,
+                    shape: vec![1, 1, rows, columns],
+                });
+                let options = AttentionOptions {
+                    block_mask,
+                    ..options(heads, lambda, self.isa, self.threads)
+                };
                 let kv = KeysValues::Tensors {
                     k: Tensor::f32(&self.tensors[1], &heads.k),
                     v: Tensor::f32(&self.tensors[2], &heads.v),

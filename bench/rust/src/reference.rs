@@ -1,7 +1,7 @@
 //! What a case's answer should be, in float64 by `diffattn-reference`: only the rows or groups of the asked elements are
 //! computed, each once.
 
-use crate::case::{Case, Heads, Work};
+use crate::case::{BLOCK, Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, value};
 use diffattn_reference::{
     AttentionSpec, GroupNorm, Head, Norm, Pairing, Tensor, attention, group_norm, plan, rms_norm,
@@ -79,6 +79,7 @@ fn one_row(heads: &Heads, head: &Head, b: usize, row: usize) -> Vec<f64> {
     };
     let spec = AttentionSpec {
         lambda: Some(Tensor::scalar(LAMBDA.into())),
+        mask: row_of_blocks(heads, row),
         causal: heads.causal,
         window: heads.window.unwrap_or([None, None]),
         query_offset: Some(vec![position as i64]),
@@ -90,6 +91,15 @@ fn one_row(heads: &Heads, head: &Head, b: usize, row: usize) -> Vec<f64> {
         )
     };
     attention::<f64>(&spec).out.data
+}
+
+/// What a block mask leaves of the keys to a query, key by key.
+fn row_of_blocks(heads: &Heads, row: usize) -> Option<Tensor<bool>> {
+    let blocks = heads.blocks()?;
+    let [_, columns] = heads.blocks_shape();
+    let keys = heads.k[2];
+    let sees = |key: usize| blocks[row / BLOCK * columns + key / BLOCK] != 0;
+    Some(Tensor::new(&[1, 1, 1, keys], (0..keys).map(sees).collect()))
 }
 
 fn one_group(x: &[usize], groups: usize, index: usize) -> Vec<f64> {

@@ -19,6 +19,11 @@ pub(crate) struct Inputs<'a, 'm> {
 
 /// A request for a job that was read.
 pub(crate) trait Operation: fmt::Debug + Send + Sync {
+    /// What can be refused before there are operands, and no single field shows.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// The objects that it uses.
     fn uses(&self) -> Vec<Use> {
         Vec::new()

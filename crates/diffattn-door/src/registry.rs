@@ -16,7 +16,9 @@ fn read<T: Request + Operation + 'static>(
     door: &Door,
     r: &mut Reader<'_>,
 ) -> Result<Box<dyn Operation>, Error> {
-    Ok(Box::new(T::read(door, r)?))
+    let operation = T::read(door, r)?;
+    operation.check()?;
+    Ok(Box::new(operation))
 }
 
 /// The request must be read to its end before anything is done.

@@ -156,7 +156,8 @@ impl<'e> Entries<'e> {
     /// The extents of a weight of `N` axes, which `expected` puts in words. Not yet of any part.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight: missing, of other axes, or of none in one of them.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight: missing, of other axes, or
+    /// of none in one of them.
     pub fn shape<const N: usize>(&self, name: &str, expected: &str) -> Result<[usize; N], Error> {
         let fault = |got: String| {
             let expected = format!("a tensor of shape {expected}");
@@ -175,8 +176,8 @@ impl<'e> Entries<'e> {
     /// Takes the weights of a list as the next part.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the first weight of the list that is missing, not wanted, of another
-    /// shape, or of elements that no model takes.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the first weight of the list that is
+    /// missing, not wanted, of another shape, or of elements that no model takes.
     pub fn part(&mut self, list: &Declare) -> Result<(), Error> {
         let (mut part, mut names) = (Vec::new(), Vec::new());
         for tensor in list.tensors() {
@@ -224,8 +225,8 @@ impl<'e> Entries<'e> {
         Ok(Some(entry))
     }
 
-    /// The parts. Tells of the entries that none took and `is_buffer` does not know of. One within a
-    /// module that the model has, by `is_within`, is an error: it would change the numbers.
+    /// The parts. Tells of the entries that none took and `is_buffer` does not know of. One within
+    /// a module that the model has, by `is_within`, is an error: it would change the numbers.
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight within a module.

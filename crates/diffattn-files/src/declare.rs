@@ -1,6 +1,6 @@
-//! Lists of weights: what a layer's weights are called, how they are shaped and which must be there,
-//! written once per layer. Checking a checkpoint, taking weights in, inspecting and converting all
-//! read the same list. Knows no layer, and no file.
+//! Lists of weights: what a layer's weights are called, how they are shaped and which must be
+//! there, written once per layer. Checking a checkpoint, taking weights in, inspecting and
+//! converting all read the same list. Knows no layer, and no file.
 
 /// Which weight of a list: what whoever made the list asks for it by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,7 +13,8 @@ pub(crate) const HEAD_WEIGHT: &str = "lm_head.weight";
 const NORM: &str = "model.norm.weight";
 const LAYERS: &str = "model.layers.";
 
-/// What the model has besides its layers: a weight within that has no place would change the numbers.
+/// What the model has besides its layers: a weight within that has no place would change the
+/// numbers.
 const MODULES: [&str; 3] = ["model.embed_tokens.", "model.norm.", "lm_head."];
 
 /// What is said where the configuration has no biases, and yet there are.
@@ -28,8 +29,8 @@ pub enum Head {
     Stored,
     /// It is the table of embeddings.
     Tied,
-    /// The config ties it, and yet it is there beside the table: held once where they are equal, else
-    /// as they are.
+    /// The config ties it, and yet it is there beside the table: held once where they are equal,
+    /// else as they are.
     Both,
     /// The config ties it, and it alone is there: it is the table, too.
     Alone,

@@ -1,5 +1,6 @@
-//! What [`super::inspect`] found as JSON, with names as JavaScript has them; layers and how they are to lie also out of JSON, so that
-//! whoever asked for an inspection can ask for a conversion. Decides nothing.
+//! What [`super::inspect`] found as JSON, with names as JavaScript has them; layers and how they
+//! are to lie also out of JSON, so that whoever asked for an inspection can ask for a conversion.
+//! Decides nothing.
 
 use super::convert::{LayerForm, LayerTarget, NormWeight};
 use super::inspect::{Architecture, DtypeCount, Inspection};
@@ -242,9 +243,9 @@ enum OutputName {
 }
 
 impl LayerTarget {
-    /// How a layer is to lie, as JSON says it: `like` ("keep", "diffllama" or "unilm"; "keep" by default) and, each by option,
-    /// what differs from that: `pairing` (with it `kvRepeat` and `ratio`), `ropeInterleaved`, `normWeight` ("keep", "fold",
-    /// "provide"), `output`, `dtype`.
+    /// How a layer is to lie, as JSON says it: `like` ("keep", "diffllama" or "unilm"; "keep" by
+    /// default) and, each by option, what differs from that: `pairing` (with it `kvRepeat` and
+    /// `ratio`), `ropeInterleaved`, `normWeight` ("keep", "fold", "provide"), `output`, `dtype`.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `target`, or the entry in it.

@@ -1,11 +1,13 @@
-//! The element types of safetensors files, by the names that they have there. Knows nothing else of files.
+//! The element types of safetensors files, by the names that they have there. Knows nothing else of
+//! files.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// An element type of a file. (What operators and layers compute with is [`diffattn::DType`].)
 ///
-/// In order of width, as the `safetensors` crate has them: files are written in that order, widest first.
+/// In order of width, as the `safetensors` crate has them: files are written in that order, widest
+/// first.
 #[expect(
     non_camel_case_types,
     reason = "the names that files have for them, letter by letter"
@@ -59,7 +61,8 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Every element type, its name and the bits of an element, in the order in which errors list them.
+    /// Every element type, its name and the bits of an element, in the order in which errors list
+    /// them.
     pub(crate) const ALL: [(Self, &'static str, usize); 22] = [
         (Self::BOOL, "BOOL", 8),
         (Self::U8, "U8", 8),

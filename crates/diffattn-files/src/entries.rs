@@ -1,5 +1,5 @@
-//! The JSON of a safetensors header: each entry is checked and kept when it is met, so nothing is held
-//! twice, and together they must fill the file. Reads no file.
+//! The JSON of a safetensors header: each entry is checked and kept when it is met, so nothing is
+//! held twice, and together they must fill the file. Reads no file.
 
 use crate::dtype::Dtype;
 use crate::entry::{Entry, MAX_RANK, METADATA, byte_len, place};
@@ -25,7 +25,8 @@ struct Info<'a> {
     data_offsets: [u64; 2],
 }
 
-/// A header that is being read: each entry is checked and kept when it is met, so nothing is held twice.
+/// A header that is being read: each entry is checked and kept when it is met, so nothing is held
+/// twice.
 struct Reading<'f> {
     file: &'f str,
     start: u64,
@@ -242,7 +243,8 @@ fn entry(
     })
 }
 
-/// The sizes, or what stands there instead. Counted before they are kept: a size takes two bytes in a file, eight here.
+/// The sizes, or what stands there instead. Counted before they are kept: a size takes two bytes in
+/// a file, eight here.
 fn shape(value: &RawValue) -> Result<Vec<usize>, String> {
     if value.get().matches(',').count() >= MAX_RANK {
         return Err(excerpt(value.get()));

@@ -1,5 +1,5 @@
-//! Differential attention layers of a checkpoint, found by the names and shapes of its tensors; what
-//! they cannot tell comes from elsewhere.
+//! Differential attention layers of a checkpoint, found by the names and shapes of its tensors;
+//! what they cannot tell comes from elsewhere.
 
 use crate::attention::{self, K, LAMBDA, NORM, O, OUT, Q, SCALARS, V, VECTORS};
 use crate::declare::Declared;
@@ -37,7 +37,8 @@ pub(crate) fn names() -> Vec<(String, String)> {
     own.chain(timm).collect()
 }
 
-/// A layer's tensors, gathered under the names that layers take, before anything is known of its heads.
+/// A layer's tensors, gathered under the names that layers take, before anything is known of its
+/// heads.
 pub(crate) struct Found<'e> {
     pub(crate) prefix: &'e str,
     pub(crate) pieces: BTreeMap<String, Piece>,
@@ -117,7 +118,8 @@ impl<'e> Found<'e> {
         }
     }
 
-    /// The heads, as names and shapes have them; `head_dim` where no tensor tells. `halves` is diffllama's pairing.
+    /// The heads, as names and shapes have them; `head_dim` where no tensor tells. `halves` is
+    /// diffllama's pairing.
     pub(crate) fn heads(
         &self,
         version: LayerVersion,

@@ -1,9 +1,10 @@
-//! The header of a safetensors file, checked from its first bytes and the file's length alone: whoever fetches the tensors
-//! by range needs nothing else. Reads no file. The `safetensors` crate's own reader wants the whole file in memory,
-//! takes offsets as `usize` (a 32-bit machine could not open what is larger than its memory) and loses repeated
-//! names.
+//! The header of a safetensors file, checked from its first bytes and the file's length alone:
+//! whoever fetches the tensors by range needs nothing else. Reads no file. The `safetensors`
+//! crate's own reader wants the whole file in memory, takes offsets as `usize` (a 32-bit machine
+//! could not open what is larger than its memory) and loses repeated names.
 //!
-//! The format: 8 bytes of header length n (little-endian), n bytes of JSON, then the tensors without a gap.
+//! The format: 8 bytes of header length n (little-endian), n bytes of JSON, then the tensors
+//! without a gap.
 
 use crate::entries::read;
 use crate::entry::{Entry, MAX_HEADER, PREFIX};
@@ -12,11 +13,12 @@ use crate::text::excerpt;
 use diffattn::Error;
 use std::collections::BTreeMap;
 
-/// Tensors of a checkpoint at most, unless its reader asks for more: what memory a header costs is in proportion to it.
+/// Tensors of a checkpoint at most, unless its reader asks for more: what memory a header costs is
+/// in proportion to it.
 pub const MAX_TENSORS: usize = 65_536;
 
-/// A checked header: every entry has the bytes that its shape and type ask for, none overlap, and together they fill the
-/// file.
+/// A checked header: every entry has the bytes that its shape and type ask for, none overlap, and
+/// together they fill the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     entries: Vec<Entry>,
@@ -36,8 +38,8 @@ pub enum Parsed {
 }
 
 impl Header {
-    /// Checks the header of a file of `file_len` bytes that begins with `first`; `file` is its name in errors. It may have
-    /// [`MAX_TENSORS`]; see [`Header::parse_at_most`].
+    /// Checks the header of a file of `file_len` bytes that begins with `first`; `file` is its name
+    /// in errors. It may have [`MAX_TENSORS`]; see [`Header::parse_at_most`].
     ///
     /// # Errors
     /// As [`Header::parse_at_most`].
@@ -45,17 +47,20 @@ impl Header {
         Self::parse_at_most(file, first, file_len, MAX_TENSORS)
     }
 
-    /// The same of a file of `max_tensors` at most, and as many entries of metadata. At most four times the header's own
-    /// bytes are allocated for its tensors, whatever it claims; one tensor too many ends it before it is kept.
+    /// Checks the header of a file of `max_tensors` at most, and as many entries of metadata. At
+    /// most four times the header's own bytes are allocated for its tensors, whatever it claims;
+    /// one tensor too many ends it before it is kept.
     ///
-    /// Element types and offsets are those of the `safetensors` crate; tensors need not be aligned (they are copied then,
-    /// see [`super::RawTensor::floats`]). An entry with keys that are not known is refused: they might change its meaning.
+    /// Element types and offsets are those of the `safetensors` crate; tensors need not be aligned
+    /// (they are copied then, see [`super::RawTensor::floats`]). An entry with keys that are not
+    /// known is refused: they might change its meaning.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file and the tensor: something else than a safetensors file, which is named where it is
-    /// known (see [`super::kind_of`]); a length that is too large or reaches beyond the file; no UTF-8, no JSON or wrong
-    /// types in it; too many or repeated names; an unknown element type; a shape that overflows or disagrees with its
-    /// bytes; bytes that overlap, leave a hole or end before or after the file.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file and the tensor: something
+    /// else than a safetensors file, which is named where it is known (see [`super::kind_of`]); a
+    /// length that is too large or reaches beyond the file; no UTF-8, no JSON or wrong types in it;
+    /// too many or repeated names; an unknown element type; a shape that overflows or disagrees
+    /// with its bytes; bytes that overlap, leave a hole or end before or after the file.
     pub fn parse_at_most(
         file: &str,
         first: &[u8],
@@ -89,7 +94,8 @@ impl Header {
         };
         // It fits a usize: it is at most 1e8.
         let header = rest.get(..len as usize);
-        // The format has the brace first, so that a file is known by it: another one need not be read on.
+        // The format has the brace first, so that a file is known by it: another one need not be
+        // read on.
         let begun = header.unwrap_or(rest);
         if header == Some(&[]) || begun.first().is_some_and(|&byte| byte != b'{') {
             let got = match begun {

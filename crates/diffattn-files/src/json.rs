@@ -1,5 +1,6 @@
-//! The one reader of JSON files: a byte order mark is skipped, and what is no JSON at all is named. Objects as lists of pairs where
-//! a map would keep the last of two equal keys in silence. Knows no file format.
+//! The one reader of JSON files: a byte order mark is skipped, and what is no JSON at all is named.
+//! Objects as lists of pairs where a map would keep the last of two equal keys in silence. Knows no
+//! file format.
 
 use super::kind::instead_of_json;
 use super::text::excerpt;
@@ -11,10 +12,12 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
 
-/// The text of a JSON file, without the byte order mark that editors may put before it; `file` is its name in errors.
+/// The text of a JSON file, without the byte order mark that editors may put before it; `file` is
+/// its name in errors.
 ///
 /// # Errors
-/// [`ErrorKind::File`](diffattn::ErrorKind::File) for what is not UTF-8, naming what it is where that is known: a Git LFS pointer, an archive, UTF-16.
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) for what is not UTF-8, naming what it is where
+/// that is known: a Git LFS pointer, an archive, UTF-16.
 pub fn json_text<'b>(file: &str, bytes: &'b [u8]) -> Result<&'b str, diffattn::Error> {
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(without_mark(text)),

@@ -1,5 +1,6 @@
-//! What a file is that is not what its name promises, known by its first bytes, and what to do about it. Reads no file; looks
-//! only where something was refused, so a sound file that happens to begin like another is never mistaken.
+//! What a file is that is not what its name promises, known by its first bytes, and what to do
+//! about it. Reads no file; looks only where something was refused, so a sound file that happens to
+//! begin like another is never mistaken.
 
 use super::text::excerpt;
 
@@ -74,7 +75,8 @@ fn format_of(first: &[u8]) -> Option<String> {
     }
 }
 
-/// What a file that begins so is, where it should be JSON; none where it may be JSON that is merely broken.
+/// What a file that begins so is, where it should be JSON; none where it may be JSON that is merely
+/// broken.
 pub(crate) fn instead_of_json(first: &[u8]) -> Option<String> {
     match first {
         [] => Some("an empty file".to_owned()),

@@ -64,10 +64,11 @@ impl Layer {
         self.weights(|name| shards.raw(name))
     }
 
-    /// The same of tensors from anywhere, by their names in the checkpoint.
+    /// The weights, of tensors from anywhere, by their names in the checkpoint.
     ///
     /// # Errors
-    /// Those of `tensor`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for rows that one has not.
+    /// Those of `tensor`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for rows that one has
+    /// not.
     pub fn weights<'s>(
         &self,
         mut tensor: impl FnMut(&str) -> Result<RawTensor<'s>, Error>,
@@ -94,8 +95,8 @@ impl Layer {
         }
     }
 
-    /// The same layer with weights that lie as `form` says: what [`super::convert_layer`] made of it. Its `pieces` are still
-    /// those of the checkpoint.
+    /// The same layer with weights that lie as `form` says: what [`super::convert_layer`] made of
+    /// it. Its `pieces` are still those of the checkpoint.
     #[must_use]
     pub fn with_form(&self, form: &LayerForm) -> Self {
         Self {

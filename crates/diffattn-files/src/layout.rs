@@ -1,8 +1,10 @@
-//! How the heads of a layer lie in the rows of its projections, and which row of one layout is which of another. Whole
-//! heads move, so a moved head computes the same bits; nothing is added or rounded here. Moves no data itself.
+//! How the heads of a layer lie in the rows of its projections, and which row of one layout is
+//! which of another. Whole heads move, so a moved head computes the same bits; nothing is added or
+//! rounded here. Moves no data itself.
 //!
-//! What makes an output head is the plan that [`diffattn::Pairing::heads`] gives. Two layouts are the same layer when
-//! every output head finds the same q, k and v heads in both: the one mechanism below, whatever the layouts are called.
+//! What makes an output head is the plan that [`diffattn::Pairing::heads`] gives. Two layouts are
+//! the same layer when every output head finds the same q, k and v heads in both: the one mechanism
+//! below, whatever the layouts are called.
 
 use diffattn::{Error, HeadPlan, KvRepeat, Pairing};
 
@@ -25,7 +27,8 @@ pub struct HeadLayout {
     pub head_width: usize,
 }
 
-/// Rows that the projections of one layout take from those of another: row `i` is row `rows[i]` of the source.
+/// Rows that the projections of one layout take from those of another: row `i` is row `rows[i]` of
+/// the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RowMaps {
     pub(crate) q: Vec<usize>,
@@ -54,18 +57,21 @@ impl HeadLayout {
     /// The heads that make each output head.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) for counts that break a rule of the pairing.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for counts that break a rule of the
+    /// pairing.
     pub fn plan(&self) -> Result<Vec<HeadPlan>, Error> {
         self.pairing
             .heads(self.head_counts()?, self.kv_repeat, self.ratio)
     }
 
-    /// The smallest layout of that pairing that is the same layer: k and v shared by as many heads as they can be, repeated
-    /// where the pairing has no other place for them.
+    /// The smallest layout of that pairing that is the same layer: k and v shared by as many heads
+    /// as they can be, repeated where the pairing has no other place for them.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `pairing` and the reason when there is none; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) when this
-    /// layout breaks a rule itself.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `pairing` and the reason when
+    /// there is none; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) when this layout breaks a rule itself.
     pub fn to_pairing(
         &self,
         pairing: Pairing,
@@ -117,7 +123,8 @@ impl HeadLayout {
         let parts = self.value_parts(to)?;
         let [q, k, v] = to.head_counts()?;
         let values = plan.first().map_or(1, |head| head.v.len()).max(1);
-        // v heads as parts of equal width: part p of v head j is j · (parts / heads per output head) + p.
+        // v heads as parts of equal width: part p of v head j is j · (parts / heads per output
+        // head) + p.
         let cut = |heads: &[usize]| -> Vec<usize> {
             let each = parts / heads.len().clamp(1, parts);
             heads
@@ -168,7 +175,8 @@ impl HeadLayout {
         }
     }
 
-    /// The rows that `to`, the same layer, takes. `turn` gives the channel of a q or k head at each place; empty keeps them.
+    /// The rows that `to`, the same layer, takes. `turn` gives the channel of a q or k head at each
+    /// place; empty keeps them.
     pub(crate) fn row_maps(&self, to: &Self, turn: &[usize]) -> Result<RowMaps, Error> {
         let maps = self.head_maps(&self.plan()?, to)?;
         let parts = self.value_parts(to)?;
@@ -187,8 +195,8 @@ impl HeadLayout {
     }
 }
 
-/// The channel of a head at each place, from one rope convention to the other: pair i lies at (2i, 2i + 1) interleaved, at
-/// (i, i + d/2) half-split, and turns at the same speed in both.
+/// The channel of a head at each place, from one rope convention to the other: pair i lies at (2i,
+/// 2i + 1) interleaved, at (i, i + d/2) half-split, and turns at the same speed in both.
 pub(crate) fn turned(head_dim: usize, to_interleaved: bool) -> Vec<usize> {
     let half = head_dim / 2;
     (0..head_dim)

@@ -1,13 +1,15 @@
-//! Checkpoint files of models with differential attention: safetensors read and written, one file or
-//! shards; what they hold; layers converted between layouts. Runs no model.
+//! Checkpoint files of models with differential attention: safetensors read and written, one file
+//! or shards; what they hold; layers converted between layouts. Runs no model.
 //!
-//! - [`Header::parse`] checks a file from its first bytes and its length: for whoever fetches tensors by range.
+//! - [`Header::parse`] checks a file from its first bytes and its length: for whoever fetches
+//!   tensors by range.
 //! - [`kind_of`] says what a file is that is no checkpoint.
-//! - [`Checkpoint`] and [`Shards`] read tensors out of memory, a map ([`FileMap`]) or a file read by range
-//!   ([`FileRanges`]).
+//! - [`Checkpoint`] and [`Shards`] read tensors out of memory, a map ([`FileMap`]) or a file read
+//!   by range ([`FileRanges`]).
 //! - [`write()`], [`write_to`] and [`FileLayout`] write.
 //! - [`inspect`] says what a checkpoint is and where its layers are; [`Layer::read`] takes one out.
-//! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element type.
+//! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element
+//!   type.
 //!
 //! A file is not trusted: nothing is allocated because a file claims it, and what does not fit is
 //! [`ErrorKind::File`](diffattn::ErrorKind::File) with the file and the tensor in it.

@@ -1,6 +1,7 @@
-//! The one reading of tensors' names, for loading and inspecting, language models and vision transformers. What wraps a model puts
-//! its own prefix before all names (`torch.compile`, `DistributedDataParallel`, PEFT), and a language model that is saved without
-//! its head has none where others have `model.`; neither says anything of the weights. Knows no list of weights.
+//! The one reading of tensors' names, for loading and inspecting, language models and vision
+//! transformers. What wraps a model puts its own prefix before all names (`torch.compile`,
+//! `DistributedDataParallel`, PEFT), and a language model that is saved without its head has none
+//! where others have `model.`; neither says anything of the weights. Knows no list of weights.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -8,7 +9,8 @@ use std::collections::BTreeSet;
 /// What wraps a whole model: taken off in any order, however often.
 const WRAPPERS: [&str; 3] = ["_orig_mod.", "module.", "base_model.model."];
 
-/// What wraps any module, a layer for instance: taken off wherever it stands. No model has a module of these names.
+/// What wraps any module, a layer for instance: taken off wherever it stands. No model has a module
+/// of these names.
 const WITHIN: [&str; 3] = [
     "_orig_mod",
     "_fsdp_wrapped_module",
@@ -54,7 +56,8 @@ impl<'n> Names<'n> {
         }
     }
 
-    /// What is odd about them, each a sentence. `has_base`: whether names without `model.` are those of a base model.
+    /// What is odd about them, each a sentence. `has_base`: whether names without `model.` are
+    /// those of a base model.
     pub(crate) fn notices(&self, has_base: bool) -> Vec<String> {
         let mut notices = Vec::new();
         if !self.taken_off.is_empty() {

@@ -1,5 +1,5 @@
-//! The sentences on what is odd about a checkpoint and is loaded all the same: what an inspection warns of and a load tells. Written once,
-//! so that both say the same. Decides nothing.
+//! The sentences on what is odd about a checkpoint and is loaded all the same: what an inspection
+//! warns of and a load tells. Written once, so that both say the same. Decides nothing.
 
 use crate::dtype::Dtype;
 use crate::text::excerpt;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 /// A layer's weights by the names of [`Weights`], in any element type.
 pub type RawWeights<'a> = BTreeMap<String, RawTensor<'a>>;
 
-/// The weights as layers take them, in place where they can be; [`borrow_weights`] makes [`Weights`] of them.
+/// The weights as layers take them, in place where they can be; [`borrow_weights`] makes
+/// [`Weights`] of them.
 ///
 /// # Errors
 /// As [`RawTensor::floats`], naming the weight.

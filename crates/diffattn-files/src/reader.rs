@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 /// What is read first: enough to say what a file is that is none.
 const FIRST: u64 = 512;
 
-/// An open safetensors file over bytes in memory (`&[u8]`, `Vec<u8>`), a memory map or a file that is read by range.
+/// An open safetensors file over bytes in memory (`&[u8]`, `Vec<u8>`), a memory map or a file that
+/// is read by range.
 ///
 /// ```
 /// use diffattn_files::{Checkpoint, Dtype, RawTensor, write};
@@ -41,7 +42,7 @@ impl<S: ByteSource> Checkpoint<S> {
         Self::open_at_most(file, source, MAX_TENSORS)
     }
 
-    /// The same of a file of `max_tensors` at most.
+    /// Reads and checks the header of a file that has `max_tensors` at most.
     ///
     /// # Errors
     /// As [`Header::parse_at_most`], and those of the source.
@@ -91,7 +92,8 @@ impl<S: ByteSource> Checkpoint<S> {
     /// A tensor as it lies in the file: in place over memory, else copied.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when there is none of that name, and those of the source.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when there is none of that name, and those of
+    /// the source.
     pub fn raw(&self, name: &str) -> Result<RawTensor<'_>, Error> {
         let argument = place(&self.file, name);
         let entry = self
@@ -115,12 +117,13 @@ impl Entry {
     /// The tensor that this entry is, of its own bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the tensor when they are not as many as [`Entry::byte_len`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the tensor when they are not as many
+    /// as [`Entry::byte_len`].
     pub fn with_bytes<'a>(&self, bytes: impl Into<Cow<'a, [u8]>>) -> Result<RawTensor<'a>, Error> {
         RawTensor::new(&self.name, self.dtype, &self.shape, bytes)
     }
 
-    /// The same of bytes that are known to be its own.
+    /// The tensor of this entry, of bytes that are known to be its own.
     fn tensor<'a>(&self, bytes: Cow<'a, [u8]>) -> RawTensor<'a> {
         RawTensor::checked(self.dtype, self.shape.clone(), bytes)
     }

@@ -1,5 +1,6 @@
-//! Checkpoints of several files, as Hugging Face's `model.safetensors.index.json` lists them. A checkpoint of one file is
-//! one of one shard. The names in an index are names of files beside it or in folders beside it, and never lead out of there.
+//! Checkpoints of several files, as Hugging Face's `model.safetensors.index.json` lists them. A
+//! checkpoint of one file is one of one shard. The names in an index are names of files beside it
+//! or in folders beside it, and never lead out of there.
 
 use super::entry::{Entry, place};
 use super::header::{Header, MAX_TENSORS};
@@ -36,11 +37,11 @@ impl ShardIndex {
         Self::parse_at_most(file, json, MAX_TENSORS)
     }
 
-    /// The same of an index of `max_tensors` at most.
+    /// Reads an index of `max_tensors` at most; `file` is its own name in errors.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File): no UTF-8 or JSON, wrong types in it, too many tensors or one named twice, the name of a file that
-    /// leads out of the index's folder.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File): no UTF-8 or JSON, wrong types in it, too
+    /// many tensors or one named twice, the name of a file that leads out of the index's folder.
     pub fn parse_at_most(file: &str, json: &[u8], max_tensors: usize) -> Result<Self, Error> {
         let text = json_text(file, json)?;
         let pairs = json::pairs(text, max_tensors.max(MAX_TENSORS))
@@ -79,8 +80,8 @@ impl ShardIndex {
         &self.weight_map
     }
 
-    /// `metadata.total_size`, the bytes of all tensors, where it is given and whole. For information only: writers that count
-    /// tied tensors twice exist.
+    /// `metadata.total_size`, the bytes of all tensors, where it is given and whole. For
+    /// information only: writers that count tied tensors twice exist.
     #[must_use]
     pub fn total_size(&self) -> Option<u64> {
         self.total_size
@@ -98,7 +99,8 @@ impl ShardIndex {
     /// Checks shards against the index, by the name of the file and its header.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File): a file that is not among them, a tensor that its file has not, or that another has too.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File): a file that is not among them, a tensor that
+    /// its file has not, or that another has too.
     pub fn check(&self, shards: &[(&str, &Header)]) -> Result<(), Error> {
         for file in self.files() {
             if !shards.iter().any(|(name, _)| *name == file) {
@@ -174,7 +176,8 @@ fn weight_map(
     Ok(map)
 }
 
-/// Whether it names a file beside the index or in folders beside it, on any system: no way up, no root, no drive.
+/// Whether it names a file beside the index or in folders beside it, on any system: no way up, no
+/// root, no drive.
 fn is_beside(name: &str) -> bool {
     let is_name = |part: &str| {
         !matches!(part, "" | "." | "..")
@@ -217,8 +220,8 @@ impl<S: ByteSource> Shards<S> {
         }
     }
 
-    /// The files that an index lists, in any order; each must be opened under the name that the index has for it. Tensors
-    /// that the index does not name are not seen.
+    /// The files that an index lists, in any order; each must be opened under the name that the
+    /// index has for it. Tensors that the index does not name are not seen.
     ///
     /// # Errors
     /// As [`ShardIndex::check`].
@@ -293,8 +296,9 @@ mod native {
     const MAX_INDEX: u64 = crate::entry::MAX_HEADER;
 
     impl Shards<FileRanges> {
-        /// Opens a file, or a folder with `model.safetensors` or else `model.safetensors.index.json` and its shards. Headers
-        /// are read now, tensors when they are asked for.
+        /// Opens a file, or a folder with `model.safetensors` or else
+        /// `model.safetensors.index.json` and its shards. Headers are read now, tensors when they
+        /// are asked for.
         ///
         /// # Errors
         /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file.
@@ -312,7 +316,8 @@ mod native {
         /// # Safety
         /// That of [`FileMap::open`], for each file.
         pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self, Error> {
-            // SAFETY: the caller promises it for every file below `path`; no name in an index leads out of there.
+            // SAFETY: the caller promises it for every file below `path`; no name in an index leads
+            // out of there.
             open(path.as_ref(), &|path| unsafe { FileMap::open(path) })
         }
     }

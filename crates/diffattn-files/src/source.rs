@@ -1,5 +1,5 @@
-//! Where a checkpoint's bytes come from: memory, a memory map, or a file that is read range by range. The only file here
-//! that opens files, which WebAssembly has none of. Knows no format.
+//! Where a checkpoint's bytes come from: memory, a memory map, or a file that is read range by
+//! range. The only file here that opens files, which WebAssembly has none of. Knows no format.
 
 use diffattn::Error;
 use std::borrow::Cow;
@@ -13,7 +13,8 @@ pub trait ByteSource {
     /// Some of them, borrowed where they lie in memory. `argument` names what is read, in errors.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when they cannot be read; [`Error::OutOfMemory`].
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) when they cannot be read;
+    /// [`Error::OutOfMemory`].
     fn read(&self, argument: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, Error>;
 }
 
@@ -71,7 +72,8 @@ mod native {
         Ok((file, metadata.len()))
     }
 
-    /// A file that is read range by range: each tensor is copied when it is asked for, and nothing else is held.
+    /// A file that is read range by range: each tensor is copied when it is asked for, and nothing
+    /// else is held.
     #[derive(Debug)]
     pub struct FileRanges {
         file: File,
@@ -146,13 +148,15 @@ mod native {
         /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the path.
         ///
         /// # Safety
-        /// As long as the map lives, nobody changes or shortens the file: its bytes are read as memory that does not
-        /// change, and reading what a shortened file no longer has ends the process. [`FileRanges`] asks for no such
-        /// promise. Replacing a file by renaming another over it, as downloads and trainers do, keeps it.
+        /// As long as the map lives, nobody changes or shortens the file: its bytes are read as
+        /// memory that does not change, and reading what a shortened file no longer has ends the
+        /// process. [`FileRanges`] asks for no such promise. Replacing a file by renaming another
+        /// over it, as downloads and trainers do, keeps it.
         pub unsafe fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
             let path = path.as_ref();
             let (file, _) = open(path)?;
-            // SAFETY: the map is read-only, and the caller promises that the file stays as it is while the map lives.
+            // SAFETY: the map is read-only, and the caller promises that the file stays as it is
+            // while the map lives.
             let map = unsafe { Mmap::map(&file) };
             map.map(Self)
                 .map_err(|error| refuse(path, "a file to map", &error))

@@ -69,7 +69,8 @@ impl<'a> RawTensor<'a> {
     /// A copy of a tensor of a layer.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument` when its elements do not fill its shape; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument` when its elements do not
+    /// fill its shape; [`Error::OutOfMemory`].
     pub fn of(argument: &str, tensor: &Tensor<'_>) -> Result<RawTensor<'static>, Error> {
         let (dtype, bytes) = match tensor.data {
             Data::F32(data) => (Dtype::F32, write(data, f32::to_le_bytes)?),
@@ -97,13 +98,13 @@ impl<'a> RawTensor<'a> {
         &self.bytes
     }
 
-    /// The same, out of the tensor; copied where they are another's.
+    /// The bytes, out of the tensor; copied where they are another's.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes.into_owned()
     }
 
-    /// The same, borrowing from this one.
+    /// The tensor, borrowing from this one.
     #[must_use]
     pub fn borrowed(&self) -> RawTensor<'_> {
         RawTensor {
@@ -113,7 +114,7 @@ impl<'a> RawTensor<'a> {
         }
     }
 
-    /// The same with bytes of its own.
+    /// The tensor with bytes of its own.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -133,15 +134,17 @@ impl<'a> RawTensor<'a> {
         })
     }
 
-    /// The tensor as layers take it, F32, F16 or BF16: in place where the bytes are aligned, else copied.
+    /// The tensor as layers take it, F32, F16 or BF16: in place where the bytes are aligned, else
+    /// copied.
     ///
     /// # Errors
-    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for another element type; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for another element type;
+    /// [`Error::OutOfMemory`].
     pub fn floats(&self, argument: &str) -> Result<FloatTensor<'_>, Error> {
         self.borrowed().into_floats(argument)
     }
 
-    /// The same, borrowing from where this one does.
+    /// The floats of the tensor, borrowing from where it does.
     ///
     /// # Errors
     /// As [`RawTensor::floats`].
@@ -160,12 +163,13 @@ impl<'a> RawTensor<'a> {
         })
     }
 
-    /// All elements as float32: F16, BF16, booleans and short integers exactly, F64 and longer integers rounded once to
-    /// nearest, ties to even.
+    /// All elements as float32: F16, BF16, booleans and short integers exactly, F64 and longer
+    /// integers rounded once to nearest, ties to even.
     ///
     /// # Errors
-    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for eight-bit and narrower floats and for complex numbers, which have no
-    /// reader here ([`RawTensor::bytes`] gives them as they are); [`Error::OutOfMemory`].
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for eight-bit and
+    /// narrower floats and for complex numbers, which have no reader here ([`RawTensor::bytes`]
+    /// gives them as they are); [`Error::OutOfMemory`].
     pub fn to_f32(&self, argument: &str) -> Result<Vec<f32>, Error> {
         let bytes = &self.bytes;
         match self.dtype {
@@ -190,11 +194,12 @@ impl<'a> RawTensor<'a> {
         }
     }
 
-    /// The tensor with elements of type `to`, each rounded once to nearest, ties to even; among F32, F16 and BF16.
-    /// The same type is the same bytes.
+    /// The tensor with elements of type `to`, each rounded once to nearest, ties to even; among
+    /// F32, F16 and BF16. The same type is the same bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for other types; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for other types;
+    /// [`Error::OutOfMemory`].
     pub fn cast(&self, argument: &str, to: Dtype) -> Result<Cast<'_>, Error> {
         let unchanged = |tensor| Cast {
             tensor,

@@ -111,7 +111,8 @@ pub struct BlockSizes {
 /// How the blocks of an architecture are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BlockForm {
-    /// timm's `Block`: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`.
+    /// timm's `Block`: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`,
+    /// `ls2`.
     Plain,
     /// timm's `DiffParallelScalingBlock`: `in_norm`, `in_proj` (rows: the MLP, q, k, v), `out_proj`
     /// (columns: attention, the MLP), `ls`. `in_proj.bias` is that of all rows, `mlp_bias` that of

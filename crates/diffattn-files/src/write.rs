@@ -1,6 +1,7 @@
-//! Writes safetensors files, tensor by tensor. Laid out as the `safetensors` crate does it (widest elements first, then by
-//! name, the header padded to 8 bytes), so that every tensor is aligned; unlike it, metadata has an order, so the same
-//! tensors make the same bytes, and only one tensor is held at a time.
+//! Writes safetensors files, tensor by tensor. Laid out as the `safetensors` crate does it (widest
+//! elements first, then by name, the header padded to 8 bytes), so that every tensor is aligned;
+//! unlike it, metadata has an order, so the same tensors make the same bytes, and only one tensor
+//! is held at a time.
 
 use super::entry::{MAX_HEADER, METADATA, PREFIX, byte_len, place};
 use super::json::repeated;
@@ -64,7 +65,8 @@ impl FileLayout {
     /// Lays out a file of these tensors.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for names that stand twice or are the format's own, or a header of more than 100 MB;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for names that stand twice or are the
+    /// format's own, or a header of more than 100 MB;
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for sizes that overflow.
     pub fn new(
         tensors: &[TensorSpec<'_>],
@@ -159,11 +161,12 @@ impl FileLayout {
         self.header.len() as u64 + self.lens.iter().sum::<u64>()
     }
 
-    /// Writes the file: the header, then each tensor as `bytes` gives it (asked with its index, in [`FileLayout::order`]).
-    /// Wants no buffer of its own around `out`: writes are whole tensors.
+    /// Writes the file: the header, then each tensor as `bytes` gives it (asked with its index, in
+    /// [`FileLayout::order`]). Wants no buffer of its own around `out`: writes are whole tensors.
     ///
     /// # Errors
-    /// Those of `bytes`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming a tensor whose bytes are not as many as was said; [`ErrorKind::File`](diffattn::ErrorKind::File) naming
+    /// Those of `bytes`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming a tensor whose
+    /// bytes are not as many as was said; [`ErrorKind::File`](diffattn::ErrorKind::File) naming
     /// `file` when `out` refuses. What was written until then is no checkpoint.
     pub fn write<'a>(
         &self,

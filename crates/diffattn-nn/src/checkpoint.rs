@@ -7,7 +7,8 @@ use diffattn::Error;
 pub use diffattn_files::*;
 
 impl DiffAttnLayer {
-    /// A layer of a checkpoint, of its weights ([`Layer::read`]), maybe converted ([`convert_layer`]).
+    /// A layer of a checkpoint, of its weights ([`Layer::read`]), maybe converted
+    /// ([`convert_layer`]).
     ///
     /// # Errors
     /// As [`MultiheadDiffAttn::new`] and [`MultiheadDiffAttnV2::new`].

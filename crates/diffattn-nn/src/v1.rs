@@ -67,14 +67,16 @@ impl LambdaWeights {
 impl MultiheadDiffAttn {
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
-    /// Weights: `q_proj.weight` `[n_q · d, E]`, `k_proj.weight` `[n_k · d, E]`, `v_proj.weight` `[n_v · dv, E]`,
-    /// `out_proj.weight` or `o_proj.weight` `[E, H · 2d]`, a `.bias` beside any of them; `lambda_q1`, `lambda_k1`,
-    /// `lambda_q2`, `lambda_k2` `[d]` or `lambda_a`, `lambda_b` `[]`; `subln.weight` `[2d]` where there is one. E is
-    /// `embed_dim`, d `head_dim`; head counts are those of the pairing, dv is 2d (d with halves).
+    /// Weights: `q_proj.weight` `[n_q · d, E]`, `k_proj.weight` `[n_k · d, E]`, `v_proj.weight`
+    /// `[n_v · dv, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · 2d]`, a `.bias` beside any of
+    /// them; `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2` `[d]` or `lambda_a`, `lambda_b`
+    /// `[]`; `subln.weight` `[2d]` where there is one. E is `embed_dim`, d `head_dim`; head counts
+    /// are those of the pairing, dv is 2d (d with halves).
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as `weights.NAME`;
-    /// [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
+    /// `weights.NAME`; [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
         let need = match options.norm.affine {
             None => Need::Optional,

@@ -7,21 +7,24 @@ use diffattn::{Error, Pairing};
 use diffattn_files::{AttentionSizes, Declare};
 use std::ops::Deref;
 
-/// Multi-head differential attention, second version (microsoft/unilm, Diff-Transformer, 2026-01): per head
-/// `(softmax(q1 kᵀ) − λ softmax(q2 kᵀ)) v` with λ = σ(`lambda_proj` x) per token, between projections; no norm. With a
-/// ratio, a noise head serves that many signal heads (arXiv 2510.06949).
+/// Multi-head differential attention, second version (microsoft/unilm, Diff-Transformer, 2026-01):
+/// per head `(softmax(q1 kᵀ) − λ softmax(q2 kᵀ)) v` with λ = σ(`lambda_proj` x) per token, between
+/// projections; no norm. With a ratio, a noise head serves that many signal heads (arXiv
+/// 2510.06949).
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttnV2(DiffAttnLayer);
 
 impl MultiheadDiffAttnV2 {
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
-    /// Weights: `q_proj.weight` `[(H + H / ratio) · d, E]`, `k_proj.weight` and `v_proj.weight` `[G · d, E]`,
-    /// `lambda_proj.weight` `[H, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · d]`, a `.bias` beside any of them.
+    /// Weights: `q_proj.weight` `[(H + H / ratio) · d, E]`, `k_proj.weight` and `v_proj.weight` `[G
+    /// · d, E]`, `lambda_proj.weight` `[H, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · d]`,
+    /// a `.bias` beside any of them.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as `weights.NAME`;
-    /// [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
+    /// `weights.NAME`; [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnV2Options, weights: &Weights<'_>) -> Result<Self, Error> {
         let &MultiheadDiffAttnV2Options {
             embed_dim,

@@ -1,4 +1,5 @@
-// The page: loads the model, writes, and hands finished texts to attention.ts. `?prompt=…` in the address writes at once.
+// The page: loads the model, writes, and hands finished texts to attention.ts. `?prompt=…` in the
+// address writes at once.
 
 import { info, type Info } from "diffattn";
 import { DiffLlama } from "diffattn/models";
@@ -27,7 +28,10 @@ const fields = {
   seed: byId("seed", HTMLInputElement),
 };
 
-/** The first prompt: an answer planted among other sentences, its question at the end. The typical one of examples/planted-answers.mjs. */
+/**
+ * The first prompt: an answer planted among other sentences, its question at the end. The typical
+ * one of examples/planted-answers.mjs.
+ */
 const PLANTED = {
   text: "# Notes\n\nCalling this method on a closed channel has no effect. The closure is called for each entry of the map. This is useful for types which do not implement the trait. The compiler checks that all borrows are valid. The default timeout of the socket is 30 seconds. Memory is freed when the last reference goes away. See the module documentation for more information.\n\nThe default timeout of the socket is",
   answer: "The default timeout of the socket is 30 seconds.",
@@ -39,7 +43,10 @@ function complain(what: string): void {
   errorPlace.hidden = what === "";
 }
 
-/** For screen readers, when something is finished; what changes with every token would drown all else. */
+/**
+ * For screen readers, when something is finished; what changes with every token would drown all
+ * else.
+ */
 const say = (what: string): void => void (said.textContent = what);
 
 const list = new TokenList(text, (index, byKeyboard) => attention.choose(index, byKeyboard));

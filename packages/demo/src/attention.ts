@@ -1,4 +1,5 @@
-// What a token attends to: rows, maps and noise of one head, drawn by diffattn/viz, and their export. Asks for maps; computes none.
+// What a token attends to: rows, maps and noise of one head, drawn by diffattn/viz, and their
+// export. Asks for maps; computes none.
 
 import type { AttentionMaps } from "diffattn";
 import {
@@ -78,7 +79,8 @@ export class Attention {
     readonly say: (text: string) => void,
     readonly complain: (text: string) => void,
   ) {
-    // The drawings' own rules: a style element in each is what a strict Content-Security-Policy forbids.
+    // The drawings' own rules: a style element in each is what a strict Content-Security-Policy
+    // forbids.
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(stylesheet);
     document.adoptedStyleSheets.push(sheet);
@@ -342,8 +344,9 @@ export class Attention {
   }
 
   /**
-   * Says what the noise is over all layers and heads, which are asked one after the other, away from the page. Gives the place of a
-   * typical head, or undefined where nothing is known, or where something else is asked by now.
+   * Says what the noise is over all layers and heads, which are asked one after the other, away
+   * from the page. Gives the place of a typical head, or undefined where nothing is known, or where
+   * something else is asked by now.
    */
   async #sumUp(): Promise<{ layer: number; head: number; heads: number } | undefined> {
     const mine = ++this.#summed;
@@ -370,7 +373,10 @@ export class Attention {
     }
   }
 
-  /** Whether the model found the answer, where the text says: the prompt ends with the question, whose words begin the answer. */
+  /**
+   * Whether the model found the answer, where the text says: the prompt ends with the question,
+   * whose words begin the answer.
+   */
   #ending({ tokens, ofPrompt }: Written, { rows }: Spans): string {
     const [wanted, asked] = [answer.value.trim(), question.value.trim()];
     if (asked === "" || !wanted.startsWith(asked) || rows[1] !== ofPrompt || tokens.length === ofPrompt) return "";

@@ -1,4 +1,5 @@
-// What the page takes from bench/: cases, their inputs and the peer's forms, with types. Measures nothing.
+// What the page takes from bench/: cases, their inputs and the peer's forms, with types. Measures
+// nothing.
 
 import cases from "../../../bench/cases.json" with { type: "json" };
 import { formsOf as formsIn } from "../../../bench/subjects/inputs.mjs";

@@ -1,5 +1,6 @@
-// Measures this library and onnxruntime-web in turns on the same inputs and compares their answers; tells the page what it finds.
-// Cases, inputs and models are those of bench/; the timing is its protocol's.
+// Measures this library and onnxruntime-web in turns on the same inputs and compares their answers;
+// tells the page what it finds. Cases, inputs and models are those of bench/; the timing is its
+// protocol's.
 
 import * as api from "diffattn";
 import type * as Ort from "onnxruntime-web";
@@ -75,7 +76,10 @@ async function fastest(ort: typeof Ort, test: Case): Promise<Peer> {
   return best.peer;
 }
 
-/** Our own two forms: at once on one thread, or elsewhere on all of them, for which inputs and results are copied. */
+/**
+ * Our own two forms: at once on one thread, or elsewhere on all of them, for which inputs and
+ * results are copied.
+ */
 async function fastestCall(test: Case, threads: number) {
   // What runs stays: a case needs no new worker and no new threads.
   const running = { ...api, dispose: () => undefined, init: () => Promise.resolve(api.info()) };

@@ -10,8 +10,9 @@ const about = byId("bench-about", HTMLElement);
 const table = byId("bench-table", HTMLTableElement);
 
 /**
- * Milliseconds of silence after which a worker on all threads is taken to hang: in Firefox a worker that starts workers sometimes does
- * (packages/diffattn/src/worker.ts). Longer than any step on a phone; one that was only slow is measured on one thread, too.
+ * Milliseconds of silence after which a worker on all threads is taken to hang: in Firefox a worker
+ * that starts workers sometimes does (packages/diffattn/src/worker.ts). Longer than any step on a
+ * phone; one that was only slow is measured on one thread, too.
  */
 const PATIENCE = 20_000;
 
@@ -68,7 +69,10 @@ export function startBench(complain: (text: string) => void): void {
     }
   };
 
-  /** Starts a worker of that name. One on all threads that falls silent gives way to one on one thread. */
+  /**
+   * Starts a worker of that name. One on all threads that falls silent gives way to one on one
+   * thread.
+   */
   const run = (name: string): void => {
     const heard = (message: BenchMessage): void => {
       clearTimeout(watch);

@@ -1,4 +1,5 @@
-// Which tokens answer a question and which ask it, by their words; what noise over all heads says, in a sentence. Knows no page.
+// Which tokens answer a question and which ask it, by their words; what noise over all heads says,
+// in a sentence. Knows no page.
 
 import type { AttentionNoise, NoiseSummary, Spread } from "diffattn/viz";
 
@@ -14,7 +15,10 @@ export interface Spans {
   readonly rows: readonly [number, number];
 }
 
-/** Where the words stand among the tokens: the answer first, its question after it. A sentence where they do not. */
+/**
+ * Where the words stand among the tokens: the answer first, its question after it. A sentence where
+ * they do not.
+ */
 export function spansOf(tokens: readonly string[], { answer, question }: Planted): Spans | string {
   const text = tokens.join("");
   const at = answer === "" ? -1 : text.indexOf(answer);
@@ -51,7 +55,9 @@ export function verdictOf({ count, terms, diff, change }: NoiseSummary): string 
   return `In the mean over all ${count} heads (± standard deviation) ${shown(first)} of map 1 and ${shown(diff)} of the difference fall on irrelevant tokens: ${verdict}.`;
 }
 
-/** The head that is nearest to the means over all, in map 1 and in the difference: a typical one. */
+/**
+ * The head that is nearest to the means over all, in map 1 and in the difference: a typical one.
+ */
 export function typicalOf(noises: readonly AttentionNoise[], { terms, diff }: NoiseSummary): number {
   const mean = (values: readonly number[] = []): number => values.reduce((a, b) => a + b, 0) / Math.max(1, values.length);
   const distances = noises.map((noise) => Math.hypot(mean(noise.terms[0]) - (terms[0]?.mean ?? 0), mean(noise.diff) - diff.mean));

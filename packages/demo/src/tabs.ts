@@ -1,4 +1,5 @@
-// Tabs, after the ARIA practices: one stop of the Tab key, arrow keys between them, the address keeps which is open.
+// Tabs, after the ARIA practices: one stop of the Tab key, arrow keys between them, the address
+// keeps which is open.
 
 import { byId } from "./dom.js";
 

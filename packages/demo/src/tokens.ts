@@ -1,4 +1,5 @@
-// The text as a list of tokens, one of them chosen: by pointing, or with the arrow keys (one stop of the Tab key). Knows no model.
+// The text as a list of tokens, one of them chosen: by pointing, or with the arrow keys (one stop
+// of the Tab key). Knows no model.
 
 import { element } from "./dom.js";
 
@@ -65,7 +66,9 @@ export class TokenList {
     if (stop) stop.tabIndex = 0;
   }
 
-  /** Marks what is asked and what answers it; ranges are half-open. Without them nothing is marked. */
+  /**
+   * Marks what is asked and what answers it; ranges are half-open. Without them nothing is marked.
+   */
   markSpans(spans?: { readonly answer: readonly number[]; readonly rows: readonly [number, number] }): void {
     this.#tokens.forEach((token, i) => {
       token.classList.toggle("answer", spans?.answer.includes(i) ?? false);
@@ -73,7 +76,10 @@ export class TokenList {
     });
   }
 
-  /** Colours tokens from the first on by weights with signs; full colour is `max`. Those beyond the weights lose theirs. */
+  /**
+   * Colours tokens from the first on by weights with signs; full colour is `max`. Those beyond the
+   * weights lose theirs.
+   */
   colour(weights: readonly number[], max: number): void {
     this.#tokens.forEach((token, i) => {
       const weight = weights[i] ?? 0;

@@ -1,5 +1,6 @@
-// What a backend is: it takes requests (crates/diffattn-door/PROTOCOL.md) and gives outputs. Knows no operator, checks no
-// argument, makes no result tensor. One is written over N-API (backend/native.ts), one over WASM (backend/wasm.ts).
+// What a backend is: it takes requests (crates/diffattn-door/PROTOCOL.md) and gives outputs. Knows
+// no operator, checks no argument, makes no result tensor. One is written over N-API
+// (backend/native.ts), one over WASM (backend/wasm.ts).
 
 import type { Info, Isa } from "./types.js";
 
@@ -10,7 +11,10 @@ export interface Handle {
   readonly backend: Backend;
 }
 
-/** One request: its stream of numbers, its tensors, and the objects whose ids the backend writes into the stream. */
+/**
+ * One request: its stream of numbers, its tensors, and the objects whose ids the backend writes
+ * into the stream.
+ */
 export interface Request {
   op: number;
   params: number[];
@@ -50,7 +54,26 @@ export interface BackendMemory {
   readonly leaks: boolean;
 }
 
+/** What computes at once, on the caller's own thread. */
+export interface Local {
+  /** Runs a job to its end. `outs` are the caller's arrays for the first outputs. */
+  call(request: Request, outs: Uint8Array[]): Output[];
+  /** Asks or changes an object: one number. */
+  query(request: Request): number;
+  /**
+   * Makes an object. `empty`, of an object whose content changes: the request that makes one
+   * without content or reserve.
+   */
+  createObject(name: Handle["name"], request: Request, empty?: Request): Handle;
+  createMemory(bytes: number): BackendMemory;
+}
+
 export interface Backend {
+  /**
+   * Its side of the sync forms and objects; absent where it was not asked for yet
+   * (backend/wasm-local.ts).
+   */
+  local: Local | undefined;
   readonly name: Info["backend"];
   /** Makes ready what cannot be made ready on demand; safe to call twice. */
   start(): Promise<void>;
@@ -59,17 +82,12 @@ export interface Backend {
   configure(isa: string | undefined, threads: number | undefined): boolean;
   setThreads(threads: number): void;
 
-  /** Runs a job to its end. `outs` are the caller's arrays for the first outputs. */
-  call(request: Request, outs: Uint8Array[]): Output[];
-  /** The same, elsewhere; takes what it needs of the operands before it returns. */
+  /**
+   * Runs a job elsewhere than on the caller's thread; takes what it needs of the operands before it
+   * returns.
+   */
   callAsync(request: Request, outs: Uint8Array[], control: Control): Call;
-  /** Asks or changes an object: one number. */
-  query(request: Request): number;
-
-  /** Makes an object. `empty`, of an object whose content changes: the request that makes one without content or reserve. */
-  createObject(name: Handle["name"], request: Request, empty?: Request): Handle;
   dropObject(handle: Handle): void;
-  createMemory(bytes: number): BackendMemory;
 
   /** When no async call is open. */
   idle(): Promise<void>;

@@ -1,8 +1,10 @@
-// What browsers, and whatever else is no Node, do for a backend. Importing it touches neither `window` nor the network.
+// What browsers, and whatever else is no Node, do for a backend. Importing it touches neither
+// `window` nor the network.
 
 import { compile, compileSync } from "./module.js";
-import { besideScript, inlineFiles, type OwnFiles } from "./own-files.js";
-import { NO_THREADS, type Platform, POOL_THREAD, type Script } from "./platform.js";
+import { besideScript, inline, inlineFiles, type OwnFiles } from "./own-files.js";
+import type { Platform } from "./platform.js";
+import { NO_THREADS, POOL_THREAD, type Script } from "./port.js";
 import { saidOf, startWeb } from "./start-script.js";
 
 // Literal, so that bundlers see the files and copy them.
@@ -58,7 +60,8 @@ export const platform: Platform = {
     if (typeof Worker !== "function") throw new Error("a runtime that has none");
     if (typeof worker === "string") return { kind: "classic", text: addressOf(worker) };
     if (worker.origin === globalThis.origin) return { kind: "classic", text: worker.href };
-    // Of another origin no worker is started, but one of our own may load it, as a module: by CORS, as the WASM files are.
+    // Of another origin no worker is started, but one of our own may load it, as a module: by CORS,
+    // as the WASM files are.
     return { kind: "module", text: addressOf(`import ${JSON.stringify(worker.href)};`) };
   },
   startWorker(script, onMessage, onError) {
@@ -70,6 +73,10 @@ export const platform: Platform = {
       hold: () => {},
       terminate: () => worker.terminate(),
     };
+  },
+  // (Service Workers import no script at run time, but what a script carries is there.)
+  async inThread() {
+    return inline()?.inThread ?? (await import("./in-thread.js")).inThread;
   },
   get startThread() {
     if (typeof document === "undefined") return undefined;

@@ -1,8 +1,9 @@
-// The entry for browsers and whatever else is no Node. Importing it touches neither `window` nor the network.
+// The entry for browsers and whatever else is no Node. Importing it touches neither `window` nor
+// the network.
 
 import { platform } from "./browser-platform.js";
 import { usePlatform } from "./init.js";
 
 usePlatform(platform);
 
-export * from "./public.js";
+export * from "./api.js";

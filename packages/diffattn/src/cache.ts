@@ -2,38 +2,34 @@
 
 import type { Handle } from "./backend.js";
 import { isOf } from "./check.js";
-import * as encode from "./encode.js";
+import * as encode from "./operators.js";
 import { backend, live } from "./init.js";
-import { Op } from "./ops.js";
-import { Owned, resourceOf, throughProxies } from "./owned.js";
+import { local } from "./local.js";
+import { Owned, resourceOf } from "./owned.js";
 import type * as types from "./types.js";
 
 export class KvCache extends Owned<Handle> implements types.KvCache {
-  static {
-    throughProxies(this);
-  }
-
   constructor(options: types.KvCacheOptions) {
     const request = encode.createKvCache(options);
     const empty = encode.createKvCache({ ...options, capacity: undefined });
     const owner = backend();
-    const handle = owner.createObject("cache", request, empty);
-    super("cache", handle, () => owner.dropObject(handle), true);
+    const handle = local().createObject("cache", request, empty);
+    super(KvCache, "cache", handle, () => owner.dropObject(handle), true);
   }
 
   get length(): number {
     const handle = live(resourceOf(this));
-    return handle.backend.query(encode.aboutObject(Op.length, handle));
+    return local().query(encode.cacheLength(handle));
   }
 
   append(k: types.TensorLike, v: types.TensorLike, options?: { layout?: types.AttentionLayout | undefined }): void {
     const handle = live(resourceOf(this));
-    handle.backend.query(encode.append(handle, k, v, options));
+    local().query(encode.append(handle, k, v, options));
   }
 
   rewind(length: number): void {
     const handle = live(resourceOf(this));
-    handle.backend.query(encode.rewind(handle, length));
+    local().query(encode.rewind(handle, length));
   }
 }
 

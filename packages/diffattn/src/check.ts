@@ -1,5 +1,6 @@
-// What TypeScript alone can know of an argument: its JavaScript type, an unknown option name, a shape that disagrees with
-// dims, strides that are not the shape's, a detached buffer. Everything else is checked in Rust, once for both backends.
+// What TypeScript alone can know of an argument: its JavaScript type, an unknown option name, a
+// shape that disagrees with dims, strides that are not the shape's, a detached buffer. Everything
+// else is checked in Rust, once for both backends.
 
 import { cut, DiffAttnError, fail, reasonOf, SHOWN } from "./errors.js";
 import { hint } from "./hint.js";
@@ -54,7 +55,10 @@ export const oneOf = (names: readonly string[]): string =>
     .join(", ")
     .replace(/, ("[^"]*")$/, " or $1");
 
-/** The getters that all typed arrays share: what they tell of one is so, whatever properties that has of its own. */
+/**
+ * The getters that all typed arrays share: what they tell of one is so, whatever properties that
+ * has of its own.
+ */
 const shared = Object.getOwnPropertyDescriptors(Object.getPrototypeOf(Uint8Array.prototype) as Uint8Array<ArrayBuffer>);
 type Getter<T> = (this: unknown) => T;
 const typeTag = shared[Symbol.toStringTag].get as Getter<string | undefined>;
@@ -106,7 +110,10 @@ export function unreadable(code: ErrorCode, argument: string, thrown: unknown): 
   return fail(code, argument, "a value that can be read", `an exception: ${reasonOf(thrown)}`, thrown);
 }
 
-/** A typed array's type by its tag, so that arrays of another realm count too; undefined for anything else. */
+/**
+ * A typed array's type by its tag, so that arrays of another realm count too; undefined for
+ * anything else.
+ */
 export const arrayType = (data: unknown): string | undefined => typeTag.call(data);
 
 /** Options as an object whose names are all known; null and undefined are none. */
@@ -157,14 +164,20 @@ export function shapeOf(argument: string, tensor: object): readonly number[] {
   return shape;
 }
 
-/** What a tensor may say of where its elements lie, in elements (ndarray: `stride`; others: `strides`). */
+/**
+ * What a tensor may say of where its elements lie, in elements (ndarray: `stride`; others:
+ * `strides`).
+ */
 interface Placed {
   stride?: unknown;
   strides?: unknown;
   offset?: unknown;
 }
 
-/** Whether strides are those of elements side by side, last axis fastest. An axis of one element has none that matters. */
+/**
+ * Whether strides are those of elements side by side, last axis fastest. An axis of one element has
+ * none that matters.
+ */
 function contiguous(shape: readonly number[], strides: ArrayLike<unknown>): boolean {
   for (let axis = shape.length - 1, expected = 1; axis >= 0; axis--) {
     const extent = shape[axis] ?? 0;
@@ -175,8 +188,9 @@ function contiguous(shape: readonly number[], strides: ArrayLike<unknown>): bool
 }
 
 /**
- * The elements of a tensor, in place: `data` itself, or, where the tensor says an offset or strides, the part of it that they name.
- * Elements that do not lie side by side are refused: a copy is the caller's to make.
+ * The elements of a tensor, in place: `data` itself, or, where the tensor says an offset or
+ * strides, the part of it that they name. Elements that do not lie side by side are refused: a copy
+ * is the caller's to make.
  */
 export function elementsOf<D extends ArrayLike<unknown>>(argument: string, tensor: object, shape: readonly number[], data: D): D {
   const { stride, strides, offset } = tensor as Placed;
@@ -242,7 +256,10 @@ export function dtypeOf(argument: string, data: unknown, dtype: unknown, type: u
   return held.includes(said as DType) ? (said as DType) : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a ${array}`, show(said));
 }
 
-/** A tensor of q, k, v, x, weights, pixels: its element type, whether a Float16Array holds it, its shape and its bytes in place. */
+/**
+ * A tensor of q, k, v, x, weights, pixels: its element type, whether a Float16Array holds it, its
+ * shape and its bytes in place.
+ */
 export interface Read {
   readonly dtype: DType;
   readonly half: boolean;

@@ -1,4 +1,5 @@
-// All entries in one CommonJS script, for whatever cannot `require` a module (jest): they share their state, as the modules do.
+// All entries in one CommonJS script, for whatever cannot `require` a module (jest): they share
+// their state, as the modules do.
 
 export * as operators from "./node.js";
 export * as models from "./models/node.js";

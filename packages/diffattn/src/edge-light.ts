@@ -1,4 +1,5 @@
-// The entry for edge runtimes of the condition `edge-light` (Next's, Vercel's): their engine may be that of any Node, so it is the plain build.
+// The entry for edge runtimes of the condition `edge-light` (Next's, Vercel's): their engine may be
+// that of any Node, so it is the plain build.
 
 import simd from "./diffattn-simd128.wasm?module";
 import { edgeFiles, edgePlatform } from "./edge-platform.js";
@@ -6,4 +7,4 @@ import { usePlatform } from "./init.js";
 
 usePlatform(edgePlatform(edgeFiles({ simd128: simd })));
 
-export * from "./public.js";
+export * from "./api.js";

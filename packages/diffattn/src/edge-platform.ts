@@ -1,10 +1,12 @@
-// What runtimes at a network's edge do for a backend: they compile no module, so those come compiled with the script; there is no worker and no
-// file. Importing it does nothing.
+// What runtimes at a network's edge do for a backend: they compile no module, so those come
+// compiled with the script; there is no worker and no file. Importing it does nothing.
 
 import { fail } from "./errors.js";
+import { inThread } from "./in-thread.js";
 import { compile, compileSync } from "./module.js";
 import { ownFiles, type OwnFiles } from "./own-files.js";
-import { type Build, NO_THREADS, type Platform } from "./platform.js";
+import type { Platform } from "./platform.js";
+import { type Build, NO_THREADS } from "./port.js";
 
 /** The files of an entry that carries compiled modules. */
 export const edgeFiles = (modules: Partial<Record<Build, WebAssembly.Module>>): OwnFiles =>
@@ -23,6 +25,7 @@ export const edgePlatform = (files: OwnFiles): Platform => ({
   loadModule: compile,
   scriptOf: none,
   startWorker: none,
+  inThread: () => Promise.resolve(inThread),
   noPool: NO_THREADS,
   threads: 1,
 });

@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import type { Backend, Handle, Request } from "./backend.js";
-import * as encode from "./encode.js";
+import * as encode from "./operators.js";
 
 const f32 = (...shape: number[]) => ({ data: new Float32Array(shape.reduce((a, b) => a * b, 1)), shape });
 const handle = (name: Handle["name"]): Handle => ({ name, backend: {} as Backend });
@@ -15,7 +15,10 @@ const refuses = (code: string, message: string | RegExp) =>
 
 const q = f32(1, 2, 3, 4);
 const Q = [1, 4, 1, 2, 3, 4];
-/** Attention options that say nothing: lambda … window absent, no tensors, no lists, norm absent, no flags. */
+/**
+ * Attention options that say nothing: lambda … window absent, no tensors, no lists, norm absent, no
+ * flags.
+ */
 const NOTHING = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 test("diffAttention: absent options take one slot each", () => {
@@ -211,7 +214,7 @@ test("caches", () => {
   });
   expect(encode.append(cache, q, q, { layout: "bshd" })).toMatchObject({ op: 41, params: [0, ...Q, ...Q, 1], objects: [{ slot: 0 }] });
   expect(encode.rewind(cache, 4)).toMatchObject({ op: 42, params: [0, 4] });
-  expect(encode.aboutObject(43, cache)).toMatchObject({ op: 43, params: [0] });
+  expect(encode.cacheLength(cache)).toMatchObject({ op: 43, params: [0] });
 });
 
 test("layers: weights in the protocol's order, whatever the caller's", () => {

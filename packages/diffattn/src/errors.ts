@@ -2,11 +2,17 @@
 
 import type { ErrorCode } from "./types.js";
 
-/** What errors of this package have, whichever of its files made them: an entry that stands alone has a class of its own. */
+/**
+ * What errors of this package have, whichever of its files made them: an entry that stands alone
+ * has a class of its own.
+ */
 export const MARK: unique symbol = Symbol.for("diffattn.DiffAttnError");
 
 export class DiffAttnError extends Error {
-  /** By the mark, so that it holds between entries; a class that extends this one is asked as any other. */
+  /**
+   * By the mark, so that it holds between entries; a class that extends this one is asked as any
+   * other.
+   */
   static override [Symbol.hasInstance](value: unknown): boolean {
     if (this !== DiffAttnError) return Function.prototype[Symbol.hasInstance].call(this, value);
     return typeof value === "object" && value !== null && MARK in value;

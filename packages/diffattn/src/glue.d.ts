@@ -1,11 +1,4 @@
-// Types of the two modules that the build makes from wasm-bindgen's output (tsup.config.ts).
-
-declare module "glue:local" {
-  /** A new copy of the glue of the single-threaded builds: wasm-bindgen's own module holds one instance for ever. */
-  export function createGlue(): import("./backend/instance.js").Door & {
-    initSync(options: { module: WebAssembly.Module }): { memory: WebAssembly.Memory };
-  };
-}
+// Types of the module that the build makes from wasm-bindgen's output (tsup.config.ts).
 
 declare module "glue:threads" {
   const init: (options: { module_or_path: WebAssembly.Module; memory: WebAssembly.Memory }) => Promise<unknown>;

@@ -1,6 +1,10 @@
-// What a caller may have meant by a name that is not known: another spelling, another library's word, a slip. Decides nothing.
+// What a caller may have meant by a name that is not known: another spelling, another library's
+// word, a slip. Decides nothing.
 
-/** Names that PyTorch, Hugging Face and others have for the same thing, without case and underscores. */
+/**
+ * Names that PyTorch, Hugging Face and others have for the same thing, without case and
+ * underscores.
+ */
 const OTHERS: Readonly<Record<string, string>> = {
   causal: "isCausal",
   mask: "attnMask",
@@ -38,7 +42,10 @@ const SLIPS = 2;
 
 const plain = (name: string): string => name.replaceAll(/[_\s-]/g, "").toLowerCase();
 
-/** How many letters differ: put in, left out, taken for another or for their neighbour (Damerau and Levenshtein). */
+/**
+ * How many letters differ: put in, left out, taken for another or for their neighbour (Damerau and
+ * Levenshtein).
+ */
 function distance(a: string, b: string): number {
   let [before, last]: number[][] = [[], Array.from({ length: b.length + 1 }, (_, j) => j)];
   for (let i = 1; i <= a.length; i++) {
@@ -71,3 +78,8 @@ export function hint(name: string, names: readonly string[]): string {
   }
   return meant === undefined ? "" : ` (did you mean ${meant}?)`;
 }
+
+/** What is expected in the place of a value that only a model can have; undefined of any other. */
+export const instead = (value: unknown, names: readonly string[]): string | undefined =>
+  // An operator knows no model, and so not the length up to which it is the default.
+  value === "dynamic" && names.includes("yarn") ? `"default" up to a model's length and "yarn" or "linear" past it` : undefined;

@@ -1,7 +1,8 @@
-// What stands in a worker's place where none is to be had: its side of the work, on the caller's own thread, a slice at a time. No threads.
+// What stands in a worker's place where none is to be had: its side of the work, on the caller's
+// own thread, a slice at a time. No threads.
 
 import type { ToWorker } from "./backend/messages.js";
-import type { Port } from "./platform.js";
+import type { Port } from "./port.js";
 import { WorkerSide } from "./worker-side.js";
 
 /** A worker that is none. What it was asked before its end goes on, unheard. */

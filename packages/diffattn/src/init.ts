@@ -1,4 +1,5 @@
-// Which backend runs: chosen by options, environment variables and what loads. Holds the one state of the process.
+// Which backend runs: chosen by options, environment variables and what loads. Holds the one state
+// of the process.
 
 import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
@@ -6,7 +7,8 @@ import { gone } from "./backend/worker-client.js";
 import { checkOptions, isAbsent, oneOf, show } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
 import { notModule } from "./module.js";
-import { BUILDS, type Build, type Platform } from "./platform.js";
+import type { Platform } from "./platform.js";
+import { BUILDS, type Build } from "./port.js";
 import type * as types from "./types.js";
 
 const BACKENDS = ["native", "wasm"] as const;

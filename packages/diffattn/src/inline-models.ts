@@ -2,6 +2,6 @@
 
 import { modules } from "carried:diffattn-models-simd128.wasm,diffattn-models-relaxed.wasm";
 import worker from "worker-text";
-import { carry } from "./own-files.js";
+import { carry } from "./carried.js";
 
 carry({ worker, modules });

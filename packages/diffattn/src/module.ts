@@ -1,4 +1,5 @@
-// A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses nothing.
+// A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses
+// nothing.
 
 import { arrayType, show, tagOf } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
@@ -27,7 +28,8 @@ function checked(bytes: BufferSource, from: string, hint = ""): BufferSource {
 async function fromResponse(response: Response, hint?: string): Promise<WebAssembly.Module> {
   const from = response.url || "the response";
   if (!response.ok) refuse(`the status ${response.status} from ${from}`, undefined, hint);
-  // Streaming compiles while it loads and lets the browser cache the code; it insists on the media type.
+  // Streaming compiles while it loads and lets the browser cache the code; it insists on the media
+  // type.
   if (response.headers.get("content-type")?.startsWith("application/wasm")) return WebAssembly.compileStreaming(response);
   return WebAssembly.compile(checked(await response.arrayBuffer(), from, hint));
 }
@@ -55,7 +57,10 @@ export async function compile(source: unknown, hint = ""): Promise<WebAssembly.M
   return notModule(source);
 }
 
-/** The same at once, of a file that was compiled before, that is carried, or that `read` gives the bytes of. */
+/**
+ * The same at once, of a file that was compiled before, that is carried, or that `read` gives the
+ * bytes of.
+ */
 export function compileSync(file: URL | Carried | WebAssembly.Module, read: (file: URL) => BufferSource): WebAssembly.Module {
   if (isNamed(file, "WebAssembly.Module")) return file;
   if (!isCarried(file)) return compiled(() => read(file as URL), (file as URL).href, NOT_CARRIED);

@@ -1,5 +1,6 @@
-// Loads the native addon. Why a binary does not load is told by its package (packages/native/loader.js); here only what that package
-// cannot tell: that it is not there itself, or is one of another release.
+// Loads the native addon. Why a binary does not load is told by its package
+// (packages/native/loader.js); here only what that package cannot tell: that it is not there
+// itself, or is one of another release.
 
 import { createRequire } from "node:module";
 import type { Addon } from "@diffattn/native";
@@ -8,10 +9,16 @@ import { scriptAddress } from "./script-address.js";
 
 const PACKAGE = "@diffattn/native";
 
-/** What the native package exports. (By a name that no bundler follows: Turbopack would want the binaries of all platforms.) */
+/**
+ * What the native package exports. (By a name that no bundler follows: Turbopack would want the
+ * binaries of all platforms.)
+ */
 const native = (name: string): unknown => createRequire(scriptAddress())(name);
 
-/** The addon; throws an error whose message is one sentence, and whose cause is what was thrown. `load` may be given for tests. */
+/**
+ * The addon; throws an error whose message is one sentence, and whose cause is what was thrown.
+ * `load` may be given for tests.
+ */
 export function loadAddon(load: (name: string) => unknown = native): Addon {
   let addon: Addon;
   try {

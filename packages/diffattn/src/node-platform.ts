@@ -10,15 +10,19 @@ import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
+import { inThread } from "./in-thread.js";
 import { compile, compileSync } from "./module.js";
 import { loadAddon } from "./node-addon.js";
-import { BUILDS, type Build, type Platform } from "./platform.js";
+import type { Platform } from "./platform.js";
+import { BUILDS, type Build } from "./port.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
 import { scriptAddress } from "./script-address.js";
 import { forNode } from "./start-script.js";
 
-/** A file beside this script; where a bundler made another script of it, that of the package that is installed there. (ncc makes a path of
- *  what is written as an address.) */
+/**
+ * A file beside this script; where a bundler made another script of it, that of the package that is
+ * installed there. (ncc makes a path of what is written as an address.)
+ */
 function located(name: string, literal: () => URL | string): URL {
   let beside: URL | undefined;
   try {
@@ -36,7 +40,10 @@ function located(name: string, literal: () => URL | string): URL {
   }
 }
 
-/** Files that a script carries, else those beside it or of the package; `literal`: their addresses as bundlers find them. */
+/**
+ * Files that a script carries, else those beside it or of the package; `literal`: their addresses
+ * as bundlers find them.
+ */
 export const filesOf = (models: boolean, literal: Record<Build, () => URL | string>): OwnFiles =>
   inlineFiles(models, (bytes) => new Uint8Array(inflateRawSync(bytes))) ?? {
     builds: BUILDS,
@@ -88,6 +95,7 @@ export const platform: Platform = {
       terminate: () => void worker.terminate(),
     };
   },
+  inThread: () => Promise.resolve(inThread),
   openChannel(name) {
     // Deno's global one cannot be let go of; that of Node's module can.
     const channel = new BroadcastChannel(name);

@@ -5,4 +5,4 @@ import { platform } from "./node-platform.js";
 
 usePlatform(platform);
 
-export * from "./public.js";
+export * from "./api.js";

@@ -1,7 +1,8 @@
 import { deflateRawSync, inflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { compile, compileSync } from "./module.js";
-import { carry, type Carried, fileOf, folderOf, inFolder, inlineFiles } from "./own-files.js";
+import { carry } from "./carried.js";
+import { type Carried, fileOf, folderOf, inFolder, inlineFiles } from "./own-files.js";
 
 // Minimal.
 const MODULE = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0);

@@ -1,9 +1,10 @@
-// The package's own files, the WASM modules and the worker's script: how they are called, and where they lie: beside the scripts, in a
-// folder of the caller's (`init({ wasm })`), or within the script `diffattn/inline`. Loads none of them.
+// The package's own files, the WASM modules and the worker's script: how they are called, and where
+// they lie: beside the scripts, in a folder of the caller's (`init({ wasm })`), or within the
+// script `diffattn/inline`. Loads none of them.
 
 import { fail } from "./errors.js";
 import { tagOf } from "./check.js";
-import { BUILDS, type Build } from "./platform.js";
+import { BUILDS, type Build, type InThread } from "./port.js";
 
 /** A file that a script carries. */
 export interface Carried {
@@ -53,7 +54,10 @@ export const inFolder = (folder: URL, models: boolean): OwnFiles => ({
 /** What helps where a tool did not carry the files along. */
 export const INSTEAD = 'import "diffattn/inline" (models: "diffattn/inline-models"), or a folder with the files, init({ wasm: folder })';
 
-/** Files beside the script, by their literal addresses. A runtime that gives scripts no address has none. */
+/**
+ * Files beside the script, by their literal addresses. A runtime that gives scripts no address has
+ * none.
+ */
 export const besideScript = (modules: Record<Build, () => URL>, worker: () => URL): OwnFiles => {
   const found = (address: () => URL): URL => {
     try {
@@ -65,45 +69,27 @@ export const besideScript = (modules: Record<Build, () => URL>, worker: () => UR
   return { builds: BUILDS, module: (build) => found(modules[build]), worker: () => found(worker) };
 };
 
-/** What `diffattn/inline` and `diffattn/inline-models` leave for the entries, whichever copy of them runs. */
+/** Inflates at once. */
+export type Inflate = (bytes: Uint8Array) => Uint8Array<ArrayBuffer>;
+
+/**
+ * What `diffattn/inline` and `diffattn/inline-models` leave for the entries, whichever copy of them
+ * runs (carried.ts).
+ */
 export interface Inline {
-  /** The worker's script. */
-  worker: string;
   /** Modules by their files' names: deflated, in base64. */
-  modules: Record<string, string>;
+  readonly modules: Readonly<Record<string, string>>;
+  /** The files, where there are any of that kind. */
+  files(models: boolean, inflate: Inflate | undefined): OwnFiles | undefined;
+  readonly inThread: InThread;
 }
 
-const key = (): symbol => Symbol.for(`diffattn.inline ${__VERSION__}`);
-const scope = globalThis as unknown as Record<symbol, Inline | undefined>;
+/** Where they leave it. */
+export const inlineKey = (): symbol => Symbol.for(`diffattn.inline ${__VERSION__}`);
 
-/** Leaves files for the entries. */
-export function carry({ worker, modules }: Inline): void {
-  scope[key()] = { worker, modules: { ...scope[key()]?.modules, ...modules } };
-}
+export const inline = (): Inline | undefined => (globalThis as unknown as Record<symbol, Inline | undefined>)[inlineKey()];
 
-/** Raw bytes of a text in base64. */
-function decoded(base64: string): Uint8Array<ArrayBuffer> {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < bytes.length; index++) bytes[index] = text.charCodeAt(index);
-  return bytes;
-}
-
-async function inflated(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** The files that a script carries; undefined where none does. `inflate`: how it is done at once. */
-export function inlineFiles(models: boolean, inflate?: (bytes: Uint8Array) => Uint8Array<ArrayBuffer>): OwnFiles | undefined {
-  const inline = scope[key()];
-  if (!inline) return undefined;
-  const carried = (build: Build): Carried | undefined => {
-    const name = fileOf(build, models);
-    const text = inline.modules[name];
-    if (text === undefined) return undefined;
-    return { carried: true, name, bytes: () => inflated(decoded(text)), bytesNow: inflate && (() => inflate(decoded(text))) };
-  };
-  const files = ownFiles(Object.fromEntries(BUILDS.map((build) => [build, carried(build)])), () => inline.worker);
-  return files.builds.length > 0 ? files : undefined;
-}
+/**
+ * The files that a script carries; undefined where none does. `inflate`: how it is done at once.
+ */
+export const inlineFiles = (models: boolean, inflate?: Inflate): OwnFiles | undefined => inline()?.files(models, inflate);

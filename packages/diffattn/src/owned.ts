@@ -1,23 +1,32 @@
-// The life of what holds memory of the backend: `dispose`, `using`, and the garbage collection of what was forgotten; and that its
-// methods may be called through a proxy.
+// The life of what holds memory of the backend: `dispose`, `using`, and the garbage collection of
+// what was forgotten; and that its methods may be called through a proxy.
 //
-// Frameworks hand out objects of their state as proxies (Vue: ref, reactive), and a proxy has no private members. Vue leaves alone what
-// has `__v_skip`; of other proxies the object itself is asked for, by a symbol, and its methods run on that.
+// Frameworks hand out objects of their state as proxies (Vue: ref, reactive), and a proxy has no
+// private members. Vue leaves alone what has `__v_skip`; of other proxies the object itself is
+// asked for, by a symbol, and its methods run on that.
 
 import { has, show } from "./check.js";
 import { disposed, fail } from "./errors.js";
 
-const registry = new FinalizationRegistry<() => void>((release) => release());
-
-/** Older runtimes lack the symbol; TypeScript's `using` takes this one there. */
-const symbolDispose: typeof Symbol.dispose =
-  (Symbol as { dispose?: typeof Symbol.dispose }).dispose ?? (Symbol.for("Symbol.dispose") as typeof Symbol.dispose);
-
 /** Gives the object itself. A function, which no framework makes a proxy of. */
 const ITSELF = Symbol("diffattn.itself");
 
-let read: <T>(owned: Owned<T>) => T;
-let isOwned: (x: object) => x is Owned<unknown>;
+type Class = abstract new (...args: never[]) => object;
+
+/** What an object owns: undefined once it was disposed of. */
+interface Held {
+  readonly name: string;
+  resource: unknown;
+  readonly release: () => void;
+}
+
+const held = new WeakMap<object, Held>();
+/** Classes whose methods go through proxies. */
+const through = new WeakSet<object>();
+/** Made with the first object: who imports none pays for none. */
+let registry: FinalizationRegistry<() => void> | undefined;
+
+const isOwned = (x: object): x is Owned<unknown> => held.has(x);
 
 /** An object of ours, whatever proxy stands before it; undefined for anything else. */
 function itself(x: unknown): Owned<unknown> | undefined {
@@ -35,13 +44,20 @@ const notItself = (x: unknown, argument = "this"): never =>
   fail("OPTION", argument, "the object itself, or a proxy that leads to it (Vue: markRaw keeps it as it is)", show(x));
 
 /** What an object owns; DISPOSED after `dispose`. `argument`: what errors call it. */
-export const resourceOf = <T>(owned: Owned<T>, argument?: string): T => read((itself(owned) ?? notItself(owned, argument)) as Owned<T>);
+export function resourceOf<T>(owned: Owned<T>, argument?: string): T {
+  const { name, resource } = held.get(itself(owned) ?? notItself(owned, argument)) as Held;
+  if (resource === undefined) throw disposed(name);
+  return resource as T;
+}
 
 /**
- * Lets the methods of a class, its own and none that it inherits, run on the object itself where they are called on a proxy.
- * To be called in the class's static block.
+ * Lets the methods of a class, its own and none that it inherits, run on the object itself where
+ * they are called on a proxy.
  */
-export function throughProxies({ prototype }: { readonly prototype: object }): void {
+function throughProxies(type: Class): void {
+  if (through.has(type)) return;
+  through.add(type);
+  const prototype = type.prototype as object;
   const on = (x: unknown): unknown => itself(x) ?? notItself(x);
   for (const name of Reflect.ownKeys(prototype)) {
     const found = Object.getOwnPropertyDescriptor(prototype, name) as { value?: unknown; get?: (this: unknown) => unknown } | undefined;
@@ -72,40 +88,48 @@ export function throughProxies({ prototype }: { readonly prototype: object }): v
   }
 }
 
+/**
+ * What `Owned` has besides its methods, made with the first object: a class that does nothing where
+ * it is declared, bundlers drop where it is not used.
+ */
+function complete(): void {
+  if (through.has(Owned)) return;
+  // Older runtimes lack the symbol; TypeScript's `using` takes this one there.
+  const symbolDispose = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
+  const dispose = function (this: Owned<unknown>): void {
+    this.dispose();
+  };
+  Object.defineProperties(Owned.prototype, {
+    [symbolDispose]: { value: dispose, writable: true, configurable: true },
+    __v_skip: { value: true },
+  });
+  throughProxies(Owned);
+}
+
 /** Something with one resource, of type T. */
 export abstract class Owned<T> {
-  readonly #name: string;
-  #resource: T | undefined;
-  readonly #release: () => void;
+  declare readonly [Symbol.dispose]: () => void;
+  /** Only a type: what its resource is. */
+  declare protected readonly resource?: T;
 
-  static {
-    read = (owned) => {
-      if (owned.#resource === undefined) throw disposed(owned.#name);
-      return owned.#resource;
-    };
-    isOwned = (x): x is Owned<unknown> => #resource in x;
-    throughProxies(this);
-    Object.defineProperty(this.prototype, "__v_skip", { value: true });
-  }
-
-  /** `release` must not refer to the object itself. `collected`: whether forgetting the object releases it. */
-  constructor(name: string, resource: T, release: () => void, collected: boolean) {
-    this.#name = name;
-    this.#resource = resource;
-    this.#release = release;
+  /**
+   * `type`: the class of ours that it is of. `release` must not refer to the object itself.
+   * `collected`: whether forgetting the object releases it.
+   */
+  constructor(type: Class, name: string, resource: T, release: () => void, collected: boolean) {
+    complete();
+    throughProxies(type);
+    held.set(this, { name, resource, release });
     // (The object refers to itself, which keeps it from no garbage collection.)
     Object.defineProperty(this, ITSELF, { value: () => this, configurable: true });
-    if (collected) registry.register(this, release, this);
+    if (collected) (registry ??= new FinalizationRegistry((release) => release())).register(this, release, this);
   }
 
   dispose(): void {
-    if (this.#resource === undefined) return;
-    this.#resource = undefined;
-    registry.unregister(this);
-    this.#release();
-  }
-
-  [symbolDispose](): void {
-    this.dispose();
+    const mine = held.get(this);
+    if (mine?.resource === undefined) return;
+    mine.resource = undefined;
+    registry?.unregister(this);
+    mine.release();
   }
 }

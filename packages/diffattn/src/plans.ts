@@ -1,14 +1,17 @@
 // What becomes of a call's outputs: a tensor, or maps.
 
 import type { Output, Request } from "./backend.js";
-import type { Encoded } from "./encode.js";
+import type { Stream } from "./atoms.js";
 import { internal } from "./errors.js";
 import type { Plan } from "./run.js";
 import { result } from "./tensor.js";
 import type * as types from "./types.js";
 
-/** The plan of a call with one result of its input's element type; `lse` follows it where it was asked for. */
-export function tensorPlan(request: Encoded, options: (types.CallOptions & types.OutOptions) | null | undefined) {
+/**
+ * The plan of a call with one result of its input's element type; `lse` follows it where it was
+ * asked for.
+ */
+export function tensorPlan(request: Stream, options: (types.CallOptions & types.OutOptions) | null | undefined) {
   // Now: a draft or a proxy may be revoked once the call is under way.
   const out = options?.out;
   return {

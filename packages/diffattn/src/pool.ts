@@ -1,9 +1,10 @@
-// The threads build: its glue and rayon's pool, for worker.ts, which is the script of each of its threads. Owns no instance.
+// The threads build: its glue and rayon's pool, for worker.ts, which is the script of each of its
+// threads. Owns no instance.
 
 import init, { door, initThreadPool, memoryPages, wbg_rayon_start_worker } from "glue:threads";
 import { type Door, trapMessage } from "./backend/instance.js";
 import type { StartMessage } from "./backend/messages.js";
-import { POOL_THREAD, type Script } from "./platform.js";
+import { POOL_THREAD, type Script } from "./port.js";
 import { forNode, saidOf, startWeb } from "./start-script.js";
 import { workerThreads } from "./worker-threads.js";
 
@@ -19,8 +20,8 @@ let channel = "";
 let script: Script | undefined;
 /** Starts a thread elsewhere, if it must; fulfilled once it is ready. */
 let startOutside: ((message: ThreadStart) => Promise<void>) | undefined;
-// Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of its work
-// (https://bugzilla.mozilla.org/1702191).
+// Kept from the start, because Firefox collects a worker that nothing refers to, in the middle of
+// its work (https://bugzilla.mozilla.org/1702191).
 export const threads: unknown[] = [];
 
 /** What a thread of the pool does until its end. */
@@ -31,7 +32,8 @@ export async function runThread(data: ThreadStart, ready: () => void): Promise<v
   try {
     wbg_rayon_start_worker(data.receiver);
   } catch (trap) {
-    // The instance's owner waits inside WASM for this thread: only the local side can still hear it.
+    // The instance's owner waits inside WASM for this thread: only the local side can still hear
+    // it.
     new BroadcastChannel(data.channel).postMessage(trapMessage(data.memory, panicAddress, trap));
     throw trap;
   }
@@ -61,7 +63,9 @@ function startThread(message: ThreadStart, from: Script): Promise<unknown> {
   });
 }
 
-/** Shared memory with the largest maximum that the browser grants: some phones refuse a large one. */
+/**
+ * Shared memory with the largest maximum that the browser grants: some phones refuse a large one.
+ */
 function sharedMemory({ initial, maximum: largest }: { initial: number; maximum: number }): WebAssembly.Memory {
   for (let maximum = largest; ; maximum = Math.max(initial, maximum >> 1)) {
     try {
@@ -72,7 +76,9 @@ function sharedMemory({ initial, maximum: largest }: { initial: number; maximum:
   }
 }
 
-/** A door whose calls run on the pool's threads; `outside` starts one where this worker must not. */
+/**
+ * A door whose calls run on the pool's threads; `outside` starts one where this worker must not.
+ */
 export async function startPool(
   module: WebAssembly.Module,
   pool: NonNullable<StartMessage["pool"]>,
@@ -86,7 +92,10 @@ export async function startPool(
   return { door, memory };
 }
 
-/** What wasm-bindgen-rayon calls for its threads; in the place of its own helper, which fetches itself into a blob. */
+/**
+ * What wasm-bindgen-rayon calls for its threads; in the place of its own helper, which fetches
+ * itself into a blob.
+ */
 export async function startWorkers(
   module: WebAssembly.Module,
   memory: WebAssembly.Memory,

@@ -1,5 +1,5 @@
-// One way to run a call, sync or async, for every operator and layer: checks what concerns all of them, follows the signal and
-// the progress. Knows no operator.
+// One way to run a call, sync or async, for every operator and layer: checks what concerns all of
+// them, follows the signal and the progress. Knows no operator.
 
 import type { Call, Control, Output, Request } from "./backend.js";
 import { checkOut, isAbsent, overlaps, show } from "./check.js";
@@ -18,10 +18,16 @@ export interface Plan<R> {
   finish(outputs: Output[]): R;
 }
 
-/** For tests only: its value in a call's options replaces the request by one of the protocol's test requests. */
+/**
+ * For tests only: its value in a call's options replaces the request by one of the protocol's test
+ * requests.
+ */
 const TEST_OP = Symbol.for("diffattn.testOp");
 
-/** Whether it is a signal that can be followed: one behind a proxy cannot, no getter of its own works there. */
+/**
+ * Whether it is a signal that can be followed: one behind a proxy cannot, no getter of its own
+ * works there.
+ */
 function isSignal(x: unknown): x is AbortSignal {
   try {
     const { addEventListener, aborted } = x as Partial<AbortSignal>;
@@ -39,7 +45,7 @@ export function checkSignal(signal: AbortSignal | null | undefined): void {
 }
 
 /** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
-function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
+export function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
   const { signal, out, transfer } = (options ?? {}) as { [K in keyof Options]: Options[K] | null };
   if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean")
     fail("OPTION", "transfer", "true or false", show(transfer));
@@ -53,12 +59,6 @@ function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
     if (transfer && operand.buffer === bytes.buffer) fail("OPTION", "out", "a buffer that is not transferred", "that of an input");
   }
   return [bytes];
-}
-
-function runSync<R>(plan: Plan<R>): R {
-  const outs = prepare(plan);
-  if (!isAbsent(plan.options?.onProgress)) fail("OPTION", "onProgress", "none in a sync form", show(plan.options.onProgress));
-  return plan.finish(backend().call(plan.request, outs));
 }
 
 /** Starts a call, follows its signal and its progress to the end. */
@@ -96,12 +96,7 @@ export async function follow(
   }
 }
 
-async function runAsync<R>(plan: Plan<R>): Promise<R> {
+export async function runAsync<R>(plan: Plan<R>): Promise<R> {
   const outs = prepare(plan);
   return plan.finish(await follow(plan.options ?? {}, (control) => backend().callAsync(plan.request, outs, control)));
-}
-
-/** Both forms of an operator: what it refuses at once is thrown by the one and rejects the other. */
-export function both<A extends unknown[], R>(plan: (...args: A) => Plan<R>): [(...args: A) => Promise<R>, (...args: A) => R] {
-  return [async (...args) => runAsync(plan(...args)), (...args) => runSync(plan(...args))];
 }

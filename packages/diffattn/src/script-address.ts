@@ -1,4 +1,5 @@
-// Where this script lies, in Node: what the package's own files and the native package are looked for from.
+// Where this script lies, in Node: what the package's own files and the native package are looked
+// for from.
 
 import { pathToFileURL } from "node:url";
 

@@ -1,10 +1,10 @@
-// The types say what the run time reads: each value below compiles where it is given and is taken there; what `@ts-expect-error` marks
-// does not compile, and is refused.
+// The types say what the run time reads: each value below compiles where it is given and is taken
+// there; what `@ts-expect-error` marks does not compile, and is refused.
 
 import { expect, test } from "vitest";
 import type { Backend, Handle } from "./backend.js";
 import { readTensor } from "./check.js";
-import * as encode from "./encode.js";
+import * as encode from "./operators.js";
 import { idsOf, tensorOfIds } from "./models/ids.js";
 import type * as modelTypes from "./models/types.js";
 import type * as types from "./types.js";

@@ -1,10 +1,11 @@
-// The whole public API, typed and documented once; both entries are typed by this file and the package's
-// declarations are made from it. Declares only: no code.
+// The whole public API, typed and documented once; both entries are typed by this file and the
+// package's declarations are made from it. Declares only: no code.
 //
-// Letters: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv head widths, T terms.
+// Letters: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv head widths,
+// T terms.
 
-// Lets these types compile where TypeScript's "dom" library is left out: a runtime without a DOM has these names
-// too. Where the library is there, the declarations merge with it.
+// Lets these types compile where TypeScript's "dom" library is left out: a runtime without a DOM
+// has these names too. Where the library is there, the declarations merge with it.
 /* eslint-disable @typescript-eslint/no-namespace, @typescript-eslint/no-empty-object-type */
 declare global {
   namespace WebAssembly {
@@ -19,10 +20,16 @@ declare global {
 }
 /* eslint-enable @typescript-eslint/no-namespace, @typescript-eslint/no-empty-object-type */
 
-/** Element types of q, k, v, x and of results. Compute is always float32; half results are rounded once, to nearest even. */
+/**
+ * Element types of q, k, v, x and of results. Compute is always float32; half results are rounded
+ * once, to nearest even.
+ */
 export type DType = "float32" | "float16" | "bfloat16";
 
-/** The runtime's `Float16Array`, described by its shape so that these types compile where TypeScript does not know it yet. */
+/**
+ * The runtime's `Float16Array`, described by its shape so that these types compile where TypeScript
+ * does not know it yet.
+ */
 export interface Float16ArrayLike {
   readonly [Symbol.toStringTag]: "Float16Array";
   readonly buffer: ArrayBufferLike;
@@ -32,10 +39,16 @@ export interface Float16ArrayLike {
   [index: number]: number;
 }
 
-/** Elements of a tensor: float32 values, or the bits of float16 or bfloat16 in a `Uint16Array` (or a `Float16Array`). */
+/**
+ * Elements of a tensor: float32 values, or the bits of float16 or bfloat16 in a `Uint16Array` (or a
+ * `Float16Array`).
+ */
 export type TensorData = Float32Array | Uint16Array | Float16ArrayLike;
 
-/** A `Float32Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7, where arrays have no parameter, takes it too. */
+/**
+ * A `Float32Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7, where arrays
+ * have no parameter, takes it too.
+ */
 export type Float32Result = ReturnType<typeof Float32Array.of>;
 
 /** The same of a `Uint16Array`. */
@@ -49,8 +62,9 @@ export type ResultData<D extends TensorData> = D extends Float32Array
     : Float16ArrayLike;
 
 /**
- * Where the elements of a tensor lie in its `data`, where it says so, as `ndarray` does: in elements. They must lie side by side, last axis
- * fastest; other strides are refused (SHAPE): make a contiguous copy first.
+ * Where the elements of a tensor lie in its `data`, where it says so, as `ndarray` does: in
+ * elements. They must lie side by side, last axis fastest; other strides are refused (SHAPE): make
+ * a contiguous copy first.
  */
 export interface Placed {
   /** One per axis. */
@@ -62,13 +76,17 @@ export interface Placed {
 }
 
 /**
- * A tensor as the operators take it: contiguous elements, last axis fastest, and their shape. Results of this package,
- * tensors of `createTensor`, CPU tensors of onnxruntime and contiguous `ndarray`s are such objects. The memory may be shared.
+ * A tensor as the operators take it: contiguous elements, last axis fastest, and their shape.
+ * Results of this package, tensors of `createTensor`, CPU tensors of onnxruntime and contiguous
+ * `ndarray`s are such objects. The memory may be shared.
  */
 export interface TensorLike<D extends TensorData = TensorData> extends Placed {
   /** The elements; a view with an offset is fine. */
   readonly data: D;
-  /** The extent of each axis. One of `shape` and `dims` is wanted; where both are given they must agree. */
+  /**
+   * The extent of each axis. One of `shape` and `dims` is wanted; where both are given they must
+   * agree.
+   */
   readonly shape?: readonly number[] | undefined;
   /** The same, under onnxruntime's name. */
   readonly dims?: readonly number[] | undefined;
@@ -81,7 +99,9 @@ export interface TensorLike<D extends TensorData = TensorData> extends Placed {
 /** Whole numbers, one per batch entry, sequence or token. */
 export type Integers = readonly number[] | Int32Array;
 
-/** A float32 vector or tensor: λ per head, norm weights, biases. A bare `Float32Array` has one axis. */
+/**
+ * A float32 vector or tensor: λ per head, norm weights, biases. A bare `Float32Array` has one axis.
+ */
 export type Float32Like = Float32Array | TensorLike<Float32Array>;
 
 /** A boolean mask: any non-zero byte takes part. */
@@ -96,7 +116,9 @@ export interface MaskLike extends Placed {
 
 /** A result: fit to go straight into `new ort.Tensor(y.type, y.data, y.dims)`. */
 export interface Tensor<D extends TensorData = Float32Result> {
-  /** The elements: `out` itself where it was given. A `Float16Array` only when the input was one. */
+  /**
+   * The elements: `out` itself where it was given. A `Float16Array` only when the input was one.
+   */
   readonly data: D;
   /** The extent of each axis. */
   readonly shape: readonly number[];
@@ -108,21 +130,34 @@ export interface Tensor<D extends TensorData = Float32Result> {
   readonly type: DType;
 }
 
-/** Which instruction set computes. The last three are WASM builds; what the machine or engine lacks is UNAVAILABLE. */
+/**
+ * Which instruction set computes. The last three are WASM builds; what the machine or engine lacks
+ * is UNAVAILABLE.
+ */
 export type Isa = "scalar" | "avx2" | "avx512" | "neon" | "simd128" | "relaxed-simd" | "relaxed-simd+threads";
 
 /** Options of {@link init}. */
 export interface InitOptions {
-  /** "native" exists in Node only. Default: `DIFFATTN_BACKEND`, else native where its binary loads, else WASM. */
+  /**
+   * "native" exists in Node only. Default: `DIFFATTN_BACKEND`, else native where its binary loads,
+   * else WASM.
+   */
   backend?: "native" | "wasm" | undefined;
-  /** Default: `DIFFATTN_ISA`, else the fastest to be had. A WASM build's name also chooses the backend. */
+  /**
+   * Default: `DIFFATTN_ISA`, else the fastest to be had. A WASM build's name also chooses the
+   * backend.
+   */
   isa?: Isa | undefined;
-  /** Threads, at least 1. Default: `DIFFATTN_NUM_THREADS`, else what the machine (its cgroup) allows. */
+  /**
+   * Threads, at least 1. Default: `DIFFATTN_NUM_THREADS`, else what the machine (its cgroup)
+   * allows.
+   */
   threads?: number | undefined;
   /**
-   * Where the WASM of the chosen build comes from, instead of the file beside the package's own: an address, a
-   * response, the bytes or a compiled module. It must be the build that `isa` names (by default the one that would
-   * be chosen). Or a folder that has the package's files, all builds and `worker.js`: an address that ends with "/"; models take theirs from it, too.
+   * Where the WASM of the chosen build comes from, instead of the file beside the package's own: an
+   * address, a response, the bytes or a compiled module. It must be the build that `isa` names (by
+   * default the one that would be chosen). Or a folder that has the package's files, all builds and
+   * `worker.js`: an address that ends with "/"; models take theirs from it, too.
    */
   wasm?: URL | Response | ArrayBuffer | ArrayBufferView | WebAssembly.Module | undefined;
 }
@@ -138,33 +173,37 @@ export interface Info {
   /** The package's version. */
   version: string;
   /**
-   * Why it is not faster: a native binary that did not load, a page that is not cross-origin isolated, no worker that starts (async calls then run
-   * on the caller's thread, in slices of at most 16 ms). Empty where nothing is to be said.
+   * Why it is not faster: a native binary that did not load, a page that is not cross-origin
+   * isolated, no worker that starts (async calls then run on the caller's thread, in slices of at
+   * most 16 ms). Empty where nothing is to be said.
    */
   notes: string[];
 }
 
 /**
- * Chooses and starts the backend. Optional in Node and before async calls; in a browser's main thread the sync forms,
- * the objects and {@link info} need it first. Idempotent, safe to call twice at once, repeatable after a failure.
- * Options that differ from what runs restart the backend once the open calls have ended; objects of the old one are
- * then UNAVAILABLE.
+ * Chooses and starts the backend. Optional in Node and before async calls; in a browser's main
+ * thread the sync forms, the objects and {@link info} need it first. Idempotent, safe to call twice
+ * at once, repeatable after a failure. Options that differ from what runs restart the backend once
+ * the open calls have ended; objects of the old one are then UNAVAILABLE.
  *
  * Node: yes / browser: yes.
- * @throws {@link DiffAttnError} UNAVAILABLE for a backend, build or instruction set that is not to be had; OPTION for threads < 1.
+ * @throws {@link DiffAttnError} UNAVAILABLE for a backend, build or instruction set that is not to
+ *   be had; OPTION for threads < 1.
  */
 export declare function init(options?: InitOptions): Promise<Info>;
 
 /**
  * What runs; starts the backend in Node and in a browser's worker.
  *
- * Node: yes / browser: in workers, and on the main thread after {@link init} or the first async call, before it UNAVAILABLE.
+ * Node: yes / browser: in workers, and on the main thread after {@link init} or the first async
+ * call, before it UNAVAILABLE.
  */
 export declare function info(): Info;
 
 /**
- * Threads of later calls: explicit wins over `DIFFATTN_NUM_THREADS`, which wins over what the machine allows. A WASM
- * pool grows only by {@link init}: a larger number than it has uses all of it.
+ * Threads of later calls: explicit wins over `DIFFATTN_NUM_THREADS`, which wins over what the
+ * machine allows. A WASM pool grows only by {@link init}: a larger number than it has uses all of
+ * it.
  *
  * Node: yes / browser: yes.
  * @throws {@link DiffAttnError} OPTION when it is no integer ≥ 1.
@@ -175,8 +214,9 @@ export declare function setThreads(threads: number): void;
 export declare function getThreads(): number;
 
 /**
- * Gives the backend's memory, worker and pool back. Open async calls are rejected with ABORTED, objects
- * of the backend become UNAVAILABLE, and the next call starts anew with the options of the last {@link init}. A second call does nothing.
+ * Gives the backend's memory, worker and pool back. Open async calls are rejected with ABORTED,
+ * objects of the backend become UNAVAILABLE, and the next call starts anew with the options of the
+ * last {@link init}. A second call does nothing.
  *
  * Node: yes / browser: yes.
  */
@@ -184,7 +224,10 @@ export declare function dispose(): void;
 
 /** A tensor in the backend's own memory; see {@link createTensor}. */
 export interface BackendTensor<D extends TensorData = TensorData> extends Tensor<D> {
-  /** A fresh view of the elements. On WASM a view becomes detached when memory grows (any later call may grow it): ask again rather than keep it. */
+  /**
+   * A fresh view of the elements. On WASM a view becomes detached when memory grows (any later call
+   * may grow it): ask again rather than keep it.
+   */
   readonly data: D;
   /** Frees the memory once no call uses it. A second call does nothing. */
   dispose(): void;
@@ -193,21 +236,27 @@ export interface BackendTensor<D extends TensorData = TensorData> extends Tensor
 }
 
 /**
- * A zeroed tensor in the backend's own memory. Calls take it without a copy (on WASM: the sync forms; async forms send
- * a copy to the worker). Freed by `dispose()` or with the garbage collection.
+ * A zeroed tensor in the backend's own memory. Calls take it without a copy (on WASM: the sync
+ * forms; async forms send a copy to the worker). Freed by `dispose()` or with the garbage
+ * collection.
  *
- * As an input of an async call its memory belongs to the call until the promise settles: what is written to it meanwhile makes the
- * result unspecified (never a crash). Every other input is read before the call returns its promise, and is the caller's again at once.
+ * As an input of an async call its memory belongs to the call until the promise settles: what is
+ * written to it meanwhile makes the result unspecified (never a crash). Every other input is read
+ * before the call returns its promise, and is the caller's again at once.
  *
  * Node: yes / browser: in workers, and on the main thread after {@link init}.
  * @param shape The extent of each axis.
- * @param dtype "float32" by default; "float16" elements are a `Float16Array` where the runtime has it, else their bits.
+ * @param dtype "float32" by default; "float16" elements are a `Float16Array` where the runtime has
+ *   it, else their bits.
  * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY.
  */
 export declare function createTensor(shape: readonly number[], dtype?: "float32"): BackendTensor<Float32Array>;
 /** As above: float32 elements are a `Float32Array`, bfloat16 their bits in a `Uint16Array`. */
 export declare function createTensor(shape: readonly number[], dtype: "bfloat16"): BackendTensor<Uint16Array>;
-/** As above: float16 elements are a `Float16Array` where the runtime has it, else their bits in a `Uint16Array`. */
+/**
+ * As above: float16 elements are a `Float16Array` where the runtime has it, else their bits in a
+ * `Uint16Array`.
+ */
 export declare function createTensor(shape: readonly number[], dtype: DType): BackendTensor;
 
 /** How far an async call is; units are the backend's own. */
@@ -221,16 +270,21 @@ export interface Progress {
 /** What every call may be told. */
 export interface CallOptions {
   /**
-   * Aborts the call: rejects with an error of code ABORTED and name "AbortError" whose `cause` is the signal's reason,
-   * after at most one slice of work (16 ms). A sync form looks at it only on entry.
+   * Aborts the call: rejects with an error of code ABORTED and name "AbortError" whose `cause` is
+   * the signal's reason, after at most one slice of work (16 ms). A sync form looks at it only on
+   * entry.
    */
   signal?: AbortSignal | undefined;
-  /** Called between slices of an async call. An OPTION error in a sync form. What it throws rejects the call. */
+  /**
+   * Called between slices of an async call. An OPTION error in a sync form. What it throws rejects
+   * the call.
+   */
   onProgress?: ((progress: Progress) => void) | undefined;
   /**
-   * Detaches the inputs of an async call instead of copying them (by default they are the caller's again as soon as the promise is
-   * there, but for memory of {@link createTensor}), whether it succeeds or not. Shared, backend-owned and
-   * undetachable memory is copied all the same. A sync form copies nothing and ignores it.
+   * Detaches the inputs of an async call instead of copying them (by default they are the caller's
+   * again as soon as the promise is there, but for memory of {@link createTensor}), whether it
+   * succeeds or not. Shared, backend-owned and undetachable memory is copied all the same. A sync
+   * form copies nothing and ignores it.
    */
   transfer?: boolean | undefined;
 }
@@ -238,27 +292,35 @@ export interface CallOptions {
 /** What calls with one result may be told. */
 export interface OutOptions {
   /**
-   * The result array: `result.data === out`. Of the result's element type and length, may be a view with an offset or
-   * a {@link createTensor} tensor's `data`, must not overlap an input (OPTION). Unspecified after an abort.
+   * The result array: `result.data === out`. Of the result's element type and length, may be a view
+   * with an offset or a {@link createTensor} tensor's `data`, must not overlap an input (OPTION).
+   * Unspecified after an abort.
    */
   out?: TensorData | undefined;
 }
 
-/** Where the head axis of q, k, v and the result lies: `[B, heads, L, width]` or `[B, L, heads, width]`. */
+/**
+ * Where the head axis of q, k, v and the result lies: `[B, heads, L, width]` or
+ * `[B, L, heads, width]`.
+ */
 export type AttentionLayout = "bhsd" | "bshd";
 
 /**
  * Which q, k and v heads make output head h (flat head numbers; r = `ratio`; divisions round down):
- * - "interleaved" (unilm V1): n_q = T·H, n_k = T·G, n_v = G; q[T·h + t], k[T·g + t], v[g], g = h/(H/G).
- * - "halves" (Hugging Face diffllama): n_q = 2H, n_k = n_v = K; q[h], q[h+H]; with rep = 2H/K k[h/rep], k[(h+H)/rep] and
- *   v[h/rep] ‖ v[(h+H)/rep] on channels.
- * - "grouped" (GDA, arXiv 2510.06949): n_q = (H/r)(r+1), n_k = 2G, n_v = G; signal q[(h/r)(r+1) + h%r] with k[2g], noise
- *   q[(h/r)(r+1) + r] with k[2g+1], v[g], g = (h/r)/(H/r/G).
+ * - "interleaved" (unilm V1): n_q = T·H, n_k = T·G, n_v = G; q[T·h + t], k[T·g + t], v[g], g =
+ *   h/(H/G).
+ * - "halves" (Hugging Face diffllama): n_q = 2H, n_k = n_v = K; q[h], q[h+H]; with rep = 2H/K
+ *   k[h/rep], k[(h+H)/rep] and v[h/rep] ‖ v[(h+H)/rep] on channels.
+ * - "grouped" (GDA, arXiv 2510.06949): n_q = (H/r)(r+1), n_k = 2G, n_v = G; signal q[(h/r)(r+1) +
+ *   h%r] with k[2g], noise q[(h/r)(r+1) + r] with k[2g+1], v[g], g = (h/r)/(H/r/G).
  * - "shared" (unilm V2): n_q as grouped, n_k = n_v = G; one k for both.
  */
 export type Pairing = "interleaved" | "halves" | "grouped" | "shared";
 
-/** One output head of an explicit plan: `Σ_t coefficients[t] · softmax(q[t] k[t]ᵀ)`, times the v heads side by side on channels. */
+/**
+ * One output head of an explicit plan: `Σ_t coefficients[t] · softmax(q[t] k[t]ᵀ)`, times the v
+ * heads side by side on channels.
+ */
 export interface HeadPlan {
   /** Flat q head of each term. */
   q: readonly number[];
@@ -266,7 +328,10 @@ export interface HeadPlan {
   k: readonly number[];
   /** v heads, concatenated on channels. */
   v: readonly number[];
-  /** One per term; by default `[1]` or `[1, −1]` by the number of terms, more terms must name theirs. `lambda`, where given, scales the second. */
+  /**
+   * One per term; by default `[1]` or `[1, −1]` by the number of terms, more terms must name
+   * theirs. `lambda`, where given, scales the second.
+   */
   coefficients?: readonly number[] | undefined;
 }
 
@@ -282,7 +347,10 @@ export interface AttentionNorm {
 
 /** Options that attention and its maps share. */
 export interface AttentionOptions {
-  /** λ: a number, `[H]`, or a float32 tensor `[B|1, Lq|1, H]` (packed: `[1, ΣLq, H]`). It or `coefficients`, unless `heads` says it. */
+  /**
+   * λ: a number, `[H]`, or a float32 tensor `[B|1, Lq|1, H]` (packed: `[1, ΣLq, H]`). It or
+   * `coefficients`, unless `heads` says it.
+   */
   lambda?: number | Float32Like | undefined;
   /** One coefficient per term instead of λ; its length is T. More than two terms: interleaved. */
   coefficients?: readonly number[] | undefined;
@@ -292,7 +360,10 @@ export interface AttentionOptions {
   heads?: readonly HeadPlan[] | undefined;
   /** Signal heads per noise head; 1 by default. Only with "grouped" and "shared". */
   ratio?: number | undefined;
-  /** "paired" by default; "flat" repeats each k head on its own, as unilm's naive module does. Only with "interleaved". */
+  /**
+   * "paired" by default; "flat" repeats each k head on its own, as unilm's naive module does. Only
+   * with "interleaved".
+   */
   kvRepeat?: "paired" | "flat" | undefined;
   /** The layout of q, k, v and the result; "bhsd" by default. */
   layout?: AttentionLayout | undefined;
@@ -310,7 +381,10 @@ export interface AttentionOptions {
   attnBias?: TensorLike<Float32Array> | undefined;
   /** `[B]` (packed: `[N]`): keys at and past it do not exist. */
   keyLengths?: Integers | undefined;
-  /** Key position of the first query: one, or `[B]` (packed: `[N]`). Lk − Lq by default; with a cache its length − Lq. 0 is PyTorch's and ONNX's top-left. */
+  /**
+   * Key position of the first query: one, or `[B]` (packed: `[N]`). Lk − Lq by default; with a
+   * cache its length − Lq. 0 is PyTorch's and ONNX's top-left.
+   */
   queryOffset?: number | Integers | undefined;
   /** `[N + 1]`, rising from 0: N packed sequences in B = 1. With `cuSeqlensK`; no mask or bias. */
   cuSeqlensQ?: Integers | undefined;
@@ -338,7 +412,10 @@ export interface DiffAttentionMapsOptions extends AttentionOptions, CallOptions 
 
 /** A result with the log-sum-exp of each term. */
 export interface TensorWithLse<D extends TensorData = Float32Result> extends Tensor<D> {
-  /** float32 `[B, H, T, Lq]`: the natural logarithm of each row's sum of exponentials; −Infinity for a row that sees no key and for a missing term. */
+  /**
+   * float32 `[B, H, T, Lq]`: the natural logarithm of each row's sum of exponentials; −Infinity for
+   * a row that sees no key and for a missing term.
+   */
   readonly lse: Tensor;
 }
 
@@ -355,17 +432,21 @@ export interface AttentionMaps {
 }
 
 /**
- * Differential attention: for each output head `norm((softmax(q1 k1ᵀ·scale) − λ softmax(q2 k2ᵀ·scale)) v)`, in general
- * `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258; grouped heads after arXiv 2510.06949). Never blocks the
- * event loop. A row that sees no key is zeros. Inputs are read before the promise is returned, but for memory of {@link createTensor},
- * which belongs to the call until it settles.
+ * Differential attention: for each output head
+ * `norm((softmax(q1 k1ᵀ·scale) − λ softmax(q2 k2ᵀ·scale)) v)`, in general
+ * `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258; grouped heads after arXiv
+ * 2510.06949). Never blocks the event loop. A row that sees no key is zeros. Inputs are read before
+ * the promise is returned, but for memory of {@link createTensor}, which belongs to the call until
+ * it settles.
  *
  * Node: yes / browser: yes.
- * @param q `[B, n_q, Lq, d]` (layout "bhsd") or `[B, Lq, n_q, d]` ("bshd"). n_q, n_k and n_v follow from {@link Pairing}.
+ * @param q `[B, n_q, Lq, d]` (layout "bhsd") or `[B, Lq, n_q, d]` ("bshd"). n_q, n_k and n_v follow
+ *   from {@link Pairing}.
  * @param k `[B, n_k, Lk, d]` or `[B, Lk, n_k, d]`, of q's dtype; or a {@link KvCache}, with v null.
  * @param v `[B, n_v, Lk, dv]` or `[B, Lk, n_v, dv]`, of q's dtype; dv is free.
  * @returns `[B, H, Lq, dv]` or `[B, Lq, H, dv]` ("halves": 2·dv channels), in q's dtype.
- * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED, DISPOSED, UNAVAILABLE.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   DISPOSED, UNAVAILABLE.
  */
 export declare function diffAttention<D extends TensorData>(
   q: TensorLike<D>,
@@ -380,7 +461,10 @@ export declare function diffAttention<D extends TensorData>(
   options: DiffAttentionOptions,
 ): Promise<Tensor<ResultData<D>>>;
 
-/** {@link diffAttention} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link diffAttention} in one blocking call, with the same bits. Node: yes / browser: in workers,
+ * and on the main thread after {@link init}.
+ */
 export declare function diffAttentionSync<D extends TensorData>(
   q: TensorLike<D>,
   k: TensorLike | KvCache,
@@ -400,7 +484,8 @@ export declare function diffAttentionSync<D extends TensorData>(
  * Node: yes / browser: yes.
  * @param q As for {@link diffAttention}.
  * @param k As for {@link diffAttention}.
- * @returns Two terms: `{ map1, map2, diff }`; otherwise `{ maps, diff }`. Each `[B, H, rows, Lk]`, float32.
+ * @returns Two terms: `{ map1, map2, diff }`; otherwise `{ maps, diff }`. Each `[B, H, rows, Lk]`,
+ *   float32.
  * @throws {@link DiffAttnError} (as a rejection) as {@link diffAttention}.
  */
 export declare function diffAttentionMaps(
@@ -409,7 +494,10 @@ export declare function diffAttentionMaps(
   options: DiffAttentionMapsOptions,
 ): Promise<AttentionMaps>;
 
-/** {@link diffAttentionMaps} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link diffAttentionMaps} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread after {@link init}.
+ */
 export declare function diffAttentionMapsSync(q: TensorLike, k: TensorLike | KvCache, options: DiffAttentionMapsOptions): AttentionMaps;
 
 /** Options of {@link groupNorm}. */
@@ -429,8 +517,8 @@ export interface GroupNormOptions extends CallOptions, OutOptions {
 }
 
 /**
- * Group normalisation: `(x − mean) / √(variance + eps) · weight + bias` per batch entry and group, with the biased variance
- * (arXiv 1803.08494).
+ * Group normalisation: `(x − mean) / √(variance + eps) · weight + bias` per batch entry and group,
+ * with the biased variance (arXiv 1803.08494).
  *
  * Node: yes / browser: yes.
  * @param x `[N, C, ...]` or `[N, ..., C]`, any rank ≥ 2.
@@ -439,7 +527,10 @@ export interface GroupNormOptions extends CallOptions, OutOptions {
  */
 export declare function groupNorm<D extends TensorData>(x: TensorLike<D>, options: GroupNormOptions): Promise<Tensor<ResultData<D>>>;
 
-/** {@link groupNorm} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link groupNorm} in one blocking call, with the same bits. Node: yes / browser: in workers, and
+ * on the main thread after {@link init}.
+ */
 export declare function groupNormSync<D extends TensorData>(x: TensorLike<D>, options: GroupNormOptions): Tensor<ResultData<D>>;
 
 /** Options of {@link rmsNorm}. */
@@ -453,7 +544,8 @@ export interface RmsNormOptions extends CallOptions, OutOptions {
 }
 
 /**
- * RMS normalisation over the last axis: `x / √(mean(x²) + eps) · weight · scale` (arXiv 1910.07467).
+ * RMS normalisation over the last axis: `x / √(mean(x²) + eps) · weight · scale` (arXiv
+ * 1910.07467).
  *
  * Node: yes / browser: yes.
  * @param x Any rank ≥ 1.
@@ -462,12 +554,18 @@ export interface RmsNormOptions extends CallOptions, OutOptions {
  */
 export declare function rmsNorm<D extends TensorData>(x: TensorLike<D>, options?: RmsNormOptions): Promise<Tensor<ResultData<D>>>;
 
-/** {@link rmsNorm} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link rmsNorm} in one blocking call, with the same bits. Node: yes / browser: in workers, and on
+ * the main thread after {@link init}.
+ */
 export declare function rmsNormSync<D extends TensorData>(x: TensorLike<D>, options?: RmsNormOptions): Tensor<ResultData<D>>;
 
 /** How frequencies are scaled, in the words of Hugging Face's `config.json`. */
 export interface RopeScaling {
-  /** The rule: "default" scales nothing. (A model's "dynamic" is that up to its `max_position_embeddings`, which an operator does not know.) */
+  /**
+   * The rule: "default" scales nothing. (A model's "dynamic" is that up to its
+   * `max_position_embeddings`, which an operator does not know.)
+   */
   rope_type: "default" | "linear" | "llama3" | "yarn";
   /** θ, used where `theta` is not given. */
   rope_theta?: number | undefined;
@@ -522,7 +620,8 @@ export interface RopeOptions extends CallOptions, OutOptions {
 }
 
 /**
- * Rotary position embedding: the pair i of a token at position p is turned by `p·theta^(−2i/rotaryDim)` (arXiv 2104.09864).
+ * Rotary position embedding: the pair i of a token at position p is turned by
+ * `p·theta^(−2i/rotaryDim)` (arXiv 2104.09864).
  *
  * Node: yes / browser: yes.
  * @param x `[B, heads, L, d]` or `[B, L, heads, d]`.
@@ -531,7 +630,10 @@ export interface RopeOptions extends CallOptions, OutOptions {
  */
 export declare function applyRope<D extends TensorData>(x: TensorLike<D>, options?: RopeOptions): Promise<Tensor<ResultData<D>>>;
 
-/** {@link applyRope} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link applyRope} in one blocking call, with the same bits. Node: yes / browser: in workers, and
+ * on the main thread after {@link init}.
+ */
 export declare function applyRopeSync<D extends TensorData>(x: TensorLike<D>, options?: RopeOptions): Tensor<ResultData<D>>;
 
 /** Options of {@link sequenceDifference}. */
@@ -543,7 +645,8 @@ export interface SequenceDifferenceOptions extends CallOptions, OutOptions {
 }
 
 /**
- * The n-th backward difference along the sequence; before the first token lies zero, so `y[0] = x[0]`.
+ * The n-th backward difference along the sequence; before the first token lies zero, so
+ * `y[0] = x[0]`.
  *
  * Node: yes / browser: yes.
  * @param x `[B, heads, L, d]` or `[B, L, heads, d]`.
@@ -555,7 +658,10 @@ export declare function sequenceDifference<D extends TensorData>(
   options?: SequenceDifferenceOptions,
 ): Promise<Tensor<ResultData<D>>>;
 
-/** {@link sequenceDifference} in one blocking call, with the same bits. Node: yes / browser: in workers, and on the main thread after {@link init}. */
+/**
+ * {@link sequenceDifference} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread after {@link init}.
+ */
 export declare function sequenceDifferenceSync<D extends TensorData>(
   x: TensorLike<D>,
   options?: SequenceDifferenceOptions,
@@ -594,7 +700,10 @@ export interface KvCacheOptions {
   batch?: number | undefined;
   /** v heads: G (pairing "halves": the flat K). */
   groups: number;
-  /** k heads per v head: 2 by default ("interleaved" with two terms, "grouped"); 1 for "halves" and "shared". */
+  /**
+   * k heads per v head: 2 by default ("interleaved" with two terms, "grouped"); 1 for "halves" and
+   * "shared".
+   */
   terms?: number | undefined;
   /** d. */
   headDim: number;
@@ -610,8 +719,9 @@ export interface KvCacheOptions {
  * Keys and values of past tokens, kept in the kernel's own panels; taken wherever k and v are:
  * `diffAttention(q, cache, null, …)`.
  *
- * On WASM a cache belongs to the side that uses it: once an async call has taken it, the worker holds its content, later
- * sync calls with it are UNAVAILABLE, and `append` and `rewind` take effect in the order of the calls.
+ * On WASM a cache belongs to the side that uses it: once an async call has taken it, the worker
+ * holds its content, later sync calls with it are UNAVAILABLE, and `append` and `rewind` take
+ * effect in the order of the calls.
  *
  * Node: yes / browser: in workers, and on the main thread after {@link init}.
  */
@@ -622,9 +732,11 @@ export declare class KvCache {
   get length(): number;
   /**
    * Adds tokens; what is given is copied.
-   * @param k `[B, terms·groups, L, headDim]` (layout "bshd": `[B, L, terms·groups, headDim]`), of the cache's dtype.
+   * @param k `[B, terms·groups, L, headDim]` (layout "bshd": `[B, L, terms·groups, headDim]`), of
+   *   the cache's dtype.
    * @param v `[B, groups, L, valueDim]` (layout "bshd": `[B, L, groups, valueDim]`).
-   * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY, DISPOSED; the cache is then unchanged.
+   * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY, DISPOSED; the cache is then
+   *   unchanged.
    */
   append(k: TensorLike, v: TensorLike, options?: { layout?: AttentionLayout | undefined }): void;
   /**
@@ -658,7 +770,10 @@ export interface SequenceMix {
   fusion: number;
 }
 
-/** A layer's weights under the reference's names; `[out, in]` as PyTorch keeps them. Extra names are OPTION errors. */
+/**
+ * A layer's weights under the reference's names; `[out, in]` as PyTorch keeps them. Extra names are
+ * OPTION errors.
+ */
 export type LayerWeights = Readonly<Record<string, TensorLike | Float32Array | null | undefined>>;
 
 /** Options of {@link MultiheadDiffAttn}. */
@@ -677,22 +792,33 @@ export interface MultiheadDiffAttnOptions {
   rope?: LayerRope | null | undefined;
   /** "interleaved" by default (unilm); "halves" is Hugging Face's diffllama. */
   pairing?: Pairing | undefined;
-  /** "paired" by default (unilm's flash module); "flat" is its naive module. Only with "interleaved". */
+  /**
+   * "paired" by default (unilm's flash module); "flat" is its naive module. Only with
+   * "interleaved".
+   */
   kvRepeat?: "paired" | "flat" | undefined;
   /** true by default. */
   isCausal?: boolean | undefined;
-  /** The per-head RMS norm: eps 1e-5 by default; `affine: false` has no `subln.weight`; affine by default where the weights hold one. */
+  /**
+   * The per-head RMS norm: eps 1e-5 by default; `affine: false` has no `subln.weight`; affine by
+   * default where the weights hold one.
+   */
   norm?: { eps?: number | undefined; affine?: boolean | undefined } | undefined;
-  /** "vectors" (the default): `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`; "scalars": λ = exp(lambda_a) − exp(lambda_b) + λ_init. */
+  /**
+   * "vectors" (the default): `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`; "scalars": λ =
+   * exp(lambda_a) − exp(lambda_b) + λ_init.
+   */
   lambdaForm?: "vectors" | "scalars" | undefined;
   /**
-   * Attention over differences along the sequence in a share of the heads; none by default. Some descriptions of this
-   * architecture mean that; the paper's difference is the one of two attention maps, which every head has.
+   * Attention over differences along the sequence in a share of the heads; none by default. Some
+   * descriptions of this architecture mean that; the paper's difference is the one of two attention
+   * maps, which every head has.
    */
   sequence?: SequenceMix | null | undefined;
   /**
-   * `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `out_proj.weight` (or `o_proj.weight`), their `.bias` where there is
-   * one, `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2` (or `lambda_a`, `lambda_b`), `subln.weight` where there is one.
+   * `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `out_proj.weight` (or `o_proj.weight`),
+   * their `.bias` where there is one, `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2` (or
+   * `lambda_a`, `lambda_b`), `subln.weight` where there is one.
    */
   weights: LayerWeights;
 }
@@ -713,13 +839,19 @@ export interface MultiheadDiffAttnV2Options {
   rope?: LayerRope | null | undefined;
   /** true by default. */
   isCausal?: boolean | undefined;
-  /** `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `o_proj.weight` (or `out_proj.weight`), `lambda_proj.weight`, `.bias` likewise. */
+  /**
+   * `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `o_proj.weight` (or `out_proj.weight`),
+   * `lambda_proj.weight`, `.bias` likewise.
+   */
   weights: LayerWeights;
 }
 
 /** Options of a layer's `forward`. */
 export interface LayerForwardOptions extends CallOptions, OutOptions {
-  /** Past tokens: k and v of x are appended, and x sees all of them. On an error or abort its content is what it was. */
+  /**
+   * Past tokens: k and v of x are appended, and x sees all of them. On an error or abort its
+   * content is what it was.
+   */
   cache?: KvCache | null | undefined;
   /** Boolean mask `[B|1, H|1, L|1, Lk]`. */
   attnMask?: MaskLike | undefined;
@@ -730,7 +862,8 @@ export interface DiffAttnLayer {
   /**
    * @param x `[B, L, embedDim]`.
    * @returns `[B, L, embedDim]`, in x's dtype.
-   * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED, DISPOSED, UNAVAILABLE.
+   * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+   *   DISPOSED, UNAVAILABLE.
    */
   forward<D extends TensorData>(x: TensorLike<D>, options?: LayerForwardOptions): Promise<Tensor<ResultData<D>>>;
   /** `forward` in one blocking call, with the same bits. */
@@ -739,15 +872,18 @@ export interface DiffAttnLayer {
   maps(x: TensorLike, options?: CallOptions): Promise<AttentionMaps>;
   /** `maps` in one blocking call, with the same bits. */
   mapsSync(x: TensorLike, options?: CallOptions): AttentionMaps;
-  /** Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED. */
+  /**
+   * Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED.
+   */
   dispose(): void;
   /** As `dispose`. */
   [Symbol.dispose](): void;
 }
 
 /**
- * The multi-head layer of V1 (arXiv 2410.05258; microsoft/unilm, Diff-Transformer): projections, rotary embedding, λ from its
- * vectors, per-head RMS norm times 1 − λ_init, out projection. Weights are copied by the constructor.
+ * The multi-head layer of V1 (arXiv 2410.05258; microsoft/unilm, Diff-Transformer): projections,
+ * rotary embedding, λ from its vectors, per-head RMS norm times 1 − λ_init, out projection. Weights
+ * are copied by the constructor.
  *
  * Node: yes / browser: in workers, and on the main thread after {@link init}.
  */
@@ -763,8 +899,8 @@ export declare class MultiheadDiffAttn implements DiffAttnLayer {
 }
 
 /**
- * The multi-head layer of V2 (microsoft/unilm, Diff-Transformer, note of 2026-01): λ = σ(W x) per token and head, k and v shared by
- * both maps, no norm. Weights are copied by the constructor.
+ * The multi-head layer of V2 (microsoft/unilm, Diff-Transformer, note of 2026-01): λ = σ(W x) per
+ * token and head, k and v shared by both maps, no norm. Weights are copied by the constructor.
  *
  * Node: yes / browser: in workers, and on the main thread after {@link init}.
  */
@@ -787,12 +923,16 @@ export declare class MultiheadDiffAttnV2 implements DiffAttnLayer {
  * - ABORTED: `name` is "AbortError", `cause` the signal's reason.
  * - DISPOSED: use after dispose.
  * - FILE: a malformed checkpoint.
- * - UNAVAILABLE: an instruction set, build or backend that is not to be had; objects of an instance that died.
+ * - UNAVAILABLE: an instruction set, build or backend that is not to be had; objects of an instance
+ *   that died.
  * - INTERNAL: a bug of this package.
  */
 export type ErrorCode = "SHAPE" | "DTYPE" | "OPTION" | "OUT_OF_MEMORY" | "ABORTED" | "DISPOSED" | "FILE" | "UNAVAILABLE" | "INTERNAL";
 
-/** The one error class. The message names the argument, what was expected and what was given, the same on both backends. */
+/**
+ * The one error class. The message names the argument, what was expected and what was given, the
+ * same on both backends.
+ */
 export declare class DiffAttnError extends Error {
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown });
   /** The kind of failure; stable. */

@@ -1,11 +1,12 @@
-// The side of a worker: it owns a WASM instance and runs calls in order of arrival, in slices; between slices it lets its messages in, so an
-// abort is seen. A worker has one (worker.ts); without workers the caller's own thread has it (in-thread.ts). Starts no thread itself.
+// The side of a worker: it owns a WASM instance and runs calls in order of arrival, in slices;
+// between slices it lets its messages in, so an abort is seen. A worker has one (worker.ts);
+// without workers the caller's own thread has it (in-thread.ts). Starts no thread itself.
 
 import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./backend/messages.js";
 import type { Instance } from "./backend/instance.js";
 import { aborted, DiffAttnError, internal, reasonOf } from "./errors.js";
 import { instantiate } from "./instantiate.js";
-import { Op } from "./ops.js";
+import * as Op from "./ops.generated.js";
 
 type Post = (message: FromWorker, transfer?: (ArrayBuffer | MessagePort)[]) => void;
 
@@ -123,7 +124,8 @@ export class WorkerSide {
       if (on.dead) {
         this.#post({ type: "trap", error: wire(error) });
       } else {
-        // What was promised to the caller at once did not happen here: nothing may use the object any more.
+        // What was promised to the caller at once did not happen here: nothing may use the object
+        // any more.
         if (kind !== "job" && key !== undefined) this.#objects.set(key, { failure: wire(error) });
         this.#post({ type: "error", id, error: wire(error), length: this.#lengthOf(on, kind === "job" ? key : undefined) });
       }

@@ -1,4 +1,5 @@
-// Node's worker_threads; undefined anywhere else. Asked for by name, so that no bundler for browsers sees a module of Node.
+// Node's worker_threads; undefined anywhere else. Asked for by name, so that no bundler for
+// browsers sees a module of Node.
 
 const { process } = globalThis as { process?: { getBuiltinModule?: (name: string) => unknown } };
 

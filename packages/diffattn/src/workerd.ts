@@ -6,4 +6,4 @@ import { usePlatform } from "./init.js";
 
 usePlatform(edgePlatform(edgeFiles({ "relaxed-simd": relaxed })));
 
-export * from "./public.js";
+export * from "./api.js";

@@ -44,6 +44,8 @@ pub struct File {
     pub unsafe_lines: usize,
     /// Where a comment goes beyond the widest column.
     pub long_comments: Vec<usize>,
+    /// Where documentation says nothing without what stands above it.
+    pub leaning: Vec<usize>,
     /// The functions in their order.
     pub functions: Vec<Function>,
     /// The files that it takes names from, with the names.

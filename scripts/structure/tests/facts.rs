@@ -200,3 +200,25 @@ fn what_cannot_be_read_is_said() {
     let said = facts(&wrong.0).unwrap_err();
     assert!(said.contains("lib.rs:2: "), "{said}");
 }
+
+#[test]
+fn documentation_that_leans_on_what_is_above_is_found() {
+    let text = "
+/// Bytes of a file.
+fn one() {}
+/// The same of a folder.
+///
+/// # Errors
+/// As there.
+fn two() {}
+/// What is at fault. In each row
+/// the same of all.
+/// The same error of another kind.
+fn three() {}
+/// The same error as another kind.
+fn four() {}
+// The same of no documentation.
+";
+    let files = Crate::new("leaning", &[("lib.rs", text)]).facts();
+    assert_eq!(files["lib.rs"].leaning, [4, 7]);
+}

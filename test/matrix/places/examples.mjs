@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { cpSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { cache, root } from "../../../scripts/tools.mjs";
+import { cache, ownMetadata, root } from "../../../scripts/tools.mjs";
 import { nodeOf } from "./node.mjs";
 import { runtime } from "./runtimes.mjs";
 
@@ -269,7 +269,7 @@ const rust = {
     // The crates as they would be published, in the place of the registry's.
     const target = join(cache, "matrix-rust");
     const cargo = (args, options) => context.exec("cargo", args, { ...options, env: { CARGO_TARGET_DIR: target } });
-    const crates = ["diffattn", "diffattn-nn"];
+    const crates = ownMetadata().metadata.release.crates;
     const chosen = crates.flatMap((crate) => ["--package", crate]);
     await cargo(["package", ...chosen, "--no-verify", "--allow-dirty", "--exclude-lockfile"], { cwd: root });
     cpSync(join(root, "examples/rust"), context.folder, { recursive: true, filter: (path) => basename(path) !== "target" });
@@ -280,7 +280,7 @@ const rust = {
     // What both need, in the version that is tested here.
     cpSync(join(root, "Cargo.lock"), context.path("Cargo.lock"));
     const printed = await cargo(["run", "--quiet", "--", context.modelFolder, PROMPT, String(TOKENS)], { timeout: 470 });
-    const tree = await cargo(["tree", "--offline", "--depth", "1"]);
+    const tree = await cargo(["tree", "--offline", "--depth", "2"]);
     for (const crate of crates) assert.ok(tree.includes(`${crate} v${version} (${context.folder}`), tree);
     const rustc = await context.exec("rustc", ["--version"]);
     return { version: `Rust ${rustc.split(" ")[1]}`, text: printed.replace(/\n$/, ""), note: "built without optimisation" };

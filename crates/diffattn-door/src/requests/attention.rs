@@ -117,14 +117,18 @@ pub(super) fn mask_or_none<'m>(
 }
 
 impl OptionsAt {
-    fn with<'m>(&'m self, operands: &[&'m [u8]], run: Run) -> Result<AttentionOptions<'m>, Error> {
-        if let (Some(_), Some(pairing)) = (&self.heads, self.pairing) {
-            return Err(Error::option(
+    fn check(&self) -> Result<(), Error> {
+        match (&self.heads, self.pairing) {
+            (Some(_), Some(pairing)) => Err(Error::option(
                 "pairing",
                 "none beside heads, which are the plan themselves",
                 pairing.name(),
-            ));
+            )),
+            _ => Ok(()),
         }
+    }
+
+    fn with<'m>(&'m self, operands: &[&'m [u8]], run: Run) -> Result<AttentionOptions<'m>, Error> {
         let lambda = self.lambda.with(operands)?;
         let attn_mask = mask_or_none(&self.attn_mask, operands)?;
         let attn_bias = match &self.attn_bias {
@@ -229,6 +233,10 @@ request! {
 }
 
 impl Operation for AttentionRequest {
+    fn check(&self) -> Result<(), Error> {
+        self.attention.check()
+    }
+
     fn uses(&self) -> Vec<Use> {
         match &self.source {
             Source::Tensors(_) => Vec::new(),
@@ -274,6 +282,10 @@ request! {
 }
 
 impl Operation for MapsRequest {
+    fn check(&self) -> Result<(), Error> {
+        self.attention.check()
+    }
+
     fn uses(&self) -> Vec<Use> {
         match &self.source {
             KeysSource::Tensors(_) => Vec::new(),

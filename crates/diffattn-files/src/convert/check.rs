@@ -8,7 +8,8 @@ use diffattn::{Error, Pairing, format_shape};
 /// The projections of heads.
 pub(super) const HEADS: [&str; 3] = [Q, K, V];
 
-/// Checks that all names are known and the projections are there; gives the name of the output projection.
+/// Checks that all names are known and the projections are there; gives the name of the output
+/// projection.
 pub(super) fn check_names(weights: &RawWeights<'_>) -> Result<&'static str, Error> {
     let list = attention::any_version();
     let is_known = |name: &str| list.weights().iter().any(|weight| weight.is_named(name));

@@ -1,6 +1,6 @@
-//! A layer's weights from one layout to another: head pairing, rope convention, norm weight, names, element type. Rows
-//! are moved bit for bit in any element type; only a folded norm weight and another element type round, once each.
-//! What has no exact form is refused.
+//! A layer's weights from one layout to another: head pairing, rope convention, norm weight, names,
+//! element type. Rows are moved bit for bit in any element type; only a folded norm weight and
+//! another element type round, once each. What has no exact form is refused.
 
 mod check;
 mod norm;
@@ -19,21 +19,24 @@ use norm::apply_norm;
 
 /// Converts the weights of a layer that lie as `from` says.
 ///
-/// Heads and channels are moved or repeated, never changed: q and k heads change their places, so λ, the norm and the
-/// output projection stay. With another rope convention the products q·k add their channels in another order, so
-/// results differ in the last bits; with another pairing alone they are the same bits. A folded `subln.weight` rounds
-/// each product once.
+/// Heads and channels are moved or repeated, never changed: q and k heads change their places, so
+/// λ, the norm and the output projection stay. With another rope convention the products q·k add
+/// their channels in another order, so results differ in the last bits; with another pairing alone
+/// they are the same bits. A folded `subln.weight` rounds each product once.
 ///
 /// # Errors
-/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) or [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the weight or the option: weights that are missing, unknown or do not fit
-/// `from`; a target that has no place for the heads; [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype); [`Error::OutOfMemory`].
+/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) or
+/// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the weight or the option: weights that
+/// are missing, unknown or do not fit `from`; a target that has no place for the heads;
+/// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype); [`Error::OutOfMemory`].
 pub fn convert_layer(
     weights: &RawWeights<'_>,
     from: &LayerForm,
     target: &LayerTarget,
 ) -> Result<Converted, Error> {
     let output = check_names(weights)?;
-    // First, so that no size is believed (and nothing made of it) that is not backed by as many elements.
+    // First, so that no size is believed (and nothing made of it) that is not backed by as many
+    // elements.
     check_rows(weights, &from.heads)?;
     let heads = from
         .heads

@@ -44,12 +44,14 @@ pub(super) fn apply_norm(
     Ok(())
 }
 
-/// The output projection `[E, H · width]` with the norm's weight `[width]` multiplied into its columns, in the projection's
-/// own element type. The product of two floats of 24 bits or less is exact in float64; it is rounded once, to nearest, ties
-/// to even.
+/// The output projection `[E, H · width]` with the norm's weight `[width]` multiplied into its
+/// columns, in the projection's own element type. The product of two floats of 24 bits or less is
+/// exact in float64; it is rounded once, to nearest, ties to even.
 ///
 /// # Errors
-/// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` or `subln.weight`; [`Error::OutOfMemory`].
+/// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+/// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` or `subln.weight`;
+/// [`Error::OutOfMemory`].
 pub fn fold_norm(
     argument: &str,
     projection: &RawTensor<'_>,
@@ -99,13 +101,15 @@ pub fn fold_norm(
     )
 }
 
-/// Rounds to odd: what rounds the result again, to at most 22 bits, gets what it would have got of `x` itself.
+/// Rounds to odd: what rounds the result again, to at most 22 bits, gets what it would have got of
+/// `x` itself.
 fn to_odd(x: f64) -> f32 {
     let near = x as f32;
     if f64::from(near) == x || x.is_nan() {
         return near;
     }
-    // One step towards zero where the rounding went away from it; the bits of a float count up with its magnitude.
+    // One step towards zero where the rounding went away from it; the bits of a float count up with
+    // its magnitude.
     let away = f64::from(near).abs() > x.abs();
     f32::from_bits((near.to_bits() - u32::from(away)) | 1)
 }

@@ -12,7 +12,8 @@ pub enum NormWeight {
     /// It stays as it is, there or not.
     #[default]
     Keep,
-    /// It is multiplied into the output projection, which follows the norm: diffllama's norm has no weight.
+    /// It is multiplied into the output projection, which follows the norm: diffllama's norm has no
+    /// weight.
     Fold,
     /// Ones where there is none: unilm's norm has a weight.
     Provide,
@@ -97,6 +98,7 @@ pub struct Converted {
     pub weights: RawWeights<'static>,
     /// How they lie.
     pub form: LayerForm,
-    /// Sentences on what was not exact or grew: repeated heads, folded weights, values that overflow.
+    /// Sentences on what was not exact or grew: repeated heads, folded weights, values that
+    /// overflow.
     pub notes: Vec<String>,
 }

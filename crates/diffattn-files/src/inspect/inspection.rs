@@ -70,7 +70,8 @@ pub struct Inspection {
     pub dtypes: Vec<DtypeCount>,
     /// Elements of all tensors.
     pub parameters: u64,
-    /// Tensors that the architecture wants and that are not there, by the names that it has for them.
+    /// Tensors that the architecture wants and that are not there, by the names that it has for
+    /// them.
     pub missing: Vec<String>,
     /// Tensors that the architecture has no place for, by the names that the file has for them.
     pub unexpected: Vec<String>,

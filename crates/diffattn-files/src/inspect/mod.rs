@@ -1,5 +1,6 @@
-//! Says what a checkpoint is: by the names and shapes of its tensors, and by its configuration where there is one. Reads
-//! no tensor and believes no configuration: where the two disagree, tensors win and a sentence says so.
+//! Says what a checkpoint is: by the names and shapes of its tensors, and by its configuration
+//! where there is one. Reads no tensor and believes no configuration: where the two disagree,
+//! tensors win and a sentence says so.
 
 mod config;
 mod diff_llama;

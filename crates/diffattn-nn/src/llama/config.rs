@@ -1,4 +1,5 @@
-//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows nothing of weights.
+//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows
+//! nothing of weights.
 
 use crate::checkpoint::Architecture;
 use crate::config::{Entries, check_rope, file_error};
@@ -21,8 +22,8 @@ pub enum HiddenAct {
 }
 
 impl HiddenAct {
-    /// Hugging Face's names (`ACT2FN`) of what is here, the first of each its usual one. (`gelu_fast` writes √(2/π) with ten
-    /// digits, which float32 does not tell apart.)
+    /// Hugging Face's names (`ACT2FN`) of what is here, the first of each its usual one.
+    /// (`gelu_fast` writes √(2/π) with ten digits, which float32 does not tell apart.)
     const NAMES: [(&'static str, Self); 9] = [
         ("silu", Self::Silu),
         ("gelu", Self::Gelu),
@@ -76,8 +77,8 @@ pub struct DiffLlamaConfig {
     pub attention_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
-    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are computed all the same, unless
-    /// the rotary embedding is of the type `dynamic`.
+    /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are
+    /// computed all the same, unless the rotary embedding is of the type `dynamic`.
     pub max_position_embeddings: usize,
     /// How fast the rotary embedding turns: `rope_theta` 10000 and no scaling by default.
     pub rope: RopeFrequencies,
@@ -92,16 +93,17 @@ pub struct DiffLlamaConfig {
 }
 
 impl DiffLlamaConfig {
-    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it has besides is ignored,
-    /// unless it changes the numbers.
+    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it
+    /// has besides is ignored, unless it changes the numbers.
     ///
-    /// The rotary embedding is taken from `rope_scaling` if that says anything, else from `rope_parameters`; a
-    /// `rope_theta` therein wins over one beside it. Its type (`rope_type`, or `type`) is `default`, `linear`, `llama3`,
-    /// `yarn` or `dynamic`; the last for texts of at most `max_position_embeddings` tokens, up to which it is the default.
+    /// The rotary embedding is taken from `rope_scaling` if that says anything, else from
+    /// `rope_parameters`; a `rope_theta` therein wins over one beside it. Its type (`rope_type`, or
+    /// `type`) is `default`, `linear`, `llama3`, `yarn` or `dynamic`; the last for texts of at most
+    /// `max_position_embeddings` tokens, up to which it is the default.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit or that
-    /// is not supported.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
+    /// another architecture, a value that does not fit or that is not supported.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let entries = Entries::read("config", text)?;
         match entries.value("model_type") {
@@ -162,8 +164,8 @@ impl DiffLlamaConfig {
         Ok(config)
     }
 
-    /// Takes over what a `generation_config.json` says of the ids that begin, end and fill a text; where it says nothing
-    /// (or null), they stay.
+    /// Takes over what a `generation_config.json` says of the ids that begin, end and fill a text;
+    /// where it says nothing (or null), they stay.
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `generation_config.KEY`.
@@ -233,7 +235,8 @@ impl DiffLlamaConfig {
                 self.rms_norm_eps,
             ));
         }
-        // (How the head is wide does not matter to what is an error, and is not backed by weights yet.)
+        // (How the head is wide does not matter to what is an error, and is not backed by weights
+        // yet.)
         check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
     }
 }

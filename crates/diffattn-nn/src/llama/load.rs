@@ -1,5 +1,5 @@
-//! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file; which
-//! weights there are, its lists say ([`diffattn_files::decoder`]).
+//! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file;
+//! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
 use super::embedding::Embedding;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
@@ -13,20 +13,24 @@ use diffattn_files::{AttentionSizes, Declare, Entries};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A [`DiffLlama`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
+/// A [`DiffLlama`] on its way: checked as a whole before it has a single element, then loaded part
+/// by part, in any order.
 ///
-/// Parts are the embeddings; the output projection, unless the config ties it to them; each layer; the last norm. Weights have the
-/// names of Hugging Face, before which what wraps a model may have put its own (`_orig_mod.`, `module.`,
-/// `base_model.model.`), or all without `model.`, as base models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
+/// Parts are the embeddings; the output projection, unless the config ties it to them; each layer;
+/// the last norm. Weights have the names of Hugging Face, before which what wraps a model may have
+/// put its own (`_orig_mod.`, `module.`, `base_model.model.`), or all without `model.`, as base
+/// models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
-/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`, `.input_layernorm.weight` and
-/// `.post_attention_layernorm.weight`; `model.norm.weight`; `lm_head.weight` `[vocab_size, hidden_size]`.
+/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
+/// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
+/// `lm_head.weight` `[vocab_size, hidden_size]`.
 ///
-/// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the file's own is the head
-/// (it comes with the embeddings, and where both are the same they are held once), or the embeddings where these are
-/// missing; biases are used without `attention_bias`, too. Elements of F64 are taken as F32. Weights outside of the
-/// model's modules, and layers that the config does not count, stay unread. Of all that [`DiffLlamaLoader::notices`] tells; of
-/// the frequencies that old files have (`…rotary_emb.inv_freq`) nobody.
+/// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
+/// file's own is the head (it comes with the embeddings, and where both are the same they are held
+/// once), or the embeddings where these are missing; biases are used without `attention_bias`, too.
+/// Elements of F64 are taken as F32. Weights outside of the model's modules, and layers that the
+/// config does not count, stay unread. Of all that [`DiffLlamaLoader::notices`] tells; of the
+/// frequencies that old files have (`…rotary_emb.inv_freq`) nobody.
 #[derive(Debug)]
 pub struct DiffLlamaLoader {
     parts: Parts,
@@ -37,8 +41,9 @@ impl DiffLlamaLoader {
     /// Checks the config, and a checkpoint's entries against it.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config, or the weight as `weights.NAME`: missing, of another shape, of
-    /// elements that are not F64, F32, F16 or BF16, or one that a module of the model has no place for.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config, or the weight
+    /// as `weights.NAME`: missing, of another shape, of elements that are not F64, F32, F16 or
+    /// BF16, or one that a module of the model has no place for.
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
         let mut entries = Entries::new(entries, true)?;
@@ -102,8 +107,10 @@ impl DiffLlamaLoader {
     /// Checks the weights of a part and prepares to pack them, a tensor per unit of work.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the
-    /// weight that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its elements do not fill its shape.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or
+    /// one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight
+    /// that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its
+    /// elements do not fill its shape.
     pub fn load_part<'l>(
         &'l mut self,
         part: usize,
@@ -125,14 +132,15 @@ impl DiffLlamaLoader {
     /// The model, once all parts are there.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is missing.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
+    /// missing.
     pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
         self.parts.check_complete()?;
         let model = self.builder.model.as_ref();
         model.ok_or_else(|| Error::Internal("all parts make no model".to_owned()))
     }
 
-    /// The same, out of its loader.
+    /// The model, out of its loader.
     ///
     /// # Errors
     /// As [`DiffLlamaLoader::model`].

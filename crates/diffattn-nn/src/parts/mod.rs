@@ -1,7 +1,7 @@
 //! How models take their weights: part by part. First all that can be known without them is checked
-//! ([`diffattn_files::Entries`]); then come the elements of one part after the other, which are packed
-//! and not needed afterwards, so that no more than one part is in memory twice. Reads no file; what a
-//! model is made of, its lists say.
+//! ([`diffattn_files::Entries`]); then come the elements of one part after the other, which are
+//! packed and not needed afterwards, so that no more than one part is in memory twice. Reads no
+//! file; what a model is made of, its lists say.
 
 mod part;
 mod source;
@@ -58,7 +58,8 @@ impl Parts {
         self.loaded.iter().all(|&loaded| loaded)
     }
 
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` unless all parts are there.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` unless all parts are
+    /// there.
     pub(crate) fn check_complete(&self) -> Result<(), Error> {
         match self.loaded.iter().position(|loaded| !loaded) {
             None => Ok(()),

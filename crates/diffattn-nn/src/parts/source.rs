@@ -1,4 +1,5 @@
-//! Where a model's weights come from: one at a time, so that a checkpoint need not be in memory at once. Reads no file.
+//! Where a model's weights come from: one at a time, so that a checkpoint need not be in memory at
+//! once. Reads no file.
 
 use super::WeightInfo;
 use crate::weights::Weights;
@@ -22,8 +23,8 @@ fn borrowed<'a>(tensor: &Tensor<'a>) -> Weight<'a> {
     }
 }
 
-/// A checkpoint's weights by name. A model looks at all entries first, then asks for the weights that it has a use for,
-/// each once, part by part; it packs them and lets go of them.
+/// A checkpoint's weights by name. A model looks at all entries first, then asks for the weights
+/// that it has a use for, each once, part by part; it packs them and lets go of them.
 pub trait WeightSource<'a> {
     /// All weights but their elements.
     ///

@@ -1,5 +1,5 @@
-//! One transformer block: norms, attention, MLP. timm's fused projections are taken apart here, so that attention is the
-//! layer that it is everywhere. Runs nothing.
+//! One transformer block: norms, attention, MLP. timm's fused projections are taken apart here, so
+//! that attention is the layer that it is everywhere. Runs nothing.
 
 use crate::layer::DiffAttnLayer;
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
@@ -44,8 +44,8 @@ impl Norm {
     }
 }
 
-/// `x = x + scale₁ · attention(n)`, `x = x + scale₂ · fc2(gelu(fc1(m)))`, with n = norm₁(x) and m = norm₂(x); or, where
-/// there is no second norm, m = n.
+/// `x = x + scale₁ · attention(n)`, `x = x + scale₂ · fc2(gelu(fc1(m)))`, with n = norm₁(x) and m =
+/// norm₂(x); or, where there is no second norm, m = n.
 #[derive(Debug, Clone)]
 pub(super) struct Block {
     pub(super) norm: Norm,

@@ -1,4 +1,5 @@
-//! timm's `config.json` of a DIFF vision transformer, read and checked. Reads text, no file; knows nothing of weights.
+//! timm's `config.json` of a DIFF vision transformer, read and checked. Reads text, no file; knows
+//! nothing of weights.
 
 use super::preprocess::Preprocessing;
 use super::resample::Interpolation;
@@ -9,15 +10,16 @@ use diffattn_files::json_object;
 use diffattn_files::vision::BlockForm;
 use serde_json::{Map, Value};
 
-/// Which of timm's DIFF vision transformers a model is. They differ in how a block is built; their sizes are those of the
-/// weights.
+/// Which of timm's DIFF vision transformers a model is. They differ in how a block is built; their
+/// sizes are those of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiffViTArchitecture {
     /// `vit_dwee_patch16_reg1_gap_256`: attention, then the MLP.
     Wee,
     /// `vit_dlittle_patch16_reg1_gap_256`: the same, larger.
     Little,
-    /// `vit_dpwee_patch16_reg1_gap_256`: attention and the MLP beside each other, on one norm and between shared projections.
+    /// `vit_dpwee_patch16_reg1_gap_256`: attention and the MLP beside each other, on one norm and
+    /// between shared projections.
     ParallelWee,
 }
 
@@ -44,24 +46,25 @@ impl DiffViTArchitecture {
     }
 }
 
-/// What a [`crate::DiffViT`] is made of: what a checkpoint's `config.json` says. Sizes that it leaves out (`None`) are
-/// those of the weights; with those that it gives the weights must agree.
+/// What a [`crate::DiffViT`] is made of: what a checkpoint's `config.json` says. Sizes that it
+/// leaves out (`None`) are those of the weights; with those that it gives the weights must agree.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffViTConfig {
     /// How its blocks are built.
     pub architecture: DiffViTArchitecture,
-    /// Rows and columns of the images that it takes, in pixels. Where the weights have position embeddings for another
-    /// grid of patches, these are resampled, as timm does it.
+    /// Rows and columns of the images that it takes, in pixels. Where the weights have position
+    /// embeddings for another grid of patches, these are resampled, as timm does it.
     pub img_size: Option<usize>,
     /// Rows and columns of a patch, in pixels.
     pub patch_size: Option<usize>,
-    /// Classes; 0 for a model without a head, whose result are features. A head that a checkpoint holds all the same is then
-    /// left aside, as timm does it.
+    /// Classes; 0 for a model without a head, whose result are features. A head that a checkpoint
+    /// holds all the same is then left aside, as timm does it.
     pub num_classes: Option<usize>,
-    /// Channels of the images. Only of 3 (colours) and 1 (luminance) are there 8-bit images; of others, pixels alone.
+    /// Channels of the images. Only of 3 (colours) and 1 (luminance) are there 8-bit images; of
+    /// others, pixels alone.
     pub in_chans: Option<usize>,
-    /// Whether pixels may have any number of whole patches: position embeddings are then resampled for them. False by
-    /// default. (8-bit images are resized to `img_size` all the same.)
+    /// Whether pixels may have any number of whole patches: position embeddings are then resampled
+    /// for them. False by default. (8-bit images are resized to `img_size` all the same.)
     pub dynamic_img_size: bool,
     /// Channels of a token.
     pub embed_dim: Option<usize>,
@@ -127,14 +130,15 @@ impl DiffViTConfig {
         }
     }
 
-    /// Reads the text of a `config.json` as timm writes it: `architecture`, `num_classes`, `model_args`, and in
-    /// `pretrained_cfg` (or beside, as old files have it) `input_size`, `crop_pct`, `crop_mode`, `interpolation`, `mean`
-    /// and `std`. Sizes among the `model_args` and `dynamic_img_size` may also stand beside them. What else there is has no
-    /// say.
+    /// Reads the text of a `config.json` as timm writes it: `architecture`, `num_classes`,
+    /// `model_args`, and in `pretrained_cfg` (or beside, as old files have it) `input_size`,
+    /// `crop_pct`, `crop_mode`, `interpolation`, `mean` and `std`. Sizes among the `model_args` and
+    /// `dynamic_img_size` may also stand beside them. What else there is has no say.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
-    /// that asks for a part that these models do not have.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
+    /// another architecture, a value that does not fit, or one that asks for a part that these
+    /// models do not have.
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let root = json_object("config", text)?;
         let root = Table {
@@ -317,7 +321,8 @@ impl<'v> Table<'v> {
             .ok_or_else(|| self.wrong(key, "true or false"))
     }
 
-    /// S of `input_size`: `[C, S, S]`. (Its C is that of the checkpoint that training began with; the weights have their own.)
+    /// S of `input_size`: `[C, S, S]`. (Its C is that of the checkpoint that training began with;
+    /// the weights have their own.)
     fn input_size(&self) -> Result<Option<usize>, Error> {
         let key = "input_size";
         let Some(value) = self.value(key) else {

@@ -11,17 +11,19 @@ use diffattn_files::vision::{self, BlockSizes, REGISTERS, TokenSizes};
 use diffattn_files::{Declare, Entries};
 use std::sync::Arc;
 
-/// A [`DiffViT`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
+/// A [`DiffViT`] on its way: checked as a whole before it has a single element, then loaded part by
+/// part, in any order.
 ///
-/// Parts are what makes tokens; each block; what makes logits. Weights, by timm's names: `patch_embed.proj.weight`
-/// `[E, C, P, P]`, `pos_embed` `[1, (S / P)², E]`, `reg_token` `[1, R, E]` where there are registers,
-/// `fc_norm.weight|bias` `[E]`, and `head.weight` `[classes, E]` unless there are no classes. Per block
-/// `norm1.weight|bias`, `attn.qkv.weight` `[3E, E]`, `attn.proj.weight` `[E, E]`, `attn.sub_norm.weight` `[2d]`,
-/// `attn.lambda_q1`, `_k1`, `_q2`, `_k2` `[d]` or `attn.lambda_a`, `_b` `[]`, `norm2.weight|bias`, `mlp.fc1.weight`
-/// `[hidden, E]`, `mlp.fc2.weight` `[E, hidden]`, and where there are layer scales `ls1.gamma`, `ls2.gamma` `[E]`; in the
-/// parallel form `in_norm.weight|bias`, `in_proj.weight` `[hidden + 3E, E]`, `out_proj.weight` `[E, E + hidden]`,
-/// `sub_norm.weight`, `lambda_…`, `ls.gamma`. A `.bias` may stand beside any of the maps (`mlp_bias` `[hidden]` instead of
-/// `in_proj.bias`).
+/// Parts are what makes tokens; each block; what makes logits. Weights, by timm's names:
+/// `patch_embed.proj.weight` `[E, C, P, P]`, `pos_embed` `[1, (S / P)², E]`, `reg_token` `[1, R,
+/// E]` where there are registers, `fc_norm.weight|bias` `[E]`, and `head.weight` `[classes, E]`
+/// unless there are no classes. Per block `norm1.weight|bias`, `attn.qkv.weight` `[3E, E]`,
+/// `attn.proj.weight` `[E, E]`, `attn.sub_norm.weight` `[2d]`, `attn.lambda_q1`, `_k1`, `_q2`,
+/// `_k2` `[d]` or `attn.lambda_a`, `_b` `[]`, `norm2.weight|bias`, `mlp.fc1.weight` `[hidden, E]`,
+/// `mlp.fc2.weight` `[E, hidden]`, and where there are layer scales `ls1.gamma`, `ls2.gamma` `[E]`;
+/// in the parallel form `in_norm.weight|bias`, `in_proj.weight` `[hidden + 3E, E]`,
+/// `out_proj.weight` `[E, E + hidden]`, `sub_norm.weight`, `lambda_…`, `ls.gamma`. A `.bias` may
+/// stand beside any of the maps (`mlp_bias` `[hidden]` instead of `in_proj.bias`).
 #[derive(Debug)]
 pub struct DiffViTLoader {
     parts: Parts,
@@ -32,9 +34,10 @@ impl DiffViTLoader {
     /// Checks the config, and a checkpoint's entries against it.
     ///
     /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as `config.KEY`, or the weight as `weights.NAME`: missing, of
-    /// another shape, of elements that are not F64, F32, F16 or BF16, without a place in its module, or not as the other says; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for
-    /// preprocessing that makes no sense.
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as
+    /// `config.KEY`, or the weight as `weights.NAME`: missing, of another shape, of elements that
+    /// are not F64, F32, F16 or BF16, without a place in its module, or not as the other says;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for preprocessing that makes no sense.
     pub fn new(config: &DiffViTConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.preprocessing.check()?;
         let mut entries = Entries::new(entries, false)?;
@@ -98,8 +101,9 @@ impl DiffViTLoader {
         })
     }
 
-    /// What is odd about the checkpoint and loaded all the same, each a sentence: weights that the model has no use for, more blocks
-    /// than the config counts, elements of F64 (taken as F32), prefixes of names that were taken off.
+    /// What is odd about the checkpoint and loaded all the same, each a sentence: weights that the
+    /// model has no use for, more blocks than the config counts, elements of F64 (taken as F32),
+    /// prefixes of names that were taken off.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         self.parts.notices()
@@ -117,11 +121,14 @@ impl DiffViTLoader {
         self.parts.list()
     }
 
-    /// Checks the weights of a part and prepares to pack them, all of them in one unit of work: these models are small.
+    /// Checks the weights of a part and prepares to pack them, all of them in one unit of work:
+    /// these models are small.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the
-    /// weight that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its elements do not fill its shape.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or
+    /// one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight
+    /// that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its
+    /// elements do not fill its shape.
     pub fn load_part<'l>(
         &'l mut self,
         part: usize,
@@ -143,14 +150,15 @@ impl DiffViTLoader {
     /// The model, once all parts are there.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is missing.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
+    /// missing.
     pub fn model(&self) -> Result<&Arc<DiffViT>, Error> {
         self.parts.check_complete()?;
         let model = self.builder.model.as_ref();
         model.ok_or_else(|| Error::Internal("all parts make no model".to_owned()))
     }
 
-    /// The same, out of its loader.
+    /// The model, out of its loader.
     ///
     /// # Errors
     /// As [`DiffViTLoader::model`].

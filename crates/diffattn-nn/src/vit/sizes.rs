@@ -1,5 +1,5 @@
-//! The sizes of a DIFF vision transformer: those of its weights, with which the config must agree. Checks
-//! nothing but that.
+//! The sizes of a DIFF vision transformer: those of its weights, with which the config must agree.
+//! Checks nothing but that.
 
 use super::block::Sizes;
 use super::config::DiffViTConfig;
@@ -10,8 +10,8 @@ use diffattn_files::vision::{
     self, BlockForm, HEAD_WEIGHT, PATCHES, POSITIONS, REGISTERS, TokenSizes,
 };
 
-/// How many times as large as the stored one, to a side, a resampled grid of position embeddings may be: more is a wrong
-/// number rather than an image.
+/// How many times as large as the stored one, to a side, a resampled grid of position embeddings
+/// may be: more is a wrong number rather than an image.
 const LARGEST_GROWTH: usize = 16;
 
 /// What the weights that make tokens are of: checked against the config.
@@ -75,7 +75,8 @@ pub(super) fn agree(
     }
 }
 
-/// S, and the sides of the grids of patches: that of the weights, and that of the images, which others are resampled to.
+/// S, and the sides of the grids of patches: that of the weights, and that of the images, which
+/// others are resampled to.
 pub(super) fn grid(
     config: &DiffViTConfig,
     tokens: &TokenSizes,
@@ -167,8 +168,8 @@ pub(super) fn depth(entries: &Entries<'_>) -> usize {
     entries.names().filter_map(number).max().unwrap_or(0)
 }
 
-/// Classes; 0 where there is no head, or where the config wants none. (A head that a checkpoint holds all the same is
-/// left aside, as timm does it: told as unused.)
+/// Classes; 0 where there is no head, or where the config wants none. (A head that a checkpoint
+/// holds all the same is left aside, as timm does it: told as unused.)
 pub(super) fn classes(entries: &Entries<'_>, config: &DiffViTConfig) -> Result<usize, Error> {
     match config.num_classes {
         Some(0) => Ok(0),

@@ -1,9 +1,10 @@
-// One WASM instance: writes requests into its memory, runs jobs, reads outputs. The local side (wasm.ts) and the worker
-// (worker.ts) each own one. Knows no operator, no worker and no object.
+// One WASM instance: writes requests into its memory, runs jobs, reads outputs. The local side
+// (wasm.ts) and the worker (worker.ts) each own one. Knows no operator, no worker and no object.
 
 import type { Output } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import type { ErrorCode } from "../types.js";
+import { copyOf } from "./copy.js";
 
 /** The exports of crates/diffattn-wasm, as PROTOCOL.md lists them. */
 export interface Door {
@@ -25,15 +26,6 @@ export interface Door {
   panicAddress(): number;
 }
 
-/** A copy of bytes in memory of their own. */
-export function copyOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
-  try {
-    return bytes.slice();
-  } catch {
-    throw outOfMemory(bytes.byteLength);
-  }
-}
-
 /** A request whose object ids are in place. */
 export interface Resolved {
   op: number;
@@ -41,7 +33,10 @@ export interface Resolved {
   operands: Uint8Array[];
 }
 
-/** What a trap was: the panic's message at the address that the door named, or the engine's own words. */
+/**
+ * What a trap was: the panic's message at the address that the door named, or the engine's own
+ * words.
+ */
 export function trapMessage({ buffer }: WebAssembly.Memory, panicAddress: number, trap: unknown): string {
   const length = new DataView(buffer).getUint32(panicAddress, true);
   // A copy, because text cannot be decoded from shared memory.
@@ -151,7 +146,9 @@ export class Instance {
     this.#check(this.#in((door) => door.configure(threads)));
   }
 
-  /** Writes a request and hands it to `enter`, with the memory that must stay until the job ends. */
+  /**
+   * Writes a request and hands it to `enter`, with the memory that must stay until the job ends.
+   */
   #write<T>(
     request: Resolved,
     enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,

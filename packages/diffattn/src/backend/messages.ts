@@ -1,7 +1,7 @@
 // What the local side and the worker say to each other. Types only.
 
 import type { Output } from "../backend.js";
-import type { Build, Script } from "../platform.js";
+import type { Build, Script } from "../port.js";
 import type { ErrorCode } from "../types.js";
 
 /** Starts the worker's instance; the first message. With `pool`, of the threads build. */
@@ -10,8 +10,8 @@ export interface StartMessage {
   build: Build;
   module: WebAssembly.Module;
   /**
-   * Threads build: how a thread is started, how many there are, the channel on which one reports a trap, whether the build has models, and
-   * whether the local side starts the threads.
+   * Threads build: how a thread is started, how many there are, the channel on which one reports a
+   * trap, whether the build has models, and whether the local side starts the threads.
    */
   pool: { script: Script; threads: number; channel: string; models: boolean; outside: boolean } | undefined;
 }
@@ -25,7 +25,9 @@ export interface CallMessage {
   operands: Uint8Array[];
   /** Lengths of the caller's arrays for the first outputs: Rust checks them. */
   outBytes: number[];
-  /** Slots of `params` that take the id of an object, and the number by which both sides know it. */
+  /**
+   * Slots of `params` that take the id of an object, and the number by which both sides know it.
+   */
   objects: { slot: number; key: number }[];
   /** "job", or a query: one that makes or changes the object `key` spoils it when it fails. */
   kind: "job" | "create" | "change";
@@ -44,7 +46,10 @@ export interface WireError {
 
 export type FromWorker =
   | { type: "started" }
-  /** A pool wants a thread that takes `start`; `port` is told "" once it is ready, else why it is not. */
+  /**
+   * A pool wants a thread that takes `start`; `port` is told "" once it is ready, else why it is
+   * not.
+   */
   | { type: "thread"; start: unknown; port: MessagePort }
   | { type: "refused"; error: WireError }
   | { type: "progress"; id: number; done: number; total: number }

@@ -1,11 +1,12 @@
-// The backend over N-API: converts, calls the addon, converts. The addon has its own pool, its own runner for async calls and
-// its own table of objects, so there is nothing to keep here but the open calls.
+// The backend over N-API: converts, calls the addon, converts. The addon has its own pool, its own
+// runner for async calls and its own table of objects, so there is nothing to keep here but the
+// open calls.
 
 import { constants } from "node:buffer";
 import type { Addon, Told } from "@diffattn/native";
-import type { Backend, BackendMemory, Call, Control, Handle, Output, Request } from "../backend.js";
+import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Request } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
-import { Op } from "../ops.js";
+import * as Op from "../ops.generated.js";
 import type { ErrorCode, Isa } from "../types.js";
 
 interface NativeObject extends Handle {
@@ -37,8 +38,9 @@ function outputsOf(told: Told): Output[] {
   return outputs;
 }
 
-export class NativeBackend implements Backend {
+export class NativeBackend implements Backend, Local {
   readonly name = "native";
+  readonly local = this;
   readonly #addon: Addon;
   readonly #open = new Set<Promise<unknown>>();
   #isa: string | undefined;

@@ -1,18 +1,11 @@
-// What is said of a worker that does not start. (What it does once it runs: test/suite, test/browser.)
+// What is said of a worker that does not start. (What it does once it runs: test/suite,
+// test/browser.)
 
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import type { OwnFiles } from "../own-files.js";
-import type { Platform, Port } from "../platform.js";
+import type { Platform } from "../platform.js";
+import type { Port } from "../port.js";
 import { WorkerClient } from "./worker-client.js";
-
-// Its side on this thread, without a module.
-vi.mock("../in-thread.js", () => ({
-  inThread: (onMessage: (message: unknown) => void): Port => ({
-    post: () => onMessage({ type: "started" }),
-    hold: () => {},
-    terminate: () => {},
-  }),
-}));
 
 const platform = {
   scriptOf: () => ({ kind: "classic", text: "a script" }),
@@ -20,6 +13,13 @@ const platform = {
     queueMicrotask(() => onError("its script did not load"));
     return { post: () => {}, hold: () => {}, terminate: () => {} };
   },
+  // Its side on this thread, without a module.
+  inThread: () =>
+    Promise.resolve((onMessage: (message: unknown) => void): Port => ({
+      post: () => onMessage({ type: "started" }),
+      hold: () => {},
+      terminate: () => {},
+    })),
 } as Partial<Platform> as Platform;
 
 test.each([

@@ -1,11 +1,11 @@
-// The local side of the worker: sends messages, keeps the open calls, ends them all when the worker dies. Knows no object
-// and no operator. One client is one worker; after its end it is thrown away.
+// The local side of the worker: sends messages, keeps the open calls, ends them all when the worker
+// dies. Knows no object and no operator. One client is one worker; after its end it is thrown away.
 
 import type { Call, Output } from "../backend.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
-import { inThread } from "../in-thread.js";
 import type { OwnFiles } from "../own-files.js";
-import type { Build, Platform, Port, Script } from "../platform.js";
+import type { Platform } from "../platform.js";
+import type { Build, InThread, Port, Script } from "../port.js";
 import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./messages.js";
 
 interface Open {
@@ -28,6 +28,8 @@ export class WorkerClient {
   #script: Script | undefined;
   /** Why no worker starts, so that calls run on this thread. */
   noWorker: string | undefined;
+  /** What stands in its place. */
+  #inThread: InThread | undefined;
   #port: Port | undefined;
   #channel: BroadcastChannel | undefined;
   /** Threads of the worker's pool that started here. */
@@ -49,13 +51,17 @@ export class WorkerClient {
     this.#files = files;
   }
 
-  /** Starts a worker on a build, or where none starts its side on this thread; may be tried again with another build when it is refused. */
+  /**
+   * Starts a worker on a build, or where none starts its side on this thread; may be tried again
+   * with another build when it is refused.
+   */
   async start(build: Build, module: WebAssembly.Module, threads: number): Promise<void> {
     try {
       await this.#launch(build, module, threads);
     } catch (error) {
       if (!(error instanceof NoWorker)) throw error;
       this.noWorker = error.message;
+      this.#inThread = await this.#platform.inThread();
       await this.#launch(build, module, threads);
     }
     for (const [message, transfer] of this.#waiting ?? []) this.#port?.post(message, transfer);
@@ -65,7 +71,7 @@ export class WorkerClient {
 
   /** A worker, or what stands in its place. */
   #startPort(onMessage: (data: unknown) => void, onError: (what: string) => void): Port {
-    if (this.noWorker !== undefined) return inThread(onMessage);
+    if (this.#inThread) return this.#inThread(onMessage);
     this.#script = this.#platform.scriptOf(this.#files.worker());
     return this.#platform.startWorker(this.#script, onMessage, onError);
   }
@@ -119,7 +125,8 @@ export class WorkerClient {
     const script = this.#script;
     if (build !== "relaxed-simd+threads" || !script) return undefined;
     const name = `diffattn-${performance.now()}-${Math.random()}`;
-    // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it here.
+    // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it
+    // here.
     const channel = (this.#channel = this.#platform.openChannel?.(name) ?? new BroadcastChannel(name));
     channel.onmessage = ({ data }) => this.end(internal(String(data)));
     return { script, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };

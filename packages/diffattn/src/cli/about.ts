@@ -1,4 +1,5 @@
-// What a command was given instead of a checkpoint that it can use, in words, and which command fits. Looks only after something failed.
+// What a command was given instead of a checkpoint that it can use, in words, and which command
+// fits. Looks only after something failed.
 
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -48,7 +49,8 @@ async function absence(source: string): Promise<Failure | undefined> {
 }
 
 /**
- * What is said of a checkpoint that failed: what it is, where the command needs another, and what it takes at all.
+ * What is said of a checkpoint that failed: what it is, where the command needs another, and what
+ * it takes at all.
  *
  * @param wanted What the command needs; without it any will do.
  */

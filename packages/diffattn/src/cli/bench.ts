@@ -1,5 +1,6 @@
-// diffattn bench: how fast this machine is, in a minute or less, with every answer checked. What it says is for users; the project's own
-// benchmark, beside other libraries, is another program (bench/ of the repository).
+// diffattn bench: how fast this machine is, in a minute or less, with every answer checked. What it
+// says is for users; the project's own benchmark, beside other libraries, is another program
+// (bench/ of the repository).
 
 import type * as operators from "../types.js";
 import type { DiffLlama } from "../models/types.js";
@@ -14,13 +15,19 @@ export interface BenchOptions extends BackendOptions {
   json?: boolean;
 }
 
-/** The largest error that is taken, in units of the largest value: correct float32 stays under half of it. */
+/**
+ * The largest error that is taken, in units of the largest value: correct float32 stays under half
+ * of it.
+ */
 const TOLERANCE = 2e-5;
 const FEWEST = 3;
 
 interface Case {
   name: string;
-  /** One call on plain arrays, into memory that is there: new memory takes longer than a norm. Resolves to what `error` looks at. */
+  /**
+   * One call on plain arrays, into memory that is there: new memory takes longer than a norm.
+   * Resolves to what `error` looks at.
+   */
   call(): Promise<Float32Array>;
   /** The largest relative error of a result, over rows from the first to the last. */
   error(result: Float32Array): number;
@@ -75,7 +82,7 @@ function attentionCase({ diffAttention }: typeof operators, length: number): Cas
         ...[0, 3, heads - 1].flatMap((head) =>
           [0, length >> 1, length - 1].map((row) => {
             const at = (head * length + row) * 2 * width;
-            return relativeError(result.subarray(at, at + 2 * width), attentionRow(about, q, k, v, head, row));
+            return relativeError(result.subarray(at, at + 2 * width), attentionRow(about, { q, k, v }, head, row));
           }),
         ),
       ),
@@ -97,7 +104,7 @@ function decodeCase({ diffAttention, KvCache }: typeof operators, length: number
     error: (result) =>
       Math.max(
         ...Array.from({ length: heads }, (_, head) =>
-          relativeError(result.subarray(head * 2 * width, (head + 1) * 2 * width), attentionRow(about, q, k, v, head, 0)),
+          relativeError(result.subarray(head * 2 * width, (head + 1) * 2 * width), attentionRow(about, { q, k, v }, head, 0)),
         ),
       ),
     work: 4 * (k.length + v.length),
@@ -186,7 +193,8 @@ async function modelCases(terminal: Terminal, model: DiffLlama, seconds: number)
     rates.push((performance.now() - first) / 1000 / (generated.length - 1));
   });
 
-  // Token after token and all at once give the same bits, so each generated id is the highest logit before it.
+  // Token after token and all at once give the same bits, so each generated id is the highest logit
+  // before it.
   const text = [...prompt, ...generated];
   const { data } = await model.forward(text, { signal });
   const wrong = generated.filter((id, i) => {

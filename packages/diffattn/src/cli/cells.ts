@@ -1,5 +1,5 @@
-// Attention maps as a PNG file: cells in the colours of diffattn/viz on white, a row of maps for each head, without words. Encoding
-// is pngjs's.
+// Attention maps as a PNG file: cells in the colours of diffattn/viz on white, a row of maps for
+// each head, without words. Encoding is pngjs's.
 
 import { PNG } from "pngjs";
 import type { Tensor } from "../types.js";
@@ -29,7 +29,8 @@ export function extent(heads: number, maps: number, rows: number, columns: numbe
 }
 
 /**
- * Draws heads of maps `[1, H, rows, columns]`; each head's maps share one scale, from 0 to their largest magnitude.
+ * Draws heads of maps `[1, H, rows, columns]`; each head's maps share one scale, from 0 to their
+ * largest magnitude.
  *
  * @param cell Pixels of a cell's side.
  */

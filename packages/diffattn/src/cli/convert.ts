@@ -39,7 +39,10 @@ function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
-/** What belongs to a checkpoint, by name; with another layout it is no model that its configuration describes. */
+/**
+ * What belongs to a checkpoint, by name; with another layout it is no model that its configuration
+ * describes.
+ */
 async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): Promise<Map<string, string | Uint8Array>> {
   const found = new Map<string, string | Uint8Array>();
   for (const name of [...COMPANIONS, ...(layout === undefined ? ["config.json"] : [])]) {
@@ -53,7 +56,10 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
   return found;
 }
 
-/** Removes folders that were made for nothing, from the last to the first; one that holds something by now stays. */
+/**
+ * Removes folders that were made for nothing, from the last to the first; one that holds something
+ * by now stays.
+ */
 async function removeEmpty(last: string, first: string | undefined): Promise<void> {
   if (first === undefined) return;
   try {

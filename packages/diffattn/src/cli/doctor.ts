@@ -48,8 +48,8 @@ interface Candidate {
 export async function doctor(terminal: Terminal, options: DoctorOptions): Promise<void> {
   const library = await loadOperators();
   const { backend, isa, threads } = options;
-  // First: init keeps the options of the one before. Without options of this command it is what a program gets, by the environment's
-  // settings.
+  // First: init keeps the options of the one before. Without options of this command it is what a
+  // program gets, by the environment's settings.
   const chosen = await library.init({ backend, isa, threads });
   const right = await isRight(library);
   const candidates: Candidate[] = [];

@@ -8,8 +8,8 @@ import { bytes } from "./format.js";
 import { tokenizerOf } from "./tokenizer.js";
 import type { Bar, Terminal } from "./terminal.js";
 
-// The package imports itself by name, so that what runs here is what a program gets. A variable, or the types of built files would be
-// wanted before they are built.
+// The package imports itself by name, so that what runs here is what a program gets. A variable, or
+// the types of built files would be wanted before they are built.
 const entry = (name: string): Promise<unknown> => import(`diffattn${name}`);
 
 export const loadOperators = (): Promise<typeof operators> => entry("") as Promise<typeof operators>;
@@ -28,7 +28,10 @@ export async function start({ backend, isa, threads }: BackendOptions): Promise<
   return (await loadOperators()).init({ backend, isa, threads });
 }
 
-/** Does something with a checkpoint, with a bar. What fails says what the checkpoint is, where it is none that is `wanted`. */
+/**
+ * Does something with a checkpoint, with a bar. What fails says what the checkpoint is, where it is
+ * none that is `wanted`.
+ */
 export async function opening<T>(
   terminal: Terminal,
   source: string,

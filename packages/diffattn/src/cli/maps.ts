@@ -41,7 +41,10 @@ export function formatOf({ format, output }: Pick<MapsOptions, "format" | "outpu
   return known;
 }
 
-/** Names of a vision transformer's tokens: what comes before the square of patches, then the patches, by row and column from 1. */
+/**
+ * Names of a vision transformer's tokens: what comes before the square of patches, then the
+ * patches, by row and column from 1.
+ */
 export function patchNames(tokens: number): string[] {
   const side = Math.floor(Math.sqrt(tokens));
   return Array.from({ length: tokens }, (_, i) => {
@@ -50,7 +53,9 @@ export function patchNames(tokens: number): string[] {
   });
 }
 
-/** A map's values as nested lists: heads, queries, keys; each number as short as its float32 allows. */
+/**
+ * A map's values as nested lists: heads, queries, keys; each number as short as its float32 allows.
+ */
 function nested({ data, shape }: Tensor, heads: readonly number[]): number[][][] {
   const [, , rows = 0, columns = 0] = shape;
   const value = (i: number): number => Number((data[i] ?? 0).toPrecision(9));

@@ -1,4 +1,5 @@
-// Files that commands write: new ones, whole ones, and never what the command reads. Knows no format.
+// Files that commands write: new ones, whole ones, and never what the command reads. Knows no
+// format.
 
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -6,7 +7,10 @@ import { isTaken, type WholeFile, wholeFile } from "../models/whole-file.js";
 import { isAddress } from "./about.js";
 import { Failure, fileFailure, UsageError } from "./failure.js";
 
-/** Files of a checkpoint's folder that belong to it, whoever wrote them. Others beside them may be a program's pictures and notes. */
+/**
+ * Files of a checkpoint's folder that belong to it, whoever wrote them. Others beside them may be a
+ * program's pictures and notes.
+ */
 const OF_MODEL =
   /\.(safetensors|gguf|bin|pt|pth)$|\.index\.json$|^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|preprocessor_config|vocab)\.json$|^(tokenizer\.model|merges\.txt|vocab\.txt|chat_template\.(jinja|json))$/;
 
@@ -16,7 +20,10 @@ async function identity(path: string): Promise<string | undefined> {
   return found && `${found.dev} ${found.ino}`;
 }
 
-/** The files that a command reads for a checkpoint: what was named, and what belongs to it in the folder. */
+/**
+ * The files that a command reads for a checkpoint: what was named, and what belongs to it in the
+ * folder.
+ */
 export async function checkpointFiles(source: string): Promise<string[]> {
   if (isAddress(source)) return [];
   const folder = (await stat(source).catch(() => undefined))?.isDirectory() ? source : dirname(source);
@@ -34,8 +41,9 @@ export interface OutputOptions {
 }
 
 /**
- * Refuses a name before any work is done for it: one that is there already (a link counts as itself, wherever it leads), and, whatever is
- * forced, a file that the command reads, by any of its names, or something that is no file.
+ * Refuses a name before any work is done for it: one that is there already (a link counts as
+ * itself, wherever it leads), and, whatever is forced, a file that the command reads, by any of its
+ * names, or something that is no file.
  */
 export async function checkOutput(path: string, { force, inputs, makesFolder }: OutputOptions): Promise<void> {
   const here = await identity(path);

@@ -1,4 +1,5 @@
-// A page of pictures: one HTML file, no script, nothing loaded. Knows nothing of what the pictures show.
+// A page of pictures: one HTML file, no script, nothing loaded. Knows nothing of what the pictures
+// show.
 
 import { escape } from "../viz/markup.js";
 

@@ -1,4 +1,5 @@
-// Arguments, help, exit codes and sentences, in this process; test/package and test/suite run the built program.
+// Arguments, help, exit codes and sentences, in this process; test/package and test/suite run the
+// built program.
 
 import { PassThrough } from "node:stream";
 import { text } from "node:stream/consumers";

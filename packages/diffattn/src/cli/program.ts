@@ -1,4 +1,5 @@
-// The commands, their arguments and their help. Parsing is commander's; what a command does is in its own file, loaded when it runs.
+// The commands, their arguments and their help. Parsing is commander's; what a command does is in
+// its own file, loaded when it runs.
 
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type * as operators from "../types.js";
@@ -43,26 +44,9 @@ function computes(command: Command): Command {
 
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
 
-/** The program on a terminal. What goes wrong rejects: what commander does not understand as its error. */
-export function program(terminal: Terminal): Command {
-  const root = new Command("diffattn")
-    .description("Differential transformers on the CPU: text, attention maps, pictures, checkpoints.")
-    .version(__VERSION__)
-    .option("-v, --verbose", "say on standard error also to pipes what a terminal is told; errors with their stack")
-    .on("option:verbose", () => {
-      terminal.isVerbose = true;
-    })
-    .helpCommand("help [command]", "help of a command")
-    .addHelpText(
-      "after",
-      `${examples(
-        'diffattn generate ./model "A Vec is"          continue a text',
-        "diffattn inspect ./model                      what a checkpoint is",
-        "diffattn doctor                               which build runs here, and why not a faster one",
-        "diffattn generate --help                      options and examples of a command",
-      )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
-    );
+// A function per command.
 
+function addGenerate(root: Command, terminal: Terminal): void {
   computes(
     root
       .command("generate")
@@ -99,7 +83,9 @@ export function program(terminal: Terminal): Command {
     .action(async (model: string, prompt: string[], options: GenerateOptions) =>
       (await import("./generate.js")).generate(terminal, model, prompt, options),
     );
+}
 
+function addMaps(root: Command, terminal: Terminal): void {
   computes(
     root
       .command("maps")
@@ -130,7 +116,9 @@ export function program(terminal: Terminal): Command {
     .action(async (model: string, input: string[], options: MapsOptions) =>
       (await import("./maps.js")).maps(terminal, model, input, options),
     );
+}
 
+function addClassify(root: Command, terminal: Terminal): void {
   computes(
     root
       .command("classify")
@@ -152,7 +140,9 @@ export function program(terminal: Terminal): Command {
     .action(async (model: string, pictures: string[], options: ClassifyOptions) =>
       (await import("./classify.js")).classify(terminal, model, pictures, options),
     );
+}
 
+function addConvert(root: Command, terminal: Terminal): void {
   root
     .command("convert")
     .summary("other element types and head layouts")
@@ -169,7 +159,9 @@ export function program(terminal: Terminal): Command {
     .action(async (source: string, target: string, options: ConvertOptions) =>
       (await import("./convert.js")).convert(terminal, source, target, options),
     );
+}
 
+function addInspect(root: Command, terminal: Terminal): void {
   root
     .command("inspect")
     .summary("what a checkpoint is")
@@ -188,7 +180,9 @@ export function program(terminal: Terminal): Command {
       ),
     )
     .action(async (checkpoint: string, options: InspectOptions) => (await import("./inspect.js")).inspect(terminal, checkpoint, options));
+}
 
+function addBench(root: Command, terminal: Terminal): void {
   computes(
     root
       .command("bench")
@@ -200,7 +194,9 @@ export function program(terminal: Terminal): Command {
     .option("--json", "one JSON object")
     .addHelpText("after", examples("diffattn bench", "diffattn bench ./model --threads 1", "diffattn bench --backend wasm --json"))
     .action(async (model: string | undefined, options: BenchOptions) => (await import("./bench.js")).bench(terminal, model, options));
+}
 
+function addDoctor(root: Command, terminal: Terminal): void {
   computes(
     root
       .command("doctor")
@@ -210,7 +206,32 @@ export function program(terminal: Terminal): Command {
     .option("--json", "one JSON object")
     .addHelpText("after", examples("diffattn doctor", "diffattn doctor --json | jq .notes"))
     .action(async (options: DoctorOptions) => (await import("./doctor.js")).doctor(terminal, options));
+}
 
+/**
+ * The program on a terminal. What goes wrong rejects: what commander does not understand as its
+ * error.
+ */
+export function program(terminal: Terminal): Command {
+  const root = new Command("diffattn")
+    .description("Differential transformers on the CPU: text, attention maps, pictures, checkpoints.")
+    .version(__VERSION__)
+    .option("-v, --verbose", "say on standard error also to pipes what a terminal is told; errors with their stack")
+    .on("option:verbose", () => {
+      terminal.isVerbose = true;
+    })
+    .helpCommand("help [command]", "help of a command")
+    .addHelpText(
+      "after",
+      `${examples(
+        'diffattn generate ./model "A Vec is"          continue a text',
+        "diffattn inspect ./model                      what a checkpoint is",
+        "diffattn doctor                               which build runs here, and why not a faster one",
+        "diffattn generate --help                      options and examples of a command",
+      )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
+    );
+
+  for (const add of [addGenerate, addMaps, addClassify, addConvert, addInspect, addBench, addDoctor]) add(root, terminal);
   for (const command of [root, ...root.commands])
     command
       .helpOption("-h, --help", "this help")
@@ -226,7 +247,9 @@ export function program(terminal: Terminal): Command {
   return root;
 }
 
-/** Runs a command line; resolves to the exit code. Everything that goes wrong becomes one sentence. */
+/**
+ * Runs a command line; resolves to the exit code. Everything that goes wrong becomes one sentence.
+ */
 export async function main(terminal: Terminal, args: readonly string[]): Promise<number> {
   try {
     await program(terminal).parseAsync(args, { from: "user" });

@@ -6,8 +6,8 @@ test("a row of differential attention, by hand", () => {
   const qk = Float32Array.of(1, 0, 0, 1, 0, 1, 1, 0);
   // [map, token, width]: as the README's example, with v twice as wide.
   const v = Float32Array.of(1, 2, 0, 0, 3, 4, 0, 0);
-  expect([...attentionRow(about, qk, qk, v, 0, 0)].slice(0, 2)).toEqual([0.5, 1]);
-  const [a = 0, b = 0] = attentionRow(about, qk, qk, v, 0, 1);
+  expect([...attentionRow(about, { q: qk, k: qk, v }, 0, 0)].slice(0, 2)).toEqual([0.5, 1]);
+  const [a = 0, b = 0] = attentionRow(about, { q: qk, k: qk, v }, 0, 1);
   expect(a).toBeCloseTo(1.1698, 4);
   expect(b).toBeCloseTo(1.6698, 4);
 });

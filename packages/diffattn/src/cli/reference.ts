@@ -1,5 +1,5 @@
-// The operators as plain float64 loops over single rows: what `diffattn bench` checks answers with. Slow on purpose; knows no layout but
-// its own: heads outside, interleaved.
+// The operators as plain float64 loops over single rows: what `diffattn bench` checks answers with.
+// Slow on purpose; knows no layout but its own: heads outside, interleaved.
 
 export interface AttentionCase {
   heads: number;
@@ -9,12 +9,13 @@ export interface AttentionCase {
   lambda: number;
 }
 
-/** One row of one head: softmax(q1 k1ᵀ) v − λ softmax(q2 k2ᵀ) v over the keys that a causal mask leaves. */
+/**
+ * One row of one head: softmax(q1 k1ᵀ) v − λ softmax(q2 k2ᵀ) v over the keys that a causal mask
+ * leaves.
+ */
 export function attentionRow(
   { length, queries, width, lambda }: AttentionCase,
-  q: Float32Array,
-  k: Float32Array,
-  v: Float32Array,
+  { q, k, v }: { q: Float32Array; k: Float32Array; v: Float32Array },
   head: number,
   row: number,
 ): Float64Array {

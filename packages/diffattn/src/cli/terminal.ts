@@ -1,5 +1,6 @@
-// Where the commands read and write: results on standard output, everything else on standard error. Whatever a text holds, nothing
-// that leaves here is obeyed by a terminal but the progress bar's own sequences. Knows no command.
+// Where the commands read and write: results on standard output, everything else on standard error.
+// Whatever a text holds, nothing that leaves here is obeyed by a terminal but the progress bar's
+// own sequences. Knows no command.
 
 import { SingleBar } from "cli-progress";
 import { UsageError } from "./failure.js";
@@ -46,8 +47,9 @@ export class Terminal {
   }
 
   /**
-   * What was asked for itself, or a part of it: a text, a file. A pipe or a file gets it as it is, a person what can be seen of it.
-   * Resolves when its reader took it, as all that write results do.
+   * What was asked for itself, or a part of it: a text, a file. A pipe or a file gets it as it is,
+   * a person what can be seen of it. Resolves when its reader took it, as all that write results
+   * do.
    */
   content(part: string | Uint8Array): Promise<void> {
     if (!this.isInteractive) return this.#write(part);
@@ -107,7 +109,9 @@ export class Terminal {
     };
   }
 
-  /** Resolves when both streams let go of what was written: of pipes not every system waits for it. */
+  /**
+   * Resolves when both streams let go of what was written: of pipes not every system waits for it.
+   */
   async flushed(): Promise<void> {
     const { stdout, stderr } = this.#streams;
     for (const stream of [stdout, stderr]) await new Promise<void>((resolve) => stream.write("", () => resolve()));

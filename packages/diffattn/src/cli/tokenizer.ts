@@ -1,5 +1,5 @@
-// The tokenizer of a checkpoint's folder. A program installs @huggingface/tokenizers itself; it is part of the command line, so that
-// `npx diffattn` needs nothing else.
+// The tokenizer of a checkpoint's folder. A program installs @huggingface/tokenizers itself; it is
+// part of the command line, so that `npx diffattn` needs nothing else.
 
 import { accessOf } from "../models/access.js";
 import { folderOf, readOptionalText } from "../models/folder.js";
@@ -13,7 +13,9 @@ import type { Tokenizer } from "../models/types.js";
 const platform: Omit<ModelsPlatform, "wasm"> = { files, web: { isPrivate } };
 useModelsPlatform(platform as ModelsPlatform);
 
-/** The bytes of both files; undefined where there is no tokenizer, or what is there cannot be read. */
+/**
+ * The bytes of both files; undefined where there is no tokenizer, or what is there cannot be read.
+ */
 async function read(source: string, signal: AbortSignal): Promise<[json: Uint8Array, config: Uint8Array | undefined] | undefined> {
   try {
     const folder = await folderOf(source, accessOf({}));

@@ -15,7 +15,10 @@ export const throwIfAborted = (signal: Signal): void => {
   if (signal?.aborted) throw aborted(signal.reason);
 };
 
-/** What a promise gives, or ABORTED as soon as the signal says so, whether or not the promise heeds it. */
+/**
+ * What a promise gives, or ABORTED as soon as the signal says so, whether or not the promise heeds
+ * it.
+ */
 export function until<T>(signal: Signal, promise: Promise<T>): Promise<T> {
   if (!signal) return promise;
   return new Promise((resolve, reject) => {
@@ -27,7 +30,10 @@ export function until<T>(signal: Signal, promise: Promise<T>): Promise<T> {
   });
 }
 
-/** Work of several parts under one signal: the first failure, or the caller's abort, ends all that is still under way. */
+/**
+ * Work of several parts under one signal: the first failure, or the caller's abort, ends all that
+ * is still under way.
+ */
 export async function together<T>(signal: Signal, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const all = new AbortController();
   const end = (): void => all.abort(signal?.reason);

@@ -1,4 +1,5 @@
-// How files may be reached: what requests carry and how far, redirects, origins, addresses that are not public. No backend.
+// How files may be reached: what requests carry and how far, redirects, origins, addresses that are
+// not public. No backend.
 
 import { createServer, type IncomingHttpHeaders, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -23,7 +24,10 @@ interface Seen {
 let seen: Seen[] = [];
 const origins = { a: "", b: "" };
 
-/** Two origins. `/to/PLACE` redirects there, `a` and `b` in it are the origins; `/loop` to itself; anything else is a file. */
+/**
+ * Two origins. `/to/PLACE` redirects there, `a` and `b` in it are the origins; `/loop` to itself;
+ * anything else is a file.
+ */
 const servers = (["a", "b"] as const).map((port): Server =>
   createServer(({ url = "", headers }, response) => {
     seen.push({ port, url, headers });

@@ -1,5 +1,5 @@
-// How the files of a load may be reached: what its requests carry, where they may go, how much is read of a file that comes whole.
-// Every request of a load is made here. Reads no body.
+// How the files of a load may be reached: what its requests carry, where they may go, how much is
+// read of a file that comes whole. Every request of a load is made here. Reads no body.
 
 import { oneOf, show } from "../check.js";
 import { fail, reasonOf } from "../errors.js";
@@ -109,10 +109,16 @@ export const mostOf = (name: string, { maxFileBytes }: Access): number =>
 export const tooLong = (name: string, most: number, got: string): never =>
   fail("FILE", name, `at most ${most} bytes (option maxFileBytes)`, got);
 
-/** Whether only addresses of others are let in: what lies on this machine's disk is not for who named them. */
+/**
+ * Whether only addresses of others are let in: what lies on this machine's disk is not for who
+ * named them.
+ */
 export const refusesPaths = ({ origins, allowPrivate }: Access): boolean => origins !== undefined || !allowPrivate;
 
-/** An address in an error: all of it but a name and password, cut where it is long, as that of data is. */
+/**
+ * An address in an error: all of it but a name and password, cut where it is long, as that of data
+ * is.
+ */
 export function shown(url: URL): string {
   const { href, username, password } = url;
   const bare = username || password ? Object.assign(new URL(href), { username: "", password: "" }).href : href;
@@ -190,9 +196,9 @@ async function once(name: string, url: URL, told: string, init: RequestInit, { f
 }
 
 /**
- * The answer of an address, and where it lies. In Node redirects are followed here: each is looked at before it is asked, and the caller's
- * headers stay behind for good at the first that leads to another origin. Elsewhere the platform follows them, and what can be seen
- * is where they ended.
+ * The answer of an address, and where it lies. In Node redirects are followed here: each is looked
+ * at before it is asked, and the caller's headers stay behind for good at the first that leads to
+ * another origin. Elsewhere the platform follows them, and what can be seen is where they ended.
  */
 export async function ask(
   name: string,
@@ -230,7 +236,10 @@ export async function ask(
   }
 }
 
-/** Refuses an answer that the platform, or a caller's own fetch, brought from where no request may go. */
+/**
+ * Refuses an answer that the platform, or a caller's own fetch, brought from where no request may
+ * go.
+ */
 async function arrived(name: string, response: Response, asked: URL, access: Access, signal: AbortSignal | undefined): Promise<void> {
   if (!response.url || !isWeb(asked)) return;
   let from: URL;

@@ -1,6 +1,14 @@
-// What the models' entries export, written once for both.
+// The public names of models and checkpoints, each with its public type, for every entry of them.
 
-export { convertCheckpoint } from "./convert.js";
-export { DiffLlama } from "./llama.js";
-export { inspectCheckpoint, openSafetensors, saveSafetensors } from "./safetensors.js";
-export { DiffViT } from "./vit.js";
+import * as convert from "./convert.js";
+import * as llama from "./llama.js";
+import * as safetensors from "./safetensors.js";
+import type * as types from "./types.js";
+import * as vit from "./vit.js";
+
+export const openSafetensors: typeof types.openSafetensors = safetensors.openSafetensors;
+export const saveSafetensors: typeof types.saveSafetensors = safetensors.saveSafetensors;
+export const convertCheckpoint: typeof types.convertCheckpoint = convert.convertCheckpoint;
+export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
+export const DiffLlama = llama.DiffLlama as unknown as typeof types.DiffLlama;
+export const DiffViT = vit.DiffViT as unknown as typeof types.DiffViT;

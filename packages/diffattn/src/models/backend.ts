@@ -1,8 +1,11 @@
-// Where models live: native in the addon with everything else, on WASM in a worker of their own that loads the builds with models.
-// There objects are in the worker alone, so they are made and asked by messages.
+// Where models live: native in the addon with everything else, on WASM in a worker of their own
+// that loads the builds with models. There objects are in the worker alone, so they are made and
+// asked by messages.
 
-import type { Backend, Call, Control, Handle, Output, Request } from "../backend.js";
-import { type WasmObject, WasmBackend } from "../backend/wasm.js";
+import type { Backend, Call, Control, Handle, Local, Output, Request } from "../backend.js";
+import { messageOf, type WasmObject } from "../backend/call-message.js";
+import { WasmBackend } from "../backend/wasm.js";
+import { gone, type WorkerClient } from "../backend/worker-client.js";
 import { internal } from "../errors.js";
 import { backend, live } from "../init.js";
 import { checkSignal, follow } from "../run.js";
@@ -16,6 +19,35 @@ interface Models {
   query(request: Request): Promise<number>;
   callAsync(request: Request, control: Control): Call;
   drop(handle: Handle): void;
+}
+
+/** An object that the worker alone has. */
+class RemoteObject implements WasmObject {
+  readonly #client: WorkerClient;
+  readonly #key: number;
+
+  /** To users it belongs to the backend that they know. */
+  constructor(
+    readonly name: Handle["name"],
+    readonly backend: Backend,
+    client: WorkerClient,
+  ) {
+    this.#client = client;
+    this.#key = client.newKey();
+  }
+
+  keyIn(client: WorkerClient): number {
+    return client === this.#client ? this.#key : gone(this.name);
+  }
+
+  /** Its length is asked for (cache.ts). */
+  changing(): () => void {
+    return () => {};
+  }
+
+  drop(): void {
+    this.#client.send({ type: "drop", key: this.#key });
+  }
 }
 
 class WasmModels extends WasmBackend {
@@ -32,17 +64,15 @@ class WasmModels extends WasmBackend {
 
   async create(name: Handle["name"], request: Request): Promise<Handle> {
     const client = this.clientSide();
-    const remote = { client, key: client.newKey() };
-    // To users it belongs to the backend that they know.
-    const object: WasmObject = { name, backend: this.#owner, recipe: undefined, empty: undefined, remote, length: 0, changes: [] };
-    await client.call(this.message(client, request, "create", object), null, () => {}).outputs;
+    const object = new RemoteObject(name, this.#owner, client);
+    await client.call(messageOf(client, request, { kind: "create", key: object.keyIn(client) }), null, () => {}).outputs;
     return object;
   }
 
   async ask(request: Request): Promise<number> {
     const client = this.clientSide();
     let answer: number | undefined;
-    const call = client.call(this.message(client, request, "change", undefined), null, (length) => (answer = length));
+    const call = client.call(messageOf(client, request, { kind: "change", key: undefined }), null, (length) => (answer = length));
     await call.outputs;
     if (answer === undefined) throw internal("a query without an answer");
     return answer;
@@ -64,16 +94,20 @@ function models(): Models {
       drop: (handle) => worker.dropObject(handle),
     };
   }
+  // Native, which is one with its side that computes at once.
+  const local = running.local as Local;
   return {
     begin: () => {},
-    create: (name, request) => atOnce(() => running.createObject(name, request)),
-    query: (request) => atOnce(() => running.query(request)),
+    create: (name, request) => atOnce(() => local.createObject(name, request)),
+    query: (request) => atOnce(() => local.query(request)),
     callAsync: (request, control) => running.callAsync(request, [], control),
     drop: (handle) => running.dropObject(handle),
   };
 }
 
-/** Starts where models live, while files are still read. What goes wrong is told by the first call. */
+/**
+ * Starts where models live, while files are still read. What goes wrong is told by the first call.
+ */
 export function begin(): void {
   models().begin();
 }

@@ -1,4 +1,5 @@
-// The models' entry for browsers and whatever else is no Node. Importing it touches neither `window` nor the network.
+// The models' entry for browsers and whatever else is no Node. Importing it touches neither
+// `window` nor the network.
 
 import { filesOf, platform, workerBeside } from "../browser-platform.js";
 import { usePlatform } from "../init.js";
@@ -18,4 +19,4 @@ const beside = besideScript(
 usePlatform(platform);
 useModelsPlatform({ wasm: withModels(platform, () => filesOf(true, beside)) });
 
-export * from "./public.js";
+export * from "./api.js";

@@ -1,13 +1,15 @@
-// ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of what is done with it.
+// ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of
+// what is done with it.
 
 import type { Handle } from "../backend.js";
-import { arrayType, has, isArray, isOf, show } from "../check.js";
+import { arrayType, has, isOf, show } from "../check.js";
+import { encode } from "../encode.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf, throughProxies } from "../owned.js";
+import { Owned, resourceOf } from "../owned.js";
 import { create, drop, query, run } from "./backend.js";
-import { Op } from "./ops.js";
-import { int32Of, jsonOf, tensorOf, Writer } from "./request.js";
+import { int32Of, jsonOf, tensorOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
 interface State {
@@ -34,13 +36,9 @@ function release(state: State): void {
 }
 
 export class ModelCache extends Owned<State> implements types.ModelCache {
-  static {
-    throughProxies(this);
-  }
-
   constructor(handle: Handle, length: number) {
     const state: State = { handle, length, last: undefined, lent: false, dropped: false };
-    super("cache", state, () => release(state), true);
+    super(ModelCache, "cache", state, () => release(state), true);
   }
 
   get length(): number {
@@ -50,13 +48,13 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
   async rewind(length: number): Promise<void> {
     const state = freeState(this);
     await use([state], async () => {
-      await query(new Writer(Op.rewindModelCache).object(state.handle).number("length", length));
+      await query(encode(requests.rewindModelCache, { cache: state.handle, length }));
     });
   }
 
   async export(): Promise<types.ModelCacheState> {
     const state = freeState(this);
-    const outputs = await use([state], () => run(new Writer(Op.exportModelCache).object(state.handle)));
+    const outputs = await use([state], () => run(encode(requests.exportModelCache, { cache: state.handle })));
     const [ids, about, ...layers] = outputs;
     const { discarded, window } = jsonOf(about) as { discarded: number; window: number | null };
     const tensors = layers.map(tensorOf);
@@ -84,7 +82,10 @@ export function cacheState(given: unknown): State {
 
 const underWay = (states: readonly State[]): Promise<unknown>[] => states.flatMap(({ last }) => last ?? []);
 
-/** Does something with caches, after all that was begun with them before; their lengths are then known anew. */
+/**
+ * Does something with caches, after all that was begun with them before; their lengths are then
+ * known anew.
+ */
 export async function use<T>(states: readonly State[], body: () => Promise<T>): Promise<T> {
   const before = underWay(states);
   const mine = (async () => {
@@ -110,14 +111,17 @@ async function measure(states: readonly State[]): Promise<void> {
   for (const state of states) {
     if (state.dropped || state.lent) continue;
     try {
-      state.length = await query(new Writer(Op.modelCacheLength).object(state.handle));
+      state.length = await query(encode(requests.modelCacheLength, { cache: state.handle }));
     } catch {
       // Its backend ended; whoever uses it is told so.
     }
   }
 }
 
-/** Lends caches to a generator, once all that was begun with them is done. What is given back takes them home again. */
+/**
+ * Lends caches to a generator, once all that was begun with them is done. What is given back takes
+ * them home again.
+ */
 export async function lend(states: readonly State[]): Promise<() => Promise<void>> {
   // At once, so that nothing else begins meanwhile.
   for (const state of states) state.lent = true;
@@ -135,9 +139,8 @@ export async function createCache(
   model: Handle,
   options: { capacity?: number | undefined; window?: number | undefined },
 ): Promise<ModelCache> {
-  const request = new Writer(Op.createModelCache).object(model);
-  request.maybeNumber("capacity", options.capacity).maybeNumber("window", options.window);
-  return new ModelCache(await create("cache", request), 0);
+  const { capacity, window } = options;
+  return new ModelCache(await create("cache", encode(requests.createModelCache, { model, capacity, window })), 0);
 }
 
 export async function importCache(model: Handle, state: types.ModelCacheState): Promise<ModelCache> {
@@ -145,11 +148,6 @@ export async function importCache(model: Handle, state: types.ModelCacheState): 
   if (!has(state, "ids")) return fail("DTYPE", "state.ids", "an Int32Array", show(state));
   const { ids, discarded, window, keys, values } = state;
   if (arrayType(ids) !== "Int32Array") fail("DTYPE", "state.ids", "an Int32Array", show(ids));
-  const request = new Writer(Op.importModelCache).object(model).int32(ids);
-  request.number("state.discarded", discarded).maybeNumber("state.window", window);
-  for (const [name, tensors] of Object.entries({ keys, values })) {
-    if (!isArray(tensors)) return fail("OPTION", `state.${name}`, "an array of tensors", show(tensors));
-    request.list(tensors, (tensor, layer) => request.tensor(`state.${name}[${layer}]`, tensor));
-  }
+  const request = encode(requests.importModelCache, { model, state: { ids, discarded, window, keys, values } });
   return new ModelCache(await create("cache", request), ids.length);
 }

@@ -1,12 +1,15 @@
-// An open checkpoint: what its headers say (read and checked in Rust), and its tensors' bytes by range. Reads no weights by itself.
+// An open checkpoint: what its headers say (read and checked in Rust), and its tensors' bytes by
+// range. Reads no weights by itself.
 
 import { show } from "../check.js";
+import { encode } from "../encode.js";
 import { DiffAttnError, fail, internal } from "../errors.js";
 import { run } from "./backend.js";
 import { type Folder, openFile, openWeights } from "./folder.js";
-import { Op } from "./ops.js";
-import { jsonOf, Writer } from "./request.js";
-import { type ByteSource, isHtml, type Opening, type Reading } from "./source.js";
+import { jsonOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
+import type { ByteSource, Opening, Reading } from "./byte-source.js";
+import { isHtml } from "./source.js";
 import type { LoadOptions, StoredDType } from "./types.js";
 
 /** A tensor as request 64 tells it. */
@@ -27,9 +30,11 @@ const GAP = 2 ** 14;
 /** What a file is told by. */
 const TELLING = 2 ** 9;
 
-/** What a file is that is not what its name says (a Git LFS pointer, an archive), in Rust's words. */
+/**
+ * What a file is that is not what its name says (a Git LFS pointer, an archive), in Rust's words.
+ */
 export async function kindOf(bytes: Uint8Array): Promise<string | undefined> {
-  const [kind] = await run(new Writer(Op.fileKind).bytes(bytes.slice(0, TELLING)));
+  const [kind] = await run(encode(requests.fileKind, { first: bytes.slice(0, TELLING) }));
   return (jsonOf(kind) as string | null) ?? undefined;
 }
 
@@ -107,7 +112,7 @@ export class Checkpoint {
         index = { name: weights.name, json: await weights.read(0, weights.length, { signal }) };
         if (isHtml(index.json)) fail("FILE", weights.name, "JSON", "an HTML page");
         sources.pop()?.close();
-        const request = new Writer(Op.shardFiles).text(index.name).text(index.json).maybeNumber("maxTensors", maxTensors);
+        const request = encode(requests.shardFiles, { file: index.name, json: index.json, maxTensors });
         const [names] = await run(request, { signal });
         for (const name of jsonOf(names) as string[]) sources.push(await openFile(folder, name, opening));
       }
@@ -133,16 +138,8 @@ export class Checkpoint {
       firsts.push(first);
     }
     for (;;) {
-      const request = new Writer(Op.checkpoint);
-      request
-        .optional(index, ({ name, json }) => request.text(name).text(json))
-        .list(sources, ({ name, length }, i) =>
-          request
-            .text(name)
-            .number("length", length)
-            .bytes(firsts[i] ?? new Uint8Array()),
-        )
-        .maybeNumber("maxTensors", maxTensors);
+      const files = sources.map(({ name, length }, i) => ({ file: name, length, first: firsts[i] ?? new Uint8Array() }));
+      const request = encode(requests.checkpoint, { index: index && { file: index.name, json: index.json }, files, maxTensors });
       const [output] = await run(request, { signal: reading.signal });
       const told = jsonOf(output) as { need: number[] } | { tensors: Entry[]; metadata: Record<string, string> };
       if (!("need" in told)) return new Checkpoint(told.tensors, told.metadata, sources);
@@ -159,6 +156,12 @@ export class Checkpoint {
 
   entry(name: string): Entry {
     return this.#byName.get(name) ?? fail("FILE", "name", "the name of a tensor in it", show(name));
+  }
+
+  /** A tensor as requests take it, of what `read` gave. */
+  stored(name: string, bytes: ReadonlyMap<string, Uint8Array>): Pick<Entry, "name" | "dtype" | "shape"> & { readonly data: Uint8Array } {
+    const { dtype, shape } = this.entry(name);
+    return { name, dtype, shape, data: bytes.get(name) ?? new Uint8Array() };
   }
 
   #source(entry: Entry): ByteSource {

@@ -1,15 +1,16 @@
-// Checkpoints with other element types or head layouts. What becomes of a layer's weights is Rust's (request 69); the rest is copied, or
-// cast tensor by tensor.
+// Checkpoints with other element types or head layouts. What becomes of a layer's weights is Rust's
+// (request 69); the rest is copied, or cast tensor by tensor.
 
 import { checkOptions, oneOf, show } from "../check.js";
+import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, Progress } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { Op } from "./ops.js";
-import { bufferOf, jsonOf, Writer } from "./request.js";
+import { bufferOf, jsonOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
 import { saveSafetensors } from "./safetensors.js";
 import type * as types from "./types.js";
 
@@ -52,16 +53,10 @@ export async function convertCheckpoint(
     for (const layer of layers) {
       const names = [...new Set(Object.values(layer.weights).map(({ tensor }) => tensor))];
       const { bytes, owned } = await checkpoint.read(names, { signal });
-      const request = new Writer(Op.convertLayer)
-        .text(JSON.stringify(layer))
-        .text(JSON.stringify({ like: layout, ...(dtype && { dtype }) }));
-      request.list(names, (name) => {
-        const { dtype, shape } = checkpoint.entry(name);
-        request
-          .text(name)
-          .text(dtype)
-          .numbers("shape", shape)
-          .bytes(bytes.get(name) ?? new Uint8Array());
+      const request = encode(requests.convertLayer, {
+        layer: JSON.stringify(layer),
+        target: JSON.stringify({ like: layout, ...(dtype && { dtype }) }),
+        tensors: names.map((name) => checkpoint.stored(name, bytes)),
       });
       const [about, ...made] = await run(request, { signal, transfer: owned });
       const converted = jsonOf(about) as Converted;
@@ -86,8 +81,7 @@ export async function convertCheckpoint(
 
 /** The layers with differential attention, as requests take them. */
 async function layersOf(checkpoint: Checkpoint, config: Uint8Array | undefined, signal: AbortSignal | undefined): Promise<Layer[]> {
-  const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));
-  request.optional(config, (text) => request.text(text));
+  const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
   const [found] = await run(request, { signal });
   const { layers } = jsonOf(found) as { layers: Layer[] };
   if (layers.length === 0) fail("FILE", "source", "a checkpoint with layers of differential attention", "one in which none is known");
@@ -106,7 +100,7 @@ async function castOf(
   const data = bytes.get(name);
   if (!data) throw internal(`a tensor that was not read: ${name}`);
   if (to === undefined || dtype === to || !FLOATS.includes(dtype)) return { dtype, shape, data: owned ? data : data.slice() };
-  const request = new Writer(Op.castTensor).text(name).text(dtype).text(to).numbers("shape", shape).bytes(data);
+  const request = encode(requests.castTensor, { name, from: dtype, to, shape, data });
   const [cast] = await run(request, { signal, transfer: owned });
   return { dtype: to, shape, data: new Uint8Array(bufferOf(cast)) };
 }

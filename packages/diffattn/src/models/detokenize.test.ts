@@ -91,7 +91,8 @@ describe("stop strings", () => {
             expect(first).toBe(Infinity);
             expect(given.join("")).toBe(all);
           } else {
-            // A stop string that is seen first may not be the one that begins first in the whole text, but none was given.
+            // A stop string that is seen first may not be the one that begins first in the whole
+            // text, but none was given.
             const seen = text.slice(0, at + 1).join("");
             expect(given.join("")).toBe(seen.slice(0, Math.min(...stops.map((stop) => seen.indexOf(stop)).filter((index) => index >= 0))));
             for (const stop of stops) expect(given.join("")).not.toContain(stop);

@@ -1,5 +1,5 @@
-// Text from ids that come one after the other: what they add to a prompt's text, in pieces that no later id changes. Knows no model and
-// no stop string.
+// Text from ids that come one after the other: what they add to a prompt's text, in pieces that no
+// later id changes. Knows no model and no stop string.
 
 import { show } from "../check.js";
 import { fail } from "../errors.js";
@@ -7,13 +7,21 @@ import type { Growing } from "./decoding.js";
 import { textGrowing } from "./tokenizer.js";
 import type { Tokenizer } from "./types.js";
 
-/** Characters at the end of a text that a decode of the caller's own may still change: what is held back of them at most. */
+/**
+ * Characters at the end of a text that a decode of the caller's own may still change: what is held
+ * back of them at most.
+ */
 export const HELD = 24;
-/** Ids of a window, before its text is looked at for a shorter one that says the same; and at most. */
+/**
+ * Ids of a window, before its text is looked at for a shorter one that says the same; and at most.
+ */
 const [WINDOW, WIDEST] = [64, 1024];
 /** Characters at the end of two windows' texts that say that the ids before do not matter. */
 const AGREED = 32;
-/** Characters of what was given that are looked through for their place in a text that was rewritten. */
+/**
+ * Characters of what was given that are looked through for their place in a text that was
+ * rewritten.
+ */
 const REWRITTEN = 256;
 
 /** The length of what two texts begin with in common; no character is cut in two. */
@@ -32,8 +40,9 @@ function commonEnd(a: string, b: string): number {
 }
 
 /**
- * How far into `text` the end of `given` lies, where `text` says the same in other words: of all beginnings of `text` the one that fewest
- * characters taken out and put in make of `given`; of several the shortest, so that nothing is lost.
+ * How far into `text` the end of `given` lies, where `text` says the same in other words: of all
+ * beginnings of `text` the one that fewest characters taken out and put in make of `given`; of
+ * several the shortest, so that nothing is lost.
  */
 function placeOf(given: string, text: string): number {
   const common = commonLength(given, text);
@@ -55,7 +64,10 @@ function placeOf(given: string, text: string): number {
   return start + before.indexOf(Math.min(...before));
 }
 
-/** How many of a text's last characters are held: an incomplete one, and what a clean-up of spaces may change. */
+/**
+ * How many of a text's last characters are held: an incomplete one, and what a clean-up of spaces
+ * may change.
+ */
 function heldOf(text: string): number {
   const end = text.slice(-HELD);
   const characters = /\uFFFD+$/.exec(end) ?? /[ '][ 'nvr]*$/.exec(end);
@@ -63,8 +75,9 @@ function heldOf(text: string): number {
 }
 
 /**
- * The text of a `decode` of which nothing is known but what it gives: it is asked for the text of a window of the last ids. Where the text
- * that was given is rewritten, what follows its place in the new one comes next.
+ * The text of a `decode` of which nothing is known but what it gives: it is asked for the text of a
+ * window of the last ids. Where the text that was given is rewritten, what follows its place in the
+ * new one comes next.
  */
 class Window implements Growing<number> {
   readonly #decode: (ids: number[]) => string;
@@ -129,7 +142,10 @@ class Window implements Growing<number> {
 /** Decodes ids as they come: what they add to the text of a prompt. */
 export class Detokenizer {
   readonly #text: Growing<number>;
-  /** How the prompt's text ends, as far as an id can still change it: what of it stays is no part of what is added. */
+  /**
+   * How the prompt's text ends, as far as an id can still change it: what of it stays is no part of
+   * what is added.
+   */
   #prompt: string;
 
   constructor(tokenizer: Pick<Tokenizer, "decode">, prompt: ArrayLike<number>) {

@@ -12,4 +12,4 @@ const platform = edgePlatform(files);
 usePlatform(platform);
 useModelsPlatform({ wasm: withModels(platform, () => files) });
 
-export * from "./public.js";
+export * from "./api.js";

@@ -1,11 +1,13 @@
-// From what a caller names a checkpoint or a file by to open files: which file of which name. Reads no header.
+// From what a caller names a checkpoint or a file by to open files: which file of which name. Reads
+// no header.
 
 import { arrayType, bytesOf, has, show, tagOf, unreadable } from "../check.js";
 import { fail, reasonOf } from "../errors.js";
 import { endOf } from "./abort.js";
 import { type Access, mostOf, refusesPaths, tooLong } from "./access.js";
 import { modelsPlatform } from "./platform.js";
-import { BlobSource, type ByteSource, isHtml, MemorySource, type Opening, openUrl, type Reading } from "./source.js";
+import type { ByteSource, Opening, Reading } from "./byte-source.js";
+import { BlobSource, isHtml, MemorySource, openUrl } from "./source.js";
 import type { CheckpointSource, FileSource } from "./types.js";
 
 /** Files by name. */
@@ -101,7 +103,10 @@ function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, onl
   };
 }
 
-/** The files of an `<input type="file">`; of a folder's, those that lie highest, and below the index, by their paths from there, all. */
+/**
+ * The files of an `<input type="file">`; of a folder's, those that lie highest, and below the
+ * index, by their paths from there, all.
+ */
 function ofFiles(files: Iterable<unknown>, access: Access): Folder {
   // (Outside of browsers a File knows no path.)
   const pathOf = (file: File): string => file.webkitRelativePath || file.name;
@@ -137,7 +142,10 @@ function ofAddress(address: URL, access: Access): Folder {
   };
 }
 
-/** What a caller gave, as a folder of files. A single file lies in the folder that it has beside it, or in one of its own. */
+/**
+ * What a caller gave, as a folder of files. A single file lies in the folder that it has beside it,
+ * or in one of its own.
+ */
 export async function folderOf(source: FileSource | CheckpointSource, access: Access): Promise<Folder> {
   const folder = await unlimited(source, access);
   return {

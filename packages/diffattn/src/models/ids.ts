@@ -1,4 +1,5 @@
-// Token ids as callers give them, as the requests take them. Whether an id is of the vocabulary is checked in Rust.
+// Token ids as callers give them, as the requests take them. Whether an id is of the vocabulary is
+// checked in Rust.
 
 import { arrayType, elementsOf, has, isArray, show, unreadable } from "../check.js";
 import { fail } from "../errors.js";
@@ -46,7 +47,10 @@ export function promptOf(given: unknown): unknown {
   }
 }
 
-/** Refuses an array with a hole: the rest of what it says to be long is walked index by index, though it takes no memory. */
+/**
+ * Refuses an array with a hole: the rest of what it says to be long is walked index by index,
+ * though it takes no memory.
+ */
 export function checkDense(name: string, given: unknown): void {
   const hole = isArray(given) ? holeOf(given) : undefined;
   if (hole !== undefined) fail("OPTION", `${name}[${hole}]`, "a token id or a text", "nothing");

@@ -1,8 +1,9 @@
-// Images as the requests take them: 8-bit pixels. What a page shows is drawn to get at its pixels. Resizes nothing.
+// Images as the requests take them: 8-bit pixels. What a page shows is drawn to get at its pixels.
+// Resizes nothing.
 
+import type { Raw } from "../atoms.js";
 import { arrayType, bytesOf, has, show, tagOf } from "../check.js";
 import { fail } from "../errors.js";
-import type { Writer } from "./request.js";
 import type { ImageLike, ImageSource } from "./types.js";
 
 type Drawable = Exclude<ImageSource, ImageLike>;
@@ -40,8 +41,8 @@ function drawn(name: string, image: Drawable): ImageData {
 /** Whether it is one image, not a list of them or pixels as a tensor. */
 export const isImage = (x: unknown): x is ImageSource => isDrawable(x) || (has(x, "data") && has(x, "width") && has(x, "height"));
 
-/** Writes an image: its bytes and their shape. */
-export function writeImage(request: Writer, name: string, image: unknown): void {
+/** An image: its bytes and their shape. */
+export function imageOf(name: string, image: unknown): Raw<Uint8Array> {
   if (!isImage(image)) fail("DTYPE", name, "an image { data, width, height }, or what a page shows", show(image));
   const { data, width, height } = isDrawable(image) ? drawn(name, image) : image;
   if (!/^Uint8/.test(arrayType(data) ?? "")) fail("DTYPE", name, "data in a Uint8Array or a Uint8ClampedArray", show(data));
@@ -53,5 +54,5 @@ export function writeImage(request: Writer, name: string, image: unknown): void 
   if (channels !== 3 && channels !== 4) {
     fail("SHAPE", name, `${width} × ${height} × 3 bytes (RGB) or × 4 (RGBA)`, `${bytes.byteLength} bytes`);
   }
-  request.bytes(bytes, [height, width, channels]);
+  return { data: bytes, shape: [height, width, channels] };
 }

@@ -1,20 +1,21 @@
-// Loads a model: its configuration first, then part by part its weights, the next one read while one is taken over.
+// Loads a model: its configuration first, then part by part its weights, the next one read while
+// one is taken over.
 
 import type { Handle } from "../backend.js";
 import { isAbsent, show } from "../check.js";
+import { encode, type ValuesOf } from "../encode.js";
 import { DiffAttnError, fail } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted, together } from "./abort.js";
 import { begin, create, drop, run } from "./backend.js";
-import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
+import { Checkpoint, Progress } from "./checkpoint.js";
 import { type Folder, readOptionalText, readText } from "./folder.js";
-import { Op } from "./ops.js";
-import { jsonOf, Writer } from "./request.js";
-import type { Reading } from "./source.js";
+import { jsonOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
+import type { Reading } from "./byte-source.js";
 import type * as types from "./types.js";
 
-/** The kinds of models, in the protocol's order. */
-const KINDS = ["diffLlama", "diffViT"] as const;
+type Kind = ValuesOf<typeof requests.createModel.operands>["kind"];
 
 /** What a model says of itself. */
 export interface ModelInfo {
@@ -34,19 +35,17 @@ export interface Loaded {
 /** What the loads of models take, but for texts. */
 type ModelLoad = Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">;
 
-/** What else is under way ends with the first failure: no download outlives the load that it is for. */
-export async function loadModel(kind: (typeof KINDS)[number], folder: Folder, options: ModelLoad): Promise<Loaded> {
+/**
+ * What else is under way ends with the first failure: no download outlives the load that it is for.
+ */
+export async function loadModel(kind: Kind, folder: Folder, options: ModelLoad): Promise<Loaded> {
   const { signal, onNotice } = options;
   checkSignal(signal);
   if (!isAbsent(onNotice) && typeof onNotice !== "function") fail("OPTION", "onNotice", "a function", show(onNotice));
   return together(signal, (signal) => loadAll(kind, folder, { ...options, signal }));
 }
 
-async function loadAll(
-  kind: (typeof KINDS)[number],
-  folder: Folder,
-  { signal, onProgress, maxTensors, onNotice }: ModelLoad,
-): Promise<Loaded> {
+async function loadAll(kind: Kind, folder: Folder, { signal, onProgress, maxTensors, onNotice }: ModelLoad): Promise<Loaded> {
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
@@ -66,11 +65,11 @@ async function loadAll(
   const checkpoint = await opened[2];
   let handle: Handle | undefined;
   try {
-    const request = new Writer(Op.createModel).number("kind", KINDS.indexOf(kind)).text(config);
-    request.optional(generation, (text) => request.text(text)).text(JSON.stringify(checkpoint.entries));
+    const entries = JSON.stringify(checkpoint.entries);
+    const request = encode(requests.createModel, { kind, config, generationConfig: generation, entries });
     throwIfAborted(signal);
     handle = await create("model", request);
-    const [output] = await run(new Writer(Op.modelInfo).object(handle), { signal });
+    const [output] = await run(encode(requests.modelInfo, { model: handle }), { signal });
     const info = jsonOf(output) as ModelInfo;
     for (const notice of info.notices) onNotice?.(notice);
     await loadParts(handle, checkpoint, info.parts, { signal, onBytes: progress.add });
@@ -98,18 +97,13 @@ async function loadParts(handle: Handle, checkpoint: Checkpoint, parts: readonly
     const read_ = await next;
     next = read(part + 1);
     if (!read_) continue;
-    const request = new Writer(Op.loadPart).object(handle).number("part", part);
-    request.list(names, (name) => writeTensor(request, checkpoint.entry(name), read_.bytes.get(name)));
+    const tensors = names.map((name) => checkpoint.stored(name, read_.bytes));
     try {
-      await run(request, { signal: reading.signal, transfer: read_.owned });
+      await run(encode(requests.loadPart, { model: handle, part, tensors }), { signal: reading.signal, transfer: read_.owned });
     } catch (error) {
       // The file must not be closed under a read.
       await next?.catch(() => {});
       throw error;
     }
   }
-}
-
-function writeTensor(request: Writer, { name, dtype, shape }: Entry, bytes = new Uint8Array()): void {
-  request.text(name).text(dtype).numbers("shape", shape).bytes(bytes);
 }

@@ -3,13 +3,18 @@
 import { lookup } from "node:dns/promises";
 import { BlockList, isIP } from "node:net";
 
-/** Ranges of IPv4 that are no public host's: this network, private, shared (carriers'), loopback, link-local, special, multicast, reserved. */
+/**
+ * Ranges of IPv4 that are no public host's: this network, private, shared (carriers'), loopback,
+ * link-local, special, multicast, reserved.
+ */
 const PRIVATE = [
   ...["0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24"],
   ...["192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"],
 ];
 
-/** Of IPv6 only what is global unicast is public, and IPv4 in IPv6: mapped, and as a NAT64 has it. */
+/**
+ * Of IPv6 only what is global unicast is public, and IPv4 in IPv6: mapped, and as a NAT64 has it.
+ */
 const PUBLIC6 = ["2000::/3", "::ffff:0:0/96", "64:ff9b::/96"];
 /** What is special within: protocols' own (Teredo among them), documentation, 6to4. */
 const PRIVATE6 = ["2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"];

@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 import { fail, outOfMemory, reasonOf } from "../errors.js";
 import type { Files, Sink } from "./platform.js";
 import { endOf, throwIfAborted } from "./abort.js";
-import { type ByteSource, cutShort, type Reading } from "./source.js";
+import type { ByteSource, Reading } from "./byte-source.js";
+import { cutShort } from "./source.js";
 import { wholeFile } from "./whole-file.js";
 
 /** How much is read at once, so that an abort is seen and progress told. */
@@ -81,7 +82,8 @@ async function openFile(path: string, name: string): Promise<ByteSource | undefi
   try {
     const regular = (stats: Stats): Stats => (stats.isFile() ? stats : fail("FILE", name, `a regular file at ${path}`, kindOf(stats)));
     regular(await stat(path));
-    // Another may have taken its name since: not waiting for it, and looked at again. (Windows has neither.)
+    // Another may have taken its name since: not waiting for it, and looked at again. (Windows has
+    // neither.)
     file = await open(path, constants.O_RDONLY | ((constants.O_NONBLOCK as number | undefined) ?? 0));
     return new PathSource(name, regular(await file.stat()).size, file);
   } catch (error) {

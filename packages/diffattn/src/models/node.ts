@@ -16,4 +16,4 @@ const ownFiles = () =>
 usePlatform(platform);
 useModelsPlatform({ wasm: withModels(platform, ownFiles), files, web: { isPrivate } });
 
-export * from "./public.js";
+export * from "./api.js";

@@ -1,8 +1,9 @@
-// What the models' entries do differently in Node and in browsers. Types only, and the one state that says which it is.
+// What the models' entries do differently in Node and in browsers. Types only, and the one state
+// that says which it is.
 
 import type { OwnFiles } from "../own-files.js";
 import type { Platform } from "../platform.js";
-import type { ByteSource } from "./source.js";
+import type { ByteSource } from "./byte-source.js";
 
 /** Where bytes are written, one piece after the other. */
 export interface Sink {

@@ -1,4 +1,5 @@
-// safetensors files: opened and read tensor by tensor, written, inspected. Headers are read and laid out in Rust.
+// safetensors files: opened and read tensor by tensor, written, inspected. Headers are read and
+// laid out in Rust.
 
 import {
   arrayType,
@@ -14,8 +15,9 @@ import {
   tagOf,
   unreadable,
 } from "../check.js";
+import { encode } from "../encode.js";
 import { fail, reasonOf } from "../errors.js";
-import { Owned, resourceOf, throughProxies } from "../owned.js";
+import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
 import { result } from "../tensor.js";
 import type { Tensor, TensorLike } from "../types.js";
@@ -23,9 +25,9 @@ import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { Op } from "./ops.js";
 import { modelsPlatform, type Sink } from "./platform.js";
-import { bufferOf, int32Of, jsonOf, Writer } from "./request.js";
+import { bufferOf, int32Of, jsonOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
 import { memoryOf } from "./source.js";
 import type * as types from "./types.js";
 
@@ -38,16 +40,12 @@ const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorI
 });
 
 class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
-  static {
-    throughProxies(this);
-  }
-
   readonly tensors: readonly types.StoredTensorInfo[];
   readonly names: readonly string[];
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(checkpoint: Checkpoint) {
-    super("safetensors", checkpoint, () => checkpoint.close(), true);
+    super(SafetensorsFile, "safetensors", checkpoint, () => checkpoint.close(), true);
     this.tensors = checkpoint.entries.map(infoOf);
     this.names = this.tensors.map(({ name }) => name);
     this.metadata = checkpoint.metadata;
@@ -65,7 +63,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
 
   async readFloat32(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Tensor> {
     const { dtype, shape, data } = await this.read(name, options);
-    const request = new Writer(Op.castTensor).text(name).text(dtype).text("F32").numbers("shape", shape).bytes(data);
+    const request = encode(requests.castTensor, { name, from: dtype, to: "F32", shape, data });
     const [cast] = await run(request, { signal: options?.signal, transfer: true });
     return result({ kind: 1, shape: [...shape], buffer: bufferOf(cast) }, undefined, false) as Tensor;
   }
@@ -103,8 +101,7 @@ export async function inspectCheckpoint(
     checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
   }
   try {
-    const request = new Writer(Op.inspectCheckpoint).text(JSON.stringify(checkpoint.entries));
-    request.optional(config, (text) => request.text(text));
+    const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
     const [found] = await run(request, { signal });
     return jsonOf(found) as types.Inspection;
   } finally {
@@ -125,7 +122,8 @@ function storedOf(name: string, given: unknown): { dtype: string; shape: readonl
     }
     const shape = shapeOf(name, given);
     const bytes = bytesOf(name, data as Uint8Array);
-    // How many bytes an element has is not known here: strides and an offset must say that it is the whole.
+    // How many bytes an element has is not known here: strides and an offset must say that it is
+    // the whole.
     const count = shape.reduce((product, extent) => product * extent, 1);
     elementsOf(name, given, shape, { length: count });
     return { dtype, shape, bytes };
@@ -198,7 +196,7 @@ export async function saveSafetensors(
   }
   const stored = entriesOf("tensors", "tensors", tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
   const spec = { tensors: stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata: Object.fromEntries(metadata) };
-  const [head, order, about] = await run(new Writer(Op.safetensorsHeader).text(JSON.stringify(spec)));
+  const [head, order, about] = await run(encode(requests.safetensorsHeader, { spec: JSON.stringify(spec) }));
   const header = new Uint8Array(bufferOf(head));
   const lengths = lengthsOf(header);
   for (const { name, dtype, shape, bytes } of stored) {

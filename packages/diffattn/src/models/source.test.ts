@@ -1,4 +1,5 @@
-// Where bytes come from: servers with and without ranges, servers that lie or break off, files that end too early. No backend.
+// Where bytes come from: servers with and without ranges, servers that lie or break off, files that
+// end too early. No backend.
 
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
@@ -16,7 +17,8 @@ import { folderOf, openFile, openWeights, parseJson, readOptionalText, readText 
 import { files } from "./node-files.js";
 import { useModelsPlatform } from "./platform.js";
 import { refused } from "./refused.testing.js";
-import { BlobSource, type ByteSource, MemorySource, openUrl } from "./source.js";
+import type { ByteSource } from "./byte-source.js";
+import { BlobSource, MemorySource, openUrl } from "./source.js";
 import type { LoadOptions } from "./types.js";
 
 /** Of a load without options. */

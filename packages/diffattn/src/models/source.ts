@@ -1,37 +1,10 @@
-// Bytes of one file by range: out of memory, a `Blob`, or an address. (Paths: node-files.ts.) Knows no format.
+// Bytes of one file by range: out of memory, a `Blob`, or an address. (Paths: node-files.ts.) Knows
+// no format.
 
 import { DiffAttnError, fail, outOfMemory } from "../errors.js";
 import { endOf, throwIfAborted, until } from "./abort.js";
 import { type Access, ask, cancel, isWeb, mostOf, permit, shown, tooLong } from "./access.js";
-
-/** Who waits for bytes, and is told of them. */
-export interface Reading {
-  signal?: AbortSignal | undefined;
-  /** Told of each piece that came. */
-  onBytes?: ((bytes: number) => void) | undefined;
-  /** Told how many will come, where a whole file comes and its server says so. */
-  onLength?: ((bytes: number) => void) | undefined;
-}
-
-/** Who opens a file, and what for. (How it may be reached is its folder's to know.) */
-export interface Opening extends Reading {
-  /** All of it will be read. */
-  all?: boolean | undefined;
-}
-
-/** An open file. */
-export interface ByteSource {
-  /** What errors call it. */
-  readonly name: string;
-  readonly length: number;
-  /** Whether what `read` gives is memory of the caller, which is not to be given away. */
-  readonly borrowed: boolean;
-  /** Exactly the bytes from `first` to `end`; FILE when the file ends before. */
-  read(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>>;
-  close(): void;
-  /** Keeps nothing of it for the next time: it was no good. */
-  forget?(): Promise<unknown>;
-}
+import type { ByteSource, Opening, Reading } from "./byte-source.js";
 
 /** New memory of a size that some file claims. */
 export function memoryOf(bytes: number): Uint8Array<ArrayBuffer> {
@@ -114,10 +87,15 @@ export class BlobSource implements ByteSource {
   }
 }
 
-/** Bytes that the first request asks for: a small file is whole then, and most headers are in them. */
+/**
+ * Bytes that the first request asks for: a small file is whole then, and most headers are in them.
+ */
 const FIRST = 2 ** 18;
 
-/** A file that will be read to its end, and is no larger, comes in one answer: more requests would cost more than the memory. */
+/**
+ * A file that will be read to its end, and is no larger, comes in one answer: more requests would
+ * cost more than the memory.
+ */
 const SMALL = 2 ** 25;
 
 /** An answer's text that is a page, not a file. */
@@ -127,8 +105,9 @@ export const isHtml = (bytes: Uint8Array): boolean =>
 const htmlAnswer = (response: Response): boolean => /^\s*(text\/html|application\/xhtml)/i.test(response.headers.get("content-type") ?? "");
 
 /**
- * Which bytes an answer holds, of how many; undefined where it does not say. FILE for what no file has: a length that is no integer
- * of less than 2^53, an end before the first byte or past the last.
+ * Which bytes an answer holds, of how many; undefined where it does not say. FILE for what no file
+ * has: a length that is no integer of less than 2^53, an end before the first byte or past the
+ * last.
  */
 function rangeOf(name: string, response: Response): { first: number; end: number; total: number } | undefined {
   const given = response.headers.get("content-range");
@@ -184,7 +163,10 @@ const limitOf = (name: string, access: Access): Limit => {
   return { bytes, refuse: (got) => tooLong(name, bytes, got) };
 };
 
-/** Passes on the pieces of a body, as they come out of its decoder, and gives it up where there are more. */
+/**
+ * Passes on the pieces of a body, as they come out of its decoder, and gives it up where there are
+ * more.
+ */
 async function* within(name: string, response: Response, limit: Limit, reading: Reading): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const claim = claimOf(response);
   if (claim !== undefined && claim > limit.bytes) {
@@ -250,6 +232,9 @@ async function exactly(
 /** A file at an address whose server answers with ranges. */
 class RangeSource implements ByteSource {
   readonly borrowed = false;
+  readonly length: number;
+  readonly first: Uint8Array<ArrayBuffer>;
+  readonly etag: string | null;
   /** The whole file, once the server sent it though a range was asked for. */
   #whole: Promise<Blob> | undefined;
   /** What follows `first`, where it was asked for at once. */
@@ -258,11 +243,14 @@ class RangeSource implements ByteSource {
   constructor(
     readonly name: string,
     readonly url: URL,
-    readonly length: number,
-    readonly first: Uint8Array<ArrayBuffer>,
-    readonly etag: string | null,
     readonly access: Access,
-  ) {}
+    /** What the first answer said, and the bytes that came with it. */
+    { length, first, etag }: Pick<RangeSource, "length" | "first" | "etag">,
+  ) {
+    this.length = length;
+    this.first = first;
+    this.etag = etag;
+  }
 
   async read(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
     const { name } = this;
@@ -362,7 +350,8 @@ async function cached(name: string, url: URL, cache: string, access: Access, rea
       await store.put(url, new Response(stream));
       found = await store.match(url);
     } catch (error) {
-      // The answer broke off, was too long or is not waited for; or it is larger than what the browser grants.
+      // The answer broke off, was too long or is not waited for; or it is larger than what the
+      // browser grants.
       throwIfAborted(reading.signal);
       if (broken instanceof DiffAttnError) throw broken;
       if (error instanceof DiffAttnError) throw error;
@@ -374,8 +363,8 @@ async function cached(name: string, url: URL, cache: string, access: Access, rea
 }
 
 /**
- * The file at an address; undefined when the server has none. `optional`: whether a page in its place means that there is none too,
- * as servers of single-page applications answer.
+ * The file at an address; undefined when the server has none. `optional`: whether a page in its
+ * place means that there is none too, as servers of single-page applications answer.
  */
 export async function openUrl(
   name: string,
@@ -388,7 +377,8 @@ export async function openUrl(
   try {
     return await openAnswer(name, url, opening, optional, access);
   } catch (error) {
-    // A file of a browser's extension is missing without a status: no answer comes (Chromium), or one that breaks off (Firefox).
+    // A file of a browser's extension is missing without a status: no answer comes (Chromium), or
+    // one that breaks off (Firefox).
     if (error instanceof DiffAttnError && error.code === "FILE" && error.cause !== undefined) return undefined;
     throw error;
   }
@@ -407,7 +397,8 @@ async function openAnswer(
   await permit(name, url, access, signal);
   const kept = cache === undefined ? undefined : await cached(name, url, cache, access, reading);
   if (kept && "read" in kept) return kept;
-  // (What is no server may answer with a range's bytes and the status of the whole file, as an extension's address in Chromium does.)
+  // (What is no server may answer with a range's bytes and the status of the whole file, as an
+  // extension's address in Chromium does.)
   let response = kept ?? (await ask(name, url, isWeb(url) ? `bytes=0-${FIRST - 1}` : undefined, access, signal));
   if (response.status === 404 || response.status === 410) {
     cancel(response);
@@ -429,7 +420,7 @@ async function openAnswer(
     const range = rangeOf(name, response);
     if (range?.first === 0 && range.end <= FIRST) {
       const first = await exactly(name, response, range, reading);
-      const source = new RangeSource(name, url, range.total, first, response.headers.get("etag"), access);
+      const source = new RangeSource(name, url, access, { length: range.total, first, etag: response.headers.get("etag") });
       if (all && range.end < range.total && range.total <= SMALL) source.readAhead(reading);
       return source;
     }

@@ -1,11 +1,14 @@
-// Stop strings: looked for in a text that comes in pieces and, where they hold added tokens, among the ids. Holds back what may become
-// one. Knows no model.
+// Stop strings: looked for in a text that comes in pieces and, where they hold added tokens, among
+// the ids. Holds back what may become one. Knows no model.
 
 import { commonLength } from "./detokenize.js";
 import { type AddedToken, addedTokens } from "./tokenizer.js";
 import type { Tokenizer } from "./types.js";
 
-/** Where a text is cut: so many characters of what was told, and `more`, which was not certain there. */
+/**
+ * Where a text is cut: so many characters of what was told, and `more`, which was not certain
+ * there.
+ */
 interface Cut {
   readonly at: number;
   readonly more: string;
@@ -28,7 +31,10 @@ const mark = (id: number): number => 0x10000 + id;
 
 const unitsOf = (text: string): number[] => Array.from({ length: text.length }, (_, at) => text.charCodeAt(at));
 
-/** A text's characters with the special tokens in it as one each, the longest first; undefined where it holds none. */
+/**
+ * A text's characters with the special tokens in it as one each, the longest first; undefined where
+ * it holds none.
+ */
 function markedOf(text: string, special: readonly AddedToken[]): number[] | undefined {
   const held = special
     .filter(({ content }) => content !== "" && text.includes(content))
@@ -54,7 +60,8 @@ export function stopPatterns(stops: readonly string[], tokenizer: Tokenizer): St
     if (!added.some(({ content }) => stop.includes(content))) return [];
     const ids = tokenizer.encode(stop, { addSpecialTokens: false });
     if (!ids.some((id) => contents.has(id))) return [];
-    // What the vocabulary lacks is not among the ids: they would be those of another text. (Spaces come and go with a tokenizer's rules.)
+    // What the vocabulary lacks is not among the ids: they would be those of another text. (Spaces
+    // come and go with a tokenizer's rules.)
     const texts = [ids.map((id) => contents.get(id)).join(""), tokenizer.decode(ids, { skipSpecialTokens: false })];
     return texts.some((text) => withoutSpaces(text) === withoutSpaces(stop)) ? ids : [];
   };
@@ -134,7 +141,10 @@ class Search {
 export interface Told {
   readonly id: number;
   readonly text: string;
-  /** What the text would have ended with before it and after it, beyond what was told (where `needsEnds`). */
+  /**
+   * What the text would have ended with before it and after it, beyond what was told (where
+   * `needsEnds`).
+   */
   readonly before?: string | undefined;
   readonly after?: string | undefined;
 }

@@ -1,5 +1,6 @@
-// What a tokenizer.json may ask for that costs more than its bytes: regular expressions, which JavaScript matches by trial and error on the
-// caller's thread, and replacements that let a text grow. Says no; splits nothing.
+// What a tokenizer.json may ask for that costs more than its bytes: regular expressions, which
+// JavaScript matches by trial and error on the caller's thread, and replacements that let a text
+// grow. Says no; splits nothing.
 
 import { show } from "../check.js";
 import { fail } from "../errors.js";
@@ -36,12 +37,17 @@ export const KNOWN_EXPRESSIONS: readonly string[] = [
 
 const known = new Set(KNOWN_EXPRESSIONS);
 
-/** One character or class of characters, repeated or not: nothing in it can be tried in two ways. */
+/**
+ * One character or class of characters, repeated or not: nothing in it can be tried in two ways.
+ */
 const SINGLE = /^(?:\\[dDsSwWrnt]|\\[pP]\{\w{1,20}\}|\[[^[\]\\&]{1,80}\]|[^\\[\](){}*+?^$|])(?:[*+?]|\{\d{1,2}(?:,\d{0,2})?\})?$/u;
 
 /** Times that the replacements of a tokenizer may let a text grow, all together. */
 const GROWTH = 64;
-/** Characters of what the package looks for at every place of a text: added tokens, pieces of a unigram model, words of WordPiece. */
+/**
+ * Characters of what the package looks for at every place of a text: added tokens, pieces of a
+ * unigram model, words of WordPiece.
+ */
 const LONGEST = { added: 1000, piece: 128, word: 100 };
 
 interface Rule {
@@ -50,7 +56,10 @@ interface Rule {
 
 const isRule = (x: unknown): x is Rule => typeof x === "object" && x !== null && !Array.isArray(x);
 
-/** All steps of a normalizer, pre-tokenizer or decoder, those of its sequences too. No recursion: a file may nest them deeply. */
+/**
+ * All steps of a normalizer, pre-tokenizer or decoder, those of its sequences too. No recursion: a
+ * file may nest them deeply.
+ */
 function stepsOf(rule: unknown): Rule[] {
   const steps: Rule[] = [];
   const open: unknown[] = [rule];
@@ -88,7 +97,10 @@ export function checkEnds(json: Rule): void {
   }
 }
 
-/** Throws FILE where what a tokenizer asks for is not known to take time and memory as the text does. */
+/**
+ * Throws FILE where what a tokenizer asks for is not known to take time and memory as the text
+ * does.
+ */
 export function checkKnown(json: Rule): void {
   let growth = 1;
   for (const kind of KINDS) {

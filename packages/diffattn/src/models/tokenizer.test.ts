@@ -202,7 +202,8 @@ describe.each(Object.entries(FILES))("%s", (name, file) => {
     test("the pieces are the text from where the prompt's ends, and what is held back has a bound", async () => {
       const tokenizer = await read();
       expect(textGrowing(tokenizer)).toBeDefined();
-      // A token of "BPE with suffixes" is held whole; white space that is trimmed at the end has no bound.
+      // A token of "BPE with suffixes" is held whole; white space that is trimmed at the end has no
+      // bound.
       const bound = (clean ? CLEAN_UP_HOLDS : 0) + 1 + (name.includes("both ends") ? 3 + 1 : name.includes("suffixes") ? 7 : 0);
       fc.assert(
         fc.property(ids, ids, (prompt, ids) => {

@@ -1,4 +1,5 @@
-// A checkpoint's tokenizer.json, read by the package @huggingface/tokenizers where it is installed. Nothing here splits a text.
+// A checkpoint's tokenizer.json, read by the package @huggingface/tokenizers where it is installed.
+// Nothing here splits a text.
 
 import { checkOptions, has, isOf, show } from "../check.js";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
@@ -65,9 +66,15 @@ export interface AddedToken {
   readonly isSpecial: boolean;
 }
 
-/** A tokenizer of a file. What is wrong with the file, or the want of the package, is told when a text is met. */
+/**
+ * A tokenizer of a file. What is wrong with the file, or the want of the package, is told when a
+ * text is met.
+ */
 class FileTokenizer implements types.Tokenizer {
-  /** Why no text can be met, where the package is missing. (No private member: the tokenizer may be behind a proxy.) */
+  /**
+   * Why no text can be met, where the package is missing. (No private member: the tokenizer may be
+   * behind a proxy.)
+   */
   readonly missing: DiffAttnError | undefined;
   readonly #json: Record<string, unknown>;
   readonly #config: Record<string, unknown>;
@@ -152,7 +159,10 @@ class FileTokenizer implements types.Tokenizer {
     });
   }
 
-  /** The text of ids that come one after the other, special tokens left out; undefined where only whole texts can be decoded. */
+  /**
+   * The text of ids that come one after the other, special tokens left out; undefined where only
+   * whole texts can be decoded.
+   */
   grow(): Growing<number> | undefined {
     const { grow } = this.#read;
     const text = this.#reading(() => grow?.({ trims: true, cleansUp: this.#cleansUp }));
@@ -182,7 +192,10 @@ class FileTokenizer implements types.Tokenizer {
   }
 }
 
-/** The text of a tokenizer's ids that come one after the other, where it is known how they become one. */
+/**
+ * The text of a tokenizer's ids that come one after the other, where it is known how they become
+ * one.
+ */
 export const textGrowing = (tokenizer: unknown): Growing<number> | undefined =>
   isOf(tokenizer, FileTokenizer) ? tokenizer.grow() : undefined;
 
@@ -196,8 +209,8 @@ async function objectOf(name: string, bytes: Uint8Array, kindOf: KindOf | undefi
 }
 
 /**
- * The tokenizer of a checkpoint; `config` is its tokenizer_config.json, `regex` which regular expressions it may have. What is no JSON
- * is named by `kindOf`.
+ * The tokenizer of a checkpoint; `config` is its tokenizer_config.json, `regex` which regular
+ * expressions it may have. What is no JSON is named by `kindOf`.
  */
 export async function readTokenizer(
   json: Uint8Array,

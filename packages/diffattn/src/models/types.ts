@@ -1,12 +1,13 @@
-// The public API of the entry "diffattn/models", typed and documented once; both of its entries (Node, browsers) are typed by this
-// file. Declares only: no code.
+// The public API of the entry "diffattn/models", typed and documented once; both of its entries
+// (Node, browsers) are typed by this file. Declares only: no code.
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
 import type { AttentionMaps, Placed, Tensor, TensorLike } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
-/* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+/* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars */
+/* eslint-disable @typescript-eslint/no-explicit-any */
 declare global {
   interface Blob {}
   interface File {}
@@ -19,9 +20,12 @@ declare global {
   interface RequestInit {}
   interface Headers {}
 }
-/* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars, @typescript-eslint/no-explicit-any */
+/* eslint-enable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars */
+/* eslint-enable @typescript-eslint/no-explicit-any */
 
-/** A `Uint8Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7 takes it too. */
+/**
+ * A `Uint8Array` over a plain `ArrayBuffer`; written so that TypeScript before 5.7 takes it too.
+ */
 export type Uint8Result = ReturnType<typeof Uint8Array.of>;
 
 /** Element types of safetensors files. */
@@ -47,7 +51,10 @@ export interface StoredTensor {
   readonly data: Uint8Result;
 }
 
-/** A tensor to be written: as {@link StoredTensor}, whose bytes may be a view of any memory, or its shape under onnxruntime's name. */
+/**
+ * A tensor to be written: as {@link StoredTensor}, whose bytes may be a view of any memory, or its
+ * shape under onnxruntime's name.
+ */
 export interface StoredLike {
   readonly dtype: StoredDType;
   readonly shape?: readonly number[] | undefined;
@@ -63,54 +70,67 @@ export interface LoadOptions {
   /** Bytes that were read, and of how many. */
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
   /**
-   * Keeps what an address gave in the browser's Cache Storage under this name and reads it from there the next time; off by
-   * default. It is kept by its address alone, whatever `headers` it was asked for with. Where there is no Cache Storage (Node, insecure
-   * pages) it does nothing.
+   * Keeps what an address gave in the browser's Cache Storage under this name and reads it from
+   * there the next time; off by default. It is kept by its address alone, whatever `headers` it was
+   * asked for with. Where there is no Cache Storage (Node, insecure pages) it does nothing.
    */
   cache?: string | undefined;
   /**
-   * Sent with every request of the load, an `Authorization` for instance: a record, pairs, or a `Headers`. They go to the origins of the
-   * addresses given. In Node they stay behind for good at the first redirect that leads to another origin. Browsers follow redirects
-   * unseen and drop `Authorization` alone: put nothing else that is secret there.
+   * Sent with every request of the load, an `Authorization` for instance: a record, pairs, or a
+   * `Headers`. They go to the origins of the addresses given. In Node they stay behind for good at
+   * the first redirect that leads to another origin. Browsers follow redirects unseen and drop
+   * `Authorization` alone: put nothing else that is secret there.
    */
   headers?: Readonly<Record<string, string>> | Iterable<readonly [string, string]> | Headers | undefined;
   /**
-   * Makes every request instead of the platform's `fetch`. In Node it is asked for one hop at a time (`redirect: "manual"`), as redirects
-   * are followed by the package: at most 20, to http or https, and never from https to http.
+   * Makes every request instead of the platform's `fetch`. In Node it is asked for one hop at a
+   * time (`redirect: "manual"`), as redirects are followed by the package: at most 20, to http or
+   * https, and never from https to http.
    */
   fetch?: ((address: string, init: RequestInit) => Promise<Response>) | undefined;
   /** As `fetch` has it: whether cookies go along; "same-origin" by default. (Node keeps none.) */
   credentials?: "omit" | "same-origin" | "include" | undefined;
   /**
-   * For addresses that strangers give: the origins, as "https://example.org", that requests may go to; all by default. In Node every
-   * redirect is looked at before it is followed; in browsers, which follow them unseen, an answer that came from elsewhere is refused.
-   * Where it is given, paths and addresses of other kinds (`file:`, `data:`, `blob:`) are refused, too. FILE says so.
+   * For addresses that strangers give: the origins, as "https://example.org", that requests may go
+   * to; all by default. In Node every redirect is looked at before it is followed; in browsers,
+   * which follow them unseen, an answer that came from elsewhere is refused. Where it is given,
+   * paths and addresses of other kinds (`file:`, `data:`, `blob:`) are refused, too. FILE says so.
    */
   allowedOrigins?: readonly string[] | undefined;
   /**
-   * For addresses that strangers give, in Node (elsewhere false is OPTION): false refuses addresses of this machine and of networks that are
-   * not public (loopback, private, link-local, carriers', multicast, reserved), literal ones and all that a name resolves to, at every
-   * redirect; paths, too. FILE says so. A name may resolve otherwise a moment later, when it is asked: what must not be reached at all
-   * belongs behind a firewall. true by default.
+   * For addresses that strangers give, in Node (elsewhere false is OPTION): false refuses addresses
+   * of this machine and of networks that are not public (loopback, private, link-local, carriers',
+   * multicast, reserved), literal ones and all that a name resolves to, at every redirect; paths,
+   * too. FILE says so. A name may resolve otherwise a moment later, when it is asked: what must not
+   * be reached at all belongs behind a firewall. true by default.
    */
   allowPrivate?: boolean | undefined;
   /**
-   * The most bytes of a file that is read whole, counted after decompression: by default 64 MiB (2^26) of each JSON file (configurations,
-   * tokenizer, index) and 4 GiB (2^32) of weights whose server sends them whole instead of by range. More is FILE, at once.
+   * The most bytes of a file that is read whole, counted after decompression: by default 64 MiB
+   * (2^26) of each JSON file (configurations, tokenizer, index) and 4 GiB (2^32) of weights whose
+   * server sends them whole instead of by range. More is FILE, at once.
    */
   maxFileBytes?: number | undefined;
-  /** Tensors that a checkpoint may have, all of its files together; 65,536 by default. One that has more is FILE before memory is spent on them. */
+  /**
+   * Tensors that a checkpoint may have, all of its files together; 65,536 by default. One that has
+   * more is FILE before memory is spent on them.
+   */
   maxTensors?: number | undefined;
 }
 
-/** Where a file comes from: a path (Node), an address, a `Blob` or `File`, or bytes in memory. In browsers a text is an address. */
+/**
+ * Where a file comes from: a path (Node), an address, a `Blob` or `File`, or bytes in memory. In
+ * browsers a text is an address.
+ */
 export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
 
 /**
- * Where a checkpoint comes from: a folder's path (Node) or address ending with "/", one file (the others lie beside it), or its files by name
- * (`config.json`, `model.safetensors` or its index and shards, `tokenizer.json` and `generation_config.json` where there are), as a
- * record or as the `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index (`"parts/model-1.safetensors"` in
- * it and as a name of the record; `File`s of a chosen folder know where they lie), never outside of its folder.
+ * Where a checkpoint comes from: a folder's path (Node) or address ending with "/", one file (the
+ * others lie beside it), or its files by name (`config.json`, `model.safetensors` or its index and
+ * shards, `tokenizer.json` and `generation_config.json` where there are), as a record or as the
+ * `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index
+ * (`"parts/model-1.safetensors"` in it and as a name of the record; `File`s of a chosen folder know
+ * where they lie), never outside of its folder.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -123,7 +143,9 @@ export interface Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
   /** @throws {DiffAttnError} FILE when there is none of that name or the file is cut short. */
   read(name: string, options?: { signal?: AbortSignal | undefined }): Promise<StoredTensor>;
-  /** As float32: exact from BF16 and F16, rounded once from F64. FILE for what has no float32 form. */
+  /**
+   * As float32: exact from BF16 and F16, rounded once from F64. FILE for what has no float32 form.
+   */
   readFloat32(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
   /** Gives the file back. A second call does nothing; `read` afterwards is DISPOSED. */
   dispose(): void;
@@ -131,16 +153,18 @@ export interface Safetensors {
 }
 
 /**
- * Opens a safetensors file, or a sharded checkpoint by its folder or `*.safetensors.index.json`. Only headers are read. Everything that a
- * file could lie about is checked before anything is allocated.
+ * Opens a safetensors file, or a sharded checkpoint by its folder or `*.safetensors.index.json`.
+ * Only headers are read. Everything that a file could lie about is checked before anything is
+ * allocated.
  *
  * @throws {DiffAttnError} FILE naming the file and what is wrong with it; ABORTED.
  */
 export declare function openSafetensors(source: FileSource | CheckpointSource, options?: LoadOptions): Promise<Safetensors>;
 
 /**
- * Writes a safetensors file. In Node `target` may be a path; the file takes its name only once it is whole. Without a target the file is
- * returned. The tensors' memory is read, not copied: leave it alone until the promise settles.
+ * Writes a safetensors file. In Node `target` may be a path; the file takes its name only once it
+ * is whole. Without a target the file is returned. The tensors' memory is read, not copied: leave
+ * it alone until the promise settles.
  *
  * @throws {DiffAttnError} SHAPE, DTYPE or OPTION naming the tensor; FILE when it cannot be written.
  */
@@ -160,24 +184,38 @@ export interface Inspection {
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
-  /** Names that the architecture wants and the file lacks, and the other way round (these as the file has them). */
+  /**
+   * Names that the architecture wants and the file lacks, and the other way round (these as the
+   * file has them).
+   */
   readonly missing: readonly string[];
   readonly unexpected: readonly string[];
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
 }
 
-/** Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters, what is missing or odd. */
+/**
+ * Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters,
+ * what is missing or odd.
+ */
 export declare function inspectCheckpoint(source: CheckpointSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
 
-/** How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`, `layout` or both are wanted. */
+/**
+ * How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`,
+ * `layout` or both are wanted.
+ */
 export interface ConvertOptions extends LoadOptions {
-  /** Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from all others exactly. */
+  /**
+   * Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from
+   * all others exactly.
+   */
   dtype?: "F32" | "F16" | "BF16" | undefined;
   /**
-   * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves, half-split rope, no norm weight, `o_proj`) or as
-   * unilm's `multihead_flashdiff_2.py` (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit; a norm's
-   * weight that diffllama has no place for is multiplied into the output projection, rounded once.
+   * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
+   * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
+   * (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit;
+   * a norm's weight that diffllama has no place for is multiplied into the output projection,
+   * rounded once.
    */
   layout?: "diffllama" | "unilm" | undefined;
   /** As {@link saveSafetensors} has it. */
@@ -188,14 +226,19 @@ export interface ConvertOptions extends LoadOptions {
 export interface Conversion {
   /** The file, where there is no `target`. */
   readonly file: Uint8Array<ArrayBuffer> | undefined;
-  /** What was not exact or grew: repeated heads, folded weights, values that overflow. Each a sentence. */
+  /**
+   * What was not exact or grew: repeated heads, folded weights, values that overflow. Each a
+   * sentence.
+   */
   readonly notes: readonly string[];
 }
 
 /**
- * Writes a checkpoint with another element type, or with its attention layers in another layout. All of the new file is in memory once.
+ * Writes a checkpoint with another element type, or with its attention layers in another layout.
+ * All of the new file is in memory once.
  *
- * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout; FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
+ * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout;
+ *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
  */
 export declare function convertCheckpoint(source: FileSource | CheckpointSource, options: ConvertOptions): Promise<Conversion>;
 
@@ -214,7 +257,9 @@ export interface TokenTensor extends Placed {
 /** The configuration of a model, as its `config.json` has it, with every default in its place. */
 export type ModelConfig = Readonly<Record<string, unknown>>;
 
-/** How the next token is chosen. Repetition penalty, temperature, topK and topP act in this order. */
+/**
+ * How the next token is chosen. Repetition penalty, temperature, topK and topP act in this order.
+ */
 export interface SamplingOptions {
   /** What logits are divided by; 0, the default, takes the highest. */
   temperature?: number | undefined;
@@ -222,9 +267,15 @@ export interface SamplingOptions {
   topK?: number | undefined;
   /** Only the most probable ids, as few as together exceed it; 1 by default. */
   topP?: number | undefined;
-  /** What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1 by default. */
+  /**
+   * What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1 by
+   * default.
+   */
   repetitionPenalty?: number | undefined;
-  /** Where the random numbers begin: an integer from 0 to 2⁵³ − 1; 0 by default. The same seed gives the same text on every backend. */
+  /**
+   * Where the random numbers begin: an integer from 0 to 2⁵³ − 1; 0 by default. The same seed gives
+   * the same text on every backend.
+   */
   seed?: number | undefined;
 }
 
@@ -233,25 +284,36 @@ export interface GenerateOptions extends SamplingOptions {
   /** New tokens at most; 256 by default. */
   maxNewTokens?: number | undefined;
   /**
-   * Texts before which generation ends; they are not given, and what may become one is held back. Needs a tokenizer. One with an
-   * added token of `tokenizer.json` in it (`"<|im_end|>"`, `"<|im_end|>\n"`) is looked for among the ids, too, so it is found though
-   * special tokens are no text. Of a tokenizer of your own only texts are looked for.
+   * Texts before which generation ends; they are not given, and what may become one is held back.
+   * Needs a tokenizer. One with an added token of `tokenizer.json` in it (`"<|im_end|>"`,
+   * `"<|im_end|>\n"`) is looked for among the ids, too, so it is found though special tokens are no
+   * text. Of a tokenizer of your own only texts are looked for.
    */
   stop?: string | readonly string[] | undefined;
-  /** Ids that end the text (the last of them is given, with an empty text); the config's `eos_token_id` by default. */
+  /**
+   * Ids that end the text (the last of them is given, with an empty text); the config's
+   * `eos_token_id` by default.
+   */
   stopIds?: readonly number[] | Int32Array | undefined;
   /** As {@link EncodeOptions} has it, for prompts that are texts; true by default. */
   addSpecialTokens?: boolean | undefined;
-  /** Tokens that each token sees, itself included; all by default. Not with a cache, which has its own. */
+  /**
+   * Tokens that each token sees, itself included; all by default. Not with a cache, which has its
+   * own.
+   */
   window?: number | undefined;
   /**
-   * A cache to go on with, of one text: what it holds of the prompt's beginning is not computed again, and afterwards it holds the
-   * text but for the last token, which was chosen and not computed. Nobody else may use it meanwhile (OPTION).
+   * A cache to go on with, of one text: what it holds of the prompt's beginning is not computed
+   * again, and afterwards it holds the text but for the last token, which was chosen and not
+   * computed. Nobody else may use it meanwhile (OPTION).
    */
   cache?: ModelCache | undefined;
   /** Unfused multiply-adds: the same bits on every backend. */
   deterministic?: boolean | undefined;
-  /** Ends generation; the iterator throws ABORTED. (Leaving the loop ends it as well, without an error.) */
+  /**
+   * Ends generation; the iterator throws ABORTED. (Leaving the loop ends it as well, without an
+   * error.)
+   */
   signal?: AbortSignal | undefined;
 }
 
@@ -260,16 +322,21 @@ export interface GeneratedToken {
   /** The token. */
   readonly id: number;
   /**
-   * What it adds to the text: nothing that a later token can change, so it may be empty, and a later one longer. At the end what is left
-   * comes as `decode` gives it. Joined the pieces are `decode(prompt + ids)` without what it begins with in common with
-   * `decode(prompt)`. Held back are at most an incomplete character and, where the tokenizer cleans up spaces, 19 characters; of a
-   * `decode` of your own at most 24 characters that look like either. What such a `decode` rewrites later is not taken back: the text
-   * goes on behind what was given. Empty without a tokenizer.
+   * What it adds to the text: nothing that a later token can change, so it may be empty, and a
+   * later one longer. At the end what is left comes as `decode` gives it. Joined the pieces are
+   * `decode(prompt + ids)` without what it begins with in common with `decode(prompt)`. Held back
+   * are at most an incomplete character and, where the tokenizer cleans up spaces, 19 characters;
+   * of a `decode` of your own at most 24 characters that look like either. What such a `decode`
+   * rewrites later is not taken back: the text goes on behind what was given. Empty without a
+   * tokenizer.
    */
   readonly text: string;
   /** Which text of a batch; 0 for one text. */
   readonly index: number;
-  /** Why the text ends with it: a stop id, a stop string, or the number of tokens; null when it does not. */
+  /**
+   * Why the text ends with it: a stop id, a stop string, or the number of tokens; null when it does
+   * not.
+   */
   readonly finish: "stop" | "length" | null;
 }
 
@@ -281,17 +348,26 @@ export interface ModelForwardOptions {
   hiddenStates?: boolean | undefined;
   /** Of which tokens there are logits: all by default, or each text's last. */
   logits?: "all" | "last" | undefined;
-  /** Tokens that each token sees, itself included; all by default. Not with caches, which have their own. */
+  /**
+   * Tokens that each token sees, itself included; all by default. Not with caches, which have their
+   * own.
+   */
   window?: number | undefined;
   deterministic?: boolean | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
 }
 
-/** Logits `[B, L, vocab]` (or `[B, 1, vocab]`), and the hidden states `[layers + 1, B, L, hidden]` where they were asked for. */
+/**
+ * Logits `[B, L, vocab]` (or `[B, 1, vocab]`), and the hidden states `[layers + 1, B, L, hidden]`
+ * where they were asked for.
+ */
 export type ModelOutput = Tensor & { readonly hiddenStates?: Tensor };
 
-/** What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported again. */
+/**
+ * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
+ * again.
+ */
 export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
@@ -305,7 +381,10 @@ export interface ModelCacheState {
 export interface ModelCache {
   /** Tokens of the text so far. Waits for nothing: calls under way count once they end. */
   readonly length: number;
-  /** Forgets all but the first `length` tokens. SHAPE when there are fewer or they have left the window. */
+  /**
+   * Forgets all but the first `length` tokens. SHAPE when there are fewer or they have left the
+   * window.
+   */
   rewind(length: number): Promise<void>;
   /** Copies everything out; `importCache` of the model takes it back. */
   export(): Promise<ModelCacheState>;
@@ -316,8 +395,8 @@ export interface ModelCache {
 /** Options of `encode`. */
 export interface EncodeOptions {
   /**
-   * Whether what the tokenizer puts around a text (a token of its beginning, say) is put there; true by default. Special tokens that the text
-   * itself names are tokens either way.
+   * Whether what the tokenizer puts around a text (a token of its beginning, say) is put there;
+   * true by default. Special tokens that the text itself names are tokens either way.
    */
   addSpecialTokens?: boolean | undefined;
 }
@@ -328,44 +407,58 @@ export interface DecodeOptions {
   skipSpecialTokens?: boolean | undefined;
 }
 
-/** A tokenizer, as `tokenizer.json` describes it. One of your own is given the options that its caller gave, or none. */
+/**
+ * A tokenizer, as `tokenizer.json` describes it. One of your own is given the options that its
+ * caller gave, or none.
+ */
 export interface Tokenizer {
   /** The ids of a text. The empty one may have some, too: what is put around every text. */
   encode(text: string, options?: EncodeOptions): number[];
-  /** The text of ids. Ids without a token are left out, and so are special tokens unless the options say otherwise. */
+  /**
+   * The text of ids. Ids without a token are left out, and so are special tokens unless the options
+   * say otherwise.
+   */
   decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
 }
 
 /** Options of the models' `load`. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
-   * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same, each a sentence: weights that the model has no
-   * use for, a head of the file's own where the config ties it, fewer layers in the config than in the file, elements of F64 (rounded to F32),
+   * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
+   * each a sentence: weights that the model has no use for, a head of the file's own where the
+   * config ties it, fewer layers in the config than in the file, elements of F64 (rounded to F32),
    * prefixes of names that were taken off. {@link inspectCheckpoint} says the same without loading.
    */
   onNotice?: ((text: string) => void) | undefined;
   /**
-   * Instead of the checkpoint's own `tokenizer.json`, which needs the package `@huggingface/tokenizers` (where it is missing, a model
-   * still takes and gives ids, and texts are UNAVAILABLE); null: none.
+   * Instead of the checkpoint's own `tokenizer.json`, which needs the package
+   * `@huggingface/tokenizers` (where it is missing, a model still takes and gives ids, and texts
+   * are UNAVAILABLE); null: none.
    */
   tokenizer?: Tokenizer | null | undefined;
   /**
-   * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files of strangers. `encode` matches them
-   * on the thread that calls it, and JavaScript takes as long as an expression likes: `(a+)+b` twice as long with every letter. "known"
-   * are those of published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single characters or classes of
-   * them, whose time grows as the text does. Others are FILE, and so is what costs more than the text is long in other ways: steps that let
-   * it grow more than 64 times, added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
+   * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files
+   * of strangers. `encode` matches them on the thread that calls it, and JavaScript takes as long
+   * as an expression likes: `(a+)+b` twice as long with every letter. "known" are those of
+   * published tokenizers (GPT-2, GPT-4, GPT-4o, Llama 3, Qwen, Mistral, DeepSeek, BLOOM) and single
+   * characters or classes of them, whose time grows as the text does. Others are FILE, and so is
+   * what costs more than the text is long in other ways: steps that let it grow more than 64 times,
+   * added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
    */
   tokenizerRegex?: "any" | "known" | undefined;
 }
 
-/** A DIFF Llama (Hugging Face `diffllama`): text in, logits or text out. Weights stay in their dtype. */
+/**
+ * A DIFF Llama (Hugging Face `diffllama`): text in, logits or text out. Weights stay in their
+ * dtype.
+ */
 export declare class DiffLlama {
   private constructor();
   /**
-   * Loads a checkpoint: part by part, so that besides the model no more than two layers are in memory, the one that is taken over and
-   * the next one, which is read meanwhile. Names may have a prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`),
-   * or lack the `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
+   * Loads a checkpoint: part by part, so that besides the model no more than two layers are in
+   * memory, the one that is taken over and the next one, which is read meanwhile. Names may have a
+   * prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`), or lack the
+   * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
@@ -376,19 +469,25 @@ export declare class DiffLlama {
   /**
    * The ids of a text, on the calling thread.
    *
-   * @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it; OPTION; FILE for a `tokenizer.json`
+   * @throws {DiffAttnError} UNAVAILABLE without a tokenizer, or without the package that reads it;
+   *   OPTION; FILE for a `tokenizer.json`
    * that it does not read.
    */
   encode(text: string, options?: EncodeOptions): number[];
   /** The text of ids. Throws as `encode` does. */
   decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
-  /** @throws {DiffAttnError} (as a rejection) OPTION for an id outside the vocabulary; SHAPE, OUT_OF_MEMORY, ABORTED, DISPOSED; caches are then as they were. */
+  /**
+   * @throws {DiffAttnError} (as a rejection) OPTION for an id outside the vocabulary; SHAPE,
+   *   OUT_OF_MEMORY, ABORTED, DISPOSED; caches are then as they were.
+   */
   forward(ids: TokenIds, options?: ModelForwardOptions): Promise<ModelOutput>;
   /**
-   * Continues a text, or several side by side (a list of texts or of lists of ids): one token after the other, of a batch one of each
-   * text in turn. Nothing is computed before the first token is asked for, nor between two.
+   * Continues a text, or several side by side (a list of texts or of lists of ids): one token after
+   * the other, of a batch one of each text in turn. Nothing is computed before the first token is
+   * asked for, nor between two.
    *
-   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, FILE, UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
+   * @throws {DiffAttnError} (from the iterator) OPTION, SHAPE, DTYPE, FILE, UNAVAILABLE,
+   *   OUT_OF_MEMORY, ABORTED, DISPOSED.
    */
   generate(
     prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
@@ -396,11 +495,16 @@ export declare class DiffLlama {
   ): AsyncGenerator<GeneratedToken, void, undefined>;
   /** The attention maps of a layer (from 0): map1, map2 and diff, each `[B, H, L, L]`. */
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
-  /** An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each token sees (all by default). */
+  /**
+   * An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each
+   * token sees (all by default).
+   */
   createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache>;
   /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
-  /** Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED. */
+  /**
+   * Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED.
+   */
   dispose(): void;
   [Symbol.dispose](): void;
 }
@@ -412,7 +516,10 @@ export interface ImageLike {
   readonly height: number;
 }
 
-/** An image of any size, several, or (in browsers) what a canvas, an `ImageBitmap` or a loaded `<img>` shows. */
+/**
+ * An image of any size, several, or (in browsers) what a canvas, an `ImageBitmap` or a loaded
+ * `<img>` shows.
+ */
 export type ImageSource = ImageLike | ImageBitmap | HTMLCanvasElement | OffscreenCanvas | HTMLImageElement;
 
 export interface Classification {
@@ -430,16 +537,20 @@ export declare class DiffViT {
   static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex">): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
-   * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and normalised; features `[B, embed_dim]`
-   * where the model has no head (`num_classes` 0): what its last norm gives. A model of one channel takes an image's luminance
-   * (ITU-R 601-2, as Pillow's mode "L" has it), one of other channels than 3 and 1 pixels alone. With `dynamic_img_size` pixels may be
-   * `[B, C, H, W]` of any whole patches, to whose grid the position embeddings are resampled; images become S × S all the same.
+   * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
+   * normalised; features `[B, embed_dim]` where the model has no head (`num_classes` 0): what its
+   * last norm gives. A model of one channel takes an image's luminance (ITU-R 601-2, as Pillow's
+   * mode "L" has it), one of other channels than 3 and 1 pixels alone. With `dynamic_img_size`
+   * pixels may be `[B, C, H, W]` of any whole patches, to whose grid the position embeddings are
+   * resampled; images become S × S all the same.
    *
-   * @throws {DiffAttnError} (as a rejection) SHAPE for pixels of other sizes; DTYPE for an image where the model takes none.
+   * @throws {DiffAttnError} (as a rejection) SHAPE for pixels of other sizes; DTYPE for an image
+   *   where the model takes none.
    */
   forward(image: ImageSource | readonly ImageSource[] | TensorLike, options?: { signal?: AbortSignal | undefined }): Promise<Tensor>;
   /**
-   * The likeliest classes of one image (or of pixels `[1, C, H, W]`), the likeliest first: 5 by default.
+   * The likeliest classes of one image (or of pixels `[1, C, H, W]`), the likeliest first: 5 by
+   * default.
    *
    * @throws {DiffAttnError} (as a rejection) UNAVAILABLE for a model without a head.
    */
@@ -448,8 +559,8 @@ export declare class DiffViT {
     options?: { top?: number | undefined; signal?: AbortSignal | undefined },
   ): Promise<Classification[]>;
   /**
-   * The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then the patches row by row. Of pixels
-   * `[B, C, H, W]`, `[B, H, N, N]`.
+   * The attention maps of a block (from 0), each `[1, H, N, N]`: the register tokens first, then
+   * the patches row by row. Of pixels `[B, C, H, W]`, `[B, H, N, N]`.
    */
   maps(image: ImageSource | TensorLike, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   dispose(): void;

@@ -2,35 +2,33 @@
 
 import type { Handle } from "../backend.js";
 import { checkOptions, has, isArray, readTensor, show } from "../check.js";
+import { encode, type ValuesOf } from "../encode.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
-import { Owned, resourceOf, throughProxies } from "../owned.js";
+import { Owned, resourceOf } from "../owned.js";
 import type { AttentionMaps, Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
-import { isImage, writeImage } from "./image.js";
+import { imageOf, isImage } from "./image.js";
 import { loadModel } from "./load.js";
-import { Op } from "./ops.js";
-import { bufferOf, int32Of, mapsOf, tensorOf, Writer } from "./request.js";
+import { bufferOf, int32Of, mapsOf, tensorOf } from "./outputs.js";
+import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
+type Images = ValuesOf<typeof requests.vitForward.operands>["image"];
+
 /** Pixels, or images. */
-function writeImages(request: Writer, given: unknown): Writer {
-  if (isImage(given) || isArray(given)) {
-    const images: unknown[] = isArray(given) ? given : [given];
-    return request
-      .number("images", 1)
-      .list(images, (image, index) => writeImage(request, isArray(given) ? `image[${index}]` : "image", image));
-  }
-  return request.number("images", 0).tensor("image", given);
+function imagesOf(given: unknown): Images {
+  if (isArray(given)) return { bytes: Array.from(given, (image: unknown, index) => imageOf(`image[${index}]`, image)) };
+  return isImage(given) ? { bytes: [imageOf("image", given)] } : { pixels: given as TensorLike };
 }
 
 /** One image or pixels, no list. */
-function writeOne(request: Writer, image: unknown): Writer {
+function oneOf(image: unknown): Images {
   if (!isImage(image) && !has(image, "data"))
     fail("DTYPE", "image", "an image { data, width, height }, what a page shows, or a tensor", show(image));
-  return writeImages(request, image);
+  return imagesOf(image);
 }
 
 interface Model {
@@ -38,15 +36,11 @@ interface Model {
 }
 
 export class DiffViT extends Owned<Model> {
-  static {
-    throughProxies(this);
-  }
-
   readonly config: types.ModelConfig;
 
   /** Use `load`. */
   constructor(handle: Handle, config: types.ModelConfig) {
-    super("model", { handle }, () => drop(handle), true);
+    super(DiffViT, "model", { handle }, () => drop(handle), true);
     this.config = config;
   }
 
@@ -59,8 +53,9 @@ export class DiffViT extends Owned<Model> {
     return new DiffViT(handle, info.config);
   }
 
-  #request(op: number): Writer {
-    return new Writer(op).object(live(resourceOf<Model>(this).handle));
+  /** The handle of a model that is alive. */
+  get #handle(): Handle {
+    return live(resourceOf<Model>(this).handle);
   }
 
   async forward(
@@ -68,7 +63,8 @@ export class DiffViT extends Owned<Model> {
     options?: { signal?: AbortSignal | undefined },
   ): Promise<Tensor> {
     const { signal } = checkOptions("options", options, ["signal"]);
-    const [logits] = await run(writeImages(this.#request(Op.vitForward), image).flag("deterministic", false), { signal });
+    const request = encode(requests.vitForward, { model: this.#handle, image: imagesOf(image), deterministic: false });
+    const [logits] = await run(request, { signal });
     return tensorOf(logits);
   }
 
@@ -81,7 +77,7 @@ export class DiffViT extends Owned<Model> {
       const { shape } = readTensor("image", image);
       if (shape[0] !== 1) fail("SHAPE", "image", "one image, [1, C, H, W]", show(shape));
     }
-    const request = writeOne(this.#request(Op.vitClassify), image).number("top", top).flag("deterministic", false);
+    const request = encode(requests.vitClassify, { model: this.#handle, image: oneOf(image), top, deterministic: false });
     const [classes, probabilities] = await run(request, { signal });
     const shares = new Float32Array(bufferOf(probabilities));
     return Array.from(int32Of(classes), (index, place) => ({
@@ -93,7 +89,7 @@ export class DiffViT extends Owned<Model> {
 
   async maps(image: types.ImageSource | Tensor, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
     const { signal } = checkOptions("options", options, ["signal"]);
-    const request = writeOne(this.#request(Op.vitMaps), image).number("layer", layer).flag("deterministic", false);
+    const request = encode(requests.vitMaps, { model: this.#handle, image: oneOf(image), layer, deterministic: false });
     return mapsOf(await run(request, { signal }));
   }
 }

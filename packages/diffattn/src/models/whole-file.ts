@@ -1,5 +1,5 @@
-// A file by its path, in Node, that is written whole or not at all: beside its place, and named once nothing is missing. What goes wrong
-// is Node's error, or one with a code of its kind.
+// A file by its path, in Node, that is written whole or not at all: beside its place, and named
+// once nothing is missing. What goes wrong is Node's error, or one with a code of its kind.
 
 import { randomUUID } from "node:crypto";
 import { link, lstat, open, readlink, rename, rm, stat } from "node:fs/promises";
@@ -32,8 +32,9 @@ const found = async (path: string): Promise<Awaited<ReturnType<typeof lstat>> | 
 };
 
 /**
- * Whether there is something of that name: a file, or a link, which is replaced itself, wherever it leads. Rejects for what no file may
- * take the place of: a folder, a device, a pipe, and links to them.
+ * Whether there is something of that name: a file, or a link, which is replaced itself, wherever it
+ * leads. Rejects for what no file may take the place of: a folder, a device, a pipe, and links to
+ * them.
  */
 export async function isTaken(path: string): Promise<boolean> {
   const here = await found(path);
@@ -46,7 +47,10 @@ export async function isTaken(path: string): Promise<boolean> {
   return true;
 }
 
-/** Begins a file. `replaces`: whether it takes the place of one that has its name when it ends; else that is EEXIST, then too. */
+/**
+ * Begins a file. `replaces`: whether it takes the place of one that has its name when it ends; else
+ * that is EEXIST, then too.
+ */
 export async function wholeFile(path: string, replaces: boolean): Promise<WholeFile> {
   if ((await isTaken(path)) && !replaces) throw failed("EEXIST", "a file of that name");
   // Beside it: a name is given within one file system only.

@@ -17,11 +17,14 @@ const LARGEST_SIDE = 16_384;
 const LARGEST_AREA = 1 << 24;
 
 /**
- * A picture of this module as a PNG file. A picture larger than a canvas may be comes out at a smaller scale.
+ * A picture of this module as a PNG file. A picture larger than a canvas may be comes out at a
+ * smaller scale.
  *
- * Node: no (there is no canvas: it rejects) / browser: on pages. A Content-Security-Policy must allow `img-src blob:`.
+ * Node: no (there is no canvas: it rejects) / browser: on pages. A Content-Security-Policy must
+ * allow `img-src blob:`.
  * @param svg A picture with its styles and a `theme` of its own: "light" or "dark".
- * @throws {DiffAttnError} (as a rejection) UNAVAILABLE where there is no document or canvas; OPTION for what cannot be read as a picture.
+ * @throws {DiffAttnError} (as a rejection) UNAVAILABLE where there is no document or canvas; OPTION
+ *   for what cannot be read as a picture.
  */
 export async function svgToPng(svg: string, options: PngOptions = {}): Promise<Blob> {
   const scale = positive("scale", optionsOf(options, ["scale"]).scale ?? 2);
@@ -53,7 +56,10 @@ export interface JsonOptions extends PartOptions {
   tokens?: readonly string[] | undefined;
   /** What else the document says: the layer, the text, the model. */
   about?: Readonly<Record<string, unknown>> | undefined;
-  /** What the document says of noise; by default {@link attentionNoise} of these rows, with its defaults. */
+  /**
+   * What the document says of noise; by default {@link attentionNoise} of these rows, with its
+   * defaults.
+   */
   noise?: AttentionNoise | undefined;
 }
 
@@ -85,10 +91,12 @@ function shortest(value: number): number | null {
 }
 
 /**
- * One head's maps, their tokens and their noise as a plain object. Numbers have as many figures as give the same float32 again.
+ * One head's maps, their tokens and their noise as a plain object. Numbers have as many figures as
+ * give the same float32 again.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and
+ *   DTYPE for what are no maps. (It is a
  * `RangeError` too.)
  */
 export function mapsToJson(maps: AttentionMaps, options: JsonOptions = {}): MapsDocument {

@@ -1,5 +1,6 @@
-// The entry "diffattn/viz": attention maps as SVG text labelled with tokens, one token's row, the noise before and after the
-// subtraction, PNG and JSON of them. Needs no DOM (but for PNG), no backend and no other package; computes nothing but colours and shares.
+// The entry "diffattn/viz": attention maps as SVG text labelled with tokens, one token's row, the
+// noise before and after the subtraction, PNG and JSON of them. Needs no DOM (but for PNG), no
+// backend and no other package; computes nothing but colours and shares.
 
 export { mapsToJson, svgToPng, type JsonOptions, type MapsDocument, type PngOptions } from "./export.js";
 export { drawMap, drawMaps, type DrawMapsOptions, type DrawOptions } from "./maps.js";

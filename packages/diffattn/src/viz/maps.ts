@@ -27,15 +27,27 @@ import {
 export interface DrawOptions extends PartOptions, LookOptions {
   /** The text of every key token, one per column of the whole map; no labels by default. */
   tokens?: readonly string[] | undefined;
-  /** The text of every query token, one per row of the whole map; `tokens` by default where the map is square. */
+  /**
+   * The text of every query token, one per row of the whole map; `tokens` by default where the map
+   * is square.
+   */
   rowTokens?: readonly string[] | undefined;
   /** The picture's name: its heading, and what a screen reader says first. */
   title?: string | undefined;
-  /** What is to be seen, for those who do not see it; by default the shape and the range of the values. */
+  /**
+   * What is to be seen, for those who do not see it; by default the shape and the range of the
+   * values.
+   */
   description?: string | undefined;
-  /** Two hues around zero instead of one from zero; by default whether the part that is drawn holds a negative value. */
+  /**
+   * Two hues around zero instead of one from zero; by default whether the part that is drawn holds
+   * a negative value.
+   */
   signed?: boolean | undefined;
-  /** The value of full colour; by default the largest absolute value that is drawn. Give it to compare pictures. */
+  /**
+   * The value of full colour; by default the largest absolute value that is drawn. Give it to
+   * compare pictures.
+   */
   max?: number | undefined;
   /** Pixels of a cell's side, 1 to 1000; 13 by default. Labels are as large as cells allow. */
   cell?: number | undefined;
@@ -89,12 +101,12 @@ function panel(map: Tensor, options: DrawOptions): Panel {
   const width = (right - left) * cell;
   const height = (bottom - top) * cell;
 
-  let body = options.title ? text(x, GAP + HEADING - 2, HEADING, options.title, "", " da-heading") : "";
+  let body = options.title ? text(x, GAP + HEADING - 2, HEADING, options.title, { kind: " da-heading" }) : "";
   columnLabels.forEach((l, i) => {
-    body += text(0, 0, size, l, ` transform="translate(${figureOf(x + (i + 0.5) * cell + size * 0.35)} ${y - 4}) rotate(-90)"`);
+    body += text(0, 0, size, l, { more: ` transform="translate(${figureOf(x + (i + 0.5) * cell + size * 0.35)} ${y - 4}) rotate(-90)"` });
   });
   rowLabels.forEach((l, i) => {
-    body += text(x - 4, figureOf(y + (i + 0.5) * cell + size * 0.35), size, l, ' text-anchor="end"');
+    body += text(x - 4, figureOf(y + (i + 0.5) * cell + size * 0.35), size, l, { more: ' text-anchor="end"' });
   });
   body += `<g transform="translate(${x} ${y}) scale(${cell}) translate(0 .5)" shape-rendering="crispEdges">${cells}</g>`;
   body += `<rect class="da-frame" x="${x}" y="${y}" width="${width}" height="${height}"/>`;
@@ -109,13 +121,14 @@ function panel(map: Tensor, options: DrawOptions): Panel {
 }
 
 /**
- * Draws one head's map as a picture: queries downwards, keys to the right, a legend below. Colours are light on dark where
- * the reader prefers that.
+ * Draws one head's map as a picture: queries downwards, keys to the right, a legend below. Colours
+ * are light on dark where the reader prefers that.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @param map `[B, H, rows, Lk]`, as `diffAttentionMaps` and a layer's `maps` return it.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the map: a head, a range, a number of tokens, a size;
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the map: a head, a
+ *   range, a number of tokens, a size;
  * SHAPE and DTYPE for what is no map. (It is a `RangeError` too.)
  */
 export function drawMap(map: Tensor, options: DrawOptions = {}): string {
@@ -125,8 +138,8 @@ export function drawMap(map: Tensor, options: DrawOptions = {}): string {
 }
 
 /**
- * Draws all maps of one head beside each other: each term's in one hue, the difference in two, for its sign. They share
- * one scale: `max`, or the largest absolute value among them.
+ * Draws all maps of one head beside each other: each term's in one hue, the difference in two, for
+ * its sign. They share one scale: `max`, or the largest absolute value among them.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @param maps As `diffAttentionMaps` and a layer's `maps` return them.

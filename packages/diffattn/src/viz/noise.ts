@@ -7,9 +7,15 @@ import { figure, figureOf, GAP, HEADING, label, type LookOptions, picture, SMALL
 
 /** Options of {@link attentionNoise}. */
 export interface NoiseOptions extends Omit<PartOptions, "columns"> {
-  /** The keys that matter, for every query and the same for all maps: those of an answer in its context. */
+  /**
+   * The keys that matter, for every query and the same for all maps: those of an answer in its
+   * context.
+   */
   relevant?: readonly number[] | undefined;
-  /** Without `relevant`: how many keys of a row count, those that its terms weigh most together; 8 by default. */
+  /**
+   * Without `relevant`: how many keys of a row count, those that its terms weigh most together; 8
+   * by default.
+   */
   keep?: number | undefined;
 }
 
@@ -30,18 +36,21 @@ export interface AttentionNoise {
  *
  *     noise(a) = Σ_{k ∉ R} |a_k| / Σ_k |a_k|
  *
- * for the row `a` of each map and of the difference; R is the same for all of them. With `relevant`, R are the keys of an answer in its
- * context, and the rows those of the question: what arXiv 2410.05258 compares in its table of attention to answer and noise (key information
+ * for the row `a` of each map and of the difference; R is the same for all of them. With
+ * `relevant`, R are the keys of an answer in its context, and the rows those of the question: what
+ * arXiv 2410.05258 compares in its table of attention to answer and noise (key information
  * retrieval). {@link summarizeNoise} sets a head beside all others.
  *
- * Where nobody can say what matters, R are the `keep` keys of a row that its terms weigh most together (the sum of their sizes): no map is
- * judged by its own choice. The share beside them says how widely a head spreads its attention, not how much of it is noise.
+ * Where nobody can say what matters, R are the `keep` keys of a row that its terms weigh most
+ * together (the sum of their sizes): no map is judged by its own choice. The share beside them says
+ * how widely a head spreads its attention, not how much of it is noise.
  *
- * A weight below zero counts by its size, as it moves the result as much. A row without any weight has no noise: 0. So has one that sees
- * no more than `keep` keys.
+ * A weight below zero counts by its size, as it moves the result as much. A row without any weight
+ * has no noise: 0. So has one that sees no more than `keep` keys.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and
+ *   DTYPE for what are no maps. (It is a
  * `RangeError` too.)
  */
 export function attentionNoise(maps: AttentionMaps, options: NoiseOptions = {}): AttentionNoise {
@@ -108,11 +117,13 @@ const mean = (values: readonly number[]): number => values.reduce((a, b) => a + 
 const percent = (value: number): string => `${Number((value * 100).toFixed(1))} %`;
 
 /**
- * Draws the noise of the first map and of the difference over the queries: a dashed line and a plain one.
+ * Draws the noise of the first map and of the difference over the queries: a dashed line and a
+ * plain one.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws {DiffAttnError} OPTION for an option that is none, a size, or what `attentionNoise` did not give. (It is a `RangeError` too.)
+ * @throws {DiffAttnError} OPTION for an option that is none, a size, or what `attentionNoise` did
+ *   not give. (It is a `RangeError` too.)
  */
 export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {}): string {
   const { title, tokens, query, theme, styled, ...size } = optionsOf(options, [...LOOK, "title", "tokens", "query", "width", "height"]);
@@ -135,7 +146,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   let top = GAP;
   let body = "";
   if (title) {
-    body += text(GAP, top + HEADING, HEADING + 1, title, "", " da-heading");
+    body += text(GAP, top + HEADING, HEADING + 1, title, { kind: " da-heading" });
     top += HEADING + 2 * GAP;
   }
   // Each line's sample and name, below each other where they do not fit side by side.
@@ -153,7 +164,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   const y = (value: number): number => figureOf(top + (1 - value) * height);
   for (const tick of TICKS) {
     body += `<path class="da-frame" stroke-opacity="${tick === 0 ? 1 : 0.35}" d="M${AXIS} ${y(tick)}h${plot}"/>`;
-    body += text(AXIS - 5, y(tick) + 4, SMALL, percent(tick), ' text-anchor="end"');
+    body += text(AXIS - 5, y(tick) + 4, SMALL, percent(tick), { more: ' text-anchor="end"' });
   }
   if (query !== undefined && query >= first && query < end) body += `<path class="da-frame" d="M${x(query - first)} ${top}v${height}"/>`;
   for (const { values, kind } of lines)
@@ -165,7 +176,7 @@ export function drawNoise(noise: AttentionNoise, options: DrawNoiseOptions = {})
   const shown = Array.from({ length: Math.ceil(count / every) }, (_, i) => i * every);
   const labels = shown.map((i) => (tokens ? label(tokens[first + i] ?? "") : String(first + i)));
   labels.forEach((l, i) => {
-    body += text(0, 0, SMALL, l, ` text-anchor="end" transform="translate(${x(shown[i] ?? 0) + 4} ${under}) rotate(-90)"`);
+    body += text(0, 0, SMALL, l, { more: ` text-anchor="end" transform="translate(${x(shown[i] ?? 0) + 4} ${under}) rotate(-90)"` });
   });
   const bottom = under + Math.ceil(largest(labels.map(widthOf)) * SMALL * ADVANCE) + GAP;
 

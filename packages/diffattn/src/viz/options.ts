@@ -5,8 +5,8 @@ import { DiffAttnError, MARK } from "../errors.js";
 import type { ErrorCode } from "../types.js";
 
 /**
- * What this entry throws: by its name, its code and `instanceof` a DiffAttnError. It is a RangeError besides, as all of this entry's
- * errors once were and programs may ask.
+ * What this entry throws: by its name, its code and `instanceof` a DiffAttnError. It is a
+ * RangeError besides, as all of this entry's errors once were and programs may ask.
  */
 class VizError extends RangeError {
   readonly code: ErrorCode;
@@ -43,7 +43,9 @@ export function optionsOf<T extends object>(options: T | null | undefined, names
 export const PART = ["batch", "head", "rows", "columns"] as const;
 export const LOOK = ["theme", "styled"] as const;
 
-/** Pixels of a picture's side, and of a cell's. A larger one is a mistake, and no program shows it. */
+/**
+ * Pixels of a picture's side, and of a cell's. A larger one is a mistake, and no program shows it.
+ */
 export const LARGEST_SIDE = 1_000_000;
 const LARGEST_PLOT = 100_000;
 const LARGEST_CELL = 1000;

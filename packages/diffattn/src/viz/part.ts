@@ -64,7 +64,10 @@ export function part(map: Tensor, options: PartOptions): Part {
   return { queries, keys, top, bottom, left, right, value, lowest, highest };
 }
 
-/** The maps of the terms, in their order; the first is the signal. They are as large as their difference. */
+/**
+ * The maps of the terms, in their order; the first is the signal. They are as large as their
+ * difference.
+ */
 export function termsOf(maps: AttentionMaps): Tensor[] {
   const given: unknown = maps;
   if (typeof given !== "object" || given === null || !("diff" in given))

@@ -44,7 +44,8 @@ export interface AttentionRow {
  * One query's row of every map, as numbers.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and DTYPE for what are no maps. (It is a
+ * @throws {DiffAttnError} OPTION for an option that is none, or does not fit the maps; SHAPE and
+ *   DTYPE for what are no maps. (It is a
  * `RangeError` too.)
  */
 export function attentionRow(maps: AttentionMaps, options: RowOptions): AttentionRow {
@@ -85,12 +86,14 @@ const BAR = 6;
 const LINE = SIZE + BAR + 10;
 
 /**
- * Draws what one token attends to: for each map and for the difference the tokens in reading order, each over a bar whose colour
- * is its weight; two hues in the difference, for its sign. One scale for all.
+ * Draws what one token attends to: for each map and for the difference the tokens in reading order,
+ * each over a bar whose colour is its weight; two hues in the difference, for its sign. One scale
+ * for all.
  *
  * Node: yes / browser: yes, no DOM needed.
  * @returns An SVG document, fit for a file or for `innerHTML`.
- * @throws {DiffAttnError} as {@link attentionRow}; OPTION for a number of tokens that does not fit the maps, or a size.
+ * @throws {DiffAttnError} as {@link attentionRow}; OPTION for a number of tokens that does not fit
+ *   the maps, or a size.
  */
 export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
   const given = optionsOf(options, [...ROW, ...LOOK, "tokens", "title", "headings", "max", "width"]);
@@ -109,11 +112,11 @@ export function drawRow(maps: AttentionMaps, options: DrawRowOptions): string {
   let y = GAP;
   let body = "";
   if (title) {
-    body += text(GAP, y + HEADING, HEADING + 1, title, "", " da-heading");
+    body += text(GAP, y + HEADING, HEADING + 1, title, { kind: " da-heading" });
     y += HEADING + 2 * GAP;
   }
   [...row.terms, row.diff].forEach((values, i) => {
-    body += text(GAP, y + HEADING - 3, SIZE, headings[i] ?? "", "", " da-heading");
+    body += text(GAP, y + HEADING - 3, SIZE, headings[i] ?? "", { kind: " da-heading" });
     y += HEADING + 4;
     let x = GAP;
     labels.forEach((l, k) => {

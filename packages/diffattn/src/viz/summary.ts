@@ -17,7 +17,10 @@ export interface NoiseSummary {
   /** Of each term's map; the first is the signal. */
   readonly terms: readonly Spread[];
   readonly diff: Spread;
-  /** Of the difference, less that of the first map of the same head: below 0 where the subtraction takes noise away. */
+  /**
+   * Of the difference, less that of the first map of the same head: below 0 where the subtraction
+   * takes noise away.
+   */
   readonly change: Spread;
   /** In how many heads the difference has less than the first map. */
   readonly lower: number;
@@ -31,13 +34,16 @@ function spreadOf(values: readonly number[]): Spread {
 }
 
 /**
- * Sums up the noise of many heads, of all layers say, or of many texts: each counts once, by the mean over its rows.
+ * Sums up the noise of many heads, of all layers say, or of many texts: each counts once, by the
+ * mean over its rows.
  *
  * A change whose mean is smaller than its spread is none that one can rely on.
  *
  * Node: yes / browser: yes, no DOM needed.
- * @param noises One per head, as {@link attentionNoise} gives them, all with the same number of terms.
- * @throws {DiffAttnError} OPTION without any, for one without rows, and for what `attentionNoise` did not give. (It is a `RangeError`
+ * @param noises One per head, as {@link attentionNoise} gives them, all with the same number of
+ *   terms.
+ * @throws {DiffAttnError} OPTION without any, for one without rows, and for what `attentionNoise`
+ *   did not give. (It is a `RangeError`
  * too.)
  */
 export function summarizeNoise(noises: readonly AttentionNoise[]): NoiseSummary {

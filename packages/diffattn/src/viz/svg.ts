@@ -1,5 +1,5 @@
-// What all pictures share: colours, labels, legend, and the document around them. Text in, text out; needs no DOM. Texts are escaped
-// where they go into the document, here and nowhere before.
+// What all pictures share: colours, labels, legend, and the document around them. Text in, text
+// out; needs no DOM. Texts are escaped where they go into the document, here and nowhere before.
 
 import { oneOf } from "../check.js";
 import { escape, visible } from "./markup.js";
@@ -7,16 +7,22 @@ import { checkFlag, LARGEST_SIDE, refuse, wrong } from "./options.js";
 
 /** How any picture looks. */
 export interface LookOptions {
-  /** "auto", the default, follows the reader's preference. A file that becomes a bitmap wants one of the others. */
+  /**
+   * "auto", the default, follows the reader's preference. A file that becomes a bitmap wants one of
+   * the others.
+   */
   theme?: "auto" | "light" | "dark" | undefined;
   /**
-   * false leaves the style element out. A page whose Content-Security-Policy forbids inline styles then brings {@link stylesheet}
-   * itself. true by default, so that a picture stands alone.
+   * false leaves the style element out. A page whose Content-Security-Policy forbids inline styles
+   * then brings {@link stylesheet} itself. true by default, so that a picture stands alone.
    */
   styled?: boolean | undefined;
 }
 
-/** Steps of a hue. Colour follows the root of the value, so that a tenth of the largest is still seen; the legend says the values. */
+/**
+ * Steps of a hue. Colour follows the root of the value, so that a tenth of the largest is still
+ * seen; the legend says the values.
+ */
 export const STEPS = 12;
 export const step = (value: number, max: number): number => Math.round(Math.sqrt(Math.min(Math.abs(value) / max, 1)) * STEPS);
 
@@ -39,7 +45,10 @@ const THEMES = {
   dark: `${LIGHT}\n${DARK}`,
 };
 
-/** The rules that pictures with `styled: false` want of the page around them; they follow the reader's preference. */
+/**
+ * The rules that pictures with `styled: false` want of the page around them; they follow the
+ * reader's preference.
+ */
 export const stylesheet: string = THEMES.auto;
 
 /** Characters that a label takes. */
@@ -70,12 +79,15 @@ export interface Panel {
   description: string;
 }
 
-/** A text of any content; `more` are attributes as they are. */
-export function text(x: number, y: number, size: number, content: string, more = "", kind = ""): string {
+/** A text of any content; `more` are attributes as they are, `kind` is a class besides its own. */
+export function text(x: number, y: number, size: number, content: string, { more = "", kind = "" } = {}): string {
   return `<text class="da-text${kind}" x="${x}" y="${y}" font-size="${size}"${more}>${escape(content)}</text>`;
 }
 
-/** A bar of a hue from its step, −STEPS to STEPS, as a line as thick as it is high; nothing for 0. `y` is its middle. */
+/**
+ * A bar of a hue from its step, −STEPS to STEPS, as a line as thick as it is high; nothing for 0.
+ * `y` is its middle.
+ */
 export function bar(level: number, x: number, y: number, width: number, height: number): string {
   if (level === 0 || Number.isNaN(level)) return "";
   const hue = level < 0 ? "da-minus" : "da-plus";
@@ -98,13 +110,9 @@ export function legend(x: number, y: number, max: number, signed: boolean): stri
     body += bar(level, left, y + LEGEND_CELL / 2, LEGEND_CELL, LEGEND_CELL);
     if (level % (STEPS / 2) === 0) {
       const value = Math.sign(level) * max * (level / STEPS) ** 2;
-      body += text(
-        left + LEGEND_CELL / 2,
-        y + LEGEND_CELL + SMALL + 3,
-        SMALL,
-        `${level > 0 && signed ? "+" : ""}${figure(value)}`,
-        ' text-anchor="middle"',
-      );
+      body += text(left + LEGEND_CELL / 2, y + LEGEND_CELL + SMALL + 3, SMALL, `${level > 0 && signed ? "+" : ""}${figure(value)}`, {
+        more: ' text-anchor="middle"',
+      });
     }
   }
   return `${body}<rect class="da-frame" x="${x}" y="${y}" width="${legendWidth(signed)}" height="${LEGEND_CELL}"/>`;
@@ -126,7 +134,7 @@ export function picture(panels: readonly Panel[], title: string, description: st
     );
   }
   let x = 0;
-  let body = headingHeight ? text(GAP, GAP + HEADING, HEADING + 2, title, "", " da-heading") : "";
+  let body = headingHeight ? text(GAP, GAP + HEADING, HEADING + 2, title, { kind: " da-heading" }) : "";
   for (const part of panels) {
     body += `<g transform="translate(${x} ${headingHeight})">${part.body}</g>`;
     x += part.width;

@@ -1,4 +1,5 @@
-// The drawings against what they must say, from plain numbers. Rasterising wants a browser: test/browser/demo.mjs.
+// The drawings against what they must say, from plain numbers. Rasterising wants a browser:
+// test/browser/demo.mjs.
 import fc from "fast-check";
 import { SaxesParser } from "saxes";
 import { describe, expect, test } from "vitest";
@@ -185,7 +186,9 @@ describe("what is drawn is XML, whatever texts hold", () => {
     diff: tensor([0.5, 0, 0.5, -0.5], [1, 1, 2, 2]),
   };
 
-  /** The texts of a document by an XML parser: content of each element and each attribute, in order. */
+  /**
+   * The texts of a document by an XML parser: content of each element and each attribute, in order.
+   */
   function read(svg: string): { name: string; attributes: Record<string, string>; text: string }[] {
     const elements: { name: string; attributes: Record<string, string>; text: string }[] = [];
     const open: { text: string }[] = [];

@@ -1,0 +1,54 @@
+// Starts a build without threads: what wasm-bindgen's own script does for it, which holds one
+// instance for ever. The module asks for one function and gives numbers and texts; the build fails
+// where it asks for more (tsup.config.ts).
+
+import type { Door } from "./instance.js";
+
+/** Where a module imports from, by wasm-bindgen's name. */
+const IMPORTS = "./diffattn_wasm_bg.js";
+
+type Call = (...given: (number | boolean)[]) => number;
+type Exports = Record<keyof Door | "__wbindgen_start" | "__wbindgen_free", Call> & {
+  readonly memory: WebAssembly.Memory;
+  readonly __wbindgen_externrefs: WebAssembly.Table;
+};
+
+export function startDoor(module: WebAssembly.Module): { door: Door; memory: WebAssembly.Memory } {
+  const imports = {
+    __wbindgen_init_externref_table(): void {
+      const table = exports.__wbindgen_externrefs;
+      table.set(0, undefined);
+      [undefined, null, true, false].forEach((value, index) => table.set(1024 + index, value));
+    },
+  };
+  const exports = new WebAssembly.Instance(module, { [IMPORTS]: imports }).exports as unknown as Exports;
+  const { memory } = exports;
+  const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  exports.__wbindgen_start();
+  /** Numbers that are none below zero. */
+  const unsigned =
+    (call: Call): Call =>
+    (a, b, c, d, e) =>
+      call(a as number, b as number, c as number, d as number, e as number) >>> 0;
+  const text = (call: Call) => (): string => {
+    const [address, bytes] = call() as unknown as [number, number];
+    const said = decoder.decode(new Uint8Array(memory.buffer, address >>> 0, bytes));
+    exports.__wbindgen_free(address, bytes, 1);
+    return said;
+  };
+  const { allocate, prepare, outputs, total, done, panicAddress, errorCode, errorMessage, isa } = exports;
+  const door = {
+    // (What it gives as true or false is 1 or 0.)
+    ...(exports as unknown as Door),
+    allocate: unsigned(allocate),
+    prepare: unsigned(prepare),
+    outputs: unsigned(outputs),
+    total: unsigned(total),
+    done: unsigned(done),
+    panicAddress: unsigned(panicAddress),
+    errorCode: text(errorCode),
+    errorMessage: text(errorMessage),
+    isa: text(isa),
+  };
+  return { door, memory };
+}

@@ -1,0 +1,62 @@
+// The side of the WASM backend on the caller's own thread: one instance, for the sync forms, the
+// objects and tensors in the backend's memory.
+
+import type { Backend, BackendMemory, Handle, Local, Output, Request } from "../backend.js";
+import { instantiate } from "../instantiate.js";
+import type { LocalSide } from "./call-message.js";
+import type { Instance, Resolved } from "./instance.js";
+import type { WasmBackend } from "./wasm.js";
+import { PlacedObject } from "./wasm-object.js";
+
+export class WasmLocal implements LocalSide {
+  readonly #backend: WasmBackend;
+  #instance: Instance | undefined;
+
+  constructor(backend: WasmBackend) {
+    this.#backend = backend;
+  }
+
+  /** The instance, where there is one. */
+  get instance(): Instance | undefined {
+    return this.#instance;
+  }
+
+  /** The instance, started where there is none that lives. */
+  #live(): Instance {
+    if (this.#instance && !this.#instance.dead) return this.#instance;
+    return (this.#instance = instantiate(this.#backend.localModule()));
+  }
+
+  /** A request with the ids that objects have here. */
+  resolve({ op, params, operands, objects }: Request): Resolved {
+    const here = this.#live();
+    const resolved = [...params];
+    for (const { slot, handle } of objects) resolved[slot] = (handle as PlacedObject).idIn(here);
+    return { op, params: resolved, operands };
+  }
+
+  call(request: Request, outs: Uint8Array[]): Output[] {
+    return this.#live().call(this.resolve(request), outs);
+  }
+
+  query(request: Request): number {
+    const object = request.objects[0]?.handle as PlacedObject | undefined;
+    return object?.isAway ? object.queryAway(request) : this.#live().query(this.resolve(request));
+  }
+
+  createObject(name: Handle["name"], request: Request, empty?: Request): Handle {
+    const instance = this.#live();
+    const id = instance.query(this.resolve(request));
+    return new PlacedObject(name, this.#backend, { local: this, instance, id }, request, empty);
+  }
+
+  createMemory(bytes: number): BackendMemory {
+    const instance = this.#live();
+    const length = Math.max(bytes, 1);
+    const address = instance.allocate(length, true);
+    return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
+  }
+}
+
+/** A backend's side on the caller's own thread. */
+export const localOf = (backend: Backend): Local => (backend.local ??= new WasmLocal(backend as WasmBackend));

@@ -1,0 +1,134 @@
+// Requests of models and checkpoints. Generated from crates/diffattn-door: not edited by hand.
+
+import {
+  choice,
+  fields,
+  flag,
+  int32,
+  integer,
+  list,
+  number,
+  object,
+  optional,
+  record,
+  size,
+  tensor,
+  tensors,
+  text,
+  uint8,
+  variant,
+} from "../atoms.js";
+
+export const checkpoint = {
+  op: 64,
+  operands: {
+    index: [optional, [fields, { file: text, json: text }]],
+    files: [list, [fields, { file: text, length: size, first: uint8 }]],
+    maxTensors: [optional, size],
+  },
+  options: [],
+} as const;
+
+export const shardFiles = { op: 65, operands: { file: text, json: text, maxTensors: [optional, size] }, options: [] } as const;
+
+export const safetensorsHeader = { op: 66, operands: { spec: text }, options: [] } as const;
+
+export const inspectCheckpoint = { op: 67, operands: { entries: text, config: [optional, text] }, options: [] } as const;
+
+export const castTensor = {
+  op: 68,
+  operands: { name: text, from: text, to: text, shape: [list, size], data: uint8 },
+  options: [],
+} as const;
+
+const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8 } as const;
+
+export const convertLayer = {
+  op: 69,
+  operands: { layer: text, target: text, tensors: [list, [fields, storedTensor]] },
+  options: [],
+} as const;
+
+export const fileKind = { op: 70, operands: { first: uint8 }, options: [] } as const;
+
+export const modelInfo = { op: 72, operands: { model: object }, options: [] } as const;
+
+export const loadPart = { op: 73, operands: { model: object, part: size, tensors: [list, [fields, storedTensor]] }, options: [] } as const;
+
+export const llamaForward = {
+  op: 80,
+  operands: {
+    model: object,
+    ids: int32,
+    caches: [list, object],
+    logits: [choice, "none", "last", "all"],
+    hiddenStates: flag,
+    layer: [list, size],
+    window: [optional, size],
+    deterministic: flag,
+  },
+  options: [],
+} as const;
+
+export const generatorStep = { op: 81, operands: { generator: object }, options: [] } as const;
+
+export const exportModelCache = { op: 82, operands: { cache: object }, options: [] } as const;
+
+export const endText = { op: 83, operands: { generator: object, text: size, kept: size }, options: [] } as const;
+
+const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
+
+export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
+
+export const vitMaps = { op: 89, operands: { model: object, image, layer: size, deterministic: flag }, options: [] } as const;
+
+export const vitClassify = { op: 90, operands: { model: object, image, top: size, deterministic: flag }, options: [] } as const;
+
+export const createModel = {
+  op: 96,
+  operands: { kind: [choice, "diffLlama", "diffViT"], config: text, generationConfig: [optional, text], entries: text },
+  options: [],
+} as const;
+
+export const createModelCache = {
+  op: 97,
+  operands: { model: object, capacity: [optional, size], window: [optional, size] },
+  options: [],
+} as const;
+
+export const importModelCache = {
+  op: 98,
+  operands: { model: object, state: [record, { ids: int32, discarded: size, window: [optional, size], keys: tensors, values: tensors }] },
+  options: [],
+} as const;
+
+export const rewindModelCache = { op: 99, operands: { cache: object, length: size }, options: [] } as const;
+
+export const modelCacheLength = { op: 100, operands: { cache: object }, options: [] } as const;
+
+export const createGenerator = {
+  op: 101,
+  operands: {
+    model: object,
+    texts: [
+      list,
+      [
+        fields,
+        {
+          prompt: int32,
+          maxNewTokens: size,
+          stopIds: [optional, [list, integer]],
+          temperature: [optional, number],
+          topK: [optional, size],
+          topP: [optional, number],
+          repetitionPenalty: [optional, number],
+          seed: [optional, number],
+        },
+      ],
+    ],
+    window: [optional, size],
+    deterministic: flag,
+    caches: [list, object],
+  },
+  options: [],
+} as const;

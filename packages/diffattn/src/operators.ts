@@ -1,0 +1,85 @@
+// The requests of operators and layers, from the arguments of the public functions.
+
+import type { Stream } from "./atoms.js";
+import type { Handle } from "./backend.js";
+import { isAbsent, show } from "./check.js";
+import { type Differing, encode } from "./encode.js";
+import { fail } from "./errors.js";
+import * as requests from "./requests.generated.js";
+import type * as types from "./types.js";
+
+/**
+ * Compiles where nothing differs; else the error names the options that only one side has, or whose
+ * types differ.
+ */
+type Same<Difference extends never> = Difference;
+type Call = keyof (types.CallOptions & types.OutOptions);
+type In<Name extends keyof typeof requests, T, Besides = never> = Differing<(typeof requests)[Name], T, Call | Besides>;
+
+/** The tables of requests and types.ts have the same options. */
+export type Documented = [
+  Same<In<"diffAttention", types.DiffAttentionOptions>>,
+  Same<In<"diffAttentionMaps", types.DiffAttentionMapsOptions, "norm" | "returnLse">>,
+  Same<In<"groupNorm", types.GroupNormOptions>>,
+  Same<In<"rmsNorm", types.RmsNormOptions>>,
+  Same<In<"applyRope", types.RopeOptions>>,
+  Same<In<"sequenceDifference", types.SequenceDifferenceOptions>>,
+  Same<In<"forward", types.LayerForwardOptions, "cache">>,
+  Same<In<"layerMaps", types.CallOptions>>,
+  Same<In<"lambdaFull", Parameters<typeof types.lambdaFull>[0]>>,
+  Same<In<"createKvCache", types.KvCacheOptions>>,
+  Same<In<"append", NonNullable<Parameters<types.KvCache["append"]>[2]>>>,
+  Same<In<"createMultiheadDiffAttn", types.MultiheadDiffAttnOptions>>,
+  Same<In<"createMultiheadDiffAttnV2", types.MultiheadDiffAttnV2Options>>,
+];
+
+/** Options that are no part of a request (run.ts). */
+const CALL = ["signal", "onProgress", "transfer"];
+const CALL_OUT = ["out", "signal", "onProgress", "transfer"];
+
+/** A tensor of the caller; what it is, is for its writer to say. */
+const tensor = (x: unknown): types.TensorLike => x as types.TensorLike;
+
+export const groupNorm = (x: unknown, options: unknown): Stream => encode(requests.groupNorm, { x: tensor(x) }, options, CALL_OUT);
+
+export const rmsNorm = (x: unknown, options: unknown): Stream => encode(requests.rmsNorm, { x: tensor(x) }, options, CALL_OUT);
+
+export const applyRope = (x: unknown, options: unknown): Stream => encode(requests.applyRope, { x: tensor(x) }, options, CALL_OUT);
+
+export const sequenceDifference = (x: unknown, options: unknown): Stream =>
+  encode(requests.sequenceDifference, { x: tensor(x) }, options, CALL_OUT);
+
+export function diffAttention(q: unknown, k: unknown, v: unknown, options: unknown, cache: Handle | undefined): Stream {
+  if (cache && !isAbsent(v)) fail("OPTION", "v", "null beside a KvCache", show(v));
+  const source = cache ? { cache } : { tensors: { k: tensor(k), v: tensor(v) } };
+  return encode(requests.diffAttention, { q: tensor(q), source }, options, CALL_OUT);
+}
+
+export const diffAttentionMaps = (q: unknown, k: unknown, options: unknown, cache: Handle | undefined): Stream =>
+  encode(requests.diffAttentionMaps, { q: tensor(q), source: cache ? { cache } : { tensors: { k: tensor(k) } } }, options, CALL, [
+    "norm",
+    "returnLse",
+  ]);
+
+export const lambdaInit = (layer: unknown): Stream => encode(requests.lambdaInit, { layer: layer as number });
+
+export const lambdaFull = (vectors: unknown): Stream => encode(requests.lambdaFull, {}, vectors);
+
+export const createKvCache = (options: unknown): Stream => encode(requests.createKvCache, {}, options);
+
+export const createMultiheadDiffAttn = (options: unknown): Stream => encode(requests.createMultiheadDiffAttn, {}, options);
+
+export const createMultiheadDiffAttnV2 = (options: unknown): Stream => encode(requests.createMultiheadDiffAttnV2, {}, options);
+
+export const cacheLength = (cache: Handle): Stream => encode(requests.length, { cache });
+
+export const append = (cache: Handle, k: unknown, v: unknown, options: unknown): Stream =>
+  encode(requests.append, { cache, k: tensor(k), v: tensor(v) }, options);
+
+export const rewind = (cache: Handle, length: unknown): Stream => encode(requests.rewind, { cache, length: length as number });
+
+export const forward = (layer: Handle, x: unknown, cache: Handle | undefined, options: unknown): Stream =>
+  encode(requests.forward, { layer, x: tensor(x), cache }, options, ["cache", ...CALL_OUT]);
+
+export const layerMaps = (layer: Handle, x: unknown, options: unknown): Stream =>
+  encode(requests.layerMaps, { layer, x: tensor(x) }, options, CALL);
