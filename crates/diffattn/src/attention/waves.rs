@@ -203,6 +203,8 @@ impl<'a> Planned<'a> {
         let keys = self.call.sequences[sequence].keys;
         let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
         let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
+        packed.k.reserve_exact(self.clusters[cluster].k.len());
+        packed.v.reserve_exact(self.clusters[cluster].v.len());
         for &head in &self.clusters[cluster].k {
             packed.k.push((head, size.k));
             size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
