@@ -1,7 +1,7 @@
 //! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into
 //! exponentials with their sums.
 
-use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;

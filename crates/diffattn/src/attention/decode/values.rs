@@ -1,6 +1,6 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
-use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;

@@ -1,7 +1,7 @@
 //! Which keys a block of queries visits: strips with their runs of live keys, and what of them each
 //! vector of queries sees. Knows no scores.
 
-use super::RowBlock;
+use super::row_block::RowBlock;
 use crate::attention::groups::Block;
 use crate::attention::live::LiveStrip;
 use crate::blocks::{PANEL, STRIP};

@@ -20,20 +20,22 @@
 //! The price: T × block × Lk scores per thread. The gain over one attention call per map: v is met
 //! once.
 
+mod consumer;
 mod geometry;
 mod maps;
 mod partial;
+mod row_block;
 mod scores;
 mod sink;
 mod values;
 mod weights;
 
+pub(super) use consumer::Consumer;
 pub(super) use partial::Partial;
+pub(super) use row_block::RowBlock;
 
-use super::call::Call;
-use super::groups::{Block, HeadStep};
+use super::groups::HeadStep;
 use super::outputs::Outputs;
-use super::scratch::Scratch;
 use super::visible::MASK_BLOCK;
 use crate::simd::Kernel;
 use crate::simd::Tile;
@@ -46,8 +48,8 @@ use values::Values;
 /// than `longest`.
 pub(super) struct BlockQueries {
     pub(super) longest: usize,
-    /// Whether a block mask cuts the queries: its blocks are whole row blocks then, as far as scratch
-    /// has the vectors for that.
+    /// Whether a block mask cuts the queries: its blocks are whole row blocks then, as far as
+    /// scratch has the vectors for that.
     pub(super) is_block_masked: bool,
 }
 
@@ -62,20 +64,6 @@ impl Kernel for BlockQueries {
         };
         V::LANES * self.longest.div_ceil(V::LANES).clamp(1, most)
     }
-}
-
-/// What becomes of a head's exponentials.
-pub(super) trait Consumer: Sync {
-    /// Takes one head, whose strips and those of the heads before it are exponentials now.
-    /// `#[inline(always)]`, as all below a kernel.
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep);
-}
-
-/// One block and the memory to work it off in.
-pub(super) struct RowBlock<'c, 'a> {
-    pub(super) call: &'c Call<'a>,
-    pub(super) block: Block<'c>,
-    pub(super) scratch: &'c mut Scratch,
 }
 
 /// One block, ready to run.

@@ -1,8 +1,9 @@
 //! Consumers of a range of keys: the statistics that it gives, and the strips that it adds to what
 //! the ranges before it hand on. Knows nothing of other ranges.
 
+use super::consumer::Consumer;
 use super::geometry::Geometry;
-use super::{Consumer, RowBlock};
+use super::row_block::RowBlock;
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::transpose;
 use crate::attention::softmax;

@@ -1,8 +1,8 @@
 //! Pass 1: scores of a head's own terms, strip by strip turned into exponentials while they are
 //! near. Knows no values and no results.
 
-use super::RowBlock;
 use super::geometry::Geometry;
+use super::row_block::RowBlock;
 use super::sink::{Adjust, ScoreSink};
 use crate::attention::call::Call;
 use crate::attention::groups::{Block, HeadStep, TermStep};

@@ -1,9 +1,10 @@
 //! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through
 //! the norm into the result. Knows no scores but as exponentials.
 
+use super::consumer::Consumer;
 use super::geometry::Geometry;
+use super::row_block::RowBlock;
 use super::sink::AddSink;
-use super::{Consumer, RowBlock};
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
