@@ -62,6 +62,8 @@ mod v2;
 mod vit;
 mod weights;
 
+#[cfg(feature = "models")]
+pub use diffattn_files::decoder::DecoderAttention;
 pub use forward::Forward;
 pub use layer::DiffAttnLayer;
 #[cfg(feature = "models")]

@@ -12,10 +12,10 @@ use std::ops::Deref;
 ///
 /// | source | pairing | rope | norm | else |
 /// |---|---|---|---|---|
-/// | unilm `multihead_diffattn.py` | interleaved, `KvRepeat::Flat` | interleaved | `subln.weight` | |
+/// | unilm `multihead_diffattn.py` | interleaved, repeat `Flat` | interleaved | `subln.weight` | |
 /// | unilm `multihead_flashdiff_2.py` | interleaved | interleaved | `subln.weight` | |
-/// | Hugging Face `diffllama` | halves; `num_kv_heads` counts flat heads | half-split | no weight | `o_proj` |
-/// | timm `DiffAttention` | interleaved | none | `subln.weight` (its `sub_norm.weight`) | not causal; `dual_lambda`: scalars |
+/// | Hugging Face `diffllama` | halves, counted flat | half-split | no weight | `o_proj` |
+/// | timm `DiffAttention` | interleaved | none | `sub_norm.weight` | not causal; `dual_lambda` |
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttn(DiffAttnLayer);
 

@@ -1,13 +1,43 @@
-//! Hugging Face's `config.json` of a DIFF Llama, read and checked. Reads text, no file; knows
-//! nothing of weights.
+//! Hugging Face's `config.json` of a Llama, differential or plain, read and checked. Reads text, no
+//! file; knows nothing of weights.
 
 use crate::checkpoint::Architecture;
 use crate::config::{Entries, check_rope, file_error};
 use diffattn::{Error, RopeFrequencies};
+use diffattn_files::decoder::DecoderAttention;
 use serde_json::Value;
 
-/// The architecture, by `model_type`.
-const MODEL_TYPE: &str = "diffllama";
+/// The differential architecture, by `model_type`.
+const DIFF_LLAMA: &str = "diffllama";
+
+/// The plain one.
+const LLAMA: &str = "llama";
+
+/// What Hugging Face's classes have where a file says nothing, as far as they differ.
+struct Defaults {
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    rms_norm_eps: f64,
+}
+
+/// Those of `DiffLlamaConfig` and of `LlamaConfig`.
+fn defaults(kind: DecoderAttention) -> Defaults {
+    match kind {
+        DecoderAttention::Differential => Defaults {
+            hidden_size: 2048,
+            intermediate_size: 8192,
+            num_hidden_layers: 16,
+            rms_norm_eps: 1e-5,
+        },
+        DecoderAttention::Plain => Defaults {
+            hidden_size: 4096,
+            intermediate_size: 11_008,
+            num_hidden_layers: 32,
+            rms_norm_eps: 1e-6,
+        },
+    }
+}
 
 /// The function between the projections of a decoder layer's MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,6 +85,8 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
+    /// What attention is, by `model_type`: differential (`diffllama`), or plain (`llama`).
+    pub kind: DecoderAttention,
     /// Token ids are below it. 32000 by default.
     pub vocab_size: usize,
     /// Channels of the hidden states. 2048 by default.
@@ -65,7 +97,7 @@ pub struct DiffLlamaConfig {
     pub hidden_act: HiddenAct,
     /// Decoder layers. 16 by default.
     pub num_hidden_layers: usize,
-    /// Flat q heads: twice the differential heads. 32 by default.
+    /// Flat q heads: twice the differential heads, or as many as the plain ones. 32 by default.
     pub num_attention_heads: usize,
     /// Flat k and v heads; divides the q heads. As many as those by default.
     pub num_key_value_heads: usize,
@@ -75,6 +107,9 @@ pub struct DiffLlamaConfig {
     pub rms_norm_eps: f64,
     /// Whether the projections of attention have a bias. False by default.
     pub attention_bias: bool,
+    /// Whether the projections of the MLP have a bias, which only a plain Llama's may. False by
+    /// default.
+    pub mlp_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
     /// The context that the model was trained for, in tokens. 2048 by default. Longer ones are
@@ -93,8 +128,8 @@ pub struct DiffLlamaConfig {
 }
 
 impl DiffLlamaConfig {
-    /// Reads the text of a `config.json`. What it leaves out has Hugging Face's default; what it
-    /// has besides is ignored, unless it changes the numbers.
+    /// Reads the text of a DIFF Llama's `config.json`. What it leaves out has Hugging Face's
+    /// default; what it has besides is ignored, unless it changes the numbers.
     ///
     /// The rotary embedding is taken from `rope_scaling` if that says anything, else from
     /// `rope_parameters`; a `rope_theta` therein wins over one beside it. Its type (`rope_type`, or
@@ -107,18 +142,42 @@ impl DiffLlamaConfig {
     pub fn from_json(text: &str) -> Result<Self, Error> {
         let entries = Entries::read("config", text)?;
         match entries.value("model_type") {
-            Some(Value::String(name)) if name == MODEL_TYPE => {}
+            Some(Value::String(name)) if name == DIFF_LLAMA => {
+                Self::read(&entries, DecoderAttention::Differential)
+            }
             other => {
-                let expected = format!("{MODEL_TYPE:?}, a DIFF Llama");
-                return Err(match Architecture::of_config(&entries.map) {
+                let expected = format!("{DIFF_LLAMA:?}, a DIFF Llama");
+                Err(match Architecture::of_config(&entries.map) {
                     Some(Architecture::TimmDiffVit) => {
                         let got = "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify";
                         file_error("config.model_type", expected, got)
                     }
                     _ => entries.wrong("model_type", expected, other),
-                });
+                })
             }
         }
+    }
+
+    /// Reads the text of a plain Llama's `config.json`, as [`DiffLlamaConfig::from_json`] reads
+    /// that of a differential one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
+    /// another architecture, a value that does not fit or that is not supported.
+    pub fn from_llama_json(text: &str) -> Result<Self, Error> {
+        let entries = Entries::read("config", text)?;
+        match entries.value("model_type") {
+            Some(Value::String(name)) if name == LLAMA => {
+                Self::read(&entries, DecoderAttention::Plain)
+            }
+            other => Err(entries.wrong("model_type", format_args!("{LLAMA:?}, a Llama"), other)),
+        }
+    }
+
+    /// Reads the entries that both architectures have, and what one of them has besides.
+    fn read(entries: &Entries<'_>, kind: DecoderAttention) -> Result<Self, Error> {
+        let defaults = defaults(kind);
+        let is_plain = kind == DecoderAttention::Plain;
         let hidden_act = match entries.value("hidden_act") {
             None => HiddenAct::default(),
             value => value
@@ -135,25 +194,26 @@ impl DiffLlamaConfig {
             return Err(entries.wrong("quantization_config", expected, Some(found)));
         }
         entries.whole_head()?;
-        let hidden_size = entries.size("hidden_size")?.unwrap_or(2048);
+        let hidden_size = entries.size("hidden_size")?.unwrap_or(defaults.hidden_size);
         let num_attention_heads = entries.size("num_attention_heads")?.unwrap_or(32);
+        let or = |key: &str, default: usize| Ok::<_, Error>(entries.size(key)?.unwrap_or(default));
         let config = Self {
-            vocab_size: entries.size("vocab_size")?.unwrap_or(32_000),
+            kind,
+            vocab_size: or("vocab_size", 32_000)?,
             hidden_size,
-            intermediate_size: entries.size("intermediate_size")?.unwrap_or(8192),
+            intermediate_size: or("intermediate_size", defaults.intermediate_size)?,
             hidden_act,
-            num_hidden_layers: entries.size("num_hidden_layers")?.unwrap_or(16),
+            num_hidden_layers: or("num_hidden_layers", defaults.num_hidden_layers)?,
             num_attention_heads,
-            num_key_value_heads: entries
-                .size("num_key_value_heads")?
-                .unwrap_or(num_attention_heads),
-            head_dim: entries
-                .size("head_dim")?
-                .unwrap_or(hidden_size / num_attention_heads),
-            rms_norm_eps: entries.number("rms_norm_eps")?.unwrap_or(1e-5),
+            num_key_value_heads: or("num_key_value_heads", num_attention_heads)?,
+            head_dim: or("head_dim", hidden_size / num_attention_heads)?,
+            rms_norm_eps: entries
+                .number("rms_norm_eps")?
+                .unwrap_or(defaults.rms_norm_eps),
             attention_bias: entries.flag("attention_bias")?.unwrap_or(false),
+            mlp_bias: is_plain && entries.flag("mlp_bias")?.unwrap_or(false),
             tie_word_embeddings: entries.flag("tie_word_embeddings")?.unwrap_or(false),
-            max_position_embeddings: entries.size("max_position_embeddings")?.unwrap_or(2048),
+            max_position_embeddings: or("max_position_embeddings", 2048)?,
             rope: entries.rope()?,
             bos_token_id: entries.id("bos_token_id")?.unwrap_or(Some(1)),
             eos_token_ids: entries.ids("eos_token_id")?.unwrap_or_else(|| vec![2]),
@@ -183,10 +243,25 @@ impl DiffLlamaConfig {
         Ok(self)
     }
 
-    /// Differential heads, of two flat q heads each.
+    /// Output heads: differential ones, of two flat q heads each, or plain ones.
     #[must_use]
     pub fn num_heads(&self) -> usize {
-        self.num_attention_heads / 2
+        match self.kind {
+            DecoderAttention::Differential => self.num_attention_heads / 2,
+            DecoderAttention::Plain => self.num_attention_heads,
+        }
+    }
+
+    /// Refuses what no model here runs yet: plain attention.
+    pub(crate) fn check_runs(&self) -> Result<(), Error> {
+        match self.kind {
+            DecoderAttention::Differential => Ok(()),
+            DecoderAttention::Plain => Err(file_error(
+                "config.model_type",
+                format_args!("{DIFF_LLAMA:?}, a DIFF Llama"),
+                format_args!("{LLAMA:?}"),
+            )),
+        }
     }
 
     /// Checks what the entries say of each other.
@@ -209,7 +284,7 @@ impl DiffLlamaConfig {
             }
         }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
-        if !heads.is_multiple_of(2) {
+        if self.kind == DecoderAttention::Differential && !heads.is_multiple_of(2) {
             let expected = "an even number, as two heads make one difference";
             return Err(wrong("num_attention_heads", expected, heads));
         }

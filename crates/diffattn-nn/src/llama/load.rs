@@ -46,6 +46,7 @@ impl DiffLlamaLoader {
     /// BF16, or one that a module of the model has no place for.
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
+        config.check_runs()?;
         let mut entries = Entries::new(entries, true)?;
         let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
         entries.tell(head.notice());
@@ -164,6 +165,7 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
         vocab_size: config.vocab_size,
         hidden_size,
         intermediate_size: config.intermediate_size,
+        kind: config.kind,
         attention: AttentionSizes {
             embed_dim: hidden_size,
             q: wide,
@@ -174,6 +176,7 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
             ..AttentionSizes::default()
         },
         attention_bias: config.attention_bias,
+        mlp_bias: config.mlp_bias,
         head,
     }
 }
@@ -236,9 +239,10 @@ impl Builder {
                 let mut part = Part::new(list, weights);
                 part.pack(pace).await?;
                 pace.granted().await;
+                let no_lambda = || Error::Internal("attention without λ".to_owned());
                 let attention = V1Weights {
                     projections: part.projections(ids.projections)?,
-                    lambda: part.lambda(ids.lambda)?,
+                    lambda: part.lambda(ids.lambda.ok_or_else(no_lambda)?)?,
                     norm: None,
                 };
                 self.layers[index] = Some(DecoderLayer {
