@@ -1,5 +1,7 @@
-//! The objects that requests name by id: caches, layers, models. Knows when one may be changed;
-//! what is computed with it is not decided here.
+//! The objects that requests name by id: caches, layers, models. Each lies behind a read-write lock
+//! in order of arrival: a [`Turn`] is a call's place in that order, a [`Slot`] the object with its
+//! lock, a [`Lender`] hands out what a job borrows and keeps the guards. What is computed with an
+//! object is not decided here.
 
 use std::any::Any;
 use std::marker::PhantomData;
