@@ -5,19 +5,22 @@ import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
 import { steeringOf } from "./backend/wasm-steering.js";
 import { gone } from "./backend/worker-client.js";
-import { checkOptions, isAbsent, oneOf, show } from "./check.js";
+import { checkOptions, oneOf, show } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
-import { notModule } from "./module.js";
-import type { Platform } from "./platform.js";
+import { sourceOf } from "./given.js";
+import type { Platform, Source } from "./platform.js";
 import { BUILDS, type Build } from "./port.js";
 import type * as types from "./types.js";
 
 const BACKENDS = ["native", "wasm"] as const;
 const ISAS = ["scalar", "avx2", "avx512", "neon", ...BUILDS] as const;
 
+/** Options of init, and where modules come from by them. */
+type Chosen = types.InitOptions & { source?: Source | undefined };
+
 let platform: Platform;
 /** Options of the last init that worked, and of setThreads. */
-let options: types.InitOptions = {};
+let options: Chosen = {};
 let current: Backend | undefined;
 /** The init under way, if there is one. */
 let turn: Promise<types.Info> | undefined;
@@ -59,7 +62,7 @@ function resolve(given: types.InitOptions): {
   return { backend, isa, threads };
 }
 
-function create(given: types.InitOptions): Backend {
+function create(given: Chosen): Backend {
   const { backend, isa, threads } = resolve(given);
   const notes: string[] = [];
   if (backend !== "wasm") {
@@ -73,7 +76,7 @@ function create(given: types.InitOptions): Backend {
       notes.push(`the native binary did not load, so WASM runs: ${why}`);
     }
   }
-  return new WasmBackend(platform, given, isa, threads, notes);
+  return new WasmBackend(platform, given.source, isa, threads, notes);
 }
 
 /** The backend, started where it was not. */
@@ -88,9 +91,9 @@ export function live(handle: Handle): Handle {
 
 async function begin(given: types.InitOptions | undefined): Promise<types.Info> {
   const asked: types.InitOptions = checkOptions("options", given, ["backend", "isa", "threads", "wasm"]);
-  if (!isAbsent(asked.wasm) && typeof asked.wasm !== "object") notModule(asked.wasm);
+  const source = sourceOf(asked.wasm);
   const nothing = Object.values(asked).every((value) => value === undefined || value === null);
-  const next = nothing ? options : { ...asked, threads: asked.threads ?? options.threads };
+  const next = nothing ? options : { ...asked, threads: asked.threads ?? options.threads, source };
   const before = options;
   const old = current;
   if (!old) {

@@ -10,6 +10,7 @@ import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
+import { compileGiven } from "./given.js";
 import { inThread } from "./in-thread.js";
 import { compile } from "./module.js";
 import { loadAddon } from "./node-addon.js";
@@ -74,8 +75,9 @@ export const platform: Platform = {
   },
   blocking: true,
   read: (file) => readFileSync(file),
-  async loadModule(source, hint) {
-    return compile(source instanceof URL && source.protocol === "file:" ? await regular(source, hint) : source, hint);
+  async loadModule(file, hint) {
+    if (!(file instanceof URL) || file.protocol !== "file:") return compile(file, hint);
+    return compileGiven(await regular(file, hint), this);
   },
   scriptOf(worker) {
     if (typeof worker === "string") return { kind: "text", text: worker };

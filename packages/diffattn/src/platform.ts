@@ -2,8 +2,16 @@
 // (node-platform.ts, browser-platform.ts, edge-platform.ts). Types only.
 
 import type { Backend } from "./backend.js";
-import type { OwnFiles } from "./own-files.js";
+import type { Carried, OwnFiles } from "./own-files.js";
 import type { InThread, Port, Script } from "./port.js";
+
+/** Where modules come from, if not from the package's own files (given.ts). */
+export interface Source {
+  /** Files in a folder, which models take theirs from, too. */
+  files?(models: boolean): OwnFiles;
+  /** A module of one build. */
+  load?(platform: Platform): Promise<WebAssembly.Module>;
+}
 
 export interface Platform {
   /** Whether the builds are those with models. */
@@ -17,11 +25,8 @@ export interface Platform {
   readonly blocking: boolean;
   /** The bytes of one of the package's own files, at once; throws where that is impossible. */
   read(file: URL): BufferSource;
-  /**
-   * A compiled module, of a file of the package or of what `init({ wasm })` takes; `hint`: what helps
-   * where the file is not there.
-   */
-  loadModule(source: unknown, hint?: string): Promise<WebAssembly.Module>;
+  /** A module of one of the package's own files; `hint`: what helps where the file is not there. */
+  loadModule(file: URL | Carried | WebAssembly.Module, hint?: string): Promise<WebAssembly.Module>;
   /** How a worker is started of an address, or of the script's text. */
   scriptOf(worker: URL | string): Script;
   /** Starts src/worker.ts; throws where no worker can be. */

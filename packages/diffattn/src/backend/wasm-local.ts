@@ -32,7 +32,7 @@ export class WasmLocal implements LocalSide {
     const { localBuild, modules, platform, files } = this.#backend;
     let module = modules.get(localBuild);
     if (!module) {
-      if (!platform.blocking || this.#backend.sourceOf(localBuild) !== undefined) notReady();
+      if (!platform.blocking || this.#backend.givenTo(localBuild)) notReady();
       module = compileSync(files.module(localBuild), (file) => platform.read(file));
       modules.set(localBuild, module);
     }

@@ -2,6 +2,7 @@
 
 import type { Backend, Steering } from "../backend.js";
 import { fail, aborted } from "../errors.js";
+import { supports } from "../probe.js";
 import type { Isa } from "../types.js";
 import { WasmBackend } from "./wasm.js";
 
@@ -33,7 +34,22 @@ class WasmSteering implements Steering {
     const noWorker = side.client?.noWorker;
     const inSlices =
       noWorker === undefined ? [] : [`no worker starts here (${noWorker}), so async calls run in slices on the caller's thread`];
-    return { isa: build, threads: Math.min(of.threads, pool), notes: [...of.notes, ...side.refusals, ...inSlices] };
+    return { isa: build, threads: Math.min(of.threads, pool), notes: [...of.notes, ...this.#slower(), ...side.refusals, ...inSlices] };
+  }
+
+  /** Why no faster build is tried. */
+  #slower(): string[] {
+    const { isa, builds, files, platform } = this.#of;
+    if (isa !== undefined) return [];
+    const notes: string[] = [];
+    if (builds[0] === "simd128") {
+      const why = supports("relaxed-simd") ? "no file of another build is here" : "this engine has no relaxed WASM SIMD";
+      notes.push(`${why}: the plain SIMD build runs`);
+    }
+    if (platform.noPool !== undefined) notes.push(platform.noPool);
+    else if (!files.builds.includes("relaxed-simd+threads"))
+      notes.push("no file of the build with threads is here, so calls run on one thread");
+    return notes;
   }
 
   configure(isa: string | undefined, threads: number | undefined): boolean {
@@ -54,8 +70,16 @@ class WasmSteering implements Steering {
   }
 
   async idle(): Promise<void> {
-    const { client, companion } = this.#of;
-    await Promise.all([client?.idle(), companion?.client?.idle()]);
+    const ends = [this.#of, this.#of.companion].map(
+      (one) =>
+        new Promise<void>((resolve) => {
+          if (!one?.client) return resolve();
+          one.client.onIdle = resolve;
+          // Told at once where none is open.
+          one.client.hold();
+        }),
+    );
+    await Promise.all(ends);
   }
 
   dispose(): void {

@@ -7,11 +7,10 @@ import { oneOf, show } from "../check.js";
 import { DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { NOT_CARRIED } from "../module.js";
 import * as Op from "../ops.generated.js";
-import { folderOf, inFolder, type OwnFiles } from "../own-files.js";
-import type { Platform } from "../platform.js";
+import type { OwnFiles } from "../own-files.js";
+import type { Platform, Source } from "../platform.js";
 import type { Build } from "../port.js";
 import { supports } from "../probe.js";
-import type { InitOptions } from "../types.js";
 import { type LocalSide, messageOf, type WasmObject } from "./call-message.js";
 import { WorkerClient } from "./worker-client.js";
 
@@ -20,17 +19,13 @@ export class WasmBackend implements Backend {
   readonly platform: Platform;
   /** The package's own files, in the folder that the caller names where there is one. */
   readonly files: OwnFiles;
-  readonly folder: URL | undefined;
-  /**
-   * The caller's module, if there is one and it is no folder; once compiled, it stands in its own
-   * place.
-   */
-  readonly #given: Pick<InitOptions, "wasm">;
+  readonly source: Source | undefined;
   readonly isa: string | undefined;
   /** Builds to try for the worker, best first. */
   readonly builds: readonly [Build, ...Build[]];
   readonly localBuild: Build;
   readonly modules = new Map<Build, WebAssembly.Module>();
+  /** What else init has to say. */
   readonly notes: string[];
   /** Why builds did not start. */
   refusals: string[] = [];
@@ -47,11 +42,10 @@ export class WasmBackend implements Backend {
   /** What the worker runs, once it runs. */
   running: { build: Build; pool: number } | undefined;
 
-  constructor(platform: Platform, given: Pick<InitOptions, "wasm">, isa: string | undefined, threads: number | undefined, notes: string[]) {
+  constructor(platform: Platform, source: Source | undefined, isa: string | undefined, threads: number | undefined, notes: string[]) {
     this.platform = platform;
-    this.folder = folderOf(given.wasm);
-    this.files = this.folder ? inFolder(this.folder, platform.models) : platform.files;
-    this.#given = this.folder ? {} : given;
+    this.source = source;
+    this.files = source?.files?.(platform.models) ?? platform.files;
     this.isa = isa;
     this.notes = notes;
     this.threads = threads ?? platform.threads;
@@ -65,35 +59,21 @@ export class WasmBackend implements Backend {
       fail("UNAVAILABLE", "isa", expected, isa === undefined ? "one without" : show(isa));
     }
     // The caller's module is of one build, so there is nothing to fall back to.
-    this.builds = this.#given.wasm ? [best] : [best, ...others];
+    this.builds = source?.load ? [best] : [best, ...others];
     this.localBuild = best === "relaxed-simd+threads" ? "relaxed-simd" : best;
-    if (isa === undefined) {
-      if (best === "simd128") {
-        const why = supports("relaxed-simd") ? "no file of another build is here" : "this engine has no relaxed WASM SIMD";
-        this.notes.push(`${why}: the plain SIMD build runs`);
-      }
-      if (platform.noPool !== undefined) this.notes.push(platform.noPool);
-      else if (!builds.includes("relaxed-simd+threads"))
-        this.notes.push("no file of the build with threads is here, so calls run on one thread");
-    }
   }
 
   // The two sides.
 
-  /** Where the caller says that a build comes from. */
-  sourceOf(build: Build): InitOptions["wasm"] | undefined {
-    return build === this.builds[0] ? (this.#given.wasm ?? undefined) : undefined;
+  /** How the caller's own module is had, where a build is that one. */
+  givenTo(build: Build): Source["load"] {
+    return build === this.builds[0] ? this.source?.load : undefined;
   }
 
   async module(build: Build): Promise<WebAssembly.Module> {
     const known = this.modules.get(build);
     if (known) return known;
-    const source = this.sourceOf(build);
-    const module = await (source === undefined
-      ? this.platform.loadModule(this.files.module(build), NOT_CARRIED)
-      : this.platform.loadModule(source));
-    // A response can be read once only.
-    if (source !== undefined) this.#given.wasm = module;
+    const module = await (this.givenTo(build)?.(this.platform) ?? this.platform.loadModule(this.files.module(build), NOT_CARRIED));
     this.modules.set(build, module);
     return module;
   }

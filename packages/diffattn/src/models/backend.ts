@@ -54,7 +54,8 @@ class WasmModels extends WasmBackend {
   readonly #owner: WasmBackend;
 
   constructor(owner: WasmBackend) {
-    super(modelsPlatform().wasm, { wasm: owner.folder }, owner.isa, owner.threads, []);
+    const files = owner.source?.files;
+    super(modelsPlatform().wasm, files && { files }, owner.isa, owner.threads, []);
     this.#owner = owner;
   }
 
