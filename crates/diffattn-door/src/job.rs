@@ -276,7 +276,8 @@ impl<'m> Job<'m> {
     /// Works on `count` further units (one at least); nothing happens to a job that is complete.
     ///
     /// # Errors
-    /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping makes sense.
+    /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping
+    /// makes sense.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
         if self.is_complete() {
             return Ok(());

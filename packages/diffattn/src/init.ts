@@ -3,6 +3,7 @@
 
 import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
+import { steeringOf } from "./backend/wasm-steering.js";
 import { gone } from "./backend/worker-client.js";
 import { checkOptions, isAbsent, oneOf, show } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
@@ -97,28 +98,28 @@ async function begin(given: types.InitOptions | undefined): Promise<types.Info> 
     const started = (current = create(next));
     options = next;
     try {
-      await started.start();
+      await steeringOf(started).start();
     } catch (error) {
-      started.dispose();
+      steeringOf(started).dispose();
       if (current === started) current = undefined;
       options = before;
       throw error;
     }
   } else if (nothing || takes(old, next)) {
     options = next;
-    await old.start();
+    await steeringOf(old).start();
   } else {
     const replacement = create(next);
     try {
-      await replacement.start();
+      await steeringOf(replacement).start();
     } catch (error) {
-      replacement.dispose();
+      steeringOf(replacement).dispose();
       throw error;
     }
     current = replacement;
     options = next;
-    await old.idle();
-    old.dispose();
+    await steeringOf(old).idle();
+    steeringOf(old).dispose();
   }
   return info();
 }
@@ -126,7 +127,7 @@ async function begin(given: types.InitOptions | undefined): Promise<types.Info> 
 /** Whether a backend that runs takes these options without a restart. */
 function takes(running: Backend, given: types.InitOptions): boolean {
   const { backend, isa, threads } = resolve(given);
-  return !given.wasm && (backend ?? running.name) === running.name && running.configure(isa, threads);
+  return !given.wasm && (backend ?? running.name) === running.name && steeringOf(running).configure(isa, threads);
 }
 
 export function init(given?: types.InitOptions): Promise<types.Info> {
@@ -143,20 +144,20 @@ export function init(given?: types.InitOptions): Promise<types.Info> {
 
 export function info(): types.Info {
   const running = backend();
-  return { backend: running.name, ...running.info(), version: __VERSION__ };
+  return { backend: running.name, ...steeringOf(running).info(), version: __VERSION__ };
 }
 
 export function setThreads(threads: number): void {
   const count = threadCount("threads", threads) ?? fail("OPTION", "threads", "an integer of 1 or more", show(threads));
   options = { ...options, threads: count };
-  current?.setThreads(count);
+  if (current) steeringOf(current).setThreads(count);
 }
 
 export function getThreads(): number {
-  return backend().info().threads;
+  return steeringOf(backend()).info().threads;
 }
 
 export function dispose(): void {
-  current?.dispose();
+  if (current) steeringOf(current).dispose();
   current = undefined;
 }

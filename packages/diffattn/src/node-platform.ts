@@ -11,7 +11,7 @@ import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
 import { inThread } from "./in-thread.js";
-import { compile, compileSync } from "./module.js";
+import { compile } from "./module.js";
 import { loadAddon } from "./node-addon.js";
 import type { Platform } from "./platform.js";
 import { BUILDS, type Build } from "./port.js";
@@ -73,7 +73,7 @@ export const platform: Platform = {
     });
   },
   blocking: true,
-  readModule: (file) => compileSync(file, (url) => readFileSync(url)),
+  read: (file) => readFileSync(file),
   async loadModule(source, hint) {
     return compile(source instanceof URL && source.protocol === "file:" ? await regular(source, hint) : source, hint);
   },

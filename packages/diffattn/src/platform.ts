@@ -2,7 +2,7 @@
 // (node-platform.ts, browser-platform.ts, edge-platform.ts). Types only.
 
 import type { Backend } from "./backend.js";
-import type { Carried, OwnFiles } from "./own-files.js";
+import type { OwnFiles } from "./own-files.js";
 import type { InThread, Port, Script } from "./port.js";
 
 export interface Platform {
@@ -15,11 +15,11 @@ export interface Platform {
   readonly files: OwnFiles;
   /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
   readonly blocking: boolean;
-  /** One of the package's own files, compiled at once; throws where that is impossible. */
-  readModule(file: URL | Carried | WebAssembly.Module): WebAssembly.Module;
+  /** The bytes of one of the package's own files, at once; throws where that is impossible. */
+  read(file: URL): BufferSource;
   /**
-   * The same from anywhere, or what `init({ wasm })` takes; `hint`: what helps where the file is
-   * not there.
+   * A compiled module, of a file of the package or of what `init({ wasm })` takes; `hint`: what helps
+   * where the file is not there.
    */
   loadModule(source: unknown, hint?: string): Promise<WebAssembly.Module>;
   /** How a worker is started of an address, or of the script's text. */

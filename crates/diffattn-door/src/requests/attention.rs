@@ -1,4 +1,5 @@
-//! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the operator does.
+//! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the
+//! operator does.
 
 use diffattn::{
     AttentionOptions, DType, DiffAttention, DiffAttentionMaps, Error, HeadPlan, KeysOnly,
@@ -270,7 +271,8 @@ impl Operation for AttentionRequest {
 }
 
 request! {
-    /// A request of `diffAttentionMaps`. (With the options of `diffAttention`, of which `norm` is absent and `returnLse` 0.)
+    /// A request of `diffAttentionMaps`. (With the options of `diffAttention`, of which `norm` is
+    /// absent and `returnLse` 0.)
     2 diffAttentionMaps MapsRequest {
         q: Tensor,
         source: KeysSource,

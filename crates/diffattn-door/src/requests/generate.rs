@@ -1,4 +1,5 @@
-//! Requests of generation: a generator with its model and the caches that were lent to it, and its steps.
+//! Requests of generation: a generator with its model and the caches that were lent to it, and its
+//! steps.
 
 use std::sync::Arc;
 
@@ -220,7 +221,8 @@ impl Operation for StepRequest {
             Ok(Work::new(total, |pace| async move {
                 pace.within(&mut step, total).await?;
                 for (row, token) in out.chunks_exact_mut(3).zip(step.tokens()?) {
-                    // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+                    // (A batch is no longer than its request, and ids are those of a vocabulary in
+                    // memory.)
                     let finish = match token.finish {
                         None | Some(Finish::Failed) => 0,
                         Some(Finish::Stop) => 1,

@@ -232,7 +232,6 @@ impl Operation for LayerForwardRequest {
         let options = ForwardOptions {
             attn_mask: mask_or_none(&self.attn_mask, inputs.operands)?,
             run: inputs.run,
-            ..ForwardOptions::default()
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
         let mut forward = layer.forward_job(x, cache, &options)?;

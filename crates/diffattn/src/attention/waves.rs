@@ -81,7 +81,10 @@ impl<'a> Planned<'a> {
         };
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
-        let block = call.run.kernel(BlockQueries { longest });
+        let block = call.run.kernel(BlockQueries {
+            longest,
+            is_block_masked: !call.blocks.is_empty(),
+        });
         Self {
             call,
             groups,

@@ -29,7 +29,7 @@ export function startDoor(module: WebAssembly.Module): { door: Door; memory: Web
   const unsigned =
     (call: Call): Call =>
     (a, b, c, d, e) =>
-      call(a as number, b as number, c as number, d as number, e as number) >>> 0;
+      call(a, b, c, d, e) >>> 0;
   const text = (call: Call) => (): string => {
     const [address, bytes] = call() as unknown as [number, number];
     const said = decoder.decode(new Uint8Array(memory.buffer, address >>> 0, bytes));

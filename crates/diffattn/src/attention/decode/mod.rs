@@ -1,6 +1,7 @@
-//! Few queries against many keys: lanes are keys (then channels), so that K and V are read once for all the
-//! heads and queries that share them. The same sums in the same order as `prefill/`, hence the same bits.
-//! Runs units in phases over (unit, strip) items, so that few heads still fill many threads.
+//! Few queries against many keys: lanes are keys (then channels), so that K and V are read once for
+//! all the heads and queries that share them. The same sums in the same order as `prefill/`, hence
+//! the same bits. Runs units in phases over (unit, strip) items, so that few heads still fill many
+//! threads.
 //!
 //! 1. per strip: scores, masked, their maxima, exponentials and sums (`scores.rs`);
 //! 2. between the phases, per unit: row maxima, row sums, weights (`unit.rs`);

@@ -1,4 +1,5 @@
-//! Maps: each term's softmax and their combination, row by row, where it would be multiplied with v.
+//! Maps: each term's softmax and their combination, row by row, where it would be multiplied with
+//! v.
 
 use super::geometry::Geometry;
 use super::{Consumer, RowBlock};

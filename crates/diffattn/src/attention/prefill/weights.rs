@@ -1,5 +1,5 @@
-//! Pass 2: what joins a row's strips, and the weights that put each strip of each term into the result.
-//! Knows no keys.
+//! Pass 2: what joins a row's strips, and the weights that put each strip of each term into the
+//! result. Knows no keys.
 
 use super::RowBlock;
 use super::geometry::Geometry;
