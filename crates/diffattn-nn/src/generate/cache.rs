@@ -1,6 +1,7 @@
-//! Keys and values of one text in every layer of a model, with the ids that they are of. Runs nothing.
+//! What every layer of a model keeps of one text, with the ids that it is of. Runs nothing.
 
-use super::DiffLlama;
+use crate::models::Decoder;
+use crate::pass::State;
 use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
 
 /// How a [`ModelCache`] is made.
@@ -13,11 +14,12 @@ pub struct ModelCacheOptions {
     pub window: Option<usize>,
 }
 
-/// The past of one text: its ids, and the keys and values of every layer. [`DiffLlama::cache`] makes it;
-/// [`DiffLlama::forward_job`] adds to it. A batch has one per text, of any lengths.
+/// The past of one text: its ids, and the keys and values of every layer. [`DiffLlama::cache`](crate::DiffLlama::cache)
+/// makes it; [`DiffLlama::forward_job`](crate::DiffLlama::forward_job) adds to it. A batch has one per text, of any
+/// lengths.
 #[derive(Debug)]
 pub struct ModelCache {
-    pub(crate) layers: Vec<KvCache>,
+    pub(crate) layers: Vec<State>,
     ids: Vec<u32>,
     /// Tokens at the start of which no layer holds keys and values any more.
     discarded: usize,
@@ -38,7 +40,7 @@ pub struct ModelCacheState {
 }
 
 impl ModelCache {
-    pub(crate) fn new(model: &DiffLlama, options: &ModelCacheOptions) -> Result<Self, Error> {
+    pub(crate) fn new(model: &Decoder<'_>, options: &ModelCacheOptions) -> Result<Self, Error> {
         if options.window == Some(0) {
             return Err(Error::option("window", "1 token or more", 0));
         }
@@ -48,8 +50,8 @@ impl ModelCache {
                 .saturating_add(chunk_of(window));
             options.capacity.min(most)
         });
-        let layers = model.layers.iter();
-        let layers = layers.map(|layer| KvCache::new(layer.attention.cache_options(1, capacity)));
+        let layers = model.states(capacity);
+        let layers = layers.map(|options| KvCache::new(options).map(State::Kv));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
             ids: Vec::new(),
@@ -91,7 +93,7 @@ impl ModelCache {
     /// Bytes of memory of keys and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(KvCache::bytes).sum()
+        self.layers.iter().map(State::bytes).sum()
     }
 
     /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a window when it forgets all.
@@ -151,7 +153,7 @@ impl ModelCache {
         self.roll_back();
     }
 
-    /// Copies everything out; [`DiffLlama::import_cache`] takes it back.
+    /// Copies everything out; [`DiffLlama::import_cache`](crate::DiffLlama::import_cache) takes it back.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -163,7 +165,7 @@ impl ModelCache {
             layers: self
                 .layers
                 .iter()
-                .map(KvCache::export)
+                .map(|layer| layer.kv().export())
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -177,7 +179,7 @@ impl ModelCache {
     /// `[num_key_value_heads, held, head_dim]`: keys, and values, of a layer.
     #[must_use]
     pub fn layer_shape(&self) -> [usize; 3] {
-        let options = self.layers.first().map(KvCache::options);
+        let options = self.layers.first().map(State::options);
         let [groups, width] = options.map_or([0, 0], |options| [options.groups, options.head_dim]);
         [groups, self.held(), width]
     }
@@ -190,22 +192,22 @@ impl ModelCache {
         let cache = self.layers.get(layer);
         cache
             .ok_or_else(|| Error::option("layer", "a layer of the model", layer))?
+            .kv()
             .export()
     }
 
-    pub(crate) fn import(model: &DiffLlama, state: &ModelCacheState) -> Result<Self, Error> {
+    pub(crate) fn import(model: &Decoder<'_>, state: &ModelCacheState) -> Result<Self, Error> {
         let ModelCacheState {
             ids,
             discarded,
             window,
             layers,
         } = state;
-        let config = &model.config;
         model.check_ids("state.ids", ids.iter().map(|&id| i64::from(id)))?;
-        if layers.len() != config.num_hidden_layers {
+        if layers.len() != model.layers.len() {
             return Err(Error::shape(
                 "state.layers",
-                format_args!("{} layers", config.num_hidden_layers),
+                format_args!("{} layers", model.layers.len()),
                 layers.len(),
             ));
         }
@@ -224,11 +226,20 @@ impl ModelCache {
             window: *window,
         };
         let mut cache = Self::new(model, &options)?;
-        let shape = [1, config.num_key_value_heads, held, config.head_dim];
         for (index, (layer, (k, v))) in cache.layers.iter_mut().zip(layers).enumerate() {
-            check_len(&format!("state.layers[{index}] k"), &shape, k.len())?;
-            check_len(&format!("state.layers[{index}] v"), &shape, v.len())?;
-            layer.append(Tensor::f32(k, &shape), Tensor::f32(v, &shape), Layout::Bhsd)?;
+            let KvCacheOptions {
+                groups,
+                terms,
+                head_dim,
+                value_dim,
+                ..
+            } = *layer.options();
+            let k_shape = [1, terms * groups, held, head_dim];
+            let v_shape = [1, groups, held, value_dim];
+            check_len(&format!("state.layers[{index}] k"), &k_shape, k.len())?;
+            check_len(&format!("state.layers[{index}] v"), &v_shape, v.len())?;
+            let (k, v) = (Tensor::f32(k, &k_shape), Tensor::f32(v, &v_shape));
+            layer.kv_mut().append(k, v, Layout::Bhsd)?;
         }
         cache.ids.clone_from(ids);
         cache.discarded = *discarded;
@@ -236,7 +247,7 @@ impl ModelCache {
     }
 
     /// Checks that the model made it, or one of the same sizes.
-    pub(crate) fn check(&self, model: &DiffLlama) -> Result<(), Error> {
+    pub(crate) fn check(&self, model: &Decoder<'_>) -> Result<(), Error> {
         let sizes = |options: &KvCacheOptions| {
             [
                 options.batch,
@@ -246,10 +257,11 @@ impl ModelCache {
                 options.value_dim,
             ]
         };
+        let mut pairs = self.layers.iter().zip(model.states(0));
         let fits = self.layers.len() == model.layers.len()
-            && self.layers.iter().zip(&model.layers).all(|(cache, layer)| {
-                cache.options().dtype == DType::F32
-                    && sizes(cache.options()) == sizes(&layer.attention.cache_options(1, 0))
+            && pairs.all(|(state, wanted)| {
+                let given = state.options();
+                given.dtype == DType::F32 && sizes(given) == sizes(&wanted)
             });
         if fits {
             Ok(())
@@ -262,16 +274,11 @@ impl ModelCache {
         }
     }
 
-    /// Where in the layers' caches the token at `position` lies.
-    pub(crate) fn place(&self, position: usize) -> usize {
-        position - self.discarded
-    }
-
     /// Takes over tokens that every layer now holds, and lets go of those that no later one sees, were the last [`TAKEN_BACK`] taken back.
     pub(crate) fn commit(&mut self, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
         let first = self.first_seen(self.len().saturating_sub(TAKEN_BACK));
-        let first = self.place(first.max(self.discarded));
+        let first = first.max(self.discarded) - self.discarded;
         let mut gone = 0;
         for layer in &mut self.layers {
             gone = layer.discard_before(first);
@@ -283,8 +290,8 @@ impl ModelCache {
     pub(crate) fn roll_back(&mut self) {
         let held = self.held();
         for layer in &mut self.layers {
-            // Every layer holds at least the committed tokens.
-            let _ = layer.rewind(held);
+            // (Every layer holds at least the committed tokens.)
+            layer.rewind(held);
         }
     }
 
