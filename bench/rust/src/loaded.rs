@@ -4,8 +4,8 @@ use crate::case::{Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
     AttentionOptions, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions, Isa,
-    KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions, Slices,
-    Tensor,
+    KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions, Run,
+    Slices, Tensor,
 };
 
 /// A case that is ready to run.
@@ -115,8 +115,7 @@ impl Loaded {
                     weight: Some(&self.tensors[1]),
                     bias: Some(&self.tensors[2]),
                     eps: EPS,
-                    isa: Some(self.isa),
-                    threads: Some(self.threads),
+                    run: on(self.isa, self.threads),
                     ..GroupNormOptions::default()
                 };
                 let mut call = GroupNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
@@ -127,8 +126,7 @@ impl Loaded {
                 let options = RmsNormOptions {
                     eps: EPS,
                     weight: Some(&self.tensors[1]),
-                    isa: Some(self.isa),
-                    threads: Some(self.threads),
+                    run: on(self.isa, self.threads),
                     ..RmsNormOptions::default()
                 };
                 let mut call = RmsNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
@@ -151,8 +149,7 @@ fn options<'a>(
         ratio: heads.ratio,
         is_causal: heads.causal,
         window: heads.window,
-        isa: Some(isa),
-        threads: Some(threads),
+        run: on(isa, threads),
         ..AttentionOptions::default()
     }
 }
@@ -179,4 +176,8 @@ fn caches(heads: &Heads) -> Result<Vec<KvCache>, Error> {
             Ok(cache)
         })
         .collect()
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -210,9 +210,7 @@ impl Options {
             cu_seqlens_k: self.cu_seqlens_k.as_deref(),
             norm,
             return_lse: self.return_lse,
-            deterministic: self.deterministic,
-            isa: Some(self.settings.isa()),
-            threads: Some(self.settings.threads()),
+            run: self.settings.run().with_deterministic(self.deterministic),
         })
     }
 }

@@ -196,8 +196,7 @@ impl ForwardRequest {
 
 fn options<'m>(settings: Settings) -> ForwardOptions<'m> {
     ForwardOptions {
-        isa: Some(settings.isa()),
-        threads: Some(settings.threads()),
+        run: settings.run(),
         ..ForwardOptions::default()
     }
 }

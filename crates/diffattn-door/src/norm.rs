@@ -55,8 +55,7 @@ impl GroupNormRequest {
             eps: self.eps.unwrap_or(default.eps),
             layout: self.layout,
             activation: self.activation,
-            isa: Some(self.settings.isa()),
-            threads: Some(self.settings.threads()),
+            run: self.settings.run(),
         };
         let outputs = vec![OutputSpec::new("out", x.data.dtype(), &x.shape)?];
         Ok((Box::new(GroupNorm::new(x, &options)?), outputs))
@@ -101,8 +100,7 @@ impl RmsNormRequest {
                 .transpose()?,
             eps: self.eps.unwrap_or(default.eps),
             scale: self.scale.unwrap_or(default.scale),
-            isa: Some(self.settings.isa()),
-            threads: Some(self.settings.threads()),
+            run: self.settings.run(),
         };
         let outputs = vec![OutputSpec::new("out", x.data.dtype(), &x.shape)?];
         Ok((Box::new(RmsNorm::new(x, &options)?), outputs))

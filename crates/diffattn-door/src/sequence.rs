@@ -103,8 +103,7 @@ impl RopeRequest {
                 shape: shape.clone(),
             }),
             table: None,
-            isa: Some(self.settings.isa()),
-            threads: Some(self.settings.threads()),
+            run: self.settings.run(),
         };
         Ok((Box::new(Rope::new(x, &options)?), outputs))
     }
@@ -143,8 +142,7 @@ impl DifferenceRequest {
                 .order
                 .unwrap_or(SequenceDifferenceOptions::default().order),
             layout: self.layout,
-            isa: Some(self.settings.isa()),
-            threads: Some(self.settings.threads()),
+            run: self.settings.run(),
         };
         Ok((Box::new(SequenceDifference::new(x, &options)?), outputs))
     }

@@ -2,31 +2,22 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use diffattn::{Error, Isa, available_threads};
+use diffattn::{Error, Isa, Run};
 
-/// What was chosen; `None` is the default: the fastest, as many as the machine allows.
+/// What was chosen; `None` is the default of [`Run`].
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings {
-    isa: Option<Isa>,
-    threads: Option<usize>,
-}
+pub(crate) struct Settings(Option<Run>);
 
-static SETTINGS: Mutex<Settings> = Mutex::new(Settings {
-    isa: None,
-    threads: None,
-});
+static SETTINGS: Mutex<Settings> = Mutex::new(Settings(None));
 
 impl Settings {
     pub(crate) fn now() -> Self {
         *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn isa(self) -> Isa {
-        self.isa.unwrap_or_else(Isa::detect)
-    }
-
-    pub(crate) fn threads(self) -> usize {
-        self.threads.unwrap_or_else(available_threads)
+    /// How calls run, fused where that is faster.
+    pub(crate) fn run(self) -> Run {
+        self.0.unwrap_or_default()
     }
 }
 
@@ -49,25 +40,27 @@ pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
             }
         })
         .transpose()?;
-    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner) = Settings { isa, threads };
+    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner) =
+        Settings(Some(Run::new(isa, threads, false)?));
     Ok(())
 }
 
 /// The instruction set of calls from now on.
 #[must_use]
 pub fn isa() -> Isa {
-    Settings::now().isa()
+    Settings::now().run().isa()
 }
 
 /// The threads of calls from now on.
 #[must_use]
 pub fn threads() -> usize {
-    Settings::now().threads()
+    Settings::now().run().threads()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diffattn::available_threads;
 
     #[test]
     fn what_is_not_to_be_had_is_refused() {

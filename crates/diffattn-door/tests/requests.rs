@@ -8,9 +8,9 @@ use diffattn::{
     Activation, AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention,
     DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
     KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing, Positions,
-    RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, SequenceDifferenceOptions,
-    Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init, rms_norm,
-    sequence_difference,
+    RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
+    SequenceDifferenceOptions, Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init,
+    rms_norm, sequence_difference,
 };
 use diffattn_door::{Door, Failure};
 use diffattn_nn::{
@@ -221,7 +221,7 @@ fn attention_takes_every_option() {
             scale: 0.5,
         }),
         return_lse: true,
-        deterministic: true,
+        run: Run::default().with_deterministic(true),
         ..AttentionOptions::default()
     };
     let kv = KeysValues::Tensors {

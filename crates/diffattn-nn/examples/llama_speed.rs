@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "what it is for")]
 
-use diffattn::{Data, Isa, Linear, LinearOptions, Tensor};
+use diffattn::{Data, Isa, Linear, Run, Tensor};
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaOptions, Generation, Generator, GeneratorOptions, Logits,
     ModelCacheOptions, TokenIds, Weight, WeightData, WeightInfo, WeightSource,
@@ -79,7 +79,7 @@ fn median(mut round: impl FnMut() -> Result<f64, diffattn::Error>) -> Result<f64
 fn linear_maps(
     config: &DiffLlamaConfig,
     [rows, last]: [usize; 2],
-    options: &LinearOptions,
+    run: Run,
 ) -> Result<f64, diffattn::Error> {
     let (hidden, wide) = (
         config.hidden_size,
@@ -113,7 +113,7 @@ fn linear_maps(
     median(|| {
         let start = Instant::now();
         for (linear, x, y) in &mut made {
-            linear.forward(x, y, options)?;
+            linear.forward(x, y, run)?;
         }
         Ok(start.elapsed().as_secs_f64())
     })
@@ -142,14 +142,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect();
     let options = DiffLlamaOptions {
         logits: Logits::Last,
-        isa: Some(isa),
-        threads: Some(threads),
+        run: on(isa, threads),
         ..DiffLlamaOptions::default()
-    };
-    let linear = LinearOptions {
-        isa: Some(isa),
-        threads: Some(threads),
-        ..LinearOptions::default()
     };
     let mut caches = [model.cache(&ModelCacheOptions {
         capacity: PREFILL,
@@ -165,7 +159,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
         Ok(start.elapsed().as_secs_f64())
     })?;
-    let alone = linear_maps(&config, [PREFILL, 1], &linear)?;
+    let alone = linear_maps(&config, [PREFILL, 1], on(isa, threads))?;
     println!(
         "prefill  {:8.1} tokens/s ({PREFILL} tokens, {:.2} ms; linear maps alone {:.2} ms)",
         PREFILL as f64 / seconds,
@@ -180,8 +174,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..Generation::default()
     };
     let run = GeneratorOptions {
-        isa: Some(isa),
-        threads: Some(threads),
+        run: on(isa, threads),
         ..GeneratorOptions::default()
     };
     for texts in [1, 8] {
@@ -194,7 +187,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Ok(start.elapsed().as_secs_f64() / NEW as f64)
         })?;
-        let alone = linear_maps(&config, [texts, texts], &linear)?;
+        let alone = linear_maps(&config, [texts, texts], on(isa, threads))?;
         println!(
             "decode   {:8.1} tokens/s ({texts} texts after {PROMPT} tokens, {:.3} ms a step; linear maps alone {:.3} ms)",
             texts as f64 / seconds,
@@ -203,4 +196,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

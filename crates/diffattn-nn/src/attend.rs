@@ -192,9 +192,7 @@ impl Operands<'_> {
             layout: Layout::Bshd,
             is_causal: self.layer.is_causal,
             attn_mask: self.mask.as_ref().map(LayerMask::as_mask),
-            deterministic: self.run.deterministic,
-            isa: Some(self.run.isa),
-            threads: self.run.threads,
+            run: self.run.run,
             ..AttentionOptions::default()
         }
     }

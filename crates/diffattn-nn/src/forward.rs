@@ -346,12 +346,12 @@ fn output_rows(
         let width = layer.out.inputs();
         return layer
             .out
-            .forward(&heads[first * width..end * width], y, &run.linear());
+            .forward(&heads[first * width..end * width], y, run.run);
     };
     let mixed = mix(layer, fusion, heads, first, end)?;
     let mut normed = try_zeroed(mixed.len())?;
     normalise(layer, run, norm, &mixed, &mut normed)?;
-    layer.out.forward(&normed, y, &run.linear())
+    layer.out.forward(&normed, y, run.run)
 }
 
 /// `(1 − fusion) · plain + fusion · differences` for the heads that take part.
@@ -391,8 +391,7 @@ fn normalise(
         eps: norm.eps,
         weight: norm.weight.as_deref(),
         scale: norm.scale,
-        isa: Some(run.isa),
-        threads: run.threads,
+        run: run.run,
     };
     let mut call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
     call.bind(DataMut::F32(to))?;

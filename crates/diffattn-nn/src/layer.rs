@@ -224,7 +224,7 @@ impl Fusion {
 
 /// Whether the frequencies are complete and sound.
 fn check_frequencies(rope: &RopeConfig, head_dim: usize) -> Result<(), Error> {
-    RopeTable::new(0..0, head_dim, &rope.frequencies, Some(1))
+    RopeTable::new(0..0, head_dim, &rope.frequencies, diffattn::Run::default())
         .map(drop)
         .map_err(|error| error.renamed(ErrorKind::Option, |argument| format!("rope.{argument}")))
 }

@@ -1,6 +1,6 @@
 //! What layers are made of and how they are run. Types only: checks are where layers are made.
 
-use diffattn::{Isa, KvRepeat, Mask, Pairing, RopeFrequencies};
+use diffattn::{KvRepeat, Mask, Pairing, RopeFrequencies};
 
 /// Rotary embedding of q and k, over the whole head; positions start at the cache's length.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -158,10 +158,6 @@ impl MultiheadDiffAttnV2Options {
 pub struct ForwardOptions<'a> {
     /// `[B|1, H|1, L|1, Lk]`, Lk the cached tokens and the new ones; any non-zero byte takes part.
     pub attn_mask: Option<Mask<'a>>,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: diffattn::Run,
 }

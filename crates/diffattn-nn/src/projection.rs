@@ -4,9 +4,9 @@
 use crate::layer::{DiffAttnLayer, Dimensions, Fusion, LambdaSource};
 use crate::options::{ForwardOptions, RopeConfig};
 use diffattn::{
-    Data, DataMut, Error, Isa, KvCache, Layout, Linear, LinearOptions, Rope, RopeOptions,
-    RopeTable, SequenceDifferenceOptions, Slices, Tensor, check_len, format_shape,
-    sequence_difference, sigmoid, try_zeroed,
+    Data, DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable,
+    SequenceDifferenceOptions, Slices, Tensor, check_len, format_shape, sequence_difference,
+    sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -27,9 +27,7 @@ pub(crate) struct Run {
     pub(crate) length: usize,
     /// Tokens in the cache before the call.
     pub(crate) past: usize,
-    pub(crate) deterministic: bool,
-    pub(crate) isa: Isa,
-    pub(crate) threads: Option<usize>,
+    pub(crate) run: diffattn::Run,
 }
 
 impl Run {
@@ -55,18 +53,12 @@ impl Run {
             }
         };
         check_len("x", &x.shape, data.len())?;
-        if options.threads == Some(0) {
-            return Err(Error::option("threads", "1 or more", 0));
-        }
-        let isa = options.isa.unwrap_or_else(Isa::detect);
         Ok((
             Self {
                 batch,
                 length,
                 past,
-                deterministic: options.deterministic,
-                isa,
-                threads: options.threads,
+                run: options.run,
             },
             data,
         ))
@@ -75,14 +67,6 @@ impl Run {
     /// Rows of x.
     pub(crate) fn rows(&self) -> usize {
         self.batch * self.length
-    }
-
-    pub(crate) fn linear(&self) -> LinearOptions {
-        LinearOptions {
-            deterministic: self.deterministic,
-            isa: Some(self.isa),
-            threads: self.threads,
-        }
     }
 }
 
@@ -302,7 +286,7 @@ impl<'a> Projection<'a> {
         let layer = self.layer;
         let embed_dim = layer.embed_dim();
         let x = &self.x[rows.start * embed_dim..rows.end * embed_dim];
-        let options = self.run.linear();
+        let run = self.run.run;
         let pieces = self.pieces(rows.clone(), true);
         self.extend_tables(&pieces)?;
         let Projected { q, k, v, .. } = &mut self.projected;
@@ -310,14 +294,14 @@ impl<'a> Projection<'a> {
             let width = linear.outputs();
             let to = &mut to[rows.start * width..rows.end * width];
             let Some(rope) = &layer.rope else {
-                linear.forward(x, to, &options)?;
+                linear.forward(x, to, run)?;
                 continue;
             };
             if self.still.len() < to.len() {
                 self.still = try_zeroed(to.len())?;
             }
             let still = &mut self.still[..to.len()];
-            linear.forward(x, still, &options)?;
+            linear.forward(x, still, run)?;
             for piece in &pieces {
                 let piece_rows = piece.rows(self.run.length);
                 let range =
@@ -337,7 +321,7 @@ impl<'a> Projection<'a> {
             let width = layer.v.outputs();
             layer
                 .v
-                .forward(x, &mut v[rows.start * width..rows.end * width], &options)?;
+                .forward(x, &mut v[rows.start * width..rows.end * width], run)?;
         }
         self.lambda(x, &rows)
     }
@@ -347,8 +331,8 @@ impl<'a> Projection<'a> {
         if let LambdaSource::Projected(linear) = &self.layer.lambda {
             let to = &mut self.projected.lambda
                 [rows.start * linear.outputs()..rows.end * linear.outputs()];
-            linear.forward(x, to, &self.run.linear())?;
-            sigmoid(to, Some(self.run.isa), self.run.deterministic);
+            linear.forward(x, to, self.run.run)?;
+            sigmoid(to, self.run.run);
         }
         Ok(())
     }
@@ -460,7 +444,7 @@ impl<'a> Projection<'a> {
                 positions,
                 head_dim,
                 &rope.frequencies,
-                self.run.threads,
+                self.run.run,
             )?);
         }
         Ok(())
@@ -490,8 +474,7 @@ fn turn(
         interleaved: rope.interleaved,
         first_position: Some(vec![(run.past + piece.tokens.start) as i64]),
         table: tables.get(piece.tokens.start / TABLE),
-        isa: Some(run.isa),
-        threads: run.threads,
+        run: run.run,
         ..RopeOptions::default()
     };
     let mut call = Rope::new(
@@ -514,12 +497,11 @@ fn project_with_differences(
 ) -> Result<Vec<f32>, Error> {
     let (rows, channels) = (x.len() / linear.inputs(), linear.outputs());
     let mut plain = try_zeroed(rows * channels)?;
-    linear.forward(x, &mut plain, &run.linear())?;
+    linear.forward(x, &mut plain, run.run)?;
     let options = SequenceDifferenceOptions {
         order,
         layout: Layout::Bshd,
-        isa: Some(run.isa),
-        threads: run.threads,
+        run: run.run,
     };
     let differences = sequence_difference(
         Tensor::f32(&plain, &[1, rows, channels / width, width]),

@@ -1,11 +1,10 @@
 //! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64, without a branch, so that the
 //! loop becomes vectors; nothing fuses, so every instruction set gives the same bits.
 
-use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::threads::{available_threads, for_each, thread_count};
+use crate::isa::Kernel;
+use crate::run::Run;
+use crate::threads::{for_each_chunk, thread_count};
 use crate::vector::Vector;
-use std::sync::{Mutex, PoisonError};
 
 /// Values of one item of work: some tens of microseconds.
 const ITEM: usize = 1 << 13;
@@ -107,64 +106,40 @@ impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
 }
 
 /// Replaces each value x by `x · Φ(x)`, Φ the normal distribution's (arXiv 1606.08415), within 1 ulp: −0, its limit, at −∞,
-/// ∞ at ∞, NaN for NaN. `isa`: the fastest by default, all give the same bits; `threads`: what the machine allows by default.
+/// ∞ at ∞, NaN for NaN. Every instruction set gives the same bits.
 ///
 /// ```
 /// let mut values = [0.0, 1.0, f32::INFINITY];
-/// diffattn::gelu(&mut values, None, None)?;
+/// diffattn::gelu(&mut values, diffattn::Run::default());
 /// assert_eq!(values, [0.0, 0.841_344_77, f32::INFINITY]);
-/// # Ok::<(), diffattn::Error>(())
 /// ```
-///
-/// # Errors
-/// [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads.
-pub fn gelu(values: &mut [f32], isa: Option<Isa>, threads: Option<usize>) -> Result<(), Error> {
-    each::<false>(values, isa, threads)
+pub fn gelu(values: &mut [f32], run: Run) {
+    each::<false>(values, run)
 }
 
 /// Replaces each value x by `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, the form of [`gelu`] by tanh (arXiv 1606.08415,
-/// section 2), within 1 ulp: −0, its limit, at −∞, ∞ at ∞, NaN for NaN. `isa` and `threads` as there.
+/// section 2), within 1 ulp: −0, its limit, at −∞, ∞ at ∞, NaN for NaN. Every instruction set gives the same bits.
 ///
 /// ```
 /// let mut values = [0.0, 1.0, f32::INFINITY];
-/// diffattn::gelu_tanh(&mut values, None, None)?;
+/// diffattn::gelu_tanh(&mut values, diffattn::Run::default());
 /// assert_eq!(values, [0.0, 0.841_192, f32::INFINITY]);
-/// # Ok::<(), diffattn::Error>(())
 /// ```
-///
-/// # Errors
-/// [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads.
-pub fn gelu_tanh(
-    values: &mut [f32],
-    isa: Option<Isa>,
-    threads: Option<usize>,
-) -> Result<(), Error> {
-    each::<true>(values, isa, threads)
+pub fn gelu_tanh(values: &mut [f32], run: Run) {
+    each::<true>(values, run)
 }
 
-fn each<const TANH: bool>(
-    values: &mut [f32],
-    isa: Option<Isa>,
-    threads: Option<usize>,
-) -> Result<(), Error> {
-    let threads = match threads {
-        Some(0) => return Err(Error::option("threads", "1 or more", 0)),
-        Some(threads) => threads,
-        None => available_threads(),
-    };
-    let isa = isa.unwrap_or_else(Isa::detect);
-    let threads = thread_count(threads, values.len().saturating_mul(VALUE_WORK));
+fn each<const TANH: bool>(values: &mut [f32], run: Run) {
+    let threads = thread_count(run.threads(), values.len().saturating_mul(VALUE_WORK));
+    // Unfused everywhere: the same bits on every instruction set.
+    let run = run.with_deterministic(true);
     if threads == 1 {
-        isa.run(true, Gelu::<TANH>(values));
-        return Ok(());
+        run.kernel(Gelu::<TANH>(values));
+    } else {
+        for_each_chunk(threads, values, ITEM, |_, _, values| {
+            run.kernel(Gelu::<TANH>(values));
+        });
     }
-    let items: Vec<Mutex<&mut [f32]>> = values.chunks_mut(ITEM).map(Mutex::new).collect();
-    for_each(threads, items.len(), |_, item| {
-        // Each item is one thread's, so this never waits.
-        let mut values = items[item].lock().unwrap_or_else(PoisonError::into_inner);
-        isa.run(true, Gelu::<TANH>(&mut values));
-    });
-    Ok(())
 }
 
 #[cfg(test)]
@@ -172,6 +147,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::isa::Isa;
 
     /// x · Φ(x) by the complementary error function, which keeps the tail's digits.
     fn exact(x: f32) -> f64 {
@@ -191,7 +167,7 @@ mod tests {
         libm::ldexp(1.0, exponent - 23)
     }
 
-    type Form = fn(&mut [f32], Option<Isa>, Option<usize>) -> Result<(), Error>;
+    type Form = fn(&mut [f32], Run);
 
     #[test]
     fn within_an_ulp_on_every_instruction_set() {
@@ -201,6 +177,10 @@ mod tests {
     #[test]
     fn by_tanh_within_an_ulp_on_every_instruction_set() {
         within_an_ulp(gelu_tanh, exact_by_tanh);
+    }
+
+    fn on(isa: Isa, threads: usize) -> Run {
+        Run::new(Some(isa), Some(threads), false).unwrap()
     }
 
     fn within_an_ulp(gelu: Form, exact: fn(f32) -> f64) {
@@ -213,7 +193,7 @@ mod tests {
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
             let mut values = inputs.clone();
-            gelu(&mut values, Some(isa), Some(1)).unwrap();
+            gelu(&mut values, on(isa, 1));
             match &first {
                 None => first = Some(values),
                 Some(first) => assert!(
@@ -249,7 +229,7 @@ mod tests {
                 f32::INFINITY,
                 f32::NAN,
             ];
-            gelu(&mut values, None, Some(1)).unwrap();
+            gelu(&mut values, on(Isa::detect(), 1));
             for value in &values[..4] {
                 assert_eq!(value.to_bits(), (-0.0f32).to_bits());
             }
@@ -262,14 +242,14 @@ mod tests {
     fn threads_change_no_bit() {
         let values: Vec<f32> = (0..100_003).map(|i| (i as f32) * 1e-4 - 6.0).collect();
         let (mut one, mut two) = (values.clone(), values);
-        gelu(&mut one, None, Some(1)).unwrap();
-        gelu(&mut two, None, Some(2)).unwrap();
+        gelu(&mut one, on(Isa::detect(), 1));
+        gelu(&mut two, on(Isa::detect(), 2));
         assert!(
             one.iter()
                 .zip(&two)
                 .all(|(a, b)| a.to_bits() == b.to_bits())
         );
-        let refused = gelu(&mut one, None, Some(0)).unwrap_err();
+        let refused = Run::default().with_threads(0).unwrap_err();
         assert_eq!(refused.to_string(), "threads: expected 1 or more, got 0");
     }
 }

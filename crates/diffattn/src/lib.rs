@@ -53,7 +53,7 @@ pub use attention::{
 pub use error::{Error, ErrorKind};
 pub use gelu::{gelu, gelu_tanh};
 pub use isa::Isa;
-pub use linear::{Linear, LinearOptions};
+pub use linear::Linear;
 pub use norm::{
     Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
     RmsNormOptions, group_norm, layer_norm, rms_norm,

@@ -9,9 +9,10 @@
 
 use crate::buffer::{LINE, Lines};
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
+use crate::isa::Kernel;
+use crate::run::Run;
 use crate::shape::{Data, Tensor, check_len, checked_len, format_shape, try_zeroed};
-use crate::threads::{available_threads, for_each, thread_count};
+use crate::threads::{for_each, thread_count};
 use crate::tile::{Operands, Sink, Tile, product_of};
 use crate::vector::{Element, Use, Vector};
 use half::slice::HalfBitsSliceExt;
@@ -37,17 +38,6 @@ const PACKED_ROWS: usize = 8;
 
 /// Channels of them, whole strips.
 const PACKED_CHANNELS: usize = 8 * CHANNELS;
-
-/// How a [`Linear`] is run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LinearOptions {
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
-}
 
 /// A linear map `y = x Wᵀ + b`, its weight packed in panels of its own element type. Made once, used for any number of rows.
 #[derive(Debug, Clone)]
@@ -211,26 +201,21 @@ impl Linear {
     /// Maps every row of x `[rows, inputs]` to one of y `[rows, outputs]`. A row's bits depend on that row alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many; [`ErrorKind::Option`](crate::ErrorKind::Option) for no threads;
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many;
     /// [`Error::OutOfMemory`].
-    pub fn forward(&self, x: &[f32], y: &mut [f32], options: &LinearOptions) -> Result<(), Error> {
+    pub fn forward(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
         let rows = x
             .len()
             .checked_div(self.inputs)
             .unwrap_or(y.len() / self.outputs.max(1));
         check_len("x", &[rows, self.inputs], x.len())?;
         check_len("y", &[rows, self.outputs], y.len())?;
-        let threads = match options.threads {
-            Some(0) => return Err(Error::option("threads", "1 or more", 0)),
-            Some(threads) => threads,
-            None => available_threads(),
-        };
         if rows == 0 || self.outputs == 0 {
             return Ok(());
         }
         let weights = self.outputs.saturating_mul(self.inputs);
         let threads = thread_count(
-            threads,
+            run.threads(),
             weights.saturating_mul(rows.saturating_add(READ_COST * self.panels.bytes())),
         );
         // Blocks of rows of one size; and where they are fewer than the threads, stretches of panels.
@@ -259,7 +244,6 @@ impl Linear {
         for _ in 0..threads {
             scratch.push(Mutex::new(try_zeroed(scratch_len)?));
         }
-        let isa = options.isa.unwrap_or_else(Isa::detect);
         let to = Shared(y.as_mut_ptr());
         for_each(threads, blocks * stretches, |slot, item| {
             let first_row = item / stretches * block;
@@ -279,7 +263,7 @@ impl Linear {
                 packed,
                 widened,
             };
-            isa.run(options.deterministic, kernel);
+            run.kernel(kernel);
         });
         Ok(())
     }
@@ -649,6 +633,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
     use crate::shape::DType;
     use proptest::prelude::*;
 
@@ -675,6 +660,10 @@ mod tests {
         expected: Vec<f64>,
         /// Σ |x w| + |b| of each.
         scale: Vec<f64>,
+    }
+
+    fn on(isa: Isa, threads: usize, deterministic: bool) -> Run {
+        Run::new(Some(isa), Some(threads), deterministic).unwrap_or_else(|error| panic!("{error}"))
     }
 
     impl Case {
@@ -710,13 +699,8 @@ mod tests {
         fn run(&self, x: &[f32], isa: Isa, threads: usize, deterministic: bool) -> Vec<f32> {
             let rows = x.len() / self.linear.inputs;
             let mut y = vec![f32::NAN; rows * self.linear.outputs];
-            let options = LinearOptions {
-                deterministic,
-                isa: Some(isa),
-                threads: Some(threads),
-            };
             self.linear
-                .forward(x, &mut y, &options)
+                .forward(x, &mut y, on(isa, threads, deterministic))
                 .unwrap_or_else(|error| panic!("{error}"));
             y
         }
@@ -832,7 +816,7 @@ mod tests {
             .unwrap_or_else(|error| panic!("{error}"));
             let mut y = [0.0; 2];
             linear
-                .forward(&x, &mut y, &LinearOptions::default())
+                .forward(&x, &mut y, Run::default())
                 .unwrap_or_else(|error| panic!("{error}"));
             for (y, expected) in y.iter().zip(expected) {
                 assert!(
@@ -908,15 +892,10 @@ mod tests {
             let x = values(rows as u64, rows * self.linear.inputs);
             for isa in Isa::available() {
                 for (deterministic, threads) in [(false, 1), (true, 1), (false, 3)] {
-                    let options = LinearOptions {
-                        deterministic,
-                        isa: Some(isa),
-                        threads: Some(threads),
-                    };
                     let of = |linear: &Linear| {
                         let mut y = vec![0.0; rows * linear.outputs];
                         linear
-                            .forward(&x, &mut y, &options)
+                            .forward(&x, &mut y, on(isa, threads, deterministic))
                             .unwrap_or_else(|error| panic!("{error}"));
                         bits_of(&y)
                     };
@@ -995,15 +974,11 @@ mod tests {
     fn empty_extents() {
         let none =
             Linear::new(&Tensor::f32(&[], &[0, 3]), None).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(
-            none.forward(&[1.0; 6], &mut [], &LinearOptions::default()),
-            Ok(())
-        );
+        assert_eq!(none.forward(&[1.0; 6], &mut [], Run::default()), Ok(()));
         let bias = [1.0, 2.0];
         let constant = Linear::new(&Tensor::f32(&[], &[2, 0]), Some(&Tensor::f32(&bias, &[2])));
         let mut y = [0.0; 4];
-        let done =
-            constant.and_then(|linear| linear.forward(&[], &mut y, &LinearOptions::default()));
+        let done = constant.and_then(|linear| linear.forward(&[], &mut y, Run::default()));
         assert_eq!((done, y), (Ok(()), [1.0, 2.0, 1.0, 2.0]));
     }
 
@@ -1034,31 +1009,20 @@ mod tests {
             Err("bias: expected shape [2], got [3]".to_owned())
         );
         let linear = Linear::new(&weight, None).unwrap_or_else(|error| panic!("{error}"));
-        for (x, y, options, expected) in [
+        for (x, y, expected) in [
             (
                 &[0.0; 4][..],
                 &mut [0.0; 2][..],
-                LinearOptions::default(),
                 "x: expected 3 elements for shape [1, 3], got 4",
             ),
             (
                 &[0.0; 3],
                 &mut [0.0; 4],
-                LinearOptions::default(),
                 "y: expected 2 elements for shape [1, 2], got 4",
-            ),
-            (
-                &[0.0; 3],
-                &mut [0.0; 2],
-                LinearOptions {
-                    threads: Some(0),
-                    ..LinearOptions::default()
-                },
-                "threads: expected 1 or more, got 0",
             ),
         ] {
             let result = linear
-                .forward(x, y, &options)
+                .forward(x, y, Run::default())
                 .map_err(|error| error.to_string());
             assert_eq!(result, Err(expected.to_owned()));
         }

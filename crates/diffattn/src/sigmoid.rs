@@ -1,20 +1,20 @@
 //! The logistic function over a slice: what gates of layers use. One thread; rows of a gate are short.
 
-use crate::isa::{Isa, Kernel};
+use crate::isa::Kernel;
+use crate::run::Run;
 use crate::vector::Vector;
 use crate::vector::math::{self, MAX_LANES};
 
-/// Replaces each value x by `1 / (1 + e^−x)`, within 2 ulp: 0 and 1 at −∞ and ∞, NaN for NaN. `isa`: the fastest by
-/// default; `deterministic`: unfused multiply-adds, the same bits on every backend.
+/// Replaces each value x by `1 / (1 + e^−x)`, within 2 ulp: 0 and 1 at −∞ and ∞, NaN for NaN.
+/// On one thread, whatever `run` says.
 ///
 /// ```
 /// let mut gates = [0.0, f32::INFINITY, f32::NEG_INFINITY];
-/// diffattn::sigmoid(&mut gates, None, false);
+/// diffattn::sigmoid(&mut gates, diffattn::Run::default());
 /// assert_eq!(gates, [0.5, 1.0, 0.0]);
 /// ```
-pub fn sigmoid(values: &mut [f32], isa: Option<Isa>, deterministic: bool) {
-    isa.unwrap_or_else(Isa::detect)
-        .run(deterministic, Sigmoid(values));
+pub fn sigmoid(values: &mut [f32], run: Run) {
+    run.kernel(Sigmoid(values));
 }
 
 struct Sigmoid<'c>(&'c mut [f32]);

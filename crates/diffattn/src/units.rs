@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::threads::{available_threads, for_each, thread_count};
+use crate::threads::{for_each, thread_count};
 
 /// Elements per unit: a tenth of a millisecond or so, long enough that handing out units costs nothing.
 pub(crate) const UNIT: usize = 1 << 17;
@@ -23,17 +23,8 @@ pub(crate) struct Units<S> {
 }
 
 impl<S: Send> Units<S> {
-    /// `total` units of about `unit_elements` elements; `threads` as the caller's option has it.
-    pub(crate) fn new(
-        threads: Option<usize>,
-        total: usize,
-        unit_elements: usize,
-    ) -> Result<Self, Error> {
-        let threads = match threads {
-            Some(0) => return Err(Error::option("threads", "1 or more", 0)),
-            Some(threads) => threads,
-            None => available_threads(),
-        };
+    /// `total` units of about `unit_elements` elements; on `threads` threads at most.
+    pub(crate) fn new(threads: usize, total: usize, unit_elements: usize) -> Result<Self, Error> {
         Ok(Self {
             threads,
             done: 0,

@@ -8,8 +8,8 @@ use diffattn::{
     AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention, DiffAttentionMaps, Error,
     GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, Lambda,
     LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions, Rope, RopeFrequencies,
-    RopeOptions, RopeScaling, RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions,
-    Slices, Tensor, layer_norm,
+    RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
+    SequenceDifferenceOptions, Slices, Tensor, layer_norm,
 };
 
 /// What a call over nothing may take at most; a loop over extents takes seconds, and memory that the machine has not.
@@ -83,7 +83,7 @@ fn rope_of_nothing_is_nothing() {
                 assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
                 call.bind(DataMut::F32(&mut [])).unwrap();
                 call.finish().unwrap();
-                let table = RopeTable::new(5..5, 1 << 40, &frequencies, None).unwrap();
+                let table = RopeTable::new(5..5, 1 << 40, &frequencies, Run::default()).unwrap();
                 assert_eq!(table.rotary_dim(), 1 << 40);
             });
         }
@@ -101,7 +101,7 @@ fn rope_of_nothing_is_nothing() {
         refused.to_string(),
         "theta: expected a finite number above 0, got -1"
     );
-    let odd = RopeTable::new(0..0, 7, &RopeFrequencies::default(), None).unwrap_err();
+    let odd = RopeTable::new(0..0, 7, &RopeFrequencies::default(), Run::default()).unwrap_err();
     assert_eq!(
         odd.to_string(),
         "rotary_dim: expected an even number of channels, got 7"
@@ -120,11 +120,11 @@ fn dynamic_ends_with_the_trained_length() {
         ..RopeFrequencies::default()
     };
     let plain = RopeFrequencies::default();
-    let of = |frequencies| RopeTable::new(1..4, 8, frequencies, None);
+    let of = |frequencies| RopeTable::new(1..4, 8, frequencies, Run::default());
     assert_eq!(of(&frequencies).unwrap(), of(&plain).unwrap());
     let sentence = "scaling.rope_type: expected \"yarn\" or \"linear\" for more than 4 positions \
                     (max_position_embeddings), got \"dynamic\" for 5";
-    let refused = RopeTable::new(1..5, 8, &frequencies, None).unwrap_err();
+    let refused = RopeTable::new(1..5, 8, &frequencies, Run::default()).unwrap_err();
     assert_eq!(
         (refused.code(), refused.to_string()),
         ("OPTION", sentence.to_owned())

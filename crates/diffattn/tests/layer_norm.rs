@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use diffattn::{Error, Isa, LayerNormOptions, Tensor, layer_norm};
+use diffattn::{Error, Isa, LayerNormOptions, Run, Tensor, layer_norm};
 
 /// The bound of the contract, per |weight|·max(1, |x̂|) + |bias|.
 const BOUND: f64 = 5e-7;
@@ -73,8 +73,7 @@ fn as_accurate_as_the_contract_says() {
             for isa in Isa::available() {
                 for threads in [1, 2] {
                     let options = LayerNormOptions {
-                        isa: Some(isa),
-                        threads: Some(threads),
+                        run: on(isa, threads),
                         ..base.clone()
                     };
                     assert_eq!(bits(&run(&x, width, &options)), bits(&y), "{}", isa.name());
@@ -90,7 +89,7 @@ fn as_accurate_as_the_contract_says() {
 fn threads_change_no_bit() {
     let x = noise(3000 * 256, 5);
     let on = |threads| LayerNormOptions {
-        threads: Some(threads),
+        run: on(Isa::detect(), threads),
         ..LayerNormOptions::default()
     };
     assert_eq!(bits(&run(&x, 256, &on(2))), bits(&run(&x, 256, &on(1))));
@@ -178,18 +177,6 @@ fn refusals_name_the_argument() {
             "OPTION",
             "eps: expected a number of at least 0, got -1",
         ),
-        (
-            refusal(
-                &[2, 3],
-                6,
-                &LayerNormOptions {
-                    threads: Some(0),
-                    ..plain.clone()
-                },
-            ),
-            "OPTION",
-            "threads: expected 1 or more, got 0",
-        ),
     ];
     for (error, code, sentence) in sentences {
         assert_eq!((error.code(), error.to_string().as_str()), (code, sentence));
@@ -197,4 +184,8 @@ fn refusals_name_the_argument() {
     let one = [0.0; 1];
     let error = layer_norm(Tensor::f32(&one, &[]), &mut [0.0], &plain).unwrap_err();
     assert_eq!(error.to_string(), "x: expected 1 axis or more, got []");
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

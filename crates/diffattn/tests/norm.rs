@@ -4,7 +4,7 @@
 
 use diffattn::{
     Activation, ChannelLayout, DType, Data, DataMut, Error, GroupNorm, GroupNormOptions, Isa,
-    RmsNorm, RmsNormOptions, Slices, Tensor, group_norm, rms_norm,
+    RmsNorm, RmsNormOptions, Run, Slices, Tensor, group_norm, rms_norm,
 };
 use diffattn_reference::{self as reference, fixture};
 use half::{bf16, f16};
@@ -96,8 +96,7 @@ impl GroupCase {
             eps: self.eps,
             layout: self.layout,
             activation: self.silu.then_some(Activation::Silu),
-            isa: Some(isa),
-            threads: Some(threads),
+            run: on(isa, threads),
         }
     }
 
@@ -237,8 +236,7 @@ fn check_rms_every_way(
             eps,
             weight,
             scale,
-            isa: Some(isa),
-            threads: Some(threads),
+            run: on(isa, threads),
         };
         rms_norm(Tensor::f32(x, shape), &options).unwrap()
     };
@@ -422,7 +420,7 @@ fn bits_are_those_of_every_machine() {
         let options = RmsNormOptions {
             weight: Some(&weight),
             scale: 0.8,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..RmsNormOptions::default()
         };
         let y = rms_norm(Tensor::f32(&x, &[70, 333]), &options).unwrap();
@@ -540,7 +538,7 @@ fn halves_are_rounded_once() {
                     weight: (layout == ChannelLayout::Nchw).then_some(&weight),
                     activation: Some(Activation::Silu),
                     layout,
-                    isa: Some(isa),
+                    run: Run::default().with_isa(isa),
                     ..GroupNormOptions::default()
                 };
                 let expected = group_norm(Tensor::f32(&x, &shape), &options).unwrap();
@@ -553,7 +551,7 @@ fn halves_are_rounded_once() {
                 assert_eq!(y, expected, "{dtype:?}, {isa:?}, {layout:?}");
             }
             let options = RmsNormOptions {
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 scale: 0.7,
                 ..RmsNormOptions::default()
             };
@@ -649,7 +647,7 @@ fn no_spread_without_eps_gives_zeros() {
         }
         let options = RmsNormOptions {
             eps: 0.0,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..RmsNormOptions::default()
         };
         let y = rms_norm(Tensor::f32(&[0.0; 40], &[2, 20]), &options).unwrap();
@@ -676,7 +674,7 @@ fn spreads_at_the_ends_of_float32() {
             case.check(&format!("{magnitude}"), &case.run(isa, 1), None);
             let options = RmsNormOptions {
                 eps: 0.0,
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 ..RmsNormOptions::default()
             };
             let y = rms_norm(Tensor::f32(&x, &[1, 4]), &options).unwrap();
@@ -797,27 +795,6 @@ fn refusals_name_the_argument() {
             case("OPTION", &sentence)
         );
     }
-    let sentence = "threads: expected 1 or more, got 0";
-    assert_eq!(
-        group(
-            &[2, 12],
-            &GroupNormOptions {
-                threads: Some(0),
-                ..options()
-            }
-        ),
-        case("OPTION", sentence)
-    );
-    assert_eq!(
-        rms(
-            &[2, 12],
-            &RmsNormOptions {
-                threads: Some(0),
-                ..RmsNormOptions::default()
-            }
-        ),
-        case("OPTION", sentence)
-    );
     assert_eq!(rms(&[], &RmsNormOptions::default()).0, "SHAPE");
     assert_eq!(
         rms(
@@ -901,4 +878,8 @@ fn a_group_of_1e8_elements() {
         );
         assert!(worst <= BOUND);
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

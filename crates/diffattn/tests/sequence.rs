@@ -4,8 +4,8 @@
 
 use diffattn::{
     Data, DataMut, Isa, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling,
-    RopeTable, RopeType, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, apply_rope,
-    sequence_difference,
+    RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor,
+    apply_rope, sequence_difference,
 };
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
 use half::{bf16, f16};
@@ -155,8 +155,7 @@ fn rope_fixtures() {
                     frequencies: frequencies(&rope),
                     rotary_dim: rope.rotary_dim,
                     first_position: Some(vec![first]),
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..RopeOptions::default()
                 };
                 let y = apply_rope(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -280,7 +279,7 @@ proptest! {
         let (swapped, swapped_shape) = swap(&x, shape);
         let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
-            options.isa = Some(isa);
+            options.run = Run::default().with_isa(isa);
             options.layout = Layout::Bhsd;
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
             options.layout = Layout::Bshd;
@@ -294,7 +293,7 @@ proptest! {
             // A table of all its positions changes no bit.
             let (low, high) = (positions.data.iter().min().unwrap(), positions.data.iter().max().unwrap());
             if high - low < 1000 {
-                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, None).unwrap();
+                let table = RopeTable::new(low - 1..high + 1, rotary_dim.unwrap_or(d), &options.frequencies, Run::default()).unwrap();
                 options.layout = Layout::Bhsd;
                 options.table = Some(&table);
                 let with_table = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -315,7 +314,7 @@ proptest! {
         let expected = reference::sequence_difference(&Reference::new(&shape, wide(&x)), order);
         let (swapped, swapped_shape) = swap(&x, shape);
         for isa in Isa::available() {
-            let mut options = SequenceDifferenceOptions { order, isa: Some(isa), ..SequenceDifferenceOptions::default() };
+            let mut options = SequenceDifferenceOptions { order, run: Run::default().with_isa(isa), ..SequenceDifferenceOptions::default() };
             let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
             // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows on.
             let bound = (order as f64) * f64::from(1u32 << order) * f64::from(f32::EPSILON) / 2.0;
@@ -348,8 +347,7 @@ fn difference_fixtures() {
             for threads in [1, 2, 3, 7] {
                 let options = SequenceDifferenceOptions {
                     order,
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads),
                     ..SequenceDifferenceOptions::default()
                 };
                 let y = sequence_difference(Tensor::f32(&x.data, &x.shape), &options).unwrap();
@@ -380,8 +378,7 @@ fn threads_and_slices_change_no_bit() {
                 layout,
                 interleaved,
                 first_position: Some(vec![7, -50_000]),
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
                 ..RopeOptions::default()
             };
             let expected = apply_rope(Tensor::f32(&x, &shape), &rope(Isa::detect(), 1)).unwrap();
@@ -409,8 +406,7 @@ fn threads_and_slices_change_no_bit() {
             let options = |isa, threads| SequenceDifferenceOptions {
                 order,
                 layout,
-                isa: Some(isa),
-                threads: Some(threads),
+                run: on(isa, threads),
             };
             let expected =
                 sequence_difference(Tensor::f32(&x, &shape), &options(Isa::detect(), 1)).unwrap();
@@ -442,7 +438,7 @@ fn bits_are_those_of_every_machine() {
                 interleaved,
                 rotary_dim: Some(30),
                 first_position: Some(vec![100_000]),
-                isa: Some(isa),
+                run: Run::default().with_isa(isa),
                 ..RopeOptions::default()
             };
             let y = apply_rope(Tensor::f32(&x, &shape), &options).unwrap();
@@ -450,7 +446,7 @@ fn bits_are_those_of_every_machine() {
         }
         let options = SequenceDifferenceOptions {
             order: 5,
-            isa: Some(isa),
+            run: Run::default().with_isa(isa),
             ..SequenceDifferenceOptions::default()
         };
         let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
@@ -722,7 +718,7 @@ fn refusals_name_the_argument() {
         }),
         "OPTION first_position: expected nothing beside positions, got both"
     );
-    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), None).unwrap();
+    let table = RopeTable::new(0..2, 4, &RopeFrequencies::default(), Run::default()).unwrap();
     assert_eq!((table.positions(), table.rotary_dim()), (0..2, 4));
     assert_eq!(
         sentence(&RopeOptions {
@@ -785,13 +781,6 @@ fn refusals_name_the_argument() {
         }),
         "OPTION theta: expected a finite number above 0, got 0"
     );
-    assert_eq!(
-        sentence(&RopeOptions {
-            threads: Some(0),
-            ..options()
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = apply_rope(Tensor::f32(&x, &[2, 6, 4]), &options()).unwrap_err();
     assert_eq!(
         (rank.code(), rank.to_string()),
@@ -801,16 +790,21 @@ fn refusals_name_the_argument() {
         std::ops::Range { start: 4, end: 2 },
         4,
         &RopeFrequencies::default(),
-        None,
+        Run::default(),
     )
     .unwrap_err();
     assert_eq!(backwards.code(), "SHAPE");
-    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), None).unwrap_err();
+    let odd = RopeTable::new(0..2, 3, &RopeFrequencies::default(), Run::default()).unwrap_err();
     assert_eq!(
         odd.to_string(),
         "rotary_dim: expected an even number of channels, got 3"
     );
-    let endless = RopeTable::new(i64::MIN..i64::MAX, 4, &RopeFrequencies::default(), None);
+    let endless = RopeTable::new(
+        i64::MIN..i64::MAX,
+        4,
+        &RopeFrequencies::default(),
+        Run::default(),
+    );
     assert_eq!(endless.unwrap_err().code(), "SHAPE");
 
     let difference = |options: &SequenceDifferenceOptions| {
@@ -825,13 +819,10 @@ fn refusals_name_the_argument() {
         }),
         "OPTION order: expected 0 to 64, got 65"
     );
-    assert_eq!(
-        difference(&SequenceDifferenceOptions {
-            threads: Some(0),
-            ..default
-        }),
-        "OPTION threads: expected 1 or more, got 0"
-    );
     let rank = sequence_difference(Tensor::f32(&x, &[12, 4]), &default).unwrap_err();
     assert_eq!(rank.to_string(), "x: expected 4 axes, got [12, 4]");
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

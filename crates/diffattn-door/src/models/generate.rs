@@ -169,9 +169,7 @@ impl CreateRequest {
         let settings = Settings::now();
         let options = GeneratorOptions {
             window: r.optional("window", Reader::count)?,
-            deterministic: r.flag("deterministic")?,
-            isa: Some(settings.isa()),
-            threads: Some(settings.threads()),
+            run: settings.run().with_deterministic(r.flag("deterministic")?),
         };
         Ok(Self {
             model,

@@ -56,9 +56,7 @@ impl ForwardRequest {
             hidden_states: r.flag("hidden_states")?,
             map_layers: r.list("layer", Reader::count)?,
             window: r.optional("window", Reader::count)?,
-            deterministic: r.flag("deterministic")?,
-            isa: Some(settings.isa()),
-            threads: Some(settings.threads()),
+            run: settings.run().with_deterministic(r.flag("deterministic")?),
         };
         Ok(Self {
             model,

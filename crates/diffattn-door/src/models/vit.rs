@@ -197,9 +197,7 @@ fn prepare<'m>(
     settings: Settings,
 ) -> Result<Prepared<'m>, Error> {
     let options = DiffViTOptions {
-        deterministic,
-        isa: Some(settings.isa()),
-        threads: Some(settings.threads()),
+        run: settings.run().with_deterministic(deterministic),
     };
     if matches!(wanted, Wanted::Classes { .. }) {
         images.model.check_classes()?;

@@ -1,6 +1,7 @@
 //! Forward passes.
 
 use crate::common::{Folder, Request, bits, ok, refusal};
+use diffattn::Run;
 use diffattn_door::Door;
 use diffattn_nn::{DiffLlamaOptions, Logits, TokenIds};
 
@@ -34,7 +35,7 @@ fn every_fixture_gives_the_bits_of_a_direct_call() {
                 hidden_states: true,
                 map_layers: vec![1, 0],
                 window: Some(7),
-                deterministic: is_deterministic,
+                run: Run::default().with_deterministic(is_deterministic),
                 ..DiffLlamaOptions::default()
             };
             let expected = ok(direct.forward(TokenIds::i32(&ids, &shape), None, &options));

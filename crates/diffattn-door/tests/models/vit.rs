@@ -1,7 +1,7 @@
 //! Vision transformers.
 
 use crate::common::{Folder, Output, Request, bits, ok, refusal};
-use diffattn::Tensor;
+use diffattn::{Run, Tensor};
 use diffattn_door::Door;
 use diffattn_nn::{DiffViT, DiffViTConfig, DiffViTOptions, Image};
 
@@ -49,8 +49,7 @@ fn images_and_pixels_give_the_bits_of_a_direct_call() {
     for is_deterministic in [false, true] {
         let flag = f64::from(u8::from(is_deterministic));
         let options = DiffViTOptions {
-            deterministic: is_deterministic,
-            ..DiffViTOptions::default()
+            run: Run::default().with_deterministic(is_deterministic),
         };
         let sources = [
             with_images(model, &images),

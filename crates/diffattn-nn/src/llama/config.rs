@@ -243,7 +243,7 @@ fn check_rope(
     head_dim: usize,
     key: impl Fn(&str) -> String,
 ) -> Result<(), Error> {
-    match RopeTable::new(0..0, head_dim, rope, Some(1)) {
+    match RopeTable::new(0..0, head_dim, rope, diffattn::Run::default()) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == Some(ErrorKind::Option) => {
             Err(error.renamed(ErrorKind::Option, key).of(ErrorKind::File))

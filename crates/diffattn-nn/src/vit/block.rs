@@ -6,9 +6,7 @@ use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
 use crate::parts::{Entries, Part, elements};
 use crate::v1::MultiheadDiffAttn;
 use crate::weights::Weights;
-use diffattn::{
-    Error, LayerNormOptions, Linear, LinearOptions, Tensor, checked_len, layer_norm, try_zeroed,
-};
+use diffattn::{Error, LayerNormOptions, Linear, Run, Tensor, checked_len, layer_norm, try_zeroed};
 use std::ops::Range;
 
 /// timm's eps of layer norms.
@@ -43,19 +41,13 @@ impl Norm {
     }
 
     /// Rows of x, normalised, into y.
-    pub(super) fn forward(
-        &self,
-        x: &[f32],
-        y: &mut [f32],
-        options: &LinearOptions,
-    ) -> Result<(), Error> {
+    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
         let width = self.weight.len();
         let options = LayerNormOptions {
             weight: Some(&self.weight),
             bias: Some(&self.bias),
             eps: NORM_EPS,
-            isa: options.isa,
-            threads: options.threads,
+            run,
         };
         layer_norm(Tensor::f32(x, &[x.len() / width, width]), y, &options)
     }

@@ -83,11 +83,11 @@ impl<'a> DiffViTForward<'a> {
         let out = self.out.as_deref_mut().ok_or_else(unbound)?;
         let out = &mut out[images.start * outputs..images.end * outputs];
         match &model.head {
-            None => model.norm.forward(&means, out, &run.linear()),
+            None => model.norm.forward(&means, out, run.run),
             Some(head) => {
                 let mut normed = try_zeroed::<f32>(images.len() * width)?;
-                model.norm.forward(&means, &mut normed, &run.linear())?;
-                head.forward(&normed, out, &run.linear())
+                model.norm.forward(&means, &mut normed, run.run)?;
+                head.forward(&normed, out, run.run)
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::maps::Maps;
 use crate::parts::{WeightSource, read_part};
 use crate::weights::Weights;
 use block::{Block, Norm, Sizes};
-use diffattn::{DataMut, Error, Isa, Linear, MapOutputs, Slices, Tensor, checked_len, try_zeroed};
+use diffattn::{DataMut, Error, Linear, MapOutputs, Slices, Tensor, checked_len, try_zeroed};
 
 /// A DIFF vision transformer with its weights (timm, `vision_transformer.py`): patches through a linear map and with a
 /// position embedding each, register tokens before them, blocks of [`crate::MultiheadDiffAttn`] (not causal) and an MLP with
@@ -55,12 +55,8 @@ pub struct DiffViT {
 /// How a call of a model is run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DiffViTOptions {
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: diffattn::Run,
 }
 
 impl DiffViT {

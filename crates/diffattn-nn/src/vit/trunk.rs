@@ -8,8 +8,7 @@ use crate::layer::DiffAttnLayer;
 use crate::options::ForwardOptions;
 use crate::projection::{CHUNK, Run, unit_rows};
 use diffattn::{
-    Data, DataMut, Error, Isa, Slices, Tensor, check_len, checked_len, format_shape, gelu,
-    try_zeroed,
+    Data, DataMut, Error, Slices, Tensor, check_len, checked_len, format_shape, gelu, try_zeroed,
 };
 use self_cell::{MutBorrow, self_cell};
 use std::borrow::Cow;
@@ -38,9 +37,7 @@ self_cell!(
 pub(super) fn forward_options(run: &Run) -> ForwardOptions<'static> {
     ForwardOptions {
         attn_mask: None,
-        deterministic: run.deterministic,
-        isa: Some(run.isa),
-        threads: run.threads,
+        run: run.run,
     }
 }
 
@@ -133,16 +130,11 @@ impl<'a> Trunk<'a> {
             .checked_mul(grid[1])
             .and_then(|patches| patches.checked_add(model.registers()))
             .ok_or_else(|| wrong_shape(model, &pixels.shape))?;
-        if options.threads == Some(0) {
-            return Err(Error::option("threads", "1 or more", 0));
-        }
         let run = Run {
             batch,
             length: tokens,
             past: 0,
-            deterministic: options.deterministic,
-            isa: options.isa.unwrap_or_else(Isa::detect),
-            threads: options.threads,
+            run: options.run,
         };
         let embed_dim = model.sizes.embed_dim;
         checked_len("pixels", &[batch, run.length, embed_dim, 4])?;
@@ -343,7 +335,7 @@ impl<'a> Trunk<'a> {
             let x = &mut self.x[at * width..(at + count) * width];
             model
                 .patches
-                .forward(&patches[..count * inputs], x, &self.run.linear())?;
+                .forward(&patches[..count * inputs], x, self.run.run)?;
             let positions = &self.positions[first * width..(first + count) * width];
             for (x, position) in x.iter_mut().zip(positions) {
                 *x += position;
@@ -355,9 +347,7 @@ impl<'a> Trunk<'a> {
             None => Ok(()),
             Some(block) => {
                 let normed = &mut self.normed[range.clone()];
-                block
-                    .norm
-                    .forward(&self.x[range], normed, &self.run.linear())
+                block.norm.forward(&self.x[range], normed, self.run.run)
             }
         }
     }
@@ -372,7 +362,7 @@ impl<'a> Trunk<'a> {
         let (width, hidden) = (self.model.sizes.embed_dim, self.model.sizes.hidden);
         let next = self.model.blocks.get(block + 1);
         let block = &self.model.blocks[block];
-        let options = self.run.linear();
+        let options = self.run.run;
         let chunk = CHUNK.min(rows.len());
         let mut inner = try_zeroed(chunk * hidden)?;
         let mut outer = try_zeroed(chunk * width)?;
@@ -385,14 +375,14 @@ impl<'a> Trunk<'a> {
             let outer = &mut outer[..count * width];
             add(x, &attended[range], block.attention_scale.as_deref());
             if let Some(norm) = &block.mlp_norm {
-                norm.forward(x, normed, &options)?;
+                norm.forward(x, normed, options)?;
             }
-            block.fc1.forward(normed, inner, &options)?;
-            gelu(inner, options.isa, options.threads)?;
-            block.fc2.forward(inner, outer, &options)?;
+            block.fc1.forward(normed, inner, options)?;
+            gelu(inner, options);
+            block.fc2.forward(inner, outer, options)?;
             add(x, outer, block.mlp_scale.as_deref());
             if let Some(next) = next {
-                next.norm.forward(x, normed, &options)?;
+                next.norm.forward(x, normed, options)?;
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Converted layers compute what the layers they came from compute: the same bits where heads alone moved.
 
 use crate::common::{fixtures, models, ok, refusal, values};
-use diffattn::{Isa, KvRepeat, Pairing, RopeFrequencies, Tensor};
+use diffattn::{Isa, KvRepeat, Pairing, RopeFrequencies, Run, Tensor};
 use diffattn_nn::checkpoint::{
     Converted, Dtype, HeadLayout, Layer, LayerForm, LayerTarget, LayerVersion, NormWeight,
     RawTensor, RawWeights, Shards, borrow_weights, convert_layer, float_weights, fold_norm,
@@ -102,8 +102,9 @@ fn run(layer: &DiffAttnLayer) -> Vec<Vec<u32>> {
     for isa in Isa::available() {
         for deterministic in [false, true] {
             let options = ForwardOptions {
-                isa: Some(isa),
-                deterministic,
+                run: Run::default()
+                    .with_isa(isa)
+                    .with_deterministic(deterministic),
                 ..ForwardOptions::default()
             };
             let y = ok(layer.forward(Tensor::f32(&x, &[batch, length, EMBED]), None, &options));

@@ -1,6 +1,6 @@
 //! What the tests of layers share: layers from reference cases, their oracles, and comparisons.
 
-use diffattn::{Error, Isa, KvCache, KvRepeat, Pairing, RopeFrequencies, Slices, Tensor};
+use diffattn::{Error, Isa, KvCache, KvRepeat, Pairing, RopeFrequencies, Run, Slices, Tensor};
 use diffattn_nn::{
     DiffAttnLayer, ForwardOptions, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnOptions,
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
@@ -287,9 +287,8 @@ impl Case {
 
 pub(crate) fn on(isa: Isa, threads: usize, deterministic: bool) -> ForwardOptions<'static> {
     ForwardOptions {
-        isa: Some(isa),
-        threads: Some(threads),
-        deterministic,
+        run: Run::new(Some(isa), Some(threads), deterministic)
+            .unwrap_or_else(|error| panic!("{error}")),
         ..ForwardOptions::default()
     }
 }

@@ -515,14 +515,6 @@ fn calls() {
         call(half, &options),
         ("DTYPE", "x: expected float32, got float16".to_owned())
     );
-    let threads = ForwardOptions {
-        threads: Some(0),
-        ..ForwardOptions::default()
-    };
-    assert_eq!(
-        call(good(), &threads),
-        ("OPTION", "threads: expected 1 or more, got 0".to_owned())
-    );
     let mask = |shape: &[usize]| ForwardOptions {
         attn_mask: Some(Mask {
             data: &visible,

@@ -1,7 +1,7 @@
 //! What must not change a row's bits: batch, threads, how many tokens are computed at once, what else is asked for.
 
 use crate::common::{Checkpoint, FIXTURES, bits, forward, ok, random_ids};
-use diffattn::{Isa, MapOutputs, Slices};
+use diffattn::{Isa, MapOutputs, Run, Slices};
 use diffattn_nn::{
     DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
 };
@@ -13,9 +13,7 @@ fn ways() -> Vec<DiffLlamaOptions> {
         for deterministic in [false, true] {
             for threads in [1, 2] {
                 ways.push(DiffLlamaOptions {
-                    deterministic,
-                    isa: Some(isa),
-                    threads: Some(threads),
+                    run: on(isa, threads).with_deterministic(deterministic),
                     ..DiffLlamaOptions::default()
                 });
             }
@@ -57,8 +55,7 @@ fn tokens_at_once_batch_and_threads() {
         for options in ways() {
             let whole = bits(&forward(&model, &ids, &[batch, length], &options).logits);
             // Threads change nothing, nor does the instruction set of those that fuse alike.
-            let unfused =
-                options.deterministic || options.isa.is_some_and(|isa| isa.name() == "scalar");
+            let unfused = options.run.is_deterministic() || options.run.isa().name() == "scalar";
             match first.iter().find(|(kind, _)| *kind == unfused) {
                 Some((_, expected)) => assert_eq!(expected, &whole, "{name} {options:?}"),
                 None => first.push((unfused, whole.clone())),
@@ -68,7 +65,7 @@ fn tokens_at_once_batch_and_threads() {
                 .zip(whole.chunks_exact(length * vocab))
             {
                 for stretches in [&[length][..], &[1], &[7, 255, 1], &[270, 3, 1]] {
-                    if stretches == [1] && options.threads == Some(2) {
+                    if stretches == [1] && options.run.threads() == 2 {
                         continue;
                     }
                     let mut cache = ok(model.cache(&ModelCacheOptions::default()));
@@ -263,4 +260,8 @@ fn element_types_of_weights() {
             assert_eq!(expected, forward(&model, &ids, &[1, 20], &options));
         }
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

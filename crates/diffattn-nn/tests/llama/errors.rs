@@ -238,17 +238,6 @@ fn options_caches_and_outputs() {
                 ids(),
                 None,
                 &DiffLlamaOptions {
-                    threads: Some(0),
-                    ..plain.clone()
-                },
-            )),
-            "threads: ",
-        ),
-        (
-            refusal(model.forward(
-                ids(),
-                None,
-                &DiffLlamaOptions {
                     window: Some(0),
                     ..plain.clone()
                 },

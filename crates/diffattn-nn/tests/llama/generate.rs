@@ -1,7 +1,7 @@
 //! Generation: each text gets what it would get alone, whatever goes on beside it.
 
 use crate::common::{Checkpoint, ok, random_ids, refusal};
-use diffattn::Slices;
+use diffattn::{Isa, Run, Slices};
 use diffattn_nn::{
     DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCacheOptions, SamplerOptions,
 };
@@ -70,8 +70,7 @@ fn together_and_alone() {
         for threads in [1, 2] {
             let options = GeneratorOptions {
                 window,
-                threads: Some(threads),
-                ..GeneratorOptions::default()
+                run: on(Isa::detect(), threads),
             };
             let together = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
             for (generation, text) in generations.iter().zip(&together) {
@@ -296,11 +295,6 @@ fn refusals() {
         ..good.clone()
     };
     assert!(sentence(wrong, &options).starts_with("top_p: "));
-    let threads = GeneratorOptions {
-        threads: Some(0),
-        ..options
-    };
-    assert!(sentence(good.clone(), &threads).starts_with("threads: "));
     let window = GeneratorOptions {
         window: Some(0),
         ..options
@@ -360,4 +354,8 @@ fn logits_that_are_no_numbers() {
         generator.ids(1),
         Some(&alone(&model, &text(&[1, 2]), &options)[..])
     );
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

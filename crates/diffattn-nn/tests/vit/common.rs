@@ -1,6 +1,6 @@
 //! What the tests of vision transformers share: the reference case, random models, and a plain forward pass in float64.
 
-use diffattn::{Error, Isa, Tensor};
+use diffattn::{Error, Isa, Run, Tensor};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions, Weights};
 use diffattn_reference as reference;
 use safetensors::{Dtype, SafeTensors};
@@ -68,9 +68,8 @@ pub(crate) fn spread(values: &[f64]) -> f64 {
 
 pub(crate) fn on(isa: Isa, threads: usize, deterministic: bool) -> DiffViTOptions {
     DiffViTOptions {
-        isa: Some(isa),
-        threads: Some(threads),
-        deterministic,
+        run: Run::new(Some(isa), Some(threads), deterministic)
+            .unwrap_or_else(|error| panic!("{error}")),
     }
 }
 

@@ -493,16 +493,6 @@ fn wrong_calls_are_refused() {
             ("DTYPE", "pixels: expected float32, got float16"),
         ),
         (
-            refusal(model.forward(
-                case.pixels(),
-                &DiffViTOptions {
-                    threads: Some(0),
-                    ..options
-                },
-            )),
-            ("OPTION", "threads: expected 1 or more, got 0"),
-        ),
-        (
             refusal(model.maps(case.pixels(), 3, &options)),
             ("OPTION", "layer: expected 0 to 2, got 3"),
         ),

@@ -1,9 +1,7 @@
 //! Milliseconds per image of a model of timm's sizes with random weights; run by hand.
 
 use crate::common::{Sizes, borrowed, ok, on, values};
-use diffattn::{
-    DataMut, Isa, LayerNormOptions, Linear, LinearOptions, Slices, Tensor, gelu, layer_norm,
-};
+use diffattn::{DataMut, Isa, LayerNormOptions, Linear, Run, Slices, Tensor, gelu, layer_norm};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, ForwardOptions};
 use std::time::Instant;
 
@@ -92,15 +90,10 @@ fn where_the_time_goes() {
         if isa.name() == "scalar" {
             continue;
         }
+        let run = ok(Run::new(Some(isa), Some(1), false));
         let layer = ForwardOptions {
-            isa: Some(isa),
-            threads: Some(1),
+            run,
             ..ForwardOptions::default()
-        };
-        let options = LinearOptions {
-            isa: Some(isa),
-            threads: Some(1),
-            ..LinearOptions::default()
         };
         let attention = model.attention(0).map_or(0.0, |attention| {
             median(|| {
@@ -108,13 +101,12 @@ fn where_the_time_goes() {
                 assert!(ok(attention.forward(x, None, &layer))[0].is_finite());
             })
         });
-        let first = median(|| ok(fc1.forward(&x, &mut inner, &options)));
-        let activation = median(|| ok(gelu(&mut inner, Some(isa), Some(1))));
-        let second = median(|| ok(fc2.forward(&inner, &mut outer, &options)));
+        let first = median(|| ok(fc1.forward(&x, &mut inner, run)));
+        let activation = median(|| gelu(&mut inner, run));
+        let second = median(|| ok(fc2.forward(&inner, &mut outer, run)));
         let norm = median(|| {
             let options = LayerNormOptions {
-                isa: Some(isa),
-                threads: Some(1),
+                run,
                 ..LayerNormOptions::default()
             };
             ok(layer_norm(

@@ -7,11 +7,10 @@ use super::options::{AttentionOptions, Lambda, Layout, Mask};
 use super::packed::{KeyPanels, Rows, ValuePanels, ValueShape};
 use super::pairing::{HeadCounts, Plan, plan};
 use crate::error::Error;
-use crate::isa::Isa;
 use crate::norm::rms_norm_row;
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape};
-use crate::threads::available_threads;
 use crate::vector::math::ExponentScale;
 use crate::vector::{Use, Vector};
 use std::f64::consts::LOG2_E;
@@ -304,9 +303,7 @@ pub(super) struct Call<'a> {
     lse: Option<*mut f32>,
     pub(super) return_lse: bool,
     pub(super) maps: Option<MapsOut>,
-    pub(super) isa: Isa,
-    pub(super) deterministic: bool,
-    pub(super) threads: usize,
+    pub(super) run: Run,
 }
 
 // SAFETY: the pointers are outputs that `bind` borrowed mutably for 'a; blocks write disjoint rows.
@@ -528,11 +525,6 @@ impl<'a> Call<'a> {
                 })
             }
         };
-        let threads = match options.threads {
-            Some(0) => return Err(Error::option("threads", "1 or more", 0)),
-            Some(threads) => threads,
-            None => available_threads(),
-        };
         Ok(Self {
             q: q.data,
             q_axis,
@@ -553,9 +545,7 @@ impl<'a> Call<'a> {
             lse: None,
             return_lse: options.return_lse,
             maps: None,
-            isa: options.isa.unwrap_or_else(Isa::detect),
-            deterministic: options.deterministic,
-            threads,
+            run: options.run,
         })
     }
 

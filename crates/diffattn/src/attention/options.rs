@@ -1,7 +1,7 @@
 //! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `shape.rs`.
 
 use super::cache::KvCache;
-use crate::isa::Isa;
+use crate::run::Run;
 use crate::shape::Tensor;
 
 /// Where the head axis of q, k, v and the result lies.
@@ -155,12 +155,8 @@ pub struct AttentionOptions<'a> {
     pub norm: Option<NormOptions<'a>>,
     /// Whether to give the log-sum-exp of each term, `[B, H, T, Lq]`.
     pub return_lse: bool,
-    /// Unfused multiply-adds: the same bits on every backend.
-    pub deterministic: bool,
-    /// The instruction set; the fastest by default.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 /// Keys and values of a call.

@@ -102,7 +102,7 @@ impl<'a> Run<'a> {
         }
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
-        let block = call.isa.run(call.deterministic, BlockQueries { longest });
+        let block = call.run.kernel(BlockQueries { longest });
         let mut run = Self {
             call,
             groups,
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         let (mut k_len, mut v_len, mut flags) = (0usize, 0usize, 0);
         let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
         let units = self.call.sequences.len() * self.clusters.len();
-        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.threads);
+        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.run.threads());
         while self.next_unit < units {
             let (sequence_index, cluster_index) = (
                 self.next_unit / self.clusters.len(),
@@ -279,7 +279,7 @@ impl<'a> Run<'a> {
             }
         }
         let call = &self.call;
-        let threads = thread_count(call.threads, k_len + v_len);
+        let threads = thread_count(call.run.threads(), k_len + v_len);
         let rows_len = PANEL * call.width.max(call.value_shape.width);
         let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
@@ -314,7 +314,7 @@ impl<'a> Run<'a> {
                     panels,
                     buffer: &mut rows,
                 };
-                call.isa.run(false, kernel);
+                call.run.isa().run(false, kernel);
             } else if let Some((v_data, v_axis)) = v {
                 let (head, start, flag) = packed.v[entry];
                 // SAFETY: this strip of this head, inside `v_len`; no other task has it.
@@ -330,7 +330,7 @@ impl<'a> Run<'a> {
                     strip: panels,
                     buffer: &mut rows,
                 };
-                let found = call.isa.run(false, kernel);
+                let found = call.run.isa().run(false, kernel);
                 special[flag + strip].store(found, Ordering::Relaxed);
             }
         });
@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
                     .saturating_mul(self.macs_per_score(item.group))
             })
             .fold(0, usize::saturating_add);
-        let threads = thread_count(self.call.threads, work).min(items.len());
+        let threads = thread_count(self.call.run.threads(), work).min(items.len());
         while self.scratch.len() < threads {
             let size = ScratchSize {
                 stride: self.block,
@@ -419,7 +419,7 @@ impl<'a> Run<'a> {
                 block,
                 scratch: &mut scratch,
             };
-            self.call.isa.run(self.call.deterministic, kernel);
+            self.call.run.kernel(kernel);
         });
         let worked = items.len();
         self.wave.next_item += worked;
@@ -454,7 +454,7 @@ impl<'a> Run<'a> {
             let made = DecodeUnit::new(&self.call, sequence, &cluster.decode)?;
             units.push((unit, made));
         }
-        let threads = thread_count(self.call.threads, work);
+        let threads = thread_count(self.call.run.threads(), work);
         let rows = units
             .iter()
             .map(|(_, unit)| unit.value_rows())
@@ -483,7 +483,7 @@ impl<'a> Run<'a> {
                     phase,
                     strip,
                 };
-                self.call.isa.run(self.call.deterministic, kernel);
+                self.call.run.kernel(kernel);
             });
             if phase == Phase::Exponentials {
                 for (_, unit) in &mut units {
@@ -493,14 +493,11 @@ impl<'a> Run<'a> {
         }
         let mut row = try_zeroed(self.call.plan.values * self.call.value_shape.width)?;
         for (_, unit) in &units {
-            self.call.isa.run(
-                self.call.deterministic,
-                DecodeFinish {
-                    call: &self.call,
-                    unit,
-                    row: &mut row,
-                },
-            );
+            self.call.run.kernel(DecodeFinish {
+                call: &self.call,
+                unit,
+                row: &mut row,
+            });
         }
         self.wave.next_decode += units.len();
         Ok(units.len())

@@ -10,9 +10,9 @@ use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
 use crate::slices::Slices;
-use crate::threads::available_threads;
 use crate::units::{UNIT, Units};
 use crate::vector::{Use, Vector, math};
 
@@ -77,10 +77,8 @@ pub struct GroupNormOptions<'a> {
     pub layout: ChannelLayout,
     /// What follows the norm; nothing by default.
     pub activation: Option<Activation>,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for GroupNormOptions<'_> {
@@ -92,8 +90,7 @@ impl Default for GroupNormOptions<'_> {
             eps: 1e-5,
             layout: ChannelLayout::Nchw,
             activation: None,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -374,7 +371,7 @@ impl<'a> GroupNorm<'a> {
                 stretch: 1,
             }
         };
-        let threads = options.threads.unwrap_or_else(available_threads);
+        let threads = options.run.threads();
         let (cut, total, unit_elements) = if runs.len <= UNIT
             || runs.len <= WHOLE
                 && (threads == 1 || runs.count >= RUNS_PER_THREAD.saturating_mul(threads))
@@ -405,9 +402,9 @@ impl<'a> GroupNorm<'a> {
             },
             shape: x.shape,
             cut,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
-            units: Units::new(options.threads, total, unit_elements)?,
+            units: Units::new(options.run.threads(), total, unit_elements)?,
             chunk_moments: Vec::new(),
             run_moments: Vec::new(),
             borrow: PhantomData,

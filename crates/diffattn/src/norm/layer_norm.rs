@@ -5,8 +5,9 @@ use super::group_norm::{Standardise, shifted_moments};
 use super::write::{is_backward, write};
 use super::{check_norm, group_norm::Moments};
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
+use crate::isa::Kernel;
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape};
 use crate::units::{UNIT, Units};
 use crate::vector::Vector;
@@ -23,10 +24,8 @@ pub struct LayerNormOptions<'a> {
     pub bias: Option<&'a [f32]>,
     /// Added to the variance; 1e-5 by default.
     pub eps: f32,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for LayerNormOptions<'_> {
@@ -35,8 +34,7 @@ impl Default for LayerNormOptions<'_> {
             weight: None,
             bias: None,
             eps: 1e-5,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -130,16 +128,16 @@ pub fn layer_norm(
         weight,
         bias,
         eps,
-        isa,
-        threads,
+        run,
     } = options;
     check_norm(eps, width, [("weight", weight), ("bias", bias)])?;
     // Without elements there are no rows, whatever the width.
     let rows = len.checked_div(width).unwrap_or(0);
     let unit_rows = UNIT.checked_div(width).unwrap_or(1).max(1);
     let output = Output::bind(DataMut::F32(out), DType::F32, &x.shape)?;
-    let isa = isa.unwrap_or_else(Isa::detect);
-    let mut units: Units<()> = Units::new(threads, rows.div_ceil(unit_rows), unit_rows * width)?;
+    let isa = run.isa();
+    let mut units: Units<()> =
+        Units::new(run.threads(), rows.div_ceil(unit_rows), unit_rows * width)?;
     if rows == 0 {
         return Ok(());
     }

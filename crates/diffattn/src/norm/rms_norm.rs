@@ -8,6 +8,7 @@ use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
 use crate::slices::Slices;
 use crate::units::{UNIT, Units};
@@ -28,10 +29,8 @@ pub struct RmsNormOptions<'a> {
     pub weight: Option<&'a [f32]>,
     /// A factor on the result; 1 by default.
     pub scale: f32,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for RmsNormOptions<'_> {
@@ -40,8 +39,7 @@ impl Default for RmsNormOptions<'_> {
             eps: 1e-5,
             weight: None,
             scale: 1.0,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -92,9 +90,13 @@ impl<'a> RmsNorm<'a> {
             eps: options.eps,
             weight: options.weight,
             scale: options.scale,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
-            units: Units::new(options.threads, rows.div_ceil(unit_rows), unit_rows * width)?,
+            units: Units::new(
+                options.run.threads(),
+                rows.div_ceil(unit_rows),
+                unit_rows * width,
+            )?,
             borrow: PhantomData,
         })
     }

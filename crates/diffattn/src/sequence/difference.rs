@@ -9,6 +9,7 @@ use crate::attention::Layout;
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{DType, Data, DataMut, Tensor, checked_len, try_zeroed};
 use crate::slices::Slices;
 use crate::units::{UNIT, Units};
@@ -24,10 +25,8 @@ pub struct SequenceDifferenceOptions {
     pub order: usize,
     /// The layout of x and of the result.
     pub layout: Layout,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for SequenceDifferenceOptions {
@@ -35,8 +34,7 @@ impl Default for SequenceDifferenceOptions {
         Self {
             order: 1,
             layout: Layout::Bhsd,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -98,10 +96,10 @@ impl<'a> SequenceDifference<'a> {
             width,
             tokens,
             unit_tokens,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
             units: Units::new(
-                options.threads,
+                options.run.threads(),
                 tokens.div_ceil(unit_tokens),
                 unit_tokens.saturating_mul(width),
             )?,

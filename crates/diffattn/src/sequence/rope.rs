@@ -10,6 +10,7 @@ use crate::attention::Layout;
 use crate::error::Error;
 use crate::isa::{Isa, Kernel};
 use crate::output::Output;
+use crate::run::Run;
 use crate::shape::{
     DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed,
 };
@@ -44,10 +45,8 @@ pub struct RopeOptions<'a> {
     /// A table with the positions of this call, made with the same frequencies (then `frequencies` is not looked
     /// at); without one the call makes its own.
     pub table: Option<&'a RopeTable>,
-    /// The instruction set; the fastest by default. All give the same bits.
-    pub isa: Option<Isa>,
-    /// Threads to use; what the machine allows by default.
-    pub threads: Option<usize>,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
 }
 
 impl Default for RopeOptions<'_> {
@@ -60,8 +59,7 @@ impl Default for RopeOptions<'_> {
             first_position: None,
             positions: None,
             table: None,
-            isa: None,
-            threads: None,
+            run: Run::default(),
         }
     }
 }
@@ -276,10 +274,10 @@ impl<'a> Rope<'a> {
             places,
             turns,
             unit_rows,
-            isa: options.isa.unwrap_or_else(Isa::detect),
+            isa: options.run.isa(),
             output: None,
             units: Units::new(
-                options.threads,
+                options.run.threads(),
                 table_units + rows.div_ceil(unit_rows),
                 unit_elements,
             )?,

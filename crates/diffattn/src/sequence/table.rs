@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::frequencies::{Angles, RopeFrequencies};
 use crate::error::Error;
+use crate::run::Run;
 use crate::shape::{checked_len, try_zeroed};
 use crate::units::Units;
 
@@ -25,7 +26,7 @@ pub struct RopeTable {
 }
 
 impl RopeTable {
-    /// The table of `positions` for `rotary_dim` channels (even). `threads`: what the machine allows by default.
+    /// The table of `positions` for `rotary_dim` channels (even).
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument; [`Error::OutOfMemory`].
@@ -33,7 +34,7 @@ impl RopeTable {
         positions: Range<i64>,
         rotary_dim: usize,
         frequencies: &RopeFrequencies,
-        threads: Option<usize>,
+        run: Run,
     ) -> Result<Self, Error> {
         let rows =
             usize::try_from(positions.end.saturating_sub(positions.start)).map_err(|_| {
@@ -54,7 +55,7 @@ impl RopeTable {
         let mut values = try_zeroed(checked_len("positions", &[rows, rotary_dim])?)?;
         let unit_rows = unit_rows(rotary_dim);
         let mut units = Units::new(
-            threads,
+            run.threads(),
             rows.div_ceil(unit_rows),
             unit_elements(unit_rows, rotary_dim),
         )?;

@@ -92,11 +92,6 @@ fn options_name_themselves() {
             "scale: expected a finite number, got inf",
         ),
         (
-            with(|o| o.threads = Some(0)),
-            "OPTION",
-            "threads: expected 1 or more, got 0",
-        ),
-        (
             with(|o| o.key_lengths = Some(&[6])),
             "SHAPE",
             "key_lengths: expected lengths from 0 to 5, got 6",

@@ -3,7 +3,8 @@
 
 use diffattn::{
     AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
-    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Slices, Tensor,
+    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Slices,
+    Tensor,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
 
@@ -151,9 +152,7 @@ impl Owned {
                 scale: norm.scale as f32,
             }),
             return_lse: true,
-            deterministic: how.deterministic,
-            isa: Some(how.isa),
-            threads: Some(how.threads),
+            run: on(how.isa, how.threads).with_deterministic(how.deterministic),
             ..AttentionOptions::default()
         }
     }
@@ -336,4 +335,8 @@ impl Values {
         let len = shape.iter().product();
         Reference::new(shape, (0..len).map(|_| self.normal()).collect())
     }
+}
+
+fn on(isa: Isa, threads: usize) -> Run {
+    Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }

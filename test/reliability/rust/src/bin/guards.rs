@@ -17,9 +17,9 @@ mod unix {
     use diffattn::{
         Activation, AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention,
         DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, Isa, KeysOnly, KeysValues, KvCache,
-        KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, LinearOptions, MapOutputs, Mask,
-        NormOptions, Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions,
-        SequenceDifference, SequenceDifferenceOptions, Slices, Tensor, lambda_full, layer_norm,
+        KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, MapOutputs, Mask, NormOptions,
+        Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions, Run, SequenceDifference,
+        SequenceDifferenceOptions, Slices, Tensor, lambda_full, layer_norm,
     };
     use diffattn_reliability::{Arguments, Random, figure, miss};
     use std::ops::{Deref, DerefMut};
@@ -219,8 +219,9 @@ mod unix {
             }
         }
 
-        fn threads(&mut self) -> Option<usize> {
-            Some(1 + self.random.below(2))
+        fn way(&mut self) -> Run {
+            Run::new(Some(self.isa), Some(1 + self.random.below(2)), false)
+                .unwrap_or_else(|error| panic!("{error}"))
         }
 
         fn keep(&mut self, result: &Floats) {
@@ -349,9 +350,7 @@ mod unix {
                     ..NormOptions::default()
                 }),
                 return_lse: !is_map && self.random.one_in(2),
-                deterministic: self.random.one_in(3),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way().with_deterministic(self.random.one_in(3)),
                 ..AttentionOptions::default()
             };
             let cache = if is_cached {
@@ -452,8 +451,7 @@ mod unix {
                 bias: bias.as_deref(),
                 layout,
                 activation: self.random.one_in(2).then_some(Activation::Silu),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..GroupNormOptions::default()
             };
             let mut call = GroupNorm::new(x.tensor(&shape), &options).map_err(said)?;
@@ -473,8 +471,7 @@ mod unix {
             let weight = self.optional(width)?;
             let options = RmsNormOptions {
                 weight: weight.as_deref(),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..RmsNormOptions::default()
             };
             let mut call = RmsNorm::new(x.tensor(&shape), &options).map_err(said)?;
@@ -493,8 +490,7 @@ mod unix {
             let options = LayerNormOptions {
                 weight: weight.as_deref(),
                 bias: bias.as_deref(),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..LayerNormOptions::default()
             };
             layer_norm(Tensor::f32(&x, &[rows, width]), &mut y, &options).map_err(said)?;
@@ -536,8 +532,7 @@ mod unix {
                     data: &places,
                     shape: vec![batch, length],
                 }),
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
                 ..RopeOptions::default()
             };
             let mut call = Rope::new(x.tensor(&shape), &options).map_err(said)?;
@@ -570,8 +565,7 @@ mod unix {
             let options = SequenceDifferenceOptions {
                 order: self.random.below(4),
                 layout,
-                isa: Some(self.isa),
-                threads: self.threads(),
+                run: self.way(),
             };
             let mut call = SequenceDifference::new(x.tensor(&shape), &options).map_err(said)?;
             call.bind(y.data_mut()).map_err(said)?;
@@ -595,12 +589,8 @@ mod unix {
             let bias = bias.as_deref().map(|bias| Tensor::f32(bias, &[outputs]));
             let linear =
                 Linear::new(&weight.tensor(&[outputs, inputs]), bias.as_ref()).map_err(said)?;
-            let options = LinearOptions {
-                deterministic: self.random.one_in(2),
-                isa: Some(self.isa),
-                threads: self.threads(),
-            };
-            linear.forward(&x, &mut y, &options).map_err(said)?;
+            let run = self.way().with_deterministic(self.random.one_in(2));
+            linear.forward(&x, &mut y, run).map_err(said)?;
             self.keep_floats(&y);
             let mut row = self.floats(inputs)?;
             linear
