@@ -65,6 +65,51 @@ pub(crate) trait Work<'m>: Slices {
     fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error>;
 }
 
+type Start<'m> = Box<dyn FnOnce(&mut Outputs<'m>) -> Result<diffattn::Work<'m>, Error> + Send + 'm>;
+
+/// Work that starts once it has outputs.
+pub(crate) struct Later<'m> {
+    start: Option<Start<'m>>,
+    work: Option<diffattn::Work<'m>>,
+}
+
+impl<'m> Later<'m> {
+    pub(crate) fn new(
+        start: impl FnOnce(&mut Outputs<'m>) -> Result<diffattn::Work<'m>, Error> + Send + 'm,
+    ) -> Box<Self> {
+        Box::new(Self {
+            start: Some(Box::new(start)),
+            work: None,
+        })
+    }
+}
+
+impl<'m> Work<'m> for Later<'m> {
+    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
+        if let Some(start) = self.start.take() {
+            self.work = Some(start(outputs)?);
+        }
+        Ok(())
+    }
+}
+
+impl Slices for Later<'_> {
+    fn total(&self) -> usize {
+        self.work.as_ref().map_or(1, diffattn::Work::total)
+    }
+
+    fn done(&self) -> usize {
+        self.work.as_ref().map_or(0, diffattn::Work::done)
+    }
+
+    fn step(&mut self, count: usize) -> Result<(), Error> {
+        match &mut self.work {
+            Some(work) => work.step(count),
+            None => Err(Error::Internal("outputs that are not bound".into())),
+        }
+    }
+}
+
 /// The memory of the outputs, checked against the specs, in their order.
 pub(crate) struct Outputs<'m>(std::vec::IntoIter<Typed<'m>>);
 

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use diffattn::{Error, KvCache, Mask};
 use diffattn_nn::{
-    DiffAttnLayer, Forward, ForwardOptions, LambdaForm, LayerMaps, MultiheadDiffAttn,
-    MultiheadDiffAttnOptions, MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig,
-    RopeConfig, SequenceFusion, Weights,
+    DiffAttnLayer, ForwardOptions, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnOptions,
+    MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
+    Weights,
 };
 
 use crate::attention::{KV_REPEATS, PAIRINGS, Prepared, map_outputs, take_map_outputs};
-use crate::job::{OutputSpec, Outputs, Work};
+use crate::job::{Later, OutputSpec};
 use crate::objects::{Door, Lender, Slot};
 use crate::reader::{Reader, TensorAt};
 use crate::sequence::RopeAt;
@@ -187,10 +187,8 @@ impl ForwardRequest {
             attn_mask,
             ..options(self.settings)
         };
-        Ok((
-            Box::new(self.layer.forward_job(x, cache, &options)?),
-            outputs,
-        ))
+        let job = self.layer.forward_job(x, cache, &options)?;
+        Ok((Later::new(|to| job.into_work(to.data()?)), outputs))
     }
 }
 
@@ -198,12 +196,6 @@ fn options<'m>(settings: Settings) -> ForwardOptions<'m> {
     ForwardOptions {
         run: settings.run(),
         ..ForwardOptions::default()
-    }
-}
-
-impl<'m> Work<'m> for Forward<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.bind(outputs.data()?)
     }
 }
 
@@ -230,19 +222,7 @@ impl LayerMapsRequest {
             .layer
             .maps_job(self.x.tensor(operands)?, &options(self.settings))?;
         let (outputs, terms) = (map_outputs(maps.terms(), &maps.map_shape())?, maps.terms());
-        Ok((Box::new(WithTerms { maps, terms }), outputs))
+        let work = Later::new(move |to| maps.into_work(take_map_outputs(terms, to)?));
+        Ok((work, outputs))
     }
 }
-
-struct WithTerms<'m> {
-    maps: LayerMaps<'m>,
-    terms: usize,
-}
-
-impl<'m> Work<'m> for WithTerms<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.maps.bind(take_map_outputs(self.terms, outputs)?)
-    }
-}
-
-crate::job::delegate_slices!(WithTerms<'_>, maps);

@@ -1,12 +1,10 @@
 //! What both versions of the layer are: head counts, packed projections, λ, norm. Checks the sizes; runs nothing itself.
 
-use crate::forward::Forward;
-use crate::maps::{LayerMaps, Maps};
-use crate::options::{ForwardOptions, RopeConfig, SequenceFusion};
+use crate::options::{RopeConfig, SequenceFusion};
 use crate::weights::Source;
 use diffattn::{
-    DType, DataMut, Error, ErrorKind, HeadPlan, KvCache, KvCacheOptions, KvRepeat, Linear,
-    MapOutputs, Pairing, RopeTable, Slices, Tensor, checked_len, try_zeroed,
+    DType, Error, ErrorKind, HeadPlan, KvCacheOptions, KvRepeat, Linear, Pairing, RopeTable, Run,
+    checked_len,
 };
 
 /// The highest difference along the sequence, as the operator has it.
@@ -224,7 +222,7 @@ impl Fusion {
 
 /// Whether the frequencies are complete and sound.
 fn check_frequencies(rope: &RopeConfig, head_dim: usize) -> Result<(), Error> {
-    RopeTable::new(0..0, head_dim, &rope.frequencies, diffattn::Run::default())
+    RopeTable::new(0..0, head_dim, &rope.frequencies, Run::default())
         .map(drop)
         .map_err(|error| error.renamed(ErrorKind::Option, |argument| format!("rope.{argument}")))
 }
@@ -320,77 +318,5 @@ impl DiffAttnLayer {
             capacity,
             dtype: DType::F32,
         }
-    }
-
-    /// Checks a call and prepares it; its output is `[B, L, embed_dim]`. x is `[B, L, embed_dim]`, float32. With a
-    /// cache (see [`DiffAttnLayer::cache_options`]) positions start at its length, and x's tokens are appended to it;
-    /// a job that fails or is dropped before its end leaves the cache as it was.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
-    pub fn forward_job<'a>(
-        &'a self,
-        x: Tensor<'a>,
-        cache: Option<&'a mut KvCache>,
-        options: &ForwardOptions<'a>,
-    ) -> Result<Forward<'a>, Error> {
-        Forward::new(self, x, cache, options)
-    }
-
-    /// y `[B, L, embed_dim]` of x, as [`DiffAttnLayer::forward_job`] in one call.
-    ///
-    /// # Errors
-    /// As [`DiffAttnLayer::forward_job`], and [`Error::OutOfMemory`].
-    pub fn forward(
-        &self,
-        x: Tensor<'_>,
-        cache: Option<&mut KvCache>,
-        options: &ForwardOptions<'_>,
-    ) -> Result<Vec<f32>, Error> {
-        let len = x.data.len();
-        let mut y: Vec<f32>;
-        let mut job = Forward::new(self, x, cache, options)?;
-        y = try_zeroed(len)?;
-        job.bind(DataMut::F32(&mut y))?;
-        job.finish()?;
-        drop(job);
-        Ok(y)
-    }
-
-    /// Checks a call for the maps behind [`DiffAttnLayer::forward`] and prepares it: of the plain attention where the
-    /// layer has `sequence`.
-    ///
-    /// # Errors
-    /// As [`DiffAttnLayer::forward_job`].
-    pub fn maps_job<'a>(
-        &'a self,
-        x: Tensor<'a>,
-        options: &ForwardOptions<'a>,
-    ) -> Result<LayerMaps<'a>, Error> {
-        LayerMaps::new(self, x, options)
-    }
-
-    /// The maps behind [`DiffAttnLayer::forward`] in one call.
-    ///
-    /// # Errors
-    /// As [`DiffAttnLayer::maps_job`], and [`Error::OutOfMemory`].
-    pub fn maps(&self, x: Tensor<'_>, options: &ForwardOptions<'_>) -> Result<Maps, Error> {
-        let mut terms: Vec<Vec<f32>>;
-        let mut diff: Vec<f32>;
-        let mut job = LayerMaps::new(self, x, options)?;
-        let shape = job.map_shape();
-        let len = checked_len("x", &shape)?;
-        terms = Vec::with_capacity(job.terms());
-        for _ in 0..job.terms() {
-            terms.push(try_zeroed(len)?);
-        }
-        diff = try_zeroed(len)?;
-        job.bind(MapOutputs {
-            terms: terms.iter_mut().map(Vec::as_mut_slice).collect(),
-            diff: &mut diff,
-        })?;
-        job.finish()?;
-        drop(job);
-        Ok(Maps { shape, terms, diff })
     }
 }

@@ -42,40 +42,46 @@
 //! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts checkpoint files; nothing else here knows
 //! of files, and nothing at all of JavaScript.
 
-mod attend;
 #[cfg(feature = "models")]
 pub mod checkpoint;
-mod forward;
+#[cfg(feature = "models")]
+mod generate;
 mod layer;
+mod layers;
 #[cfg(feature = "models")]
 mod llama;
-mod maps;
+#[cfg(feature = "models")]
+mod models;
 mod options;
 #[cfg(feature = "models")]
 mod parts;
-mod projection;
+mod pass;
 mod v1;
 mod v2;
 #[cfg(feature = "models")]
 mod vit;
 mod weights;
 
-pub use forward::Forward;
+#[cfg(feature = "models")]
+pub use generate::{
+    Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
+    ModelCacheState, Sampler, SamplerOptions, Token,
+};
 pub use layer::DiffAttnLayer;
 #[cfg(feature = "models")]
-pub use llama::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaLoader, DiffLlamaOptions,
-    DiffLlamaOutput, DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator,
-    GeneratorOptions, HiddenAct, Logits, ModelCache, ModelCacheOptions, ModelCacheState, Sampler,
-    SamplerOptions, Token, TokenIds,
+pub use llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+#[cfg(feature = "models")]
+pub use models::{
+    Decoder, Logits, TextForward as DiffLlamaForward, TextModel, TextOptions as DiffLlamaOptions,
+    TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs, TokenIds,
 };
-pub use maps::{LayerMaps, Maps};
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
     RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
 pub use parts::{PartLoad, PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;
 #[cfg(feature = "models")]

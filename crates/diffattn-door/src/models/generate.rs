@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diffattn::{Error, Slices};
+use diffattn::{Error, Pace, Work};
 use diffattn_nn::{
     DiffLlama, Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache,
     SamplerOptions,
@@ -13,7 +13,7 @@ use super::llama::caches;
 use super::model::Model;
 use super::{Operation, ready};
 use crate::attention::Prepared;
-use crate::job::{OutputSpec, Outputs, Work};
+use crate::job::{Later, OutputSpec};
 use crate::kind::Kind;
 use crate::objects::{Door, Lender, Object, Slot, Use};
 use crate::reader::{Reader, TensorAt};
@@ -187,6 +187,7 @@ impl CreateRequest {
         let mut lent = Lent::take(&self.caches)?;
         let caches = &mut lent.caches;
         let generator = Owned::try_new(model, |model| {
+            let model: &DiffLlama = model;
             let generator = if self.caches.is_empty() {
                 Generator::new(model, texts, &self.options)
             } else {
@@ -225,19 +226,33 @@ impl Operation for StepRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let held = lender.take(&self.generator)?;
-        let (step, rows) = held.running(|generator| {
-            let rows = generator.running();
-            Ok((generator.step_job()?, rows))
-        })?;
-        let total = step.total();
-        let spec = OutputSpec::new("tokens", Kind::I32, &[rows, 3])?;
-        let work = StepWork {
-            step: Some(step),
-            total,
-            out: &mut [],
-        };
-        Ok((Box::new(work), vec![spec]))
+        let step = held.running(Generator::step_job)?;
+        let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
+        let work = Later::new(|outputs| {
+            let out = outputs.i32()?;
+            Ok(Work::new(step.units(), |pace| told(step, out, pace)))
+        });
+        Ok((work, vec![spec]))
     }
+}
+
+/// Works a step off and writes its tokens: which text, which id, and whether it ends the text.
+async fn told(step: GenerationStep<'_>, out: &mut [i32], pace: Arc<Pace>) -> Result<(), Error> {
+    let total = step.units();
+    let mut tokens = Vec::new();
+    let mut work = step.into_work(&mut tokens)?;
+    pace.within(&mut work, total).await?;
+    drop(work);
+    for (row, token) in out.chunks_exact_mut(3).zip(tokens) {
+        // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+        let finish = match token.finish {
+            None | Some(Finish::Failed) => 0,
+            Some(Finish::Stop) => 1,
+            Some(Finish::Length) => 2,
+        };
+        row.copy_from_slice(&[token.text as i32, token.id as i32, finish]);
+    }
+    Ok(())
 }
 
 /// A request of `endText`.
@@ -272,53 +287,5 @@ impl Operation for EndRequest {
         let held = lender.take(&self.generator)?;
         held.running(|generator| generator.end(self.text, self.kept))?;
         ready(Vec::new())
-    }
-}
-
-struct StepWork<'m> {
-    /// `None` once its tokens are told.
-    step: Option<GenerationStep<'m>>,
-    total: usize,
-    out: &'m mut [i32],
-}
-
-impl<'m> Work<'m> for StepWork<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.out = outputs.i32()?;
-        Ok(())
-    }
-}
-
-impl Slices for StepWork<'_> {
-    fn total(&self) -> usize {
-        self.total
-    }
-
-    fn done(&self) -> usize {
-        self.step.as_ref().map_or(self.total, Slices::done)
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        let Some(step) = &mut self.step else {
-            return Ok(());
-        };
-        step.step(count)?;
-        if step.done() < self.total {
-            return Ok(());
-        }
-        let tokens = self
-            .step
-            .take()
-            .map_or(Ok(Vec::new()), GenerationStep::tokens)?;
-        for (row, token) in self.out.chunks_exact_mut(3).zip(tokens) {
-            // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
-            let finish = match token.finish {
-                None | Some(Finish::Failed) => 0,
-                Some(Finish::Stop) => 1,
-                Some(Finish::Length) => 2,
-            };
-            row.copy_from_slice(&[token.text as i32, token.id as i32, finish]);
-        }
-        Ok(())
     }
 }

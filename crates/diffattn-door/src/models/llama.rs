@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use diffattn::{DType, Error, Slices, try_zeroed};
 use diffattn_nn::{
-    DiffLlamaForward, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions,
-    ModelCacheState, TokenIds,
+    DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, ModelCacheState,
+    TokenIds,
 };
 use serde_json::json;
 
 use super::model::Model;
 use super::{Operation, json_bytes};
 use crate::attention::{Prepared, map_outputs, take_map_outputs};
-use crate::job::{OutputSpec, Outputs, Work};
+use crate::job::{Later, OutputSpec, Outputs, Work};
 use crate::kind::Kind;
 use crate::objects::{Door, Lender, Object, Slot, Use};
 use crate::reader::{Reader, TensorAt};
@@ -100,36 +100,23 @@ impl Operation for ForwardRequest {
         for _ in &self.options.map_layers {
             outputs.extend(map_outputs(2, &job.map_shape())?);
         }
-        let work = ForwardWork {
-            job,
-            options: &self.options,
-        };
-        Ok((Box::new(work), outputs))
+        let options = &self.options;
+        let work = Later::new(move |outputs| {
+            let mut to = DiffLlamaOutputs::default();
+            if options.logits != Logits::None {
+                to.logits = outputs.f32()?;
+            }
+            if options.hidden_states {
+                to.hidden_states = outputs.f32()?;
+            }
+            for _ in &options.map_layers {
+                to.maps.push(take_map_outputs(2, outputs)?);
+            }
+            job.into_work(to)
+        });
+        Ok((work, outputs))
     }
 }
-
-struct ForwardWork<'m> {
-    job: DiffLlamaForward<'m>,
-    options: &'m DiffLlamaOptions,
-}
-
-impl<'m> Work<'m> for ForwardWork<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        let mut to = DiffLlamaOutputs::default();
-        if self.options.logits != Logits::None {
-            to.logits = outputs.f32()?;
-        }
-        if self.options.hidden_states {
-            to.hidden_states = outputs.f32()?;
-        }
-        for _ in &self.options.map_layers {
-            to.maps.push(take_map_outputs(2, outputs)?);
-        }
-        self.job.bind(to)
-    }
-}
-
-crate::job::delegate_slices!(ForwardWork<'_>, job);
 
 /// A request of `createModelCache`.
 #[derive(Debug)]

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use diffattn::{DType, DataMut, Error, MapOutputs, Slices, Tensor, checked_len, try_zeroed};
-use diffattn_nn::{DiffViT, DiffViTForward, DiffViTMaps, DiffViTOptions, Image, top_classes};
-use self_cell::{MutBorrow, self_cell};
+use diffattn::{DType, DataMut, Error, MapOutputs, Pace, Tensor, Work, checked_len, try_zeroed};
+use diffattn_nn::{DiffViT, DiffViTOptions, Image, top_classes};
 
 use super::Operation;
 use super::model::Model;
 use crate::attention::{Prepared, map_outputs, take_map_outputs};
-use crate::job::{OutputSpec, Outputs, Work};
+use crate::job::{Later, OutputSpec};
 use crate::kind::Kind;
 use crate::objects::{Door, Lender, Slot, Use};
 use crate::reader::{Reader, TensorAt};
@@ -116,123 +115,50 @@ enum To<'m> {
     Classes(&'m mut [i32], &'m mut [f32]),
 }
 
-/// What a model's job borrows.
-struct Operands<'m> {
-    images: Images<'m>,
-    /// Of a classification, whose logits nobody else wants.
-    logits: MutBorrow<Vec<f32>>,
-}
-
-enum Running<'a> {
-    Forward(DiffViTForward<'a>),
-    Maps(DiffViTMaps<'a>),
-}
-
-impl Running<'_> {
-    fn slices(&mut self) -> &mut dyn Slices {
-        match self {
-            Self::Forward(job) => job,
-            Self::Maps(job) => job,
-        }
-    }
-
-    fn progress(&self) -> (usize, usize) {
-        match self {
-            Self::Forward(job) => (job.done(), job.total()),
-            Self::Maps(job) => (job.done(), job.total()),
-        }
-    }
-}
-
-self_cell!(
-    /// A model's job and what it borrows.
-    struct Inference<'m> {
-        owner: Operands<'m>,
-        #[not_covariant]
-        dependent: Running,
-    }
-);
-
-/// A job of the model over these pixels, its output not yet bound.
-fn job<'a>(
-    model: &'a DiffViT,
-    pixels: Tensor<'a>,
-    wanted: Wanted,
-    options: &DiffViTOptions,
-) -> Result<Running<'a>, Error> {
-    Ok(match wanted {
-        Wanted::Logits | Wanted::Classes { .. } => {
-            Running::Forward(model.forward_job(pixels, options)?)
-        }
-        Wanted::Maps { layer } => Running::Maps(model.maps_job(pixels, layer, options)?),
-    })
-}
-
-enum Stage<'m> {
-    /// The pixels of the images before `next` are there.
-    Images {
-        images: Images<'m>,
-        next: usize,
-    },
-    Inference(Inference<'m>),
-    Done,
-    /// A step failed.
-    Failed,
-}
-
-struct VitWork<'m> {
-    stage: Stage<'m>,
-    wanted: Wanted,
-    options: DiffViTOptions,
-    to: Option<To<'m>>,
-    /// Units of the images, of the model, and of what is made of its logits.
-    units: [usize; 3],
-    classes: usize,
-}
-
 fn prepare<'m>(
     images: Images<'m>,
     wanted: Wanted,
-    deterministic: bool,
-    settings: Settings,
+    options: DiffViTOptions,
 ) -> Result<Prepared<'m>, Error> {
-    let options = DiffViTOptions {
-        run: settings.run().with_deterministic(deterministic),
-    };
-    if matches!(wanted, Wanted::Classes { .. }) {
-        images.model.check_classes()?;
-    }
-    let classes = images.model.num_classes();
+    let model = images.model;
     let batch = images.pixels.shape.first().copied().unwrap_or(0);
-    let (specs, units) = {
-        let running = job(images.model, pixels(&images), wanted, &options)?;
-        let specs = match (&running, wanted) {
-            (_, Wanted::Classes { top }) => {
-                if top == 0 || top > classes {
-                    return Err(Error::option("top", format_args!("1 to {classes}"), top));
-                }
-                vec![
-                    OutputSpec::new("classes", Kind::I32, &[batch, top])?,
-                    OutputSpec::new("probabilities", DType::F32, &[batch, top])?,
-                ]
+    let (specs, units) = match wanted {
+        Wanted::Maps { layer } => {
+            let job = model.maps_job(pixels(&images), layer, &options)?;
+            (map_outputs(job.terms(), &job.map_shape())?, job.units())
+        }
+        Wanted::Logits => {
+            let job = model.forward_job(pixels(&images), &options)?;
+            let spec = OutputSpec::new("logits", DType::F32, &job.output_shape())?;
+            (vec![spec], job.units())
+        }
+        Wanted::Classes { top } => {
+            model.check_classes()?;
+            let units = model.forward_job(pixels(&images), &options)?.units();
+            let classes = model.num_classes();
+            if top == 0 || top > classes {
+                return Err(Error::option("top", format_args!("1 to {classes}"), top));
             }
-            (Running::Forward(job), _) => {
-                vec![OutputSpec::new("logits", DType::F32, &job.output_shape())?]
-            }
-            (Running::Maps(job), _) => map_outputs(job.terms(), &job.map_shape())?,
+            let specs = vec![
+                OutputSpec::new("classes", Kind::I32, &[batch, top])?,
+                OutputSpec::new("probabilities", DType::F32, &[batch, top])?,
+            ];
+            // (One for what is made of the logits.)
+            (specs, if batch > 0 { units + 1 } else { units })
+        }
+    };
+    let total = images.images.len() + units;
+    let work = Later::new(move |outputs| {
+        let to = match wanted {
+            Wanted::Logits => To::Logits(outputs.f32()?),
+            Wanted::Maps { .. } => To::Maps(take_map_outputs(2, outputs)?),
+            Wanted::Classes { .. } => To::Classes(outputs.i32()?, outputs.f32()?),
         };
-        (specs, running.progress().1)
-    };
-    let last = usize::from(matches!(wanted, Wanted::Classes { .. }) && batch > 0);
-    let work = VitWork {
-        units: [images.images.len(), units, last],
-        stage: Stage::Images { images, next: 0 },
-        wanted,
-        options,
-        to: None,
-        classes,
-    };
-    Ok((Box::new(work), specs))
+        Ok(Work::new(total, |pace| async move {
+            infer(images, wanted, options, to, &pace).await
+        }))
+    });
+    Ok((work, specs))
 }
 
 /// The pixels, given or made.
@@ -243,142 +169,71 @@ fn pixels<'a>(images: &'a Images<'_>) -> Tensor<'a> {
     Tensor::f32(&images.made, &images.pixels.shape)
 }
 
-impl<'m> VitWork<'m> {
-    /// The model's job, with somewhere to write.
-    fn infer(&mut self, images: Images<'m>) -> Result<Inference<'m>, Error> {
-        let is_classification = matches!(self.wanted, Wanted::Classes { .. });
-        let batch = images.pixels.shape.first().copied().unwrap_or(0);
-        let logits = if is_classification {
-            try_zeroed(checked_len("image", &[batch, self.classes])?)?
-        } else {
-            Vec::new()
-        };
-        let to = if is_classification {
-            None
-        } else {
-            self.to.take()
-        };
-        let operands = Operands {
-            images,
-            logits: MutBorrow::new(logits),
-        };
-        let (wanted, options) = (self.wanted, self.options);
-        Inference::try_new(operands, |operands| {
-            let images = &operands.images;
-            let mut running = job(images.model, pixels(images), wanted, &options)?;
-            match (&mut running, to) {
-                (Running::Forward(job), None) => {
-                    job.bind(DataMut::F32(operands.logits.borrow_mut()))?;
-                }
-                (Running::Forward(job), Some(To::Logits(out))) => job.bind(DataMut::F32(out))?,
-                (Running::Maps(job), Some(To::Maps(out))) => job.bind(out)?,
-                _ => return Err(Error::Internal("outputs that are not bound".into())),
-            }
-            Ok(running)
-        })
-    }
-
-    /// Classes and probabilities of the logits.
-    fn classify(&mut self, logits: &[f32], top: usize) -> Result<(), Error> {
-        let Some(To::Classes(classes, probabilities)) = &mut self.to else {
-            return Err(Error::Internal("outputs that are not bound".into()));
-        };
-        let rows = classes
-            .chunks_exact_mut(top)
-            .zip(probabilities.chunks_exact_mut(top));
-        for ((classes, probabilities), logits) in rows.zip(logits.chunks_exact(self.classes)) {
-            let scores = top_classes(logits, top)?;
-            for ((class, probability), score) in classes.iter_mut().zip(probabilities).zip(&scores)
-            {
-                // (There are fewer classes than rows of a weight in memory.)
-                (*class, *probability) = (score.id as i32, score.probability as f32);
-            }
+/// Makes the pixels of images, and what is wanted of them.
+async fn infer(
+    mut images: Images<'_>,
+    wanted: Wanted,
+    options: DiffViTOptions,
+    to: To<'_>,
+    pace: &Pace,
+) -> Result<(), Error> {
+    let model = images.model;
+    let size = images.made.len() / images.images.len().max(1);
+    let made = |image: std::ops::Range<usize>| {
+        for index in image {
+            let pixels = model.preprocess(&images.images[index])?;
+            images.made[index * size..(index + 1) * size].copy_from_slice(&pixels);
         }
         Ok(())
-    }
-
-    /// Works on `count` units of the stage at most; returns how many.
-    fn advance(&mut self, count: usize) -> Result<usize, Error> {
-        let (stage, worked) = match std::mem::replace(&mut self.stage, Stage::Failed) {
-            Stage::Images { mut images, next } if next < images.images.len() => {
-                let size = images.made.len() / images.images.len();
-                let pixels = images.model.preprocess(&images.images[next])?;
-                images.made[next * size..(next + 1) * size].copy_from_slice(&pixels);
-                (
-                    Stage::Images {
-                        images,
-                        next: next + 1,
-                    },
-                    1,
-                )
-            }
-            Stage::Images { images, .. } => (Stage::Inference(self.infer(images)?), 0),
-            Stage::Inference(mut inference) => {
-                let (worked, is_done) = inference.with_dependent_mut(|_, running| {
-                    let (before, total) = running.progress();
-                    if before < total {
-                        running.slices().step(count)?;
-                    }
-                    let (after, _) = running.progress();
-                    Ok::<_, Error>((after - before, after == total))
-                })?;
-                match self.wanted {
-                    _ if !is_done => (Stage::Inference(inference), worked),
-                    Wanted::Classes { top } => {
-                        let logits = inference.into_owner().logits.into_inner();
-                        self.classify(&logits, top)?;
-                        (Stage::Done, worked + self.units[2])
-                    }
-                    _ => (Stage::Done, worked),
-                }
-            }
-            Stage::Done => (Stage::Done, 0),
-            Stage::Failed => {
-                return Err(Error::Internal(
-                    "a model was stepped after a step that failed".into(),
-                ));
-            }
-        };
-        self.stage = stage;
-        Ok(worked)
+    };
+    let count = images.images.len();
+    pace.rows(0..count, 1, made).await?;
+    let pixels = pixels(&images);
+    match (to, wanted) {
+        (To::Maps(out), Wanted::Maps { layer }) => {
+            let job = model.maps_job(pixels, layer, &options)?;
+            let units = job.units();
+            pace.within(&mut job.into_work(out)?, units).await
+        }
+        (To::Logits(out), _) => {
+            let job = model.forward_job(pixels, &options)?;
+            let units = job.units();
+            pace.within(&mut job.into_work(DataMut::F32(out))?, units)
+                .await
+        }
+        (To::Classes(classes, probabilities), Wanted::Classes { top }) => {
+            let job = model.forward_job(pixels, &options)?;
+            let units = job.units();
+            let mut logits = try_zeroed(checked_len("image", &job.output_shape())?)?;
+            let mut work = job.into_work(DataMut::F32(&mut logits))?;
+            pace.within(&mut work, units).await?;
+            drop(work);
+            let classify =
+                |_| classify(&logits, (model.num_classes(), top), classes, probabilities);
+            pace.rows(0..1, 1, classify).await
+        }
+        _ => Err(Error::Internal("outputs that are not those wanted".into())),
     }
 }
 
-impl<'m> Work<'m> for VitWork<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.to = Some(match self.wanted {
-            Wanted::Logits => To::Logits(outputs.f32()?),
-            Wanted::Maps { .. } => To::Maps(take_map_outputs(2, outputs)?),
-            Wanted::Classes { .. } => To::Classes(outputs.i32()?, outputs.f32()?),
-        });
-        Ok(())
-    }
-}
-
-impl Slices for VitWork<'_> {
-    fn total(&self) -> usize {
-        self.units.iter().sum()
-    }
-
-    fn done(&self) -> usize {
-        match &self.stage {
-            Stage::Images { next, .. } => *next,
-            Stage::Inference(inference) => {
-                let done = inference.with_dependent(|_, running| running.progress().0);
-                self.units[0] + done
-            }
-            Stage::Done => self.total(),
-            Stage::Failed => 0,
+/// Classes and probabilities of logits.
+fn classify(
+    logits: &[f32],
+    (classes, top): (usize, usize),
+    ids: &mut [i32],
+    probabilities: &mut [f32],
+) -> Result<(), Error> {
+    let rows = ids
+        .chunks_exact_mut(top)
+        .zip(probabilities.chunks_exact_mut(top));
+    for ((ids, probabilities), logits) in rows.zip(logits.chunks_exact(classes)) {
+        let scores = top_classes(logits, top)?;
+        for ((id, probability), score) in ids.iter_mut().zip(probabilities).zip(&scores) {
+            // (There are fewer classes than rows of a weight in memory.)
+            (*id, *probability) = (score.id as i32, score.probability as f32);
         }
     }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        let mut left = count.max(1);
-        while left > 0 && !matches!(self.stage, Stage::Done) {
-            left -= self.advance(left)?.min(left);
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// A request of `vitForward`, `vitMaps` or `vitClassify`.
@@ -434,6 +289,7 @@ impl Operation for VitRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let images = self.images.prepare(operands, lender)?;
-        prepare(images, self.wanted, self.deterministic, self.settings)
+        let run = self.settings.run().with_deterministic(self.deterministic);
+        prepare(images, self.wanted, DiffViTOptions { run })
     }
 }

@@ -164,7 +164,11 @@ impl<'m> Generator<'m> {
     /// # Errors
     /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for the cache of another model, [`ErrorKind::Option`](diffattn::ErrorKind::Option) for one of
     /// another window than the generator's.
-    pub fn add(&mut self, generation: Generation, cache: Option<ModelCache>) -> Result<usize, Error> {
+    pub fn add(
+        &mut self,
+        generation: Generation,
+        cache: Option<ModelCache>,
+    ) -> Result<usize, Error> {
         let decoder = self.model.decoder();
         check_prompts(&decoder, std::slice::from_ref(&generation))?;
         let mut cache = match cache {
@@ -388,6 +392,12 @@ impl<'g> GenerationStep<'g> {
         self.texts.len()
     }
 
+    /// Units of its work.
+    #[must_use]
+    pub fn units(&self) -> usize {
+        self.forward.as_ref().map_or(0, TextForward::units)
+    }
+
     /// The work of the step: the forward pass, and in its last unit the choice of ids, which are appended to `tokens`. Its
     /// end is an error of kind [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when those of a text are no numbers: that text has
     /// ended then, the others went on.
@@ -395,6 +405,7 @@ impl<'g> GenerationStep<'g> {
     /// # Errors
     /// [`Error::Internal`] for a bug of ours.
     pub fn into_work(self, tokens: &'g mut Vec<Token>) -> Result<Work<'g>, Error> {
+        let total = self.units();
         let Self {
             forward,
             mut texts,
@@ -404,7 +415,6 @@ impl<'g> GenerationStep<'g> {
         let Some(forward) = forward else {
             return Ok(Work::new(0, |_| async { Ok(()) }));
         };
-        let total = forward.units();
         Ok(Work::new(total, |pace| async move {
             let outputs = TextOutputs {
                 logits: &mut *logits,

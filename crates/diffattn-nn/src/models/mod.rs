@@ -2,8 +2,10 @@
 //! of it. What runs them is [`crate::pass`].
 
 mod decoder;
+mod ends;
 mod ids;
 mod outputs;
+mod pasts;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};

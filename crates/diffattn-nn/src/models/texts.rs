@@ -2,19 +2,16 @@
 //! lie packed, one after the other: only attention tells them apart. Knows no family of models.
 
 use super::decoder::Decoder;
+use super::ends::{Ends, Stretch};
 use super::ids::{Logits, TokenIds};
 use super::outputs::{TextOptions, TextOutput, TextOutputs};
+use super::pasts::Pasts;
 use crate::generate::{ModelCache, chunk_of};
 use crate::pass::alone::Maps;
-use crate::pass::{After, Block, Keys, Memory, Outputs, Pass, Plan, Settings, State, Text};
-use diffattn::{
-    Error, KvCache, Pace, Run, Work, check_len, checked_len, format_shape, try_zeroed,
-};
+use crate::pass::{After, Block, Keys, Memory, Outputs, Pass, Plan, Settings, Text};
+use diffattn::{Error, Pace, Run, Work, check_len, checked_len, format_shape, try_zeroed};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Elements of a row that copying costs as much as a multiply-add of each: embeddings, norms.
-const COPY_WORK: usize = 16;
 
 /// A checked forward pass over texts: worked off by what [`TextForward::into_work`] makes of it. Caches, if any,
 /// are longer once that is done; work that fails or is dropped before leaves them as they were, or where their
@@ -222,16 +219,20 @@ impl<'a> TextForward<'a> {
 
     /// All units: those of the layers, and of what stands around them.
     pub(crate) fn units(&self) -> usize {
-        let plan = &self.plan();
+        let (plan, ends) = (self.plan(), self.ends());
         let chunks = 0..plan.chunks();
-        let ends: usize = chunks
-            .map(|chunk| {
-                let blocks = plan.blocks(chunk);
-                let ends = [self.embeds(plan, &blocks), self.states(plan, &blocks), self.heads(plan, &blocks)];
-                1 + ends.iter().flatten().map(Stretch::units).sum::<usize>()
-            })
-            .sum();
-        ends + plan.units()
+        // (One for what caches take over.)
+        let around = chunks.map(|chunk| 1 + ends.units(&plan, &plan.blocks(chunk)));
+        around.sum::<usize>() + plan.units()
+    }
+
+    fn ends(&self) -> Ends {
+        Ends {
+            hidden_size: self.model.hidden_size(),
+            vocab_size: self.model.vocab_size(),
+            logits: self.options.logits,
+            hidden_states: self.options.hidden_states,
+        }
     }
 
     /// The pass itself, into outputs that fit.
@@ -240,7 +241,7 @@ impl<'a> TextForward<'a> {
         outputs: TextOutputs<'_>,
         pace: Arc<Pace>,
     ) -> Result<(), Error> {
-        let plan = self.plan();
+        let (plan, ends) = (self.plan(), self.ends());
         let mut pasts = Pasts::new(self.caches.take());
         let TextOutputs {
             logits,
@@ -262,7 +263,10 @@ impl<'a> TextForward<'a> {
         let mut pass = Pass::new(plan, settings, self.model.hidden_size())?;
         for chunk in 0..pass.plan.chunks() {
             let blocks = pass.begin(chunk);
-            for Stretch { block, rows, unit, .. } in self.embeds(&pass.plan, &blocks) {
+            for Stretch {
+                block, rows, unit, ..
+            } in ends.embeds(&pass.plan, &blocks)
+            {
                 let embed = |rows| self.embed(&mut pass, (&blocks[block], &rows), &mut outs);
                 pace.rows(rows, unit, embed).await?;
             }
@@ -270,11 +274,17 @@ impl<'a> TextForward<'a> {
                 let memory = Memory::States(pasts.layer(layer, &pass.plan)?);
                 pass.layer(layer, memory, &mut outs, &pace).await?;
             }
-            for Stretch { block, rows, unit, .. } in self.states(&pass.plan, &blocks) {
+            for Stretch {
+                block, rows, unit, ..
+            } in ends.states(&pass.plan, &blocks)
+            {
                 let norm = |rows| self.last_state(&pass, (&blocks[block], &rows), &mut outs);
                 pace.rows(rows, unit, norm).await?;
             }
-            for Stretch { rows, unit, first, .. } in self.heads(&pass.plan, &blocks) {
+            for Stretch {
+                rows, unit, first, ..
+            } in ends.heads(&pass.plan, &blocks)
+            {
                 let start = rows.start;
                 let head = |rows: Range<usize>| {
                     let first = (first + rows.start - start) * self.model.vocab_size();
@@ -289,67 +299,6 @@ impl<'a> TextForward<'a> {
             pace.rows(0..1, 1, commit).await?;
         }
         Ok(())
-    }
-
-    /// x of the ids.
-    fn embeds(&self, plan: &Plan<'_>, blocks: &[Block]) -> Vec<Stretch> {
-        if plan.layers.is_empty() {
-            return Vec::new();
-        }
-        self.copies(plan, blocks)
-    }
-
-    /// The last hidden states.
-    fn states(&self, plan: &Plan<'_>, blocks: &[Block]) -> Vec<Stretch> {
-        if !self.options.hidden_states {
-            return Vec::new();
-        }
-        self.copies(plan, blocks)
-    }
-
-    /// All rows, each of which costs what copying it costs.
-    fn copies(&self, plan: &Plan<'_>, blocks: &[Block]) -> Vec<Stretch> {
-        let unit = plan.unit(self.model.hidden_size().saturating_mul(COPY_WORK));
-        let blocks = blocks.iter().enumerate();
-        blocks
-            .map(|(index, block)| Stretch {
-                block: index,
-                rows: block.rows.clone(),
-                unit,
-                first: 0,
-            })
-            .collect()
-    }
-
-    /// Rows whose logits are wanted, and where these go.
-    fn heads(&self, plan: &Plan<'_>, blocks: &[Block]) -> Vec<Stretch> {
-        let unit = plan.unit(self.model.vocab_size().saturating_mul(self.model.hidden_size()));
-        // The row of the result that each text's first is.
-        let mut firsts = Vec::with_capacity(plan.texts.len());
-        let mut first = 0;
-        for text in &plan.texts {
-            firsts.push(first);
-            first += text.length;
-        }
-        let mut heads = Vec::new();
-        for (index, block) in blocks.iter().enumerate() {
-            let wanted = match self.options.logits {
-                Logits::None => Vec::new(),
-                Logits::Last => {
-                    let rows = block.last_rows(&plan.texts).into_iter();
-                    let text = |rows: &Range<usize>| block.within(rows).next().map_or(0, |piece| piece.text);
-                    rows.map(|rows| (text(&rows), rows)).collect()
-                }
-                Logits::All => whole_rows(block, &firsts),
-            };
-            heads.extend(wanted.into_iter().map(|(first, rows)| Stretch {
-                block: index,
-                rows,
-                unit,
-                first,
-            }));
-        }
-        heads
     }
 
     fn embed(
@@ -403,37 +352,6 @@ impl<'a> TextForward<'a> {
     }
 }
 
-/// Rows of a block that go together.
-#[derive(Debug)]
-struct Stretch {
-    block: usize,
-    rows: Range<usize>,
-    /// Rows per unit.
-    unit: usize,
-    /// The row of the result that the first one is.
-    first: usize,
-}
-
-impl Stretch {
-    fn units(&self) -> usize {
-        self.rows.len().div_ceil(self.unit)
-    }
-}
-
-/// All rows of a block in stretches that lie together in the result, too: where each begins there, and its rows.
-fn whole_rows(block: &Block, firsts: &[usize]) -> Vec<(usize, Range<usize>)> {
-    let mut found: Vec<(usize, Range<usize>)> = Vec::new();
-    for piece in &block.pieces {
-        let to = firsts[piece.text] + piece.tokens.start;
-        let end = piece.row + piece.tokens.len();
-        match found.last_mut() {
-            Some((first, rows)) if *first + rows.len() == to => rows.end = end,
-            _ => found.push((to, piece.row..end)),
-        }
-    }
-    found
-}
-
 /// Checks what is asked of a model, and whether the caches are its own; gives the window.
 fn check_options(
     model: &Decoder<'_>,
@@ -473,7 +391,10 @@ fn check_options(
 
 /// Whether positions go as far as a text of `start` and `more` tokens.
 fn check_length(model: &Decoder<'_>, start: usize, more: usize) -> Result<(), Error> {
-    let Some(end) = start.checked_add(more).filter(|&end| end <= i32::MAX as usize) else {
+    let Some(end) = start
+        .checked_add(more)
+        .filter(|&end| end <= i32::MAX as usize)
+    else {
         let expected = "a text of at most 2³¹ − 1 tokens";
         return Err(Error::shape("ids", expected, more));
     };
@@ -487,59 +408,5 @@ fn check_length(model: &Decoder<'_>, start: usize, more: usize) -> Result<(), Er
             end,
         )),
         _ => Ok(()),
-    }
-}
-
-/// What the layers keep of each text. Caches keep what was committed, however the work ends.
-#[derive(Debug)]
-enum Pasts<'a> {
-    /// One state per text, used for one layer after the other.
-    Own(Vec<State>),
-    Given(Vec<&'a mut ModelCache>),
-}
-
-impl<'a> Pasts<'a> {
-    fn new(caches: Option<Vec<&'a mut ModelCache>>) -> Self {
-        caches.map_or_else(|| Self::Own(Vec::new()), Self::Given)
-    }
-
-    /// The states of a layer, those of its own empty.
-    fn layer(&mut self, index: usize, plan: &Plan<'_>) -> Result<Vec<&mut State>, Error> {
-        match self {
-            Self::Given(caches) => {
-                let caches = caches.iter_mut();
-                Ok(caches.map(|cache| &mut cache.layers[index]).collect())
-            }
-            Self::Own(states) => {
-                for text in &plan.texts[states.len()..] {
-                    let attention = plan.layers[index].attention;
-                    let cache = KvCache::new(attention.cache_options(1, text.length))?;
-                    states.push(State::Kv(cache));
-                }
-                for state in states.iter_mut() {
-                    state.rewind(0);
-                }
-                Ok(states.iter_mut().collect())
-            }
-        }
-    }
-
-    /// Caches take over a stretch of each text.
-    fn commit(&mut self, texts: &[Vec<u32>], tokens: impl Fn(usize) -> Range<usize>) {
-        if let Self::Given(caches) = self {
-            for (cache, ids) in caches.iter_mut().zip(texts) {
-                cache.commit(&ids[tokens(ids.len())]);
-            }
-        }
-    }
-}
-
-impl Drop for Pasts<'_> {
-    fn drop(&mut self) {
-        if let Self::Given(caches) = self {
-            for cache in caches {
-                cache.roll_back();
-            }
-        }
     }
 }

@@ -103,11 +103,19 @@ impl<'a> Call<'a> {
         Plan {
             layers: vec![Layer::alone(self.layer)],
             // (Of texts without tokens, there could be any number.)
-            texts: if length == 0 { Vec::new() } else { vec![text; batch] },
+            texts: if length == 0 {
+                Vec::new()
+            } else {
+                vec![text; batch]
+            },
             chunk: usize::MAX,
             keys,
             after,
-            map_layers: if after == After::None { vec![0] } else { Vec::new() },
+            map_layers: if after == After::None {
+                vec![0]
+            } else {
+                Vec::new()
+            },
         }
     }
 

@@ -69,7 +69,12 @@ impl Pass<'_> {
     }
 
     /// The queries of a piece; `places` is where each text's chunk begins among the keys held.
-    fn piece_queries(&self, at: &At<'_>, piece: &super::pieces::Piece, places: &[usize]) -> Queries<'_> {
+    fn piece_queries(
+        &self,
+        at: &At<'_>,
+        piece: &super::pieces::Piece,
+        places: &[usize],
+    ) -> Queries<'_> {
         let attention = self.plan.layers[at.index].attention;
         let widths = attention.widths(self.plan.wanted(at.index));
         let length = self.plan.texts[piece.text].length;
@@ -155,14 +160,20 @@ impl Pass<'_> {
     /// The first half of the MLP.
     pub(super) fn first(&mut self, at: &At<'_>) -> Result<(), Error> {
         let layer = self.plan.layers[at.index];
-        let Some((branch, norm)) = layer.mlp.and_then(|branch| Some((branch, branch.norm.or(layer.norm)?)))
+        let Some((branch, norm)) = layer
+            .mlp
+            .and_then(|branch| Some((branch, branch.norm.or(layer.norm)?)))
         else {
             return Ok(());
         };
         let run = self.settings.run;
         let width = layer.attention.embed_dim();
         let normed = &mut self.buffers.row[..at.rows.len() * width];
-        norm.rows(&self.x[at.rows.start * width..at.rows.end * width], normed, run)?;
+        norm.rows(
+            &self.x[at.rows.start * width..at.rows.end * width],
+            normed,
+            run,
+        )?;
         let of = |width: usize| {
             let first = at.block.rows.start;
             (at.rows.start - first) * width..(at.rows.end - first) * width

@@ -32,6 +32,7 @@ impl Operands {
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     /// As wide as hidden states: normalised ones, or what is to be added to them.
+    #[cfg(feature = "models")]
     pub(super) row: Vec<f32>,
     /// q or k, not yet turned.
     pub(super) still: Vec<f32>,
@@ -48,11 +49,7 @@ pub(super) struct Buffers {
 
 impl Buffers {
     /// Memory for the widest layer. `attended` comes later where all keys come before the first query.
-    pub(super) fn new(
-        plan: &Plan<'_>,
-        blocks: &[Block],
-        argument: &str,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(plan: &Plan<'_>, blocks: &[Block], argument: &str) -> Result<Self, Error> {
         let rows = blocks.last().map_or(0, |block| block.rows.end);
         let block = blocks.iter().map(|block| block.rows.len()).max();
         let block = block.unwrap_or(0);
@@ -74,6 +71,7 @@ impl Buffers {
             try_zeroed(checked_len(argument, &[rows, width])?)
         };
         Ok(Self {
+            #[cfg(feature = "models")]
             row: zeroed(block, row_width(plan))?,
             still: zeroed(block, still)?,
             operands: Operands {
@@ -100,12 +98,10 @@ impl Buffers {
 fn row_width(plan: &Plan<'_>) -> usize {
     let layers = plan.layers.iter();
     let widths = layers.filter(|layer| layer.norm.is_some());
-    widths.map(|layer| layer.attention.embed_dim()).max().unwrap_or(0)
-}
-
-#[cfg(not(feature = "models"))]
-fn row_width(_plan: &Plan<'_>) -> usize {
-    0
+    widths
+        .map(|layer| layer.attention.embed_dim())
+        .max()
+        .unwrap_or(0)
 }
 
 #[cfg(feature = "models")]

@@ -13,7 +13,9 @@ mod tables;
 mod whole;
 
 pub(crate) use pieces::{Block, Text};
-pub(crate) use plan::{After, Keys, Plan};
+#[cfg(feature = "models")]
+pub(crate) use plan::After;
+pub(crate) use plan::{Keys, Plan};
 #[cfg(feature = "models")]
 pub(crate) use state::State;
 
@@ -78,6 +80,7 @@ pub(crate) struct Pass<'a> {
     tables: Tables,
     /// Of each text, the inputs that differences of the layer at work look back at.
     tails: Vec<Vec<f32>>,
+    #[cfg(feature = "models")]
     chunk: usize,
     blocks: Arc<Vec<Block>>,
 }
@@ -108,6 +111,7 @@ impl<'a> Pass<'a> {
             x: Vec::new(),
             tables: Tables::default(),
             tails: Vec::new(),
+            #[cfg(feature = "models")]
             chunk: 0,
             blocks: Arc::new(blocks),
         })
@@ -199,23 +203,21 @@ impl<'a> Pass<'a> {
     }
 
     /// The first row that the operands of attention are kept of.
-    fn first_kept(&self, block: &Block) -> usize {
-        match self.plan.keys {
-            Keys::Whole { .. } => 0,
-            #[cfg(feature = "models")]
-            Keys::Apart => block.rows.start,
-        }
+    fn first_kept(&self, at: &At<'_>) -> usize {
+        let is_whole = matches!(self.plan.keys, Keys::Whole { .. });
+        if is_whole { 0 } else { at.block.rows.start }
     }
 
     /// q, k, v and λ of rows.
     fn project(&mut self, at: &At<'_>) -> Result<(), Error> {
         let (index, rows) = (at.index, &at.rows);
         let (attention, wanted) = (self.plan.layers[index].attention, self.plan.wanted(index));
-        let first = rows.start - self.first_kept(at.block);
+        let first = rows.start - self.first_kept(at);
         let width = attention.embed_dim();
         let run = self.settings.run;
         let positioned: Vec<Positioned> = self.positioned(at).collect();
         let Buffers {
+            #[cfg(feature = "models")]
             row,
             still,
             operands,
@@ -277,7 +279,7 @@ impl<'a> Pass<'a> {
     /// Attention's output projection of rows.
     fn output(&mut self, at: &At<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let layer = self.plan.layers[at.index];
-        let first = at.rows.start - self.first_kept(at.block);
+        let first = at.rows.start - self.first_kept(at);
         let run = self.settings.run;
         let width = layer.attention.widths(self.plan.wanted(at.index)).attended;
         let attended = &self.buffers.attended[first * width..(first + at.rows.len()) * width];

@@ -53,6 +53,7 @@ impl Block {
     }
 
     /// The rows of it that are the last of a text, those of neighbouring texts together.
+    #[cfg(feature = "models")]
     pub(crate) fn last_rows(&self, texts: &[Text]) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         let mut text = None;

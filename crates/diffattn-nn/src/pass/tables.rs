@@ -34,6 +34,7 @@ pub(crate) struct Tables(Vec<Entry>);
 
 impl Tables {
     /// Forgets all of them.
+    #[cfg(feature = "models")]
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
@@ -66,7 +67,12 @@ impl Tables {
     }
 
     /// The rows, cut where tables end, each part with its table.
-    pub(crate) fn turns(&self, rope: &RopeConfig, width: usize, rows: &[Positioned]) -> Vec<Turn<'_>> {
+    pub(crate) fn turns(
+        &self,
+        rope: &RopeConfig,
+        width: usize,
+        rows: &[Positioned],
+    ) -> Vec<Turn<'_>> {
         let parts = rows.iter().flat_map(parts);
         let turns = parts.filter_map(|part| {
             let positions = part.position..part.position + part.rows.len();

@@ -58,7 +58,10 @@ impl Pass<'_> {
             Ok(part)
         };
         let operands = &self.buffers.operands;
-        let (k, v) = (stretch(&operands.k, widths.k)?, stretch(&operands.v, widths.v)?);
+        let (k, v) = (
+            stretch(&operands.k, widths.k)?,
+            stretch(&operands.v, widths.v)?,
+        );
         let KvCacheOptions {
             head_dim,
             value_dim,
@@ -92,7 +95,10 @@ impl Pass<'_> {
             attended = try_zeroed(len)?;
         }
         let operands = &self.buffers.operands;
-        let (head_dim, value_dim) = (attention.heads.dimensions.head_dim, attention.heads.value_dim);
+        let (head_dim, value_dim) = (
+            attention.heads.dimensions.head_dim,
+            attention.heads.value_dim,
+        );
         let keys = match memory {
             Memory::Cache(cache) => KeysValues::Cache(cache),
             _ => KeysValues::Tensors {
@@ -116,7 +122,11 @@ impl Pass<'_> {
     ) -> Result<(), Error> {
         let attention = self.plan.layers[index].attention;
         let widths = attention.widths(self.plan.wanted(index));
-        let place = self.plan.map_layers.iter().position(|&layer| layer == index);
+        let place = self
+            .plan
+            .map_layers
+            .iter()
+            .position(|&layer| layer == index);
         let Some(maps) = place.and_then(|place| outputs.maps.get_mut(place)) else {
             return Err(Error::Internal("maps that go nowhere".to_owned()));
         };

@@ -2,11 +2,12 @@
 //! layer that it is everywhere. Runs nothing.
 
 use crate::layer::DiffAttnLayer;
+use crate::layers;
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
 use crate::parts::{Entries, Part, elements};
 use crate::v1::MultiheadDiffAttn;
 use crate::weights::Weights;
-use diffattn::{Error, LayerNormOptions, Linear, Run, Tensor, checked_len, layer_norm, try_zeroed};
+use diffattn::{Error, Linear, Tensor, checked_len, try_zeroed};
 use std::ops::Range;
 
 /// timm's eps of layer norms.
@@ -40,16 +41,13 @@ impl Norm {
         })
     }
 
-    /// Rows of x, normalised, into y.
-    pub(super) fn forward(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
-        let width = self.weight.len();
-        let options = LayerNormOptions {
-            weight: Some(&self.weight),
-            bias: Some(&self.bias),
+    /// As passes see it.
+    pub(super) fn rows(&self) -> layers::Norm<'_> {
+        layers::Norm::Layer {
+            weight: &self.weight,
+            bias: &self.bias,
             eps: NORM_EPS,
-            run,
-        };
-        layer_norm(Tensor::f32(x, &[x.len() / width, width]), y, &options)
+        }
     }
 }
 

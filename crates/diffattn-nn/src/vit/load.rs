@@ -2,8 +2,9 @@
 
 use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
+use super::model::DiffViT;
 use super::preprocess::Preprocessing;
-use super::{DiffViT, resample};
+use super::resample;
 use crate::checkpoint::{VIT_MODULES, notices};
 use crate::parts::{Build, Entries, Part, PartLoad, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Tensor, checked_len, format_shape};

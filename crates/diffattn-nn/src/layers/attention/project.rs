@@ -3,8 +3,8 @@
 
 use crate::layer::{DiffAttnLayer, Fusion, LambdaSource};
 use diffattn::{
-    DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run, SequenceDifferenceOptions,
-    Slices, Tensor, sequence_difference, sigmoid, try_zeroed,
+    DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run,
+    SequenceDifferenceOptions, Slices, Tensor, sequence_difference, sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -85,7 +85,11 @@ impl DiffAttnLayer {
         Widths {
             q: (heads.q + more(|fusion| &fusion.q)) * width,
             k: k * width,
-            v: if wanted == Wanted::Maps { 0 } else { v * value_dim },
+            v: if wanted == Wanted::Maps {
+                0
+            } else {
+                v * value_dim
+            },
             lambda: match self.lambda {
                 LambdaSource::Value(_) => 0,
                 LambdaSource::Projected(_) => heads.dimensions.heads,
@@ -154,7 +158,8 @@ impl DiffAttnLayer {
             let tokens = turn.rows.len();
             let alike = |(index, other): &(usize, &Turn<'_>)| {
                 other.position == turn.position
-                    && other.rows == (turn.rows.start + index * tokens..turn.rows.end + index * tokens)
+                    && other.rows
+                        == (turn.rows.start + index * tokens..turn.rows.end + index * tokens)
             };
             let texts = left.iter().enumerate().take_while(alike).count();
             left = &left[texts..];
@@ -225,7 +230,11 @@ impl DiffAttnLayer {
         self.turn(&still, &mut k, turns, run)?;
         let (stride, width) = (to.k.len() / rows, k.len() / rows);
         let inputs = x[back * embed_dim..].chunks_exact(embed_dim);
-        for ((to, k), x) in to.k.chunks_exact_mut(stride).zip(k.chunks_exact(width)).zip(inputs) {
+        for ((to, k), x) in
+            to.k.chunks_exact_mut(stride)
+                .zip(k.chunks_exact(width))
+                .zip(inputs)
+        {
             to[..width].copy_from_slice(k);
             let rest = &mut to[width..];
             rest.fill(0.0);
@@ -247,7 +256,13 @@ struct Differences<'f> {
 
 impl Differences<'_> {
     /// `[rows, heads + taken, width]`: the heads of x's rows past `back`, then the differences of those `taken`.
-    fn project(&self, linear: &Linear, x: &[f32], back: usize, run: Run) -> Result<Vec<f32>, Error> {
+    fn project(
+        &self,
+        linear: &Linear,
+        x: &[f32],
+        back: usize,
+        run: Run,
+    ) -> Result<Vec<f32>, Error> {
         let Self {
             order,
             width,
