@@ -95,17 +95,16 @@ impl Loaded {
                     v: Tensor::f32(&self.tensors[2], &heads.v),
                 };
                 let q = Tensor::f32(&self.tensors[0], &heads.q);
-                let mut call = DiffAttention::new(q, kv, &options)?;
-                call.bind(DataMut::F32(&mut self.out), None)?;
-                call.finish()
+                let call = DiffAttention::new(q, kv, &options)?;
+                call.into_work(DataMut::F32(&mut self.out), None)?.finish()
             }
             Work::Decode(heads) => {
                 let options = options(heads, Lambda::Value(LAMBDA), self.isa, self.threads);
                 for cache in &self.caches {
                     let q = Tensor::f32(&self.tensors[0], &heads.q);
-                    let mut call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
-                    call.bind(DataMut::F32(&mut self.out), None)?;
-                    call.finish()?;
+                    let call = DiffAttention::new(q, KeysValues::Cache(cache), &options)?;
+                    call.into_work(DataMut::F32(&mut self.out), None)?
+                        .finish()?;
                 }
                 Ok(())
             }

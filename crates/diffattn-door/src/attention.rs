@@ -191,6 +191,8 @@ impl Options {
             }
         };
         Ok(AttentionOptions {
+            block_mask: None,
+            sinks: None,
             lambda,
             coefficients: self.coefficients.as_deref(),
             pairing: self.pairing.unwrap_or_default(),
@@ -298,7 +300,7 @@ impl AttentionRequest {
         }
         Ok((
             Box::new(Attention {
-                attention,
+                attention: Bound::Not(Some(attention)),
                 lse: self.options.return_lse,
             }),
             outputs,
@@ -307,15 +309,57 @@ impl AttentionRequest {
 }
 
 struct Attention<'m> {
-    attention: DiffAttention<'m>,
+    attention: Bound<'m, DiffAttention<'m>>,
     lse: bool,
+}
+
+/// A checked call until its outputs are there, then its work.
+enum Bound<'m, C> {
+    Not(Option<C>),
+    Work(diffattn::Work<'m>),
+}
+
+impl<'m, C> Bound<'m, C> {
+    fn bind(
+        &mut self,
+        work: impl FnOnce(C) -> Result<diffattn::Work<'m>, Error>,
+    ) -> Result<(), Error> {
+        let call = match self {
+            Self::Not(call) => call.take(),
+            Self::Work(_) => None,
+        };
+        let call = call.ok_or_else(|| Error::Internal("outputs were bound twice".into()))?;
+        *self = Self::Work(work(call)?);
+        Ok(())
+    }
+}
+
+impl<C> diffattn::Slices for Bound<'_, C> {
+    fn total(&self) -> usize {
+        match self {
+            Self::Not(_) => 0,
+            Self::Work(work) => work.total(),
+        }
+    }
+    fn done(&self) -> usize {
+        match self {
+            Self::Not(_) => 0,
+            Self::Work(work) => work.done(),
+        }
+    }
+    fn step(&mut self, count: usize) -> Result<(), Error> {
+        match self {
+            Self::Not(_) => Err(Error::Internal("a step before outputs were bound".into())),
+            Self::Work(work) => work.step(count),
+        }
+    }
 }
 
 impl<'m> Work<'m> for Attention<'m> {
     fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
         let out = outputs.data()?;
         let lse = if self.lse { Some(outputs.f32()?) } else { None };
-        self.attention.bind(out, lse)
+        self.attention.bind(|call| call.into_work(out, lse))
     }
 }
 
@@ -373,6 +417,7 @@ impl MapsRequest {
             self.rows,
         )?;
         let (outputs, terms) = (map_outputs(maps.terms(), &maps.map_shape())?, maps.terms());
+        let maps = Bound::Not(Some(maps));
         Ok((Box::new(Maps { maps, terms }), outputs))
     }
 }
@@ -402,13 +447,14 @@ pub(crate) fn take_map_outputs<'m>(
 }
 
 struct Maps<'m> {
-    maps: DiffAttentionMaps<'m>,
+    maps: Bound<'m, DiffAttentionMaps<'m>>,
     terms: usize,
 }
 
 impl<'m> Work<'m> for Maps<'m> {
     fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.maps.bind(take_map_outputs(self.terms, outputs)?)
+        let to = take_map_outputs(self.terms, outputs)?;
+        self.maps.bind(|call| call.into_work(to))
     }
 }
 

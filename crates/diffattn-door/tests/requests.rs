@@ -141,7 +141,7 @@ fn attention(
     kv: KeysValues<'_>,
     options: &AttentionOptions<'_>,
 ) -> (Vec<f32>, Vec<f32>) {
-    let mut call = DiffAttention::new(q, kv, options).unwrap();
+    let call = DiffAttention::new(q, kv, options).unwrap();
     let mut out = vec![0.0; call.output_shape().iter().product()];
     let mut lse = vec![
         0.0;
@@ -151,13 +151,9 @@ fn attention(
             0
         }
     ];
-    call.bind(
-        DataMut::F32(&mut out),
-        options.return_lse.then_some(&mut lse[..]),
-    )
-    .unwrap();
-    call.finish().unwrap();
-    drop(call);
+    let to = options.return_lse.then_some(&mut lse[..]);
+    let work = call.into_work(DataMut::F32(&mut out), to).unwrap();
+    work.finish().unwrap();
     (out, lse)
 }
 
@@ -415,7 +411,7 @@ fn maps_come_term_by_term() {
         lambda: Some(Lambda::Value(0.25)),
         ..AttentionOptions::default()
     };
-    let mut maps = DiffAttentionMaps::new(
+    let maps = DiffAttentionMaps::new(
         Tensor::f32(&q, &[1, 4, 5, 3]),
         KeysOnly::Tensor(Tensor::f32(&k, &[1, 2, 6, 3])),
         &options,
@@ -424,13 +420,11 @@ fn maps_come_term_by_term() {
     )
     .unwrap();
     let (mut one, mut two, mut diff) = (vec![0.0; 24], vec![0.0; 24], vec![0.0; 24]);
-    maps.bind(MapOutputs {
+    let work = maps.into_work(MapOutputs {
         terms: vec![&mut one, &mut two],
         diff: &mut diff,
-    })
-    .unwrap();
-    maps.finish().unwrap();
-    drop(maps);
+    });
+    work.unwrap().finish().unwrap();
     let got = request.floats(&door, 2);
     assert_same(&got[0], &one);
     assert_same(&got[1], &two);

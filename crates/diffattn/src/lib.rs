@@ -25,47 +25,57 @@
 //!
 //! This crate knows nothing of JavaScript, files or models.
 
+mod activation;
 mod attention;
-mod buffer;
+mod blocks;
 mod error;
-mod gelu;
-mod isa;
 mod linear;
 mod norm;
-mod output;
-mod peak;
 mod run;
 mod sequence;
-mod shape;
-mod sigmoid;
-mod slices;
-mod threads;
-mod tile;
-mod units;
-mod vector;
-mod work;
+mod simd;
+mod tensor;
 
+pub use activation::{gelu, gelu_tanh, sigmoid};
 pub use attention::{
-    AttentionOptions, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues, KvCache,
-    KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
+    KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind};
-pub use gelu::{gelu, gelu_tanh};
-pub use isa::Isa;
 pub use linear::Linear;
 pub use norm::{
     Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
     RmsNormOptions, group_norm, layer_norm, rms_norm,
 };
-pub use peak::fma_flops;
 pub use run::Run;
+pub use run::buffer::try_zeroed;
+pub use run::slices::Slices;
+pub use run::threads::{available_threads, release_threads};
+pub use run::work::{Pace, Work};
 pub use sequence::{
     Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType,
     SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
 };
-pub use shape::{DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed};
-pub use sigmoid::sigmoid;
-pub use slices::Slices;
-pub use threads::{available_threads, release_threads};
-pub use work::{Pace, Work};
+pub use simd::{Isa, fma_flops};
+pub use tensor::shape::{check_len, checked_len, format_shape};
+pub use tensor::{DType, Data, DataMut, Tensor};
+
+// Names of before for attention/; they go with their last use.
+use run::{buffer, slices, threads};
+use tensor::output;
+mod isa {
+    pub(crate) use crate::simd::{Isa, Kernel};
+}
+mod shape {
+    pub(crate) use crate::run::buffer::try_zeroed;
+    pub(crate) use crate::tensor::shape::{check_len, checked_len, format_shape};
+    pub(crate) use crate::tensor::{DType, Data, DataMut, Tensor};
+}
+mod tile {
+    pub(crate) use crate::blocks::{DECODE_QUERIES, PANEL, ROW_SUMS, STRIP, WAVE_BYTES};
+    pub(crate) use crate::simd::{Operands, Sink, Tile, product};
+}
+mod vector {
+    pub(crate) use crate::simd::{Use, Vector, math, transpose};
+}

@@ -206,20 +206,18 @@ fn attention<'a>(
     [q, k, v]: [Tensor<'a>; 3],
     options: &AttentionOptions<'a>,
 ) -> Result<[usize; 4], Error> {
-    let mut call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
+    let call = DiffAttention::new(q.clone(), KeysValues::Tensors { k: k.clone(), v }, options)?;
     let shape = call.output_shape();
     let mut out = vec![0.0; shape.iter().product()];
-    call.bind(DataMut::F32(&mut out), None)?;
-    call.finish()?;
-    drop(call);
-    let mut maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
+    call.into_work(DataMut::F32(&mut out), None)?.finish()?;
+    let maps = DiffAttentionMaps::new(q, KeysOnly::Tensor(k), options, None, None)?;
     let len = maps.map_shape().iter().product();
     let (mut one, mut two, mut diff) = (vec![0.0; len], vec![0.0; len], vec![0.0; len]);
-    maps.bind(MapOutputs {
+    maps.into_work(MapOutputs {
         terms: vec![&mut one, &mut two],
         diff: &mut diff,
-    })?;
-    maps.finish()?;
+    })?
+    .finish()?;
     Ok(shape)
 }
 

@@ -1,14 +1,15 @@
 //! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them once and
 //! packs nothing. Values are held as float32, whatever the dtype of what is appended.
 
-use super::call::HeadAxis;
+use super::axis::HeadAxis;
 use super::options::Layout;
 use super::packed::{KeyPanels, PackKeys, PackValues, ValuePanels, ValueShape};
-use crate::buffer::Buffer;
+use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::isa::Isa;
-use crate::shape::{DType, Tensor, check_len, format_shape, try_zeroed};
-use crate::tile::{PANEL, STRIP};
+use crate::run::buffer::{Buffer, try_zeroed};
+use crate::simd::Isa;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{DType, Tensor};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Heads of a cache at most, in all batch entries: nothing but an option answers for their number.

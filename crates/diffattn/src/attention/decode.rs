@@ -2,8 +2,11 @@
 //! heads and queries that share them. The same sums in the same order as `row_block.rs`, hence the same bits.
 //! Runs in phases over (unit, strip) items, so that few heads still fill many threads; knows no scheduling.
 
-use super::call::{Call, Panels};
+use super::call::Call;
+use super::decode_plan::DecodePlan;
 use super::mask::Sequence;
+use super::outputs::RowsOut;
+use super::panels::Panels;
 use super::row_block::{add_bias, cap};
 use super::softmax::{self, exponentials, safe_max};
 use crate::error::Error;
@@ -18,21 +21,6 @@ const VECTORS: usize = 4;
 /// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
 /// sixteen-register ones, which seldom see more than one row.
 const ROWS: usize = 4;
-
-/// Which rows share which K and V in one head cluster. Made once per call.
-#[derive(Debug, Clone, Default)]
-pub(super) struct DecodePlan {
-    /// Maps to compute: (q head, an output head it is for), sorted by k head.
-    pub(super) pairs: Vec<(usize, usize)>,
-    /// For each k head: its stretch of `pairs`.
-    pub(super) by_key: Vec<(usize, std::ops::Range<usize>)>,
-    /// (output head, the pair of each term).
-    pub(super) heads: Vec<(usize, Vec<usize>)>,
-    /// For each v head: (entry of `heads`, place on the channels of its result).
-    pub(super) by_value: Vec<(usize, Vec<(usize, usize)>)>,
-    /// `[entry of heads][place]`: the row among those of all v heads, one v head's after the other's.
-    pub(super) rows: Vec<usize>,
-}
 
 /// One unit's working memory.
 #[derive(Debug)]
@@ -659,6 +647,7 @@ unsafe fn value_tile<V: Vector, const M: usize, const N: usize>(
 pub(super) struct DecodeFinish<'c, 'a> {
     pub(super) call: &'c Call<'a>,
     pub(super) unit: &'c DecodeUnit<'c>,
+    pub(super) outputs: &'c RowsOut<'a>,
     /// One row of the result.
     pub(super) row: &'c mut [f32],
 }
@@ -667,7 +656,12 @@ impl Kernel for DecodeFinish<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { call, unit, row: y } = self;
+        let Self {
+            call,
+            unit,
+            outputs,
+            row: y,
+        } = self;
         let DecodeUnit {
             sequence,
             plan,
@@ -691,15 +685,16 @@ impl Kernel for DecodeFinish<'_, '_> {
                         }
                     }
                 }
-                call.write_row::<V>(&mut y[..call.plan.values * width], sequence, *head, i);
-                if call.wants_lse() {
+                let at = sequence.row(*head, i);
+                outputs.write_row::<V>(call, at, &mut y[..call.plan.values * width]);
+                if outputs.wants_lse() {
                     for t in 0..call.plan.terms {
                         let lse = pairs.get(t).map_or(f32::NEG_INFINITY, |pair| {
                             let row = pair * queries + i;
                             call.scores
                                 .log_sum_exp(scratch.row_max[row], scratch.row_sum[row])
                         });
-                        call.write_lse(sequence, *head, t, i, lse);
+                        outputs.write_lse(call, at, t, lse);
                     }
                 }
             }

@@ -1,7 +1,8 @@
 //! What a row may see: first as one range of keys (causality, windows, lengths), then element by element
 //! (boolean mask, bias). Knows nothing of tiles.
 
-use super::options::AttentionOptions;
+/// A row of the result or of a map: batch entry, output head, and query, counted in the call.
+pub(super) type RowAt = (usize, usize, usize);
 
 /// A stretch of queries and the keys they may look at: a batch entry, or one packed sequence.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,14 @@ pub(super) struct Sequence {
     pub(super) query_offset: i64,
 }
 
+impl Sequence {
+    /// The row of query `i` of the sequence.
+    #[inline(always)]
+    pub(super) fn row(&self, head: usize, i: usize) -> RowAt {
+        (self.batch, head, self.first_query + i)
+    }
+}
+
 /// Causality and window, as bounds around a query's key position p.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Band {
@@ -27,11 +36,11 @@ pub(super) struct Band {
 }
 
 impl Band {
-    pub(super) fn new(options: &AttentionOptions<'_>) -> Self {
+    pub(super) fn new(window: Option<[Option<usize>; 2]>, is_causal: bool) -> Self {
         let bound =
             |side: Option<usize>| side.map(|width| i64::try_from(width).unwrap_or(i64::MAX));
-        let [left, right] = options.window.unwrap_or([None, None]).map(bound);
-        let right = if options.is_causal {
+        let [left, right] = window.unwrap_or([None, None]).map(bound);
+        let right = if is_causal {
             Some(right.unwrap_or(0).min(0))
         } else {
             right
@@ -123,7 +132,7 @@ impl Elements<'_> {
     /// `put(index, value)` for each of `count` keys.
     pub(super) fn each(
         &self,
-        (batch, head, query): (usize, usize, usize),
+        (batch, head, query): RowAt,
         first: usize,
         count: usize,
         mut put: impl FnMut(usize, f32),
@@ -141,7 +150,7 @@ impl Elements<'_> {
     }
 
     /// Whether (batch, head, query) sees `key` as far as mask and bias go.
-    pub(super) fn sees(&self, row: (usize, usize, usize), key: usize) -> bool {
+    pub(super) fn sees(&self, row: RowAt, key: usize) -> bool {
         let mut seen = true;
         self.each(row, key, 1, |_, added| seen = added != f32::NEG_INFINITY);
         seen

@@ -1,8 +1,7 @@
-//! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `shape.rs`.
+//! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `tensor/shape.rs`.
 
-use super::cache::KvCache;
 use crate::run::Run;
-use crate::shape::Tensor;
+use crate::tensor::Tensor;
 
 /// Where the head axis of q, k, v and the result lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,6 +89,16 @@ pub struct Mask<'a> {
     pub shape: Vec<usize>,
 }
 
+/// A mask of blocks of 64 queries by 64 keys, `[B|1, H|1, ⌈Lq/64⌉, ⌈Lk/64⌉]`; any non-zero byte takes part. Queries
+/// count from the call's first, keys from key 0, of a cache too.
+#[derive(Debug, Clone)]
+pub struct BlockMask<'a> {
+    /// The bytes.
+    pub data: &'a [u8],
+    /// Their shape.
+    pub shape: Vec<usize>,
+}
+
 /// The per-head RMS norm fused at the end: `y · weight · scale / √(mean(y²) + eps)`.
 #[derive(Debug, Clone)]
 pub struct NormOptions<'a> {
@@ -142,6 +151,11 @@ pub struct AttentionOptions<'a> {
     pub attn_mask: Option<Mask<'a>>,
     /// Additive bias, float32, `[B|1, H|1, Lq|1, Lk]`; −Inf masks.
     pub attn_bias: Option<Tensor<'a>>,
+    /// Mask of 64 × 64 blocks, which joins all other masks; not with packed sequences. What it hides costs nothing.
+    pub block_mask: Option<BlockMask<'a>>,
+    /// A logit per head, `[H]`, or per head and term, `[H, T]`, that joins the softmax and meets no value; float32, −Inf
+    /// is none.
+    pub sinks: Option<Tensor<'a>>,
     /// `[B]` (packed: `[N]`): keys at and past it do not exist.
     pub key_lengths: Option<&'a [i32]>,
     /// Key position of the first query: one value, or `[B]` (packed: `[N]`); Lk − Lq by default
@@ -157,29 +171,6 @@ pub struct AttentionOptions<'a> {
     pub return_lse: bool,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,
-}
-
-/// Keys and values of a call.
-#[derive(Debug, Clone)]
-pub enum KeysValues<'a> {
-    /// Tensors in the call's layout, of q's dtype.
-    Tensors {
-        /// `[B, n_k, Lk, d]` in the call's layout.
-        k: Tensor<'a>,
-        /// `[B, n_v, Lk, dv]` in the call's layout.
-        v: Tensor<'a>,
-    },
-    /// Everything that a cache holds.
-    Cache(&'a KvCache),
-}
-
-/// Keys of a maps call.
-#[derive(Debug, Clone)]
-pub enum KeysOnly<'a> {
-    /// `[B, n_k, Lk, d]` in the call's layout.
-    Tensor(Tensor<'a>),
-    /// Everything that a cache holds.
-    Cache(&'a KvCache),
 }
 
 /// Where the maps of a call go: float32, each `[B, H, rows, Lk]`.

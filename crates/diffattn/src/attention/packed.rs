@@ -2,10 +2,9 @@
 //! V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`. Both serve prefill and decode on
 //! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
 
-use crate::isa::Kernel;
-use crate::shape::Data;
-use crate::tile::{PANEL, STRIP};
-use crate::vector::{Use, Vector, transpose};
+use crate::blocks::{PANEL, STRIP};
+use crate::simd::{Kernel, Use, Vector, transpose};
+use crate::tensor::Data;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.

@@ -417,7 +417,7 @@ fn expect_values(n_v: Option<usize>, groups: usize, rule: &str) -> Result<(), Er
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::Lambda;
+    use crate::attention::options::Lambda;
 
     fn of(
         pairing: Pairing,

@@ -12,7 +12,9 @@
 //!
 //! The price: T × block × Lk scores per thread. The gain over one attention call per map: v is met once.
 
-use super::call::{Block, Call, HeadStep};
+use super::call::Call;
+use super::groups::{Block, HeadStep};
+use super::outputs::{MapsOut, Outputs, RowsOut};
 use super::packed::{KeyPanels, Rows, ValuePanels};
 use super::scratch::Scratch;
 use super::softmax::{self, exponential_strip, safe_max};
@@ -53,6 +55,7 @@ struct Span {
 pub(super) struct RowBlock<'c, 'a> {
     pub(super) call: &'c Call<'a>,
     pub(super) block: Block<'c>,
+    pub(super) outputs: &'c Outputs<'a>,
     pub(super) scratch: &'c mut Scratch,
 }
 
@@ -107,13 +110,15 @@ impl Kernel for RowBlock<'_, '_> {
             for term in &step.compute {
                 self.reduce(&geometry, term.slot);
             }
-            self.write_lse(&geometry, step);
-            if self.call.maps.is_some() {
-                self.write_maps::<V>(&geometry, step);
-            } else {
-                self.weigh(&geometry, step);
-                self.values::<V>(&geometry, step);
-                self.finish::<V>(&geometry, step);
+            match self.outputs {
+                Outputs::Maps(maps) => self.write_maps::<V>(&geometry, step, maps),
+                Outputs::Rows(rows) => {
+                    self.write_lse(&geometry, step, rows);
+                    self.weigh(&geometry, step);
+                    rows.prefetch::<V>(self.call, &self.block, step.head);
+                    self.values::<V>(&geometry, step);
+                    self.finish::<V>(&geometry, step, rows);
+                }
             }
         }
     }
@@ -412,7 +417,6 @@ impl RowBlock<'_, '_> {
         let padded = self.call.value_shape.padded();
         let total = step.v.len() * padded * stride;
         self.scratch.out[..total].fill(0.0);
-        self.call.prefetch_result::<V>(&self.block, step.head);
         for strip in geometry.strips() {
             let (from, to) = geometry.strip_keys(strip);
             self.combine::<V>(geometry, step, strip);
@@ -561,7 +565,7 @@ impl RowBlock<'_, '_> {
 
     /// Step 4: rows out of outᵀ, through the norm, into the result.
     #[inline(always)]
-    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, outputs: &RowsOut<'_>) {
         let Block {
             sequence,
             first,
@@ -575,7 +579,7 @@ impl RowBlock<'_, '_> {
             let query = first + n * V::LANES;
             let count = V::LANES.min(rows - n * V::LANES);
             // A float32 result takes the rows where they belong.
-            let place = self.call.result_rows(sequence, step.head, query);
+            let place = outputs.rows(self.call, sequence.row(step.head, query));
             let (to, to_stride) = place.unwrap_or((self.scratch.rows.as_mut_ptr(), width));
             for index in 0..step.v.len() {
                 let from = &self.scratch.out[index * shape.padded() * stride + n * V::LANES..];
@@ -592,22 +596,22 @@ impl RowBlock<'_, '_> {
                 if place.is_some() {
                     self.call.norm_row::<V>(y);
                 } else {
-                    self.call
-                        .write_row::<V>(y, sequence, step.head, query + row);
+                    let at = sequence.row(step.head, query + row);
+                    outputs.write_row::<V>(self.call, at, y);
                 }
             }
         }
     }
 
     /// Log-sum-exp of each term, where asked for.
-    fn write_lse(&self, geometry: &Geometry, step: &HeadStep) {
+    fn write_lse(&self, geometry: &Geometry, step: &HeadStep, outputs: &RowsOut<'_>) {
         let Block {
             sequence,
             first,
             rows,
             ..
         } = self.block;
-        if !self.call.wants_lse() {
+        if !outputs.wants_lse() {
             return;
         }
         for t in 0..self.call.plan.terms {
@@ -618,14 +622,18 @@ impl RowBlock<'_, '_> {
                         .scores
                         .log_sum_exp(self.scratch.row_max[at], self.scratch.row_sum[at])
                 });
-                self.call
-                    .write_lse(sequence, step.head, t, first + row, lse);
+                outputs.write_lse(self.call, sequence.row(step.head, first + row), t, lse);
             }
         }
     }
 
     /// Each term's map and their combination, row by row.
-    fn write_maps<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    fn write_maps<V: Vector>(
+        &mut self,
+        geometry: &Geometry,
+        step: &HeadStep,
+        outputs: &MapsOut<'_>,
+    ) {
         let Block {
             sequence,
             first,
@@ -634,8 +642,11 @@ impl RowBlock<'_, '_> {
         } = self.block;
         for row in 0..rows {
             let range = self.scratch.row_ranges[row];
-            self.call
-                .write_map_row(sequence, step.head, first + row, range, |t, key| {
+            outputs.write_row(
+                self.call,
+                (sequence, step.head, first + row),
+                std::iter::once(range),
+                |t, key| {
                     let slot = *step.slots.get(t)?;
                     let share =
                         softmax::share(1.0, self.scratch.row_sum[slot * geometry.stride + row]);
@@ -646,7 +657,8 @@ impl RowBlock<'_, '_> {
                         + row % V::LANES;
                     (share != 0.0)
                         .then(|| (f64::from(self.scratch.scores[at]) * (share * footing)) as f32)
-                });
+                },
+            );
         }
     }
 }

@@ -8,13 +8,14 @@ use std::ops::Range;
 use super::write::{is_backward, is_streamed, write};
 use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
 use crate::run::Run;
-use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::{Use, Vector, math};
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Use, Vector, math};
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// Elements per chunk: 16 KiB of float32, half of the smallest L1, as each chunk is walked twice. Part of the
 /// numeric contract: chunks are summed on their own.

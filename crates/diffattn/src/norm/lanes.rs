@@ -1,7 +1,7 @@
 //! Sums in float64 over a fixed number of virtual lanes, which each instruction set's registers walk in as many
 //! turns as it takes: the order of every addition is the same on all.
 
-use crate::vector::Wide;
+use crate::simd::Wide;
 
 /// Lanes of a sum along memory: four AVX-512 accumulators, enough to cover the latency of an addition. Part of
 /// the numeric contract.

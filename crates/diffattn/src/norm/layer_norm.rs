@@ -5,12 +5,12 @@ use super::group_norm::{Standardise, shifted_moments};
 use super::write::{is_backward, write};
 use super::{check_norm, group_norm::Moments};
 use crate::error::Error;
-use crate::isa::Kernel;
-use crate::output::Output;
 use crate::run::Run;
-use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape};
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Kernel, Vector};
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// Elements of a row whose moments are summed on their own, as group norm's chunks are. Part of the numeric contract.
 const CHUNK: usize = 1 << 12;

@@ -14,7 +14,7 @@ pub use rms_norm::{RmsNorm, RmsNormOptions, rms_norm};
 pub(crate) use rms_norm::rms_norm_row;
 
 use crate::error::Error;
-use crate::shape::check_len;
+use crate::tensor::shape::check_len;
 
 /// A spread (standard deviation or root mean square) as two float32 factors whose product is its inverse: a
 /// power of two that brings values near 1, and the rest, so that neither over- nor underflows.

@@ -6,13 +6,14 @@ use std::marker::PhantomData;
 use super::write::{is_backward, is_streamed, write};
 use super::{InverseSpread, check_norm, lanes};
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
 use crate::run::Run;
-use crate::shape::{DType, Data, DataMut, Tensor, check_len, format_shape, try_zeroed};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// Elements per block of rows (8 KiB of float32, and as much again of results, stay in L1), unless one row is longer.
 const BLOCK: usize = 1 << 11;

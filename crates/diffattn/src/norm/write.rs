@@ -1,8 +1,8 @@
 //! How results are written: from which end, and past the caches where they are larger than those. Knows nothing of what is
 //! computed.
 
-use crate::output::Output;
-use crate::vector::{STREAM_ALIGNMENT, Use, Vector};
+use crate::simd::{STREAM_ALIGNMENT, Use, Vector};
+use crate::tensor::output::Output;
 
 /// Elements of a result from which it is streamed: a line need not be read before it is written, and what is read next
 /// stays in the caches.

@@ -7,13 +7,14 @@ use std::ops::Range;
 use super::Axes;
 use crate::attention::Layout;
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
 use crate::run::Run;
-use crate::shape::{DType, Data, DataMut, Tensor, checked_len, try_zeroed};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::output::Output;
+use crate::tensor::shape::checked_len;
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// The largest order: its binomial coefficients reach 2⁶⁴, far past the 24 bits of float32.
 const MAX_ORDER: usize = 64;

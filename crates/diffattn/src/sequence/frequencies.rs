@@ -4,7 +4,7 @@
 use std::f64::consts::TAU;
 
 use crate::error::Error;
-use crate::shape::try_zeroed;
+use crate::run::buffer::try_zeroed;
 
 /// The kind of a [`RopeScaling`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

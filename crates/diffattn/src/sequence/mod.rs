@@ -13,7 +13,8 @@ pub use table::RopeTable;
 
 use crate::attention::Layout;
 use crate::error::Error;
-use crate::shape::{Tensor, check_len, format_shape};
+use crate::tensor::Tensor;
+use crate::tensor::shape::{check_len, format_shape};
 
 /// The axes of a `[B, n, L, d]` tensor in either layout.
 #[derive(Debug, Clone, Copy)]

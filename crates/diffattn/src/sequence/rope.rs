@@ -8,15 +8,14 @@ use super::frequencies::{Angles, RopeFrequencies};
 use super::table::{self, RopeTable};
 use crate::attention::Layout;
 use crate::error::Error;
-use crate::isa::{Isa, Kernel};
-use crate::output::Output;
 use crate::run::Run;
-use crate::shape::{
-    DType, Data, DataMut, Tensor, check_len, checked_len, format_shape, try_zeroed,
-};
-use crate::slices::Slices;
-use crate::units::{UNIT, Units};
-use crate::vector::Vector;
+use crate::run::buffer::try_zeroed;
+use crate::run::slices::Slices;
+use crate::run::units::{UNIT, Units};
+use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, checked_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
 
 /// Positions of tokens, `[L]` or `[B, L]`.
 #[derive(Debug, Clone)]

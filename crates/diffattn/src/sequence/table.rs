@@ -6,8 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use super::frequencies::{Angles, RopeFrequencies};
 use crate::error::Error;
 use crate::run::Run;
-use crate::shape::{checked_len, try_zeroed};
-use crate::units::Units;
+use crate::run::buffer::try_zeroed;
+use crate::run::units::Units;
+use crate::tensor::shape::checked_len;
 
 /// Angles per unit of work: about a tenth of a millisecond.
 const UNIT_ANGLES: usize = 1 << 12;

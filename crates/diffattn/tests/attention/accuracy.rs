@@ -2,7 +2,7 @@
 //! the rule of plain float32; the bits are in `bits.rs`, refusals in `errors.rs`.
 
 use crate::support::{How, Owned, Values, every_way, run, run_maps};
-use diffattn::{Data, DataMut, DiffAttention, KeysValues, Layout, Pairing, Slices, Tensor};
+use diffattn::{Data, DataMut, DiffAttention, KeysValues, Layout, Pairing, Tensor};
 use diffattn_reference::fixture::{Fixture, Stored, read_all};
 use diffattn_reference::{Accuracy, CaseErrors};
 use diffattn_reference::{
@@ -198,15 +198,13 @@ fn halves_are_widened_and_rounded_once() {
                 v: tensor(2),
             };
             let mut out = vec![0u16; attention::<f64>(&spec).out.data.len()];
-            let mut call = DiffAttention::new(tensor(0), kv, &options).unwrap();
+            let call = DiffAttention::new(tensor(0), kv, &options).unwrap();
             let bound = if name == "float16" {
                 DataMut::F16(&mut out)
             } else {
                 DataMut::Bf16(&mut out)
             };
-            call.bind(bound, None).unwrap();
-            call.finish().unwrap();
-            drop(call);
+            call.into_work(bound, None).unwrap().finish().unwrap();
             let single = run(&spec, &how).unwrap().0;
             let rounded: Vec<u16> = single
                 .iter()

@@ -5,7 +5,7 @@ use crate::accuracy::random_spec;
 use crate::support::{How, Owned, Values, bits, every_way, run, run_cached, run_maps};
 use diffattn::{
     AttentionOptions, DType, Data, DataMut, DiffAttention, Isa, KeysValues, KvCache,
-    KvCacheOptions, Lambda, Layout, Slices, Tensor,
+    KvCacheOptions, Lambda, Layout, Tensor,
 };
 use diffattn_reference::{AttentionSpec, Head, Tensor as Reference};
 
@@ -540,9 +540,9 @@ fn discarded_tokens() {
                 };
                 let q = Tensor::f32(&q, &[2, queries, 2, d]);
                 let mut out = vec![0.0f32; 2 * queries * dv];
-                let mut call = DiffAttention::new(q, KeysValues::Cache(cache), &options).unwrap();
-                call.bind(DataMut::F32(&mut out), None).unwrap();
-                call.finish().unwrap();
+                let call = DiffAttention::new(q, KeysValues::Cache(cache), &options).unwrap();
+                let work = call.into_work(DataMut::F32(&mut out), None).unwrap();
+                work.finish().unwrap();
                 out.iter()
                     .map(|x| if x.is_nan() { f32::NAN } else { *x }.to_bits())
                     .collect::<Vec<_>>()

@@ -354,14 +354,14 @@ fn caches_and_outputs_are_checked() {
     .unwrap_err();
     assert_eq!(vast.code(), "OUT_OF_MEMORY");
     let mut short = [0.0; 5];
-    let mut call = DiffAttention::new(
+    let call = DiffAttention::new(
         ones(&[1, 2, 1, 4]),
         KeysValues::Cache(&cache),
         &differential(),
     )
     .unwrap();
     assert_eq!(
-        sentence(call.bind(DataMut::F32(&mut short), None).unwrap_err()),
+        sentence(call.into_work(DataMut::F32(&mut short), None).unwrap_err()),
         "out: expected 6 elements for shape [1, 1, 1, 6], got 5"
     );
 }

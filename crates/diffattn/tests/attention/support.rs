@@ -3,8 +3,8 @@
 
 use diffattn::{
     AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
-    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Slices,
-    Tensor,
+    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor,
+    Work,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
 
@@ -179,8 +179,8 @@ impl Owned {
     }
 }
 
-/// Drives a bound call to its end, `how.slice` units at a time.
-pub(crate) fn drive(call: &mut impl Slices, how: &How) -> Result<(), Error> {
+/// Drives the work of a call to its end, `how.slice` units at a time.
+pub(crate) fn drive(call: &mut Work<'_>, how: &How) -> Result<(), Error> {
     while call.done() < call.total() {
         let before = call.done();
         call.step(how.slice)?;
@@ -221,24 +221,14 @@ fn run_with<'a>(
     options: &AttentionOptions<'a>,
     how: &How,
 ) -> Result<(Vec<f32>, Vec<f32>), Error> {
-    let mut call = DiffAttention::new(owned.q(), kv, options)?;
+    let call = DiffAttention::new(owned.q(), kv, options)?;
     let shape = call.output_shape();
     let mut out = vec![f32::NAN; shape.iter().product()];
     let mut lse = vec![f32::NAN; call.lse_shape().iter().product()];
-    {
-        // The outputs outlive the call: both borrow for 'a, so they are leaked into it and copied back.
-        let out_ref: &'a mut [f32] = Vec::leak(std::mem::take(&mut out));
-        let lse_ref: &'a mut [f32] = Vec::leak(std::mem::take(&mut lse));
-        let (out_ptr, lse_ptr) = (out_ref as *mut [f32], lse_ref as *mut [f32]);
-        call.bind(DataMut::F32(out_ref), Some(lse_ref))?;
-        drive(&mut call, how)?;
-        drop(call);
-        // SAFETY: the call, the only user of the leaked buffers, is gone.
-        unsafe {
-            out = Box::from_raw(out_ptr).into_vec();
-            lse = Box::from_raw(lse_ptr).into_vec();
-        }
-    }
+    drive(
+        &mut call.into_work(DataMut::F32(&mut out), Some(&mut lse))?,
+        how,
+    )?;
     if how.layout == Layout::Bshd {
         let wide = Reference::new(&shape, out.iter().map(|&x| f64::from(x)).collect());
         // Through float64 and back loses nothing but a NaN's payload.
@@ -259,7 +249,7 @@ pub(crate) fn run_maps(
         return_lse: false,
         ..owned.options(spec, how)
     };
-    let mut call = DiffAttentionMaps::new(
+    let call = DiffAttentionMaps::new(
         owned.q(),
         KeysOnly::Tensor(owned.k()),
         &options,
@@ -268,22 +258,9 @@ pub(crate) fn run_maps(
     )?;
     let len = call.map_shape().iter().product();
     let mut maps = vec![vec![f32::NAN; len]; call.terms() + 1];
-    {
-        let pointers: Vec<*mut [f32]> = maps
-            .iter_mut()
-            .map(|map| map.as_mut_slice() as *mut [f32])
-            .collect();
-        // SAFETY: the buffers live until the call is dropped at the end of this block, and nothing else touches them.
-        let mut slices: Vec<&mut [f32]> =
-            pointers.iter().map(|&map| unsafe { &mut *map }).collect();
-        if let Some(diff) = slices.pop() {
-            call.bind(MapOutputs {
-                terms: slices,
-                diff,
-            })?;
-        }
-        drive(&mut call, how)?;
-        drop(call);
+    let mut terms: Vec<&mut [f32]> = maps.iter_mut().map(Vec::as_mut_slice).collect();
+    if let Some(diff) = terms.pop() {
+        drive(&mut call.into_work(MapOutputs { terms, diff })?, how)?;
     }
     Ok(maps)
 }

@@ -19,7 +19,7 @@ mod unix {
         DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, Isa, KeysOnly, KeysValues, KvCache,
         KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, MapOutputs, Mask, NormOptions,
         Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions, Run, SequenceDifference,
-        SequenceDifferenceOptions, Slices, Tensor, lambda_full, layer_norm,
+        SequenceDifferenceOptions, Slices, Tensor, Work, lambda_full, layer_norm,
     };
     use diffattn_reliability::{Arguments, Random, figure, miss};
     use std::ops::{Deref, DerefMut};
@@ -380,8 +380,7 @@ mod unix {
             );
             if is_map {
                 let from = cache.as_ref().map_or(KeysOnly::Tensor(k), KeysOnly::Cache);
-                let mut call =
-                    DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
+                let call = DiffAttentionMaps::new(q, from, &options, None, None).map_err(said)?;
                 let count = call.map_shape().iter().product();
                 let mut maps = [
                     self.floats(count)?,
@@ -389,13 +388,9 @@ mod unix {
                     self.floats(count)?,
                 ];
                 let [one, two, diff] = &mut maps;
-                call.bind(MapOutputs {
-                    terms: vec![one, two],
-                    diff,
-                })
-                .map_err(said)?;
-                call.finish().map_err(said)?;
-                drop(call);
+                let terms: Vec<&mut [f32]> = vec![one, two];
+                let work = call.into_work(MapOutputs { terms, diff });
+                work.and_then(Work::finish).map_err(said)?;
                 for map in &maps {
                     self.keep_floats(map);
                 }
@@ -404,15 +399,16 @@ mod unix {
             let from = cache
                 .as_ref()
                 .map_or(KeysValues::Tensors { k, v }, KeysValues::Cache);
-            let mut call = DiffAttention::new(q, from, &options).map_err(said)?;
+            let call = DiffAttention::new(q, from, &options).map_err(said)?;
             let mut out = self.of(call.output_dtype(), &call.output_shape())?;
             let mut lse = self.floats(call.lse_shape().iter().product())?;
-            call.bind(out.data_mut(), options.return_lse.then_some(&mut *lse))
+            let mut work = call
+                .into_work(out.data_mut(), options.return_lse.then_some(&mut *lse))
                 .map_err(said)?;
-            while call.done() < call.total() {
-                call.step(1 + self.random.below(9)).map_err(said)?;
+            while work.done() < work.total() {
+                work.step(1 + self.random.below(9)).map_err(said)?;
             }
-            drop(call);
+            drop(work);
             self.keep(&out);
             if options.return_lse {
                 self.keep_floats(&lse);

@@ -1,0 +1,7 @@
+//! Activations of layers, value by value in place.
+
+mod gelu;
+mod sigmoid;
+
+pub use gelu::{gelu, gelu_tanh};
+pub use sigmoid::sigmoid;

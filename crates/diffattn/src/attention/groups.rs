@@ -1,0 +1,212 @@
+//! What of a plan runs together: heads that share a map in one group, groups that share K or V in one cluster. Knows
+//! nothing of queries or keys.
+
+use super::call::Call;
+use super::mask::Sequence;
+use super::panels::Panels;
+use std::ops::Range;
+
+/// Slots of shared maps in a group at most: more would push the scores of long rows out of cache.
+const SHARED_SLOTS: usize = 8;
+
+/// One term to compute: the slot its scores go to, and its heads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TermStep {
+    pub(super) slot: usize,
+    pub(super) q: usize,
+    pub(super) k: usize,
+}
+
+/// One output head within its group.
+#[derive(Debug, Clone)]
+pub(super) struct HeadStep {
+    pub(super) head: usize,
+    /// Terms whose scores no earlier head of the group left behind.
+    pub(super) compute: Vec<TermStep>,
+    /// The slot of each term.
+    pub(super) slots: Vec<usize>,
+    pub(super) v: Vec<usize>,
+}
+
+/// Output heads that share a map: they run in one block, the shared map is computed once.
+#[derive(Debug, Clone)]
+pub(super) struct HeadGroup {
+    pub(super) steps: Vec<HeadStep>,
+    pub(super) slots: usize,
+}
+
+/// Head groups that share K or V heads: what is packed together.
+#[derive(Debug, Default)]
+pub(super) struct Cluster {
+    pub(super) groups: Vec<usize>,
+    pub(super) k: Vec<usize>,
+    pub(super) v: Vec<usize>,
+}
+
+/// A block of queries of one head group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Block<'c> {
+    pub(super) sequence: &'c Sequence,
+    pub(super) group: &'c HeadGroup,
+    pub(super) panels: Panels<'c>,
+    /// First query, counted within the sequence.
+    pub(super) first: usize,
+    pub(super) rows: usize,
+}
+
+/// Puts heads that share a map into one group, and gives every map a slot.
+pub(super) fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
+    let heads = call.plan.heads.len();
+    // The last head before each one that has a map in common with it.
+    let mut before: Vec<Option<usize>> = vec![None; heads];
+    if !call.masks_depend_on_head() {
+        let users = users(call, 0..heads);
+        for pair in users.windows(2) {
+            let ((one, other), (next, head)) = (pair[0], pair[1]);
+            if one == next {
+                before[head] = before[head].max(Some(other));
+            }
+        }
+    }
+    let mut groups = Vec::new();
+    let mut first = 0;
+    for (head, before) in before.iter().enumerate().skip(1) {
+        // Heads that share lie side by side in every pairing: only the last group need be asked.
+        if before.is_none_or(|other| other < first) {
+            groups.push(head_group(call, first..head));
+            first = head;
+        }
+    }
+    if first < heads {
+        groups.push(head_group(call, first..heads));
+    }
+    groups
+}
+
+/// Each map with each of the heads that use it: those of one map side by side.
+fn users(call: &Call<'_>, heads: Range<usize>) -> Vec<((usize, usize), usize)> {
+    let mut users: Vec<_> = heads
+        .flat_map(|head| {
+            let terms = call.plan.heads[head].terms.iter();
+            terms.map(move |term| (*term, head))
+        })
+        .collect();
+    users.sort_unstable();
+    users.dedup();
+    users
+}
+
+fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
+    let terms_of = |head: usize| &call.plan.heads[head].terms;
+    let mut shared: Vec<(usize, usize)> = Vec::new();
+    if members.len() > 1 {
+        let users = users(call, members.clone());
+        let is_shared = |term: &(usize, usize)| {
+            let first = users.partition_point(|(other, _)| other < term);
+            users.get(first + 1).is_some_and(|(other, _)| other == term)
+        };
+        for term in members.clone().flat_map(terms_of) {
+            if shared.len() < SHARED_SLOTS && is_shared(term) && !shared.contains(term) {
+                shared.push(*term);
+            }
+        }
+    }
+    let mut computed = [false; SHARED_SLOTS];
+    let mut slots = shared.len();
+    let mut steps = Vec::with_capacity(members.len());
+    for head in members {
+        // Past the shared maps, every head uses the same slots again.
+        let mut own: Vec<(usize, usize)> = Vec::new();
+        let mut step = HeadStep {
+            head,
+            compute: Vec::new(),
+            slots: Vec::new(),
+            v: call.plan.heads[head].v.clone(),
+        };
+        for term in terms_of(head) {
+            let (slot, is_new) = match shared.iter().position(|other| other == term) {
+                Some(slot) => (slot, !std::mem::replace(&mut computed[slot], true)),
+                None => match own.iter().position(|other| other == term) {
+                    Some(place) => (shared.len() + place, false),
+                    None => {
+                        own.push(*term);
+                        (shared.len() + own.len() - 1, true)
+                    }
+                },
+            };
+            if is_new {
+                step.compute.push(TermStep {
+                    slot,
+                    q: term.0,
+                    k: term.1,
+                });
+            }
+            step.slots.push(slot);
+        }
+        slots = slots.max(shared.len() + own.len());
+        steps.push(step);
+    }
+    HeadGroup { steps, slots }
+}
+
+/// Joins groups that share a K or V head.
+pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
+    let has_values = call.source.has_values();
+    // Groups that touch are joined to the last of them, by number (a forest: each points to a later one, or is the last).
+    let mut joined: Vec<usize> = (0..groups.len()).collect();
+    let (mut of_k, mut of_v) = (Vec::new(), Vec::new());
+    for (index, group) in groups.iter().enumerate() {
+        for step in &group.steps {
+            let terms = &call.plan.heads[step.head].terms;
+            for &(_, head) in terms {
+                join(&mut joined, &mut of_k, head, index);
+            }
+            if has_values {
+                for &head in &step.v {
+                    join(&mut joined, &mut of_v, head, index);
+                }
+            }
+        }
+    }
+    let mut clusters: Vec<Cluster> = Vec::new();
+    clusters.resize_with(groups.len(), Cluster::default);
+    for (index, group) in groups.iter().enumerate() {
+        let cluster = &mut clusters[last_of(&mut joined, index)];
+        cluster.groups.push(index);
+        for step in &group.steps {
+            let terms = call.plan.heads[step.head].terms.iter();
+            cluster.k.extend(terms.map(|term| term.1));
+            if has_values {
+                cluster.v.extend(&step.v);
+            }
+        }
+    }
+    clusters.retain(|cluster| !cluster.groups.is_empty());
+    for cluster in &mut clusters {
+        for list in [&mut cluster.k, &mut cluster.v] {
+            list.sort_unstable();
+            list.dedup();
+        }
+    }
+    clusters
+}
+
+/// The last group that `group` is joined to.
+fn last_of(joined: &mut [usize], mut group: usize) -> usize {
+    while joined[group] != group {
+        joined[group] = joined[joined[group]];
+        group = joined[group];
+    }
+    group
+}
+
+/// Joins the groups that took `head` before to group `index`, which is the last so far. `takers`: by head, one that took it.
+fn join(joined: &mut [usize], takers: &mut Vec<Option<usize>>, head: usize, index: usize) {
+    if takers.len() <= head {
+        takers.resize(head + 1, None);
+    }
+    if let Some(taker) = takers[head].replace(index) {
+        let last = last_of(joined, taker);
+        joined[last] = index;
+    }
+}

@@ -1,0 +1,178 @@
+//! Where a call's results go: rows and their log-sum-exps, or maps. Written by several threads, each its own rows. Knows
+//! nothing of how they are made.
+
+use super::call::Call;
+use super::groups::Block;
+use super::mask::{RowAt, Sequence};
+use super::options::MapOutputs;
+use crate::error::Error;
+use crate::run::threads::Disjoint;
+use crate::simd::{Use, Vector};
+use crate::tensor::DataMut;
+use crate::tensor::output::Output;
+use crate::tensor::shape::check_len;
+use std::marker::PhantomData;
+
+/// What a call writes.
+#[derive(Debug)]
+pub(super) enum Outputs<'a> {
+    Rows(RowsOut<'a>),
+    Maps(MapsOut<'a>),
+}
+
+/// The result, and log-sum-exps where they are wanted.
+#[derive(Debug)]
+pub(super) struct RowsOut<'a> {
+    out: Output,
+    borrow: PhantomData<&'a mut ()>,
+    /// `[B, H, T, Lq]`.
+    lse: Option<Disjoint<'a, f32>>,
+}
+
+impl<'a> RowsOut<'a> {
+    /// Checks that `out` is the call's result, and `lse` there exactly when the call asks for it.
+    pub(super) fn new(
+        call: &Call<'_>,
+        out: DataMut<'a>,
+        lse: Option<&'a mut [f32]>,
+    ) -> Result<Self, Error> {
+        let out = Output::bind(out, call.dtype(), &call.axis.shape())?;
+        match (&lse, call.return_lse) {
+            (Some(lse), true) => {
+                check_len("lse", &call.lse_shape(), lse.len())?;
+            }
+            (None, false) => {}
+            _ => {
+                return Err(Error::option(
+                    "return_lse",
+                    "an lse buffer exactly when it is set",
+                    "the other",
+                ));
+            }
+        }
+        Ok(Self {
+            out,
+            borrow: PhantomData,
+            lse: lse.map(Disjoint::new),
+        })
+    }
+
+    /// Norm and store of one finished row.
+    #[inline(always)]
+    pub(super) fn write_row<V: Vector>(
+        &self,
+        call: &Call<'_>,
+        (batch, head, query): RowAt,
+        y: &mut [f32],
+    ) {
+        call.norm_row::<V>(y);
+        let at = call.axis.row(batch, head, query);
+        debug_assert_eq!(y.len(), call.axis.width);
+        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other block has this
+        // (batch, head, query).
+        unsafe { self.out.narrow(at, y) };
+    }
+
+    /// Where rows of the result begin, from a query on, and how far apart, if the result is float32.
+    pub(super) fn rows(
+        &self,
+        call: &Call<'_>,
+        (batch, head, query): RowAt,
+    ) -> Option<(*mut f32, usize)> {
+        let row = |index| call.axis.row(batch, head, index);
+        match self.out {
+            Output::F32(out) => Some((out.wrapping_add(row(query)), row(1) - row(0))),
+            _ => None,
+        }
+    }
+
+    /// Asks for the rows of a float32 result that a block will write.
+    #[inline(always)]
+    pub(super) fn prefetch<V: Vector>(&self, call: &Call<'_>, block: &Block<'_>, head: usize) {
+        if let Some((start, stride)) = self.rows(call, block.sequence.row(head, block.first)) {
+            for row in 0..block.rows {
+                for channel in (0..call.axis.width).step_by(16) {
+                    V::prefetch(start.wrapping_add(row * stride + channel), Use::Write);
+                }
+            }
+        }
+    }
+
+    pub(super) fn wants_lse(&self) -> bool {
+        self.lse.is_some()
+    }
+
+    pub(super) fn write_lse(
+        &self,
+        call: &Call<'_>,
+        (batch, head, query): RowAt,
+        term: usize,
+        value: f32,
+    ) {
+        let [_, heads, terms, queries] = call.lse_shape();
+        let at = ((batch * heads + head) * terms + term) * queries + query;
+        if let Some(lse) = &self.lse {
+            // SAFETY: each element is written by one block.
+            let element = unsafe { lse.part(at..at + 1) };
+            element[0] = value;
+        }
+    }
+}
+
+/// Maps, term by term, and their combination: each `[B, H, rows, Lk]`.
+#[derive(Debug)]
+pub(super) struct MapsOut<'a> {
+    terms: Vec<Disjoint<'a, f32>>,
+    diff: Disjoint<'a, f32>,
+    /// The half-open range of queries.
+    rows: [usize; 2],
+}
+
+impl<'a> MapsOut<'a> {
+    /// Of queries `rows` of a call, checked by [`MapOutputs::check`].
+    pub(super) fn new(outputs: MapOutputs<'a>, rows: [usize; 2]) -> Self {
+        Self {
+            terms: outputs.terms.into_iter().map(Disjoint::new).collect(),
+            diff: Disjoint::new(outputs.diff),
+            rows,
+        }
+    }
+
+    /// Row `i` of a sequence in every map of a head: `value(t, key)` for the keys in `ranges`, which are those that it sees
+    /// (`None` where term t saw nothing, so that the row stays zero whatever its λ is), zeros elsewhere. Keys count from
+    /// the sequence's first.
+    pub(super) fn write_row(
+        &self,
+        call: &Call<'_>,
+        (sequence, head, i): (&Sequence, usize, usize),
+        ranges: impl Iterator<Item = (usize, usize)> + Clone,
+        value: impl Fn(usize, usize) -> Option<f32>,
+    ) {
+        let at = sequence.row(head, i);
+        let (batch, _, query) = at;
+        let rows = self.rows[1] - self.rows[0];
+        let row = (batch * call.axis.heads + head) * rows + query - self.rows[0];
+        let range = row * call.keys..(row + 1) * call.keys;
+        // SAFETY: (of each map) a row is written by one block.
+        let diff = unsafe { self.diff.part(range.clone()) };
+        diff.fill(0.0);
+        for (t, map) in self.terms.iter().enumerate() {
+            // SAFETY: see above.
+            let map = unsafe { map.part(range.clone()) };
+            map.fill(0.0);
+            if t >= call.plan.heads[head].terms.len() {
+                continue;
+            }
+            let coefficient = call.coefficient(head, t, batch, query);
+            for key in ranges.clone().flat_map(|(from, to)| from..to) {
+                // A masked key of a NaN row, or under a NaN λ, is 0 all the same.
+                if !call.elements.is_empty() && !call.elements.sees(at, key) {
+                    continue;
+                }
+                let Some(p) = value(t, key) else { break };
+                map[sequence.first_key + key] = p;
+                diff[sequence.first_key + key] += coefficient * p;
+            }
+        }
+    }
+}

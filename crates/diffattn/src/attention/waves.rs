@@ -1,0 +1,210 @@
+//! Cuts a call into units of work, and those into waves of heads whose K and V are packed together. Decides order and sizes
+//! only: no result depends on it.
+
+use super::call::Call;
+use super::decode_plan::{DecodePlan, decode_plan};
+use super::groups::{Cluster, HeadGroup, clusters, head_groups};
+use super::inputs::Source;
+use super::mask::Sequence;
+use super::packed::keys_len;
+use super::panels::PackedUnit;
+use super::row_block::BlockQueries;
+use super::visible::MASK_BLOCK;
+use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
+use crate::error::Error;
+
+/// A block of one group of one unit of the wave.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Item {
+    /// Index into the wave's units.
+    pub(super) unit: usize,
+    pub(super) group: usize,
+    pub(super) first: usize,
+    pub(super) rows: usize,
+}
+
+/// Units whose K and V are packed (or cached) together.
+#[derive(Debug, Default)]
+pub(super) struct Wave {
+    /// (sequence, cluster) of each unit.
+    pub(super) units: Vec<(usize, usize)>,
+    pub(super) packed: Vec<PackedUnit>,
+    /// What the units want packed.
+    pub(super) size: PackedSize,
+    /// Row blocks.
+    pub(super) items: Vec<Item>,
+    /// Units that decode.
+    pub(super) decode: Vec<usize>,
+}
+
+/// Float32 values of packed K and of packed V, and flags of its strips.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PackedSize {
+    pub(super) k: usize,
+    pub(super) v: usize,
+    pub(super) flags: usize,
+}
+
+/// A planned call: what runs together, and which of its queries.
+#[derive(Debug)]
+pub(super) struct Planned<'a> {
+    pub(super) call: Call<'a>,
+    pub(super) groups: Vec<HeadGroup>,
+    pub(super) clusters: Vec<Cluster>,
+    /// By cluster; empty where no sequence decodes.
+    pub(super) decode: Vec<DecodePlan>,
+    /// Queries of a row block.
+    pub(super) block: usize,
+    /// Whether few queries take the decode path: maps never do.
+    decodes: bool,
+    /// The half-open range of queries wanted.
+    rows: [usize; 2],
+}
+
+impl<'a> Planned<'a> {
+    /// Plans the queries `rows` of a checked call.
+    pub(super) fn new(call: Call<'a>, rows: [usize; 2], decodes: bool) -> Self {
+        // (Without rows nothing is cut: a call over nothing costs nothing, however many heads it names.)
+        let groups = if call.sequences.is_empty() {
+            Vec::new()
+        } else {
+            head_groups(&call)
+        };
+        let clusters = clusters(&call, &groups);
+        let is_decode = |sequence: &Sequence| decodes && sequence.queries <= DECODE_QUERIES;
+        let decode = if call.sequences.iter().any(is_decode) {
+            let plan = |cluster| decode_plan(&call, &groups, cluster);
+            clusters.iter().map(plan).collect()
+        } else {
+            Vec::new()
+        };
+        let queries = call.sequences.iter().map(|sequence| sequence.queries);
+        let longest = queries.max().unwrap_or(0);
+        let block = call.run.kernel(BlockQueries { longest });
+        Self {
+            call,
+            groups,
+            clusters,
+            decode,
+            block,
+            decodes,
+            rows,
+        }
+    }
+
+    /// Units of work: row blocks of groups, and clusters that decode.
+    pub(super) fn total(&self) -> usize {
+        let units = |sequence: usize| {
+            let rows = self.local_rows(sequence);
+            if rows[0] >= rows[1] {
+                0
+            } else if self.is_decode(sequence) {
+                self.clusters.len()
+            } else {
+                self.groups.len() * self.row_blocks(rows).count()
+            }
+        };
+        (0..self.call.sequences.len()).map(units).sum()
+    }
+
+    /// The wanted queries of a sequence, counted within it.
+    fn local_rows(&self, sequence: usize) -> [usize; 2] {
+        let sequence = &self.call.sequences[sequence];
+        self.rows.map(|row| {
+            row.clamp(
+                sequence.first_query,
+                sequence.first_query + sequence.queries,
+            ) - sequence.first_query
+        })
+    }
+
+    fn is_decode(&self, sequence: usize) -> bool {
+        self.decodes && self.call.sequences[sequence].queries <= DECODE_QUERIES
+    }
+
+    /// The row blocks of queries `first..end` of a sequence as (first, rows), from the last to the first: under a causal
+    /// mask the long ones start first, so threads end together. Where there is a block mask, none crosses a block of it.
+    /// (A call with one has no packed sequences: its queries count from the call's first.)
+    fn row_blocks(&self, [first, end]: [usize; 2]) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let mut end = end;
+        std::iter::from_fn(move || {
+            let last = end.checked_sub(1).filter(|&last| last >= first)?;
+            let base = if self.call.blocks.is_empty() {
+                first
+            } else {
+                first.max(last / MASK_BLOCK * MASK_BLOCK)
+            };
+            let start = base + (last - base) / self.block * self.block;
+            let rows = end - start;
+            end = start;
+            Some((start, rows))
+        })
+    }
+
+    /// The wave from unit `next` on (counted over sequences × clusters), which is then the first of the wave after it: as
+    /// many units as fit [`WAVE_BYTES`]. None where no unit is left that has rows.
+    pub(super) fn next_wave(&self, next: &mut usize) -> Result<Option<Wave>, Error> {
+        let mut wave = Wave::default();
+        let clusters = self.clusters.len();
+        let wave_bytes = WAVE_BYTES.saturating_mul(self.call.run.threads());
+        while *next < self.call.sequences.len() * clusters {
+            let (sequence, cluster) = (*next / clusters, *next % clusters);
+            let rows = self.local_rows(sequence);
+            if rows[0] < rows[1] {
+                let mut size = wave.size;
+                let packed = self.packed_unit(sequence, cluster, &mut size)?;
+                let bytes = (size.k + size.v).saturating_mul(size_of::<f32>());
+                if !wave.units.is_empty() && bytes > wave_bytes {
+                    break;
+                }
+                wave.size = size;
+                let unit = wave.units.len();
+                wave.units.push((sequence, cluster));
+                wave.packed.push(packed);
+                if self.is_decode(sequence) {
+                    wave.decode.push(unit);
+                } else {
+                    // The groups of a cluster side by side: they share K.
+                    for (first, rows) in self.row_blocks(rows) {
+                        let groups = self.clusters[cluster].groups.iter();
+                        wave.items.extend(groups.map(|&group| Item {
+                            unit,
+                            group,
+                            first,
+                            rows,
+                        }));
+                    }
+                }
+            }
+            *next += 1;
+        }
+        Ok((!wave.units.is_empty()).then_some(wave))
+    }
+
+    /// Where the heads of a cluster are packed, past `size`, which grows by them; empty with a cache.
+    fn packed_unit(
+        &self,
+        sequence: usize,
+        cluster: usize,
+        size: &mut PackedSize,
+    ) -> Result<PackedUnit, Error> {
+        let mut packed = PackedUnit::default();
+        if matches!(self.call.source, Source::Cache(_)) {
+            return Ok(packed);
+        }
+        let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
+        let keys = self.call.sequences[sequence].keys;
+        let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
+        let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
+        for &head in &self.clusters[cluster].k {
+            packed.k.push((head, size.k));
+            size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
+        }
+        for &head in &self.clusters[cluster].v {
+            packed.v.push((head, size.v, size.flags));
+            size.v = size.v.checked_add(v_head).ok_or_else(too_long)?;
+            size.flags += keys.div_ceil(STRIP);
+        }
+        Ok(packed)
+    }
+}

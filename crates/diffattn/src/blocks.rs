@@ -1,0 +1,64 @@
+//! Block sizes that more than one file needs: every constant with its unit and its reason. Holds no code.
+
+/// Keys per strip: a row is reduced strip by strip, each from zero, added in order. Part of the numeric
+/// contract (results change with it), so it is one number on every instruction set.
+pub(crate) const STRIP: usize = 256;
+
+/// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and more
+/// accurate. Part of the numeric contract.
+pub(crate) const ROW_SUMS: usize = 4;
+
+/// Keys (of K) or channels (of V) per packed panel: the lanes of the widest vector, and a multiple of
+/// every tile's rows, so that a panel packed on one instruction set serves all.
+pub(crate) const PANEL: usize = 16;
+
+/// Queries up to which the decode path (lanes = keys) is taken. (AVX2, 256 keys: 4 queries take 0.83 times what the prefill
+/// takes, 8 take 1.24 times, 16 take 1.61 times; 16 and 4096 keys alike.)
+pub(crate) const DECODE_QUERIES: usize = 4;
+
+/// Bytes of packed K and V in one wave per thread, past which no further head is packed: many short sequences share
+/// one parallel section, and panels are still in L2 when they are read (8 MiB: 3 % slower at 512 and 2048 tokens).
+pub(crate) const WAVE_BYTES: usize = 512 << 10;
+
+/// The product of a [`Linear`](crate::Linear).
+pub(crate) mod linear {
+    /// Input channels per strip. Part of the numeric contract, as the strips of keys are. A chain of n
+    /// products has an error that grows with √n, so strips of 128 halve that of 512 channels, and a
+    /// strip of a panel (24 KiB) fits L1.
+    pub(crate) const CHANNELS: usize = 128;
+
+    /// Output channels per packed panel: the widest register tile (three vectors of 16), a multiple of
+    /// every other's.
+    pub(crate) const PANEL: usize = 48;
+
+    /// Rows of a block: one strip of them, packed, is 64 KiB, which leaves room in L2 for their results.
+    pub(crate) const BLOCK: usize = 128;
+
+    /// Multiply-adds that reading one byte of a weight from memory costs: what few rows are bound by.
+    pub(crate) const READ_COST: usize = 2;
+
+    /// Rows of a weight that are packed side by side: divides [`PANEL`].
+    pub(crate) const PACKED_ROWS: usize = 8;
+
+    /// Channels of a weight that are packed side by side, whole strips.
+    pub(crate) const PACKED_CHANNELS: usize = 8 * CHANNELS;
+
+    /// Rows of a register tile at most.
+    pub(crate) const MAX_ROWS: usize = 16;
+
+    /// Vectors of a tile of one row, where a panel has them: as many sums hide the latency of a
+    /// multiply-add. (With AVX-512 a panel is three, which is enough for what is read. Six of two panels
+    /// are two streams: on Zen 5, bfloat16 from memory 1.4 times the time.)
+    pub(crate) const ROW_VECTORS: usize = 6;
+
+    /// Rows up to which weights are asked for ahead of time, and widened in registers, tile by tile, not
+    /// once per panel. (AVX2, weights from memory: 1 row of halves takes 0.53 times as long, 4 rows
+    /// 0.63, 8 rows 0.82, 16 rows 0.94; from L2 16 rows take as long. Zen 5, 8 rows of float32 from
+    /// memory: AVX-512 0.88, AVX2 0.85.) In WebAssembly the tiles of more rows would be 2 KB, gzipped.
+    pub(crate) const FEW_ROWS: usize = if cfg!(target_arch = "wasm32") { 1 } else { 8 };
+
+    /// How many bytes ahead few rows ask for weights: the hardware stops at a page's end, and one row of
+    /// halves is not in time for what it fetches. (Zen 1, from memory, 1 row: bfloat16 0.72 of the time,
+    /// float16 0.70, float32 0.84 to 0.93; halves by a half or twice that as much.)
+    pub(crate) const AHEAD: usize = 8 << 10;
+}

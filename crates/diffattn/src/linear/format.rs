@@ -1,0 +1,152 @@
+//! How weights are held: what a strip of a panel is made of, and how it becomes float32. Knows neither which formats
+//! a call has nor where strips lie.
+
+use std::fmt::Debug;
+
+use half::slice::HalfBitsSliceExt;
+use half::{bf16, f16};
+
+use super::pack::gather;
+use crate::blocks::linear::{CHANNELS, PANEL};
+use crate::run::buffer::LINE;
+use crate::simd::{Element, PackedRows, Use, Vector, columns, product_of};
+use crate::tensor::Data;
+
+/// A way to hold weights. What it gives is their float32 values, whichever way it is asked: so a row keeps its bits
+/// whatever stands beside it.
+pub(super) trait Format: Copy + Debug + 'static {
+    /// What a strip, [`CHANNELS`](crate::blocks::linear::CHANNELS) input channels of a panel, is a slice of.
+    type Stored: Copy + Default + Debug + Send + Sync;
+
+    /// Bits per weight.
+    const BITS: usize;
+
+    /// How many float32 values [`Format::widen`] needs for `weights` weights.
+    fn widened_len(weights: usize) -> usize {
+        weights
+    }
+
+    /// Elements of a strip of `depth` input channels.
+    fn strip_len(depth: usize) -> usize {
+        depth * PANEL
+    }
+
+    /// `Σ_k rows[k][m] · strip[k][lane + n]`, k in order from zero, n in vectors. Each step asks for what lies
+    /// `ahead` bytes on.
+    ///
+    /// # Safety
+    /// `rows` are M, and of `strip`, which has their channels, N vectors from `lane` on lie in the panel.
+    unsafe fn product<V: Vector, const M: usize, const N: usize>(
+        strip: &[Self::Stored],
+        lane: usize,
+        rows: PackedRows,
+        ahead: usize,
+    ) -> [[V; N]; M];
+
+    /// The strip as `[channel][PANEL outputs]` of float32, in `to` or where it lies.
+    fn widen<'w, V: Vector>(strip: &'w [Self::Stored], to: &'w mut [f32]) -> &'w [f32];
+
+    /// Output channel `lane` of a strip as float32.
+    fn read(strip: &[Self::Stored], lane: usize, to: &mut [f32]);
+}
+
+/// [`Format::product`] of elements that a vector loads.
+///
+/// # Safety
+/// That of [`Format::product`].
+#[inline(always)]
+unsafe fn product<V: Vector, E: Element, const M: usize, const N: usize>(
+    strip: &[E],
+    lane: usize,
+    rows: PackedRows,
+    ahead: usize,
+) -> [[V; N]; M] {
+    let ask = |vectors: &[*const E; N]| {
+        for (n, vector) in vectors.iter().enumerate() {
+            if (n * V::LANES % PANEL * size_of::<E>()).is_multiple_of(LINE) {
+                V::prefetch(vector.wrapping_byte_add(ahead).cast(), Use::Read);
+            }
+        }
+    };
+    let vectors = columns(strip[lane..].as_ptr(), V::LANES);
+    // SAFETY: the caller's promise.
+    unsafe { product_of(rows, vectors, PANEL, ask) }
+}
+
+impl Format for f32 {
+    type Stored = Self;
+    const BITS: usize = 32;
+
+    fn widened_len(_: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn product<V: Vector, const M: usize, const N: usize>(
+        strip: &[Self],
+        lane: usize,
+        rows: PackedRows,
+        ahead: usize,
+    ) -> [[V; N]; M] {
+        // SAFETY: the caller's promise.
+        unsafe { product(strip, lane, rows, ahead) }
+    }
+
+    #[inline(always)]
+    fn widen<'w, V: Vector>(strip: &'w [Self], _: &'w mut [f32]) -> &'w [f32] {
+        strip
+    }
+
+    fn read(strip: &[Self], lane: usize, to: &mut [f32]) {
+        gather(&strip[lane..], to);
+    }
+}
+
+/// The format of each kind of halves: bits, so that both are packed by one function.
+macro_rules! halves {
+    ($($half:ident: $data:ident),*) => {$(
+        impl Format for $half {
+            type Stored = u16;
+            const BITS: usize = 16;
+
+            #[inline(always)]
+            unsafe fn product<V: Vector, const M: usize, const N: usize>(
+                strip: &[u16],
+                lane: usize,
+                rows: PackedRows,
+                ahead: usize,
+            ) -> [[V; N]; M] {
+                // SAFETY: the caller's promise.
+                unsafe { product(strip.reinterpret_cast::<$half>(), lane, rows, ahead) }
+            }
+
+            #[inline(always)]
+            fn widen<'w, V: Vector>(strip: &'w [u16], to: &'w mut [f32]) -> &'w [f32] {
+                widen::<V, $half>(strip.reinterpret_cast(), to)
+            }
+
+            fn read(strip: &[u16], lane: usize, to: &mut [f32]) {
+                let mut bits = [0; CHANNELS];
+                let bits = &mut bits[..to.len()];
+                gather(&strip[lane..], bits);
+                Data::$data(bits).widen(0, to);
+            }
+        }
+    )*};
+}
+
+halves!(f16: F16, bf16: Bf16);
+
+/// As many of `to` as there are elements, now these. Both are whole vectors.
+#[inline(always)]
+fn widen<'w, V: Vector, E: Element>(elements: &[E], to: &'w mut [f32]) -> &'w [f32] {
+    let to = &mut to[..elements.len()];
+    for (from, to) in elements
+        .chunks_exact(V::LANES)
+        .zip(to.chunks_exact_mut(V::LANES))
+    {
+        // SAFETY: LANES values on both sides.
+        unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
+    }
+    to
+}

@@ -1,0 +1,271 @@
+//! The product itself: blocks of rows by stretches of panels, strip by strip. Knows nothing of threads, and of formats
+//! what [`Format`] says.
+
+use std::ops::Range;
+
+use super::format::Format;
+use super::panels::{Packed, Panels, with_format};
+use crate::blocks::linear::{CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, ROW_VECTORS};
+use crate::run::threads::Disjoint;
+use crate::simd::{Kernel, Operands, PackedRows, Sink, Tile, Vector};
+
+/// Some rows of x by some panels of the weight.
+pub(super) struct Block<'c> {
+    /// The packed weight, and its `[outputs, inputs]`.
+    pub(super) weight: &'c Panels,
+    pub(super) shape: [usize; 2],
+    pub(super) bias: Option<&'c [f32]>,
+    /// The rows, of `inputs` values.
+    pub(super) x: &'c [f32],
+    /// All results, of which no other block writes these rows' channels of `panels`.
+    pub(super) y: &'c Disjoint<'c, f32>,
+    /// Where the rows lie in `y`.
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where it lies.
+    pub(super) packed: &'c mut [f32],
+    /// The strip of a panel as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
+    pub(super) widened: &'c mut [f32],
+}
+
+impl Kernel for Block<'_> {
+    type Output = ();
+
+    /// 1. y = b, or 0.
+    /// 2. For each strip of input channels: pack the rows; then for each panel, whose strip now stays in L1, and
+    ///    each group of rows: y += the strip's product, from zero in registers.
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self {
+            weight,
+            shape: [outputs, inputs],
+            bias,
+            x,
+            y,
+            rows,
+            panels,
+            packed,
+            widened,
+        } = self;
+        const {
+            assert!(
+                PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
+                    && MAX_ROWS.is_multiple_of(V::Tile::ROWS)
+                    && PANEL.is_multiple_of(3 * V::LANES)
+                    && (ROW_VECTORS * V::LANES > PANEL
+                        || PANEL.is_multiple_of(ROW_VECTORS * V::LANES))
+            );
+        }
+        let channels = panels.start * PANEL..(panels.end * PANEL).min(outputs);
+        for row in rows.clone() {
+            // SAFETY: these channels of these rows are this block's.
+            let y = unsafe { y.part(row * outputs + channels.start..row * outputs + channels.end) };
+            match bias {
+                Some(bias) => y.copy_from_slice(&bias[channels.clone()]),
+                None => y.fill(0.0),
+            }
+        }
+        for from in (0..inputs).step_by(CHANNELS) {
+            let depth = CHANNELS.min(inputs - from);
+            let (packed, group) = if rows.len() == 1 {
+                (&x[from..from + depth], 1)
+            } else {
+                pack_rows(x, inputs, from..from + depth, V::Tile::ROWS, packed);
+                (&*packed, V::Tile::ROWS)
+            };
+            for panel in panels.clone() {
+                let strip = Strip {
+                    packed,
+                    group,
+                    depth,
+                    y,
+                    rows: rows.clone(),
+                    outputs,
+                    channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
+                    ahead: with_format!(weight, weight => weight.ahead(from, panel)),
+                };
+                if rows.len() <= FEW_ROWS {
+                    with_format!(weight, weight => strip.few_rows::<V, _>(weight, from, panel));
+                } else {
+                    let weights = with_format!(weight, weight => {
+                        weight.widened::<V>(from, panel, widened)
+                    });
+                    strip.product::<V>(weights);
+                }
+            }
+        }
+    }
+}
+
+/// Packs channels `channels` of the rows of x as [`Block::packed`].
+#[inline(always)]
+fn pack_rows(x: &[f32], inputs: usize, channels: Range<usize>, group: usize, packed: &mut [f32]) {
+    let groups = packed.chunks_exact_mut(channels.len() * group);
+    for (to, x) in groups.zip(x.chunks(group * inputs)) {
+        for (row, x) in x.chunks_exact(inputs).enumerate() {
+            let from = &x[channels.clone()];
+            for (to, &value) in to[row..].iter_mut().step_by(group).zip(from) {
+                *to = value;
+            }
+        }
+    }
+}
+
+/// One strip of input channels of a panel, and what it is multiplied with.
+struct Strip<'c> {
+    /// The rows, as [`Block::packed`] has them.
+    packed: &'c [f32],
+    /// Rows of a group.
+    group: usize,
+    depth: usize,
+    y: &'c Disjoint<'c, f32>,
+    /// Where the rows lie in `y`.
+    rows: Range<usize>,
+    outputs: usize,
+    /// The panel's output channels.
+    channels: Range<usize>,
+    /// How many bytes ahead few rows ask for weights.
+    ahead: usize,
+}
+
+impl Strip<'_> {
+    /// Adds the product to y; `weights` is `[channel][PANEL outputs]`.
+    #[inline(always)]
+    fn product<V: Vector>(&self, weights: &[f32]) {
+        let group = V::Tile::ROWS;
+        let full = self.rows.len() / group * group;
+        let mut channel = self.channels.start;
+        while full > 0 && channel < self.channels.end {
+            let vectors = (self.channels.end - channel)
+                .div_ceil(V::LANES)
+                .min(V::Tile::VECTORS);
+            for row in (0..full).step_by(group) {
+                let operands = Operands {
+                    a: self.row(row),
+                    a_stride: group,
+                    b: weights[channel - self.channels.start..].as_ptr(),
+                    b_stride: PANEL,
+                    b_vector: V::LANES,
+                    depth: self.depth,
+                };
+                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the panel: a full
+                // tile's width divides it.
+                unsafe { V::Tile::product::<V, _>(vectors, operands, self.sink(row, channel)) };
+            }
+            channel += vectors * V::LANES;
+        }
+        self.last_rows::<V, f32, 4>(weights, full);
+    }
+
+    /// Adds the product of [`FEW_ROWS`] rows at most to y; the weights are panel `panel` of the strip from input
+    /// channel `from`.
+    #[inline(always)]
+    fn few_rows<V: Vector, F: Format>(&self, weight: &Packed<F>, from: usize, panel: usize) {
+        self.last_rows::<V, F, FEW_ROWS>(weight.strip(from, panel), 0);
+    }
+
+    /// Adds the product of the rows from `row` on, which begins a group; `MOST` of them at a time at most.
+    #[inline(always)]
+    fn last_rows<V: Vector, F: Format, const MOST: usize>(
+        &self,
+        weights: &[F::Stored],
+        mut row: usize,
+    ) {
+        while row < self.rows.len() {
+            // As many vectors as make enough sums to hide the latency of a multiply-add.
+            // SAFETY: (all four) as many rows are left, and they divide what is left of the group.
+            unsafe {
+                row += match self.rows.len() - row {
+                    4.. if MOST >= 4 => self.some_rows::<V, F, 4, 3>(weights, row),
+                    2.. if MOST >= 2 => self.some_rows::<V, F, 2, 3>(weights, row),
+                    _ if ROW_VECTORS * V::LANES > PANEL => {
+                        self.some_rows::<V, F, 1, 3>(weights, row)
+                    }
+                    _ => self.some_rows::<V, F, 1, ROW_VECTORS>(weights, row),
+                };
+            }
+        }
+    }
+
+    /// M rows, `N` vectors at a time. Returns M.
+    ///
+    /// # Safety
+    /// The M rows from `row` on lie in one group.
+    #[inline(always)]
+    unsafe fn some_rows<V: Vector, F: Format, const M: usize, const N: usize>(
+        &self,
+        weights: &[F::Stored],
+        row: usize,
+    ) -> usize {
+        let rows = PackedRows {
+            first: self.row(row),
+            stride: self.group,
+            depth: self.depth,
+        };
+        for channel in self.channels.clone().step_by(N * V::LANES) {
+            let lane = channel - self.channels.start;
+            // SAFETY: the rows lie packed in one group; panels are whole, and a tile's width divides them.
+            unsafe {
+                let sums = F::product::<V, M, N>(weights, lane, rows, self.ahead);
+                self.sink(row, channel).take(0, sums);
+            }
+        }
+        M
+    }
+
+    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its group beside it.
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const f32 {
+        let group = self.group;
+        self.packed[row / group * group * self.depth + row % group..].as_ptr()
+    }
+
+    /// Where the results from row `row` of the strip and channel `channel` on go.
+    #[inline(always)]
+    fn sink(&self, row: usize, channel: usize) -> RowSink<'_> {
+        RowSink {
+            y: self.y,
+            first: (self.rows.start + row) * self.outputs + channel,
+            stride: self.outputs,
+            width: self.outputs - channel,
+        }
+    }
+}
+
+/// Adds a finished tile to rows of the result, `width` channels of each at most.
+struct RowSink<'c> {
+    y: &'c Disjoint<'c, f32>,
+    first: usize,
+    stride: usize,
+    width: usize,
+}
+
+impl<V: Vector> Sink<V> for RowSink<'_> {
+    /// # Safety
+    /// Of the M rows `stride` apart from `first` on, N vectors or `width` values, whichever is less, are the caller's.
+    #[inline(always)]
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
+        let width = self.width.min(N * V::LANES);
+        for (m, sums) in sums.into_iter().enumerate() {
+            let start = self.first + (first + m) * self.stride;
+            // SAFETY: (all of this loop) see above; `ends` holds any tile's width.
+            unsafe {
+                let to = self.y.part(start..start + width);
+                if width == N * V::LANES {
+                    for (n, sum) in sums.into_iter().enumerate() {
+                        let at = to.as_mut_ptr().add(n * V::LANES);
+                        V::load(at).add(sum).store(at);
+                    }
+                } else {
+                    let mut ends = [0.0f32; PANEL];
+                    for (n, sum) in sums.into_iter().enumerate() {
+                        sum.store(ends.as_mut_ptr().add(n * V::LANES));
+                    }
+                    for (to, sum) in to.iter_mut().zip(ends) {
+                        *to += sum;
+                    }
+                }
+            }
+        }
+    }
+}

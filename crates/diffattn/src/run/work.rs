@@ -1,0 +1,204 @@
+//! Work in slices, written straight on: an `async` function that asks for its next units between
+//! loops; what a slice leaves behind, the compiler keeps. No executor: [`Work::step`] polls, and
+//! nothing ever wakes. Knows nothing of time.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
+
+use super::slices::Slices;
+use crate::error::Error;
+
+/// What work and its caller share: the units that may be worked on, and those that are done. Only
+/// one thread at a time touches it, so relaxed order is enough.
+#[derive(Debug, Default)]
+pub struct Pace {
+    granted: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Pace {
+    /// Units that may be worked on now, one at least. Gives the caller its turn where none are left.
+    pub async fn granted(&self) -> usize {
+        poll_fn(|_| match self.granted.load(Relaxed) {
+            0 => Poll::Pending,
+            units => Poll::Ready(units),
+        })
+        .await
+    }
+
+    /// Counts `units` as done.
+    pub fn worked(&self, units: usize) {
+        self.done.fetch_add(units, Relaxed);
+        let granted = self.granted.load(Relaxed);
+        self.granted.store(granted.saturating_sub(units), Relaxed);
+    }
+
+    /// Calls `work` on stretches of `rows`, whole units of `unit` rows but for the last.
+    ///
+    /// # Errors
+    /// The first error of `work`.
+    pub async fn rows(
+        &self,
+        rows: Range<usize>,
+        unit: usize,
+        mut work: impl FnMut(Range<usize>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut first = rows.start;
+        while first < rows.end {
+            let units = self.granted().await;
+            let end = first
+                .saturating_add(units.saturating_mul(unit))
+                .min(rows.end);
+            work(first..end)?;
+            self.worked((end - first).div_ceil(unit));
+            first = end;
+        }
+        Ok(())
+    }
+
+    /// Works off `inner`, which counts as `units` here, whatever it counts itself.
+    ///
+    /// # Errors
+    /// Those of `inner`.
+    pub async fn within(&self, inner: &mut (dyn Slices + Send), units: usize) -> Result<(), Error> {
+        let (total, mut told) = (inner.total().max(1), 0);
+        while inner.done() < inner.total() {
+            let count = self.granted().await;
+            inner.step(count.saturating_mul(total).div_ceil(units.max(1)))?;
+            // (In 128 bits: units times units can pass 64.)
+            let done = (inner.done() as u128 * units as u128 / total as u128) as usize;
+            // A step that adds nothing to the count still takes its turn, or it would go on without end.
+            let granted = self.granted.load(Relaxed);
+            self.granted
+                .store(granted.saturating_sub((done - told).max(1)), Relaxed);
+            self.done.fetch_add(done - told, Relaxed);
+            told = done;
+        }
+        Ok(())
+    }
+}
+
+type Future_<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+enum State<'a> {
+    Working(Future_<'a>),
+    Done,
+    Failed,
+}
+
+/// Started work over what it borrows for `'a`. What it writes is complete once `done() == total()`.
+/// Dropping it at any step drops what it holds; an error ends it.
+pub struct Work<'a> {
+    pace: Arc<Pace>,
+    total: usize,
+    state: State<'a>,
+}
+
+impl fmt::Debug for Work<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Work")
+            .field("total", &self.total)
+            .field("done", &self.done())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Work of `total` units, counted by the [`Pace`] that `work` is given. Nothing of it runs before the first step,
+    /// and nothing at all where `total` is 0.
+    pub fn new<F: Future<Output = Result<(), Error>> + Send + 'a>(
+        total: usize,
+        work: impl FnOnce(Arc<Pace>) -> F,
+    ) -> Self {
+        let pace = Arc::<Pace>::default();
+        let state = if total == 0 {
+            State::Done
+        } else {
+            State::Working(Box::pin(work(pace.clone())))
+        };
+        Self { pace, total, state }
+    }
+
+    /// How many units of work there are; units are of similar size, never longer than a few
+    /// milliseconds for ordinary shapes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// How many units are finished.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        match self.state {
+            State::Done => self.total,
+            State::Working(_) | State::Failed => self
+                .pace
+                .done
+                .load(Relaxed)
+                .min(self.total.saturating_sub(1)),
+        }
+    }
+
+    /// Works on at most `count` further units (one at least), in parallel where the call asked for
+    /// threads. Nothing happens to work that is complete.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when scratch is refused; [`Error::Internal`] for a bug of ours, and for a step after
+    /// one that failed.
+    pub fn step(&mut self, count: usize) -> Result<(), Error> {
+        let future = match &mut self.state {
+            State::Working(future) => future,
+            State::Done => return Ok(()),
+            State::Failed => {
+                return Err(Error::Internal(
+                    "work was stepped after a step that failed".to_owned(),
+                ));
+            }
+        };
+        self.pace.granted.store(count.max(1), Relaxed);
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Pending => Ok(()),
+            Poll::Ready(result) => {
+                self.state = if result.is_ok() {
+                    State::Done
+                } else {
+                    State::Failed
+                };
+                result
+            }
+        }
+    }
+
+    /// Works until nothing is left.
+    ///
+    /// # Errors
+    /// As [`Work::step`].
+    pub fn finish(mut self) -> Result<(), Error> {
+        while self.done() < self.total {
+            self.step(usize::MAX)?;
+        }
+        Ok(())
+    }
+}
+
+impl Slices for Work<'_> {
+    fn total(&self) -> usize {
+        self.total()
+    }
+
+    fn done(&self) -> usize {
+        self.done()
+    }
+
+    fn step(&mut self, count: usize) -> Result<(), Error> {
+        self.step(count)
+    }
+}

@@ -1,0 +1,93 @@
+//! NEON (AArch64): four lanes. Ops only, no loop.
+
+use core::arch::aarch64::*;
+use half::{bf16, f16};
+
+use super::instructions::instructions;
+use super::tile::TileOf;
+use super::vector::Vector;
+use super::wide::Wide;
+
+/// Four float32.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F32x4(float32x4_t);
+
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+    const FUSES: bool = true;
+    type Mask = uint32x4_t;
+    // 24 accumulators, 3 loads and 2 registers of broadcast values: 29 of the 32.
+    type Tile = TileOf<8, 3, 6>;
+    type Wide = F64x2;
+
+    instructions! {
+        fn splat(x: f32) = vdupq_n_f32(x);
+        unsafe fn load(from: *const f32) = vld1q_f32(from);
+        // The conversion is part of NEON, unlike arithmetic on float16.
+        unsafe fn load_f16(from: *const f16) =
+            vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast())));
+        unsafe fn load_bf16(from: *const bf16) = {
+            let bits = vmovl_u16(vld1_u16(from.cast()));
+            vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits))
+        };
+        unsafe fn store(self, to: *mut f32) -> () = vst1q_f32(to, self.0);
+        fn add(self, other: Self) = vaddq_f32(self.0, other.0);
+        fn sub(self, other: Self) = vsubq_f32(self.0, other.0);
+        fn mul(self, other: Self) = vmulq_f32(self.0, other.0);
+        fn div(self, other: Self) = vdivq_f32(self.0, other.0);
+        fn mul_add(self, b: Self, c: Self) = vfmaq_f32(c.0, self.0, b.0);
+        // Not `vmaxq_f32`, which gives NaN when either side is.
+        fn max(self, other: Self) = vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0);
+        fn max_of_numbers(self, other: Self) = vmaxq_f32(self.0, other.0);
+        fn round(self) = vrndnq_f32(self.0);
+        fn scale_by_pow2(self, n: Self) = {
+            let exponent = vaddq_s32(vcvtq_s32_f32(n.0), vdupq_n_s32(127));
+            vmulq_f32(self.0, vreinterpretq_f32_s32(vshlq_n_s32::<23>(exponent)))
+        };
+        fn low_bits_to_exponent(self) =
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(self.0)));
+        fn lt(self, other: Self) -> uint32x4_t = vcltq_f32(self.0, other.0);
+        fn select(mask: uint32x4_t, a: Self, b: Self) = vbslq_f32(mask, a.0, b.0);
+        fn abs(self) = vabsq_f32(self.0);
+        fn copysign(self, sign: Self) = vbslq_f32(vdupq_n_u32(0x8000_0000), sign.0, self.0);
+    }
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: NEON as above; four rows of four values on both sides, by the contract.
+        unsafe {
+            let row = |r: usize| vld1q_f32(from.add(r * from_stride));
+            let (ab, cd) = (vzipq_f32(row(0), row(1)), vzipq_f32(row(2), row(3)));
+            let columns = [
+                vcombine_f32(vget_low_f32(ab.0), vget_low_f32(cd.0)),
+                vcombine_f32(vget_high_f32(ab.0), vget_high_f32(cd.0)),
+                vcombine_f32(vget_low_f32(ab.1), vget_low_f32(cd.1)),
+                vcombine_f32(vget_high_f32(ab.1), vget_high_f32(cd.1)),
+            ];
+            for (i, column) in columns.into_iter().enumerate() {
+                vst1q_f32(to.add(i * to_stride), column);
+            }
+        }
+    }
+}
+
+/// Two float64.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct F64x2(float64x2_t);
+
+impl Wide for F64x2 {
+    const LANES: usize = 2;
+
+    instructions! {
+        fn splat(x: f64) = vdupq_n_f64(x);
+        unsafe fn load(from: *const f64) = vld1q_f64(from);
+        unsafe fn widen(from: *const f32) = vcvt_f64_f32(vld1_f32(from));
+        unsafe fn widen_less(from: *const f32, shift: f32) =
+            vcvt_f64_f32(vsub_f32(vld1_f32(from), vdup_n_f32(shift)));
+        unsafe fn store(self, to: *mut f64) -> () = vst1q_f64(to, self.0);
+        fn add(self, other: Self) = vaddq_f64(self.0, other.0);
+        fn sub(self, other: Self) = vsubq_f64(self.0, other.0);
+        fn mul(self, other: Self) = vmulq_f64(self.0, other.0);
+        fn add_square(self, x: Self) = vfmaq_f64(self.0, x.0, x.0);
+        fn sum(self) -> f64 = vaddvq_f64(self.0);
+    }
+}

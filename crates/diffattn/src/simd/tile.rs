@@ -1,0 +1,127 @@
+//! The register tile: the only matrix product of the crate; prefill and decode both use it, with the roles of its operands
+//! swapped, and so does `Linear`. Knows nothing of what the operands are.
+
+use super::element::Element;
+use super::vector::{Operands, Sink, Tile, Vector};
+use crate::blocks::PANEL;
+
+/// A tile of `M` rows by `N` vectors, in row blocks of `B` vectors.
+#[derive(Debug)]
+pub(crate) struct TileOf<const M: usize, const N: usize, const B: usize>;
+
+impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
+    const ROWS: usize = {
+        assert!(PANEL.is_multiple_of(M) && N >= 1 && N <= 4 && B.is_multiple_of(N));
+        M
+    };
+    const VECTORS: usize = N;
+    const BLOCK_VECTORS: usize = B;
+
+    #[inline(always)]
+    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
+        let Operands {
+            a,
+            a_stride,
+            b,
+            b_stride,
+            b_vector,
+            depth,
+        } = operands;
+        // SAFETY: (all four) the caller's promise.
+        unsafe {
+            if vectors >= N {
+                sink.take(
+                    0,
+                    product::<V, M, N>(a, a_stride, columns::<_, N>(b, b_vector), b_stride, depth),
+                );
+            } else if vectors == 1 {
+                sink.take(0, product::<V, M, 1>(a, a_stride, [b], b_stride, depth));
+            } else if vectors == 2 {
+                sink.take(
+                    0,
+                    product::<V, M, 2>(a, a_stride, columns::<_, 2>(b, b_vector), b_stride, depth),
+                );
+            } else {
+                sink.take(
+                    0,
+                    product::<V, M, 3>(a, a_stride, columns::<_, 3>(b, b_vector), b_stride, depth),
+                );
+            }
+        }
+    }
+}
+
+/// Pointers to `N` vectors that lie `apart` from each other.
+#[inline(always)]
+pub(crate) fn columns<E, const N: usize>(first: *const E, apart: usize) -> [*const E; N] {
+    let mut vectors = [first; N];
+    for (n, vector) in vectors.iter_mut().enumerate() {
+        *vector = first.wrapping_add(n * apart);
+    }
+    vectors
+}
+
+/// `Σ_k a[k][m] · b[n][k]`, k in order, in registers: the inner loop of everything. (Unrolled by 4 or 8 it is no faster.)
+///
+/// # Safety
+/// For every k below `depth`: `M` values are readable at `a + k · a_stride`, and one vector at each
+/// `b[n] + k · b_stride`.
+#[inline(always)]
+pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
+    a: *const f32,
+    a_stride: usize,
+    b: [*const f32; N],
+    b_stride: usize,
+    depth: usize,
+) -> [[V; N]; M] {
+    let rows = PackedRows {
+        first: a,
+        stride: a_stride,
+        depth,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { product_of::<V, f32, M, N>(rows, b, b_stride, |_| {}) }
+}
+
+/// What a product broadcasts: value m of step k lies at `first + k · stride + m`, for `depth` steps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedRows {
+    pub(crate) first: *const f32,
+    pub(crate) stride: usize,
+    pub(crate) depth: usize,
+}
+
+/// [`product`] of rows with a b that is held as `E`; every step begins with `ahead(b)`, b where the step reads it.
+///
+/// # Safety
+/// For every k below `depth`: `M` values of `rows` are readable, and one vector at each `b[n] + k · b_stride`.
+#[inline(always)]
+pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: usize>(
+    rows: PackedRows,
+    mut b: [*const E; N],
+    b_stride: usize,
+    ahead: impl Fn(&[*const E; N]),
+) -> [[V; N]; M] {
+    let PackedRows {
+        first: mut a,
+        stride,
+        depth,
+    } = rows;
+    let mut sums = [[V::splat(0.0); N]; M];
+    for _ in 0..depth {
+        ahead(&b);
+        let mut row = [V::splat(0.0); N];
+        for n in 0..N {
+            // SAFETY: the caller's promise for row k of `b`.
+            row[n] = unsafe { E::load(b[n]) };
+        }
+        // SAFETY: the caller's promise for row k of `rows`.
+        unsafe { V::add_outer(&mut sums, a, row) };
+        // Not `k * stride`: in WebAssembly, that takes 1.1 times the time.
+        a = a.wrapping_add(stride);
+        for b in &mut b {
+            *b = b.wrapping_add(b_stride);
+        }
+    }
+    sums
+}

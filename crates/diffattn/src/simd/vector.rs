@@ -1,0 +1,214 @@
+//! One narrow trait over the instruction sets, and the shape of its register tile. A file per set holds its
+//! ops and no loop; kernels are written once over `V: Vector`.
+//!
+//! The law: every method is `#[inline(always)]` and none carries `#[target_feature]`; only the
+//! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run` entered.
+
+use half::{bf16, f16};
+
+use super::wide::Wide;
+
+/// What a prefetched line is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
+}
+
+/// `LANES` float32 values and the ops that the kernels need.
+///
+/// # Safety
+/// Methods may use the instruction set's instructions: callers run below `Isa::run`, which checked them.
+/// Pointers need no alignment.
+pub(crate) trait Vector: Copy + Send + Sync + 'static {
+    /// How many float32 values one vector holds: a power of two, 16 at most.
+    const LANES: usize;
+    /// Whether [`Vector::mul_add`] rounds once (relaxed SIMD: where the engine fuses, which is then what counts).
+    const FUSES: bool;
+    /// What a comparison gives.
+    type Mask: Copy;
+    /// The register tile of `Q Kᵀ` and of `P V`; see `tile.rs`.
+    type Tile: Tile;
+    /// The float64 vector of the same registers.
+    type Wide: Wide;
+
+    /// All lanes `x`.
+    fn splat(x: f32) -> Self;
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn load(from: *const f32) -> Self;
+    /// `LANES` values, widened, which is exact. A signalling NaN may stay one: the next operation quiets it.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    unsafe fn load_f16(from: *const f16) -> Self;
+    /// As [`Vector::load_f16`].
+    ///
+    /// # Safety
+    /// As there.
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// # Safety
+    /// `LANES` values are writable at `to`.
+    unsafe fn store(self, to: *mut f32);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self ÷ other`, correctly rounded.
+    fn div(self, other: Self) -> Self;
+    /// `self · b + c`: fused where the set fuses (AVX2, AVX-512, NEON, relaxed SIMD where the engine
+    /// does), two roundings on scalar, simd128 and [`Unfused`].
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
+    fn max(self, other: Self) -> Self;
+    /// [`Vector::max`] where neither is NaN; anything where one is.
+    #[inline(always)]
+    fn max_of_numbers(self, other: Self) -> Self {
+        self.max(other)
+    }
+    /// To the nearest integer, ties to even. Only defined for |x| < 2²².
+    fn round(self) -> Self;
+    /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.
+    fn scale_by_pow2(self, n: Self) -> Self;
+    /// The lowest nine bits of each value where sign and exponent are, zeros below: a power of two for an exponent there.
+    fn low_bits_to_exponent(self) -> Self;
+    /// `self < other`; false on NaN.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `mask ? a : b`, lane by lane.
+    fn select(mask: Self::Mask, a: Self, b: Self) -> Self;
+    /// `mask ? 0 : self`, lane by lane.
+    #[inline(always)]
+    fn zero_where(self, mask: Self::Mask) -> Self {
+        Self::select(mask, Self::splat(0.0), self)
+    }
+    /// Absolute value (clears the sign, also of NaN).
+    fn abs(self) -> Self;
+    /// The magnitude of `self` with the sign of `sign`.
+    fn copysign(self, sign: Self) -> Self;
+    /// `sums[m][n] += a[m] · b[n]`, each as [`Vector::mul_add`] rounds: one step of a tile.
+    ///
+    /// # Safety
+    /// `M` values are readable at `a`.
+    #[inline(always)]
+    unsafe fn add_outer<const M: usize, const N: usize>(
+        sums: &mut [[Self; N]; M],
+        a: *const f32,
+        b: [Self; N],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { add_outer(sums, a, b) };
+    }
+    /// Whether [`Vector::stream`] passes the caches by.
+    const STREAMS: bool = false;
+    /// [`Vector::store`] that passes the caches by where the set can.
+    ///
+    /// # Safety
+    /// As there; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`] follows before another thread reads.
+    #[inline(always)]
+    unsafe fn stream(self, to: *mut f32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.store(to) }
+    }
+    /// Orders what was streamed before all later stores.
+    #[inline(always)]
+    fn fence() {}
+    /// Asks for the cache line of `at`: a hint, any address will do.
+    #[inline(always)]
+    fn prefetch(_at: *const f32, _for: Use) {}
+    /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride + c]`.
+    ///
+    /// # Safety
+    /// Those values of `from` are readable and those of `to` writable; the two do not overlap.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
+}
+
+/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row `first` of the tile, which
+/// may come in parts.
+pub(crate) trait Sink<V: Vector> {
+    /// # Safety
+    /// As the implementor says; [`Tile::product`] passes its caller's promise on.
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]);
+}
+
+/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct Operands {
+    /// `a[k][m]` lies at `a + k · a_stride + m`.
+    pub(crate) a: *const f32,
+    pub(crate) a_stride: usize,
+    /// Vector n of row k lies at `b + k · b_stride + n · b_vector`.
+    pub(crate) b: *const f32,
+    pub(crate) b_stride: usize,
+    pub(crate) b_vector: usize,
+    pub(crate) depth: usize,
+}
+
+/// The shape of an instruction set's register tile.
+pub(crate) trait Tile: 'static {
+    /// Broadcast values per step: keys in `Q Kᵀ`, channels in `P V`. Divides [`PANEL`].
+    const ROWS: usize;
+    /// Vectors of queries at most.
+    const VECTORS: usize;
+    /// Vectors of queries in a row block of the prefill; a multiple of `VECTORS`.
+    const BLOCK_VECTORS: usize;
+
+    /// Computes a tile of `ROWS` by `vectors` (1…`VECTORS`) and hands it to `sink`.
+    ///
+    /// # Safety
+    /// `depth` rows of both operands are readable at this width, and `sink`'s own conditions hold.
+    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S);
+}
+
+/// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result needs another way.
+pub(crate) const STREAM_ALIGNMENT: usize = 16;
+
+/// [`Vector::add_outer`] by the other ops.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
+    sums: &mut [[V; N]; M],
+    a: *const f32,
+    b: [V; N],
+) {
+    for (m, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let value = V::splat(unsafe { *a.add(m) });
+        for (sum, &b) in sums.iter_mut().zip(&b) {
+            *sum = value.mul_add(b, *sum);
+        }
+    }
+}
+
+/// [`Vector::transpose`] for any number of rows and columns; the tails go value by value.
+///
+/// # Safety
+/// As there, for `rows` rows of `columns` values.
+#[inline(always)]
+pub(crate) unsafe fn transpose<V: Vector>(
+    from: *const f32,
+    from_stride: usize,
+    to: *mut f32,
+    to_stride: usize,
+    rows: usize,
+    columns: usize,
+) {
+    let (full_rows, full_columns) = (rows / V::LANES * V::LANES, columns / V::LANES * V::LANES);
+    // SAFETY: (all of this function) the caller's promise for rows below `rows` and columns below `columns`.
+    unsafe {
+        for c in (0..full_columns).step_by(V::LANES) {
+            for r in (0..full_rows).step_by(V::LANES) {
+                let (from, to) = (from.add(r * from_stride + c), to.add(c * to_stride + r));
+                V::transpose(from, from_stride, to, to_stride);
+            }
+        }
+        for r in 0..rows {
+            for c in (if r < full_rows { full_columns } else { 0 })..columns {
+                *to.add(c * to_stride + r) = *from.add(r * from_stride + c);
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The float64 vector of the same registers: what sums of float32 values are taken in. Knows nothing of their order.
+
+/// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.
+///
+/// # Safety
+/// As [`Vector`].
+pub(crate) trait Wide: Copy + Send + Sync + 'static {
+    /// How many float64 values one vector holds: a power of two, 8 at most.
+    const LANES: usize;
+
+    /// All lanes `x`.
+    fn splat(x: f64) -> Self;
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn load(from: *const f64) -> Self;
+    /// `LANES` float32 values, widened.
+    ///
+    /// # Safety
+    /// `LANES` values are readable at `from`.
+    unsafe fn widen(from: *const f32) -> Self;
+    /// `LANES` float32 values less `shift`, rounded to float32, widened.
+    ///
+    /// # Safety
+    /// As [`Wide::widen`].
+    unsafe fn widen_less(from: *const f32, shift: f32) -> Self;
+    /// # Safety
+    /// `LANES` values are writable at `to`.
+    unsafe fn store(self, to: *mut f64);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self · other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes no bit.
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        self.add(x.mul(x))
+    }
+    /// The sum of the lanes, by halves.
+    fn sum(self) -> f64;
+}

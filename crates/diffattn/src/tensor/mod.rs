@@ -1,0 +1,159 @@
+//! Tensors as the operators take them. Does no arithmetic on values.
+
+pub(crate) mod output;
+pub(crate) mod shape;
+
+use crate::error::Error;
+use crate::run::buffer::try_zeroed;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::{bf16, f16};
+
+/// The element type of a tensor. Compute is always float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DType {
+    /// IEEE single precision.
+    #[default]
+    F32,
+    /// IEEE half precision, held as its bits.
+    F16,
+    /// bfloat16, held as its bits.
+    Bf16,
+}
+
+impl DType {
+    /// The name that the JavaScript side uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
+
+    /// Bytes per element.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// Elements to read.
+#[derive(Debug, Clone, Copy)]
+pub enum Data<'a> {
+    /// float32.
+    F32(&'a [f32]),
+    /// float16 bits.
+    F16(&'a [u16]),
+    /// bfloat16 bits.
+    Bf16(&'a [u16]),
+}
+
+impl<'a> Data<'a> {
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::F16(_) => DType::F16,
+            Self::Bf16(_) => DType::Bf16,
+        }
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(x) => x.len(),
+            Self::F16(x) | Self::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All elements as float32, which holds them exactly.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
+        let mut values = try_zeroed(self.len())?;
+        self.widen(0, &mut values);
+        Ok(values)
+    }
+
+    /// Elements from `first` on as float32, which holds them exactly.
+    #[inline]
+    pub(crate) fn widen(&self, first: usize, to: &mut [f32]) {
+        let range = first..first + to.len();
+        match self {
+            Self::F32(x) => to.copy_from_slice(&x[range]),
+            Self::F16(x) => x[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
+            Self::Bf16(x) => x[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
+        }
+    }
+}
+
+/// Elements to write.
+#[derive(Debug)]
+pub enum DataMut<'a> {
+    /// float32.
+    F32(&'a mut [f32]),
+    /// float16 bits.
+    F16(&'a mut [u16]),
+    /// bfloat16 bits.
+    Bf16(&'a mut [u16]),
+}
+
+impl DataMut<'_> {
+    /// The element type.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::F32(_) => DType::F32,
+            Self::F16(_) => DType::F16,
+            Self::Bf16(_) => DType::Bf16,
+        }
+    }
+
+    /// How many elements there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(x) => x.len(),
+            Self::F16(x) | Self::Bf16(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A contiguous tensor to read: elements and their shape, last axis fastest.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    /// The elements.
+    pub data: Data<'a>,
+    /// The extent of each axis.
+    pub shape: Vec<usize>,
+}
+
+impl<'a> Tensor<'a> {
+    /// A float32 tensor.
+    #[must_use]
+    pub fn f32(data: &'a [f32], shape: &[usize]) -> Self {
+        Self {
+            data: Data::F32(data),
+            shape: shape.to_vec(),
+        }
+    }
+}
