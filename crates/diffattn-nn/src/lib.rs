@@ -1,17 +1,17 @@
-//! Differential attention layers on top of the kernels: projections, rotary embedding, λ, per-head norm, output
-//! projection and key/value cache in one call.
+//! Differential attention layers on top of the kernels: projections, rotary embedding, λ, per-head
+//! norm, output projection and key/value cache in one call.
 //!
-//! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive and flash modules,
-//!   Hugging Face's diffllama attention and timm's.
-//! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ per token and head, k and
-//!   v shared by both maps, no norm.
+//! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive
+//!   and flash modules, Hugging Face's diffllama attention and timm's.
+//! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ
+//!   per token and head, k and v shared by both maps, no norm.
 //!
-//! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's `diffllama`), with caches,
-//! sampling and generation.
+//! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
+//! `diffllama`), with caches, sampling and generation.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
-//! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many tokens are computed at
-//! once: decoding token by token with a cache equals the prefill.
+//! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many
+//! tokens are computed at once: decoding token by token with a cache equals the prefill.
 //!
 //! ```
 //! use diffattn::Tensor;
@@ -39,8 +39,8 @@
 //! # Ok::<(), diffattn::Error>(())
 //! ```
 //!
-//! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts checkpoint files; nothing else here knows
-//! of files, and nothing at all of JavaScript.
+//! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts
+//! checkpoint files; nothing else here knows of files, and nothing at all of JavaScript.
 
 #[cfg(feature = "models")]
 pub mod checkpoint;

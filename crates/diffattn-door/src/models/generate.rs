@@ -226,7 +226,7 @@ impl Operation for StepRequest {
         lender: &mut Lender<'m>,
     ) -> Result<Prepared<'m>, Error> {
         let held = lender.take(&self.generator)?;
-        let step = held.running(Generator::step_job)?;
+        let step = held.running(|generator| generator.step_job())?;
         let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
         let work = Later::new(|outputs| {
             let out = outputs.i32()?;

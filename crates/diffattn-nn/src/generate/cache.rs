@@ -7,16 +7,19 @@ use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Tensor, check_len}
 /// How a [`ModelCache`] is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ModelCacheOptions {
-    /// Tokens to reserve memory for at once; it grows past them. With a window no more is reserved than that needs.
+    /// Tokens to reserve memory for at once; it grows past them. With a window no more is reserved
+    /// than that needs.
     pub capacity: usize,
-    /// Tokens that each token sees, itself included: attention as with a window mask, and memory for little more than
-    /// the window (up to 257 tokens, beside those of a running forward pass). All by default.
+    /// Tokens that each token sees, itself included: attention as with a window mask, and memory
+    /// for little more than the window (up to 257 tokens, beside those of a running forward pass).
+    /// All by default.
     pub window: Option<usize>,
 }
 
-/// The past of one text: its ids, and the keys and values of every layer. [`DiffLlama::cache`](crate::DiffLlama::cache)
-/// makes it; [`DiffLlama::forward_job`](crate::DiffLlama::forward_job) adds to it. A batch has one per text, of any
-/// lengths.
+/// The past of one text: its ids, and the keys and values of every layer.
+/// [`DiffLlama::cache`](crate::DiffLlama::cache) makes it;
+/// [`DiffLlama::forward_job`](crate::DiffLlama::forward_job) adds to it. A batch has one per text,
+/// of any lengths.
 #[derive(Debug)]
 pub struct ModelCache {
     pub(crate) layers: Vec<State>,
@@ -35,7 +38,8 @@ pub struct ModelCacheState {
     pub discarded: usize,
     /// As in [`ModelCacheOptions`].
     pub window: Option<usize>,
-    /// k and v of each layer, each `[num_key_value_heads, ids − discarded, head_dim]`, k turned by position.
+    /// k and v of each layer, each `[num_key_value_heads, ids − discarded, head_dim]`, k turned by
+    /// position.
     pub layers: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
@@ -96,10 +100,12 @@ impl ModelCache {
         self.layers.iter().map(State::bytes).sum()
     }
 
-    /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a window when it forgets all.
+    /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a
+    /// window when it forgets all.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or when the tokens that the next one would see have left the window.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or when the tokens
+    /// that the next one would see have left the window.
     pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
         if length > self.len() {
             return Err(Error::shape(
@@ -126,15 +132,17 @@ impl ModelCache {
         Ok(())
     }
 
-    /// How many of the first `ids` are those of the cache: what a prompt that begins with them need not compute again.
+    /// How many of the first `ids` are those of the cache: what a prompt that begins with them need
+    /// not compute again.
     #[must_use]
     pub fn common_prefix(&self, ids: &[u32]) -> usize {
         let pairs = self.ids.iter().zip(ids);
         pairs.take_while(|(held, given)| held == given).count()
     }
 
-    /// Prepares for the prompt `ids`: keeps the tokens that it begins with, all but its last (whose logits are wanted), and
-    /// forgets the others. Gives how many were kept: the rest is to be computed. None are kept where they left the window.
+    /// Prepares for the prompt `ids`: keeps the tokens that it begins with, all but its last (whose
+    /// logits are wanted), and forgets the others. Gives how many were kept: the rest is to be
+    /// computed. None are kept where they left the window.
     pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
         let kept = self.common_prefix(ids).min(ids.len().saturating_sub(1));
         match self.rewind(kept) {
@@ -153,7 +161,8 @@ impl ModelCache {
         self.roll_back();
     }
 
-    /// Copies everything out; [`DiffLlama::import_cache`](crate::DiffLlama::import_cache) takes it back.
+    /// Copies everything out; [`DiffLlama::import_cache`](crate::DiffLlama::import_cache) takes it
+    /// back.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
@@ -187,7 +196,8 @@ impl ModelCache {
     /// Keys and values of one layer, as [`ModelCache::export`] copies them.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that number; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that
+    /// number; [`Error::OutOfMemory`].
     pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
         let cache = self.layers.get(layer);
         cache
@@ -274,7 +284,8 @@ impl ModelCache {
         }
     }
 
-    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees, were the last [`TAKEN_BACK`] taken back.
+    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees,
+    /// were the last [`TAKEN_BACK`] taken back.
     pub(crate) fn commit(&mut self, ids: &[u32]) {
         self.ids.extend_from_slice(ids);
         let first = self.first_seen(self.len().saturating_sub(TAKEN_BACK));
@@ -302,13 +313,15 @@ impl ModelCache {
     }
 }
 
-/// Tokens by which a text with a window can always be taken back: steps that a caller has under way when it ends the text.
+/// Tokens by which a text with a window can always be taken back: steps that a caller has under way
+/// when it ends the text.
 const TAKEN_BACK: usize = 2;
 
 /// Tokens that a [`KvCache`] discards at a time.
 const STRIP: usize = 256;
 
-/// Tokens that are computed at once through all layers where there is a window: as many as keep memory near it.
+/// Tokens that are computed at once through all layers where there is a window: as many as keep
+/// memory near it.
 pub(crate) fn chunk_of(window: usize) -> usize {
     window.clamp(STRIP, 8 * STRIP)
 }

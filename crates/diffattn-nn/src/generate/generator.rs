@@ -1,5 +1,6 @@
-//! Texts continued token by token: each step a forward pass over what is new, then a choice per text. Texts of several lengths
-//! go on side by side, without padding; each gets what it would get alone.
+//! Texts continued token by token: each step a forward pass over what is new, then a choice per
+//! text. Texts of several lengths go on side by side, without padding; each gets what it would get
+//! alone.
 
 use super::cache::{ModelCache, ModelCacheOptions};
 use super::sampler::{Sampler, SamplerOptions};
@@ -22,7 +23,8 @@ pub struct Generation {
 /// How a [`Generator`] is run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GeneratorOptions {
-    /// Tokens that each token sees, itself included; all by default. (Caches that are given have their own.)
+    /// Tokens that each token sees, itself included; all by default. (Caches that are given have
+    /// their own.)
     pub window: Option<usize>,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,
@@ -60,13 +62,13 @@ struct Text {
     stop_ids: Vec<u32>,
     sampler: Sampler,
     finish: Option<Finish>,
-    /// Holds the text but for what the next step computes: the rest of the prompt, or the last id. `None` once it
-    /// was given up.
+    /// Holds the text but for what the next step computes: the rest of the prompt, or the last id.
+    /// `None` once it was given up.
     cache: Option<ModelCache>,
 }
 
-/// Continues any number of texts, one id of each per step. Texts can join ([`Generator::add`]) and leave
-/// ([`Generator::end`], [`Generator::take_cache`]) between steps.
+/// Continues any number of texts, one id of each per step. Texts can join ([`Generator::add`]) and
+/// leave ([`Generator::end`], [`Generator::take_cache`]) between steps.
 #[derive(Debug)]
 pub struct Generator<'m> {
     model: &'m dyn TextModel,
@@ -81,15 +83,16 @@ impl<'m> Generator<'m> {
     /// Continues texts with caches of their own.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming what does not fit: an empty prompt, an id outside of the vocabulary, an option of a sampler;
-    /// [`Error::OutOfMemory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming what does not fit: an empty
+    /// prompt, an id outside of the vocabulary, an option of a sampler; [`Error::OutOfMemory`].
     pub fn new(
         model: &'m dyn TextModel,
         generations: Vec<Generation>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
         let decoder = model.decoder();
-        // Before the first cache is made: empty texts cost nothing, and there could be any number of them.
+        // Before the first cache is made: empty texts cost nothing, and there could be any number
+        // of them.
         check_prompts(&decoder, &generations)?;
         let caches = generations.iter().map(|generation| {
             let options = ModelCacheOptions {
@@ -102,11 +105,13 @@ impl<'m> Generator<'m> {
         Self::build(model, generations, &mut caches, options)
     }
 
-    /// Continues texts with a cache for each: what it holds of the prompt's beginning is not computed again
-    /// ([`ModelCache::keep_prefix`]). Takes the caches out of the list; after an error they are still there, as they were.
+    /// Continues texts with a cache for each: what it holds of the prompt's beginning is not
+    /// computed again ([`ModelCache::keep_prefix`]). Takes the caches out of the list; after an
+    /// error they are still there, as they were.
     ///
     /// # Errors
-    /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) unless there are as many caches as texts; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window, which
+    /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) unless there are as
+    /// many caches as texts; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window, which
     /// caches have themselves, and for caches of several windows.
     pub fn with_caches(
         model: &'m dyn TextModel,
@@ -158,12 +163,13 @@ impl<'m> Generator<'m> {
         })
     }
 
-    /// A further text, which later steps continue, too; with a cache of its own, or with the one given, of whose
-    /// beginning nothing is computed again. Gives its number.
+    /// A further text, which later steps continue, too; with a cache of its own, or with the one
+    /// given, of whose beginning nothing is computed again. Gives its number.
     ///
     /// # Errors
-    /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for the cache of another model, [`ErrorKind::Option`](diffattn::ErrorKind::Option) for one of
-    /// another window than the generator's.
+    /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for the cache of
+    /// another model, [`ErrorKind::Option`](diffattn::ErrorKind::Option) for one of another window
+    /// than the generator's.
     pub fn add(
         &mut self,
         generation: Generation,
@@ -219,13 +225,14 @@ impl<'m> Generator<'m> {
         self.texts.get(text).and_then(|text| text.finish)
     }
 
-    /// Ends a text at the `kept` first of the ids that it was given (all, where it has fewer), as where they came to a stop string:
-    /// later steps leave it out, and its cache forgets what lies past them. That holds them but for the last, whose keys no one
-    /// has asked for, as after any step. (Where more than 2 are taken back, a cache with a window may keep
-    /// them all.)
+    /// Ends a text at the `kept` first of the ids that it was given (all, where it has fewer), as
+    /// where they came to a stop string: later steps leave it out, and its cache forgets what lies
+    /// past them. That holds them but for the last, whose keys no one has asked for, as after any
+    /// step. (Where more than 2 are taken back, a cache with a window may keep them all.)
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `text` when there is none of that number.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `text` when there is none of that
+    /// number.
     pub fn end(&mut self, text: usize, kept: usize) -> Result<(), Error> {
         let count = self.texts.len();
         let text = self
@@ -244,24 +251,24 @@ impl<'m> Generator<'m> {
         Ok(())
     }
 
-    /// Ends a text that goes on, as it is, and gives up its cache; nothing where there is no such text or its cache
-    /// was taken before.
+    /// Ends a text that goes on, as it is, and gives up its cache; nothing where there is no such
+    /// text or its cache was taken before.
     pub fn take_cache(&mut self, text: usize) -> Option<ModelCache> {
         let text = self.texts.get_mut(text)?;
         text.finish = text.finish.or(Some(Finish::Stop));
         text.cache.take()
     }
 
-    /// Gives up the caches, for a later [`Generator::with_caches`]: those of all texts, in order, but for those that
-    /// were taken.
+    /// Gives up the caches, for a later [`Generator::with_caches`]: those of all texts, in order,
+    /// but for those that were taken.
     #[must_use]
     pub fn into_caches(self) -> Vec<ModelCache> {
         let texts = self.texts.into_iter();
         texts.filter_map(|text| text.cache).collect()
     }
 
-    /// Prepares the next step: the first computes the prompts, each later one a token of each text that has not ended. A
-    /// step that is dropped before its end changes nothing.
+    /// Prepares the next step: the first computes the prompts, each later one a token of each text
+    /// that has not ended. A step that is dropped before its end changes nothing.
     ///
     /// # Errors
     /// As a forward pass of the model.
@@ -300,7 +307,8 @@ impl<'m> Generator<'m> {
         })
     }
 
-    /// The next id of each text that has not ended: [`Generator::step_job`] in one call. Nothing once all have.
+    /// The next id of each text that has not ended: [`Generator::step_job`] in one call. Nothing
+    /// once all have.
     ///
     /// # Errors
     /// As [`Generator::step_job`] and [`GenerationStep::into_work`].
@@ -398,9 +406,10 @@ impl<'g> GenerationStep<'g> {
         self.forward.as_ref().map_or(0, TextForward::units)
     }
 
-    /// The work of the step: the forward pass, and in its last unit the choice of ids, which are appended to `tokens`. Its
-    /// end is an error of kind [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when those of a text are no numbers: that text has
-    /// ended then, the others went on.
+    /// The work of the step: the forward pass, and in its last unit the choice of ids, which are
+    /// appended to `tokens`. Its end is an error of kind
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when those of a text are
+    /// no numbers: that text has ended then, the others went on.
     ///
     /// # Errors
     /// [`Error::Internal`] for a bug of ours.

@@ -1,5 +1,5 @@
-//! Texts continued token by token: caches, choice of tokens, batching. Knows no family of models: it asks a
-//! [`TextModel`](crate::models::TextModel).
+//! Texts continued token by token: caches, choice of tokens, batching. Knows no family of models:
+//! it asks a [`TextModel`](crate::models::TextModel).
 
 mod cache;
 mod generator;

@@ -1,5 +1,6 @@
-//! The choice of the next token from logits: greedy, or by chance as Hugging Face `transformers` defines it. All in float64
-//! with `libm` and a generator of its own, so that a seed gives the same tokens everywhere. Runs no model.
+//! The choice of the next token from logits: greedy, or by chance as Hugging Face `transformers`
+//! defines it. All in float64 with `libm` and a generator of its own, so that a seed gives the same
+//! tokens everywhere. Runs no model.
 
 use diffattn::{Error, try_zeroed};
 use rand_pcg::Pcg32;
@@ -9,14 +10,16 @@ use std::cmp::Ordering;
 /// How the next token is chosen. Penalty, temperature, `top_k` and `top_p` act in this order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SamplerOptions {
-    /// What logits are divided by before they become probabilities; 0, the default, takes the highest logit (of equal
-    /// ones the lowest id), and nothing is left to chance.
+    /// What logits are divided by before they become probabilities; 0, the default, takes the
+    /// highest logit (of equal ones the lowest id), and nothing is left to chance.
     pub temperature: f64,
-    /// Only the ids of so many highest logits, and those as high as the last of them; all by default.
+    /// Only the ids of so many highest logits, and those as high as the last of them; all by
+    /// default.
     pub top_k: Option<usize>,
     /// Only the most probable ids, as few as together exceed it; 1, the default, takes all.
     pub top_p: f64,
-    /// What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1 by default.
+    /// What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1
+    /// by default.
     pub repetition_penalty: f64,
     /// Where the random numbers begin; 0 by default.
     pub seed: u64,
@@ -92,11 +95,12 @@ impl Sampler {
         })
     }
 
-    /// The next id after the text `ids` (which only the repetition penalty looks at), given the logits of all ids.
+    /// The next id after the text `ids` (which only the repetition penalty looks at), given the
+    /// logits of all ids.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when one is NaN or +∞ or none is above −∞, `ids` when one has no logit;
-    /// [`Error::OutOfMemory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when one is NaN or +∞ or
+    /// none is above −∞, `ids` when one has no logit; [`Error::OutOfMemory`].
     pub fn sample(&mut self, logits: &[f32], ids: &[u32]) -> Result<u32, Error> {
         let highest = check_logits(logits)?;
         let penalises = self.options.repetition_penalty != 1.0;
@@ -171,8 +175,8 @@ impl Sampler {
             }
         }
         if options.top_p < 1.0 {
-            // From the least probable on, those go that together are not worth more than 1 − top_p; of equal ones the
-            // higher ids first.
+            // From the least probable on, those go that together are not worth more than 1 − top_p;
+            // of equal ones the higher ids first.
             let total: f64 = candidates.iter().map(|candidate| candidate.weight).sum();
             candidates.sort_unstable_by(|a, b| match a.score.total_cmp(&b.score) {
                 Ordering::Equal => b.id.cmp(&a.id),

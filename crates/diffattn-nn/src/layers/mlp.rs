@@ -1,5 +1,5 @@
-//! Multilayer perceptrons over rows, in two halves: what widens them and acts on them, and what makes them
-//! as wide as they were.
+//! Multilayer perceptrons over rows, in two halves: what widens them and acts on them, and what
+//! makes them as wide as they were.
 
 use diffattn::{Error, Linear, Run, gelu, gelu_tanh, sigmoid};
 

@@ -1,5 +1,6 @@
-//! What models are made of: layers over rows of hidden states. A layer knows no texts, no slices and no
-//! caches: it is handed rows, which [`crate::pass`] cuts for it, and none of its results depends on how.
+//! What models are made of: layers over rows of hidden states. A layer knows no texts, no slices
+//! and no caches: it is handed rows, which [`crate::pass`] cuts for it, and none of its results
+//! depends on how.
 
 pub(crate) mod attention;
 #[cfg(feature = "models")]
@@ -15,8 +16,8 @@ pub(crate) use norm::Norm;
 use crate::layer::DiffAttnLayer;
 
 /// A layer of a model: attention and an MLP, each behind a norm and beside a residual connection,
-/// `x = x + scale · attention(norm(x))`, then `x = x + scale · mlp(norm(x))`. Without norm and MLP it is
-/// attention alone, whose result replaces the rows.
+/// `x = x + scale · attention(norm(x))`, then `x = x + scale · mlp(norm(x))`. Without norm and MLP
+/// it is attention alone, whose result replaces the rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer<'m> {
     pub(crate) attention: &'m DiffAttnLayer,
@@ -34,7 +35,8 @@ pub(crate) struct Layer<'m> {
 #[cfg(feature = "models")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MlpBranch<'m> {
-    /// `None`: the MLP reads what attention reads, `mlp(norm(x))` of the x before attention's result is added.
+    /// `None`: the MLP reads what attention reads, `mlp(norm(x))` of the x before attention's
+    /// result is added.
     pub(crate) norm: Option<Norm<'m>>,
     pub(crate) mlp: Mlp<'m>,
     /// One factor per channel of what the MLP adds.

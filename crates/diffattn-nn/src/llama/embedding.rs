@@ -1,5 +1,5 @@
-//! The table of token embeddings, held in the element type of the checkpoint, and once where it is the output head too. Computes
-//! nothing.
+//! The table of token embeddings, held in the element type of the checkpoint, and once where it is
+//! the output head too. Computes nothing.
 
 use crate::parts::{Weight, WeightData};
 use diffattn::{Error, Linear, try_zeroed};

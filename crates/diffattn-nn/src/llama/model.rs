@@ -18,9 +18,11 @@ pub(crate) struct DecoderLayer {
     pub(crate) down: Linear,
 }
 
-/// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(act(gate(y)) · up(y))` with `y = norm(x)` in
-/// each layer (act is [`HiddenAct`]'s, SiLU by default), then a norm and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
-/// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per head without weight.
+/// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(act(gate(y)) ·
+/// up(y))` with `y = norm(x)` in each layer (act is [`HiddenAct`]'s, SiLU by default), then a norm
+/// and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
+/// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per
+/// head without weight.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.
 #[derive(Debug, Clone)]

@@ -38,8 +38,9 @@ impl DiffLlama {
     /// An empty cache for one text.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::OutOfMemory`] for a capacity that is not to
-    /// be had.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::OutOfMemory`] for a capacity
+    /// that is not to be had.
     pub fn cache(&self, options: &ModelCacheOptions) -> Result<ModelCache, Error> {
         ModelCache::new(&self.decoder(), options)
     }
@@ -47,17 +48,22 @@ impl DiffLlama {
     /// The cache that [`ModelCache::export`] copied out, from this model.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit;
+    /// [`Error::OutOfMemory`].
     pub fn import_cache(&self, state: &ModelCacheState) -> Result<ModelCache, Error> {
         ModelCache::import(&self.decoder(), state)
     }
 
-    /// Checks a forward pass of `ids` `[B, L]` and prepares it. With `caches`, one per text, positions start at their
-    /// lengths and the ids are added to them, once the job is done. A job that fails or is dropped before leaves them as
-    /// they were; one whose window let go of tokens already, at the last stretch that it finished.
+    /// Checks a forward pass of `ids` `[B, L]` and prepares it. With `caches`, one per text,
+    /// positions start at their lengths and the ids are added to them, once the job is done. A job
+    /// that fails or is dropped before leaves them as they were; one whose window let go of tokens
+    /// already, at the last stretch that it finished.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         ids: TokenIds<'_>,
@@ -84,8 +90,8 @@ impl DiffLlama {
         Ok(output)
     }
 
-    /// The attention maps of one layer for `ids` `[B, L]`: `[B, H, L, L]`, both terms and the difference. For several layers
-    /// at once see [`TextOptions::map_layers`].
+    /// The attention maps of one layer for `ids` `[B, L]`: `[B, H, L, L]`, both terms and the
+    /// difference. For several layers at once see [`TextOptions::map_layers`].
     ///
     /// # Errors
     /// As [`DiffLlama::forward`].

@@ -4,7 +4,8 @@ use crate::layers::{Layer, Norm};
 use crate::llama::Embedding;
 use diffattn::{Error, KvCacheOptions, Linear};
 
-/// The parts of a model that continues texts: embeddings, a list of layers, the last norm and the output head.
+/// The parts of a model that continues texts: embeddings, a list of layers, the last norm and the
+/// output head.
 #[derive(Debug, Clone)]
 pub struct Decoder<'m> {
     pub(crate) embedding: &'m Embedding,

@@ -1,5 +1,5 @@
-//! What stands at both ends of a text model's layers, as rows of work: embeddings before them; hidden states
-//! and logits after. Knows nothing of numbers.
+//! What stands at both ends of a text model's layers, as rows of work: embeddings before them;
+//! hidden states and logits after. Knows nothing of numbers.
 
 use super::ids::Logits;
 use crate::pass::{Block, Plan};
@@ -109,7 +109,8 @@ impl Stretch {
     }
 }
 
-/// All rows of a block in stretches that lie together in the result, too: where each begins there, and its rows.
+/// All rows of a block in stretches that lie together in the result, too: where each begins there,
+/// and its rows.
 fn whole_rows(block: &Block, firsts: &[usize]) -> Vec<(usize, Range<usize>)> {
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
     for piece in &block.pieces {

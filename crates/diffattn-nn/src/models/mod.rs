@@ -1,5 +1,5 @@
-//! Whole models: each is a config, a list of [`crate::layers`] over its weights, and what stands at both ends
-//! of it. What runs them is [`crate::pass`].
+//! Whole models: each is a config, a list of [`crate::layers`] over its weights, and what stands at
+//! both ends of it. What runs them is [`crate::pass`].
 
 mod decoder;
 mod ends;

@@ -9,12 +9,14 @@ use diffattn::{MapOutputs, Run};
 pub struct TextOptions {
     /// Of which tokens there are logits.
     pub logits: Logits,
-    /// Whether to give the hidden states, `[num_hidden_layers + 1, B, L, hidden_size]`: the embeddings, then what
-    /// each layer gives, the last one's after the final norm (as Hugging Face has them). False by default.
+    /// Whether to give the hidden states, `[num_hidden_layers + 1, B, L, hidden_size]`: the
+    /// embeddings, then what each layer gives, the last one's after the final norm (as Hugging Face
+    /// has them). False by default.
     pub hidden_states: bool,
     /// The layers whose attention maps are wanted, in this order; not with caches. None by default.
     pub map_layers: Vec<usize>,
-    /// Tokens that each token sees, itself included; all by default. Not with caches, which have their own.
+    /// Tokens that each token sees, itself included; all by default. Not with caches, which have
+    /// their own.
     pub window: Option<usize>,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,

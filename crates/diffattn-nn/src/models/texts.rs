@@ -1,5 +1,6 @@
-//! A forward pass over texts: from ids to logits, chunk by chunk through all layers. Texts of several lengths
-//! lie packed, one after the other: only attention tells them apart. Knows no family of models.
+//! A forward pass over texts: from ids to logits, chunk by chunk through all layers. Texts of
+//! several lengths lie packed, one after the other: only attention tells them apart. Knows no
+//! family of models.
 
 use super::decoder::Decoder;
 use super::ends::{Ends, Stretch};
@@ -13,9 +14,10 @@ use diffattn::{Error, Pace, Run, Work, check_len, checked_len, format_shape, try
 use std::ops::Range;
 use std::sync::Arc;
 
-/// A checked forward pass over texts: worked off by what [`TextForward::into_work`] makes of it. Caches, if any,
-/// are longer once that is done; work that fails or is dropped before leaves them as they were, or where their
-/// window let go of tokens already, at the last stretch that was finished.
+/// A checked forward pass over texts: worked off by what [`TextForward::into_work`] makes of it.
+/// Caches, if any, are longer once that is done; work that fails or is dropped before leaves them
+/// as they were, or where their window let go of tokens already, at the last stretch that was
+/// finished.
 #[derive(Debug)]
 pub struct TextForward<'a> {
     model: Decoder<'a>,
@@ -61,7 +63,8 @@ impl<'a> TextForward<'a> {
         Self::checked(model, texts, shape, caches, options)
     }
 
-    /// Of texts of any lengths, none empty, all ids of the vocabulary, with a cache each: for their last tokens' logits.
+    /// Of texts of any lengths, none empty, all ids of the vocabulary, with a cache each: for their
+    /// last tokens' logits.
     pub(crate) fn of_texts(
         model: Decoder<'a>,
         texts: Vec<Vec<u32>>,
@@ -110,7 +113,8 @@ impl<'a> TextForward<'a> {
         Ok(job)
     }
 
-    /// `[B, L, vocab_size]`, `[B, 1, vocab_size]` for the last tokens', `[B, 0, vocab_size]` for none.
+    /// `[B, L, vocab_size]`, `[B, 1, vocab_size]` for the last tokens', `[B, 0, vocab_size]` for
+    /// none.
     #[must_use]
     pub fn logits_shape(&self) -> [usize; 3] {
         let [batch, length] = self.shape;

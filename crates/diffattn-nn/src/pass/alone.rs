@@ -166,8 +166,8 @@ impl Drop for CacheLoan<'_> {
 }
 
 /// A checked forward pass of a layer: made by [`DiffAttnLayer::forward_job`], worked off by what
-/// [`Forward::into_work`] makes of it. The cache, if any, is longer once that is done; work that fails or is
-/// dropped before leaves it as it was.
+/// [`Forward::into_work`] makes of it. The cache, if any, is longer once that is done; work that
+/// fails or is dropped before leaves it as it was.
 #[derive(Debug)]
 pub struct Forward<'a> {
     call: Call<'a>,
@@ -185,7 +185,8 @@ impl<'a> Forward<'a> {
     /// The work that writes the result, float32, into `out`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) when it does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) when it does not fit.
     pub fn into_work(self, out: DataMut<'a>) -> Result<Work<'a>, Error> {
         let DataMut::F32(out) = out else {
             return Err(Error::dtype("out", "float32", out.dtype().name()));
@@ -257,12 +258,15 @@ impl<'a> LayerMaps<'a> {
 }
 
 impl DiffAttnLayer {
-    /// Checks a call and prepares it; its output is `[B, L, embed_dim]`. x is `[B, L, embed_dim]`, float32. With a
-    /// cache (see [`DiffAttnLayer::cache_options`]) positions start at its length, and x's tokens are appended to
-    /// it; work that fails or is dropped before its end leaves the cache as it was.
+    /// Checks a call and prepares it; its output is `[B, L, embed_dim]`. x is `[B, L, embed_dim]`,
+    /// float32. With a cache (see [`DiffAttnLayer::cache_options`]) positions start at its length,
+    /// and x's tokens are appended to it; work that fails or is dropped before its end leaves the
+    /// cache as it was.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         x: Tensor<'a>,
@@ -290,8 +294,8 @@ impl DiffAttnLayer {
         Ok(y)
     }
 
-    /// Checks a call for the maps behind [`DiffAttnLayer::forward`] and prepares it: of the plain attention where the
-    /// layer has `sequence`.
+    /// Checks a call for the maps behind [`DiffAttnLayer::forward`] and prepares it: of the plain
+    /// attention where the layer has `sequence`.
     ///
     /// # Errors
     /// As [`DiffAttnLayer::forward_job`].

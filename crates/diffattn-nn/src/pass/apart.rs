@@ -1,10 +1,10 @@
-//! What only passes of models do: attention of a block over the states of its texts, residual connections
-//! and MLPs, and hidden states that are given away.
+//! What only passes of models do: attention of a block over the states of its texts, residual
+//! connections and MLPs, and hidden states that are given away.
 
 use super::{At, Memory, Outputs, Pass};
 use crate::layers::attention::Queries;
 use diffattn::{
-    Error, KeysOnly, KeysValues, KvCacheOptions, Layout, MapOutputs, Slices, Tensor, checked_len,
+    Error, KeysOnly, KeysValues, KvCacheOptions, Layout, MapOutputs, Tensor, checked_len,
     try_zeroed,
 };
 use std::ops::Range;
@@ -107,14 +107,15 @@ impl Pass<'_> {
             };
             let queries = self.piece_queries(at, &piece, places);
             let out = &mut attended[of_block(at, &piece, width)];
-            let mut call = attention.attend(&queries, KeysValues::Cache(cache), out)?;
-            call.finish()?;
+            let work = attention.attend(&queries, KeysValues::Cache(cache), out)?;
+            work.finish()?;
         }
         self.buffers.attended = attended;
         Ok(())
     }
 
-    /// Maps of the rows, copied to where they belong; keys past those held are seen by none of them.
+    /// Maps of the rows, copied to where they belong; keys past those held are seen by none of
+    /// them.
     pub(super) fn map(
         &mut self,
         at: &At<'_>,
@@ -137,9 +138,8 @@ impl Pass<'_> {
                 diff,
             };
             let of_piece = self.piece_queries(at, &piece, places);
-            let mut call = attention.map(&of_piece, KeysOnly::Cache(cache), to)?;
-            call.finish()?;
-            drop(call);
+            let work = attention.map(&of_piece, KeysOnly::Cache(cache), to)?;
+            work.finish()?;
             let wanted = self.plan.map_layers.iter().zip(&mut outputs.maps);
             for (_, maps) in wanted.filter(|(layer, _)| **layer == at.index) {
                 let maps = maps.terms.iter_mut().chain([&mut maps.diff]);

@@ -48,7 +48,8 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Memory for the widest layer. `attended` comes later where all keys come before the first query.
+    /// Memory for the widest layer. `attended` comes later where all keys come before the first
+    /// query.
     pub(super) fn new(plan: &Plan<'_>, blocks: &[Block], argument: &str) -> Result<Self, Error> {
         let rows = blocks.last().map_or(0, |block| block.rows.end);
         let block = blocks.iter().map(|block| block.rows.len()).max();

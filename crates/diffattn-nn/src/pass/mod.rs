@@ -1,5 +1,6 @@
-//! One pass over layers: takes rows of hidden states through a list of layers, block by block, in units that
-//! its pace grants. What is done in which order, `plan.rs` says; what a row becomes, the layers say.
+//! One pass over layers: takes rows of hidden states through a list of layers, block by block, in
+//! units that its pace grants. What is done in which order, `plan.rs` says; what a row becomes, the
+//! layers say.
 
 pub(crate) mod alone;
 #[cfg(feature = "models")]
@@ -34,7 +35,8 @@ use tables::{Positioned, Tables};
 pub(crate) struct Outputs<'o> {
     /// The result of attention alone, as many rows as x.
     pub(crate) alone: Option<&'o mut [f32]>,
-    /// `[layers + 1, B, L, hidden_size]`: the hidden states before the first layer and after each but the last.
+    /// `[layers + 1, B, L, hidden_size]`: the hidden states before the first layer and after each
+    /// but the last.
     #[cfg(feature = "models")]
     pub(crate) states: Option<&'o mut [f32]>,
     /// One for each layer whose maps are wanted, `[B, H, L, L]`.
@@ -186,7 +188,8 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// What the differences of a layer look back at: the last inputs that it was given before this pass.
+    /// What the differences of a layer look back at: the last inputs that it was given before this
+    /// pass.
     fn look_back(&mut self, index: usize, memory: &Memory<'_>) -> Result<(), Error> {
         self.tails.clear();
         let attention = self.plan.layers[index].attention;

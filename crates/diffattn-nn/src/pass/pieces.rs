@@ -1,5 +1,5 @@
-//! Rows of several texts, one text after the other, in blocks that go through a layer at once. Knows nothing
-//! of layers and of numbers.
+//! Rows of several texts, one text after the other, in blocks that go through a layer at once.
+//! Knows nothing of layers and of numbers.
 
 use std::ops::Range;
 

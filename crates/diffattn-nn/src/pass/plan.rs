@@ -1,25 +1,27 @@
-//! The order of work of a pass: chunks of tokens that go through all layers, blocks of rows that go through
-//! one layer at a time, tasks of a block in units of a few milliseconds. Knows nothing of numbers: no result
-//! depends on it.
+//! The order of work of a pass: chunks of tokens that go through all layers, blocks of rows that go
+//! through one layer at a time, tasks of a block in units of a few milliseconds. Knows nothing of
+//! numbers: no result depends on it.
 
 use super::pieces::{Block, Text, blocks};
 use crate::layers::Layer;
 use crate::layers::attention::Wanted;
 use std::ops::Range;
 
-/// Rows that go through a layer at once at most, where each text has a cache: what the MLP makes of them
-/// stays in the caches of the machine, and weights are read often enough only for this many rows.
+/// Rows that go through a layer at once at most, where each text has a cache: what the MLP makes of
+/// them stays in the caches of the machine, and weights are read often enough only for this many
+/// rows.
 #[cfg(feature = "models")]
 const BLOCK_ROWS: usize = 256;
 
-/// Rows that go through a layer at once at most, where all keys come before the first query: bounds the
-/// scratch, and is enough to keep threads busy. Blocks are of one size.
+/// Rows that go through a layer at once at most, where all keys come before the first query: bounds
+/// the scratch, and is enough to keep threads busy. Blocks are of one size.
 const WHOLE_ROWS: usize = 512;
 
 /// Multiply-adds per unit of work: about a millisecond of one core.
 const UNIT_WORK: usize = 1 << 24;
 
-/// Rows of a unit at least, where texts have caches: reading weights costs as much as using them for about so many.
+/// Rows of a unit at least, where texts have caches: reading weights costs as much as using them
+/// for about so many.
 #[cfg(feature = "models")]
 const MIN_ROWS: usize = 16;
 
@@ -32,11 +34,12 @@ const MAP_ROWS: usize = 16;
 /// Where the keys and values of a layer are during a pass, and thereby when they can be seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Keys {
-    /// All texts have one length, and all keys are there before the first query: in the pass, for one layer
-    /// at a time, or in one cache of all texts, which takes so many tokens of each per unit.
+    /// All texts have one length, and all keys are there before the first query: in the pass, for
+    /// one layer at a time, or in one cache of all texts, which takes so many tokens of each per
+    /// unit.
     Whole { append: Option<usize> },
-    /// Each text has a state of its own, and every query sees only what came before it, so that a block goes
-    /// through the whole layer while it is near.
+    /// Each text has a state of its own, and every query sees only what came before it, so that a
+    /// block goes through the whole layer while it is near.
     #[cfg(feature = "models")]
     Apart,
 }

@@ -4,8 +4,9 @@ use diffattn::{KvCache, KvCacheOptions};
 
 /// The state of one layer for one text, by kind.
 ///
-/// There is one kind today. Others have a place here: a recurrent state (of Mamba: a few vectors, which cannot be
-/// rewound), and a layer that reads what another keeps (YOCO: no memory of its own, the number of that layer).
+/// There is one kind today. Others have a place here: a recurrent state (of Mamba: a few vectors,
+/// which cannot be rewound), and a layer that reads what another keeps (YOCO: no memory of its own,
+/// the number of that layer).
 #[derive(Debug)]
 pub(crate) enum State {
     /// Keys and values of every token.

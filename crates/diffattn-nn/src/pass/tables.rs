@@ -1,5 +1,5 @@
-//! The rotary tables of a pass: each range of positions is computed once for all texts and layers that turn
-//! alike.
+//! The rotary tables of a pass: each range of positions is computed once for all texts and layers
+//! that turn alike.
 
 use crate::layers::attention::Turn;
 use crate::options::RopeConfig;

@@ -1,5 +1,5 @@
-//! Attention where all keys come before the first query: one call over all rows of all texts, which shares
-//! its work out over threads itself.
+//! Attention where all keys come before the first query: one call over all rows of all texts, which
+//! shares its work out over threads itself.
 
 use super::{Memory, Outputs, Pass};
 use crate::layers::attention::Queries;
@@ -106,9 +106,9 @@ impl Pass<'_> {
                 v: tensor(&operands.v, [batch, length], widths.v, value_dim),
             },
         };
-        let mut call = attention.attend(&self.queries(index), keys, &mut attended[..len])?;
-        pace.within(&mut call, units).await?;
-        drop(call);
+        let mut work = attention.attend(&self.queries(index), keys, &mut attended[..len])?;
+        pace.within(&mut work, units).await?;
+        drop(work);
         self.buffers.attended = attended;
         Ok(())
     }
@@ -136,8 +136,8 @@ impl Pass<'_> {
             terms: maps.terms.iter_mut().map(|map| &mut **map).collect(),
             diff: &mut *maps.diff,
         };
-        let mut call = attention.map(&self.queries(index), KeysOnly::Tensor(k), to)?;
-        pace.within(&mut call, units).await
+        let mut work = attention.map(&self.queries(index), KeysOnly::Tensor(k), to)?;
+        pace.within(&mut work, units).await
     }
 
     /// All queries.

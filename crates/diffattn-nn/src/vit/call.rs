@@ -1,4 +1,5 @@
-//! A checked call over images: from pixels to tokens, and through the blocks. What logits and maps share.
+//! A checked call over images: from pixels to tokens, and through the blocks. What logits and maps
+//! share.
 
 use super::model::{DiffViT, DiffViTOptions};
 use super::resample::resample_grid;
@@ -136,7 +137,8 @@ impl<'a> Call<'a> {
         resample_grid("pixels", &model.positions, from, self.grid, width).map(Cow::Owned)
     }
 
-    /// Rows of tokens from their pixels: registers as they are, patches through their map, plus their position.
+    /// Rows of tokens from their pixels: registers as they are, patches through their map, plus
+    /// their position.
     fn embed(&self, positions: &[f32], rows: Range<usize>, x: &mut [f32]) -> Result<(), Error> {
         let model = self.model;
         let (registers, width) = (model.registers(), model.sizes.embed_dim);

@@ -12,8 +12,8 @@ pub struct ClassScore {
     pub probability: f64,
 }
 
-/// The `top` classes of one row of logits, the likeliest first; of equals the lower number first. A NaN among the logits
-/// makes every probability NaN, and its class comes first.
+/// The `top` classes of one row of logits, the likeliest first; of equals the lower number first. A
+/// NaN among the logits makes every probability NaN, and its class comes first.
 ///
 /// ```
 /// let top = diffattn_nn::top_classes(&[0.0, 1.0, 1.0], 2)?;
@@ -23,7 +23,8 @@ pub struct ClassScore {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are classes.
+/// [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are
+/// classes.
 pub fn top_classes(logits: &[f32], top: usize) -> Result<Vec<ClassScore>, Error> {
     if top == 0 || top > logits.len() {
         return Err(Error::option(

@@ -43,7 +43,8 @@ impl<'a> DiffViTForward<'a> {
     /// The work that writes the logits, float32, into `out`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) when it does not fit.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) when it does not fit.
     pub fn into_work(self, out: DataMut<'a>) -> Result<Work<'a>, Error> {
         let DataMut::F32(out) = out else {
             return Err(Error::dtype("out", "float32", out.dtype().name()));
@@ -63,8 +64,8 @@ impl<'a> DiffViTForward<'a> {
     }
 }
 
-/// The logits of some images: the mean of the patches' tokens, in float64, its norm, and the last map, if there is
-/// one.
+/// The logits of some images: the mean of the patches' tokens, in float64, its norm, and the last
+/// map, if there is one.
 fn logits(call: &Call<'_>, x: &[f32], images: Range<usize>, out: &mut [f32]) -> Result<(), Error> {
     let (model, tokens, run) = (call.model, call.tokens, call.run);
     let (width, registers) = (model.sizes.embed_dim, model.registers());
@@ -91,8 +92,8 @@ fn logits(call: &Call<'_>, x: &[f32], images: Range<usize>, out: &mut [f32]) -> 
     head.forward(&normed, out, run)
 }
 
-/// A checked maps call of a model: made by [`DiffViT::maps_job`], worked off by what [`DiffViTMaps::into_work`]
-/// makes of it.
+/// A checked maps call of a model: made by [`DiffViT::maps_job`], worked off by what
+/// [`DiffViTMaps::into_work`] makes of it.
 #[derive(Debug)]
 pub struct DiffViTMaps<'a> {
     call: Call<'a>,

@@ -6,12 +6,13 @@ use crate::layer::DiffAttnLayer;
 use crate::layers::{Layer, Mlp, MlpBranch};
 use diffattn::{Error, Linear, Run};
 
-/// A DIFF vision transformer with its weights (timm, `vision_transformer.py`): patches through a linear map and with a
-/// position embedding each, register tokens before them, blocks of [`crate::MultiheadDiffAttn`] (not causal) and an MLP with
-/// exact GELU, the mean of the patches' tokens, a layer norm, and the logits (or, without a head, what the norm gave:
-/// features).
+/// A DIFF vision transformer with its weights (timm, `vision_transformer.py`): patches through a
+/// linear map and with a position embedding each, register tokens before them, blocks of
+/// [`crate::MultiheadDiffAttn`] (not causal) and an MLP with exact GELU, the mean of the patches'
+/// tokens, a layer norm, and the logits (or, without a head, what the norm gave: features).
 ///
-/// An image's bits do not depend on the batch, on threads or on the slices that a job is worked off in.
+/// An image's bits do not depend on the batch, on threads or on the slices that a job is worked off
+/// in.
 #[derive(Debug, Clone)]
 pub struct DiffViT {
     pub(super) config: DiffViTConfig,
@@ -46,7 +47,8 @@ impl DiffViT {
         &self.config
     }
 
-    /// S: it takes images of S × S pixels. (Of other sizes as well, where the config has `dynamic_img_size`.)
+    /// S: it takes images of S × S pixels. (Of other sizes as well, where the config has
+    /// `dynamic_img_size`.)
     #[must_use]
     pub fn img_size(&self) -> usize {
         self.img_size

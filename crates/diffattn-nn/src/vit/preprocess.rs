@@ -1,18 +1,20 @@
-//! From an 8-bit image of any size to the pixels that a model takes: resize, crop, normalise, as timm's evaluation does it
-//! with Pillow and torchvision. Decodes no file format.
+//! From an 8-bit image of any size to the pixels that a model takes: resize, crop, normalise, as
+//! timm's evaluation does it with Pillow and torchvision. Decodes no file format.
 
 use super::resample::{Interpolation, Resized, resize_8_bit};
 use diffattn::{Error, check_len, checked_len, try_zeroed};
 
-/// What an image goes through on its way to a model: its shorter side becomes ⌊S / `crop_pct`⌋, its middle S × S are taken,
-/// and each colour c becomes `(c / 255 − mean) / std`. S is the size of the model's images.
+/// What an image goes through on its way to a model: its shorter side becomes ⌊S / `crop_pct`⌋, its
+/// middle S × S are taken, and each colour c becomes `(c / 255 − mean) / std`. S is the size of the
+/// model's images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Preprocessing {
     /// Which share of the shorter side is left, above 0, 1 at most. 0.95 by default.
     pub crop_pct: f64,
     /// How the image is resized; bicubic by default.
     pub interpolation: Interpolation,
-    /// What is taken from red, green and blue, which go from 0 to 1. 0.5 by default. From luminance, the first.
+    /// What is taken from red, green and blue, which go from 0 to 1. 0.5 by default. From
+    /// luminance, the first.
     pub mean: [f32; 3],
     /// What they are divided by then. 0.5 by default.
     pub std: [f32; 3],
@@ -29,7 +31,8 @@ impl Default for Preprocessing {
     }
 }
 
-/// Weights of red, green and blue in luminance, of 2¹⁶ in all: Pillow's. (Opacity, which comes fourth, has none.)
+/// Weights of red, green and blue in luminance, of 2¹⁶ in all: Pillow's. (Opacity, which comes
+/// fourth, has none.)
 const LUMINANCE: [u32; 3] = [19_595, 38_470, 7_471];
 
 /// An 8-bit image.
@@ -76,13 +79,14 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// Writes the pixels of an image, `[3, S, S]`, into `out`. Resizing is Pillow's (`Image.resize` with antialiasing, 22 bits
-    /// of weights, each of its two passes rounded to 8 bits) and gives the same bytes, on every machine; the rest is
-    /// float32 as torchvision has it.
+    /// Writes the pixels of an image, `[3, S, S]`, into `out`. Resizing is Pillow's (`Image.resize`
+    /// with antialiasing, 22 bits of weights, each of its two passes rounded to 8 bits) and gives
+    /// the same bytes, on every machine; the rest is float32 as torchvision has it.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `image` or `out`; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a share or a spread that makes no sense;
-    /// [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `image` or `out`;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a share or a spread that makes no
+    /// sense; [`Error::OutOfMemory`].
     pub fn apply(&self, image: &Image<'_>, size: usize, out: &mut [f32]) -> Result<(), Error> {
         let (part, channels) = self.checked(image, size, 3, out)?;
         let shape = [image.height, image.width, channels];
@@ -91,9 +95,10 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// As [`Preprocessing::apply`] for a model of one channel: writes `[1, S, S]` of the image's luminance, L = (299 R + 587 G +
-    /// 114 B) / 1000 (ITU-R 601-2), which is taken of each pixel before resizing, in Pillow's 16 bits of weights (`convert("L")`)
-    /// and to its bytes. The first mean and spread count.
+    /// As [`Preprocessing::apply`] for a model of one channel: writes `[1, S, S]` of the image's
+    /// luminance, L = (299 R + 587 G + 114 B) / 1000 (ITU-R 601-2), which is taken of each pixel
+    /// before resizing, in Pillow's 16 bits of weights (`convert("L")`) and to its bytes. The first
+    /// mean and spread count.
     ///
     /// # Errors
     /// As there.
@@ -118,7 +123,8 @@ impl Preprocessing {
         Ok(())
     }
 
-    /// Checks everything; gives to what the image is resized, and its channels. `out` has `planes` squares.
+    /// Checks everything; gives to what the image is resized, and its channels. `out` has `planes`
+    /// squares.
     fn checked(
         &self,
         image: &Image<'_>,
@@ -161,7 +167,8 @@ impl Preprocessing {
         Ok((self.part(size, [height, width])?, channels))
     }
 
-    /// Writes pixels of `C` channels each, a plane of `out` after the other; there is a byte for each value.
+    /// Writes pixels of `C` channels each, a plane of `out` after the other; there is a byte for
+    /// each value.
     fn normalise<const C: usize>(&self, bytes: &[u8], out: &mut [f32]) {
         let mut table = [0.0f32; 256];
         for ((out, (mean, std)), colour) in out

@@ -1,5 +1,6 @@
-//! Resampling by separable filters that widen when an image shrinks ("antialiased"), as Pillow and PyTorch have it: one set
-//! of taps for 8-bit images, in Pillow's fixed point, and for grids of vectors, in float64.
+//! Resampling by separable filters that widen when an image shrinks ("antialiased"), as Pillow and
+//! PyTorch have it: one set of taps for 8-bit images, in Pillow's fixed point, and for grids of
+//! vectors, in float64.
 
 use diffattn::{Error, checked_len, try_zeroed};
 use std::ops::Range;
@@ -82,7 +83,8 @@ fn taps(filter: Interpolation, from: usize, to: usize, wanted: Range<usize>) -> 
         .collect()
 }
 
-/// Bits behind the point of a weight in fixed point: with 8 of the pixel and two spare, a sum fits 32.
+/// Bits behind the point of a weight in fixed point: with 8 of the pixel and two spare, a sum fits
+/// 32.
 const PRECISION: u32 = 32 - 8 - 2;
 
 /// The weights in fixed point, half away from zero.
@@ -100,8 +102,9 @@ pub(crate) struct Resized {
     pub(crate) columns: Range<usize>,
 }
 
-/// Resizes `[rows, columns, channels]` 8-bit pixels as Pillow does, columns first, each pass rounded to 8 bits. Gives the
-/// `C` first channels of `part` alone, `[rows, columns, C]`; sizes are not 0.
+/// Resizes `[rows, columns, channels]` 8-bit pixels as Pillow does, columns first, each pass
+/// rounded to 8 bits. Gives the `C` first channels of `part` alone, `[rows, columns, C]`; sizes are
+/// not 0.
 pub(crate) fn resize_8_bit<const C: usize>(
     pixels: &[u8],
     [rows, columns, channels]: [usize; 3],
@@ -149,9 +152,9 @@ pub(crate) fn resize_8_bit<const C: usize>(
     Ok(whole)
 }
 
-/// Resamples a grid of vectors, `from` rows and columns of them `width` wide, to `to` rows and columns, bicubic, as
-/// `torch.nn.functional.interpolate(mode="bicubic", antialias=True)` does; in float64, rounded once. `argument`: what is at
-/// fault where that is too much.
+/// Resamples a grid of vectors, `from` rows and columns of them `width` wide, to `to` rows and
+/// columns, bicubic, as `torch.nn.functional.interpolate(mode="bicubic", antialias=True)` does; in
+/// float64, rounded once. `argument`: what is at fault where that is too much.
 pub(crate) fn resample_grid(
     argument: &str,
     grid: &[f32],

@@ -12,7 +12,8 @@ use crate::weights::Weights;
 use diffattn::{DataMut, Error, Slices, Tensor, checked_len, try_zeroed};
 
 impl DiffViT {
-    /// Checks config and weights and packs the weights, which are not needed afterwards; see [`DiffViTLoader`].
+    /// Checks config and weights and packs the weights, which are not needed afterwards; see
+    /// [`DiffViTLoader`].
     ///
     /// # Errors
     /// As [`DiffViTLoader::new`] and [`DiffViTLoader::load_part`]; [`Error::OutOfMemory`].
@@ -26,8 +27,8 @@ impl DiffViT {
         loader.finish()
     }
 
-    /// The pixels `[C, S, S]` of an image of any size; see [`Preprocessing::apply`] and, of one channel,
-    /// [`Preprocessing::apply_luminance`].
+    /// The pixels `[C, S, S]` of an image of any size; see [`Preprocessing::apply`] and, of one
+    /// channel, [`Preprocessing::apply_luminance`].
     ///
     /// # Errors
     /// As there, and as [`DiffViT::check_images`].
@@ -43,7 +44,8 @@ impl DiffViT {
     /// Whether it takes 8-bit images.
     ///
     /// # Errors
-    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `image` where its pixels are neither colours nor luminance.
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `image` where its pixels are neither
+    /// colours nor luminance.
     pub fn check_images(&self) -> Result<(), Error> {
         match self.in_chans {
             1 | 3 => Ok(()),
@@ -57,12 +59,15 @@ impl DiffViT {
         }
     }
 
-    /// Checks a call and prepares it; its output is the logits `[B, classes]`, or features `[B, embed_dim]` where there is no
-    /// head. Pixels are `[B, C, S, S]`, float32, normalised (see [`DiffViT::preprocess`]); with `dynamic_img_size` `[B, C, H,
-    /// W]` of any whole patches, for whose grid position embeddings are resampled (timm's `resample_abs_pos_embed`).
+    /// Checks a call and prepares it; its output is the logits `[B, classes]`, or features `[B,
+    /// embed_dim]` where there is no head. Pixels are `[B, C, S, S]`, float32, normalised (see
+    /// [`DiffViT::preprocess`]); with `dynamic_img_size` `[B, C, H, W]` of any whole patches, for
+    /// whose grid position embeddings are resampled (timm's `resample_abs_pos_embed`).
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape), [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
     pub fn forward_job<'a>(
         &'a self,
         pixels: Tensor<'a>,
@@ -85,7 +90,8 @@ impl DiffViT {
     /// The `top` likeliest classes of each image, the likeliest first; see [`top_classes`].
     ///
     /// # Errors
-    /// As [`DiffViT::forward`] and [`DiffViT::check_classes`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are
+    /// As [`DiffViT::forward`] and [`DiffViT::check_classes`];
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) when `top` is 0 or more than there are
     /// classes.
     pub fn classify(
         &self,
@@ -105,11 +111,12 @@ impl DiffViT {
             .collect()
     }
 
-    /// Checks a call for the maps of block `layer` (from 0) and prepares it: both softmaxes and their difference, each
-    /// `[B, H, N, N]`.
+    /// Checks a call for the maps of block `layer` (from 0) and prepares it: both softmaxes and
+    /// their difference, each `[B, H, N, N]`.
     ///
     /// # Errors
-    /// As [`DiffViT::forward_job`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a block that there is not.
+    /// As [`DiffViT::forward_job`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a block
+    /// that there is not.
     pub fn maps_job<'a>(
         &'a self,
         pixels: Tensor<'a>,

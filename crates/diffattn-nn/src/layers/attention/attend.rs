@@ -3,7 +3,7 @@
 use crate::layer::{DiffAttnLayer, LambdaSource};
 use diffattn::{
     AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
-    Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Slices, Tensor, check_len, checked_len,
+    Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor, Work, check_len, checked_len,
     format_shape, try_zeroed,
 };
 use std::borrow::Cow;
@@ -94,14 +94,14 @@ pub(crate) struct Queries<'o> {
 }
 
 impl DiffAttnLayer {
-    /// Attention over keys and values into `out` `[B, L, heads, head_width]`, the heads of differences behind the
-    /// plain ones; normalised unless there are any.
+    /// Attention over keys and values into `out` `[B, L, heads, head_width]`, the heads of
+    /// differences behind the plain ones; normalised unless there are any.
     pub(crate) fn attend<'o>(
         &'o self,
         queries: &Queries<'o>,
         keys: KeysValues<'o>,
         out: &'o mut [f32],
-    ) -> Result<impl Slices + Send + 'o, Error> {
+    ) -> Result<Work<'o>, Error> {
         let mut options = self.attention_options(queries);
         if let Some(fusion) = &self.fusion {
             (options.pairing, options.ratio, options.kv_repeat) = Default::default();
@@ -114,9 +114,7 @@ impl DiffAttnLayer {
             });
         }
         let q = self.q_tensor(queries);
-        let mut call = DiffAttention::new(q, keys, &options)?;
-        call.bind(DataMut::F32(out), None)?;
-        Ok(call)
+        DiffAttention::new(q, keys, &options)?.into_work(DataMut::F32(out), None)
     }
 
     /// The maps of the plain heads.
@@ -125,15 +123,14 @@ impl DiffAttnLayer {
         queries: &Queries<'o>,
         keys: KeysOnly<'o>,
         outputs: MapOutputs<'o>,
-    ) -> Result<impl Slices + Send + 'o, Error> {
+    ) -> Result<Work<'o>, Error> {
         let options = self.attention_options(queries);
         let q = self.q_tensor(queries);
-        let mut call = DiffAttentionMaps::new(q, keys, &options, None, None)?;
-        call.bind(outputs)?;
-        Ok(call)
+        DiffAttentionMaps::new(q, keys, &options, None, None)?.into_work(outputs)
     }
 
-    /// Multiply-adds of a row that sees `keys` keys: scores and values of two flat heads each have as many per key.
+    /// Multiply-adds of a row that sees `keys` keys: scores and values of two flat heads each have
+    /// as many per key.
     #[cfg(feature = "models")]
     pub(crate) fn attend_work(&self, keys: usize) -> usize {
         self.q.outputs().saturating_mul(2).saturating_mul(keys)

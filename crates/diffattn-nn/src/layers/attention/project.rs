@@ -1,5 +1,5 @@
-//! From hidden states to q, k, v and λ, turned by position, with differences along the sequence where the
-//! layer has them. Works row by row, so rows can be cut anywhere.
+//! From hidden states to q, k, v and λ, turned by position, with differences along the sequence
+//! where the layer has them. Works row by row, so rows can be cut anywhere.
 
 use crate::layer::{DiffAttnLayer, Fusion, LambdaSource};
 use diffattn::{
@@ -180,7 +180,8 @@ impl DiffAttnLayer {
         Ok(())
     }
 
-    /// The inputs that differences of the next tokens of a text look back at, as the cache keeps them.
+    /// The inputs that differences of the next tokens of a text look back at, as the cache keeps
+    /// them.
     pub(crate) fn last_inputs(
         &self,
         fusion: &Fusion,
@@ -202,9 +203,9 @@ impl DiffAttnLayer {
         Ok(inputs)
     }
 
-    /// Projects rows of one text of a layer with differences: those of x past the first `back`, which differences
-    /// look back at and which are projected again (a row's bits do not depend on that). Rows of k that have
-    /// room for it take the inputs, too, as a cache keeps them.
+    /// Projects rows of one text of a layer with differences: those of x past the first `back`,
+    /// which differences look back at and which are projected again (a row's bits do not depend on
+    /// that). Rows of k that have room for it take the inputs, too, as a cache keeps them.
     pub(crate) fn project_fused(
         &self,
         fusion: &Fusion,
@@ -255,7 +256,8 @@ struct Differences<'f> {
 }
 
 impl Differences<'_> {
-    /// `[rows, heads + taken, width]`: the heads of x's rows past `back`, then the differences of those `taken`.
+    /// `[rows, heads + taken, width]`: the heads of x's rows past `back`, then the differences of
+    /// those `taken`.
     fn project(
         &self,
         linear: &Linear,
