@@ -96,7 +96,7 @@ const KEPT: &[&str] = &[
 ];
 
 /// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays.
-fn in_camel_case(sentence: &str) -> String {
+pub(crate) fn in_camel_case(sentence: &str) -> String {
     let mut result = String::with_capacity(sentence.len());
     let mut quoted = false;
     let mut rest = sentence;

@@ -1,11 +1,8 @@
-//! A prepared request: it tells its outputs, is given memory for them, and is worked off in steps. Knows no operator:
-//! those are behind [`Work`].
+//! A prepared request: it says what its outputs are, is given memory for them, and is worked off in
+//! steps. Knows no operator: each comes as [`Prepared`].
 
-use std::sync::Arc;
+use diffattn::{DType, DataMut, Error, Slices, Work, checked_len, format_shape};
 
-use diffattn::{DType, DataMut, Error, Slices, checked_len, format_shape};
-
-use crate::call::Request;
 use crate::failure::contain;
 use crate::kind::Kind;
 use crate::objects::Kept;
@@ -60,54 +57,44 @@ impl OutputSpec {
     }
 }
 
-/// What an operator is to a job: slices of work, with outputs that are bound in the order of the specs.
-pub(crate) trait Work<'m>: Slices {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error>;
+/// Starts the work of a job, once it has memory to write to.
+type Start<'m> = Box<dyn FnOnce(&mut Outputs<'m>) -> Result<Work<'m>, Error> + 'm>;
+
+/// A request that was checked: what it will give, and how its work starts.
+pub(crate) struct Prepared<'m> {
+    outputs: Vec<OutputSpec>,
+    start: Start<'m>,
 }
 
-type Start<'m> = Box<dyn FnOnce(&mut Outputs<'m>) -> Result<diffattn::Work<'m>, Error> + Send + 'm>;
-
-/// Work that starts once it has outputs.
-pub(crate) struct Later<'m> {
-    start: Option<Start<'m>>,
-    work: Option<diffattn::Work<'m>>,
-}
-
-impl<'m> Later<'m> {
+impl<'m> Prepared<'m> {
+    /// `start` takes the outputs in the order of their specs.
     pub(crate) fn new(
-        start: impl FnOnce(&mut Outputs<'m>) -> Result<diffattn::Work<'m>, Error> + Send + 'm,
-    ) -> Box<Self> {
-        Box::new(Self {
-            start: Some(Box::new(start)),
-            work: None,
-        })
+        outputs: Vec<OutputSpec>,
+        start: impl FnOnce(&mut Outputs<'m>) -> Result<Work<'m>, Error> + 'm,
+    ) -> Self {
+        Self {
+            outputs,
+            start: Box::new(start),
+        }
+    }
+
+    /// Of one output of floats, called `out`.
+    pub(crate) fn of_one(
+        dtype: DType,
+        shape: &[usize],
+        start: impl FnOnce(DataMut<'m>) -> Result<Work<'m>, Error> + 'm,
+    ) -> Result<Self, Error> {
+        let spec = OutputSpec::new("out", dtype, shape)?;
+        Ok(Self::new(vec![spec], |outputs| start(outputs.data()?)))
     }
 }
 
-impl<'m> Work<'m> for Later<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        if let Some(start) = self.start.take() {
-            self.work = Some(start(outputs)?);
-        }
-        Ok(())
-    }
-}
-
-impl Slices for Later<'_> {
-    fn total(&self) -> usize {
-        self.work.as_ref().map_or(1, diffattn::Work::total)
-    }
-
-    fn done(&self) -> usize {
-        self.work.as_ref().map_or(0, diffattn::Work::done)
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        match &mut self.work {
-            Some(work) => work.step(count),
-            None => Err(Error::Internal("outputs that are not bound".into())),
-        }
-    }
+/// The work of an operator that is bound and counts its own steps.
+pub(crate) fn stepped<'m>(mut operator: impl Slices + Send + 'm) -> Work<'m> {
+    let total = operator.total();
+    Work::new(total, |pace| async move {
+        pace.within(&mut operator, total).await
+    })
 }
 
 /// The memory of the outputs, checked against the specs, in their order.
@@ -124,46 +111,46 @@ enum Typed<'m> {
     I32(&'m mut [i32]),
 }
 
-/// A bug of ours: an operator asks for what it did not tell.
+/// A bug of ours: an operator asks for an output of another kind than its specs say.
 #[cold]
-fn untold(wanted: &'static str) -> Error {
+fn other_kind(wanted: &'static str) -> Error {
     Error::Internal(format!(
         "an operator wants {wanted} in a place of which it told something else"
     ))
 }
 
 impl<'m> Outputs<'m> {
-    /// The next output, which was told to be of floats.
+    /// The next output, whose spec says of floats.
     pub(crate) fn data(&mut self) -> Result<DataMut<'m>, Error> {
         match self.0.next() {
             Some(Typed::Float(out)) => Ok(out),
-            _ => Err(untold("floats")),
+            _ => Err(other_kind("floats")),
         }
     }
 
-    /// The next output, which was told to be float32.
+    /// The next output, whose spec says float32.
     pub(crate) fn f32(&mut self) -> Result<&'m mut [f32], Error> {
         match self.data()? {
             DataMut::F32(out) => Ok(out),
-            _ => Err(untold("float32")),
+            _ => Err(other_kind("float32")),
         }
     }
 
-    /// The next output, which was told to be uint8.
+    /// The next output, whose spec says uint8.
     #[cfg(feature = "models")]
     pub(crate) fn u8(&mut self) -> Result<&'m mut [u8], Error> {
         match self.0.next() {
             Some(Typed::U8(out)) => Ok(out),
-            _ => Err(untold("uint8")),
+            _ => Err(other_kind("uint8")),
         }
     }
 
-    /// The next output, which was told to be int32.
+    /// The next output, whose spec says int32.
     #[cfg(feature = "models")]
     pub(crate) fn i32(&mut self) -> Result<&'m mut [i32], Error> {
         match self.0.next() {
             Some(Typed::I32(out)) => Ok(out),
-            _ => Err(untold("int32")),
+            _ => Err(other_kind("int32")),
         }
     }
 }
@@ -190,14 +177,18 @@ fn typed<'m>(spec: &OutputSpec, memory: &'m mut [u8]) -> Result<Typed<'m>, Error
 
 /// A prepared call over operands that live for `'m`. Panics inside become INTERNAL errors.
 pub struct Job<'m> {
-    // Borrows from the two fields below, so it must be dropped first: fields are dropped in this order.
-    work: Box<dyn Work<'m> + 'm>,
+    // Borrows from the field below, so it must be dropped first: fields are dropped in this order.
+    stage: Stage<'m>,
     _kept: Kept,
-    _request: Arc<Request>,
     outputs: Vec<OutputSpec>,
-    bound: bool,
     // A panic in a step leaves the work in an unknown state.
     broken: bool,
+}
+
+enum Stage<'m> {
+    /// Waits for memory; `None` after a start that failed.
+    Prepared(Option<Start<'m>>),
+    Started(Work<'m>),
 }
 
 impl std::fmt::Debug for Job<'_> {
@@ -210,19 +201,12 @@ impl std::fmt::Debug for Job<'_> {
 }
 
 impl<'m> Job<'m> {
-    /// `work` may borrow from what `request` and `kept` own.
-    pub(crate) fn new(
-        work: Box<dyn Work<'m> + 'm>,
-        outputs: Vec<OutputSpec>,
-        request: Arc<Request>,
-        kept: Kept,
-    ) -> Self {
+    /// What was prepared may borrow from what `kept` owns.
+    pub(crate) fn new(prepared: Prepared<'m>, kept: Kept) -> Self {
         Self {
-            work,
+            stage: Stage::Prepared(Some(prepared.start)),
             _kept: kept,
-            _request: request,
-            outputs,
-            bound: false,
+            outputs: prepared.outputs,
             broken: false,
         }
     }
@@ -233,7 +217,7 @@ impl<'m> Job<'m> {
         &self.outputs
     }
 
-    /// Gives the memory of the outputs.
+    /// Gives the memory of the outputs, once.
     ///
     /// # Errors
     /// SHAPE when one has not the bytes that its spec says.
@@ -251,28 +235,42 @@ impl<'m> Job<'m> {
             .zip(memory)
             .map(|(spec, memory)| typed(spec, memory))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut outputs = Outputs(typed.into_iter());
-        contain(|| self.work.bind(&mut outputs))?;
-        self.bound = true;
+        let Stage::Prepared(start) = &mut self.stage else {
+            return Err(Error::Internal("outputs were bound twice".into()));
+        };
+        let start = start
+            .take()
+            .ok_or_else(|| Error::Internal("outputs were bound after an error".into()))?;
+        let work = contain(|| start(&mut Outputs(typed.into_iter())))?;
+        self.stage = Stage::Started(work);
         Ok(())
     }
 
-    /// Units of work in all.
+    /// Units of work in all; none are known before the outputs are bound.
     #[must_use]
     pub fn total(&self) -> usize {
-        self.work.total()
+        match &self.stage {
+            Stage::Prepared(_) => 0,
+            Stage::Started(work) => work.total(),
+        }
     }
 
     /// Units that are finished.
     #[must_use]
     pub fn done(&self) -> usize {
-        self.work.done()
+        match &self.stage {
+            Stage::Prepared(_) => 0,
+            Stage::Started(work) => work.done(),
+        }
     }
 
     /// Whether the outputs hold the result.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.bound && !self.broken && self.done() >= self.total()
+        match &self.stage {
+            Stage::Prepared(_) => false,
+            Stage::Started(work) => !self.broken && work.done() >= work.total(),
+        }
     }
 
     /// Works on `count` further units (one at least); nothing happens to a job that is complete.
@@ -280,16 +278,19 @@ impl<'m> Job<'m> {
     /// # Errors
     /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping makes sense.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
-        if !self.bound || self.broken {
-            return Err(Error::Internal(
-                "a step of a job that is not bound, or that failed before".into(),
-            ));
-        }
         if self.is_complete() {
             return Ok(());
         }
+        let work = match &mut self.stage {
+            Stage::Started(work) if !self.broken => work,
+            _ => {
+                return Err(Error::Internal(
+                    "a step of a job that is not bound, or that failed before".into(),
+                ));
+            }
+        };
         self.broken = true;
-        contain(|| self.work.step(count.max(1)))?;
+        contain(|| work.step(count))?;
         self.broken = false;
         Ok(())
     }
@@ -305,21 +306,3 @@ impl<'m> Job<'m> {
         Ok(())
     }
 }
-
-/// Makes a wrapper's [`Slices`] those of the operator in one of its fields.
-macro_rules! delegate_slices {
-    ($wrapper:ty, $field:ident) => {
-        impl diffattn::Slices for $wrapper {
-            fn total(&self) -> usize {
-                self.$field.total()
-            }
-            fn done(&self) -> usize {
-                self.$field.done()
-            }
-            fn step(&mut self, count: usize) -> Result<(), diffattn::Error> {
-                self.$field.step(count)
-            }
-        }
-    };
-}
-pub(crate) use delegate_slices;

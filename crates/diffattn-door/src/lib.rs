@@ -21,21 +21,19 @@
 //! # Ok::<(), diffattn_door::Failure>(())
 //! ```
 
-mod attention;
 mod call;
+mod encoding;
 mod failure;
 mod job;
 mod kind;
-mod layer;
 mod memory;
-#[cfg(feature = "models")]
-mod models;
-mod norm;
 mod objects;
+mod operation;
 mod pace;
-mod query;
 mod reader;
-mod sequence;
+mod registry;
+mod requests;
+pub mod schema;
 mod settings;
 
 pub use call::Call;
@@ -46,4 +44,5 @@ pub use kind::Kind;
 pub use memory::{Block, release_idle_memory};
 pub use objects::{Door, Turn};
 pub use pace::Pacer;
+pub use registry::requests;
 pub use settings::{configure, isa, threads};

@@ -5,13 +5,7 @@ use std::any::Any;
 use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use diffattn::{Error, KvCache};
-use diffattn_nn::DiffAttnLayer;
-#[cfg(feature = "models")]
-use diffattn_nn::ModelCache;
-
-#[cfg(feature = "models")]
-use crate::models::{HeldGenerator, Model};
+use diffattn::Error;
 
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`] and [`Door::query`]).
 #[derive(Debug, Default)]
@@ -35,32 +29,20 @@ impl Table {
     }
 }
 
-/// What an id stands for.
-#[derive(Debug, Clone)]
-pub(crate) enum Object {
-    Cache(Arc<Slot<KvCache>>),
-    Layer(Arc<DiffAttnLayer>),
-    #[cfg(feature = "models")]
-    Model(Arc<Slot<Model>>),
-    #[cfg(feature = "models")]
-    ModelCache(Arc<Slot<ModelCache>>),
-    #[cfg(feature = "models")]
-    Generator(Arc<Slot<HeldGenerator>>),
+/// What an id can stand for.
+pub(crate) trait Held: Send + Sync + 'static {
+    /// What errors call its kind, with an article.
+    const NAME: &'static str;
+    /// What errors call one that is in use.
+    const ARGUMENT: &'static str;
 }
 
-impl Object {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Cache(_) => "a KvCache",
-            Self::Layer(_) => "a layer",
-            #[cfg(feature = "models")]
-            Self::Model(_) => "a model",
-            #[cfg(feature = "models")]
-            Self::ModelCache(_) => "a cache of a model",
-            #[cfg(feature = "models")]
-            Self::Generator(_) => "a generator",
-        }
-    }
+/// What an id stands for.
+#[derive(Debug, Clone)]
+struct Object {
+    name: &'static str,
+    /// A [`Slot`].
+    slot: Arc<dyn Any + Send + Sync>,
 }
 
 impl Door {
@@ -79,7 +61,12 @@ impl Door {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn insert(&self, object: Object) -> Result<u32, Error> {
+    /// Keeps an object; its id.
+    pub(crate) fn insert<T: Held>(&self, content: T) -> Result<u32, Error> {
+        let object = Object {
+            name: T::NAME,
+            slot: Arc::new(Slot::new(content)),
+        };
         let mut table = self.table();
         table.last_id = table
             .last_id
@@ -108,58 +95,15 @@ impl Door {
             })
     }
 
-    pub(crate) fn cache(
+    /// The object of that id, which must be a `T`.
+    pub(crate) fn get<T: Held>(
         &self,
         argument: &'static str,
         id: u32,
-    ) -> Result<Arc<Slot<KvCache>>, Error> {
-        match self.object(argument, id)? {
-            Object::Cache(slot) => Ok(slot),
-            other => Err(Error::dtype(argument, "a KvCache", other.name())),
-        }
-    }
-
-    pub(crate) fn layer(
-        &self,
-        argument: &'static str,
-        id: u32,
-    ) -> Result<Arc<DiffAttnLayer>, Error> {
-        match self.object(argument, id)? {
-            Object::Layer(layer) => Ok(layer),
-            other => Err(Error::dtype(argument, "a layer", other.name())),
-        }
-    }
-}
-
-#[cfg(feature = "models")]
-impl Door {
-    pub(crate) fn model(&self, argument: &'static str, id: u32) -> Result<Arc<Slot<Model>>, Error> {
-        match self.object(argument, id)? {
-            Object::Model(slot) => Ok(slot),
-            other => Err(Error::dtype(argument, "a model", other.name())),
-        }
-    }
-
-    pub(crate) fn model_cache(
-        &self,
-        argument: &'static str,
-        id: u32,
-    ) -> Result<Arc<Slot<ModelCache>>, Error> {
-        match self.object(argument, id)? {
-            Object::ModelCache(slot) => Ok(slot),
-            other => Err(Error::dtype(argument, "a cache of a model", other.name())),
-        }
-    }
-
-    pub(crate) fn generator(
-        &self,
-        argument: &'static str,
-        id: u32,
-    ) -> Result<Arc<Slot<HeldGenerator>>, Error> {
-        match self.object(argument, id)? {
-            Object::Generator(slot) => Ok(slot),
-            other => Err(Error::dtype(argument, "a generator", other.name())),
-        }
+    ) -> Result<Arc<Slot<T>>, Error> {
+        let Object { name, slot } = self.object(argument, id)?;
+        slot.downcast()
+            .map_err(|_| Error::dtype(argument, T::NAME, name))
     }
 }
 
@@ -252,20 +196,17 @@ impl Drop for Turn {
 /// An object that calls may change, with the calls that use it.
 #[derive(Debug)]
 pub(crate) struct Slot<T> {
-    /// What errors call it.
-    name: &'static str,
     turns: Arc<Turns>,
     /// `None` while a job that changes it, or whoever it was lent to, has it.
     content: Mutex<Option<Arc<T>>>,
 }
 
-impl<T> Slot<T> {
-    pub(crate) fn new(name: &'static str, content: T) -> Arc<Self> {
-        Arc::new(Self {
-            name,
+impl<T: Held> Slot<T> {
+    fn new(content: T) -> Self {
+        Self {
             turns: Arc::default(),
             content: Mutex::new(Some(Arc::new(content))),
-        })
+        }
     }
 
     /// What a call that reads or changes the object takes its turn by.
@@ -282,7 +223,7 @@ impl<T> Slot<T> {
 
     /// Where no call takes a turn (a door that runs one thing at a time), a job may still hold the object.
     fn in_use(&self) -> Error {
-        let name = self.name;
+        let name = T::ARGUMENT;
         Error::option(
             name,
             format_args!("a {name} that no open call uses"),
@@ -339,12 +280,12 @@ impl<T> Slot<T> {
 /// An object taken out of its slot by the job that changes it. Dropping puts it back: after the job, which leaves it as it
 /// was unless it finished.
 #[derive(Debug)]
-struct Loan<T> {
+struct Loan<T: Held> {
     slot: Arc<Slot<T>>,
     content: Option<Arc<T>>,
 }
 
-impl<T> Drop for Loan<T> {
+impl<T: Held> Drop for Loan<T> {
     fn drop(&mut self) {
         *self.slot.content() = self.content.take();
     }
@@ -377,12 +318,12 @@ impl<'m> Lender<'m> {
     }
 
     /// The object as it is now.
-    pub(crate) fn look<T: 'static>(&mut self, slot: &Slot<T>) -> Result<&'m T, Error> {
+    pub(crate) fn look<T: Held>(&mut self, slot: &Slot<T>) -> Result<&'m T, Error> {
         Ok(self.keep(slot.now()?))
     }
 
     /// The object itself, which no one else has until the job is dropped.
-    pub(crate) fn take<T: 'static>(&mut self, slot: &Arc<Slot<T>>) -> Result<&'m mut T, Error> {
+    pub(crate) fn take<T: Held>(&mut self, slot: &Arc<Slot<T>>) -> Result<&'m mut T, Error> {
         let mut place = slot.content();
         let content = place
             .as_mut()

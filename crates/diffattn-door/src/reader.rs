@@ -93,6 +93,14 @@ impl TensorAt {
     }
 }
 
+/// The elements of a vector of float32 that may be absent.
+pub(crate) fn vector_or_none<'m>(
+    at: &Option<TensorAt>,
+    operands: &[&'m [u8]],
+) -> Result<Option<&'m [f32]>, Error> {
+    at.as_ref().map(|at| at.f32_vector(operands)).transpose()
+}
+
 #[cfg(feature = "models")]
 impl TensorAt {
     /// The elements, which must be int32.
@@ -206,6 +214,12 @@ impl<'p> Reader<'p> {
     /// A whole number of either sign.
     pub(crate) fn integer(&mut self, argument: &'static str) -> Result<i64, Error> {
         self.whole(argument, Error::shape)
+    }
+
+    /// A whole number of either sign that kernels keep in 32 bits.
+    pub(crate) fn int32(&mut self, argument: &'static str) -> Result<i32, Error> {
+        let x = self.integer(argument)?;
+        i32::try_from(x).map_err(|_| Error::shape(argument, "numbers that fit int32", x))
     }
 
     /// A whole number from 0 that is a length, a head count or a size: SHAPE when it is not.

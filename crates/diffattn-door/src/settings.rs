@@ -4,21 +4,15 @@ use std::sync::{Mutex, PoisonError};
 
 use diffattn::{Error, Isa, Run};
 
-/// What was chosen; `None` is the default of [`Run`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Settings(Option<Run>);
+/// What was chosen; `None` is the default: the fastest, as many as the machine allows.
+static CHOSEN: Mutex<Option<Run>> = Mutex::new(None);
 
-static SETTINGS: Mutex<Settings> = Mutex::new(Settings(None));
-
-impl Settings {
-    pub(crate) fn now() -> Self {
-        *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How calls run, fused where that is faster.
-    pub(crate) fn run(self) -> Run {
-        self.0.unwrap_or_default()
-    }
+/// What a call that is made now runs on.
+pub(crate) fn now() -> Run {
+    CHOSEN
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .unwrap_or_default()
 }
 
 /// Chooses for calls from now on; `None` is the default. Nothing changes on an error.
@@ -40,27 +34,28 @@ pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
             }
         })
         .transpose()?;
-    *SETTINGS.lock().unwrap_or_else(PoisonError::into_inner) =
-        Settings(Some(Run::new(isa, threads, false)?));
+    let run = Run::new(isa, threads, false)?;
+    *CHOSEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
     Ok(())
 }
 
 /// The instruction set of calls from now on.
 #[must_use]
 pub fn isa() -> Isa {
-    Settings::now().run().isa()
+    now().isa()
 }
 
 /// The threads of calls from now on.
 #[must_use]
 pub fn threads() -> usize {
-    Settings::now().run().threads()
+    now().threads()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use diffattn::available_threads;
+
+    use super::*;
 
     #[test]
     fn what_is_not_to_be_had_is_refused() {

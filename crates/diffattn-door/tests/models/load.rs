@@ -81,7 +81,9 @@ fn parts_come_in_any_order_and_a_cancelled_one_changes_nothing() {
 
 fn units(request: &Request, door: &Door) -> usize {
     let call = ok(request.call(door, 73));
-    ok(call.prepare(&request.operands())).total()
+    let mut job = ok(call.prepare(&request.operands()));
+    ok(job.bind(Vec::new()));
+    job.total()
 }
 
 /// What is wrong with entries is known before there is an element.

@@ -315,7 +315,7 @@ impl Parts {
 }
 
 /// What a model makes of its parts. Their weights are checked before.
-pub(crate) trait Build {
+pub(crate) trait Build: Send {
     /// Units of work of a part.
     fn units(&self, part: usize) -> usize;
 

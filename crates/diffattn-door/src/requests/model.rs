@@ -5,16 +5,18 @@ use std::sync::Arc;
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Dtype, Floats, RawTensor, json_text};
 use diffattn_nn::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader, PartLoad,
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader,
     PartWeights, Weight, WeightData, WeightInfo,
 };
 use serde_json::{Map, Value, json};
 
-use super::{Made, Operation, checkpoint, in_file, ready, text};
-use crate::attention::Prepared;
-use crate::job::{Outputs, Work};
-use crate::objects::{Door, Lender, Object, Slot, Use};
-use crate::reader::{Reader, TensorAt};
+use super::files;
+use super::ready::{Made, in_file, ready};
+use super::stored::StoredTensorAt;
+use crate::encoding::{Count, List, Object, Text, choice, request};
+use crate::job::{Prepared, stepped};
+use crate::objects::{Held, Use};
+use crate::operation::{Asked, Inputs, Operation, Query};
 
 /// A model, all of it or on its way.
 #[derive(Debug)]
@@ -22,6 +24,11 @@ pub(crate) struct Model {
     kind: ModelKind,
     /// What its `config.json` says, with every default in its place.
     config: Map<String, Value>,
+}
+
+impl Held for Model {
+    const NAME: &'static str = "a model";
+    const ARGUMENT: &'static str = "model";
 }
 
 #[derive(Debug)]
@@ -63,28 +70,30 @@ impl Model {
     }
 }
 
-/// A request of `createModel`.
-#[derive(Debug)]
-pub(super) struct CreateRequest {
-    is_llama: bool,
-    config: TensorAt,
-    generation: Option<TensorAt>,
-    entries: TensorAt,
+/// Which kind of model a config describes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Family {
+    DiffLlama,
+    DiffViT,
 }
 
-impl CreateRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            is_llama: r.choice("kind", &[true, false])?,
-            config: text(r, "config")?,
-            generation: r.optional("generation_config", text)?,
-            entries: text(r, "tensors")?,
-        })
-    }
+choice! { Family { "diffLlama" = DiffLlama, "diffViT" = DiffViT } }
 
-    pub(super) fn create(&self, operands: &[&[u8]]) -> Result<Object, Error> {
+request! {
+    /// Makes a model, without its weights; its id.
+    96 createModel CreateModelRequest {
+        kind: Family,
+        config: Text,
+        generation_config: Option<Text>,
+        entries("tensors"): Text,
+    }
+}
+
+impl Query for CreateModelRequest {
+    fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
+        let operands = asked.operands;
         let config = json_text("config", self.config.u8(operands)?)?;
-        let entries: Vec<WeightInfo> = checkpoint::entries(self.entries.text(operands)?)?
+        let entries: Vec<WeightInfo> = files::entries(self.entries.text(operands)?)?
             .into_iter()
             .map(|entry| WeightInfo {
                 name: entry.name.into_owned(),
@@ -92,22 +101,25 @@ impl CreateRequest {
                 shape: entry.shape.into_owned(),
             })
             .collect();
-        let generation = self.generation.as_ref();
+        let generation = self.generation_config.as_ref();
         let generation = generation
             .map(|at| json_text("generation_config", at.u8(operands)?))
             .transpose()?;
-        let (kind, known) = if self.is_llama {
-            let mut config = DiffLlamaConfig::from_json(config)?;
-            if let Some(generation) = generation {
-                config = config.with_generation_config(generation)?;
+        let (kind, known) = match self.kind {
+            Family::DiffLlama => {
+                let mut config = DiffLlamaConfig::from_json(config)?;
+                if let Some(generation) = generation {
+                    config = config.with_generation_config(generation)?;
+                }
+                let loader = DiffLlamaLoader::new(&config, &entries)?;
+                let known = llama_config(loader.config());
+                (ModelKind::Llama(loader), known)
             }
-            let loader = DiffLlamaLoader::new(&config, &entries)?;
-            let known = llama_config(loader.config());
-            (ModelKind::Llama(loader), known)
-        } else {
-            let loader = DiffViTLoader::new(&DiffViTConfig::from_json(config)?, &entries)?;
-            let known = vit_config(loader.config());
-            (ModelKind::Vit(loader), known)
+            Family::DiffViT => {
+                let loader = DiffViTLoader::new(&DiffViTConfig::from_json(config)?, &entries)?;
+                let known = vit_config(loader.config());
+                (ModelKind::Vit(loader), known)
+            }
         };
         // (It was read as an object already.)
         let mut config: Map<String, Value> = serde_json::from_str(config)
@@ -115,7 +127,7 @@ impl CreateRequest {
         if let Value::Object(known) = known {
             config.extend(known);
         }
-        Ok(Object::Model(Slot::new("model", Model { kind, config })))
+        asked.door.insert(Model { kind, config }).map(f64::from)
     }
 }
 
@@ -166,18 +178,10 @@ fn vit_config(config: &DiffViTConfig) -> Value {
     })
 }
 
-/// A request of `modelInfo`.
-#[derive(Debug)]
-pub(super) struct InfoRequest {
-    model: Arc<Slot<Model>>,
-}
-
-impl InfoRequest {
-    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
-        let id = r.object("model")?;
-        Ok(Self {
-            model: door.model("model", id)?,
-        })
+request! {
+    /// A request of `modelInfo`.
+    72 modelInfo InfoRequest {
+        model: Object<Model>,
     }
 }
 
@@ -186,12 +190,8 @@ impl Operation for InfoRequest {
         vec![self.model.to_use(false)]
     }
 
-    fn prepare<'m>(
-        &'m self,
-        _operands: &[&'m [u8]],
-        lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let model = lender.look(&self.model)?;
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let model = inputs.objects.look(&self.model)?;
         let parts: Vec<Vec<&str>> = model
             .parts()
             .iter()
@@ -203,55 +203,12 @@ impl Operation for InfoRequest {
     }
 }
 
-/// A tensor of a file that comes with the request.
-#[derive(Debug)]
-pub(super) struct StoredTensorAt {
-    name: TensorAt,
-    dtype: TensorAt,
-    shape: Vec<usize>,
-    data: TensorAt,
-}
-
-impl StoredTensorAt {
-    pub(super) fn read(r: &mut Reader<'_>, _argument: &'static str) -> Result<Self, Error> {
-        Ok(Self {
-            name: text(r, "name")?,
-            dtype: text(r, "dtype")?,
-            shape: r.list("shape", Reader::size)?,
-            data: r.tensor("data")?,
-        })
-    }
-
-    /// Its name, and itself, with the element type and the bytes checked against each other.
-    pub(super) fn tensor<'m>(
-        &self,
-        operands: &[&'m [u8]],
-    ) -> Result<(&'m str, RawTensor<'m>), Error> {
-        let name = self.name.text(operands)?;
-        let argument = format!("weights.{name}");
-        let dtype = checkpoint::dtype(&argument, self.dtype.text(operands)?)?;
-        let data = self.data.u8(operands)?;
-        let tensor = RawTensor::new(&argument, dtype, &self.shape, data).map_err(in_file)?;
-        Ok((name, tensor))
-    }
-}
-
-/// A request of `loadPart`.
-#[derive(Debug)]
-pub(super) struct LoadRequest {
-    model: Arc<Slot<Model>>,
-    part: usize,
-    tensors: Vec<StoredTensorAt>,
-}
-
-impl LoadRequest {
-    pub(super) fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error> {
-        let id = r.object("model")?;
-        Ok(Self {
-            model: door.model("model", id)?,
-            part: r.count("part")?,
-            tensors: r.list("tensors", StoredTensorAt::read)?,
-        })
+request! {
+    /// A request of `loadPart`.
+    73 loadPart LoadRequest {
+        model: Object<Model>,
+        part: Count,
+        tensors: List<StoredTensorAt>,
     }
 }
 
@@ -260,16 +217,12 @@ impl Operation for LoadRequest {
         vec![self.model.to_use(true)]
     }
 
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let model = lender.take(&self.model)?;
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let model = inputs.objects.take(&self.model)?;
         let part = model.parts().get(self.part).map_or(&[][..], Vec::as_slice);
         let mut weights = PartWeights::new();
         for at in &self.tensors {
-            let (name, tensor) = at.tensor(operands)?;
+            let (name, tensor) = at.tensor(inputs.operands)?;
             let argument = format!("weights.{name}");
             let is_wide = || {
                 part.iter()
@@ -284,7 +237,7 @@ impl Operation for LoadRequest {
             ModelKind::Llama(loader) => loader.load_part(self.part, weights)?,
             ModelKind::Vit(loader) => loader.load_part(self.part, weights)?,
         };
-        Ok((Box::new(load), Vec::new()))
+        Ok(Prepared::new(Vec::new(), |_outputs| Ok(stepped(load))))
     }
 }
 
@@ -309,10 +262,4 @@ fn weight<'m>(
         },
         shape: floats.shape,
     })
-}
-
-impl<'m> Work<'m> for PartLoad<'m, 'm> {
-    fn bind(&mut self, _outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        Ok(())
-    }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use diffattn::{Error, Slices};
+use diffattn::{Error, Work};
 use diffattn_nn::checkpoint::{
     Dtype, Entry, FileLayout, Header, MAX_TENSORS, Parsed, RawTensor, ShardIndex, TensorSpec,
     inspect, json_text, kind_of,
@@ -11,12 +11,11 @@ use diffattn_nn::checkpoint::{
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
 
-use super::{Made, Operation, in_file, ready, text};
-use crate::attention::Prepared;
-use crate::job::{OutputSpec, Outputs, Work};
+use super::ready::{Made, in_file, ready};
+use crate::encoding::{Count, List, Long, Size, Text, Uint8, record, request};
+use crate::job::{OutputSpec, Prepared};
 use crate::kind::Kind;
-use crate::objects::Lender;
-use crate::reader::{Reader, TensorAt};
+use crate::operation::{Inputs, Operation};
 
 /// An entry of a checkpoint in JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -46,41 +45,29 @@ pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
     })
 }
 
-/// A file by name, with its length and what it begins with.
-#[derive(Debug)]
-struct FileAt {
-    file: TensorAt,
-    length: u64,
-    first: TensorAt,
+record! {
+    /// The index of a checkpoint in shards.
+    fields IndexAt {
+        file("index"): Text,
+        json("index"): Text,
+    }
 }
 
-/// A request of `checkpoint`.
-#[derive(Debug)]
-pub(super) struct CheckpointRequest {
-    index: Option<[TensorAt; 2]>,
-    files: Vec<FileAt>,
-    max_tensors: usize,
+record! {
+    /// A file by name, with its length and what it begins with.
+    fields FileAt {
+        file: Text,
+        length: Long,
+        first("file"): Uint8,
+    }
 }
 
-/// How many tensors a checkpoint may have.
-fn max_tensors(r: &mut Reader<'_>) -> Result<usize, Error> {
-    let given = r.optional("max_tensors", Reader::count)?;
-    Ok(given.unwrap_or(MAX_TENSORS))
-}
-
-impl CheckpointRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            index: r.optional("index", |r, _| Ok([text(r, "index")?, text(r, "index")?]))?,
-            files: r.list("files", |r, _| {
-                Ok(FileAt {
-                    file: text(r, "file")?,
-                    length: r.long("length")?,
-                    first: r.tensor("file")?,
-                })
-            })?,
-            max_tensors: max_tensors(r)?,
-        })
+request! {
+    /// A request of `checkpoint`.
+    64 checkpoint CheckpointRequest {
+        index: Option<IndexAt>,
+        files: List<FileAt>,
+        max_tensors: Option<Count>,
     }
 }
 
@@ -89,22 +76,20 @@ impl Operation for CheckpointRequest {
         true
     }
 
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let operands = inputs.operands;
+        let max_tensors = self.max_tensors.unwrap_or(MAX_TENSORS);
         let index = match &self.index {
             None => None,
-            Some([file, json]) => Some(ShardIndex::parse_at_most(
+            Some(IndexAt { file, json }) => Some(ShardIndex::parse_at_most(
                 file.text(operands)?,
                 json.u8(operands)?,
-                self.max_tensors,
+                max_tensors,
             )?),
         };
         let mut headers: Vec<(&str, Header)> = Vec::new();
         let mut need = Vec::new();
-        let mut left = self.max_tensors;
+        let mut left = max_tensors;
         for FileAt {
             file,
             length,
@@ -112,10 +97,10 @@ impl Operation for CheckpointRequest {
         } in &self.files
         {
             let (file, first) = (file.text(operands)?, first.u8(operands)?);
-            match Header::parse_at_most(file, first, *length, self.max_tensors)? {
+            match Header::parse_at_most(file, first, *length, max_tensors)? {
                 Parsed::Header(header) => {
                     left = left.checked_sub(header.entries().len()).ok_or_else(|| {
-                        let expected = format!("at most {} tensors (maxTensors)", self.max_tensors);
+                        let expected = format!("at most {} tensors (maxTensors)", max_tensors);
                         Error::file(file, expected, "more, with those of the files before")
                     })?;
                     need.push(header.data_start());
@@ -206,50 +191,30 @@ impl Serialize for Listed<'_> {
     }
 }
 
-/// A request of `fileKind`.
-#[derive(Debug)]
-pub(super) struct KindRequest {
-    first: TensorAt,
-}
-
-impl KindRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            first: r.tensor("file")?,
-        })
+request! {
+    /// A request of `fileKind`.
+    70 fileKind FileKindRequest {
+        first("file"): Uint8,
     }
 }
 
-impl Operation for KindRequest {
+impl Operation for FileKindRequest {
     fn prepares_at_length(&self) -> bool {
         true
     }
 
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let kind = kind_of(self.first.u8(operands)?);
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let kind = kind_of(self.first.u8(inputs.operands)?);
         ready(vec![("kind", Made::json(&kind)?)])
     }
 }
 
-/// A request of `shardFiles`.
-#[derive(Debug)]
-pub(super) struct ShardFilesRequest {
-    file: TensorAt,
-    json: TensorAt,
-    max_tensors: usize,
-}
-
-impl ShardFilesRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            file: text(r, "file")?,
-            json: text(r, "index")?,
-            max_tensors: max_tensors(r)?,
-        })
+request! {
+    /// A request of `shardFiles`.
+    65 shardFiles ShardFilesRequest {
+        file: Text,
+        json("index"): Text,
+        max_tensors: Option<Count>,
     }
 }
 
@@ -258,21 +223,22 @@ impl Operation for ShardFilesRequest {
         true
     }
 
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let (file, json) = (self.file.text(operands)?, self.json.u8(operands)?);
-        let index = ShardIndex::parse_at_most(file, json, self.max_tensors)?;
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let (file, json) = (
+            self.file.text(inputs.operands)?,
+            self.json.u8(inputs.operands)?,
+        );
+        let max_tensors = self.max_tensors.unwrap_or(MAX_TENSORS);
+        let index = ShardIndex::parse_at_most(file, json, max_tensors)?;
         ready(vec![("files", Made::json(&index.files())?)])
     }
 }
 
-/// A request of `safetensorsHeader`.
-#[derive(Debug)]
-pub(super) struct HeaderRequest {
-    spec: TensorAt,
+request! {
+    /// A request of `safetensorsHeader`.
+    66 safetensorsHeader HeaderRequest {
+        spec("tensors"): Text,
+    }
 }
 
 /// What a file is to hold.
@@ -290,21 +256,9 @@ pub(super) struct TensorJson {
     pub(super) shape: Vec<usize>,
 }
 
-impl HeaderRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            spec: text(r, "tensors")?,
-        })
-    }
-}
-
 impl Operation for HeaderRequest {
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
-        let FileSpec { tensors, metadata } = serde_json::from_str(self.spec.text(operands)?)
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let FileSpec { tensors, metadata } = serde_json::from_str(self.spec.text(inputs.operands)?)
             .map_err(|why| {
                 Error::option("tensors", "names, element types of files and shapes", why)
             })?;
@@ -327,19 +281,11 @@ impl Operation for HeaderRequest {
     }
 }
 
-/// A request of `inspectCheckpoint`.
-#[derive(Debug)]
-pub(super) struct InspectRequest {
-    entries: TensorAt,
-    config: Option<TensorAt>,
-}
-
-impl InspectRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            entries: text(r, "tensors")?,
-            config: r.optional("config", text)?,
-        })
+request! {
+    /// A request of `inspectCheckpoint`.
+    67 inspectCheckpoint InspectRequest {
+        entries("tensors"): Text,
+        config: Option<Text>,
     }
 }
 
@@ -348,11 +294,8 @@ impl Operation for InspectRequest {
         true
     }
 
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let operands = inputs.operands;
         let entries: Vec<Entry> = entries(self.entries.text(operands)?)?
             .into_iter()
             .map(|entry| Entry {
@@ -373,25 +316,14 @@ impl Operation for InspectRequest {
     }
 }
 
-/// A request of `castTensor`.
-#[derive(Debug)]
-pub(super) struct CastRequest {
-    name: TensorAt,
-    from: TensorAt,
-    to: TensorAt,
-    shape: Vec<usize>,
-    data: TensorAt,
-}
-
-impl CastRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            name: text(r, "name")?,
-            from: text(r, "dtype")?,
-            to: text(r, "dtype")?,
-            shape: r.list("shape", Reader::size)?,
-            data: r.tensor("data")?,
-        })
+request! {
+    /// A request of `castTensor`.
+    68 castTensor CastRequest {
+        name: Text,
+        from("dtype"): Text,
+        to("dtype"): Text,
+        shape: List<Size>,
+        data: Uint8,
     }
 }
 
@@ -399,11 +331,8 @@ impl CastRequest {
 const CAST_UNIT: usize = 1 << 19;
 
 impl Operation for CastRequest {
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let operands = inputs.operands;
         let name = self.name.text(operands)?;
         let (from, to) = (
             dtype(name, self.from.text(operands)?)?,
@@ -416,16 +345,24 @@ impl Operation for CastRequest {
             .map(|_| to.bitsize() / 8)?;
         let elements = tensor.bytes().len() / (from.bitsize() / 8).max(1);
         let spec = OutputSpec::new(name, Kind::U8, &[elements.saturating_mul(width)])?;
-        let work = CastWork {
-            name,
-            from,
-            to,
-            data,
-            elements,
-            out: None,
-            next: 0,
-        };
-        Ok((Box::new(work), vec![spec]))
+        Ok(Prepared::new(vec![spec], move |outputs| {
+            let out = outputs.u8()?;
+            Ok(Work::new(elements.div_ceil(CAST_UNIT), |pace| async move {
+                let (wide, narrow) = (from.bitsize() / 8, to.bitsize() / 8);
+                pace.rows(0..elements, CAST_UNIT, |range| {
+                    // (One unit at a time: each takes memory for its result.)
+                    for first in range.clone().step_by(CAST_UNIT) {
+                        let end = (first + CAST_UNIT).min(range.end);
+                        let bytes = &data[first * wide..end * wide];
+                        let tensor = RawTensor::new(name, from, &[end - first], bytes)?;
+                        out[first * narrow..end * narrow]
+                            .copy_from_slice(&cast(&tensor, name, to)?);
+                    }
+                    Ok(())
+                })
+                .await
+            }))
+        }))
     }
 }
 
@@ -443,51 +380,4 @@ fn cast(tensor: &RawTensor<'_>, name: &str, to: Dtype) -> Result<Vec<u8>, Error>
     }
     let cast = tensor.cast(name, to).map_err(in_file)?;
     Ok(cast.tensor.bytes().to_vec())
-}
-
-struct CastWork<'m> {
-    name: &'m str,
-    from: Dtype,
-    to: Dtype,
-    data: &'m [u8],
-    elements: usize,
-    out: Option<&'m mut [u8]>,
-    /// The next element.
-    next: usize,
-}
-
-impl<'m> Work<'m> for CastWork<'m> {
-    fn bind(&mut self, outputs: &mut Outputs<'m>) -> Result<(), Error> {
-        self.out = Some(outputs.u8()?);
-        Ok(())
-    }
-}
-
-impl Slices for CastWork<'_> {
-    fn total(&self) -> usize {
-        self.elements.div_ceil(CAST_UNIT)
-    }
-
-    fn done(&self) -> usize {
-        self.next.div_ceil(CAST_UNIT)
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        for _ in 0..count.max(1) {
-            let end = (self.next + CAST_UNIT).min(self.elements);
-            let (wide, narrow) = (self.from.bitsize() / 8, self.to.bitsize() / 8);
-            let from = &self.data[self.next * wide..end * wide];
-            let tensor = RawTensor::new(self.name, self.from, &[end - self.next], from)?;
-            let Some(out) = &mut self.out else {
-                return Err(Error::Internal("an output that is not bound".into()));
-            };
-            out[self.next * narrow..end * narrow]
-                .copy_from_slice(&cast(&tensor, self.name, self.to)?);
-            self.next = end;
-            if end == self.elements {
-                break;
-            }
-        }
-        Ok(())
-    }
 }

@@ -6,28 +6,19 @@ use diffattn::Error;
 use diffattn_nn::checkpoint::{Converted, Layer, LayerTarget, RawTensor, convert_layer};
 use serde_json::json;
 
-use super::checkpoint::TensorJson;
-use super::model::StoredTensorAt;
-use super::{Made, Operation, ready, text};
-use crate::attention::Prepared;
-use crate::objects::Lender;
-use crate::reader::{Reader, TensorAt};
+use super::files::TensorJson;
+use super::ready::{Made, ready};
+use super::stored::StoredTensorAt;
+use crate::encoding::{List, Text, request};
+use crate::job::Prepared;
+use crate::operation::{Inputs, Operation};
 
-/// A request of `convertLayer`.
-#[derive(Debug)]
-pub(super) struct ConvertRequest {
-    layer: TensorAt,
-    target: TensorAt,
-    tensors: Vec<StoredTensorAt>,
-}
-
-impl ConvertRequest {
-    pub(super) fn read(r: &mut Reader<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            layer: text(r, "layer")?,
-            target: text(r, "target")?,
-            tensors: r.list("tensors", StoredTensorAt::read)?,
-        })
+request! {
+    /// A request of `convertLayer`.
+    69 convertLayer ConvertRequest {
+        layer: Text,
+        target: Text,
+        tensors: List<StoredTensorAt>,
     }
 }
 
@@ -37,11 +28,8 @@ impl Operation for ConvertRequest {
     }
 
     /// The sizes of the outputs are those of the converted layer, so it is converted here.
-    fn prepare<'m>(
-        &'m self,
-        operands: &[&'m [u8]],
-        _lender: &mut Lender<'m>,
-    ) -> Result<Prepared<'m>, Error> {
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let operands = inputs.operands;
         let layer = Layer::from_json(self.layer.text(operands)?)?;
         let form = layer.form();
         let target = LayerTarget::from_json(self.target.text(operands)?, &form.heads)?;

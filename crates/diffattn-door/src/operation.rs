@@ -1,0 +1,51 @@
+//! What the door asks of every request. Knows none of them.
+
+use std::fmt;
+
+use diffattn::{Error, Run};
+
+use crate::job::Prepared;
+use crate::objects::{Door, Lender, Use};
+
+/// What a request finds when it is prepared.
+pub(crate) struct Inputs<'a, 'm> {
+    /// The elements of the tensors that it names.
+    pub(crate) operands: &'a [&'m [u8]],
+    /// The objects that it names.
+    pub(crate) objects: &'a mut Lender<'m>,
+    /// What calls ran on when this one was made.
+    pub(crate) run: Run,
+}
+
+/// A request for a job that was read.
+pub(crate) trait Operation: fmt::Debug + Send + Sync {
+    /// The objects that it uses.
+    fn uses(&self) -> Vec<Use> {
+        Vec::new()
+    }
+
+    /// Whether preparing it is work of its own (reading a file's header, converting a layer), so that a thread that should not
+    /// wait leaves it to the one that does the work.
+    fn prepares_at_length(&self) -> bool {
+        false
+    }
+
+    /// All checks, no work.
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error>;
+}
+
+/// What a query finds when it is answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) door: &'a Door,
+    /// The elements of the tensors that it names.
+    pub(crate) operands: &'a [&'a [u8]],
+    /// What calls run on now.
+    #[cfg(feature = "models")]
+    pub(crate) run: Run,
+}
+
+/// A request that is answered at once with a number.
+pub(crate) trait Query {
+    fn answer(self, asked: Asked<'_>) -> Result<f64, Error>;
+}

@@ -1,0 +1,125 @@
+//! Every request that there is: the only file that names them. Computes nothing.
+
+use diffattn::Error;
+
+use crate::encoding::Request;
+use crate::objects::Door;
+use crate::operation::{Asked, Operation, Query};
+use crate::reader::Reader;
+use crate::requests::*;
+use crate::schema;
+
+type Read = fn(&Door, &mut Reader<'_>) -> Result<Box<dyn Operation>, Error>;
+type Answer = for<'a> fn(Reader<'a>, Asked<'a>) -> Result<f64, Error>;
+
+fn read<T: Request + Operation + 'static>(
+    door: &Door,
+    r: &mut Reader<'_>,
+) -> Result<Box<dyn Operation>, Error> {
+    Ok(Box::new(T::read(door, r)?))
+}
+
+/// The request must be read to its end before anything is done.
+fn answer<T: Request + Query>(mut reader: Reader<'_>, asked: Asked<'_>) -> Result<f64, Error> {
+    let query = T::read(asked.door, &mut reader)?;
+    let named = reader.finish()?;
+    if named != asked.operands.len() {
+        return Err(Error::Internal(format!(
+            "{} operands came with a request that names {named}",
+            asked.operands.len()
+        )));
+    }
+    query.answer(asked)
+}
+
+macro_rules! registry {
+    (operations { $($(#[$feature:meta])* $operation:ty,)* } queries { $($(#[$qfeature:meta])* $query:ty,)* }) => {
+        /// Requests of jobs, by their numbers.
+        const OPERATIONS: &[(u32, Read)] = &[
+            $($(#[$feature])* (<$operation>::NUMBER, read::<$operation>),)*
+        ];
+
+        /// Requests that are answered at once, by their numbers.
+        const QUERIES: &[(u32, Answer)] = &[
+            $($(#[$qfeature])* (<$query>::NUMBER, answer::<$query>),)*
+        ];
+
+        /// All requests of this build, in the order of `PROTOCOL.md`.
+        #[must_use]
+        pub fn requests() -> &'static [&'static schema::Request] {
+            &[
+                $($(#[$feature])* <$operation>::SCHEMA,)*
+                $($(#[$qfeature])* <$query>::SCHEMA,)*
+            ]
+        }
+    };
+}
+
+registry! {
+    operations {
+        AttentionRequest,
+        MapsRequest,
+        GroupNormRequest,
+        RmsNormRequest,
+        RopeRequest,
+        DifferenceRequest,
+        ExportCacheRequest,
+        LayerForwardRequest,
+        LayerMapsRequest,
+        #[cfg(feature = "models")] CheckpointRequest,
+        #[cfg(feature = "models")] ShardFilesRequest,
+        #[cfg(feature = "models")] HeaderRequest,
+        #[cfg(feature = "models")] InspectRequest,
+        #[cfg(feature = "models")] CastRequest,
+        #[cfg(feature = "models")] ConvertRequest,
+        #[cfg(feature = "models")] FileKindRequest,
+        #[cfg(feature = "models")] InfoRequest,
+        #[cfg(feature = "models")] LoadRequest,
+        #[cfg(feature = "models")] LlamaForwardRequest,
+        #[cfg(feature = "models")] StepRequest,
+        #[cfg(feature = "models")] ExportModelCacheRequest,
+        #[cfg(feature = "models")] EndRequest,
+        #[cfg(feature = "models")] VitForwardRequest,
+        #[cfg(feature = "models")] VitMapsRequest,
+        #[cfg(feature = "models")] VitClassifyRequest,
+        PanicEarly,
+        PanicInStep,
+    }
+    queries {
+        LambdaInitRequest,
+        LambdaFullRequest,
+        CreateCacheRequest,
+        AppendRequest,
+        RewindRequest,
+        LengthRequest,
+        CreateLayerRequest,
+        CreateLayerV2Request,
+        DropRequest,
+        #[cfg(feature = "models")] CreateModelRequest,
+        #[cfg(feature = "models")] CreateModelCacheRequest,
+        #[cfg(feature = "models")] ImportModelCacheRequest,
+        #[cfg(feature = "models")] RewindModelCacheRequest,
+        #[cfg(feature = "models")] ModelCacheLengthRequest,
+        #[cfg(feature = "models")] CreateGeneratorRequest,
+        PanicInQuery,
+    }
+}
+
+/// Reads the request of a job.
+pub(crate) fn operation(
+    op: u32,
+    door: &Door,
+    r: &mut Reader<'_>,
+) -> Result<Box<dyn Operation>, Error> {
+    let found = OPERATIONS.iter().find(|(number, _)| *number == op);
+    let (_, read) = found.ok_or_else(|| Error::Internal(format!("there is no job number {op}")))?;
+    read(door, r)
+}
+
+/// Reads and answers a query.
+pub(crate) fn query(op: u32, reader: Reader<'_>, asked: Asked<'_>) -> Result<f64, Error> {
+    let found = QUERIES.iter().find(|(number, _)| *number == op);
+    let (_, answer) =
+        found.ok_or_else(|| Error::Internal(format!("there is no query number {op}")))?;
+    answer(reader, asked)
+}

@@ -1,0 +1,257 @@
+//! Requests of generation: a generator with its model and the caches that were lent to it, and its steps.
+
+use std::sync::Arc;
+
+use diffattn::{Error, Work};
+use diffattn_nn::{
+    DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions,
+};
+use self_cell::self_cell;
+
+use super::model::Model;
+use super::model_cache::Caches;
+use super::ready::ready;
+use crate::encoding::{
+    Count, Encoded, Flag, Ints, List, Number, Object, Seed, Size, record, request,
+};
+use crate::job::{OutputSpec, Prepared};
+use crate::kind::Kind;
+use crate::objects::{Door, Held, Slot, Use};
+use crate::operation::{Asked, Inputs, Operation, Query};
+use crate::reader::Reader;
+use crate::schema::Encoding;
+
+/// `None` once it gave up its caches.
+type Running<'m> = Option<Generator<'m>>;
+
+self_cell!(
+    /// A generator and its model.
+    struct Owned {
+        owner: Arc<DiffLlama>,
+        #[not_covariant]
+        dependent: Running,
+    }
+);
+
+/// A generator as an object.
+pub(crate) struct HeldGenerator {
+    generator: Owned,
+    lent: Lent,
+}
+
+impl Held for HeldGenerator {
+    const NAME: &'static str = "a generator";
+    const ARGUMENT: &'static str = "generator";
+}
+
+impl HeldGenerator {
+    /// Does something with the generator.
+    fn running<'a, R>(
+        &'a mut self,
+        body: impl for<'m> FnOnce(&'a mut Generator<'m>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        self.generator.with_dependent_mut(|_, generator| {
+            let generator = generator.as_mut();
+            body(
+                generator
+                    .ok_or_else(|| Error::Internal("a generator without its caches".into()))?,
+            )
+        })
+    }
+}
+
+impl std::fmt::Debug for HeldGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HeldGenerator")
+            .field("lent", &self.lent.slots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for HeldGenerator {
+    /// The caches that were lent return to their slots, holding the texts.
+    fn drop(&mut self) {
+        let generator = self
+            .generator
+            .with_dependent_mut(|_, generator| generator.take().map(Generator::into_caches));
+        if let Some(caches) = generator {
+            self.lent.caches = caches;
+        }
+    }
+}
+
+/// Caches on loan. Dropping gives back those that are in the list.
+#[derive(Debug)]
+struct Lent {
+    slots: Vec<Arc<Slot<ModelCache>>>,
+    caches: Vec<ModelCache>,
+}
+
+impl Lent {
+    fn take(slots: &[Arc<Slot<ModelCache>>]) -> Result<Self, Error> {
+        let mut lent = Self {
+            slots: Vec::new(),
+            caches: Vec::new(),
+        };
+        for slot in slots {
+            lent.caches.push(slot.lend()?);
+            lent.slots.push(slot.clone());
+        }
+        Ok(lent)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        for (slot, cache) in self.slots.iter().zip(self.caches.drain(..)) {
+            slot.give_back(cache);
+        }
+    }
+}
+
+record! {
+    /// A text to go on with.
+    fields TextAt {
+        prompt: Ints,
+        max_new_tokens: Count,
+        stop_ids: Option<List<TokenId>>,
+        temperature: Option<Number>,
+        top_k: Option<Count>,
+        top_p: Option<Number>,
+        repetition_penalty: Option<Number>,
+        seed: Option<Seed>,
+    }
+}
+
+/// The id of a token.
+pub(crate) enum TokenId {}
+
+impl Encoded for TokenId {
+    type Value = u32;
+    const ENCODING: &'static Encoding = &Encoding::Atom("integer");
+
+    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<u32, Error> {
+        let id = r.long(argument)?;
+        u32::try_from(id).map_err(|_| Error::option(argument, "token ids", id))
+    }
+}
+
+impl TextAt {
+    fn generation(&self, operands: &[&[u8]]) -> Result<Generation, Error> {
+        let prompt = self.prompt.i32(operands)?.iter();
+        let prompt = prompt
+            .map(|&id| u32::try_from(id).map_err(|_| Error::option("prompt", "ids from 0", id)));
+        let default = SamplerOptions::default();
+        Ok(Generation {
+            prompt: prompt.collect::<Result<_, _>>()?,
+            max_new_tokens: self.max_new_tokens,
+            stop_ids: self.stop_ids.clone(),
+            sampler: SamplerOptions {
+                temperature: self.temperature.unwrap_or(default.temperature),
+                top_k: self.top_k,
+                top_p: self.top_p.unwrap_or(default.top_p),
+                repetition_penalty: self
+                    .repetition_penalty
+                    .unwrap_or(default.repetition_penalty),
+                seed: self.seed.unwrap_or(default.seed),
+            },
+        })
+    }
+}
+
+request! {
+    /// Makes a generator; its id.
+    101 createGenerator CreateGeneratorRequest {
+        model: Object<Model>,
+        texts: List<TextAt>,
+        window: Option<Count>,
+        deterministic: Flag,
+        caches: Caches,
+    }
+}
+
+impl Query for CreateGeneratorRequest {
+    fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
+        let options = GeneratorOptions {
+            window: self.window,
+            run: asked.run.with_deterministic(self.deterministic),
+        };
+        let texts = self.texts.iter();
+        let texts = texts.map(|text| text.generation(asked.operands));
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let model = self.model.look(|model| model.llama().cloned())??;
+        let mut lent = Lent::take(&self.caches)?;
+        let caches = &mut lent.caches;
+        let generator = Owned::try_new(model, |model| {
+            let model: &DiffLlama = model;
+            let generator = if self.caches.is_empty() {
+                Generator::new(model, texts, &options)
+            } else {
+                Generator::with_caches(model, texts, caches, &options)
+            };
+            generator.map(Some)
+        })?;
+        let held = HeldGenerator { generator, lent };
+        asked.door.insert(held).map(f64::from)
+    }
+}
+
+request! {
+    /// A request of `generatorStep`.
+    81 generatorStep StepRequest {
+        generator: Object<HeldGenerator>,
+    }
+}
+
+impl Operation for StepRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.generator.to_use(true)]
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let held = inputs.objects.take(&self.generator)?;
+        let step = held.running(|generator| generator.step_job())?;
+        let total = step.units();
+        let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
+        Ok(Prepared::new(vec![spec], move |outputs| {
+            let out = outputs.i32()?;
+            Ok(Work::new(total, |pace| async move {
+                let mut tokens = Vec::new();
+                let mut work = step.into_work(&mut tokens)?;
+                pace.within(&mut work, total).await?;
+                drop(work);
+                for (row, token) in out.chunks_exact_mut(3).zip(tokens) {
+                    // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+                    let finish = match token.finish {
+                        None | Some(Finish::Failed) => 0,
+                        Some(Finish::Stop) => 1,
+                        Some(Finish::Length) => 2,
+                    };
+                    row.copy_from_slice(&[token.text as i32, token.id as i32, finish]);
+                }
+                Ok(())
+            }))
+        }))
+    }
+}
+
+request! {
+    /// A request of `endText`.
+    83 endText EndRequest {
+        generator: Object<HeldGenerator>,
+        text: Size,
+        kept: Size,
+    }
+}
+
+impl Operation for EndRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.generator.to_use(true)]
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let held = inputs.objects.take(&self.generator)?;
+        held.running(|generator| generator.end(self.text, self.kept))?;
+        ready(Vec::new())
+    }
+}

@@ -1,0 +1,80 @@
+//! Forward passes of a DIFF Llama.
+
+use diffattn::{DType, Error};
+use diffattn_nn::{DiffLlamaOptions, DiffLlamaOutputs, Logits, TokenIds};
+
+use super::maps::{map_outputs, take_map_outputs};
+use super::model::Model;
+use super::model_cache::Caches;
+use crate::encoding::{Count, Flag, Ints, List, Object, choice, request};
+use crate::job::{OutputSpec, Prepared};
+use crate::objects::Use;
+use crate::operation::{Inputs, Operation};
+
+choice! { Logits { "none" = None, "last" = Last, "all" = All } }
+
+request! {
+    /// A request of `llamaForward`.
+    80 llamaForward LlamaForwardRequest {
+        model: Object<Model>,
+        ids: Ints,
+        caches: Caches,
+        logits: Logits,
+        hidden_states: Flag,
+        layer: List<Count>,
+        window: Option<Count>,
+        deterministic: Flag,
+    }
+}
+
+impl Operation for LlamaForwardRequest {
+    fn uses(&self) -> Vec<Use> {
+        let caches = self.caches.iter().map(|slot| slot.to_use(true));
+        [self.model.to_use(false)]
+            .into_iter()
+            .chain(caches)
+            .collect()
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let model = inputs.objects.look(&self.model)?.llama()?;
+        let ids = TokenIds::i32(self.ids.i32(inputs.operands)?, &self.ids.shape);
+        let mut caches = None;
+        if !self.caches.is_empty() {
+            let taken = self.caches.iter().map(|slot| inputs.objects.take(slot));
+            caches = Some(taken.collect::<Result<Vec<_>, _>>()?);
+        }
+        let options = DiffLlamaOptions {
+            logits: self.logits,
+            hidden_states: self.hidden_states,
+            map_layers: self.layer.clone(),
+            window: self.window,
+            run: inputs.run.with_deterministic(self.deterministic),
+        };
+        let job = model.forward_job(ids, caches, &options)?;
+        let mut specs = Vec::new();
+        if self.logits != Logits::None {
+            specs.push(OutputSpec::new("logits", DType::F32, &job.logits_shape())?);
+        }
+        if self.hidden_states {
+            let shape = job.hidden_states_shape();
+            specs.push(OutputSpec::new("hidden_states", DType::F32, &shape)?);
+        }
+        for _ in &self.layer {
+            specs.extend(map_outputs(2, &job.map_shape())?);
+        }
+        Ok(Prepared::new(specs, |outputs| {
+            let mut to = DiffLlamaOutputs::default();
+            if self.logits != Logits::None {
+                to.logits = outputs.f32()?;
+            }
+            if self.hidden_states {
+                to.hidden_states = outputs.f32()?;
+            }
+            for _ in &self.layer {
+                to.maps.push(take_map_outputs(2, outputs)?);
+            }
+            job.into_work(to)
+        }))
+    }
+}

@@ -1,0 +1,63 @@
+//! The requests: from the stream to an operator, a layer, a model. They check no shapes and decide nothing; what they ask does.
+
+mod attention;
+mod cache;
+mod lambda;
+mod layer;
+mod maps;
+mod norm;
+mod panics;
+mod sequence;
+
+#[cfg(feature = "models")]
+mod convert;
+#[cfg(feature = "models")]
+mod files;
+#[cfg(feature = "models")]
+mod generate;
+#[cfg(feature = "models")]
+mod llama;
+#[cfg(feature = "models")]
+mod model;
+#[cfg(feature = "models")]
+mod model_cache;
+#[cfg(feature = "models")]
+mod ready;
+#[cfg(feature = "models")]
+mod stored;
+#[cfg(feature = "models")]
+mod vit;
+
+pub(crate) use attention::{AttentionRequest, MapsRequest};
+pub(crate) use cache::{
+    AppendRequest, CreateCacheRequest, DropRequest, ExportCacheRequest, LengthRequest,
+    RewindRequest,
+};
+pub(crate) use lambda::{LambdaFullRequest, LambdaInitRequest};
+pub(crate) use layer::{
+    CreateLayerRequest, CreateLayerV2Request, LayerForwardRequest, LayerMapsRequest,
+};
+pub(crate) use norm::{GroupNormRequest, RmsNormRequest};
+pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
+pub(crate) use sequence::{DifferenceRequest, RopeRequest};
+
+#[cfg(feature = "models")]
+pub(crate) use convert::ConvertRequest;
+#[cfg(feature = "models")]
+pub(crate) use files::{
+    CastRequest, CheckpointRequest, FileKindRequest, HeaderRequest, InspectRequest,
+    ShardFilesRequest,
+};
+#[cfg(feature = "models")]
+pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
+#[cfg(feature = "models")]
+pub(crate) use llama::LlamaForwardRequest;
+#[cfg(feature = "models")]
+pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
+#[cfg(feature = "models")]
+pub(crate) use model_cache::{
+    CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,
+    ModelCacheLengthRequest, RewindModelCacheRequest,
+};
+#[cfg(feature = "models")]
+pub(crate) use vit::{VitClassifyRequest, VitForwardRequest, VitMapsRequest};
