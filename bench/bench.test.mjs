@@ -1,5 +1,5 @@
-// Tests of what the benchmark computes without measuring: statistics, work of a case, figures, tables, records, the plan and the
-// chart. Nothing here is timed.
+// Tests of what the benchmark computes without measuring: statistics, work of a case, figures,
+// tables, records, the plan and the chart. Nothing here is timed.
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";

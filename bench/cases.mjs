@@ -1,5 +1,5 @@
-// The cases of cases.json: how much work each is, and which elements of its result are checked. bench/rust/src/case.rs counts the
-// same work. Runs nothing.
+// The cases of cases.json: how much work each is, and which elements of its result are checked.
+// bench/rust/src/case.rs counts the same work. Runs nothing.
 import { readFileSync } from "node:fs";
 
 export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
@@ -29,23 +29,35 @@ export function flops(test) {
   return 2 * (test.caches ?? 1) * test.q[0] * pairs(test) * (test.maps * test.q[3] + test.out[1] * test.out[3]);
 }
 
-/** Bytes that a call cannot avoid to move: a norm's input and result, k and v of all caches, or a model's weights for one token. */
+/**
+ * Bytes that a call cannot avoid to move: a norm's input and result, k and v of all caches, or a
+ * model's weights for one token.
+ */
 export function bytes(test) {
   if (test.weightBytes) return test.weightBytes;
   return BYTES * (test.x ? 2 * count(test.x) : (test.caches ?? 1) * (count(test.k) + count(test.v)));
 }
 
-/** What a case's rate counts. Of a model's prompt that is tokens; a decoded token reads all weights once. */
+/**
+ * What a case's rate counts. Of a model's prompt that is tokens; a decoded token reads all weights
+ * once.
+ */
 export function work(test) {
   if (test.op === "attention") return { amount: flops(test), unit: "FLOP" };
   if (test.op === "model_prefill") return { amount: test.prompt, unit: "token" };
   return { amount: bytes(test), unit: "B" };
 }
 
-/** What a model's case expects: ids, or logits of the last token at some indices; computed in float64 by transformers. */
+/**
+ * What a model's case expects: ids, or logits of the last token at some indices; computed in
+ * float64 by transformers.
+ */
 export const expectedOf = ({ greedy, expected }) => greedy ?? expected?.values;
 
-/** Flat indices of the result that are checked: whole rows, spread from the first to the last; of models all ids, or some logits. */
+/**
+ * Flat indices of the result that are checked: whole rows, spread from the first to the last; of
+ * models all ids, or some logits.
+ */
 export function checkedElements({ out, greedy, expected }) {
   if (!out) return expected?.at ?? greedy.map((_, i) => i);
   const width = out.at(-1);

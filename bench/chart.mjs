@@ -1,4 +1,5 @@
-// The chart of the README: useful GFLOP/s of ours and of each peer's best variant, beside the peak. Draws what run.mjs measured.
+// The chart of the README: useful GFLOP/s of ours and of each peer's best variant, beside the peak.
+// Draws what run.mjs measured.
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 

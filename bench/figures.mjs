@@ -1,4 +1,5 @@
-// The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows of a table out.
+// The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows
+// of a table out.
 import { bytes, cases } from "./cases.mjs";
 import { exponent } from "./statistics.mjs";
 
@@ -54,8 +55,8 @@ const scaling = (prefix, one, two) => (m) => ({
 });
 
 /**
- * Every figure: the group it comes from, `of(measured)` its value with a note, and its bound, `least` or `most`. `digits` are those
- * after the point.
+ * Every figure: the group it comes from, `of(measured)` its value with a note, and its bound,
+ * `least` or `most`. `digits` are those after the point.
  */
 export function figures({ best, sizes }) {
   const least = (id, group, what, bound, of, digits = 2) => ({ id, group, what, least: bound, of, digits });

@@ -1,5 +1,5 @@
-// Measures a group of plan.mjs: loads its entrants, lets them run in turn, checks their answers. Whatever fails becomes the
-// entrant's `error`, one sentence; nothing here ends the benchmark.
+// Measures a group of plan.mjs: loads its entrants, lets them run in turn, checks their answers.
+// Whatever fails becomes the entrant's `error`, one sentence; nothing here ends the benchmark.
 import { seconds } from "../scripts/tools.mjs";
 import { cases, checkedElements, expectedOf, work } from "./cases.mjs";
 import { folderOf } from "./model-files.mjs";
@@ -7,12 +7,15 @@ import { median, relativeError } from "./statistics.mjs";
 import { Subject } from "./subject.mjs";
 
 /**
- * The largest error of an answer that is taken, in units of the largest magnitude that float64 expects. Correct float32 stays
- * under half of it; a wrong mask, pairing or λ is far over it.
+ * The largest error of an answer that is taken, in units of the largest magnitude that float64
+ * expects. Correct float32 stays under half of it; a wrong mask, pairing or λ is far over it.
  */
 export const TOLERANCE = 2e-5;
 
-/** In short runs only the best counts: a peer's variant that takes so many times as long as its fastest one runs once. */
+/**
+ * In short runs only the best counts: a peer's variant that takes so many times as long as its
+ * fastest one runs once.
+ */
 const SLOW = 1.3;
 /** And so does every variant of a peer that takes so many times as long as the best peer. */
 const FAR = 4;
@@ -33,9 +36,11 @@ export class Bench {
   info = new Map();
 
   /**
-   * @param subjects name → { command, kind?, missing } (`missing` is a sentence where it cannot run)
+   * @param subjects name → { command, kind?, missing } (`missing` is a sentence where it cannot
+   *   run)
    * @param reference the command of the float64 subject
-   * @param limits { budget: seconds for a group's runs, fewest, most: rounds, patience: seconds for one reply, onlyBest: drop slow peers }
+   * @param limits { budget: seconds for a group's runs, fewest, most: rounds, patience: seconds for
+   *   one reply, onlyBest: drop slow peers }
    */
   constructor(subjects, reference, limits, say) {
     this.#subjects = subjects;
@@ -146,7 +151,9 @@ export class Bench {
     }
   }
 
-  /** Entrants run in turn until there are enough runs, an odd count of them, and the time is spent. */
+  /**
+   * Entrants run in turn until there are enough runs, an odd count of them, and the time is spent.
+   */
   async #rounds(id, entrants) {
     const { budget, fewest, most } = this.#limits;
     const running = entrants.filter(({ kind, error }) => !error && kind !== "scratch");
@@ -187,7 +194,10 @@ export class Bench {
   }
 }
 
-/** Which of its subject's processes an entrant has: one of its own, but limits take turns with the first one. */
+/**
+ * Which of its subject's processes an entrant has: one of its own, but limits take turns with the
+ * first one.
+ */
 function slotOf({ kind, subject, case: id, peer, threads }, counts) {
   if (kind === "limit") return "0";
   // Memory is counted in a process that did nothing before.

@@ -1,5 +1,6 @@
-// The models that the benchmark runs: the trained one of examples/, and a larger one with random weights, which is written into .cache
-// once. Its values are exact products of integers, so every machine writes the same file. Runs no model.
+// The models that the benchmark runs: the trained one of examples/, and a larger one with random
+// weights, which is written into .cache once. Its values are exact products of integers, so every
+// machine writes the same file. Runs no model.
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cache, ensureFolder, root } from "../scripts/tools.mjs";
@@ -27,7 +28,10 @@ const RANDOM = {
   eos_token_id: 2,
 };
 
-/** √3 times the standard deviations that models are initialised with, 0.02 and 0.1: the widths of uniform values. */
+/**
+ * √3 times the standard deviations that models are initialised with, 0.02 and 0.1: the widths of
+ * uniform values.
+ */
 const SPREAD = Math.fround(0.02 * Math.sqrt(3));
 const LAMBDA_SPREAD = Math.fround(0.1 * Math.sqrt(3));
 
@@ -93,7 +97,10 @@ export function randomTensors(dtype) {
 /** Where a case's model lies. */
 export const folderOf = ({ model }) => (model.startsWith("random-") ? join(cache, "bench-models", model) : join(root, model));
 
-/** Writes a case's model with `saveSafetensors` unless it is there; the file takes its name once it is whole. */
+/**
+ * Writes a case's model with `saveSafetensors` unless it is there; the file takes its name once it
+ * is whole.
+ */
 export async function ensureModel({ model }, saveSafetensors) {
   if (!model.startsWith("random-")) return;
   const folder = ensureFolder(folderOf({ model }));

@@ -1,10 +1,10 @@
-// What is measured beside what. A group's entrants run in turn, so a figure divides only by what stands in its own group.
-// Starts nothing; figures.mjs says what is made of it.
+// What is measured beside what. A group's entrants run in turn, so a figure divides only by what
+// stands in its own group. Starts nothing; figures.mjs says what is made of it.
 import { bytes, cases } from "./cases.mjs";
 
 /**
- * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the limit that its rate is a share of.
- * `peers` stands for every variant of every peer of that kind.
+ * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the
+ * limit that its rate is a share of. `peers` stands for every variant of every peer of that kind.
  *
  * @param best the fastest instruction set of the crate here
  * @param isFull more subjects, variants and cases

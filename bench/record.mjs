@@ -1,4 +1,5 @@
-// What is kept of a run: the machine and versions it ran on, and CSV files under record/<cpu>/. Measures nothing.
+// What is kept of a run: the machine and versions it ran on, and CSV files under record/<cpu>/.
+// Measures nothing.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, availableParallelism } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-// The benchmark: prepares subjects, measures the groups of plan.mjs, prints the figures and all that was measured, keeps a record
-// and draws the chart. bench/README.md says how to read it.
+// The benchmark: prepares subjects, measures the groups of plan.mjs, prints the figures and all
+// that was measured, keeps a record and draws the chart. bench/README.md says how to read it.
 //
 //   node bench/run.mjs [--only FIGURE|CASE|GROUP] [--full] [--json]
 import { parseArgs } from "node:util";
@@ -20,14 +20,20 @@ import { limits, ours, reference } from "./subjects/ours.mjs";
 import { peers } from "./subjects/peers.mjs";
 import { figureTable, measurementTable } from "./tables.mjs";
 
-/** About ten minutes on two slow cores, and as long as it takes. `patience` is how many seconds a subject may take for one reply. */
+/**
+ * About ten minutes on two slow cores, and as long as it takes. `patience` is how many seconds a
+ * subject may take for one reply.
+ */
 const BRIEF = { budget: 15, fewest: 3, most: 31, patience: 240, onlyBest: true };
 const FULL = { budget: 60, fewest: 5, most: 101, patience: 1200, onlyBest: false };
 
 const say = (text) => console.error(text);
 const print = (text) => process.stdout.write(`${text}\n`);
 
-/** Builds and installs what subjects need; returns the subjects by name, with the reason of those that cannot run. */
+/**
+ * Builds and installs what subjects need; returns the subjects by name, with the reason of those
+ * that cannot run.
+ */
 function prepare() {
   setup();
   build();

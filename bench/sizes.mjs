@@ -1,5 +1,6 @@
-// What a browser downloads, gzip -9: each WebAssembly module, and the scripts that operators and layers need, worker and pool with
-// wasm-bindgen's glue included. Reads the built package, builds nothing.
+// What a browser downloads, gzip -9: each WebAssembly module, and the scripts that operators and
+// layers need, worker and pool with wasm-bindgen's glue included. Reads the built package, builds
+// nothing.
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { join } from "node:path";

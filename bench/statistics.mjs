@@ -16,7 +16,10 @@ export function exponent(points) {
   return sum((x, y) => x * y) / sum((x) => x * x);
 }
 
-/** The largest error of an answer, in units of the largest expected magnitude; NaN where the answer has one. */
+/**
+ * The largest error of an answer, in units of the largest expected magnitude; NaN where the answer
+ * has one.
+ */
 export function relativeError(values, expected) {
   const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return expected.reduce((worst, value, i) => {

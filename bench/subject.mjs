@@ -1,4 +1,5 @@
-// A subject's process: starts it, asks it one request at a time, ends it. What goes wrong becomes one sentence.
+// A subject's process: starts it, asks it one request at a time, ends it. What goes wrong becomes
+// one sentence.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
@@ -25,7 +26,8 @@ export class Subject {
     this.#child.stdin.on("error", () => {});
     createInterface({ input: this.#child.stdout }).on("line", (line) => this.#settle(line));
     this.#child.on("error", (error) => this.#over(error.message));
-    // Not "close": processes that it started may hold its output open for longer. Its last words get a moment to arrive.
+    // Not "close": processes that it started may hold its output open for longer. Its last words
+    // get a moment to arrive.
     this.#child.on("exit", (code, signal) => {
       setTimeout(() => this.#over(signal ? `it was ended by ${signal}` : `it ended with code ${code}`), LAST_WORDS);
     });
@@ -35,7 +37,10 @@ export class Subject {
     return this.#ended !== undefined;
   }
 
-  /** The reply to a request. Its error, the process's end and a reply that takes longer than `seconds` reject. */
+  /**
+   * The reply to a request. Its error, the process's end and a reply that takes longer than
+   * `seconds` reject.
+   */
   async ask(request, seconds) {
     if (this.#ended) throw new Error(this.#ended);
     const reply = await new Promise((resolve, reject) => {

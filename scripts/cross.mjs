@@ -1,12 +1,15 @@
-// Builds the addon as it is published, for the targets of packages/native/package.json: on Linux by zig, against a glibc that is older than
-// any on which Node runs; for macOS by zig too where this is no macOS. Windows' binaries are built on Windows, whose libraries are
-// Microsoft's. Looks at what came out: for which machine it is and what it needs there. Tools come from PyPI and rustup; where rustup
-// has no std for a target, std is compiled along. `npm run build` makes this machine's alone, with this machine's glibc.
+// Builds the addon as it is published, for the targets of packages/native/package.json: on Linux by
+// zig, against a glibc that is older than any on which Node runs; for macOS by zig too where this
+// is no macOS. Windows' binaries are built on Windows, whose libraries are Microsoft's. Looks at
+// what came out: for which machine it is and what it needs there. Tools come from PyPI and rustup;
+// where rustup has no std for a target, std is compiled along. `npm run build` makes this machine's
+// alone, with this machine's glibc.
 //
 //   node scripts/cross.mjs [target ...] [--try]     targets as linux-arm64-musl; without one, all that can be built here
 //
-// --try runs what can run here, which is Linux: README's example under qemu (arm64: npm's Node for glibc, PyPI's for musl) and here (x64), and
-// for musl on x64 the suite of operators too. Wants the built package (npm run build), and root on Debian for musl and qemu.
+// --try runs what can run here, which is Linux: README's example under qemu (arm64: npm's Node for
+// glibc, PyPI's for musl) and here (x64), and for musl on x64 the suite of operators too. Wants the
+// built package (npm run build), and root on Debian for musl and qemu.
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -62,7 +65,10 @@ function zigEnvironment(env) {
   };
 }
 
-/** The compiler for a target: with rustup's std where that can be had, else with std, as these of its crates, compiled along. */
+/**
+ * The compiler for a target: with rustup's std where that can be had, else with std, as these of
+ * its crates, compiled along.
+ */
 export function rustFor(triple, crates = "std,panic_unwind") {
   const there = () => existsSync(join(ask("rustc", ["--print", "sysroot"]), "lib/rustlib", triple, "lib"));
   if (process.env.DIFFATTN_RUST !== "debian" && !there() && onPath("rustup"))
@@ -119,8 +125,10 @@ function inspect({ name, platform, arch, libc, file }) {
   say(`${name}: ${told.join("; ")}`);
 }
 
-/** PyPI's Node for musl, and the C library of a newer Debian where this one's is too old for it. Musl on x64 is put in place, that of arm64
- *  in a folder for qemu. */
+/**
+ * PyPI's Node for musl, and the C library of a newer Debian where this one's is too old for it.
+ * Musl on x64 is put in place, that of arm64 in a folder for qemu.
+ */
 function muslNode(arch) {
   const [cpu, loader] = { x64: ["x86_64", "/lib/ld-musl-x86_64.so.1"], arm64: ["aarch64", "lib/ld-musl-aarch64.so.1"] }[arch];
   const prefix = join(cache, `node-musl-${arch}-${versions.muslNode}`);
@@ -145,7 +153,10 @@ function muslNode(arch) {
   return command;
 }
 
-/** The package `musl` of the Debian that `versions` names, from the server that this machine uses, beside the lists of this machine. */
+/**
+ * The package `musl` of the Debian that `versions` names, from the server that this machine uses,
+ * beside the lists of this machine.
+ */
 function debianMusl(architecture) {
   if (!isDebianRoot) throw new CommandFailed("expected root on Debian for musl, got another system");
   const folder = ensureFolder(join(cache, `musl-${versions.muslDebian}-${architecture}`));
@@ -214,7 +225,10 @@ function tryExample({ name }, command) {
   }
 }
 
-/** The suite of operators over the addon, on a Node for musl. Vitest's own compiler is of that C library too. */
+/**
+ * The suite of operators over the addon, on a Node for musl. Vitest's own compiler is of that C
+ * library too.
+ */
 function trySuite({ name }, command) {
   const from = (path) => createRequire(createRequire(import.meta.url).resolve(path));
   const vite = createRequire(from("vitest/package.json").resolve("vite/package.json"));

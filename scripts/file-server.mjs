@@ -1,12 +1,16 @@
-// Serves files of this machine to this machine: the page, its tests, measurements. Ranges, conditional requests and types are those of
-// `send`, ranges read as RFC 9110 has them. Nothing that a request holds ends it. Knows nothing of what it serves, and writes no file.
+// Serves files of this machine to this machine: the page, its tests, measurements. Ranges,
+// conditional requests and types are those of `send`, ranges read as RFC 9110 has them. Nothing
+// that a request holds ends it. Knows nothing of what it serves, and writes no file.
 import { createServer, STATUS_CODES } from "node:http";
 import send from "send";
 
 /** Headers that isolate a page, without which memory is not shared. */
 export const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
 
-/** The names that this machine has for itself. A page of elsewhere whose own name was made to resolve to here comes with that name. */
+/**
+ * The names that this machine has for itself. A page of elsewhere whose own name was made to
+ * resolve to here comes with that name.
+ */
 const HERE = /^(?:localhost|127\.0\.0\.1|\[::1\])(?::\d*)?$/i;
 
 /** What a request asks for: a path, or an address whose host then counts as the Host field does. */
@@ -23,8 +27,8 @@ function pathOf(encoded) {
 }
 
 /**
- * Leaves of a Range field what `send` answers as RFC 9110 (14.2) has it: one range, for GET. More than one, and one whose If-Range does
- * not hold, may be ignored and are.
+ * Leaves of a Range field what `send` answers as RFC 9110 (14.2) has it: one range, for GET. More
+ * than one, and one whose If-Range does not hold, may be ignored and are.
  */
 function plainRange({ method, headers }, { size, mtime }) {
   const { range, "if-range": validator } = headers;
@@ -33,7 +37,8 @@ function plainRange({ method, headers }, { size, mtime }) {
   const holds = validator === undefined || validator === mtime.toUTCString();
   const [, last] = /^ *bytes= *-(\d+) *$/i.exec(range) ?? [];
   if (method !== "GET" || !holds || range.includes(",")) delete headers.range;
-  // The last bytes of a file that has no more are the whole; of an empty one there is no range to name.
+  // The last bytes of a file that has no more are the whole; of an empty one there is no range to
+  // name.
   else if (last > 0 && size === 0) delete headers.range;
   else if (last > size) headers.range = "bytes=0-";
 }
@@ -49,9 +54,10 @@ function refuse(response, status, more = {}) {
 /**
  * Starts a server that only this machine reaches, under the names localhost, 127.0.0.1 and [::1].
  *
- * `find` is asked with a decoded path (from "/" on, without `.` and `..`) and gives a file's path, an answer `{ status, type, body }`, or
- * undefined for what is not there; it may be async. `first(request, response, path)` may answer by itself whatever its method is, and
- * then says true. `headers` are sent with every answer. `port`: any free one by default.
+ * `find` is asked with a decoded path (from "/" on, without `.` and `..`) and gives a file's path,
+ * an answer `{ status, type, body }`, or undefined for what is not there; it may be async.
+ * `first(request, response, path)` may answer by itself whatever its method is, and then says true.
+ * `headers` are sent with every answer. `port`: any free one by default.
  *
  * Returns `{ address, close }`. An error of listening (a port that is taken) rejects.
  */

@@ -1,5 +1,5 @@
-// The Rust tests of the kernels, layers, models and requests on NEON, emulated: for aarch64 under qemu. (The addon of arm64, in a Node of its
-// own: cross.mjs.)
+// The Rust tests of the kernels, layers, models and requests on NEON, emulated: for aarch64 under
+// qemu. (The addon of arm64, in a Node of its own: cross.mjs.)
 //
 //   node scripts/neon.mjs [arguments of cargo test ...]      -p diffattn is the kernels alone
 import { join } from "node:path";
@@ -13,7 +13,7 @@ main(() => {
   setup({ withNeon: true });
   const { env, args } = rustFor(TARGET, "std,panic_unwind,test");
   const given = process.argv.slice(2);
-  const all = ["diffattn", "diffattn-nn", "diffattn-door"].flatMap((name) => ["-p", name]);
+  const all = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door"].flatMap((name) => ["-p", name]);
   const which = given.includes("-p") ? [] : [...all, "--features", "diffattn-nn/models,diffattn-door/models"];
   run("cargo", ["test", ...args, "--target", TARGET, ...which, "--lib", "--tests", ...given], {
     env: {

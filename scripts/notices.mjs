@@ -1,5 +1,6 @@
-// The notices of what others wrote and is compiled into a binary: of every crate its name, version, licence and the licence's text. Refuses a
-// licence that no one has looked at. Reads Cargo's own lists and the crates' sources, which are there where the binary was built.
+// The notices of what others wrote and is compiled into a binary: of every crate its name, version,
+// licence and the licence's text. Refuses a licence that no one has looked at. Reads Cargo's own
+// lists and the crates' sources, which are there where the binary was built.
 //
 //   node scripts/notices.mjs [target]      prints those of the addon (for x86_64-pc-windows-msvc, for instance; else for this machine),
 //                                          then those of the WebAssembly modules
@@ -11,8 +12,10 @@ import { ask, CommandFailed, isMain, root, run } from "./tools.mjs";
 /** The file that each package carries. */
 export const NOTICES = "THIRD-PARTY.txt";
 
-/** Licences under which code may be part of ours if its notice comes along, and the files that hold their texts. The first that a crate
- *  offers is taken: the shorter ones come first. */
+/**
+ * Licences under which code may be part of ours if its notice comes along, and the files that hold
+ * their texts. The first that a crate offers is taken: the shorter ones come first.
+ */
 export const ALLOWED = {
   MIT: /mit/i,
   ISC: /isc/i,
@@ -33,7 +36,10 @@ const binaries = {
   wasm: { crate: "diffattn-wasm", features: ["models", "threads"], target: () => "wasm32-unknown-unknown" },
 };
 
-/** The licences taken of an expression: of each part that must hold, the first alternative that may be. */
+/**
+ * The licences taken of an expression: of each part that must hold, the first alternative that may
+ * be.
+ */
 function taken(name, expression) {
   return (expression ?? "").split(/\s+AND\s+/).map((part) => {
     const alternatives = part.split(/\s+OR\s+|\/|[()]/).map((word) => word.trim());

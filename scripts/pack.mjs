@@ -1,6 +1,7 @@
-// Packs what is published, as it is published, into .cache/packages: diffattn, @diffattn/native, the packages of all targets whose binary is
-// there and @diffattn/wasm, each with the notices of what is compiled into it. Built outputs must be there (build.mjs, cross.mjs). Publishes
-// nothing and changes nothing that git keeps.
+// Packs what is published, as it is published, into .cache/packages: diffattn, @diffattn/native,
+// the packages of all targets whose binary is there and @diffattn/wasm, each with the notices of
+// what is compiled into it. Built outputs must be there (build.mjs, cross.mjs). Publishes nothing
+// and changes nothing that git keeps.
 //
 //   node scripts/pack.mjs      prints one line per tarball
 import { copyFileSync, cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +16,10 @@ const texts = ["README.md", "LICENSE-MIT", "LICENSE-APACHE"];
 
 const read = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
-/** Packs a copy of a package's folder with the texts beside it, and the notices of what is compiled into it, if anything is. */
+/**
+ * Packs a copy of a package's folder with the texts beside it, and the notices of what is compiled
+ * into it, if anything is.
+ */
 function packFolder(folder, output, notices, change = (manifest) => manifest) {
   const stage = join(cache, "pack", basename(folder));
   rmSync(stage, { recursive: true, force: true });
@@ -34,7 +38,10 @@ function packFolder(folder, output, notices, change = (manifest) => manifest) {
   return [manifest.name, join(output, filename)];
 }
 
-/** The packages of the targets whose binary is there, made by @napi-rs/cli from packages/native/package.json: their folders and targets. */
+/**
+ * The packages of the targets whose binary is there, made by @napi-rs/cli from
+ * packages/native/package.json: their folders and targets.
+ */
 function platformFolders() {
   const native = join(root, "packages/native");
   const folders = join(native, "npm");

@@ -1,6 +1,7 @@
-// Brings wasm-bindgen and wasm-pack as their projects compiled them, from the archives of their releases. Taken is only the archive whose
-// SHA-256 is known (tools.mjs, or beside the archive) and whose program says the version that was asked for. A server that is not
-// there, or slow to say so, costs seconds. Compiles nothing: where there is no such archive, setup.mjs does.
+// Brings wasm-bindgen and wasm-pack as their projects compiled them, from the archives of their
+// releases. Taken is only the archive whose SHA-256 is known (tools.mjs, or beside the archive) and
+// whose program says the version that was asked for. A server that is not there, or slow to say so,
+// costs seconds. Compiles nothing: where there is no such archive, setup.mjs does.
 //
 //   node scripts/prebuilt.mjs wasm-bindgen|wasm-pack      prints nothing, or why there is none
 import { createHash } from "node:crypto";
@@ -8,7 +9,10 @@ import { mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { ask, cargoTool, CommandFailed, ensureFolder, executable, isMain, run, versions, wasmPackArchives } from "./tools.mjs";
 
-/** Static where there is a choice, so that no C library is asked for. Windows on ARM runs programs for x64. */
+/**
+ * Static where there is a choice, so that no C library is asked for. Windows on ARM runs programs
+ * for x64.
+ */
 const targets = {
   "linux-x64": "x86_64-unknown-linux-musl",
   "linux-arm64": "aarch64-unknown-linux-musl",
@@ -18,7 +22,10 @@ const targets = {
   "win32-arm64": "x86_64-pc-windows-msvc",
 };
 
-/** Where a release keeps its archives, how they are called, and their SHA-256 by target. Without one, it is published beside the archive. */
+/**
+ * Where a release keeps its archives, how they are called, and their SHA-256 by target. Without
+ * one, it is published beside the archive.
+ */
 const releases = {
   "wasm-bindgen": {
     version: versions.wasmBindgen,
@@ -67,8 +74,8 @@ async function download(address, { silence, whole, size }) {
 }
 
 /**
- * Puts a program into its place. Throws CommandFailed, and leaves that place as it was, when that cannot be done. What may be given for
- * tests: another release's folder, sums, limits, and place.
+ * Puts a program into its place. Throws CommandFailed, and leaves that place as it was, when that
+ * cannot be done. What may be given for tests: another release's folder, sums, limits, and place.
  */
 export async function fetchTool(program, { limits, destination = cargoTool(program), ...other } = {}) {
   const { version, folder, name, sums } = { ...releases[program], ...other };

@@ -1,5 +1,6 @@
-// The fetching of compiled tools against a server of this machine that is slow, lies, breaks off or is not there. Nothing but the very
-// archive may put a program into its place. Asks no other machine: that a release's own archives are what is said of them is not looked at.
+// The fetching of compiled tools against a server of this machine that is slow, lies, breaks off or
+// is not there. Nothing but the very archive may put a program into its place. Asks no other
+// machine: that a release's own archives are what is said of them is not looked at.
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";

@@ -1,5 +1,6 @@
-// Releases the version that the packages and crates say: builds, packs, refuses what is not whole, tells every tarball and crate in the order in
-// which it is published, and publishes. Commits nothing, and chooses no version (versions.mjs does).
+// Releases the version that the packages and crates say: builds, packs, refuses what is not whole,
+// tells every tarball and crate in the order in which it is published, and publishes. Commits
+// nothing, and chooses no version (versions.mjs does).
 //
 //   node scripts/release.mjs --dry-run [--binaries FOLDER]    builds what this machine can (or takes the binaries of the addon from a folder),
 //                                                             packs into .cache/packages and tells; fails after that if something is missing
@@ -41,7 +42,10 @@ export function inOrder(things) {
 
 const packageOf = ({ name }) => `@diffattn/native-${name}`;
 
-/** What is wrong with the binaries in a folder: a sentence for what is missing, and for each that is not what its name says. */
+/**
+ * What is wrong with the binaries in a folder: a sentence for what is missing, and for each that is
+ * not what its name says.
+ */
 export function faultsOfBinaries(folder) {
   const faults = [];
   const missing = targets.filter(({ file }) => !existsSync(join(folder, file)));
@@ -72,7 +76,9 @@ export function faultsOfTarballs(tarballs, version) {
   return faults;
 }
 
-/** The crates to publish, of what `cargo metadata` says, in order; and what is wrong with that list. */
+/**
+ * The crates to publish, of what `cargo metadata` says, in order; and what is wrong with that list.
+ */
 export function cratesOf({ packages, metadata }) {
   const names = metadata.release.crates;
   const ours = new Set(packages.map(({ name }) => name));
@@ -93,7 +99,10 @@ export function cratesOf({ packages, metadata }) {
 /** What the changelog tells of a version. */
 const told = (version) => section(readFileSync(join(root, "CHANGELOG.md"), "utf8"), version);
 
-/** What is wrong with the tree itself: uncommitted files, versions that differ, a changelog without this version. */
+/**
+ * What is wrong with the tree itself: uncommitted files, versions that differ, a changelog without
+ * this version.
+ */
 function faultsOfTree() {
   const { version, faults } = readVersion();
   const changed = run("git", ["status", "--porcelain"], { quiet: true }).split("\n").filter(Boolean);
@@ -116,7 +125,10 @@ function manifestOf(tarball) {
   return JSON.parse(text);
 }
 
-/** The binaries of the addon: from a folder, where each was built for itself, or each that this machine can build. */
+/**
+ * The binaries of the addon: from a folder, where each was built for itself, or each that this
+ * machine can build.
+ */
 function takeBinaries(folder) {
   if (folder === undefined) {
     for (const { name } of targets)
@@ -184,7 +196,10 @@ export function tell({ version, commit, tarballs, crates }) {
   ].join("\n");
 }
 
-/** What is still to be published of a plan, given what the registry has: its hash by name, nothing for what is not there. */
+/**
+ * What is still to be published of a plan, given what the registry has: its hash by name, nothing
+ * for what is not there.
+ */
 export function toPublish(tarballs, version, published) {
   return tarballs.filter(({ name, integrity }) => {
     const there = published(name);
@@ -196,13 +211,19 @@ export function toPublish(tarballs, version, published) {
   });
 }
 
-/** What npm is told of a version besides: one before a release must not become what `npm install` takes. */
+/**
+ * What npm is told of a version besides: one before a release must not become what `npm install`
+ * takes.
+ */
 export const tagOf = (version) => (version.includes("-") ? "next" : "latest");
 
 const headOf = (tools) => tools.ask("git", ["rev-parse", "HEAD"]);
 const isTagged = (version, tools) => tools.ask("git", ["tag", "--points-at", "HEAD"]).split("\n").includes(`v${version}`);
 
-/** Publishes what a registry does not have yet, so that a release that failed on its way can be repeated. `tools` run commands: git, npm, Cargo. */
+/**
+ * Publishes what a registry does not have yet, so that a release that failed on its way can be
+ * repeated. `tools` run commands: git, npm, Cargo.
+ */
 export function publish({ version, commit, tarballs, crates }, folder, withProvenance, tools = { ask, run }) {
   if (headOf(tools) !== commit) throw new CommandFailed(`this was packed of ${commit}, which is not checked out`);
   if (!isTagged(version, tools)) throw new CommandFailed(`the commit has no tag v${version}; run: npm run release`);
@@ -224,7 +245,8 @@ export function publish({ version, commit, tarballs, crates }, folder, withProve
   for (const { name } of crates) {
     const isThere = tools.ask("cargo", ["info", `${name}@${version}`, "--registry", "crates-io"]) !== "";
     console.log(`crates.io: ${name} ${version}${isThere ? ": is there" : ""}`);
-    // They were compiled from their packages by check-release.mjs. Cargo waits until the index has what the next one needs.
+    // They were compiled from their packages by check-release.mjs. Cargo waits until the index has
+    // what the next one needs.
     if (!isThere) tools.run("cargo", ["publish", "-p", name, "--no-verify", "--locked"]);
   }
 }

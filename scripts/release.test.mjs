@@ -1,4 +1,5 @@
-// What a release decides: its order, what it refuses, what it skips. Publishes nothing: commands are recorded.
+// What a release decides: its order, what it refuses, what it skips. Publishes nothing: commands
+// are recorded.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -143,7 +144,7 @@ describe("the crates", () => {
     const metadata = JSON.parse(run("cargo", ["metadata", "--no-deps", "--format-version", "1", "--locked"], { quiet: true }));
     const { crates, faults } = cratesOf(metadata);
     expect(faults).toEqual([]);
-    expect(crates.map(({ name }) => name)).toEqual(["diffattn", "diffattn-nn"]);
+    expect(crates.map(({ name }) => name)).toEqual(["diffattn", "diffattn-files", "diffattn-nn"]);
     for (const { name } of crates) {
       const { readme, description, license, repository, keywords, categories } = metadata.packages.find((found) => found.name === name);
       expect({ readme, license }, name).toEqual({ readme: "README.md", license: "MIT OR Apache-2.0" });
@@ -171,7 +172,10 @@ describe("publishing", () => {
   const crates = ["diffattn", "diffattn-nn"].map((name) => ({ name, bytes: 1, sha256: "cd" }));
   const plan = { version: "1.2.3", commit: "c0ffee", tarballs, crates };
 
-  /** Commands that would be run, and what the registries are said to have: `npm` hashes by name, `cargo` names. */
+  /**
+   * Commands that would be run, and what the registries are said to have: `npm` hashes by name,
+   * `cargo` names.
+   */
   function tools({ npm = {}, cargo = [], tags = "v1.2.3", head = "c0ffee" } = {}) {
     const commands = [];
     return {

@@ -1,5 +1,6 @@
-// Which machine of GitHub's builds which binary of the addon: for each target of packages/native one of its own kind, on which the
-// binary is also tried. Builds nothing itself; .github/workflows/build.yml asks it.
+// Which machine of GitHub's builds which binary of the addon: for each target of packages/native
+// one of its own kind, on which the binary is also tried. Builds nothing itself;
+// .github/workflows/build.yml asks it.
 //
 //   node scripts/runners.mjs      prints one line of JSON: a list of { target, runner }, with names as cross.mjs takes them
 import { targets } from "../packages/native/loader.js";

@@ -1,6 +1,7 @@
-// Brings a machine to where the project builds and its tests run. Idempotent: a second run takes seconds.
-// Installs inside the project (.cache, node_modules) where possible. The system's package manager is used only as root
-// on Debian; elsewhere the one line to run is printed. Plain Node, no dependencies.
+// Brings a machine to where the project builds and its tests run. Idempotent: a second run takes
+// seconds. Installs inside the project (.cache, node_modules) where possible. The system's package
+// manager is used only as root on Debian; elsewhere the one line to run is printed. Plain Node, no
+// dependencies.
 //
 //   node scripts/setup.mjs [--browsers] [--neon]
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
@@ -26,14 +27,19 @@ import {
   versions,
 } from "./tools.mjs";
 
-/** What makes WebAssembly's modules; what it is compiled with, and takes to compile, where its project's own is not to be had. */
+/**
+ * What makes WebAssembly's modules; what it is compiled with, and takes to compile, where its
+ * project's own is not to be had.
+ */
 const webAssemblyTools = {
   // Without TLS, which only its runner of tests has a use for.
   "wasm-bindgen": { crate: "wasm-bindgen-cli", version: versions.wasmBindgen, options: ["--no-default-features"], minutes: "2 minutes" },
   "wasm-pack": { crate: "wasm-pack", version: versions.wasmPack, minutes: "2 minutes" },
 };
 
-/** They run for seconds, six times: what an optimiser would do for them costs more than it saves. */
+/**
+ * They run for seconds, six times: what an optimiser would do for them costs more than it saves.
+ */
 const soonCompiled = { CARGO_PROFILE_RELEASE_OPT_LEVEL: "0", CARGO_PROFILE_RELEASE_DEBUG: "0", CARGO_PROFILE_RELEASE_LTO: "off" };
 
 const say = (text) => console.log(`setup: ${text}`);
@@ -60,7 +66,10 @@ export function apt(...packages) {
   run("apt-get", [...patient, "install", "-y", "--no-install-recommends", ...packages], { env, quiet: true });
 }
 
-/** One npm package in a folder of its own. Its install script puts the platform's binary, another npm package, in place. */
+/**
+ * One npm package in a folder of its own. Its install script puts the platform's binary, another
+ * npm package, in place.
+ */
 export function npmInstall(prefix, name, version, ...more) {
   mkdirSync(prefix, { recursive: true });
   const manifest = { private: true, dependencies: { [name]: version }, allowScripts: { [name]: true } };
@@ -93,14 +102,18 @@ function cargoInstall(crate, program, version, options) {
   }
 }
 
-/** One of the two programs that make WebAssembly's modules: as its project compiled it, else compiled here. */
+/**
+ * One of the two programs that make WebAssembly's modules: as its project compiled it, else
+ * compiled here.
+ */
 function webAssemblyTool(program) {
   const { crate, version, options = [], minutes } = webAssemblyTools[program];
   need(
     `${program} ${version}`,
     () => ask(cargoTool(program), ["--version"]).endsWith(` ${version}`),
     () => {
-      // A process of its own: what waits for servers cannot be written in a script that does one thing after the other.
+      // A process of its own: what waits for servers cannot be written in a script that does one
+      // thing after the other.
       const env = { ...process.env, NODE_USE_ENV_PROXY: "1" };
       const missing = run(process.execPath, [join(root, "scripts/prebuilt.mjs"), program], { env, capture: true }).trim();
       if (!missing) return;
@@ -178,7 +191,10 @@ export function setup({ withBrowsers = false, withNeon = false } = {}) {
   say(`done in ${seconds(start)}`);
 }
 
-/** Ends the process with a plain sentence when a command failed; a bug of the script keeps its trace. */
+/**
+ * Ends the process with a plain sentence when a command failed; a bug of the script keeps its
+ * trace.
+ */
 export function main(body) {
   try {
     body();

@@ -1,5 +1,6 @@
-// `npm start`: sets up, builds, lets the trained model of examples/model write on the native backend in this terminal, then serves
-// the page (packages/demo) and prints its address. Opens nothing by itself; Ctrl-C ends it.
+// `npm start`: sets up, builds, lets the trained model of examples/model write on the native
+// backend in this terminal, then serves the page (packages/demo) and prints its address. Opens
+// nothing by itself; Ctrl-C ends it.
 //
 //   npm start -- [--port N] [--no-isolation] [--once]      (--once: writes and serves nothing)
 import { join } from "node:path";

@@ -1,5 +1,6 @@
-// Sets up, builds, then runs every check and every suite, whatever the ones before did. Each prints its own line; the last line
-// adds them up: "N passed, N failed". Fails when anything failed or a suite ran no test.
+// Sets up, builds, then runs every check and every suite, whatever the ones before did. Each prints
+// its own line; the last line adds them up: "N passed, N failed". Fails when anything failed or a
+// suite ran no test.
 //
 //   node scripts/test.mjs [suite ...]      (the names are the keys of `suites`; "lint" stands for all checks without tests)
 import { spawn } from "node:child_process";
@@ -52,8 +53,10 @@ const program =
   () =>
     check(bin(name), args)();
 
-/** Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without saying so failed once. The lines
- *  that match `failure` are repeated at the end. */
+/**
+ * Adds up `pattern`'s (passed, failed) over what a runner printed. A runner that failed without
+ * saying so failed once. The lines that match `failure` are repeated at the end.
+ */
 function counted({ ok, text }, pattern, failure) {
   let passed = 0;
   let failed = 0;
@@ -119,6 +122,7 @@ const lint = {
   "rustfmt of the example": check("cargo", ["fmt", "--manifest-path", "examples/rust/Cargo.toml", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
+  structure: check(process.execPath, ["scripts/structure.mjs"]),
   // What the packages hold; check-release.mjs compiles them, too.
   "crates as packed": check("cargo", ["package", "--workspace", "--no-verify", "--locked", "--allow-dirty"]),
 };
@@ -172,7 +176,8 @@ async function record(name, body, isSuite) {
 }
 
 const names = chosen(process.argv.slice(2));
-// Set-up and builds pass no test; when one fails, that is one failure, and the suites that can do without it still run.
+// Set-up and builds pass no test; when one fails, that is one failure, and the suites that can do
+// without it still run.
 const step = (body) => async () => {
   body();
   return { passed: 0, failed: 0 };

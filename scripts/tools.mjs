@@ -1,5 +1,5 @@
-// What the scripts share: versions, places, how a command is run on any platform, and which Rust compiles for WebAssembly.
-// It installs nothing; setup.mjs does.
+// What the scripts share: versions, places, how a command is run on any platform, and which Rust
+// compiles for WebAssembly. It installs nothing; setup.mjs does.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { closeSync, existsSync, mkdirSync, openSync, readFileSync, readSync, readdirSync, realpathSync, statSync } from "node:fs";
@@ -18,7 +18,9 @@ export const versions = {
   /** Relaxed SIMD, Float16Array and `using` want a newer Node than the oldest one supported. */
   node: "24.21.0",
   wasmPack: "0.15.0",
-  /** The command-line tool and the crate must be the same version, so Cargo.toml says it for both. */
+  /**
+   * The command-line tool and the crate must be the same version, so Cargo.toml says it for both.
+   */
   wasmBindgen: /^wasm-bindgen = "=([\d.]+)"/m.exec(workspace)[1],
   /** Debian's linker for WebAssembly, used where rustup can fetch nothing. */
   lld: "22",
@@ -32,7 +34,10 @@ export const versions = {
   muslDebian: "trixie",
 };
 
-/** The SHA-256 of wasm-pack's archives, which its releases do not publish: they go with `versions.wasmPack`. */
+/**
+ * The SHA-256 of wasm-pack's archives, which its releases do not publish: they go with
+ * `versions.wasmPack`.
+ */
 export const wasmPackArchives = {
   "x86_64-unknown-linux-musl": "c09f971ecaed9a2efc80fdcea7a00ef6b53c7fadc8c57d1f61b53a6aa66b668a",
   "aarch64-unknown-linux-musl": "e17ef0806381c3a0acb9c9ddad643a49facaa5a2ecf657a421d4d8f3357a24b7",
@@ -57,8 +62,8 @@ export const cargoTools = join(cache, "tools");
 export const cargoTool = (name) => join(cargoTools, "bin", executable(name));
 
 /**
- * A program of the root's dev dependencies: the script that its package names, which `launch` gives to Node. (What lies in
- * node_modules/.bin starts it by a shell.)
+ * A program of the root's dev dependencies: the script that its package names, which `launch` gives
+ * to Node. (What lies in node_modules/.bin starts it by a shell.)
  */
 export function bin(name) {
   for (const owner of Object.keys(JSON.parse(readFileSync(join(root, "package.json"), "utf8")).devDependencies)) {
@@ -71,7 +76,9 @@ export function bin(name) {
   throw new CommandFailed(`${name} is missing; run: node scripts/setup.mjs`);
 }
 
-/** The machine's compiler builds the addon and the Rust tests; CARGO_TARGET_DIR moves its outputs. */
+/**
+ * The machine's compiler builds the addon and the Rust tests; CARGO_TARGET_DIR moves its outputs.
+ */
 export const targetDir = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 
 /** A command that failed: its name and how it ended. Its output was already shown. */
@@ -91,8 +98,9 @@ function isNodeScript(path) {
 }
 
 /**
- * What to spawn, `[file, arguments]`, for a program (its path, or a name on PATH). No shell is asked, which would read the arguments
- * its own way: a script is given to this Node. Of Windows' batch files, which nothing but a shell runs, npm's lead to such a script.
+ * What to spawn, `[file, arguments]`, for a program (its path, or a name on PATH). No shell is
+ * asked, which would read the arguments its own way: a script is given to this Node. Of Windows'
+ * batch files, which nothing but a shell runs, npm's lead to such a script.
  */
 export function launch(command, args = []) {
   let file = command;
@@ -134,10 +142,15 @@ export function ask(command, args, env = process.env) {
   return result.status === 0 ? result.stdout.trim() : "";
 }
 
-/** True as root on a Debian-like machine: the only place where the system's package manager is used. */
+/**
+ * True as root on a Debian-like machine: the only place where the system's package manager is used.
+ */
 export const isDebianRoot = process.getuid?.() === 0 && existsSync("/etc/debian_version") && existsSync("/usr/bin/apt-get");
 
-/** The full path of a program on PATH, or undefined. Windows has a list of the endings that make a file a program. */
+/**
+ * The full path of a program on PATH, or undefined. Windows has a list of the endings that make a
+ * file a program.
+ */
 export function onPath(...names) {
   const endings = windows ? (process.env.PATHEXT ?? ".COM;.EXE;.BAT;.CMD").split(";") : [""];
   for (const name of names)
@@ -149,17 +162,26 @@ export function onPath(...names) {
   return undefined;
 }
 
-/** An environment whose PATH begins with a folder. (A copy of Windows' environment may call it Path.) */
+/**
+ * An environment whose PATH begins with a folder. (A copy of Windows' environment may call it
+ * Path.)
+ */
 export function pathFirst(folder, env) {
   const name = Object.keys(env).find((key) => key.toUpperCase() === "PATH") ?? "PATH";
   return { ...env, [name]: `${folder}${delimiter}${env[name] ?? ""}` };
 }
 
-/** The environment of a program that must be as on a machine of its own: nothing that chooses a backend, or speaks of the npm that started this. */
+/**
+ * The environment of a program that must be as on a machine of its own: nothing that chooses a
+ * backend, or speaks of the npm that started this.
+ */
 export const plainEnvironment = () =>
   Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(DIFFATTN_|NODE_OPTIONS|NODE_PATH|NODE_ENV$|npm_)/.test(name)));
 
-/** Whether a script is the one that Node was started with, rather than imported: by any link, and by a drive's letter in any case. */
+/**
+ * Whether a script is the one that Node was started with, rather than imported: by any link, and by
+ * a drive's letter in any case.
+ */
 export const isMain = ({ filename }) =>
   existsSync(process.argv[1] ?? "") && realpathSync.native(process.argv[1]) === realpathSync.native(filename);
 
@@ -169,7 +191,10 @@ export const browsers = {
   firefox: () => process.env.DIFFATTN_FIREFOX ?? onPath("firefox-esr", "firefox"),
 };
 
-/** Debian's compilers put first on PATH, and its linker named. The toolchain brings std's source, not std. */
+/**
+ * Debian's compilers put first on PATH, and its linker named. The toolchain brings std's source,
+ * not std.
+ */
 function debianRust() {
   const env = {
     ...pathFirst("/usr/bin", process.env),
@@ -181,8 +206,9 @@ function debianRust() {
 }
 
 /**
- * The Rust that compiles std itself for other targets (WebAssembly's three builds, NEON): rustup's with the component
- * rust-src, else Debian's rustc-web. DIFFATTN_RUST=rustup|debian asks for one of them. Undefined when there is neither.
+ * The Rust that compiles std itself for other targets (WebAssembly's three builds, NEON): rustup's
+ * with the component rust-src, else Debian's rustc-web. DIFFATTN_RUST=rustup|debian asks for one of
+ * them. Undefined when there is neither.
  */
 export function crossRust() {
   const wanted = process.env.DIFFATTN_RUST;

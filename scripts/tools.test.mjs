@@ -1,5 +1,6 @@
-// What the scripts would start on Windows, read off a faked one: its platform, its PATH and a folder as npm's and Rust's installers leave
-// it there. Starts nothing. That Windows itself does with it what its manual says is not looked at.
+// What the scripts would start on Windows, read off a faked one: its platform, its PATH and a
+// folder as npm's and Rust's installers leave it there. Starts nothing. That Windows itself does
+// with it what its manual says is not looked at.
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";

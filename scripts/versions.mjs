@@ -1,6 +1,7 @@
-// The version that all packages and crates share, and the changelog's section of it. Takes the next one: changesets say how far it goes (`changeset
-// version` writes it into the npm packages), the crates follow, and what stands under "Unreleased" becomes the version's section.
-// Commits and publishes nothing.
+// The version that all packages and crates share, and the changelog's section of it. Takes the next
+// one: changesets say how far it goes (`changeset version` writes it into the npm packages), the
+// crates follow, and what stands under "Unreleased" becomes the version's section. Commits and
+// publishes nothing.
 //
 //   node scripts/versions.mjs
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
@@ -24,7 +25,10 @@ export function npmPackages(folder = root) {
     .filter((manifest) => !manifest.private);
 }
 
-/** What the examples ask a registry for: of npm, in a manifest or a script's own words, and of crates.io. */
+/**
+ * What the examples ask a registry for: of npm, in a manifest or a script's own words, and of
+ * crates.io.
+ */
 const askedVersion = /((?:"diffattn": "|npm:diffattn@)\^|^diffattn(?:-nn)? = (?:\{ version = )?")(\d[\w.-]*)/gm;
 
 /** Files of the examples that ask for a version. */
@@ -73,13 +77,18 @@ export const withAskedVersion = (text, version) => text.replaceAll(askedVersion,
 
 const UNRELEASED = "## Unreleased\n";
 
-/** What stands under a heading of the changelog, up to the next one; undefined without that heading. */
+/**
+ * What stands under a heading of the changelog, up to the next one; undefined without that heading.
+ */
 export function section(changelog, heading) {
   const start = changelog.split(/^(?=## )/m).find((part) => part.startsWith(`## ${heading}\n`) || part.startsWith(`## ${heading} `));
   return start?.slice(start.indexOf("\n") + 1).trim();
 }
 
-/** The changelog after what is unreleased, with the lines of the changesets, has become a version's section. */
+/**
+ * The changelog after what is unreleased, with the lines of the changesets, has become a version's
+ * section.
+ */
 export function closeUnreleased(changelog, version, date, lines) {
   const body = section(changelog, "Unreleased");
   if (body === undefined) throw new CommandFailed("CHANGELOG.md: it has no heading Unreleased");

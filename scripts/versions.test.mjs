@@ -73,7 +73,7 @@ describe("the version", () => {
     const after = withVersion(before, "9.8.7-next.1");
     const lines = after.split("\n").filter((line, index) => line !== before.split("\n")[index]);
     expect(lines.map((line) => /^[\w-]+/.exec(line)[0]).sort()).toEqual(
-      ["version", "diffattn", "diffattn-door", "diffattn-nn", "diffattn-reference"].sort(),
+      ["version", "diffattn", "diffattn-door", "diffattn-files", "diffattn-nn", "diffattn-reference"].sort(),
     );
     expect(withVersion(after, version)).toBe(before);
   });

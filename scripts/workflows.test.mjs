@@ -1,5 +1,5 @@
-// The workflows, besides what actionlint says of them: actions are pinned, permissions and times limited, and whatever they run is there.
-// Runs none of them.
+// The workflows, besides what actionlint says of them: actions are pinned, permissions and times
+// limited, and whatever they run is there. Runs none of them.
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";

@@ -1,4 +1,5 @@
-// How tests of what is published run a command: to its end, in an environment that chooses no backend. Knows no test.
+// How tests of what is published run a command: to its end, in an environment that chooses no
+// backend. Knows no test.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { launch, plainEnvironment } from "../scripts/tools.mjs";

@@ -1,6 +1,6 @@
-// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch and transformers into
-// .cache/bench-python.
-// Idempotent: what is there already costs nothing. A library that cannot be had here is a reason to print, never an error.
+// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch
+// and transformers into .cache/bench-python. Idempotent: what is there already costs nothing. A
+// library that cannot be had here is a reason to print, never an error.
 //
 //   node bench/peers/setup.mjs
 import { spawnSync } from "node:child_process";
@@ -17,8 +17,8 @@ export const python = join(environment, ...(process.platform === "win32" ? ["Scr
 const say = (text) => console.error(`peers: ${text}`);
 
 /**
- * Makes the peers ready. Returns why those of `javascript` and of `python` (the `needs` of subjects/peers.mjs) cannot run here,
- * undefined where they can.
+ * Makes the peers ready. Returns why those of `javascript` and of `python` (the `needs` of
+ * subjects/peers.mjs) cannot run here, undefined where they can.
  */
 export function setupPeers() {
   return {
@@ -33,7 +33,10 @@ export function setupPeers() {
   };
 }
 
-/** Runs `install` unless `folder` was made by it from the same files before. Returns the reason if that is impossible. */
+/**
+ * Runs `install` unless `folder` was made by it from the same files before. Returns the reason if
+ * that is impossible.
+ */
 function once(what, folder, files, tool, install) {
   const stamp = join(folder, ".diffattn");
   const wanted = fingerprint(
@@ -57,7 +60,8 @@ function once(what, folder, files, tool, install) {
 
 function installJavaScript() {
   if (!existsSync(pnpm)) throw new Error("pnpm is missing; node scripts/setup.mjs installs it");
-  // onnxruntime-node's script downloads what only a GPU needs; its library for the CPU lies in the package.
+  // onnxruntime-node's script downloads what only a GPU needs; its library for the CPU lies in the
+  // package.
   run(pnpm, ["install", "--frozen-lockfile", "--ignore-scripts"], { cwd: here, quiet: true });
 }
 
@@ -72,8 +76,8 @@ function installPython() {
   const torch = /^torch==.*$/m.exec(readFileSync(requirements, "utf8"))[0];
   // Modules are compiled when they are imported: of PyTorch's thousands that is a part.
   const pip = ["-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile", "--disable-pip-version-check"];
-  // The build for CPUs alone is a tenth of the one on PyPI, which brings CUDA on Linux. Where its index cannot be reached,
-  // PyPI's does as well: on the CPU both run the same code.
+  // The build for CPUs alone is a tenth of the one on PyPI, which brings CUDA on Linux. Where its
+  // index cannot be reached, PyPI's does as well: on the CPU both run the same code.
   const light = ["--index-url", "https://download.pytorch.org/whl/cpu", "--retries", "0", "--timeout", "15", "--no-deps", torch];
   if (process.platform === "linux") spawnSync(python, [...pip, ...light], { stdio: "ignore" });
   run(python, [...pip, "-r", requirements], { quiet: true });

@@ -1,5 +1,6 @@
-// The inputs of a case as the JavaScript peers want them: the two maps' q and k heads apart, a causal mask as numbers.
-// Only for the cases that a peer has operators for: attention of one k head for each q head, without a window, and the norms.
+// The inputs of a case as the JavaScript peers want them: the two maps' q and k heads apart, a
+// causal mask as numbers. Only for the cases that a peer has operators for: attention of one k head
+// for each q head, without a window, and the norms.
 import { fill } from "./measuring.mjs";
 
 export const LAMBDA = 0.35;
@@ -28,7 +29,9 @@ function part(data, [b, h, s, d], layout, first = 0, every = 1) {
   return { data: out, dims: layout === "bhsd" ? [b, heads, s, d] : [b, s, heads * d] };
 }
 
-/** q0 k0 q1 k1, the heads of each map as interleaved pairing has them, and v: data and dims of each. */
+/**
+ * q0 k0 q1 k1, the heads of each map as interleaved pairing has them, and v: data and dims of each.
+ */
 export function attentionInputs({ q, k, v }, layout = "bhsd") {
   const [qs, ks] = [made(q, 0), made(k, 1)];
   const inputs = { v: part(made(v, 2), v, layout) };

@@ -1,6 +1,6 @@
-// A subject: jax-js on its WebAssembly backend, compiled by its jit. One thread: its workers are a browser's.
-// Inputs are made once, the two maps' q and k heads apart. Its own dotProductAttention wants v as wide as q and makes the same
-// matrices, so attention is written out.
+// A subject: jax-js on its WebAssembly backend, compiled by its jit. One thread: its workers are a
+// browser's. Inputs are made once, the two maps' q and k heads apart. Its own dotProductAttention
+// wants v as wide as q and makes the same matrices, so attention is written out.
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";

@@ -1,5 +1,6 @@
-// What the JavaScript subjects share, in Node and in a page: the inputs that every language makes alike, the timing of one call,
-// how values of an answer travel. It knows no library and no case; bench/README.md describes all of it.
+// What the JavaScript subjects share, in Node and in a page: the inputs that every language makes
+// alike, the timing of one call, how values of an answer travel. It knows no library and no case;
+// bench/README.md describes all of it.
 
 /** 32 bits that look random, of any number. */
 export function hash(i) {
@@ -17,8 +18,8 @@ export function fill(data, t) {
 }
 
 /**
- * Seconds of one call of `fn`, which may return a promise. A call shorter than a millisecond is only the warm-up:
- * then as many as fill 5 ms are timed together.
+ * Seconds of one call of `fn`, which may return a promise. A call shorter than a millisecond is
+ * only the warm-up: then as many as fill 5 ms are timed together.
  */
 export async function timed(fn) {
   const once = await spent(fn, 1);
@@ -35,7 +36,10 @@ async function spent(fn, times) {
   return (performance.now() - start) / 1000 / times;
 }
 
-/** The values of a Float32Array at flat indices, as `answer` returns them: float32, little-endian, base64. */
+/**
+ * The values of a Float32Array at flat indices, as `answer` returns them: float32, little-endian,
+ * base64.
+ */
 export function pick(data, at) {
   const bytes = new Uint8Array(Float32Array.from(at, (i) => data[i]).buffer);
   let text = "";

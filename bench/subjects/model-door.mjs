@@ -1,4 +1,5 @@
-// Handlers of the protocol over our models' public door. Starts nothing: how a model comes to be is given.
+// Handlers of the protocol over our models' public door. Starts nothing: how a model comes to be is
+// given.
 import { hash, pick } from "./measuring.mjs";
 
 /** Ids of a prompt that is only long. */

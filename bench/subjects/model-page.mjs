@@ -1,5 +1,6 @@
-// A subject: a page of Chromium that loads our trained model and generates one token. Each run is a page of its own, with nothing kept
-// from the one before; the time is the page's, from the start of its navigation. Files come from this machine, without a network between.
+// A subject: a page of Chromium that loads our trained model and generates one token. Each run is a
+// page of its own, with nothing kept from the one before; the time is the page's, from the start of
+// its navigation. Files come from this machine, without a network between.
 //
 //   node bench/subjects/model-page.mjs
 import { readFile } from "node:fs/promises";

@@ -1,4 +1,5 @@
-// A subject: our models in Node, through the package's public door: decoding, prompts at once, and the memory of a loaded model.
+// A subject: our models in Node, through the package's public door: decoding, prompts at once, and
+// the memory of a loaded model.
 //
 //   node bench/subjects/model.mjs native|wasm
 import { readFileSync } from "node:fs";
@@ -17,7 +18,9 @@ function resident() {
   return process.memoryUsage.rss();
 }
 
-/** What a loaded model takes beyond the library itself: this process's memory with it and without. */
+/**
+ * What a loaded model takes beyond the library itself: this process's memory with it and without.
+ */
 async function scratch({ case: test, threads = 1, isa }) {
   await ensureModel(test, saveSafetensors);
   await api.init({ backend, isa, threads });

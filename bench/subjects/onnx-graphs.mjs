@@ -1,5 +1,6 @@
-// The small ONNX models on which onnxruntime computes a case, and their inputs. Inputs lie as each operator likes them best: the
-// two maps' q and k heads apart. Runs nothing and needs no library: who wants a model's bytes gives onnx-proto.
+// The small ONNX models on which onnxruntime computes a case, and their inputs. Inputs lie as each
+// operator likes them best: the two maps' q and k heads apart. Runs nothing and needs no library:
+// who wants a model's bytes gives onnx-proto.
 import { attentionInputs, EPS, LAMBDA, made, maskOf } from "./inputs.mjs";
 
 // Numbers of onnx.proto: TensorProto.DataType and AttributeProto.AttributeType.
@@ -22,11 +23,12 @@ const ints = (...values) => ({ dataType: INT64, dims: [values.length], int64Data
 const difference = (a, b, y) => [node("Mul", [b, "lambda"], `${y}.scaled`), node("Sub", [a, `${y}.scaled`], y)];
 const lambda = scalar(LAMBDA);
 
-// ---- variants: each says a case's inputs (name → data and dims), nodes and constants; `layout` is its answer's ----
+// ---- variants: each says a case's inputs (name → data and dims), nodes and constants; `layout` is
+// its answer's ----
 
 /**
- * Both maps as matrices, their difference, and one product with v. The optimiser fuses transposition and scale into MatMul.
- * `of` is a suffix of all names.
+ * Both maps as matrices, their difference, and one product with v. The optimiser fuses
+ * transposition and scale into MatMul. `of` is a suffix of all names.
  */
 function matrices(of = "") {
   const map = (n) => [

@@ -1,5 +1,6 @@
-// A subject: onnxruntime-node or onnxruntime-web (WebAssembly), on small ONNX models (onnx-graphs.mjs). What is timed is session.run.
-// Not here: pairings other than one k head for each q head, windows and decode steps, which the operators have no form for.
+// A subject: onnxruntime-node or onnxruntime-web (WebAssembly), on small ONNX models
+// (onnx-graphs.mjs). What is timed is session.run. Not here: pairings other than one k head for
+// each q head, windows and decode steps, which the operators have no form for.
 //
 //   node bench/subjects/onnxruntime.mjs node|web
 import { createRequire } from "node:module";
@@ -21,7 +22,10 @@ const tensors = (inputs) =>
 // Measured at 4096 and 8192 tokens: the most memory of a process, in score maps of all heads.
 const mapsInMemory = { plain: 6.5, "plain-heads": 1.2, "attention-23": 1.4, "multi-head-attention": 2.4 };
 
-/** A machine without the memory would end the process, or others. WebAssembly has an end of its own and says so. */
+/**
+ * A machine without the memory would end the process, or others. WebAssembly has an end of its own
+ * and says so.
+ */
 function needMaps({ q, k }, count) {
   const needed = (count * q[0] * q[1] * q[2] * k[2] * 4) / 2;
   const gib = (bytes) => `${Math.round(bytes / 2 ** 30)} GiB`;
@@ -29,8 +33,9 @@ function needMaps({ q, k }, count) {
 }
 
 // ---- the subject ----
-// Tried and rejected: GroupQueryAttention (always causal, four calls on halves of v: 38 GFLOP/s at 512 tokens where a plain graph
-// has 71; in WebAssembly 1), and results preallocated by the caller (no faster in Node, left unfilled by onnxruntime-web).
+// Tried and rejected: GroupQueryAttention (always causal, four calls on halves of v: 38 GFLOP/s at
+// 512 tokens where a plain graph has 71; in WebAssembly 1), and results preallocated by the caller
+// (no faster in Node, left unfilled by onnxruntime-web).
 
 let threadsOfWeb;
 let loaded;

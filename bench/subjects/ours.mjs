@@ -1,4 +1,5 @@
-// Our own subjects: how each is named and the command of its process. peers.mjs has the others. It starts none itself.
+// Our own subjects: how each is named and the command of its process. peers.mjs has the others. It
+// starts none itself.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -16,8 +17,8 @@ export const reference = [program, "--reference"];
 const newer = () => (existsSync(newerNode) ? undefined : "the newer Node is missing; node scripts/setup.mjs installs it");
 
 /**
- * `missing()` is why a subject cannot run here, undefined where it can. WebAssembly runs in the Node that runs this script, as
- * simd128, and in the newer one, which has relaxed SIMD.
+ * `missing()` is why a subject cannot run here, undefined where it can. WebAssembly runs in the
+ * Node that runs this script, as simd128, and in the newer one, which has relaxed SIMD.
  */
 export const ours = [
   { name: "crate", command: [program] },

@@ -1,5 +1,5 @@
-// The subject in a page: answers requests that page.mjs hands over, through the package's public door and with the limits of
-// the page's engine. `answer(request)` is global.
+// The subject in a page: answers requests that page.mjs hands over, through the package's public
+// door and with the limits of the page's engine. `answer(request)` is global.
 import * as api from "/packages/diffattn/dist/browser.js";
 import { sentence } from "./measuring.mjs";
 import { handlers } from "./public-door.mjs";

@@ -1,4 +1,5 @@
-// One thread of the limit "fma" in a page: told a build it makes an instance of its own, told "run" it multiplies and adds once.
+// One thread of the limit "fma" in a page: told a build it makes an instance of its own, told "run"
+// it multiplies and adds once.
 import { fmaPeak } from "./wasm-limits.mjs";
 
 let run;

@@ -1,5 +1,6 @@
-// A subject: our package in a page of Chromium, cross-origin isolated or not. This process serves the page and hands requests
-// over; page-client.js answers them. "sync…" variants run on the page's main thread, "async…" through the package's worker.
+// A subject: our package in a page of Chromium, cross-origin isolated or not. This process serves
+// the page and hands requests over; page-client.js answers them. "sync…" variants run on the page's
+// main thread, "async…" through the package's worker.
 //
 //   node bench/subjects/page.mjs isolated|plain
 import { readFile } from "node:fs/promises";

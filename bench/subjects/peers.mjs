@@ -1,4 +1,5 @@
-// The peers that `run.mjs` starts: how each is named, what it needs and the command of its process. It starts none itself.
+// The peers that `run.mjs` starts: how each is named, what it needs and the command of its process.
+// It starts none itself.
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { newerNode } from "../../scripts/tools.mjs";
@@ -9,8 +10,9 @@ const subject = (name) => fileURLToPath(new URL(name, import.meta.url));
 const newer = existsSync(newerNode) ? newerNode : process.execPath;
 
 /**
- * `kind` says what of ours a peer is compared with; `needs` is the key of setupPeers() that can name a reason why it cannot run.
- * `command(more)` is the program and its arguments, the given ones last.
+ * `kind` says what of ours a peer is compared with; `needs` is the key of setupPeers() that can
+ * name a reason why it cannot run. `command(more)` is the program and its arguments, the given ones
+ * last.
  */
 export const peers = [
   {

@@ -1,12 +1,15 @@
-// The protocol of the JavaScript subjects on standard input and output. It knows no library and no case; bench/README.md
-// describes all of it.
+// The protocol of the JavaScript subjects on standard input and output. It knows no library and no
+// case; bench/README.md describes all of it.
 import { createInterface } from "node:readline";
 import { sentence } from "./measuring.mjs";
 
 // A line on standard output is a reply, so whatever a library logs goes to standard error.
 console.log = console.info = console.debug = console.error;
 
-/** Answers each request of standard input by `handlers[request.do](request)`; whatever that throws becomes its error. */
+/**
+ * Answers each request of standard input by `handlers[request.do](request)`; whatever that throws
+ * becomes its error.
+ */
 export async function serve(handlers) {
   for await (const line of createInterface({ input: process.stdin })) {
     if (!line.trim()) continue;

@@ -1,11 +1,15 @@
-// Handlers of the protocol over our package's public door, for Node (diffattn.mjs) and a page (page-client.js). Knows the calls of
-// a case in every form; starts nothing, and its limits are given.
+// Handlers of the protocol over our package's public door, for Node (diffattn.mjs) and a page
+// (page-client.js). Knows the calls of a case in every form; starts nothing, and its limits are
+// given.
 import { fill, pick, timed } from "./measuring.mjs";
 
 const LAMBDA = 0.35;
 const EPS = 1e-5;
 
-/** JavaScript and WebAssembly are compiled for speed while they run: a case is warm after so many seconds of calls. */
+/**
+ * JavaScript and WebAssembly are compiled for speed while they run: a case is warm after so many
+ * seconds of calls.
+ */
 const WARM_UP = 0.3;
 
 const VARIANTS = {
@@ -29,7 +33,10 @@ function attentionOptions({ pairing, ratio, causal, window, q, out }) {
   };
 }
 
-/** What a case calls: its name in the package, the shapes of its big inputs, and the arguments around them. */
+/**
+ * What a case calls: its name in the package, the shapes of its big inputs, and the arguments
+ * around them.
+ */
 function formOf(test) {
   if (test.op === "attention") {
     const options = attentionOptions(test);
@@ -65,7 +72,10 @@ function decode(api, test) {
   };
 }
 
-/** `{ run, before? }`: one call in the form `variant`, and what is done before each without being timed. */
+/**
+ * `{ run, before? }`: one call in the form `variant`, and what is done before each without being
+ * timed.
+ */
 function prepared(api, test, variant) {
   if (!VARIANTS[test.op]?.includes(variant)) throw new Error(`there is no variant ${variant} of ${test.op}`);
   if (test.op === "decode") return decode(api, test);
@@ -93,8 +103,8 @@ function prepared(api, test, variant) {
 }
 
 /**
- * The handlers. `about` completes the reply to `info`, `start(isa, threads)` is the package's init() options, `limit(request)`
- * answers it, `isWasm` says whether memory is a module's.
+ * The handlers. `about` completes the reply to `info`, `start(isa, threads)` is the package's
+ * init() options, `limit(request)` answers it, `isWasm` says whether memory is a module's.
  */
 export function handlers(api, { about, start, limit, isWasm }) {
   let loaded;

@@ -1,5 +1,6 @@
-// A subject: TensorFlow.js on its WebAssembly backend (SIMD), plain matrices; it has no attention operator.
-// One thread: in Node its threads want a browser's workers. Inputs are made once, the two maps' q and k heads apart.
+// A subject: TensorFlow.js on its WebAssembly backend (SIMD), plain matrices; it has no attention
+// operator. One thread: in Node its threads want a browser's workers. Inputs are made once, the two
+// maps' q and k heads apart.
 import { createRequire } from "node:module";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
 import { pick, timed } from "./measuring.mjs";
@@ -12,8 +13,8 @@ const wasm = require("@tensorflow/tfjs-backend-wasm");
 const tensor = ({ data, dims }) => tf.tensor(data, dims);
 
 /**
- * Head by head, k transposed: only a product of two matrices as they lie runs on XNNPACK. (Batched or with transposeB, matMul is
- * a plain loop there: 2 GFLOP/s, rejected.)
+ * Head by head, k transposed: only a product of two matrices as they lie runs on XNNPACK. (Batched
+ * or with transposeB, matMul is a plain loop there: 2 GFLOP/s, rejected.)
  */
 function plain(test) {
   const [batch, heads, rows, width] = test.out;

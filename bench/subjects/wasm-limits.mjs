@@ -1,8 +1,12 @@
-// What the machine can do at most in a WebAssembly engine: multiply-adds from registers, and loops over memory, of the modules
-// limits-*.wat. (The crate's own loop, compiled with the product, was no limit: V8 kept its sums in memory, and it took three times as long
-// on Zen 5.) Runs in Node, in pages and in their workers; loads nothing itself.
+// What the machine can do at most in a WebAssembly engine: multiply-adds from registers, and loops
+// over memory, of the modules limits-*.wat. (The crate's own loop, compiled with the product, was
+// no limit: V8 kept its sums in memory, and it took three times as long on Zen 5.) Runs in Node, in
+// pages and in their workers; loads nothing itself.
 
-/** An engine compiles for speed what was called often, and not while it runs: so many seconds of short calls come first. */
+/**
+ * An engine compiles for speed what was called often, and not while it runs: so many seconds of
+ * short calls come first.
+ */
 const WARM_UP = 0.3;
 /** A measurement of multiply-adds takes so many seconds at least. */
 const FMA_SECONDS = 0.05;
@@ -28,7 +32,10 @@ const FLOPS_OF_A_ROUND = 96;
 /** The factor that sums are multiplied with. */
 const FACTOR = 0.999;
 
-/** limits-fma-*.wat, assembled: gives, warmed up, a function that runs once, for FMA_SECONDS or longer, and returns FLOPs, start and end. */
+/**
+ * limits-fma-*.wat, assembled: gives, warmed up, a function that runs once, for FMA_SECONDS or
+ * longer, and returns FLOPs, start and end.
+ */
 export async function fmaPeak(module) {
   const { fma } = new WebAssembly.Instance(module).exports;
   await warmUp(() => fma(1 << 12, FACTOR));
@@ -61,7 +68,10 @@ export class MemoryLimits {
     this.#module = module;
   }
 
-  /** Bytes per second that are read from a working set of `bytes`; of a copy, read and written, from one half to the other. */
+  /**
+   * Bytes per second that are read from a working set of `bytes`; of a copy, read and written, from
+   * one half to the other.
+   */
   async perSecond(what, bytes = BEYOND_CACHES) {
     const half = Math.floor(bytes / 2 / STEP) * STEP;
     if (this.#bytes !== bytes) await this.#start(bytes);

@@ -1,7 +1,8 @@
-// The page of packages/demo in Chromium and Firefox, isolated and not, under the strict Content-Security-Policy that its server sends:
-// writing, stopping, maps by pointer and by keyboard, export, the bench tab, names and contrast for everybody. Compares what the page
-// writes and draws with the trained model's reference and with the native backend. Closes with "N passed, N failed". The page must be
-// built (npm run build).
+// The page of packages/demo in Chromium and Firefox, isolated and not, under the strict
+// Content-Security-Policy that its server sends: writing, stopping, maps by pointer and by
+// keyboard, export, the bench tab, names and contrast for everybody. Compares what the page writes
+// and draws with the trained model's reference and with the native backend. Closes with "N passed,
+// N failed". The page must be built (npm run build).
 //
 //   node test/browser/demo.mjs [chromium] [firefox]
 import assert from "node:assert/strict";
@@ -47,7 +48,10 @@ function watch() {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-/** Waits until `question` (a function that runs in the page) gives something. Drivers' own waiting evaluates text, which the policy forbids. */
+/**
+ * Waits until `question` (a function that runs in the page) gives something. Drivers' own waiting
+ * evaluates text, which the policy forbids.
+ */
 async function until(page, what, question, ...args) {
   const end = Date.now() + 120_000;
   for (;;) {
@@ -334,7 +338,8 @@ const tests = {
       assert.match(svg.text, /layer 1, head 1/);
       const png = await saveAs(page, "png", picture);
       assert.equal(png.name, `diffattn-layer1-head1-${picture}.png`);
-      // The bitmap must have the picture's colours: styles of an image are not the page's to forbid.
+      // The bitmap must have the picture's colours: styles of an image are not the page's to
+      // forbid.
       const { width, height, colours } = await page.evaluate(async () => {
         const bitmap = await createImageBitmap(globalThis.saved[0].blob);
         const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);

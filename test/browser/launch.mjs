@@ -11,8 +11,8 @@ const chromiumFlags = [
 ];
 
 /**
- * Each opens a page, whose `evaluate` runs a function in it; and what the drivers do differently. `timeout`: of one evaluation, in
- * milliseconds. `extension`: the folder of one that is loaded.
+ * Each opens a page, whose `evaluate` runs a function in it; and what the drivers do differently.
+ * `timeout`: of one evaluation, in milliseconds. `extension`: the folder of one that is loaded.
  */
 export const browsers = {
   async chromium(timeout, { extension } = {}) {

@@ -1,4 +1,5 @@
-// What runs inside the page: the reference cases on each WASM build, and what only a browser can show. Chooses no browser.
+// What runs inside the page: the reference cases on each WASM build, and what only a browser can
+// show. Chooses no browser.
 import { largest, sameBits, values, within } from "/suite/compare.js";
 import { checksOf } from "/suite/fixture-cases.js";
 import { qkv } from "/suite/random.js";
@@ -200,7 +201,8 @@ async function build(api, isa, files) {
     const error = await refused("ABORTED", "signal: the call was aborted", () => call);
     const took = performance.now() - start;
     assert(error.cause === reason && error.name === "AbortError", "the cause is the signal's reason");
-    // A slice is at most 16 ms; the rest is room for a busy machine. Whole, the call takes longer than this.
+    // A slice is at most 16 ms; the rest is room for a busy machine. Whole, the call takes longer
+    // than this.
     assert(took < 500, `the abort took ${took} ms`);
     sameBits(await api.diffAttention(...small, options), api.diffAttentionSync(...small, options));
   });

@@ -1,5 +1,5 @@
-// Runs page.js in Chromium and Firefox, isolated and not, and prints one closing line. A browser that is missing or does not
-// start is a failure.
+// Runs page.js in Chromium and Firefox, isolated and not, and prints one closing line. A browser
+// that is missing or does not start is a failure.
 //
 //   node test/browser/run.mjs [chromium] [firefox]
 import { readdirSync } from "node:fs";

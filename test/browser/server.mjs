@@ -1,5 +1,5 @@
-// Serves the built package, the reference cases, models (by range) and the suite's own modules to a browser, with or without the
-// headers that isolate a page. Runs no test.
+// Serves the built package, the reference cases, models (by range) and the suite's own modules to a
+// browser, with or without the headers that isolate a page. Runs no test.
 import { existsSync, statSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { extname, join } from "node:path";
@@ -37,9 +37,10 @@ function endless(response) {
 }
 
 /**
- * Starts a server on a free port. Below /html/ it serves the package with a page in the place of every WASM file, as a
- * single-page application's server does; below /once/ only the first request for one is answered so. Below /to/ it sends on to the
- * same files of another origin; what lies below /key/ wants the header X-Key; below /endless/ are files without an end.
+ * Starts a server on a free port. Below /html/ it serves the package with a page in the place of
+ * every WASM file, as a single-page application's server does; below /once/ only the first request
+ * for one is answered so. Below /to/ it sends on to the same files of another origin; what lies
+ * below /key/ wants the header X-Key; below /endless/ are files without an end.
  */
 export async function serve({ isolated }) {
   const refusedOnce = new Set();

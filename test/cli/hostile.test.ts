@@ -1,4 +1,5 @@
-// Models whose words, names and labels hold what terminals obey, shown in a pseudo terminal, in a pipe and in files.
+// Models whose words, names and labels hold what terminals obey, shown in a pseudo terminal, in a
+// pipe and in files.
 
 import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +12,10 @@ import { atTerminal, diffattn, folder, modelOf } from "./run.js";
 
 const out = folder();
 
-/** Sets the title of a window, turns text red (in seven bits and in eight), clears the screen, goes back, turns text around. */
+/**
+ * Sets the title of a window, turns text red (in seven bits and in eight), clears the screen, goes
+ * back, turns text around.
+ */
 const TRICKS = ["\u001b]0;owned\u0007", "\u001b[31m", "\u009b31m", "\u001bc", "x\rgone", "\b\u007f", "\u202e\u2066", "\u0000\f\u0085"];
 const ALL = TRICKS.join("");
 

@@ -59,7 +59,10 @@ export function folder(): string {
   return path;
 }
 
-/** The same before a person: all that a pseudo terminal showed, line ends as they were written. Its bar stays away. */
+/**
+ * The same before a person: all that a pseudo terminal showed, line ends as they were written. Its
+ * bar stays away.
+ */
 export function atTerminal(args: readonly string[], { environment }: Pick<Setting, "environment"> = {}): Pick<Ended, "code" | "out"> {
   const quoted = [process.execPath, program, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(" ");
   const { status, stdout, error } = spawnSync("script", ["-qec", quoted, "/dev/null"], {

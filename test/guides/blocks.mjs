@@ -1,6 +1,8 @@
 // The fenced blocks of a guide, in order. Runs nothing.
 
-/** `[{ language, title, code, line }]` of a Markdown text. A fence ends with one at least as long. */
+/**
+ * `[{ language, title, code, line }]` of a Markdown text. A fence ends with one at least as long.
+ */
 export function blocks(text) {
   const found = [];
   let open;

@@ -1,6 +1,7 @@
-// Runs the code of docs/guides as it stands there, in an empty folder in which the packed package is installed: blocks with a title
-// are files, others are programs or shell lines that must print the `text` block below them. What is for a page is built by Vite and
-// opened in Chromium. Closes with "N passed, N failed". Needs built outputs (npm run build).
+// Runs the code of docs/guides as it stands there, in an empty folder in which the packed package
+// is installed: blocks with a title are files, others are programs or shell lines that must print
+// the `text` block below them. What is for a page is built by Vite and opened in Chromium. Closes
+// with "N passed, N failed". Needs built outputs (npm run build).
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -111,7 +112,10 @@ const vite = join(dirname(fromVitest.resolve("vite/package.json")), "bin/vite.js
 
 const served = (place) => serveFiles({ find: (path) => join(place, path.endsWith("/") ? `${path}index.html` : path) });
 
-/** Builds the pages of a guide and compares what an element shows once the page's title is "done". `what`: "#id" or "#id of page.html". */
+/**
+ * Builds the pages of a guide and compares what an element shows once the page's title is "done".
+ * `what`: "#id" or "#id of page.html".
+ */
 async function shows(files, what, expected) {
   const [, selector, page = "index.html"] = /^(#\S+)(?: of (\S+))?$/.exec(what);
   const app = join(folder, "app");

@@ -1,5 +1,6 @@
-// The matrix: packs the tarballs, and in each place where people put the package makes a small application as they would, runs it and
-// judges what it gives. Prints a row as each ends, then "N passed, N failed". A place that does not run is a failure.
+// The matrix: packs the tarballs, and in each place where people put the package makes a small
+// application as they would, runs it and judges what it gives. Prints a row as each ends, then "N
+// passed, N failed". A place that does not run is a failure.
 //
 //   node test/matrix/run.mjs                   all of them: npm run check:matrix; writes docs/runtimes.md
 //   node test/matrix/run.mjs --only NAME,...   those with such a part in group or name
@@ -7,7 +8,8 @@
 //                            --short           the few that need no registry, and that docs/runtimes.md lists all
 //                            --list            names them and runs none
 //
-// Needs built outputs (npm run build); the places of browsers need Chromium and Firefox (node scripts/setup.mjs --browsers).
+// Needs built outputs (npm run build); the places of browsers need Chromium and Firefox (node
+// scripts/setup.mjs --browsers).
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

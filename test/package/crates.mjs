@@ -1,4 +1,5 @@
-// Which crates are compiled into a binary, walked along Cargo's tree: what the notices of the packages are compared with. Reads no licence.
+// Which crates are compiled into a binary, walked along Cargo's tree: what the notices of the
+// packages are compared with. Reads no licence.
 
 import { execFileSync } from "node:child_process";
 import { root } from "../../scripts/tools.mjs";
@@ -8,8 +9,10 @@ const binaries = {
   wasm: ["-p", "diffattn-wasm", "--all-features"],
 };
 
-/** Names and versions of all that a binary is made of for a target, but for ours: no macro nor what only macros use, nothing that builds or
- *  tests it. */
+/**
+ * Names and versions of all that a binary is made of for a target, but for ours: no macro nor what
+ * only macros use, nothing that builds or tests it.
+ */
 export function compiledInto(binary, target = "wasm32-unknown-unknown") {
   const args = ["tree", "--locked", "--no-dedupe", "--edges", "normal", "--prefix", "depth", "--target", target, ...binaries[binary]];
   const lines = execFileSync("cargo", args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 28 }).split("\n");

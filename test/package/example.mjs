@@ -1,4 +1,5 @@
-// The example of a README and what it says that it prints: the first `js` block and the `text` block after it.
+// The example of a README and what it says that it prints: the first `js` block and the `text`
+// block after it.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 

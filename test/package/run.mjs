@@ -1,5 +1,6 @@
-// Tests what is published: packs the tarballs, installs them into empty folders without a registry, and uses them there as
-// users do. Closes with "N passed, N failed". Needs built outputs (npm run build).
+// Tests what is published: packs the tarballs, installs them into empty folders without a registry,
+// and uses them there as users do. Closes with "N passed, N failed". Needs built outputs (npm run
+// build).
 import assert from "node:assert/strict";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +15,9 @@ import { compiledInto } from "./crates.mjs";
 import { example } from "./example.mjs";
 
 const folders = [];
-/** An empty folder, outside of the project so that nothing of it is found, with tarballs installed. */
+/**
+ * An empty folder, outside of the project so that nothing of it is found, with tarballs installed.
+ */
 function install(tarballs, type = "module") {
   const folder = mkdtempSync(join(tmpdir(), "diffattn-package-"));
   folders.push(folder);

@@ -1,4 +1,5 @@
-// Runs one attack on one backend in this process, and tells its figures and misses to run.mjs, which started it.
+// Runs one attack on one backend in this process, and tells its figures and misses to run.mjs,
+// which started it.
 
 import { openSync, writeSync } from "node:fs";
 
@@ -6,7 +7,10 @@ const { name, ...options } = JSON.parse(process.argv[2]);
 const { default: attack } = await import(`./attacks/${name}.mjs`);
 
 const file = openSync(options.trace, "w");
-/** Writes where the attack stands over what stood there: whoever finds this process dead or silent reads it. */
+/**
+ * Writes where the attack stands over what stood there: whoever finds this process dead or silent
+ * reads it.
+ */
 const trace = (index, what) => {
   writeSync(file, `${index} ${what}`.slice(0, 200).padEnd(200), 0);
 };

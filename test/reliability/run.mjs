@@ -1,5 +1,6 @@
-// Runs the attacks, each on each backend in a process of its own with a limit of time, so that a crash or a hang is a figure and not the
-// end. Prints one table: property, figure, limit. Exit code 1 where one is missed.
+// Runs the attacks, each on each backend in a process of its own with a limit of time, so that a
+// crash or a hang is a figure and not the end. Prints one table: property, figure, limit. Exit code
+// 1 where one is missed.
 //
 //   node test/reliability/run.mjs                          at length, in under an hour: npm run check:reliability
 //   node test/reliability/run.mjs --short                  a little of each; closes with "N passed, N failed"
@@ -42,7 +43,8 @@ function attackOnce(name, attack, backend, count) {
   const folder = mkdtempSync(join(tmpdir(), "diffattn-reliability-"));
   const trace = join(folder, "trace");
   const options = { name, backend, count, seed, trace, isFull: length === "full" };
-  // Relative paths among what is hostile are of this folder. What chooses a backend comes from the attack alone.
+  // Relative paths among what is hostile are of this folder. What chooses a backend comes from the
+  // attack alone.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("DIFFATTN_")));
   const child = fork(join(here, "child.mjs"), [JSON.stringify(options)], { cwd: folder, env, execArgv: attack.flags ?? [] });
   const misses = new Map();

@@ -1,5 +1,5 @@
-// The public package as it is built, and the instruction sets that a project of vitest.config.ts runs it on. What should load
-// and does not is a failure: nothing is skipped.
+// The public package as it is built, and the instruction sets that a project of vitest.config.ts
+// runs it on. What should load and does not is a failure: nothing is skipped.
 
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";

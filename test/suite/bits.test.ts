@@ -1,4 +1,5 @@
-// The table "Bits" of the numeric contract: what must not change a bit, and which instruction sets share their bits.
+// The table "Bits" of the numeric contract: what must not change a bit, and which instruction sets
+// share their bits.
 
 import { afterAll, describe, expect, test } from "vitest";
 import type * as types from "../../packages/diffattn/src/types.js";

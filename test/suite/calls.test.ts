@@ -1,5 +1,5 @@
-// Async calls: order, many at once, inputs that change, aborts, progress, results in the caller's memory; objects and their end;
-// panics and traps; worker threads that end in the middle of a call.
+// Async calls: order, many at once, inputs that change, aborts, progress, results in the caller's
+// memory; objects and their end; panics and traps; worker threads that end in the middle of a call.
 
 import { Worker } from "node:worker_threads";
 import { describe, expect, test } from "vitest";
@@ -10,7 +10,9 @@ import { qkv } from "./random.js";
 
 const options = { lambda: 0.3, isCausal: true };
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-/** Replaces a call by a request that panics: in its preparation (240) or in its first step (241). */
+/**
+ * Replaces a call by a request that panics: in its preparation (240) or in its first step (241).
+ */
 const testOp = (op: number): Record<symbol, number> => ({ [Symbol.for("diffattn.testOp")]: op });
 const long = qkv(99, LONG);
 
@@ -223,7 +225,8 @@ onEachIsa((isa) => {
         sameBits(await first, expected());
         expect((await bad).code).toBe("INTERNAL");
         for (const result of await others) {
-          // WASM traps end the instance and every call open on it; a native panic ends its own call.
+          // WASM traps end the instance and every call open on it; a native panic ends its own
+          // call.
           if (backend === "wasm") expect(result).toMatchObject({ status: "rejected", reason: { code: "INTERNAL" } });
           else expect(result.status).toBe("fulfilled");
         }

@@ -1,4 +1,5 @@
-// Checkpoints through the public API: where they come from, what they hold, files that are no checkpoints, what is written.
+// Checkpoints through the public API: where they come from, what they hold, files that are no
+// checkpoints, what is written.
 
 import { execFileSync } from "node:child_process";
 import { createServer, type IncomingMessage } from "node:http";
@@ -19,7 +20,10 @@ const fileOf = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFil
 const tokenizer = path("examples/model/tokenizer.json");
 
 let folder = "";
-/** Serves the folder: below /ranges/ by range, below /whole/ not, below /html/ a page for everything, below /spa/ one for what is missing. */
+/**
+ * Serves the folder: below /ranges/ by range, below /whole/ not, below /html/ a page for
+ * everything, below /spa/ one for what is missing.
+ */
 const server = createServer(({ url = "", headers }, response) => {
   const [, how = "", ...rest] = decodeURIComponent(new URL(url, "http://localhost").pathname).split("/");
   const file = join(folder, ...rest);
@@ -333,7 +337,10 @@ onEachIsa(() => {
 
   describe("how a load reaches its files", () => {
     const vit = path("test/models/diff_vit");
-    /** A door that wants a key and sends on to a store of another origin, as hubs of models do. `?at=` is the folder. */
+    /**
+     * A door that wants a key and sends on to a store of another origin, as hubs of models do.
+     * `?at=` is the folder.
+     */
     let seen: { port: "door" | "store"; name: string; authorization: string | undefined; origin: string | undefined }[] = [];
     const note = (port: "door" | "store", { url = "", headers }: IncomingMessage): string => {
       const { pathname, searchParams } = new URL(url, "http://localhost");

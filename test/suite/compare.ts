@@ -22,7 +22,10 @@ export function values({ data, dtype }: Pick<Tensor<TensorData>, "data" | "dtype
 /** How far an element may be from what is expected. */
 export type Bound = (expected: number, index: number) => number;
 
-/** Throws, with the largest error and its place, when an element is out of its bound. Returns the largest error over its bound. */
+/**
+ * Throws, with the largest error and its place, when an element is out of its bound. Returns the
+ * largest error over its bound.
+ */
 export function within(actual: ArrayLike<number>, expected: ArrayLike<number>, bound: Bound): number {
   if (actual.length !== expected.length) throw new Error(`expected ${expected.length} elements, got ${actual.length}`);
   let worst = 0;

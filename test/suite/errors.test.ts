@@ -1,5 +1,5 @@
-// The table "Errors" of the numeric contract: each code with its exact sentence, in both forms, and the next call works. The same
-// sentences stand for every backend, because this file runs on each.
+// The table "Errors" of the numeric contract: each code with its exact sentence, in both forms, and
+// the next call works. The same sentences stand for every backend, because this file runs on each.
 
 import { describe, expect, test } from "vitest";
 import type * as types from "../../packages/diffattn/src/types.js";
@@ -12,7 +12,9 @@ type Anything = Record<string, unknown>;
 const [q, k, v] = qkv(1, { Lq: 12 });
 const good = { lambda: 0.3 };
 
-/** A refused call: its code, its sentence (or how it begins and ends), and the call in both forms. */
+/**
+ * A refused call: its code, its sentence (or how it begins and ends), and the call in both forms.
+ */
 interface Refusal {
   code: types.ErrorCode;
   sentence: string | RegExp;

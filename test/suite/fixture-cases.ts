@@ -1,4 +1,5 @@
-// What the public API must return for each reference case: one check per expected tensor. Runs in Node and in browsers alike.
+// What the public API must return for each reference case: one check per expected tensor. Runs in
+// Node and in browsers alike.
 
 import type * as types from "../../packages/diffattn/src/types.js";
 import { type Bound, largest } from "./compare.js";
@@ -140,8 +141,8 @@ function attention(fixture: Fixture): Check[] {
 }
 
 /**
- * With λ = 1 the maps cancel, and a result holds the roundings of what it came from: 2⁻²⁵ of the largest v, times what the norm
- * multiplies a small row by.
+ * With λ = 1 the maps cancel, and a result holds the roundings of what it came from: 2⁻²⁵ of the
+ * largest v, times what the norm multiplies a small row by.
  */
 function cancelled({ options, tensors }: Fixture, name: string, v: types.TensorLike): Bound {
   const { eps = 1e-5, scale = 1 } = (options["norm"] as types.AttentionNorm | undefined) ?? {};

@@ -1,4 +1,5 @@
-// Every reference case through the public API: sync against float64, async with the bits of sync, layout bshd with the bits of bhsd.
+// Every reference case through the public API: sync against float64, async with the bits of sync,
+// layout bshd with the bits of bhsd.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -1,5 +1,6 @@
-// Objects, tensors and options that a framework holds: behind the proxies of Vue, MobX and Immer, behind anybody's proxy, frozen. Each
-// works as it does alone, or is refused by an error that says how to keep it as it is.
+// Objects, tensors and options that a framework holds: behind the proxies of Vue, MobX and Immer,
+// behind anybody's proxy, frozen. Each works as it does alone, or is refused by an error that says
+// how to keep it as it is.
 
 import { isProxy, reactive, readonly, ref, shallowReactive, shallowRef } from "@vue/reactivity";
 import { produce } from "immer";
@@ -52,7 +53,10 @@ const layers = {
 /** What keeps an object and gives it back. */
 type Keep = <T extends object>(x: T) => T;
 
-/** As the deep proxies of many libraries: every object that is read through it is a proxy again, whatever it is. */
+/**
+ * As the deep proxies of many libraries: every object that is read through it is a proxy again,
+ * whatever it is.
+ */
 const deep: Keep = (x) =>
   new Proxy(x, {
     get(target, key, receiver): unknown {

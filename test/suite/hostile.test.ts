@@ -1,5 +1,6 @@
-// Values that nobody means: shapes without end, arrays that hold themselves, falsy words where an object belongs, proxies that were
-// revoked, getters that throw. Each is refused at once by an error of the package, whose sentence has an end.
+// Values that nobody means: shapes without end, arrays that hold themselves, falsy words where an
+// object belongs, proxies that were revoked, getters that throw. Each is refused at once by an
+// error of the package, whose sentence has an end.
 
 import { constants } from "node:buffer";
 import { readFileSync } from "node:fs";
@@ -12,7 +13,9 @@ import { sameBits } from "./compare.js";
 import { normal, qkv } from "./random.js";
 
 const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url));
-/** As long as a sentence may be, and as a refusal may take on a machine that does other things too. */
+/**
+ * As long as a sentence may be, and as a refusal may take on a machine that does other things too.
+ */
 const [LONGEST, SLOWEST] = [2100, 2000];
 
 const revoked = (): object => {

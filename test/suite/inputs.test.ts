@@ -1,5 +1,6 @@
-// Inputs of async calls that are written to right after the call began: every one but memory of createTensor is what it was at the call.
-// Memory of createTensor belongs to the call until it settles: the result is anything then, and nothing crashes.
+// Inputs of async calls that are written to right after the call began: every one but memory of
+// createTensor is what it was at the call. Memory of createTensor belongs to the call until it
+// settles: the result is anything then, and nothing crashes.
 
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
@@ -19,7 +20,10 @@ function spoil(x: unknown): void {
   else for (const value of Object.values(x)) spoil(value);
 }
 
-/** The result of a call that is left alone, and of one whose arguments are spoilt as soon as it began. */
+/**
+ * The result of a call that is left alone, and of one whose arguments are spoilt as soon as it
+ * began.
+ */
 async function twice<R, A extends unknown[]>(make: () => A, call: (...args: A) => Promise<R>): Promise<[R, R]> {
   const want = await call(...make());
   const args = make();

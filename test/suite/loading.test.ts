@@ -1,5 +1,6 @@
-// Where the native binary does not load: what is told names the platform, the package that holds the binary and the cause. Each case is a
-// process of its own. (What cannot be had here is in packages/native/loader.test.mjs: other systems, musl.)
+// Where the native binary does not load: what is told names the platform, the package that holds
+// the binary and the cause. Each case is a process of its own. (What cannot be had here is in
+// packages/native/loader.test.mjs: other systems, musl.)
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -23,7 +24,10 @@ interface Told {
   error: { code: string; message: string } | null;
 }
 
-/** What `info()` says, and what `init({ backend: "native" })` throws, in a process of these flags and variables. */
+/**
+ * What `info()` says, and what `init({ backend: "native" })` throws, in a process of these flags
+ * and variables.
+ */
 function told(flags: string[], environment: Record<string, string> = {}): Told {
   const script = join(folder, "told.mjs");
   writeFileSync(

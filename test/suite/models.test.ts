@@ -1,4 +1,5 @@
-// Whole models through the public API, on every backend: against float64, the same text everywhere, caches, batches, aborts, ends.
+// Whole models through the public API, on every backend: against float64, the same text everywhere,
+// caches, batches, aborts, ends.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

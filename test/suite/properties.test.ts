@@ -1,4 +1,5 @@
-// Random calls: this backend against float64 loops, its async form and the deterministic bits of native scalar.
+// Random calls: this backend against float64 loops, its async form and the deterministic bits of
+// native scalar.
 
 import * as fc from "fast-check";
 import { afterAll, expect, test } from "vitest";

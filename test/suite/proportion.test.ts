@@ -1,5 +1,6 @@
-// Work and memory in proportion to the bytes given: an empty tensor may say any other extents, and so may options of which nothing is
-// backed by bytes. Every operator, both forms, layers, caches and models: at once, and with the shape that was asked for.
+// Work and memory in proportion to the bytes given: an empty tensor may say any other extents, and
+// so may options of which nothing is backed by bytes. Every operator, both forms, layers, caches
+// and models: at once, and with the shape that was asked for.
 
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";

@@ -1,5 +1,6 @@
-// Attention in float64 with plain loops, pairing "interleaved" and layout "bhsd", written from the formulas alone: the oracle of
-// property tests in JavaScript. No speed, no checks, none of the package's code.
+// Attention in float64 with plain loops, pairing "interleaved" and layout "bhsd", written from the
+// formulas alone: the oracle of property tests in JavaScript. No speed, no checks, none of the
+// package's code.
 
 import type * as types from "../../packages/diffattn/src/types.js";
 
@@ -30,7 +31,10 @@ function lambdaAt(lambda: Options["lambda"], b: number, h: number, i: number): n
   return lambda.data[((B === 1 ? 0 : b) * L + (L === 1 ? 0 : i)) * H + h] ?? NaN;
 }
 
-/** `Σ_t c_t softmax(q_t k_tᵀ) v` of every head, `[B, H, Lq, dv]`; the norm follows where it is asked for. */
+/**
+ * `Σ_t c_t softmax(q_t k_tᵀ) v` of every head, `[B, H, Lq, dv]`; the norm follows where it is asked
+ * for.
+ */
 export function attentionFloat64(q: types.TensorLike, k: types.TensorLike, v: types.TensorLike, options: Options): Float64Array {
   const [B = 0, nq = 0, Lq = 0, d = 0] = q.shape ?? [];
   const [, nk = 0, Lk = 0] = k.shape ?? [];

@@ -1,4 +1,5 @@
-// Reads a reference case: a safetensors file whose metadata holds the options. Knows no operator and no runtime.
+// Reads a reference case: a safetensors file whose metadata holds the options. Knows no operator
+// and no runtime.
 
 /** One tensor of a file: its bytes as they are, and its values as numbers. */
 export interface Stored {

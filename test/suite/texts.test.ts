@@ -1,4 +1,5 @@
-// Texts of models through the public API, on every backend: what a tokenizer.json asks for is what is streamed, stopped at and told.
+// Texts of models through the public API, on every backend: what a tokenizer.json asks for is what
+// is streamed, stopped at and told.
 
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -17,7 +18,10 @@ const weights = Object.fromEntries(
     .map((name) => [name, new Uint8Array(readFileSync(`${folder}/${name}`))]),
 );
 
-/** A tokenizer.json of a token for each id, with a token before every text: "<s>", the last id but one. */
+/**
+ * A tokenizer.json of a token for each id, with a token before every text: "<s>", the last id but
+ * one.
+ */
 function tokenizerJson(tokens: readonly string[], more: object = {}): Record<string, unknown> {
   const bos = { id: "<s>", type_id: 0 };
   return {

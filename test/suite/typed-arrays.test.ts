@@ -1,4 +1,5 @@
-// Typed arrays that say they are others, or that their bytes lie elsewhere: what they are counts, in both forms, on every backend.
+// Typed arrays that say they are others, or that their bytes lie elsewhere: what they are counts,
+// in both forms, on every backend.
 
 import { expect, test } from "vitest";
 import type * as types from "../../packages/diffattn/src/types.js";

@@ -1,5 +1,5 @@
-// What timm makes of a DIFF vision transformer by an option: without a head, of other channels, of any whole patches. Made of one
-// checkpoint, so that each is compared with what the other gives.
+// What timm makes of a DIFF vision transformer by an option: without a head, of other channels, of
+// any whole patches. Made of one checkpoint, so that each is compared with what the other gives.
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -39,7 +39,10 @@ async function variant(config: Record<string, unknown>, change: (weights: Weight
   });
 }
 
-/** The patches' map, of other channels: `of` tells which of the three colours each takes, and how much of it. */
+/**
+ * The patches' map, of other channels: `of` tells which of the three colours each takes, and how
+ * much of it.
+ */
 const channels =
   (count: number, share: (channel: number, colour: number) => number) =>
   (all: Weights): void => {

@@ -1,5 +1,5 @@
-//! Requests against the operators themselves: what travels through a stream must give the bits of a direct call, and
-//! whatever stands in a stream must never panic.
+//! Requests against the operators themselves: what travels through a stream must give the bits of a
+//! direct call, and whatever stands in a stream must never panic.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use diffattn_nn::{
     ForwardOptions, MultiheadDiffAttn, MultiheadDiffAttnOptions, MultiheadDiffAttnV2,
     MultiheadDiffAttnV2Options, Weights,
 };
+use diffattn_reference::testing::bits;
 
 /// Numbers that look random, the same each time.
 fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -123,10 +124,6 @@ impl Request {
     }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
 fn assert_same(got: &[f32], expected: &[f32]) {
     assert_eq!(bits(got), bits(expected));
 }
@@ -179,7 +176,8 @@ fn attention_takes_every_option() {
         .t(&v_shape, &v)
         .n(&[2.0])
         .t(&[2, 3, 2], &lambda)
-        .n(&[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0]) // coefficients, pairing, heads, ratio, kvRepeat flat, layout
+        // coefficients, pairing, heads, ratio, kvRepeat flat, layout
+        .n(&[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
         .n(&[1.0, 0.3, 1.0, 1.0, 5.0]) // scale, isCausal, softcap
         .n(&[1.0, 1.0, 4.0, 0.0]) // window
         .raw(4, &[2, 1, 3, 5], &mask)
@@ -799,7 +797,8 @@ fn layers_are_made_and_run() {
     let subln = values(4, 40);
     let mut create = Request::default()
         .n(&[8.0, 1.0, 2.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0]) // …, headDim, rope half-split
-        .n(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0]); // pairing, kvRepeat, causal, norm, lambdaForm, sequence
+        // pairing, kvRepeat, causal, norm, lambdaForm, sequence
+        .n(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0]);
     for weight in &projections {
         create = create.t(&[8, 8], weight).n(&[0.0]);
     }

@@ -6,12 +6,11 @@
 #![expect(clippy::print_stdout, reason = "what it is for")]
 
 use diffattn::{Data, Isa, Linear, Run, Tensor};
+use diffattn_nn::checkpoint::Checkpoint;
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaOptions, Generation, Generator, GeneratorOptions, Logits,
-    ModelCacheOptions, TokenIds, Weight, WeightData, WeightInfo, WeightSource,
+    ModelCacheOptions, TokenIds, Weight, WeightInfo, WeightSource,
 };
-use safetensors::{Dtype, SafeTensors};
-use std::borrow::Cow;
 use std::error::Error;
 use std::time::Instant;
 
@@ -21,47 +20,23 @@ const PREFILL: usize = 512;
 const ROUNDS: usize = 9;
 
 /// A checkpoint file in memory, read weight by weight.
-struct Checkpoint<'b>(SafeTensors<'b>);
+struct Source<'b>(Checkpoint<&'b [u8]>);
 
-impl WeightSource<'static> for Checkpoint<'_> {
+impl WeightSource<'static> for Source<'_> {
     fn entries(&self) -> Result<Vec<WeightInfo>, diffattn::Error> {
-        let tensors = self.0.tensors();
-        let entries = tensors.iter().map(|(name, view)| WeightInfo {
-            name: name.clone(),
-            dtype: view.dtype(),
-            shape: view.shape().to_vec(),
+        let entries = self.0.entries().iter().map(|entry| WeightInfo {
+            name: entry.name.clone(),
+            dtype: entry.dtype,
+            shape: entry.shape.clone(),
         });
         Ok(entries.collect())
     }
 
     fn read(&mut self, name: &str) -> Result<Option<Weight<'static>>, diffattn::Error> {
-        let Ok(view) = self.0.tensor(name) else {
+        let Some(_) = self.0.header().get(name) else {
             return Ok(None);
         };
-        let halves = || {
-            let (halves, _) = view.data().as_chunks();
-            Cow::Owned(
-                halves
-                    .iter()
-                    .map(|&half| u16::from_le_bytes(half))
-                    .collect(),
-            )
-        };
-        let data = match view.dtype() {
-            Dtype::F32 => {
-                let (floats, _) = view.data().as_chunks();
-                let floats = floats.iter().map(|&float| f32::from_le_bytes(float));
-                WeightData::F32(floats.collect())
-            }
-            Dtype::F16 => WeightData::F16(halves()),
-            Dtype::BF16 => WeightData::Bf16(halves()),
-            other => {
-                let got = format!("{other:?}");
-                return Err(diffattn::Error::dtype(name, "F32, F16 or BF16", got));
-            }
-        };
-        let shape = view.shape().to_vec();
-        Ok(Some(Weight { data, shape }))
+        self.0.raw(name)?.into_owned()?.into_floats(name).map(Some)
     }
 }
 
@@ -133,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = DiffLlamaConfig::from_json(&config)?;
     let bytes = std::fs::read(folder.join("model.safetensors"))?;
     let start = Instant::now();
-    let mut checkpoint = Checkpoint(SafeTensors::deserialize(&bytes)?);
+    let mut checkpoint = Source(Checkpoint::open("model.safetensors", &bytes[..])?);
     let model = DiffLlama::load(&config, &mut checkpoint)?;
     println!("load     {:8.1} ms", start.elapsed().as_secs_f64() * 1e3);
 

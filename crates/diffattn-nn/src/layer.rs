@@ -1,11 +1,11 @@
 //! What both versions of the layer are: head counts, packed projections, λ, norm. Checks the sizes; runs nothing itself.
 
 use crate::options::{RopeConfig, SequenceFusion};
-use crate::weights::Source;
 use diffattn::{
     DType, Error, ErrorKind, HeadPlan, KvCacheOptions, KvRepeat, Linear, Pairing, RopeTable, Run,
     checked_len,
 };
+use diffattn_files::{AttentionSizes, Projections};
 
 /// The highest difference along the sequence, as the operator has it.
 const MAX_ORDER: usize = 64;
@@ -53,11 +53,11 @@ impl Dimensions {
         }
     }
 
-    /// Checks that heads, rope and the q projection fit; the latter first of all weights, so that no size is
-    /// believed (and nothing made of it) that is not backed by as many elements.
+    /// Checks that heads and rope fit, and the q projection by `fits`, which is given its sizes; this first of all
+    /// weights, so that no size is believed (and nothing made of it) that is not backed by as many elements.
     pub(crate) fn check(
         self,
-        source: &Source<'_, '_>,
+        fits: impl FnOnce(AttentionSizes) -> Result<(), Error>,
         rope: Option<&RopeConfig>,
     ) -> Result<Heads, Error> {
         let Self {
@@ -102,7 +102,11 @@ impl Dimensions {
         for count in counts {
             checked_len("head_dim", &[count, head_width, embed_dim])?;
         }
-        source.required("q_proj.weight", &[counts[0] * head_dim, embed_dim])?;
+        fits(AttentionSizes {
+            embed_dim,
+            q: counts[0] * head_dim,
+            ..AttentionSizes::default()
+        })?;
         if let Some(rope) = rope {
             check_frequencies(rope, head_dim)?;
         }
@@ -120,6 +124,29 @@ impl Dimensions {
             value_dim: head_width / values,
             plan,
         })
+    }
+}
+
+impl Heads {
+    /// The sizes of the layer's weights.
+    pub(crate) fn sizes(&self) -> AttentionSizes {
+        let Dimensions {
+            embed_dim,
+            heads,
+            head_dim,
+            head_width,
+            ..
+        } = self.dimensions;
+        AttentionSizes {
+            embed_dim,
+            q: self.q * head_dim,
+            k: self.k * head_dim,
+            v: self.v * self.value_dim,
+            out: heads * head_width,
+            head_dim,
+            head_width,
+            heads,
+        }
     }
 }
 
@@ -243,33 +270,27 @@ pub struct DiffAttnLayer {
 }
 
 impl DiffAttnLayer {
-    /// Packs the projections. No norm, no fusion.
+    /// A layer of packed projections. No norm, no fusion.
     pub(crate) fn new(
         heads: Heads,
-        source: &Source<'_, '_>,
+        projections: Projections<Linear>,
         lambda: LambdaSource,
         rope: Option<RopeConfig>,
         is_causal: bool,
-    ) -> Result<Self, Error> {
-        let Dimensions {
-            embed_dim,
-            heads: output_heads,
-            head_dim,
-            head_width,
-            ..
-        } = heads.dimensions;
-        Ok(Self {
-            q: source.linear("q_proj", heads.q * head_dim, embed_dim)?,
-            k: source.linear("k_proj", heads.k * head_dim, embed_dim)?,
-            v: source.linear("v_proj", heads.v * heads.value_dim, embed_dim)?,
-            out: source.output(embed_dim, output_heads * head_width)?,
+    ) -> Self {
+        let Projections { q, k, v, out } = projections;
+        Self {
+            q,
+            k,
+            v,
+            out,
             heads,
             lambda,
             rope,
             is_causal,
             norm: None,
             fusion: None,
-        })
+        }
     }
 
     /// Channels of x and y.

@@ -45,6 +45,8 @@
 #[cfg(feature = "models")]
 pub mod checkpoint;
 #[cfg(feature = "models")]
+mod config;
+#[cfg(feature = "models")]
 mod generate;
 mod layer;
 mod layers;
@@ -80,7 +82,7 @@ pub use options::{
     RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartLoad, PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
 pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use v1::MultiheadDiffAttn;
 pub use v2::MultiheadDiffAttnV2;

@@ -1,11 +1,10 @@
 //! The first version of the layer: makes a [`DiffAttnLayer`] of its options and weights.
 
-use crate::layer::{DiffAttnLayer, Dimensions, Fusion, HeadNorm, LambdaSource};
-use crate::options::{LambdaForm, MultiheadDiffAttnOptions};
-#[cfg(feature = "models")]
-use crate::weights::Packed;
-use crate::weights::{Source, Weights};
-use diffattn::{Error, lambda_full, lambda_init, lambda_scalars};
+use crate::layer::{DiffAttnLayer, Dimensions, Fusion, HeadNorm, Heads, LambdaSource};
+use crate::options::MultiheadDiffAttnOptions;
+use crate::weights::{Source, Weights, check_names};
+use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
+use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
 use std::ops::Deref;
 
 /// Multi-head differential attention, first version (arXiv 2410.05258): per head
@@ -20,16 +19,50 @@ use std::ops::Deref;
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttn(DiffAttnLayer);
 
-/// What it takes besides projections.
-const OTHERS: [&str; 7] = [
-    "lambda_q1",
-    "lambda_k1",
-    "lambda_q2",
-    "lambda_k2",
-    "lambda_a",
-    "lambda_b",
-    "subln.weight",
-];
+/// What a layer takes in: packed and widened, of the sizes that its options say.
+#[cfg(feature = "models")]
+#[derive(Debug)]
+pub(crate) struct V1Weights {
+    pub(crate) projections: Projections<Linear>,
+    pub(crate) lambda: LambdaWeights,
+    /// The weight of the norm per head.
+    pub(crate) norm: Option<Vec<f32>>,
+}
+
+/// What λ is made of.
+#[derive(Debug)]
+pub(crate) enum LambdaWeights {
+    Vectors([Vec<f32>; 4]),
+    Scalars([f64; 2]),
+}
+
+impl LambdaWeights {
+    /// λ, `init` among it.
+    fn value(&self, init: f64) -> Result<f64, Error> {
+        match self {
+            Self::Vectors([q1, k1, q2, k2]) => lambda_full(q1, k1, q2, k2, init),
+            &Self::Scalars([a, b]) => Ok(lambda_scalars(a, b, init)),
+        }
+    }
+
+    /// Takes the weights of λ, and refuses those of its other form.
+    fn of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<Self, Error> {
+        let others: &[Id] = match &ids.other_lambda {
+            LambdaIds::Vectors(others) => others,
+            LambdaIds::Scalars(others) => others,
+        };
+        for &other in others {
+            source.values(other)?;
+        }
+        Ok(match ids.lambda {
+            LambdaIds::Vectors(names) => {
+                let [q1, k1, q2, k2] = names.map(|name| source.vector(name));
+                Self::Vectors([q1?, k1?, q2?, k2?])
+            }
+            LambdaIds::Scalars([a, b]) => Self::Scalars([source.number(a)?, source.number(b)?]),
+        })
+    }
+}
 
 impl MultiheadDiffAttn {
     /// Checks options and weights and packs the weights; they are not needed afterwards.
@@ -43,99 +76,127 @@ impl MultiheadDiffAttn {
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as `weights.NAME`;
     /// [`Error::OutOfMemory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
-        Self::of(options, &Source::new(weights, &[], &OTHERS)?)
+        let need = match options.norm.affine {
+            None => Need::Optional,
+            Some(true) => Need::Required,
+            Some(false) => Need::Refused("where norm.affine is false"),
+        };
+        let listed = |sizes: AttentionSizes| {
+            let mut list = Declare::new();
+            let ids = sizes.v1(&mut list, options.lambda_form, need);
+            (Source::new(weights, list), ids)
+        };
+        let mut names = Declare::new();
+        AttentionSizes::default().v1(&mut names, options.lambda_form, need);
+        check_names(weights, &names)?;
+        let fits = |sizes| {
+            let (source, ids) = listed(sizes);
+            source.check_weight(ids.projections.q)
+        };
+        let heads = dimensions(options)?.check(fits, options.rope.as_ref())?;
+        let (source, ids) = listed(heads.sizes());
+        let init = lambda_init(options.depth as f64);
+        let lambda = LambdaWeights::of(&source, &ids)?.value(init)?;
+        let norm = norm(options, init, || source.values(ids.norm))?;
+        let fusion = fusion(options, &heads)?;
+        let projections = source.projections(ids.projections)?;
+        Ok(Self::put_together(
+            options,
+            heads,
+            projections,
+            (lambda, norm, fusion),
+        ))
     }
 
-    /// The same, with projections that are packed already.
+    /// A layer of weights that are known to fit, as those of a checked model do.
     #[cfg(feature = "models")]
-    pub(crate) fn packed(
+    pub(crate) fn of_weights(
         options: &MultiheadDiffAttnOptions,
-        weights: &Weights<'_>,
-        packed: Packed,
+        weights: V1Weights,
     ) -> Result<Self, Error> {
-        let source = Source::new(weights, &[], &OTHERS)?.with_packed(packed);
-        Self::of(options, &source)
+        let heads = dimensions(options)?.check(|_| Ok(()), options.rope.as_ref())?;
+        let init = lambda_init(options.depth as f64);
+        let lambda = weights.lambda.value(init)?;
+        let norm = norm(options, init, || Ok(weights.norm))?;
+        let fusion = fusion(options, &heads)?;
+        let projections = weights.projections;
+        Ok(Self::put_together(
+            options,
+            heads,
+            projections,
+            (lambda, norm, fusion),
+        ))
     }
 
-    fn of(options: &MultiheadDiffAttnOptions, source: &Source<'_, '_>) -> Result<Self, Error> {
-        let &MultiheadDiffAttnOptions {
-            embed_dim,
-            depth,
-            num_heads,
-            num_kv_heads,
-            pairing,
-            kv_repeat,
-            ratio,
-            ..
-        } = options;
-        let head_dim = match options.head_dim {
-            Some(head_dim) => head_dim,
-            None => Dimensions::default_head_dim(embed_dim, num_heads)?,
-        };
-        let head_width = head_dim
-            .checked_mul(2)
-            .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
-        let heads = Dimensions {
-            embed_dim,
-            heads: num_heads,
-            groups: num_kv_heads,
-            head_dim,
-            head_width,
-            pairing,
-            kv_repeat,
-            ratio,
-        };
-        let heads = heads.check(source, options.rope.as_ref())?;
-        let init = lambda_init(depth as f64);
-        let lambda = match options.lambda_form {
-            LambdaForm::Vectors => {
-                for name in ["lambda_a", "lambda_b"] {
-                    source.refuse(name, "unless lambda_form is scalars")?;
-                }
-                let [q1, k1, q2, k2] = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"]
-                    .map(|name| source.vector(name, head_dim));
-                lambda_full(&q1?, &k1?, &q2?, &k2?, init)?
-            }
-            LambdaForm::Scalars => {
-                for name in ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"] {
-                    source.refuse(name, "unless lambda_form is vectors")?;
-                }
-                lambda_scalars(source.number("lambda_a")?, source.number("lambda_b")?, init)
-            }
-        };
-        if !(options.norm.eps >= 0.0 && options.norm.eps.is_finite()) {
-            return Err(Error::option(
-                "norm.eps",
-                "0 or a positive number",
-                options.norm.eps,
-            ));
-        }
-        let weight = match options.norm.affine {
-            None => source.optional_vector("subln.weight", head_width)?,
-            Some(true) => Some(source.vector("subln.weight", head_width)?),
-            Some(false) => {
-                source.refuse("subln.weight", "where norm.affine is false")?;
-                None
-            }
-        };
-        let norm = HeadNorm {
-            eps: options.norm.eps,
-            weight,
-            scale: (1.0 - init) as f32,
-        };
-        let fusion = options
-            .sequence
-            .map(|sequence| Fusion::new(sequence, &heads))
-            .transpose()?
-            .flatten();
+    fn put_together(
+        options: &MultiheadDiffAttnOptions,
+        heads: Heads,
+        projections: Projections<Linear>,
+        (lambda, norm, fusion): (f64, HeadNorm, Option<Fusion>),
+    ) -> Self {
         let lambda = LambdaSource::Value(lambda as f32);
-        let layer = DiffAttnLayer::new(heads, source, lambda, options.rope, options.is_causal)?;
-        Ok(Self(DiffAttnLayer {
+        let (rope, is_causal) = (options.rope, options.is_causal);
+        Self(DiffAttnLayer {
             norm: Some(norm),
             fusion,
-            ..layer
-        }))
+            ..DiffAttnLayer::new(heads, projections, lambda, rope, is_causal)
+        })
     }
+}
+
+/// The sizes that options ask for.
+fn dimensions(options: &MultiheadDiffAttnOptions) -> Result<Dimensions, Error> {
+    let &MultiheadDiffAttnOptions {
+        embed_dim,
+        num_heads,
+        num_kv_heads,
+        pairing,
+        kv_repeat,
+        ratio,
+        ..
+    } = options;
+    let head_dim = match options.head_dim {
+        Some(head_dim) => head_dim,
+        None => Dimensions::default_head_dim(embed_dim, num_heads)?,
+    };
+    let head_width = head_dim
+        .checked_mul(2)
+        .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
+    Ok(Dimensions {
+        embed_dim,
+        heads: num_heads,
+        groups: num_kv_heads,
+        head_dim,
+        head_width,
+        pairing,
+        kv_repeat,
+        ratio,
+    })
+}
+
+/// The norm per head, its weight as `weight` gives it.
+fn norm(
+    options: &MultiheadDiffAttnOptions,
+    init: f64,
+    weight: impl FnOnce() -> Result<Option<Vec<f32>>, Error>,
+) -> Result<HeadNorm, Error> {
+    let eps = options.norm.eps;
+    if !(eps >= 0.0 && eps.is_finite()) {
+        return Err(Error::option("norm.eps", "0 or a positive number", eps));
+    }
+    Ok(HeadNorm {
+        eps,
+        weight: weight()?,
+        scale: (1.0 - init) as f32,
+    })
+}
+
+/// The attention over differences, where there is any.
+fn fusion(options: &MultiheadDiffAttnOptions, heads: &Heads) -> Result<Option<Fusion>, Error> {
+    let fusion = options
+        .sequence
+        .map(|sequence| Fusion::new(sequence, heads));
+    Ok(fusion.transpose()?.flatten())
 }
 
 impl Deref for MultiheadDiffAttn {

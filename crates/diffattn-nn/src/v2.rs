@@ -2,8 +2,9 @@
 
 use crate::layer::{DiffAttnLayer, Dimensions, LambdaSource};
 use crate::options::MultiheadDiffAttnV2Options;
-use crate::weights::{Source, Weights};
+use crate::weights::{Source, Weights, check_names};
 use diffattn::{Error, Pairing};
+use diffattn_files::{AttentionSizes, Declare};
 use std::ops::Deref;
 
 /// Multi-head differential attention, second version (microsoft/unilm, Diff-Transformer, 2026-01): per head
@@ -30,7 +31,14 @@ impl MultiheadDiffAttnV2 {
             ratio,
             ..
         } = options;
-        let source = Source::new(weights, &["lambda_proj"], &[])?;
+        let listed = |sizes: AttentionSizes| {
+            let mut list = Declare::new();
+            let ids = sizes.v2(&mut list);
+            (Source::new(weights, list), ids)
+        };
+        let mut names = Declare::new();
+        AttentionSizes::default().v2(&mut names);
+        check_names(weights, &names)?;
         let heads = Dimensions {
             embed_dim,
             heads: num_heads,
@@ -41,15 +49,17 @@ impl MultiheadDiffAttnV2 {
             kv_repeat: None,
             ratio,
         };
-        let heads = heads.check(&source, options.rope.as_ref())?;
-        let lambda = LambdaSource::Projected(source.linear("lambda_proj", num_heads, embed_dim)?);
-        Ok(Self(DiffAttnLayer::new(
-            heads,
-            &source,
-            lambda,
-            options.rope,
-            options.is_causal,
-        )?))
+        let fits = |sizes| {
+            let (source, ids) = listed(sizes);
+            source.check_weight(ids.projections.q)
+        };
+        let heads = heads.check(fits, options.rope.as_ref())?;
+        let (source, ids) = listed(heads.sizes());
+        let lambda = LambdaSource::Projected(source.linear(ids.lambda)?);
+        let projections = source.projections(ids.projections)?;
+        let (rope, is_causal) = (options.rope, options.is_causal);
+        let layer = DiffAttnLayer::new(heads, projections, lambda, rope, is_causal);
+        Ok(Self(layer))
     }
 }
 

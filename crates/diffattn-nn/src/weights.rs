@@ -1,70 +1,20 @@
-//! Named weights, and their way into a layer: each must be there, known and of its shape. Reads no file.
+//! Weights that a public layer is given, on their way into it: each must be there, known and of its
+//! shape, as the layer's list says ([`Declare`]). Reads no file.
 
 use diffattn::{Error, Linear, Tensor, check_len, format_shape};
-#[cfg(feature = "models")]
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-
-/// Weights of a layer by the reference's names, float32, float16 or bfloat16: `q_proj.weight`, `k_proj.weight`,
-/// `v_proj.weight`, `out_proj.weight` or `o_proj.weight`, a `.bias` beside any of them, and what the version has besides.
-pub type Weights<'a> = BTreeMap<String, Tensor<'a>>;
-
-/// The projections of every layer; the last two are one, under two names.
-pub(crate) const PROJECTIONS: [&str; 5] = ["q_proj", "k_proj", "v_proj", "out_proj", "o_proj"];
+pub use diffattn_files::Weights;
+use diffattn_files::{Declare, Declared, Id, Kind, Need, Projections};
 
 /// Weights on their way into a layer.
 pub(crate) struct Source<'w, 'a> {
     weights: &'w Weights<'a>,
-    #[cfg(feature = "models")]
-    packed: RefCell<Packed>,
+    list: Declare,
 }
 
-/// Projections that were packed before, one by one: of the weights that come with them.
-#[cfg(feature = "models")]
-pub(crate) type Packed = BTreeMap<&'static str, Linear>;
-
 impl<'w, 'a> Source<'w, 'a> {
-    /// Checks that all names are known: projections, and `others` in full.
-    pub(crate) fn new(
-        weights: &'w Weights<'a>,
-        projections: &[&str],
-        others: &[&str],
-    ) -> Result<Self, Error> {
-        let projections: Vec<&str> = PROJECTIONS.iter().chain(projections).copied().collect();
-        let known = |name: &str| {
-            let projection = name
-                .strip_suffix(".weight")
-                .or_else(|| name.strip_suffix(".bias"));
-            others.contains(&name) || projection.is_some_and(|name| projections.contains(&name))
-        };
-        match weights.keys().find(|name| !known(name)) {
-            None => Ok(Self {
-                weights,
-                #[cfg(feature = "models")]
-                packed: RefCell::default(),
-            }),
-            Some(unknown) => {
-                let mut names: Vec<String> = projections
-                    .iter()
-                    .map(|name| format!("{name}.weight|bias"))
-                    .collect();
-                names.extend(others.iter().map(|&name| name.to_owned()));
-                Err(Error::option(
-                    "weights",
-                    format_args!("names among {}", names.join(", ")),
-                    format_args!("{unknown:?}"),
-                ))
-            }
-        }
-    }
-
-    /// With projections that are packed already, in the place of their weights.
-    #[cfg(feature = "models")]
-    pub(crate) fn with_packed(self, packed: Packed) -> Self {
-        Self {
-            packed: RefCell::new(packed),
-            ..self
-        }
+    /// The weights of this list. Their names were checked ([`check_names`]).
+    pub(crate) fn new(weights: &'w Weights<'a>, list: Declare) -> Self {
+        Self { weights, list }
     }
 
     /// The weight, which must have `shape`, where it is given.
@@ -85,7 +35,7 @@ impl<'w, 'a> Source<'w, 'a> {
     }
 
     /// The weight, which must be there and have `shape`.
-    pub(crate) fn required(&self, name: &str, shape: &[usize]) -> Result<&'w Tensor<'a>, Error> {
+    fn required(&self, name: &str, shape: &[usize]) -> Result<&'w Tensor<'a>, Error> {
         self.optional(name, shape)?.ok_or_else(|| {
             Error::option(
                 format_args!("weights.{name}"),
@@ -95,80 +45,136 @@ impl<'w, 'a> Source<'w, 'a> {
         })
     }
 
-    /// `{name}.weight` `[outputs, inputs]` and, where given, `{name}.bias` `[outputs]`.
-    pub(crate) fn linear(
-        &self,
-        name: &str,
-        outputs: usize,
-        inputs: usize,
-    ) -> Result<Linear, Error> {
-        let weight = self.required(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = self.optional(&format!("{name}.bias"), &[outputs])?;
-        #[cfg(feature = "models")]
-        if let Some(packed) = self.packed.borrow_mut().remove(name) {
-            return Ok(packed);
+    /// The weight of a list, under whichever of its names it has.
+    fn found(&self, id: Id) -> Result<Declared, Error> {
+        let weight = self.list.get(id);
+        let Some(renamed) = weight.renamed() else {
+            return Ok(weight.clone());
+        };
+        let has = |name: &str| {
+            let mut names = self.weights.keys();
+            names.any(|key| {
+                key.strip_prefix(name)
+                    .is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
+        match (has(&weight.name), has(&renamed.name)) {
+            (true, true) => Err(Error::option(
+                "weights",
+                format_args!("one of {} and {}", weight.name, renamed.name),
+                "both",
+            )),
+            (false, true) => Ok(renamed),
+            _ => Ok(weight.clone()),
         }
+    }
+
+    /// The weight and, where given, the bias of a linear map, not packed yet.
+    fn map(&self, id: Id) -> Result<(&'w Tensor<'a>, Option<&'w Tensor<'a>>), Error> {
+        let map = self.found(id)?;
+        let Kind::Linear {
+            outputs, inputs, ..
+        } = map.kind
+        else {
+            return Err(Error::Internal(format!("{} is no map", map.name)));
+        };
+        let weight = self.required(&map.weight(), &[outputs, inputs])?;
+        Ok((weight, self.optional(&map.bias(), &[outputs])?))
+    }
+
+    /// Checks the weight of a linear map, and packs nothing yet.
+    pub(crate) fn check_weight(&self, id: Id) -> Result<(), Error> {
+        let map = self.list.get(id);
+        match &map.kind {
+            &Kind::Linear {
+                outputs, inputs, ..
+            } => self.required(&map.weight(), &[outputs, inputs]).map(drop),
+            Kind::Tensor(_) | Kind::Number => Ok(()),
+        }
+    }
+
+    /// A linear map, packed.
+    pub(crate) fn linear(&self, id: Id) -> Result<Linear, Error> {
+        let (weight, bias) = self.map(id)?;
         Linear::new(weight, bias)
     }
 
-    /// The output projection, under whichever name it has.
-    pub(crate) fn output(&self, outputs: usize, inputs: usize) -> Result<Linear, Error> {
-        let has = |name: &str| self.weights.keys().any(|key| key.starts_with(name));
-        match (has("out_proj."), has("o_proj.")) {
-            (true, true) => Err(Error::option(
-                "weights",
-                "one of out_proj and o_proj",
-                "both",
-            )),
-            (false, true) => self.linear("o_proj", outputs, inputs),
-            _ => self.linear("out_proj", outputs, inputs),
-        }
+    /// The projections, packed.
+    pub(crate) fn projections(&self, ids: Projections<Id>) -> Result<Projections<Linear>, Error> {
+        Ok(Projections {
+            q: self.linear(ids.q)?,
+            k: self.linear(ids.k)?,
+            v: self.linear(ids.v)?,
+            out: self.linear(ids.out)?,
+        })
     }
 
-    /// A vector of `len` values.
-    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
-        self.required(name, &[len])?.data.to_f32()
-    }
-
-    /// A vector of `len` values, where it is given.
-    pub(crate) fn optional_vector(
-        &self,
-        name: &str,
-        len: usize,
-    ) -> Result<Option<Vec<f32>>, Error> {
-        self.optional(name, &[len])?
-            .map(|weight| weight.data.to_f32())
-            .transpose()
-    }
-
-    /// One number, of shape `[]` or `[1]`.
-    pub(crate) fn number(&self, name: &str) -> Result<f64, Error> {
-        let shape: &[usize] = if self
-            .weights
-            .get(name)
-            .is_some_and(|weight| weight.shape == [1])
-        {
-            &[1]
-        } else {
-            &[]
+    /// The values of a tensor, where it is given; one that must be there is.
+    pub(crate) fn values(&self, id: Id) -> Result<Option<Vec<f32>>, Error> {
+        let Declared {
+            name, kind, need, ..
+        } = self.list.get(id);
+        let shape: &[usize] = match kind {
+            Kind::Tensor(shape) => shape,
+            // (Of one axis, too.)
+            _ if self
+                .weights
+                .get(name)
+                .is_some_and(|weight| weight.shape == [1]) =>
+            {
+                &[1]
+            }
+            _ => &[],
         };
-        let values = self.required(name, shape)?.data.to_f32()?;
-        values
-            .first()
-            .copied()
-            .map(f64::from)
-            .ok_or_else(|| Error::Internal(format!("{name} has no element")))
+        let weight = match need {
+            Need::Required => Some(self.required(name, shape)?),
+            Need::Optional => self.optional(name, shape)?,
+            Need::Refused(why) => {
+                return match self.weights.get(name) {
+                    None => Ok(None),
+                    Some(_) => Err(Error::option(
+                        format_args!("weights.{name}"),
+                        format_args!("none {why}"),
+                        "one",
+                    )),
+                };
+            }
+        };
+        weight.map(|weight| weight.data.to_f32()).transpose()
     }
 
-    /// An error when the weight is given, though there is no use for it.
-    pub(crate) fn refuse(&self, name: &str, why: &str) -> Result<(), Error> {
-        match self.weights.get(name) {
-            None => Ok(()),
-            Some(_) => Err(Error::option(
-                format_args!("weights.{name}"),
-                format_args!("none {why}"),
-                "one",
-            )),
-        }
+    /// The values of a tensor that must be there.
+    pub(crate) fn vector(&self, id: Id) -> Result<Vec<f32>, Error> {
+        let values = self.values(id)?;
+        values.ok_or_else(|| Error::Internal(format!("{} is not wanted", self.list.get(id).name)))
     }
+
+    /// One number.
+    pub(crate) fn number(&self, id: Id) -> Result<f64, Error> {
+        let first = self.vector(id)?.first().copied().map(f64::from);
+        let name = &self.list.get(id).name;
+        first.ok_or_else(|| Error::Internal(format!("{name} has no element")))
+    }
+}
+
+/// Checks that all names are of a list: with another one, somebody's weight would be passed over.
+pub(crate) fn check_names(weights: &Weights<'_>, list: &Declare) -> Result<(), Error> {
+    let known = |name: &str| list.weights().iter().any(|weight| weight.is_named(name));
+    let Some(unknown) = weights.keys().find(|name| !known(name)) else {
+        return Ok(());
+    };
+    let names = list.weights().iter().flat_map(|weight| {
+        let end = match weight.kind {
+            Kind::Linear { .. } => ".weight|bias",
+            Kind::Tensor(_) | Kind::Number => "",
+        };
+        let names = std::iter::once(weight.name.as_str()).chain(weight.also);
+        names.map(move |name| format!("{name}{end}"))
+    });
+    let names: Vec<String> = names.collect();
+    Err(Error::option(
+        "weights",
+        format_args!("names among {}", names.join(", ")),
+        format_args!("{unknown:?}"),
+    ))
 }

@@ -1,7 +1,8 @@
-//! The accuracy rule for attention in float32: never worse than plain float32 arithmetic. Measures and judges; computes
-//! nothing that is judged.
+//! The accuracy rule for attention in float32: never worse than plain float32 arithmetic. Measures
+//! and judges; computes nothing that is judged.
 
-/// Pooled over all cases, a candidate's rms error may be this many times the plain float32 computation's.
+/// Pooled over all cases, a candidate's rms error may be this many times the plain float32
+/// computation's.
 const POOLED_RMS: f64 = 1.0;
 /// The same within one case.
 const CASE_RMS: f64 = 1.25;
@@ -22,8 +23,8 @@ pub struct CaseErrors {
 }
 
 impl CaseErrors {
-    /// Panics unless the lengths agree. Where `expected` is NaN or ±Inf, or `result` is, they must be the same, else the
-    /// error is infinite.
+    /// Panics unless the lengths agree. Where `expected` is NaN or ±Inf, or `result` is, they must
+    /// be the same, else the error is infinite.
     pub fn new(expected: &[f64], result: &[f32]) -> Self {
         assert_eq!(expected.len(), result.len(), "values to compare");
         let magnitude = expected
@@ -62,7 +63,8 @@ impl CaseErrors {
 
 /// Collects the cases of one comparison and judges each, and all together.
 ///
-/// For the pool every error is divided by its case's max|expected|, so that cases of large values do not drown the rest.
+/// For the pool every error is divided by its case's max|expected|, so that cases of large values
+/// do not drown the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Accuracy {
     candidate: f64,
@@ -76,8 +78,9 @@ impl Accuracy {
         Self::default()
     }
 
-    /// Adds a case: float64 oracle, plain float32 computation, candidate. The error says which bound the candidate breaks,
-    /// its largest error and where; where plain float32 is exact, the candidate must be so to 2⁻²⁴·max|expected|.
+    /// Adds a case: float64 oracle, plain float32 computation, candidate. The error says which
+    /// bound the candidate breaks, its largest error and where; where plain float32 is exact, the
+    /// candidate must be so to 2⁻²⁴·max|expected|.
     pub fn case(
         &mut self,
         name: &str,
@@ -95,7 +98,8 @@ impl Accuracy {
             1.0
         };
         let weight = |errors: &CaseErrors| (errors.rms / unit).powi(2) * expected.len() as f64;
-        // A plain result that overflowed measures nothing; it must not make the pool's allowance infinite.
+        // A plain result that overflowed measures nothing; it must not make the pool's allowance
+        // infinite.
         assert!(
             plain_errors.max.is_finite(),
             "{name}: the plain float32 computation is not finite where float64 is"
@@ -120,8 +124,8 @@ impl Accuracy {
         ))
     }
 
-    /// Judges all cases together: the quotient of the two rms errors (1 when both are zero), or a sentence that it is too
-    /// large. No case at all is an error too.
+    /// Judges all cases together: the quotient of the two rms errors (1 when both are zero), or a
+    /// sentence that it is too large. No case at all is an error too.
     pub fn pooled(&self) -> Result<f64, String> {
         let (candidate, plain) = (libm::sqrt(self.candidate), libm::sqrt(self.plain));
         if self.values == 0 {
@@ -253,7 +257,8 @@ mod tests {
         assert!(accuracy.pooled().is_err());
         assert!(accuracy.case("better", &EXPECTED, &plain, &better).is_ok());
         assert!(accuracy.pooled().is_ok_and(|ratio| ratio < 1.0));
-        // The better one again, a million times larger: one case of three, not the only one that counts.
+        // The better one again, a million times larger: one case of three, not the only one that
+        // counts.
         let large = |values: [f32; 4]| values.map(|x| x * 1048576.0);
         let expected = EXPECTED.map(|x| x * 1048576.0);
         assert!(

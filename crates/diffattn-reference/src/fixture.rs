@@ -1,6 +1,6 @@
-//! Reads a reference case: one `.safetensors` file with named tensors and, in its metadata, the options as JSON. Turns a
-//! case into what the oracle takes. A test tool: a malformed file panics, and so does an option or a tensor it does not
-//! know, so that none is passed over in silence.
+//! Reads a reference case: one `.safetensors` file with named tensors and, in its metadata, the
+//! options as JSON. Turns a case into what the oracle takes. A test tool: a malformed file panics,
+//! and so does an option or a tensor it does not know, so that none is passed over in silence.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -291,7 +291,8 @@ impl Fixture {
             .collect()
     }
 
-    /// What the oracle takes for a `diff_attention` case (with its norm) or a `sequence_diff_attention` one.
+    /// What the oracle takes for a `diff_attention` case (with its norm) or a
+    /// `sequence_diff_attention` one.
     pub fn attention_spec(&self) -> AttentionSpec {
         let options = [
             "op",
@@ -306,7 +307,15 @@ impl Fixture {
             "lambda",
         ];
         let masks = [
-            "scale", "causal", "window", "softcap", "norm", "order", "share", "fusion",
+            "scale",
+            "causal",
+            "window",
+            "softcap",
+            "norm",
+            "order",
+            "share",
+            "fusion",
+            "block_size",
         ];
         let tensors = [
             "q",
@@ -315,6 +324,8 @@ impl Fixture {
             "lambda",
             "mask",
             "bias",
+            "block_mask",
+            "sinks",
             "key_lengths",
             "query_offset",
             "cu_seqlens_q",
@@ -356,6 +367,8 @@ impl Fixture {
             softcap: self.number("softcap"),
             mask: when("mask").map(|name| self.bool(name)),
             bias: when("bias").map(|name| self.f64(name)),
+            block_mask: when("block_mask").map(|name| self.bool(name)),
+            sinks: when("sinks").map(|name| self.f64(name)),
             key_lengths: when("key_lengths").map(lengths),
             query_offset: when("query_offset").map(|name| self.i64(name).data),
             cu_seqlens: when("cu_seqlens_q").map(|name| [lengths(name), lengths("cu_seqlens_k")]),

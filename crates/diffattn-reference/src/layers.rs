@@ -1,5 +1,5 @@
-//! The two differential attention layers in float64, from hidden states to hidden states. No cache: a decoded row is the
-//! same row of a whole forward pass, so that is what it is compared with.
+//! The two differential attention layers in float64, from hidden states to hidden states. No cache:
+//! a decoded row is the same row of a whole forward pass, so that is what it is compared with.
 
 use std::collections::BTreeMap;
 
@@ -88,19 +88,21 @@ fn rotate(x: &Tensor<f64>, rope: Option<&Rope>, first_position: i64) -> Tensor<f
 /// Where a first-version layer's λ comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LambdaForm {
-    /// exp(λq1·λk1) − exp(λq2·λk2) + λ_init, weights `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`.
+    /// exp(λq1·λk1) − exp(λq2·λk2) + λ_init, weights `lambda_q1`, `lambda_k1`, `lambda_q2`,
+    /// `lambda_k2`.
     Vectors,
     /// exp(a) − exp(b) + λ_init, weights `lambda_a`, `lambda_b`.
     Scalars,
 }
 
-/// The first version's layer (arXiv 2410.05258): projections, rotary embedding, differential attention, per-head RMS norm,
-/// 1 − λ_init, output projection.
+/// The first version's layer (arXiv 2410.05258): projections, rotary embedding, differential
+/// attention, per-head RMS norm, 1 − λ_init, output projection.
 #[derive(Clone, Debug)]
 pub struct MultiheadDiffAttn {
     /// The layer's index from 0, for λ_init.
     pub depth: usize,
-    /// d: q and k channels per head; `q_proj`, `k_proj` and `v_proj` make as many heads as fit their rows.
+    /// d: q and k channels per head; `q_proj`, `k_proj` and `v_proj` make as many heads as fit
+    /// their rows.
     pub head_dim: usize,
     /// v channels per head as `v_proj` makes them: 2d interleaved, d in halves.
     pub value_dim: usize,
@@ -114,14 +116,17 @@ pub struct MultiheadDiffAttn {
     pub norm_eps: f64,
     /// Where λ comes from.
     pub lambda_form: LambdaForm,
-    /// Heads that mix in attention over differences, taken before the rotary embedding; the norm acts on the mixture.
+    /// Heads that mix in attention over differences, taken before the rotary embedding; the norm
+    /// acts on the mixture.
     pub sequence: Option<SequenceFusion>,
-    /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `out_proj.weight` or `o_proj.weight`, their `.bias` likewise, λ.
+    /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `out_proj.weight` or `o_proj.weight`,
+    /// their `.bias` likewise, λ.
     pub weights: BTreeMap<String, Tensor<f64>>,
 }
 
 impl MultiheadDiffAttn {
-    /// A causal layer of the usual widths: eps 1e-5, interleaved pairs, v 2d wide, no rotary embedding.
+    /// A causal layer of the usual widths: eps 1e-5, interleaved pairs, v 2d wide, no rotary
+    /// embedding.
     pub fn new(depth: usize, head_dim: usize, weights: BTreeMap<String, Tensor<f64>>) -> Self {
         Self {
             depth,
@@ -156,7 +161,8 @@ impl MultiheadDiffAttn {
         }
     }
 
-    /// The attention inside the layer, of q, k and v as projected or of their differences along the sequence.
+    /// The attention inside the layer, of q, k and v as projected or of their differences along the
+    /// sequence.
     fn attention_spec(
         &self,
         x: &Tensor<f64>,
@@ -183,7 +189,8 @@ impl MultiheadDiffAttn {
         }
     }
 
-    /// x [B, L, embed_dim], its first token at `first_position`; `mask` broadcasts to [B, H, L, L], true takes part.
+    /// x [B, L, embed_dim], its first token at `first_position`; `mask` broadcasts to [B, H, L, L],
+    /// true takes part.
     pub fn forward(
         &self,
         x: &Tensor<f64>,
@@ -218,11 +225,12 @@ impl MultiheadDiffAttn {
     }
 }
 
-/// The second version's layer (microsoft/unilm, Diff-Transformer, 2026-01): grouped queries, λ = σ(`lambda_proj` x) per
-/// token and head, no norm.
+/// The second version's layer (microsoft/unilm, Diff-Transformer, 2026-01): grouped queries, λ =
+/// σ(`lambda_proj` x) per token and head, no norm.
 #[derive(Clone, Debug)]
 pub struct MultiheadDiffAttnV2 {
-    /// d: channels of every q, k and v head; `q_proj`, `k_proj` and `v_proj` make as many heads as fit their rows.
+    /// d: channels of every q, k and v head; `q_proj`, `k_proj` and `v_proj` make as many heads as
+    /// fit their rows.
     pub head_dim: usize,
     /// Signal heads per noise head.
     pub ratio: usize,
@@ -230,8 +238,8 @@ pub struct MultiheadDiffAttnV2 {
     pub rope: Option<Rope>,
     /// Query i sees no later key.
     pub causal: bool,
-    /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `lambda_proj.weight`, `o_proj.weight` or `out_proj.weight`, their
-    /// `.bias` likewise.
+    /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `lambda_proj.weight`, `o_proj.weight` or
+    /// `out_proj.weight`, their `.bias` likewise.
     pub weights: BTreeMap<String, Tensor<f64>>,
 }
 
@@ -274,7 +282,8 @@ impl MultiheadDiffAttnV2 {
         }
     }
 
-    /// x [B, L, embed_dim], its first token at `first_position`; `mask` broadcasts to [B, H, L, L], true takes part.
+    /// x [B, L, embed_dim], its first token at `first_position`; `mask` broadcasts to [B, H, L, L],
+    /// true takes part.
     pub fn forward(
         &self,
         x: &Tensor<f64>,

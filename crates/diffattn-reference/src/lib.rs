@@ -1,14 +1,16 @@
-//! Differential attention and its companions in plain loops: what every fast kernel is compared with.
+//! Differential attention and its companions in plain loops: what every fast kernel is compared
+//! with.
 //!
-//! This file does: state each operator as its formula reads, in float64, and attention in float32 as well (the same
-//! body over [`Real`]), because the accuracy of a float32 kernel is judged by what plain float32 arithmetic would give.
-//! It does not: run fast, save memory, or return errors. It is a test oracle; sizes that do not fit panic.
+//! This file does: state each operator as its formula reads, in float64, and attention in float32
+//! as well (the same body over [`Real`]), because the accuracy of a float32 kernel is judged by
+//! what plain float32 arithmetic would give. It does not: run fast, save memory, or return errors.
+//! It is a test oracle; sizes that do not fit panic.
 //!
-//! Letters: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv head widths, T terms.
-//! Tensors are row-major; heads come before the sequence ("bhsd").
+//! Letters: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv head widths,
+//! T terms. Tensors are row-major; heads come before the sequence ("bhsd").
 //!
-//! Sources: the Differential Transformer (arXiv 2410.05258), its second version (microsoft/unilm, Diff-Transformer),
-//! grouped differential attention (arXiv 2510.06949).
+//! Sources: the Differential Transformer (arXiv 2410.05258), its second version (microsoft/unilm,
+//! Diff-Transformer), grouped differential attention (arXiv 2510.06949).
 //!
 //! ```
 //! use diffattn_reference::{AttentionSpec, Pairing, Tensor, attention, plan};
@@ -18,7 +20,8 @@
 //! let k = Tensor::new(&[1, 2, 2, 1], vec![1.0; 4]);
 //! let v = Tensor::new(&[1, 1, 2, 1], vec![2.0, 4.0]);
 //! let heads = plan(Pairing::default(), [2, 2, 1], &[1.0, -1.0]);
-//! let spec = AttentionSpec { lambda: Some(Tensor::scalar(0.5)), ..AttentionSpec::new(q, k, v, heads) };
+//! let lambda = Some(Tensor::scalar(0.5));
+//! let spec = AttentionSpec { lambda, ..AttentionSpec::new(q, k, v, heads) };
 //! // Equal scores: both maps are 1/2, 1/2, so y = (1 − 0.5)·mean(v).
 //! assert_eq!(attention::<f64>(&spec).out.data, [1.5, 1.5]);
 //! ```
@@ -27,15 +30,17 @@ mod accuracy;
 #[cfg(feature = "fixture")]
 pub mod fixture;
 mod layers;
+pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
-// ------------------------------------------------------------------------------------------------ numbers and tensors
+// ----------------------------------------------------------------------------- numbers and tensors
 
-/// The arithmetic that attention is written in: float64 for the oracle, float32 for the plain float32 computation.
+/// The arithmetic that attention is written in: float64 for the oracle, float32 for the plain
+/// float32 computation.
 pub trait Real:
     Copy
     + PartialOrd
@@ -140,7 +145,8 @@ impl<T: Copy> Tensor<T> {
         }
     }
 
-    /// The value at `index`; axes are aligned at the end, and an absent axis or one of length 1 repeats.
+    /// The value at `index`; axes are aligned at the end, and an absent axis or one of length 1
+    /// repeats.
     pub fn broadcast(&self, index: &[usize]) -> T {
         assert!(
             self.shape.len() <= index.len(),
@@ -217,9 +223,10 @@ fn shape4<T>(x: &Tensor<T>) -> [usize; 4] {
     }
 }
 
-// --------------------------------------------------------------------------------------------------------- head plans
+// -------------------------------------------------------------------------------------- head plans
 
-/// One output head: Σ_t c_t·softmax(q_t k_tᵀ), times the named v heads side by side on the channels.
+/// One output head: Σ_t c_t·softmax(q_t k_tᵀ), times the named v heads side by side on the
+/// channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Head {
     /// A query head per term.
@@ -235,14 +242,18 @@ pub struct Head {
 /// Which q, k and v heads make an output head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairing {
-    /// Neighbouring heads are partners (the first version's own code). Needs n_q = T·H, n_k = T·G, n_v = G, G divides H.
+    /// Neighbouring heads are partners (the first version's own code). Needs n_q = T·H, n_k = T·G,
+    /// n_v = G, G divides H.
     Interleaved {
-        /// Repeat each k head on its own instead of each group of T (the naive code of the first version); T = 2 only.
+        /// Repeat each k head on its own instead of each group of T (the naive code of the first
+        /// version); T = 2 only.
         flat: bool,
     },
-    /// Head h and head h + H are partners (Hugging Face diffllama). Needs n_q = 2H, n_k = n_v = K, K divides 2H.
+    /// Head h and head h + H are partners (Hugging Face diffllama). Needs n_q = 2H, n_k = n_v = K,
+    /// K divides 2H.
     Halves,
-    /// `ratio` signal heads, then the noise head they share. Needs n_q = (H/r)(r+1), n_k = 2G, n_v = G, G divides H/r.
+    /// `ratio` signal heads, then the noise head they share. Needs n_q = (H/r)(r+1), n_k = 2G,
+    /// n_v = G, G divides H/r.
     Grouped {
         /// Signal heads per noise head, r.
         ratio: usize,
@@ -261,7 +272,8 @@ impl Default for Pairing {
 }
 
 impl Pairing {
-    /// The number of output heads H that `[n_q, n_k, n_v]` heads and `terms` terms make, or the rule they break.
+    /// The number of output heads H that `[n_q, n_k, n_v]` heads and `terms` terms make, or the
+    /// rule they break.
     pub fn output_heads(
         self,
         [n_q, n_k, n_v]: [usize; 3],
@@ -308,7 +320,8 @@ impl Pairing {
     }
 }
 
-/// The heads that a pairing makes of `[n_q, n_k, n_v]` heads; T is the number of coefficients (`[1, −1]` with a λ).
+/// The heads that a pairing makes of `[n_q, n_k, n_v]` heads; T is the number of coefficients
+/// (`[1, −1]` with a λ).
 ///
 /// Panics, naming the rule, when the counts do not fit.
 pub fn plan(pairing: Pairing, counts: [usize; 3], coefficients: &[f64]) -> Vec<Head> {
@@ -364,7 +377,7 @@ pub fn plan(pairing: Pairing, counts: [usize; 3], coefficients: &[f64]) -> Vec<H
         .collect()
 }
 
-// ---------------------------------------------------------------------------------------------------------- attention
+// --------------------------------------------------------------------------------------- attention
 
 /// Everything an attention call depends on.
 #[derive(Clone, Debug)]
@@ -391,11 +404,16 @@ pub struct AttentionSpec {
     pub mask: Option<Tensor<bool>>,
     /// Added to the scores, −Inf hides; broadcast to [B, H, Lq, Lk].
     pub bias: Option<Tensor<f64>>,
+    /// True takes part, for blocks of 64 queries by 64 keys; broadcast to [B, H, ⌈Lq/64⌉, ⌈Lk/64⌉].
+    pub block_mask: Option<Tensor<bool>>,
+    /// A logit that joins the softmax of a head, [H], or of each of its terms, [H, T], and meets no value; −Inf is none.
+    pub sinks: Option<Tensor<f64>>,
     /// Keys that count, per batch entry (or packed sequence).
     pub key_lengths: Option<Vec<usize>>,
     /// Key position of the first query, per batch entry (or packed sequence); none is Lk − Lq.
     pub query_offset: Option<Vec<i64>>,
-    /// Bounds [0, …, ΣLq] and [0, …, ΣLk] of sequences packed into B = 1; each is attended to alone.
+    /// Bounds [0, …, ΣLq] and [0, …, ΣLk] of sequences packed into B = 1; each is attended to
+    /// alone.
     pub cu_seqlens: Option<[Vec<usize>; 2]>,
     /// RMS norm of each output row.
     pub norm: Option<Norm>,
@@ -416,6 +434,8 @@ impl AttentionSpec {
             softcap: None,
             mask: None,
             bias: None,
+            block_mask: None,
+            sinks: None,
             key_lengths: None,
             query_offset: None,
             cu_seqlens: None,
@@ -469,8 +489,8 @@ impl AttentionSpec {
         let mut sequences = b;
         if let Some([cu_q, cu_k]) = &self.cu_seqlens {
             assert!(
-                b == 1 && self.mask.is_none() && self.bias.is_none(),
-                "packed sequences: B = 1, no mask, no bias"
+                b == 1 && self.mask.is_none() && self.bias.is_none() && self.block_mask.is_none(),
+                "packed sequences: B = 1, no mask, no bias, no block mask"
             );
             assert!(cu_q.len() == cu_k.len(), "as many query as key sequences");
             for (cu, total) in [(cu_q, lq), (cu_k, lk)] {
@@ -498,7 +518,8 @@ impl AttentionSpec {
         let (sequence, queries, keys) = match &self.cu_seqlens {
             None => (b, 0..lq, 0..lk),
             Some([cu_q, cu_k]) => {
-                // Empty sequences share a bound with the next one: the last start at or before i is the query's own.
+                // Empty sequences share a bound with the next one: the last start at or before i is
+                // the query's own.
                 let n = cu_q[..cu_q.len() - 1].partition_point(|&start| start <= i) - 1;
                 (n, cu_q[n]..cu_q[n + 1], cu_k[n]..cu_k[n + 1])
             }
@@ -533,6 +554,11 @@ impl AttentionSpec {
                     .is_none_or(|mask| mask.broadcast(&[b, h, i, j]))
             })
             .filter(|&j| {
+                self.block_mask
+                    .as_ref()
+                    .is_none_or(|mask| mask.broadcast(&[b, h, i / BLOCK, j / BLOCK]))
+            })
+            .filter(|&j| {
                 self.bias
                     .as_ref()
                     .is_none_or(|bias| bias.broadcast(&[b, h, i, j]) != f64::NEG_INFINITY)
@@ -541,12 +567,16 @@ impl AttentionSpec {
     }
 }
 
+/// Queries and keys of a block of a block mask.
+const BLOCK: usize = 64;
+
 /// What [`attention`] returns.
 #[derive(Clone, Debug)]
 pub struct AttentionOutput<R> {
     /// [B, H, Lq, channels], after the norm where the spec has one.
     pub out: Tensor<R>,
-    /// [B, H, T, Lq]: natural log-sum-exp of each term's scores; −Inf where a term is missing or sees nothing.
+    /// [B, H, T, Lq]: natural log-sum-exp of each term's scores and its sink; −Inf where a term is
+    /// missing, or sees nothing and has no sink.
     pub lse: Tensor<R>,
 }
 
@@ -566,11 +596,21 @@ struct Operands<R> {
     v: Tensor<R>,
     bias: Option<Tensor<R>>,
     lambda: Option<Tensor<R>>,
+    sinks: Option<Tensor<R>>,
     scale: R,
     softcap: Option<R>,
 }
 
 impl<R: Real> Operands<R> {
+    /// The sink of a term of a head, −Inf where there is none.
+    fn sink(&self, head: usize, term: usize) -> R {
+        match &self.sinks {
+            None => R::from_f64(f64::NEG_INFINITY),
+            Some(sinks) if sinks.shape.len() == 1 => sinks.data[head],
+            Some(sinks) => sinks.data[head * sinks.shape[1] + term],
+        }
+    }
+
     fn new(spec: &AttentionSpec) -> Self {
         spec.check();
         let d = shape4(&spec.q)[3];
@@ -580,14 +620,16 @@ impl<R: Real> Operands<R> {
             v: spec.v.cast(),
             bias: spec.bias.as_ref().map(Tensor::cast),
             lambda: spec.lambda.as_ref().map(Tensor::cast),
+            sinks: spec.sinks.as_ref().map(Tensor::cast),
             scale: R::from_f64(spec.scale.unwrap_or_else(|| 1.0 / libm::sqrt(d as f64))),
             softcap: spec.softcap.map(R::from_f64),
         }
     }
 }
 
-/// One query row of one output head. A term whose visible scores are all −Inf sees nothing: its map is zero and it adds
-/// nothing, whatever its coefficient. A row in which no term sees anything is empty.
+/// One query row of one output head. A term whose visible scores are all −Inf sees nothing: its map
+/// is zero and it adds nothing, whatever its coefficient. A row in which no term sees anything is
+/// empty.
 struct Row<R> {
     /// The keys seen, ascending; the lists below follow it.
     keys: Vec<usize>,
@@ -626,8 +668,9 @@ impl<R: Real> Row<R> {
                     .map_or(s, |bias| s + bias.broadcast(&[b, h, i, j]))
             };
             let scores: Vec<R> = row.keys.iter().map(score).collect();
-            let (map, lse) = softmax(&scores);
-            if lse.to_f64() != f64::NEG_INFINITY {
+            let sees = scores.iter().any(|s| s.to_f64() != f64::NEG_INFINITY);
+            let (map, lse) = softmax(&scores, operands.sink(h, t));
+            if sees {
                 row.empty = false;
                 let mut coefficient = R::from_f64(head.coefficients[t]);
                 if let (1, Some(lambda)) = (t, &operands.lambda) {
@@ -644,27 +687,30 @@ impl<R: Real> Row<R> {
     }
 }
 
-/// Softmax and log-sum-exp; scores that are all −Inf (or none) give zeros and −Inf, a NaN or +Inf makes all NaN.
-fn softmax<R: Real>(scores: &[R]) -> (Vec<R>, R) {
+/// Softmax and log-sum-exp with a sink, which joins the sum last; scores that are all −Inf (or
+/// none) give zeros and the sink, a NaN or +Inf makes all NaN.
+fn softmax<R: Real>(scores: &[R], sink: R) -> (Vec<R>, R) {
     let none = R::from_f64(f64::NEG_INFINITY);
     if scores.iter().all(|&s| s == none) {
-        return (vec![R::from_f64(0.0); scores.len()], none);
+        return (vec![R::from_f64(0.0); scores.len()], sink);
     }
     let max = scores
         .iter()
-        .fold(none, |max, &s| if s > max { s } else { max });
+        .fold(sink, |max, &s| if s > max { s } else { max });
     let exps: Vec<R> = scores.iter().map(|&s| (s - max).exp()).collect();
     let mut sum = R::from_f64(0.0);
     for &e in &exps {
         sum += e;
     }
+    sum += (sink - max).exp();
     (exps.iter().map(|&e| e / sum).collect(), max + sum.ln())
 }
 
 /// Differential attention: y = norm(Σ_t c_t softmax(mask(softcap(scale·q_t k_tᵀ) + bias)) v).
 ///
-/// `attention::<f64>` is the oracle, `attention::<f32>` the plain float32 computation. A row that sees no key is zeros,
-/// also after the norm and when its λ is NaN. Keys that a row does not see are not read.
+/// `attention::<f64>` is the oracle, `attention::<f32>` the plain float32 computation. A row that
+/// sees no key is zeros, also after the norm and when its λ is NaN. Keys that a row does not see
+/// are not read.
 pub fn attention<R: Real>(spec: &AttentionSpec) -> AttentionOutput<R> {
     let operands = Operands::<R>::new(spec);
     let ([b_count, _, lq, _], dv) = (shape4(&spec.q), shape4(&spec.v)[3]);
@@ -726,7 +772,7 @@ pub fn attention_maps<R: Real>(spec: &AttentionSpec) -> AttentionMaps<R> {
     AttentionMaps { maps, diff }
 }
 
-// -------------------------------------------------------------------------------------------------------------- norms
+// ------------------------------------------------------------------------------------------- norms
 
 /// RMS norm of a row: x / √(mean(x²) + eps)·weight·scale.
 #[derive(Clone, Debug, PartialEq)]
@@ -816,7 +862,8 @@ impl GroupNorm {
     }
 }
 
-/// Group normalisation of [N, C, …] or [N, …, C], rank ≥ 2: (x − mean) / √(biased variance + eps)·weight + bias.
+/// Group normalisation of [N, C, …] or [N, …, C], rank ≥ 2: (x − mean) / √(biased variance +
+/// eps)·weight + bias.
 ///
 /// A group of equal values is its bias, with eps = 0 too.
 pub fn group_norm(x: &Tensor<f64>, spec: &GroupNorm) -> Tensor<f64> {
@@ -888,7 +935,7 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-x))
 }
 
-// --------------------------------------------------------------------------------------------------- rotary embedding
+// -------------------------------------------------------------------------------- rotary embedding
 
 /// Rotary position embedding: which channels turn, and how fast.
 #[derive(Clone, Debug, PartialEq)]
@@ -935,7 +982,8 @@ pub enum RopeScaling {
         /// Trained length.
         original_max_position_embeddings: f64,
     },
-    /// Blend by number of turns within the trained length, and a factor on cos and sin (arXiv 2309.00071).
+    /// Blend by number of turns within the trained length, and a factor on cos and sin (arXiv
+    /// 2309.00071).
     Yarn {
         /// How many times longer the context is.
         factor: f64,
@@ -1038,7 +1086,8 @@ impl Rope {
     }
 }
 
-/// Turns the channel pairs of x [B, n, L, d]; `positions` broadcasts to [B, L]. Channels past `rotary_dim` pass unchanged.
+/// Turns the channel pairs of x [B, n, L, d]; `positions` broadcasts to [B, L]. Channels past
+/// `rotary_dim` pass unchanged.
 pub fn apply_rope(x: &Tensor<f64>, rope: &Rope, positions: &Tensor<i64>) -> Tensor<f64> {
     let [b_count, n_count, l, d] = shape4(x);
     let rotary_dim = rope.rotary_dim.unwrap_or(d);
@@ -1076,7 +1125,7 @@ pub fn positions_from(first: i64, l: usize) -> Tensor<i64> {
     Tensor::new(&[1, l], (first..).take(l).collect())
 }
 
-// ------------------------------------------------------------------------------------- differences along the sequence
+// ------------------------------------------------------------------ differences along the sequence
 
 /// `order`-th backward difference of x [B, n, L, d] along L; before the first token lies zero.
 pub fn sequence_difference(x: &Tensor<f64>, order: usize) -> Tensor<f64> {
@@ -1122,7 +1171,8 @@ impl SequenceFusion {
     }
 }
 
-/// Attention whose first heads mix in the attention over differences of q, k and v; a norm acts on the mixture.
+/// Attention whose first heads mix in the attention over differences of q, k and v; a norm acts on
+/// the mixture.
 pub fn sequence_fused_attention(spec: &AttentionSpec, sequence: &SequenceFusion) -> Tensor<f64> {
     let plain = AttentionSpec {
         norm: None,
@@ -1141,7 +1191,7 @@ pub fn sequence_fused_attention(spec: &AttentionSpec, sequence: &SequenceFusion)
         .map_or(mixed.clone(), |norm| rms_norm(&mixed, norm))
 }
 
-// ------------------------------------------------------------------------------------------------------------- lambda
+// ------------------------------------------------------------------------------------------ lambda
 
 /// λ_init = 0.8 − 0.6·exp(−0.3·layer), layer from 0.
 pub fn lambda_init(layer: usize) -> f64 {

@@ -1,5 +1,5 @@
-//! The oracle against every reference case. A new file in one of the folders is compared without a change here; the counts
-//! say that none has got lost.
+//! The oracle against every reference case. A new file in one of the folders is compared without a
+//! change here; the counts say that none has got lost.
 
 use diffattn_reference::fixture::{Fixture, folder, read_all};
 use diffattn_reference::{
@@ -10,8 +10,9 @@ use diffattn_reference::{
 /// Two ways to sum the same float64 values.
 const FLOAT64: f64 = 1e-12;
 
-/// The first version's own code rounds exp(λ) and the normalised rows to float32 in an otherwise float64 run (its RMSNorm
-/// computes on `x.float()`): relative errors of 2⁻²⁴ and a little before the output projection.
+/// The first version's own code rounds exp(λ) and the normalised rows to float32 in an otherwise
+/// float64 run (its RMSNorm computes on `x.float()`): relative errors of 2⁻²⁴ and a little before
+/// the output projection.
 const FLOAT32_NORM: f64 = 5e-7;
 
 /// Runs `compare` on each case of a folder, and fails with a list of the cases that differ.
@@ -102,7 +103,8 @@ fn diff_attention() {
         );
         let named = |what| format!("{} {what}", fixture.name);
         let expected = required(fixture, "out");
-        // Maps that nearly cancel leave a small difference of sums of v, each rounded at the size of v.
+        // Maps that nearly cancel leave a small difference of sums of v, each rounded at the size
+        // of v.
         let cancelled = largest(&spec.v) / largest(&expected);
         let tolerance = FLOAT64 + 4.0 * f64::EPSILON * cancelled;
         let plain = AttentionSpec {
@@ -117,6 +119,17 @@ fn diff_attention() {
                 &attention(&spec).out,
                 tolerance,
             )?;
+        }
+        if let Some(expected) = fixture.expected("lse") {
+            let got = attention(&spec).lse;
+            // (A row that sees nothing and has no sink.)
+            let finite = |x: &Tensor<f64>| Tensor {
+                shape: x.shape.clone(),
+                data: x.data.iter().map(|x| x.max(f64::MIN)).collect(),
+            };
+            within(&named("lse"), &finite(&expected), &finite(&got), |lse| {
+                FLOAT64 * lse.max(1.0)
+            })?;
         }
         let maps = attention_maps(&spec);
         let named_maps = ["map1", "map2"].into_iter().zip(&maps.maps);

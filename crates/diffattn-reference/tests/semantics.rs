@@ -1,5 +1,5 @@
-//! What the operators promise beyond their formulas: rows that see nothing, values that are not finite, hidden keys, and
-//! the rules of the head plans. Expected values are worked out by hand.
+//! What the operators promise beyond their formulas: rows that see nothing, values that are not
+//! finite, hidden keys, and the rules of the head plans. Expected values are worked out by hand.
 
 use diffattn_reference::{
     AttentionSpec, GroupNorm, Head, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm,
@@ -739,7 +739,8 @@ fn a_decoded_row_of_a_layer_is_a_row_of_the_whole() {
             weights(&[&PROJECTIONS[..], &[("lambda_a", &[1]), ("lambda_b", &[1])]].concat()),
         )
     };
-    // With one signal and one noise head per output head of 2 channels: 2 heads, joined to 4 channels.
+    // With one signal and one noise head per output head of 2 channels: 2 heads, joined to 4
+    // channels.
     let v2_weights: [(&str, &[usize]); 6] = [
         ("q_proj.weight", &[8, 8]),
         ("k_proj.weight", &[4, 8]),

@@ -39,7 +39,7 @@ mod tensor;
 pub use activation::{gelu, gelu_tanh, sigmoid};
 pub use attention::{
     AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
-    KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
     diff_attention, lambda_full, lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind};
@@ -58,24 +58,22 @@ pub use sequence::{
     SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
 };
 pub use simd::{Isa, fma_flops};
+pub use tensor::axis::Layout;
 pub use tensor::shape::{check_len, checked_len, format_shape};
 pub use tensor::{DType, Data, DataMut, Tensor};
 
 // Names of before for attention/; they go with their last use.
-use run::{buffer, slices, threads};
-use tensor::output;
+use run::buffer;
 mod isa {
-    pub(crate) use crate::simd::{Isa, Kernel};
+    pub(crate) use crate::simd::Kernel;
 }
 mod shape {
     pub(crate) use crate::run::buffer::try_zeroed;
-    pub(crate) use crate::tensor::shape::{check_len, checked_len, format_shape};
-    pub(crate) use crate::tensor::{DType, Data, DataMut, Tensor};
 }
 mod tile {
-    pub(crate) use crate::blocks::{DECODE_QUERIES, PANEL, ROW_SUMS, STRIP, WAVE_BYTES};
+    pub(crate) use crate::blocks::{PANEL, ROW_SUMS, STRIP};
     pub(crate) use crate::simd::{Operands, Sink, Tile, product};
 }
 mod vector {
-    pub(crate) use crate::simd::{Use, Vector, math, transpose};
+    pub(crate) use crate::simd::{Vector, math, transpose};
 }

@@ -1,4 +1,5 @@
-//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a call may name many heads.
+//! Work and memory in proportion to the elements: an empty tensor may name any other extents, and a
+//! call may name many heads.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -12,7 +13,8 @@ use diffattn::{
     SequenceDifferenceOptions, Slices, Tensor, layer_norm,
 };
 
-/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that the machine has not.
+/// What a call over nothing may take at most; a loop over extents takes seconds, and memory that
+/// the machine has not.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs it three times, the fastest of which counts: other programs run beside tests.
@@ -372,7 +374,8 @@ fn caches_take_memory_for_tokens() {
     });
     assert_eq!(wide.len(), 0);
     assert_eq!(wide.export().unwrap(), (Vec::new(), Vec::new()));
-    // A capacity of more than there is is refused before any of it is taken, however many heads share it.
+    // A capacity of more than there is is refused before any of it is taken, however many heads
+    // share it.
     let vast = KvCacheOptions {
         batch: 1 << 18,
         capacity: 1 << 20,

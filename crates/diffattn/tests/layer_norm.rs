@@ -3,24 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use diffattn::{Error, Isa, LayerNormOptions, Run, Tensor, layer_norm};
+use diffattn_reference::testing::{bits, noise};
 
 /// The bound of the contract, per |weight|·max(1, |x̂|) + |bias|.
 const BOUND: f64 = 5e-7;
-
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
 
 fn run(x: &[f32], width: usize, options: &LayerNormOptions<'_>) -> Vec<f32> {
     let mut y = vec![f32::NAN; x.len()];

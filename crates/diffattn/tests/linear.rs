@@ -1,5 +1,5 @@
-//! The product of `Linear` against float64, its bits on every instruction set and thread count, and weights of halves
-//! against the same weights in float32.
+//! The product of `Linear` against float64, its bits on every instruction set and thread count, and
+//! weights of halves against the same weights in float32.
 
 use diffattn::{DType, Data, Error, Isa, Linear, Run, Tensor};
 use half::{bf16, f16};
@@ -85,7 +85,8 @@ impl Case {
                 .zip(self.expected.iter().zip(&self.scale))
                 .enumerate()
             {
-                // A chain of 128, then a few strips: far under 16 roundings of the whole in practice.
+                // A chain of 128, then a few strips: far under 16 roundings of the whole in
+                // practice.
                 let error = (f64::from(y) - expected).abs();
                 assert!(
                     error <= 16.0 * scale * f64::from(f32::EPSILON) / 2.0,
@@ -210,10 +211,12 @@ struct Halves {
 }
 
 impl Halves {
-    /// Any finite numbers, zeros and subnormals of both signs among them; in every seventh output also what is not finite.
+    /// Any finite numbers, zeros and subnormals of both signs among them; in every seventh output
+    /// also what is not finite.
     fn new(dtype: DType, seed: u64, outputs: usize, inputs: usize) -> Self {
         let special: &[u16] = match dtype {
-            // ±0, the smallest and the largest subnormal, the smallest and the largest number; infinities and NaN.
+            // ±0, the smallest and the largest subnormal, the smallest and the largest number;
+            // infinities and NaN.
             DType::F16 => &[
                 0, 0x8000, 1, 0x8001, 0x3ff, 0x83ff, 0x400, 0x7bff, 0x7c00, 0xfc00, 0x7e00, 0xfd01,
             ],

@@ -1,4 +1,5 @@
-//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values, refusals.
+//! Group norm and RMS norm: accuracy against the oracle by the rule of the contract, bits, values,
+//! refusals.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
@@ -6,6 +7,7 @@ use diffattn::{
     Activation, ChannelLayout, DType, Data, DataMut, Error, GroupNorm, GroupNormOptions, Isa,
     RmsNorm, RmsNormOptions, Run, Slices, Tensor, group_norm, rms_norm,
 };
+use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, fixture};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -22,32 +24,8 @@ const SILU_SLOPE: f64 = 1.1;
 /// Numbers below 2⁻¹⁴⁹ are none of float32's.
 const SMALLEST: f64 = 1.4e-45;
 
-/// x of a shape from a formula that any machine repeats: noise in −1…1 around 0.
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
-
-/// FNV-1a over the bits of some values.
-fn hash(values: &[f32]) -> u64 {
-    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 /// The rule: the largest error, and where, over the bound of each element.
@@ -833,7 +811,8 @@ fn an_output_must_fit_and_be_bound() {
     assert_eq!(job.step(1).unwrap_err().code(), "INTERNAL");
 }
 
-/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of the bound.
+/// A group of 10⁸ elements with |mean| = 10⁴ standard deviations. Run once: largest error 0.15 of
+/// the bound.
 #[test]
 #[ignore = "1.2 GB, a minute"]
 fn a_group_of_1e8_elements() {

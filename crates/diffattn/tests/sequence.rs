@@ -7,41 +7,20 @@ use diffattn::{
     RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor,
     apply_rope, sequence_difference,
 };
+use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-/// Error of one turned channel, per |a| + |b| of its pair: four roundings of half a unit, cosine and sine included.
+/// Error of one turned channel, per |a| + |b| of its pair: four roundings of half a unit, cosine
+/// and sine included.
 const TURN_BOUND: f64 = 2.0 * f32::EPSILON as f64;
 
 /// Numbers below 2⁻¹⁴⁹ are none of float32's.
 const SMALLEST: f64 = 1.4e-45;
 
-fn noise(len: usize, seed: u64) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
 fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&x| f64::from(x)).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| x.to_bits()).collect()
-}
-
-/// FNV-1a over the bits of some values.
-fn hash(values: &[f32]) -> u64 {
-    let bytes = values.iter().flat_map(|x| x.to_bits().to_le_bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 /// A bhsd tensor as bshd, and the other way round.
@@ -316,7 +295,8 @@ proptest! {
         for isa in Isa::available() {
             let mut options = SequenceDifferenceOptions { order, run: Run::default().with_isa(isa), ..SequenceDifferenceOptions::default() };
             let y = sequence_difference(Tensor::f32(&x, &shape), &options).unwrap();
-            // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows on.
+            // |x| ≤ 1: the k-th difference is below 2^k, and each of them is rounded once and grows
+            // on.
             let bound = (order as f64) * f64::from(1u32 << order) * f64::from(f32::EPSILON) / 2.0;
             for (i, (&y, &expected)) in y.iter().zip(&expected.data).enumerate() {
                 prop_assert!((f64::from(y) - expected).abs() <= bound, "[{i}] {y} instead of {expected}");
@@ -454,8 +434,8 @@ fn bits_are_those_of_every_machine() {
     }
 }
 
-/// A token's difference needs no other unit than its own: what follows a NaN by more than the order is clean, and
-/// what lies far into a sequence equals the differences of its end alone.
+/// A token's difference needs no other unit than its own: what follows a NaN by more than the order
+/// is clean, and what lies far into a sequence equals the differences of its end alone.
 #[test]
 fn differences_see_as_many_tokens_back_as_their_order() {
     let (l, d, order) = (5000, 64, 3);

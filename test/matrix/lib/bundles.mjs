@@ -1,5 +1,5 @@
-// How the pages of places are made: the lines that bring the package's files where a tool does not carry them, and the tools' programs. Serves
-// nothing.
+// How the pages of places are made: the lines that bring the package's files where a tool does not
+// carry them, and the tools' programs. Serves nothing.
 import { cpSync, mkdirSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 
@@ -17,7 +17,10 @@ export function copyFiles(app, to) {
   for (const file of readdirSync(from)) if (file.endsWith(".wasm") || file === "worker.js") cpSync(join(from, file), join(folder, file));
 }
 
-/** An application with these packages, made once for all places that ask for the same; `files` are added to it each time. */
+/**
+ * An application with these packages, made once for all places that ask for the same; `files` are
+ * added to it each time.
+ */
 export async function application(context, packages, { files = {}, manifest } = {}) {
   const app = await context.shared(`application of ${packages} ${JSON.stringify(manifest ?? {})}`, async (inner) => {
     await inner.install(packages, { manifest });

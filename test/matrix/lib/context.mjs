@@ -1,5 +1,5 @@
-// What a place works with: a folder of its own outside of the project, npm with the packed tarballs, programs, servers, browsers. Knows no
-// place, and judges nothing.
+// What a place works with: a folder of its own outside of the project, npm with the packed
+// tarballs, programs, servers, browsers. Knows no place, and judges nothing.
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
@@ -55,8 +55,9 @@ export function reported(printed) {
 }
 
 /**
- * A run's contexts. `packed`: tarballs' paths by package name. Each place gets one by `fresh()`, whose `close` ends and removes all that it made;
- * what several places build once (`shared`) stays until `close()` of the run.
+ * A run's contexts. `packed`: tarballs' paths by package name. Each place gets one by `fresh()`,
+ * whose `close` ends and removes all that it made; what several places build once (`shared`) stays
+ * until `close()` of the run.
  */
 export function contexts(packed) {
   const shared = new Map();
@@ -97,10 +98,12 @@ export function contexts(packed) {
       path: (...names) => join(folder, ...names),
 
       /**
-       * Installs the tarballs and pinned packages ("next", "typescript@7": a version of versions.json that begins so) with npm, as an
-       * application has them: the native package and those of the platforms are optional. lib/check.mjs is written beside them, as
-       * check.mjs and check.cjs. `type`: of the folder's package.json, with `manifest` added to it. `tokenizers: false` leaves that package
-       * out. `args`: more for npm. `offline`: no registry is asked, and `packages` must be empty.
+       * Installs the tarballs and pinned packages ("next", "typescript@7": a version of
+       * versions.json that begins so) with npm, as an application has them: the native package and
+       * those of the platforms are optional. lib/check.mjs is written beside them, as check.mjs and
+       * check.cjs. `type`: of the folder's package.json, with `manifest` added to it.
+       * `tokenizers: false` leaves that package out. `args`: more for npm. `offline`: no registry
+       * is asked, and `packages` must be empty.
        */
       async install(packages = [], { type = "module", manifest: more = {}, tokenizers = true, offline = false, args = [] } = {}) {
         const wanted = packages.map((name) => {
@@ -128,8 +131,9 @@ export function contexts(packed) {
       },
 
       /**
-       * A copy of one of the examples, installed as its package.json says, but for the tarballs, and for packages in their pinned version:
-       * it must ask for "^" and that. `model`: where the model is put.
+       * A copy of one of the examples, installed as its package.json says, but for the tarballs,
+       * and for packages in their pinned version: it must ask for "^" and that. `model`: where the
+       * model is put.
        */
       async example(name, { model }) {
         const left = /^(node_modules|dist|target|\.next)$/;
@@ -147,8 +151,8 @@ export function contexts(packed) {
       },
 
       /**
-       * The text of a program that runs `check` with the model's folder and prints its report. `print`: what prints a line; `header`: what
-       * stands before.
+       * The text of a program that runs `check` with the model's folder and prints its report.
+       * `print`: what prints a line; `header`: what stands before.
        */
       program: ({ commonjs = false, print = "console.log", header = "" } = {}) =>
         `${header}${
@@ -172,7 +176,10 @@ export function contexts(packed) {
           });
         }),
 
-      /** Serves a folder of this place ("" is all of it), and before it what `find` has; more options are those of scripts/file-server.mjs. */
+      /**
+       * Serves a folder of this place ("" is all of it), and before it what `find` has; more
+       * options are those of scripts/file-server.mjs.
+       */
       async serve(from, { find = () => undefined, ...options } = {}) {
         const at = resolve(folder, from);
         const lying = (path) => {
@@ -185,8 +192,9 @@ export function contexts(packed) {
       },
 
       /**
-       * Opens an address in a browser ("chromium", "firefox") and waits for `globalThis.matrix`: a report, or `{ error }` with what the
-       * page threw. Without one it fails with the page's complaints.
+       * Opens an address in a browser ("chromium", "firefox") and waits for `globalThis.matrix`: a
+       * report, or `{ error }` with what the page threw. Without one it fails with the page's
+       * complaints.
        */
       page: (name, address, { timeout = 60 } = {}) =>
         context.browse(name, timeout, async (page) => {
@@ -202,7 +210,10 @@ export function contexts(packed) {
           throw new Error(`${address} in ${name}: no report after ${timeout} s`);
         }),
 
-      /** What `body` makes of a new page of a browser, as its driver has pages; when it fails, with the page's complaints. */
+      /**
+       * What `body` makes of a new page of a browser, as its driver has pages; when it fails, with
+       * the page's complaints.
+       */
       async browse(name, timeout, body) {
         if (!programs[name]()) throw new Error(`${name} is missing; node scripts/setup.mjs --browsers installs it`);
         const browser = await browsers[name](timeout * 1000);
@@ -220,7 +231,10 @@ export function contexts(packed) {
         }
       },
 
-      /** What several places use and one of them makes: `make` gets a context of its own, whose folder stays until the run ends. */
+      /**
+       * What several places use and one of them makes: `make` gets a context of its own, whose
+       * folder stays until the run ends.
+       */
       shared(key, body) {
         if (!shared.has(key)) {
           const at = newFolder();

@@ -1,4 +1,5 @@
-// Says whether what lib/check.mjs gave, or the text that an example wrote, is right, and makes a row's cells of it. Runs nothing.
+// Says whether what lib/check.mjs gave, or the text that an example wrote, is right, and makes a
+// row's cells of it. Runs nothing.
 import assert from "node:assert/strict";
 import { availableParallelism } from "node:os";
 
@@ -19,8 +20,9 @@ function sameValues(values, what) {
 }
 
 /**
- * A place's `report` (of check.mjs) against what it expects: `backend`, optionally `isa` and `says` (what a note has to match, or undefined
- * where there are to be no notes); `threads`: true for all of the machine, or one sentence that says why there is only the one.
+ * A place's `report` (of check.mjs) against what it expects: `backend`, optionally `isa` and `says`
+ * (what a note has to match, or undefined where there are to be no notes); `threads`: true for all
+ * of the machine, or one sentence that says why there is only the one.
  */
 export function judge(report, { backend, isa, threads, says }) {
   if (typeof threads !== "string" && threads !== true) throw new Error("a place says its threads: true, or why there are none");
@@ -49,7 +51,10 @@ export function judge(report, { backend, isa, threads, says }) {
   };
 }
 
-/** The same of an application that does not run check.mjs, and writes the text alone: for the same prompt, as many tokens. */
+/**
+ * The same of an application that does not run check.mjs, and writes the text alone: for the same
+ * prompt, as many tokens.
+ */
 export function judgeText(text) {
   assert.equal(text, TEXT);
   return { operators: "", model: "text", threads: "" };

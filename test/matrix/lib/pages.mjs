@@ -1,5 +1,5 @@
-// What the places of pages share: the page and its program, how what was built is served, isolated or not, and how both browsers are asked.
-// Builds nothing.
+// What the places of pages share: the page and its program, how what was built is served, isolated
+// or not, and how both browsers are asked. Builds nothing.
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { ISOLATION } from "../../../scripts/file-server.mjs";
@@ -32,8 +32,8 @@ const IN_PAGE = `run(new URL("model/", document.baseURI).href).then((outcome) =>
 });\n`;
 
 /**
- * The text of a module in which `run(source)` gives a report or `{ error }`. `imports`: lines before; `init`: an expression, what `init` is
- * given; `main`: what calls `run`.
+ * The text of a module in which `run(source)` gives a report or `{ error }`. `imports`: lines
+ * before; `init`: an expression, what `init` is given; `main`: what calls `run`.
  */
 export const programOf = ({ imports = "", init, main = IN_PAGE } = {}) =>
   `${imports}import * as library from "diffattn";
@@ -49,7 +49,10 @@ async function run(source) {
 }
 ${main}`;
 
-/** Serves a folder of a place, with the model in model/. `isolated`: with the headers for that; `headers`: more of them. */
+/**
+ * Serves a folder of a place, with the model in model/. `isolated`: with the headers for that;
+ * `headers`: more of them.
+ */
 export const servePage = (context, from, { isolated = false, headers = {}, find = () => undefined, ...options } = {}) =>
   context.serve(from, {
     headers: { ...(isolated && ISOLATION), ...headers },
@@ -64,7 +67,10 @@ export const servePage = (context, from, { isolated = false, headers = {}, find 
 export const nameOf = (agent) =>
   / (?:Headless)?(Chrome|Firefox)\/(\d+)/.exec(agent)?.slice(1).join(" ").replace("Chrome", "Chromium") ?? agent;
 
-/** Asks both browsers for the report of a page and judges each by `expected(name)`; returns the last report, and what the browsers are called. */
+/**
+ * Asks both browsers for the report of a page and judges each by `expected(name)`; returns the last
+ * report, and what the browsers are called.
+ */
 export async function inBrowsers(context, address, expected, { names = BROWSERS } = {}) {
   const agents = [];
   let report;
@@ -81,8 +87,9 @@ export async function inBrowsers(context, address, expected, { names = BROWSERS 
 }
 
 /**
- * A place's row of a folder that is served as it is: isolated in both browsers, and before that without isolation in Chromium. `version`:
- * the tool's. `expected(isolated, browser)`: what each is judged by.
+ * A place's row of a folder that is served as it is: isolated in both browsers, and before that
+ * without isolation in Chromium. `version`: the tool's. `expected(isolated, browser)`: what each is
+ * judged by.
  */
 export async function rowOf(context, from, { version, page = "", note, expected = expectedOf, names = BROWSERS, ...serving }) {
   let last;
@@ -96,7 +103,10 @@ export async function rowOf(context, from, { version, page = "", note, expected 
   return { version: version ? `${version}; ${agents}` : agents, report, expected: expected(true, names.at(-1)), note };
 }
 
-/** What a page says where it cannot work has to match `pattern`, for a person to find in it what helps. `at`: its address, or a folder. */
+/**
+ * What a page says where it cannot work has to match `pattern`, for a person to find in it what
+ * helps. `at`: its address, or a folder.
+ */
 export async function refuses(context, at, pattern) {
   const address = /^https?:/.test(at) ? at : (await servePage(context, at)).address;
   await assert.rejects(context.page("chromium", address), pattern);

@@ -1,5 +1,5 @@
-// Programs that the places start: what they print is kept, each has a limit of time, and none outlives its place, whatever it started
-// itself. Knows nothing of the matrix.
+// Programs that the places start: what they print is kept, each has a limit of time, and none
+// outlives its place, whatever it started itself. Knows nothing of the matrix.
 import { spawn, spawnSync } from "node:child_process";
 import { launch as programOf, plainEnvironment } from "../../../scripts/tools.mjs";
 
@@ -69,7 +69,10 @@ function limited(seconds, why) {
   return { late, done: () => clearTimeout(timer) };
 }
 
-/** Runs a program to its end and returns what it printed to standard output; rejects with all of it when it fails or takes too long. */
+/**
+ * Runs a program to its end and returns what it printed to standard output; rejects with all of it
+ * when it fails or takes too long.
+ */
 export async function exec(command, args, { timeout = 120, ...options } = {}) {
   const running = begin(command, args, options);
   const { late, done } = limited(timeout, () => failure(running, `no end after ${timeout} s`));
@@ -85,8 +88,9 @@ export async function exec(command, args, { timeout = 120, ...options } = {}) {
 }
 
 /**
- * Starts a server and waits for what it prints once it serves. Returns `{ match, printed(), stop(), terminate(), ended }`; a place's end stops
- * it, too. `terminate` asks it to end, as a machine that shuts down would; `ended` is how it did: "" where it did well.
+ * Starts a server and waits for what it prints once it serves. Returns
+ * `{ match, printed(), stop(), terminate(), ended }`; a place's end stops it, too. `terminate` asks
+ * it to end, as a machine that shuts down would; `ended` is how it did: "" where it did well.
  */
 export async function start(command, args, { until, timeout = 60, ...options }) {
   const running = begin(command, args, options);

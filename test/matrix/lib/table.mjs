@@ -1,4 +1,5 @@
-// The table of places: its order, a row as text, docs/runtimes.md, and which places that lists. Runs nothing.
+// The table of places: its order, a row as text, docs/runtimes.md, and which places that lists.
+// Runs nothing.
 import prettier from "prettier";
 
 /** The sections, in the order of the table. */

@@ -1,5 +1,6 @@
-// Pages and workers of browsers as they are met without a bundler's help, or against it: a CDN's import map, workers of every kind, a
-// Content-Security-Policy, a file that is opened. Chromium and Firefox.
+// Pages and workers of browsers as they are met without a bundler's help, or against it: a CDN's
+// import map, workers of every kind, a Content-Security-Policy, a file that is opened. Chromium and
+// Firefox.
 import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";

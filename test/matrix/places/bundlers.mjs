@@ -1,5 +1,6 @@
-// Bundlers for browsers: those that carry the package's files as they come, and those that do not, with diffattn/inline and with the files
-// copied. Each page is opened in Chromium and Firefox, isolated and not.
+// Bundlers for browsers: those that carry the package's files as they come, and those that do not,
+// with diffattn/inline and with the files copied. Each page is opened in Chromium and Firefox,
+// isolated and not.
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { ISOLATION } from "../../../scripts/file-server.mjs";
@@ -107,7 +108,8 @@ const viteServers = [6, 7, 8].map((major) => ({
 const viteServersAsTheyCome = [6, 7, 8].map((major) => ({
   name: `Vite ${major}, dev as it comes`,
   group,
-  // Rolldown, which Vite 8 bundles dependencies with, sees the package's files; esbuild before it did not.
+  // Rolldown, which Vite 8 bundles dependencies with, sees the package's files; esbuild before it
+  // did not.
   run: (context) =>
     major === 8
       ? viteServed(context, { major, config: "plain", page: "main.html" })

@@ -1,5 +1,5 @@
-// What is not a place of its own to build in: another C library, where its Node and its binary were brought here before; and places that the
-// matrix cannot bring up by itself, each with why.
+// What is not a place of its own to build in: another C library, where its Node and its binary were
+// brought here before; and places that the matrix cannot bring up by itself, each with why.
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { cache, root, versions } from "../../../scripts/tools.mjs";

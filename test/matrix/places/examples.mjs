@@ -1,6 +1,7 @@
-// The examples that are to be copied (examples/): each installed as its package.json says, its types checked, built and started by its own
-// scripts, used as a person would, and its text compared. What an example promises beside the text (limits, an end without a cut, a stop
-// that stops) is tried as well.
+// The examples that are to be copied (examples/): each installed as its package.json says, its
+// types checked, built and started by its own scripts, used as a person would, and its text
+// compared. What an example promises beside the text (limits, an end without a cut, a stop that
+// stops) is tried as well.
 import assert from "node:assert/strict";
 import { cpSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -24,7 +25,10 @@ async function until(what, body, timeout = 60) {
   throw new Error(`no ${what} after ${timeout} s`);
 }
 
-/** A place that runs an example: `body` gets the context, Node, and a function that runs one of the example's scripts. */
+/**
+ * A place that runs an example: `body` gets the context, Node, and a function that runs one of the
+ * example's scripts.
+ */
 const example = (name, folder, tool, model, body) => ({
   name,
   group,
@@ -37,7 +41,10 @@ const example = (name, folder, tool, model, body) => ({
   },
 });
 
-/** The Dockerfile's commands, once a parser of Dockerfiles and its checks have nothing to say; what it copies is there. */
+/**
+ * The Dockerfile's commands, once a parser of Dockerfiles and its checks have nothing to say; what
+ * it copies is there.
+ */
 async function dockerfile(context, file) {
   const tools = await context.shared("dockerfile tools", async (inner) => {
     await inner.install(["dockerfile-ast", "dockerfile-utils"], { tokenizers: false });
@@ -124,7 +131,10 @@ const service = example(
   },
 );
 
-/** Counts what the page's workers are sent, from the page's beginning on: a generation that goes on goes on asking. */
+/**
+ * Counts what the page's workers are sent, from the page's beginning on: a generation that goes on
+ * goes on asking.
+ */
 const countMessages = (page) =>
   page.addInitScript(`{
     globalThis.sent = 0;

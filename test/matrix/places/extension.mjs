@@ -1,5 +1,6 @@
-// An extension of browsers (Manifest V3): its background, a Service Worker in Chromium and a page in Firefox, and a page of its own, which is
-// isolated in Chromium. Both tell what came out to a server of this machine.
+// An extension of browsers (Manifest V3): its background, a Service Worker in Chromium and a page
+// in Firefox, and a page of its own, which is isolated in Chromium. Both tell what came out to a
+// server of this machine.
 import { cpSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { browsers } from "../../browser/launch.mjs";

@@ -1,5 +1,6 @@
-// Frameworks that make pages and servers of one source: Next (by both of its bundlers), SvelteKit, Astro. Built and started as they are for
-// production; what runs in the browser is opened in Chromium.
+// Frameworks that make pages and servers of one source: Next (by both of its bundlers), SvelteKit,
+// Astro. Built and started as they are for production; what runs in the browser is opened in
+// Chromium.
 import { cpSync } from "node:fs";
 import { native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
@@ -57,11 +58,15 @@ export default function Page() {
 }\n`,
 });
 
-/** Next built by one of its bundlers, once for the places of both kinds: what is for the edge runtime is an application of its own. */
+/**
+ * Next built by one of its bundlers, once for the places of both kinds: what is for the edge
+ * runtime is an application of its own.
+ */
 const next = (context, bundler, hasEdge) =>
   context.shared(`next ${bundler} ${hasEdge}`, async (inner) => {
     const { node, env } = await nodeOf(inner, 24);
-    // Next 16.4 builds no edge route by webpack, whatever is in it (route_client-reference-manifest.js is missing); 15 has no other bundler by default.
+    // Next 16.4 builds no edge route by webpack, whatever is in it
+    // (route_client-reference-manifest.js is missing); 15 has no other bundler by default.
     const isOld = hasEdge && bundler === "webpack";
     const major = isOld ? 15 : 16;
     await inner.install([`next@${major}`, "react", "react-dom"]);

@@ -1,5 +1,5 @@
-// Services of Node that a bundler made one file of: esbuild and ncc. Run beside the node_modules that they were built from, or moved to a
-// folder that has nothing else.
+// Services of Node that a bundler made one file of: esbuild and ncc. Run beside the node_modules
+// that they were built from, or moved to a folder that has nothing else.
 import { join } from "node:path";
 import { INLINE } from "../lib/bundles.mjs";
 import { fallback, native } from "../lib/judge.mjs";

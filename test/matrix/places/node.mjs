@@ -1,9 +1,13 @@
-// Node of each supported major, by import and by require. The binaries are those of npm's package `node`.
+// Node of each supported major, by import and by require. The binaries are those of npm's package
+// `node`.
 
 import { delimiter, join } from "node:path";
 import { native } from "../lib/judge.mjs";
 
-/** A Node of a major, installed once for all places: `{ node, version, env }`; with `env`, programs that start `node` start this one. */
+/**
+ * A Node of a major, installed once for all places: `{ node, version, env }`; with `env`, programs
+ * that start `node` start this one.
+ */
 export const nodeOf = (context, major) =>
   context.shared(`node ${major}`, async ({ exec, path, versionOf, write }) => {
     const version = versionOf("node", String(major));
@@ -18,7 +22,10 @@ export const nodeOf = (context, major) =>
     };
   });
 
-/** A folder with the package and programs that import and require it, for all places that only differ in what runs them. */
+/**
+ * A folder with the package and programs that import and require it, for all places that only
+ * differ in what runs them.
+ */
 export const installed = (context, options = {}) =>
   context.shared(`installed ${JSON.stringify(options)}`, async (inner) => {
     await inner.install([], options);

@@ -1,5 +1,5 @@
-// Node with less than usual: without the native package, without scripts at installation, on a file system that takes no writes, under the
-// permission model.
+// Node with less than usual: without the native package, without scripts at installation, on a file
+// system that takes no writes, under the permission model.
 import { fallback, native } from "../lib/judge.mjs";
 import { installed, nodeOf } from "./node.mjs";
 
@@ -29,7 +29,8 @@ const readOnly = "a file system that takes no writes";
 const onLinux = {
   async run(context) {
     const [{ node, version }, { report, path }] = [await nodeOf(context, 24), await installed(context)];
-    // In a namespace of mounts of its own, so that nothing else notices; the program looks whether that holds.
+    // In a namespace of mounts of its own, so that nothing else notices; the program looks whether
+    // that holds.
     const look = `import("node:fs").then(({ writeFileSync }) => { try { writeFileSync(process.argv[1], ""); } catch ({ code }) { process.exit(code === "EROFS" ? 0 : 3); } process.exit(4); })`;
     const script = `mount -o remount,ro,bind / && "$0" -e '${look}' "$1.written" && exec "$0" "$1"`;
     const command = ["--mount", ...(process.getuid() === 0 ? [] : ["--map-root-user"]), "sh", "-ec", script, node, path("main.mjs")];

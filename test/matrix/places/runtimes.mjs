@@ -1,4 +1,5 @@
-// Runtimes beside Node: Deno, Bun, and workerd by wrangler, as Cloudflare's developers run it. Their binaries are npm packages.
+// Runtimes beside Node: Deno, Bun, and workerd by wrangler, as Cloudflare's developers run it.
+// Their binaries are npm packages.
 import { symlinkSync } from "node:fs";
 import { fallback, native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";

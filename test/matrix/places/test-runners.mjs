@@ -1,4 +1,5 @@
-// Test runners as they come, without a file of configuration: jest (which knows only CommonJS then) and vitest.
+// Test runners as they come, without a file of configuration: jest (which knows only CommonJS then)
+// and vitest.
 import { native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";
 

@@ -1,5 +1,6 @@
-// TypeScript's compilers in every kind of resolution: types are checked in full (the package's declarations, too), then what was emitted
-// runs. And TypeScript that runs as it is: tsx, and Node's own stripping of types.
+// TypeScript's compilers in every kind of resolution: types are checked in full (the package's
+// declarations, too), then what was emitted runs. And TypeScript that runs as it is: tsx, and
+// Node's own stripping of types.
 import { readFileSync } from "node:fs";
 import { native } from "../lib/judge.mjs";
 import { nodeOf } from "./node.mjs";

@@ -1,4 +1,5 @@
-// The command line as npm installs it: its own libraries are inside, and a program that imports the package loads none of them.
+// The command line as npm installs it: its own libraries are inside, and a program that imports the
+// package loads none of them.
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";

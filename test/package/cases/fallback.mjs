@@ -1,4 +1,5 @@
-// Where no native binary loads, WASM runs and says why; asked for, native is refused by one sentence.
+// Where no native binary loads, WASM runs and says why; asked for, native is refused by one
+// sentence.
 import assert from "node:assert/strict";
 import * as operators from "diffattn";
 import { runOperators } from "./run-wasm.mjs";

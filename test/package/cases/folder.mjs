@@ -1,4 +1,5 @@
-// All files in a folder of the caller's, and none beside the package's scripts: operators, models and the worker come from there.
+// All files in a folder of the caller's, and none beside the package's scripts: operators, models
+// and the worker come from there.
 import assert from "node:assert/strict";
 import { copyFileSync, mkdirSync, readdirSync, renameSync } from "node:fs";
 import { pathToFileURL } from "node:url";

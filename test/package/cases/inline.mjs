@@ -1,4 +1,5 @@
-// The files are gone: what the scripts carry runs in their place, and a worker starts from its text.
+// The files are gone: what the scripts carry runs in their place, and a worker starts from its
+// text.
 import assert from "node:assert/strict";
 import * as operators from "diffattn";
 import * as models from "diffattn/models";

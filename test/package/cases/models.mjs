@@ -1,4 +1,5 @@
-// A model by ids alone, from the folder of the first argument. The tokenizers' package is not installed here.
+// A model by ids alone, from the folder of the first argument. The tokenizers' package is not
+// installed here.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { dispose, DiffAttnError, info } from "diffattn";

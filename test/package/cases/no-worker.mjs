@@ -1,4 +1,5 @@
-// Where no worker starts, async calls run on this thread, in slices: timers go on, an abort is seen, and the notes say so.
+// Where no worker starts, async calls run on this thread, in slices: timers go on, an abort is
+// seen, and the notes say so.
 import assert from "node:assert/strict";
 import { createRequire, syncBuiltinESMExports } from "node:module";
 import { runWasm } from "./run-wasm.mjs";

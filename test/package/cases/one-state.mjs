@@ -1,4 +1,5 @@
-// `import` and `require` of the installed package are one module: one backend, one set of threads, one error class.
+// `import` and `require` of the installed package are one module: one backend, one set of threads,
+// one error class.
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import * as imported from "diffattn";

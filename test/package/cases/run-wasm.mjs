@@ -1,4 +1,5 @@
-// What each case that changes how WASM is loaded must still give: operators, async and sync, and a model's text.
+// What each case that changes how WASM is loaded must still give: operators, async and sync, and a
+// model's text.
 import assert from "node:assert/strict";
 
 /** Runs an operator, async and sync. */

@@ -1,4 +1,5 @@
-// Server-side rendering: all entries are imported where any use of a page, a worker or the network throws.
+// Server-side rendering: all entries are imported where any use of a page, a worker or the network
+// throws.
 import assert from "node:assert/strict";
 import dns from "node:dns";
 import http from "node:http";

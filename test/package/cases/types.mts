@@ -10,7 +10,8 @@ export const half: Uint16Array = (await diffAttention({ data: new Uint16Array(8)
   .data;
 export const lse: Tensor = (await diffAttention(q, q, q, { ...options, returnLse: true })).lse;
 export const backend: "native" | "wasm" = info().backend;
-// What the run time reads: shared memory, masks of either kind of bytes, lists of numbers, an ndarray's fields.
+// What the run time reads: shared memory, masks of either kind of bytes, lists of numbers, an
+// ndarray's fields.
 export const taken: DiffAttentionOptions = {
   lambda: { data: new Float32Array(1), shape: [1], stride: [1], offset: 0 },
   attnMask: { data: new Uint8ClampedArray(4), shape: [1, 1, 2, 2], strides: [4, 4, 2, 1] },

@@ -1,5 +1,6 @@
-// The same calls over random numbers of threads, in both forms, beside other rows of a batch, and on every instruction set and backend: bits may
-// differ between what fuses and what does not, and nowhere else.
+// The same calls over random numbers of threads, in both forms, beside other rows of a batch, and
+// on every instruction set and backend: bits may differ between what fuses and what does not, and
+// nowhere else.
 
 import { createHash } from "node:crypto";
 import { operators } from "../lib/calls.mjs";
@@ -27,7 +28,10 @@ async function places() {
   return found;
 }
 
-/** A second batch entry of other values behind the first: what is given, or undefined where the call is no plain one. */
+/**
+ * A second batch entry of other values behind the first: what is given, or undefined where the call
+ * is no plain one.
+ */
 function beside(random, args) {
   const [q, k, v, options] = args;
   if (q.shape[0] !== 1 || options.cuSeqlensQ) return undefined;

@@ -1,5 +1,6 @@
-// Raw bytes for the server of `npm start`: requests with odd methods, paths, ranges, hosts and headers, halves of requests, and what is none. It
-// outlives all of them and answers the next right one.
+// Raw bytes for the server of `npm start`: requests with odd methods, paths, ranges, hosts and
+// headers, halves of requests, and what is none. It outlives all of them and answers the next right
+// one.
 
 import { fork } from "node:child_process";
 import { connect } from "node:net";

@@ -1,4 +1,5 @@
-// Guard pages on both sides of every operand of every operator, on every instruction set: rust/src/bin/guards.rs.
+// Guard pages on both sides of every operand of every operator, on every instruction set:
+// rust/src/bin/guards.rs.
 
 import { build, cases } from "../lib/cargo.mjs";
 

@@ -1,5 +1,5 @@
-// Hostile arguments for every operator and object, in both forms. Each must end at once, in a result or in an error of ours; and the
-// next call that is right must give its values.
+// Hostile arguments for every operator and object, in both forms. Each must end at once, in a
+// result or in an error of ours; and the next call that is right must give its values.
 
 import { checkedCall, layerOptions, operators } from "../lib/calls.mjs";
 import { hostile, mutated } from "../lib/hostile.mjs";
@@ -113,7 +113,8 @@ function other(random) {
   const name = random.pick(Object.keys(calls));
   let { args, told } = mutated(random, calls[name], [...Object.keys(vectors), "backend", "isa", "threads", "wasm"]);
   const [options] = args;
-  // Thousands of threads would be what was asked for; and a backend that is to be had would end the one that is attacked.
+  // Thousands of threads would be what was asked for; and a backend that is to be had would end the
+  // one that is attacked.
   const isMany = (threads) => typeof threads === "number" && threads > 1;
   if (name === "setThreads" && isMany(args[0])) args = [-1];
   if (name === "init") args[0] = withoutMany(options, isMany);

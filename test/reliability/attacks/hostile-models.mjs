@@ -1,5 +1,6 @@
-// Hostile arguments for everything of "diffattn/models": files, texts, models and their caches. Each must end at once, in a result or in
-// an error of ours; and the next forward pass must have the bits of the first.
+// Hostile arguments for everything of "diffattn/models": files, texts, models and their caches.
+// Each must end at once, in a result or in an error of ours; and the next forward pass must have
+// the bits of the first.
 
 import { mutated, hostile } from "../lib/hostile.mjs";
 import { filesOf, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
@@ -17,7 +18,10 @@ const GENERATE = "temperature topK topP repetitionPenalty seed maxNewTokens stop
 const FORWARD = "cache hiddenStates logits window deterministic signal onProgress".split(" ");
 const LOAD = "signal onProgress cache tokenizer".split(" ");
 
-/** Ids from which on a text is long: to attend to hundreds of thousands takes minutes by right, and ends by its signal. */
+/**
+ * Ids from which on a text is long: to attend to hundreds of thousands takes minutes by right, and
+ * ends by its signal.
+ */
 const LONG_TEXT = 4096;
 /** Where the options of what takes a text stand among its arguments. */
 const OPTIONS = { forward: 1, maps: 2, generate: 1 };

@@ -1,4 +1,5 @@
-// Objects of every kind, made and used in great numbers, half of them disposed of and half forgotten: how much the process grows per object.
+// Objects of every kind, made and used in great numbers, half of them disposed of and half
+// forgotten: how much the process grows per object.
 
 import { layerOptions } from "../lib/calls.mjs";
 import { filesOf, letters, LLAMA } from "../lib/models.mjs";
@@ -8,13 +9,18 @@ import { Random } from "../lib/random.mjs";
 /** What memory is read after so many steps of an attack; the first are warm-up. */
 const STEPS = 8;
 
-/** What the resident memory of a process goes up and down by of itself: growth is what is beyond it. */
+/**
+ * What the resident memory of a process goes up and down by of itself: growth is what is beyond it.
+ */
 const NOISE = 3 * 2 ** 20;
 
 /** Bytes that an object may leave behind. */
 const LIMIT = 1024;
 
-/** How often a kind is measured before it misses: what leaks does so each time, what was grown once is not grown again. */
+/**
+ * How often a kind is measured before it misses: what leaks does so each time, what was grown once
+ * is not grown again.
+ */
 const TRIES = 3;
 
 /** Objects between two collections, where a kind says nothing. */
@@ -33,8 +39,11 @@ async function resident() {
   return least;
 }
 
-/** Kinds of objects: `share` of the count, how many are made between two collections, and how one is made and used. What was forgotten is there
- *  until it is collected, and WebAssembly gives no memory back: of large objects few may be forgotten at a time. */
+/**
+ * Kinds of objects: `share` of the count, how many are made between two collections, and how one is
+ * made and used. What was forgotten is there until it is collected, and WebAssembly gives no memory
+ * back: of large objects few may be forgotten at a time.
+ */
 const kinds = {
   KvCache: {
     share: 1,
@@ -106,8 +115,8 @@ const kinds = {
   model: {
     share: 0.3,
     round: 10,
-    // The bytes of its files go to a worker and wait for that one's own collection: 80 MiB at most (9,000 loads), which a short run does not
-    // reach.
+    // The bytes of its files go to a worker and wait for that one's own collection: 80 MiB at most
+    // (9,000 loads), which a short run does not reach.
     noise: (count) => (count < 10_000 ? 40 * 2 ** 20 : NOISE),
     use: (_, { files }) => models.DiffLlama.load(files, { tokenizer: letters }),
   },
@@ -143,7 +152,8 @@ export default {
         }
         sizes.push(await resident());
       }
-      // Least against least, four steps later: what is grown once, as pools and heaps are, is grown by then, and garbage comes and goes.
+      // Least against least, four steps later: what is grown once, as pools and heaps are, is grown
+      // by then, and garbage comes and goes.
       const [before, after] = [sizes.slice(1, 4), sizes.slice(5, 8)].map((some) => Math.min(...some));
       return { bytes: Math.max(0, after - before - noise(count)) / (wanted * 4), sizes };
     };

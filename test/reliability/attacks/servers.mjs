@@ -1,5 +1,6 @@
-// Loads from servers that lie about lengths, ranges and types, break off, send bombs and endless answers, or hang. Each load ends in an error
-// about the file, or by its signal; where it gives a model all the same, that is the right one. In bounded time and memory.
+// Loads from servers that lie about lengths, ranges and types, break off, send bombs and endless
+// answers, or hang. Each load ends in an error about the file, or by its signal; where it gives a
+// model all the same, that is the right one. In bounded time and memory.
 
 import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -12,7 +13,10 @@ import { bits } from "../lib/suite.mjs";
 const PATIENCE_MS = 700;
 /** Loads that do not hang end by themselves before this. */
 const LONG_MS = 8000;
-/** What a service gives for addresses that strangers name: the limit of a file that comes whole, weights too (4 GiB else). */
+/**
+ * What a service gives for addresses that strangers name: the limit of a file that comes whole,
+ * weights too (4 GiB else).
+ */
 const MOST = 2 ** 26;
 /** Four times that: a file may be there as pieces, as bytes and as text. */
 const GROWTH = 256;

@@ -1,5 +1,5 @@
-// Worker threads that are terminated in the middle of calls. Each ends at once, the process outlives them all, and the next call gives its
-// values.
+// Worker threads that are terminated in the middle of calls. Each ends at once, the process
+// outlives them all, and the next call gives its values.
 
 import { Worker } from "node:worker_threads";
 import { checkedCall } from "../lib/calls.mjs";

@@ -1,5 +1,5 @@
-// Random calls that are right, of every operator and layer, and what they must give: float64 loops written from the formulas. Shapes
-// are small, around the edges of tiles. Nothing here is hostile.
+// Random calls that are right, of every operator and layer, and what they must give: float64 loops
+// written from the formulas. Shapes are small, around the edges of tiles. Nothing here is hostile.
 
 import { api } from "./package.mjs";
 
@@ -54,7 +54,10 @@ function sizes(random) {
   };
 }
 
-/** Other head layouts than the reference's, and packed sequences: calls that are right, of values that are not checked here. */
+/**
+ * Other head layouts than the reference's, and packed sequences: calls that are right, of values
+ * that are not checked here.
+ */
 function otherAttention(random, { B, G, H, Lq, Lk, d, dv }) {
   const pairing = random.pick(["halves", "grouped", "shared", "packed"]);
   if (pairing === "packed") {

@@ -1,5 +1,5 @@
-// Builds the Rust attacks and runs them on through crashes: what kills one of their processes is one fault, and the next process goes
-// on behind the case that did it.
+// Builds the Rust attacks and runs them on through crashes: what kills one of their processes is
+// one fault, and the next process goes on behind the case that did it.
 
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, existsSync } from "node:fs";
@@ -7,7 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { ask, run, targetDir } from "../../../scripts/tools.mjs";
 
-/** The crates as `npm test` builds them, so that its builds are taken: optimised, with assertions. */
+/**
+ * The crates as `npm test` builds them, so that its builds are taken: optimised, with assertions.
+ */
 const PROFILE = ["--profile", "test"];
 const WORKSPACE = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
 
@@ -20,15 +22,19 @@ export function build(name) {
   return join(targetDir, "debug", name);
 }
 
-/** Whether the toolchain has AddressSanitizer's runtime for this machine, and which target that is. */
+/**
+ * Whether the toolchain has AddressSanitizer's runtime for this machine, and which target that is.
+ */
 export function sanitizer() {
   const target = /^host: (.*)$/m.exec(ask("rustc", ["-vV"]))?.[1] ?? "";
   const library = join(ask("rustc", ["--print", "sysroot"]), "lib/rustlib", target, "lib/librustc-stable_rt.asan.a");
   return existsSync(library) ? target : undefined;
 }
 
-/** The same program with AddressSanitizer. Of the profile that is soonest built: under a sanitizer the kernels, which it never calls, take
- *  minutes to optimise. */
+/**
+ * The same program with AddressSanitizer. Of the profile that is soonest built: under a sanitizer
+ * the kernels, which it never calls, take minutes to optimise.
+ */
 export function buildSanitized(name, target) {
   const folder = join(targetDir, "asan");
   const env = {
@@ -42,7 +48,10 @@ export function buildSanitized(name, target) {
   return join(folder, target, "debug", name);
 }
 
-/** Runs cases `0` to `count` of a program; adds up the figures that it prints. `crashes` is how many of its processes died. */
+/**
+ * Runs cases `0` to `count` of a program; adds up the figures that it prints. `crashes` is how many
+ * of its processes died.
+ */
 export function cases(program, { count, seed, trace, miss }) {
   const folder = mkdtempSync(join(tmpdir(), "diffattn-reliability-"));
   const log = join(folder, "trace");

@@ -1,5 +1,6 @@
-// Values that nobody expects, and how they get among the arguments of a call that was right. No absolute path and none that leads
-// upwards: some calls write files. No number between what is small and what no machine has: such a wish would be granted.
+// Values that nobody expects, and how they get among the arguments of a call that was right. No
+// absolute path and none that leads upwards: some calls write files. No number between what is
+// small and what no machine has: such a wish would be granted.
 
 import { Theirs } from "./package.mjs";
 
@@ -220,7 +221,10 @@ export function hostile(random) {
 const isPlain = (value) =>
   typeof value === "object" && value !== null && (Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype);
 
-/** A copy of `value` down to the given depth, so that a change is no one else's; `own` gets all that is part of it. */
+/**
+ * A copy of `value` down to the given depth, so that a change is no one else's; `own` gets all that
+ * is part of it.
+ */
 function copied(value, own, depth = 4) {
   if (depth === 0 || !isPlain(value)) return value;
   const copy = Array.isArray(value)
@@ -230,7 +234,10 @@ function copied(value, own, depth = 4) {
   return copy;
 }
 
-/** Puts one to three hostile values among arguments: in the place of one, deep in it, or as an option among `names`. */
+/**
+ * Puts one to three hostile values among arguments: in the place of one, deep in it, or as an
+ * option among `names`.
+ */
 export function mutated(random, args, names) {
   const own = new Set();
   const list = copied(args, own);

@@ -1,5 +1,5 @@
-// A server that lies, as a process of its own, so that its memory is not counted for whoever reads it. The path says the lie:
-// /LIE/FILE. Tells its port by a message.
+// A server that lies, as a process of its own, so that its memory is not counted for whoever reads
+// it. The path says the lie: /LIE/FILE. Tells its port by a message.
 
 import { createServer } from "node:http";
 import { gzipSync } from "node:zlib";

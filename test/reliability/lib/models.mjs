@@ -1,4 +1,5 @@
-// The small models of test/models and examples/model, in memory, and a tokenizer of a caller's own. Attacks nothing.
+// The small models of test/models and examples/model, in memory, and a tokenizer of a caller's own.
+// Attacks nothing.
 
 import { readFileSync, readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";

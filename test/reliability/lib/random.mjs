@@ -1,4 +1,5 @@
-// Random numbers that a seed gives again (mulberry32), and what is drawn with them. Knows nothing of the package.
+// Random numbers that a seed gives again (mulberry32), and what is drawn with them. Knows nothing
+// of the package.
 
 export class Random {
   #state;

@@ -1,5 +1,6 @@
-// The helpers of test/suite, which are TypeScript: the oracle in float64, and results as numbers and as bits. Compiled on the way in, which
-// takes a second: whoever needs none of it loads nothing of this.
+// The helpers of test/suite, which are TypeScript: the oracle in float64, and results as numbers
+// and as bits. Compiled on the way in, which takes a second: whoever needs none of it loads nothing
+// of this.
 
 import { readFileSync } from "node:fs";
 import ts from "typescript";

@@ -1,4 +1,5 @@
-// What the attacks by hostile calls count: each call must end at once, in a result or in an error of ours, and leave right values behind.
+// What the attacks by hostile calls count: each call must end at once, in a result or in an error
+// of ours, and leave right values behind.
 
 import { notOurs, within } from "./package.mjs";
 
@@ -26,7 +27,10 @@ export class Tally {
     });
   }
 
-  /** Makes a call, which is given up after `patience` milliseconds. `gaveMuch`: whether it may have taken its time. */
+  /**
+   * Makes a call, which is given up after `patience` milliseconds. `gaveMuch`: whether it may have
+   * taken its time.
+   */
   async call(index, what, patience, run, gaveMuch = () => false) {
     const start = performance.now();
     try {

@@ -1,4 +1,5 @@
-// A worker thread that is busy with the package until someone ends it: calls in both forms, objects, a model that writes.
+// A worker thread that is busy with the package until someone ends it: calls in both forms,
+// objects, a model that writes.
 
 import { parentPort, workerData } from "node:worker_threads";
 import { layerOptions, operators } from "./calls.mjs";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Dtype, Floats, RawTensor, json_text};
+use diffattn_nn::checkpoint::{Dtype, RawTensor, json_text};
 use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader,
     PartWeights, Weight, WeightData, WeightInfo,
@@ -14,7 +14,7 @@ use super::files;
 use super::ready::{Made, in_file, ready};
 use super::stored::StoredTensorAt;
 use crate::encoding::{Count, List, Object, Text, choice, request};
-use crate::job::{Prepared, stepped};
+use crate::job::Prepared;
 use crate::objects::{Held, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
 
@@ -237,7 +237,7 @@ impl Operation for LoadRequest {
             ModelKind::Llama(loader) => loader.load_part(self.part, weights)?,
             ModelKind::Vit(loader) => loader.load_part(self.part, weights)?,
         };
-        Ok(Prepared::new(Vec::new(), |_outputs| Ok(stepped(load))))
+        Ok(Prepared::new(Vec::new(), |_outputs| Ok(load)))
     }
 }
 
@@ -253,13 +253,5 @@ fn weight<'m>(
             shape: tensor.shape().to_vec(),
         });
     }
-    let floats = tensor.into_floats(argument)?;
-    Ok(Weight {
-        data: match floats.data {
-            Floats::F32(data) => WeightData::F32(data),
-            Floats::F16(data) => WeightData::F16(data),
-            Floats::Bf16(data) => WeightData::Bf16(data),
-        },
-        shape: floats.shape,
-    })
+    tensor.into_floats(argument)
 }

@@ -1,4 +1,5 @@
-//! What the tests share: requests as the other side writes them, and models loaded through the door.
+//! What the tests share: requests as the other side writes them, and models loaded through the
+//! door.
 
 use std::path::{Path, PathBuf};
 
@@ -6,25 +7,15 @@ use diffattn::Error;
 use diffattn_door::{Call, Door, Failure, Kind, OutputSpec};
 use diffattn_nn::checkpoint::{Checkpoint, Entry, FileRanges};
 use diffattn_nn::{DiffLlama, DiffLlamaConfig, Weights};
+use diffattn_reference::testing;
 use serde_json::{Value, json};
 
-pub(crate) fn ok<T>(result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
-}
+pub(crate) use diffattn_reference::testing::{bits, ok};
 
 /// The code and sentence that JavaScript gets.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
-    match result {
-        Ok(_) => panic!("expected an error"),
-        Err(error) => {
-            let Failure { code, message } = error.into();
-            (code, message)
-        }
-    }
-}
-
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    let failed = result.map_err(Failure::from);
+    testing::refusal(failed, |failure: Failure| (failure.code, failure.message))
 }
 
 /// An output with its memory, which is aligned.
@@ -126,7 +117,8 @@ impl Request {
             .map(|outputs| outputs.unwrap_or_else(|| panic!("a job without an end")))
     }
 
-    /// Runs a job in at most so many steps of one unit, then drops it: as a cancelled one. `None` when that was too early.
+    /// Runs a job in at most so many steps of one unit, then drops it: as a cancelled one. `None`
+    /// when that was too early.
     pub(crate) fn run_for(
         &self,
         door: &Door,

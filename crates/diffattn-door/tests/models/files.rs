@@ -405,7 +405,8 @@ fn tensors_are_cast() {
     }
 }
 
-/// A layer's tensors through the door, against the conversion itself; and the model of converted layers gives the same bits.
+/// A layer's tensors through the door, against the conversion itself; and the model of converted
+/// layers gives the same bits.
 #[test]
 fn layers_are_converted() {
     let door = Door::new();

@@ -214,7 +214,8 @@ fn the_trained_model_is_loaded() {
     );
 }
 
-/// A model of weights in F64 is that of the same weights in F32, and is told of, as are extra weights.
+/// A model of weights in F64 is that of the same weights in F32, and is told of, as are extra
+/// weights.
 #[test]
 fn wide_weights_are_rounded() {
     let folder = Folder::fixture("diffllama_mha");

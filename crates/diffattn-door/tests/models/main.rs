@@ -1,5 +1,6 @@
-//! Requests of models and checkpoints against diffattn-nn itself: what travels through a stream must give the bits of a direct
-//! call, and whatever stands in a file or a stream must never panic. One program.
+//! Requests of models and checkpoints against diffattn-nn itself: what travels through a stream
+//! must give the bits of a direct call, and whatever stands in a file or a stream must never panic.
+//! One program.
 
 mod caches;
 mod common;

@@ -1,50 +1,17 @@
-//! How a DIFF Llama takes its weights: which there must be, in which parts, and what becomes of them. Reads no file.
+//! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file; which
+//! weights there are, its lists say ([`diffattn_files::decoder`]).
 
 use super::embedding::Embedding;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
-use crate::checkpoint::notices;
+use crate::layer::DiffAttnLayer;
 use crate::options::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
-use crate::parts::{Build, Entries, Part, PartLoad, PartWeights, Parts, WeightData, WeightInfo};
-use crate::v1::MultiheadDiffAttn;
-use diffattn::{Error, Linear, Pairing};
-use std::collections::{BTreeMap, BTreeSet};
+use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
+use crate::v1::{MultiheadDiffAttn, V1Weights};
+use diffattn::{Error, Linear, Pace, Pairing, Work};
+use diffattn_files::decoder::{self, DecoderPart, DecoderSizes, Head};
+use diffattn_files::{AttentionSizes, Declare, Entries};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-
-const TABLE: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
-const NORM: &str = "model.norm.weight";
-
-/// The projections of a layer's attention, then those of its MLP.
-const ATTENTION: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
-const MLP: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
-const LAMBDAS: [&str; 4] = ["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
-
-/// What the model has besides its layers: a weight within that has no place would change the numbers.
-const MODULES: [&str; 3] = ["model.embed_tokens.", "model.norm.", "lm_head."];
-
-/// Where the output projection comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Head {
-    /// It is a part of its own.
-    Stored,
-    /// It is the table of embeddings.
-    Tied,
-    /// The config ties it, and yet it is there beside the table: held once where they are equal, else as they are.
-    Both,
-    /// The config ties it, and it alone is there: it is the table, too.
-    Alone,
-}
-
-impl Head {
-    fn of(config: &DiffLlamaConfig, entries: &Entries<'_>) -> Self {
-        match (entries.has(TABLE), entries.has(HEAD)) {
-            _ if !config.tie_word_embeddings => Self::Stored,
-            (_, false) => Self::Tied,
-            (true, true) => Self::Both,
-            (false, true) => Self::Alone,
-        }
-    }
-}
 
 /// A [`DiffLlama`] on its way: checked as a whole before it has a single element, then loaded part by part, in any order.
 ///
@@ -75,58 +42,40 @@ impl DiffLlamaLoader {
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
         let mut entries = Entries::new(entries, true)?;
-        let table = [config.vocab_size, config.hidden_size];
-        let head = Head::of(config, &entries);
-        match head {
-            Head::Stored => {
-                entries.required(TABLE, &table)?;
-                entries.end_part();
-                entries.required(HEAD, &table)?;
-            }
-            Head::Tied => entries.required(TABLE, &table)?,
-            Head::Both => {
-                entries.tell(notices::own_head(HEAD));
-                entries.required(TABLE, &table)?;
-                entries.required(HEAD, &table)?;
-            }
-            Head::Alone => {
-                entries.tell(notices::head_is_table(HEAD));
-                entries.required(HEAD, &table)?;
-            }
+        let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
+        entries.tell(head.notice());
+        let sizes = sizes(config, head);
+        let layers = config.num_hidden_layers;
+        entries.part(&listed(|d| sizes.embeddings(d)).0)?;
+        if head == Head::Stored {
+            entries.part(&listed(|d| sizes.head(d)).0)?;
         }
-        entries.end_part();
-        let stored = layers(&entries);
-        if stored > config.num_hidden_layers {
-            entries.tell(notices::layers(config.num_hidden_layers, stored));
+        let stored: BTreeSet<usize> = entries.names().filter_map(decoder::layer_of).collect();
+        if stored.len() > layers {
+            entries.tell_layers(layers, stored.len());
         }
         let mut has_biases = false;
         // (As many as the entries bear out: the first that is missing ends it.)
-        for index in 0..config.num_hidden_layers {
-            has_biases |= layer_entries(config, index, &mut entries)?;
-            entries.end_part();
+        for index in 0..layers {
+            let (list, _) = listed(|d| sizes.layer(index, d));
+            entries.part(&list)?;
+            has_biases |= entries.has_optional(&list);
         }
-        if has_biases && !config.attention_bias {
-            entries.tell(notices::biases());
+        if has_biases {
+            entries.tell([decoder::BIASES.to_owned()]);
         }
-        entries.required(NORM, &[config.hidden_size])?;
-        entries.end_part();
-        entries.end(
-            |name| name.ends_with("rotary_emb.inv_freq"),
-            |name| {
-                let layer = layer_of(name).is_some_and(|layer| layer < config.num_hidden_layers);
-                layer || MODULES.iter().any(|module| name.starts_with(module))
-            },
-        )?;
+        entries.part(&listed(|d| sizes.norm(d)).0)?;
+        let is_within = |name: &str| decoder::is_within(name, layers);
+        let parts = entries.finish(decoder::is_buffer, is_within)?;
         Ok(Self {
-            parts: entries.finish(),
+            parts: Parts::new(parts),
             builder: Builder {
-                layers: vec![None; config.num_hidden_layers],
+                layers: vec![None; layers],
                 config: config.clone(),
-                place_of_head: head,
+                sizes,
                 embedding: None,
                 norm: None,
                 head: None,
-                packed: BTreeMap::new(),
                 model: None,
             },
         })
@@ -155,12 +104,22 @@ impl DiffLlamaLoader {
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the
     /// weight that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its elements do not fill its shape.
-    pub fn load_part<'l, 'w>(
+    pub fn load_part<'l>(
         &'l mut self,
         part: usize,
-        weights: PartWeights<'w>,
-    ) -> Result<PartLoad<'l, 'w>, Error> {
-        PartLoad::new(&mut self.parts, &mut self.builder, part, weights)
+        weights: PartWeights<'l>,
+    ) -> Result<Work<'l>, Error> {
+        let weights = self.parts.take(part, weights)?;
+        let Self { parts, builder } = self;
+        let units = builder.units(part);
+        Ok(Work::new(units, move |pace| async move {
+            builder.build(part, weights, &pace).await?;
+            if parts.end(part) {
+                builder.complete()?;
+            }
+            pace.worked(1);
+            Ok(())
+        }))
     }
 
     /// The model, once all parts are there.
@@ -184,240 +143,163 @@ impl DiffLlamaLoader {
     }
 }
 
-/// The layer that a weight is of, by its number as written: no sign, no zeros before it.
-fn layer_of(name: &str) -> Option<usize> {
-    let (index, _) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let number = index.parse::<usize>().ok()?;
-    (number.to_string() == index).then_some(number)
-}
-
-/// How many layers the entries have.
-fn layers(entries: &Entries<'_>) -> usize {
-    let layers: BTreeSet<usize> = entries.names().filter_map(layer_of).collect();
-    layers.len()
-}
-
-/// Takes the entries of a layer; gives whether attention has biases.
-fn layer_entries(
-    config: &DiffLlamaConfig,
-    index: usize,
-    entries: &mut Entries<'_>,
-) -> Result<bool, Error> {
+/// The sizes of a model's weights.
+fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     let &DiffLlamaConfig {
-        hidden_size: hidden,
-        intermediate_size: intermediate,
-        num_attention_heads: heads,
-        num_key_value_heads: groups,
+        hidden_size,
         head_dim,
         ..
     } = config;
-    let (wide, narrow) = (heads * head_dim, groups * head_dim);
-    let attention = [
-        [wide, hidden],
-        [narrow, hidden],
-        [narrow, hidden],
-        [hidden, wide],
-    ];
-    let within = prefix(index);
-    let mut has_biases = config.attention_bias;
-    for (name, [outputs, inputs]) in ATTENTION.into_iter().zip(attention) {
-        let name = format!("{within}self_attn.{name}");
-        entries.required(&format!("{name}.weight"), &[outputs, inputs])?;
-        let bias = format!("{name}.bias");
-        if config.attention_bias {
-            entries.required(&bias, &[outputs])?;
-        } else {
-            has_biases |= entries.optional(&bias, &[outputs])?;
-        }
+    let wide = config.num_attention_heads.saturating_mul(head_dim);
+    let narrow = config.num_key_value_heads.saturating_mul(head_dim);
+    DecoderSizes {
+        vocab_size: config.vocab_size,
+        hidden_size,
+        intermediate_size: config.intermediate_size,
+        attention: AttentionSizes {
+            embed_dim: hidden_size,
+            q: wide,
+            k: narrow,
+            v: narrow,
+            out: wide,
+            head_dim,
+            ..AttentionSizes::default()
+        },
+        attention_bias: config.attention_bias,
+        head,
     }
-    for name in LAMBDAS {
-        entries.required(&format!("{within}self_attn.{name}"), &[head_dim])?;
-    }
-    let mlp = [
-        [intermediate, hidden],
-        [intermediate, hidden],
-        [hidden, intermediate],
-    ];
-    for (name, shape) in MLP.into_iter().zip(mlp) {
-        entries.required(&format!("{within}mlp.{name}.weight"), &shape)?;
-    }
-    for name in ["input_layernorm", "post_attention_layernorm"] {
-        entries.required(&format!("{within}{name}.weight"), &[hidden])?;
-    }
-    Ok(has_biases)
 }
 
-fn prefix(layer: usize) -> String {
-    format!("model.layers.{layer}.")
+/// A list, and what `declare` calls its weights.
+fn listed<T>(declare: impl FnOnce(&mut Declare) -> T) -> (Declare, T) {
+    let mut list = Declare::new();
+    let ids = declare(&mut list);
+    (list, ids)
 }
 
 /// What is there of a model.
 #[derive(Debug)]
 struct Builder {
     config: DiffLlamaConfig,
-    place_of_head: Head,
+    sizes: DecoderSizes,
     embedding: Option<Embedding>,
     layers: Vec<Option<DecoderLayer>>,
     norm: Option<Vec<f32>>,
     head: Option<Linear>,
-    /// Projections of the layer at work.
-    packed: BTreeMap<&'static str, Linear>,
     model: Option<Arc<DiffLlama>>,
 }
 
-/// What a part is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Embedding,
-    Head,
-    Layer(usize),
-    Norm,
-}
-
 impl Builder {
-    fn kind(&self, part: usize) -> Kind {
-        let before = match self.place_of_head {
-            Head::Stored => 2,
-            Head::Tied | Head::Both | Head::Alone => 1,
-        };
-        match part.checked_sub(before) {
-            None if part == 0 => Kind::Embedding,
-            None => Kind::Head,
-            Some(layer) if layer < self.layers.len() => Kind::Layer(layer),
-            Some(_) => Kind::Norm,
+    fn part(&self, index: usize) -> DecoderPart {
+        self.sizes.part(index, self.layers.len())
+    }
+
+    /// A unit for every map of a layer, and one to put the part together.
+    fn units(&self, part: usize) -> usize {
+        match self.part(part) {
+            DecoderPart::Layer(index) => {
+                let (list, _) = listed(|d| self.sizes.layer(index, d));
+                list.linears().count() + 1
+            }
+            DecoderPart::Embeddings | DecoderPart::Head | DecoderPart::Norm => 1,
         }
     }
 
+    /// Makes the part of its weights; the last unit is counted when it is there.
+    async fn build(
+        &mut self,
+        part: usize,
+        weights: PartWeights<'_>,
+        pace: &Pace,
+    ) -> Result<(), Error> {
+        let sizes = self.sizes;
+        match self.part(part) {
+            DecoderPart::Embeddings => {
+                pace.granted().await;
+                self.embeddings(weights)?;
+            }
+            DecoderPart::Head => {
+                pace.granted().await;
+                let (list, id) = listed(|d| sizes.head(d));
+                self.head = Some(Part::new(list, weights).linear(id)?);
+            }
+            DecoderPart::Layer(index) => {
+                let (list, ids) = listed(|d| sizes.layer(index, d));
+                let mut part = Part::new(list, weights);
+                part.pack(pace).await?;
+                pace.granted().await;
+                let attention = V1Weights {
+                    projections: part.projections(ids.projections)?,
+                    lambda: part.lambda(ids.lambda)?,
+                    norm: None,
+                };
+                self.layers[index] = Some(DecoderLayer {
+                    attention: self.attention(index, attention)?,
+                    gate: part.linear(ids.gate)?,
+                    up: part.linear(ids.up)?,
+                    down: part.linear(ids.down)?,
+                    input_norm: part.vector(ids.input_norm)?,
+                    post_norm: part.vector(ids.post_norm)?,
+                });
+            }
+            DecoderPart::Norm => {
+                pace.granted().await;
+                let (list, id) = listed(|d| sizes.norm(d));
+                self.norm = Some(Part::new(list, weights).vector(id)?);
+            }
+        }
+        Ok(())
+    }
+
     /// The table, and the head where it comes with it.
-    fn embeddings(&mut self, weights: &mut PartWeights<'_>) -> Result<(), Error> {
-        let is_tied = match self.place_of_head {
-            Head::Stored => false,
-            Head::Tied | Head::Alone => true,
-            Head::Both => match (weights.get(TABLE), weights.get(HEAD)) {
-                (Some(table), Some(head)) => is_equal(&table.data, &head.data),
-                _ => false,
-            },
+    fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
+        let (list, ids) = listed(|d| self.sizes.embeddings(d));
+        let mut part = Part::new(list, weights);
+        let of_both = |part: &Part<'_>| {
+            let weight = |id: Option<_>| id.and_then(|id| part.weight(id));
+            Some(is_equal(&weight(ids.table)?.data, &weight(ids.head)?.data))
         };
-        if is_tied {
-            let name = match self.place_of_head {
-                Head::Alone => HEAD,
-                _ => TABLE,
-            };
-            let head = Linear::new(&Part(weights).required(name)?, None)?;
+        let tied = match self.sizes.head {
+            Head::Stored => None,
+            Head::Tied => ids.table,
+            Head::Alone => ids.head,
+            Head::Both => ids.table.filter(|_| of_both(&part) == Some(true)),
+        };
+        if let Some(tied) = tied {
+            let head = part.linear(tied)?;
             self.embedding = Some(Embedding::of_head(&head));
             self.head = Some(head);
             return Ok(());
         }
-        // Taken, so that one which was read for this purpose need not be copied.
-        let table = weights.remove(TABLE);
-        let missing = || Error::Internal("the embeddings are not in their part".to_owned());
-        self.embedding = Some(Embedding::new(table.ok_or_else(missing)?)?);
-        if self.place_of_head == Head::Both {
-            self.head = Some(Linear::new(&Part(weights).required(HEAD)?, None)?);
+        let none = || Error::Internal("the embeddings are not in their part".to_owned());
+        self.embedding = Some(Embedding::new(part.take(ids.table.ok_or_else(none)?)?)?);
+        if let Some(head) = ids.head {
+            self.head = Some(part.linear(head)?);
         }
         Ok(())
     }
 
-    fn layer(
-        &mut self,
-        index: usize,
-        unit: usize,
-        weights: &mut PartWeights<'_>,
-    ) -> Result<(), Error> {
-        let within = prefix(index);
-        if let Some(name) = ATTENTION.get(unit) {
-            let linear = Part(weights).linear(&format!("{within}self_attn.{name}"))?;
-            self.packed.insert(name, linear);
-        } else if let Some(name) = MLP.get(unit - ATTENTION.len()) {
-            let full = format!("{within}mlp.{name}");
-            self.packed.insert(name, Part(weights).linear(&full)?);
-            weights.remove(&format!("{full}.weight"));
-        } else {
-            self.layers[index] = Some(self.assemble(index, &Part(weights))?);
-        }
-        Ok(())
-    }
-
-    /// A layer of the packed projections and the rest of its weights.
-    fn assemble(&mut self, index: usize, part: &Part<'_, '_>) -> Result<DecoderLayer, Error> {
+    /// The attention of a layer: flat heads in halves, a norm per head without weight.
+    fn attention(&self, depth: usize, weights: V1Weights) -> Result<DiffAttnLayer, Error> {
         let config = &self.config;
-        let within = prefix(index);
-        let mut packed = std::mem::take(&mut self.packed);
-        let mut mlp = |name: &str| {
-            let linear = packed.remove(name);
-            linear.ok_or_else(|| Error::Internal(format!("{name} is not packed")))
-        };
-        let (gate, up, down) = (mlp("gate_proj")?, mlp("up_proj")?, mlp("down_proj")?);
-        let attention = MultiheadDiffAttn::packed(
-            &MultiheadDiffAttnOptions {
-                num_kv_heads: Some(config.num_key_value_heads),
-                head_dim: Some(config.head_dim),
-                rope: Some(RopeConfig {
-                    interleaved: false,
-                    frequencies: config.rope,
-                }),
-                pairing: Pairing::Halves,
-                norm: NormConfig {
-                    eps: config.rms_norm_eps as f32,
-                    affine: Some(false),
-                },
-                ..MultiheadDiffAttnOptions::new(config.hidden_size, index, config.num_heads())
+        let options = MultiheadDiffAttnOptions {
+            num_kv_heads: Some(config.num_key_value_heads),
+            head_dim: Some(config.head_dim),
+            rope: Some(RopeConfig {
+                interleaved: false,
+                frequencies: config.rope,
+            }),
+            pairing: Pairing::Halves,
+            norm: NormConfig {
+                eps: config.rms_norm_eps as f32,
+                affine: Some(false),
             },
-            &part.under(&format!("{within}self_attn.")),
-            packed,
-        )?
-        .into();
-        Ok(DecoderLayer {
-            attention,
-            gate,
-            up,
-            down,
-            input_norm: part.vector(&format!("{within}input_layernorm.weight"))?,
-            post_norm: part.vector(&format!("{within}post_attention_layernorm.weight"))?,
-        })
-    }
-}
-
-/// Whether two weights of one shape are the same bits.
-fn is_equal(a: &WeightData<'_>, b: &WeightData<'_>) -> bool {
-    match (a, b) {
-        (WeightData::F32(a), WeightData::F32(b)) => {
-            a.iter().zip(&**b).all(|(a, b)| a.to_bits() == b.to_bits())
-        }
-        (WeightData::F16(a), WeightData::F16(b)) | (WeightData::Bf16(a), WeightData::Bf16(b)) => {
-            a == b
-        }
-        _ => false,
-    }
-}
-
-impl Build for Builder {
-    fn units(&self, part: usize) -> usize {
-        match self.kind(part) {
-            Kind::Embedding | Kind::Head | Kind::Norm => 1,
-            Kind::Layer(_) => ATTENTION.len() + MLP.len() + 1,
-        }
+            ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
+        };
+        MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
     }
 
-    fn build(
-        &mut self,
-        part: usize,
-        unit: usize,
-        weights: &mut PartWeights<'_>,
-    ) -> Result<(), Error> {
-        match self.kind(part) {
-            Kind::Embedding => self.embeddings(weights)?,
-            Kind::Head => self.head = Some(Linear::new(&Part(weights).required(HEAD)?, None)?),
-            Kind::Layer(index) => self.layer(index, unit, weights)?,
-            Kind::Norm => self.norm = Some(Part(weights).vector(NORM)?),
-        }
-        Ok(())
-    }
-
-    fn forget(&mut self) {
-        self.packed.clear();
-    }
-
+    /// The model, of all parts.
     fn complete(&mut self) -> Result<(), Error> {
         let layers = std::mem::take(&mut self.layers).into_iter().collect();
         let parts = (
@@ -437,5 +319,18 @@ impl Build for Builder {
             head,
         }));
         Ok(())
+    }
+}
+
+/// Whether two weights of one shape are the same bits.
+fn is_equal(a: &WeightData<'_>, b: &WeightData<'_>) -> bool {
+    match (a, b) {
+        (WeightData::F32(a), WeightData::F32(b)) => {
+            a.iter().zip(&**b).all(|(a, b)| a.to_bits() == b.to_bits())
+        }
+        (WeightData::F16(a), WeightData::F16(b)) | (WeightData::Bf16(a), WeightData::Bf16(b)) => {
+            a == b
+        }
+        _ => false,
     }
 }

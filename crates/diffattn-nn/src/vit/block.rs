@@ -4,10 +4,11 @@
 use crate::layer::DiffAttnLayer;
 use crate::layers;
 use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
-use crate::parts::{Entries, Part, elements};
-use crate::v1::MultiheadDiffAttn;
-use crate::weights::Weights;
-use diffattn::{Error, Linear, Tensor, checked_len, try_zeroed};
+use crate::parts::{Part, elements};
+use crate::v1::{MultiheadDiffAttn, V1Weights};
+use diffattn::{Error, Linear, Tensor, try_zeroed};
+use diffattn_files::vision::{BlockIds, BlockMaps, LayerNormIds};
+use diffattn_files::{Id, LambdaIds, Projections};
 use std::ops::Range;
 
 /// timm's eps of layer norms.
@@ -24,20 +25,10 @@ pub(super) struct Norm {
 }
 
 impl Norm {
-    /// Takes the entries of one.
-    pub(super) fn entries(
-        entries: &mut Entries<'_>,
-        name: &str,
-        width: usize,
-    ) -> Result<(), Error> {
-        entries.required(&format!("{name}.weight"), &[width])?;
-        entries.required(&format!("{name}.bias"), &[width])
-    }
-
-    pub(super) fn load(part: &Part<'_, '_>, name: &str) -> Result<Self, Error> {
+    pub(super) fn load(part: &Part<'_>, ids: LayerNormIds) -> Result<Self, Error> {
         Ok(Self {
-            weight: part.vector(&format!("{name}.weight"))?,
-            bias: part.vector(&format!("{name}.bias"))?,
+            weight: part.vector(ids.weight)?,
+            bias: part.vector(ids.bias)?,
         })
     }
 
@@ -73,218 +64,120 @@ pub(super) struct Sizes {
     pub(super) hidden: usize,
 }
 
-/// Takes the entries of `{name}.weight` `[outputs, inputs]` and, where given, `{name}.bias` `[outputs]`.
-fn linear_entries(
-    entries: &mut Entries<'_>,
-    name: &str,
-    [outputs, inputs]: [usize; 2],
-) -> Result<(), Error> {
-    entries.required(&format!("{name}.weight"), &[outputs, inputs])?;
-    entries.optional(&format!("{name}.bias"), &[outputs])?;
-    Ok(())
-}
-
 impl Block {
-    /// Takes the entries of a block.
-    ///
-    /// `Block` of timm: `norm1`, `attn.qkv`, `attn.proj`, `ls1`, `norm2`, `mlp.fc1`, `mlp.fc2`, `ls2`.
-    ///
-    /// `DiffParallelScalingBlock` of timm: `in_norm`, `in_proj` (rows: the MLP, q, k, v), `out_proj` (columns: attention, the
-    /// MLP), `ls`. `in_proj.bias` is that of all rows, `mlp_bias` that of the MLP's alone.
-    pub(super) fn entries(
-        entries: &mut Entries<'_>,
-        index: usize,
-        sizes: Sizes,
-        is_parallel: bool,
-    ) -> Result<(), Error> {
-        let Sizes {
-            embed_dim,
-            num_heads,
-            hidden,
-        } = sizes;
-        let name = |part: &str| format!("blocks.{index}.{part}");
-        let qkv = checked_len("weights", &[3, embed_dim])?;
-        let (attention, norms, scales): (&str, &[&str], &[&str]) = if is_parallel {
-            linear_entries(
-                entries,
-                &name("in_proj"),
-                [hidden.saturating_add(qkv), embed_dim],
-            )?;
-            let is_biased = entries.has(&name("in_proj.bias"));
-            if entries.optional(&name("mlp_bias"), &[hidden])? && is_biased {
-                return Err(Error::file(
-                    format_args!("weights.{}", name("mlp_bias")),
-                    "none beside in_proj.bias",
-                    "one",
-                ));
-            }
-            linear_entries(
-                entries,
-                &name("out_proj"),
-                [embed_dim, embed_dim.saturating_add(hidden)],
-            )?;
-            ("", &["in_norm"], &["ls.gamma"])
-        } else {
-            for (linear, shape) in [
-                ("attn.qkv", [qkv, embed_dim]),
-                ("attn.proj", [embed_dim, embed_dim]),
-                ("mlp.fc1", [hidden, embed_dim]),
-                ("mlp.fc2", [embed_dim, hidden]),
-            ] {
-                linear_entries(entries, &name(linear), shape)?;
-            }
-            ("attn.", &["norm1", "norm2"], &["ls1.gamma", "ls2.gamma"])
-        };
-        let head_width = embed_dim / num_heads;
-        entries.required(&name(&format!("{attention}sub_norm.weight")), &[head_width])?;
-        let has_scalars = entries.has(&name(&format!("{attention}lambda_a")));
-        let (_, lambdas) = lambda_form(has_scalars);
-        for lambda in lambdas {
-            let vector = [head_width / 2];
-            let shape: &[usize] = if has_scalars { &[] } else { &vector };
-            entries.required(&name(&format!("{attention}{lambda}")), shape)?;
-        }
-        for norm in norms {
-            Norm::entries(entries, &name(norm), embed_dim)?;
-        }
-        for scale in scales {
-            entries.optional(&name(scale), &[embed_dim])?;
-        }
-        Ok(())
-    }
-
-    /// Packs a block whose entries were taken.
+    /// Packs block `index` of the weights that its list has.
     pub(super) fn load(
-        part: &Part<'_, '_>,
+        part: &mut Part<'_>,
         index: usize,
         sizes: Sizes,
-        is_parallel: bool,
+        ids: &BlockIds,
     ) -> Result<Self, Error> {
-        if is_parallel {
-            Self::load_parallel(part, index, sizes)
-        } else {
-            Self::load_plain(part, index, sizes)
-        }
-    }
-
-    fn load_plain(part: &Part<'_, '_>, index: usize, sizes: Sizes) -> Result<Self, Error> {
-        let name = |of: &str| format!("blocks.{index}.{of}");
-        let projections = Projections {
-            qkv: part.required(&name("attn.qkv.weight"))?,
-            qkv_bias: part.optional(&name("attn.qkv.bias")),
-            out: part.required(&name("attn.proj.weight"))?,
-            out_bias: part.optional(&name("attn.proj.bias")),
+        let (projections, fc1, fc2) = match ids.maps {
+            BlockMaps::Plain {
+                qkv,
+                proj,
+                fc1,
+                fc2,
+            } => {
+                let bias = part.bias(qkv);
+                let [q, k, v] = attention_rows(&part.tensor(qkv)?, bias.as_ref(), 0, sizes)?;
+                let out = part.linear(proj)?;
+                let (fc1, fc2) = (part.linear(fc1)?, part.linear(fc2)?);
+                (Projections { q, k, v, out }, fc1, fc2)
+            }
+            BlockMaps::Parallel {
+                into,
+                mlp_bias,
+                out,
+            } => parallel(part, sizes, [into, mlp_bias, out])?,
         };
-        Ok(Self {
-            norm: Norm::load(part, &name("norm1"))?,
-            attention: attention(part, &name("attn."), index, sizes, projections)?,
-            attention_scale: part.optional_vector(&name("ls1.gamma"))?,
-            mlp_norm: Some(Norm::load(part, &name("norm2"))?),
-            fc1: part.linear(&name("mlp.fc1"))?,
-            fc2: part.linear(&name("mlp.fc2"))?,
-            mlp_scale: part.optional_vector(&name("ls2.gamma"))?,
-        })
-    }
-
-    fn load_parallel(part: &Part<'_, '_>, index: usize, sizes: Sizes) -> Result<Self, Error> {
-        let Sizes {
-            embed_dim, hidden, ..
-        } = sizes;
-        let name = |of: &str| format!("blocks.{index}.{of}");
-        let split = hidden..hidden + 3 * embed_dim;
-        let into = part.required(&name("in_proj.weight"))?;
-        let into_bias = part.optional(&name("in_proj.bias"));
-        let mlp_bias = part.optional(&name("mlp_bias"));
-        let inputs = embed_dim + hidden;
-        let out = part.required(&name("out_proj.weight"))?;
-        let attention_out = columns(&out, [embed_dim, inputs], 0..embed_dim)?;
-        let projections = Projections {
-            qkv: rows(&into, split.clone()),
-            qkv_bias: into_bias.as_ref().map(|bias| rows(bias, split)),
-            out: Tensor::f32(&attention_out, &[embed_dim, embed_dim]),
-            out_bias: part.optional(&name("out_proj.bias")),
+        let (lambda_form, lambda) = (form(ids.lambda), part.lambda(ids.lambda)?);
+        let options = MultiheadDiffAttnOptions {
+            is_causal: false,
+            norm: NormConfig {
+                eps: HEAD_NORM_EPS,
+                affine: Some(true),
+            },
+            lambda_form,
+            ..MultiheadDiffAttnOptions::new(sizes.embed_dim, index, sizes.num_heads)
         };
-        let attention = attention(part, &name(""), index, sizes, projections)?;
-        let fc1_bias = into_bias.as_ref().map(|bias| rows(bias, 0..hidden));
-        let fc2 = columns(&out, [embed_dim, inputs], embed_dim..inputs)?;
-        let scale = part.optional_vector(&name("ls.gamma"))?;
+        let weights = V1Weights {
+            projections,
+            lambda,
+            norm: Some(part.vector(ids.head_norm)?),
+        };
+        let scale = part.optional_vector(ids.scale)?;
+        let mlp_scale = match ids.mlp_scale {
+            Some(id) => part.optional_vector(id)?,
+            None => scale.clone(),
+        };
+        let mlp_norm = ids.mlp_norm.map(|ids| Norm::load(part, ids));
         Ok(Self {
-            norm: Norm::load(part, &name("in_norm"))?,
-            attention,
-            attention_scale: scale.clone(),
-            mlp_norm: None,
-            fc1: Linear::new(
-                &rows(&into, 0..hidden),
-                fc1_bias.as_ref().or(mlp_bias.as_ref()),
-            )?,
-            fc2: Linear::new(&Tensor::f32(&fc2, &[embed_dim, hidden]), None)?,
-            mlp_scale: scale,
+            norm: Norm::load(part, ids.norm)?,
+            attention: MultiheadDiffAttn::of_weights(&options, weights)?.into(),
+            attention_scale: scale,
+            mlp_norm: mlp_norm.transpose()?,
+            fc1,
+            fc2,
+            mlp_scale,
         })
     }
 }
 
-/// The form of λ with and without two numbers of its own, and the names of its weights.
-fn lambda_form(has_scalars: bool) -> (LambdaForm, &'static [&'static str]) {
-    if has_scalars {
-        (LambdaForm::Scalars, &["lambda_a", "lambda_b"])
-    } else {
-        let names = &["lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"];
-        (LambdaForm::Vectors, names)
+fn form(lambda: LambdaIds) -> LambdaForm {
+    match lambda {
+        LambdaIds::Vectors(_) => LambdaForm::Vectors,
+        LambdaIds::Scalars(_) => LambdaForm::Scalars,
     }
 }
 
-/// The projections of attention, checked: rows of q, k and v together.
-struct Projections<'a> {
-    qkv: Tensor<'a>,
-    qkv_bias: Option<Tensor<'a>>,
-    out: Tensor<'a>,
-    out_bias: Option<Tensor<'a>>,
-}
-
-/// timm's differential attention as the layer has it: interleaved heads, not causal, λ of vectors or of two numbers, as the
-/// weights have it.
-fn attention(
-    part: &Part<'_, '_>,
-    prefix: &str,
-    depth: usize,
+/// The projections of q, k and v: a third each of the rows from `first` on.
+fn attention_rows(
+    weight: &Tensor<'_>,
+    bias: Option<&Tensor<'_>>,
+    first: usize,
     sizes: Sizes,
-    projections: Projections<'_>,
-) -> Result<DiffAttnLayer, Error> {
+) -> Result<[Linear; 3], Error> {
+    let width = sizes.embed_dim;
+    let [q, k, v] = [0, 1, 2].map(|third| {
+        let range = first + third * width..first + (third + 1) * width;
+        let bias = bias.map(|bias| rows(bias, range.clone()));
+        Linear::new(&rows(weight, range), bias.as_ref())
+    });
+    Ok([q?, k?, v?])
+}
+
+/// The maps of a parallel block: attention's projections, into the MLP and out of it.
+fn parallel(
+    part: &mut Part<'_>,
+    sizes: Sizes,
+    [into, mlp_bias, out]: [Id; 3],
+) -> Result<(Projections<Linear>, Linear, Linear), Error> {
     let Sizes {
-        embed_dim,
-        num_heads,
-        ..
+        embed_dim, hidden, ..
     } = sizes;
-    let mut weights = Weights::new();
-    for (index, name) in ["q_proj", "k_proj", "v_proj"].into_iter().enumerate() {
-        let range = index * embed_dim..(index + 1) * embed_dim;
-        if let Some(bias) = &projections.qkv_bias {
-            weights.insert(format!("{name}.bias"), rows(bias, range.clone()));
-        }
-        weights.insert(format!("{name}.weight"), rows(&projections.qkv, range));
-    }
-    weights.insert("out_proj.weight".to_owned(), projections.out);
-    if let Some(bias) = projections.out_bias {
-        weights.insert("out_proj.bias".to_owned(), bias);
-    }
-    let norm = part.required(&format!("{prefix}sub_norm.weight"))?;
-    weights.insert("subln.weight".to_owned(), norm);
-    let has_scalars = part.optional(&format!("{prefix}lambda_a")).is_some();
-    let (lambda_form, names) = lambda_form(has_scalars);
-    for &name in names {
-        let weight = part.required(&format!("{prefix}{name}"))?;
-        weights.insert(name.to_owned(), weight);
-    }
-    let options = MultiheadDiffAttnOptions {
-        is_causal: false,
-        norm: NormConfig {
-            eps: HEAD_NORM_EPS,
-            affine: Some(true),
-        },
-        lambda_form,
-        ..MultiheadDiffAttnOptions::new(embed_dim, depth, num_heads)
+    let inputs = embed_dim + hidden;
+    let (into_bias, weight) = (part.bias(into), part.tensor(into)?);
+    let [q, k, v] = attention_rows(&weight, into_bias.as_ref(), hidden, sizes)?;
+    let fc1_bias = into_bias.as_ref().map(|bias| rows(bias, 0..hidden));
+    let mlp_bias = part.optional(mlp_bias);
+    let fc1 = Linear::new(
+        &rows(&weight, 0..hidden),
+        fc1_bias.as_ref().or(mlp_bias.as_ref()),
+    )?;
+    let (out_bias, out) = (part.bias(out), part.tensor(out)?);
+    let columns = |range: Range<usize>| columns(&out, [embed_dim, inputs], range);
+    let attention = columns(0..embed_dim)?;
+    let attention = Tensor::f32(&attention, &[embed_dim, embed_dim]);
+    let fc2 = columns(embed_dim..inputs)?;
+    let projections = Projections {
+        q,
+        k,
+        v,
+        out: Linear::new(&attention, out_bias.as_ref())?,
     };
-    MultiheadDiffAttn::new(&options, &weights).map(DiffAttnLayer::from)
+    let fc2 = Linear::new(&Tensor::f32(&fc2, &[embed_dim, hidden]), None)?;
+    Ok((projections, fc1, fc2))
 }
 
 /// Some rows of a weight of one or two axes, where they lie.

@@ -2,8 +2,11 @@
 
 use super::preprocess::Preprocessing;
 use super::resample::Interpolation;
-use crate::checkpoint::{Architecture, json};
+use crate::checkpoint::Architecture;
+use crate::config::described;
 use diffattn::Error;
+use diffattn_files::json_object;
+use diffattn_files::vision::BlockForm;
 use serde_json::{Map, Value};
 
 /// Which of timm's DIFF vision transformers a model is. They differ in how a block is built; their sizes are those of the
@@ -32,9 +35,12 @@ impl DiffViTArchitecture {
         }
     }
 
-    /// Whether attention and MLP read the same norm.
-    pub(crate) fn is_parallel(self) -> bool {
-        self == Self::ParallelWee
+    /// How its blocks are built.
+    pub(crate) fn form(self) -> BlockForm {
+        match self {
+            Self::Wee | Self::Little => BlockForm::Plain,
+            Self::ParallelWee => BlockForm::Parallel,
+        }
     }
 }
 
@@ -130,7 +136,7 @@ impl DiffViTConfig {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, another architecture, a value that does not fit, or one
     /// that asks for a part that these models do not have.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let root = json::object("config", text)?;
+        let root = json_object("config", text)?;
         let root = Table {
             path: "config".to_owned(),
             entries: &root,
@@ -382,18 +388,5 @@ impl<'v> Table<'v> {
             })
             .filter(|numbers| numbers.iter().all(|&x| fits(x)))
             .ok_or_else(|| self.wrong(key, expected))
-    }
-}
-
-/// A value as an error prints it, cut where it is long.
-fn described(value: Option<&Value>) -> String {
-    const LONGEST: usize = 60;
-    let Some(value) = value else {
-        return "none".to_owned();
-    };
-    let text = value.to_string();
-    match text.char_indices().nth(LONGEST) {
-        None => text,
-        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }

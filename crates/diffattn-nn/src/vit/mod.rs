@@ -10,6 +10,7 @@ mod model;
 mod preprocess;
 mod resample;
 mod run;
+mod sizes;
 
 pub use classify::{ClassScore, top_classes};
 pub use config::{DiffViTArchitecture, DiffViTConfig};

@@ -1,4 +1,5 @@
-//! Converted layers compute what the layers they came from compute: the same bits where heads alone moved.
+//! Converted layers compute what the layers they came from compute: the same bits where heads alone
+//! moved.
 
 use crate::common::{fixtures, models, ok, refusal, values};
 use diffattn::{Isa, KvRepeat, Pairing, RopeFrequencies, Run, Tensor};
@@ -91,7 +92,10 @@ fn layout(
 
 fn build(layer: &Layer, weights: &RawWeights<'_>) -> DiffAttnLayer {
     let floats = ok(float_weights(weights));
-    ok(layer.build(&borrow_weights(&floats)))
+    ok(DiffAttnLayer::of_checkpoint(
+        layer,
+        &borrow_weights(&floats),
+    ))
 }
 
 /// Results on every instruction set, fused and not, as bits.
@@ -234,7 +238,8 @@ fn pairings() {
     }
 }
 
-/// There and back is the same file, bit for bit, whatever the element type: also one that no layer runs on.
+/// There and back is the same file, bit for bit, whatever the element type: also one that no layer
+/// runs on.
 #[test]
 fn back() {
     for dtype in [Dtype::F32, Dtype::BF16] {
@@ -493,7 +498,8 @@ fn folds() {
             }
         }
     }
-    // Products beside the middle of two float16s, so near that float32 has the middle itself: rounding twice would go wrong.
+    // Products beside the middle of two float16s, so near that float32 has the middle itself:
+    // rounding twice would go wrong.
     let mut through_f32 = 0;
     for seed in 0..4000u16 {
         let middle = 1.0 + f64::from(2 * (seed % 1023) + 1) * 2f64.powi(-11);

@@ -1,5 +1,5 @@
-//! Layers against the reference cases (unilm's own modules, the V2 formula, a layer of a trained model) and against the
-//! float64 oracle, on every instruction set.
+//! Layers against the reference cases (unilm's own modules, the V2 formula, a layer of a trained
+//! model) and against the float64 oracle, on every instruction set.
 
 use crate::common::{
     self, Case, Oracle, assert_near, bits, borrowed, magnitude, ok, on, values, zoo,
@@ -12,7 +12,8 @@ use diffattn_reference as reference;
 use proptest::prelude::*;
 use reference::fixture::{Fixture, folder, read_all};
 
-/// Runs the layer on every instruction set and number of threads; all must be near, and threads must not matter.
+/// Runs the layer on every instruction set and number of threads; all must be near, and threads
+/// must not matter.
 fn check(case: &Case, x: &reference::Tensor<f64>, expected: &[f64], tolerance: f64) {
     for isa in Isa::available() {
         for deterministic in [false, true] {
@@ -112,7 +113,8 @@ fn a_layer_of_a_trained_model() {
     }
 }
 
-/// The operator's cases as layers: projections that pick q, k and v out of x, and an output that is the heads'.
+/// The operator's cases as layers: projections that pick q, k and v out of x, and an output that is
+/// the heads'.
 #[test]
 fn attention_over_differences() {
     let fixtures: Vec<_> = read_all("sequence")

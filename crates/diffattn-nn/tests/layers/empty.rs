@@ -1,4 +1,5 @@
-//! Layers over nothing: work and memory in proportion to the elements, whatever the other extents are.
+//! Layers over nothing: work and memory in proportion to the elements, whatever the other extents
+//! are.
 
 use crate::common::{ok, zoo};
 use diffattn::{DataMut, KvCache, Tensor};

@@ -1,4 +1,5 @@
-//! What must not change a row's bits: batch, threads, how many tokens are computed at once, what else is asked for.
+//! What must not change a row's bits: batch, threads, how many tokens are computed at once, what
+//! else is asked for.
 
 use crate::common::{Checkpoint, FIXTURES, bits, forward, ok, random_ids};
 use diffattn::{Isa, MapOutputs, Run};
@@ -192,7 +193,8 @@ fn maps_are_those_of_the_layer() {
     }
 }
 
-/// float16 and bfloat16 weights, and a source that reads one at a time, give what their values in float32 give.
+/// float16 and bfloat16 weights, and a source that reads one at a time, give what their values in
+/// float32 give.
 #[test]
 fn element_types_of_weights() {
     use crate::common::Stored;

@@ -5,10 +5,13 @@ use diffattn_nn::{
     DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffLlamaOptions, DiffLlamaOutput, TokenIds,
     WeightInfo, Weights,
 };
+use diffattn_reference::testing;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::Path;
+
+pub(crate) use diffattn_reference::testing::{bits, ok};
 
 /// The small checkpoints with random weights.
 pub(crate) const FIXTURES: [&str; 4] = [
@@ -18,21 +21,9 @@ pub(crate) const FIXTURES: [&str; 4] = [
     "diffllama_mha",
 ];
 
-/// Unwraps with the error's own sentence.
-pub(crate) fn ok<T>(result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
-}
-
 /// The code and sentence of what must fail.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
-    match result {
-        Ok(_) => panic!("expected an error"),
-        Err(error) => (error.code(), error.to_string()),
-    }
-}
-
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+    testing::refusal(result, |error| (error.code(), error.to_string()))
 }
 
 /// A tensor as it lies in a file.

@@ -1,4 +1,5 @@
-//! Texts without ids: work and memory in proportion to the ids, however many texts there are said to be.
+//! Texts without ids: work and memory in proportion to the ids, however many texts there are said
+//! to be.
 
 use crate::common::{Checkpoint, ok, refusal};
 use diffattn_nn::{DiffLlamaOptions, Generation, Generator, GeneratorOptions, Logits, TokenIds};

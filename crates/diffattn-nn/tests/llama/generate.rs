@@ -33,7 +33,8 @@ fn run(mut generator: Generator<'_>, texts: usize) -> Vec<Vec<u32>> {
 }
 
 fn generations(vocab: usize) -> Vec<Generation> {
-    // Prompts from one id to more than a block of rows; some greedy, some by chance; each of its own length.
+    // Prompts from one id to more than a block of rows; some greedy, some by chance; each of its
+    // own length.
     [1, 300, 2, 19, 64]
         .into_iter()
         .enumerate()
@@ -163,7 +164,8 @@ fn dropped_steps() {
     }
 }
 
-/// A text that is ended by its caller is left out of later steps, and its cache holds no more than what was kept.
+/// A text that is ended by its caller is left out of later steps, and its cache holds no more than
+/// what was kept.
 #[test]
 fn texts_are_ended_one_by_one() {
     let checkpoint = Checkpoint::fixture("diffllama_gqa");

@@ -1,7 +1,6 @@
 //! Models loaded part by part.
 
 use crate::common::{Checkpoint, Stored, Tensors, bits, forward, logits, notices, ok, refusal};
-use diffattn::Slices;
 use diffattn_nn::{DiffLlamaLoader, DiffLlamaOptions, PartWeights, Weight, WeightData, WeightInfo};
 use std::borrow::Cow;
 
@@ -114,7 +113,8 @@ fn renamed(tensors: &Tensors, rename: impl Fn(&str) -> String) -> Tensors {
     tensors.iter().map(renamed).collect()
 }
 
-/// A head of the file's own wins over a config that ties it; an equal one, and one that is not there, is the table.
+/// A head of the file's own wins over a config that ties it; an equal one, and one that is not
+/// there, is the table.
 #[test]
 fn the_head_that_is_there_is_the_head() {
     let mut checkpoint = Checkpoint::fixture("diffllama_gqa");
@@ -264,7 +264,7 @@ fn wide_elements() {
     let entries: Vec<WeightInfo> = weights
         .iter()
         .map(|(name, tensor)| WeightInfo {
-            dtype: safetensors::Dtype::F64,
+            dtype: diffattn_nn::checkpoint::Dtype::F64,
             ..WeightInfo::of(name, tensor)
         })
         .collect();

@@ -1,5 +1,5 @@
-//! A DIFF Llama in float64, of the oracle's layers: for what Hugging Face's cases leave out, which are windows, maps and
-//! the other scalings of the rotary embedding.
+//! A DIFF Llama in float64, of the oracle's layers: for what Hugging Face's cases leave out, which
+//! are windows, maps and the other scalings of the rotary embedding.
 
 use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
 use diffattn::{RopeScaling as Scaling, RopeType};

@@ -1,9 +1,11 @@
-//! The sampler against a plain version of Hugging Face's definitions: which ids may come, and how often they do.
+//! The sampler against a plain version of Hugging Face's definitions: which ids may come, and how
+//! often they do.
 
 use crate::common::{ok, refusal};
 use diffattn_nn::{Sampler, SamplerOptions};
 
-/// Probabilities as `transformers` defines them: each step over a list of scores, −∞ where an id is out.
+/// Probabilities as `transformers` defines them: each step over a list of scores, −∞ where an id is
+/// out.
 fn probabilities(logits: &[f32], ids: &[u32], options: &SamplerOptions) -> Vec<f64> {
     let mut scores: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
     let mut seen = ids.to_vec();

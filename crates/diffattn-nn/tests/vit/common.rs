@@ -1,61 +1,18 @@
-//! What the tests of vision transformers share: the reference case, random models, and a plain forward pass in float64.
+//! What the tests of vision transformers share: the reference case, random models, and a plain
+//! forward pass in float64.
 
 use diffattn::{Error, Isa, Run, Tensor};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions, Weights};
-use diffattn_reference as reference;
+use diffattn_reference::{self as reference, testing};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Unwraps with the error's own sentence.
-pub(crate) fn ok<T>(result: Result<T, Error>) -> T {
-    result.unwrap_or_else(|error| panic!("{error}"))
-}
+pub(crate) use diffattn_reference::testing::{assert_near, bits, ok, values};
 
 /// The code and sentence of what must fail.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
-    match result {
-        Ok(_) => panic!("expected an error"),
-        Err(error) => (error.code(), error.to_string()),
-    }
-}
-
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// Pseudo-random values in [−scale, scale].
-pub(crate) fn values(seed: u64, len: usize, scale: f32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        scale * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-    };
-    std::iter::repeat_with(next).skip(4).take(len).collect()
-}
-
-/// Panics with the largest error and its index where `got` is further than `tolerance` from `expected`.
-pub(crate) fn assert_near(name: &str, expected: &[f64], got: &[f32], tolerance: f64) {
-    assert_eq!(expected.len(), got.len(), "{name}: length");
-    let errors = expected
-        .iter()
-        .zip(got)
-        .map(|(&expected, &got)| (expected - f64::from(got)).abs());
-    let (index, error) = errors.enumerate().fold((0, 0.0), |worst, (index, error)| {
-        if error > worst.1 || error.is_nan() {
-            (index, error)
-        } else {
-            worst
-        }
-    });
-    assert!(
-        error <= tolerance,
-        "{name}: largest error {error:e} (at most {tolerance:e}) at {index}: expected {}, got {}",
-        expected[index],
-        got[index]
-    );
+    testing::refusal(result, |error| (error.code(), error.to_string()))
 }
 
 /// The standard deviation.

@@ -323,7 +323,8 @@ fn wrong_weights_are_refused_by_name() {
     );
 }
 
-/// What a checkpoint has besides what the model needs stays unread and is told; what wraps a model goes from its names.
+/// What a checkpoint has besides what the model needs stays unread and is told; what wraps a model
+/// goes from its names.
 #[test]
 fn odd_weights_are_loaded_and_told() {
     let case = Case::read();

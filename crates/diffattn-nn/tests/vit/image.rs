@@ -34,8 +34,8 @@ fn hash(bytes: &[u8]) -> u64 {
 /// Columns, rows, channels, size, crop_pct, interpolation.
 type ImageCase = (usize, usize, usize, usize, f64, Interpolation);
 
-/// And the hash of the RGB bytes that Pillow 13.0.0 makes: `convert("RGB")`, `resize` with the shorter side ⌊size / crop_pct⌋,
-/// `crop` as torchvision's CenterCrop has it.
+/// And the hash of the RGB bytes that Pillow 13.0.0 makes: `convert("RGB")`, `resize` with the
+/// shorter side ⌊size / crop_pct⌋, `crop` as torchvision's CenterCrop has it.
 const PILLOW: [(ImageCase, u64); 10] = [
     ((97, 64, 3, 32, 0.95, Bicubic), 0x01d6_24b4_3b50_c00c),
     ((64, 97, 3, 32, 0.95, Bicubic), 0xa8bb_63cc_877a_f403),
@@ -124,7 +124,8 @@ fn luminance_is_pillows() {
     }
 }
 
-/// One pass of a widened filter along an axis, in float64: `[outer, from, inner]` to `[outer, to, inner]`.
+/// One pass of a widened filter along an axis, in float64: `[outer, from, inner]` to
+/// `[outer, to, inner]`.
 pub(crate) fn pass(
     x: &[f64],
     from: usize,

@@ -1,5 +1,6 @@
-//! Models that timm makes of the same architectures by an option: without a head, of other channels, of any whole patches.
-//! Against the plain float64 pass, and Pillow's and the position embeddings' own definitions.
+//! Models that timm makes of the same architectures by an option: without a head, of other
+//! channels, of any whole patches. Against the plain float64 pass, and Pillow's and the position
+//! embeddings' own definitions.
 
 use crate::common::{
     Sizes, assert_near, bits, borrowed, case_config, forward, ok, refusal, spread, values,
@@ -31,7 +32,8 @@ fn without_a_head_there_are_features() {
         let stored = sizes.weights();
         let passed = forward(&stored, sizes.is_parallel(), sizes.heads, (&shape, &images));
         let mut all = Vec::new();
-        // What the config says: nothing; no classes; no classes, beside a head that is there all the same.
+        // What the config says: nothing; no classes; no classes, beside a head that is there all
+        // the same.
         for (num_classes, classes) in [(None, 0), (Some(0), 0), (Some(0), 7)] {
             let config = DiffViTConfig {
                 num_classes,
@@ -178,7 +180,8 @@ fn means_of_one_channel() {
 #[test]
 fn any_whole_patches() {
     let (sizes, options) = (small(), DiffViTOptions::default());
-    // Of the config's own size the embeddings are resampled once as it is loaded, then for the pixels: as timm does it.
+    // Of the config's own size the embeddings are resampled once as it is loaded, then for the
+    // pixels: as timm does it.
     for img_size in [None, Some(28)] {
         let config = DiffViTConfig {
             dynamic_img_size: true,

@@ -1,19 +1,21 @@
-//! A checked call: everything that its blocks share. All lengths of attention are checked in `Call::new`; below it,
-//! indices are trusted. Where results go is in `outputs.rs`.
+//! A checked call: everything that its blocks share. All lengths of attention are checked in
+//! `Call::new`; below it, indices are trusted. Where results go is in `outputs.rs`.
 
-use super::axis::HeadAxis;
 use super::check::{self, LambdaAt, Norm, Sinks};
 use super::inputs::{Keys, Source};
 use super::mask::{Band, Elements, RowAt, Sequence};
 use super::options::AttentionOptions;
-use super::packed::{Rows, ValueShape};
-use super::pairing::{Plan, plan};
+use super::packed::ValueShape;
+use super::pairing::plan;
+use super::plan::Plan;
 use super::scale::ScoreScale;
 use super::visible::{Blocks, Visible};
 use crate::error::Error;
 use crate::norm::rms_norm_row;
 use crate::run::Run;
 use crate::simd::Vector;
+use crate::tensor::axis::HeadAxis;
+use crate::tensor::axis::Rows;
 use crate::tensor::{DType, Data, Tensor};
 
 /// What all blocks share.

@@ -15,7 +15,8 @@ pub(super) struct DecodePlan {
     pub(super) heads: Vec<(usize, Vec<usize>)>,
     /// For each v head: (entry of `heads`, place on the channels of its result).
     pub(super) by_value: Vec<(usize, Vec<(usize, usize)>)>,
-    /// `[entry of heads][place]`: the row among those of all v heads, one v head's after the other's.
+    /// `[entry of heads][place]`: the row among those of all v heads, one v head's after the
+    /// other's.
     pub(super) rows: Vec<usize>,
 }
 

@@ -11,7 +11,8 @@ use crate::run::work::Work;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, DataMut, Tensor};
 
-/// A checked and planned call: made by [`DiffAttention::new`], worked off by what [`DiffAttention::into_work`] makes of it.
+/// A checked and planned call: made by [`DiffAttention::new`], worked off by what
+/// [`DiffAttention::into_work`] makes of it.
 #[derive(Debug)]
 pub struct DiffAttention<'a> {
     planned: Planned<'a>,
@@ -21,7 +22,8 @@ impl<'a> DiffAttention<'a> {
     /// Checks everything and allocates no scratch yet. q is `[B, n_q, Lq, d]` in the call's layout.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype)
+    /// or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(
         q: Tensor<'a>,
         kv: KeysValues<'a>,
@@ -52,11 +54,12 @@ impl<'a> DiffAttention<'a> {
         self.planned.call.lse_shape()
     }
 
-    /// The work of the call into its outputs: `out` of [`DiffAttention::output_shape`], and `lse` of
-    /// [`DiffAttention::lse_shape`] exactly when `return_lse` was asked.
+    /// The work of the call into its outputs: `out` of [`DiffAttention::output_shape`], and `lse`
+    /// of [`DiffAttention::lse_shape`] exactly when `return_lse` was asked.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) when an output does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype)
+    /// or [`ErrorKind::Option`](crate::ErrorKind::Option) when an output does not fit.
     pub fn into_work<'o>(
         self,
         out: DataMut<'o>,
@@ -70,10 +73,12 @@ impl<'a> DiffAttention<'a> {
     }
 }
 
-/// Attention of float32 tensors in one call: the result in the call's layout, `[B, H, Lq, dv]` for `Bhsd`.
+/// Attention of float32 tensors in one call: the result in the call's layout, `[B, H, Lq, dv]` for
+/// `Bhsd`.
 ///
 /// # Errors
-/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves and
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves and
 /// `return_lse` need [`DiffAttention`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn diff_attention(
     q: Tensor<'_>,

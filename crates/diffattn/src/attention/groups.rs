@@ -1,5 +1,5 @@
-//! What of a plan runs together: heads that share a map in one group, groups that share K or V in one cluster. Knows
-//! nothing of queries or keys.
+//! What of a plan runs together: heads that share a map in one group, groups that share K or V in
+//! one cluster. Knows nothing of queries or keys.
 
 use super::call::Call;
 use super::mask::Sequence;
@@ -152,7 +152,8 @@ fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
 /// Joins groups that share a K or V head.
 pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
     let has_values = call.source.has_values();
-    // Groups that touch are joined to the last of them, by number (a forest: each points to a later one, or is the last).
+    // Groups that touch are joined to the last of them, by number (a forest: each points to a later
+    // one, or is the last).
     let mut joined: Vec<usize> = (0..groups.len()).collect();
     let (mut of_k, mut of_v) = (Vec::new(), Vec::new());
     for (index, group) in groups.iter().enumerate() {
@@ -200,7 +201,8 @@ fn last_of(joined: &mut [usize], mut group: usize) -> usize {
     group
 }
 
-/// Joins the groups that took `head` before to group `index`, which is the last so far. `takers`: by head, one that took it.
+/// Joins the groups that took `head` before to group `index`, which is the last so far. `takers`:
+/// by head, one that took it.
 fn join(joined: &mut [usize], takers: &mut Vec<Option<usize>>, head: usize, index: usize) {
     if takers.len() <= head {
         takers.resize(head + 1, None);

@@ -1,7 +1,7 @@
 //! Where a call takes its keys and values from.
 
-use super::axis::HeadAxis;
 use super::cache::KvCache;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::{Data, Tensor};
 
 /// Keys and values of a call.

@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 
-/// λ_init of V1: `0.8 − 0.6·exp(−0.3·layer)`, layer counted from 0 (arXiv 2410.05258, eq. 3 and its appendix).
+/// λ_init of V1: `0.8 − 0.6·exp(−0.3·layer)`, layer counted from 0 (arXiv 2410.05258, eq. 3 and its
+/// appendix).
 #[must_use]
 pub fn lambda_init(layer: f64) -> f64 {
     0.8 - 0.6 * libm::exp(-0.3 * layer)

@@ -10,7 +10,8 @@ use crate::run::work::Work;
 use crate::tensor::Tensor;
 use crate::tensor::shape::{check_len, format_shape};
 
-/// The maps of a call, term by term, for a range of query rows: a checked call, as [`DiffAttention`](crate::DiffAttention).
+/// The maps of a call, term by term, for a range of query rows: a checked call, as
+/// [`DiffAttention`](crate::DiffAttention).
 #[derive(Debug)]
 pub struct DiffAttentionMaps<'a> {
     planned: Planned<'a>,
@@ -18,9 +19,10 @@ pub struct DiffAttentionMaps<'a> {
 }
 
 impl<'a> DiffAttentionMaps<'a> {
-    /// Checks everything. `num_kv_heads`, where given, must be the number of v heads that the pairing implies;
-    /// without it the number follows from k. `rows` is the half-open range of queries; all by default.
-    /// `options.norm` and `options.return_lse` have no meaning here and are refused.
+    /// Checks everything. `num_kv_heads`, where given, must be the number of v heads that the
+    /// pairing implies; without it the number follows from k. `rows` is the half-open range of
+    /// queries; all by default. `options.norm` and `options.return_lse` have no meaning here and
+    /// are refused.
     ///
     /// # Errors
     /// As [`DiffAttention::new`](crate::DiffAttention::new).
@@ -95,7 +97,8 @@ impl MapOutputs<'_> {
     /// Checks that there is a map per term, and that each and the difference are of `shape`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `maps` or `diff` when one does not fit or overflows.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `maps` or `diff` when one does not fit
+    /// or overflows.
     pub fn check(&self, terms: usize, shape: &[usize; 4]) -> Result<(), Error> {
         if self.terms.len() != terms {
             return Err(Error::shape(

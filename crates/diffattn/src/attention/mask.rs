@@ -1,5 +1,5 @@
-//! What a row may see: first as one range of keys (causality, windows, lengths), then element by element
-//! (boolean mask, bias). Knows nothing of tiles.
+//! What a row may see: first as one range of keys (causality, windows, lengths), then element by
+//! element (boolean mask, bias). Knows nothing of tiles.
 
 /// A row of the result or of a map: batch entry, output head, and query, counted in the call.
 pub(super) type RowAt = (usize, usize, usize);
@@ -59,7 +59,8 @@ impl Band {
             .min(sequence.keys)
     }
 
-    /// The half-open range of keys that query `i` of `sequence` may see; `(0, 0)` when it sees none.
+    /// The half-open range of keys that query `i` of `sequence` may see; `(0, 0)` when it sees
+    /// none.
     pub(super) fn keys(&self, sequence: &Sequence, i: usize) -> (usize, usize) {
         let end = sequence.keys as i64;
         let position = sequence.query_offset.saturating_add(i as i64);

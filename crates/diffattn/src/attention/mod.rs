@@ -1,7 +1,6 @@
-//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and `maps.rs`; the numbers
-//! are made in `row_block.rs` and `decode.rs`.
+//! Differential attention: check, plan, run blocks. The public doors are in `diff_attention.rs` and
+//! `maps.rs`; the numbers are made in `row_block.rs` and `decode.rs`.
 
-mod axis;
 mod cache;
 mod call;
 mod check;
@@ -19,6 +18,7 @@ mod packed;
 mod packing;
 mod pairing;
 mod panels;
+mod plan;
 mod row_block;
 mod scale;
 mod schedule;
@@ -33,6 +33,5 @@ pub use inputs::{KeysOnly, KeysValues};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};
 pub use maps::DiffAttentionMaps;
 pub use options::{
-    AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions,
-    Pairing,
+    AttentionOptions, BlockMask, HeadPlan, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
 };

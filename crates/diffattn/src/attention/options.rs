@@ -1,25 +1,18 @@
-//! What a caller of attention may ask for. Types only: checks are in `mod.rs` and `tensor/shape.rs`.
+//! What a caller of attention may ask for. Types only: checks are in `check/`, `pairing/` and
+//! `tensor/shape.rs`.
 
 use crate::run::Run;
 use crate::tensor::Tensor;
+use crate::tensor::axis::Layout;
 
-/// Where the head axis of q, k, v and the result lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Layout {
-    /// `[B, heads, L, width]`.
-    #[default]
-    Bhsd,
-    /// `[B, L, heads, width]`.
-    Bshd,
-}
-
-/// Which q, k and v heads make an output head; the rules stand in `pairing.rs`.
+/// Which q, k and v heads make an output head; the rules stand in `pairing/layouts.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pairing {
     /// unilm V1: the terms of a head lie side by side, `q[T·h + t]`.
     #[default]
     Interleaved,
-    /// Hugging Face diffllama: second terms in the second half; v heads h and h + H side by side on channels.
+    /// Hugging Face diffllama: second terms in the second half; v heads h and h + H side by side on
+    /// channels.
     Halves,
     /// GDA: `ratio` signal heads, then one noise head, per group; `n_k = 2G`.
     Grouped,
@@ -50,8 +43,8 @@ pub enum KvRepeat {
     Flat,
 }
 
-/// One output head of an explicit plan: `Σ_t coefficients[t] · softmax(q[t] k[t]ᵀ)`, times the v heads
-/// concatenated on channels.
+/// One output head of an explicit plan: `Σ_t coefficients[t] · softmax(q[t] k[t]ᵀ)`, times the v
+/// heads concatenated on channels.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct HeadPlan {
     /// Flat q head of each term.
@@ -89,8 +82,8 @@ pub struct Mask<'a> {
     pub shape: Vec<usize>,
 }
 
-/// A mask of blocks of 64 queries by 64 keys, `[B|1, H|1, ⌈Lq/64⌉, ⌈Lk/64⌉]`; any non-zero byte takes part. Queries
-/// count from the call's first, keys from key 0, of a cache too.
+/// A mask of blocks of 64 queries by 64 keys, `[B|1, H|1, ⌈Lq/64⌉, ⌈Lk/64⌉]`; any non-zero byte
+/// takes part. Queries count from the call's first, keys from key 0, of a cache too.
 #[derive(Debug, Clone)]
 pub struct BlockMask<'a> {
     /// The bytes.
@@ -151,10 +144,11 @@ pub struct AttentionOptions<'a> {
     pub attn_mask: Option<Mask<'a>>,
     /// Additive bias, float32, `[B|1, H|1, Lq|1, Lk]`; −Inf masks.
     pub attn_bias: Option<Tensor<'a>>,
-    /// Mask of 64 × 64 blocks, which joins all other masks; not with packed sequences. What it hides costs nothing.
+    /// Mask of 64 × 64 blocks, which joins all other masks; not with packed sequences. What it
+    /// hides costs nothing.
     pub block_mask: Option<BlockMask<'a>>,
-    /// A logit per head, `[H]`, or per head and term, `[H, T]`, that joins the softmax and meets no value; float32, −Inf
-    /// is none.
+    /// A logit per head, `[H]`, or per head and term, `[H, T]`, that joins the softmax and meets no
+    /// value; float32, −Inf is none.
     pub sinks: Option<Tensor<'a>>,
     /// `[B]` (packed: `[N]`): keys at and past it do not exist.
     pub key_lengths: Option<&'a [i32]>,

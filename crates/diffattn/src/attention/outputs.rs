@@ -1,5 +1,5 @@
-//! Where a call's results go: rows and their log-sum-exps, or maps. Written by several threads, each its own rows. Knows
-//! nothing of how they are made.
+//! Where a call's results go: rows and their log-sum-exps, or maps. Written by several threads,
+//! each its own rows. Knows nothing of how they are made.
 
 use super::call::Call;
 use super::groups::Block;
@@ -68,12 +68,13 @@ impl<'a> RowsOut<'a> {
         call.norm_row::<V>(y);
         let at = call.axis.row(batch, head, query);
         debug_assert_eq!(y.len(), call.axis.width);
-        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other block has this
-        // (batch, head, query).
+        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other
+        // block has this (batch, head, query).
         unsafe { self.out.narrow(at, y) };
     }
 
-    /// Where rows of the result begin, from a query on, and how far apart, if the result is float32.
+    /// Where rows of the result begin, from a query on, and how far apart, if the result is
+    /// float32.
     pub(super) fn rows(
         &self,
         call: &Call<'_>,
@@ -138,9 +139,9 @@ impl<'a> MapsOut<'a> {
         }
     }
 
-    /// Row `i` of a sequence in every map of a head: `value(t, key)` for the keys in `ranges`, which are those that it sees
-    /// (`None` where term t saw nothing, so that the row stays zero whatever its λ is), zeros elsewhere. Keys count from
-    /// the sequence's first.
+    /// Row `i` of a sequence in every map of a head: `value(t, key)` for the keys in `ranges`,
+    /// which are those that it sees (`None` where term t saw nothing, so that the row stays zero
+    /// whatever its λ is), zeros elsewhere. Keys count from the sequence's first.
     pub(super) fn write_row(
         &self,
         call: &Call<'_>,

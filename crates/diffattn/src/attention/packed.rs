@@ -1,68 +1,15 @@
-//! Keys and values in the panels that the kernels read. K: panels of 16 keys, `[panel][channel][key]`.
-//! V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`. Both serve prefill and decode on
-//! every instruction set. Packing widens halves to float32; it knows nothing of heads or masks.
+//! Keys and values in the panels that the kernels read. K: panels of 16 keys,
+//! `[panel][channel][key]`. V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`.
+//! Both serve prefill and decode on every instruction set. Packing widens halves to float32; it
+//! knows nothing of heads or masks.
 
 use crate::blocks::{PANEL, STRIP};
-use crate::simd::{Kernel, Use, Vector, transpose};
-use crate::tensor::Data;
+use crate::simd::{Kernel, Vector, transpose};
+use crate::tensor::axis::Rows;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
 pub(super) const KEY_ROUND: usize = 4 * PANEL;
-
-/// Rows of one head of a tensor: row j is `width` elements at `first + j · stride`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: Data<'a>,
-    pub(super) first: usize,
-    pub(super) stride: usize,
-    pub(super) width: usize,
-}
-
-impl Rows<'_> {
-    /// Rows `j..j + count` as float32, and the distance between two of them: where they lie, or widened into `buffer`,
-    /// which has room for them.
-    #[inline]
-    pub(super) fn read<'r>(
-        &'r self,
-        j: usize,
-        count: usize,
-        buffer: &'r mut [f32],
-    ) -> (&'r [f32], usize) {
-        let first = self.first + j * self.stride;
-        match self.data {
-            Data::F32(values) => {
-                let len = (count - 1) * self.stride + self.width;
-                (&values[first..first + len], self.stride)
-            }
-            _ => {
-                let rows = &mut buffer[..count * self.width];
-                for (i, row) in rows.chunks_exact_mut(self.width).enumerate() {
-                    self.data.widen(first + i * self.stride, row);
-                }
-                (rows, self.width)
-            }
-        }
-    }
-}
-
-/// Float32 values in a cache line.
-const LINE: usize = 16;
-
-impl Rows<'_> {
-    /// Asks for rows `first..end` of float32 data, a panel of them at most, which would otherwise be waited for one by one.
-    #[inline(always)]
-    pub(super) fn prefetch<V: Vector>(&self, first: usize, end: usize) {
-        if let Data::F32(values) = self.data {
-            for row in first..end.min(first + PANEL) {
-                let start = values.as_ptr().wrapping_add(self.first + row * self.stride);
-                for channel in (0..self.width).step_by(LINE) {
-                    V::prefetch(start.wrapping_add(channel), Use::Read);
-                }
-            }
-        }
-    }
-}
 
 /// Float32 values that packed K of `keys` keys takes.
 pub(super) fn keys_len(keys: usize, width: usize) -> Option<usize> {
@@ -124,7 +71,8 @@ pub(super) struct KeyPanels<'a> {
 }
 
 impl KeyPanels<'_> {
-    /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside it.
+    /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside
+    /// it.
     #[inline(always)]
     pub(super) fn at(&self, key: usize) -> *const f32 {
         debug_assert!((key / PANEL + 1) * PANEL * self.width <= self.data.len());
@@ -139,12 +87,14 @@ impl KeyPanels<'_> {
 pub(super) struct ValuePanels<'a> {
     pub(super) data: &'a [f32],
     pub(super) shape: ValueShape,
-    /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be 0.
+    /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be
+    /// 0.
     pub(super) special: &'a [AtomicBool],
 }
 
 impl ValuePanels<'_> {
-    /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside it.
+    /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside
+    /// it.
     #[inline(always)]
     pub(super) fn at(&self, key: usize, channel: usize) -> *const f32 {
         let index = self.shape.index(key, channel);
@@ -159,7 +109,8 @@ impl ValuePanels<'_> {
             .is_some_and(|special| special.load(Ordering::Relaxed))
     }
 
-    /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as zeros.
+    /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as
+    /// zeros.
     #[cold]
     pub(super) fn finite_copy(&self, first: usize, keys: usize, channel: usize, to: &mut [f32]) {
         let from = &self.data[self.shape.index(first, channel / PANEL * PANEL)..][..keys * PANEL];
@@ -187,7 +138,8 @@ impl ValuePanels<'_> {
     }
 }
 
-/// Packs rows `from_row..` of `rows` as keys `first..end` into the K panels of a head (`panels` starts at key 0).
+/// Packs rows `from_row..` of `rows` as keys `first..end` into the K panels of a head (`panels`
+/// starts at key 0).
 pub(super) struct PackKeys<'t> {
     pub(super) rows: Rows<'t>,
     pub(super) from_row: usize,
@@ -211,8 +163,8 @@ impl Kernel for PackKeys<'_> {
             self.rows.prefetch::<V>(row + count, row + self.end - key);
             let (from, stride) = self.rows.read(row, count, self.buffer);
             let panel = &mut self.panels[key / PANEL * PANEL * width..][..PANEL * width];
-            // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is [width][PANEL], and these keys
-            // end with it.
+            // SAFETY: `count` rows of `width` values, as `read` gives them; a panel is
+            // [width][PANEL], and these keys end with it.
             unsafe {
                 let to = panel.as_mut_ptr().add(key % PANEL);
                 transpose::<V>(from.as_ptr(), stride, to, PANEL, count, width);
@@ -222,8 +174,8 @@ impl Kernel for PackKeys<'_> {
     }
 }
 
-/// Packs rows `from_row..` of `rows` as keys `first..end`, all of one strip, into the V panels of that strip. Gives
-/// whether a value was NaN or infinite.
+/// Packs rows `from_row..` of `rows` as keys `first..end`, all of one strip, into the V panels of
+/// that strip. Gives whether a value was NaN or infinite.
 pub(super) struct PackValues<'t> {
     pub(super) rows: Rows<'t>,
     pub(super) from_row: usize,
@@ -245,7 +197,8 @@ impl Kernel for PackValues<'_> {
         let mut probe = [0.0; PANEL];
         let mut key = first;
         while key < self.end {
-            // A few keys at a time: their rows stay in L1 while the panels, far apart, are written one by one.
+            // A few keys at a time: their rows stay in L1 while the panels, far apart, are written
+            // one by one.
             let count = PANEL.min(self.end - key);
             let row = self.from_row + key - first;
             self.rows.prefetch::<V>(row + count, row + self.end - key);

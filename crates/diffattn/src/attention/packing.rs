@@ -1,6 +1,6 @@
-//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave after wave.
+//! Packs the K and V heads of a wave, strip by strip, in parallel. The same memory serves wave
+//! after wave.
 
-use super::axis::HeadAxis;
 use super::call::Call;
 use super::inputs::Source;
 use super::mask::Sequence;
@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::run::buffer::Buffer;
 use crate::run::threads::{Disjoint, for_each, thread_count};
 use crate::tensor::Data;
+use crate::tensor::axis::HeadAxis;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 

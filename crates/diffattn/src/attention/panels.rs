@@ -1,4 +1,5 @@
-//! Panels of the heads that a block may ask for: packed for the call, or a cache's own. Knows nothing of what is in them.
+//! Panels of the heads that a block may ask for: packed for the call, or a cache's own. Knows
+//! nothing of what is in them.
 
 use super::cache::KvCache;
 use super::packed::{KeyPanels, ValuePanels, ValueShape};

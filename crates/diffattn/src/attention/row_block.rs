@@ -15,10 +15,11 @@
 use super::call::Call;
 use super::groups::{Block, HeadStep};
 use super::outputs::{MapsOut, Outputs, RowsOut};
-use super::packed::{KeyPanels, Rows, ValuePanels};
+use super::packed::{KeyPanels, ValuePanels};
 use super::scratch::Scratch;
 use super::softmax::{self, exponential_strip, safe_max};
 use crate::isa::Kernel;
+use crate::tensor::axis::Rows;
 use crate::tile::{Operands, PANEL, STRIP, Sink, Tile};
 use crate::vector::math;
 use crate::vector::{Vector, transpose};

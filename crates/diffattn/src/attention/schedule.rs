@@ -1,5 +1,5 @@
-//! Runs a planned call: wave after wave, its heads packed, then its row blocks and decode phases, in parallel. Knows nothing
-//! of numbers: no result depends on what is decided here.
+//! Runs a planned call: wave after wave, its heads packed, then its row blocks and decode phases,
+//! in parallel. Knows nothing of numbers: no result depends on what is decided here.
 
 use super::decode::{DecodeFinish, DecodeStrip, DecodeUnit, Phase, StripScratch};
 use super::groups::Block;
@@ -118,7 +118,8 @@ impl<'a> Planned<'a> {
         Ok(())
     }
 
-    /// Runs as many of `units` as [`DECODE_SCRATCH`] allows, one at least, phase by phase. Gives how many.
+    /// Runs as many of `units` as [`DECODE_SCRATCH`] allows, one at least, phase by phase. Gives
+    /// how many.
     fn decode_batch(
         &self,
         wave: &Wave,
@@ -176,7 +177,8 @@ impl<'a> Planned<'a> {
         Ok(units.len())
     }
 
-    /// The first of `units` that fit [`DECODE_SCRATCH`] together, each with its number in the wave and its work.
+    /// The first of `units` that fit [`DECODE_SCRATCH`] together, each with its number in the wave
+    /// and its work.
     fn decode_units(
         &self,
         wave: &Wave,

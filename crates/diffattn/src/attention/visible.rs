@@ -1,5 +1,5 @@
-//! Which stretches of keys a block mask leaves to a query, in units of 64. What else hides keys is in `mask.rs`. Knows
-//! nothing of tiles, and nothing of strips but that a unit never crosses one.
+//! Which stretches of keys a block mask leaves to a query, in units of 64. What else hides keys is
+//! in `mask.rs`. Knows nothing of tiles, and nothing of strips but that a unit never crosses one.
 
 use super::mask::{Broadcast, RowAt};
 use crate::blocks::STRIP;
@@ -47,7 +47,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// What a block mask leaves to a query: non-zero bytes, one per 64 keys from key 0; everything where there is none.
+/// What a block mask leaves to a query: non-zero bytes, one per 64 keys from key 0; everything
+/// where there is none.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Visible<'a> {
     live: Option<&'a [u8]>,
@@ -70,8 +71,8 @@ impl<'a> Visible<'a> {
             .is_none_or(|live| live.get(key / MASK_BLOCK).is_some_and(|&byte| byte != 0))
     }
 
-    /// The stretches of `from..to` that are left, in order, as half-open ranges: each begins at a multiple of 64 or at
-    /// `from`, ends at one or at `to`, and does not touch the next.
+    /// The stretches of `from..to` that are left, in order, as half-open ranges: each begins at a
+    /// multiple of 64 or at `from`, ends at one or at `to`, and does not touch the next.
     pub(super) fn ranges(
         self,
         from: usize,

@@ -1,5 +1,5 @@
-//! Cuts a call into units of work, and those into waves of heads whose K and V are packed together. Decides order and sizes
-//! only: no result depends on it.
+//! Cuts a call into units of work, and those into waves of heads whose K and V are packed together.
+//! Decides order and sizes only: no result depends on it.
 
 use super::call::Call;
 use super::decode_plan::{DecodePlan, decode_plan};
@@ -64,7 +64,8 @@ pub(super) struct Planned<'a> {
 impl<'a> Planned<'a> {
     /// Plans the queries `rows` of a checked call.
     pub(super) fn new(call: Call<'a>, rows: [usize; 2], decodes: bool) -> Self {
-        // (Without rows nothing is cut: a call over nothing costs nothing, however many heads it names.)
+        // (Without rows nothing is cut: a call over nothing costs nothing, however many heads it
+        // names.)
         let groups = if call.sequences.is_empty() {
             Vec::new()
         } else {
@@ -122,9 +123,10 @@ impl<'a> Planned<'a> {
         self.decodes && self.call.sequences[sequence].queries <= DECODE_QUERIES
     }
 
-    /// The row blocks of queries `first..end` of a sequence as (first, rows), from the last to the first: under a causal
-    /// mask the long ones start first, so threads end together. Where there is a block mask, none crosses a block of it.
-    /// (A call with one has no packed sequences: its queries count from the call's first.)
+    /// The row blocks of queries `first..end` of a sequence as (first, rows), from the last to the
+    /// first: under a causal mask the long ones start first, so threads end together. Where there
+    /// is a block mask, none crosses a block of it. (A call with one has no packed sequences: its
+    /// queries count from the call's first.)
     fn row_blocks(&self, [first, end]: [usize; 2]) -> impl Iterator<Item = (usize, usize)> + '_ {
         let mut end = end;
         std::iter::from_fn(move || {
@@ -141,8 +143,9 @@ impl<'a> Planned<'a> {
         })
     }
 
-    /// The wave from unit `next` on (counted over sequences × clusters), which is then the first of the wave after it: as
-    /// many units as fit [`WAVE_BYTES`]. None where no unit is left that has rows.
+    /// The wave from unit `next` on (counted over sequences × clusters), which is then the first of
+    /// the wave after it: as many units as fit [`WAVE_BYTES`]. None where no unit is left that has
+    /// rows.
     pub(super) fn next_wave(&self, next: &mut usize) -> Result<Option<Wave>, Error> {
         let mut wave = Wave::default();
         let clusters = self.clusters.len();
@@ -181,7 +184,8 @@ impl<'a> Planned<'a> {
         Ok((!wave.units.is_empty()).then_some(wave))
     }
 
-    /// Where the heads of a cluster are packed, past `size`, which grows by them; empty with a cache.
+    /// Where the heads of a cluster are packed, past `size`, which grows by them; empty with a
+    /// cache.
     fn packed_unit(
         &self,
         sequence: usize,

@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::Axes;
-use crate::attention::Layout;
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::slices::Slices;
 use crate::run::units::{UNIT, Units};
 use crate::simd::{Isa, Kernel, Vector};
+use crate::tensor::axis::Layout;
 use crate::tensor::output::Output;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, Data, DataMut, Tensor};

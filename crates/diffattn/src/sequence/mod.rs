@@ -11,9 +11,9 @@ pub use frequencies::{RopeFrequencies, RopeScaling, RopeType};
 pub use rope::{Positions, Rope, RopeOptions, apply_rope};
 pub use table::RopeTable;
 
-use crate::attention::Layout;
 use crate::error::Error;
 use crate::tensor::Tensor;
+use crate::tensor::axis::Layout;
 use crate::tensor::shape::{check_len, format_shape};
 
 /// The axes of a `[B, n, L, d]` tensor in either layout.

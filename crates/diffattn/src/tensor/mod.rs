@@ -1,5 +1,6 @@
 //! Tensors as the operators take them. Does no arithmetic on values.
 
+pub(crate) mod axis;
 pub(crate) mod output;
 pub(crate) mod shape;
 

@@ -1,5 +1,5 @@
-//! Attention against the float64 oracle: the fixtures and random cases, on every instruction set. Accuracy by
-//! the rule of plain float32; the bits are in `bits.rs`, refusals in `errors.rs`.
+//! Attention against the float64 oracle: the fixtures and random cases, on every instruction set.
+//! Accuracy by the rule of plain float32; the bits are in `bits.rs`, refusals in `errors.rs`.
 
 use crate::support::{How, Owned, Values, every_way, run, run_maps};
 use diffattn::{Data, DataMut, DiffAttention, KeysValues, Layout, Pairing, Tensor};
@@ -39,8 +39,9 @@ fn rotated(spec: &AttentionSpec, by: usize) -> AttentionSpec {
 /// Draws of a case's values; see [`judge`].
 const DRAWS: usize = 25;
 
-/// The rule for one case. The largest error of a few hundred values is luck (plain float32 has none at all in
-/// some fixtures), so a case is measured on DRAWS draws of its values: its own and rotations.
+/// The rule for one case. The largest error of a few hundred values is luck (plain float32 has none
+/// at all in some fixtures), so a case is measured on DRAWS draws of its values: its own and
+/// rotations.
 fn judge(
     accuracy: &mut Accuracy,
     name: &str,
@@ -146,7 +147,8 @@ fn fixture_maps() {
         for how in every_way() {
             let maps = run_maps(&spec, &how, [0, spec.q.shape[2]]).unwrap();
             for (index, map) in maps.iter().enumerate() {
-                // Maps have no rule of their own: the case bounds, or four roundings of the largest value.
+                // Maps have no rule of their own: the case bounds, or four roundings of the largest
+                // value.
                 let plain = plain.maps.get(index).unwrap_or(&plain.diff);
                 let allowed = CaseErrors::new(&expected[index].data, &plain.data);
                 let errors = CaseErrors::new(&expected[index].data, map);
@@ -394,7 +396,8 @@ proptest! {
     /// Random calls stay within the per-case bounds, on every instruction set and in both layouts.
     #[test]
     fn random_calls(seed in any::<u64>(), lq in lengths(), lk in lengths(), d in 1usize..=130, dv in 1usize..=130) {
-        // A norm blows up the errors of a row that nearly cancels: left to the fixtures, which have draws.
+        // A norm blows up the errors of a row that nearly cancels: left to the fixtures, which have
+        // draws.
         let spec = without_norm(&as_held(&random_spec(seed, lq, lk, d, dv, false)));
         let oracle = attention::<f64>(&spec);
         let plain = attention::<f32>(&spec);
@@ -404,8 +407,8 @@ proptest! {
             let (out, lse) = run(&spec, &how).unwrap();
             let errors = CaseErrors::new(&oracle.out.data, &out);
             let allowed = CaseErrors::new(&oracle.out.data, &plain.out.data);
-            // A random case is one draw, in which plain float32 may be lucky (a single query has one set of scores): what
-            // these bounds find is judged by the rule itself.
+            // A random case is one draw, in which plain float32 may be lucky (a single query has
+            // one set of scores): what these bounds find is judged by the rule itself.
             let floor: f64 = allowed.magnitude * (-23f64).exp2();
             if errors.rms > f64::max(2.5 * allowed.rms, floor) || errors.max > f64::max(5.0 * allowed.max, 4.0 * floor) {
                 let verdict = judge(&mut Accuracy::new(), "this case", &spec, &oracle.out.data, &how);

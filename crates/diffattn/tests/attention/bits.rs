@@ -1,5 +1,5 @@
-//! What must not change a bit of a row: threads, slices, batch, how many queries run at once, layout, packing,
-//! a cache, the lane count; and what must not matter at all: masked values.
+//! What must not change a bit of a row: threads, slices, batch, how many queries run at once,
+//! layout, packing, a cache, the lane count; and what must not matter at all: masked values.
 
 use crate::accuracy::random_spec;
 use crate::support::{How, Owned, Values, bits, every_way, run, run_cached, run_maps};
@@ -475,7 +475,8 @@ fn a_stretch_of_map_rows_equals_the_whole() {
     }
 }
 
-/// Inputs are read only through their own lengths: both layouts of one tensor agree (a stride error would not).
+/// Inputs are read only through their own lengths: both layouts of one tensor agree (a stride error
+/// would not).
 #[test]
 fn owned_shapes_follow_the_layout() {
     let spec = specs().remove(0);
@@ -483,8 +484,8 @@ fn owned_shapes_follow_the_layout() {
     assert_eq!(owned.q().shape[1], spec.q.shape[2]);
 }
 
-/// A cache that lets go of tokens that no window reaches gives the bits of one that does not: at its end, and when it grows
-/// again over what lay there, NaN and infinities among it.
+/// A cache that lets go of tokens that no window reaches gives the bits of one that does not: at
+/// its end, and when it grows again over what lay there, NaN and infinities among it.
 #[test]
 fn discarded_tokens() {
     let (d, dv) = (12, 20);

@@ -1,8 +1,8 @@
 //! Refusals of attention: the code and the whole sentence, and that the next call works.
 
 use diffattn::{
-    AttentionOptions, DType, Data, DataMut, DiffAttention, Error, Isa, KeysValues, KvCache,
-    KvCacheOptions, Lambda, Layout, Mask, NormOptions, Pairing, Tensor, diff_attention,
+    AttentionOptions, BlockMask, DType, Data, DataMut, DiffAttention, Error, Isa, KeysValues,
+    KvCache, KvCacheOptions, Lambda, Layout, Mask, NormOptions, Pairing, Tensor, diff_attention,
 };
 
 const ONES: [f32; 512] = [1.0; 512];
@@ -184,6 +184,88 @@ fn options_name_themselves() {
             }),
             "DTYPE",
             "attn_bias: expected float32, got float16",
+        ),
+    ];
+    for ((code, sentence), expected_code, expected) in cases {
+        assert_eq!(
+            (code.as_str(), sentence.as_str()),
+            (expected_code, expected)
+        );
+    }
+}
+
+#[test]
+fn block_masks_and_sinks_name_themselves() {
+    let half = [0u16; 2];
+    let blocks = |data: &'static [u8], shape: &[usize]| AttentionOptions {
+        block_mask: Some(BlockMask {
+            data,
+            shape: shape.to_vec(),
+        }),
+        ..differential()
+    };
+    let sinks = |data: Data<'static>, shape: &[usize]| AttentionOptions {
+        sinks: Some(Tensor {
+            data,
+            shape: shape.to_vec(),
+        }),
+        ..differential()
+    };
+    let cases = [
+        (
+            refusal(&blocks(&[1; 4], &[1, 1, 2, 2])),
+            "SHAPE",
+            "block_mask: expected shape [1|1, 1|1, 1, 1], got [1, 1, 2, 2]",
+        ),
+        (
+            refusal(&blocks(&[1], &[1, 1, 1])),
+            "SHAPE",
+            "block_mask: expected shape [1|1, 1|1, 1, 1], got [1, 1, 1]",
+        ),
+        (
+            refusal(&blocks(&[1; 2], &[1, 1, 1, 1])),
+            "SHAPE",
+            "block_mask: expected 1 elements for shape [1, 1, 1, 1], got 2",
+        ),
+        (
+            refusal(&AttentionOptions {
+                cu_seqlens_q: Some(&[0, 3]),
+                cu_seqlens_k: Some(&[0, 5]),
+                ..blocks(&[1], &[1, 1, 1, 1])
+            }),
+            "OPTION",
+            "block_mask: expected none with packed sequences, got one",
+        ),
+        (
+            refusal(&sinks(Data::F32(&ONES[..2]), &[2])),
+            "SHAPE",
+            "sinks: expected shape [1] or [1, 2], got [2]",
+        ),
+        (
+            refusal(&sinks(Data::F32(&ONES[..1]), &[1, 2])),
+            "SHAPE",
+            "sinks: expected 2 elements for shape [1, 2], got 1",
+        ),
+        (
+            refusal(&AttentionOptions {
+                sinks: Some(Tensor {
+                    data: Data::F16(&half),
+                    shape: vec![1, 2],
+                }),
+                ..differential()
+            }),
+            "DTYPE",
+            "sinks: expected float32, got float16",
+        ),
+        (
+            refusal(&sinks(Data::F32(&[0.5, f32::NAN]), &[1, 2])),
+            "OPTION",
+            "sinks: expected numbers or -Infinity, got NaN",
+        ),
+        (
+            refusal(&sinks(Data::F32(&[f32::INFINITY]), &[1])),
+            "OPTION",
+            "sinks: expected numbers or -Infinity, got inf",
         ),
     ];
     for ((code, sentence), expected_code, expected) in cases {

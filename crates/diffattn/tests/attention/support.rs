@@ -1,12 +1,14 @@
-//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and `diffattn`.
-//! Judges nothing.
+//! Runs an oracle's specification through the crate: the bridge between `diffattn-reference` and
+//! `diffattn`. Judges nothing.
 
 use diffattn::{
-    AttentionOptions, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan, Isa,
-    KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor,
+    AttentionOptions, BlockMask, Data, DataMut, DiffAttention, DiffAttentionMaps, Error, HeadPlan,
+    Isa, KeysOnly, KeysValues, KvCache, Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor,
     Work,
 };
 use diffattn_reference::{AttentionSpec, Tensor as Reference};
+
+pub(crate) use diffattn_reference::testing::bits_with_one_nan as bits;
 
 /// How a specification is run.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,8 @@ pub(crate) struct Owned {
     lambda: Option<(Vec<f32>, Vec<usize>)>,
     bias: Option<(Vec<f32>, Vec<usize>)>,
     mask: Option<(Vec<u8>, Vec<usize>)>,
+    block_mask: Option<(Vec<u8>, Vec<usize>)>,
+    sinks: Option<(Vec<f32>, Vec<usize>)>,
     key_lengths: Option<Vec<i32>>,
     cu: Option<[Vec<i32>; 2]>,
     weight: Option<Vec<f32>>,
@@ -97,6 +101,16 @@ impl Owned {
                     broadcast_shape(&x.shape, 4),
                 )
             }),
+            block_mask: spec.block_mask.as_ref().map(|x| {
+                (
+                    x.data.iter().map(|&b| u8::from(b) * 9).collect(),
+                    broadcast_shape(&x.shape, 4),
+                )
+            }),
+            sinks: spec
+                .sinks
+                .as_ref()
+                .map(|x| (to_f32(&x.data), x.shape.clone())),
             key_lengths: spec.key_lengths.as_deref().map(counts),
             cu: spec
                 .cu_seqlens
@@ -140,6 +154,14 @@ impl Owned {
             }),
             attn_bias: self
                 .bias
+                .as_ref()
+                .map(|(data, shape)| Tensor::f32(data, shape)),
+            block_mask: self.block_mask.as_ref().map(|(data, shape)| BlockMask {
+                data,
+                shape: shape.clone(),
+            }),
+            sinks: self
+                .sinks
                 .as_ref()
                 .map(|(data, shape)| Tensor::f32(data, shape)),
             key_lengths: self.key_lengths.as_deref(),
@@ -265,21 +287,8 @@ pub(crate) fn run_maps(
     Ok(maps)
 }
 
-/// The bits, with one NaN for all NaNs.
-pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
-    values
-        .iter()
-        .map(|x| {
-            if x.is_nan() {
-                f32::NAN.to_bits()
-            } else {
-                x.to_bits()
-            }
-        })
-        .collect()
-}
-
-/// A small deterministic generator for values: the tests' sizes come from proptest, their values from here.
+/// A small deterministic generator for values: the tests' sizes come from proptest, their values
+/// from here.
 pub(crate) struct Values(pub u64);
 
 impl Values {

@@ -1,5 +1,5 @@
-//! What both attacks share: random numbers that a seed gives again, the command line, and where an attack stands, for whoever finds
-//! its process dead. Attacks nothing.
+//! What both attacks share: random numbers that a seed gives again, the command line, and where an
+//! attack stands, for whoever finds its process dead. Attacks nothing.
 
 use std::fs::File;
 use std::io::Write;

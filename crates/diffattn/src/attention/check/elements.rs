@@ -1,11 +1,12 @@
-//! What is said of single pairs of query and key, or of blocks of them: boolean mask, bias, block mask.
+//! What is said of single pairs of query and key, or of blocks of them: boolean mask, bias, block
+//! mask.
 
-use crate::attention::axis::HeadAxis;
 use crate::attention::mask::{Broadcast, Elements};
 use crate::attention::options::{AttentionOptions, BlockMask, Mask};
 use crate::attention::visible::{Blocks, MASK_BLOCK};
 use crate::error::Error;
 use crate::tensor::Data;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::shape::{check_len, format_shape};
 
 /// Boolean mask and bias of a call whose result has `out_axis`, over `keys` keys.

@@ -1,8 +1,8 @@
 //! λ in each of its forms.
 
-use crate::attention::axis::HeadAxis;
 use crate::attention::options::Lambda;
 use crate::error::Error;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::shape::{check_len, format_shape};
 
 /// Checked λ, to ask at a head and a token.

@@ -1,5 +1,5 @@
-//! The checks of a call, one file per group of arguments. Each gives what the call keeps of its arguments; none allocates
-//! anything of the size of the work.
+//! The checks of a call, one file per group of arguments. Each gives what the call keeps of its
+//! arguments; none allocates anything of the size of the work.
 
 mod elements;
 mod lambda;

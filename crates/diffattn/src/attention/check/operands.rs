@@ -1,19 +1,21 @@
-//! q, k, v or a cache: element types, head widths and lengths that fit each other, and the result's axis.
+//! q, k, v or a cache: element types, head widths and lengths that fit each other, and the result's
+//! axis.
 
-use crate::attention::axis::HeadAxis;
 use crate::attention::cache::KvCache;
 use crate::attention::inputs::{Keys, Source};
 use crate::attention::options::AttentionOptions;
 use crate::attention::packed::ValueShape;
-use crate::attention::pairing::{HeadCounts, Plan};
+use crate::attention::plan::{HeadCounts, Plan};
 use crate::error::Error;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, Data, Tensor};
 
 /// Keys at most: key positions are exact in float32 (score masks compare them so).
 const MAX_KEYS: usize = 1 << 24;
 
-/// Channels of a value at most where there are no keys: the result has them, and no element of v answers for them.
+/// Channels of a value at most where there are no keys: the result has them, and no element of v
+/// answers for them.
 const MAX_UNBACKED: usize = 1 << 16;
 
 /// Checked q, k and v.
@@ -119,7 +121,8 @@ fn tensors<'a>(
     })
 }
 
-/// The most keys that a sequence has, as far as `cu_seqlens_k` can be believed before it is checked.
+/// The most keys that a sequence has, as far as `cu_seqlens_k` can be believed before it is
+/// checked.
 fn longest(cu_seqlens_k: Option<&[i32]>, keys: usize) -> usize {
     let Some(cu) = cu_seqlens_k else { return keys };
     let lengths = cu.windows(2).map(|ends| ends[1].saturating_sub(ends[0]));

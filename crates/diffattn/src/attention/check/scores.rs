@@ -1,7 +1,7 @@
 //! What is done to scores: their scale, their cap, and the sinks that join their softmax.
 
-use crate::attention::axis::HeadAxis;
 use crate::error::Error;
+use crate::tensor::axis::HeadAxis;
 use crate::tensor::shape::{check_len, format_shape};
 use crate::tensor::{Data, Tensor};
 

@@ -1,5 +1,5 @@
-//! The stretches of queries and keys that see each other: one per batch entry, or the packed ones; their key lengths and
-//! offsets.
+//! The stretches of queries and keys that see each other: one per batch entry, or the packed ones;
+//! their key lengths and offsets.
 
 use super::Operands;
 use crate::attention::inputs::Source;
@@ -64,7 +64,8 @@ pub(in crate::attention) fn sequences(
     Ok(sequences)
 }
 
-/// Checks that there is a key length and an offset for each of `count` sequences, or one offset for all.
+/// Checks that there is a key length and an offset for each of `count` sequences, or one offset for
+/// all.
 fn check_counts(
     options: &AttentionOptions<'_>,
     count: usize,

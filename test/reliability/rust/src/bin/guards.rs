@@ -1,5 +1,6 @@
-//! Calls every operator with each operand flush against a page that nobody may touch: behind its last element, then before its first.
-//! A read or write past either end kills the process, which the runner sees. Both placements must give the same bits.
+//! Calls every operator with each operand flush against a page that nobody may touch: behind its
+//! last element, then before its first. A read or write past either end kills the process, which
+//! the runner sees. Both placements must give the same bits.
 
 #[cfg(not(unix))]
 fn main() {
@@ -72,7 +73,8 @@ mod unix {
             }
             // SAFETY: the first page's end is within the mapping.
             let first = unsafe { map.cast::<u8>().add(page) };
-            // SAFETY: the pages between the first and the last one of the mapping above, page-aligned.
+            // SAFETY: the pages between the first and the last one of the mapping above,
+            // page-aligned.
             if unsafe { libc::mprotect(first.cast(), room, libc::PROT_READ | libc::PROT_WRITE) }
                 != 0
             {
@@ -83,7 +85,8 @@ mod unix {
             } else {
                 0
             };
-            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is whole elements.
+            // SAFETY: `offset + wanted` is at most `room`. Aligned: a page is, and `wanted` is
+            // whole elements.
             let data = unsafe { first.add(offset).cast::<T>() };
             // SAFETY: `wanted` writable bytes lie there, apart from `values`.
             unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), data, values.len()) };

@@ -1,6 +1,7 @@
-//! Changes headers, indices of shards and configs at random and reads them as a checkpoint is read, down to the point where a model asks
-//! for its weights. Nothing may panic, take memory out of proportion, or be refused with another error than one about the file.
-//! Run with AddressSanitizer where the toolchain has it: that is how the runner builds this.
+//! Changes headers, indices of shards and configs at random and reads them as a checkpoint is read,
+//! down to the point where a model asks for its weights. Nothing may panic, take memory out of
+//! proportion, or be refused with another error than one about the file. Run with AddressSanitizer
+//! where the toolchain has it: that is how the runner builds this.
 
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Checkpoint, Entry, ShardIndex, inspect};
@@ -156,7 +157,8 @@ const VALUES: [&str; 34] = [
     "[0,0,0,0,0,0,0,0,0,0,0,0]",
 ];
 
-/// Where the JSON values of a text lie, as well as one can see without parsing: after a colon, up to a comma or a closing bracket.
+/// Where the JSON values of a text lie, as well as one can see without parsing: after a colon, up
+/// to a comma or a closing bracket.
 fn value_ranges(text: &[u8]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     for (at, _) in text.iter().enumerate().filter(|&(_, &byte)| byte == b':') {

@@ -1,0 +1,151 @@
+//! What is missing and odd in a checkpoint of a DIFF Llama.
+
+use super::config::Config;
+use super::inspection::{Inspection, shown};
+use super::named::{Named, layer_count};
+use crate::declare::{Declare, Need};
+use crate::decoder::{self, AttentionOf, DecoderSizes, Head};
+use crate::layer::Layer;
+use std::collections::BTreeSet;
+
+/// Compares the configuration and the names of a DIFF Llama with its tensors.
+pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
+    let Some(first) = inspection.layers.first().cloned() else {
+        return;
+    };
+    heads(&first, config, inspection);
+    sizes(&first, entries, config, inspection);
+    let differs = |layer: &&Layer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
+    if let Some(layer) = inspection.layers.iter().find(differs) {
+        let sentence = format!(
+            "{} has other heads than {}",
+            shown(&layer.prefix),
+            shown(&first.prefix)
+        );
+        inspection.warn(sentence);
+    }
+    let module = AttentionOf(first.depth.unwrap_or(0)).to_string();
+    let Some(last) = inspection
+        .last_layer()
+        .filter(|_| first.prefix.ends_with(&module))
+    else {
+        // A single module, not a model.
+        return;
+    };
+    let count = layer_count(config.count("num_hidden_layers"), last, inspection);
+    names(count, entries, config, inspection);
+}
+
+/// Compares the heads that the configuration counts.
+fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
+    let heads = first.heads;
+    let q = 2 * heads.heads;
+    let Some(flat) = config.count("num_attention_heads") else {
+        return;
+    };
+    let said = config.count("head_dim");
+    let hidden = config.count("hidden_size");
+    let head_dim = said.or_else(|| hidden.and_then(|hidden| hidden.checked_div(flat)));
+    let Some(head_dim) = head_dim.filter(|&head_dim| head_dim != heads.head_dim) else {
+        if flat != q {
+            inspection.warn(format!(
+                "config.json says num_attention_heads {flat}, but q_proj has {q} flat heads"
+            ));
+        }
+        return;
+    };
+    let how = match said {
+        Some(_) => format!("head_dim {head_dim}"),
+        None => format!("num_attention_heads {flat}, which makes head_dim {head_dim}"),
+    };
+    let cause = if head_dim == 2 * heads.head_dim {
+        format!(
+            "it seems to count output heads; diffllama counts flat heads, of which q_proj has {q}"
+        )
+    } else {
+        format!("q_proj has {q} flat heads")
+    };
+    inspection.warn(format!(
+        "config.json says {how}, but {}lambda_q1 has {} values: {cause}",
+        first.prefix, heads.head_dim
+    ));
+}
+
+/// Compares the other sizes that the configuration says.
+fn sizes(first: &Layer, entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
+    let groups = first.heads.groups.unwrap_or(2 * first.heads.heads);
+    let mut list = Declare::new();
+    let ids = DecoderSizes::default().layer(first.depth.unwrap_or(0), &mut list);
+    let inner = entries.rows(&list.get(ids.up).weight());
+    let vocab = entries
+        .rows(decoder::TABLE)
+        .or_else(|| entries.rows(decoder::HEAD_WEIGHT));
+    for (key, has) in [
+        ("num_key_value_heads", Some(groups)),
+        ("hidden_size", Some(first.embed_dim)),
+        ("intermediate_size", inner),
+        ("vocab_size", vocab),
+    ] {
+        if let (Some(said), Some(has)) = (config.count(key), has)
+            && said != has
+        {
+            inspection.warn(format!(
+                "config.json says {key} {said}, but the tensors have {has}"
+            ));
+        }
+    }
+    if groups % 2 == 1 && groups > 1 {
+        inspection.warn(format!(
+            "{groups} flat key/value heads are an odd number: output heads share k and v across the two halves"
+        ));
+    }
+    if let Some(kind) = config.rope_type().filter(|kind| kind != "default") {
+        inspection.warn(format!(
+            "config.json scales the rotary embedding ({kind}): the layers given here have the unscaled one"
+        ));
+    }
+}
+
+/// Compares the names of a model of `count` layers with those that it should have.
+fn names(count: usize, entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
+    let has = |name: &str| entries.has(name);
+    let tied = config.flag("tie_word_embeddings");
+    let is_headless = tied.is_none() && !has(decoder::HEAD_WEIGHT);
+    if is_headless {
+        inspection.warn(format!(
+            "there is no {}, and no config.json says that the embeddings are tied",
+            decoder::HEAD_WEIGHT
+        ));
+    }
+    let bias = config.flag("attention_bias");
+    let sizes = DecoderSizes {
+        attention_bias: bias == Some(true),
+        head: Head::of(is_headless || tied == Some(true), has),
+        ..DecoderSizes::default()
+    };
+    inspection.warnings.extend(sizes.head.notice());
+    let mut list = Declare::new();
+    sizes.embeddings(&mut list);
+    if sizes.head == Head::Stored {
+        sizes.head(&mut list);
+    }
+    for layer in 0..count {
+        sizes.layer(layer, &mut list);
+    }
+    sizes.norm(&mut list);
+    let (mut wanted, mut optional) = (BTreeSet::new(), BTreeSet::new());
+    for tensor in list.tensors() {
+        match tensor.need {
+            Need::Required => wanted.insert(tensor.name),
+            Need::Optional | Need::Refused(_) => optional.insert(tensor.name),
+        };
+    }
+    if bias == Some(false) && optional.iter().any(|name| has(name)) {
+        inspection.warn(decoder::BIASES);
+    }
+    entries.unexpected(
+        |name| wanted.contains(name) || optional.contains(name) || decoder::is_buffer(name),
+        inspection,
+    );
+    entries.missing(wanted, inspection);
+}

@@ -1,0 +1,105 @@
+//! What an inspection says: plain data. Decides nothing.
+
+use crate::dtype::Dtype;
+use crate::layer::Layer;
+use serde_json::{Map, Value};
+use std::fmt;
+
+/// What a checkpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Hugging Face's `DiffLlamaForCausalLM`.
+    DiffLlama,
+    /// unilm's first version, naive or flash: names and shapes are the same.
+    UnilmV1,
+    /// unilm's second version.
+    UnilmV2,
+    /// timm's vision transformer with differential attention.
+    TimmDiffVit,
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiffLlama => "Hugging Face diffllama",
+            Self::UnilmV1 => "unilm multihead_diffattn (V1)",
+            Self::UnilmV2 => "unilm multihead_diffattn (V2)",
+            Self::TimmDiffVit => "timm vision transformer with differential attention",
+        })
+    }
+}
+
+impl Architecture {
+    /// What a configuration says that it is of.
+    pub fn of_config(config: &Map<String, Value>) -> Option<Self> {
+        let text = |key: &str| config.get(key).and_then(Value::as_str);
+        let is_vit = |name: &str| {
+            ["_dwee_", "_dlittle_", "_dpwee_"]
+                .iter()
+                .any(|kind| name.contains(kind))
+        };
+        if text("model_type") == Some("diffllama") {
+            Some(Self::DiffLlama)
+        } else if text("architecture").is_some_and(is_vit) {
+            Some(Self::TimmDiffVit)
+        } else {
+            None
+        }
+    }
+}
+
+/// How much of a checkpoint is of one element type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DtypeCount {
+    /// The type.
+    pub dtype: Dtype,
+    /// How many tensors.
+    pub tensors: usize,
+    /// How many elements.
+    pub elements: u64,
+}
+
+/// What a checkpoint is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inspection {
+    /// `None` when it has no differential attention that is known.
+    pub architecture: Option<Architecture>,
+    /// The differential attention layers, in order.
+    pub layers: Vec<Layer>,
+    /// The element types, those with the most elements first.
+    pub dtypes: Vec<DtypeCount>,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// Tensors that the architecture wants and that are not there, by the names that it has for them.
+    pub missing: Vec<String>,
+    /// Tensors that the architecture has no place for, by the names that the file has for them.
+    pub unexpected: Vec<String>,
+    /// Sentences on what is odd.
+    pub warnings: Vec<String>,
+}
+
+impl Inspection {
+    pub(super) fn warn(&mut self, sentence: impl Into<String>) {
+        self.warnings.push(sentence.into());
+    }
+
+    /// Adds names of what is missing, each once.
+    pub(super) fn add_missing(&mut self, names: impl IntoIterator<Item = String>) {
+        self.missing.extend(names);
+        self.missing.sort_unstable();
+        self.missing.dedup();
+    }
+
+    /// The highest number of a layer.
+    pub(super) fn last_layer(&self) -> Option<usize> {
+        self.layers.iter().filter_map(|layer| layer.depth).max()
+    }
+}
+
+/// A prefix in a sentence.
+pub(super) fn shown(prefix: &str) -> String {
+    match prefix.strip_suffix('.') {
+        Some(prefix) => prefix.to_owned(),
+        None => "the layer".to_owned(),
+    }
+}

@@ -1,0 +1,134 @@
+//! Says what a checkpoint is: by the names and shapes of its tensors, and by its configuration where there is one. Reads
+//! no tensor and believes no configuration: where the two disagree, tensors win and a sentence says so.
+
+mod config;
+mod diff_llama;
+mod inspection;
+mod layers;
+mod named;
+mod timm;
+
+pub use inspection::{Architecture, DtypeCount, Inspection};
+
+use crate::dtype::Dtype;
+use crate::entry::Entry;
+use crate::found::{self, Entries, Found, MARKS, depth_of};
+use crate::names::Names;
+use crate::notices;
+use config::Config;
+use diffattn::Error;
+use named::Named;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
+///
+/// # Errors
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) when `config` is no JSON object.
+pub fn inspect<'e>(
+    entries: impl IntoIterator<Item = &'e Entry>,
+    config: Option<&str>,
+) -> Result<Inspection, Error> {
+    let entries: Entries<'e> = entries
+        .into_iter()
+        .map(|entry| (entry.name.as_str(), entry))
+        .collect();
+    let names = Names::read(entries.keys().copied());
+    let config = Config::parse(config)?;
+    let mut inspection = Inspection {
+        architecture: None,
+        layers: Vec::new(),
+        dtypes: dtypes(&entries),
+        parameters: entries
+            .values()
+            .fold(0u64, |sum, entry| sum.saturating_add(entry.elements())),
+        missing: Vec::new(),
+        unexpected: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let found = find(&entries);
+    inspection.architecture = found
+        .first()
+        .and_then(architecture)
+        .or_else(|| config.architecture());
+    match (inspection.architecture, config.architecture()) {
+        (None, _) => inspection
+            .warnings
+            .push("there is no differential attention that is known in it".to_owned()),
+        (Some(found), Some(said)) if found != said => inspection.warnings.push(format!(
+            "config.json says {said}, but the tensors are those of {found}"
+        )),
+        _ => {}
+    }
+    let has_base = inspection.architecture == Some(Architecture::DiffLlama);
+    inspection.warnings.extend(names.notices(has_base));
+    if let Some(architecture) = inspection.architecture {
+        for found in found {
+            layers::add(architecture, found, &config, &mut inspection);
+        }
+        if let Architecture::DiffLlama | Architecture::TimmDiffVit = architecture {
+            let wide = entries
+                .values()
+                .map(|entry| (entry.name.as_str(), entry.dtype));
+            inspection.warnings.extend(notices::wide(wide));
+            let named = Named::new(names, &entries, &mut inspection);
+            match architecture {
+                Architecture::DiffLlama => diff_llama::compare(&named, &config, &mut inspection),
+                _ => timm::compare(&named, &config, &mut inspection),
+            }
+        }
+    }
+    Ok(inspection)
+}
+
+/// The layers that there are marks of, in order.
+fn find<'e>(entries: &Entries<'e>) -> Vec<Found<'e>> {
+    let mut prefixes = BTreeSet::new();
+    for name in entries.keys() {
+        for mark in MARKS {
+            if let Some(prefix) = name.strip_suffix(mark)
+                && (prefix.is_empty() || prefix.ends_with('.'))
+            {
+                prefixes.insert(prefix);
+            }
+        }
+    }
+    let names = found::names();
+    let mut found: Vec<Found<'e>> = prefixes
+        .into_iter()
+        .map(|prefix| Found::new(entries, prefix, &names))
+        .collect();
+    found.sort_by_key(|found| (depth_of(found.prefix), found.prefix));
+    found
+}
+
+fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
+    let mut counts: BTreeMap<Dtype, DtypeCount> = BTreeMap::new();
+    for entry in entries.values() {
+        let count = counts.entry(entry.dtype).or_insert(DtypeCount {
+            dtype: entry.dtype,
+            tensors: 0,
+            elements: 0,
+        });
+        count.tensors += 1;
+        count.elements = count.elements.saturating_add(entry.elements());
+    }
+    let mut counts: Vec<DtypeCount> = counts.into_values().collect();
+    counts.sort_by_key(|count| std::cmp::Reverse(count.elements));
+    counts
+}
+
+fn architecture(layer: &Found<'_>) -> Option<Architecture> {
+    if layer.has("lambda_proj.weight") {
+        Some(Architecture::UnilmV2)
+    } else if layer.is_fused || layer.output == Some("proj") {
+        Some(Architecture::TimmDiffVit)
+    } else if layer.has("subln.weight") {
+        Some(Architecture::UnilmV1)
+    } else {
+        match layer.output {
+            Some("o_proj") => Some(Architecture::DiffLlama),
+            Some(_) => Some(Architecture::UnilmV1),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Checkpoint files: hostile ones, round trips, and what real ones are found to be.
+
+mod common;
+mod files;
+mod hostile;
+mod inspect;
+mod round_trip;
+mod shards;
+
+/// Counts what the tests of hostile files allocate.
+#[global_allocator]
+static ALLOCATED: common::Counting = common::Counting;

@@ -1,0 +1,98 @@
+//! Memory of a cache: reserved for all heads or none, then filled as tokens come.
+
+use super::{KvCache, KvCacheOptions};
+use crate::blocks::STRIP;
+use crate::error::Error;
+use std::sync::atomic::AtomicBool;
+
+impl KvCache {
+    /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so
+    /// that appending is linear.
+    pub(super) fn reserve(&mut self, tokens: usize) -> Result<(), Error> {
+        let wanted = tokens.div_ceil(STRIP);
+        if wanted <= self.strips {
+            return Ok(());
+        }
+        let strips = if self.strips == 0 {
+            wanted
+        } else {
+            wanted.max(self.strips * 2)
+        };
+        let KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            ..
+        } = self.options;
+        let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
+        let key_len = strips
+            .checked_mul(STRIP)
+            .and_then(|tokens| tokens.checked_mul(head_dim))
+            .ok_or_else(overflow)?;
+        let value_len = self
+            .value_shape()
+            .len(strips.checked_mul(STRIP).ok_or_else(overflow)?)
+            .ok_or_else(overflow)?;
+        // (Both head counts are small, see `MAX_HEADS`.)
+        let (k_heads, v_heads) = (batch * groups * terms, batch * groups);
+        let all = key_len
+            .checked_mul(k_heads)
+            .zip(value_len.checked_mul(v_heads))
+            .and_then(|(keys, values)| keys.checked_add(values))
+            .ok_or_else(overflow)?;
+        let refused = |len: usize| Error::OutOfMemory {
+            bytes: (len as u64).saturating_mul(size_of::<f32>() as u64),
+        };
+        // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first,
+        // as a system that gives out memory it has not refuses one great piece, and never many
+        // small ones.
+        Vec::<f32>::new()
+            .try_reserve_exact(all)
+            .map_err(|_| refused(all))?;
+        try_extended(&mut self.keys, k_heads)?;
+        try_extended(&mut self.values, v_heads)?;
+        try_extended(&mut self.special, v_heads)?;
+        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
+            for buffer in buffers.iter_mut() {
+                buffer
+                    .try_reserve_exact(len - buffer.len())
+                    .map_err(|_| refused(len))?;
+            }
+        }
+        for special in &mut self.special {
+            special
+                .try_reserve_exact(strips - special.len())
+                .map_err(|_| refused(strips))?;
+        }
+        self.strips = strips;
+        Ok(())
+    }
+
+    /// Makes the lists of each head at least `strips` strips long, in memory that is reserved.
+    pub(super) fn fill(&mut self, strips: usize) {
+        let key_len = strips * STRIP * self.options.head_dim;
+        let value_len = strips * self.value_shape().strip_len();
+        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
+            for buffer in buffers {
+                buffer.resize(len.max(buffer.len()), 0.0);
+            }
+        }
+        for special in &mut self.special {
+            special.resize_with(strips.max(special.len()), AtomicBool::default);
+        }
+    }
+}
+
+/// Makes a list at least `len` long with empty ones.
+fn try_extended<T>(lists: &mut Vec<Vec<T>>, len: usize) -> Result<(), Error> {
+    if lists.len() < len {
+        lists
+            .try_reserve_exact(len - lists.len())
+            .map_err(|_| Error::OutOfMemory {
+                bytes: (len as u64).saturating_mul(size_of::<Vec<T>>() as u64),
+            })?;
+        lists.resize_with(len, Vec::new);
+    }
+    Ok(())
+}
