@@ -48,20 +48,14 @@ pub mod checkpoint;
 mod config;
 #[cfg(feature = "models")]
 mod generate;
-mod layer;
+#[cfg(feature = "models")]
+mod image;
 mod layers;
 #[cfg(feature = "models")]
-mod llama;
-#[cfg(feature = "models")]
 mod models;
-mod options;
 #[cfg(feature = "models")]
 mod parts;
 mod pass;
-mod v1;
-mod v2;
-#[cfg(feature = "models")]
-mod vit;
 mod weights;
 
 #[cfg(feature = "models")]
@@ -69,26 +63,25 @@ pub use generate::{
     Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
     ModelCacheState, Sampler, SamplerOptions, Token,
 };
-pub use layer::DiffAttnLayer;
 #[cfg(feature = "models")]
-pub use llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+pub use image::{ClassScore, Image, Interpolation, Preprocessing, top_classes};
+pub use layers::attention::{
+    DiffAttnLayer, ForwardOptions, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnOptions,
+    MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
+};
+#[cfg(feature = "models")]
+pub use models::diff_llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+#[cfg(feature = "models")]
+pub use models::diff_vit::{
+    DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader, DiffViTMaps,
+    DiffViTOptions,
+};
 #[cfg(feature = "models")]
 pub use models::{
     Decoder, Logits, TextForward as DiffLlamaForward, TextModel, TextOptions as DiffLlamaOptions,
     TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs, TokenIds,
 };
-pub use options::{
-    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
-    RopeConfig, SequenceFusion,
-};
 #[cfg(feature = "models")]
 pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
 pub use pass::alone::{Forward, LayerMaps, Maps};
-pub use v1::MultiheadDiffAttn;
-pub use v2::MultiheadDiffAttnV2;
-#[cfg(feature = "models")]
-pub use vit::{
-    ClassScore, DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader,
-    DiffViTMaps, DiffViTOptions, Image, Interpolation, Preprocessing, top_classes,
-};
 pub use weights::Weights;

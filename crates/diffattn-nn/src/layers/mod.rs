@@ -4,16 +4,20 @@
 
 pub(crate) mod attention;
 #[cfg(feature = "models")]
+mod embedding;
+#[cfg(feature = "models")]
 mod mlp;
 #[cfg(feature = "models")]
 mod norm;
 
 #[cfg(feature = "models")]
+pub(crate) use embedding::Embedding;
+#[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]
 pub(crate) use norm::Norm;
 
-use crate::layer::DiffAttnLayer;
+use attention::DiffAttnLayer;
 
 /// A layer of a model: attention and an MLP, each behind a norm and beside a residual connection,
 /// `x = x + scale · attention(norm(x))`, then `x = x + scale · mlp(norm(x))`. Without norm and MLP

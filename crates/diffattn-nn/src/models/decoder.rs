@@ -1,7 +1,7 @@
 //! A text model as passes, caches and generation see it. Knows no family and runs nothing.
 
+use crate::layers::Embedding;
 use crate::layers::{Layer, Norm};
-use crate::llama::Embedding;
 use diffattn::{Error, KvCacheOptions, Linear};
 
 /// The parts of a model that continues texts: embeddings, a list of layers, the last norm and the

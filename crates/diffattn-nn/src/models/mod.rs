@@ -2,6 +2,8 @@
 //! both ends of it. What runs them is [`crate::pass`].
 
 mod decoder;
+pub(crate) mod diff_llama;
+pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod outputs;

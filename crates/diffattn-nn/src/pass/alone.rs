@@ -3,10 +3,10 @@
 use super::plan::{After, Keys, Plan};
 use super::whole::append_unit;
 use super::{Memory, Outputs, Pass, Settings, Text};
-use crate::layer::DiffAttnLayer;
 use crate::layers::Layer;
+use crate::layers::attention::DiffAttnLayer;
+use crate::layers::attention::ForwardOptions;
 use crate::layers::attention::LayerMask;
-use crate::options::ForwardOptions;
 use diffattn::{
     DType, Data, DataMut, Error, KvCache, KvCacheOptions, MapOutputs, Pace, Run, Tensor, Work,
     check_len, checked_len, format_shape, try_zeroed,

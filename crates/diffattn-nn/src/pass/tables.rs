@@ -1,8 +1,8 @@
 //! The rotary tables of a pass: each range of positions is computed once for all texts and layers
 //! that turn alike.
 
+use crate::layers::attention::RopeConfig;
 use crate::layers::attention::Turn;
-use crate::options::RopeConfig;
 use diffattn::{Error, RopeFrequencies, RopeTable, Run};
 use std::ops::Range;
 

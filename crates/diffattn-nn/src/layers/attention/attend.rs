@@ -1,6 +1,6 @@
 //! Attention of rows of queries over keys and values, wherever these are held, and its maps.
 
-use crate::layer::{DiffAttnLayer, LambdaSource};
+use super::layer::{DiffAttnLayer, LambdaSource};
 use diffattn::{
     AttentionOptions, DataMut, DiffAttention, DiffAttentionMaps, Error, KeysOnly, KeysValues,
     Lambda, Layout, MapOutputs, Mask, NormOptions, Run, Tensor, Work, check_len, checked_len,

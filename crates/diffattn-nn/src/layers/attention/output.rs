@@ -1,7 +1,8 @@
 //! From what attention made to the layer's result: mixes and normalises where attention could not,
 //! then projects. Works row by row.
 
-use crate::layer::{DiffAttnLayer, Fusion, HeadNorm};
+use super::fusion::Fusion;
+use super::layer::{DiffAttnLayer, HeadNorm};
 use diffattn::{DataMut, Error, RmsNorm, RmsNormOptions, Run, Slices, Tensor, try_zeroed};
 
 impl DiffAttnLayer {

@@ -1,7 +1,8 @@
 //! From hidden states to q, k, v and λ, turned by position, with differences along the sequence
 //! where the layer has them. Works row by row, so rows can be cut anywhere.
 
-use crate::layer::{DiffAttnLayer, Fusion, LambdaSource};
+use super::fusion::Fusion;
+use super::layer::{DiffAttnLayer, LambdaSource};
 use diffattn::{
     DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run,
     SequenceDifferenceOptions, Slices, Tensor, sequence_difference, sigmoid, try_zeroed,

@@ -2,7 +2,7 @@
 //! share.
 
 use super::model::{DiffViT, DiffViTOptions};
-use super::resample::resample_grid;
+use crate::image::resample_grid;
 use crate::pass::{After, Keys, Memory, Outputs, Pass, Plan, Settings, Text};
 use diffattn::{Data, Error, Pace, Run, Tensor, check_len, checked_len, format_shape, try_zeroed};
 use std::borrow::Cow;

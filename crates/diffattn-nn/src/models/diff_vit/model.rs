@@ -2,7 +2,7 @@
 
 use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
-use crate::layer::DiffAttnLayer;
+use crate::layers::attention::DiffAttnLayer;
 use crate::layers::{Layer, Mlp, MlpBranch};
 use diffattn::{Error, Linear, Run};
 

@@ -3,7 +3,7 @@
 
 use super::block::Sizes;
 use super::config::DiffViTConfig;
-use super::preprocess::Preprocessing;
+use crate::image::Preprocessing;
 use diffattn::{Error, checked_len, format_shape};
 use diffattn_files::Entries;
 use diffattn_files::vision::{

@@ -1,9 +1,9 @@
 //! timm's `config.json` of a DIFF vision transformer, read and checked. Reads text, no file; knows nothing of weights.
 
-use super::preprocess::Preprocessing;
-use super::resample::Interpolation;
 use crate::checkpoint::Architecture;
 use crate::config::described;
+use crate::image::Interpolation;
+use crate::image::Preprocessing;
 use diffattn::Error;
 use diffattn_files::json_object;
 use diffattn_files::vision::BlockForm;

@@ -8,7 +8,7 @@ use crate::models::{Logits, TextForward, TextModel, TextOptions, TextOutput, Tok
 use crate::parts::{WeightSource, read_part};
 use crate::pass::alone::Maps;
 use crate::weights::Weights;
-use diffattn::{Error, Slices};
+use diffattn::Error;
 
 impl DiffLlama {
     /// A model of weights in memory; see [`DiffLlama::load`].

@@ -1,13 +1,11 @@
 //! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is [`crate::MultiheadDiffAttn`].
 
 mod config;
-mod embedding;
 mod load;
 mod model;
 mod run;
 
 pub use config::{DiffLlamaConfig, HiddenAct};
-pub(crate) use embedding::Embedding;
 pub use load::DiffLlamaLoader;
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;

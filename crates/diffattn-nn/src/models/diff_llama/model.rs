@@ -1,8 +1,8 @@
 //! The weights of a DIFF Llama, and the list of layers that they are. Runs nothing.
 
 use super::config::{DiffLlamaConfig, HiddenAct};
-use super::embedding::Embedding;
-use crate::layer::DiffAttnLayer;
+use crate::layers::Embedding;
+use crate::layers::attention::DiffAttnLayer;
 use crate::layers::{Activation, Layer, Mlp, MlpBranch, Norm};
 use crate::models::{Decoder, TextModel};
 use diffattn::Linear;

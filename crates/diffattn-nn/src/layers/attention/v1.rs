@@ -1,7 +1,9 @@
 //! The first version of the layer: makes a [`DiffAttnLayer`] of its options and weights.
 
-use crate::layer::{DiffAttnLayer, Dimensions, Fusion, HeadNorm, Heads, LambdaSource};
-use crate::options::MultiheadDiffAttnOptions;
+use super::fusion::Fusion;
+use super::heads::{Dimensions, Heads};
+use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
+use super::options::MultiheadDiffAttnOptions;
 use crate::weights::{Source, Weights, check_names};
 use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
 use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};

@@ -5,7 +5,8 @@
 use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
 use super::model::DiffViT;
-use super::{resample, sizes};
+use super::sizes;
+use crate::image;
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Tensor, Work};
 use diffattn_files::vision::{self, BlockSizes, REGISTERS, TokenSizes};
@@ -241,7 +242,7 @@ impl Builder {
                 true => stored,
                 false => {
                     let (from, to) = ([side; 2], [grid; 2]);
-                    resample::resample_grid("config.img_size", &stored, from, to, embed_dim)?
+                    image::resample_grid("config.img_size", &stored, from, to, embed_dim)?
                 }
             },
             registers: registers.transpose()?.unwrap_or_default(),

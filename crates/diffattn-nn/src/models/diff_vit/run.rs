@@ -1,15 +1,15 @@
 //! How a DIFF vision transformer is made and called. Computes nothing itself.
 
-use super::classify::{ClassScore, top_classes};
 use super::config::DiffViTConfig;
 use super::forward::{DiffViTForward, DiffViTMaps};
 use super::load::DiffViTLoader;
 use super::model::{DiffViT, DiffViTOptions};
-use super::preprocess::Image;
+use crate::image::Image;
+use crate::image::{ClassScore, top_classes};
 use crate::parts::{WeightSource, read_part};
 use crate::pass::alone::Maps;
 use crate::weights::Weights;
-use diffattn::{DataMut, Error, Slices, Tensor, checked_len, try_zeroed};
+use diffattn::{DataMut, Error, Tensor, checked_len, try_zeroed};
 
 impl DiffViT {
     /// Checks config and weights and packs the weights, which are not needed afterwards; see

@@ -1,11 +1,11 @@
 //! One transformer block: norms, attention, MLP. timm's fused projections are taken apart here, so that attention is the
 //! layer that it is everywhere. Runs nothing.
 
-use crate::layer::DiffAttnLayer;
 use crate::layers;
-use crate::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
+use crate::layers::attention::DiffAttnLayer;
+use crate::layers::attention::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
+use crate::layers::attention::{MultiheadDiffAttn, V1Weights};
 use crate::parts::{Part, elements};
-use crate::v1::{MultiheadDiffAttn, V1Weights};
 use diffattn::{Error, Linear, Tensor, try_zeroed};
 use diffattn_files::vision::{BlockIds, BlockMaps, LayerNormIds};
 use diffattn_files::{Id, LambdaIds, Projections};

@@ -1,12 +1,12 @@
 //! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file; which
 //! weights there are, its lists say ([`diffattn_files::decoder`]).
 
-use super::embedding::Embedding;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
-use crate::layer::DiffAttnLayer;
-use crate::options::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::layers::Embedding;
+use crate::layers::attention::DiffAttnLayer;
+use crate::layers::attention::{MultiheadDiffAttn, V1Weights};
+use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
-use crate::v1::{MultiheadDiffAttn, V1Weights};
 use diffattn::{Error, Linear, Pace, Pairing, Work};
 use diffattn_files::decoder::{self, DecoderPart, DecoderSizes, Head};
 use diffattn_files::{AttentionSizes, Declare, Entries};

@@ -1,7 +1,8 @@
 //! The second version of the layer: makes a [`DiffAttnLayer`] of its options and weights.
 
-use crate::layer::{DiffAttnLayer, Dimensions, LambdaSource};
-use crate::options::MultiheadDiffAttnV2Options;
+use super::heads::Dimensions;
+use super::layer::{DiffAttnLayer, LambdaSource};
+use super::options::MultiheadDiffAttnV2Options;
 use crate::weights::{Source, Weights, check_names};
 use diffattn::{Error, Pairing};
 use diffattn_files::{AttentionSizes, Declare};
