@@ -1,5 +1,5 @@
-//! Heads that mix in attention over differences along the sequence: which they are, and the plan of the one
-//! call that computes both.
+//! Heads that mix in attention over differences along the sequence: which they are, and the plan of
+//! the one call that computes both.
 
 use super::heads::Heads;
 use super::options::SequenceFusion;
@@ -8,8 +8,9 @@ use diffattn::{Error, HeadPlan};
 /// The highest difference along the sequence, as the operator has it.
 const MAX_ORDER: usize = 64;
 
-/// Heads that mix in attention over differences. In the one attention call of such a layer, q, k and v have the
-/// differences of the heads that take part behind the plain ones, and the plan has an output head for each of them.
+/// Heads that mix in attention over differences. In the one attention call of such a layer, q, k
+/// and v have the differences of the heads that take part behind the plain ones, and the plan has
+/// an output head for each of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Fusion {
     pub(crate) order: usize,

@@ -33,7 +33,8 @@ pub(crate) struct Heads {
 }
 
 impl Dimensions {
-    /// `head_dim` where none is given: half of what each head has of the channels (arXiv 2410.05258).
+    /// `head_dim` where none is given: half of what each head has of the channels (arXiv
+    /// 2410.05258).
     pub(crate) fn default_head_dim(embed_dim: usize, num_heads: usize) -> Result<usize, Error> {
         match num_heads.checked_mul(2) {
             Some(halves) if halves > 0 && embed_dim > 0 && embed_dim.is_multiple_of(halves) => {
@@ -47,8 +48,9 @@ impl Dimensions {
         }
     }
 
-    /// Checks that heads and rope fit, and the q projection by `fits`, which is given its sizes; this first of all
-    /// weights, so that no size is believed (and nothing made of it) that is not backed by as many elements.
+    /// Checks that heads and rope fit, and the q projection by `fits`, which is given its sizes;
+    /// this first of all weights, so that no size is believed (and nothing made of it) that is not
+    /// backed by as many elements.
     pub(crate) fn check(
         self,
         fits: impl FnOnce(AttentionSizes) -> Result<(), Error>,

@@ -23,7 +23,8 @@ pub(crate) struct HeadNorm {
     pub(crate) scale: f32,
 }
 
-/// A layer of either version, ready to run: [`crate::MultiheadDiffAttn`] and [`crate::MultiheadDiffAttnV2`] make it.
+/// A layer of either version, ready to run: [`crate::MultiheadDiffAttn`] and
+/// [`crate::MultiheadDiffAttnV2`] make it.
 #[derive(Debug, Clone)]
 pub struct DiffAttnLayer {
     pub(crate) heads: Heads,
@@ -74,9 +75,9 @@ impl DiffAttnLayer {
         self.heads.dimensions.heads
     }
 
-    /// The cache that the layer takes for `batch` sequences, with memory for `capacity` tokens at once. A layer with
-    /// `sequence` keeps more in it: the differences of k and v, and its inputs (as further k heads), from which the
-    /// differences of the next tokens are made.
+    /// The cache that the layer takes for `batch` sequences, with memory for `capacity` tokens at
+    /// once. A layer with `sequence` keeps more in it: the differences of k and v, and its inputs
+    /// (as further k heads), from which the differences of the next tokens are made.
     #[must_use]
     pub fn cache_options(&self, batch: usize, capacity: usize) -> KvCacheOptions {
         let Heads {

@@ -1,5 +1,5 @@
-//! Differential attention: the layers that there are, and what they make of rows. Knows no texts, no slices,
-//! and not where keys are held.
+//! Differential attention: the layers that there are, and what they make of rows. Knows no texts,
+//! no slices, and not where keys are held.
 
 mod attend;
 mod fusion;

@@ -21,13 +21,13 @@ impl Default for NormConfig {
     }
 }
 
-/// Some heads mix in attention over differences along the sequence:
-/// `(1 − fusion) · attention(q, k, v) + fusion · attention(Δⁿq, Δⁿk, Δⁿv)`, the differences taken before the rotary
-/// embedding, with zeros before the first token; the norm acts on the mixture.
+/// Some heads mix in attention over differences along the sequence: `(1 − fusion) · attention(q, k,
+/// v) + fusion · attention(Δⁿq, Δⁿk, Δⁿv)`, the differences taken before the rotary embedding, with
+/// zeros before the first token; the norm acts on the mixture.
 ///
-/// This is not the difference that the DIFF Transformer is named after: the paper's is the one of two attention maps,
-/// which every head of the layer has with or without this option. Some descriptions of the architecture mean this one, so
-/// it is offered.
+/// This is not the difference that the DIFF Transformer is named after: the paper's is the one of
+/// two attention maps, which every head of the layer has with or without this option. Some
+/// descriptions of the architecture mean this one, so it is offered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SequenceFusion {
     /// n of Δⁿ, 1 or more.
@@ -47,7 +47,8 @@ pub struct MultiheadDiffAttnOptions {
     pub depth: usize,
     /// H, output heads; a checkpoint's flat q heads are 2H.
     pub num_heads: usize,
-    /// G, key/value groups (with [`Pairing::Halves`]: flat k heads); by default no head shares k and v with another.
+    /// G, key/value groups (with [`Pairing::Halves`]: flat k heads); by default no head shares k
+    /// and v with another.
     pub num_kv_heads: Option<usize>,
     /// d; `embed_dim / num_heads / 2` by default. v of an output head is 2d wide.
     pub head_dim: Option<usize>,
@@ -57,7 +58,8 @@ pub struct MultiheadDiffAttnOptions {
     pub pairing: Pairing,
     /// Only with [`Pairing::Interleaved`]; [`KvRepeat::Paired`] by default.
     pub kv_repeat: Option<KvRepeat>,
-    /// Signal heads per noise head, only with [`Pairing::Grouped`] and [`Pairing::Shared`]; 1 by default.
+    /// Signal heads per noise head, only with [`Pairing::Grouped`] and [`Pairing::Shared`]; 1 by
+    /// default.
     pub ratio: Option<usize>,
     /// Whether a token sees only itself and those before it; true by default.
     pub is_causal: bool,

@@ -1,4 +1,5 @@
-//! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is [`crate::MultiheadDiffAttn`].
+//! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is
+//! [`crate::MultiheadDiffAttn`].
 
 mod config;
 mod load;
