@@ -370,7 +370,7 @@ fn half_precision_goes_in_and_out() {
         } else {
             Data::Bf16(&x)
         };
-        let mut call = diffattn::GroupNorm::new(
+        let call = diffattn::GroupNorm::new(
             Tensor {
                 data,
                 shape: vec![2, 4, 6],
@@ -379,14 +379,12 @@ fn half_precision_goes_in_and_out() {
         )
         .unwrap();
         let mut out = vec![0u16; x.len()];
-        call.bind(if dtype == DType::F16 {
+        let to = if dtype == DType::F16 {
             DataMut::F16(&mut out)
         } else {
             DataMut::Bf16(&mut out)
-        })
-        .unwrap();
-        call.finish().unwrap();
-        drop(call);
+        };
+        call.into_work(to).unwrap().finish().unwrap();
         assert_eq!(got[0].0, [2, 4, 6]);
         assert_eq!(got[0].1, bytemuck::cast_slice::<u16, u8>(&out));
     }

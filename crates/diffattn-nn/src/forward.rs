@@ -393,9 +393,8 @@ fn normalise(
         scale: norm.scale,
         run: run.run,
     };
-    let mut call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
-    call.bind(DataMut::F32(to))?;
-    call.finish()
+    let call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
+    call.finish_into(DataMut::F32(to))
 }
 
 /// The cache must be made for such a layer and batch; its capacity is its own affair.

@@ -477,12 +477,11 @@ fn turn(
         run: run.run,
         ..RopeOptions::default()
     };
-    let mut call = Rope::new(
+    let call = Rope::new(
         Tensor::f32(from, &[piece.sequences, tokens, heads, head_dim]),
         &options,
     )?;
-    call.bind(DataMut::F32(to))?;
-    call.finish()
+    call.finish_into(DataMut::F32(to))
 }
 
 /// `[rows, heads + taken, width]`: the heads of x's rows past `back`, then the differences of those `taken`.

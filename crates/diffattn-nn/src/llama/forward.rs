@@ -178,9 +178,8 @@ impl Run {
             run: self.run,
         };
         let width = weight.len();
-        let mut call = RmsNorm::new(Tensor::f32(x, &[x.len() / width, width]), &options)?;
-        call.bind(DataMut::F32(y))?;
-        call.finish()
+        let call = RmsNorm::new(Tensor::f32(x, &[x.len() / width, width]), &options)?;
+        call.finish_into(DataMut::F32(y))
     }
 
     /// What attention and maps share: `place` is where the first query lies among the keys held.
@@ -677,9 +676,9 @@ impl<'a> DiffLlamaForward<'a> {
                     width / config.head_dim,
                     config.head_dim,
                 ];
-                let mut call = Rope::new(Tensor::f32(&still[from..from + len], &shape), &options)?;
-                call.bind(DataMut::F32(&mut to[first..first + len]))?;
-                call.finish()?;
+                let call = Rope::new(Tensor::f32(&still[from..from + len], &shape), &options)?;
+                call.into_work(DataMut::F32(&mut to[first..first + len]))?
+                    .finish()?;
             }
         }
         let width = attention.v.outputs();

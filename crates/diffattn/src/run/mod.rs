@@ -1,5 +1,5 @@
-//! How a call runs: instruction set, threads, fused or not. One value that cannot be wrong, beside the
-//! options of every operator, layer and model. Knows nothing of what is computed.
+//! How a call runs: instruction set, threads, fused or not. One value that cannot be wrong, beside
+//! the options of every operator, layer and model. Knows nothing of what is computed.
 
 pub(crate) mod buffer;
 pub(crate) mod slices;
@@ -23,7 +23,8 @@ pub struct Run {
 }
 
 impl Default for Run {
-    /// The fastest instruction set, as many threads as the machine allows, fused where that is faster.
+    /// The fastest instruction set, as many threads as the machine allows, fused where that is
+    /// faster.
     fn default() -> Self {
         Self {
             isa: Isa::detect(),

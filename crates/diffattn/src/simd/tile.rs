@@ -1,5 +1,5 @@
-//! The register tile: the only matrix product of the crate; prefill and decode both use it, with the roles of its operands
-//! swapped, and so does `Linear`. Knows nothing of what the operands are.
+//! The register tile: the only matrix product of the crate; prefill and decode both use it, with
+//! the roles of its operands swapped, and so does `Linear`. Knows nothing of what the operands are.
 
 use super::element::Element;
 use super::vector::{Depth, Operands, Sink, Tile, Vector};
@@ -82,7 +82,8 @@ pub(crate) fn columns<E, const N: usize>(first: *const E, apart: usize) -> [*con
     vectors
 }
 
-/// `Σ_k a[k][m] · b[n][k]`, k in order, in registers: the inner loop of everything. (Unrolled by 4 or 8 it is no faster.)
+/// `Σ_k a[k][m] · b[n][k]`, k in order, in registers: the inner loop of everything. (Unrolled by 4
+/// or 8 it is no faster.)
 ///
 /// # Safety
 /// For every k below `depth`: `M` values are readable at `a + k · a_stride`, and one vector at each
@@ -118,7 +119,8 @@ pub(crate) unsafe fn product_over<V: Vector, const M: usize, const N: usize>(
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
     let mut sums = unsafe { product::<V, M, N>(a, a_stride, b, b_stride, depth.rows) };
-    // A loop of its own: one over both stretches takes three instructions more a step, 3 % of the time.
+    // A loop of its own: one over both stretches takes three instructions more a step, 3 % of the
+    // time.
     for k in depth.rows + depth.gap..depth.rows + depth.gap + depth.more {
         let mut row = [V::splat(0.0); N];
         for n in 0..N {
@@ -131,7 +133,8 @@ pub(crate) unsafe fn product_over<V: Vector, const M: usize, const N: usize>(
     sums
 }
 
-/// What a product broadcasts: value m of step k lies at `first + k · stride + m`, for `depth` steps.
+/// What a product broadcasts: value m of step k lies at `first + k · stride + m`, for `depth`
+/// steps.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PackedRows {
     pub(crate) first: *const f32,
@@ -139,10 +142,12 @@ pub(crate) struct PackedRows {
     pub(crate) depth: usize,
 }
 
-/// [`product`] of rows with a b that is held as `E`; every step begins with `ahead(b)`, b where the step reads it.
+/// [`product`] of rows with a b that is held as `E`; every step begins with `ahead(b)`, b where the
+/// step reads it.
 ///
 /// # Safety
-/// For every k below `depth`: `M` values of `rows` are readable, and one vector at each `b[n] + k · b_stride`.
+/// For every k below `depth`: `M` values of `rows` are readable, and one vector at each `b[n] + k ·
+/// b_stride`.
 #[inline(always)]
 pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: usize>(
     rows: PackedRows,
