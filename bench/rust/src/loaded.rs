@@ -5,7 +5,7 @@ use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
     AttentionOptions, BlockMask, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions,
     Isa, KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
-    Run, Slices, Tensor,
+    Run, Tensor,
 };
 
 /// A case that is ready to run.
@@ -129,9 +129,8 @@ impl Loaded {
                     run: on(self.isa, self.threads),
                     ..GroupNormOptions::default()
                 };
-                let mut call = GroupNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
-                call.bind(DataMut::F32(&mut self.out))?;
-                call.finish()
+                let call = GroupNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
+                call.into_work(DataMut::F32(&mut self.out))?.finish()
             }
             Work::RmsNorm { x } => {
                 let options = RmsNormOptions {
@@ -140,9 +139,8 @@ impl Loaded {
                     run: on(self.isa, self.threads),
                     ..RmsNormOptions::default()
                 };
-                let mut call = RmsNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
-                call.bind(DataMut::F32(&mut self.out))?;
-                call.finish()
+                let call = RmsNorm::new(Tensor::f32(&self.tensors[0], x), &options)?;
+                call.into_work(DataMut::F32(&mut self.out))?.finish()
             }
         }
     }

@@ -9,8 +9,8 @@ use diffattn::{
     DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
     KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing, Positions,
     RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
-    SequenceDifferenceOptions, Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init,
-    rms_norm, sequence_difference,
+    SequenceDifferenceOptions, Tensor, apply_rope, group_norm, lambda_full, lambda_init, rms_norm,
+    sequence_difference,
 };
 use diffattn_door::{Door, Failure};
 use diffattn_nn::{
@@ -414,7 +414,7 @@ fn half_precision_goes_in_and_out() {
         } else {
             Data::Bf16(&x)
         };
-        let mut call = diffattn::GroupNorm::new(
+        let call = diffattn::GroupNorm::new(
             Tensor {
                 data,
                 shape: vec![2, 4, 6],
@@ -423,14 +423,12 @@ fn half_precision_goes_in_and_out() {
         )
         .unwrap();
         let mut out = vec![0u16; x.len()];
-        call.bind(if dtype == DType::F16 {
+        let to = if dtype == DType::F16 {
             DataMut::F16(&mut out)
         } else {
             DataMut::Bf16(&mut out)
-        })
-        .unwrap();
-        call.finish().unwrap();
-        drop(call);
+        };
+        call.into_work(to).unwrap().finish().unwrap();
         assert_eq!(got[0].0, [2, 4, 6]);
         assert_eq!(got[0].1, bytemuck::cast_slice::<u16, u8>(&out));
     }

@@ -1,11 +1,12 @@
 //! Differential attention, its norms and its rotary embedding on the CPU.
 //!
 //! For one output head, `y = norm((softmax(q1 k1ᵀ) − λ softmax(q2 k2ᵀ)) v)`; in general
-//! `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258, V1 and the V2 note of microsoft/unilm;
-//! grouped heads after arXiv 2510.06949). One fused kernel, fed by a head plan, serves all of them.
+//! `Σ_t c_t softmax(q_t k_tᵀ) v` over T terms (arXiv 2410.05258, V1 and the V2 note of
+//! microsoft/unilm; grouped heads after arXiv 2510.06949). One fused kernel, fed by a head plan,
+//! serves all of them.
 //!
-//! Letters used throughout: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and dv
-//! head widths, T terms.
+//! Letters used throughout: B batch, H output heads, G key/value groups, Lq queries, Lk keys, d and
+//! dv head widths, T terms.
 //!
 //! ```
 //! use diffattn::{AttentionOptions, Lambda, Tensor, diff_attention};
@@ -17,7 +18,11 @@
 //!     Tensor::f32(&q, &[1, 2, 2, 2]),
 //!     Tensor::f32(&q, &[1, 2, 2, 2]),
 //!     Tensor::f32(&v, &[1, 1, 2, 2]),
-//!     &AttentionOptions { lambda: Some(Lambda::Value(0.0)), is_causal: true, ..AttentionOptions::default() },
+//!     &AttentionOptions {
+//!         lambda: Some(Lambda::Value(0.0)),
+//!         is_causal: true,
+//!         ..AttentionOptions::default()
+//!     },
 //! )?;
 //! assert_eq!(&y[..2], &[1.0, 2.0]); // the first query sees only the first key
 //! # Ok::<(), diffattn::Error>(())
@@ -51,7 +56,6 @@ pub use norm::{
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;
-pub use run::slices::Slices;
 pub use run::threads::{available_threads, release_threads};
 pub use run::work::{Pace, Work};
 pub use sequence::{

@@ -10,7 +10,7 @@ use diffattn::{
     GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, Lambda,
     LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions, Rope, RopeFrequencies,
     RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
-    SequenceDifferenceOptions, Slices, Tensor, layer_norm,
+    SequenceDifferenceOptions, Tensor, layer_norm,
 };
 
 /// What a call over nothing may take at most; a loop over extents takes seconds, and memory that
@@ -81,10 +81,11 @@ fn rope_of_nothing_is_nothing() {
                 ..RopeOptions::default()
             };
             at_once(&format!("{shape:?} {rope_type:?}"), || {
-                let mut call = Rope::new(empty(&shape), &options).unwrap();
-                assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
-                call.bind(DataMut::F32(&mut [])).unwrap();
-                call.finish().unwrap();
+                let call = Rope::new(empty(&shape), &options).unwrap();
+                assert_eq!(call.output_shape(), &shape[..]);
+                let work = call.into_work(DataMut::F32(&mut [])).unwrap();
+                assert_eq!(work.total(), 0);
+                work.finish().unwrap();
                 let table = RopeTable::new(5..5, 1 << 40, &frequencies, Run::default()).unwrap();
                 assert_eq!(table.rotary_dim(), 1 << 40);
             });
@@ -165,17 +166,19 @@ fn differences_and_norms_of_nothing_are_nothing() {
                     layout,
                     ..SequenceDifferenceOptions::default()
                 };
-                let mut call = SequenceDifference::new(empty(&shape), &options).unwrap();
-                assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
-                call.bind(DataMut::F32(&mut [])).unwrap();
-                call.finish().unwrap();
+                let call = SequenceDifference::new(empty(&shape), &options).unwrap();
+                assert_eq!(call.output_shape(), &shape[..]);
+                let work = call.into_work(DataMut::F32(&mut [])).unwrap();
+                assert_eq!(work.total(), 0);
+                work.finish().unwrap();
             });
         }
         at_once(&format!("norms {shape:?}"), || {
-            let mut call = RmsNorm::new(empty(&shape), &RmsNormOptions::default()).unwrap();
-            assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
-            call.bind(DataMut::F32(&mut [])).unwrap();
-            call.finish().unwrap();
+            let call = RmsNorm::new(empty(&shape), &RmsNormOptions::default()).unwrap();
+            assert_eq!(call.output_shape(), &shape[..]);
+            let work = call.into_work(DataMut::F32(&mut [])).unwrap();
+            assert_eq!(work.total(), 0);
+            work.finish().unwrap();
             layer_norm(empty(&shape), &mut [], &LayerNormOptions::default()).unwrap();
             for (layout, channels) in [
                 (ChannelLayout::Nchw, shape[1]),
@@ -187,10 +190,11 @@ fn differences_and_norms_of_nothing_are_nothing() {
                         layout,
                         ..GroupNormOptions::default()
                     };
-                    let mut call = GroupNorm::new(empty(&shape), &options).unwrap();
-                    assert_eq!((call.output_shape(), call.total()), (&shape[..], 0));
-                    call.bind(DataMut::F32(&mut [])).unwrap();
-                    call.finish().unwrap();
+                    let call = GroupNorm::new(empty(&shape), &options).unwrap();
+                    assert_eq!(call.output_shape(), &shape[..]);
+                    let work = call.into_work(DataMut::F32(&mut [])).unwrap();
+                    assert_eq!(work.total(), 0);
+                    work.finish().unwrap();
                 }
             }
         });
@@ -411,9 +415,11 @@ fn halves_are_no_other() {
         data: Data::F16(&[]),
         shape: vec![1 << 40, 0, 1 << 40, 1 << 40],
     };
-    let mut call = at_once("halves", || {
+    let call = at_once("halves", || {
         Rope::new(x.clone(), &RopeOptions::default()).unwrap()
     });
-    call.bind(DataMut::F16(&mut [])).unwrap();
-    call.finish().unwrap();
+    call.into_work(DataMut::F16(&mut []))
+        .unwrap()
+        .finish()
+        .unwrap();
 }

@@ -4,8 +4,8 @@
 
 use diffattn::{
     Data, DataMut, Isa, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling,
-    RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Slices, Tensor,
-    apply_rope, sequence_difference,
+    RopeTable, RopeType, Run, SequenceDifference, SequenceDifferenceOptions, Tensor, apply_rope,
+    sequence_difference,
 };
 use diffattn_reference::testing::{bits, hash, noise};
 use diffattn_reference::{self as reference, Tensor as Reference, fixture};
@@ -372,14 +372,15 @@ fn threads_and_slices_change_no_bit() {
                 }
             }
             let mut y = vec![f32::NAN; x.len()];
-            let mut job = Rope::new(Tensor::f32(&x, &shape), &rope(Isa::detect(), 2)).unwrap();
-            job.bind(DataMut::F32(&mut y)).unwrap();
+            let job = Rope::new(Tensor::f32(&x, &shape), &rope(Isa::detect(), 2)).unwrap();
+            let mut job = job.into_work(DataMut::F32(&mut y)).unwrap();
             assert!(job.total() > 20, "{} units", job.total());
             while job.done() < job.total() {
                 let before = job.done();
                 job.step(1).unwrap();
                 assert_eq!(job.done(), before + 1);
             }
+            drop(job);
             assert!(bits(&y) == bits(&expected), "{layout:?} by slices");
         }
         for order in [0, 1, 3, 20] {
@@ -494,17 +495,21 @@ fn halves_are_rounded_once() {
         shape: shape.to_vec(),
     };
     let mut y = vec![0; stored.len()];
-    let mut job = Rope::new(half(), &rope).unwrap();
-    job.bind(DataMut::F16(&mut y)).unwrap();
-    job.finish().unwrap();
+    let job = Rope::new(half(), &rope).unwrap();
+    job.into_work(DataMut::F16(&mut y))
+        .unwrap()
+        .finish()
+        .unwrap();
     assert_eq!(
         y,
         narrow(apply_rope(Tensor::f32(&widened, &shape), &rope).unwrap())
     );
     let mut y = vec![0; stored.len()];
-    let mut job = SequenceDifference::new(half(), &difference).unwrap();
-    job.bind(DataMut::F16(&mut y)).unwrap();
-    job.finish().unwrap();
+    let job = SequenceDifference::new(half(), &difference).unwrap();
+    job.into_work(DataMut::F16(&mut y))
+        .unwrap()
+        .finish()
+        .unwrap();
     assert_eq!(
         y,
         narrow(sequence_difference(Tensor::f32(&widened, &shape), &difference).unwrap())
@@ -518,17 +523,21 @@ fn halves_are_rounded_once() {
         shape: shape.to_vec(),
     };
     let mut y = vec![0; brain.len()];
-    let mut job = Rope::new(half(), &rope).unwrap();
-    job.bind(DataMut::Bf16(&mut y)).unwrap();
-    job.finish().unwrap();
+    let job = Rope::new(half(), &rope).unwrap();
+    job.into_work(DataMut::Bf16(&mut y))
+        .unwrap()
+        .finish()
+        .unwrap();
     assert_eq!(
         y,
         narrow(apply_rope(Tensor::f32(&widened, &shape), &rope).unwrap())
     );
     let mut y = vec![0; brain.len()];
-    let mut job = SequenceDifference::new(half(), &difference).unwrap();
-    job.bind(DataMut::Bf16(&mut y)).unwrap();
-    job.finish().unwrap();
+    let job = SequenceDifference::new(half(), &difference).unwrap();
+    job.into_work(DataMut::Bf16(&mut y))
+        .unwrap()
+        .finish()
+        .unwrap();
     assert_eq!(
         y,
         narrow(sequence_difference(Tensor::f32(&widened, &shape), &difference).unwrap())

@@ -6,7 +6,7 @@ use diffattn::{
 };
 
 use crate::encoding::{Float, Or, Size, Tensor, Vector, choice, request};
-use crate::job::{Prepared, stepped};
+use crate::job::Prepared;
 use crate::operation::{Inputs, Operation};
 use crate::reader::vector_or_none;
 
@@ -41,11 +41,8 @@ impl Operation for GroupNormRequest {
             run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let mut norm = GroupNorm::new(x, &options)?;
-        Prepared::of_one(dtype, &shape, |out| {
-            norm.bind(out)?;
-            Ok(stepped(norm))
-        })
+        let norm = GroupNorm::new(x, &options)?;
+        Prepared::of_one(dtype, &shape, |out| norm.into_work(out))
     }
 }
 
@@ -71,10 +68,7 @@ impl Operation for RmsNormRequest {
             run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let mut norm = RmsNorm::new(x, &options)?;
-        Prepared::of_one(dtype, &shape, |out| {
-            norm.bind(out)?;
-            Ok(stepped(norm))
-        })
+        let norm = RmsNorm::new(x, &options)?;
+        Prepared::of_one(dtype, &shape, |out| norm.into_work(out))
     }
 }

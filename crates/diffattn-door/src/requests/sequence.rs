@@ -10,7 +10,7 @@ use crate::encoding::{
     Count, Encoded, Flag, Integer, List, Number, OneOrMore, Or, Size, Tensor, choice, record,
     request,
 };
-use crate::job::{Prepared, stepped};
+use crate::job::Prepared;
 use crate::objects::Door;
 use crate::operation::{Inputs, Operation};
 use crate::reader::Reader;
@@ -119,11 +119,8 @@ impl Operation for RopeRequest {
             run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let mut rope = Rope::new(x, &options)?;
-        Prepared::of_one(dtype, &shape, |out| {
-            rope.bind(out)?;
-            Ok(stepped(rope))
-        })
+        let rope = Rope::new(x, &options)?;
+        Prepared::of_one(dtype, &shape, |out| rope.into_work(out))
     }
 }
 
@@ -147,10 +144,7 @@ impl Operation for DifferenceRequest {
             run: inputs.run,
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let mut difference = SequenceDifference::new(x, &options)?;
-        Prepared::of_one(dtype, &shape, |out| {
-            difference.bind(out)?;
-            Ok(stepped(difference))
-        })
+        let difference = SequenceDifference::new(x, &options)?;
+        Prepared::of_one(dtype, &shape, |out| difference.into_work(out))
     }
 }

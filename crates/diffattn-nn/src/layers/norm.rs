@@ -1,7 +1,7 @@
 //! Norms of rows, with their weights.
 
 use diffattn::{
-    DataMut, Error, LayerNormOptions, RmsNorm, RmsNormOptions, Run, Slices, Tensor, layer_norm,
+    DataMut, Error, LayerNormOptions, RmsNorm, RmsNormOptions, Run, Tensor, layer_norm,
 };
 
 /// A norm over the channels of each row.
@@ -29,9 +29,8 @@ impl Norm<'_> {
                     run,
                 };
                 let width = weight.len();
-                let mut call = RmsNorm::new(Tensor::f32(x, &[x.len() / width, width]), &options)?;
-                call.bind(DataMut::F32(y))?;
-                call.finish()
+                let call = RmsNorm::new(Tensor::f32(x, &[x.len() / width, width]), &options)?;
+                call.finish_into(DataMut::F32(y))
             }
             Self::Layer { weight, bias, eps } => {
                 let options = LayerNormOptions {

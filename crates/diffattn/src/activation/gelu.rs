@@ -1,5 +1,6 @@
-//! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64, without a branch, so that the
-//! loop becomes vectors; nothing fuses, so every instruction set gives the same bits.
+//! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64,
+//! without a branch, so that the loop becomes vectors; nothing fuses, so every instruction set
+//! gives the same bits.
 
 use crate::run::Run;
 use crate::run::threads::{for_each_chunk, thread_count};
@@ -11,14 +12,15 @@ const ITEM: usize = 1 << 13;
 /// Multiply-adds that one value costs.
 const VALUE_WORK: usize = 64;
 
-/// Below its negative x · Φ(x) is less than half of the smallest float32; so far [`TAIL`] is fitted.
+/// Below its negative x · Φ(x) is less than half of the smallest float32; so far [`TAIL`] is
+/// fitted.
 const FAR: f64 = 15.0;
 
 /// Where the variable of [`TAIL`] is zero, which spreads its error evenly.
 const CENTRE: f64 = 3.5;
 
-/// Φ(−z) e^(z²/2) = (1 + s)·(c₀ + … + c₁₁s¹¹), s = (3.5 − z)/(3.5 + z), for 0 ≤ z ≤ 15. Minimax in relative error (Lawson's
-/// reweighted least squares); 2⁻³³ off.
+/// Φ(−z) e^(z²/2) = (1 + s)·(c₀ + … + c₁₁s¹¹), s = (3.5 − z)/(3.5 + z), for 0 ≤ z ≤ 15. Minimax in
+/// relative error (Lawson's reweighted least squares); 2⁻³³ off.
 const TAIL: [f64; 12] = [
     0.106_345_153_629_077_32,
     0.080_794_545_001_450_97,
@@ -104,8 +106,8 @@ impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
     }
 }
 
-/// Replaces each value x by `x · Φ(x)`, Φ the normal distribution's (arXiv 1606.08415), within 1 ulp: −0, its limit, at −∞,
-/// ∞ at ∞, NaN for NaN. Every instruction set gives the same bits.
+/// Replaces each value x by `x · Φ(x)`, Φ the normal distribution's (arXiv 1606.08415), within 1
+/// ulp: −0, its limit, at −∞, ∞ at ∞, NaN for NaN. Every instruction set gives the same bits.
 ///
 /// ```
 /// let mut values = [0.0, 1.0, f32::INFINITY];
@@ -116,8 +118,9 @@ pub fn gelu(values: &mut [f32], run: Run) {
     each::<false>(values, run)
 }
 
-/// Replaces each value x by `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, the form of [`gelu`] by tanh (arXiv 1606.08415,
-/// section 2), within 1 ulp: −0, its limit, at −∞, ∞ at ∞, NaN for NaN. Every instruction set gives the same bits.
+/// Replaces each value x by `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, the form of
+/// [`gelu`] by tanh (arXiv 1606.08415, section 2), within 1 ulp: −0, its limit, at −∞, ∞ at ∞, NaN
+/// for NaN. Every instruction set gives the same bits.
 ///
 /// ```
 /// let mut values = [0.0, 1.0, f32::INFINITY];

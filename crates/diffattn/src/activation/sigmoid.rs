@@ -1,4 +1,5 @@
-//! The logistic function over a slice: what gates of layers use. One thread; rows of a gate are short.
+//! The logistic function over a slice: what gates of layers use. One thread; rows of a gate are
+//! short.
 
 use crate::run::Run;
 use crate::simd::math::MAX_LANES;
@@ -21,8 +22,8 @@ struct Sigmoid<'c>(&'c mut [f32]);
 impl Kernel for Sigmoid<'_> {
     type Output = ();
 
-    /// Not by `math::map_in_place`: a function that is passed is not inlined here, nor are then its instructions inlined
-    /// in it, each of which became a call (25 ns more a value, AVX2).
+    /// Not by `math::map_in_place`: a function that is passed is not inlined here, nor are then its
+    /// instructions inlined in it, each of which became a call (25 ns more a value, AVX2).
     #[inline(always)]
     fn run<V: Vector>(self) {
         let mut vectors = self.0.chunks_exact_mut(V::LANES);

@@ -11,7 +11,6 @@ use crate::simd::{Use, Vector};
 use crate::tensor::DataMut;
 use crate::tensor::output::Output;
 use crate::tensor::shape::check_len;
-use std::marker::PhantomData;
 
 /// What a call writes.
 #[derive(Debug)]
@@ -23,8 +22,7 @@ pub(super) enum Outputs<'a> {
 /// The result, and log-sum-exps where they are wanted.
 #[derive(Debug)]
 pub(super) struct RowsOut<'a> {
-    out: Output,
-    borrow: PhantomData<&'a mut ()>,
+    out: Output<'a>,
     /// `[B, H, T, Lq]`.
     lse: Option<Disjoint<'a, f32>>,
 }
@@ -52,7 +50,6 @@ impl<'a> RowsOut<'a> {
         }
         Ok(Self {
             out,
-            borrow: PhantomData,
             lse: lse.map(Disjoint::new),
         })
     }
@@ -68,8 +65,7 @@ impl<'a> RowsOut<'a> {
         call.norm_row::<V>(y);
         let at = call.axis.row(batch, head, query);
         debug_assert_eq!(y.len(), call.axis.width);
-        // SAFETY: `new` checked that the result has this row, and borrowed it for 'a; no other
-        // block has this (batch, head, query).
+        // SAFETY: no other block has this (batch, head, query).
         unsafe { self.out.narrow(at, y) };
     }
 
@@ -81,8 +77,8 @@ impl<'a> RowsOut<'a> {
         (batch, head, query): RowAt,
     ) -> Option<(*mut f32, usize)> {
         let row = |index| call.axis.row(batch, head, index);
-        match self.out {
-            Output::F32(out) => Some((out.wrapping_add(row(query)), row(1) - row(0))),
+        match &self.out {
+            Output::F32(out) => Some((out.start().wrapping_add(row(query)), row(1) - row(0))),
             _ => None,
         }
     }

@@ -1,5 +1,5 @@
-//! How weights are held: what a strip of a panel is made of, and how it becomes float32. Knows neither which formats
-//! a call has nor where strips lie.
+//! How weights are held: what a strip of a panel is made of, and how it becomes float32. Knows
+//! neither which formats a call has nor where strips lie.
 
 use std::fmt::Debug;
 
@@ -12,10 +12,11 @@ use crate::run::buffer::LINE;
 use crate::simd::{Element, PackedRows, Use, Vector, columns, product_of};
 use crate::tensor::Data;
 
-/// A way to hold weights. What it gives is their float32 values, whichever way it is asked: so a row keeps its bits
-/// whatever stands beside it.
+/// A way to hold weights. What it gives is their float32 values, whichever way it is asked: so a
+/// row keeps its bits whatever stands beside it.
 pub(super) trait Format: Copy + Debug + 'static {
-    /// What a strip, [`CHANNELS`](crate::blocks::linear::CHANNELS) input channels of a panel, is a slice of.
+    /// What a strip, [`CHANNELS`](crate::blocks::linear::CHANNELS) input channels of a panel, is a
+    /// slice of.
     type Stored: Copy + Default + Debug + Send + Sync;
 
     /// Bits per weight.
@@ -31,11 +32,12 @@ pub(super) trait Format: Copy + Debug + 'static {
         depth * PANEL
     }
 
-    /// `Σ_k rows[k][m] · strip[k][lane + n]`, k in order from zero, n in vectors. Each step asks for what lies
-    /// `ahead` bytes on.
+    /// `Σ_k rows[k][m] · strip[k][lane + n]`, k in order from zero, n in vectors. Each step asks
+    /// for what lies `ahead` bytes on.
     ///
     /// # Safety
-    /// `rows` are M, and of `strip`, which has their channels, N vectors from `lane` on lie in the panel.
+    /// `rows` are M, and of `strip`, which has their channels, N vectors from `lane` on lie in the
+    /// panel.
     unsafe fn product<V: Vector, const M: usize, const N: usize>(
         strip: &[Self::Stored],
         lane: usize,

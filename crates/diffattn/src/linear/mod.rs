@@ -1,11 +1,12 @@
-//! `y = x Wᵀ + b`, the projection of layers, on the register tile of attention. The crate's own product, so
-//! that a row of a layer keeps its bits whatever stands beside it: a row's sums run over the input channels in
-//! one fixed order, in strips of [`CHANNELS`] from zero, added in order. Halves stay halves, so that one row, which
-//! is bound by reading them, takes half the time. Knows nothing of layers.
+//! `y = x Wᵀ + b`, the projection of layers, on the register tile of attention. The crate's own
+//! product, so that a row of a layer keeps its bits whatever stands beside it: a row's sums run
+//! over the input channels in one fixed order, in strips of [`CHANNELS`] from zero, added in order.
+//! Halves stay halves, so that one row, which is bound by reading them, takes half the time. Knows
+//! nothing of layers.
 //!
-//! Measured against the `gemm` crate 0.19 with its AVX-512 kernels, one thread of a Zen 5 (inputs × outputs × rows,
-//! GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows 239 : 10, ×1 row 49 : 53; and half
-//! the error at 1024 inputs.
+//! Measured against the `gemm` crate 0.19 with its AVX-512 kernels, one thread of a Zen 5 (inputs ×
+//! outputs × rows, GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows
+//! 239 : 10, ×1 row 49 : 53; and half the error at 1024 inputs.
 
 mod format;
 mod pack;
@@ -27,8 +28,8 @@ use crate::run::threads::{Disjoint, for_each, thread_count};
 use crate::tensor::Tensor;
 use crate::tensor::shape::{check_len, format_shape};
 
-/// A linear map `y = x Wᵀ + b`, its weight packed in panels of its own element type. Made once, used for any number of
-/// rows.
+/// A linear map `y = x Wᵀ + b`, its weight packed in panels of its own element type. Made once,
+/// used for any number of rows.
 #[derive(Debug, Clone)]
 pub struct Linear {
     inputs: usize,
@@ -37,8 +38,8 @@ pub struct Linear {
     bias: Option<Vec<f32>>,
 }
 
-/// How the rows and outputs of a call are cut, so that every thread has work: blocks of rows of one size, and where
-/// those are fewer than the threads, stretches of panels.
+/// How the rows and outputs of a call are cut, so that every thread has work: blocks of rows of one
+/// size, and where those are fewer than the threads, stretches of panels.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     threads: usize,
@@ -51,11 +52,13 @@ struct Cut {
 }
 
 impl Linear {
-    /// Packs `weight` `[outputs, inputs]`, each value in as many bytes as it has there, and `bias` `[outputs]`. Products are those
-    /// of the float32 values: a weight of halves gives the bits of the same weight in float32.
+    /// Packs `weight` `[outputs, inputs]`, each value in as many bytes as it has there, and `bias`
+    /// `[outputs]`. Products are those of the float32 values: a weight of halves gives the bits
+    /// of the same weight in float32.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` or `bias`, [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` or `bias`,
+    /// [`Error::OutOfMemory`].
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         let &[outputs, inputs] = weight.shape.as_slice() else {
             return Err(Error::shape(
@@ -83,8 +86,8 @@ impl Linear {
         })
     }
 
-    /// Row `index` of the weight, as float32: the `inputs` weights of output channel `index`. So a matrix that is
-    /// both the embedding and the output head of a language model is held once.
+    /// Row `index` of the weight, as float32: the `inputs` weights of output channel `index`. So a
+    /// matrix that is both the embedding and the output head of a language model is held once.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) for an `index` that is no output channel,
@@ -114,7 +117,8 @@ impl Linear {
         self.outputs
     }
 
-    /// Maps every row of x `[rows, inputs]` to one of y `[rows, outputs]`. A row's bits depend on that row alone.
+    /// Maps every row of x `[rows, inputs]` to one of y `[rows, outputs]`. A row's bits depend on
+    /// that row alone.
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many;

@@ -5,8 +5,9 @@ use crate::error::Error;
 use crate::run::buffer::Lines;
 use crate::tensor::shape::checked_len;
 
-/// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the hardware sees as
-/// many streams; what is written meanwhile, [`PACKED_CHANNELS`] of a panel, stays in L2.
+/// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the
+/// hardware sees as many streams; what is written meanwhile, [`PACKED_CHANNELS`] of a panel, stays
+/// in L2.
 pub(super) fn pack<T: Copy + Default>(
     weight: &[T],
     [outputs, inputs]: [usize; 2],

@@ -1,5 +1,6 @@
-//! Packed weights of every format, where their strips lie, and the one dispatch over formats, `with_format!`. A
-//! further format is its `impl` of [`Format`] and a line in each of the three lists below.
+//! Packed weights of every format, where their strips lie, and the one dispatch over formats,
+//! `with_format!`. A further format is its `impl` of [`Format`] and a line in each of the three
+//! lists below.
 
 use std::ops::Range;
 

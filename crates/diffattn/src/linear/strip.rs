@@ -1,5 +1,5 @@
-//! The product itself: blocks of rows by stretches of panels, strip by strip. Knows nothing of threads, and of formats
-//! what [`Format`] says.
+//! The product itself: blocks of rows by stretches of panels, strip by strip. Knows nothing of
+//! threads, and of formats what [`Format`] says.
 
 use std::ops::Range;
 
@@ -22,9 +22,11 @@ pub(super) struct Block<'c> {
     /// Where the rows lie in `y`.
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
-    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where it lies.
+    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where
+    /// it lies.
     pub(super) packed: &'c mut [f32],
-    /// The strip of a panel as float32, where the weight is not and there are more than [`FEW_ROWS`] rows.
+    /// The strip of a panel as float32, where the weight is not and there are more than
+    /// [`FEW_ROWS`] rows.
     pub(super) widened: &'c mut [f32],
 }
 
@@ -32,8 +34,8 @@ impl Kernel for Block<'_> {
     type Output = ();
 
     /// 1. y = b, or 0.
-    /// 2. For each strip of input channels: pack the rows; then for each panel, whose strip now stays in L1, and
-    ///    each group of rows: y += the strip's product, from zero in registers.
+    /// 2. For each strip of input channels: pack the rows; then for each panel, whose strip now
+    ///    stays in L1, and each group of rows: y += the strip's product, from zero in registers.
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self {
@@ -58,7 +60,8 @@ impl Kernel for Block<'_> {
         }
         let channels = panels.start * PANEL..(panels.end * PANEL).min(outputs);
         for row in rows.clone() {
-            // SAFETY: these channels of these rows are this block's.
+            // SAFETY: these channels of these rows are this block's; a panic says that `y` has
+            // them.
             let y = unsafe { y.part(row * outputs + channels.start..row * outputs + channels.end) };
             match bias {
                 Some(bias) => y.copy_from_slice(&bias[channels.clone()]),
@@ -78,8 +81,8 @@ impl Kernel for Block<'_> {
                     packed,
                     group,
                     depth,
-                    y,
-                    rows: rows.clone(),
+                    y: y.start().wrapping_add(rows.start * outputs),
+                    rows: rows.len(),
                     outputs,
                     channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
                     ahead: with_format!(weight, weight => weight.ahead(from, panel)),
@@ -118,9 +121,9 @@ struct Strip<'c> {
     /// Rows of a group.
     group: usize,
     depth: usize,
-    y: &'c Disjoint<'c, f32>,
-    /// Where the rows lie in `y`.
-    rows: Range<usize>,
+    /// The first of `rows` rows of `outputs` values, whose `channels` are this block's.
+    y: *mut f32,
+    rows: usize,
     outputs: usize,
     /// The panel's output channels.
     channels: Range<usize>,
@@ -133,7 +136,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn product<V: Vector>(&self, weights: &[f32]) {
         let group = V::Tile::ROWS;
-        let full = self.rows.len() / group * group;
+        let full = self.rows / group * group;
         let mut channel = self.channels.start;
         while full > 0 && channel < self.channels.end {
             let vectors = (self.channels.end - channel)
@@ -148,8 +151,8 @@ impl Strip<'_> {
                     b_vector: V::LANES,
                     depth: Depth::whole(self.depth),
                 };
-                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the panel: a full
-                // tile's width divides it.
+                // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the
+                // panel: a full tile's width divides it.
                 unsafe { V::Tile::product::<V, _>(vectors, operands, self.sink(row, channel)) };
             }
             channel += vectors * V::LANES;
@@ -157,25 +160,26 @@ impl Strip<'_> {
         self.last_rows::<V, f32, 4>(weights, full);
     }
 
-    /// Adds the product of [`FEW_ROWS`] rows at most to y; the weights are panel `panel` of the strip from input
-    /// channel `from`.
+    /// Adds the product of [`FEW_ROWS`] rows at most to y; the weights are panel `panel` of the
+    /// strip from input channel `from`.
     #[inline(always)]
     fn few_rows<V: Vector, F: Format>(&self, weight: &Packed<F>, from: usize, panel: usize) {
         self.last_rows::<V, F, FEW_ROWS>(weight.strip(from, panel), 0);
     }
 
-    /// Adds the product of the rows from `row` on, which begins a group; `MOST` of them at a time at most.
+    /// Adds the product of the rows from `row` on, which begins a group; `MOST` of them at a time
+    /// at most.
     #[inline(always)]
     fn last_rows<V: Vector, F: Format, const MOST: usize>(
         &self,
         weights: &[F::Stored],
         mut row: usize,
     ) {
-        while row < self.rows.len() {
+        while row < self.rows {
             // As many vectors as make enough sums to hide the latency of a multiply-add.
             // SAFETY: (all four) as many rows are left, and they divide what is left of the group.
             unsafe {
-                row += match self.rows.len() - row {
+                row += match self.rows - row {
                     4.. if MOST >= 4 => self.some_rows::<V, F, 4, 3>(weights, row),
                     2.. if MOST >= 2 => self.some_rows::<V, F, 2, 3>(weights, row),
                     _ if ROW_VECTORS * V::LANES > PANEL => {
@@ -202,30 +206,33 @@ impl Strip<'_> {
             stride: self.group,
             depth: self.depth,
         };
-        for channel in self.channels.clone().step_by(N * V::LANES) {
+        let mut channel = self.channels.start;
+        while channel < self.channels.end {
             let lane = channel - self.channels.start;
-            // SAFETY: the rows lie packed in one group; panels are whole, and a tile's width divides them.
+            // SAFETY: the rows lie packed in one group; panels are whole, and a tile's width
+            // divides them.
             unsafe {
                 let sums = F::product::<V, M, N>(weights, lane, rows, self.ahead);
                 self.sink(row, channel).take(0, sums);
             }
+            channel += N * V::LANES;
         }
         M
     }
 
-    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its group beside it.
+    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its
+    /// group beside it.
     #[inline(always)]
     fn row(&self, row: usize) -> *const f32 {
         let group = self.group;
         self.packed[row / group * group * self.depth + row % group..].as_ptr()
     }
 
-    /// Where the results from row `row` of the strip and channel `channel` on go.
+    /// Where the results from row `row` and channel `channel` on go.
     #[inline(always)]
-    fn sink(&self, row: usize, channel: usize) -> RowSink<'_> {
+    fn sink(&self, row: usize, channel: usize) -> RowSink {
         RowSink {
-            y: self.y,
-            first: (self.rows.start + row) * self.outputs + channel,
+            to: self.y.wrapping_add(row * self.outputs + channel),
             stride: self.outputs,
             width: self.outputs - channel,
         }
@@ -233,27 +240,24 @@ impl Strip<'_> {
 }
 
 /// Adds a finished tile to rows of the result, `width` channels of each at most.
-struct RowSink<'c> {
-    y: &'c Disjoint<'c, f32>,
-    first: usize,
+struct RowSink {
+    to: *mut f32,
     stride: usize,
     width: usize,
 }
 
-impl<V: Vector> Sink<V> for RowSink<'_> {
+impl<V: Vector> Sink<V> for RowSink {
     /// # Safety
-    /// Of the M rows `stride` apart from `first` on, N vectors or `width` values, whichever is less, are the caller's.
+    /// `to` has M rows, `stride` apart, of N vectors or `width` values, whichever is less.
     #[inline(always)]
     unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
-        let width = self.width.min(N * V::LANES);
         for (m, sums) in sums.into_iter().enumerate() {
-            let start = self.first + (first + m) * self.stride;
             // SAFETY: (all of this loop) see above; `ends` holds any tile's width.
             unsafe {
-                let to = self.y.part(start..start + width);
-                if width == N * V::LANES {
+                let to = self.to.add((first + m) * self.stride);
+                if N * V::LANES <= self.width {
                     for (n, sum) in sums.into_iter().enumerate() {
-                        let at = to.as_mut_ptr().add(n * V::LANES);
+                        let at = to.add(n * V::LANES);
                         V::load(at).add(sum).store(at);
                     }
                 } else {
@@ -261,8 +265,8 @@ impl<V: Vector> Sink<V> for RowSink<'_> {
                     for (n, sum) in sums.into_iter().enumerate() {
                         sum.store(ends.as_mut_ptr().add(n * V::LANES));
                     }
-                    for (to, sum) in to.iter_mut().zip(ends) {
-                        *to += sum;
+                    for (channel, sum) in ends[..self.width].iter().enumerate() {
+                        *to.add(channel) += sum;
                     }
                 }
             }

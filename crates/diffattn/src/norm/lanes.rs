@@ -1,11 +1,8 @@
-//! Sums in float64 over a fixed number of virtual lanes, which each instruction set's registers walk in as many
-//! turns as it takes: the order of every addition is the same on all.
+//! Sums in float64 over a fixed number of virtual lanes, which each instruction set's registers
+//! walk in as many turns as it takes: the order of every addition is the same on all.
 
+use crate::blocks::norm::{LANES, SHIFTED_LANES};
 use crate::simd::Wide;
-
-/// Lanes of a sum along memory: four AVX-512 accumulators, enough to cover the latency of an addition. Part of
-/// the numeric contract.
-const LANES: usize = 32;
 
 /// Accumulators at once: half of the sixteen registers that the smaller sets have.
 const ACCUMULATORS: usize = 8;
@@ -20,9 +17,6 @@ const fn accumulators<W: Wide>(lanes: usize) -> usize {
     }
 }
 
-/// Lanes of [`shifted_sums`], which sums twice. Part of the numeric contract.
-const SHIFTED_LANES: usize = 16;
-
 /// Σ x²: element i goes to lane i mod [`LANES`], and the lanes are added by halves.
 #[inline(always)]
 pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
@@ -34,8 +28,8 @@ pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
     squares
 }
 
-/// Σ (x − shift) and Σ (x − shift)², the differences rounded to float32; in the order of [`sum_squares`], but
-/// over [`SHIFTED_LANES`]. `meet` is told where each of these begins.
+/// Σ (x − shift) and Σ (x − shift)², the differences rounded to float32; in the order of
+/// [`sum_squares`], but over [`SHIFTED_LANES`]. `meet` is told where each of these begins.
 #[inline(always)]
 pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32, meet: impl Fn(*const f32)) -> [f64; 2] {
     let add = |[sum, squares]: [W; 2], x| {
@@ -46,8 +40,8 @@ pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32, meet: impl Fn(*const 
     sum_terms::<W, SHIFTED_LANES, 2>(x, shift, meet, add)
 }
 
-/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero. `meet` is told where each block
-/// of N values begins.
+/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero. `meet`
+/// is told where each block of N values begins.
 #[inline(always)]
 fn sum_terms<W: Wide, const N: usize, const T: usize>(
     x: &[f32],
@@ -103,8 +97,8 @@ fn sum_by_halves<W: Wide, const N: usize>(mut lanes: [f64; N]) -> f64 {
     unsafe { W::load(lanes.as_ptr()) }.sum()
 }
 
-/// Down the rows of `x`, row by row, for each of `sums.len()` channels: `Σ x`, or `Σ (x − means[c])²` where there
-/// are means.
+/// Down the rows of `x`, row by row, for each of `sums.len()` channels: `Σ x`, or `Σ (x −
+/// means[c])²` where there are means.
 #[inline(always)]
 pub(super) fn sum_channels<W: Wide>(x: &[f32], means: Option<&[f64]>, sums: &mut [f64]) {
     let mut c = 0;
@@ -124,7 +118,8 @@ pub(super) fn sum_channels<W: Wide>(x: &[f32], means: Option<&[f64]>, sums: &mut
     }
 }
 
-/// `N` neighbouring channels from `first` on, in registers: each is a sum of its own, so N changes no bit.
+/// `N` neighbouring channels from `first` on, in registers: each is a sum of its own, so N changes
+/// no bit.
 #[inline(always)]
 fn sum_channel_block<W: Wide, const N: usize>(
     x: &[f32],
@@ -139,7 +134,8 @@ fn sum_channel_block<W: Wide, const N: usize>(
             let means = &means[first..first + N];
             sum_blocks::<W, N>(rows, |x, lane| {
                 debug_assert!(lane + W::LANES <= N);
-                // SAFETY: `sum_blocks` gives lanes that begin a vector within N, and so many means there are.
+                // SAFETY: `sum_blocks` gives lanes that begin a vector within N, and so many means
+                // there are.
                 let deviation = x.sub(unsafe { W::load(means.as_ptr().add(lane)) });
                 deviation.mul(deviation)
             })
@@ -148,8 +144,8 @@ fn sum_channel_block<W: Wide, const N: usize>(
     sums[first..first + N].copy_from_slice(&lanes);
 }
 
-/// Lane by lane, `Σ term(block[lane], lane)` over blocks of N values, block by block from zero. N is a power of two
-/// from 8 on.
+/// Lane by lane, `Σ term(block[lane], lane)` over blocks of N values, block by block from zero. N
+/// is a power of two from 8 on.
 #[inline(always)]
 fn sum_blocks<'x, W: Wide, const N: usize>(
     blocks: impl Iterator<Item = &'x [f32]> + Clone,

@@ -1,12 +1,9 @@
-//! How results are written: from which end, and past the caches where they are larger than those. Knows nothing of what is
-//! computed.
+//! How results are written: from which end, and past the caches where they are larger than those.
+//! Knows nothing of what is computed.
 
+use crate::blocks::norm::STREAMED;
 use crate::simd::{STREAM_ALIGNMENT, Use, Vector};
 use crate::tensor::output::Output;
-
-/// Elements of a result from which it is streamed: a line need not be read before it is written, and what is read next
-/// stays in the caches.
-const STREAMED: usize = 1 << 20;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -14,29 +11,30 @@ const LINE: usize = 16;
 /// Bytes by which addresses differ that a core takes for one, until a store is done.
 const ALIAS: usize = 1 << 12;
 
-/// Whether to stream a result of `len` elements in rows of `row`: then a row starts where streaming can.
-pub(super) fn is_streamed(output: Output, len: usize, row: usize) -> bool {
+/// Whether to stream a result in rows of `row`: then a row starts where streaming can.
+pub(super) fn is_streamed(output: &Output<'_>, row: usize) -> bool {
     match output {
         Output::F32(to) => {
             let bytes = row.saturating_mul(size_of::<f32>());
-            len >= STREAMED
-                && to.addr().is_multiple_of(STREAM_ALIGNMENT)
+            to.len() >= STREAMED
+                && to.start().addr().is_multiple_of(STREAM_ALIGNMENT)
                 && bytes.is_multiple_of(STREAM_ALIGNMENT)
         }
         Output::F16(_) | Output::Bf16(_) => false,
     }
 }
 
-/// Whether loads that run ahead of the stores would meet addresses just stored to, as it seems to the core, and wait.
-/// From the end to the beginning they do not: a norm took half the time.
+/// Whether loads that run ahead of the stores would meet addresses just stored to, as it seems to
+/// the core, and wait. From the end to the beginning they do not: a norm took half the time.
 #[inline(always)]
 pub(super) fn is_backward(x: &[f32], y: &[f32]) -> bool {
     let ahead = y.as_ptr().addr().wrapping_sub(x.as_ptr().addr()) % ALIAS;
     ahead != 0 && ahead < ALIAS / 2
 }
 
-/// `y[i] = vector(i)` for the whole vectors of y, i being where each begins; gives how many elements that were.
-/// If `STREAM`, y starts where streaming can, and the lines of as many elements from `ahead` on are asked for.
+/// `y[i] = vector(i)` for the whole vectors of y, i being where each begins; gives how many
+/// elements that were. If `STREAM`, y starts where streaming can, and the lines of as many elements
+/// from `ahead` on are asked for.
 #[inline(always)]
 pub(super) fn write<V: Vector, const STREAM: bool>(
     y: &mut [f32],
@@ -52,7 +50,8 @@ pub(super) fn write<V: Vector, const STREAM: bool>(
         }
         for i in 0..LINE / V::LANES {
             let at = line + i * V::LANES;
-            // SAFETY: a line has whole vectors and lies within y, a multiple of the alignment after its start.
+            // SAFETY: a line has whole vectors and lies within y, a multiple of the alignment after
+            // its start.
             unsafe {
                 let to = y.as_mut_ptr().add(at);
                 if STREAM {

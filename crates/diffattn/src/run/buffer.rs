@@ -1,6 +1,7 @@
-//! Working memory that outlives a call: page faults of fresh allocations took about a quarter of a call of 512 tokens. Spare
-//! buffers are kept for the whole process, up to [`SPARE_BYTES`]. What a buffer holds is arbitrary, but initialised. And what both
-//! these and packed weights are: values from the start of a cache line.
+//! Working memory that outlives a call: page faults of fresh allocations took about a quarter of a
+//! call of 512 tokens. Spare buffers are kept for the whole process, up to [`SPARE_BYTES`]. What a
+//! buffer holds is arbitrary, but initialised. And what both these and packed weights are: values
+//! from the start of a cache line.
 
 use crate::error::Error;
 use std::ops::{Deref, DerefMut};
@@ -15,7 +16,8 @@ const SPARES: usize = 64;
 /// The least recently used first.
 static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
-/// Bytes of a cache line, to which a buffer is aligned: an AVX-512 load that straddles two counts as two.
+/// Bytes of a cache line, to which a buffer is aligned: an AVX-512 load that straddles two counts
+/// as two.
 pub(crate) const LINE: usize = 64;
 
 /// A zeroed buffer, or [`Error::OutOfMemory`] with the bytes wanted.
@@ -30,7 +32,8 @@ pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
     Ok(buffer)
 }
 
-/// Values from the start of a cache line. (A clone's may lie elsewhere, which costs speed, nothing else.)
+/// Values from the start of a cache line. (A clone's may lie elsewhere, which costs speed, nothing
+/// else.)
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Lines<T> {
     /// Longer than `len` by a line.

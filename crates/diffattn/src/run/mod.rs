@@ -1,8 +1,7 @@
-//! How a call runs: instruction set, threads, fused or not. One value that cannot be wrong, beside the
-//! options of every operator, layer and model. Knows nothing of what is computed.
+//! How a call runs: instruction set, threads, fused or not. One value that cannot be wrong, beside
+//! the options of every operator, layer and model. Knows nothing of what is computed.
 
 pub(crate) mod buffer;
-pub(crate) mod slices;
 pub(crate) mod threads;
 pub(crate) mod units;
 pub(crate) mod work;
@@ -23,7 +22,8 @@ pub struct Run {
 }
 
 impl Default for Run {
-    /// The fastest instruction set, as many threads as the machine allows, fused where that is faster.
+    /// The fastest instruction set, as many threads as the machine allows, fused where that is
+    /// faster.
     fn default() -> Self {
         Self {
             isa: Isa::detect(),

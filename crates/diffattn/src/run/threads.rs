@@ -32,8 +32,8 @@ pub(crate) struct Disjoint<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: it stands for an exclusive borrow of values that may move between threads; the contract of
-// `part` keeps the parts that threads hold apart.
+// SAFETY: it stands for an exclusive borrow of values that may move between threads; the contract
+// of `part` keeps the parts that threads hold apart.
 unsafe impl<T: Send> Send for Disjoint<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Disjoint<'_, T> {}
@@ -55,6 +55,11 @@ impl<'a, T> Disjoint<'a, T> {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Where the slice begins: for its alignment, and for hints.
+    pub(crate) fn start(&self) -> *mut T {
+        self.start
     }
 
     /// The part `range`; panics where the slice ends before it.
@@ -91,7 +96,8 @@ pub(crate) fn for_each_chunk<T: Send>(
     });
 }
 
-/// Multiply-adds that make a further thread worth waking: about 20 µs of one core, twice what a wake-up takes.
+/// Multiply-adds that make a further thread worth waking: about 20 µs of one core, twice what a
+/// wake-up takes.
 const THREAD_WORK: usize = 1 << 20;
 
 /// How many of `threads` are worth waking for `work` multiply-adds.
@@ -99,8 +105,8 @@ pub(crate) fn thread_count(threads: usize, work: usize) -> usize {
     threads.min(work / THREAD_WORK).max(1)
 }
 
-/// How many threads the machine (its cgroup too) allows: the default of every call. Asked once: the system reads files
-/// to answer, which took half of a small call (27 of 57 µs on Zen 1).
+/// How many threads the machine (its cgroup too) allows: the default of every call. Asked once: the
+/// system reads files to answer, which took half of a small call (27 of 57 µs on Zen 1).
 #[must_use]
 pub fn available_threads() -> usize {
     static AVAILABLE: OnceLock<usize> = OnceLock::new();
@@ -111,7 +117,8 @@ pub fn available_threads() -> usize {
 mod pool {
     use std::sync::{Arc, Mutex, PoisonError};
 
-    /// The pool of the last thread count asked for: counts rarely change, and idle pools cost memory.
+    /// The pool of the last thread count asked for: counts rarely change, and idle pools cost
+    /// memory.
     static POOL: Mutex<Option<Arc<rayon::ThreadPool>>> = Mutex::new(None);
 
     fn of(threads: usize) -> Option<Arc<rayon::ThreadPool>> {

@@ -5,12 +5,11 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
-use super::slices::Slices;
 use crate::error::Error;
 
 /// What work and its caller share: the units that may be worked on, and those that are done. Only
@@ -22,7 +21,8 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Units that may be worked on now, one at least. Gives the caller its turn where none are left.
+    /// Units that may be worked on now, one at least. Gives the caller its turn where none are
+    /// left.
     pub async fn granted(&self) -> usize {
         poll_fn(|_| match self.granted.load(Relaxed) {
             0 => Poll::Pending,
@@ -65,14 +65,15 @@ impl Pace {
     ///
     /// # Errors
     /// Those of `inner`.
-    pub async fn within(&self, inner: &mut (dyn Slices + Send), units: usize) -> Result<(), Error> {
+    pub async fn within(&self, inner: &mut Work<'_>, units: usize) -> Result<(), Error> {
         let (total, mut told) = (inner.total().max(1), 0);
         while inner.done() < inner.total() {
             let count = self.granted().await;
             inner.step(count.saturating_mul(total).div_ceil(units.max(1)))?;
             // (In 128 bits: units times units can pass 64.)
             let done = (inner.done() as u128 * units as u128 / total as u128) as usize;
-            // A step that adds nothing to the count still takes its turn, or it would go on without end.
+            // A step that adds nothing to the count still takes its turn, or it would go on without
+            // end.
             let granted = self.granted.load(Relaxed);
             self.granted
                 .store(granted.saturating_sub((done - told).max(1)), Relaxed);
@@ -109,8 +110,8 @@ impl fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    /// Work of `total` units, counted by the [`Pace`] that `work` is given. Nothing of it runs before the first step,
-    /// and nothing at all where `total` is 0.
+    /// Work of `total` units, counted by the [`Pace`] that `work` is given. Nothing of it runs
+    /// before the first step, and nothing at all where `total` is 0.
     pub fn new<F: Future<Output = Result<(), Error>> + Send + 'a>(
         total: usize,
         work: impl FnOnce(Arc<Pace>) -> F,
@@ -148,8 +149,8 @@ impl<'a> Work<'a> {
     /// threads. Nothing happens to work that is complete.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when scratch is refused; [`Error::Internal`] for a bug of ours, and for a step after
-    /// one that failed.
+    /// [`Error::OutOfMemory`] when scratch is refused; [`Error::Internal`] for a bug of ours, and
+    /// for a step after one that failed.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
         let future = match &mut self.state {
             State::Working(future) => future,
@@ -189,16 +190,18 @@ impl<'a> Work<'a> {
     }
 }
 
-impl Slices for Work<'_> {
-    fn total(&self) -> usize {
-        self.total()
-    }
-
-    fn done(&self) -> usize {
-        self.done()
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        self.step(count)
+/// Works off what [`Work::new`] would do in slices, at once: without memory for what a slice leaves
+/// behind, which a small call would notice.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) fn at_once(work: impl AsyncFnOnce(&Pace) -> Result<(), Error>) -> Result<(), Error> {
+    let pace = Pace::default();
+    pace.granted.store(usize::MAX, Relaxed);
+    match pin!(work(&pace)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(Error::Internal(
+            "work at once gave its caller a turn".to_owned(),
+        )),
     }
 }

@@ -1,16 +1,16 @@
-//! Backward differences along the sequence. The paper's difference is the one of two attention maps; this one is
-//! offered because a popular description of the architecture means it.
+//! Backward differences along the sequence. The paper's difference is the one of two attention
+//! maps; this one is offered because a popular description of the architecture means it.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::Axes;
+use super::axes::Axes;
+use crate::blocks::norm::UNIT;
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
-use crate::run::slices::Slices;
-use crate::run::units::{UNIT, Units};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::run::units::Units;
+use crate::run::work::{Pace, Work, at_once};
+use crate::simd::{Kernel, Vector};
 use crate::tensor::axis::Layout;
 use crate::tensor::output::Output;
 use crate::tensor::shape::checked_len;
@@ -40,31 +40,34 @@ impl Default for SequenceDifferenceOptions {
     }
 }
 
-/// A checked call of [`sequence_difference`]: made by [`SequenceDifference::new`], given its output by
-/// [`SequenceDifference::bind`], worked off by [`Slices::step`].
-#[derive(Debug)]
-pub struct SequenceDifference<'a> {
+/// What a call is made on.
+#[derive(Debug, Clone, Copy)]
+struct Call<'a> {
     x: Data<'a>,
-    shape: Vec<usize>,
     order: usize,
-    /// Tokens per sequence, elements per token, tokens of all sequences: heads lie beside each other within a token
-    /// (bshd) or are sequences of their own (bhsd).
+    /// Tokens per sequence, elements per token, tokens of all sequences: heads lie beside each
+    /// other within a token (bshd) or are sequences of their own (bhsd).
     length: usize,
     width: usize,
     tokens: usize,
-    unit_tokens: usize,
-    isa: Isa,
-    output: Option<Output>,
-    /// The differences of the token before, order by order, then the token's own.
-    units: Units<Vec<f32>>,
-    borrow: PhantomData<&'a mut [f32]>,
+    run: Run,
+}
+
+/// A checked call of [`sequence_difference`]: made by [`SequenceDifference::new`], worked off by
+/// [`SequenceDifference::into_work`].
+#[derive(Debug)]
+pub struct SequenceDifference<'a> {
+    call: Call<'a>,
+    shape: Vec<usize>,
 }
 
 impl<'a> SequenceDifference<'a> {
-    /// Checks everything and allocates no scratch yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as the layout has it.
+    /// Checks everything and allocates no scratch yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as
+    /// the layout has it.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &SequenceDifferenceOptions) -> Result<Self, Error> {
         let Axes {
             batch,
@@ -87,24 +90,16 @@ impl<'a> SequenceDifference<'a> {
             Layout::Bshd => (batch * length, heads * width),
         };
         checked_len("x", &[order + 1, width])?;
-        // A unit starts with `order` tokens of its predecessor: few, next to its own.
-        let unit_tokens = UNIT.checked_div(width).unwrap_or(1).max(8 * order).max(1);
         Ok(Self {
-            x: x.data,
+            call: Call {
+                x: x.data,
+                order,
+                length,
+                width,
+                tokens,
+                run: options.run.with_deterministic(true),
+            },
             shape: x.shape,
-            order,
-            length,
-            width,
-            tokens,
-            unit_tokens,
-            isa: options.run.isa(),
-            output: None,
-            units: Units::new(
-                options.run.threads(),
-                tokens.div_ceil(unit_tokens),
-                unit_tokens.saturating_mul(width),
-            )?,
-            borrow: PhantomData,
         })
     }
 
@@ -117,70 +112,77 @@ impl<'a> SequenceDifference<'a> {
     /// The result's element type: x's.
     #[must_use]
     pub fn output_dtype(&self) -> DType {
-        self.x.dtype()
+        self.call.x.dtype()
     }
 
-    /// Gives the output.
+    /// The work of the call into `out`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
-        self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
-        Ok(())
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
+    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
+        let Self { call, .. } = self;
+        let total = call.tokens.div_ceil(call.unit_tokens());
+        Ok(Work::new(total, move |pace| async move {
+            call.work(&pace, &output).await
+        }))
+    }
+
+    /// Works the whole call off at once, into `out`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
+    /// fit; [`Error::OutOfMemory`].
+    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
+        at_once(async |pace| self.call.work(pace, &output).await)
     }
 }
 
-impl Slices for SequenceDifference<'_> {
-    fn total(&self) -> usize {
-        self.units.total()
-    }
-
-    fn done(&self) -> usize {
-        self.units.done()
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        let output = Output::bound(self.output)?;
-        let Self {
-            x,
+impl Call<'_> {
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        let &Self {
             order,
-            length,
             width,
             tokens,
-            unit_tokens,
-            isa,
+            run,
             ..
-        } = *self;
-        self.units.step(
-            count,
-            usize::MAX,
-            || try_zeroed((order + 1) * width),
-            |scratch, unit| {
-                let first = unit * unit_tokens;
-                let tokens = first..(first + unit_tokens).min(tokens);
-                isa.run(
-                    true,
-                    Difference {
-                        x,
-                        length,
-                        width,
-                        tokens,
-                        output,
-                        scratch,
-                    },
-                );
-            },
-        )
+        } = self;
+        let unit_tokens = self.unit_tokens();
+        // The differences of the token before, order by order, then the token's own.
+        let make_scratch = || try_zeroed((order + 1) * width);
+        let mut units = Units::new(run, unit_tokens.saturating_mul(width), make_scratch);
+        let work = |scratch: &mut Vec<f32>, unit| {
+            let first = unit * unit_tokens;
+            run.kernel(Difference {
+                call: self,
+                tokens: first..(first + unit_tokens).min(tokens),
+                output,
+                scratch,
+            });
+        };
+        units
+            .paced(pace, 0..tokens.div_ceil(unit_tokens), work)
+            .await
+    }
+
+    /// Tokens per unit, which starts with `order` tokens of its predecessor: few, next to its own.
+    fn unit_tokens(&self) -> usize {
+        let tokens = UNIT.checked_div(self.width).unwrap_or(1);
+        tokens.max(8 * self.order).max(1)
     }
 }
 
 /// Some tokens of a call.
 struct Difference<'u> {
-    x: Data<'u>,
-    length: usize,
-    width: usize,
+    call: &'u Call<'u>,
     tokens: Range<usize>,
-    output: Output,
+    output: &'u Output<'u>,
     scratch: &'u mut [f32],
 }
 
@@ -190,16 +192,18 @@ impl Kernel for Difference<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self {
-            x,
-            length,
-            width,
+            call,
             tokens,
             output,
             scratch,
         } = self;
+        let &Call {
+            x, length, width, ..
+        } = call;
         let (before, current) = scratch.split_at_mut(scratch.len() - width);
         before.fill(0.0);
-        // The difference of order n looks at n tokens back: they are walked again, to the same bits.
+        // The difference of order n looks at n tokens back: they are walked again, to the same
+        // bits.
         let back = (before.len() / width).min(tokens.start % length);
         for token in tokens.start - back..tokens.end {
             if token % length == 0 {
@@ -214,34 +218,35 @@ impl Kernel for Difference<'_> {
                 }
             }
             if token >= tokens.start {
-                // SAFETY: `bind` checked that the output has all tokens, and borrowed it; each token is one unit's.
+                // SAFETY: each token is one unit's.
                 unsafe { output.narrow(token * width, current) };
             }
         }
     }
 }
 
-/// The `order`-th backward difference along the sequence of a float32 tensor, in x's shape: `y[t] = x[t] − x[t − 1]`,
-/// taken `order` times. Before the first token lies zero, so `y[0] = x[0]`.
+/// The `order`-th backward difference along the sequence of a float32 tensor, in x's shape: `y[t] =
+/// x[t] − x[t − 1]`, taken `order` times. Before the first token lies zero, so `y[0] = x[0]`.
 ///
 /// ```
 /// use diffattn::{SequenceDifferenceOptions, Tensor, sequence_difference};
 ///
 /// let options = SequenceDifferenceOptions { order: 1, ..SequenceDifferenceOptions::default() };
-/// assert_eq!(sequence_difference(Tensor::f32(&[1.0, 4.0, 9.0], &[1, 1, 3, 1]), &options)?, [1.0, 3.0, 5.0]);
+/// let y = sequence_difference(Tensor::f32(&[1.0, 4.0, 9.0], &[1, 1, 3, 1]), &options)?;
+/// assert_eq!(y, [1.0, 3.0, 5.0]);
 /// # Ok::<(), diffattn::Error>(())
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`SequenceDifference`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn sequence_difference(
     x: Tensor<'_>,
     options: &SequenceDifferenceOptions,
 ) -> Result<Vec<f32>, Error> {
-    let mut call = SequenceDifference::new(x, options)?;
-    let mut out = try_zeroed(call.x.len())?;
-    call.bind(DataMut::F32(&mut out))?;
-    call.finish()?;
+    let call = SequenceDifference::new(x, options)?;
+    let mut out = try_zeroed(call.call.x.len())?;
+    call.finish_into(DataMut::F32(&mut out))?;
     Ok(out)
 }

@@ -1,5 +1,5 @@
-//! How fast each channel pair of a rotary embedding turns: the frequencies and their scalings, in the words of
-//! Hugging Face `transformers` (`modeling_rope_utils.py`). All float64, by `libm`.
+//! How fast each channel pair of a rotary embedding turns: the frequencies and their scalings, in
+//! the words of Hugging Face `transformers` (`modeling_rope_utils.py`). All float64, by `libm`.
 
 use std::f64::consts::TAU;
 
@@ -16,10 +16,12 @@ pub enum RopeType {
     Linear,
     /// Long waves divided by `factor`, short ones kept, a blend between them (Llama 3.1).
     Llama3,
-    /// A blend by the number of turns within the trained length, and a factor on cos and sin (arXiv 2309.00071).
+    /// A blend by the number of turns within the trained length, and a factor on cos and sin (arXiv
+    /// 2309.00071).
     Yarn,
-    /// None up to max_position_embeddings, which is wanted. Past it the base grows with the length of the text, so that a
-    /// token's angles change with what follows it: not offered, see [`RopeFrequencies::longest`].
+    /// None up to max_position_embeddings, which is wanted. Past it the base grows with the length
+    /// of the text, so that a token's angles change with what follows it: not offered, see
+    /// [`RopeFrequencies::longest`].
     Dynamic,
 }
 
@@ -37,16 +39,17 @@ impl RopeType {
     }
 }
 
-/// How the frequencies are stretched beyond the trained length: the entries of `rope_scaling` (`rope_parameters`) of
-/// a Hugging Face configuration. Entries that a type does not know are ignored, as there.
+/// How the frequencies are stretched beyond the trained length: the entries of `rope_scaling`
+/// (`rope_parameters`) of a Hugging Face configuration. Entries that a type does not know are
+/// ignored, as there.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RopeScaling {
     /// The kind.
     pub rope_type: RopeType,
     /// Base of the frequencies, where the caller gives no theta of its own.
     pub rope_theta: Option<f64>,
-    /// How many times longer the context is. Wanted by `Linear`, `Llama3` and `Dynamic`; `Yarn` takes
-    /// max_position_embeddings / original_max_position_embeddings without it.
+    /// How many times longer the context is. Wanted by `Linear`, `Llama3` and `Dynamic`; `Yarn`
+    /// takes max_position_embeddings / original_max_position_embeddings without it.
     pub factor: Option<f64>,
     /// `Llama3`, wanted: waves longer than original / low_freq_factor are divided by `factor`.
     pub low_freq_factor: Option<f64>,
@@ -54,13 +57,15 @@ pub struct RopeScaling {
     pub high_freq_factor: Option<f64>,
     /// The trained length, in tokens. `Llama3` and `Yarn` take max_position_embeddings without it.
     pub original_max_position_embeddings: Option<f64>,
-    /// `Yarn`: the factor of cos and sin; without it 0.1 · ln(factor) + 1, or the quotient of the two mscales.
+    /// `Yarn`: the factor of cos and sin; without it 0.1 · ln(factor) + 1, or the quotient of the
+    /// two mscales.
     pub attention_factor: Option<f64>,
     /// `Yarn`: pairs that turn more often within the trained length are kept; 32 by default.
     pub beta_fast: Option<f64>,
     /// `Yarn`: pairs that turn less often are divided by `factor`; 1 by default.
     pub beta_slow: Option<f64>,
-    /// `Yarn`: slope of the numerator, (0.1 · mscale · ln(factor) + 1); counts when both mscales are given and not 0.
+    /// `Yarn`: slope of the numerator, (0.1 · mscale · ln(factor) + 1); counts when both mscales
+    /// are given and not 0.
     pub mscale: Option<f64>,
     /// `Yarn`: slope of the denominator.
     pub mscale_all_dim: Option<f64>,
@@ -71,8 +76,8 @@ pub struct RopeScaling {
 /// Base of the frequencies where nobody gives one.
 const THETA: f64 = 10_000.0;
 
-/// What decides how fast each pair of a rotary embedding turns: `theta^(−2i / rotary_dim)` per position for pair i,
-/// scaled.
+/// What decides how fast each pair of a rotary embedding turns: `theta^(−2i / rotary_dim)` per
+/// position for pair i, scaled.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RopeFrequencies {
     /// Base of the frequencies; where given, it wins over `scaling.rope_theta`. 10000 by default.
@@ -84,7 +89,8 @@ pub struct RopeFrequencies {
 }
 
 impl RopeFrequencies {
-    /// Positions that there are angles for: with `Dynamic`, max_position_embeddings; `None` without a bound.
+    /// Positions that there are angles for: with `Dynamic`, max_position_embeddings; `None` without
+    /// a bound.
     #[must_use]
     pub fn longest(&self) -> Option<f64> {
         let is_dynamic = self
@@ -104,6 +110,21 @@ impl RopeFrequencies {
                 format_args!("\"dynamic\" for {end}"),
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+/// Divides by `factor` the angles whose wave fits less than `low` times into the `original` length,
+/// and in part those that it fits up to `high` times.
+fn llama3_blend(angles: &mut [f64], factor: f64, [low, high]: [f64; 2], original: f64) {
+    for angle in angles {
+        // How often the wave fits into the trained length.
+        let turns = original * *angle / TAU;
+        if turns < low {
+            *angle /= factor;
+        } else if turns <= high {
+            let keep = (turns - low) / (high - low);
+            *angle = (1.0 - keep) * *angle / factor + keep * *angle;
         }
     }
 }
@@ -172,17 +193,7 @@ impl Angles {
                     let expected = format_args!("more than low_freq_factor {low}").to_string();
                     return Err(Error::option("scaling.high_freq_factor", expected, high));
                 }
-                let original = original()?;
-                for angle in &mut angles {
-                    // How often the wave fits into the trained length.
-                    let turns = original * *angle / TAU;
-                    if turns < low {
-                        *angle /= factor;
-                    } else if turns <= high {
-                        let keep = (turns - low) / (high - low);
-                        *angle = (1.0 - keep) * *angle / factor + keep * *angle;
-                    }
-                }
+                llama3_blend(&mut angles, factor, [low, high], original()?);
             }
             RopeType::Dynamic => {
                 wanted("factor", scaling.factor)?;

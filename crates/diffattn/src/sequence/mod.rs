@@ -1,76 +1,15 @@
-//! Operators along the sequence: the rotary embedding and backward differences. Nothing fuses, so every
-//! instruction set gives one set of bits.
+//! Operators along the sequence: the rotary embedding and backward differences. Nothing fuses, so
+//! every instruction set gives one set of bits.
 
+mod axes;
 mod difference;
 mod frequencies;
+mod places;
 mod rope;
 mod table;
 
 pub use difference::{SequenceDifference, SequenceDifferenceOptions, sequence_difference};
 pub use frequencies::{RopeFrequencies, RopeScaling, RopeType};
-pub use rope::{Positions, Rope, RopeOptions, apply_rope};
+pub use places::Positions;
+pub use rope::{Rope, RopeOptions, apply_rope};
 pub use table::RopeTable;
-
-use crate::error::Error;
-use crate::tensor::Tensor;
-use crate::tensor::axis::Layout;
-use crate::tensor::shape::{check_len, format_shape};
-
-/// The axes of a `[B, n, L, d]` tensor in either layout.
-#[derive(Debug, Clone, Copy)]
-struct Axes {
-    batch: usize,
-    heads: usize,
-    length: usize,
-    width: usize,
-    layout: Layout,
-}
-
-impl Axes {
-    fn new(x: &Tensor<'_>, layout: Layout) -> Result<Self, Error> {
-        let &[batch, second, third, width] = x.shape.as_slice() else {
-            return Err(Error::shape("x", "4 axes", format_shape(&x.shape)));
-        };
-        check_len("x", &x.shape, x.data.len())?;
-        let (heads, length) = match layout {
-            Layout::Bhsd => (second, third),
-            Layout::Bshd => (third, second),
-        };
-        Ok(Self {
-            batch,
-            heads,
-            length,
-            width,
-            layout,
-        })
-    }
-
-    /// Rows of `width` elements; 0 when the tensor is empty.
-    fn rows(&self) -> usize {
-        let Self {
-            batch,
-            heads,
-            length,
-            width,
-            ..
-        } = *self;
-        // (Beside a zero, the others may be of any size.)
-        if [batch, heads, length, width].contains(&0) {
-            0
-        } else {
-            batch * heads * length
-        }
-    }
-
-    /// Batch entry and token of a row, in the order in which rows lie.
-    #[inline]
-    fn token(&self, row: usize) -> (usize, usize) {
-        match self.layout {
-            Layout::Bhsd => (row / self.length / self.heads, row % self.length),
-            Layout::Bshd => (
-                row / self.heads / self.length,
-                row / self.heads % self.length,
-            ),
-        }
-    }
-}

@@ -1,30 +1,22 @@
 //! The rotary position embedding: turns pairs of channels by angles that grow with the position.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::Axes;
+use super::axes::Axes;
 use super::frequencies::{Angles, RopeFrequencies};
-use super::table::{self, RopeTable};
+use super::places::{Places, Positions};
+use super::table::{self, Filling, RopeTable};
+use crate::blocks::norm::UNIT;
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
-use crate::run::slices::Slices;
-use crate::run::units::{UNIT, Units};
-use crate::simd::{Isa, Kernel, Vector};
+use crate::run::units::Units;
+use crate::run::work::{Pace, Work, at_once};
+use crate::simd::{Kernel, Vector};
 use crate::tensor::axis::Layout;
 use crate::tensor::output::Output;
-use crate::tensor::shape::{check_len, checked_len, format_shape};
+use crate::tensor::shape::checked_len;
 use crate::tensor::{DType, Data, DataMut, Tensor};
-
-/// Positions of tokens, `[L]` or `[B, L]`.
-#[derive(Debug, Clone)]
-pub struct Positions<'a> {
-    /// The positions; negative ones are fine.
-    pub data: &'a [i64],
-    /// Their shape.
-    pub shape: Vec<usize>,
-}
 
 /// Options of [`apply_rope`].
 #[derive(Debug, Clone)]
@@ -41,8 +33,8 @@ pub struct RopeOptions<'a> {
     pub first_position: Option<Vec<i64>>,
     /// The position of each token.
     pub positions: Option<Positions<'a>>,
-    /// A table with the positions of this call, made with the same frequencies (then `frequencies` is not looked
-    /// at); without one the call makes its own.
+    /// A table with the positions of this call, made with the same frequencies (then `frequencies`
+    /// is not looked at); without one the call makes its own.
     pub table: Option<&'a RopeTable>,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,
@@ -63,147 +55,53 @@ impl Default for RopeOptions<'_> {
     }
 }
 
-/// The position of each token of each batch entry.
-#[derive(Debug, Clone)]
-enum Places<'a> {
-    /// The first token's: one, or one per batch entry.
-    From(Vec<i64>),
-    /// `[L]`, or `[B, L]` when `by_batch`.
-    Listed {
-        positions: &'a [i64],
-        by_batch: bool,
-    },
-}
-
-impl<'a> Places<'a> {
-    fn new(axes: &Axes, options: &RopeOptions<'a>) -> Result<Self, Error> {
-        match (&options.first_position, &options.positions) {
-            (Some(_), Some(_)) => Err(Error::option(
-                "first_position",
-                "nothing beside positions",
-                "both",
-            )),
-            (None, None) => Ok(Self::From(vec![0])),
-            (Some(first), None) => {
-                if first.len() != 1 && first.len() != axes.batch {
-                    let expected = format_args!("1 or {} values (one per batch entry)", axes.batch)
-                        .to_string();
-                    return Err(Error::shape("first_position", expected, first.len()));
-                }
-                // Past the last one, positions would wrap.
-                match first
-                    .iter()
-                    .find(|first| first.checked_add_unsigned(axes.length as u64).is_none())
-                {
-                    Some(first) => Err(Error::option(
-                        "first_position",
-                        "positions that fit 64 bits",
-                        first,
-                    )),
-                    None => Ok(Self::From(first.clone())),
-                }
-            }
-            (None, Some(Positions { data, shape })) => {
-                let by_batch = match *shape.as_slice() {
-                    [length] if length == axes.length => false,
-                    [batch, length] if batch == axes.batch && length == axes.length => true,
-                    _ => {
-                        let expected =
-                            format!("shape [{1}] or [{0}, {1}]", axes.batch, axes.length);
-                        return Err(Error::shape("positions", expected, format_shape(shape)));
-                    }
-                };
-                check_len("positions", shape, data.len())?;
-                Ok(Self::Listed {
-                    positions: data,
-                    by_batch,
-                })
-            }
-        }
-    }
-
-    /// Whether batch entries differ.
-    fn by_batch(&self) -> bool {
-        match self {
-            Self::From(first) => first.len() > 1,
-            Self::Listed { by_batch, .. } => *by_batch,
-        }
-    }
-
-    #[inline]
-    fn position(&self, batch: usize, token: usize, length: usize) -> i64 {
-        match self {
-            Self::From(first) => first[if first.len() > 1 { batch } else { 0 }] + token as i64,
-            Self::Listed {
-                positions,
-                by_batch,
-            } => positions[if *by_batch { batch * length } else { 0 } + token],
-        }
-    }
-
-    /// The highest position, of tokens if there are any.
-    fn last(&self, length: usize) -> Option<i64> {
-        match self {
-            _ if length == 0 => None,
-            Self::From(first) => first.iter().map(|&first| first + (length as i64 - 1)).max(),
-            Self::Listed { positions, .. } => positions.iter().copied().max(),
-        }
-    }
-
-    /// The first position outside of `range`.
-    fn outside(&self, range: &Range<i64>, length: usize) -> Option<i64> {
-        match self {
-            _ if length == 0 => None,
-            Self::From(first) => {
-                let ends = first
-                    .iter()
-                    .flat_map(|&first| [first, first + (length as i64 - 1)]);
-                ends.into_iter().find(|position| !range.contains(position))
-            }
-            Self::Listed { positions, .. } => positions
-                .iter()
-                .copied()
-                .find(|position| !range.contains(position)),
-        }
-    }
-}
-
 /// Where cosines and sines come from.
 #[derive(Debug)]
 enum Turns<'a> {
     Given(&'a RopeTable),
-    /// One row per token, or per batch entry and token; filled by the first `units`.
+    /// One row per token, or per batch entry and token.
     Own {
         angles: Angles,
-        values: Vec<f32>,
-        units: usize,
+        rows: usize,
     },
 }
 
-/// A checked call of [`apply_rope`]: made by [`Rope::new`], given its output by [`Rope::bind`], worked off by
-/// [`Slices::step`].
-#[derive(Debug)]
-pub struct Rope<'a> {
+impl Turns<'_> {
+    /// Units of work that it takes to make them.
+    fn units(&self, rotary_dim: usize) -> usize {
+        match self {
+            Self::Given(_) => 0,
+            Self::Own { rows, .. } => rows.div_ceil(table::unit_rows(rotary_dim)),
+        }
+    }
+}
+
+/// What a call is made on.
+#[derive(Debug, Clone, Copy)]
+struct Call<'a> {
     x: Data<'a>,
-    shape: Vec<usize>,
     axes: Axes,
     interleaved: bool,
     rotary_dim: usize,
+    run: Run,
+}
+
+/// A checked call of [`apply_rope`]: made by [`Rope::new`], worked off by [`Rope::into_work`].
+#[derive(Debug)]
+pub struct Rope<'a> {
+    call: Call<'a>,
+    shape: Vec<usize>,
     places: Places<'a>,
     turns: Turns<'a>,
-    unit_rows: usize,
-    isa: Isa,
-    output: Option<Output>,
-    /// A row of x and of the result as float32; empty where they are that themselves.
-    units: Units<[Vec<f32>; 2]>,
-    borrow: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Rope<'a> {
-    /// Checks everything and allocates no table yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as the layout has it.
+    /// Checks everything and allocates no table yet. `x` is `[B, n, L, d]`, or `[B, L, n, d]` as
+    /// the layout has it.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &RopeOptions<'a>) -> Result<Self, Error> {
         let axes = Axes::new(&x, options.layout)?;
         let rotary_dim = options.rotary_dim.unwrap_or(axes.width);
@@ -211,76 +109,23 @@ impl<'a> Rope<'a> {
             let expected = format!("an even number of at most {} channels", axes.width);
             return Err(Error::shape("rotary_dim", expected, rotary_dim));
         }
-        let places = Places::new(&axes, options)?;
-        let rows = axes.rows();
-        let (turns, table_units) = match options.table {
-            Some(table) => {
-                if table.rotary_dim() != rotary_dim {
-                    return Err(Error::shape(
-                        "table",
-                        format!("one for {rotary_dim} channels"),
-                        table.rotary_dim(),
-                    ));
-                }
-                if let Some(position) = places.outside(&table.positions(), axes.length) {
-                    let expected =
-                        format!("one with every position of the call, such as {position}");
-                    return Err(Error::shape(
-                        "table",
-                        expected,
-                        format_args!("{:?}", table.positions()),
-                    ));
-                }
-                (Turns::Given(table), 0)
-            }
-            None => {
-                // Without rows they are checked, and none is made: a row may then have any width.
-                let turning = if rows == 0 { 0 } else { rotary_dim };
-                let angles = Angles::new(turning, &options.frequencies)?;
-                if rows > 0
-                    && let Some(last) = places.last(axes.length)
-                {
-                    options.frequencies.check_end(last.saturating_add(1))?;
-                }
-                let table_rows = if rows == 0 {
-                    0
-                } else {
-                    axes.length * if places.by_batch() { axes.batch } else { 1 }
-                };
-                checked_len("x", &[table_rows, rotary_dim])?;
-                let units = table_rows.div_ceil(table::unit_rows(rotary_dim));
-                (
-                    Turns::Own {
-                        angles,
-                        values: Vec::new(),
-                        units,
-                    },
-                    units,
-                )
-            }
+        let first_position = options.first_position.as_deref();
+        let places = Places::new(&axes, first_position, options.positions.as_ref())?;
+        let turns = match options.table {
+            Some(table) => given(table, rotary_dim, &places, &axes)?,
+            None => own(&options.frequencies, rotary_dim, &places, &axes)?,
         };
-        let unit_rows = UNIT.checked_div(axes.width).unwrap_or(1).max(1);
-        let unit_elements = (unit_rows * axes.width).max(table::unit_elements(
-            table::unit_rows(rotary_dim),
-            rotary_dim,
-        ));
         Ok(Self {
-            x: x.data,
+            call: Call {
+                x: x.data,
+                axes,
+                interleaved: options.interleaved,
+                rotary_dim,
+                run: options.run.with_deterministic(true),
+            },
             shape: x.shape,
-            axes,
-            interleaved: options.interleaved,
-            rotary_dim,
             places,
             turns,
-            unit_rows,
-            isa: options.run.isa(),
-            output: None,
-            units: Units::new(
-                options.run.threads(),
-                table_units + rows.div_ceil(unit_rows),
-                unit_elements,
-            )?,
-            borrow: PhantomData,
         })
     }
 
@@ -293,65 +138,133 @@ impl<'a> Rope<'a> {
     /// The result's element type: x's.
     #[must_use]
     pub fn output_dtype(&self) -> DType {
-        self.x.dtype()
+        self.call.x.dtype()
     }
 
-    /// Gives the output.
+    /// The work of the call into `out`.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn bind(&mut self, out: DataMut<'a>) -> Result<(), Error> {
-        self.output = Some(Output::bind(out, self.x.dtype(), &self.shape)?);
-        Ok(())
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
+    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
+        let Self {
+            call,
+            places,
+            turns,
+            ..
+        } = self;
+        let total = turns.units(call.rotary_dim) + call.axes.rows().div_ceil(call.unit_rows());
+        Ok(Work::new(total, move |pace| async move {
+            call.work(&pace, &places, &turns, &output).await
+        }))
     }
 
-    /// The next units of one phase: the table, or the rotation.
-    fn advance(&mut self, count: usize) -> Result<(), Error> {
-        let output = Output::bound(self.output)?;
+    /// Works the whole call off at once, into `out`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
+    /// fit; [`Error::OutOfMemory`].
+    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
         let Self {
-            x,
+            call,
+            places,
+            turns,
+            ..
+        } = &self;
+        at_once(async |pace| call.work(pace, places, turns, &output).await)
+    }
+}
+
+/// The turns of `table`, which must have every position of the call.
+fn given<'a>(
+    table: &'a RopeTable,
+    rotary_dim: usize,
+    places: &Places<'_>,
+    axes: &Axes,
+) -> Result<Turns<'a>, Error> {
+    if table.rotary_dim() != rotary_dim {
+        return Err(Error::shape(
+            "table",
+            format!("one for {rotary_dim} channels"),
+            table.rotary_dim(),
+        ));
+    }
+    if let Some(position) = places.outside(&table.positions(), axes.length) {
+        return Err(Error::shape(
+            "table",
+            format!("one with every position of the call, such as {position}"),
+            format_args!("{:?}", table.positions()),
+        ));
+    }
+    Ok(Turns::Given(table))
+}
+
+/// The call's own turns, checked and not yet made.
+fn own<'a>(
+    frequencies: &RopeFrequencies,
+    rotary_dim: usize,
+    places: &Places<'_>,
+    axes: &Axes,
+) -> Result<Turns<'a>, Error> {
+    // Without rows they are checked, and none is made: a row may then have any width.
+    let is_empty = axes.rows() == 0;
+    let angles = Angles::new(if is_empty { 0 } else { rotary_dim }, frequencies)?;
+    if !is_empty && let Some(last) = places.last(axes.length) {
+        frequencies.check_end(last.saturating_add(1))?;
+    }
+    let rows = if is_empty {
+        0
+    } else {
+        axes.length * if places.by_batch() { axes.batch } else { 1 }
+    };
+    checked_len("x", &[rows, rotary_dim])?;
+    Ok(Turns::Own { angles, rows })
+}
+
+impl Call<'_> {
+    /// Rows of x per unit of work.
+    fn unit_rows(&self) -> usize {
+        UNIT.checked_div(self.axes.width).unwrap_or(1).max(1)
+    }
+
+    /// The turns, then the rotation.
+    async fn work(
+        &self,
+        pace: &Pace,
+        places: &Places<'_>,
+        turns: &Turns<'_>,
+        output: &Output<'_>,
+    ) -> Result<(), Error> {
+        let Self {
             axes,
-            interleaved,
             rotary_dim,
-            unit_rows,
-            isa,
+            run,
             ..
         } = *self;
-        let make_scratch = || {
-            let width = if x.dtype() == DType::F32 {
-                0
-            } else {
-                axes.width
-            };
-            Ok([try_zeroed(width)?, try_zeroed(width)?])
-        };
-        let places = &self.places;
-        let (values, table_units, table_first) = match &mut self.turns {
-            Turns::Given(table) => (table.values(), 0, Some(table.positions().start)),
-            Turns::Own {
-                angles,
-                values,
-                units,
-            } => {
-                if self.units.done() < *units {
-                    if values.is_empty() {
-                        let batch = if places.by_batch() { axes.batch } else { 1 };
-                        *values = try_zeroed(batch * axes.length * rotary_dim)?;
-                    }
-                    let position = |row: usize| {
-                        places.position(row / axes.length, row % axes.length, axes.length)
-                    };
-                    return table::fill(
-                        &mut self.units,
-                        count,
-                        *units,
-                        make_scratch,
-                        angles,
-                        values,
-                        position,
-                    );
-                }
-                (values.as_slice(), *units, None)
+        let Axes { length, width, .. } = axes;
+        let unit_rows = self.unit_rows();
+        let table_elements = table::unit_elements(table::unit_rows(rotary_dim), rotary_dim);
+        let elements = (unit_rows * width).max(table_elements);
+        let mut units = Units::new(run, elements, || self.scratch());
+        let mut made;
+        let (values, table_first) = match turns {
+            Turns::Given(table) => (table.values(), Some(table.positions().start)),
+            Turns::Own { angles, rows } => {
+                made = try_zeroed(rows * rotary_dim)?;
+                let filling = Filling::new(angles, &mut made);
+                let position = |row: usize| places.position(row / length, row % length, length);
+                let fill = |_: &mut _, unit| {
+                    // SAFETY: each unit is worked on once.
+                    unsafe { filling.unit(unit, position) }
+                };
+                units.paced(pace, 0..turns.units(rotary_dim), fill).await?;
+                (made.as_slice(), None)
             }
         };
         let by_batch = places.by_batch();
@@ -360,62 +273,45 @@ impl<'a> Rope<'a> {
             let (batch, token) = axes.token(row);
             match table_first {
                 // Checked: the table has the position.
-                Some(first) => (places.position(batch, token, axes.length) - first) as usize,
-                None if by_batch => batch * axes.length + token,
+                Some(first) => (places.position(batch, token, length) - first) as usize,
+                None if by_batch => batch * length + token,
                 None => token,
             }
         };
-        self.units
-            .step(count, usize::MAX, make_scratch, |scratch, unit| {
-                let first = (unit - table_units) * unit_rows;
-                let rows = first..(first + unit_rows).min(axes.rows());
-                let width = axes.width;
-                isa.run(
-                    true,
-                    Rotate {
-                        x,
-                        width,
-                        rows,
-                        interleaved,
-                        rotary_dim,
-                        values,
-                        turn: &turn,
-                        output,
-                        scratch,
-                    },
-                );
-            })
-    }
-}
-
-impl Slices for Rope<'_> {
-    fn total(&self) -> usize {
-        self.units.total()
+        let rotate = |scratch: &mut [Vec<f32>; 2], unit| {
+            let first = unit * unit_rows;
+            run.kernel(Rotate {
+                call: self,
+                rows: first..(first + unit_rows).min(axes.rows()),
+                values,
+                turn: &turn,
+                output,
+                scratch,
+            });
+        };
+        units
+            .paced(pace, 0..axes.rows().div_ceil(unit_rows), rotate)
+            .await
     }
 
-    fn done(&self) -> usize {
-        self.units.done()
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        let end = self.done().saturating_add(count.max(1)).min(self.total());
-        while self.done() < end {
-            self.advance(end - self.done())?;
-        }
-        Ok(())
+    /// A row of x and of the result as float32; empty where they are that themselves.
+    fn scratch(&self) -> Result<[Vec<f32>; 2], Error> {
+        let width = match self.x {
+            Data::F32(_) => 0,
+            Data::F16(_) | Data::Bf16(_) => self.axes.width,
+        };
+        Ok([try_zeroed(width)?, try_zeroed(width)?])
     }
 }
 
 /// Some rows of a call.
 struct Rotate<'u, F> {
-    x: Data<'u>,
-    width: usize,
+    call: &'u Call<'u>,
     rows: Range<usize>,
-    interleaved: bool,
-    rotary_dim: usize,
     values: &'u [f32],
     turn: &'u F,
-    output: Output,
+    /// Has all rows, of which no other thread writes these.
+    output: &'u Output<'u>,
     scratch: &'u mut [Vec<f32>; 2],
 }
 
@@ -425,27 +321,31 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self {
-            x,
-            width,
+            call,
             rows,
-            interleaved,
-            rotary_dim,
             values,
             turn,
             output,
             scratch: [widened, turned],
         } = self;
+        let &Call {
+            x,
+            axes: Axes { width, .. },
+            interleaved,
+            rotary_dim,
+            ..
+        } = call;
         for row in rows {
-            let first = row * width;
+            let elements = row * width..(row + 1) * width;
             let x = match x {
-                Data::F32(x) => &x[first..first + width],
+                Data::F32(x) => &x[elements.clone()],
                 Data::F16(_) | Data::Bf16(_) => {
-                    x.widen(first, widened);
+                    x.widen(elements.start, widened);
                     widened.as_slice()
                 }
             };
-            // SAFETY: `bind` checked that the output has all rows, and borrowed it; each row is one unit's.
-            let direct = unsafe { output.at(first, width) };
+            // SAFETY: each row is one unit's.
+            let direct = unsafe { output.part(elements.clone()) };
             let is_narrow = direct.is_none();
             let y = direct.unwrap_or(turned);
             let (cosines, sines) =
@@ -460,7 +360,7 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
             y_rest.copy_from_slice(x_rest);
             if is_narrow {
                 // SAFETY: as above.
-                unsafe { output.narrow(first, y) };
+                unsafe { output.narrow(elements.start, y) };
             }
         }
     }
@@ -494,8 +394,8 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Rotary position embedding of a float32 tensor (arXiv 2104.09864): pair i of a token at position p turns by the angle
-/// `p · theta^(−2i / rotary_dim)`, scaled. The result has x's shape.
+/// Rotary position embedding of a float32 tensor (arXiv 2104.09864): pair i of a token at position
+/// p turns by the angle `p · theta^(−2i / rotary_dim)`, scaled. The result has x's shape.
 ///
 /// ```
 /// use diffattn::{RopeOptions, Tensor, apply_rope};
@@ -508,12 +408,12 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need [`Rope`]);
-/// [`Error::OutOfMemory`] when memory is refused.
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
+/// [`Rope`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
-    let mut call = Rope::new(x, options)?;
-    let mut out = try_zeroed(call.x.len())?;
-    call.bind(DataMut::F32(&mut out))?;
-    call.finish()?;
+    let call = Rope::new(x, options)?;
+    let mut out = try_zeroed(call.call.x.len())?;
+    call.finish_into(DataMut::F32(&mut out))?;
     Ok(out)
 }

@@ -1,12 +1,13 @@
-//! Cosines and sines of a rotary embedding, computed once for a range of positions. Does not rotate.
+//! Cosines and sines of a rotary embedding, computed once for a range of positions. Does not
+//! rotate.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use super::frequencies::{Angles, RopeFrequencies};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
+use crate::run::threads::Disjoint;
 use crate::run::units::Units;
 use crate::tensor::shape::checked_len;
 
@@ -16,9 +17,10 @@ const UNIT_ANGLES: usize = 1 << 12;
 /// Time of one cosine and sine, in elements that a rotation works off meanwhile.
 const ANGLE_ELEMENTS: usize = 32;
 
-/// Cosines and sines of a rotary embedding for a range of positions: computed once, then used by any number of
-/// [`Rope`](super::Rope) calls (see [`RopeOptions::table`](super::RopeOptions::table)). A call with a table gives the
-/// bits of one without.
+/// Cosines and sines of a rotary embedding for a range of positions: computed once, then used by
+/// any number of [`Rope`](super::Rope) calls (see
+/// [`RopeOptions::table`](super::RopeOptions::table)). A call with a table gives the bits of one
+/// without.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeTable {
     positions: Range<i64>,
@@ -30,7 +32,9 @@ impl RopeTable {
     /// The table of `positions` for `rotary_dim` channels (even).
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument; [`Error::OutOfMemory`].
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument;
+    /// [`Error::OutOfMemory`].
     pub fn new(
         positions: Range<i64>,
         rotary_dim: usize,
@@ -45,7 +49,8 @@ impl RopeTable {
                     format_args!("{positions:?}"),
                 )
             })?;
-        // Without positions no angle is made, however many channels there are; what is wrong with them is said all the same.
+        // Without positions no angle is made, however many channels there are; what is wrong with
+        // them is said all the same.
         let turning = if rows == 0 && rotary_dim.is_multiple_of(2) {
             0
         } else {
@@ -55,21 +60,13 @@ impl RopeTable {
         frequencies.check_end(positions.end)?;
         let mut values = try_zeroed(checked_len("positions", &[rows, rotary_dim])?)?;
         let unit_rows = unit_rows(rotary_dim);
-        let mut units = Units::new(
-            run.threads(),
-            rows.div_ceil(unit_rows),
-            unit_elements(unit_rows, rotary_dim),
-        )?;
+        let mut units = Units::new(run, unit_elements(unit_rows, rotary_dim), || Ok(()));
         let first = positions.start;
-        fill(
-            &mut units,
-            usize::MAX,
-            usize::MAX,
-            || Ok(()),
-            &angles,
-            &mut values,
-            |row| first + row as i64,
-        )?;
+        let filling = Filling::new(&angles, &mut values);
+        units.run(0..rows.div_ceil(unit_rows), |(), unit| {
+            // SAFETY: each unit is worked on once.
+            unsafe { filling.unit(unit, |row| first + row as i64) };
+        })?;
         Ok(Self {
             positions,
             rotary_dim,
@@ -89,7 +86,7 @@ impl RopeTable {
         self.rotary_dim
     }
 
-    /// Row after row, see [`fill`].
+    /// Row after row, as [`Filling`] has them.
     pub(super) fn values(&self) -> &[f32] {
         &self.values
     }
@@ -111,36 +108,47 @@ pub(super) fn unit_elements(unit_rows: usize, rotary_dim: usize) -> usize {
         .saturating_mul(ANGLE_ELEMENTS)
 }
 
-/// Fills the rows of the next units: `rotary_dim/2` cosines, then as many sines, of `position(row)`. Angles are
-/// float64, rounded once to float32, by `libm`: no platform's library has a say.
-pub(super) fn fill<S: Send>(
-    units: &mut Units<S>,
-    count: usize,
-    barrier: usize,
-    make_scratch: impl Fn() -> Result<S, Error>,
-    angles: &Angles,
-    values: &mut [f32],
-    position: impl Fn(usize) -> i64 + Sync,
-) -> Result<(), Error> {
-    let pairs = angles.per_position.len();
-    if pairs == 0 {
-        return units.step(count, barrier, make_scratch, |_, _| {});
+/// A table while it is filled, unit by unit: each row has `rotary_dim/2` cosines, then as many
+/// sines.
+pub(super) struct Filling<'t> {
+    angles: &'t Angles,
+    values: Disjoint<'t, f32>,
+}
+
+impl<'t> Filling<'t> {
+    pub(super) fn new(angles: &'t Angles, values: &'t mut [f32]) -> Self {
+        Self {
+            angles,
+            values: Disjoint::new(values),
+        }
     }
-    let unit_rows = unit_rows(2 * pairs);
-    let parts: Vec<_> = values
-        .chunks_mut(unit_rows * 2 * pairs)
-        .map(Mutex::new)
-        .collect();
-    units.step(count, barrier, make_scratch, |_, unit| {
-        // A part is one unit's, so this never waits.
-        let mut part = parts[unit].lock().unwrap_or_else(PoisonError::into_inner);
+
+    /// Fills the rows of unit `unit` with the turns of `position(row)`. Angles are float64, rounded
+    /// once to float32, by `libm`: no platform's library has a say.
+    ///
+    /// # Safety
+    /// No other thread has this unit.
+    pub(super) unsafe fn unit(&self, unit: usize, position: impl Fn(usize) -> i64) {
+        let Angles {
+            per_position,
+            factor,
+        } = self.angles;
+        let pairs = per_position.len();
+        if pairs == 0 {
+            return;
+        }
+        let first = unit * unit_rows(2 * pairs);
+        let end = first + unit_rows(2 * pairs);
+        let end = (end * 2 * pairs).min(self.values.len());
+        // SAFETY: the rows are this unit's, which is the caller's.
+        let part = unsafe { self.values.part(first * 2 * pairs..end) };
         for (row, values) in part.chunks_exact_mut(2 * pairs).enumerate() {
-            let position = position(unit * unit_rows + row) as f64;
+            let position = position(first + row) as f64;
             let (cosines, sines) = values.split_at_mut(pairs);
-            for ((cosine, sine), angle) in cosines.iter_mut().zip(sines).zip(&angles.per_position) {
+            for ((cosine, sine), angle) in cosines.iter_mut().zip(sines).zip(per_position) {
                 let (s, c) = libm::sincos(position * angle);
-                (*cosine, *sine) = ((c * angles.factor) as f32, (s * angles.factor) as f32);
+                (*cosine, *sine) = ((c * factor) as f32, (s * factor) as f32);
             }
         }
-    })
+    }
 }

@@ -16,7 +16,8 @@ impl Vector for F32x8 {
     const LANES: usize = 8;
     const FUSES: bool = true;
     type Mask = __m256;
-    // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak against 0.66.
+    // 8 accumulators cover the latency of two FMAs a cycle; 4 × 3 spills: 0.44 of the FMA peak
+    // against 0.66.
     type Tile = TileOf<4, 3, 6>;
     type Wide = F64x4;
 
@@ -25,8 +26,8 @@ impl Vector for F32x8 {
         unsafe fn load(from: *const f32) = _mm256_loadu_ps(from);
         unsafe fn load_f16(from: *const f16) = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
         unsafe fn load_bf16(from: *const bf16) = {
-            // Both halves loaded twice, then one shuffle, where `vpmovzxwd` would be followed by a shift: Zen 1 has one unit for
-            // shifts.
+            // Both halves loaded twice, then one shuffle, where `vpmovzxwd` would be followed by a
+            // shift: Zen 1 has one unit for shifts.
             let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
             let upper = _mm256_setr_epi8(
                 -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, //
@@ -69,7 +70,8 @@ impl Vector for F32x8 {
     const STREAMS: bool = true;
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
-        // By halves, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is encoded without VEX.
+        // By halves, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is
+        // encoded without VEX.
         // SAFETY: AVX2 as above; eight values are writable at an aligned address, by the contract.
         unsafe {
             asm!(
@@ -94,7 +96,8 @@ impl Vector for F32x8 {
         b: [Self; N],
     ) {
         if M == 4 && N == 3 {
-            // SAFETY: FMA is there, by the law of `Vector`; four values are readable, by the contract.
+            // SAFETY: FMA is there, by the law of `Vector`; four values are readable, by the
+            // contract.
             unsafe { add_outer_4_3(sums, a, b) };
         } else {
             // SAFETY: the caller's promise.
@@ -115,7 +118,8 @@ impl Vector for F32x8 {
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: AVX2 is there; eight rows of eight values on both sides, by the contract.
         unsafe {
-            // Halves of rows r and r + 4 side by side: what is left is four by four, in both halves at once.
+            // Halves of rows r and r + 4 side by side: what is left is four by four, in both halves
+            // at once.
             let halves = |r: usize, c: usize| {
                 let low = _mm256_castps128_ps256(_mm_loadu_ps(from.add(r * from_stride + c)));
                 _mm256_insertf128_ps::<1>(low, _mm_loadu_ps(from.add((r + 4) * from_stride + c)))
@@ -139,8 +143,10 @@ impl Vector for F32x8 {
     }
 }
 
-/// [`Vector::add_outer`] of 4 by 3: twelve sums, three vectors and one broadcast are all sixteen registers, which the compiler
-/// does not manage: it wants a second broadcast, and spills a sum.
+/// [`Vector::add_outer`] of 4 by 3: twelve sums, three vectors and one broadcast are all sixteen
+/// registers, which the compiler does not manage: it wants a second broadcast, and spills a sum.
+/// The broadcast has a register by name: of bfloat16, one more constant is wanted between two
+/// steps, for which the compiler otherwise may spill two vectors each time.
 ///
 /// # Safety
 /// AVX2 and FMA are there; `M` is 4, `N` is 3, and four values are readable at `a`.
@@ -154,22 +160,22 @@ unsafe fn add_outer_4_3<const M: usize, const N: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         asm!(
-            "vbroadcastss {t}, dword ptr [{a}]",
-            "vfmadd231ps {s00}, {t}, {b0}",
-            "vfmadd231ps {s01}, {t}, {b1}",
-            "vfmadd231ps {s02}, {t}, {b2}",
-            "vbroadcastss {t}, dword ptr [{a} + 4]",
-            "vfmadd231ps {s10}, {t}, {b0}",
-            "vfmadd231ps {s11}, {t}, {b1}",
-            "vfmadd231ps {s12}, {t}, {b2}",
-            "vbroadcastss {t}, dword ptr [{a} + 8]",
-            "vfmadd231ps {s20}, {t}, {b0}",
-            "vfmadd231ps {s21}, {t}, {b1}",
-            "vfmadd231ps {s22}, {t}, {b2}",
-            "vbroadcastss {t}, dword ptr [{a} + 12]",
-            "vfmadd231ps {s30}, {t}, {b0}",
-            "vfmadd231ps {s31}, {t}, {b1}",
-            "vfmadd231ps {s32}, {t}, {b2}",
+            "vbroadcastss ymm15, dword ptr [{a}]",
+            "vfmadd231ps {s00}, ymm15, {b0}",
+            "vfmadd231ps {s01}, ymm15, {b1}",
+            "vfmadd231ps {s02}, ymm15, {b2}",
+            "vbroadcastss ymm15, dword ptr [{a} + 4]",
+            "vfmadd231ps {s10}, ymm15, {b0}",
+            "vfmadd231ps {s11}, ymm15, {b1}",
+            "vfmadd231ps {s12}, ymm15, {b2}",
+            "vbroadcastss ymm15, dword ptr [{a} + 8]",
+            "vfmadd231ps {s20}, ymm15, {b0}",
+            "vfmadd231ps {s21}, ymm15, {b1}",
+            "vfmadd231ps {s22}, ymm15, {b2}",
+            "vbroadcastss ymm15, dword ptr [{a} + 12]",
+            "vfmadd231ps {s30}, ymm15, {b0}",
+            "vfmadd231ps {s31}, ymm15, {b1}",
+            "vfmadd231ps {s32}, ymm15, {b2}",
             a = in(reg) a,
             b0 = in(ymm_reg) b[0].0,
             b1 = in(ymm_reg) b[1].0,
@@ -186,7 +192,7 @@ unsafe fn add_outer_4_3<const M: usize, const N: usize>(
             s30 = inout(ymm_reg) sums[3][0].0,
             s31 = inout(ymm_reg) sums[3][1].0,
             s32 = inout(ymm_reg) sums[3][2].0,
-            t = out(ymm_reg) _,
+            out("ymm15") _,
             options(pure, readonly, nostack, preserves_flags),
         );
     }

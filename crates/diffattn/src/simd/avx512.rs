@@ -55,8 +55,10 @@ impl Vector for F32x16 {
     const STREAMS: bool = true;
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
-        // By quarters, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is encoded without VEX.
-        // SAFETY: AVX-512 as above; sixteen values are writable at an aligned address, by the contract.
+        // By quarters, for which 16 bytes of alignment are enough. Not `_mm_stream_ps`: that is
+        // encoded without VEX.
+        // SAFETY: AVX-512 as above; sixteen values are writable at an aligned address, by the
+        // contract.
         unsafe {
             asm!(
                 "vmovntps [{to}], {a}",
@@ -91,7 +93,8 @@ impl Vector for F32x16 {
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: AVX-512 is there; sixteen rows of sixteen values on both sides, by the contract.
         unsafe {
-            // Quarters of rows r, r + 4, r + 8, r + 12 side by side: what is left is four by four, in all at once.
+            // Quarters of rows r, r + 4, r + 8, r + 12 side by side: what is left is four by four,
+            // in all at once.
             let quarters = |r: usize, c: usize| {
                 let at = |r: usize| _mm_loadu_ps(from.add(r * from_stride + c));
                 let row = _mm512_castps128_ps512(at(r));

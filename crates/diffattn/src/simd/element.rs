@@ -1,4 +1,5 @@
-//! What memory holds where a vector has float32: float32 itself, or halves that are widened as they are loaded.
+//! What memory holds where a vector has float32: float32 itself, or halves that are widened as they
+//! are loaded.
 
 use half::{bf16, f16};
 

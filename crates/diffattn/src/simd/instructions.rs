@@ -1,11 +1,12 @@
-//! How the ops of an instruction set are written down: a signature and the instructions, one `unsafe` for all of
-//! them. Knows no instruction.
+//! How the ops of an instruction set are written down: a signature and the instructions, one
+//! `unsafe` for all of them. Knows no instruction.
 
-/// Methods of [`Vector`](super::vector::Vector) and [`Wide`](super::wide::Wide) as `fn op(…) = instructions;`, which
-/// give `Self(instructions)`, or with `-> T` the instructions' own value.
+/// Methods of [`Vector`](super::vector::Vector) and [`Wide`](super::wide::Wide) as `fn op(…) =
+/// instructions;`, which give `Self(instructions)`, or with `-> T` the instructions' own value.
 ///
-/// Of a plain `fn` the parameters are vectors, masks and numbers, and the instructions work on registers alone. An
-/// `unsafe fn` may read or write memory, as the contract of its method has the caller promise.
+/// Of a plain `fn` the parameters are vectors, masks and numbers, and the instructions work on
+/// registers alone. An `unsafe fn` may read or write memory, as the contract of its method has the
+/// caller promise.
 macro_rules! instructions {
     () => {};
     (
@@ -36,7 +37,7 @@ macro_rules! instructions {
     ) => {
         #[inline(always)]
         unsafe fn $op($first $(: $first_type)? $(, $x: $type)*) -> Self {
-            // SAFETY: the set is there, by the law of `Vector`; the memory is, by the method's contract.
+            // SAFETY: the set is there, by the law of `Vector`; so is the memory, by the contract.
             Self(unsafe { $value })
         }
         instructions! { $($rest)* }

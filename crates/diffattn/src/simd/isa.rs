@@ -5,14 +5,16 @@ use super::unfused::Unfused;
 use super::vector::Vector;
 use crate::error::Error;
 
-/// An instruction set that this machine was found to have. Values are only made by [`Isa::available`],
-/// [`Isa::detect`] and [`Isa::named`], so holding one proves the instructions are there.
+/// An instruction set that this machine was found to have. Values are only made by
+/// [`Isa::available`], [`Isa::detect`] and [`Isa::named`], so holding one proves the instructions
+/// are there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Isa(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
-    // A WebAssembly module with SIMD runs nowhere without it: scalar kernels would be a third of its bytes.
+    // A WebAssembly module with SIMD runs nowhere without it: scalar kernels would be a third of
+    // its bytes.
     #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
     Scalar,
     #[cfg(target_arch = "x86_64")]
@@ -25,7 +27,8 @@ enum Kind {
     Simd128,
 }
 
-/// A computation written once over [`Vector`]. `run` must be `#[inline(always)]`, and so must all it calls.
+/// A computation written once over [`Vector`]. `run` must be `#[inline(always)]`, and so must all
+/// it calls.
 pub(crate) trait Kernel {
     type Output;
     fn run<V: Vector>(self) -> Self::Output;
@@ -38,7 +41,8 @@ impl Isa {
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     const SLOWEST: Self = Self(Kind::Simd128);
 
-    /// Every instruction set of this machine, slowest first. Scalar is always there, but in WebAssembly with SIMD.
+    /// Every instruction set of this machine, slowest first. Scalar is always there, but in
+    /// WebAssembly with SIMD.
     #[must_use]
     pub fn available() -> Vec<Self> {
         #[cfg_attr(

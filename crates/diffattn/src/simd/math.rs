@@ -1,5 +1,5 @@
-//! Elementary functions over [`Vector`]: polynomials with known error bounds, the same on every instruction
-//! set up to fused against unfused multiply-adds. Never the platform's library.
+//! Elementary functions over [`Vector`]: polynomials with known error bounds, the same on every
+//! instruction set up to fused against unfused multiply-adds. Never the platform's library.
 
 use super::vector::Vector;
 
@@ -35,9 +35,9 @@ const TANH_SMALL: f32 = 0.625;
 /// Below it e^x, and x · e^x too, is less than half of the smallest float32.
 const EXP_LOWEST: f32 = -110.0;
 
-/// 2^(2h) = 1 + h + h·(c₀ + c₁h + … + c₅h⁵) on [−¼, ¼], lowest power first. Minimax in relative error (Lawson's
-/// reweighted least squares), each coefficient rounded to float32 in turn and the rest refitted; 2⁻²⁸·⁷ off.
-/// With h apart from the rest, c₀ is small and so is its rounding.
+/// 2^(2h) = 1 + h + h·(c₀ + c₁h + … + c₅h⁵) on [−¼, ¼], lowest power first. Minimax in relative
+/// error (Lawson's reweighted least squares), each coefficient rounded to float32 in turn and the
+/// rest refitted; 2⁻²⁸·⁷ off. With h apart from the rest, c₀ is small and so is its rounding.
 const EXP2: [f32; 6] = [
     0.386_294_4,
     0.960_905_9,
@@ -47,8 +47,8 @@ const EXP2: [f32; 6] = [
     0.009_819_819,
 ];
 
-/// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN. The kernels call
-/// [`exp2_scaled`] with a scale of their own; tests hold this one over every float32.
+/// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN. The
+/// kernels call [`exp2_scaled`] with a scale of their own; tests hold this one over every float32.
 #[cfg(test)]
 #[inline(always)]
 pub(crate) fn exp2<V: Vector>(x: V) -> V {
@@ -94,15 +94,16 @@ impl ExponentScale {
     }
 }
 
-/// 1.5 · 2²³ + 127: added to x it leaves the nearest integer n in the low bits of the significand, as the exponent of 2ⁿ.
+/// 1.5 · 2²³ + 127: added to x it leaves the nearest integer n in the low bits of the significand,
+/// as the exponent of 2ⁿ.
 const ROUND_TO_EXPONENT: f32 = 12_583_039.0;
 
-/// 2^(t · scale) for each t ≤ 0, without the rounding of the product, which would cost |t · scale| ulp: n whole powers
-/// of two are taken from t itself, and only the rest is scaled. (1/scale in two parts, as Cody and Waite have it, changes
-/// no measured error: where n is large, 2ⁿ is small.)
+/// 2^(t · scale) for each t ≤ 0, without the rounding of the product, which would cost |t · scale|
+/// ulp: n whole powers of two are taken from t itself, and only the rest is scaled. (1/scale in two
+/// parts, as Cody and Waite have it, changes no measured error: where n is large, 2ⁿ is small.)
 ///
-/// The steps of all N go side by side: one after the other, the processor's window holds too few of these long
-/// chains (AVX-512: 7.9 cycles a vector, by four 5.5).
+/// The steps of all N go side by side: one after the other, the processor's window holds too few of
+/// these long chains (AVX-512: 7.9 cycles a vector, by four 5.5).
 #[inline(always)]
 pub(crate) fn exp2_scaled<V: Vector, const N: usize>(t: [V; N], scale: &ExponentScale) -> [V; N] {
     let (mut shifted, mut rest) = (t, t);
@@ -155,7 +156,8 @@ const EXP2_WIDE: [f64; 12] = [
     4.445_538_271_870_811e-10,
 ];
 
-/// 2^x in float64 for x ≤ 0, 2^−1022 at least, NaN for NaN; 1 at 0. Without a branch, so that a loop over it becomes vectors.
+/// 2^x in float64 for x ≤ 0, 2^−1022 at least, NaN for NaN; 1 at 0. Without a branch, so that a
+/// loop over it becomes vectors.
 #[inline(always)]
 pub(crate) fn exp2_wide(x: f64) -> f64 {
     // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
@@ -221,7 +223,8 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
     p = p.mul_add(square, V::splat(TANH[1]));
     p = p.mul_add(square, V::splat(TANH[0]));
     let small = p.mul(square).mul_add(size, size);
-    // 1 − 2t / (1 + t), t = e^(−2|x|), which from 10 on is 1; a NaN passes through the maximum's second operand.
+    // 1 − 2t / (1 + t), t = e^(−2|x|), which from 10 on is 1; a NaN passes through the maximum's
+    // second operand.
     let (s, n) = exp_parts(V::splat(-20.0).max(size.mul(V::splat(-2.0))));
     let one = V::splat(1.0);
     let t = one.add(s).scale_by_pow2(n);
@@ -240,7 +243,8 @@ pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
 pub(crate) fn silu<V: Vector>(x: V) -> V {
     let x = V::splat(EXP_LOWEST).max(x);
     let y = logistic(x, x, |p, p_low| {
-        // The product of x and p + p_low in two parts, by halves of 12 bits whose products are exact (Veltkamp).
+        // The product of x and p + p_low in two parts, by halves of 12 bits whose products are
+        // exact (Veltkamp).
         let p_high = p.add(V::splat(4096.0)).sub(V::splat(4096.0));
         let p_rest = p.sub(p_high).add(p_low);
         let scaled = x.mul(V::splat(4097.0));
@@ -255,8 +259,8 @@ pub(crate) fn silu<V: Vector>(x: V) -> V {
     y.copysign(x)
 }
 
-/// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, where `of_power` multiplies e^x without its power
-/// of two, given in two parts, by the factor, into two parts.
+/// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, where `of_power` multiplies
+/// e^x without its power of two, given in two parts, by the factor, into two parts.
 #[inline(always)]
 fn logistic<V: Vector>(x: V, factor: V, of_power: impl FnOnce(V, V) -> (V, V)) -> V {
     let (one, zero) = (V::splat(1.0), V::splat(0.0));

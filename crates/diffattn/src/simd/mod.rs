@@ -1,5 +1,6 @@
-//! Instruction sets: what a machine has ([`Isa`]), one vector over all of them ([`Vector`]), and what is written
-//! on it once: the register tile and the elementary functions. The only room that names `core::arch`.
+//! Instruction sets: what a machine has ([`Isa`]), one vector over all of them ([`Vector`]), and
+//! what is written on it once: the register tile and the elementary functions. The only room that
+//! names `core::arch`.
 
 mod element;
 mod instructions;

@@ -1,11 +1,11 @@
-//! The limit that benchmarks divide by: multiply-adds from registers alone, with nothing to load. Not an
-//! operator.
+//! The limit that benchmarks divide by: multiply-adds from registers alone, with nothing to load.
+//! Not an operator.
 
 use super::isa::{Isa, Kernel};
 use super::vector::Vector;
 
-/// Independent sums: enough to hide a latency of five cycles at two per cycle, few enough for sixteen
-/// registers.
+/// Independent sums: enough to hide a latency of five cycles at two per cycle, few enough for
+/// sixteen registers.
 const SUMS: usize = 12;
 
 struct Peak {

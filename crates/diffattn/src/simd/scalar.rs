@@ -57,7 +57,8 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        // Not `round_ties_even`: without SSE4.1 that is a library call. The sign keeps −0 as the other sets do.
+        // Not `round_ties_even`: without SSE4.1 that is a library call. The sign keeps −0 as the
+        // other sets do.
         Self(((self.0 + ROUND) - ROUND).copysign(self.0))
     }
     #[inline(always)]

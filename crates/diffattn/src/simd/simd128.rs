@@ -1,4 +1,5 @@
-//! WebAssembly simd128: four lanes, with relaxed multiply-adds where the build has them. Ops only, no loop.
+//! WebAssembly simd128: four lanes, with relaxed multiply-adds where the build has them. Ops only,
+//! no loop.
 
 use core::arch::wasm32::*;
 use half::{bf16, f16};
@@ -14,9 +15,10 @@ const ROUND: f32 = 12_582_912.0;
 /// The exponents of float32 and float16 are 2¹¹² apart.
 const F16_SCALE: f32 = f32::from_bits((127 + 112) << 23);
 
-/// A panel's rows by two vectors, in parts of 6, 5 and 5 rows: ten accumulators hide the latency of multiply-adds where eight do
-/// not, and V8 keeps one of the 16 registers for itself. A function of its own: engines allocate registers function by function,
-/// and inside the whole row block these tiles spill. (4 by 2, inlined: 1.09 times the time with relaxed SIMD; without it 1.4 times
+/// A panel's rows by two vectors, in parts of 6, 5 and 5 rows: ten accumulators hide the latency of
+/// multiply-adds where eight do not, and V8 keeps one of the 16 registers for itself. A function of
+/// its own: engines allocate registers function by function, and inside the whole row block these
+/// tiles spill. (4 by 2, inlined: 1.09 times the time with relaxed SIMD; without it 1.4 times
 /// in Node 20, 0.96 times in V8 13.)
 #[derive(Debug)]
 pub(crate) struct PanelTile;
@@ -129,7 +131,8 @@ impl Vector for F32x4 {
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        // Not f32x4_pmax: for relaxed SIMD the compiler turns it into relaxed_max, whose NaNs are the engine's choice.
+        // Not f32x4_pmax: for relaxed SIMD the compiler turns it into relaxed_max, whose NaNs are
+        // the engine's choice.
         Self(v128_bitselect(self.0, other.0, f32x4_gt(self.0, other.0)))
     }
     #[inline(always)]
@@ -142,7 +145,8 @@ impl Vector for F32x4 {
     }
     #[inline(always)]
     fn scale_by_pow2(self, n: Self) -> Self {
-        // By the low bits of n + 1.5 · 2²³: engines turn the saturating conversion into several instructions.
+        // By the low bits of n + 1.5 · 2²³: engines turn the saturating conversion into several
+        // instructions.
         let exponent = i32x4_add(f32x4_add(n.0, f32x4_splat(ROUND)), i32x4_splat(127));
         Self(f32x4_mul(self.0, i32x4_shl(exponent, 23)))
     }

@@ -1,4 +1,5 @@
-//! Every op on every instruction set against plain Rust, and the elementary functions against float64.
+//! Every op on every instruction set against plain Rust, and the elementary functions against
+//! float64.
 
 #![expect(
     clippy::print_stdout,
@@ -81,8 +82,9 @@ fn ulps(got: f32, exact: f64) -> f64 {
     (f64::from(got) - exact).abs() / libm::exp2(f64::from(exponent.max(-126) - 23))
 }
 
-/// Checks `function` on the floats of `bits` on every instruction set, fused and unfused, and that each class has
-/// one set of bits. Gives the largest error of each class (fused, unfused) and its argument.
+/// Checks `function` on the floats of `bits` on every instruction set, fused and unfused, and that
+/// each class has one set of bits. Gives the largest error of each class (fused, unfused) and its
+/// argument.
 fn check(function: Function, mut bits: impl Iterator<Item = u32>) -> [(f64, f32); 2] {
     let mut worst = [(0.0, 0.0_f32); 2];
     loop {
@@ -331,7 +333,8 @@ impl Kernel for Ops<'_> {
         let mut results = vec![vec![0.0; self.a.len()]; OPS.len()];
         for at in (0..self.a.len()).step_by(V::LANES) {
             assert!(at + V::LANES <= self.a.len(), "a multiple of the lanes");
-            // SAFETY: LANES values are readable from `at` on, as just asserted; so many does each result have, too.
+            // SAFETY: LANES values are readable from `at` on, as just asserted; so many does each
+            // result have, too.
             let [a, b, c] =
                 [self.a, self.b, self.c].map(|x| unsafe { V::load(x.as_ptr().add(at)) });
             let exponent = a.max(V::splat(-126.0)).max(V::splat(0.0).sub(c)).round();

@@ -1,8 +1,9 @@
-//! One narrow trait over the instruction sets, and the shape of its register tile. A file per set holds its
-//! ops and no loop; kernels are written once over `V: Vector`.
+//! One narrow trait over the instruction sets, and the shape of its register tile. A file per set
+//! holds its ops and no loop; kernels are written once over `V: Vector`.
 //!
 //! The law: every method is `#[inline(always)]` and none carries `#[target_feature]`; only the
-//! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run` entered.
+//! outermost function (in `isa.rs`) does. So an op may be called only from code that `Isa::run`
+//! entered.
 
 use half::{bf16, f16};
 
@@ -18,12 +19,13 @@ pub(crate) enum Use {
 /// `LANES` float32 values and the ops that the kernels need.
 ///
 /// # Safety
-/// Methods may use the instruction set's instructions: callers run below `Isa::run`, which checked them.
-/// Pointers need no alignment.
+/// Methods may use the instruction set's instructions: callers run below `Isa::run`, which checked
+/// them. Pointers need no alignment.
 pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// How many float32 values one vector holds: a power of two, 16 at most.
     const LANES: usize;
-    /// Whether [`Vector::mul_add`] rounds once (relaxed SIMD: where the engine fuses, which is then what counts).
+    /// Whether [`Vector::mul_add`] rounds once (relaxed SIMD: where the engine fuses, which is then
+    /// what counts).
     const FUSES: bool;
     /// What a comparison gives.
     type Mask: Copy;
@@ -37,7 +39,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` values are readable at `from`.
     unsafe fn load(from: *const f32) -> Self;
-    /// `LANES` values, widened, which is exact. A signalling NaN may stay one: the next operation quiets it.
+    /// `LANES` values, widened, which is exact. A signalling NaN may stay one: the next operation
+    /// quiets it.
     ///
     /// # Safety
     /// As [`Vector::load`].
@@ -58,8 +61,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn mul(self, other: Self) -> Self;
     /// `self ÷ other`, correctly rounded.
     fn div(self, other: Self) -> Self;
-    /// `self · b + c`: fused where the set fuses (AVX2, AVX-512, NEON, relaxed SIMD where the engine
-    /// does), two roundings on scalar, simd128 and [`Unfused`].
+    /// `self · b + c`: fused where the set fuses (AVX2, AVX-512, NEON, relaxed SIMD where the
+    /// engine does), two roundings on scalar, simd128 and [`Unfused`].
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
     fn max(self, other: Self) -> Self;
@@ -72,7 +75,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn round(self) -> Self;
     /// `self · 2ⁿ` for integral n in −126…127 held as floats; keeps a NaN of `self`.
     fn scale_by_pow2(self, n: Self) -> Self;
-    /// The lowest nine bits of each value where sign and exponent are, zeros below: a power of two for an exponent there.
+    /// The lowest nine bits of each value where sign and exponent are, zeros below: a power of two
+    /// for an exponent there.
     fn low_bits_to_exponent(self) -> Self;
     /// `self < other`; false on NaN.
     fn lt(self, other: Self) -> Self::Mask;
@@ -105,7 +109,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// [`Vector::store`] that passes the caches by where the set can.
     ///
     /// # Safety
-    /// As there; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`] follows before another thread reads.
+    /// As there; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`] follows before
+    /// another thread reads.
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
         // SAFETY: the caller's promise.
@@ -117,22 +122,24 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// Asks for the cache line of `at`: a hint, any address will do.
     #[inline(always)]
     fn prefetch(_at: *const f32, _for: Use) {}
-    /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride + c]`.
+    /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride +
+    /// c]`.
     ///
     /// # Safety
     /// Those values of `from` are readable and those of `to` writable; the two do not overlap.
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
 }
 
-/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row `first` of the tile, which
-/// may come in parts.
+/// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row
+/// `first` of the tile, which may come in parts.
 pub(crate) trait Sink<V: Vector> {
     /// # Safety
     /// As the implementor says; [`Tile::product`] passes its caller's promise on.
     unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]);
 }
 
-/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by vectors.
+/// Operands of a tile product, `Σ_k a[k][m] · b[k][n]`: a is broadcast value by value, b is read by
+/// vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct Operands {
     /// `a[k][m]` lies at `a + k · a_stride + m`.
@@ -195,7 +202,8 @@ pub(crate) trait Tile: 'static {
     unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S);
 }
 
-/// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result needs another way.
+/// Bytes to which [`Vector::stream`] is aligned: what allocators give, so that hardly a result
+/// needs another way.
 pub(crate) const STREAM_ALIGNMENT: usize = 16;
 
 /// [`Vector::add_outer`] by the other ops.
@@ -231,7 +239,8 @@ pub(crate) unsafe fn transpose<V: Vector>(
     columns: usize,
 ) {
     let (full_rows, full_columns) = (rows / V::LANES * V::LANES, columns / V::LANES * V::LANES);
-    // SAFETY: (all of this function) the caller's promise for rows below `rows` and columns below `columns`.
+    // SAFETY: (all of this function) the caller's promise for rows below `rows` and columns below
+    // `columns`.
     unsafe {
         for c in (0..full_columns).step_by(V::LANES) {
             for r in (0..full_rows).step_by(V::LANES) {

@@ -1,4 +1,5 @@
-//! The float64 vector of the same registers: what sums of float32 values are taken in. Knows nothing of their order.
+//! The float64 vector of the same registers: what sums of float32 values are taken in. Knows
+//! nothing of their order.
 
 /// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.
 ///
@@ -32,7 +33,8 @@ pub(crate) trait Wide: Copy + Send + Sync + 'static {
     fn sub(self, other: Self) -> Self;
     /// `self · other`.
     fn mul(self, other: Self) -> Self;
-    /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes no bit.
+    /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes
+    /// no bit.
     #[inline(always)]
     fn add_square(self, x: Self) -> Self {
         self.add(x.mul(x))

@@ -1,31 +1,29 @@
-//! A bound result, written by several threads, each its own elements. Knows nothing of what is computed.
+//! A result, written by several threads, each its own elements. Knows nothing of what is computed.
+
+use std::ops::Range;
 
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
+use super::shape::check_len;
+use super::{DType, DataMut};
 use crate::error::Error;
-use crate::tensor::shape::check_len;
-use crate::tensor::{DType, DataMut};
+use crate::run::threads::Disjoint;
 
-/// Where a job writes. Made from an exclusive borrow that the job's lifetime holds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Output {
+/// Where a call writes.
+#[derive(Debug)]
+pub(crate) enum Output<'a> {
     /// float32.
-    F32(*mut f32),
+    F32(Disjoint<'a, f32>),
     /// float16 bits.
-    F16(*mut u16),
+    F16(Disjoint<'a, u16>),
     /// bfloat16 bits.
-    Bf16(*mut u16),
+    Bf16(Disjoint<'a, u16>),
 }
 
-// SAFETY: only `at` and `narrow` use the pointers, and their callers promise disjoint elements.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
-
-impl Output {
+impl<'a> Output<'a> {
     /// Checks that `out` has `dtype` and fills `shape`.
-    pub(crate) fn bind(out: DataMut<'_>, dtype: DType, shape: &[usize]) -> Result<Self, Error> {
+    pub(crate) fn bind(out: DataMut<'a>, dtype: DType, shape: &[usize]) -> Result<Self, Error> {
         if out.dtype() != dtype {
             return Err(Error::dtype(
                 "out",
@@ -35,26 +33,21 @@ impl Output {
         }
         check_len("out", shape, out.len())?;
         Ok(match out {
-            DataMut::F32(x) => Self::F32(x.as_mut_ptr()),
-            DataMut::F16(x) => Self::F16(x.as_mut_ptr()),
-            DataMut::Bf16(x) => Self::Bf16(x.as_mut_ptr()),
+            DataMut::F32(x) => Self::F32(Disjoint::new(x)),
+            DataMut::F16(x) => Self::F16(Disjoint::new(x)),
+            DataMut::Bf16(x) => Self::Bf16(Disjoint::new(x)),
         })
     }
 
-    /// What a step writes to.
-    pub(crate) fn bound(output: Option<Self>) -> Result<Self, Error> {
-        output.ok_or_else(|| Error::Internal("a step before its output was bound".to_owned()))
-    }
-
-    /// `len` elements from `first` on, where they are float32.
+    /// The elements `range`, where they are float32.
     ///
     /// # Safety
-    /// The elements lie in the array, which is still borrowed, and nobody else uses them meanwhile.
+    /// Nobody else uses them meanwhile.
     #[inline]
-    pub(crate) unsafe fn at<'o>(self, first: usize, len: usize) -> Option<&'o mut [f32]> {
+    pub(crate) unsafe fn part(&self, range: Range<usize>) -> Option<&mut [f32]> {
         match self {
             // SAFETY: the caller's promise.
-            Self::F32(x) => Some(unsafe { std::slice::from_raw_parts_mut(x.add(first), len) }),
+            Self::F32(x) => Some(unsafe { x.part(range) }),
             Self::F16(_) | Self::Bf16(_) => None,
         }
     }
@@ -62,21 +55,23 @@ impl Output {
     /// Writes `from` at `first`, rounded once to nearest even.
     ///
     /// # Safety
-    /// As [`Output::at`], for `from.len()` elements.
+    /// Nobody else uses the `from.len()` elements from `first` on meanwhile.
     #[inline]
-    pub(crate) unsafe fn narrow(self, first: usize, from: &[f32]) {
-        match self {
-            // SAFETY: the caller's promise, here and below.
-            Self::F32(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
-                .copy_from_slice(from),
-            // SAFETY: as above.
-            Self::F16(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
-                .reinterpret_cast_mut::<f16>()
-                .convert_from_f32_slice(from),
-            // SAFETY: as above.
-            Self::Bf16(x) => unsafe { std::slice::from_raw_parts_mut(x.add(first), from.len()) }
-                .reinterpret_cast_mut::<bf16>()
-                .convert_from_f32_slice(from),
+    pub(crate) unsafe fn narrow(&self, first: usize, from: &[f32]) {
+        let range = first..first + from.len();
+        // SAFETY: (all three) the caller's promise.
+        unsafe {
+            match self {
+                Self::F32(x) => x.part(range).copy_from_slice(from),
+                Self::F16(x) => x
+                    .part(range)
+                    .reinterpret_cast_mut::<f16>()
+                    .convert_from_f32_slice(from),
+                Self::Bf16(x) => x
+                    .part(range)
+                    .reinterpret_cast_mut::<bf16>()
+                    .convert_from_f32_slice(from),
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 
-/// The product of `shape`, or [`ErrorKind::Shape`](crate::ErrorKind::Shape) when it overflows (also on 32-bit targets).
+/// The product of `shape`, or [`ErrorKind::Shape`](crate::ErrorKind::Shape) when it overflows (also
+/// on 32-bit targets).
 pub fn checked_len(argument: &str, shape: &[usize]) -> Result<usize, Error> {
     // Zero extents first: an empty tensor is legal whatever its other extents are.
     if shape.contains(&0) {

@@ -3,7 +3,7 @@
 
 use super::fusion::Fusion;
 use super::layer::{DiffAttnLayer, HeadNorm};
-use diffattn::{DataMut, Error, RmsNorm, RmsNormOptions, Run, Slices, Tensor, try_zeroed};
+use diffattn::{DataMut, Error, RmsNorm, RmsNormOptions, Run, Tensor, try_zeroed};
 
 impl DiffAttnLayer {
     /// Multiply-adds of a row in the output projection.
@@ -55,8 +55,7 @@ impl DiffAttnLayer {
             scale: norm.scale,
             run,
         };
-        let mut call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
-        call.bind(DataMut::F32(to))?;
-        call.finish()
+        let call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
+        call.finish_into(DataMut::F32(to))
     }
 }

@@ -5,7 +5,7 @@ use super::fusion::Fusion;
 use super::layer::{DiffAttnLayer, LambdaSource};
 use diffattn::{
     DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run,
-    SequenceDifferenceOptions, Slices, Tensor, sequence_difference, sigmoid, try_zeroed,
+    SequenceDifferenceOptions, Tensor, sequence_difference, sigmoid, try_zeroed,
 };
 use std::ops::Range;
 
@@ -174,9 +174,8 @@ impl DiffAttnLayer {
                 run,
                 ..RopeOptions::default()
             };
-            let mut call = Rope::new(Tensor::f32(&from[range.clone()], &shape), &options)?;
-            call.bind(DataMut::F32(&mut to[range]))?;
-            call.finish()?;
+            let call = Rope::new(Tensor::f32(&from[range.clone()], &shape), &options)?;
+            call.finish_into(DataMut::F32(&mut to[range]))?;
         }
         Ok(())
     }

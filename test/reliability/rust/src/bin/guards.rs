@@ -20,7 +20,7 @@ mod unix {
         DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, Isa, KeysOnly, KeysValues, KvCache,
         KvCacheOptions, Lambda, LayerNormOptions, Layout, Linear, MapOutputs, Mask, NormOptions,
         Pairing, Positions, RmsNorm, RmsNormOptions, Rope, RopeOptions, Run, SequenceDifference,
-        SequenceDifferenceOptions, Slices, Tensor, Work, lambda_full, layer_norm,
+        SequenceDifferenceOptions, Tensor, Work, lambda_full, layer_norm,
     };
     use diffattn_reliability::{Arguments, Random, figure, miss};
     use std::ops::{Deref, DerefMut};
@@ -453,10 +453,11 @@ mod unix {
                 run: self.way(),
                 ..GroupNormOptions::default()
             };
-            let mut call = GroupNorm::new(x.tensor(&shape), &options).map_err(said)?;
-            call.bind(y.data_mut()).map_err(said)?;
-            call.finish().map_err(said)?;
-            drop(call);
+            let call = GroupNorm::new(x.tensor(&shape), &options).map_err(said)?;
+            call.into_work(y.data_mut())
+                .map_err(said)?
+                .finish()
+                .map_err(said)?;
             self.keep(&y);
             Ok("groupNorm")
         }
@@ -473,10 +474,11 @@ mod unix {
                 run: self.way(),
                 ..RmsNormOptions::default()
             };
-            let mut call = RmsNorm::new(x.tensor(&shape), &options).map_err(said)?;
-            call.bind(y.data_mut()).map_err(said)?;
-            call.finish().map_err(said)?;
-            drop(call);
+            let call = RmsNorm::new(x.tensor(&shape), &options).map_err(said)?;
+            call.into_work(y.data_mut())
+                .map_err(said)?
+                .finish()
+                .map_err(said)?;
             self.keep(&y);
             Ok("rmsNorm")
         }
@@ -534,10 +536,11 @@ mod unix {
                 run: self.way(),
                 ..RopeOptions::default()
             };
-            let mut call = Rope::new(x.tensor(&shape), &options).map_err(said)?;
-            call.bind(y.data_mut()).map_err(said)?;
-            call.finish().map_err(said)?;
-            drop(call);
+            let call = Rope::new(x.tensor(&shape), &options).map_err(said)?;
+            call.into_work(y.data_mut())
+                .map_err(said)?
+                .finish()
+                .map_err(said)?;
             self.keep(&y);
             Ok("applyRope")
         }
@@ -566,10 +569,11 @@ mod unix {
                 layout,
                 run: self.way(),
             };
-            let mut call = SequenceDifference::new(x.tensor(&shape), &options).map_err(said)?;
-            call.bind(y.data_mut()).map_err(said)?;
-            call.finish().map_err(said)?;
-            drop(call);
+            let call = SequenceDifference::new(x.tensor(&shape), &options).map_err(said)?;
+            call.into_work(y.data_mut())
+                .map_err(said)?
+                .finish()
+                .map_err(said)?;
             self.keep(&y);
             Ok("sequenceDifference")
         }

@@ -1,19 +1,18 @@
-//! Layer norm over the last axis: a row's moments as group norm takes them, then one walk that normalises. Whole rows at
-//! once, float32 only; callers that need slices hand it fewer rows.
+//! Layer norm over the last axis: a row's moments as group norm takes them, then one walk that
+//! normalises. Whole rows at once, float32 only; callers that need slices hand it fewer rows.
 
-use super::group_norm::{Standardise, shifted_moments};
+use super::check_norm;
+use super::group::moments::{Moments, shifted_moments};
+use super::group::normalise::Standardise;
 use super::write::{is_backward, write};
-use super::{check_norm, group_norm::Moments};
+use crate::blocks::norm::{CHUNK, UNIT};
 use crate::error::Error;
 use crate::run::Run;
-use crate::run::units::{UNIT, Units};
+use crate::run::threads::Disjoint;
+use crate::run::units::Units;
 use crate::simd::{Kernel, Vector};
-use crate::tensor::output::Output;
 use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{DType, Data, DataMut, Tensor};
-
-/// Elements of a row whose moments are summed on their own, as group norm's chunks are. Part of the numeric contract.
-const CHUNK: usize = 1 << 12;
+use crate::tensor::{Data, Tensor};
 
 /// Options of [`layer_norm`].
 #[derive(Debug, Clone)]
@@ -96,9 +95,10 @@ impl Kernel for Rows<'_> {
     }
 }
 
-/// Layer norm of a float32 tensor over its last axis, into `out` of x's shape: `(x − mean) / √(variance + eps) · weight +
-/// bias` (arXiv 1607.06450). The variance is the biased one. A row of equal values gives its bias, also when eps is 0; a
-/// row with a NaN or an infinite value becomes NaN. A row's bits depend on that row alone.
+/// Layer norm of a float32 tensor over its last axis, into `out` of x's shape: `(x − mean) /
+/// √(variance + eps) · weight + bias` (arXiv 1607.06450). The variance is the biased one. A row of
+/// equal values gives its bias, also when eps is 0; a row with a NaN or an infinite value becomes
+/// NaN. A row's bits depend on that row alone.
 ///
 /// ```
 /// use diffattn::{LayerNormOptions, Tensor, layer_norm};
@@ -111,7 +111,8 @@ impl Kernel for Rows<'_> {
 /// ```
 ///
 /// # Errors
-/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit.
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit.
 pub fn layer_norm(
     x: Tensor<'_>,
     out: &mut [f32],
@@ -134,37 +135,24 @@ pub fn layer_norm(
     // Without elements there are no rows, whatever the width.
     let rows = len.checked_div(width).unwrap_or(0);
     let unit_rows = UNIT.checked_div(width).unwrap_or(1).max(1);
-    let output = Output::bind(DataMut::F32(out), DType::F32, &x.shape)?;
-    let isa = run.isa();
-    let mut units: Units<()> =
-        Units::new(run.threads(), rows.div_ceil(unit_rows), unit_rows * width)?;
+    check_len("out", &x.shape, out.len())?;
     if rows == 0 {
         return Ok(());
     }
-    units.step(
-        usize::MAX,
-        usize::MAX,
-        || Ok(()),
-        |(), unit| {
-            let rows = unit * unit_rows..((unit + 1) * unit_rows).min(rows);
-            let (first, len) = (rows.start * width, rows.len() * width);
-            // SAFETY: `bind` checked that the output has x's elements, it is borrowed until this function ends, and each row is
-            // one unit's.
-            let Some(y) = (unsafe { output.at(first, len) }) else {
-                return;
-            };
-            let x = &values[first..first + len];
-            isa.run(
-                true,
-                Rows {
-                    x,
-                    y,
-                    width,
-                    weight,
-                    bias,
-                    eps,
-                },
-            );
-        },
-    )
+    let run = run.with_deterministic(true);
+    let out = Disjoint::new(out);
+    let mut units = Units::new(run, unit_rows * width, || Ok(()));
+    units.run(0..rows.div_ceil(unit_rows), |(), unit| {
+        let elements = unit * unit_rows * width..((unit + 1) * unit_rows).min(rows) * width;
+        // SAFETY: each row is one unit's.
+        let y = unsafe { out.part(elements.clone()) };
+        run.kernel(Rows {
+            x: &values[elements],
+            y,
+            width,
+            weight,
+            bias,
+            eps,
+        });
+    })
 }

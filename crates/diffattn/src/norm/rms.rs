@@ -1,0 +1,348 @@
+//! RMS norm over the last axis. Rows go in blocks that stay in L1, in three steps: all sums, all
+//! spreads, all results. So the roots and divisions of a block, which each row alone would wait
+//! for, overlap.
+
+use std::ops::Range;
+
+use super::spread::InverseSpread;
+use super::write::{is_backward, is_streamed, write};
+use super::{check_norm, lanes};
+use crate::blocks::norm::{BLOCK_ROWS, ROWS_BLOCK, UNIT};
+use crate::error::Error;
+use crate::run::Run;
+use crate::run::buffer::try_zeroed;
+use crate::run::units::Units;
+use crate::run::work::{Pace, Work, at_once};
+use crate::simd::{Kernel, Vector};
+use crate::tensor::output::Output;
+use crate::tensor::shape::{check_len, format_shape};
+use crate::tensor::{DType, Data, DataMut, Tensor};
+
+/// Options of [`rms_norm`].
+#[derive(Debug, Clone)]
+pub struct RmsNormOptions<'a> {
+    /// Added to the mean square; 1e-5 by default.
+    pub eps: f32,
+    /// One factor per element of the last axis.
+    pub weight: Option<&'a [f32]>,
+    /// A factor on the result; 1 by default.
+    pub scale: f32,
+    /// How the call runs: instruction set, threads, fused or not.
+    pub run: Run,
+}
+
+impl Default for RmsNormOptions<'_> {
+    fn default() -> Self {
+        Self {
+            eps: 1e-5,
+            weight: None,
+            scale: 1.0,
+            run: Run::default(),
+        }
+    }
+}
+
+/// What a call is made on.
+#[derive(Debug, Clone, Copy)]
+struct Call<'a> {
+    x: Data<'a>,
+    rows: usize,
+    width: usize,
+    weight: Option<&'a [f32]>,
+    eps: f32,
+    scale: f32,
+    run: Run,
+}
+
+/// A checked call of [`rms_norm`]: made by [`RmsNorm::new`], worked off by [`RmsNorm::into_work`].
+#[derive(Debug)]
+pub struct RmsNorm<'a> {
+    call: Call<'a>,
+    shape: Vec<usize>,
+}
+
+impl<'a> RmsNorm<'a> {
+    /// Checks everything and allocates no scratch yet. `x` has any rank of 1 or more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
+    pub fn new(x: Tensor<'a>, options: &RmsNormOptions<'a>) -> Result<Self, Error> {
+        let len = check_len("x", &x.shape, x.data.len())?;
+        let Some(&width) = x.shape.last() else {
+            return Err(Error::shape("x", "1 axis or more", format_shape(&x.shape)));
+        };
+        check_norm(
+            options.eps,
+            width,
+            [("weight", options.weight), ("bias", None)],
+        )?;
+        Ok(Self {
+            call: Call {
+                x: x.data,
+                // Without elements there are no rows, whatever the width.
+                rows: len.checked_div(width).unwrap_or(0),
+                width,
+                weight: options.weight,
+                eps: options.eps,
+                scale: options.scale,
+                run: options.run.with_deterministic(true),
+            },
+            shape: x.shape,
+        })
+    }
+
+    /// The result's shape: x's.
+    #[must_use]
+    pub fn output_shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The result's element type: x's.
+    #[must_use]
+    pub fn output_dtype(&self) -> DType {
+        self.call.x.dtype()
+    }
+
+    /// The work of the call into `out`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
+    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
+        let Self { call, .. } = self;
+        let total = call.rows.div_ceil(call.unit_rows());
+        Ok(Work::new(total, move |pace| async move {
+            call.work(&pace, &output).await
+        }))
+    }
+
+    /// Works the whole call off at once, into `out`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
+    /// fit; [`Error::OutOfMemory`].
+    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
+        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
+        at_once(async |pace| self.call.work(pace, &output).await)
+    }
+}
+
+impl Call<'_> {
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        let unit_rows = self.unit_rows();
+        let is_streamed = is_streamed(output, self.width);
+        let mut units = Units::new(self.run, unit_rows * self.width, || self.scratch());
+        let work = |scratch: &mut [Vec<f32>; 2], unit| {
+            let first = unit * unit_rows;
+            self.run.kernel(Rows {
+                call: self,
+                rows: first..(first + unit_rows).min(self.rows),
+                is_streamed,
+                output,
+                scratch,
+            });
+        };
+        units
+            .paced(pace, 0..self.rows.div_ceil(unit_rows), work)
+            .await
+    }
+
+    fn unit_rows(&self) -> usize {
+        UNIT.checked_div(self.width).unwrap_or(1).max(1)
+    }
+
+    fn block_rows(&self) -> usize {
+        (ROWS_BLOCK / self.width.max(1)).clamp(1, BLOCK_ROWS)
+    }
+
+    /// A block of x and one of y; empty where both are float32 themselves.
+    fn scratch(&self) -> Result<[Vec<f32>; 2], Error> {
+        let wide = match self.x {
+            Data::F32(_) => 0,
+            Data::F16(_) | Data::Bf16(_) => self.block_rows() * self.width,
+        };
+        Ok([try_zeroed(wide)?, try_zeroed(wide)?])
+    }
+}
+
+/// Some rows of a call.
+struct Rows<'u> {
+    call: &'u Call<'u>,
+    rows: Range<usize>,
+    is_streamed: bool,
+    /// Has all rows, of which no other thread writes these.
+    output: &'u Output<'u>,
+    scratch: &'u mut [Vec<f32>; 2],
+}
+
+impl Kernel for Rows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self {
+            call,
+            rows,
+            is_streamed,
+            output,
+            scratch: [wide_x, wide_y],
+        } = self;
+        let &Call {
+            x,
+            width,
+            weight,
+            eps,
+            scale,
+            ..
+        } = call;
+        let block_rows = call.block_rows();
+        for row in rows.clone().step_by(block_rows) {
+            let elements = row * width..(row + block_rows.min(rows.end - row)) * width;
+            let len = elements.len();
+            let x = match x {
+                Data::F32(x) => &x[elements.clone()],
+                Data::F16(_) | Data::Bf16(_) => {
+                    x.widen(elements.start, &mut wide_x[..len]);
+                    &wide_x[..len]
+                }
+            };
+            let mut squares = [0.0; BLOCK_ROWS];
+            for (row, squares) in x.chunks_exact(width).zip(&mut squares) {
+                *squares = lanes::sum_squares::<V::Wide>(row);
+            }
+            let mut by_row = [[0.0; 2]; BLOCK_ROWS];
+            for (factors, squares) in by_row.iter_mut().zip(squares) {
+                *factors = spread_factors(squares / width as f64, eps, scale);
+            }
+            // SAFETY: each row is one unit's.
+            let direct = unsafe { output.part(elements.clone()) };
+            let is_narrow = direct.is_none();
+            let y = direct.unwrap_or_else(|| &mut wide_y[..len]);
+            let (is_backward, rows) = (is_backward(x, y), len / width);
+            for i in 0..rows {
+                let row = if is_backward { rows - 1 - i } else { i };
+                let range = row * width..(row + 1) * width;
+                let (x, y) = (&x[range.clone()], &mut y[range]);
+                let ahead = x.as_ptr().wrapping_add(len);
+                let scaled = ScaledRow {
+                    x,
+                    weight,
+                    factors: by_row[row],
+                };
+                if is_streamed && V::STREAMS {
+                    scaled.write::<V, true>(y, is_backward, ahead);
+                } else {
+                    scaled.write::<V, false>(y, is_backward, ahead);
+                }
+            }
+            if is_narrow {
+                // SAFETY: as above.
+                unsafe { output.narrow(elements.start, y) };
+            }
+        }
+        if is_streamed {
+            V::fence();
+        }
+    }
+}
+
+/// What x is multiplied with, one after the other, `scale` included.
+#[inline(always)]
+fn spread_factors(mean_square: f64, eps: f32, scale: f32) -> [f32; 2] {
+    // The square of no finite float32 overflows float64.
+    let spread = if mean_square == f64::INFINITY {
+        f64::NAN
+    } else {
+        (mean_square + f64::from(eps)).sqrt()
+    };
+    let inverse = InverseSpread::of(spread);
+    [inverse.power, (inverse.rest * f64::from(scale)) as f32]
+}
+
+/// `x · power · rest · weight` of a row.
+struct ScaledRow<'u> {
+    x: &'u [f32],
+    weight: Option<&'u [f32]>,
+    /// power and rest
+    factors: [f32; 2],
+}
+
+impl ScaledRow<'_> {
+    /// Writes it to `y`, of as many elements. If `STREAM`, as many elements from `ahead` on are
+    /// asked for.
+    #[inline(always)]
+    fn write<V: Vector, const STREAM: bool>(
+        &self,
+        y: &mut [f32],
+        is_backward: bool,
+        ahead: *const f32,
+    ) {
+        let &Self {
+            x,
+            weight,
+            factors: [power, rest],
+        } = self;
+        debug_assert!(x.len() == y.len() && weight.is_none_or(|weight| weight.len() == x.len()));
+        let done = write::<V, STREAM>(y, is_backward, ahead, |at| {
+            // SAFETY: `write` gives vectors of y, and x and the weights are as long.
+            let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+            let y = load(x).mul(V::splat(power)).mul(V::splat(rest));
+            weight.map_or(y, |weight| y.mul(load(weight)))
+        });
+        for i in done..y.len() {
+            y[i] = x[i] * power * rest;
+            if let Some(weight) = weight {
+                y[i] *= weight[i];
+            }
+        }
+    }
+}
+
+/// `x / √(mean(x²) + eps) · scale · weight` of one row, in place. A row of zeros stays zeros when
+/// eps is 0; a row with an infinite value becomes NaN. The same bits whatever `V`: it names the
+/// instructions, not the order.
+#[inline(always)]
+pub(crate) fn rms_norm_row<V: Vector>(
+    row: &mut [f32],
+    weight: Option<&[f32]>,
+    eps: f32,
+    scale: f32,
+) {
+    let squares = lanes::sum_squares::<V::Wide>(row);
+    let [power, rest] = spread_factors(squares / row.len() as f64, eps, scale);
+    match weight {
+        None => row.iter_mut().for_each(|x| *x = *x * power * rest),
+        Some(weight) => row
+            .iter_mut()
+            .zip(weight)
+            .for_each(|(x, weight)| *x = *x * power * rest * weight),
+    }
+}
+
+/// RMS norm of a float32 tensor over its last axis: `x / √(mean(x²) + eps) · scale · weight` (arXiv
+/// 1910.07467), in x's shape.
+///
+/// ```
+/// use diffattn::{RmsNormOptions, Tensor, rms_norm};
+///
+/// let options = RmsNormOptions { eps: 0.0, ..RmsNormOptions::default() };
+/// assert_eq!(rms_norm(Tensor::f32(&[2.0, -2.0], &[1, 2]), &options)?, [1.0, -1.0]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
+/// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
+/// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
+pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
+    let call = RmsNorm::new(x, options)?;
+    let mut out = try_zeroed(call.call.x.len())?;
+    call.finish_into(DataMut::F32(&mut out))?;
+    Ok(out)
+}
