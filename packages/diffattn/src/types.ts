@@ -51,7 +51,7 @@ export type TensorData = Float32Array | Uint16Array | Float16ArrayLike;
  */
 export type Float32Result = ReturnType<typeof Float32Array.of>;
 
-/** The same of a `Uint16Array`. */
+/** A `Uint16Array` over a plain `ArrayBuffer`, written likewise for TypeScript before 5.7. */
 export type Uint16Result = ReturnType<typeof Uint16Array.of>;
 
 /** The array type of a result whose input held its elements in `D`. */
@@ -69,7 +69,7 @@ export type ResultData<D extends TensorData> = D extends Float32Array
 export interface Placed {
   /** One per axis. */
   readonly stride?: ArrayLike<number> | null | undefined;
-  /** The same, under another name. */
+  /** `stride` under another name. */
   readonly strides?: ArrayLike<number> | null | undefined;
   /** Where in `data` the first element lies; 0 by default. */
   readonly offset?: number | null | undefined;
@@ -88,11 +88,11 @@ export interface TensorLike<D extends TensorData = TensorData> extends Placed {
    * agree.
    */
   readonly shape?: readonly number[] | undefined;
-  /** The same, under onnxruntime's name. */
+  /** `shape` under onnxruntime's name. */
   readonly dims?: readonly number[] | undefined;
   /** Wanted with a `Uint16Array` ("float16" or "bfloat16"); otherwise it follows from the data. */
   readonly dtype?: DType | undefined;
-  /** The same, under onnxruntime's name. */
+  /** `dtype` under onnxruntime's name. */
   readonly type?: string | undefined;
 }
 
@@ -110,7 +110,7 @@ export interface MaskLike extends Placed {
   readonly data: Uint8Array | Uint8ClampedArray;
   /** `[B|1, H|1, Lq|1, Lk]`. One of `shape` and `dims` is wanted. */
   readonly shape?: readonly number[] | undefined;
-  /** The same, under onnxruntime's name. */
+  /** `shape` under onnxruntime's name. */
   readonly dims?: readonly number[] | undefined;
 }
 
@@ -126,7 +126,7 @@ export interface Tensor<D extends TensorData = Float32Result> {
   readonly dims: readonly number[];
   /** The element type: q's or x's. */
   readonly dtype: DType;
-  /** The same, under onnxruntime's name. */
+  /** `dtype` under onnxruntime's name. */
   readonly type: DType;
 }
 
@@ -231,7 +231,7 @@ export interface BackendTensor<D extends TensorData = TensorData> extends Tensor
   readonly data: D;
   /** Frees the memory once no call uses it. A second call does nothing. */
   dispose(): void;
-  /** As `dispose`. */
+  /** Calls `dispose`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -251,11 +251,13 @@ export interface BackendTensor<D extends TensorData = TensorData> extends Tensor
  * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY.
  */
 export declare function createTensor(shape: readonly number[], dtype?: "float32"): BackendTensor<Float32Array>;
-/** As above: float32 elements are a `Float32Array`, bfloat16 their bits in a `Uint16Array`. */
+/**
+ * A zeroed tensor in the backend's own memory; bfloat16 elements are their bits in a `Uint16Array`.
+ */
 export declare function createTensor(shape: readonly number[], dtype: "bfloat16"): BackendTensor<Uint16Array>;
 /**
- * As above: float16 elements are a `Float16Array` where the runtime has it, else their bits in a
- * `Uint16Array`.
+ * A zeroed tensor in the backend's own memory; float16 elements are a `Float16Array` where the
+ * runtime has it, else their bits in a `Uint16Array`.
  */
 export declare function createTensor(shape: readonly number[], dtype: DType): BackendTensor;
 
@@ -388,13 +390,13 @@ export interface AttentionOptions {
   queryOffset?: number | Integers | undefined;
   /** `[N + 1]`, rising from 0: N packed sequences in B = 1. With `cuSeqlensK`; no mask or bias. */
   cuSeqlensQ?: Integers | undefined;
-  /** `[N + 1]`: the same of the keys. */
+  /** `[N + 1]`: where the keys of packed sequences begin and end; with `cuSeqlensQ`. */
   cuSeqlensK?: Integers | undefined;
   /**
    * A float32 logit per head, `[H]`, or per head and term, `[H, T]`, that joins the softmax and
    * meets no value; −Infinity is none.
    */
-  sinks?: TensorLike<Float32Array> | undefined;
+  sinks?: Float32Like | undefined;
   /**
    * Mask of blocks of 64 queries and 64 keys, `[B|1, H|1, ⌈Lq/64⌉, ⌈Lk/64⌉]`, keys counted from the
    * first (of a cache, too); a zero byte hides a block, which then costs nothing. It joins the
@@ -608,7 +610,7 @@ export interface PositionsLike extends Placed {
   readonly data: Integers;
   /** `[B, L]`. One of `shape` and `dims` is wanted. */
   readonly shape?: readonly number[] | undefined;
-  /** The same, under onnxruntime's name. */
+  /** `shape` under onnxruntime's name. */
   readonly dims?: readonly number[] | undefined;
 }
 
@@ -757,7 +759,7 @@ export declare class KvCache {
   rewind(length: number): void;
   /** Frees the memory once no call uses it. A second call does nothing. */
   dispose(): void;
-  /** As `dispose`. */
+  /** Calls `dispose`, for `using`. */
   [Symbol.dispose](): void;
 }
 
@@ -887,7 +889,7 @@ export interface DiffAttnLayer {
    * Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED.
    */
   dispose(): void;
-  /** As `dispose`. */
+  /** Calls `dispose`, for `using`. */
   [Symbol.dispose](): void;
 }
 
