@@ -37,14 +37,11 @@ const file = (more = {}) => ({
   ...more,
 });
 const facts = (files, edges = {}) => ({ files, rust: graph(edges), rustWithParents: graph(edges), typescript: new Map() });
-const found = (id, given) => judge(given).find((rule) => rule.id === id).findings;
-const types = { "packages/diffattn/src/types.ts": file({ lines: 800 }) };
-
+const found = (id, given, passed = []) => judge(given, passed).find((rule) => rule.id === id).findings;
 describe("rules", () => {
   test("lengths of files go without tests; generated files and the oracle are exempt", () => {
     const long = file({ lines: 501 });
     const given = facts({
-      ...types,
       "crates/a/src/long.rs": long,
       "crates/a/src/tests.rs": file({ lines: 900, test_lines: 500 }),
       "crates/diffattn-reference/src/lib.rs": long,
@@ -63,8 +60,24 @@ describe("rules", () => {
     expect(found("arguments", given)).toEqual(["crates/a/src/lib.rs:90 many: 6"]);
   });
 
-  test("an exception of no use is a finding", () => {
-    expect(found("files", facts({}))).toEqual(["packages/diffattn/src/types.ts : an exception of no use"]);
+  test("an exception lets one thing through, and of no use it is a finding", () => {
+    const passed = [
+      { rule: "files", file: "crates/a/src/long.rs", why: "" },
+      { rule: "arguments", file: "crates/a/src/long.rs", name: "many", why: "" },
+    ];
+    const functions = ["many", "more"].map((name, line) => ({ name, line, lines: 1, arguments: 6 }));
+    const given = facts({ "crates/a/src/long.rs": file({ lines: 501, functions }) });
+    expect(found("files", given, passed)).toEqual([]);
+    expect(found("arguments", given, passed)).toEqual(["crates/a/src/long.rs:1 more: 6"]);
+    expect(found("files", facts({}), passed)).toEqual(["crates/a/src/long.rs : an exception of no use"]);
+  });
+
+  test("tests belong into files of their own", () => {
+    const given = facts({
+      "crates/a/src/mixed.rs": file({ test_lines: 3 }),
+      "crates/a/src/tests.rs": file({ test_lines: 10 }),
+    });
+    expect(found("tests", given)).toEqual(["crates/a/src/mixed.rs: 3 lines"]);
   });
 
   test("blocks of unsafe code are counted over the crates", () => {

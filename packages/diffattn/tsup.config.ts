@@ -177,6 +177,22 @@ const entries = (place: string, more: Options = {}, others: Record<string, strin
   return { ...own, entry, splitting: true, ...more };
 };
 
+/**
+ * Takes out of the browsers' entry what it imports without a name: no chunk does anything by itself,
+ * and bundlers count a file as needed by whoever imports it in any way. (For the same reason what
+ * computes on the caller's own thread is an entry, `local`: so it is a chunk of its own.)
+ */
+function withoutBareImports(): Promise<void> {
+  const entry = here("dist/browser.js");
+  const text = readFileSync(entry, "utf8");
+  // Spaces, so that the source map still fits.
+  writeFileSync(
+    entry,
+    text.replaceAll(/import"\.\/chunk-\w+\.js";/g, (found) => " ".repeat(found.length)),
+  );
+  return Promise.resolve();
+}
+
 /** ncc copies the files of a script that it can read, and newer syntax than this it cannot read. */
 const readByNcc: Options["esbuildOptions"] = (options) => {
   const methods = ["class-private-method", "class-private-accessor", "class-private-static-method", "class-private-brand-check"];
@@ -185,9 +201,7 @@ const readByNcc: Options["esbuildOptions"] = (options) => {
 };
 
 export default defineConfig([
-  // (Bundlers drop files, not parts of files that several scripts have: what computes on the caller's
-  // own thread is a chunk of its own, since it is an entry.)
-  entries("browser", { minify: true }, { local: "src/run-sync.ts" }),
+  entries("browser", { minify: true, onSuccess: withoutBareImports }, { local: "src/run-sync.ts" }),
   entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
   entries("edge-light", { minify: true, external: [...(own.external ?? []), /\.wasm\?module$/] }),
   entries("node", { esbuildOptions: readByNcc }),

@@ -5,8 +5,8 @@ const { load } = require("./loader.js");
 
 module.exports = load({
   require,
-  // Each by its literal name, which is what tools look for that copy only what a program needs (Next's standalone output, for instance).
-  // The targets of package.json, as a test sees to.
+  // Each by its literal name, which is what tools look for that copy only what a program needs
+  // (Next's standalone output, for instance). The targets of package.json, as a test sees to.
   binaries: {
     "linux-x64-gnu": () => require("@diffattn/native-linux-x64-gnu"),
     "linux-x64-musl": () => require("@diffattn/native-linux-x64-musl"),

@@ -1,18 +1,25 @@
-// Finds the binary of this machine, loads it, and says in one sentence why it does not load: no binary is published, none is
-// installed, another machine's is, or what is there is refused, and why. Knows nothing of what the binary does.
+// Finds the binary of this machine, loads it, and says in one sentence why it does not load: no
+// binary is published, none is installed, another machine's is, or what is there is refused, and
+// why. Knows nothing of what the binary does.
 "use strict";
 
 const { closeSync, existsSync, openSync, readFileSync, readSync } = require("node:fs");
 const { join, resolve } = require("node:path");
 const { name: PACKAGE, version: VERSION, napi } = require("./package.json");
 
-/** A file that is loaded in the place of the package's: one that was built for a platform without a published binary, for instance. */
+/**
+ * A file that is loaded in the place of the package's: one that was built for a platform without a
+ * published binary, for instance.
+ */
 const VARIABLE = "DIFFATTN_NATIVE";
 
 /** What the binary of a target is called. */
 const fileOf = (name) => `${napi.binaryName}.${name}.node`;
 
-/** The targets that a binary is published for, with Node's words for them, and npm's for the C library. */
+/**
+ * The targets that a binary is published for, with Node's words for them, and npm's for the C
+ * library.
+ */
 const targets = napi.targets.map((triple) => {
   const [cpu, , system, abi] = triple.split("-");
   const platform = { windows: "win32" }[system] ?? system;
@@ -36,7 +43,10 @@ function variable(name) {
   }
 }
 
-/** What the engine says of itself; it takes a while (some ten milliseconds), so only what does not tell otherwise is asked of it. */
+/**
+ * What the engine says of itself; it takes a while (some ten milliseconds), so only what does not
+ * tell otherwise is asked of it.
+ */
 function engineReport() {
   const { report } = process;
   // (Else it asks for the names of open connections.)
@@ -56,7 +66,10 @@ function loaderOf(program) {
   return /\/ld-(musl|linux)-/.exec(bytes.toString("latin1"))?.[1];
 }
 
-/** The C library of a program of Linux, which is this Node. Where nothing tells, glibc is the likelier one. */
+/**
+ * The C library of a program of Linux, which is this Node. Where nothing tells, glibc is the
+ * likelier one.
+ */
 function cLibrary(program) {
   try {
     const loader = loaderOf(program);
@@ -80,7 +93,9 @@ function glibcVersion() {
   }
 }
 
-/** This machine, as far as it decides which binary fits; and whether Node's permission model is on. */
+/**
+ * This machine, as far as it decides which binary fits; and whether Node's permission model is on.
+ */
 function thisMachine(program = process.execPath) {
   const { platform, arch } = process;
   const machine = { platform, arch, restricted: process.permission !== undefined };
@@ -92,8 +107,10 @@ function thisMachine(program = process.execPath) {
 /** The systems whose binaries are known by their bytes. */
 const SYSTEMS = { linux: "Linux", darwin: "macOS", win32: "Windows" };
 
-/** What a file is, by its own bytes: the system and the processor that it is for, of Linux its C library and the glibc that it wants. Undefined
- *  for what is no binary. */
+/**
+ * What a file is, by its own bytes: the system and the processor that it is for, of Linux its C
+ * library and the glibc that it wants. Undefined for what is no binary.
+ */
 function identify(bytes) {
   const at = (offset, length) => (offset + length <= bytes.length ? bytes.readUIntLE(offset, length) : undefined);
   const magic = at(0, 4);
@@ -178,9 +195,12 @@ function isThere(path) {
   }
 }
 
-/** The binary's exports. `binaries` asks for the package of each target, `require` for a file, and where a package lies; in `folder` a
- *  binary is looked for first, as it lies there where it was built; `chosen` is a file in the place of all. Throws an error whose message
- *  is one sentence, and whose cause is what was thrown. */
+/**
+ * The binary's exports. `binaries` asks for the package of each target, `require` for a file, and
+ * where a package lies; in `folder` a binary is looked for first, as it lies there where it was
+ * built; `chosen` is a file in the place of all. Throws an error whose message is one sentence, and
+ * whose cause is what was thrown.
+ */
 function load({ binaries, require, machine = thisMachine(), folder = __dirname, chosen = variable(VARIABLE) }) {
   const target = targetOf(machine);
   const where = `${machine.platform}-${machine.arch}${machine.libc ? ` (${machine.libc})` : ""}`;

@@ -1,4 +1,5 @@
-// What the loader says, cause by cause, on machines that are not here. (Causes that can be had: test/suite/loading.test.ts.)
+// What the loader says, cause by cause, on machines that are not here. (Causes that can be had:
+// test/suite/loading.test.ts.)
 import { closeSync, copyFileSync, mkdirSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,7 +29,10 @@ const notFound = (name) =>
   Object.assign(new Error(`Cannot find module '${name}'\nRequire stack:\n- /app/index.js`), { code: "MODULE_NOT_FOUND" });
 const refused = (message, code = "ERR_DLOPEN_FAILED") => Object.assign(new Error(message), { code });
 
-/** Loads on a machine where `installed` has what the packages of targets do, and `require` of a file does `open`. */
+/**
+ * Loads on a machine where `installed` has what the packages of targets do, and `require` of a file
+ * does `open`.
+ */
 function loaded({ machine, installed = {}, chosen, open, at = empty }) {
   const binaries = Object.fromEntries(
     targets.map(({ name }) => [

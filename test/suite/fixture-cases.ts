@@ -44,6 +44,8 @@ function attentionOptions(fixture: Fixture): types.DiffAttentionOptions & Anythi
   const lambdas = tensors.get("lambda");
   const mask = tensors.get("mask");
   const bias = tensors.get("bias");
+  const sinks = tensors.get("sinks");
+  const blocks = tensors.get("block_mask");
   const all: Anything = {
     lambda: lambdas ? { data: float32(lambdas), shape: lambdas.shape } : lambda,
     coefficients: c["coefficients"],
@@ -58,6 +60,8 @@ function attentionOptions(fixture: Fixture): types.DiffAttentionOptions & Anythi
     window: c["window"],
     attnMask: mask && { data: mask.bytes, shape: mask.shape },
     attnBias: bias && { data: float32(bias), shape: bias.shape },
+    sinks: sinks && { data: float32(sinks), shape: sinks.shape },
+    blockMask: blocks && { data: blocks.bytes, shape: blocks.shape },
     keyLengths: whole(fixture, "key_lengths"),
     queryOffset: whole(fixture, "query_offset"),
     cuSeqlensQ: tensors.has("cu_seqlens_q") ? Int32Array.from(integers(stored(fixture, "cu_seqlens_q"))) : undefined,

@@ -1,5 +1,6 @@
-//! One declaration of a request gives its struct, how it is read, and its [`schema`](crate::schema).
-//! Each field has an encoding, a type that says how its value lies in the stream. Knows no operator.
+//! One declaration of a request gives its struct, how it is read, and its
+//! [`schema`](crate::schema). Each field has an encoding, a type that says how its value lies in
+//! the stream. Knows no operator.
 //!
 //! ```text
 //! request! {
@@ -143,7 +144,8 @@ impl<E: Encoded> Encoded for Option<E> {
     }
 }
 
-/// What is always in the stream though the caller may leave it out: the choice of this index, or this number, is written then.
+/// What is always in the stream though the caller may leave it out: the choice of this index, or
+/// this number, is written then.
 pub(crate) struct Or<E, const VALUE: usize = 0>(E);
 
 impl<E: Encoded, const VALUE: usize> Encoded for Or<E, VALUE> {
@@ -240,7 +242,8 @@ macro_rules! choice {
 }
 pub(crate) use choice;
 
-/// What errors call a field: by the name it is given, else by its own, after what its record is called.
+/// What errors call a field: by the name it is given, else by its own, after what its record is
+/// called.
 macro_rules! argument {
     ($prefix:literal $field:ident $argument:literal) => {
         $argument
@@ -262,8 +265,9 @@ macro_rules! fields_of {
 }
 pub(crate) use fields_of;
 
-/// A record: a struct whose fields stand one after another. Its values are an object of the caller (`record`, with a name where
-/// several requests have it) or made by the package (`fields`). What `in` says comes before its fields' names in errors.
+/// A record: a struct whose fields stand one after another. Its values are an object of the caller
+/// (`record`, with a name where several requests have it) or made by the package (`fields`). What
+/// `in` says comes before its fields' names in errors.
 macro_rules! record {
     ($(#[$meta:meta])* record $name:literal $($rest:tt)*) => {
         $crate::encoding::record! {
@@ -324,7 +328,8 @@ macro_rules! record {
 }
 pub(crate) use record;
 
-/// A request: its number, its name, the struct, what it is about, and the caller's options after that.
+/// A request: its number, its name, the struct, what it is about, and the caller's options after
+/// that.
 macro_rules! request {
     ($(#[$meta:meta])* $number:literal $name:ident $request:ident {
         $($(#[$doc:meta])* $field:ident $(($argument:literal))?: $encoding:ty),* $(,)?
@@ -398,7 +403,8 @@ macro_rules! name {
 }
 pub(crate) use name;
 
-/// An enum whose index comes first, and then the fields of that one; a variant of one value has it bare.
+/// An enum whose index comes first, and then the fields of that one; a variant of one value has it
+/// bare.
 macro_rules! variant {
     ($(#[$meta:meta])* $variant:ident ($index:literal) $($name:literal)? { $(
         $(#[$doc:meta])* $key:literal $arm:ident($argument:literal: $encoding:ty)

@@ -1,5 +1,5 @@
-//! Errors as JavaScript sees them: a code and a sentence with the argument names of `api.md`; and the wall
-//! that no panic passes. Decides nothing about what is an error.
+//! Errors as JavaScript sees them: a code and a sentence with the argument names of `api.md`; and
+//! the wall that no panic passes. Decides nothing about what is an error.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,7 +14,8 @@ pub struct Failure {
     pub message: String,
 }
 
-/// Bytes of a sentence at most. What a caller or a file says, which it may repeat, can be of any length.
+/// Bytes of a sentence at most. What a caller or a file says, which it may repeat, can be of any
+/// length.
 const LONGEST: usize = 2000;
 
 /// A sentence's beginning, where it is long.
@@ -52,13 +53,14 @@ impl std::fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs `work`; a panic in it becomes an INTERNAL error with the panic's message. (Where panics abort, as in
-/// WASM, it never returns: there the door's hook keeps the message.)
+/// Runs `work`; a panic in it becomes an INTERNAL error with the panic's message. (Where panics
+/// abort, as in WASM, it never returns: there the door's hook keeps the message.)
 ///
 /// # Errors
 /// Those of `work`, and INTERNAL after a panic.
 pub fn contain<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // After a panic the job at hand is dropped and every lock of ours is taken over, so nothing half done is seen.
+    // After a panic the job at hand is dropped and every lock of ours is taken over, so nothing
+    // half done is seen.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let message = panic
             .downcast_ref::<&str>()
@@ -69,8 +71,8 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     })
 }
 
-/// Names that are spelled with underscores in JavaScript too: weights of a checkpoint and Hugging Face's words
-/// for rotary scaling.
+/// Names that are spelled with underscores in JavaScript too: weights of a checkpoint and Hugging
+/// Face's words for rotary scaling.
 const KEPT: &[&str] = &[
     "q_proj",
     "k_proj",
@@ -131,62 +133,4 @@ pub(crate) fn in_camel_case(sentence: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_the_javascript_side() {
-        for (rust, javascript) in [
-            (
-                "key_lengths[1]: expected 0 to 8 beside cu_seqlens_q, got 9",
-                "keyLengths[1]: expected 0 to 8 beside cuSeqlensQ, got 9",
-            ),
-            (
-                "weights.q_proj.weight: expected [8, 8], got none",
-                "weights.q_proj.weight: expected [8, 8], got none",
-            ),
-            (
-                "isa: expected one of scalar, got \"a_b\"",
-                "isa: expected one of scalar, got \"a_b\"",
-            ),
-            (
-                "memory: expected 8 more bytes, got a refusal",
-                "memory: expected 8 more bytes, got a refusal",
-            ),
-            ("λ é_1: _ x_", "λ é_1: _ x_"),
-        ] {
-            assert_eq!(in_camel_case(rust), javascript);
-        }
-    }
-
-    #[test]
-    fn a_sentence_has_an_end() {
-        for name in ["n", "é", "🦀"] {
-            let failure = Failure::from(Error::option(name.repeat(100_000), "less", "more"));
-            let message = failure.message;
-            assert!(
-                message.len() <= LONGEST + 3 && message.ends_with('…'),
-                "{message}"
-            );
-        }
-        let short = Failure::from(Error::option("ratio", "2", "3"));
-        assert_eq!(short.message, "ratio: expected 2, got 3");
-    }
-
-    #[test]
-    fn a_panic_becomes_an_internal_error() {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let text = contain::<()>(|| panic!("{} wheels", 3));
-        let literal = contain::<()>(|| panic!("no wheels"));
-        let other = contain::<()>(|| std::panic::panic_any(3));
-        std::panic::set_hook(hook);
-        assert_eq!(text, Err(Error::Internal("3 wheels".into())));
-        assert_eq!(literal, Err(Error::Internal("no wheels".into())));
-        assert_eq!(
-            other,
-            Err(Error::Internal("a panic without a message".into()))
-        );
-        assert_eq!(contain(|| Ok(1)), Ok(1));
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! A prepared request: it says what its outputs are, is given memory for them, and is worked off in
 //! steps. Knows no operator: each comes as [`Prepared`].
 
-use diffattn::{DType, DataMut, Error, Slices, Work, checked_len, format_shape};
+use diffattn::{DType, DataMut, Error, Work, checked_len, format_shape};
 
 use crate::failure::contain;
 use crate::kind::Kind;
@@ -87,14 +87,6 @@ impl<'m> Prepared<'m> {
         let spec = OutputSpec::new("out", dtype, shape)?;
         Ok(Self::new(vec![spec], |outputs| start(outputs.data()?)))
     }
-}
-
-/// The work of an operator that is bound and counts its own steps.
-pub(crate) fn stepped<'m>(mut operator: impl Slices + Send + 'm) -> Work<'m> {
-    let total = operator.total();
-    Work::new(total, |pace| async move {
-        pace.within(&mut operator, total).await
-    })
 }
 
 /// The memory of the outputs, checked against the specs, in their order.
@@ -276,7 +268,8 @@ impl<'m> Job<'m> {
     /// Works on `count` further units (one at least); nothing happens to a job that is complete.
     ///
     /// # Errors
-    /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping makes sense.
+    /// OUT_OF_MEMORY when scratch is refused; INTERNAL for a bug of ours, after which only dropping
+    /// makes sense.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
         if self.is_complete() {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Memory that operands are copied into and results are computed in, kept for the next call: fresh pages cost more
-//! than the copy itself. Aligned to cache lines. Knows nothing of tensors.
+//! Memory that operands are copied into and results are computed in, kept for the next call: fresh
+//! pages cost more than the copy itself. Aligned to cache lines. Knows nothing of tensors.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
@@ -79,7 +79,8 @@ impl Block {
     }
 
     fn free(&mut self) {
-        // SAFETY: the memory came from `alloc_zeroed` with this very layout, and no one uses it after this.
+        // SAFETY: the memory came from `alloc_zeroed` with this very layout, and no one uses it
+        // after this.
         unsafe {
             dealloc(
                 self.start.as_ptr(),
@@ -93,7 +94,8 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len ≤ capacity` bytes from `start` are ours and were initialised by `alloc_zeroed`.
+        // SAFETY: `len ≤ capacity` bytes from `start` are ours and were initialised by
+        // `alloc_zeroed`.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -144,47 +146,4 @@ pub fn release_idle_memory() {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks_are_aligned_reused_and_refused() {
-        let mut block = Block::zeroed(100_003).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(block.as_ptr() as usize % ALIGNMENT, 0);
-        assert!(block.iter().all(|&byte| byte == 0));
-        block.fill(7);
-        drop(block);
-        let again = Block::zeroed(100_000).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(
-            (again.len(), again.iter().all(|&byte| byte == 0)),
-            (100_000, true)
-        );
-        let copy = Block::copy_of(&[1, 2, 3]).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(&*copy, &[1, 2, 3]);
-        assert!(Block::new(0).is_ok_and(|block| block.is_empty()));
-        for bytes in [usize::MAX, usize::MAX / 2, isize::MAX as usize - 64] {
-            assert_eq!(
-                Block::new(bytes).map(|_| ()),
-                Err(Error::OutOfMemory {
-                    bytes: bytes as u64
-                })
-            );
-        }
-        drop(again);
-        release_idle_memory();
-    }
-
-    #[test]
-    fn idle_memory_has_an_upper_bound() {
-        let blocks: Vec<_> = (0..3).map(|_| Block::new(KEPT_BYTES / 2)).collect();
-        assert!(blocks.iter().all(Result::is_ok));
-        drop(blocks);
-        let kept: usize = IDLE
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .map(|block| block.capacity)
-            .sum();
-        assert!(kept <= KEPT_BYTES);
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
-//! The objects that requests name by id: caches, layers, models. Knows when one may be changed; what is computed
-//! with it is not decided here.
+//! The objects that requests name by id: caches, layers, models. Each lies behind a read-write lock
+//! in order of arrival: a [`Turn`] is a call's place in that order, a [`Slot`] the object with its
+//! lock, a [`Lender`] hands out what a job borrows and keeps the guards. What is computed with an
+//! object is not decided here.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -7,7 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::Error;
 
-/// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`] and [`Door::query`]).
+/// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`]
+/// and [`Door::query`]).
 #[derive(Debug, Default)]
 pub struct Door {
     table: Mutex<Table>,
@@ -107,8 +110,9 @@ impl Door {
     }
 }
 
-/// The open calls that use an object. Calls run in the order in which they were made; whoever changes the object outside
-/// of that order waits for those that are open, so each call sees it as it was when the call was made.
+/// The open calls that use an object. Calls run in the order in which they were made; whoever
+/// changes the object outside of that order waits for those that are open, so each call sees it as
+/// it was when the call was made.
 #[derive(Debug, Default)]
 struct Turns {
     open: Mutex<Open>,
@@ -124,7 +128,8 @@ struct Open {
 }
 
 impl Open {
-    /// Whether one that changes the object, or only reads it, finds it as the calls before leave it.
+    /// Whether one that changes the object, or only reads it, finds it as the calls before leave
+    /// it.
     fn lets(self, changes: bool) -> bool {
         self.writers == 0 && !(changes && self.readers > 0)
     }
@@ -171,7 +176,8 @@ impl Use {
     }
 }
 
-/// The place of an open call in the order of those that use its objects. Dropped after the call's job.
+/// The place of an open call in the order of those that use its objects. Dropped after the call's
+/// job.
 #[derive(Debug)]
 pub struct Turn(Vec<Use>);
 
@@ -221,7 +227,8 @@ impl<T: Held> Slot<T> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where no call takes a turn (a door that runs one thing at a time), a job may still hold the object.
+    /// Where no call takes a turn (a door that runs one thing at a time), a job may still hold the
+    /// object.
     fn in_use(&self) -> Error {
         let name = T::ARGUMENT;
         Error::option(
@@ -277,8 +284,8 @@ impl<T: Held> Slot<T> {
     }
 }
 
-/// An object taken out of its slot by the job that changes it. Dropping puts it back: after the job, which leaves it as it
-/// was unless it finished.
+/// An object taken out of its slot by the job that changes it. Dropping puts it back: after the
+/// job, which leaves it as it was unless it finished.
 #[derive(Debug)]
 struct Loan<T: Held> {
     slot: Arc<Slot<T>>,
@@ -302,7 +309,8 @@ pub(crate) struct Lender<'m> {
 
 impl<'m> Lender<'m> {
     /// # Safety
-    /// Whatever borrows from what is lent is dropped before the lender, or what [`Lender::into_kept`] makes of it.
+    /// Whatever borrows from what is lent is dropped before the lender, or what
+    /// [`Lender::into_kept`] makes of it.
     pub(crate) unsafe fn new() -> Self {
         Self {
             kept: Vec::new(),
@@ -313,7 +321,8 @@ impl<'m> Lender<'m> {
     pub(crate) fn keep<T: 'static>(&mut self, object: Arc<T>) -> &'m T {
         let content = Arc::as_ptr(&object);
         self.kept.push(Box::new(object));
-        // SAFETY: an Arc's content never moves, no one changes it while others have it, and it is kept as long as `new` asks.
+        // SAFETY: an Arc's content never moves, no one changes it while others have it, and it is
+        // kept as long as `new` asks.
         unsafe { &*content }
     }
 
@@ -334,7 +343,8 @@ impl<'m> Lender<'m> {
             slot: slot.clone(),
             content: place.take(),
         }));
-        // SAFETY: as above; the loan has the only Arc of it, and touches it only when it is dropped.
+        // SAFETY: as above; the loan has the only Arc of it, and touches it only when it is
+        // dropped.
         Ok(unsafe { &mut *content })
     }
 

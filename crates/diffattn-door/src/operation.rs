@@ -29,8 +29,8 @@ pub(crate) trait Operation: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// Whether preparing it is work of its own (reading a file's header, converting a layer), so that a thread that should not
-    /// wait leaves it to the one that does the work.
+    /// Whether preparing it is work of its own (reading a file's header, converting a layer), so
+    /// that a thread that should not wait leaves it to the one that does the work.
     fn prepares_at_length(&self) -> bool {
         false
     }

@@ -12,8 +12,8 @@ pub struct Request {
     pub name: &'static str,
     /// What comes first: arguments of the package's functions.
     pub operands: &'static [Field],
-    /// What follows: options of the caller. A [`Encoding::Record`] among them is a table whose entries
-    /// stand there themselves.
+    /// What follows: options of the caller. A [`Encoding::Record`] among them is a table whose
+    /// entries stand there themselves.
     pub options: &'static [Field],
 }
 
@@ -53,7 +53,8 @@ pub enum Encoding {
     Pair([&'static str; 2], &'static Encoding),
     /// The index of one of these.
     Choice(&'static [&'static str]),
-    /// The fields one after another, an object of the caller; with its name where several requests have it.
+    /// The fields one after another, an object of the caller; with its name where several requests
+    /// have it.
     Record(Option<&'static str>, &'static [Field]),
     /// The fields one after another, which the package makes; with a name likewise.
     Fields(Option<&'static str>, &'static [Field]),

@@ -1,4 +1,5 @@
-//! The process-wide choice of instruction set and threads, taken up by every call that is made afterwards.
+//! The process-wide choice of instruction set and threads, taken up by every call that is made
+//! afterwards.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -18,7 +19,8 @@ pub(crate) fn now() -> Run {
 /// Chooses for calls from now on; `None` is the default. Nothing changes on an error.
 ///
 /// # Errors
-/// UNAVAILABLE for an instruction set that this machine has not, OPTION for less than one thread or a fraction.
+/// UNAVAILABLE for an instruction set that this machine has not, OPTION for less than one thread or
+/// a fraction.
 pub fn configure(isa: Option<&str>, threads: Option<f64>) -> Result<(), Error> {
     let isa = isa.map(Isa::named).transpose()?;
     let threads = threads
@@ -52,25 +54,4 @@ pub fn threads() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use diffattn::available_threads;
-
-    use super::*;
-
-    #[test]
-    fn what_is_not_to_be_had_is_refused() {
-        assert_eq!(
-            configure(Some("mmx"), None).map_err(|error| error.code()),
-            Err("UNAVAILABLE")
-        );
-        for threads in [0.0, -1.0, 1.5, f64::NAN, f64::INFINITY] {
-            assert_eq!(
-                configure(None, Some(threads)).map_err(|error| error.code()),
-                Err("OPTION"),
-                "{threads}"
-            );
-        }
-        assert_eq!(isa(), Isa::detect());
-        assert_eq!(threads(), available_threads());
-    }
-}
+mod tests;

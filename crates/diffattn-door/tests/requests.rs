@@ -5,12 +5,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use diffattn::{
-    Activation, AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention,
+    Activation, AttentionOptions, BlockMask, ChannelLayout, DType, Data, DataMut, DiffAttention,
     DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
     KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing, Positions,
     RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
-    SequenceDifferenceOptions, Slices, Tensor, apply_rope, group_norm, lambda_full, lambda_init,
-    rms_norm, sequence_difference,
+    SequenceDifferenceOptions, Tensor, apply_rope, group_norm, lambda_full, lambda_init, rms_norm,
+    sequence_difference,
 };
 use diffattn_door::{Door, Failure};
 use diffattn_nn::{
@@ -130,7 +130,7 @@ fn assert_same(got: &[f32], expected: &[f32]) {
 
 /// All attention options absent, but λ = 0.25.
 fn plain_options() -> Vec<f64> {
-    [vec![1.0, 0.25], vec![0.0; 19]].concat()
+    [vec![1.0, 0.25], vec![0.0; 21]].concat()
 }
 
 fn attention(
@@ -187,7 +187,8 @@ fn attention_takes_every_option() {
         .n(&[0.0, 0.0]) // cuSeqlens
         .n(&[1.0, 1.0, 1e-3])
         .t(&[6], &weight)
-        .n(&[1.0, 0.5, 1.0, 1.0]); // norm.scale, returnLse, deterministic
+        .n(&[1.0, 0.5, 1.0, 1.0]) // norm.scale, returnLse, deterministic
+        .n(&[0.0, 0.0]); // sinks, blockMask
     let got = request.floats(&door, 1);
 
     let options = AttentionOptions {
@@ -229,6 +230,49 @@ fn attention_takes_every_option() {
 }
 
 #[test]
+fn attention_takes_sinks_and_block_masks() {
+    let door = Door::new();
+    // B 1, H 2, Lq 65, Lk 130, d 4, dv 4.
+    let (q, k, v) = (
+        values(4 * 65 * 4, 1),
+        values(4 * 130 * 4, 2),
+        values(2 * 130 * 4, 3),
+    );
+    let (q_shape, k_shape, v_shape) = ([1, 4, 65, 4], [1, 4, 130, 4], [1, 2, 130, 4]);
+    let sinks = [0.5, -1.0, f32::NEG_INFINITY, 2.0];
+    let blocks = [1, 0, 1, 0, 1, 1];
+    let mut options = plain_options();
+    options.truncate(options.len() - 2);
+    let request = |sinks_shape: &[usize]| {
+        Request::default()
+            .t(&q_shape, &q)
+            .n(&[0.0])
+            .t(&k_shape, &k)
+            .t(&v_shape, &v)
+            .n(&options)
+            .t(sinks_shape, &sinks)
+            .raw(4, &[1, 1, 2, 3], &blocks)
+    };
+    let kv = KeysValues::Tensors {
+        k: Tensor::f32(&k, &k_shape),
+        v: Tensor::f32(&v, &v_shape),
+    };
+    let direct = AttentionOptions {
+        lambda: Some(Lambda::Value(0.25)),
+        sinks: Some(Tensor::f32(&sinks, &[2, 2])),
+        block_mask: Some(BlockMask {
+            data: &blocks,
+            shape: vec![1, 1, 2, 3],
+        }),
+        ..AttentionOptions::default()
+    };
+    let (out, _) = attention(Tensor::f32(&q, &q_shape), kv, &direct);
+    assert_same(&request(&[2, 2]).floats(&door, 1)[0], &out);
+    let said = request(&[4, 1]).fails(&door, 1);
+    assert!(said.starts_with("SHAPE: sinks: expected"), "{said}");
+}
+
+#[test]
 fn attention_takes_plans_coefficients_and_packed_sequences() {
     let door = Door::new();
     let (q, k, v) = (
@@ -249,7 +293,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         .n(&[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
         .n(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]) // ratio … queryOffset, causal
         .n(&[
-            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0,
+            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0,
         ]);
     // The second head has one v, the first two: the widths of a call's heads must agree.
     assert!(
@@ -273,7 +317,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         .n(&[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
         .n(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         .n(&[
-            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0,
+            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0,
         ]);
     let heads = vec![
         HeadPlan {

@@ -42,7 +42,7 @@ pub struct Declared {
     /// Its name, of a linear map without `.weight`.
     pub name: String,
     /// Another name that it may have instead.
-    pub also: Option<&'static str>,
+    pub also: Option<String>,
     /// What it is.
     pub kind: Kind,
     /// Whether it must be there.
@@ -104,8 +104,8 @@ impl Declare {
     }
 
     /// The same weight under either of two names.
-    pub fn also(&mut self, Id(index): Id, name: &'static str) {
-        self.weights[index].also = Some(name);
+    pub fn also(&mut self, Id(index): Id, name: &str) {
+        self.weights[index].also = Some(format!("{}{name}", self.prefix));
     }
 
     /// A tensor of this shape.
@@ -183,8 +183,8 @@ impl Declared {
     /// The same weight under its other name, where it has one.
     #[must_use]
     pub fn renamed(&self) -> Option<Self> {
-        self.also.map(|name| Self {
-            name: name.to_owned(),
+        self.also.as_ref().map(|name| Self {
+            name: name.clone(),
             also: None,
             ..self.clone()
         })
@@ -193,7 +193,7 @@ impl Declared {
     /// Whether a tensor of that name is of this weight, whatever is needed of it.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
-        let names = std::iter::once(self.name.as_str()).chain(self.also);
+        let names = std::iter::once(self.name.as_str()).chain(self.also.as_deref());
         match self.kind {
             Kind::Linear { .. } => {
                 let stem = name

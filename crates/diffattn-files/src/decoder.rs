@@ -1,5 +1,5 @@
-//! The weights of a decoder of DIFF Llama's kind: embeddings, layers of attention and a gated MLP,
-//! a norm, a head. Written once, for loading and inspecting. Runs nothing.
+//! The weights of a decoder of Llama's kind, differential or plain: embeddings, layers of attention
+//! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
 use crate::attention::{AttentionSizes, LambdaIds, O, Projections};
 use crate::declare::{Declare, Id, Need};
@@ -63,6 +63,16 @@ impl Head {
     }
 }
 
+/// What a decoder's attention is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DecoderAttention {
+    /// Differential attention of the first version, with λ of vectors: `diffllama`.
+    #[default]
+    Differential,
+    /// One softmax per head: `llama`.
+    Plain,
+}
+
 /// Sizes of a decoder's weights. The default is for whoever wants names alone.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecoderSizes {
@@ -72,10 +82,14 @@ pub struct DecoderSizes {
     pub hidden_size: usize,
     /// Channels within the MLP.
     pub intermediate_size: usize,
-    /// Those of attention.
+    /// What attention is.
+    pub kind: DecoderAttention,
+    /// The sizes of its weights.
     pub attention: AttentionSizes,
     /// Whether the projections of attention must have biases; they may, anyway.
     pub attention_bias: bool,
+    /// Whether the maps of the MLP have biases.
+    pub mlp_bias: bool,
     /// Where the head comes from.
     pub head: Head,
 }
@@ -94,8 +108,8 @@ pub struct EmbeddingIds {
 pub struct DecoderLayerIds {
     /// The projections of attention.
     pub projections: Projections<Id>,
-    /// λ.
-    pub lambda: LambdaIds,
+    /// λ, where attention is differential.
+    pub lambda: Option<LambdaIds>,
     /// The MLP's gate.
     pub gate: Id,
     /// What the gate multiplies.
@@ -160,21 +174,29 @@ impl DecoderSizes {
             false => Need::Optional,
         };
         d.within(&format!("{LAYERS}{index}."), |d| {
-            let (projections, vectors) = d.within("self_attn.", |d| {
+            let (projections, lambda) = d.within("self_attn.", |d| {
                 let projections = self.attention.projections(d, Some(O), Some(bias));
-                (projections, self.attention.vectors(d, Need::Required))
+                let lambda = match self.kind {
+                    DecoderAttention::Differential => {
+                        let vectors = self.attention.vectors(d, Need::Required);
+                        Some(LambdaIds::Vectors(vectors))
+                    }
+                    DecoderAttention::Plain => None,
+                };
+                (projections, lambda)
             });
+            let mlp_bias = self.mlp_bias.then_some(Need::Required);
             let [gate, up, down] = d.within("mlp.", |d| {
                 [
-                    d.linear("gate_proj", [inner, hidden], None),
-                    d.linear("up_proj", [inner, hidden], None),
-                    d.linear("down_proj", [hidden, inner], None),
+                    d.linear("gate_proj", [inner, hidden], mlp_bias),
+                    d.linear("up_proj", [inner, hidden], mlp_bias),
+                    d.linear("down_proj", [hidden, inner], mlp_bias),
                 ]
             });
             let mut norm = |name: &str| d.tensor(name, &[hidden], Need::Required);
             DecoderLayerIds {
                 projections,
-                lambda: LambdaIds::Vectors(vectors),
+                lambda,
                 gate,
                 up,
                 down,

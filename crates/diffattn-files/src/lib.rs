@@ -11,6 +11,11 @@
 //! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element
 //!   type.
 //!
+//! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
+//! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
+//! [`Entries`] checks a checkpoint against the lists of a model, part by part; inspection and
+//! conversion read the same ones.
+//!
 //! A file is not trusted: nothing is allocated because a file claims it, and what does not fit is
 //! [`ErrorKind::File`](diffattn::ErrorKind::File) with the file and the tensor in it.
 //!

@@ -1,5 +1,5 @@
-//! JavaScript values that napi's own types do not cover: views with their buffers, buffers that are moved or kept,
-//! promises settled later. No diffattn in it.
+//! JavaScript values that napi's own types do not cover: views with their buffers, buffers that are
+//! moved or kept, promises settled later. No diffattn in it.
 
 use std::ptr;
 
@@ -123,8 +123,8 @@ fn clear_exception(env: &Env) {
     unsafe { sys::napi_get_and_clear_last_exception(env.raw(), &mut exception) };
 }
 
-/// A new ArrayBuffer as a view of all of it, or `None` when the engine refuses the memory. (`napi_create_arraybuffer` would end the
-/// process; the constructor throws.)
+/// A new ArrayBuffer as a view of all of it, or `None` when the engine refuses the memory.
+/// (`napi_create_arraybuffer` would end the process; the constructor throws.)
 pub(crate) fn new_buffer(env: &Env, constructor: &Kept, bytes: usize) -> Option<View> {
     let make = || -> Result<View> {
         let constructor = constructor.value(env)?;
@@ -152,8 +152,8 @@ pub(crate) fn global(env: &Env, name: &str) -> Result<Kept> {
     Kept::new(env, value.raw())
 }
 
-/// Moves the content of an ArrayBuffer into a new one, which is detached from the old without a copy. `None` when the engine
-/// refuses: shared, or not its own memory.
+/// Moves the content of an ArrayBuffer into a new one, which is detached from the old without a
+/// copy. `None` when the engine refuses: shared, or not its own memory.
 pub(crate) fn move_buffer(env: &Env, buffer: sys::napi_value) -> Option<sys::napi_value> {
     let moved = || -> Result<sys::napi_value> {
         let clone: Function<'_, FnArgs<(Object<'_>, Object<'_>)>, Unknown<'_>> =
@@ -178,7 +178,8 @@ pub(crate) fn detach_buffer(env: &Env, buffer: sys::napi_value) -> Result<()> {
     )
 }
 
-/// A value that JavaScript must not collect. Lives on its thread, at most as long as its environment.
+/// A value that JavaScript must not collect. Lives on its thread, at most as long as its
+/// environment.
 pub(crate) struct Kept {
     env: sys::napi_env,
     reference: sys::napi_ref,
@@ -208,7 +209,8 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        // SAFETY: made in `new`, deleted once; the environment outlives its open calls (see `Environment::shut_down`).
+        // SAFETY: made in `new`, deleted once; the environment outlives its open calls (see
+        // `Environment::shut_down`).
         unsafe { sys::napi_delete_reference(self.env, self.reference) };
     }
 }

@@ -1,39 +1,22 @@
-//! diffattn's doors for Node: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the functions mean. No arithmetic, no
-//! defaults, no checks of its own but of memory.
+//! diffattn's doors for Node: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the
+//! functions mean. No arithmetic, no defaults, no checks of its own but of memory.
 #![expect(
     clippy::too_many_arguments,
     reason = "the arguments of a JavaScript function"
 )]
 
+mod answer;
 mod environment;
 mod js;
 mod runner;
 
-use diffattn_door::{Error, Isa, OutputSpec, available_threads};
+use diffattn_door::{Isa, available_threads};
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Either3, Float64ArraySlice, Null, Object};
+use napi::bindgen_prelude::{ArrayBuffer, Float64ArraySlice, Object};
 use napi_derive::napi;
 
-use environment::{AsyncCall, Environment, OnProgress, failure as thrown};
-
-/// An error with one of our codes.
-type Thrown = napi::Error<&'static str>;
-
-/// A failure of the engine's interface, which no user can cause.
-fn bug(error: napi::Error) -> Thrown {
-    thrown(Error::Internal(error.reason.clone()))
-}
-
-/// The tensors that a job computed, in one flat list: of each its kind, its rank, its extents, and the buffer of its elements or
-/// null where the caller gave the memory. (Objects would cost a string and a property for every name.)
-type Told<'env> = Vec<Either3<f64, ArrayBuffer<'env>, Null>>;
-
-/// Adds an output to the list.
-fn tell<'env>(told: &mut Told<'env>, spec: &OutputSpec, buffer: Option<ArrayBuffer<'env>>) {
-    told.extend([spec.kind.number() as usize, spec.shape.len()].map(|x| Either3::A(x as f64)));
-    told.extend(spec.shape.iter().map(|&extent| Either3::A(extent as f64)));
-    told.push(buffer.map_or(Either3::C(Null), Either3::B));
-}
+use answer::{Outputs, Thrown, thrown};
+use environment::{AsyncCall, Environment, OnProgress};
 
 /// What the addon runs on.
 #[napi(object)]
@@ -58,7 +41,7 @@ pub fn call<'env>(
     params: Float64ArraySlice<'env>,
     operands: Vec<Object<'env>>,
     outs: Option<Vec<Option<Object<'env>>>>,
-) -> Result<Told<'env>, Thrown> {
+) -> Result<Outputs<'env>, Thrown> {
     Environment::of(env)?.call(env, (op, &params), &operands, outs.unwrap_or_default())
 }
 

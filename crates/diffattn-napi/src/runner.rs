@@ -1,4 +1,5 @@
-//! The thread that works off one environment's asynchronous calls, in order of arrival. Touches no JavaScript value.
+//! The thread that works off one environment's asynchronous calls, in order of arrival. Touches no
+//! JavaScript value.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,8 +32,9 @@ pub(crate) enum Memory {
     },
 }
 
-// SAFETY: `Own` owns. The bytes of `Kept` are reached by no one but the call, and those of `Held` stay allocated; that JavaScript
-// leaves them alone while a call is open is what `createBuffer` asks of it.
+// SAFETY: `Own` owns. The bytes of `Kept` are reached by no one but the call, and those of `Held`
+// stay allocated; that JavaScript leaves them alone while a call is open is what `createBuffer`
+// asks of it.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -114,7 +116,7 @@ pub(crate) struct Ticket {
 /// An output with its content, where that does not lie in the caller's memory already.
 pub(crate) type Output = (OutputSpec, Option<Block>);
 
-/// What the runner tells the thread of the environment.
+/// What the runner sends to the thread of the environment.
 pub(crate) enum Message {
     Progress {
         id: u32,
@@ -200,14 +202,15 @@ impl Drop for Runner {
     fn drop(&mut self) {
         drop(self.queue.take());
         if let Some(thread) = self.thread.take() {
-            // Its panics are contained; were one not, the calls would be settled by whoever drops them.
+            // Its panics are contained; were one not, the calls would be settled by whoever drops
+            // them.
             let _ = thread.join();
         }
     }
 }
 
-/// Runs a call to its end; `None` when it was cancelled before it began (whoever cancelled has settled it). All that the call
-/// used is given back before this returns.
+/// Runs a call to its end; `None` when it was cancelled before it began (whoever cancelled has
+/// settled it). All that the call used is given back before this returns.
 fn run(mut ticket: Ticket, mailbox: &Mailbox) -> Option<Result<Vec<Output>, Error>> {
     if !ticket.progress.begin() {
         return None;
@@ -254,7 +257,8 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
             *place = Place::There(Memory::Own(Block::new(spec.bytes)?));
         }
         if let Place::There(memory) = place {
-            // SAFETY: the outputs stay in the ticket until the job is dropped, and overlap nothing (checked at the door).
+            // SAFETY: the outputs stay in the ticket until the job is dropped, and overlap nothing
+            // (checked at the door).
             targets.push(unsafe { memory.bytes_mut() });
         }
     }

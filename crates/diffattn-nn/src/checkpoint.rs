@@ -1,6 +1,6 @@
 //! Checkpoint files, as `diffattn-files` has them, and layers of them that run.
 
-use crate::options::{MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig};
+use crate::layers::attention::{MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig};
 use crate::{DiffAttnLayer, MultiheadDiffAttn, MultiheadDiffAttnV2};
 use diffattn::Error;
 

@@ -1,17 +1,17 @@
-//! Differential attention layers on top of the kernels: projections, rotary embedding, λ, per-head norm, output
-//! projection and key/value cache in one call.
+//! Differential attention layers on top of the kernels: projections, rotary embedding, λ, per-head
+//! norm, output projection and key/value cache in one call.
 //!
-//! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive and flash modules,
-//!   Hugging Face's diffllama attention and timm's.
-//! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ per token and head, k and
-//!   v shared by both maps, no norm.
+//! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive
+//! and flash modules, Hugging Face's diffllama attention and timm's.
+//! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ
+//! per token and head, k and v shared by both maps, no norm.
 //!
-//! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's `diffllama`), with caches,
-//! sampling and generation.
+//! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
+//! `diffllama`), with caches, sampling and generation.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
-//! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many tokens are computed at
-//! once: decoding token by token with a cache equals the prefill.
+//! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many
+//! tokens are computed at once: decoding token by token with a cache equals the prefill.
 //!
 //! ```
 //! use diffattn::Tensor;
@@ -39,50 +39,51 @@
 //! # Ok::<(), diffattn::Error>(())
 //! ```
 //!
-//! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts checkpoint files; nothing else here knows
-//! of files, and nothing at all of JavaScript.
+//! With the feature `models`, the module `checkpoint` reads, writes, inspects and converts
+//! checkpoint files; nothing else here knows of files, and nothing at all of JavaScript.
 
-mod attend;
 #[cfg(feature = "models")]
 pub mod checkpoint;
 #[cfg(feature = "models")]
 mod config;
-mod forward;
-mod layer;
 #[cfg(feature = "models")]
-mod llama;
-mod maps;
-mod options;
+mod generate;
+#[cfg(feature = "models")]
+mod image;
+mod layers;
+#[cfg(feature = "models")]
+mod models;
 #[cfg(feature = "models")]
 mod parts;
-mod projection;
-mod v1;
-mod v2;
-#[cfg(feature = "models")]
-mod vit;
+mod pass;
 mod weights;
 
-pub use forward::Forward;
-pub use layer::DiffAttnLayer;
 #[cfg(feature = "models")]
-pub use llama::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaForward, DiffLlamaLoader, DiffLlamaOptions,
-    DiffLlamaOutput, DiffLlamaOutputs, Finish, Generation, GenerationStep, Generator,
-    GeneratorOptions, HiddenAct, Logits, ModelCache, ModelCacheOptions, ModelCacheState, Sampler,
-    SamplerOptions, Token, TokenIds,
+pub use diffattn_files::decoder::DecoderAttention;
+#[cfg(feature = "models")]
+pub use generate::{
+    Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
+    ModelCacheState, Sampler, SamplerOptions, Token,
 };
-pub use maps::{LayerMaps, Maps};
-pub use options::{
-    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
-    RopeConfig, SequenceFusion,
+#[cfg(feature = "models")]
+pub use image::{ClassScore, Image, Interpolation, Preprocessing, top_classes};
+pub use layers::attention::{
+    DiffAttnLayer, ForwardOptions, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnOptions,
+    MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
+};
+#[cfg(feature = "models")]
+pub use models::diff_llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+#[cfg(feature = "models")]
+pub use models::diff_vit::{
+    DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader, DiffViTMaps,
+    DiffViTOptions,
+};
+#[cfg(feature = "models")]
+pub use models::{
+    Decoder, Logits, TextForward as DiffLlamaForward, TextModel, TextOptions as DiffLlamaOptions,
+    TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs, TokenIds,
 };
 #[cfg(feature = "models")]
 pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
-pub use v1::MultiheadDiffAttn;
-pub use v2::MultiheadDiffAttnV2;
-#[cfg(feature = "models")]
-pub use vit::{
-    ClassScore, DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader,
-    DiffViTMaps, DiffViTOptions, Image, Interpolation, Preprocessing, top_classes,
-};
+pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use weights::Weights;

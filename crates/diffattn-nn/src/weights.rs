@@ -168,7 +168,7 @@ pub(crate) fn check_names(weights: &Weights<'_>, list: &Declare) -> Result<(), E
             Kind::Linear { .. } => ".weight|bias",
             Kind::Tensor(_) | Kind::Number => "",
         };
-        let names = std::iter::once(weight.name.as_str()).chain(weight.also);
+        let names = std::iter::once(weight.name.as_str()).chain(weight.also.as_deref());
         names.map(move |name| format!("{name}{end}"))
     });
     let names: Vec<String> = names.collect();

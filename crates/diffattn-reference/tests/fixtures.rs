@@ -93,7 +93,7 @@ fn required(fixture: &Fixture, name: &str) -> Tensor<f64> {
 
 #[test]
 fn diff_attention() {
-    each("diff_attention", 48, |fixture| {
+    each("diff_attention", 68, |fixture| {
         let spec = fixture.attention_spec();
         assert_eq!(
             spec.norm.is_some(),

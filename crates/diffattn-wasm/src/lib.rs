@@ -1,5 +1,6 @@
-//! diffattn's doors for browsers: convert, call, convert. `PROTOCOL.md` of diffattn-door says what the functions mean. Numbers and
-//! addresses go in and out; strings only for errors and names. No arithmetic, no defaults.
+//! diffattn's doors for browsers: convert, call, convert. `PROTOCOL.md` of diffattn-door says what
+//! the functions mean. Numbers and addresses go in and out; strings only for errors and names. No
+//! arithmetic, no defaults.
 
 mod memory;
 mod panic_message;
@@ -14,7 +15,8 @@ pub use wasm_bindgen_rayon::init_thread_pool;
 
 use memory::{bytes_at, bytes_at_mut, numbers_at, pairs_at};
 
-/// What the instance has open. Its exports are called from one thread only, the one that instantiated it.
+/// What the instance has open. Its exports are called from one thread only, the one that
+/// instantiated it.
 #[derive(Default)]
 struct State {
     door: Door,
@@ -24,7 +26,7 @@ struct State {
     error: Option<Failure>,
 }
 
-/// A job with its pace, and what [`outputs`] tells.
+/// A job with its pace, and its outputs as [`outputs`] gives them.
 struct Open {
     job: Job<'static>,
     pacer: Pacer,
@@ -48,7 +50,7 @@ impl State {
             .checked_add(1)
             .ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
         let open = Open {
-            outputs: told(job.outputs()),
+            outputs: encode_outputs(job.outputs()),
             job,
             pacer: Pacer::new(threads()),
         };
@@ -66,7 +68,7 @@ impl State {
 }
 
 /// Outputs in the form of [`outputs`]: every size fits, as addresses have 32 bits.
-fn told(specs: &[OutputSpec]) -> Vec<u32> {
+fn encode_outputs(specs: &[OutputSpec]) -> Vec<u32> {
     let mut numbers = vec![specs.len() as u32];
     for spec in specs {
         numbers.extend([
@@ -79,7 +81,8 @@ fn told(specs: &[OutputSpec]) -> Vec<u32> {
     numbers
 }
 
-/// Runs a request; what goes wrong is kept for [`error_code`] and [`error_message`], and answered with `failed`.
+/// Runs a request; what goes wrong is kept for [`error_code`] and [`error_message`], and answered
+/// with `failed`.
 fn request<T>(failed: T, work: impl FnOnce(&mut State) -> Result<T, Error>) -> T {
     STATE.with_borrow_mut(|state| match work(state) {
         Ok(answer) => {
@@ -117,7 +120,8 @@ pub fn prepare(
     operand_count: usize,
 ) -> u32 {
     request(0, |state| {
-        // SAFETY: the caller's promise in `PROTOCOL.md`: the operands stay until `end`, the rest during this call.
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the operands stay until `end`, the rest
+        // during this call.
         let (params, operands) = unsafe {
             (
                 numbers_at(params, param_count),
@@ -133,7 +137,8 @@ pub fn prepare(
     })
 }
 
-/// Where the outputs of a job are told, as u32: how many, then of each its tensor kind, bytes, rank and extents. Until `end`.
+/// Where the outputs of a job are listed, as u32: how many, then of each its tensor kind, bytes,
+/// rank and extents. Until `end`.
 #[wasm_bindgen]
 #[must_use]
 pub fn outputs(job: u32) -> usize {
@@ -147,7 +152,8 @@ pub fn outputs(job: u32) -> usize {
 #[must_use]
 pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
     request(false, |state| {
-        // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap nothing.
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap
+        // nothing.
         let outputs = unsafe {
             pairs_at(outputs, count)
                 .iter()

@@ -1,4 +1,5 @@
-//! The module's memory as JavaScript names it: addresses and lengths. Nothing is checked that only the caller can know.
+//! The module's memory as JavaScript names it: addresses and lengths. Nothing is checked that only
+//! the caller can know.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::slice;
@@ -17,7 +18,8 @@ fn layout(bytes: usize) -> Result<Layout, Error> {
 /// The address of new memory.
 pub(crate) fn allocate(bytes: usize, zeroed: bool) -> Result<usize, Error> {
     let layout = layout(bytes)?;
-    // SAFETY: the size is not zero. JavaScript writes what is read (and linear memory always has a content).
+    // SAFETY: the size is not zero. JavaScript writes what is read (and linear memory always has a
+    // content).
     let start = unsafe {
         if zeroed {
             alloc_zeroed(layout)
@@ -39,7 +41,8 @@ pub(crate) fn release(address: usize, bytes: usize) {
     if address != 0
         && let Ok(layout) = layout(bytes)
     {
-        // SAFETY: the caller's promise in `PROTOCOL.md`: the memory came from `allocate` with this size, and no job uses it.
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the memory came from `allocate` with this
+        // size, and no job uses it.
         unsafe { dealloc(std::ptr::with_exposed_provenance_mut(address), layout) };
     }
 }

@@ -1,4 +1,5 @@
-//! A panic ends the instance. Its message stays in memory that JavaScript can still read. Allocates nothing.
+//! A panic ends the instance. Its message stays in memory that JavaScript can still read. Allocates
+//! nothing.
 
 use std::cell::UnsafeCell;
 use std::fmt::Write;
@@ -15,7 +16,8 @@ struct Message {
 
 struct Place(UnsafeCell<Message>);
 
-// SAFETY: written only by a panic. Two threads that panic at once may mix their texts, which are bytes either way; both end.
+// SAFETY: written only by a panic. Two threads that panic at once may mix their texts, which are
+// bytes either way; both end.
 unsafe impl Sync for Place {}
 
 static PLACE: Place = Place(UnsafeCell::new(Message {

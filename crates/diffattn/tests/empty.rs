@@ -10,7 +10,7 @@ use diffattn::{
     GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, Lambda,
     LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions, Rope, RopeFrequencies,
     RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
-    SequenceDifferenceOptions, Slices, Tensor, layer_norm,
+    SequenceDifferenceOptions, Tensor, layer_norm,
 };
 
 /// What a call over nothing may take at most; a loop over extents takes seconds, and memory that

@@ -2,23 +2,9 @@
 //! weights of halves against the same weights in float32.
 
 use diffattn::{DType, Data, Error, Isa, Linear, Run, Tensor};
+use diffattn_reference::testing::{bits, noise};
 use half::{bf16, f16};
 use proptest::prelude::*;
-
-fn values(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(len).collect()
-}
-
-fn bits(y: &[f32]) -> Vec<u32> {
-    y.iter().map(|y| y.to_bits()).collect()
-}
 
 struct Case {
     linear: Linear,
@@ -37,9 +23,9 @@ fn on(isa: Isa, threads: usize, deterministic: bool) -> Run {
 impl Case {
     fn new(seed: u64, [inputs, outputs, rows]: [usize; 3], with_bias: bool) -> Self {
         let (w, x, b) = (
-            values(seed, inputs * outputs),
-            values(seed + 1, inputs * rows),
-            values(seed + 2, outputs),
+            noise(inputs * outputs, seed),
+            noise(inputs * rows, seed + 1),
+            noise(outputs, seed + 2),
         );
         let bias = Tensor::f32(&b, &[outputs]);
         let linear = Linear::new(
@@ -224,7 +210,7 @@ impl Halves {
                 0, 0x8000, 1, 0x8001, 0x7f, 0x807f, 0x80, 0x7f7f, 0x7f80, 0xff80, 0x7fc0, 0xff81,
             ],
         };
-        let stored: Vec<u16> = values(seed, outputs * inputs)
+        let stored: Vec<u16> = noise(outputs * inputs, seed)
             .into_iter()
             .enumerate()
             .map(|(at, value)| match (at % 11, at / inputs % 7) {
@@ -241,7 +227,7 @@ impl Halves {
         };
         let shape = [outputs, inputs];
         let values = data.to_f32().unwrap_or_else(|error| panic!("{error}"));
-        let bias = self::values(outputs as u64 + 5, outputs);
+        let bias = noise(outputs, outputs as u64 + 5);
         let bias = Tensor::f32(&bias, &shape[..1]);
         let made = |weight: Tensor<'_>| {
             Linear::new(&weight, Some(&bias)).unwrap_or_else(|error| panic!("{error}"))
@@ -258,7 +244,7 @@ impl Halves {
 
     /// Both give the same bits, on every instruction set, fused or not, and with threads.
     fn check(&self, rows: usize) {
-        let x = values(rows as u64, rows * self.linear.inputs());
+        let x = noise(rows * self.linear.inputs(), rows as u64);
         for isa in Isa::available() {
             for (deterministic, threads) in [(false, 1), (true, 1), (false, 3)] {
                 let of = |linear: &Linear| {

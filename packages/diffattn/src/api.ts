@@ -27,6 +27,9 @@ export const MultiheadDiffAttn: typeof types.MultiheadDiffAttn = layers.Multihea
 export const MultiheadDiffAttnV2: typeof types.MultiheadDiffAttnV2 = layers.MultiheadDiffAttnV2;
 export const DiffAttnError: typeof types.DiffAttnError = errors.DiffAttnError;
 
+// The element type of a result follows the input's, which the public types say.
+/* eslint-disable @typescript-eslint/no-unsafe-return */
+
 // What an operator refuses at once is thrown by its sync form and rejects the promise of the other.
 
 type Source = types.TensorLike | types.KvCache;

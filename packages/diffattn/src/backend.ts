@@ -65,32 +65,34 @@ export interface Local {
    * without content or reserve.
    */
   createObject(name: Handle["name"], request: Request, empty?: Request): Handle;
+  dropObject(handle: Handle): void;
   createMemory(bytes: number): BackendMemory;
 }
 
-export interface Backend {
-  /**
-   * Its side of the sync forms and objects; absent where it was not asked for yet
-   * (backend/wasm-local.ts).
-   */
-  local: Local | undefined;
-  readonly name: Info["backend"];
+/** What is asked of a backend as a whole, and told to it. */
+export interface Steering {
   /** Makes ready what cannot be made ready on demand; safe to call twice. */
   start(): Promise<void>;
   info(): { isa: Isa; threads: number; notes: string[] };
   /** Takes other options of init without a restart; false where that is impossible. */
   configure(isa: string | undefined, threads: number | undefined): boolean;
   setThreads(threads: number): void;
+  /** When no async call is open. */
+  idle(): Promise<void>;
+  /** Ends open calls (ABORTED) and gives everything back. */
+  dispose(): void;
+}
 
+/** A backend: async calls, and two sides that are made when they are asked for. */
+export interface Backend {
+  readonly name: Info["backend"];
+  /** What computes at once (backend/wasm-local.ts). */
+  local: Local | undefined;
+  /** What is asked of it as a whole (backend/wasm-steering.ts). */
+  steering: Steering | undefined;
   /**
    * Runs a job elsewhere than on the caller's thread; takes what it needs of the operands before it
    * returns.
    */
   callAsync(request: Request, outs: Uint8Array[], control: Control): Call;
-  dropObject(handle: Handle): void;
-
-  /** When no async call is open. */
-  idle(): Promise<void>;
-  /** Ends open calls (ABORTED) and gives everything back. */
-  dispose(): void;
 }

@@ -1,7 +1,7 @@
 // What browsers, and whatever else is no Node, do for a backend. Importing it touches neither
 // `window` nor the network.
 
-import { compile, compileSync } from "./module.js";
+import { compile } from "./module.js";
 import { besideScript, inline, inlineFiles, type OwnFiles } from "./own-files.js";
 import type { Platform } from "./platform.js";
 import { NO_THREADS, POOL_THREAD, type Script } from "./port.js";
@@ -45,15 +45,14 @@ export const platform: Platform = {
   get blocking() {
     return typeof XMLHttpRequest === "function" && typeof document === "undefined";
   },
-  readModule: (file) =>
-    compileSync(file, (url) => {
-      const request = new XMLHttpRequest();
-      request.open("GET", url, false);
-      request.responseType = "arraybuffer";
-      request.send();
-      if (request.status !== 200) throw new Error(`the status ${request.status}`);
-      return request.response as ArrayBuffer;
-    }),
+  read(file) {
+    const request = new XMLHttpRequest();
+    request.open("GET", file, false);
+    request.responseType = "arraybuffer";
+    request.send();
+    if (request.status !== 200) throw new Error(`the status ${request.status}`);
+    return request.response as ArrayBuffer;
+  },
   loadModule: compile,
   scriptOf(worker) {
     // (Who has none may have no addresses of Blobs either: Service Workers.)

@@ -3,7 +3,7 @@
 import type { Handle } from "./backend.js";
 import { isOf } from "./check.js";
 import * as encode from "./operators.js";
-import { backend, live } from "./init.js";
+import { live } from "./init.js";
 import { local } from "./local.js";
 import { Owned, resourceOf } from "./owned.js";
 import type * as types from "./types.js";
@@ -12,8 +12,8 @@ export class KvCache extends Owned<Handle> implements types.KvCache {
   constructor(options: types.KvCacheOptions) {
     const request = encode.createKvCache(options);
     const empty = encode.createKvCache({ ...options, capacity: undefined });
-    const owner = backend();
-    const handle = local().createObject("cache", request, empty);
+    const owner = local();
+    const handle = owner.createObject("cache", request, empty);
     super(KvCache, "cache", handle, () => owner.dropObject(handle), true);
   }
 

@@ -3,7 +3,7 @@
 
 import { fail } from "./errors.js";
 import { inThread } from "./in-thread.js";
-import { compile, compileSync } from "./module.js";
+import { compile } from "./module.js";
 import { ownFiles, type OwnFiles } from "./own-files.js";
 import type { Platform } from "./platform.js";
 import { type Build, NO_THREADS } from "./port.js";
@@ -21,7 +21,7 @@ export const edgePlatform = (files: OwnFiles): Platform => ({
   env: () => undefined,
   files,
   blocking: true,
-  readModule: (file) => compileSync(file, none),
+  read: none,
   loadModule: compile,
   scriptOf: none,
   startWorker: none,

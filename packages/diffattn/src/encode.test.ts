@@ -19,7 +19,7 @@ const Q = [1, 4, 1, 2, 3, 4];
  * Attention options that say nothing: lambda … window absent, no tensors, no lists, norm absent, no
  * flags.
  */
-const NOTHING = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+const NOTHING = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 test("diffAttention: absent options take one slot each", () => {
   const request = encode.diffAttention(q, q, q, {}, undefined);
@@ -143,6 +143,8 @@ test("diffAttention: every option in its place", () => {
     0.8, // norm
     1,
     1, // returnLse, deterministic
+    0, // sinks
+    0, // blockMask
   ]);
   expect(lengths(request)).toEqual([96, 96, 96, 8, 9, 12, 16]);
 });

@@ -5,35 +5,14 @@
  * Names that PyTorch, Hugging Face and others have for the same thing, without case and
  * underscores.
  */
-const OTHERS: Readonly<Record<string, string>> = {
-  causal: "isCausal",
-  mask: "attnMask",
-  attentionmask: "attnMask",
-  bias: "attnBias",
-  attentionbias: "attnBias",
-  softmaxscale: "scale",
-  logitssoftcap: "softcap",
-  windowsize: "window",
-  slidingwindow: "window",
-  epsilon: "eps",
-  gamma: "weight",
-  beta: "bias",
-  ropetheta: "theta",
-  base: "theta",
-  dmodel: "embedDim",
-  hiddensize: "embedDim",
-  layeridx: "depth",
-  numattentionheads: "numHeads",
-  numkeyvalueheads: "numKvHeads",
-  numthreads: "threads",
-  maxtokens: "maxNewTokens",
-  maxlength: "maxNewTokens",
-  eostokenid: "stopIds",
-  stopstrings: "stop",
-  pastkeyvalues: "cache",
-  outputhiddenstates: "hiddenStates",
-  progresscallback: "onProgress",
-};
+const OTHERS =
+  " causal:isCausal mask:attnMask attentionmask:attnMask bias:attnBias " +
+  "attentionbias:attnBias softmaxscale:scale logitssoftcap:softcap windowsize:window " +
+  "slidingwindow:window epsilon:eps gamma:weight beta:bias ropetheta:theta base:theta " +
+  "dmodel:embedDim hiddensize:embedDim layeridx:depth numattentionheads:numHeads " +
+  "numkeyvalueheads:numKvHeads numthreads:threads maxtokens:maxNewTokens " +
+  "maxlength:maxNewTokens eostokenid:stopIds stopstrings:stop pastkeyvalues:cache " +
+  "outputhiddenstates:hiddenStates progresscallback:onProgress ";
 
 /** Longer names are no slips. */
 const LONGEST = 40;
@@ -66,7 +45,7 @@ export function hint(name: string, names: readonly string[]): string {
   if (name.length > LONGEST) return "";
   const given = plain(name);
   const same = names.find((known) => plain(known) === given);
-  const other = Object.hasOwn(OTHERS, given) ? OTHERS[given] : undefined;
+  const other = OTHERS.split(` ${given}:`)[1]?.split(" ")[0];
   let meant = same ?? names.find((known) => known === other);
   // A slip leaves most of the letters.
   let least = Math.min(SLIPS, Math.floor((given.length - 1) / 2)) + 1;

@@ -3,20 +3,24 @@
 
 import type { Backend, Handle } from "./backend.js";
 import { WasmBackend } from "./backend/wasm.js";
+import { steeringOf } from "./backend/wasm-steering.js";
 import { gone } from "./backend/worker-client.js";
-import { checkOptions, isAbsent, oneOf, show } from "./check.js";
+import { checkOptions, oneOf, show } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
-import { notModule } from "./module.js";
-import type { Platform } from "./platform.js";
+import { sourceOf } from "./given.js";
+import type { Platform, Source } from "./platform.js";
 import { BUILDS, type Build } from "./port.js";
 import type * as types from "./types.js";
 
 const BACKENDS = ["native", "wasm"] as const;
 const ISAS = ["scalar", "avx2", "avx512", "neon", ...BUILDS] as const;
 
+/** Options of init, and where modules come from by them. */
+type Chosen = types.InitOptions & { source?: Source | undefined };
+
 let platform: Platform;
 /** Options of the last init that worked, and of setThreads. */
-let options: types.InitOptions = {};
+let options: Chosen = {};
 let current: Backend | undefined;
 /** The init under way, if there is one. */
 let turn: Promise<types.Info> | undefined;
@@ -58,7 +62,7 @@ function resolve(given: types.InitOptions): {
   return { backend, isa, threads };
 }
 
-function create(given: types.InitOptions): Backend {
+function create(given: Chosen): Backend {
   const { backend, isa, threads } = resolve(given);
   const notes: string[] = [];
   if (backend !== "wasm") {
@@ -72,7 +76,7 @@ function create(given: types.InitOptions): Backend {
       notes.push(`the native binary did not load, so WASM runs: ${why}`);
     }
   }
-  return new WasmBackend(platform, given, isa, threads, notes);
+  return new WasmBackend(platform, given.source, isa, threads, notes);
 }
 
 /** The backend, started where it was not. */
@@ -87,9 +91,9 @@ export function live(handle: Handle): Handle {
 
 async function begin(given: types.InitOptions | undefined): Promise<types.Info> {
   const asked: types.InitOptions = checkOptions("options", given, ["backend", "isa", "threads", "wasm"]);
-  if (!isAbsent(asked.wasm) && typeof asked.wasm !== "object") notModule(asked.wasm);
+  const source = sourceOf(asked.wasm);
   const nothing = Object.values(asked).every((value) => value === undefined || value === null);
-  const next = nothing ? options : { ...asked, threads: asked.threads ?? options.threads };
+  const next = nothing ? options : { ...asked, threads: asked.threads ?? options.threads, source };
   const before = options;
   const old = current;
   if (!old) {
@@ -97,28 +101,28 @@ async function begin(given: types.InitOptions | undefined): Promise<types.Info> 
     const started = (current = create(next));
     options = next;
     try {
-      await started.start();
+      await steeringOf(started).start();
     } catch (error) {
-      started.dispose();
+      steeringOf(started).dispose();
       if (current === started) current = undefined;
       options = before;
       throw error;
     }
   } else if (nothing || takes(old, next)) {
     options = next;
-    await old.start();
+    await steeringOf(old).start();
   } else {
     const replacement = create(next);
     try {
-      await replacement.start();
+      await steeringOf(replacement).start();
     } catch (error) {
-      replacement.dispose();
+      steeringOf(replacement).dispose();
       throw error;
     }
     current = replacement;
     options = next;
-    await old.idle();
-    old.dispose();
+    await steeringOf(old).idle();
+    steeringOf(old).dispose();
   }
   return info();
 }
@@ -126,7 +130,7 @@ async function begin(given: types.InitOptions | undefined): Promise<types.Info> 
 /** Whether a backend that runs takes these options without a restart. */
 function takes(running: Backend, given: types.InitOptions): boolean {
   const { backend, isa, threads } = resolve(given);
-  return !given.wasm && (backend ?? running.name) === running.name && running.configure(isa, threads);
+  return !given.wasm && (backend ?? running.name) === running.name && steeringOf(running).configure(isa, threads);
 }
 
 export function init(given?: types.InitOptions): Promise<types.Info> {
@@ -143,20 +147,20 @@ export function init(given?: types.InitOptions): Promise<types.Info> {
 
 export function info(): types.Info {
   const running = backend();
-  return { backend: running.name, ...running.info(), version: __VERSION__ };
+  return { backend: running.name, ...steeringOf(running).info(), version: __VERSION__ };
 }
 
 export function setThreads(threads: number): void {
   const count = threadCount("threads", threads) ?? fail("OPTION", "threads", "an integer of 1 or more", show(threads));
   options = { ...options, threads: count };
-  current?.setThreads(count);
+  if (current) steeringOf(current).setThreads(count);
 }
 
 export function getThreads(): number {
-  return backend().info().threads;
+  return steeringOf(backend()).info().threads;
 }
 
 export function dispose(): void {
-  current?.dispose();
+  if (current) steeringOf(current).dispose();
   current = undefined;
 }

@@ -5,7 +5,7 @@ import { handleOf } from "./cache.js";
 import { isAbsent, show, unreadable } from "./check.js";
 import * as encode from "./operators.js";
 import { fail } from "./errors.js";
-import { backend, live } from "./init.js";
+import { live } from "./init.js";
 import { local } from "./local.js";
 import { Owned, resourceOf } from "./owned.js";
 import { mapsPlan, tensorPlan } from "./plans.js";
@@ -34,8 +34,8 @@ const maps = (layer: Layer, x: types.TensorLike, options: types.CallOptions | un
 
 class Layer extends Owned<Handle> implements types.DiffAttnLayer {
   constructor(request: Request) {
-    const owner = backend();
-    const handle = local().createObject("layer", request);
+    const owner = local();
+    const handle = owner.createObject("layer", request);
     super(Layer, "layer", handle, () => owner.dropObject(handle), true);
   }
 

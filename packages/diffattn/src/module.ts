@@ -1,7 +1,6 @@
-// A compiled module from whatever `init({ wasm })` takes. Names an HTML answer as such. Chooses
-// nothing.
+// A compiled module of one of the package's own files. Names an HTML answer as such. Chooses nothing.
 
-import { arrayType, show, tagOf } from "./check.js";
+import { tagOf } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";
 import { type Carried, INSTEAD, isCarried } from "./own-files.js";
 
@@ -11,13 +10,13 @@ const refuse = (got: string, cause?: unknown, hint = ""): never => fail("UNAVAIL
 /** What helps where a tool left the package's own file behind. */
 export const NOT_CARRIED = ` (where a tool does not carry it along: ${INSTEAD})`;
 
-function rethrow(error: unknown, from: string, hint = ""): never {
+export function rethrow(error: unknown, from: string, hint = ""): never {
   if (error instanceof DiffAttnError) throw error;
   return refuse(`${reasonOf(error)} from ${from}`, error, hint);
 }
 
 /** Bytes that are a module, not a page that a server sent in its place. */
-function checked(bytes: BufferSource, from: string, hint = ""): BufferSource {
+export function checked(bytes: BufferSource, from: string, hint = ""): BufferSource {
   const view = ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : new Uint8Array(bytes);
   const isModule = view[0] === 0 && view[1] === 0x61 && view[2] === 0x73 && view[3] === 0x6d;
   if (isModule) return bytes;
@@ -25,7 +24,7 @@ function checked(bytes: BufferSource, from: string, hint = ""): BufferSource {
   return refuse(`${start.startsWith("<") ? "an HTML page" : "something else"} from ${from}`, undefined, hint);
 }
 
-async function fromResponse(response: Response, hint?: string): Promise<WebAssembly.Module> {
+export async function fromResponse(response: Response, hint?: string): Promise<WebAssembly.Module> {
   const from = response.url || "the response";
   if (!response.ok) refuse(`the status ${response.status} from ${from}`, undefined, hint);
   // Streaming compiles while it loads and lets the browser cache the code; it insists on the media
@@ -35,30 +34,21 @@ async function fromResponse(response: Response, hint?: string): Promise<WebAssem
 }
 
 // By their tags, so that values of another realm count too.
-const isNamed = (value: unknown, name: string): boolean => tagOf(value) === name;
+export const isNamed = (value: unknown, name: string): boolean => tagOf(value) === name;
 
-/** Refuses what no module is made of. */
-export const notModule = (source: unknown): never =>
-  fail("OPTION", "wasm", "a URL, a Response, bytes or a WebAssembly.Module", show(source));
-
-/** `hint`: what helps where the file is not there. */
-export async function compile(source: unknown, hint = ""): Promise<WebAssembly.Module> {
+/** The module of one of the package's own files. `hint`: what helps where it is not there. */
+export async function compile(file: URL | Carried | WebAssembly.Module, hint = ""): Promise<WebAssembly.Module> {
+  if (isNamed(file, "WebAssembly.Module")) return file as WebAssembly.Module;
   try {
-    if (isNamed(source, "WebAssembly.Module")) return source as WebAssembly.Module;
-    if (isNamed(source, "Response")) return await fromResponse(source as Response);
-    if (isNamed(source, "URL")) return await fromResponse(await fetch(source as URL), hint);
-    if (isCarried(source)) return await WebAssembly.compile(checked(await source.bytes(), source.name));
-    if (isNamed(source, "ArrayBuffer") || arrayType(source))
-      return await WebAssembly.compile(checked(source as BufferSource, "the bytes given"));
+    if (isCarried(file)) return await WebAssembly.compile(checked(await file.bytes(), file.name));
+    return await fromResponse(await fetch(file as URL), hint);
   } catch (error) {
-    if (isNamed(source, "URL")) rethrow(error, String(source), hint);
-    rethrow(error, isCarried(source) ? source.name : "what was given");
+    return rethrow(error, isCarried(file) ? file.name : String(file), hint);
   }
-  return notModule(source);
 }
 
 /**
- * The same at once, of a file that was compiled before, that is carried, or that `read` gives the
+ * A module at once, of a file that was compiled before, that is carried, or that `read` gives the
  * bytes of.
  */
 export function compileSync(file: URL | Carried | WebAssembly.Module, read: (file: URL) => BufferSource): WebAssembly.Module {

@@ -10,8 +10,9 @@ import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
 import { variable } from "./environment.js";
 import { fail, reasonOf } from "./errors.js";
+import { compileGiven } from "./given.js";
 import { inThread } from "./in-thread.js";
-import { compile, compileSync } from "./module.js";
+import { compile } from "./module.js";
 import { loadAddon } from "./node-addon.js";
 import type { Platform } from "./platform.js";
 import { BUILDS, type Build } from "./port.js";
@@ -73,9 +74,10 @@ export const platform: Platform = {
     });
   },
   blocking: true,
-  readModule: (file) => compileSync(file, (url) => readFileSync(url)),
-  async loadModule(source, hint) {
-    return compile(source instanceof URL && source.protocol === "file:" ? await regular(source, hint) : source, hint);
+  read: (file) => readFileSync(file),
+  async loadModule(file, hint) {
+    if (!(file instanceof URL) || file.protocol !== "file:") return compile(file, hint);
+    return compileGiven(await regular(file, hint), this);
   },
   scriptOf(worker) {
     if (typeof worker === "string") return { kind: "text", text: worker };

@@ -2,7 +2,8 @@ import { deflateRawSync, inflateRawSync } from "node:zlib";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { compile, compileSync } from "./module.js";
 import { carry } from "./carried.js";
-import { type Carried, fileOf, folderOf, inFolder, inlineFiles } from "./own-files.js";
+import { folderOf, inFolder } from "./given.js";
+import { type Carried, fileOf, inlineFiles } from "./own-files.js";
 
 // Minimal.
 const MODULE = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0);
@@ -47,7 +48,7 @@ test("files that a script carries: what both scripts leave is there, whichever c
 
 test("a carried text that is damaged is refused by its file's name", async () => {
   carry({ worker: "", modules: { [fileOf("simd128", false)]: base64(new TextEncoder().encode("<html>")) } });
-  await expect(compile(inlineFiles(false)?.module("simd128"))).rejects.toThrow(
+  await expect(compile(inlineFiles(false)?.module("simd128") as Carried)).rejects.toThrow(
     "wasm: expected a WebAssembly file, got an HTML page from diffattn-simd128.wasm",
   );
 });

@@ -1,9 +1,8 @@
 // The package's own files, the WASM modules and the worker's script: how they are called, and where
-// they lie: beside the scripts, in a folder of the caller's (`init({ wasm })`), or within the
+// they lie: beside the scripts, in a folder of the caller's (given.ts), or within the
 // script `diffattn/inline`. Loads none of them.
 
 import { fail } from "./errors.js";
-import { tagOf } from "./check.js";
 import { BUILDS, type Build, type InThread } from "./port.js";
 
 /** A file that a script carries. */
@@ -31,25 +30,11 @@ const PARTS: Record<Build, string> = { simd128: "simd128", "relaxed-simd": "rela
 /** What a build's file is called. */
 export const fileOf = (build: Build, models: boolean): string => `diffattn-${models ? "models-" : ""}${PARTS[build]}.wasm`;
 
-/** The folder that `init({ wasm })` names: an address that ends with "/". */
-export function folderOf(wasm: unknown): URL | undefined {
-  if (tagOf(wasm) !== "URL") return undefined;
-  const url = wasm as URL;
-  return url.pathname.endsWith("/") ? url : undefined;
-}
-
 /** Modules that are at hand, and the worker beside them. */
 export function ownFiles(modules: Partial<Record<Build, Carried | WebAssembly.Module>>, worker: OwnFiles["worker"]): OwnFiles {
   const builds = BUILDS.filter((build) => modules[build] !== undefined);
   return { builds, module: (build) => modules[build] ?? fail("UNAVAILABLE", "wasm", `a module of ${builds.join(", ")}`, build), worker };
 }
-
-/** The files in a folder. */
-export const inFolder = (folder: URL, models: boolean): OwnFiles => ({
-  builds: BUILDS,
-  module: (build) => new URL(fileOf(build, models), folder),
-  worker: () => new URL("worker.js", folder),
-});
 
 /** What helps where a tool did not carry the files along. */
 export const INSTEAD = 'import "diffattn/inline" (models: "diffattn/inline-models"), or a folder with the files, init({ wasm: folder })';

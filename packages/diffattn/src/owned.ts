@@ -22,7 +22,7 @@ interface Held {
 
 const held = new WeakMap<object, Held>();
 /** Classes whose methods go through proxies. */
-const through = new WeakSet<object>();
+const through = new WeakSet();
 /** Made with the first object: who imports none pays for none. */
 let registry: FinalizationRegistry<() => void> | undefined;
 

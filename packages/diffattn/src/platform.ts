@@ -5,6 +5,14 @@ import type { Backend } from "./backend.js";
 import type { Carried, OwnFiles } from "./own-files.js";
 import type { InThread, Port, Script } from "./port.js";
 
+/** Where modules come from, if not from the package's own files (given.ts). */
+export interface Source {
+  /** Files in a folder, which models take theirs from, too. */
+  files?(models: boolean): OwnFiles;
+  /** A module of one build. */
+  load?(platform: Platform): Promise<WebAssembly.Module>;
+}
+
 export interface Platform {
   /** Whether the builds are those with models. */
   readonly models: boolean;
@@ -15,13 +23,10 @@ export interface Platform {
   readonly files: OwnFiles;
   /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
   readonly blocking: boolean;
-  /** One of the package's own files, compiled at once; throws where that is impossible. */
-  readModule(file: URL | Carried | WebAssembly.Module): WebAssembly.Module;
-  /**
-   * The same from anywhere, or what `init({ wasm })` takes; `hint`: what helps where the file is
-   * not there.
-   */
-  loadModule(source: unknown, hint?: string): Promise<WebAssembly.Module>;
+  /** The bytes of one of the package's own files, at once; throws where that is impossible. */
+  read(file: URL): BufferSource;
+  /** A module of one of the package's own files; `hint`: what helps where the file is not there. */
+  loadModule(file: URL | Carried | WebAssembly.Module, hint?: string): Promise<WebAssembly.Module>;
   /** How a worker is started of an address, or of the script's text. */
   scriptOf(worker: URL | string): Script;
   /** Starts src/worker.ts; throws where no worker can be. */

@@ -45,6 +45,8 @@ const attention = {
   norm: [optional, [record, { eps: [optional, number], weight: [nullable, vector], scale: [optional, number] }]],
   returnLse: [or, false, flag],
   deterministic: [or, false, flag],
+  sinks: [nullable, vector],
+  blockMask: [nullable, mask],
 } as const;
 
 export const diffAttention = {

@@ -390,6 +390,17 @@ export interface AttentionOptions {
   cuSeqlensQ?: Integers | undefined;
   /** `[N + 1]`: the same of the keys. */
   cuSeqlensK?: Integers | undefined;
+  /**
+   * A float32 logit per head, `[H]`, or per head and term, `[H, T]`, that joins the softmax and
+   * meets no value; −Infinity is none.
+   */
+  sinks?: TensorLike<Float32Array> | undefined;
+  /**
+   * Mask of blocks of 64 queries and 64 keys, `[B|1, H|1, ⌈Lq/64⌉, ⌈Lk/64⌉]`, keys counted from the
+   * first (of a cache, too); a zero byte hides a block, which then costs nothing. It joins the
+   * other masks; none with packed sequences.
+   */
+  blockMask?: MaskLike | undefined;
   /** Unfused multiply-adds: the same bits on every backend; false by default. */
   deterministic?: boolean | undefined;
 }

@@ -1,8 +1,9 @@
-//! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the operator does.
+//! Requests of attention and its maps: from the stream to the operator. Checks no shapes; the
+//! operator does.
 
 use diffattn::{
-    AttentionOptions, DType, DiffAttention, DiffAttentionMaps, Error, HeadPlan, KeysOnly,
-    KeysValues, KvCache, KvRepeat, Lambda, Layout, Mask, NormOptions, Pairing, Run,
+    AttentionOptions, BlockMask, DType, DiffAttention, DiffAttentionMaps, Error, HeadPlan,
+    KeysOnly, KeysValues, KvCache, KvRepeat, Lambda, Layout, Mask, NormOptions, Pairing, Run,
 };
 
 use super::maps::{map_outputs, take_map_outputs};
@@ -101,6 +102,8 @@ record! {
         norm: Option<NormAt>,
         return_lse: Or<Flag>,
         deterministic: Or<Flag>,
+        sinks: Option<Vector>,
+        block_mask: Option<MaskAt>,
     }
 }
 
@@ -114,6 +117,16 @@ pub(super) fn mask_or_none<'m>(
         data: at.u8(operands)?,
         shape: at.shape.clone(),
     }))
+}
+
+/// A tensor of float32 that may be absent.
+fn f32_or_none<'m>(
+    at: &Option<TensorAt>,
+    operands: &[&'m [u8]],
+) -> Result<Option<diffattn::Tensor<'m>>, Error> {
+    let Some(at) = at else { return Ok(None) };
+    at.f32(operands)?; // its dtype is checked here
+    at.tensor(operands).map(Some)
 }
 
 impl OptionsAt {
@@ -131,12 +144,14 @@ impl OptionsAt {
     fn with<'m>(&'m self, operands: &[&'m [u8]], run: Run) -> Result<AttentionOptions<'m>, Error> {
         let lambda = self.lambda.with(operands)?;
         let attn_mask = mask_or_none(&self.attn_mask, operands)?;
-        let attn_bias = match &self.attn_bias {
+        let attn_bias = f32_or_none(&self.attn_bias, operands)?;
+        let sinks = f32_or_none(&self.sinks, operands)?;
+        let block_mask = match &self.block_mask {
             None => None,
-            Some(at) => {
-                at.f32(operands)?; // its dtype is checked here
-                Some(at.tensor(operands)?)
-            }
+            Some(at) => Some(BlockMask {
+                data: at.u8(operands)?,
+                shape: at.shape.clone(),
+            }),
         };
         let norm = self.norm.as_ref();
         let norm = norm.map(|norm| norm.with(operands)).transpose()?;
@@ -153,11 +168,11 @@ impl OptionsAt {
             scale: self.scale,
             is_causal: self.is_causal,
             softcap: self.softcap,
-            block_mask: None,
-            sinks: None,
             window: self.window,
             attn_mask,
             attn_bias,
+            block_mask,
+            sinks,
             key_lengths: self.key_lengths.as_deref(),
             query_offset: self.query_offset.clone(),
             cu_seqlens_q: self.cu_seqlens_q.as_deref(),
@@ -270,7 +285,8 @@ impl Operation for AttentionRequest {
 }
 
 request! {
-    /// A request of `diffAttentionMaps`. (With the options of `diffAttention`, of which `norm` is absent and `returnLse` 0.)
+    /// A request of `diffAttentionMaps`. (With the options of `diffAttention`, of which `norm` is
+    /// absent and `returnLse` 0.)
     2 diffAttentionMaps MapsRequest {
         q: Tensor,
         source: KeysSource,

@@ -50,7 +50,7 @@ impl Operation for ConvertRequest {
             form,
             notes,
         } = convert_layer(&weights, &form, &target)?;
-        let told: Vec<TensorJson> = weights
+        let listed: Vec<TensorJson> = weights
             .iter()
             .map(|(name, tensor)| TensorJson {
                 name: name.clone(),
@@ -58,7 +58,7 @@ impl Operation for ConvertRequest {
                 shape: tensor.shape().to_vec(),
             })
             .collect();
-        let json = json!({ "tensors": told, "form": form, "notes": notes });
+        let json = json!({ "tensors": listed, "form": form, "notes": notes });
         let mut made = vec![("layer", Made::json(&json)?)];
         made.extend(
             weights

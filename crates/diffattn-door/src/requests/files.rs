@@ -1,4 +1,5 @@
-//! Requests about checkpoint files: their headers, what is in them, element types. Reads no file: whoever asks sends bytes.
+//! Requests about checkpoint files: their headers, what is in them, element types. Reads no file:
+//! whoever asks sends bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -149,7 +150,8 @@ impl Operation for CheckpointRequest {
     }
 }
 
-/// What an open checkpoint is told as. (Written as it goes: a tree of values would be many times the headers.)
+/// An open checkpoint in JSON. (Written as it goes: a tree of values would be many times the
+/// headers.)
 #[derive(Serialize)]
 struct Opened<'a> {
     tensors: Listed<'a>,
@@ -172,14 +174,14 @@ impl<'a> Listed<'a> {
                     listed.is_some_and(|listed| listed == file)
                 })
             };
-            let told = |entry: &'a Entry| StoredEntry {
+            let stored = |entry: &'a Entry| StoredEntry {
                 name: entry.name.as_str().into(),
                 dtype: entry.dtype,
                 shape: entry.shape.as_slice().into(),
                 file: (*file).into(),
                 range: [entry.range.start, entry.range.end],
             };
-            header.entries().iter().filter(is_listed).map(told)
+            header.entries().iter().filter(is_listed).map(stored)
         };
         self.headers.iter().flat_map(of_file)
     }

@@ -1,8 +1,9 @@
-//! Requests of generation: a generator with its model and the caches that were lent to it, and its steps.
+//! Requests of generation: a generator with its model and the caches that were lent to it, and its
+//! steps.
 
 use std::sync::Arc;
 
-use diffattn::{Error, Slices, Work};
+use diffattn::{Error, Work};
 use diffattn_nn::{
     DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions,
 };
@@ -183,6 +184,7 @@ impl Query for CreateGeneratorRequest {
         let mut lent = Lent::take(&self.caches)?;
         let caches = &mut lent.caches;
         let generator = Owned::try_new(model, |model| {
+            let model: &DiffLlama = model;
             let generator = if self.caches.is_empty() {
                 Generator::new(model, texts, &options)
             } else {
@@ -209,18 +211,19 @@ impl Operation for StepRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
-        let (mut step, rows) = held.running(|generator| {
-            let rows = generator.running();
-            Ok((generator.step_job()?, rows))
-        })?;
-        let total = step.total();
-        let spec = OutputSpec::new("tokens", Kind::I32, &[rows, 3])?;
+        let step = held.running(|generator| generator.step_job())?;
+        let total = step.units();
+        let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
         Ok(Prepared::new(vec![spec], move |outputs| {
             let out = outputs.i32()?;
             Ok(Work::new(total, |pace| async move {
-                pace.within(&mut step, total).await?;
-                for (row, token) in out.chunks_exact_mut(3).zip(step.tokens()?) {
-                    // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+                let mut tokens = Vec::new();
+                let mut work = step.into_work(&mut tokens)?;
+                pace.within(&mut work, total).await?;
+                drop(work);
+                for (row, token) in out.chunks_exact_mut(3).zip(tokens) {
+                    // (A batch is no longer than its request, and ids are those of a vocabulary in
+                    // memory.)
                     let finish = match token.finish {
                         None | Some(Finish::Failed) => 0,
                         Some(Finish::Stop) => 1,

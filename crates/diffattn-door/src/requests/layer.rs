@@ -15,7 +15,7 @@ use super::sequence::RopeAt;
 use crate::encoding::{
     Count, Encoded, Flag, Float, Mask, Number, Object, Or, Size, Tensor, choice, record, request,
 };
-use crate::job::{Prepared, stepped};
+use crate::job::Prepared;
 use crate::objects::{Door, Held, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
 use crate::reader::{Reader, TensorAt};
@@ -232,14 +232,10 @@ impl Operation for LayerForwardRequest {
         let options = ForwardOptions {
             attn_mask: mask_or_none(&self.attn_mask, inputs.operands)?,
             run: inputs.run,
-            ..ForwardOptions::default()
         };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let mut forward = layer.forward_job(x, cache, &options)?;
-        Prepared::of_one(dtype, &shape, |out| {
-            forward.bind(out)?;
-            Ok(stepped(forward))
-        })
+        let forward = layer.forward_job(x, cache, &options)?;
+        Prepared::of_one(dtype, &shape, |out| forward.into_work(out))
     }
 }
 
@@ -258,12 +254,11 @@ impl Operation for LayerMapsRequest {
             run: inputs.run,
             ..ForwardOptions::default()
         };
-        let mut maps = layer.maps_job(self.x.tensor(inputs.operands)?, &options)?;
+        let maps = layer.maps_job(self.x.tensor(inputs.operands)?, &options)?;
         let terms = maps.terms();
         let specs = map_outputs(terms, &maps.map_shape())?;
         Ok(Prepared::new(specs, move |outputs| {
-            maps.bind(take_map_outputs(terms, outputs)?)?;
-            Ok(stepped(maps))
+            maps.into_work(take_map_outputs(terms, outputs)?)
         }))
     }
 }

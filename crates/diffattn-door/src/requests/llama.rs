@@ -7,7 +7,7 @@ use super::maps::{map_outputs, take_map_outputs};
 use super::model::Model;
 use super::model_cache::Caches;
 use crate::encoding::{Count, Flag, Ints, List, Object, choice, request};
-use crate::job::{OutputSpec, Prepared, stepped};
+use crate::job::{OutputSpec, Prepared};
 use crate::objects::Use;
 use crate::operation::{Inputs, Operation};
 
@@ -51,7 +51,7 @@ impl Operation for LlamaForwardRequest {
             window: self.window,
             run: inputs.run.with_deterministic(self.deterministic),
         };
-        let mut job = model.forward_job(ids, caches, &options)?;
+        let job = model.forward_job(ids, caches, &options)?;
         let mut specs = Vec::new();
         if self.logits != Logits::None {
             specs.push(OutputSpec::new("logits", DType::F32, &job.logits_shape())?);
@@ -74,8 +74,7 @@ impl Operation for LlamaForwardRequest {
             for _ in &self.layer {
                 to.maps.push(take_map_outputs(2, outputs)?);
             }
-            job.bind(to)?;
-            Ok(stepped(job))
+            job.into_work(to)
         }))
     }
 }

@@ -1,4 +1,5 @@
-//! The requests: from the stream to an operator, a layer, a model. They check no shapes and decide nothing; what they ask does.
+//! The requests: from the stream to an operator, a layer, a model. They check no shapes and decide
+//! nothing; what they ask does.
 
 mod attention;
 mod cache;

@@ -1,4 +1,5 @@
-//! Models as objects: made of a checkpoint's entries, loaded part by part. Computes nothing with them.
+//! Models as objects: made of a checkpoint's entries, loaded part by part. Computes nothing with
+//! them.
 
 use std::sync::Arc;
 
@@ -241,7 +242,8 @@ impl Operation for LoadRequest {
     }
 }
 
-/// A tensor as models take it: in place where it can be; of F64, where it is said to be, rounded to F32.
+/// A tensor as models take it: in place where it can be; of F64, where it is said to be, rounded to
+/// F32.
 fn weight<'m>(
     argument: &str,
     tensor: RawTensor<'m>,

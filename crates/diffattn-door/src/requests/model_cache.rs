@@ -181,7 +181,8 @@ impl Operation for ExportModelCacheRequest {
             specs.push(OutputSpec::new("v", DType::F32, &shape)?);
         }
         Ok(Prepared::new(specs, move |outputs| {
-            // (Ids are below 2³¹: they came as int32, or from a vocabulary of weights that fit in memory.)
+            // (Ids are below 2³¹: they came as int32, or from a vocabulary of weights that fit in
+            // memory.)
             for (to, &id) in outputs.i32()?.iter_mut().zip(cache.ids()) {
                 *to = id as i32;
             }

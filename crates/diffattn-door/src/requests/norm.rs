@@ -1,4 +1,5 @@
-//! Requests of group and RMS norm: from the stream to the operator. Checks no shapes; the operator does.
+//! Requests of group and RMS norm: from the stream to the operator. Checks no shapes; the operator
+//! does.
 
 use diffattn::{
     Activation, ChannelLayout, Error, GroupNorm, GroupNormOptions, RmsNorm, RmsNormOptions,

@@ -1,4 +1,5 @@
-//! Jobs whose outputs were made while they were prepared, as their sizes are known no sooner: small, or of one layer.
+//! Jobs whose outputs were made while they were prepared, as their sizes are known no sooner:
+//! small, or of one layer.
 
 use diffattn::{Error, ErrorKind, Work};
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! Requests of rotary embedding and differences along the sequence: from the stream to the operator. Checks no shapes; the
-//! operator does.
+//! Requests of rotary embedding and differences along the sequence: from the stream to the
+//! operator. Checks no shapes; the operator does.
 
 use diffattn::{
     Error, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeType,

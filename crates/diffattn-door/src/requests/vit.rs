@@ -1,6 +1,6 @@
 //! Requests of a DIFF vision transformer: images to logits, classes or maps.
 
-use diffattn::{DType, DataMut, Error, Pace, Run, Slices, Tensor, Work, checked_len, try_zeroed};
+use diffattn::{DType, DataMut, Error, Pace, Run, Tensor, Work, checked_len, try_zeroed};
 use diffattn_nn::{DiffViT, DiffViTOptions, Image, top_classes};
 
 use super::maps::{map_outputs, take_map_outputs};
@@ -132,16 +132,15 @@ impl Operation for VitForwardRequest {
         let mut images = self.image.with(&self.model, inputs)?;
         let (units, shape) = {
             let job = images.model.forward_job(images.pixels(), &options)?;
-            (job.total(), job.output_shape())
+            (job.units(), job.output_shape())
         };
         let spec = OutputSpec::new("logits", DType::F32, &shape)?;
         Ok(Prepared::new(vec![spec], move |outputs| {
             let logits = DataMut::F32(outputs.f32()?);
             Ok(Work::new(images.images.len() + units, |pace| async move {
                 images.make(&pace).await?;
-                let mut job = images.model.forward_job(images.pixels(), &options)?;
-                job.bind(logits)?;
-                pace.within(&mut job, units).await
+                let job = images.model.forward_job(images.pixels(), &options)?;
+                pace.within(&mut job.into_work(logits)?, units).await
             }))
         }))
     }
@@ -168,15 +167,14 @@ impl Operation for VitMapsRequest {
         let mut images = self.image.with(&self.model, inputs)?;
         let (units, terms, shape) = {
             let job = images.model.maps_job(images.pixels(), layer, &options)?;
-            (job.total(), job.terms(), job.map_shape())
+            (job.units(), job.terms(), job.map_shape())
         };
         Ok(Prepared::new(map_outputs(terms, &shape)?, move |outputs| {
             let maps = take_map_outputs(terms, outputs)?;
             Ok(Work::new(images.images.len() + units, |pace| async move {
                 images.make(&pace).await?;
-                let mut job = images.model.maps_job(images.pixels(), layer, &options)?;
-                job.bind(maps)?;
-                pace.within(&mut job, units).await
+                let job = images.model.maps_job(images.pixels(), layer, &options)?;
+                pace.within(&mut job.into_work(maps)?, units).await
             }))
         }))
     }
@@ -203,7 +201,7 @@ impl Operation for VitClassifyRequest {
         let mut images = self.image.with(&self.model, inputs)?;
         images.model.check_classes()?;
         let (batch, classes) = (images.batch(), images.model.num_classes());
-        let units = images.model.forward_job(images.pixels(), &options)?.total();
+        let units = images.model.forward_job(images.pixels(), &options)?.units();
         if top == 0 || top > classes {
             return Err(Error::option("top", format_args!("1 to {classes}"), top));
         }
@@ -221,10 +219,10 @@ impl Operation for VitClassifyRequest {
             Ok(Work::new(total, |pace| async move {
                 images.make(&pace).await?;
                 let mut logits = try_zeroed(checked_len("image", &[batch, classes])?)?;
-                let mut job = images.model.forward_job(images.pixels(), &options)?;
-                job.bind(DataMut::F32(&mut logits))?;
-                pace.within(&mut job, units).await?;
-                drop(job);
+                let job = images.model.forward_job(images.pixels(), &options)?;
+                let mut work = job.into_work(DataMut::F32(&mut logits))?;
+                pace.within(&mut work, units).await?;
+                drop(work);
                 best.of(logits.chunks_exact(classes))?;
                 pace.worked(1);
                 Ok(())

@@ -1,5 +1,5 @@
-//! What is written from the declarations of requests: tables of the TypeScript package and of `PROTOCOL.md`. They are committed; this
-//! fails where they are stale. To write them anew:
+//! What is written from the declarations of requests: tables of the TypeScript package and of
+//! `PROTOCOL.md`. They are committed; this fails where they are stale. To write them anew:
 //!
 //! ```text
 //! DIFFATTN_WRITE_REQUESTS=1 cargo test -p diffattn-door --features models --test schema
@@ -12,7 +12,8 @@ use std::path::Path;
 
 use diffattn_door::{requests, schema::Request};
 
-/// The numbers of models and checkpoints; below are operators and layers, above are the requests of tests.
+/// The numbers of models and checkpoints; below are operators and layers, above are the requests of
+/// tests.
 const MODELS: std::ops::Range<u32> = 64..240;
 
 fn of_operators() -> Vec<&'static Request> {

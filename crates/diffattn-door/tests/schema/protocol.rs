@@ -52,7 +52,7 @@ pub(crate) fn replace(document: &str, listing: &str, requests: &[&Request]) -> S
 }
 
 /// Tables and choices that have a name, those that others need first.
-fn shared<'e>(encoding: &'e Encoding, found: &mut Vec<(&'static str, &'static [Field], bool)>) {
+fn shared(encoding: &Encoding, found: &mut Vec<(&'static str, &'static [Field], bool)>) {
     match encoding {
         Encoding::Optional(inner)
         | Encoding::Nullable(inner)

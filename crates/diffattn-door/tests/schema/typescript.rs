@@ -1,5 +1,5 @@
-//! Requests as constants of TypeScript, printed as prettier prints them: pure data, a constant per request, so that bundlers
-//! drop those that are not used.
+//! Requests as constants of TypeScript, printed as prettier prints them: pure data, a constant per
+//! request, so that bundlers drop those that are not used.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -40,7 +40,8 @@ impl Js {
         }
     }
 
-    /// From column `column` of a line that is indented by `indent` columns, with `after` columns to follow.
+    /// From column `column` of a line that is indented by `indent` columns, with `after` columns to
+    /// follow.
     fn print(&self, indent: usize, column: usize, after: usize) -> String {
         let flat = self.flat();
         if column + flat.chars().count() + after <= WIDTH {

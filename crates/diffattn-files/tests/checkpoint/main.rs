@@ -4,6 +4,8 @@ mod common;
 mod files;
 mod hostile;
 mod inspect;
+mod lists;
+mod names;
 mod round_trip;
 mod shards;
 

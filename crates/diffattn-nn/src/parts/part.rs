@@ -3,7 +3,7 @@
 
 use super::PartWeights;
 use super::source::Weight;
-use crate::v1::LambdaWeights;
+use crate::layers::attention::LambdaWeights;
 use diffattn::{Data, Error, Linear, Pace, Tensor};
 use diffattn_files::{Declare, Id, LambdaIds, Projections};
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 //! are.
 
 use crate::common::{ok, zoo};
-use diffattn::{KvCache, Slices, Tensor};
+use diffattn::{DataMut, KvCache, Tensor};
 use diffattn_nn::ForwardOptions;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ fn sequences_without_tokens_cost_nothing() {
                 let x = || Tensor::f32(&[], &[batch, length, width]);
                 let job = ok(layer.forward_job(x(), None, &options));
                 assert_eq!(job.output_shape(), [batch, length, width]);
+                let job = ok(job.into_work(DataMut::F32(&mut [])));
                 assert_eq!(job.done(), job.total());
                 drop(job);
                 assert!(ok(layer.forward(x(), None, &options)).is_empty());

@@ -596,13 +596,13 @@ fn calls() {
     assert_eq!(cache.len(), 6);
 
     let (mut short, mut half) = ([0.0; 95], [0u16; 96]);
-    let mut job = ok(layer.forward_job(good(), None, &options));
+    let job = || ok(layer.forward_job(good(), None, &options));
     assert_eq!(
-        refusal(job.bind(DataMut::F32(&mut short))).1,
+        refusal(job().into_work(DataMut::F32(&mut short))).1,
         "out: expected 96 elements for shape [2, 3, 16], got 95"
     );
     assert_eq!(
-        refusal(job.bind(DataMut::F16(&mut half))),
+        refusal(job().into_work(DataMut::F16(&mut half))),
         ("DTYPE", "out: expected float32, got float16".to_owned())
     );
 }

@@ -2,7 +2,7 @@
 //! else is asked for.
 
 use crate::common::{Checkpoint, FIXTURES, bits, forward, ok, random_ids};
-use diffattn::{Isa, MapOutputs, Run, Slices};
+use diffattn::{Isa, MapOutputs, Run};
 use diffattn_nn::{
     DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
 };
@@ -102,8 +102,8 @@ fn slices_and_other_outputs() {
         maps.terms.iter_mut().for_each(|map| map.fill(7.0));
         maps.diff.fill(7.0);
     }
-    let mut job = ok(model.forward_job(TokenIds::u32(&ids, &shape), None, &options));
-    ok(job.bind(DiffLlamaOutputs {
+    let job = ok(model.forward_job(TokenIds::u32(&ids, &shape), None, &options));
+    let mut job = ok(job.into_work(DiffLlamaOutputs {
         logits: &mut logits,
         hidden_states: &mut hidden_states,
         maps: maps

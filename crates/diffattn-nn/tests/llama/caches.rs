@@ -1,7 +1,6 @@
 //! Caches: rewinding, prefixes, windows, copies, and what a job that does not end leaves behind.
 
 use crate::common::{Checkpoint, bits, forward, ok, random_ids, refusal};
-use diffattn::Slices;
 use diffattn_nn::{
     DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
 };
@@ -213,12 +212,12 @@ fn a_job_that_is_dropped() {
             let shape = [1, 900 - before];
             let fresh = ids[before..].to_vec();
             let options = DiffLlamaOptions::default();
-            let mut job = ok(model.forward_job(
+            let job = ok(model.forward_job(
                 TokenIds::u32(&fresh, &shape),
                 Some(vec![&mut cache]),
                 &options,
             ));
-            ok(job.bind(DiffLlamaOutputs {
+            let mut job = ok(job.into_work(DiffLlamaOutputs {
                 logits: &mut logits,
                 ..DiffLlamaOutputs::default()
             }));

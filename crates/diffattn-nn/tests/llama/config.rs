@@ -2,7 +2,7 @@
 
 use crate::common::{Checkpoint, ok, refusal};
 use diffattn::{RopeScaling, RopeType};
-use diffattn_nn::{DiffLlama, DiffLlamaConfig, HiddenAct};
+use diffattn_nn::{DecoderAttention, DiffLlama, DiffLlamaConfig, HiddenAct};
 use serde_json::{Value, json};
 
 fn parsed(entries: &Value) -> DiffLlamaConfig {
@@ -400,4 +400,46 @@ fn sizes_without_weights() {
     ] {
         assert!(sentence.starts_with(name), "{sentence}");
     }
+}
+
+/// A plain Llama's entries are the same but for their defaults, and its heads are not in pairs.
+#[test]
+fn a_plain_llama() {
+    let llama = |entries: Value| {
+        let mut entries = entries;
+        entries["model_type"] = json!("llama");
+        DiffLlamaConfig::from_llama_json(&entries.to_string())
+    };
+    let config = ok(llama(json!({})));
+    assert_eq!(config.kind, DecoderAttention::Plain);
+    assert_eq!(
+        (
+            config.vocab_size,
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+        ),
+        (32_000, 4096, 11_008, 32, 32, 32, 128)
+    );
+    assert_eq!(config.rms_norm_eps, 1e-6);
+    assert_eq!((config.num_heads(), config.mlp_bias), (32, false));
+    let odd = json!({ "hidden_size": 48, "num_attention_heads": 3, "mlp_bias": true });
+    let odd = ok(llama(odd));
+    assert_eq!((odd.num_heads(), odd.head_dim, odd.mlp_bias), (3, 16, true));
+    let (code, sentence) = refusal(llama(json!({ "num_key_value_heads": 3 })));
+    assert_eq!(code, "FILE");
+    assert_eq!(
+        sentence,
+        "config.num_key_value_heads: expected a number that divides num_attention_heads 32, got 3"
+    );
+    let (_, sentence) = refusal(DiffLlamaConfig::from_llama_json(&with_type(&json!({}))));
+    assert_eq!(
+        sentence,
+        "config.model_type: expected \"llama\", a Llama, got \"diffllama\""
+    );
+    // A DIFF Llama has no biases there, whatever its configuration says.
+    assert!(!parsed(&json!({ "mlp_bias": true })).mlp_bias);
 }

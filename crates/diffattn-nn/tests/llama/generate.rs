@@ -1,7 +1,7 @@
 //! Generation: each text gets what it would get alone, whatever goes on beside it.
 
 use crate::common::{Checkpoint, ok, random_ids, refusal};
-use diffattn::{Isa, Run, Slices};
+use diffattn::{Isa, Run};
 use diffattn_nn::{
     DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCacheOptions, SamplerOptions,
 };
@@ -146,7 +146,8 @@ fn dropped_steps() {
     let mut generator = ok(Generator::new(&model, generations, &options));
     let mut drops = 0;
     while !generator.is_finished() {
-        let mut step = ok(generator.step_job());
+        let mut tokens = Vec::new();
+        let mut step = ok(ok(generator.step_job()).into_work(&mut tokens));
         let total = step.total();
         ok(step.step(total * drops / 3));
         if drops < 3 {
@@ -157,21 +158,10 @@ fn dropped_steps() {
         while step.done() < step.total() {
             ok(step.step(1));
         }
-        ok(step.tokens());
     }
     for (text, expected) in expected.iter().enumerate() {
         assert_eq!(generator.ids(text), Some(expected.as_slice()));
     }
-    let mut generator = ok(Generator::new(
-        &model,
-        vec![Generation {
-            prompt: vec![1],
-            max_new_tokens: 1,
-            ..Generation::default()
-        }],
-        &options,
-    ));
-    assert_eq!(refusal(ok(generator.step_job()).tokens()).0, "INTERNAL");
 }
 
 /// A text that is ended by its caller is left out of later steps, and its cache holds no more than
@@ -360,4 +350,62 @@ fn logits_that_are_no_numbers() {
 
 fn on(isa: Isa, threads: usize) -> Run {
     Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A text that joins between steps, and one that leaves, change nothing of the others; a cache that was given up
+/// serves the next text.
+#[test]
+fn texts_join_and_leave() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    for window in [None, Some(10)] {
+        let options = GeneratorOptions {
+            window,
+            ..GeneratorOptions::default()
+        };
+        let all = generations(vocab);
+        let (first, late) = all.split_at(3);
+        let mut generator = ok(Generator::new(&model, first.to_vec(), &options));
+        ok(generator.step());
+        assert_eq!(ok(generator.add(late[0].clone(), None)), 3);
+        ok(generator.step());
+        // The second text leaves, and its cache goes on with another text that begins as it does.
+        let left = generator.ids(1).map(<[u32]>::to_vec).unwrap_or_default();
+        let Some(cache) = generator.take_cache(1) else {
+            panic!("the text has no cache")
+        };
+        assert_eq!(generator.finish(1), Some(Finish::Stop));
+        assert!(generator.take_cache(1).is_none() && generator.take_cache(9).is_none());
+        assert_eq!(cache.common_prefix(&left), left.len() - 1);
+        let next = Generation {
+            prompt: [&left[..], &[3, 1, 4]].concat(),
+            ..late[1].clone()
+        };
+        assert_eq!(ok(generator.add(next.clone(), Some(cache))), 4);
+        while !generator.is_finished() {
+            ok(generator.step());
+        }
+        for (index, generation) in [(0, &all[0]), (2, &all[2]), (3, &late[0]), (4, &next)] {
+            let expected = alone(&model, generation, &options);
+            assert_eq!(generator.ids(index), Some(&expected[..]), "text {index}");
+        }
+        let whole = alone(&model, &all[1], &options);
+        assert_eq!(generator.ids(1), Some(&whole[..left.len()]));
+
+        // What is refused changes nothing.
+        let other = ok(model.cache(&ModelCacheOptions {
+            capacity: 0,
+            window: Some(7),
+        }));
+        let refused = refusal(generator.add(next, Some(other))).1;
+        assert_eq!(
+            refused,
+            "caches: expected caches of one window, got several"
+        );
+        let refused = refusal(generator.add(Generation::default(), None)).1;
+        assert_eq!(refused, "prompt: expected 1 id or more, got none");
+        assert!(generator.is_finished());
+        assert_eq!(generator.into_caches().len(), 4);
+    }
 }

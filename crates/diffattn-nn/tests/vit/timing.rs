@@ -1,7 +1,7 @@
 //! Milliseconds per image of a model of timm's sizes with random weights; run by hand.
 
 use crate::common::{Sizes, borrowed, ok, on, values};
-use diffattn::{DataMut, Isa, LayerNormOptions, Linear, Run, Slices, Tensor, gelu, layer_norm};
+use diffattn::{DataMut, Isa, LayerNormOptions, Linear, Run, Tensor, gelu, layer_norm};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, ForwardOptions};
 use std::time::Instant;
 
@@ -34,8 +34,8 @@ fn milliseconds_per_image() {
                 // The longest slice of one unit.
                 let mut logits = vec![0.0; sizes.classes];
                 let pixels = Tensor::f32(&images, &shape);
-                let mut job = ok(model.forward_job(pixels, &options));
-                ok(job.bind(DataMut::F32(&mut logits)));
+                let job = ok(model.forward_job(pixels, &options));
+                let mut job = ok(job.into_work(DataMut::F32(&mut logits)));
                 let mut longest = 0.0f64;
                 while job.done() < job.total() {
                     let start = Instant::now();

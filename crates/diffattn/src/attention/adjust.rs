@@ -1,9 +1,10 @@
-//! What makes a true score of a scaled product, vector by vector: softcap and bias. Shared by `prefill/`
-//! and `decode/`, so that both have the same bits.
+//! What makes a true score of a scaled product, vector by vector: softcap and bias. Shared by
+//! `prefill/` and `decode/`, so that both have the same bits.
 
 use crate::simd::{Vector, math};
 
-/// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into −∞.
+/// `s + bias` where the bias is finite, −∞ where it masks. A finite bias never turns a score into
+/// −∞.
 #[inline(always)]
 pub(super) fn add_bias<V: Vector>(score: V, bias: V) -> V {
     let lowest = V::splat(f32::MIN);

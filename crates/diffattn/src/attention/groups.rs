@@ -59,7 +59,7 @@ pub(super) fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
     let heads = call.plan.heads.len();
     // The last head before each one that has a map in common with it.
     let mut before: Vec<Option<usize>> = vec![None; heads];
-    if !call.masks_depend_on_head() {
+    if heads > 1 && !call.masks_depend_on_head() {
         let users = users(call, 0..heads);
         for pair in users.windows(2) {
             let ((one, other), (next, head)) = (pair[0], pair[1]);
@@ -156,7 +156,9 @@ pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
     // one, or is the last).
     let mut joined: Vec<usize> = (0..groups.len()).collect();
     let (mut of_k, mut of_v) = (Vec::new(), Vec::new());
-    for (index, group) in groups.iter().enumerate() {
+    // (One group has nothing to be joined to.)
+    let touching = if groups.len() > 1 { groups } else { &[] };
+    for (index, group) in touching.iter().enumerate() {
         for step in &group.steps {
             let terms = &call.plan.heads[step.head].terms;
             for &(_, head) in terms {

@@ -1,7 +1,8 @@
 //! Vectors in slices: the one place where attention turns a slice into a vector and back. Knows no
-//! layout; a slice that is too short is a bug of ours and panics, which a chunk of `V::LANES` never does.
+//! layout; a slice that is too short is a bug of ours and panics, which a chunk of `V::LANES` never
+//! does.
 
-use crate::simd::Vector;
+use crate::simd::{self, Vector};
 
 /// The first vector of `values`.
 #[inline(always)]
@@ -19,19 +20,22 @@ pub(super) fn store<V: Vector>(vector: V, values: &mut [f32]) {
     unsafe { vector.store(values.as_mut_ptr()) };
 }
 
-/// Turns each vector of `values` into `f` of it; what is left of a vector at the end stays.
+/// Transposes `rows` rows of `columns` values, `from_stride` apart, into columns `to_stride` apart.
 #[inline(always)]
-pub(super) fn update<V: Vector>(values: &mut [f32], f: impl Fn(V) -> V) {
-    for chunk in values.chunks_exact_mut(V::LANES) {
-        store(f(load::<V>(chunk)), chunk);
+pub(super) fn transpose<V: Vector>(
+    (from, from_stride): (&[f32], usize),
+    (to, to_stride): (&mut [f32], usize),
+    rows: usize,
+    columns: usize,
+) {
+    if rows == 0 || columns == 0 {
+        return;
     }
-}
-
-/// `sink` over the vectors of `from`, with those of `to` beside them.
-#[inline(always)]
-pub(super) fn zip<V: Vector>(to: &mut [f32], from: &[f32], f: impl Fn(V, V) -> V) {
-    let chunks = to.chunks_exact_mut(V::LANES);
-    for (to, from) in chunks.zip(from.chunks_exact(V::LANES)) {
-        store(f(load::<V>(to), load::<V>(from)), to);
+    assert!(from.len() >= (rows - 1) * from_stride + columns);
+    assert!(to.len() >= (columns - 1) * to_stride + rows);
+    // SAFETY: all rows and columns lie in the slices, and these do not overlap.
+    unsafe {
+        let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+        simd::transpose::<V>(from, from_stride, to, to_stride, rows, columns);
     }
 }

@@ -1,5 +1,5 @@
-//! Which keys of a strip are worked on: all of them, or the runs that a block mask leaves. Shared by `prefill/`
-//! and `decode/`. Knows no rows.
+//! Which keys of a strip are worked on: all of them, or the runs that a block mask leaves. Shared
+//! by `prefill/` and `decode/`. Knows no rows.
 
 use super::visible::MASK_BLOCK;
 use crate::blocks::STRIP;
@@ -30,7 +30,8 @@ impl LiveStrip {
         strip
     }
 
-    /// Those of `from..to`, which lie in one strip, whose block of keys is live; `None` where none is.
+    /// Those of `from..to`, which lie in one strip, whose block of keys is live; `None` where none
+    /// is.
     pub(super) fn masked(from: usize, to: usize, is_live: impl Fn(usize) -> bool) -> Option<Self> {
         let mut strip = Self {
             number: from / STRIP,

@@ -11,8 +11,8 @@ use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::buffer::Buffer;
 use crate::run::threads::{Disjoint, for_each, thread_count};
-use crate::tensor::Data;
 use crate::tensor::axis::HeadAxis;
+use crate::tensor::{DType, Data};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -68,7 +68,11 @@ impl Packed {
         let rows_len = PANEL * call.width.max(call.value_shape.width);
         let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
-            buffers.push(Mutex::new(Buffer::new(rows_len)?));
+            // (Float32 rows are read where they lie.)
+            buffers.push(Mutex::new(match call.dtype() {
+                DType::F32 => Buffer::default(),
+                DType::F16 | DType::Bf16 => Buffer::new(rows_len)?,
+            }));
         }
         let (k_to, v_to) = (Disjoint::new(&mut self.k), Disjoint::new(&mut self.v));
         let special = &self.special;
@@ -108,10 +112,15 @@ impl Packed {
 
 /// One task per head and strip.
 fn tasks(call: &Call<'_>, wave: &Wave) -> Vec<Task> {
-    let mut tasks = Vec::new();
+    let strips_of = |unit: usize| {
+        let (sequence, _) = wave.units[unit];
+        call.sequences[sequence].keys.div_ceil(STRIP)
+    };
+    let units = wave.packed.iter().enumerate();
+    let count = units.map(|(unit, packed)| strips_of(unit) * (packed.k.len() + packed.v.len()));
+    let mut tasks = Vec::with_capacity(count.sum());
     for (unit, packed) in wave.packed.iter().enumerate() {
-        let strips = call.sequences[wave.units[unit].0].keys.div_ceil(STRIP);
-        for strip in 0..strips {
+        for strip in 0..strips_of(unit) {
             let task = |is_key, entry| Task {
                 unit,
                 is_key,

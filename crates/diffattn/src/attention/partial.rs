@@ -1,6 +1,6 @@
-//! Attention over ranges of keys that different places hold: each gives the statistics of its strips, these merge in
-//! key order, then each adds its strips to what the ranges before it hand on. Bit for bit the call over all keys. Knows
-//! nothing of how statistics and sums travel.
+//! Attention over ranges of keys that different places hold: each gives the statistics of its
+//! strips, these merge in key order, then each adds its strips to what the ranges before it hand
+//! on. Bit for bit the call over all keys. Knows nothing of how statistics and sums travel.
 
 use super::call::Call;
 use super::inputs::KeysValues;
@@ -19,8 +19,8 @@ use crate::simd::Vector;
 use crate::tensor::shape::{check_len, checked_len};
 use crate::tensor::{DataMut, Tensor};
 
-/// row_max and row_sum of each strip of 256 keys of a range, per head, term and query: `[strip][B, H, T, Lq]`. A row that
-/// sees nothing of a strip has −∞ and 0 there.
+/// row_max and row_sum of each strip of 256 keys of a range, per head, term and query:
+/// `[strip][B, H, T, Lq]`. A row that sees nothing of a strip has −∞ and 0 there.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartialStatistics {
     /// Keys of the range; a multiple of 256 but in the last.
@@ -40,11 +40,13 @@ pub struct RowStatistics {
     pub row_sum: Vec<f64>,
 }
 
-/// One range of keys of an attention call. The range begins at a multiple of 256 of the whole call's keys.
+/// One range of keys of an attention call. The range begins at a multiple of 256 of the whole
+/// call's keys.
 ///
 /// 1. [`PartialAttention::statistics`] of every range, in any order, anywhere;
 /// 2. [`PartialAttention::merge`] of them all, in key order;
-/// 3. [`PartialAttention::accumulate`], range after range in key order, into one accumulator that begins as zeros;
+/// 3. [`PartialAttention::accumulate`], range after range in key order, into one accumulator that
+///    begins as zeros;
 /// 4. [`PartialAttention::finish`]: norm, result and log-sum-exp, of any one range.
 ///
 /// The scores of a range are computed twice: in 1. and in 3.
@@ -55,13 +57,13 @@ pub struct PartialAttention<'a> {
 }
 
 impl<'a> PartialAttention<'a> {
-    /// Checks everything, as [`DiffAttention::new`](crate::DiffAttention::new). k and v hold the range; all that
-    /// `options` say of keys counts from the range's first: `query_offset` is the whole call's less the range's first
-    /// key, masks, bias and `key_lengths` are the range's part.
+    /// Checks everything, as [`DiffAttention::new`](crate::DiffAttention::new). k and v hold the
+    /// range; all that `options` say of keys counts from the range's first: `query_offset` is the
+    /// whole call's less the range's first key, masks, bias and `key_lengths` are the range's part.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype)
+    /// or [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(
         q: Tensor<'a>,
         k: Tensor<'a>,
@@ -127,8 +129,9 @@ impl<'a> PartialAttention<'a> {
     /// The statistics of whole rows from those of all ranges, in key order.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `statistics` for lengths that do not fit, and for a range that
-    /// ends within a strip though another follows; [`Error::OutOfMemory`] when memory is refused.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `statistics` for lengths that do not
+    /// fit, and for a range that ends within a strip though another follows; [`Error::OutOfMemory`]
+    /// when memory is refused.
     pub fn merge(&self, statistics: &[PartialStatistics]) -> Result<RowStatistics, Error> {
         let rows = checked_len("q", &self.statistics_shape())?;
         let mut strips = 0;
@@ -170,12 +173,12 @@ impl<'a> PartialAttention<'a> {
         Ok(RowStatistics { row_max, row_sum })
     }
 
-    /// Adds the range's strips to `accumulator`, of [`PartialAttention::accumulator_shape`]: zeros before the first range,
-    /// then what the range before left in it.
+    /// Adds the range's strips to `accumulator`, of [`PartialAttention::accumulator_shape`]: zeros
+    /// before the first range, then what the range before left in it.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for lengths that do not fit; [`Error::OutOfMemory`] when scratch is
-    /// refused.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for lengths that do not fit;
+    /// [`Error::OutOfMemory`] when scratch is refused.
     pub fn accumulate(&self, rows: &RowStatistics, accumulator: &mut [f32]) -> Result<(), Error> {
         self.check(rows, accumulator)?;
         self.run(Partial::Strips {
@@ -185,12 +188,13 @@ impl<'a> PartialAttention<'a> {
         })
     }
 
-    /// The result, after the last range was added: the accumulator's rows through the norm into `out`, of the call's shape
-    /// and layout, and log-sum-exps into `lse`, `[B, H, T, Lq]`, exactly when `return_lse` was asked.
+    /// The result, after the last range was added: the accumulator's rows through the norm into
+    /// `out`, of the call's shape and layout, and log-sum-exps into `lse`, `[B, H, T, Lq]`, exactly
+    /// when `return_lse` was asked.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
-    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for what does not fit.
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype)
+    /// or [`ErrorKind::Option`](crate::ErrorKind::Option) for what does not fit.
     pub fn finish(
         &self,
         rows: &RowStatistics,

@@ -15,6 +15,17 @@ pub(super) struct Head {
     pub(super) coefficients: Vec<f32>,
 }
 
+impl Head {
+    /// A head with the coefficients that all heads have.
+    pub(super) fn new(terms: Vec<(usize, usize)>, v: Vec<usize>, coefficients: &[f32]) -> Self {
+        Self {
+            terms,
+            v,
+            coefficients: coefficients.to_vec(),
+        }
+    }
+}
+
 /// Every output head of a call.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {

@@ -1,14 +1,15 @@
-//! Where the scale of the scores is applied, and what makes exponents and log-sum-exps of them. Knows nothing of how
-//! scores are made.
+//! Where the scale of the scores is applied, and what makes exponents and log-sum-exps of them.
+//! Knows nothing of how scores are made.
 
 use crate::simd::math::{ExponentScale, exp2_wide};
 use std::f64::consts::LOG2_E;
 
-/// Where the scale of the scores is applied. Folded into q it would cost nothing, but rounds every channel
-/// of q: 1.1 to 1.3 times the error of plain float32.
+/// Where the scale of the scores is applied. Folded into q it would cost nothing, but rounds every
+/// channel of q: 1.1 to 1.3 times the error of plain float32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScoreScale {
-    /// A factor of q: the scale's sign, so that the others are positive; an extreme scale as a whole.
+    /// A factor of q: the scale's sign, so that the others are positive; an extreme scale as a
+    /// whole.
     pub(super) query: f32,
     /// A factor of the finished dot products, where softcap or bias want true scores.
     pub(super) dot: Option<f32>,
@@ -50,8 +51,9 @@ impl ScoreScale {
         sink.map(|sink| f64::from(sink) / self.natural)
     }
 
-    /// `row_sum` of a row with the exponential of a sink (in units of scores); still 0 for a row that saw nothing.
-    /// A sink above all scores needs no other maximum: its exponential, cut at 2^1023, leaves nothing of any weight.
+    /// `row_sum` of a row with the exponential of a sink (in units of scores); still 0 for a row
+    /// that saw nothing. A sink above all scores needs no other maximum: its exponential, cut at
+    /// 2^1023, leaves nothing of any weight.
     pub(super) fn with_sink(&self, row_max: f32, row_sum: f64, sink: f64) -> f64 {
         if row_sum == 0.0 {
             return 0.0;
@@ -59,7 +61,8 @@ impl ScoreScale {
         row_sum + exp2_wide(((sink - f64::from(row_max)) * self.exponent.exact).min(1023.0))
     }
 
-    /// `ln Σ exp` of a row, its sink (a true score) included; without one −∞ for a row that saw nothing.
+    /// `ln Σ exp` of a row, its sink (a true score) included; without one −∞ for a row that saw
+    /// nothing.
     pub(super) fn log_sum_exp(&self, row_max: f32, row_sum: f64, sink: Option<f32>) -> f32 {
         if row_sum == 0.0 {
             return sink.unwrap_or(f32::NEG_INFINITY);

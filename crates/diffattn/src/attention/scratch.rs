@@ -46,8 +46,6 @@ pub(super) struct Scratch {
     /// `[slot][query]`.
     pub(super) row_max: Vec<f32>,
     pub(super) row_sum: Vec<f64>,
-    /// `[term][query]`: row_sum with the term's sink.
-    pub(super) denominators: Vec<f64>,
     /// `[query]`: coefficient ÷ denominator of one term.
     pub(super) shares: Vec<f64>,
     /// `[strip][term][high, low][query]`.
@@ -98,7 +96,6 @@ impl Scratch {
             footing: try_zeroed(slots * strips * stride)?,
             row_max: try_zeroed(slots * stride)?,
             row_sum: try_zeroed(slots * stride)?,
-            denominators: try_zeroed(terms * stride)?,
             shares: try_zeroed(stride)?,
             weights: try_zeroed(2 * strips * terms * stride)?,
             strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,

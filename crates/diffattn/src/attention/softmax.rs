@@ -1,10 +1,10 @@
-//! A row's softmax from its strips: exponentials against each strip's own maximum, and what joins the
-//! strips. Shared by `prefill/` and `decode/`, so that both have the same bits. Knows no heads and no
-//! memory layout beyond a strip's.
+//! A row's softmax from its strips: exponentials against each strip's own maximum, and what joins
+//! the strips. Shared by `prefill/` and `decode/`, so that both have the same bits. Knows no heads
+//! and no memory layout beyond a strip's.
 //!
 //! Each strip is finished while its scores are near (one walk over the row less than with the row's
-//! maximum, and decode has one phase less). What puts a strip on the row's footing is a factor of its
-//! weights, in float64.
+//! maximum, and decode has one phase less). What puts a strip on the row's footing is a factor of
+//! its weights, in float64.
 
 use super::lanes::{load, store};
 use crate::blocks::ROW_SUMS;
@@ -97,8 +97,8 @@ pub(super) struct Rows<'s> {
     pub(super) sum: &'s mut [f64],
 }
 
-/// Row maxima, row sums and footings, `[strip][row]`, of strips: footing = 2^(scale · (strip_max − row_max)).
-/// `scale` makes a difference of scores an exponent of 2.
+/// Row maxima, row sums and footings, `[strip][row]`, of strips: footing = 2^(scale · (strip_max −
+/// row_max)). `scale` makes a difference of scores an exponent of 2.
 #[inline(always)]
 pub(super) fn reduce(scale: f64, strips: &Strips<'_>, footing: &mut [f64], rows: Rows<'_>) {
     let count = rows.max.len();
@@ -144,9 +144,9 @@ pub(super) fn share(coefficient: f32, row_sum: f64) -> f64 {
     }
 }
 
-/// share · footing in two float32 parts: rounded to one, a weight would shift a whole strip. (Dividing the
-/// finished row instead costs nothing, but sums of another magnitude round otherwise: up to twice plain
-/// float32's largest error.) What float32 could only hold as a subnormal is 0.
+/// share · footing in two float32 parts: rounded to one, a weight would shift a whole strip.
+/// (Dividing the finished row instead costs nothing, but sums of another magnitude round otherwise:
+/// up to twice plain float32's largest error.) What float32 could only hold as a subnormal is 0.
 #[inline(always)]
 pub(super) fn weight(share: f64, footing: f64) -> [f32; 2] {
     let weight = share * footing;

@@ -81,7 +81,10 @@ impl<'a> Planned<'a> {
         };
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
-        let block = call.run.kernel(BlockQueries { longest });
+        let block = call.run.kernel(BlockQueries {
+            longest,
+            is_block_masked: !call.blocks.is_empty(),
+        });
         Self {
             call,
             groups,
@@ -200,6 +203,8 @@ impl<'a> Planned<'a> {
         let keys = self.call.sequences[sequence].keys;
         let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
         let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
+        packed.k.reserve_exact(self.clusters[cluster].k.len());
+        packed.v.reserve_exact(self.clusters[cluster].v.len());
         for &head in &self.clusters[cluster].k {
             packed.k.push((head, size.k));
             size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;

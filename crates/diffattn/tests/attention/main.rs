@@ -5,4 +5,6 @@
 mod accuracy;
 mod bits;
 mod errors;
+mod ranges;
+mod sparse;
 mod support;

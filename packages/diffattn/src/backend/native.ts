@@ -4,7 +4,7 @@
 
 import { constants } from "node:buffer";
 import type { Addon, Told } from "@diffattn/native";
-import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Request } from "../backend.js";
+import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Request, Steering } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import * as Op from "../ops.generated.js";
 import type { ErrorCode, Isa } from "../types.js";
@@ -38,9 +38,10 @@ function outputsOf(told: Told): Output[] {
   return outputs;
 }
 
-export class NativeBackend implements Backend, Local {
+export class NativeBackend implements Backend, Local, Steering {
   readonly name = "native";
   readonly local = this;
+  readonly steering = this;
   readonly #addon: Addon;
   readonly #open = new Set<Promise<unknown>>();
   #isa: string | undefined;

@@ -3,10 +3,15 @@
 
 import type { Backend, BackendMemory, Handle, Local, Output, Request } from "../backend.js";
 import { instantiate } from "../instantiate.js";
+import { compileSync } from "../module.js";
 import type { LocalSide } from "./call-message.js";
 import type { Instance, Resolved } from "./instance.js";
-import type { WasmBackend } from "./wasm.js";
+import { WasmBackend } from "./wasm.js";
 import { PlacedObject } from "./wasm-object.js";
+import { notReady } from "./wasm-steering.js";
+import { gone } from "./worker-client.js";
+
+const placed = (handle: Handle): PlacedObject => (handle instanceof PlacedObject ? handle : gone(handle.name));
 
 export class WasmLocal implements LocalSide {
   readonly #backend: WasmBackend;
@@ -24,14 +29,21 @@ export class WasmLocal implements LocalSide {
   /** The instance, started where there is none that lives. */
   #live(): Instance {
     if (this.#instance && !this.#instance.dead) return this.#instance;
-    return (this.#instance = instantiate(this.#backend.localModule()));
+    const { localBuild, modules, platform, files } = this.#backend;
+    let module = modules.get(localBuild);
+    if (!module) {
+      if (!platform.blocking || this.#backend.givenTo(localBuild)) notReady();
+      module = compileSync(files.module(localBuild), (file) => platform.read(file));
+      modules.set(localBuild, module);
+    }
+    return (this.#instance = instantiate(module));
   }
 
   /** A request with the ids that objects have here. */
   resolve({ op, params, operands, objects }: Request): Resolved {
     const here = this.#live();
     const resolved = [...params];
-    for (const { slot, handle } of objects) resolved[slot] = (handle as PlacedObject).idIn(here);
+    for (const { slot, handle } of objects) resolved[slot] = placed(handle).idIn(here);
     return { op, params: resolved, operands };
   }
 
@@ -50,6 +62,10 @@ export class WasmLocal implements LocalSide {
     return new PlacedObject(name, this.#backend, { local: this, instance, id }, request, empty);
   }
 
+  dropObject(handle: Handle): void {
+    placed(handle).drop();
+  }
+
   createMemory(bytes: number): BackendMemory {
     const instance = this.#live();
     const length = Math.max(bytes, 1);
@@ -59,4 +75,7 @@ export class WasmLocal implements LocalSide {
 }
 
 /** A backend's side on the caller's own thread. */
-export const localOf = (backend: Backend): Local => (backend.local ??= new WasmLocal(backend as WasmBackend));
+export function localOf(backend: Backend): Local {
+  if (backend instanceof WasmBackend) backend.local ??= new WasmLocal(backend);
+  return backend.local as Local;
+}

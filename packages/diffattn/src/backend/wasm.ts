@@ -1,178 +1,106 @@
 // The backend over WASM: chooses and compiles the builds, and runs async calls in a worker. Sync
-// forms and objects have a side of their own (wasm-local.ts, wasm-object.ts), which who imports
-// neither does not load.
+// forms and objects (wasm-local.ts, wasm-object.ts) and what is asked of it as a whole
+// (wasm-steering.ts) have sides of their own, which who needs them not does not load.
 
-import type { Backend, Call, Control, Handle, Request } from "../backend.js";
+import type { Backend, Call, Control, Request, Steering } from "../backend.js";
 import { oneOf, show } from "../check.js";
-import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
+import { DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { NOT_CARRIED } from "../module.js";
 import * as Op from "../ops.generated.js";
-import { folderOf, inFolder, type OwnFiles } from "../own-files.js";
-import type { Platform } from "../platform.js";
+import type { OwnFiles } from "../own-files.js";
+import type { Platform, Source } from "../platform.js";
 import type { Build } from "../port.js";
 import { supports } from "../probe.js";
-import type { InitOptions, Isa } from "../types.js";
 import { type LocalSide, messageOf, type WasmObject } from "./call-message.js";
 import { WorkerClient } from "./worker-client.js";
 
-const notReady = (): never =>
-  fail("UNAVAILABLE", "init", "an init() that has ended, before info(), sync forms and objects on a browser's main thread", "none");
-
 export class WasmBackend implements Backend {
   readonly name = "wasm";
-  readonly #platform: Platform;
+  readonly platform: Platform;
   /** The package's own files, in the folder that the caller names where there is one. */
-  readonly #files: OwnFiles;
-  readonly #folder: URL | undefined;
-  /**
-   * The caller's module, if there is one and it is no folder; once compiled, it stands in its own
-   * place.
-   */
-  readonly #given: Pick<InitOptions, "wasm">;
-  readonly #isa: string | undefined;
+  readonly files: OwnFiles;
+  readonly source: Source | undefined;
+  readonly isa: string | undefined;
   /** Builds to try for the worker, best first. */
-  readonly #builds: readonly [Build, ...Build[]];
-  readonly #localBuild: Build;
-  readonly #modules = new Map<Build, WebAssembly.Module>();
-  readonly #notes: string[];
+  readonly builds: readonly [Build, ...Build[]];
+  readonly localBuild: Build;
+  readonly modules = new Map<Build, WebAssembly.Module>();
+  /** What else init has to say. */
+  readonly notes: string[];
   /** Why builds did not start. */
-  protected refusals: string[] = [];
-  #threads: number;
+  refusals: string[] = [];
+  threads: number;
   /** The side of the sync forms, once there is one. */
   local: LocalSide | undefined;
+  /** The side that is asked of it as a whole, once there is one. */
+  steering: Steering | undefined;
   /** The side of the async forms, once there is one. */
   client: WorkerClient | undefined;
-  #companion: WasmBackend | undefined;
-  #started: Promise<void> = Promise.resolve();
+  /** The backend of models, which goes by the same options and ends with this one. */
+  companion: WasmBackend | undefined;
+  started: Promise<void> = Promise.resolve();
   /** What the worker runs, once it runs. */
-  protected running: { build: Build; pool: number } | undefined;
+  running: { build: Build; pool: number } | undefined;
 
-  constructor(platform: Platform, given: Pick<InitOptions, "wasm">, isa: string | undefined, threads: number | undefined, notes: string[]) {
-    this.#platform = platform;
-    this.#folder = folderOf(given.wasm);
-    this.#files = this.#folder ? inFolder(this.#folder, platform.models) : platform.files;
-    this.#given = this.#folder ? {} : given;
-    this.#isa = isa;
-    this.#notes = notes;
-    this.#threads = threads ?? platform.threads;
-    const { builds } = this.#files;
+  constructor(platform: Platform, source: Source | undefined, isa: string | undefined, threads: number | undefined, notes: string[]) {
+    this.platform = platform;
+    this.source = source;
+    this.files = source?.files?.(platform.models) ?? platform.files;
+    this.isa = isa;
+    this.notes = notes;
+    this.threads = threads ?? platform.threads;
+    const { builds } = this.files;
     const canPool = platform.noPool === undefined;
     const possible = [...builds].reverse().filter((build) => supports(build) && (build !== "relaxed-simd+threads" || canPool));
-    const wanted = possible.filter((build) => (isa === undefined ? build !== "relaxed-simd+threads" || this.#threads > 1 : build === isa));
+    const wanted = possible.filter((build) => (isa === undefined ? build !== "relaxed-simd+threads" || this.threads > 1 : build === isa));
     const [best, ...others] = wanted;
     if (best === undefined) {
       const expected = possible.length > 0 ? `one of ${oneOf(possible)} on WASM here` : "an engine with WASM SIMD";
       fail("UNAVAILABLE", "isa", expected, isa === undefined ? "one without" : show(isa));
     }
     // The caller's module is of one build, so there is nothing to fall back to.
-    this.#builds = this.#given.wasm ? [best] : [best, ...others];
-    this.#localBuild = best === "relaxed-simd+threads" ? "relaxed-simd" : best;
-    if (isa === undefined) {
-      if (best === "simd128") {
-        const why = supports("relaxed-simd") ? "no file of another build is here" : "this engine has no relaxed WASM SIMD";
-        this.#notes.push(`${why}: the plain SIMD build runs`);
-      }
-      if (platform.noPool !== undefined) this.#notes.push(platform.noPool);
-      else if (!builds.includes("relaxed-simd+threads"))
-        this.#notes.push("no file of the build with threads is here, so calls run on one thread");
-    }
+    this.builds = source?.load ? [best] : [best, ...others];
+    this.localBuild = best === "relaxed-simd+threads" ? "relaxed-simd" : best;
   }
 
   // The two sides.
 
-  /** The backend of models, which goes by the same options and ends with this one. */
-  companion<T extends WasmBackend>(create: (folder: URL | undefined, isa: string | undefined, threads: number) => T): T {
-    return (this.#companion ??= create(this.#folder, this.#isa, this.#threads)) as T;
+  /** How the caller's own module is had, where a build is that one. */
+  givenTo(build: Build): Source["load"] {
+    return build === this.builds[0] ? this.source?.load : undefined;
   }
 
-  /** The module of the side of sync forms: at once, where that may be. */
-  localModule(): WebAssembly.Module {
-    let module = this.#modules.get(this.#localBuild);
-    if (!module) {
-      if (!this.#platform.blocking || this.#sourceOf(this.#localBuild) !== undefined) notReady();
-      module = this.#platform.readModule(this.#files.module(this.#localBuild));
-      this.#modules.set(this.#localBuild, module);
-    }
-    return module;
-  }
-
-  /** Where the caller says that a build comes from. */
-  #sourceOf(build: Build): InitOptions["wasm"] | undefined {
-    return build === this.#builds[0] ? (this.#given.wasm ?? undefined) : undefined;
-  }
-
-  async #module(build: Build): Promise<WebAssembly.Module> {
-    const known = this.#modules.get(build);
+  async module(build: Build): Promise<WebAssembly.Module> {
+    const known = this.modules.get(build);
     if (known) return known;
-    const source = this.#sourceOf(build);
-    const module = await (source === undefined
-      ? this.#platform.loadModule(this.#files.module(build), NOT_CARRIED)
-      : this.#platform.loadModule(source));
-    // A response can be read once only.
-    if (source !== undefined) this.#given.wasm = module;
-    this.#modules.set(build, module);
+    const module = await (this.givenTo(build)?.(this.platform) ?? this.platform.loadModule(this.files.module(build), NOT_CARRIED));
+    this.modules.set(build, module);
     return module;
   }
 
-  protected clientSide(): WorkerClient {
+  clientSide(): WorkerClient {
     if (this.client && !this.client.ended) return this.client;
-    const client = (this.client = new WorkerClient(this.#platform, this.#files));
+    const client = (this.client = new WorkerClient(this.platform, this.files));
     this.running = undefined;
     this.refusals = [];
-    this.#started = this.#startClient(client);
-    this.#started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(reasonOf(error), error)));
+    this.started = this.#startClient(client);
+    this.started.catch((error: unknown) => client.end(error instanceof DiffAttnError ? error : internal(reasonOf(error), error)));
     return client;
   }
 
   async #startClient(client: WorkerClient): Promise<void> {
-    for (const [index, build] of this.#builds.entries()) {
+    for (const [index, build] of this.builds.entries()) {
       try {
-        await client.start(build, await this.#module(build), this.#threads);
-        this.running = { build, pool: build === "relaxed-simd+threads" ? this.#threads : 1 };
+        await client.start(build, await this.module(build), this.threads);
+        this.running = { build, pool: build === "relaxed-simd+threads" ? this.threads : 1 };
         return;
       } catch (error) {
-        if (client.ended || index === this.#builds.length - 1) throw error;
+        if (client.ended || index === this.builds.length - 1) throw error;
         // Without a worker there are no threads, which a note of its own says.
         if (client.noWorker === undefined || build !== "relaxed-simd+threads")
           this.refusals.push(`the build ${build} did not start: ${reasonOf(error)}`);
       }
     }
-  }
-
-  async start(): Promise<void> {
-    this.clientSide();
-    await this.#started;
-    await this.#module(this.#localBuild);
-  }
-
-  info(): { isa: Isa; threads: number; notes: string[] } {
-    // Who uses models alone has only their worker.
-    const side = this.running ? this : (this.#companion ?? this);
-    if (!side.running && !this.#platform.blocking) notReady();
-    const { build, pool } = side.running ?? { build: this.#builds[0], pool: this.#builds[0] === "relaxed-simd+threads" ? Infinity : 1 };
-    const noWorker = side.client?.noWorker;
-    const inSlices =
-      noWorker === undefined ? [] : [`no worker starts here (${noWorker}), so async calls run in slices on the caller's thread`];
-    return { isa: build, threads: Math.min(this.#threads, pool), notes: [...this.#notes, ...side.refusals, ...inSlices] };
-  }
-
-  configure(isa: string | undefined, threads: number | undefined): boolean {
-    const count = threads ?? this.#platform.threads;
-    if (isa !== this.#isa) return false;
-    if (
-      this.running?.build === "relaxed-simd+threads"
-        ? count > this.running.pool
-        : this.#platform.noPool === undefined && count !== this.#threads
-    )
-      return false;
-    this.setThreads(count);
-    return true;
-  }
-
-  setThreads(threads: number): void {
-    this.#threads = threads;
-    this.#companion?.setThreads(threads);
-    if (this.running && this.running.pool > 1) this.client?.send({ type: "threads", threads: Math.min(threads, this.running.pool) });
   }
 
   // Calls.
@@ -200,19 +128,5 @@ export class WasmBackend implements Backend {
       }),
     );
     return { ...call, outputs };
-  }
-
-  dropObject(handle: Handle): void {
-    (handle as WasmObject).drop();
-  }
-
-  async idle(): Promise<void> {
-    await Promise.all([this.client?.idle(), this.#companion?.idle()]);
-  }
-
-  dispose(): void {
-    this.client?.end(aborted(undefined));
-    this.#companion?.dispose();
-    this.client = this.local = this.#companion = undefined;
   }
 }

@@ -39,8 +39,8 @@ export class WorkerClient {
   readonly #open = new Map<number, Open>();
   /** Ends a start that `end` overtakes. */
   #refuse: ((error: Error) => void) | undefined;
-  /** Who waits for the last call to end. */
-  #idlers: (() => void)[] = [];
+  /** Told when no call is open. */
+  onIdle: (() => void) | undefined;
   #lastId = 0;
   #lastKey = 0;
   /** Why it can be used no more. */
@@ -66,7 +66,7 @@ export class WorkerClient {
     }
     for (const [message, transfer] of this.#waiting ?? []) this.#port?.post(message, transfer);
     this.#waiting = undefined;
-    this.#hold();
+    this.hold();
   }
 
   /** A worker, or what stands in its place. */
@@ -139,16 +139,16 @@ export class WorkerClient {
       return;
     }
     this.#open.delete(message.id);
-    this.#hold();
+    this.hold();
     open?.onEnd(message.length);
     if (message.type === "result") open?.resolve(message.outputs);
     else open?.reject(received(message.error));
   }
 
   /** Keeps the process alive while calls are open; tells who waits for their end. */
-  #hold(): void {
+  hold(): void {
     this.#port?.hold(this.#open.size > 0 || this.#waiting !== undefined);
-    if (this.#open.size === 0) for (const idler of this.#idlers.splice(0)) idler();
+    if (this.#open.size === 0) this.onIdle?.();
   }
 
   #stop(): void {
@@ -176,7 +176,7 @@ export class WorkerClient {
     this.send({ type: "call", id, progress: onProgress !== null, ...call }, [
       ...new Set(call.operands.map((bytes) => bytes.buffer as ArrayBuffer)),
     ]);
-    this.#hold();
+    this.hold();
     const cancel = (): void => {
       if (!this.#open.has(id)) return;
       if (!this.#waiting) {
@@ -191,14 +191,6 @@ export class WorkerClient {
     return { outputs, cancel };
   }
 
-  /** When no call is open. */
-  idle(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#idlers.push(resolve);
-      this.#hold();
-    });
-  }
-
   /** Ends the worker and rejects every open call. */
   end(error: DiffAttnError): void {
     if (this.ended) return;
@@ -208,7 +200,7 @@ export class WorkerClient {
     const open = [...this.#open.values()];
     this.#open.clear();
     this.#waiting = undefined;
-    this.#hold();
+    this.hold();
     for (const { reject } of open) reject(new DiffAttnError(error.code, error.message, { cause: error.cause }));
   }
 }

@@ -51,10 +51,11 @@ class RemoteObject implements WasmObject {
 }
 
 class WasmModels extends WasmBackend {
-  readonly #owner: Backend;
+  readonly #owner: WasmBackend;
 
-  constructor(owner: Backend, folder: URL | undefined, isa: string | undefined, threads: number) {
-    super(modelsPlatform().wasm, { wasm: folder }, isa, threads, []);
+  constructor(owner: WasmBackend) {
+    const files = owner.source?.files;
+    super(modelsPlatform().wasm, files && { files }, owner.isa, owner.threads, []);
     this.#owner = owner;
   }
 
@@ -85,13 +86,14 @@ const atOnce = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolv
 function models(): Models {
   const running = backend();
   if (running instanceof WasmBackend) {
-    const worker = running.companion((...given) => new WasmModels(running, ...given));
+    const { companion } = running;
+    const worker = companion instanceof WasmModels ? companion : (running.companion = new WasmModels(running));
     return {
       begin: () => worker.begin(),
       create: (name, request) => worker.create(name, request),
       query: (request) => worker.ask(request),
       callAsync: (request, control) => worker.callAsync(request, [], control),
-      drop: (handle) => worker.dropObject(handle),
+      drop: (handle) => (handle as WasmObject).drop(),
     };
   }
   // Native, which is one with its side that computes at once.
@@ -101,7 +103,7 @@ function models(): Models {
     create: (name, request) => atOnce(() => local.createObject(name, request)),
     query: (request) => atOnce(() => local.query(request)),
     callAsync: (request, control) => running.callAsync(request, [], control),
-    drop: (handle) => running.dropObject(handle),
+    drop: (handle) => local.dropObject(handle),
   };
 }
 

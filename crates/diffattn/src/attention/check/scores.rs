@@ -49,9 +49,9 @@ pub(in crate::attention) fn sinks<'a>(
         return Ok(None);
     };
     let heads = out_axis.heads;
-    let per_head = match shape.as_slice() {
-        &[h] if h == heads => 1,
-        &[h, t] if h == heads && t == terms => terms,
+    let per_head = match *shape.as_slice() {
+        [h] if h == heads => 1,
+        [h, t] if h == heads && t == terms => terms,
         _ => {
             return Err(Error::shape(
                 "sinks",

@@ -1,6 +1,6 @@
 //! The end of a unit: its strips added in order, norm, store, log-sum-exp.
 
-use super::DecodeUnit;
+use super::unit::{DecodeUnit, UnitRows};
 use crate::attention::call::Call;
 use crate::attention::outputs::RowsOut;
 use crate::simd::Kernel;
@@ -49,7 +49,7 @@ impl Kernel for DecodeFinish<'_, '_> {
     }
 }
 
-impl super::UnitRows<'_> {
+impl UnitRows<'_> {
     fn write_lse(&self, call: &Call<'_>, outputs: &RowsOut<'_>) {
         let (sequence, queries) = (self.sequence, self.sequence.queries);
         for (head, pairs) in &self.plan.heads {

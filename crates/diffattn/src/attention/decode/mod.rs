@@ -1,6 +1,7 @@
-//! Few queries against many keys: lanes are keys (then channels), so that K and V are read once for all the
-//! heads and queries that share them. The same sums in the same order as `prefill/`, hence the same bits.
-//! Runs units in phases over (unit, strip) items, so that few heads still fill many threads.
+//! Few queries against many keys: lanes are keys (then channels), so that K and V are read once for
+//! all the heads and queries that share them. The same sums in the same order as `prefill/`, hence
+//! the same bits. Runs units in phases over (unit, strip) items, so that few heads still fill many
+//! threads.
 //!
 //! 1. per strip: scores, masked, their maxima, exponentials and sums (`scores.rs`);
 //! 2. between the phases, per unit: row maxima, row sums, weights (`unit.rs`);
@@ -9,6 +10,7 @@
 
 mod finish;
 mod scores;
+mod strip;
 mod unit;
 mod values;
 
@@ -17,41 +19,13 @@ pub(super) use unit::DecodeUnit;
 use super::call::Call;
 use super::outputs::RowsOut;
 use super::panels::Panels;
-use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::buffer::try_zeroed;
 use crate::run::threads::for_each;
-use crate::simd::Kernel;
-use crate::simd::Vector;
+use crate::simd::{Kernel, Vector};
 use finish::DecodeFinish;
 use std::sync::{Mutex, PoisonError};
-use unit::{StripMemory, UnitRows};
-
-/// Vectors of a decode tile: four streams of panels keep the loads coming.
-const VECTORS: usize = 4;
-
-/// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
-/// sixteen-register ones, which seldom see more than one row.
-const ROWS: usize = 4;
-
-/// Rows that the next tile takes of those that are left: exact tails, every row is computed once.
-#[inline(always)]
-fn tile_rows(left: usize) -> usize {
-    match left {
-        ROWS.. => ROWS,
-        2.. => 2,
-        _ => 1,
-    }
-}
-
-/// What happens to a strip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Scores, their exponentials, strip maxima and sums.
-    Exponentials,
-    /// Combination and product with v, each strip from zero.
-    Values,
-}
+use strip::{DecodeStrip, Phase, StripScratch};
 
 /// Works units off, each with the panels that it reads, and writes their rows.
 ///
@@ -103,38 +77,6 @@ pub(super) fn run_units(
         call.run.kernel(kernel);
     }
     Ok(())
-}
-
-/// One thread's small buffers.
-#[derive(Debug)]
-struct StripScratch {
-    /// P as [key][row].
-    p: Vec<f32>,
-    /// P of one row.
-    p_row: Vec<f32>,
-    bias: Vec<f32>,
-    finite: Vec<f32>,
-}
-
-impl StripScratch {
-    fn new(rows: usize) -> Result<Self, Error> {
-        Ok(Self {
-            p: try_zeroed(rows * STRIP)?,
-            p_row: try_zeroed(STRIP)?,
-            bias: try_zeroed(STRIP)?,
-            finite: try_zeroed(STRIP * PANEL)?,
-        })
-    }
-}
-
-/// One strip of one phase of one unit.
-struct DecodeStrip<'c, 'a, 'u> {
-    call: &'c Call<'a>,
-    rows: &'c UnitRows<'u>,
-    panels: Panels<'c>,
-    memory: &'c mut StripMemory<'u>,
-    scratch: &'c mut StripScratch,
-    phase: Phase,
 }
 
 impl Kernel for DecodeStrip<'_, '_, '_> {

@@ -1,9 +1,9 @@
-//! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into exponentials
-//! with their sums.
+//! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into
+//! exponentials with their sums.
 
-use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
-use crate::attention::lanes::{load, store, update, zip};
+use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{exponentials, safe_max};
@@ -21,7 +21,8 @@ struct Keys<'s> {
 }
 
 impl DecodeStrip<'_, '_, '_> {
-    /// How many scores of the strip are worked on: its keys, rounded up to what the exponentials take at once.
+    /// How many scores of the strip are worked on: its keys, rounded up to what the exponentials
+    /// take at once.
     #[inline(always)]
     pub(super) fn width<V: Vector>(&self) -> usize {
         const { assert!(STRIP.is_multiple_of(ROW_SUMS * V::LANES)) };
@@ -69,19 +70,21 @@ impl DecodeStrip<'_, '_, '_> {
         let queries = &self.rows.queries[rows.start * width..][..rows.len() * width];
         let a = queries[row - rows.start..].as_ptr();
         let (from, _) = self.rows.keys(self.memory.strip);
-        let keys_of = |&(run, end): &(usize, usize)| (run..end).step_by(VECTORS * V::LANES);
-        for key in of.strip.runs().iter().flat_map(keys_of) {
-            let mut panels = [keys.at(key); VECTORS];
-            for (n, panel) in panels.iter_mut().enumerate() {
-                *panel = keys.at(key + n * V::LANES);
-            }
-            // SAFETY: packed queries have `width` rows, M values of each from `row` on; VECTORS vectors of keys from a
-            // multiple of them on lie below the next multiple of KEY_ROUND, to which packed K reaches.
-            let sums = unsafe { product::<V, M, VECTORS>(a, rows.len(), panels, PANEL, width) };
-            for (m, sums) in sums.iter().enumerate() {
-                let to = &mut self.memory.scores[(row + m) * STRIP + key - from..];
-                for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
-                    store(sum, to);
+        for &(run, end) in of.strip.runs() {
+            for key in (run..end).step_by(VECTORS * V::LANES) {
+                let mut panels = [keys.at(key); VECTORS];
+                for (n, panel) in panels.iter_mut().enumerate() {
+                    *panel = keys.at(key + n * V::LANES);
+                }
+                // SAFETY: packed queries have `width` rows, M values of each from `row` on; VECTORS
+                // vectors of keys from a multiple of them on lie below the next multiple of
+                // KEY_ROUND, to which packed K reaches.
+                let sums = unsafe { product::<V, M, VECTORS>(a, rows.len(), panels, PANEL, width) };
+                for (m, sums) in sums.iter().enumerate() {
+                    let to = &mut self.memory.scores[(row + m) * STRIP + key - from..];
+                    for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
+                        store(sum, to);
+                    }
                 }
             }
         }
@@ -102,7 +105,9 @@ impl DecodeStrip<'_, '_, '_> {
             scores.iter_mut().for_each(|score| *score *= scale);
         }
         if let Some(softcap) = self.call.softcap {
-            update::<V>(scores, |score| cap(score, softcap));
+            for at in scores.chunks_exact_mut(V::LANES) {
+                store(cap(load::<V>(at), softcap), at);
+            }
         }
         scores[..low].fill(f32::NEG_INFINITY);
         scores[high..].fill(f32::NEG_INFINITY);
@@ -116,7 +121,10 @@ impl DecodeStrip<'_, '_, '_> {
                 .each(at, from + low, high - low, |index, value| {
                     bias[low + index] = value
                 });
-            zip::<V>(scores, bias, add_bias);
+            let bias = bias.chunks_exact(V::LANES);
+            for (at, bias) in scores.chunks_exact_mut(V::LANES).zip(bias) {
+                store(add_bias(load::<V>(at), load::<V>(bias)), at);
+            }
         }
         if !self.call.blocks.is_empty() {
             let head = self.rows.plan.pairs[pair].1;

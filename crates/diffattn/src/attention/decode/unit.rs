@@ -1,5 +1,5 @@
-//! One head cluster of one sequence: its packed queries, its memory strip by strip, and what joins the
-//! strips of its rows. Knows no tiles.
+//! One head cluster of one sequence: its packed queries, its memory strip by strip, and what joins
+//! the strips of its rows. Knows no tiles.
 
 use crate::attention::call::Call;
 use crate::attention::decode_plan::DecodePlan;
@@ -204,7 +204,8 @@ impl UnitRows<'_> {
         (from, (from + STRIP).min(self.sequence.keys))
     }
 
-    /// The keys of a strip that any row of the unit sees, as far as a block mask goes; `None` where it has none.
+    /// The keys of a strip that any row of the unit sees, as far as a block mask goes; `None` where
+    /// it has none.
     #[inline(always)]
     pub(super) fn live(&self, call: &Call<'_>, strip: usize) -> Option<LiveStrip> {
         let (from, end) = self.keys(strip);

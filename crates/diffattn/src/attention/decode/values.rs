@@ -1,6 +1,6 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
-use super::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
@@ -93,8 +93,8 @@ impl DecodeStrip<'_, '_, '_> {
         row: usize,
     ) {
         let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
-        // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have as many keys from the
-        // first live one on, whole vectors of channels.
+        // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have
+        // as many keys from the first live one on, whole vectors of channels.
         let sums = unsafe { product_over::<V, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
         let padded = self.call.value_shape.padded();
         for (m, sums) in sums.iter().enumerate() {
@@ -105,8 +105,8 @@ impl DecodeStrip<'_, '_, '_> {
         }
     }
 
-    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`: the low parts of all
-    /// weights, then the high ones, as the prefill does.
+    /// P = Σ_t weight_t E_t of one row of a head, into column `column` of P's `rows`: the low parts
+    /// of all weights, then the high ones, as the prefill does.
     #[inline(always)]
     fn combine<V: Vector>(&mut self, entry: usize, i: usize, column: usize, rows: usize) {
         let queries = self.rows.sequence.queries;
@@ -138,7 +138,8 @@ impl DecodeStrip<'_, '_, '_> {
         }
     }
 
-    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see them add them.
+    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see
+    /// them add them.
     #[cold]
     fn add_special<V: Vector>(&mut self, index: usize, values: &ValuePanels<'_>, p: P) {
         let (from, end) = self.rows.keys(self.memory.strip);

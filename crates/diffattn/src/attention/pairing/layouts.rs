@@ -2,18 +2,16 @@
 //! (interleaved), Hugging Face diffllama (halves), arXiv 2510.06949 (grouped), the V2 note of
 //! microsoft/unilm (shared).
 
-use crate::attention::plan::HeadCounts;
+use crate::attention::plan::{Head, HeadCounts};
 use crate::error::Error;
-
-/// (q head, k head) of each term of an output head, and its v heads.
-pub(super) type HeadParts = (Vec<(usize, usize)>, Vec<usize>);
 
 /// Terms side by side: head h has q heads T·h to T·h + T − 1.
 pub(super) fn interleaved(
     counts: HeadCounts,
-    terms: usize,
+    coefficients: &[f32],
     flat: bool,
-) -> Result<Vec<HeadParts>, Error> {
+) -> Result<Vec<Head>, Error> {
+    let terms = coefficients.len();
     let output = divided("q", "q heads", counts.q, terms, "terms")?;
     let groups = divided("k", "k heads", counts.k, terms, "terms")?;
     expect_values(counts.v, groups, "k heads / terms")?;
@@ -27,39 +25,49 @@ pub(super) fn interleaved(
             }
         };
         let pairs = (0..terms).map(|t| (terms * h + t, k(t)));
-        (pairs.collect(), vec![h / repeat])
+        Head::new(pairs.collect(), vec![h / repeat], coefficients)
     };
     Ok((0..output).map(head).collect())
 }
 
 /// Second terms in the second half: head h has q heads h and h + H, and the v heads of both.
-pub(super) fn halves(counts: HeadCounts) -> Result<Vec<HeadParts>, Error> {
+pub(super) fn halves(counts: HeadCounts, coefficients: &[f32]) -> Result<Vec<Head>, Error> {
     let output = divided("q", "q heads", counts.q, 2, "halves")?;
     expect_values(counts.v, counts.k, "k heads")?;
     let repeat = divided("q", "q heads", counts.q, counts.k, "k heads")?;
     let head = |h: usize| {
         let (first, second) = (h / repeat, (h + output) / repeat);
-        (vec![(h, first), (h + output, second)], vec![first, second])
+        let pairs = vec![(h, first), (h + output, second)];
+        Head::new(pairs, vec![first, second], coefficients)
     };
     Ok((0..output).map(head).collect())
 }
 
 /// `ratio` signal heads, then the noise head that they share; each group has a k head for signal
 /// and one for noise.
-pub(super) fn grouped(counts: HeadCounts, ratio: usize) -> Result<Vec<HeadParts>, Error> {
+pub(super) fn grouped(
+    counts: HeadCounts,
+    coefficients: &[f32],
+    ratio: usize,
+) -> Result<Vec<Head>, Error> {
     let noise_heads = noise_heads(counts, ratio)?;
     let groups = divided("k", "k heads", counts.k, 2, "maps")?;
     expect_values(counts.v, groups, "k heads / 2")?;
-    with_noise(noise_heads, ratio, groups, |group| {
+    with_noise([noise_heads, ratio, groups], coefficients, |group| {
         [2 * group, 2 * group + 1]
     })
 }
 
 /// As [`grouped`], with one k head per group for signal and noise.
-pub(super) fn shared(counts: HeadCounts, ratio: usize) -> Result<Vec<HeadParts>, Error> {
+pub(super) fn shared(
+    counts: HeadCounts,
+    coefficients: &[f32],
+    ratio: usize,
+) -> Result<Vec<Head>, Error> {
     let noise_heads = noise_heads(counts, ratio)?;
     expect_values(counts.v, counts.k, "k heads")?;
-    with_noise(noise_heads, ratio, counts.k, |group| [group, group])
+    let keys = |group| [group, group];
+    with_noise([noise_heads, ratio, counts.k], coefficients, keys)
 }
 
 fn noise_heads(counts: HeadCounts, ratio: usize) -> Result<usize, Error> {
@@ -70,11 +78,10 @@ fn noise_heads(counts: HeadCounts, ratio: usize) -> Result<usize, Error> {
 /// Heads of `ratio` signal heads per noise head; `keys` gives the k heads of a group for signal and
 /// for noise.
 fn with_noise(
-    noise_heads: usize,
-    ratio: usize,
-    groups: usize,
+    [noise_heads, ratio, groups]: [usize; 3],
+    coefficients: &[f32],
     keys: impl Fn(usize) -> [usize; 2],
-) -> Result<Vec<HeadParts>, Error> {
+) -> Result<Vec<Head>, Error> {
     let repeat = divided("q", "noise groups", noise_heads, groups, "key/value groups")?;
     let head = |h: usize| {
         let noise = h / ratio;
@@ -82,7 +89,7 @@ fn with_noise(
         let group = noise / repeat;
         let [signal_k, noise_k] = keys(group);
         let pairs = vec![(first + h % ratio, signal_k), (first + ratio, noise_k)];
-        (pairs, vec![group])
+        Head::new(pairs, vec![group], coefficients)
     };
     Ok((0..noise_heads * ratio).map(head).collect())
 }

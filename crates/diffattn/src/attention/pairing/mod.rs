@@ -7,10 +7,10 @@ mod layouts;
 mod tests;
 
 use super::options::{AttentionOptions, HeadPlan, KvRepeat, Pairing};
-use super::plan::{Head, HeadCounts, Plan, check_terms};
+use super::plan::{HeadCounts, Plan, check_terms};
 use crate::error::Error;
 use explicit::explicit;
-use layouts::{HeadParts, grouped, halves, interleaved, shared};
+use layouts::{grouped, halves, interleaved, shared};
 
 /// Flat heads at most: a plan lists its heads, and an empty tensor or a layer's options can name
 /// any number.
@@ -108,20 +108,15 @@ pub(super) fn plan(counts: HeadCounts, options: &AttentionOptions<'_>) -> Result
     }
     let ratio = ratio(options)?;
     let flat = is_flat(options, terms)?;
-    let heads: Vec<HeadParts> = match pairing {
-        Pairing::Interleaved => interleaved(counts, terms, flat)?,
-        Pairing::Halves => halves(counts)?,
-        Pairing::Grouped => grouped(counts, ratio)?,
-        Pairing::Shared => shared(counts, ratio)?,
+    let heads = match pairing {
+        Pairing::Interleaved => interleaved(counts, &coefficients, flat)?,
+        Pairing::Halves => halves(counts, &coefficients)?,
+        Pairing::Grouped => grouped(counts, &coefficients, ratio)?,
+        Pairing::Shared => shared(counts, &coefficients, ratio)?,
     };
-    let values = heads.first().map_or(1, |(_, v)| v.len());
-    let heads = heads.into_iter().map(|(terms, v)| Head {
-        terms,
-        v,
-        coefficients: coefficients.clone(),
-    });
+    let values = heads.first().map_or(1, |head| head.v.len());
     Ok(Plan {
-        heads: heads.collect(),
+        heads,
         terms,
         values,
     })

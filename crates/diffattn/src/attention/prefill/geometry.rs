@@ -1,7 +1,7 @@
 //! Which keys a block of queries visits: strips with their runs of live keys, and what of them each
 //! vector of queries sees. Knows no scores.
 
-use super::RowBlock;
+use super::row_block::RowBlock;
 use crate::attention::groups::Block;
 use crate::attention::live::LiveStrip;
 use crate::blocks::{PANEL, STRIP};
@@ -65,7 +65,8 @@ impl Geometry {
         self.strip_at(slot, 0)..self.strip_at(slot + 1, 0)
     }
 
-    /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see all of it.
+    /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see
+    /// all of it.
     #[inline(always)]
     pub(super) fn active(
         &self,
@@ -89,8 +90,8 @@ impl Geometry {
 }
 
 impl RowBlock<'_, '_> {
-    /// What each row sees, as ranges, and the strips that the block visits. Lanes past the last row repeat
-    /// it, so that they never make a tile partial.
+    /// What each row sees, as ranges, and the strips that the block visits. Lanes past the last row
+    /// repeat it, so that they never make a tile partial.
     #[inline(always)]
     pub(super) fn geometry<V: Vector>(&mut self) -> Geometry {
         let stride = self.scratch.stride;
@@ -153,8 +154,9 @@ impl RowBlock<'_, '_> {
         (spans, start.min(end), end)
     }
 
-    /// Lists the strips of `start..end` that have live keys. All rows of a block lie in one block of queries
-    /// of a block mask, and all its heads have the same, so that one row of the mask speaks for them.
+    /// Lists the strips of `start..end` that have live keys. All rows of a block lie in one block
+    /// of queries of a block mask, and all its heads have the same, so that one row of the mask
+    /// speaks for them.
     #[inline(always)]
     fn visit(&mut self, start: usize, end: usize) {
         self.scratch.live.clear();

@@ -1,7 +1,9 @@
-//! Maps: each term's softmax and their combination, row by row, where it would be multiplied with v.
+//! Maps: each term's softmax and their combination, row by row, where it would be multiplied with
+//! v.
 
+use super::consumer::Consumer;
 use super::geometry::Geometry;
-use super::{Consumer, RowBlock};
+use super::row_block::RowBlock;
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::mask::RowAt;
 use crate::attention::outputs::MapsOut;
@@ -23,10 +25,7 @@ impl Consumer for Maps<'_, '_> {
 
 impl RowBlock<'_, '_> {
     #[inline(always)]
-    fn write_maps<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, out: &MapsOut<'_>) {
-        for t in 0..step.slots.len() {
-            self.denominators(geometry, step, t);
-        }
+    fn write_maps<V: Vector>(&self, geometry: &Geometry, step: &HeadStep, out: &MapsOut<'_>) {
         let Block {
             sequence,
             first,
@@ -40,7 +39,9 @@ impl RowBlock<'_, '_> {
                 self.call,
                 (sequence, step.head, first + row),
                 |t, map, diff| {
-                    let denominator = self.scratch.denominators[t * geometry.stride + row];
+                    let sink = self.call.scores.sink(self.call.sink(step.head, t));
+                    let slot = step.slots[t];
+                    let denominator = self.denominator(slot * geometry.stride + row, sink);
                     let share = softmax::share(1.0, denominator);
                     // A row that saw nothing stays zero whatever its λ is.
                     if share != 0.0 {
@@ -48,7 +49,7 @@ impl RowBlock<'_, '_> {
                         let row = MapRow {
                             geometry,
                             row,
-                            slot: step.slots[t],
+                            slot,
                             share,
                         };
                         self.map_row::<V>(&row, at, |key, p| {

@@ -1,12 +1,14 @@
-//! Consumers of a range of keys: the statistics that it gives, and the strips that it adds to what the ranges
-//! before it hand on. Knows nothing of other ranges.
+//! Consumers of a range of keys: the statistics that it gives, and the strips that it adds to what
+//! the ranges before it hand on. Knows nothing of other ranges.
 
+use super::consumer::Consumer;
 use super::geometry::Geometry;
-use super::{Consumer, RowBlock};
+use super::row_block::RowBlock;
 use crate::attention::groups::{Block, HeadStep};
+use crate::attention::lanes::transpose;
 use crate::attention::softmax;
 use crate::run::threads::Disjoint;
-use crate::simd::{Vector, transpose};
+use crate::simd::Vector;
 use std::ops::Range;
 
 /// What a range of keys gives or adds. One kernel for both, so that pass 1 is compiled once.
@@ -16,7 +18,8 @@ pub(in crate::attention) enum Partial<'s> {
         max: Disjoint<'s, f32>,
         sum: Disjoint<'s, f32>,
     },
-    /// Strips, weighted with the maxima and sums of whole rows, `[B, H, T, Lq]`, added to `[B, H, Lq, channels]`.
+    /// Strips, weighted with the maxima and sums of whole rows, `[B, H, T, Lq]`, added to `[B, H,
+    /// Lq, channels]`.
     Strips {
         row_max: &'s [f32],
         row_sum: &'s [f64],
@@ -148,18 +151,7 @@ impl RowBlock<'_, '_> {
         let heads = out.chunks_exact_mut(shape.padded() * stride).enumerate();
         for (index, out) in heads.filter(|_| shape.width > 0) {
             let from = &rows[index * shape.width..];
-            // SAFETY: `count` rows of `channels` values, of which these `width` are read; outᵀ has `width` rows of
-            // `stride` queries per v head.
-            unsafe {
-                transpose::<V>(
-                    from.as_ptr(),
-                    channels,
-                    out.as_mut_ptr(),
-                    stride,
-                    count,
-                    shape.width,
-                );
-            }
+            transpose::<V>((from, channels), (out, stride), count, shape.width);
         }
     }
 
@@ -180,17 +172,7 @@ impl RowBlock<'_, '_> {
         let heads = out.chunks_exact(shape.padded() * stride).enumerate();
         for (index, out) in heads.filter(|_| shape.width > 0) {
             let to = &mut rows[index * shape.width..];
-            // SAFETY: as in `read_out`, the other way round.
-            unsafe {
-                transpose::<V>(
-                    out.as_ptr(),
-                    stride,
-                    to.as_mut_ptr(),
-                    channels,
-                    shape.width,
-                    count,
-                );
-            }
+            transpose::<V>((out, stride), (to, channels), shape.width, count);
         }
     }
 }

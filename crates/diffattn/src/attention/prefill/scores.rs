@@ -1,18 +1,18 @@
-//! Pass 1: scores of a head's own terms, strip by strip turned into exponentials while they are near.
-//! Knows no values and no results.
+//! Pass 1: scores of a head's own terms, strip by strip turned into exponentials while they are
+//! near. Knows no values and no results.
 
-use super::RowBlock;
 use super::geometry::Geometry;
+use super::row_block::RowBlock;
 use super::sink::{Adjust, ScoreSink};
 use crate::attention::call::Call;
 use crate::attention::groups::{Block, HeadStep, TermStep};
-use crate::attention::lanes::{load, store};
+use crate::attention::lanes::{load, store, transpose};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{StripSums, safe_max};
 use crate::blocks::PANEL;
+use crate::simd::Vector;
 use crate::simd::{Depth, Operands, Tile};
-use crate::simd::{Vector, transpose};
 use crate::tensor::axis::Rows;
 use std::ops::Range;
 
@@ -126,7 +126,8 @@ impl StripScores<'_, '_> {
         let strip = self.strip;
         for &(from, to) in strip.runs() {
             let from = from / PANEL * PANEL;
-            // Most strips lie below the diagonal: their tiles need not be asked one by one (1 to 2 % of the time).
+            // Most strips lie below the diagonal: their tiles need not be asked one by one (1 to 2
+            // % of the time).
             let is_whole = geometry.spans[..vectors]
                 .iter()
                 .all(|span| span.is_full(from, to.next_multiple_of(PANEL)));
@@ -188,9 +189,10 @@ impl StripScores<'_, '_> {
             b_vector: V::LANES,
             depth: Depth::whole(call.width),
         };
-        // SAFETY: K panels hold `width` rows of PANEL keys, ROWS divides PANEL and `key` is a multiple of ROWS; packed
-        // queries hold `width` rows of `stride` lanes; a column of scores reaches to the last panel's end (scratch.rs);
-        // maxima, low and high ends have `stride` lanes, elements as many per key of a strip.
+        // SAFETY: K panels hold `width` rows of PANEL keys, ROWS divides PANEL and `key` is a
+        // multiple of ROWS; packed queries hold `width` rows of `stride` lanes; a column of scores
+        // reaches to the last panel's end (scratch.rs); maxima, low and high ends have `stride`
+        // lanes, elements as many per key of a strip.
         unsafe { V::Tile::product::<V, _>(vectors.len(), operands, sink) };
     }
 
@@ -229,18 +231,8 @@ fn pack_queries<V: Vector>(
     for lane in (0..which.len()).step_by(V::LANES) {
         let count = V::LANES.min(which.len() - lane);
         let (from, from_stride) = rows.read(which.start + lane, count, buffer);
-        let to = &mut to[lane..];
-        // SAFETY: `count` rows of `width` values, as `read` gives them; `to` has `width` rows of `stride` lanes.
-        unsafe {
-            transpose::<V>(
-                from.as_ptr(),
-                from_stride,
-                to.as_mut_ptr(),
-                stride,
-                count,
-                rows.width,
-            )
-        };
+        let to = (&mut to[lane..], stride);
+        transpose::<V>((from, from_stride), to, count, rows.width);
     }
     if which.len() < stride {
         for channel in to.chunks_exact_mut(stride) {

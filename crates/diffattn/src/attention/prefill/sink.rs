@@ -1,5 +1,5 @@
-//! What becomes of a finished tile of products: scores, adjusted where anything adjusts them, stored with
-//! the maxima of their strip; or sums that are added to memory.
+//! What becomes of a finished tile of products: scores, adjusted where anything adjusts them,
+//! stored with the maxima of their strip; or sums that are added to memory.
 
 use crate::attention::adjust::{add_bias, cap};
 use crate::simd::Sink;
@@ -12,7 +12,8 @@ pub(super) struct Adjust {
     /// [key][query] of this tile, rows `stride` apart.
     pub(super) bias: Option<*const f32>,
     pub(super) stride: usize,
-    /// First and end key of each lane, where the tile is only partly visible; relative to the base, as `row` is.
+    /// First and end key of each lane, where the tile is only partly visible; relative to the base,
+    /// as `row` is.
     pub(super) range: Option<(*const f32, *const f32)>,
     pub(super) row: f32,
 }

@@ -1,9 +1,10 @@
-//! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through the norm
-//! into the result. Knows no scores but as exponentials.
+//! Passes 3 and 4: terms combined strip by strip, multiplied with v, transposed to rows, through
+//! the norm into the result. Knows no scores but as exponentials.
 
+use super::consumer::Consumer;
 use super::geometry::Geometry;
+use super::row_block::RowBlock;
 use super::sink::AddSink;
-use super::{Consumer, RowBlock};
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
@@ -68,9 +69,10 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// P times one panel of v, which `a` points to. A chunk's P and the panel stay in L1 for all of the panel's
-    /// tiles. (Asking for the panels that come next gains nothing, and its loop takes 2 %.) All vectors go to the
-    /// strip's end, over zeros: cut where each one's keys end, 512 tokens have 3 % fewer products and take as long.
+    /// P times one panel of v, which `a` points to. A chunk's P and the panel stay in L1 for all of
+    /// the panel's tiles. (Asking for the panels that come next gains nothing, and its loop takes 2
+    /// %.) All vectors go to the strip's end, over zeros: cut where each one's keys end, 512 tokens
+    /// have 3 % fewer products and take as long.
     #[inline(always)]
     fn add_panel<V: Vector>(
         &mut self,
@@ -108,14 +110,16 @@ impl RowBlock<'_, '_> {
                     to: out[channel * stride + first * V::LANES..].as_mut_ptr(),
                     stride,
                 };
-                // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide, and ROWS divides
-                // PANEL; a column of P holds as many rows; outᵀ has `padded` rows per v head.
+                // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide,
+                // and ROWS divides PANEL; a column of P holds as many rows; outᵀ has `padded` rows
+                // per v head.
                 unsafe { V::Tile::product::<V, _>(last - first, operands, sink) };
             }
         }
     }
 
-    /// P = Σ_t weight_t E_t for the live keys of one strip, as [key][query] from the first of them on.
+    /// P = Σ_t weight_t E_t for the live keys of one strip, as [key][query] from the first of them
+    /// on.
     #[inline(always)]
     fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, place: usize) {
         let Geometry {
@@ -130,7 +134,7 @@ impl RowBlock<'_, '_> {
         let strip = scratch.live[place];
         let weights = &scratch.weights[place * terms * 2 * stride..][..terms * 2 * stride];
         for (n, span) in geometry.spans[..geometry.vectors].iter().enumerate() {
-            let weights = |part: usize| load::<V>(&weights[part * stride + n * V::LANES..]);
+            let weights = &weights[n * V::LANES..];
             let column = &mut scratch.strip[n * p_column..];
             for &(from, to) in strip.runs() {
                 let (seen_from, seen_to) = span.within(from, to);
@@ -141,19 +145,23 @@ impl RowBlock<'_, '_> {
                 hidden.fill(0.0);
                 let first = n * score_column + (seen_from.max(base) - base) * V::LANES;
                 let len = p.len();
-                let scores =
-                    |t: usize| &scratch.scores[step.slots[t] * scratch.slot_len + first..][..len];
+                let slot = |t: usize| step.slots[t] * scratch.slot_len + first;
                 match terms {
-                    1 => one_term::<V>(p, scores(0), [weights(0), weights(1)]),
+                    1 => {
+                        let scores = &scratch.scores[slot(0)..][..len];
+                        one_term::<V>(p, scores, weights, stride);
+                    }
                     2 => {
-                        let weights = [weights(0), weights(1), weights(2), weights(3)];
-                        two_terms::<V>(p, scores(0), scores(1), weights);
+                        let one = &scratch.scores[slot(0)..][..len];
+                        let two = &scratch.scores[slot(1)..][..len];
+                        two_terms::<V>(p, [one, two], weights, stride);
                     }
                     _ => {
                         for part in [1, 0] {
                             for t in 0..terms {
-                                let is_first = part == 1 && t == 0;
-                                add_term::<V>(p, scores(t), weights(2 * t + part), is_first);
+                                let scores = &scratch.scores[slot(t)..][..len];
+                                let weight = load::<V>(&weights[(2 * t + part) * stride..]);
+                                add_term::<V>(p, scores, weight, part == 1 && t == 0);
                             }
                         }
                     }
@@ -162,7 +170,8 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see them add them.
+    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see
+    /// them add them.
     #[cold]
     fn add_special<V: Vector>(
         &mut self,
@@ -227,8 +236,9 @@ impl RowBlock<'_, '_> {
             let (to, to_stride) = place.unwrap_or((self.scratch.rows.as_mut_ptr(), width));
             for index in 0..step.v.len() {
                 let from = &self.scratch.out[index * shape.padded() * stride + n * V::LANES..];
-                // SAFETY: outᵀ has `width` rows of `stride` queries per v head. `to` has `count` rows: scratch, or the
-                // result, which `bind` checked and borrowed for 'a; no other block has these rows.
+                // SAFETY: outᵀ has `width` rows of `stride` queries per v head. `to` has `count`
+                // rows: scratch, or the result, which `bind` checked and borrowed for 'a; no other
+                // block has these rows.
                 unsafe {
                     let (from, to) = (from.as_ptr(), to.add(index * shape.width));
                     transpose::<V>(from, stride, to, to_stride, shape.width, count);
@@ -248,9 +258,10 @@ impl RowBlock<'_, '_> {
     }
 }
 
-/// P = low E + high E.
+/// P = low E + high E; the weights' parts are `stride` apart, the high one first.
 #[inline(always)]
-fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], [high, low]: [V; 2]) {
+fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], weights: &[f32], stride: usize) {
+    let (high, low) = (load::<V>(weights), load::<V>(&weights[stride..]));
     let scores = scores.chunks_exact(V::LANES);
     for (p, e) in p.chunks_exact_mut(V::LANES).zip(scores) {
         let e = load::<V>(e);
@@ -258,10 +269,15 @@ fn one_term<V: Vector>(p: &mut [f32], scores: &[f32], [high, low]: [V; 2]) {
     }
 }
 
-/// P = low E + low' E' + high E + high' E', in this order.
+/// P = low E + low' E' + high E + high E', in this order, of two terms.
 #[inline(always)]
-fn two_terms<V: Vector>(p: &mut [f32], one: &[f32], two: &[f32], weights: [V; 4]) {
-    let [high_one, low_one, high_two, low_two] = weights;
+fn two_terms<V: Vector>(p: &mut [f32], scores: [&[f32]; 2], weights: &[f32], stride: usize) {
+    let (high_one, low_one) = (load::<V>(weights), load::<V>(&weights[stride..]));
+    let (high_two, low_two) = (
+        load::<V>(&weights[2 * stride..]),
+        load::<V>(&weights[3 * stride..]),
+    );
+    let [one, two] = scores;
     let scores = one.chunks_exact(V::LANES).zip(two.chunks_exact(V::LANES));
     for (p, (one, two)) in p.chunks_exact_mut(V::LANES).zip(scores) {
         let (one, two) = (load::<V>(one), load::<V>(two));

@@ -1,8 +1,8 @@
-//! Pass 2: what joins a row's strips, and the weights that put each strip of each term into the result.
-//! Knows no keys.
+//! Pass 2: what joins a row's strips, and the weights that put each strip of each term into the
+//! result. Knows no keys.
 
-use super::RowBlock;
 use super::geometry::Geometry;
+use super::row_block::RowBlock;
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::outputs::RowsOut;
 use crate::attention::softmax::{self, Rows, Strips};
@@ -28,20 +28,16 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// The denominators of a term of a head: row sums, with the term's sink where it has one.
+    /// The denominator of a row of a term: its sum, with the term's sink (in units of a score) where it
+    /// has one.
     #[inline(always)]
-    pub(super) fn denominators(&mut self, geometry: &Geometry, step: &HeadStep, t: usize) {
-        let (scratch, scores) = (&mut *self.scratch, &self.call.scores);
-        let rows = step.slots[t] * geometry.stride;
-        let row_sum = &scratch.row_sum[rows..][..geometry.stride];
-        let to = &mut scratch.denominators[t * geometry.stride..][..geometry.stride];
-        match scores.sink(self.call.sink(step.head, t)) {
-            None => to.copy_from_slice(row_sum),
+    pub(super) fn denominator(&self, at: usize, sink: Option<f64>) -> f64 {
+        let row_sum = self.scratch.row_sum[at];
+        match sink {
+            None => row_sum,
             Some(sink) => {
-                let row_max = &scratch.row_max[rows..];
-                for ((to, &row_sum), &row_max) in to.iter_mut().zip(row_sum).zip(row_max) {
-                    *to = scores.with_sink(row_max, row_sum, sink);
-                }
+                let row_max = self.scratch.row_max[at];
+                self.call.scores.with_sink(row_max, row_sum, sink)
             }
         }
     }
@@ -57,14 +53,14 @@ impl RowBlock<'_, '_> {
             ..
         } = self.block;
         for (t, &slot) in step.slots.iter().enumerate() {
-            self.denominators(geometry, step, t);
-            let scratch = &mut *self.scratch;
+            let sink = self.call.scores.sink(self.call.sink(step.head, t));
             for row in 0..rows {
                 let query = sequence.first_query + first + row;
                 let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
-                let denominator = scratch.denominators[t * stride + row];
-                scratch.shares[row] = softmax::share(coefficient, denominator);
+                let denominator = self.denominator(slot * stride + row, sink);
+                self.scratch.shares[row] = softmax::share(coefficient, denominator);
             }
+            let scratch = &mut *self.scratch;
             for strip in 0..geometry.strips {
                 let footing = &scratch.footing[geometry.strip_at(slot, strip)..][..stride];
                 let at = (strip * step.slots.len() + t) * 2 * stride;

@@ -1,0 +1,327 @@
+//! What every layer of a model keeps of one text, with the ids that it is of. Runs nothing.
+
+use crate::models::Decoder;
+use crate::pass::State;
+use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
+
+/// How a [`ModelCache`] is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ModelCacheOptions {
+    /// Tokens to reserve memory for at once; it grows past them. With a window no more is reserved
+    /// than that needs.
+    pub capacity: usize,
+    /// Tokens that each token sees, itself included: attention as with a window mask, and memory
+    /// for little more than the window (up to 257 tokens, beside those of a running forward pass).
+    /// All by default.
+    pub window: Option<usize>,
+}
+
+/// The past of one text: its ids, and the keys and values of every layer.
+/// [`DiffLlama::cache`](crate::DiffLlama::cache) makes it;
+/// [`DiffLlama::forward_job`](crate::DiffLlama::forward_job) adds to it. A batch has one per text,
+/// of any lengths.
+#[derive(Debug)]
+pub struct ModelCache {
+    pub(crate) layers: Vec<State>,
+    ids: Vec<u32>,
+    /// Tokens at the start of which no layer holds keys and values any more.
+    discarded: usize,
+    window: Option<usize>,
+}
+
+/// What a [`ModelCache`] holds, apart from any model: to be stored and imported again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelCacheState {
+    /// The ids of all tokens.
+    pub ids: Vec<u32>,
+    /// Tokens at the start of which there are no keys and values; a multiple of 256.
+    pub discarded: usize,
+    /// As in [`ModelCacheOptions`].
+    pub window: Option<usize>,
+    /// k and v of each layer, each `[num_key_value_heads, ids − discarded, head_dim]`, k turned by
+    /// position.
+    pub layers: Vec<(Vec<f32>, Vec<f32>)>,
+}
+
+impl ModelCache {
+    pub(crate) fn new(model: &Decoder<'_>, options: &ModelCacheOptions) -> Result<Self, Error> {
+        if options.window == Some(0) {
+            return Err(Error::option("window", "1 token or more", 0));
+        }
+        let capacity = options.window.map_or(options.capacity, |window| {
+            let most = window
+                .saturating_add(STRIP)
+                .saturating_add(chunk_of(window));
+            options.capacity.min(most)
+        });
+        let layers = model.states(capacity);
+        let layers = layers.map(|options| KvCache::new(options).map(State::Kv));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            ids: Vec::new(),
+            discarded: 0,
+            window: options.window,
+        })
+    }
+
+    /// Tokens of the text so far: the position of the next.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The ids of the text so far.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Tokens that each token sees; all where there is none.
+    #[must_use]
+    pub fn window(&self) -> Option<usize> {
+        self.window
+    }
+
+    /// Tokens of which it holds keys and values; without a window, all.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.ids.len() - self.discarded
+    }
+
+    /// Bytes of memory of keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(State::bytes).sum()
+    }
+
+    /// Forgets all but the first `length` tokens. Keeps the memory. Nothing is left over from a
+    /// window when it forgets all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or when the tokens
+    /// that the next one would see have left the window.
+    pub fn rewind(&mut self, length: usize) -> Result<(), Error> {
+        if length > self.len() {
+            return Err(Error::shape(
+                "length",
+                format_args!("at most {}, the tokens held", self.len()),
+                length,
+            ));
+        }
+        if length == 0 {
+            self.discarded = 0;
+        } else if self.discarded > self.first_seen(length) {
+            return Err(Error::shape(
+                "length",
+                format_args!(
+                    "0, or a length whose window of {} begins at token {} or later, as those before were discarded",
+                    self.window.unwrap_or(0),
+                    self.discarded
+                ),
+                length,
+            ));
+        }
+        self.ids.truncate(length);
+        self.roll_back();
+        Ok(())
+    }
+
+    /// How many of the first `ids` are those of the cache: what a prompt that begins with them need
+    /// not compute again.
+    #[must_use]
+    pub fn common_prefix(&self, ids: &[u32]) -> usize {
+        let pairs = self.ids.iter().zip(ids);
+        pairs.take_while(|(held, given)| held == given).count()
+    }
+
+    /// Prepares for the prompt `ids`: keeps the tokens that it begins with, all but its last (whose
+    /// logits are wanted), and forgets the others. Gives how many were kept: the rest is to be
+    /// computed. None are kept where they left the window.
+    pub fn keep_prefix(&mut self, ids: &[u32]) -> usize {
+        let kept = self.common_prefix(ids).min(ids.len().saturating_sub(1));
+        match self.rewind(kept) {
+            Ok(()) => kept,
+            Err(_) => {
+                self.clear();
+                0
+            }
+        }
+    }
+
+    /// Forgets everything. Keeps the memory.
+    pub fn clear(&mut self) {
+        self.ids.clear();
+        self.discarded = 0;
+        self.roll_back();
+    }
+
+    /// Copies everything out; [`DiffLlama::import_cache`](crate::DiffLlama::import_cache) takes it
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn export(&self) -> Result<ModelCacheState, Error> {
+        Ok(ModelCacheState {
+            ids: self.ids.clone(),
+            discarded: self.discarded,
+            window: self.window,
+            layers: self
+                .layers
+                .iter()
+                .map(|layer| layer.kv().export())
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Layers of the model.
+    #[must_use]
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// `[num_key_value_heads, held, head_dim]`: keys, and values, of a layer.
+    #[must_use]
+    pub fn layer_shape(&self) -> [usize; 3] {
+        let options = self.layers.first().map(State::options);
+        let [groups, width] = options.map_or([0, 0], |options| [options.groups, options.head_dim]);
+        [groups, self.held(), width]
+    }
+
+    /// Keys and values of one layer, as [`ModelCache::export`] copies them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that
+    /// number; [`Error::OutOfMemory`].
+    pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
+        let cache = self.layers.get(layer);
+        cache
+            .ok_or_else(|| Error::option("layer", "a layer of the model", layer))?
+            .kv()
+            .export()
+    }
+
+    pub(crate) fn import(model: &Decoder<'_>, state: &ModelCacheState) -> Result<Self, Error> {
+        let ModelCacheState {
+            ids,
+            discarded,
+            window,
+            layers,
+        } = state;
+        model.check_ids("state.ids", ids.iter().map(|&id| i64::from(id)))?;
+        if layers.len() != model.layers.len() {
+            return Err(Error::shape(
+                "state.layers",
+                format_args!("{} layers", model.layers.len()),
+                layers.len(),
+            ));
+        }
+        // What the next token sees must be there, and begin where a strip began.
+        let most = window.map_or(0, |window| (ids.len() + 1).saturating_sub(window.max(1)));
+        if *discarded > most || !discarded.is_multiple_of(STRIP) {
+            return Err(Error::shape(
+                "state.discarded",
+                format_args!("a multiple of {STRIP} of at most {most}"),
+                discarded,
+            ));
+        }
+        let held = ids.len() - discarded;
+        let options = ModelCacheOptions {
+            capacity: held,
+            window: *window,
+        };
+        let mut cache = Self::new(model, &options)?;
+        for (index, (layer, (k, v))) in cache.layers.iter_mut().zip(layers).enumerate() {
+            let KvCacheOptions {
+                groups,
+                terms,
+                head_dim,
+                value_dim,
+                ..
+            } = *layer.options();
+            let k_shape = [1, terms * groups, held, head_dim];
+            let v_shape = [1, groups, held, value_dim];
+            check_len(&format!("state.layers[{index}] k"), &k_shape, k.len())?;
+            check_len(&format!("state.layers[{index}] v"), &v_shape, v.len())?;
+            let (k, v) = (Tensor::f32(k, &k_shape), Tensor::f32(v, &v_shape));
+            layer.kv_mut().append(k, v, Layout::Bhsd)?;
+        }
+        cache.ids.clone_from(ids);
+        cache.discarded = *discarded;
+        Ok(cache)
+    }
+
+    /// Checks that the model made it, or one of the same sizes.
+    pub(crate) fn check(&self, model: &Decoder<'_>) -> Result<(), Error> {
+        let sizes = |options: &KvCacheOptions| {
+            [
+                options.batch,
+                options.groups,
+                options.terms,
+                options.head_dim,
+                options.value_dim,
+            ]
+        };
+        let mut pairs = self.layers.iter().zip(model.states(0));
+        let fits = self.layers.len() == model.layers.len()
+            && pairs.all(|(state, wanted)| {
+                let given = state.options();
+                given.dtype == DType::F32 && sizes(given) == sizes(&wanted)
+            });
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::shape(
+                "cache",
+                "one that this model made",
+                format_args!("one of {} layers and other sizes", self.layers.len()),
+            ))
+        }
+    }
+
+    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees,
+    /// were the last [`TAKEN_BACK`] taken back.
+    pub(crate) fn commit(&mut self, ids: &[u32]) {
+        self.ids.extend_from_slice(ids);
+        let first = self.first_seen(self.len().saturating_sub(TAKEN_BACK));
+        let first = first.max(self.discarded) - self.discarded;
+        let mut gone = 0;
+        for layer in &mut self.layers {
+            gone = layer.discard_before(first);
+        }
+        self.discarded += gone;
+    }
+
+    /// Forgets what layers hold past the committed tokens.
+    pub(crate) fn roll_back(&mut self) {
+        let held = self.held();
+        for layer in &mut self.layers {
+            // (Every layer holds at least the committed tokens.)
+            layer.rewind(held);
+        }
+    }
+
+    /// The first token that the one at `position` sees.
+    fn first_seen(&self, position: usize) -> usize {
+        self.window
+            .map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+}
+
+/// Tokens by which a text with a window can always be taken back: steps that a caller has under way
+/// when it ends the text.
+const TAKEN_BACK: usize = 2;
+
+/// Tokens that a [`KvCache`] discards at a time.
+const STRIP: usize = 256;
+
+/// Tokens that are computed at once through all layers where there is a window: as many as keep
+/// memory near it.
+pub(crate) fn chunk_of(window: usize) -> usize {
+    window.clamp(STRIP, 8 * STRIP)
+}

@@ -1,0 +1,113 @@
+//! What both versions of the layer are: heads, packed projections, λ, norm. Runs nothing itself.
+
+use super::fusion::Fusion;
+use super::heads::{Dimensions, Heads};
+use super::options::RopeConfig;
+use diffattn::{DType, KvCacheOptions, Linear};
+use diffattn_files::Projections;
+
+/// Where λ comes from.
+#[derive(Debug, Clone)]
+pub(crate) enum LambdaSource {
+    /// One for the layer.
+    Value(f32),
+    /// σ of a projection of x, per token and head.
+    Projected(Linear),
+}
+
+/// The per-head norm.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadNorm {
+    pub(crate) eps: f32,
+    pub(crate) weight: Option<Vec<f32>>,
+    pub(crate) scale: f32,
+}
+
+/// A layer of either version, ready to run: [`crate::MultiheadDiffAttn`] and
+/// [`crate::MultiheadDiffAttnV2`] make it.
+#[derive(Debug, Clone)]
+pub struct DiffAttnLayer {
+    pub(crate) heads: Heads,
+    pub(crate) q: Linear,
+    pub(crate) k: Linear,
+    pub(crate) v: Linear,
+    pub(crate) out: Linear,
+    pub(crate) lambda: LambdaSource,
+    pub(crate) rope: Option<RopeConfig>,
+    pub(crate) is_causal: bool,
+    pub(crate) norm: Option<HeadNorm>,
+    pub(crate) fusion: Option<Fusion>,
+}
+
+impl DiffAttnLayer {
+    /// A layer of packed projections. No norm, no fusion.
+    pub(crate) fn new(
+        heads: Heads,
+        projections: Projections<Linear>,
+        lambda: LambdaSource,
+        rope: Option<RopeConfig>,
+        is_causal: bool,
+    ) -> Self {
+        let Projections { q, k, v, out } = projections;
+        Self {
+            q,
+            k,
+            v,
+            out,
+            heads,
+            lambda,
+            rope,
+            is_causal,
+            norm: None,
+            fusion: None,
+        }
+    }
+
+    /// Channels of x and y.
+    #[must_use]
+    pub fn embed_dim(&self) -> usize {
+        self.heads.dimensions.embed_dim
+    }
+
+    /// H, output heads.
+    #[must_use]
+    pub fn num_heads(&self) -> usize {
+        self.heads.dimensions.heads
+    }
+
+    /// The cache that the layer takes for `batch` sequences, with memory for `capacity` tokens at
+    /// once. A layer with `sequence` keeps more in it: the differences of k and v, and its inputs
+    /// (as further k heads), from which the differences of the next tokens are made.
+    #[must_use]
+    pub fn cache_options(&self, batch: usize, capacity: usize) -> KvCacheOptions {
+        let Heads {
+            k,
+            v,
+            value_dim,
+            dimensions:
+                Dimensions {
+                    embed_dim,
+                    head_dim,
+                    ..
+                },
+            ..
+        } = self.heads;
+        let (groups, k_heads) = match &self.fusion {
+            None => (v, k),
+            Some(fusion) => (
+                v + fusion.v.len(),
+                k + fusion.k.len() + embed_dim.div_ceil(head_dim),
+            ),
+        };
+        let terms = k_heads.div_ceil(groups);
+        KvCacheOptions {
+            batch,
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            capacity,
+            dtype: DType::F32,
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Differential attention: the layers that there are, and what they make of rows. Knows no texts,
+//! no slices, and not where keys are held.
+
+mod attend;
+mod fusion;
+mod heads;
+mod layer;
+mod options;
+mod output;
+mod project;
+mod v1;
+mod v2;
+
+pub(crate) use attend::{LayerMask, Queries};
+pub use layer::DiffAttnLayer;
+pub use options::{
+    ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
+    RopeConfig, SequenceFusion,
+};
+pub(crate) use project::{Projected, Turn, Wanted, Widths};
+pub use v1::MultiheadDiffAttn;
+#[cfg(feature = "models")]
+pub(crate) use v1::{LambdaWeights, V1Weights};
+pub use v2::MultiheadDiffAttnV2;

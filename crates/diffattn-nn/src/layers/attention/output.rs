@@ -1,0 +1,61 @@
+//! From what attention made to the layer's result: mixes and normalises where attention could not,
+//! then projects. Works row by row.
+
+use super::fusion::Fusion;
+use super::layer::{DiffAttnLayer, HeadNorm};
+use diffattn::{DataMut, Error, RmsNorm, RmsNormOptions, Run, Tensor, try_zeroed};
+
+impl DiffAttnLayer {
+    /// Multiply-adds of a row in the output projection.
+    pub(crate) fn output_work(&self) -> usize {
+        self.out.inputs().saturating_mul(self.out.outputs())
+    }
+
+    /// Rows of y from rows of what attention made.
+    pub(crate) fn output(&self, attended: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
+        let (Some(fusion), Some(norm)) = (&self.fusion, &self.norm) else {
+            return self.out.forward(attended, y, run);
+        };
+        let mixed = self.mix(fusion, attended)?;
+        let mut normed = try_zeroed(mixed.len())?;
+        self.normalise(norm, &mixed, &mut normed, run)?;
+        self.out.forward(&normed, y, run)
+    }
+
+    /// `(1 − fusion) · plain + fusion · differences` for the heads that take part.
+    fn mix(&self, fusion: &Fusion, attended: &[f32]) -> Result<Vec<f32>, Error> {
+        let (width, mixing) = (
+            self.out.inputs(),
+            fusion.heads * self.heads.dimensions.head_width,
+        );
+        let (keep, add) = ((1.0 - fusion.fusion) as f32, fusion.fusion as f32);
+        let rows = attended.chunks_exact(width + mixing);
+        let mut mixed = try_zeroed(rows.len() * width)?;
+        for (to, from) in mixed.chunks_exact_mut(width).zip(rows) {
+            let (plain, differences) = from.split_at(width);
+            to[mixing..].copy_from_slice(&plain[mixing..]);
+            for (to, (plain, difference)) in to.iter_mut().zip(plain.iter().zip(differences)) {
+                *to = keep * plain + add * difference;
+            }
+        }
+        Ok(mixed)
+    }
+
+    fn normalise(
+        &self,
+        norm: &HeadNorm,
+        from: &[f32],
+        to: &mut [f32],
+        run: Run,
+    ) -> Result<(), Error> {
+        let width = self.heads.dimensions.head_width;
+        let options = RmsNormOptions {
+            eps: norm.eps,
+            weight: norm.weight.as_deref(),
+            scale: norm.scale,
+            run,
+        };
+        let call = RmsNorm::new(Tensor::f32(from, &[from.len() / width, width]), &options)?;
+        call.finish_into(DataMut::F32(to))
+    }
+}

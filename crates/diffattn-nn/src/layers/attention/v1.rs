@@ -1,0 +1,218 @@
+//! The first version of the layer: makes a [`DiffAttnLayer`] of its options and weights.
+
+use super::fusion::Fusion;
+use super::heads::{Dimensions, Heads};
+use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
+use super::options::MultiheadDiffAttnOptions;
+use crate::weights::{Source, Weights, check_names};
+use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
+use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
+use std::ops::Deref;
+
+/// Multi-head differential attention, first version (arXiv 2410.05258): per head
+/// `(1 − λ_init) · RMSNorm((softmax(q1 k1ᵀ) − λ softmax(q2 k2ᵀ)) v)`, between projections.
+///
+/// | source | pairing | rope | norm | else |
+/// |---|---|---|---|---|
+/// | unilm `multihead_diffattn.py` | interleaved, repeat `Flat` | interleaved | `subln.weight` | |
+/// | unilm `multihead_flashdiff_2.py` | interleaved | interleaved | `subln.weight` | |
+/// | Hugging Face `diffllama` | halves, counted flat | half-split | no weight | `o_proj` |
+/// | timm `DiffAttention` | interleaved | none | `sub_norm.weight` | not causal; `dual_lambda` |
+#[derive(Debug, Clone)]
+pub struct MultiheadDiffAttn(DiffAttnLayer);
+
+/// What a layer takes in: packed and widened, of the sizes that its options say.
+#[cfg(feature = "models")]
+#[derive(Debug)]
+pub(crate) struct V1Weights {
+    pub(crate) projections: Projections<Linear>,
+    pub(crate) lambda: LambdaWeights,
+    /// The weight of the norm per head.
+    pub(crate) norm: Option<Vec<f32>>,
+}
+
+/// What λ is made of.
+#[derive(Debug)]
+pub(crate) enum LambdaWeights {
+    Vectors([Vec<f32>; 4]),
+    Scalars([f64; 2]),
+}
+
+impl LambdaWeights {
+    /// λ, `init` among it.
+    fn value(&self, init: f64) -> Result<f64, Error> {
+        match self {
+            Self::Vectors([q1, k1, q2, k2]) => lambda_full(q1, k1, q2, k2, init),
+            &Self::Scalars([a, b]) => Ok(lambda_scalars(a, b, init)),
+        }
+    }
+
+    /// Takes the weights of λ, and refuses those of its other form.
+    fn of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<Self, Error> {
+        let others: &[Id] = match &ids.other_lambda {
+            LambdaIds::Vectors(others) => others,
+            LambdaIds::Scalars(others) => others,
+        };
+        for &other in others {
+            source.values(other)?;
+        }
+        Ok(match ids.lambda {
+            LambdaIds::Vectors(names) => {
+                let [q1, k1, q2, k2] = names.map(|name| source.vector(name));
+                Self::Vectors([q1?, k1?, q2?, k2?])
+            }
+            LambdaIds::Scalars([a, b]) => Self::Scalars([source.number(a)?, source.number(b)?]),
+        })
+    }
+}
+
+impl MultiheadDiffAttn {
+    /// Checks options and weights and packs the weights; they are not needed afterwards.
+    ///
+    /// Weights: `q_proj.weight` `[n_q · d, E]`, `k_proj.weight` `[n_k · d, E]`, `v_proj.weight`
+    /// `[n_v · dv, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · 2d]`, a `.bias` beside any of
+    /// them; `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2` `[d]` or `lambda_a`, `lambda_b`
+    /// `[]`; `subln.weight` `[2d]` where there is one. E is `embed_dim`, d `head_dim`; head counts
+    /// are those of the pairing, dv is 2d (d with halves).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
+    /// `weights.NAME`; [`Error::OutOfMemory`].
+    pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
+        let need = match options.norm.affine {
+            None => Need::Optional,
+            Some(true) => Need::Required,
+            Some(false) => Need::Refused("where norm.affine is false"),
+        };
+        let listed = |sizes: AttentionSizes| {
+            let mut list = Declare::new();
+            let ids = sizes.v1(&mut list, options.lambda_form, need);
+            (Source::new(weights, list), ids)
+        };
+        let mut names = Declare::new();
+        AttentionSizes::default().v1(&mut names, options.lambda_form, need);
+        check_names(weights, &names)?;
+        let fits = |sizes| {
+            let (source, ids) = listed(sizes);
+            source.check_weight(ids.projections.q)
+        };
+        let heads = dimensions(options)?.check(fits, options.rope.as_ref())?;
+        let (source, ids) = listed(heads.sizes());
+        let init = lambda_init(options.depth as f64);
+        let lambda = LambdaWeights::of(&source, &ids)?.value(init)?;
+        let norm = norm(options, init, || source.values(ids.norm))?;
+        let fusion = fusion(options, &heads)?;
+        let projections = source.projections(ids.projections)?;
+        Ok(Self::put_together(
+            options,
+            heads,
+            projections,
+            (lambda, norm, fusion),
+        ))
+    }
+
+    /// A layer of weights that are known to fit, as those of a checked model do.
+    #[cfg(feature = "models")]
+    pub(crate) fn of_weights(
+        options: &MultiheadDiffAttnOptions,
+        weights: V1Weights,
+    ) -> Result<Self, Error> {
+        let heads = dimensions(options)?.check(|_| Ok(()), options.rope.as_ref())?;
+        let init = lambda_init(options.depth as f64);
+        let lambda = weights.lambda.value(init)?;
+        let norm = norm(options, init, || Ok(weights.norm))?;
+        let fusion = fusion(options, &heads)?;
+        let projections = weights.projections;
+        Ok(Self::put_together(
+            options,
+            heads,
+            projections,
+            (lambda, norm, fusion),
+        ))
+    }
+
+    fn put_together(
+        options: &MultiheadDiffAttnOptions,
+        heads: Heads,
+        projections: Projections<Linear>,
+        (lambda, norm, fusion): (f64, HeadNorm, Option<Fusion>),
+    ) -> Self {
+        let lambda = LambdaSource::Value(lambda as f32);
+        let (rope, is_causal) = (options.rope, options.is_causal);
+        Self(DiffAttnLayer {
+            norm: Some(norm),
+            fusion,
+            ..DiffAttnLayer::new(heads, projections, lambda, rope, is_causal)
+        })
+    }
+}
+
+/// The sizes that options ask for.
+fn dimensions(options: &MultiheadDiffAttnOptions) -> Result<Dimensions, Error> {
+    let &MultiheadDiffAttnOptions {
+        embed_dim,
+        num_heads,
+        num_kv_heads,
+        pairing,
+        kv_repeat,
+        ratio,
+        ..
+    } = options;
+    let head_dim = match options.head_dim {
+        Some(head_dim) => head_dim,
+        None => Dimensions::default_head_dim(embed_dim, num_heads)?,
+    };
+    let head_width = head_dim
+        .checked_mul(2)
+        .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
+    Ok(Dimensions {
+        embed_dim,
+        heads: num_heads,
+        groups: num_kv_heads,
+        head_dim,
+        head_width,
+        pairing,
+        kv_repeat,
+        ratio,
+    })
+}
+
+/// The norm per head, its weight as `weight` gives it.
+fn norm(
+    options: &MultiheadDiffAttnOptions,
+    init: f64,
+    weight: impl FnOnce() -> Result<Option<Vec<f32>>, Error>,
+) -> Result<HeadNorm, Error> {
+    let eps = options.norm.eps;
+    if !(eps >= 0.0 && eps.is_finite()) {
+        return Err(Error::option("norm.eps", "0 or a positive number", eps));
+    }
+    Ok(HeadNorm {
+        eps,
+        weight: weight()?,
+        scale: (1.0 - init) as f32,
+    })
+}
+
+/// The attention over differences, where there is any.
+fn fusion(options: &MultiheadDiffAttnOptions, heads: &Heads) -> Result<Option<Fusion>, Error> {
+    let fusion = options
+        .sequence
+        .map(|sequence| Fusion::new(sequence, heads));
+    Ok(fusion.transpose()?.flatten())
+}
+
+impl Deref for MultiheadDiffAttn {
+    type Target = DiffAttnLayer;
+
+    fn deref(&self) -> &DiffAttnLayer {
+        &self.0
+    }
+}
+
+impl From<MultiheadDiffAttn> for DiffAttnLayer {
+    fn from(layer: MultiheadDiffAttn) -> Self {
+        layer.0
+    }
+}

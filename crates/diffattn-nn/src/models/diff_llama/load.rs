@@ -1,0 +1,348 @@
+//! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file;
+//! which weights there are, its lists say ([`diffattn_files::decoder`]).
+
+use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use crate::layers::Embedding;
+use crate::layers::attention::DiffAttnLayer;
+use crate::layers::attention::{MultiheadDiffAttn, V1Weights};
+use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
+use diffattn::{Error, Linear, Pace, Pairing, Work};
+use diffattn_files::decoder::{self, DecoderPart, DecoderSizes, Head};
+use diffattn_files::{AttentionSizes, Declare, Entries};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A [`DiffLlama`] on its way: checked as a whole before it has a single element, then loaded part
+/// by part, in any order.
+///
+/// Parts are the embeddings; the output projection, unless the config ties it to them; each layer;
+/// the last norm. Weights have the names of Hugging Face, before which what wraps a model may have
+/// put its own (`_orig_mod.`, `module.`, `base_model.model.`), or all without `model.`, as base
+/// models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
+/// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
+/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
+/// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
+/// `lm_head.weight` `[vocab_size, hidden_size]`.
+///
+/// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
+/// file's own is the head (it comes with the embeddings, and where both are the same they are held
+/// once), or the embeddings where these are missing; biases are used without `attention_bias`, too.
+/// Elements of F64 are taken as F32. Weights outside of the model's modules, and layers that the
+/// config does not count, stay unread. Of all that [`DiffLlamaLoader::notices`] tells; of the
+/// frequencies that old files have (`…rotary_emb.inv_freq`) nobody.
+#[derive(Debug)]
+pub struct DiffLlamaLoader {
+    parts: Parts,
+    builder: Builder,
+}
+
+impl DiffLlamaLoader {
+    /// Checks the config, and a checkpoint's entries against it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config, or the weight
+    /// as `weights.NAME`: missing, of another shape, of elements that are not F64, F32, F16 or
+    /// BF16, or one that a module of the model has no place for.
+    pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
+        config.check()?;
+        config.check_runs()?;
+        let mut entries = Entries::new(entries, true)?;
+        let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
+        entries.tell(head.notice());
+        let sizes = sizes(config, head);
+        let layers = config.num_hidden_layers;
+        entries.part(&listed(|d| sizes.embeddings(d)).0)?;
+        if head == Head::Stored {
+            entries.part(&listed(|d| sizes.head(d)).0)?;
+        }
+        let stored: BTreeSet<usize> = entries.names().filter_map(decoder::layer_of).collect();
+        if stored.len() > layers {
+            entries.tell_layers(layers, stored.len());
+        }
+        let mut has_biases = false;
+        // (As many as the entries bear out: the first that is missing ends it.)
+        for index in 0..layers {
+            let (list, _) = listed(|d| sizes.layer(index, d));
+            entries.part(&list)?;
+            has_biases |= entries.has_optional(&list);
+        }
+        if has_biases {
+            entries.tell([decoder::BIASES.to_owned()]);
+        }
+        entries.part(&listed(|d| sizes.norm(d)).0)?;
+        let is_within = |name: &str| decoder::is_within(name, layers);
+        let parts = entries.finish(decoder::is_buffer, is_within)?;
+        Ok(Self {
+            parts: Parts::new(parts),
+            builder: Builder {
+                layers: vec![None; layers],
+                config: config.clone(),
+                sizes,
+                embedding: None,
+                norm: None,
+                head: None,
+                model: None,
+            },
+        })
+    }
+
+    /// What is odd about the checkpoint and loaded all the same, each a sentence.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        self.parts.notices()
+    }
+
+    /// What it is made of.
+    #[must_use]
+    pub fn config(&self) -> &DiffLlamaConfig {
+        &self.builder.config
+    }
+
+    /// The weights of each part.
+    #[must_use]
+    pub fn parts(&self) -> &[Vec<WeightInfo>] {
+        self.parts.list()
+    }
+
+    /// Checks the weights of a part and prepares to pack them, a tensor per unit of work.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or
+    /// one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight
+    /// that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its
+    /// elements do not fill its shape.
+    pub fn load_part<'l>(
+        &'l mut self,
+        part: usize,
+        weights: PartWeights<'l>,
+    ) -> Result<Work<'l>, Error> {
+        let weights = self.parts.take(part, weights)?;
+        let Self { parts, builder } = self;
+        let units = builder.units(part);
+        Ok(Work::new(units, move |pace| async move {
+            builder.build(part, weights, &pace).await?;
+            if parts.end(part) {
+                builder.complete()?;
+            }
+            pace.worked(1);
+            Ok(())
+        }))
+    }
+
+    /// The model, once all parts are there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
+    /// missing.
+    pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
+        self.parts.check_complete()?;
+        let model = self.builder.model.as_ref();
+        model.ok_or_else(|| Error::Internal("all parts make no model".to_owned()))
+    }
+
+    /// The model, out of its loader.
+    ///
+    /// # Errors
+    /// As [`DiffLlamaLoader::model`].
+    pub fn finish(mut self) -> Result<DiffLlama, Error> {
+        self.model()?;
+        let model = self.builder.model.take().and_then(Arc::into_inner);
+        model.ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
+    }
+}
+
+/// The sizes of a model's weights.
+fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
+    let &DiffLlamaConfig {
+        hidden_size,
+        head_dim,
+        ..
+    } = config;
+    let wide = config.num_attention_heads.saturating_mul(head_dim);
+    let narrow = config.num_key_value_heads.saturating_mul(head_dim);
+    DecoderSizes {
+        vocab_size: config.vocab_size,
+        hidden_size,
+        intermediate_size: config.intermediate_size,
+        kind: config.kind,
+        attention: AttentionSizes {
+            embed_dim: hidden_size,
+            q: wide,
+            k: narrow,
+            v: narrow,
+            out: wide,
+            head_dim,
+            ..AttentionSizes::default()
+        },
+        attention_bias: config.attention_bias,
+        mlp_bias: config.mlp_bias,
+        head,
+    }
+}
+
+/// A list, and what `declare` calls its weights.
+fn listed<T>(declare: impl FnOnce(&mut Declare) -> T) -> (Declare, T) {
+    let mut list = Declare::new();
+    let ids = declare(&mut list);
+    (list, ids)
+}
+
+/// What is there of a model.
+#[derive(Debug)]
+struct Builder {
+    config: DiffLlamaConfig,
+    sizes: DecoderSizes,
+    embedding: Option<Embedding>,
+    layers: Vec<Option<DecoderLayer>>,
+    norm: Option<Vec<f32>>,
+    head: Option<Linear>,
+    model: Option<Arc<DiffLlama>>,
+}
+
+impl Builder {
+    fn part(&self, index: usize) -> DecoderPart {
+        self.sizes.part(index, self.layers.len())
+    }
+
+    /// A unit for every map of a layer, and one to put the part together.
+    fn units(&self, part: usize) -> usize {
+        match self.part(part) {
+            DecoderPart::Layer(index) => {
+                let (list, _) = listed(|d| self.sizes.layer(index, d));
+                list.linears().count() + 1
+            }
+            DecoderPart::Embeddings | DecoderPart::Head | DecoderPart::Norm => 1,
+        }
+    }
+
+    /// Makes the part of its weights; the last unit is counted when it is there.
+    async fn build(
+        &mut self,
+        part: usize,
+        weights: PartWeights<'_>,
+        pace: &Pace,
+    ) -> Result<(), Error> {
+        let sizes = self.sizes;
+        match self.part(part) {
+            DecoderPart::Embeddings => {
+                pace.granted().await;
+                self.embeddings(weights)?;
+            }
+            DecoderPart::Head => {
+                pace.granted().await;
+                let (list, id) = listed(|d| sizes.head(d));
+                self.head = Some(Part::new(list, weights).linear(id)?);
+            }
+            DecoderPart::Layer(index) => {
+                let (list, ids) = listed(|d| sizes.layer(index, d));
+                let mut part = Part::new(list, weights);
+                part.pack(pace).await?;
+                pace.granted().await;
+                let no_lambda = || Error::Internal("attention without λ".to_owned());
+                let attention = V1Weights {
+                    projections: part.projections(ids.projections)?,
+                    lambda: part.lambda(ids.lambda.ok_or_else(no_lambda)?)?,
+                    norm: None,
+                };
+                self.layers[index] = Some(DecoderLayer {
+                    attention: self.attention(index, attention)?,
+                    gate: part.linear(ids.gate)?,
+                    up: part.linear(ids.up)?,
+                    down: part.linear(ids.down)?,
+                    input_norm: part.vector(ids.input_norm)?,
+                    post_norm: part.vector(ids.post_norm)?,
+                });
+            }
+            DecoderPart::Norm => {
+                pace.granted().await;
+                let (list, id) = listed(|d| sizes.norm(d));
+                self.norm = Some(Part::new(list, weights).vector(id)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The table, and the head where it comes with it.
+    fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
+        let (list, ids) = listed(|d| self.sizes.embeddings(d));
+        let mut part = Part::new(list, weights);
+        let of_both = |part: &Part<'_>| {
+            let weight = |id: Option<_>| id.and_then(|id| part.weight(id));
+            Some(is_equal(&weight(ids.table)?.data, &weight(ids.head)?.data))
+        };
+        let tied = match self.sizes.head {
+            Head::Stored => None,
+            Head::Tied => ids.table,
+            Head::Alone => ids.head,
+            Head::Both => ids.table.filter(|_| of_both(&part) == Some(true)),
+        };
+        if let Some(tied) = tied {
+            let head = part.linear(tied)?;
+            self.embedding = Some(Embedding::of_head(&head));
+            self.head = Some(head);
+            return Ok(());
+        }
+        let none = || Error::Internal("the embeddings are not in their part".to_owned());
+        self.embedding = Some(Embedding::new(part.take(ids.table.ok_or_else(none)?)?)?);
+        if let Some(head) = ids.head {
+            self.head = Some(part.linear(head)?);
+        }
+        Ok(())
+    }
+
+    /// The attention of a layer: flat heads in halves, a norm per head without weight.
+    fn attention(&self, depth: usize, weights: V1Weights) -> Result<DiffAttnLayer, Error> {
+        let config = &self.config;
+        let options = MultiheadDiffAttnOptions {
+            num_kv_heads: Some(config.num_key_value_heads),
+            head_dim: Some(config.head_dim),
+            rope: Some(RopeConfig {
+                interleaved: false,
+                frequencies: config.rope,
+            }),
+            pairing: Pairing::Halves,
+            norm: NormConfig {
+                eps: config.rms_norm_eps as f32,
+                affine: Some(false),
+            },
+            ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
+        };
+        MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
+    }
+
+    /// The model, of all parts.
+    fn complete(&mut self) -> Result<(), Error> {
+        let layers = std::mem::take(&mut self.layers).into_iter().collect();
+        let parts = (
+            layers,
+            self.embedding.take(),
+            self.norm.take(),
+            self.head.take(),
+        );
+        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
+            return Err(Error::Internal("a part left nothing behind".to_owned()));
+        };
+        self.model = Some(Arc::new(DiffLlama {
+            config: self.config.clone(),
+            embedding,
+            layers,
+            norm,
+            head,
+        }));
+        Ok(())
+    }
+}
+
+/// Whether two weights of one shape are the same bits.
+fn is_equal(a: &WeightData<'_>, b: &WeightData<'_>) -> bool {
+    match (a, b) {
+        (WeightData::F32(a), WeightData::F32(b)) => {
+            a.iter().zip(&**b).all(|(a, b)| a.to_bits() == b.to_bits())
+        }
+        (WeightData::F16(a), WeightData::F16(b)) | (WeightData::Bf16(a), WeightData::Bf16(b)) => {
+            a == b
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,15 @@
+//! timm's DIFF vision transformers: image in, logits out.
+
+mod block;
+mod call;
+mod config;
+mod forward;
+mod load;
+mod model;
+mod run;
+mod sizes;
+
+pub use config::{DiffViTArchitecture, DiffViTConfig};
+pub use forward::{DiffViTForward, DiffViTMaps};
+pub use load::DiffViTLoader;
+pub use model::{DiffViT, DiffViTOptions};

@@ -1,0 +1,67 @@
+//! One strip of one phase of one unit: what its computations share. The computations are in
+//! `scores.rs` and `values.rs`, each an `impl` of [`DecodeStrip`].
+
+use super::unit::{StripMemory, UnitRows};
+use crate::attention::call::Call;
+use crate::attention::panels::Panels;
+use crate::blocks::{PANEL, STRIP};
+use crate::error::Error;
+use crate::run::buffer::try_zeroed;
+
+/// Vectors of a decode tile: four streams of panels keep the loads coming.
+pub(super) const VECTORS: usize = 4;
+
+/// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
+/// sixteen-register ones, which seldom see more than one row.
+pub(super) const ROWS: usize = 4;
+
+/// Rows that the next tile takes of those that are left: exact tails, every row is computed once.
+#[inline(always)]
+pub(super) fn tile_rows(left: usize) -> usize {
+    match left {
+        ROWS.. => ROWS,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
+/// What happens to a strip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Scores, their exponentials, strip maxima and sums.
+    Exponentials,
+    /// Combination and product with v, each strip from zero.
+    Values,
+}
+
+/// One thread's small buffers.
+#[derive(Debug)]
+pub(super) struct StripScratch {
+    /// P as [key][row].
+    pub(super) p: Vec<f32>,
+    /// P of one row.
+    pub(super) p_row: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+    pub(super) finite: Vec<f32>,
+}
+
+impl StripScratch {
+    pub(super) fn new(rows: usize) -> Result<Self, Error> {
+        Ok(Self {
+            p: try_zeroed(rows * STRIP)?,
+            p_row: try_zeroed(STRIP)?,
+            bias: try_zeroed(STRIP)?,
+            finite: try_zeroed(STRIP * PANEL)?,
+        })
+    }
+}
+
+/// One strip of one phase of one unit.
+pub(super) struct DecodeStrip<'c, 'a, 'u> {
+    pub(super) call: &'c Call<'a>,
+    pub(super) rows: &'c UnitRows<'u>,
+    pub(super) panels: Panels<'c>,
+    pub(super) memory: &'c mut StripMemory<'u>,
+    pub(super) scratch: &'c mut StripScratch,
+    pub(super) phase: Phase,
+}
