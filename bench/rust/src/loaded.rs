@@ -5,7 +5,7 @@ use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
     AttentionOptions, BlockMask, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions,
     Isa, KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
-    Run, Slices, Tensor,
+    Run, Tensor,
 };
 
 /// A case that is ready to run.

@@ -2,9 +2,9 @@
 //! norm, output projection and key/value cache in one call.
 //!
 //! - [`MultiheadDiffAttn`]: the first version (arXiv 2410.05258). By option it equals unilm's naive
-//! and flash modules, Hugging Face's diffllama attention and timm's.
+//!   and flash modules, Hugging Face's diffllama attention and timm's.
 //! - [`MultiheadDiffAttnV2`]: the second version (microsoft/unilm, Diff-Transformer, 2026-01): λ
-//! per token and head, k and v shared by both maps, no norm.
+//!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
 //! `diffllama`), with caches, sampling and generation.

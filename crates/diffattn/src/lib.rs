@@ -56,7 +56,6 @@ pub use norm::{
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;
-pub use run::slices::Slices;
 pub use run::threads::{available_threads, release_threads};
 pub use run::work::{Pace, Work};
 pub use sequence::{

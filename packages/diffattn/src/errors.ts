@@ -33,7 +33,10 @@ export class DiffAttnError extends Error {
 
 /** Characters of what a caller or a file says that a sentence repeats at most. */
 export const SHOWN = 300;
-/** The same of a reason, which may be that of another library or of the system. */
+/**
+ * Characters of a reason that a sentence repeats at most; it may be that of another library or of
+ * the system.
+ */
 const REASON = 800;
 
 /** A text's beginning, where it is long. */

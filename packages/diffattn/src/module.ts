@@ -1,4 +1,5 @@
-// A compiled module of one of the package's own files. Names an HTML answer as such. Chooses nothing.
+// A compiled module of one of the package's own files. Names an HTML answer as such. Chooses
+// nothing.
 
 import { tagOf } from "./check.js";
 import { DiffAttnError, fail, reasonOf } from "./errors.js";

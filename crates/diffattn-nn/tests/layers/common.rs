@@ -1,6 +1,6 @@
 //! What the tests of layers share: layers from reference cases, their oracles, and comparisons.
 
-use diffattn::{Error, Isa, KvCache, KvRepeat, Pairing, RopeFrequencies, Run, Slices, Tensor};
+use diffattn::{Error, Isa, KvCache, KvRepeat, Pairing, RopeFrequencies, Run, Tensor, Work};
 use diffattn_nn::{
     DiffAttnLayer, ForwardOptions, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnOptions,
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
@@ -241,7 +241,7 @@ pub(crate) fn on(isa: Isa, threads: usize, deterministic: bool) -> ForwardOption
 }
 
 /// Works a job off in steps of `count` units, checking that its progress is sound.
-pub(crate) fn step_through(job: &mut impl Slices, count: usize) {
+pub(crate) fn step_through(job: &mut Work<'_>, count: usize) {
     let (total, mut done) = (job.total(), job.done());
     assert_eq!(done, 0);
     let mut steps = 0;

@@ -1,7 +1,7 @@
 //! What may not change a bit: threads, batch, slices; and what the jobs promise.
 
 use crate::common::{Case, Sizes, bits, borrowed, ok, on, refusal};
-use diffattn::{DataMut, Isa, MapOutputs, Slices, Tensor};
+use diffattn::{DataMut, Isa, MapOutputs, Tensor, Work};
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTOptions};
 
 fn small() -> Vec<(DiffViT, Sizes)> {
@@ -67,7 +67,7 @@ fn instruction_sets_that_fuse_agree_and_so_does_what_is_deterministic() {
 }
 
 /// Works a job off in steps of `count` units, checking that its progress is sound.
-fn step_through(job: &mut impl Slices, count: usize) {
+fn step_through(job: &mut Work<'_>, count: usize) {
     let total = job.total();
     let mut done = job.done();
     assert_eq!(done, 0);

@@ -44,7 +44,6 @@ fn without_a_head_there_are_features() {
             assert_eq!(model.config().num_classes, Some(0));
             let job = ok(model.forward_job(pixels(), &options));
             assert_eq!(job.output_shape(), [2, sizes.embed_dim]);
-            drop(job);
             all.push(bits(&ok(model.forward(pixels(), &options))));
             assert_eq!(
                 refusal(model.classify(pixels(), 1, &options)),

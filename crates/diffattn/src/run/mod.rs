@@ -2,7 +2,6 @@
 //! the options of every operator, layer and model. Knows nothing of what is computed.
 
 pub(crate) mod buffer;
-pub(crate) mod slices;
 pub(crate) mod threads;
 pub(crate) mod units;
 pub(crate) mod work;

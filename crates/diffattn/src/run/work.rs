@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 
-use super::slices::Slices;
 use crate::error::Error;
 
 /// What work and its caller share: the units that may be worked on, and those that are done. Only
@@ -66,7 +65,7 @@ impl Pace {
     ///
     /// # Errors
     /// Those of `inner`.
-    pub async fn within(&self, inner: &mut (dyn Slices + Send), units: usize) -> Result<(), Error> {
+    pub async fn within(&self, inner: &mut Work<'_>, units: usize) -> Result<(), Error> {
         let (total, mut told) = (inner.total().max(1), 0);
         while inner.done() < inner.total() {
             let count = self.granted().await;
@@ -204,19 +203,5 @@ pub(crate) fn at_once(work: impl AsyncFnOnce(&Pace) -> Result<(), Error>) -> Res
         Poll::Pending => Err(Error::Internal(
             "work at once gave its caller a turn".to_owned(),
         )),
-    }
-}
-
-impl Slices for Work<'_> {
-    fn total(&self) -> usize {
-        self.total()
-    }
-
-    fn done(&self) -> usize {
-        self.done()
-    }
-
-    fn step(&mut self, count: usize) -> Result<(), Error> {
-        self.step(count)
     }
 }

@@ -13,5 +13,5 @@ const escaped = (character: string): string => `\\u${character.charCodeAt(0).toS
 /** A text without what a terminal obeys. A carriage return is among it. */
 export const plain = (text: string): string => text.replace(OBEYED, escaped);
 
-/** The same on one line: a name cannot make lines that seem to be ours. */
+/** A plain text on one line: a name cannot make lines that seem to be ours. */
 export const oneLine = (text: string): string => plain(text).replaceAll("\n", escaped);

@@ -250,7 +250,7 @@ export interface TokenTensor extends Placed {
   readonly data: Int32Array;
   /** `[B, L]`. One of `shape` and `dims` is wanted. */
   readonly shape?: readonly number[] | undefined;
-  /** The same, under onnxruntime's name. */
+  /** `shape` under onnxruntime's name. */
   readonly dims?: readonly number[] | undefined;
 }
 

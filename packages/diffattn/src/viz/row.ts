@@ -34,7 +34,7 @@ export interface AttentionRow {
   readonly columns: readonly [number, number];
   /** The weight of every such key in each term's map; the first is the signal. */
   readonly terms: readonly (readonly number[])[];
-  /** The same in the difference, with its sign. */
+  /** The weight of every such key in the difference of the maps, with its sign. */
   readonly diff: readonly number[];
   /** The largest absolute value. */
   readonly max: number;
