@@ -44,6 +44,10 @@ impl<'a> Output<'a> {
     /// # Safety
     /// Nobody else uses them meanwhile.
     #[inline]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "parts are disjoint, as the contract says"
+    )]
     pub(crate) unsafe fn part(&self, range: Range<usize>) -> Option<&mut [f32]> {
         match self {
             // SAFETY: the caller's promise.
