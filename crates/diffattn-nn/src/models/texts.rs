@@ -148,6 +148,13 @@ impl<'a> TextForward<'a> {
         [batch, heads, length, length]
     }
 
+    /// Maps of a layer besides the difference.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        let layer = self.model.layers.first();
+        layer.map_or(2, |layer| layer.attention.terms())
+    }
+
     /// Memory for the outputs.
     pub(crate) fn output(&self) -> Result<TextOutput, Error> {
         let (logits_shape, hidden_states_shape) = (self.logits_shape(), self.hidden_states_shape());
@@ -158,7 +165,7 @@ impl<'a> TextForward<'a> {
             hidden_states: try_zeroed(checked_len("ids", &hidden_states_shape)?)?,
             hidden_states_shape,
             maps: maps
-                .map(|_| Maps::zeroed("ids", self.map_shape(), 2))
+                .map(|_| Maps::zeroed("ids", self.map_shape(), self.terms()))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -183,7 +190,7 @@ impl<'a> TextForward<'a> {
             ));
         }
         for maps in &outputs.maps {
-            maps.check(2, &self.map_shape())?;
+            maps.check(self.terms(), &self.map_shape())?;
         }
         Ok(Work::new(self.units(), |pace| self.run(outputs, pace)))
     }

@@ -226,10 +226,10 @@ pub struct LayerMaps<'a> {
 }
 
 impl<'a> LayerMaps<'a> {
-    /// Maps besides the difference: two.
+    /// Maps besides the difference: two, one of plain attention.
     #[must_use]
     pub fn terms(&self) -> usize {
-        2
+        self.call.layer.terms()
     }
 
     /// `[B, H, L, L]`.

@@ -131,10 +131,15 @@ impl Pass<'_> {
             };
             let (queries, keys) = (piece.tokens.len(), cache.len());
             let len = checked_len(self.settings.argument, &[heads, queries, keys])?;
-            let mut made = [try_zeroed(len)?, try_zeroed(len)?, try_zeroed(len)?];
-            let [one, two, diff] = &mut made;
+            let mut made = Vec::new();
+            for _ in 0..=attention.terms() {
+                made.push(try_zeroed(len)?);
+            }
+            let Some((diff, terms)) = made.split_last_mut() else {
+                continue;
+            };
             let to = MapOutputs {
-                terms: vec![one, two],
+                terms: terms.iter_mut().map(Vec::as_mut_slice).collect(),
                 diff,
             };
             let of_piece = self.piece_queries(at, &piece, places);

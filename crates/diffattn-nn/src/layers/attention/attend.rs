@@ -148,13 +148,16 @@ impl DiffAttnLayer {
         let dimensions = &self.heads.dimensions;
         let [batch, length] = queries.shape;
         AttentionOptions {
-            lambda: Some(match self.lambda {
-                LambdaSource::Value(value) => Lambda::Value(value),
-                LambdaSource::Projected(_) => Lambda::PerToken {
+            lambda: match self.lambda {
+                #[cfg(feature = "models")]
+                LambdaSource::None => None,
+                LambdaSource::Value(value) => Some(Lambda::Value(value)),
+                LambdaSource::Projected(_) => Some(Lambda::PerToken {
                     data: queries.lambda,
                     shape: vec![batch, length, dimensions.heads],
-                },
-            }),
+                }),
+            },
+            heads: (self.terms() == 1).then(|| self.heads.plan.clone()),
             pairing: dimensions.pairing,
             ratio: dimensions.ratio,
             kv_repeat: dimensions.kv_repeat,

@@ -9,6 +9,9 @@ use diffattn_files::Projections;
 /// Where λ comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum LambdaSource {
+    /// Nowhere: each head is one softmax, from which nothing is subtracted.
+    #[cfg(feature = "models")]
+    None,
     /// One for the layer.
     Value(f32),
     /// σ of a projection of x, per token and head.
@@ -67,6 +70,16 @@ impl DiffAttnLayer {
     #[must_use]
     pub fn embed_dim(&self) -> usize {
         self.heads.dimensions.embed_dim
+    }
+
+    /// Softmaxes of an output head: two, or one where nothing is subtracted.
+    #[must_use]
+    pub fn terms(&self) -> usize {
+        match self.lambda {
+            #[cfg(feature = "models")]
+            LambdaSource::None => 1,
+            LambdaSource::Value(_) | LambdaSource::Projected(_) => 2,
+        }
     }
 
     /// H, output heads.

@@ -7,6 +7,8 @@ mod heads;
 mod layer;
 mod options;
 mod output;
+#[cfg(feature = "models")]
+mod plain;
 mod project;
 mod v1;
 mod v2;
@@ -17,6 +19,8 @@ pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
     RopeConfig, SequenceFusion,
 };
+#[cfg(feature = "models")]
+pub(crate) use plain::PlainAttention;
 pub(crate) use project::{Projected, Turn, Wanted, Widths};
 pub use v1::MultiheadDiffAttn;
 #[cfg(feature = "models")]

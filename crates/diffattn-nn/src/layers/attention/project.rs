@@ -92,6 +92,8 @@ impl DiffAttnLayer {
                 v * value_dim
             },
             lambda: match self.lambda {
+                #[cfg(feature = "models")]
+                LambdaSource::None => 0,
                 LambdaSource::Value(_) => 0,
                 LambdaSource::Projected(_) => heads.dimensions.heads,
             },

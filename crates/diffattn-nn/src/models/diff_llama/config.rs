@@ -252,18 +252,6 @@ impl DiffLlamaConfig {
         }
     }
 
-    /// Refuses what no model here runs yet: plain attention.
-    pub(crate) fn check_runs(&self) -> Result<(), Error> {
-        match self.kind {
-            DecoderAttention::Differential => Ok(()),
-            DecoderAttention::Plain => Err(file_error(
-                "config.model_type",
-                format_args!("{DIFF_LLAMA:?}, a DIFF Llama"),
-                format_args!("{LLAMA:?}"),
-            )),
-        }
-    }
-
     /// Checks what the entries say of each other.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let wrong = |key: &str, expected: &str, got: usize| {

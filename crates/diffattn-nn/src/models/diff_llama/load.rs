@@ -4,12 +4,12 @@
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
 use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
-use crate::layers::attention::{MultiheadDiffAttn, V1Weights};
+use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
 use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
 use diffattn::{Error, Linear, Pace, Pairing, Work};
 use diffattn_files::decoder::{self, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries};
+use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -46,7 +46,6 @@ impl DiffLlamaLoader {
     /// BF16, or one that a module of the model has no place for.
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
-        config.check_runs()?;
         let mut entries = Entries::new(entries, true)?;
         let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
         entries.tell(head.notice());
@@ -239,14 +238,20 @@ impl Builder {
                 let mut part = Part::new(list, weights);
                 part.pack(pace).await?;
                 pace.granted().await;
-                let no_lambda = || Error::Internal("attention without λ".to_owned());
-                let attention = V1Weights {
-                    projections: part.projections(ids.projections)?,
-                    lambda: part.lambda(ids.lambda.ok_or_else(no_lambda)?)?,
-                    norm: None,
+                let projections = part.projections(ids.projections)?;
+                let attention = match ids.lambda {
+                    None => self.plain(projections)?,
+                    Some(lambda) => {
+                        let weights = V1Weights {
+                            projections,
+                            lambda: part.lambda(lambda)?,
+                            norm: None,
+                        };
+                        self.attention(index, weights)?
+                    }
                 };
                 self.layers[index] = Some(DecoderLayer {
-                    attention: self.attention(index, attention)?,
+                    attention,
                     gate: part.linear(ids.gate)?,
                     up: part.linear(ids.up)?,
                     down: part.linear(ids.down)?,
@@ -289,6 +294,22 @@ impl Builder {
             self.head = Some(part.linear(head)?);
         }
         Ok(())
+    }
+
+    /// The attention of a layer of a plain Llama.
+    fn plain(&self, projections: Projections<Linear>) -> Result<DiffAttnLayer, Error> {
+        let config = &self.config;
+        let attention = PlainAttention {
+            embed_dim: config.hidden_size,
+            num_heads: config.num_attention_heads,
+            num_kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim,
+            rope: Some(RopeConfig {
+                interleaved: false,
+                frequencies: config.rope,
+            }),
+        };
+        attention.of_weights(projections)
     }
 
     /// The attention of a layer: flat heads in halves, a norm per head without weight.
