@@ -45,25 +45,25 @@ export const rules = [
   {
     id: "circles",
     what: "import circles (Rust)",
-    gates: false,
+    gates: true,
     find: ({ rust }) => circles(rust).map((group) => `${group.length} files: ${group.join(", ")}`),
   },
   {
     id: "circles with parents",
     what: "import circles, a module's `use` of what lies below it counted (Rust)",
-    gates: false,
+    gates: true,
     find: ({ rustWithParents }) => circles(rustWithParents).map((group) => `${group.length} files: ${group.join(", ")}`),
   },
   {
     id: "circles in TypeScript",
     what: "import circles (TypeScript, types counted)",
-    gates: false,
+    gates: true,
     find: ({ typescript }) => circles(typescript).map((group) => `${group.length} files: ${group.join(", ")}`),
   },
   {
     id: "files",
     what: `files over ${FILE_LINES} lines without tests`,
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "files", (path, { lines, test_lines: tests }) =>
         lines - tests > FILE_LINES ? [[`${path}: ${lines - tests}`]] : [],
@@ -72,21 +72,21 @@ export const rules = [
   {
     id: "functions",
     what: `functions over ${FUNCTION_LINES} lines`,
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "functions", (path, { functions }) => over(path, functions, "lines", FUNCTION_LINES)),
   },
   {
     id: "arguments",
     what: `functions with more than ${ARGUMENTS} arguments`,
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "arguments", (path, { functions }) => over(path, functions, "arguments", ARGUMENTS)),
   },
   {
     id: "comments",
     what: "comments beyond column 100 (lines, by file)",
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "comments", (path, { long_comments: at }) =>
         at.length > 0 ? [[`${path}: ${at.length}, the first in line ${at[0]}`]] : [],
@@ -95,7 +95,7 @@ export const rules = [
   {
     id: "documentation",
     what: "documentation that cannot be read alone (as above, the same of …)",
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "documentation", (path, { leaning: at }) =>
         at.length > 0 ? [[`${path}: ${at.length}, the first in line ${at[0]}`]] : [],
@@ -104,7 +104,7 @@ export const rules = [
   {
     id: "tests",
     what: "tests within product files",
-    gates: false,
+    gates: true,
     find: ({ files, exceptions }) =>
       each(files, exceptions, "tests", (path, { lines, test_lines: tests }) =>
         // A file of nothing but tests is no product file.
@@ -114,7 +114,7 @@ export const rules = [
   {
     id: "unsafe",
     what: `lines with \`unsafe {\`, at most ${UNSAFE_LINES}`,
-    gates: false,
+    gates: true,
     find: ({ files }) => {
       const count = unsafeLines(files);
       return count > UNSAFE_LINES ? [`${count} lines`] : [];

@@ -1,5 +1,5 @@
-//! Criterion benches of the crate alone: one thread, the cases of `bench/cases.json`, only calls on tensors that are ready. What
-//! divides by limits or compares with peers is `bench/run.mjs`.
+//! Criterion benches of the crate alone: one thread, the cases of `bench/cases.json`, only calls on
+//! tensors that are ready. What divides by limits or compares with peers is `bench/run.mjs`.
 //!
 //! `cargo bench [-- --isa avx2] [criterion's own arguments]`
 

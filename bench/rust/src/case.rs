@@ -147,8 +147,8 @@ impl Case {
     }
 }
 
-/// The cases of `bench/cases.json` that are operators: models are measured through the package alone. Read when it runs, for
-/// the file lies outside of what Cargo packs.
+/// The cases of `bench/cases.json` that are operators: models are measured through the package
+/// alone. Read when it runs, for the file lies outside of what Cargo packs.
 ///
 /// # Errors
 /// When that file is not there or does not read as cases.

@@ -1,4 +1,5 @@
-//! The numbers that every subject computes with: a hash of the element's index, the same in every language.
+//! The numbers that every subject computes with: a hash of the element's index, the same in every
+//! language.
 
 /// λ of every case.
 pub const LAMBDA: f32 = 0.35;

@@ -1,5 +1,6 @@
-//! What the subject (`main.rs`) and the criterion benches share: the cases of `bench/cases.json`, their inputs, one call of a
-//! case, and the machine's limits. The protocol and the rules of timing stand in `bench/README.md`.
+//! What the subject (`main.rs`) and the criterion benches share: the cases of `bench/cases.json`,
+//! their inputs, one call of a case, and the machine's limits. The protocol and the rules of timing
+//! stand in `bench/README.md`.
 
 mod case;
 mod inputs;
@@ -21,8 +22,8 @@ const SHORT: f64 = 1e-3;
 /// How long the repetitions of a short call take together.
 const FILLED: f64 = 5e-3;
 
-/// Seconds of one call of `call`. A call shorter than a millisecond is only the warm-up: then as many as fill 5 ms are timed
-/// together.
+/// Seconds of one call of `call`. A call shorter than a millisecond is only the warm-up: then as
+/// many as fill 5 ms are timed together.
 ///
 /// # Errors
 /// Those of `call`.

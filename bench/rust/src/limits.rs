@@ -1,4 +1,5 @@
-//! What the machine can do at most: multiply-adds from registers, bytes read from memory, bytes copied. Figures divide by these.
+//! What the machine can do at most: multiply-adds from registers, bytes read from memory, bytes
+//! copied. Figures divide by these.
 
 use crate::seconds_of;
 use diffattn::{Error, Isa, fma_flops};
@@ -6,14 +7,16 @@ use std::hint::black_box;
 use std::thread::scope;
 use std::time::Instant;
 
-/// A measurement of multiply-adds takes at least so many seconds: a clock that rises does so earlier.
+/// A measurement of multiply-adds takes at least so many seconds: a clock that rises does so
+/// earlier.
 const FMA_SECONDS: f64 = 0.02;
 
 /// Bytes that no cache of a core holds: what `read` reads where nothing else is asked.
 const BEYOND_CACHES: usize = 512 << 20;
 
-/// Independent sums of a reader: with fewer, additions would wait for each other; with more, registers run out (64: 5 to 10 % slower).
-/// Tried: four stretches of memory side by side, a third slower.
+/// Independent sums of a reader: with fewer, additions would wait for each other; with more,
+/// registers run out (64: 5 to 10 % slower). Tried: four stretches of memory side by side, a third
+/// slower.
 const SUMS: usize = 16;
 
 /// Memory that `read` and `copy` work on, kept from one measurement to the next.
@@ -82,8 +85,8 @@ impl Limits {
     }
 }
 
-/// The sum of `work(index)` of so many threads at once. One of them is this thread: a core that slept meanwhile would begin its
-/// next call at a lower clock.
+/// The sum of `work(index)` of so many threads at once. One of them is this thread: a core that
+/// slept meanwhile would begin its next call at a lower clock.
 fn together(threads: usize, work: impl Fn(usize) -> f64 + Sync) -> f64 {
     let work = &work;
     scope(|scope| {

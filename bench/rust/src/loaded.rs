@@ -1,4 +1,5 @@
-//! A case with its inputs in memory: one call of the bare crate on it. Only the call itself is ever timed.
+//! A case with its inputs in memory: one call of the bare crate on it. Only the call itself is ever
+//! timed.
 
 use crate::case::{Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, made};

@@ -1,5 +1,5 @@
-//! A subject of `bench/run.mjs`: the bare crate, natively, and the machine's limits. With `--reference` instead the answers in
-//! float64. `bench/README.md` is the protocol.
+//! A subject of `bench/run.mjs`: the bare crate, natively, and the machine's limits. With
+//! `--reference` instead the answers in float64. `bench/README.md` is the protocol.
 //!
 //! `cargo run --release -p diffattn-bench [-- --reference]`
 
@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 
-/// Counts what is allocated, for `scratch`; two atomic additions per allocation, of which a call makes few.
+/// Counts what is allocated, for `scratch`; two atomic additions per allocation, of which a call
+/// makes few.
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 
@@ -127,7 +128,8 @@ impl Subject {
             Request::Scratch { case, on } => {
                 self.loaded = None;
                 let mut loaded = Loaded::new(&case, on.isa()?, on.threads())?;
-                // What the crate keeps of earlier calls counts too: this is asked first in a process.
+                // What the crate keeps of earlier calls counts too: this is asked first in a
+                // process.
                 let others = PeakAlloc.current_usage();
                 PeakAlloc.reset_peak_usage();
                 loaded.call()?;

@@ -1,5 +1,5 @@
-//! What a case's answer should be, in float64 by `diffattn-reference`: only the rows or groups of the asked elements are
-//! computed, each once.
+//! What a case's answer should be, in float64 by `diffattn-reference`: only the rows or groups of
+//! the asked elements are computed, each once.
 
 use crate::case::{BLOCK, Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, value};

@@ -1,7 +1,8 @@
-//! How fast a DIFF Llama is: tokens per second of a prompt and of greedy decoding, and how much of that its linear maps
-//! alone take. Checks nothing.
+//! How fast a DIFF Llama is: tokens per second of a prompt and of greedy decoding, and how much of
+//! that its linear maps alone take. Checks nothing.
 //!
-//! `cargo run --release -p diffattn-nn --features models --example llama_speed -- FOLDER [THREADS [ISA]]`
+//! `cargo run --release -p diffattn-nn --features models --example llama_speed -- FOLDER [THREADS
+//! [ISA]]`
 
 #![expect(clippy::print_stdout, reason = "what it is for")]
 

@@ -34,7 +34,8 @@
 //! let layer = MultiheadDiffAttn::new(&MultiheadDiffAttnOptions::new(2, 0, 1), &weights)?;
 //! let x = [3.0, 4.0, 1.0, 0.0];
 //! let y = layer.forward(Tensor::f32(&x, &[1, 2, 2]), None, &ForwardOptions::default())?;
-//! // λ_init is 0.2: the first token sees itself alone, so its direction is that of v, normalised and times 0.8.
+//! // λ_init is 0.2: the first token sees itself alone, so its direction is v's, normalised and
+//! // times 0.8.
 //! assert!((y[0] - 0.8 * 3.0 / 12.5f32.sqrt()).abs() < 1e-5);
 //! # Ok::<(), diffattn::Error>(())
 //! ```

@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -- MODEL "Returns the number of" 6
 //!
-//! MODEL is a folder as Hugging Face has it, with its weights in one file. Takes the likeliest token each time.
+//! MODEL is a folder as Hugging Face has it, with its weights in one file. Takes the likeliest
+//! token each time.
 
 use diffattn_nn::checkpoint::{Checkpoint, FileRanges, MODEL_FILE, borrow_weights, float_weights};
 use diffattn_nn::{DiffLlama, DiffLlamaConfig, Generation, Generator, GeneratorOptions};
@@ -13,7 +14,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use tokenizers::Tokenizer;
 
-/// Errors are only told here. Those of the crates are `diffattn::Error`, whose cases a program can tell apart.
+/// Errors are only told here. Those of the crates are `diffattn::Error`, whose cases a program can
+/// tell apart.
 type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 fn load(folder: &Path) -> Fallible<DiffLlama> {
@@ -34,7 +36,8 @@ fn write(folder: &Path, prompt: &str, max_new_tokens: usize) -> Fallible<()> {
     let model = load(folder)?;
     let tokenizer = Tokenizer::from_file(folder.join("tokenizer.json"))?;
     let prompt = tokenizer.encode(prompt, true)?.get_ids().to_vec();
-    // Gives text once it is whole characters; spaces at a word's beginning depend on what stands before it.
+    // Gives text once it is whole characters; spaces at a word's beginning depend on what stands
+    // before it.
     let mut decoder = tokenizer.decode_stream(true);
     for &id in &prompt {
         decoder.step(id)?;

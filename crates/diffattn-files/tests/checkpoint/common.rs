@@ -21,7 +21,8 @@ pub(crate) fn file(header: &str, data: usize) -> Vec<u8> {
     file
 }
 
-/// The folders with checkpoints: the project's own and those that `DIFFATTN_CHECKPOINTS` names, divided by colons.
+/// The folders with checkpoints: the project's own and those that `DIFFATTN_CHECKPOINTS` names,
+/// divided by colons.
 pub(crate) fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut folders = vec![

@@ -101,7 +101,7 @@ impl Preprocessing {
     /// mean and spread count.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Preprocessing::apply`].
     pub fn apply_luminance(
         &self,
         image: &Image<'_>,
@@ -188,7 +188,7 @@ impl Preprocessing {
     /// As [`Preprocessing::apply`], into memory of its own.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Preprocessing::apply`].
     pub fn pixels(&self, image: &Image<'_>, size: usize) -> Result<Vec<f32>, Error> {
         let mut out = try_zeroed(checked_len("size", &[3, size, size])?)?;
         self.apply(image, size, &mut out)?;
@@ -198,7 +198,7 @@ impl Preprocessing {
     /// As [`Preprocessing::apply_luminance`], into memory of its own.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Preprocessing::apply`].
     pub fn luminance(&self, image: &Image<'_>, size: usize) -> Result<Vec<f32>, Error> {
         let mut out = try_zeroed(checked_len("size", &[size, size])?)?;
         self.apply_luminance(image, size, &mut out)?;

@@ -74,7 +74,7 @@ impl<'a> TokenIds<'a> {
 /// Of which tokens a forward pass gives logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Logits {
-    /// Of none.
+    /// Of no token.
     None,
     /// Of each text's last: `[B, 1, vocab_size]`. The others' are not computed.
     Last,

@@ -1,6 +1,7 @@
 //! What only passes of models do: attention of a block over the states of its texts, residual
 //! connections and MLPs, and hidden states that are given away.
 
+use super::residual::add;
 use super::{At, Memory, Outputs, Pass};
 use crate::layers::attention::Queries;
 use diffattn::{
@@ -8,21 +9,6 @@ use diffattn::{
     try_zeroed,
 };
 use std::ops::Range;
-
-/// `x += scale · y`, the scale one per channel.
-pub(super) fn add(x: &mut [f32], y: &[f32], scale: Option<&[f32]>) {
-    match scale {
-        None => x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
-        Some(scale) => {
-            let rows = x.chunks_exact_mut(scale.len());
-            for (x, y) in rows.zip(y.chunks_exact(scale.len())) {
-                for ((x, y), scale) in x.iter_mut().zip(y).zip(scale) {
-                    *x += scale * y;
-                }
-            }
-        }
-    }
-}
 
 impl Memory<'_> {
     /// Tokens that each text's state holds before the chunk.

@@ -9,6 +9,8 @@ mod buffers;
 mod pieces;
 mod plan;
 #[cfg(feature = "models")]
+mod residual;
+#[cfg(feature = "models")]
 mod state;
 mod tables;
 mod whole;
@@ -295,7 +297,7 @@ impl<'a> Pass<'a> {
         {
             let added = &mut self.buffers.row[..to.len()];
             layer.attention.output(attended, added, run)?;
-            apart::add(&mut self.x[to], added, layer.scale);
+            residual::add(&mut self.x[to], added, layer.scale);
         }
         Ok(())
     }

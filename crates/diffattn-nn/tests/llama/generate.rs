@@ -352,8 +352,8 @@ fn on(isa: Isa, threads: usize) -> Run {
     Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A text that joins between steps, and one that leaves, change nothing of the others; a cache that was given up
-/// serves the next text.
+/// A text that joins between steps, and one that leaves, change nothing of the others; a cache that
+/// was given up serves the next text.
 #[test]
 fn texts_join_and_leave() {
     let checkpoint = Checkpoint::fixture("diffllama_gqa");

@@ -36,6 +36,6 @@ pub(super) fn transpose<V: Vector>(
     // SAFETY: all rows and columns lie in the slices, and these do not overlap.
     unsafe {
         let (from, to) = (from.as_ptr(), to.as_mut_ptr());
-        simd::transpose::<V>(from, from_stride, to, to_stride, rows, columns);
+        simd::transpose::<V>((from, from_stride), (to, to_stride), rows, columns);
     }
 }

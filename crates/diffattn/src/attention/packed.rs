@@ -167,7 +167,7 @@ impl Kernel for PackKeys<'_> {
             // [width][PANEL], and these keys end with it.
             unsafe {
                 let to = panel.as_mut_ptr().add(key % PANEL);
-                transpose::<V>(from.as_ptr(), stride, to, PANEL, count, width);
+                transpose::<V>((from.as_ptr(), stride), (to, PANEL), count, width);
             }
             key += count;
         }

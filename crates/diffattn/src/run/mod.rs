@@ -49,13 +49,13 @@ impl Run {
         threads.map_or(Ok(run), |threads| run.with_threads(threads))
     }
 
-    /// The same on another instruction set.
+    /// This run on another instruction set.
     #[must_use]
     pub fn with_isa(self, isa: Isa) -> Self {
         Self { isa, ..self }
     }
 
-    /// The same on `threads` threads at most.
+    /// This run on `threads` threads at most.
     ///
     /// # Errors
     /// [`Kind::Option`](crate::ErrorKind::Option) naming `threads` for less than one.
@@ -65,7 +65,7 @@ impl Run {
         Ok(Self { threads, ..self })
     }
 
-    /// The same with or without fused multiply-adds.
+    /// This run with or without fused multiply-adds.
     #[must_use]
     pub fn with_deterministic(self, deterministic: bool) -> Self {
         Self {

@@ -47,14 +47,6 @@ const EXP2: [f32; 6] = [
     0.009_819_819,
 ];
 
-/// 2^x for x ≤ 0: within 1 ulp on [−126, 0], exactly 0 below −126 (so at −∞), NaN for NaN. The
-/// kernels call [`exp2_scaled`] with a scale of their own; tests hold this one over every float32.
-#[cfg(test)]
-#[inline(always)]
-pub(crate) fn exp2<V: Vector>(x: V) -> V {
-    exp2_scaled([x], &ExponentScale::new(1.0))[0]
-}
-
 /// A factor of [`exp2_scaled`], and what follows from it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExponentScale {
@@ -66,7 +58,7 @@ pub(crate) struct ExponentScale {
     lowest: f32,
     /// [`EXP2`] for h in units of 2/scale.
     apart: [f32; 6],
-    /// The same with h in them: 2^(2h) = 1 + rest·(d₀ + … + d₅·rest⁵).
+    /// [`EXP2`] with h in its coefficients: 2^(2h) = 1 + rest·(d₀ + … + d₅·rest⁵).
     whole: [f32; 6],
 }
 

@@ -48,7 +48,7 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// As [`Vector::load_f16`].
     ///
     /// # Safety
-    /// As there.
+    /// As [`Vector::load`].
     unsafe fn load_bf16(from: *const bf16) -> Self;
     /// # Safety
     /// `LANES` values are writable at `to`.
@@ -109,8 +109,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// [`Vector::store`] that passes the caches by where the set can.
     ///
     /// # Safety
-    /// As there; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`] follows before
-    /// another thread reads.
+    /// As [`Vector::store`]; `to` is aligned to [`STREAM_ALIGNMENT`], and [`Vector::fence`]
+    /// follows before another thread reads.
     #[inline(always)]
     unsafe fn stream(self, to: *mut f32) {
         // SAFETY: the caller's promise.
@@ -209,7 +209,7 @@ pub(crate) const STREAM_ALIGNMENT: usize = 16;
 /// [`Vector::add_outer`] by the other ops.
 ///
 /// # Safety
-/// As there.
+/// As [`Vector::add_outer`].
 #[inline(always)]
 pub(crate) unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
     sums: &mut [[V; N]; M],
@@ -228,13 +228,11 @@ pub(crate) unsafe fn add_outer<V: Vector, const M: usize, const N: usize>(
 /// [`Vector::transpose`] for any number of rows and columns; the tails go value by value.
 ///
 /// # Safety
-/// As there, for `rows` rows of `columns` values.
+/// As [`Vector::transpose`], for `rows` rows of `columns` values.
 #[inline(always)]
 pub(crate) unsafe fn transpose<V: Vector>(
-    from: *const f32,
-    from_stride: usize,
-    to: *mut f32,
-    to_stride: usize,
+    (from, from_stride): (*const f32, usize),
+    (to, to_stride): (*mut f32, usize),
     rows: usize,
     columns: usize,
 ) {

@@ -31,7 +31,7 @@ impl DiffViT {
     /// channel, [`Preprocessing::apply_luminance`].
     ///
     /// # Errors
-    /// As there, and as [`DiffViT::check_images`].
+    /// As [`Preprocessing::apply`] and [`DiffViT::check_images`].
     pub fn preprocess(&self, image: &Image<'_>) -> Result<Vec<f32>, Error> {
         self.check_images()?;
         let preprocessing = &self.config.preprocessing;

@@ -241,7 +241,7 @@ impl RowBlock<'_, '_> {
                 // block has these rows.
                 unsafe {
                     let (from, to) = (from.as_ptr(), to.add(index * shape.width));
-                    transpose::<V>(from, stride, to, to_stride, shape.width, count);
+                    transpose::<V>((from, stride), (to, to_stride), shape.width, count);
                 }
             }
             for row in 0..count {

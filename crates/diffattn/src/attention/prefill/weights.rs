@@ -28,8 +28,8 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// The denominator of a row of a term: its sum, with the term's sink (in units of a score) where it
-    /// has one.
+    /// The denominator of a row of a term: its sum, with the term's sink (in units of a score)
+    /// where it has one.
     #[inline(always)]
     pub(super) fn denominator(&self, at: usize, sink: Option<f64>) -> f64 {
         let row_sum = self.scratch.row_sum[at];
