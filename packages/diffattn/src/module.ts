@@ -39,12 +39,12 @@ export const isNamed = (value: unknown, name: string): boolean => tagOf(value) =
 
 /** The module of one of the package's own files. `hint`: what helps where it is not there. */
 export async function compile(file: URL | Carried | WebAssembly.Module, hint = ""): Promise<WebAssembly.Module> {
-  if (isNamed(file, "WebAssembly.Module")) return file as WebAssembly.Module;
+  if (isNamed(file, "WebAssembly.Module")) return file;
   try {
     if (isCarried(file)) return await WebAssembly.compile(checked(await file.bytes(), file.name));
     return await fromResponse(await fetch(file as URL), hint);
   } catch (error) {
-    return rethrow(error, isCarried(file) ? file.name : String(file), hint);
+    return rethrow(error, isCarried(file) ? file.name : (file as URL).href, hint);
   }
 }
 

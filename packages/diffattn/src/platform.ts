@@ -8,9 +8,9 @@ import type { InThread, Port, Script } from "./port.js";
 /** Where modules come from, if not from the package's own files (given.ts). */
 export interface Source {
   /** Files in a folder, which models take theirs from, too. */
-  files?(models: boolean): OwnFiles;
+  readonly files?: (models: boolean) => OwnFiles;
   /** A module of one build. */
-  load?(platform: Platform): Promise<WebAssembly.Module>;
+  readonly load?: (platform: Platform) => Promise<WebAssembly.Module>;
 }
 
 export interface Platform {

@@ -73,7 +73,10 @@ class WasmSteering implements Steering {
     const ends = [this.#of, this.#of.companion].map(
       (one) =>
         new Promise<void>((resolve) => {
-          if (!one?.client) return resolve();
+          if (!one?.client) {
+            resolve();
+            return;
+          }
           one.client.onIdle = resolve;
           // Told at once where none is open.
           one.client.hold();
