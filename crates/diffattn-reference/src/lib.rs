@@ -406,8 +406,8 @@ pub struct AttentionSpec {
     pub bias: Option<Tensor<f64>>,
     /// True takes part, for blocks of 64 queries by 64 keys; broadcast to [B, H, ⌈Lq/64⌉, ⌈Lk/64⌉].
     pub block_mask: Option<Tensor<bool>>,
-    /// A logit that joins the softmax of a head, [H], or of each of its terms, [H, T], and meets no
-    /// value; −Inf is none.
+    /// A logit that joins the softmax of a head, `[H]`, or of each of its terms, `[H, T]`, and meets
+    /// no value; −Inf is none.
     pub sinks: Option<Tensor<f64>>,
     /// Keys that count, per batch entry (or packed sequence).
     pub key_lengths: Option<Vec<usize>>,

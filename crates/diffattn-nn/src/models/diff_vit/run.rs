@@ -27,11 +27,12 @@ impl DiffViT {
         loader.finish()
     }
 
-    /// The pixels `[C, S, S]` of an image of any size; see [`Preprocessing::apply`] and, of one
-    /// channel, [`Preprocessing::apply_luminance`].
+    /// The pixels `[C, S, S]` of an image of any size; see
+    /// [`Preprocessing::apply`](crate::Preprocessing::apply) and, of one channel,
+    /// [`Preprocessing::apply_luminance`](crate::Preprocessing::apply_luminance).
     ///
     /// # Errors
-    /// As [`Preprocessing::apply`] and [`DiffViT::check_images`].
+    /// As [`Preprocessing::apply`](crate::Preprocessing::apply) and [`DiffViT::check_images`].
     pub fn preprocess(&self, image: &Image<'_>) -> Result<Vec<f32>, Error> {
         self.check_images()?;
         let preprocessing = &self.config.preprocessing;
