@@ -133,13 +133,11 @@ pub fn gelu_tanh(values: &mut [f32], run: Run) {
 
 fn each<const TANH: bool>(values: &mut [f32], run: Run) {
     let threads = thread_count(run.threads(), values.len().saturating_mul(VALUE_WORK));
-    // Unfused everywhere: the same bits on every instruction set.
-    let run = run.with_deterministic(true);
     if threads == 1 {
-        run.kernel(Gelu::<TANH>(values));
+        run.unfused_kernel(Gelu::<TANH>(values));
     } else {
         for_each_chunk(threads, values, ITEM, |_, _, values| {
-            run.kernel(Gelu::<TANH>(values));
+            run.unfused_kernel(Gelu::<TANH>(values));
         });
     }
 }

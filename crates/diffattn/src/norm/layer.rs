@@ -139,14 +139,13 @@ pub fn layer_norm(
     if rows == 0 {
         return Ok(());
     }
-    let run = run.with_deterministic(true);
     let out = Disjoint::new(out);
     let mut units = Units::new(run, unit_rows * width, || Ok(()));
     units.run(0..rows.div_ceil(unit_rows), |(), unit| {
         let elements = unit * unit_rows * width..((unit + 1) * unit_rows).min(rows) * width;
         // SAFETY: each row is one unit's.
         let y = unsafe { out.part(elements.clone()) };
-        run.kernel(Rows {
+        run.unfused_kernel(Rows {
             x: &values[elements],
             y,
             width,

@@ -86,7 +86,7 @@ impl<'a> RmsNorm<'a> {
                 weight: options.weight,
                 eps: options.eps,
                 scale: options.scale,
-                run: options.run.with_deterministic(true),
+                run: options.run,
             },
             shape: x.shape,
         })
@@ -140,7 +140,7 @@ impl Call<'_> {
         let mut units = Units::new(self.run, unit_rows * self.width, || self.scratch());
         let work = |scratch: &mut [Vec<f32>; 2], unit| {
             let first = unit * unit_rows;
-            self.run.kernel(Rows {
+            self.run.unfused_kernel(Rows {
                 call: self,
                 rows: first..(first + unit_rows).min(self.rows),
                 is_streamed,

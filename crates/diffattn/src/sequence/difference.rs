@@ -97,7 +97,7 @@ impl<'a> SequenceDifference<'a> {
                 length,
                 width,
                 tokens,
-                run: options.run.with_deterministic(true),
+                run: options.run,
             },
             shape: x.shape,
         })
@@ -159,7 +159,7 @@ impl Call<'_> {
         let mut units = Units::new(run, unit_tokens.saturating_mul(width), make_scratch);
         let work = |scratch: &mut Vec<f32>, unit| {
             let first = unit * unit_tokens;
-            run.kernel(Difference {
+            run.unfused_kernel(Difference {
                 call: self,
                 tokens: first..(first + unit_tokens).min(tokens),
                 output,

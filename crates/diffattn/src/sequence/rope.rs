@@ -121,7 +121,7 @@ impl<'a> Rope<'a> {
                 axes,
                 interleaved: options.interleaved,
                 rotary_dim,
-                run: options.run.with_deterministic(true),
+                run: options.run,
             },
             shape: x.shape,
             places,
@@ -280,7 +280,7 @@ impl Call<'_> {
         };
         let rotate = |scratch: &mut [Vec<f32>; 2], unit| {
             let first = unit * unit_rows;
-            run.kernel(Rotate {
+            run.unfused_kernel(Rotate {
                 call: self,
                 rows: first..(first + unit_rows).min(axes.rows()),
                 values,

@@ -145,7 +145,7 @@ impl<'a> GroupNorm<'a> {
                     bias: options.bias,
                     activation: options.activation,
                 },
-                run: options.run.with_deterministic(true),
+                run: options.run,
             },
             shape: x.shape,
             cut: Cut::new(&runs, options.run.threads()),
@@ -211,7 +211,7 @@ impl Call<'_> {
         self.units(runs * len)
             .paced(pace, 0..count.div_ceil(runs), |scratch, unit| {
                 for run in unit * runs..((unit + 1) * runs).min(count) {
-                    self.run.kernel(WholeRun {
+                    self.run.unfused_kernel(WholeRun {
                         call: *self,
                         run,
                         output,
@@ -245,7 +245,7 @@ impl Call<'_> {
                     // SAFETY: each chunk is one unit's.
                     let moments =
                         unsafe { places.part(chunk * runs.groups..(chunk + 1) * runs.groups) };
-                    self.run.kernel(ChunkMoments {
+                    self.run.unfused_kernel(ChunkMoments {
                         input,
                         run,
                         chunk,
@@ -260,7 +260,7 @@ impl Call<'_> {
                 merge(&mut run_moments, chunk);
             }
             let normalise = |scratch: &mut Scratch, unit| {
-                self.run.kernel(Normalise {
+                self.run.unfused_kernel(Normalise {
                     input,
                     parameters,
                     run,
