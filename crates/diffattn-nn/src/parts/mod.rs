@@ -13,6 +13,7 @@ use crate::checkpoint::Dtype;
 use diffattn::{Error, check_len, format_shape};
 use diffattn_files::CheckedParts;
 pub use diffattn_files::WeightInfo;
+use std::sync::Arc;
 
 /// The parts of a model, and which are there.
 #[derive(Debug, Clone)]
@@ -58,17 +59,27 @@ impl Parts {
         self.loaded.iter().all(|&loaded| loaded)
     }
 
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` unless all parts are
-    /// there.
-    pub(crate) fn check_complete(&self) -> Result<(), Error> {
+    /// The model that was made once all parts were there;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` where one is missing.
+    pub(crate) fn whole<'m, M>(&self, model: &'m Option<Arc<M>>) -> Result<&'m Arc<M>, Error> {
         match self.loaded.iter().position(|loaded| !loaded) {
-            None => Ok(()),
+            None => model
+                .as_ref()
+                .ok_or_else(|| Error::Internal("all parts make no model".to_owned())),
             Some(part) => Err(Error::option(
                 "model",
                 format_args!("one with all of its {} parts", self.list().len()),
                 format_args!("one without part {part}"),
             )),
         }
+    }
+
+    /// The model out of its loader, which alone has it; errors as those of [`Parts::whole`].
+    pub(crate) fn finish<M>(&self, model: Option<Arc<M>>) -> Result<M, Error> {
+        self.whole(&model)?;
+        model
+            .and_then(Arc::into_inner)
+            .ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
     }
 
     /// Whether the part may come, and of these weights.

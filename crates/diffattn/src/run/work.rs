@@ -34,6 +34,11 @@ impl Pace {
     /// Counts `units` as done.
     pub fn worked(&self, units: usize) {
         self.done.fetch_add(units, Relaxed);
+        self.spent(units);
+    }
+
+    /// Takes `units` from those that may be worked on.
+    fn spent(&self, units: usize) {
         let granted = self.granted.load(Relaxed);
         self.granted.store(granted.saturating_sub(units), Relaxed);
     }
@@ -72,22 +77,22 @@ impl Pace {
             inner.step(count.saturating_mul(total).div_ceil(units.max(1)))?;
             // (In 128 bits: units times units can pass 64.)
             let done = (inner.done() as u128 * units as u128 / total as u128) as usize;
-            // A step that adds nothing to the count still takes its turn, or it would go on without
-            // end.
-            let granted = self.granted.load(Relaxed);
-            self.granted
-                .store(granted.saturating_sub((done - told).max(1)), Relaxed);
-            self.done.fetch_add(done - told, Relaxed);
+            self.worked(done - told);
+            if done == told {
+                // A step that adds nothing to the count still takes its turn, or it would go on
+                // without end.
+                self.spent(1);
+            }
             told = done;
         }
         Ok(())
     }
 }
 
-type Future_<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+type Steps<'a> = Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 enum State<'a> {
-    Working(Future_<'a>),
+    Working(Steps<'a>),
     Done,
     Failed,
 }

@@ -135,19 +135,15 @@ impl DiffLlamaLoader {
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
     /// missing.
     pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
-        self.parts.check_complete()?;
-        let model = self.builder.model.as_ref();
-        model.ok_or_else(|| Error::Internal("all parts make no model".to_owned()))
+        self.parts.whole(&self.builder.model)
     }
 
     /// The model, out of its loader.
     ///
     /// # Errors
     /// As [`DiffLlamaLoader::model`].
-    pub fn finish(mut self) -> Result<DiffLlama, Error> {
-        self.model()?;
-        let model = self.builder.model.take().and_then(Arc::into_inner);
-        model.ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
+    pub fn finish(self) -> Result<DiffLlama, Error> {
+        self.parts.finish(self.builder.model)
     }
 }
 
