@@ -7,7 +7,7 @@ use super::format::Format;
 use super::panels::{Packed, Panels, with_format};
 use crate::blocks::linear::{CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, ROW_VECTORS};
 use crate::run::threads::Disjoint;
-use crate::simd::{Depth, Kernel, Operands, PackedRows, Sink, Tile, Vector};
+use crate::simd::{Kernel, Operands, PackedRows, Sink, Tile, Vector, Whole};
 
 /// Some rows of x by some panels of the weight.
 pub(super) struct Block<'c> {
@@ -149,11 +149,11 @@ impl Strip<'_> {
                     b: weights[channel - self.channels.start..].as_ptr(),
                     b_stride: PANEL,
                     b_vector: V::LANES,
-                    depth: Depth::whole(self.depth),
+                    depth: Whole(self.depth),
                 };
                 // SAFETY: `row` begins a full group, and the vectors begin below `outputs`, in the
                 // panel: a full tile's width divides it.
-                unsafe { V::Tile::product::<V, _>(vectors, operands, self.sink(row, channel)) };
+                unsafe { V::Tile::product::<V, _, _>(vectors, operands, self.sink(row, channel)) };
             }
             channel += vectors * V::LANES;
         }

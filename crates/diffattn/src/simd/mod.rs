@@ -31,5 +31,7 @@ pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub use peak::fma_flops;
 pub(crate) use tile::{PackedRows, columns, product, product_of, product_over};
-pub(crate) use vector::{Depth, Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, transpose};
+pub(crate) use vector::{
+    Depth, Gapped, Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, Whole, transpose,
+};
 pub(crate) use wide::Wide;

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::instructions::instructions;
 use super::tile::{columns, product_over};
-use super::vector::{Operands, Sink, Tile, Vector};
+use super::vector::{Depth, Operands, Sink, Tile, Vector};
 use super::wide::Wide;
 
 /// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
@@ -30,13 +30,17 @@ impl Tile for PanelTile {
 
     // Not against the law of `Vector`: WebAssembly's features are the module's, not a function's.
     #[inline(never)]
-    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
+    unsafe fn product<V: Vector, D: Depth, S: Sink<V>>(
+        vectors: usize,
+        operands: Operands<D>,
+        sink: S,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             if vectors == 2 {
-                parts::<V, S, 2>(operands, sink);
+                parts::<V, D, S, 2>(operands, sink);
             } else {
-                parts::<V, S, 1>(operands, sink);
+                parts::<V, D, S, 1>(operands, sink);
             }
         }
     }
@@ -45,7 +49,7 @@ impl Tile for PanelTile {
 /// # Safety
 /// As [`Tile::product`].
 #[inline(always)]
-unsafe fn parts<V: Vector, S: Sink<V>, const N: usize>(operands: Operands, sink: S) {
+unsafe fn parts<V: Vector, D: Depth, S: Sink<V>, const N: usize>(operands: Operands<D>, sink: S) {
     let Operands {
         a,
         a_stride,
@@ -57,14 +61,17 @@ unsafe fn parts<V: Vector, S: Sink<V>, const N: usize>(operands: Operands, sink:
     let b = columns::<_, N>(b, b_vector);
     // SAFETY: (all) the caller's promise.
     unsafe {
-        sink.take(0, product_over::<V, 6, N>(a, a_stride, b, b_stride, depth));
+        sink.take(
+            0,
+            product_over::<V, D, 6, N>(a, a_stride, b, b_stride, depth),
+        );
         sink.take(
             6,
-            product_over::<V, 5, N>(a.add(6), a_stride, b, b_stride, depth),
+            product_over::<V, D, 5, N>(a.add(6), a_stride, b, b_stride, depth),
         );
         sink.take(
             11,
-            product_over::<V, 5, N>(a.add(11), a_stride, b, b_stride, depth),
+            product_over::<V, D, 5, N>(a.add(11), a_stride, b, b_stride, depth),
         );
     }
 }

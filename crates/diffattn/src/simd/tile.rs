@@ -18,7 +18,11 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
     const BLOCK_VECTORS: usize = B;
 
     #[inline(always)]
-    unsafe fn product<V: Vector, S: Sink<V>>(vectors: usize, operands: Operands, sink: S) {
+    unsafe fn product<V: Vector, D: Depth, S: Sink<V>>(
+        vectors: usize,
+        operands: Operands<D>,
+        sink: S,
+    ) {
         let Operands {
             a,
             a_stride,
@@ -32,7 +36,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             if vectors >= N {
                 sink.take(
                     0,
-                    product_over::<V, M, N>(
+                    product_over::<V, D, M, N>(
                         a,
                         a_stride,
                         columns::<_, N>(b, b_vector),
@@ -43,12 +47,12 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             } else if vectors == 1 {
                 sink.take(
                     0,
-                    product_over::<V, M, 1>(a, a_stride, [b], b_stride, depth),
+                    product_over::<V, D, M, 1>(a, a_stride, [b], b_stride, depth),
                 );
             } else if vectors == 2 {
                 sink.take(
                     0,
-                    product_over::<V, M, 2>(
+                    product_over::<V, D, M, 2>(
                         a,
                         a_stride,
                         columns::<_, 2>(b, b_vector),
@@ -59,7 +63,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
             } else {
                 sink.take(
                     0,
-                    product_over::<V, M, 3>(
+                    product_over::<V, D, M, 3>(
                         a,
                         a_stride,
                         columns::<_, 3>(b, b_vector),
@@ -110,18 +114,18 @@ pub(crate) unsafe fn product<V: Vector, const M: usize, const N: usize>(
 /// # Safety
 /// As [`product`], for the rows of `depth`.
 #[inline(always)]
-pub(crate) unsafe fn product_over<V: Vector, const M: usize, const N: usize>(
+pub(crate) unsafe fn product_over<V: Vector, D: Depth, const M: usize, const N: usize>(
     a: *const f32,
     a_stride: usize,
     b: [*const f32; N],
     b_stride: usize,
-    depth: Depth,
+    depth: D,
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
-    let mut sums = unsafe { product::<V, M, N>(a, a_stride, b, b_stride, depth.rows) };
+    let mut sums = unsafe { product::<V, M, N>(a, a_stride, b, b_stride, depth.rows()) };
     // A loop of its own: one over both stretches takes three instructions more a step, 3 % of the
     // time.
-    for k in depth.rows + depth.gap..depth.rows + depth.gap + depth.more {
+    for k in depth.more() {
         let mut row = [V::splat(0.0); N];
         for n in 0..N {
             // SAFETY: the caller's promise for this row of b.

@@ -6,7 +6,7 @@ use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::Vector;
-use crate::simd::{Depth, product_over};
+use crate::simd::{Gapped, product_over};
 
 /// Vectors of v's channels that a tile takes, from `first` on.
 struct Columns<const N: usize> {
@@ -21,7 +21,7 @@ struct P {
     rows: usize,
     /// The first live key of the strip, and how many from there on, perhaps with a gap.
     first: usize,
-    depth: Depth,
+    depth: Gapped,
     /// Where the products of the first row go.
     to: usize,
 }
@@ -37,7 +37,7 @@ impl DecodeStrip<'_, '_, '_> {
             let p = P {
                 rows: uses.len() * queries,
                 first: strip.start() - from,
-                depth: Depth::of(strip.runs()),
+                depth: Gapped::of(strip.runs()),
                 to: self.rows.value_rows[index] * queries * padded,
             };
             for (use_index, &(entry, _)) in uses.iter().enumerate() {
@@ -95,7 +95,7 @@ impl DecodeStrip<'_, '_, '_> {
         let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
         // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have
         // as many keys from the first live one on, whole vectors of channels.
-        let sums = unsafe { product_over::<V, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
+        let sums = unsafe { product_over::<V, _, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
         let padded = self.call.value_shape.padded();
         for (m, sums) in sums.iter().enumerate() {
             let to = &mut self.memory.partial[p.to + (row + m) * padded + columns.channel..];

@@ -12,7 +12,7 @@ use crate::attention::packed::KeyPanels;
 use crate::attention::softmax::{StripSums, safe_max};
 use crate::blocks::PANEL;
 use crate::simd::Vector;
-use crate::simd::{Depth, Operands, Tile};
+use crate::simd::{Operands, Tile, Whole};
 use crate::tensor::axis::Rows;
 use std::ops::Range;
 
@@ -187,13 +187,13 @@ impl StripScores<'_, '_> {
             b: self.queries[lane..].as_ptr(),
             b_stride: stride,
             b_vector: V::LANES,
-            depth: Depth::whole(call.width),
+            depth: Whole(call.width),
         };
         // SAFETY: K panels hold `width` rows of PANEL keys, ROWS divides PANEL and `key` is a
         // multiple of ROWS; packed queries hold `width` rows of `stride` lanes; a column of scores
         // reaches to the last panel's end (scratch.rs); maxima, low and high ends have `stride`
         // lanes, elements as many per key of a strip.
-        unsafe { V::Tile::product::<V, _>(vectors.len(), operands, sink) };
+        unsafe { V::Tile::product::<V, _, _>(vectors.len(), operands, sink) };
     }
 
     /// Turns the scores into exponentials, in place, and gives their sums.

@@ -11,7 +11,7 @@ use crate::attention::live::LiveStrip;
 use crate::attention::outputs::RowsOut;
 use crate::attention::packed::ValuePanels;
 use crate::blocks::PANEL;
-use crate::simd::{Depth, Operands, Tile};
+use crate::simd::{Depth, Gapped, Operands, Tile};
 use crate::simd::{Vector, transpose};
 
 /// The rows of a result.
@@ -40,7 +40,7 @@ struct ValueStrip<'s> {
     index: usize,
     strip: LiveStrip,
     /// How much of P and v a product takes: two runs at most.
-    depth: Depth,
+    depth: Gapped,
 }
 
 impl RowBlock<'_, '_> {
@@ -55,31 +55,45 @@ impl RowBlock<'_, '_> {
                     values: self.block.panels.values(v),
                     index,
                     strip,
-                    depth: Depth::of(strip.runs()),
+                    depth: Gapped::of(strip.runs()),
                 };
                 if of.values.is_special(strip.number) {
                     self.add_special::<V>(geometry, step, &of);
                 } else {
-                    for panel in (0..self.call.value_shape.width).step_by(PANEL) {
-                        let a = of.values.at(strip.start(), panel);
-                        self.add_panel::<V>(geometry, &of, panel, a);
+                    match of.depth.whole() {
+                        Some(depth) => self.add_panels::<V, _>(geometry, &of, depth),
+                        None => self.add_panels::<V, _>(geometry, &of, of.depth),
                     }
                 }
             }
         }
     }
 
-    /// P times one panel of v, which `a` points to. A chunk's P and the panel stay in L1 for all of
+    /// P times all panels of v, which is finite.
+    #[inline(always)]
+    fn add_panels<V: Vector, D: Depth>(
+        &mut self,
+        geometry: &Geometry,
+        of: &ValueStrip<'_>,
+        depth: D,
+    ) {
+        for panel in (0..self.call.value_shape.width).step_by(PANEL) {
+            let a = of.values.at(of.strip.start(), panel);
+            self.add_panel::<V, D>(geometry, of, depth, (panel, a));
+        }
+    }
+
+    /// P times the panel of v from channel `panel` on, which `a` points to. A chunk's P and the panel stay in L1 for all of
     /// the panel's tiles. (Asking for the panels that come next gains nothing, and its loop takes 2
     /// %.) All vectors go to the strip's end, over zeros: cut where each one's keys end, 512 tokens
     /// have 3 % fewer products and take as long.
     #[inline(always)]
-    fn add_panel<V: Vector>(
+    fn add_panel<V: Vector, D: Depth>(
         &mut self,
         geometry: &Geometry,
         of: &ValueStrip<'_>,
-        panel: usize,
-        a: *const f32,
+        depth: D,
+        (panel, a): (usize, *const f32),
     ) {
         let Geometry {
             stride, p_column, ..
@@ -104,7 +118,7 @@ impl RowBlock<'_, '_> {
                     b: p,
                     b_stride: V::LANES,
                     b_vector: p_column,
-                    depth: of.depth,
+                    depth,
                 };
                 let sink = AddSink {
                     to: out[channel * stride + first * V::LANES..].as_mut_ptr(),
@@ -113,7 +127,7 @@ impl RowBlock<'_, '_> {
                 // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide,
                 // and ROWS divides PANEL; a column of P holds as many rows; outᵀ has `padded` rows
                 // per v head.
-                unsafe { V::Tile::product::<V, _>(last - first, operands, sink) };
+                unsafe { V::Tile::product::<V, _, _>(last - first, operands, sink) };
             }
         }
     }
@@ -184,7 +198,7 @@ impl RowBlock<'_, '_> {
             let finite = &mut self.scratch.finite;
             of.values.finite_copy(of.strip.start(), keys, panel, finite);
             let a = finite.as_ptr();
-            self.add_panel::<V>(geometry, of, panel, a);
+            self.add_panel::<V, _>(geometry, of, of.depth, (panel, a));
         }
         let Block {
             sequence,
