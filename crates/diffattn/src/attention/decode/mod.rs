@@ -94,8 +94,7 @@ impl Kernel for DecodeStrip<'_, '_, '_> {
                 self.memory.sum.fill(0.0);
             }
             (Phase::Values, Some(live)) => self.values::<V>(&live),
-            // (Its products are zeros from the beginning.)
-            (Phase::Values, None) => {}
+            (Phase::Values, None) => self.memory.partial.fill(0.0),
         }
     }
 }

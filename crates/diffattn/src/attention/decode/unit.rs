@@ -9,7 +9,7 @@ use crate::attention::softmax::{self, Rows, Strips};
 use crate::attention::visible::MASK_BLOCK;
 use crate::blocks::STRIP;
 use crate::error::Error;
-use crate::run::buffer::try_zeroed;
+use crate::run::buffer::{Buffer, try_zeroed};
 
 /// What all strips of a unit read.
 #[derive(Debug)]
@@ -34,14 +34,15 @@ pub(super) struct UnitRows<'c> {
 /// What each strip writes, strip after strip.
 #[derive(Debug)]
 struct UnitMemory {
-    /// `[strip][pair · query][key]`.
-    scores: Vec<f32>,
+    /// `[strip][pair · query][key]`; of arbitrary content at first, as `partial`: fresh memory of
+    /// 32768 keys took a tenth of the time.
+    scores: Buffer,
     /// `[strip][pair · query]`.
     strip_max: Vec<f32>,
     strip_sum: Vec<f32>,
     footing: Vec<f64>,
     /// `[strip][head place · query][padded channel]`: each strip's own product.
-    partial: Vec<f32>,
+    partial: Buffer,
 }
 
 /// One strip's part of a unit's memory.
@@ -82,11 +83,11 @@ impl<'c> DecodeUnit<'c> {
             places += uses.len();
         }
         let memory = UnitMemory {
-            scores: try_zeroed(strips * rows * STRIP)?,
+            scores: Buffer::new(strips * rows * STRIP)?,
             strip_max: try_zeroed(strips * rows)?,
             strip_sum: try_zeroed(strips * rows)?,
             footing: try_zeroed(strips * rows)?,
-            partial: try_zeroed(strips * places * queries * call.value_shape.padded())?,
+            partial: Buffer::new(strips * places * queries * call.value_shape.padded())?,
         };
         let mut rows = UnitRows {
             sequence,
