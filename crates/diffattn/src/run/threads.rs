@@ -26,7 +26,7 @@ pub(crate) fn for_each(threads: usize, items: usize, work: impl Fn(usize, usize)
 }
 
 /// A slice whose disjoint parts threads write at the same time.
-pub(crate) struct Disjoint<'a, T> {
+pub struct Disjoint<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,

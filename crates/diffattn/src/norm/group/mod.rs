@@ -18,11 +18,12 @@ use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::threads::Disjoint;
 use crate::run::units::Units;
-use crate::run::work::{Pace, Work, at_once};
+use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
+use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{DType, Data, DataMut, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// Options of [`group_norm`].
 #[derive(Debug, Clone)]
@@ -57,11 +58,15 @@ impl Default for GroupNormOptions<'_> {
     }
 }
 
-/// What a call is made on.
+/// A checked call of [`group_norm`]: made by `new`.
+pub type GroupNorm<'a> = Call<GroupNormOperator<'a>>;
+
+/// What the call is made on.
 #[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+pub struct GroupNormOperator<'a> {
     input: Input<'a>,
     parameters: Parameters<'a>,
+    cut: Cut,
     run: Run,
 }
 
@@ -89,15 +94,6 @@ impl Scratch {
             run_moments: try_zeroed(runs.groups)?,
         })
     }
-}
-
-/// A checked call of [`group_norm`]: made by [`GroupNorm::new`], worked off by
-/// [`GroupNorm::into_work`].
-#[derive(Debug)]
-pub struct GroupNorm<'a> {
-    call: Call<'a>,
-    shape: Vec<usize>,
-    cut: Cut,
 }
 
 impl<'a> GroupNorm<'a> {
@@ -136,79 +132,44 @@ impl<'a> GroupNorm<'a> {
         } else {
             Runs::NONE
         };
-        Ok(Self {
-            call: Call {
-                input: Input { x: x.data, runs },
-                parameters: Parameters {
-                    eps: options.eps,
-                    weight: options.weight,
-                    bias: options.bias,
-                    activation: options.activation,
-                },
-                run: options.run,
+        let dtype = x.data.dtype();
+        let operator = GroupNormOperator {
+            input: Input { x: x.data, runs },
+            parameters: Parameters {
+                eps: options.eps,
+                weight: options.weight,
+                bias: options.bias,
+                activation: options.activation,
             },
-            shape: x.shape,
             cut: Cut::new(&runs, options.run.threads()),
-        })
-    }
-
-    /// The result's shape: x's.
-    #[must_use]
-    pub fn output_shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The result's element type: x's.
-    #[must_use]
-    pub fn output_dtype(&self) -> DType {
-        self.call.input.x.dtype()
-    }
-
-    /// The work of the call into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
-    where
-        'a: 'o,
-    {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self { call, cut, .. } = self;
-        let (total, _) = cut.units(&call.input.runs);
-        Ok(Work::new(total, move |pace| async move {
-            call.work(&pace, cut, &output).await
-        }))
-    }
-
-    /// Works the whole call off at once, into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
-    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        at_once(async |pace| self.call.work(pace, self.cut, &output).await)
+            run: options.run,
+        };
+        Ok(Self::of(operator, x.shape, dtype))
     }
 }
 
-impl Call<'_> {
-    fn units(&self, elements: usize) -> Units<Scratch, impl Fn() -> Result<Scratch, Error>> {
-        Units::new(self.run, elements, || Scratch::new(&self.input))
+impl Operator for GroupNormOperator<'_> {
+    fn units(&self) -> usize {
+        self.cut.units(&self.input.runs).0
     }
 
-    async fn work(&self, pace: &Pace, cut: Cut, output: &Output<'_>) -> Result<(), Error> {
-        match cut {
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        match self.cut {
             Cut::Whole { runs } => self.whole_runs(pace, runs, output).await,
             Cut::Split { chunks, units } => self.split_runs(pace, chunks, units, output).await,
         }
+    }
+}
+
+impl GroupNormOperator<'_> {
+    fn spread(&self, elements: usize) -> Units<Scratch, impl Fn() -> Result<Scratch, Error>> {
+        Units::new(self.run, elements, || Scratch::new(&self.input))
     }
 
     /// Units of `runs` whole runs, each from its statistics to its results.
     async fn whole_runs(&self, pace: &Pace, runs: usize, output: &Output<'_>) -> Result<(), Error> {
         let Runs { count, len, .. } = self.input.runs;
-        self.units(runs * len)
+        self.spread(runs * len)
             .paced(pace, 0..count.div_ceil(runs), |scratch, unit| {
                 for run in unit * runs..((unit + 1) * runs).min(count) {
                     self.run.unfused_kernel(WholeRun {
@@ -235,7 +196,7 @@ impl Call<'_> {
         } = self;
         let runs = input.runs;
         let part = |unit: usize| unit * chunks..((unit + 1) * chunks).min(runs.chunks());
-        let mut spread = self.units(chunks * runs.chunk);
+        let mut spread = self.spread(chunks * runs.chunk);
         let mut chunk_moments = try_zeroed(runs.chunks() * runs.groups)?;
         let mut run_moments: Vec<Moments> = try_zeroed(runs.groups)?;
         for run in 0..runs.count {
@@ -278,7 +239,7 @@ impl Call<'_> {
 
 /// One run from its statistics to its results.
 struct WholeRun<'u> {
-    call: Call<'u>,
+    call: GroupNormOperator<'u>,
     run: usize,
     output: &'u Output<'u>,
     scratch: &'u mut Scratch,
@@ -290,7 +251,7 @@ impl Kernel for WholeRun<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self {
-            call: Call {
+            call: GroupNormOperator {
                 input, parameters, ..
             },
             run,
@@ -347,8 +308,5 @@ impl Kernel for WholeRun<'_> {
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`GroupNorm`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn group_norm(x: Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Vec<f32>, Error> {
-    let call = GroupNorm::new(x, options)?;
-    let mut out = try_zeroed(call.call.input.x.len())?;
-    call.finish_into(DataMut::F32(&mut out))?;
-    Ok(out)
+    GroupNorm::new(x, options)?.finish_f32()
 }
