@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::spread::InverseSpread;
-use super::write::{is_backward, is_streamed, write};
+use super::write::{Results, is_backward, is_streamed, write};
 use super::{check_norm, lanes};
 use crate::blocks::norm::{BLOCK_ROWS, ROWS_BLOCK, UNIT};
 use crate::error::Error;
@@ -108,7 +108,7 @@ impl Operator for RmsNormOperator<'_> {
                 scratch,
             });
         };
-        units.paced(pace, 0..self.units(), work).await
+        units.paced(pace, 0..self.units(), &work).await
     }
 }
 
@@ -195,10 +195,14 @@ impl Kernel for Rows<'_> {
                     weight,
                     factors: by_row[row],
                 };
-                if is_streamed && V::STREAMS {
-                    scaled.write::<V, true>(y, is_backward, ahead);
-                } else {
-                    scaled.write::<V, false>(y, is_backward, ahead);
+                debug_assert!(weight.is_none_or(|weight| weight.len() == width));
+                // SAFETY: (both) x and the weights are as long as y.
+                unsafe {
+                    if is_streamed && V::STREAMS {
+                        write::<V, true>(y, is_backward, ahead, scaled);
+                    } else {
+                        write::<V, false>(y, is_backward, ahead, scaled);
+                    }
                 }
             }
             if is_narrow {
@@ -233,34 +237,25 @@ struct ScaledRow<'u> {
     factors: [f32; 2],
 }
 
-impl ScaledRow<'_> {
-    /// Writes it to `y`, of as many elements. If `STREAM`, as many elements from `ahead` on are
-    /// asked for.
+impl Results for ScaledRow<'_> {
     #[inline(always)]
-    fn write<V: Vector, const STREAM: bool>(
-        &self,
-        y: &mut [f32],
-        is_backward: bool,
-        ahead: *const f32,
-    ) {
-        let &Self {
-            x,
-            weight,
-            factors: [power, rest],
-        } = self;
-        debug_assert!(x.len() == y.len() && weight.is_none_or(|weight| weight.len() == x.len()));
-        let done = write::<V, STREAM>(y, is_backward, ahead, |at| {
-            // SAFETY: `write` gives vectors of y, and x and the weights are as long.
-            let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
-            let y = load(x).mul(V::splat(power)).mul(V::splat(rest));
-            weight.map_or(y, |weight| y.mul(load(weight)))
-        });
-        for i in done..y.len() {
-            y[i] = x[i] * power * rest;
-            if let Some(weight) = weight {
-                y[i] *= weight[i];
-            }
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+        let [power, rest] = self.factors;
+        // SAFETY: the caller's promise.
+        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let y = x.mul(V::splat(power)).mul(V::splat(rest));
+        match self.weight {
+            None => y,
+            // SAFETY: as above.
+            Some(weight) => y.mul(unsafe { V::load(weight.as_ptr().add(at)) }),
         }
+    }
+
+    #[inline(always)]
+    fn one(&self, at: usize) -> f32 {
+        let [power, rest] = self.factors;
+        let y = self.x[at] * power * rest;
+        self.weight.map_or(y, |weight| y * weight[at])
     }
 }
 

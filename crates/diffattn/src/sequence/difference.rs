@@ -125,7 +125,7 @@ impl Operator for DifferenceOperator<'_> {
                 scratch,
             });
         };
-        units.paced(pace, 0..self.units(), work).await
+        units.paced(pace, 0..self.units(), &work).await
     }
 }
 

@@ -203,7 +203,7 @@ impl Operator for RopeOperator<'_> {
                     // SAFETY: each unit is worked on once.
                     unsafe { filling.unit(unit, position) }
                 };
-                units.paced(pace, 0..turns.units(rotary_dim), fill).await?;
+                units.paced(pace, 0..turns.units(rotary_dim), &fill).await?;
                 (made.as_slice(), None)
             }
         };
@@ -229,7 +229,7 @@ impl Operator for RopeOperator<'_> {
                 scratch,
             });
         };
-        units.paced(pace, 0..self.row_units(), rotate).await
+        units.paced(pace, 0..self.row_units(), &rotate).await
     }
 }
 

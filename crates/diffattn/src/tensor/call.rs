@@ -1,6 +1,8 @@
 //! A checked call of an operator that makes one tensor, of x's shape and element type: takes its
 //! output, runs it at once or in slices. Knows nothing of what is computed.
 
+use std::marker::PhantomData;
+
 use super::output::Output;
 use super::shape::checked_len;
 use super::{DType, DataMut};
@@ -29,6 +31,22 @@ pub struct Call<O> {
     operator: O,
     shape: Vec<usize>,
     dtype: DType,
+    /// By pointers, so that this crate compiles what is generic over operators: else each crate
+    /// that calls one does, and in WebAssembly for size.
+    start: for<'o> fn(O, Output<'o>, PhantomData<&'o O>) -> Work<'o>,
+    finish: fn(&O, &Output<'_>) -> Result<(), Error>,
+}
+
+/// The work of an operator into an output. (The last argument says that it outlives `'o`.)
+fn start<'o, O: Operator>(operator: O, output: Output<'o>, _: PhantomData<&'o O>) -> Work<'o> {
+    Work::new(operator.units(), move |pace| async move {
+        operator.work(&pace, &output).await
+    })
+}
+
+/// All of an operator's work at once.
+fn finish<O: Operator>(operator: &O, output: &Output<'_>) -> Result<(), Error> {
+    at_once(async |pace| operator.work(pace, output).await)
 }
 
 impl<O: Operator> Call<O> {
@@ -38,9 +56,13 @@ impl<O: Operator> Call<O> {
             operator,
             shape,
             dtype,
+            start,
+            finish,
         }
     }
+}
 
+impl<O> Call<O> {
     /// The result's shape: x's.
     #[must_use]
     pub fn output_shape(&self) -> &[usize] {
@@ -63,10 +85,7 @@ impl<O: Operator> Call<O> {
         O: 'o,
     {
         let output = Output::bind(out, self.dtype, &self.shape)?;
-        let operator = self.operator;
-        Ok(Work::new(operator.units(), move |pace| async move {
-            operator.work(&pace, &output).await
-        }))
+        Ok((self.start)(self.operator, output, PhantomData))
     }
 
     /// Works the whole call off at once, into `out`.
@@ -77,7 +96,7 @@ impl<O: Operator> Call<O> {
     /// fit; [`Error::OutOfMemory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.dtype, &self.shape)?;
-        at_once(async |pace| self.operator.work(pace, &output).await)
+        (self.finish)(&self.operator, &output)
     }
 
     /// The whole result of a call on float32.
