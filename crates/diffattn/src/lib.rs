@@ -64,5 +64,6 @@ pub use sequence::{
 };
 pub use simd::{Isa, fma_flops};
 pub use tensor::axis::Layout;
+pub use tensor::call::Call;
 pub use tensor::shape::{check_len, checked_len, format_shape};
-pub use tensor::{DType, Data, DataMut, Tensor};
+pub use tensor::{DType, Data, DataMut, Elements, Tensor};

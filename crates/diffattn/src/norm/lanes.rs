@@ -1,8 +1,10 @@
 //! Sums in float64 over a fixed number of virtual lanes, which each instruction set's registers
 //! walk in as many turns as it takes: the order of every addition is the same on all.
 
-use crate::blocks::norm::{LANES, SHIFTED_LANES};
-use crate::simd::Wide;
+use std::marker::PhantomData;
+
+use crate::blocks::norm::{FAR_AHEAD, LANES, SHIFTED_LANES};
+use crate::simd::{Use, Vector, Wide};
 
 /// Accumulators at once: half of the sixteen registers that the smaller sets have.
 const ACCUMULATORS: usize = 8;
@@ -17,37 +19,77 @@ const fn accumulators<W: Wide>(lanes: usize) -> usize {
     }
 }
 
+/// What the values of a vector add to `T` sums. A type, not a closure, as
+/// [`Results`](super::write::Results) are.
+trait Terms<W: Wide, const T: usize> {
+    /// `sums`, each with its terms added of the vector at `x`.
+    ///
+    /// # Safety
+    /// `LANES` values are readable there.
+    unsafe fn add(&self, sums: [W; T], x: *const f32) -> [W; T];
+
+    /// Is told where each block of values begins.
+    fn meet(&self, _block: *const f32) {}
+}
+
+/// x².
+struct Squares;
+
+impl<W: Wide> Terms<W, 1> for Squares {
+    #[inline(always)]
+    unsafe fn add(&self, [squares]: [W; 1], x: *const f32) -> [W; 1] {
+        // SAFETY: the caller's promise.
+        [squares.add_square(unsafe { W::widen(x) })]
+    }
+}
+
+/// x − shift and (x − shift)²; if `LARGE`, the elements that [`FAR_AHEAD`] says are asked for.
+struct Shifted<V, const LARGE: bool> {
+    shift: f32,
+    vector: PhantomData<V>,
+}
+
+impl<V: Vector, const LARGE: bool> Terms<V::Wide, 2> for Shifted<V, LARGE> {
+    #[inline(always)]
+    unsafe fn add(&self, [sum, squares]: [V::Wide; 2], x: *const f32) -> [V::Wide; 2] {
+        // SAFETY: the caller's promise.
+        let difference = unsafe { V::Wide::widen_less(x, self.shift) };
+        [sum.add(difference), squares.add_square(difference)]
+    }
+
+    #[inline(always)]
+    fn meet(&self, block: *const f32) {
+        if LARGE {
+            V::prefetch(block.wrapping_add(FAR_AHEAD), Use::Read);
+        }
+    }
+}
+
 /// Σ x²: element i goes to lane i mod [`LANES`], and the lanes are added by halves.
 #[inline(always)]
 pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
-    let add = |[squares]: [W; 1], x| {
-        // SAFETY: `sum_terms` gives pointers to a vector.
-        [squares.add_square(unsafe { W::widen(x) })]
-    };
-    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, |_| (), add);
+    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, Squares);
     squares
 }
 
 /// Σ (x − shift) and Σ (x − shift)², the differences rounded to float32; in the order of
-/// [`sum_squares`], but over [`SHIFTED_LANES`]. `meet` is told where each of these begins.
+/// [`sum_squares`], but over [`SHIFTED_LANES`]. If `LARGE`, the elements that [`FAR_AHEAD`] says
+/// are asked for.
 #[inline(always)]
-pub(super) fn shifted_sums<W: Wide>(x: &[f32], shift: f32, meet: impl Fn(*const f32)) -> [f64; 2] {
-    let add = |[sum, squares]: [W; 2], x| {
-        // SAFETY: `sum_terms` gives pointers to a vector.
-        let difference = unsafe { W::widen_less(x, shift) };
-        [sum.add(difference), squares.add_square(difference)]
+pub(super) fn shifted_sums<V: Vector, const LARGE: bool>(x: &[f32], shift: f32) -> [f64; 2] {
+    let terms = Shifted::<V, LARGE> {
+        shift,
+        vector: PhantomData,
     };
-    sum_terms::<W, SHIFTED_LANES, 2>(x, shift, meet, add)
+    sum_terms::<V::Wide, SHIFTED_LANES, 2>(x, shift, terms)
 }
 
-/// `T` sums at once, to which `add` adds the terms of a vector; `padding` has terms of zero. `meet`
-/// is told where each block of N values begins.
+/// `T` sums at once, to which `terms` adds those of a vector; `padding` has terms of zero.
 #[inline(always)]
 fn sum_terms<W: Wide, const N: usize, const T: usize>(
     x: &[f32],
     padding: f32,
-    meet: impl Fn(*const f32),
-    add: impl Fn([W; T], *const f32) -> [W; T],
+    terms: impl Terms<W, T>,
 ) -> [f64; T] {
     let (blocks, tail) = x.as_chunks::<N>();
     let mut last = [padding; N];
@@ -56,20 +98,16 @@ fn sum_terms<W: Wide, const N: usize, const T: usize>(
     let mut lanes = [[0.0; N]; T];
     for first in (0..N).step_by(used * W::LANES) {
         let mut sums = [[W::splat(0.0); T]; ACCUMULATORS];
-        let mut add_block = |block: &[f32; N]| {
-            meet(block.as_ptr());
-            for (i, sums) in sums[..used].iter_mut().enumerate() {
-                // `used` vectors from `first` on lie within the N values of the block.
-                *sums = add(*sums, block[first + i * W::LANES..].as_ptr());
-            }
-        };
-        blocks.iter().for_each(&mut add_block);
-        if !tail.is_empty() {
-            add_block(&last);
+        let sums = &mut sums[..used];
+        for block in blocks {
+            add_block(sums, &terms, block, first);
         }
-        for (i, sums) in sums[..used].iter().enumerate() {
+        if !tail.is_empty() {
+            add_block(sums, &terms, &last, first);
+        }
+        for (i, sums) in sums.iter().enumerate() {
             for (sum, lanes) in sums.iter().zip(&mut lanes) {
-                // SAFETY: as above, of the N lanes.
+                // SAFETY: `used` vectors from `first` on lie within the N lanes.
                 unsafe { sum.store(lanes[first + i * W::LANES..].as_mut_ptr()) };
             }
         }
@@ -79,6 +117,21 @@ fn sum_terms<W: Wide, const N: usize, const T: usize>(
         *total = sum_by_halves::<W, N>(lanes);
     }
     totals
+}
+
+/// Adds the terms of as many vectors of a block as there are sums, from value `first` on.
+#[inline(always)]
+fn add_block<W: Wide, const N: usize, const T: usize>(
+    sums: &mut [[W; T]],
+    terms: &impl Terms<W, T>,
+    block: &[f32; N],
+    first: usize,
+) {
+    terms.meet(block.as_ptr());
+    for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: `sum_terms` has as many sums as vectors lie within the block from `first` on.
+        *sums = unsafe { terms.add(*sums, block[first + i * W::LANES..].as_ptr()) };
+    }
 }
 
 /// The sum of N lanes: the upper half is added to the lower one until one is left.

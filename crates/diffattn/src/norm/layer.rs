@@ -4,7 +4,7 @@
 use super::check_norm;
 use super::group::moments::{Moments, shifted_moments};
 use super::group::normalise::Standardise;
-use super::write::{is_backward, write};
+use super::write::{Results, is_backward, write};
 use crate::blocks::norm::{CHUNK, UNIT};
 use crate::error::Error;
 use crate::run::Run;
@@ -66,32 +66,74 @@ impl Kernel for Rows<'_> {
             for chunk in x.chunks(CHUNK) {
                 moments = moments.merge(shifted_moments::<V, false>(chunk));
             }
-            let Standardise {
-                mean,
-                rest_of_mean,
-                inverse,
-            } = Standardise::new(moments, eps);
-            let (rest_of_mean, rest) = (rest_of_mean as f32, inverse.rest as f32);
-            let one = |x: f32, at: usize| {
-                let y = (x - mean - rest_of_mean) * inverse.power * rest;
-                let y = weight.map_or(y, |weight| y * weight[at]);
-                bias.map_or(y, |bias| y + bias[at])
+            let row = NormedRow {
+                x,
+                standardise: Standardise::new(moments, eps),
+                weight,
+                bias,
             };
-            let done = write::<V, false>(y, is_backward(x, y), x.as_ptr(), |at| {
-                // SAFETY: `write` gives vectors of y, and x, weight and bias are as long.
-                let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
-                let y = load(x)
-                    .sub(V::splat(mean))
-                    .sub(V::splat(rest_of_mean))
-                    .mul(V::splat(inverse.power))
-                    .mul(V::splat(rest));
-                let y = weight.map_or(y, |weight| y.mul(load(weight)));
-                bias.map_or(y, |bias| y.add(load(bias)))
-            });
-            for (at, (y, &x)) in y.iter_mut().zip(x).enumerate().skip(done) {
-                *y = one(x, at);
-            }
+            debug_assert!([weight, bias].iter().flatten().all(|w| w.len() == x.len()));
+            // SAFETY: x, weight and bias are as long as y.
+            unsafe { write::<V, false>(y, is_backward(x, y), x.as_ptr(), row) };
         }
+    }
+}
+
+/// `(x − mean) / spread · weight + bias` of a row.
+struct NormedRow<'u> {
+    x: &'u [f32],
+    standardise: Standardise,
+    weight: Option<&'u [f32]>,
+    bias: Option<&'u [f32]>,
+}
+
+impl NormedRow<'_> {
+    /// What is subtracted, one after the other, and what the rest is multiplied with.
+    #[inline(always)]
+    fn scalars(&self) -> [f32; 4] {
+        let Standardise {
+            mean,
+            rest_of_mean,
+            inverse,
+        } = self.standardise;
+        let (rest_of_mean, rest) = (rest_of_mean as f32, inverse.rest as f32);
+        [mean, rest_of_mean, inverse.power, rest]
+    }
+}
+
+impl Results for NormedRow<'_> {
+    #[inline(always)]
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+        let [mean, rest_of_mean, power, rest] = self.scalars();
+        // SAFETY: (all three) the caller's promise.
+        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let mut y = x
+            .sub(V::splat(mean))
+            .sub(V::splat(rest_of_mean))
+            .mul(V::splat(power))
+            .mul(V::splat(rest));
+        if let Some(weight) = self.weight {
+            // SAFETY: as above.
+            y = y.mul(unsafe { V::load(weight.as_ptr().add(at)) });
+        }
+        if let Some(bias) = self.bias {
+            // SAFETY: as above.
+            y = y.add(unsafe { V::load(bias.as_ptr().add(at)) });
+        }
+        y
+    }
+
+    #[inline(always)]
+    fn one(&self, at: usize) -> f32 {
+        let [mean, rest_of_mean, power, rest] = self.scalars();
+        let mut y = (self.x[at] - mean - rest_of_mean) * power * rest;
+        if let Some(weight) = self.weight {
+            y *= weight[at];
+        }
+        if let Some(bias) = self.bias {
+            y += bias[at];
+        }
+        y
     }
 }
 
@@ -141,7 +183,7 @@ pub fn layer_norm(
     }
     let out = Disjoint::new(out);
     let mut units = Units::new(run, unit_rows * width, || Ok(()));
-    units.run(0..rows.div_ceil(unit_rows), |(), unit| {
+    units.run(0..rows.div_ceil(unit_rows), &|(), unit| {
         let elements = unit * unit_rows * width..((unit + 1) * unit_rows).min(rows) * width;
         // SAFETY: each row is one unit's.
         let y = unsafe { out.part(elements.clone()) };

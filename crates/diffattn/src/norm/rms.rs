@@ -5,18 +5,19 @@
 use std::ops::Range;
 
 use super::spread::InverseSpread;
-use super::write::{is_backward, is_streamed, write};
+use super::write::{Results, is_backward, is_streamed, write};
 use super::{check_norm, lanes};
 use crate::blocks::norm::{BLOCK_ROWS, ROWS_BLOCK, UNIT};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::units::Units;
-use crate::run::work::{Pace, Work, at_once};
+use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
+use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{DType, Data, DataMut, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// Options of [`rms_norm`].
 #[derive(Debug, Clone)]
@@ -42,9 +43,12 @@ impl Default for RmsNormOptions<'_> {
     }
 }
 
-/// What a call is made on.
+/// A checked call of [`rms_norm`]: made by `new`.
+pub type RmsNorm<'a> = Call<RmsNormOperator<'a>>;
+
+/// What the call is made on.
 #[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+pub struct RmsNormOperator<'a> {
     x: Data<'a>,
     rows: usize,
     width: usize,
@@ -52,13 +56,6 @@ struct Call<'a> {
     eps: f32,
     scale: f32,
     run: Run,
-}
-
-/// A checked call of [`rms_norm`]: made by [`RmsNorm::new`], worked off by [`RmsNorm::into_work`].
-#[derive(Debug)]
-pub struct RmsNorm<'a> {
-    call: Call<'a>,
-    shape: Vec<usize>,
 }
 
 impl<'a> RmsNorm<'a> {
@@ -77,63 +74,26 @@ impl<'a> RmsNorm<'a> {
             width,
             [("weight", options.weight), ("bias", None)],
         )?;
-        Ok(Self {
-            call: Call {
-                x: x.data,
-                // Without elements there are no rows, whatever the width.
-                rows: len.checked_div(width).unwrap_or(0),
-                width,
-                weight: options.weight,
-                eps: options.eps,
-                scale: options.scale,
-                run: options.run,
-            },
-            shape: x.shape,
-        })
-    }
-
-    /// The result's shape: x's.
-    #[must_use]
-    pub fn output_shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The result's element type: x's.
-    #[must_use]
-    pub fn output_dtype(&self) -> DType {
-        self.call.x.dtype()
-    }
-
-    /// The work of the call into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
-    where
-        'a: 'o,
-    {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self { call, .. } = self;
-        let total = call.rows.div_ceil(call.unit_rows());
-        Ok(Work::new(total, move |pace| async move {
-            call.work(&pace, &output).await
-        }))
-    }
-
-    /// Works the whole call off at once, into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
-    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        at_once(async |pace| self.call.work(pace, &output).await)
+        let dtype = x.data.dtype();
+        let operator = RmsNormOperator {
+            x: x.data,
+            // Without elements there are no rows, whatever the width.
+            rows: len.checked_div(width).unwrap_or(0),
+            width,
+            weight: options.weight,
+            eps: options.eps,
+            scale: options.scale,
+            run: options.run,
+        };
+        Ok(Self::of(operator, x.shape, dtype))
     }
 }
 
-impl Call<'_> {
+impl Operator for RmsNormOperator<'_> {
+    fn units(&self) -> usize {
+        self.rows.div_ceil(self.unit_rows())
+    }
+
     async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
         let unit_rows = self.unit_rows();
         let is_streamed = is_streamed(output, self.width);
@@ -148,11 +108,11 @@ impl Call<'_> {
                 scratch,
             });
         };
-        units
-            .paced(pace, 0..self.rows.div_ceil(unit_rows), work)
-            .await
+        units.paced(pace, 0..self.units(), &work).await
     }
+}
 
+impl RmsNormOperator<'_> {
     fn unit_rows(&self) -> usize {
         UNIT.checked_div(self.width).unwrap_or(1).max(1)
     }
@@ -173,7 +133,7 @@ impl Call<'_> {
 
 /// Some rows of a call.
 struct Rows<'u> {
-    call: &'u Call<'u>,
+    call: &'u RmsNormOperator<'u>,
     rows: Range<usize>,
     is_streamed: bool,
     /// Has all rows, of which no other thread writes these.
@@ -193,7 +153,7 @@ impl Kernel for Rows<'_> {
             output,
             scratch: [wide_x, wide_y],
         } = self;
-        let &Call {
+        let &RmsNormOperator {
             x,
             width,
             weight,
@@ -235,10 +195,14 @@ impl Kernel for Rows<'_> {
                     weight,
                     factors: by_row[row],
                 };
-                if is_streamed && V::STREAMS {
-                    scaled.write::<V, true>(y, is_backward, ahead);
-                } else {
-                    scaled.write::<V, false>(y, is_backward, ahead);
+                debug_assert!(weight.is_none_or(|weight| weight.len() == width));
+                // SAFETY: (both) x and the weights are as long as y.
+                unsafe {
+                    if is_streamed && V::STREAMS {
+                        write::<V, true>(y, is_backward, ahead, scaled);
+                    } else {
+                        write::<V, false>(y, is_backward, ahead, scaled);
+                    }
                 }
             }
             if is_narrow {
@@ -273,34 +237,25 @@ struct ScaledRow<'u> {
     factors: [f32; 2],
 }
 
-impl ScaledRow<'_> {
-    /// Writes it to `y`, of as many elements. If `STREAM`, as many elements from `ahead` on are
-    /// asked for.
+impl Results for ScaledRow<'_> {
     #[inline(always)]
-    fn write<V: Vector, const STREAM: bool>(
-        &self,
-        y: &mut [f32],
-        is_backward: bool,
-        ahead: *const f32,
-    ) {
-        let &Self {
-            x,
-            weight,
-            factors: [power, rest],
-        } = self;
-        debug_assert!(x.len() == y.len() && weight.is_none_or(|weight| weight.len() == x.len()));
-        let done = write::<V, STREAM>(y, is_backward, ahead, |at| {
-            // SAFETY: `write` gives vectors of y, and x and the weights are as long.
-            let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
-            let y = load(x).mul(V::splat(power)).mul(V::splat(rest));
-            weight.map_or(y, |weight| y.mul(load(weight)))
-        });
-        for i in done..y.len() {
-            y[i] = x[i] * power * rest;
-            if let Some(weight) = weight {
-                y[i] *= weight[i];
-            }
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+        let [power, rest] = self.factors;
+        // SAFETY: the caller's promise.
+        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let y = x.mul(V::splat(power)).mul(V::splat(rest));
+        match self.weight {
+            None => y,
+            // SAFETY: as above.
+            Some(weight) => y.mul(unsafe { V::load(weight.as_ptr().add(at)) }),
         }
+    }
+
+    #[inline(always)]
+    fn one(&self, at: usize) -> f32 {
+        let [power, rest] = self.factors;
+        let y = self.x[at] * power * rest;
+        self.weight.map_or(y, |weight| y * weight[at])
     }
 }
 
@@ -341,8 +296,5 @@ pub(crate) fn rms_norm_row<V: Vector>(
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
-    let call = RmsNorm::new(x, options)?;
-    let mut out = try_zeroed(call.call.x.len())?;
-    call.finish_into(DataMut::F32(&mut out))?;
-    Ok(out)
+    RmsNorm::new(x, options)?.finish_f32()
 }

@@ -11,6 +11,20 @@ const LINE: usize = 16;
 /// Bytes by which addresses differ that a core takes for one, until a store is done.
 const ALIAS: usize = 1 << 12;
 
+/// Results that are each made of what lies at its own place. A type, not a closure: of closures the
+/// compiler inlines short ones alone into a kernel, and in one that it does not inline every
+/// instruction is a call (layer norm took 50 times as long).
+pub(super) trait Results {
+    /// The vector of results that begins with the one at `at`.
+    ///
+    /// # Safety
+    /// So many results there are.
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V;
+
+    /// The result at `at`, to the same bits.
+    fn one(&self, at: usize) -> f32;
+}
+
 /// Whether to stream a result in rows of `row`: then a row starts where streaming can.
 pub(super) fn is_streamed(output: &Output<'_>, row: usize) -> bool {
     match output {
@@ -32,16 +46,18 @@ pub(super) fn is_backward(x: &[f32], y: &[f32]) -> bool {
     ahead != 0 && ahead < ALIAS / 2
 }
 
-/// `y[i] = vector(i)` for the whole vectors of y, i being where each begins; gives how many
-/// elements that were. If `STREAM`, y starts where streaming can, and the lines of as many elements
+/// Writes all of y. If `STREAM`, y starts where streaming can, and the lines of as many elements
 /// from `ahead` on are asked for.
+///
+/// # Safety
+/// There are as many results.
 #[inline(always)]
-pub(super) fn write<V: Vector, const STREAM: bool>(
+pub(super) unsafe fn write<V: Vector, const STREAM: bool>(
     y: &mut [f32],
     is_backward: bool,
     ahead: *const f32,
-    vector: impl Fn(usize) -> V,
-) -> usize {
+    results: impl Results,
+) {
     let lines = y.len() / LINE;
     for i in 0..lines {
         let line = if is_backward { lines - 1 - i } else { i } * LINE;
@@ -51,22 +67,25 @@ pub(super) fn write<V: Vector, const STREAM: bool>(
         for i in 0..LINE / V::LANES {
             let at = line + i * V::LANES;
             // SAFETY: a line has whole vectors and lies within y, a multiple of the alignment after
-            // its start.
+            // its start; results the caller promises.
             unsafe {
                 let to = y.as_mut_ptr().add(at);
+                let vector = results.vector::<V>(at);
                 if STREAM {
-                    vector(at).stream(to);
+                    vector.stream(to);
                 } else {
-                    vector(at).store(to);
+                    vector.store(to);
                 }
             }
         }
     }
     let mut at = lines * LINE;
     while at + V::LANES <= y.len() {
-        // SAFETY: a whole vector lies within y.
-        unsafe { vector(at).store(y.as_mut_ptr().add(at)) };
+        // SAFETY: a whole vector lies within y; results the caller promises.
+        unsafe { results.vector::<V>(at).store(y.as_mut_ptr().add(at)) };
         at += V::LANES;
     }
-    at
+    for (at, y) in y.iter_mut().enumerate().skip(at) {
+        *y = results.one(at);
+    }
 }

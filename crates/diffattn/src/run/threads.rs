@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// `threads` is held by one item at a time, so it may index scratch. Items start in order.
 pub(crate) fn for_each(threads: usize, items: usize, work: impl Fn(usize, usize) + Sync) {
     let threads = threads.clamp(1, items.max(1));
-    if threads == 1 {
+    if threads == 1 || !HAS_POOL {
         (0..items).for_each(|item| work(0, item));
         return;
     }
@@ -26,7 +26,7 @@ pub(crate) fn for_each(threads: usize, items: usize, work: impl Fn(usize, usize)
 }
 
 /// A slice whose disjoint parts threads write at the same time.
-pub(crate) struct Disjoint<'a, T> {
+pub struct Disjoint<'a, T> {
     start: *mut T,
     len: usize,
     slice: PhantomData<&'a mut [T]>,
@@ -96,13 +96,21 @@ pub(crate) fn for_each_chunk<T: Send>(
     });
 }
 
+/// Whether there are threads at all: modules without them carry nothing that shares work out.
+const HAS_POOL: bool = cfg!(feature = "rayon");
+
 /// Multiply-adds that make a further thread worth waking: about 20 µs of one core, twice what a
 /// wake-up takes.
 const THREAD_WORK: usize = 1 << 20;
 
 /// How many of `threads` are worth waking for `work` multiply-adds.
+#[inline]
 pub(crate) fn thread_count(threads: usize, work: usize) -> usize {
-    threads.min(work / THREAD_WORK).max(1)
+    if HAS_POOL {
+        threads.min(work / THREAD_WORK).max(1)
+    } else {
+        1
+    }
 }
 
 /// How many threads the machine (its cgroup too) allows: the default of every call. Asked once: the

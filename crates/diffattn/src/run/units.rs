@@ -17,6 +17,8 @@ pub(crate) struct Units<S, M> {
     threads: usize,
     elements: usize,
     make_scratch: M,
+    /// Of work on one thread: a small call would notice memory for a list.
+    alone: Option<S>,
     scratch: Vec<Mutex<S>>,
 }
 
@@ -26,6 +28,7 @@ impl<S: Send, M: Fn() -> Result<S, Error>> Units<S, M> {
             threads: run.threads(),
             elements,
             make_scratch,
+            alone: None,
             scratch: Vec::new(),
         }
     }
@@ -35,19 +38,27 @@ impl<S: Send, M: Fn() -> Result<S, Error>> Units<S, M> {
         &mut self,
         pace: &Pace,
         units: Range<usize>,
-        work: impl Fn(&mut S, usize) + Sync,
+        work: &(dyn Fn(&mut S, usize) + Sync),
     ) -> Result<(), Error> {
-        pace.rows(units, 1, |units| self.run(units, &work)).await
+        pace.rows(units, 1, |units| self.run(units, work)).await
     }
 
     /// Runs `work(scratch, unit)` for every one of `units` at once.
     pub(crate) fn run(
         &mut self,
         units: Range<usize>,
-        work: impl Fn(&mut S, usize) + Sync,
+        work: &(dyn Fn(&mut S, usize) + Sync),
     ) -> Result<(), Error> {
         let elements = units.len().saturating_mul(self.elements);
         let threads = thread_count(self.threads, elements.saturating_mul(ELEMENT_WORK));
+        if threads == 1 {
+            let scratch = match &mut self.alone {
+                Some(scratch) => scratch,
+                none => none.insert((self.make_scratch)()?),
+            };
+            units.for_each(|unit| work(scratch, unit));
+            return Ok(());
+        }
         while self.scratch.len() < threads {
             self.scratch.push(Mutex::new((self.make_scratch)()?));
         }

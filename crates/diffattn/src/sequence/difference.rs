@@ -9,12 +9,13 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::units::Units;
-use crate::run::work::{Pace, Work, at_once};
+use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
 use crate::tensor::axis::Layout;
+use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::checked_len;
-use crate::tensor::{DType, Data, DataMut, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// The largest order: its binomial coefficients reach 2⁶⁴, far past the 24 bits of float32.
 const MAX_ORDER: usize = 64;
@@ -40,9 +41,12 @@ impl Default for SequenceDifferenceOptions {
     }
 }
 
-/// What a call is made on.
+/// A checked call of [`sequence_difference`]: made by `new`.
+pub type SequenceDifference<'a> = Call<DifferenceOperator<'a>>;
+
+/// What the call is made on.
 #[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+pub struct DifferenceOperator<'a> {
     x: Data<'a>,
     order: usize,
     /// Tokens per sequence, elements per token, tokens of all sequences: heads lie beside each
@@ -51,14 +55,6 @@ struct Call<'a> {
     width: usize,
     tokens: usize,
     run: Run,
-}
-
-/// A checked call of [`sequence_difference`]: made by [`SequenceDifference::new`], worked off by
-/// [`SequenceDifference::into_work`].
-#[derive(Debug)]
-pub struct SequenceDifference<'a> {
-    call: Call<'a>,
-    shape: Vec<usize>,
 }
 
 impl<'a> SequenceDifference<'a> {
@@ -90,61 +86,24 @@ impl<'a> SequenceDifference<'a> {
             Layout::Bshd => (batch * length, heads * width),
         };
         checked_len("x", &[order + 1, width])?;
-        Ok(Self {
-            call: Call {
-                x: x.data,
-                order,
-                length,
-                width,
-                tokens,
-                run: options.run,
-            },
-            shape: x.shape,
-        })
-    }
-
-    /// The result's shape: x's.
-    #[must_use]
-    pub fn output_shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The result's element type: x's.
-    #[must_use]
-    pub fn output_dtype(&self) -> DType {
-        self.call.x.dtype()
-    }
-
-    /// The work of the call into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
-    where
-        'a: 'o,
-    {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self { call, .. } = self;
-        let total = call.tokens.div_ceil(call.unit_tokens());
-        Ok(Work::new(total, move |pace| async move {
-            call.work(&pace, &output).await
-        }))
-    }
-
-    /// Works the whole call off at once, into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
-    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        at_once(async |pace| self.call.work(pace, &output).await)
+        let dtype = x.data.dtype();
+        let operator = DifferenceOperator {
+            x: x.data,
+            order,
+            length,
+            width,
+            tokens,
+            run: options.run,
+        };
+        Ok(Self::of(operator, x.shape, dtype))
     }
 }
 
-impl Call<'_> {
+impl Operator for DifferenceOperator<'_> {
+    fn units(&self) -> usize {
+        self.tokens.div_ceil(self.unit_tokens())
+    }
+
     async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
         let &Self {
             order,
@@ -166,11 +125,11 @@ impl Call<'_> {
                 scratch,
             });
         };
-        units
-            .paced(pace, 0..tokens.div_ceil(unit_tokens), work)
-            .await
+        units.paced(pace, 0..self.units(), &work).await
     }
+}
 
+impl DifferenceOperator<'_> {
     /// Tokens per unit, which starts with `order` tokens of its predecessor: few, next to its own.
     fn unit_tokens(&self) -> usize {
         let tokens = UNIT.checked_div(self.width).unwrap_or(1);
@@ -180,7 +139,7 @@ impl Call<'_> {
 
 /// Some tokens of a call.
 struct Difference<'u> {
-    call: &'u Call<'u>,
+    call: &'u DifferenceOperator<'u>,
     tokens: Range<usize>,
     output: &'u Output<'u>,
     scratch: &'u mut [f32],
@@ -197,7 +156,7 @@ impl Kernel for Difference<'_> {
             output,
             scratch,
         } = self;
-        let &Call {
+        let &DifferenceOperator {
             x, length, width, ..
         } = call;
         let (before, current) = scratch.split_at_mut(scratch.len() - width);
@@ -245,8 +204,5 @@ pub fn sequence_difference(
     x: Tensor<'_>,
     options: &SequenceDifferenceOptions,
 ) -> Result<Vec<f32>, Error> {
-    let call = SequenceDifference::new(x, options)?;
-    let mut out = try_zeroed(call.call.x.len())?;
-    call.finish_into(DataMut::F32(&mut out))?;
-    Ok(out)
+    SequenceDifference::new(x, options)?.finish_f32()
 }

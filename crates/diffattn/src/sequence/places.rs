@@ -18,8 +18,10 @@ pub struct Positions<'a> {
 /// The position of each token of each batch entry.
 #[derive(Debug, Clone)]
 pub(super) enum Places<'a> {
-    /// The first token's: one, or one per batch entry.
-    From(Vec<i64>),
+    /// The first token's, of every batch entry.
+    From(i64),
+    /// The first token's, one per batch entry.
+    FromEach(Vec<i64>),
     /// `[L]`, or `[B, L]` when `by_batch`.
     Listed {
         positions: &'a [i64],
@@ -39,7 +41,7 @@ impl<'a> Places<'a> {
                 "nothing beside positions",
                 "both",
             )),
-            (None, None) => Ok(Self::From(vec![0])),
+            (None, None) => Ok(Self::From(0)),
             (Some(first), None) => {
                 if first.len() != 1 && first.len() != axes.batch {
                     let expected = format_args!("1 or {} values (one per batch entry)", axes.batch)
@@ -56,7 +58,10 @@ impl<'a> Places<'a> {
                         "positions that fit 64 bits",
                         first,
                     )),
-                    None => Ok(Self::From(first.to_vec())),
+                    None => Ok(match *first {
+                        [first] => Self::From(first),
+                        _ => Self::FromEach(first.to_vec()),
+                    }),
                 }
             }
             (None, Some(Positions { data, shape })) => {
@@ -81,7 +86,8 @@ impl<'a> Places<'a> {
     /// Whether batch entries differ.
     pub(super) fn by_batch(&self) -> bool {
         match self {
-            Self::From(first) => first.len() > 1,
+            Self::From(_) => false,
+            Self::FromEach(_) => true,
             Self::Listed { by_batch, .. } => *by_batch,
         }
     }
@@ -89,7 +95,8 @@ impl<'a> Places<'a> {
     #[inline]
     pub(super) fn position(&self, batch: usize, token: usize, length: usize) -> i64 {
         match self {
-            Self::From(first) => first[if first.len() > 1 { batch } else { 0 }] + token as i64,
+            Self::From(first) => first + token as i64,
+            Self::FromEach(first) => first[batch] + token as i64,
             Self::Listed {
                 positions,
                 by_batch,
@@ -97,11 +104,23 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// The position of each batch entry's first token, where no list has them.
+    fn firsts(&self) -> &[i64] {
+        match self {
+            Self::From(first) => std::slice::from_ref(first),
+            Self::FromEach(first) => first,
+            Self::Listed { .. } => &[],
+        }
+    }
+
     /// The highest position, of tokens if there are any.
     pub(super) fn last(&self, length: usize) -> Option<i64> {
         match self {
             _ if length == 0 => None,
-            Self::From(first) => first.iter().map(|&first| first + (length as i64 - 1)).max(),
+            Self::From(_) | Self::FromEach(_) => {
+                let firsts = self.firsts().iter();
+                firsts.map(|&first| first + (length as i64 - 1)).max()
+            }
             Self::Listed { positions, .. } => positions.iter().copied().max(),
         }
     }
@@ -110,11 +129,10 @@ impl<'a> Places<'a> {
     pub(super) fn outside(&self, range: &Range<i64>, length: usize) -> Option<i64> {
         match self {
             _ if length == 0 => None,
-            Self::From(first) => {
-                let ends = first
-                    .iter()
-                    .flat_map(|&first| [first, first + (length as i64 - 1)]);
-                ends.into_iter().find(|position| !range.contains(position))
+            Self::From(_) | Self::FromEach(_) => {
+                let firsts = self.firsts().iter();
+                let mut ends = firsts.flat_map(|&first| [first, first + (length as i64 - 1)]);
+                ends.find(|position| !range.contains(position))
             }
             Self::Listed { positions, .. } => positions
                 .iter()

@@ -11,12 +11,13 @@ use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::units::Units;
-use crate::run::work::{Pace, Work, at_once};
+use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
 use crate::tensor::axis::Layout;
+use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::checked_len;
-use crate::tensor::{DType, Data, DataMut, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// Options of [`apply_rope`].
 #[derive(Debug, Clone)]
@@ -76,23 +77,19 @@ impl Turns<'_> {
     }
 }
 
-/// What a call is made on.
-#[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+/// A checked call of [`apply_rope`]: made by `new`.
+pub type Rope<'a> = Call<RopeOperator<'a>>;
+
+/// What the call is made on.
+#[derive(Debug)]
+pub struct RopeOperator<'a> {
     x: Data<'a>,
     axes: Axes,
     interleaved: bool,
     rotary_dim: usize,
-    run: Run,
-}
-
-/// A checked call of [`apply_rope`]: made by [`Rope::new`], worked off by [`Rope::into_work`].
-#[derive(Debug)]
-pub struct Rope<'a> {
-    call: Call<'a>,
-    shape: Vec<usize>,
     places: Places<'a>,
     turns: Turns<'a>,
+    run: Run,
 }
 
 impl<'a> Rope<'a> {
@@ -115,69 +112,17 @@ impl<'a> Rope<'a> {
             Some(table) => given(table, rotary_dim, &places, &axes)?,
             None => own(&options.frequencies, rotary_dim, &places, &axes)?,
         };
-        Ok(Self {
-            call: Call {
-                x: x.data,
-                axes,
-                interleaved: options.interleaved,
-                rotary_dim,
-                run: options.run,
-            },
-            shape: x.shape,
+        let dtype = x.data.dtype();
+        let operator = RopeOperator {
+            x: x.data,
+            axes,
+            interleaved: options.interleaved,
+            rotary_dim,
             places,
             turns,
-        })
-    }
-
-    /// The result's shape: x's.
-    #[must_use]
-    pub fn output_shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The result's element type: x's.
-    #[must_use]
-    pub fn output_dtype(&self) -> DType {
-        self.call.x.dtype()
-    }
-
-    /// The work of the call into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
-    where
-        'a: 'o,
-    {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self {
-            call,
-            places,
-            turns,
-            ..
-        } = self;
-        let total = turns.units(call.rotary_dim) + call.axes.rows().div_ceil(call.unit_rows());
-        Ok(Work::new(total, move |pace| async move {
-            call.work(&pace, &places, &turns, &output).await
-        }))
-    }
-
-    /// Works the whole call off at once, into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
-    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self {
-            call,
-            places,
-            turns,
-            ..
-        } = &self;
-        at_once(async |pace| call.work(pace, places, turns, &output).await)
+            run: options.run,
+        };
+        Ok(Self::of(operator, x.shape, dtype))
     }
 }
 
@@ -227,26 +172,21 @@ fn own<'a>(
     Ok(Turns::Own { angles, rows })
 }
 
-impl Call<'_> {
-    /// Rows of x per unit of work.
-    fn unit_rows(&self) -> usize {
-        UNIT.checked_div(self.axes.width).unwrap_or(1).max(1)
+impl Operator for RopeOperator<'_> {
+    fn units(&self) -> usize {
+        self.turns.units(self.rotary_dim) + self.row_units()
     }
 
     /// The turns, then the rotation.
-    async fn work(
-        &self,
-        pace: &Pace,
-        places: &Places<'_>,
-        turns: &Turns<'_>,
-        output: &Output<'_>,
-    ) -> Result<(), Error> {
-        let Self {
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        let &Self {
             axes,
             rotary_dim,
+            ref places,
+            ref turns,
             run,
             ..
-        } = *self;
+        } = self;
         let Axes { length, width, .. } = axes;
         let unit_rows = self.unit_rows();
         let table_elements = table::unit_elements(table::unit_rows(rotary_dim), rotary_dim);
@@ -263,7 +203,7 @@ impl Call<'_> {
                     // SAFETY: each unit is worked on once.
                     unsafe { filling.unit(unit, position) }
                 };
-                units.paced(pace, 0..turns.units(rotary_dim), fill).await?;
+                units.paced(pace, 0..turns.units(rotary_dim), &fill).await?;
                 (made.as_slice(), None)
             }
         };
@@ -289,9 +229,19 @@ impl Call<'_> {
                 scratch,
             });
         };
-        units
-            .paced(pace, 0..axes.rows().div_ceil(unit_rows), rotate)
-            .await
+        units.paced(pace, 0..self.row_units(), &rotate).await
+    }
+}
+
+impl RopeOperator<'_> {
+    /// Rows of x per unit of work.
+    fn unit_rows(&self) -> usize {
+        UNIT.checked_div(self.axes.width).unwrap_or(1).max(1)
+    }
+
+    /// Units of the rotation.
+    fn row_units(&self) -> usize {
+        self.axes.rows().div_ceil(self.unit_rows())
     }
 
     /// A row of x and of the result as float32; empty where they are that themselves.
@@ -306,7 +256,7 @@ impl Call<'_> {
 
 /// Some rows of a call.
 struct Rotate<'u, F> {
-    call: &'u Call<'u>,
+    call: &'u RopeOperator<'u>,
     rows: Range<usize>,
     values: &'u [f32],
     turn: &'u F,
@@ -328,7 +278,7 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
             output,
             scratch: [widened, turned],
         } = self;
-        let &Call {
+        let &RopeOperator {
             x,
             axes: Axes { width, .. },
             interleaved,
@@ -412,8 +362,5 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`Rope`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
-    let call = Rope::new(x, options)?;
-    let mut out = try_zeroed(call.call.x.len())?;
-    call.finish_into(DataMut::F32(&mut out))?;
-    Ok(out)
+    Rope::new(x, options)?.finish_f32()
 }

@@ -63,7 +63,7 @@ impl RopeTable {
         let mut units = Units::new(run, unit_elements(unit_rows, rotary_dim), || Ok(()));
         let first = positions.start;
         let filling = Filling::new(&angles, &mut values);
-        units.run(0..rows.div_ceil(unit_rows), |(), unit| {
+        units.run(0..rows.div_ceil(unit_rows), &|(), unit| {
             // SAFETY: each unit is worked on once.
             unsafe { filling.unit(unit, |row| first + row as i64) };
         })?;

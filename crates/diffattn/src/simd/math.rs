@@ -164,20 +164,48 @@ pub(crate) fn exp2_wide(x: f64) -> f64 {
     p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()))
 }
 
-/// `f` of each value in place; the tail passes through a vector of its own.
+/// A function of each lane. A type, not a closure: the compiler does not inline a long one, and then
+/// each of its instructions is a call.
+pub(crate) trait Function {
+    fn of<V: Vector>(x: V) -> V;
+}
+
+/// [`sigmoid`].
+#[derive(Debug)]
+pub(crate) struct Sigmoid;
+
+impl Function for Sigmoid {
+    #[inline(always)]
+    fn of<V: Vector>(x: V) -> V {
+        sigmoid(x)
+    }
+}
+
+/// [`silu`].
+#[derive(Debug)]
+pub(crate) struct Silu;
+
+impl Function for Silu {
+    #[inline(always)]
+    fn of<V: Vector>(x: V) -> V {
+        silu(x)
+    }
+}
+
+/// F of each value in place; the tail passes through a vector of its own.
 #[inline(always)]
-pub(crate) fn map_in_place<V: Vector>(values: &mut [f32], f: impl Fn(V) -> V) {
+pub(crate) fn map_in_place<V: Vector, F: Function>(values: &mut [f32]) {
     let mut vectors = values.chunks_exact_mut(V::LANES);
     for vector in &mut vectors {
         // SAFETY: `vector` has LANES values.
-        unsafe { f(V::load(vector.as_ptr())).store(vector.as_mut_ptr()) };
+        unsafe { F::of(V::load(vector.as_ptr())).store(vector.as_mut_ptr()) };
     }
     let tail = vectors.into_remainder();
     if !tail.is_empty() {
         let mut vector = [0.0; MAX_LANES];
         vector[..tail.len()].copy_from_slice(tail);
         // SAFETY: MAX_LANES is at least LANES, by the contract of `Vector`.
-        unsafe { f(V::load(vector.as_ptr())).store(vector.as_mut_ptr()) };
+        unsafe { F::of(V::load(vector.as_ptr())).store(vector.as_mut_ptr()) };
         tail.copy_from_slice(&vector[..tail.len()]);
     }
 }
@@ -227,34 +255,36 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
 /// 1 / (1 + e^−x), within 2 ulp; 0 and 1 at −∞ and ∞, NaN for NaN.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
-    logistic(x, V::splat(1.0), |p, p_low| (p, p_low))
+    logistic::<V, false>(x)
 }
 
 /// x / (1 + e^−x), within 2 ulp; −0, its limit, at −∞, ∞ at ∞, NaN for NaN.
 #[inline(always)]
 pub(crate) fn silu<V: Vector>(x: V) -> V {
     let x = V::splat(EXP_LOWEST).max(x);
-    let y = logistic(x, x, |p, p_low| {
-        // The product of x and p + p_low in two parts, by halves of 12 bits whose products are
-        // exact (Veltkamp).
-        let p_high = p.add(V::splat(4096.0)).sub(V::splat(4096.0));
-        let p_rest = p.sub(p_high).add(p_low);
-        let scaled = x.mul(V::splat(4097.0));
-        let x_high = scaled.sub(scaled.sub(x));
-        let x_rest = x.sub(x_high);
-        let large = x_high.mul(p_high);
-        let small = x_rest.mul(p_high).add(x.mul(p_rest));
-        let product = large.add(small);
-        (product, small.sub(product.sub(large)))
-    });
     // A correction of zero turns −0 into 0.
-    y.copysign(x)
+    logistic::<V, true>(x).copysign(x)
 }
 
-/// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, where `of_power` multiplies
-/// e^x without its power of two, given in two parts, by the factor, into two parts.
+/// The product of x and p + p_low in two parts, by halves of 12 bits whose products are exact
+/// (Veltkamp).
 #[inline(always)]
-fn logistic<V: Vector>(x: V, factor: V, of_power: impl FnOnce(V, V) -> (V, V)) -> V {
+fn product_in_parts<V: Vector>(x: V, p: V, p_low: V) -> (V, V) {
+    let p_high = p.add(V::splat(4096.0)).sub(V::splat(4096.0));
+    let p_rest = p.sub(p_high).add(p_low);
+    let scaled = x.mul(V::splat(4097.0));
+    let x_high = scaled.sub(scaled.sub(x));
+    let x_rest = x.sub(x_high);
+    let large = x_high.mul(p_high);
+    let small = x_rest.mul(p_high).add(x.mul(p_rest));
+    let product = large.add(small);
+    (product, small.sub(product.sub(large)))
+}
+
+/// `factor / (1 + e^−x)`; for negative x `factor · e^x / (1 + e^x)`, e^x without its power of two
+/// times the factor in two parts. The factor is x if `TIMES_X`, else 1.
+#[inline(always)]
+fn logistic<V: Vector, const TIMES_X: bool>(x: V) -> V {
     let (one, zero) = (V::splat(1.0), V::splat(0.0));
     let (s, n) = exp_parts(V::splat(EXP_LOWEST).max(zero.sub(x.abs())));
     // Each sum in two parts: three roundings without them come to more than 2 ulp.
@@ -266,8 +296,12 @@ fn logistic<V: Vector>(x: V, factor: V, of_power: impl FnOnce(V, V) -> (V, V)) -
     let u = one.add(t);
     let u_low = t.sub(u.sub(one)).add(p_low.scale_by_pow2(near));
     let negative = x.lt(zero);
-    let (numerator, numerator_low) = of_power(p, p_low);
-    let numerator = V::select(negative, numerator, factor);
+    let (numerator, numerator_low) = if TIMES_X {
+        product_in_parts(x, p, p_low)
+    } else {
+        (p, p_low)
+    };
+    let numerator = V::select(negative, numerator, if TIMES_X { x } else { one });
     let numerator_low = V::select(negative, numerator_low, zero);
     let quotient = numerator.div(u);
     // 1/u on [1, 2] to 4 %, enough for a correction.

@@ -75,11 +75,29 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         match self.function {
-            Function::Exp2 => math::map_in_place(self.values, exp2::<V>),
-            Function::Tanh => math::map_in_place(self.values, math::tanh::<V>),
-            Function::Sigmoid => math::map_in_place(self.values, math::sigmoid::<V>),
-            Function::Silu => math::map_in_place(self.values, math::silu::<V>),
+            Function::Exp2 => math::map_in_place::<V, Exp2>(self.values),
+            Function::Tanh => math::map_in_place::<V, Tanh>(self.values),
+            Function::Sigmoid => math::map_in_place::<V, math::Sigmoid>(self.values),
+            Function::Silu => math::map_in_place::<V, math::Silu>(self.values),
         }
+    }
+}
+
+struct Exp2;
+
+impl math::Function for Exp2 {
+    #[inline(always)]
+    fn of<V: Vector>(x: V) -> V {
+        exp2(x)
+    }
+}
+
+struct Tanh;
+
+impl math::Function for Tanh {
+    #[inline(always)]
+    fn of<V: Vector>(x: V) -> V {
+        math::tanh(x)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tensors as the operators take them. Does no arithmetic on values.
 
 pub(crate) mod axis;
+pub(crate) mod call;
 pub(crate) mod output;
 pub(crate) mod shape;
 
@@ -42,18 +43,24 @@ impl DType {
     }
 }
 
-/// Elements to read.
+/// Elements of one type: float32 as `F` holds it, halves as `H` holds their bits.
 #[derive(Debug, Clone, Copy)]
-pub enum Data<'a> {
+pub enum Elements<F, H> {
     /// float32.
-    F32(&'a [f32]),
+    F32(F),
     /// float16 bits.
-    F16(&'a [u16]),
+    F16(H),
     /// bfloat16 bits.
-    Bf16(&'a [u16]),
+    Bf16(H),
 }
 
-impl<'a> Data<'a> {
+/// Elements to read.
+pub type Data<'a> = Elements<&'a [f32], &'a [u16]>;
+
+/// Elements to write.
+pub type DataMut<'a> = Elements<&'a mut [f32], &'a mut [u16]>;
+
+impl<F, H> Elements<F, H> {
     /// The element type.
     #[must_use]
     pub fn dtype(&self) -> DType {
@@ -63,13 +70,15 @@ impl<'a> Data<'a> {
             Self::Bf16(_) => DType::Bf16,
         }
     }
+}
 
+impl<F: AsRef<[f32]>, H: AsRef<[u16]>> Elements<F, H> {
     /// How many elements there are.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
-            Self::F32(x) => x.len(),
-            Self::F16(x) | Self::Bf16(x) => x.len(),
+            Self::F32(x) => x.as_ref().len(),
+            Self::F16(x) | Self::Bf16(x) => x.as_ref().len(),
         }
     }
 
@@ -78,7 +87,9 @@ impl<'a> Data<'a> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
+impl Data<'_> {
     /// All elements as float32, which holds them exactly.
     ///
     /// # Errors
@@ -98,44 +109,6 @@ impl<'a> Data<'a> {
             Self::F16(x) => x[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
             Self::Bf16(x) => x[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
         }
-    }
-}
-
-/// Elements to write.
-#[derive(Debug)]
-pub enum DataMut<'a> {
-    /// float32.
-    F32(&'a mut [f32]),
-    /// float16 bits.
-    F16(&'a mut [u16]),
-    /// bfloat16 bits.
-    Bf16(&'a mut [u16]),
-}
-
-impl DataMut<'_> {
-    /// The element type.
-    #[must_use]
-    pub fn dtype(&self) -> DType {
-        match self {
-            Self::F32(_) => DType::F32,
-            Self::F16(_) => DType::F16,
-            Self::Bf16(_) => DType::Bf16,
-        }
-    }
-
-    /// How many elements there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        match self {
-            Self::F32(x) => x.len(),
-            Self::F16(x) | Self::Bf16(x) => x.len(),
-        }
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -6,20 +6,12 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
 use super::shape::check_len;
-use super::{DType, DataMut};
+use super::{DType, DataMut, Elements};
 use crate::error::Error;
 use crate::run::threads::Disjoint;
 
 /// Where a call writes.
-#[derive(Debug)]
-pub(crate) enum Output<'a> {
-    /// float32.
-    F32(Disjoint<'a, f32>),
-    /// float16 bits.
-    F16(Disjoint<'a, u16>),
-    /// bfloat16 bits.
-    Bf16(Disjoint<'a, u16>),
-}
+pub(crate) type Output<'a> = Elements<Disjoint<'a, f32>, Disjoint<'a, u16>>;
 
 impl<'a> Output<'a> {
     /// Checks that `out` has `dtype` and fills `shape`.

@@ -9,20 +9,24 @@ mod runs;
 pub use normalise::Activation;
 pub use runs::ChannelLayout;
 
-use self::moments::{ChunkMoments, Moments, Sums, merge};
-use self::normalise::{Normalise, Parameters, Places};
+use std::ops::Range;
+
+use self::moments::{ChannelSums, Moments, chunk_moments, merge};
+use self::normalise::{ChannelAffine, Normalise, Parameters};
 use self::runs::{Cut, Input, Runs};
 use super::check_norm;
+use super::write::is_streamed;
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::threads::Disjoint;
 use crate::run::units::Units;
-use crate::run::work::{Pace, Work, at_once};
+use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
+use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{DType, Data, DataMut, Tensor};
+use crate::tensor::{Data, Tensor};
 
 /// Options of [`group_norm`].
 #[derive(Debug, Clone)]
@@ -57,22 +61,28 @@ impl Default for GroupNormOptions<'_> {
     }
 }
 
-/// What a call is made on.
+/// A checked call of [`group_norm`]: made by `new`.
+pub type GroupNorm<'a> = Call<GroupNormOperator<'a>>;
+
+/// What the call is made on.
 #[derive(Debug, Clone, Copy)]
-struct Call<'a> {
+pub struct GroupNormOperator<'a> {
     input: Input<'a>,
     parameters: Parameters<'a>,
+    cut: Cut,
     run: Run,
 }
 
 /// Buffers of one thread.
 #[derive(Debug)]
 struct Scratch {
-    sums: Sums,
-    places: Places,
+    /// A chunk of x and of y as float32; empty where they are that themselves.
+    wide_x: Vec<f32>,
+    wide_y: Vec<f32>,
+    sums: ChannelSums,
+    by_channel: ChannelAffine,
     /// Per group of a run: of a chunk, and of the run.
-    chunk_moments: Vec<Moments>,
-    run_moments: Vec<Moments>,
+    moments: Vec<Moments>,
 }
 
 impl Scratch {
@@ -83,21 +93,13 @@ impl Scratch {
             Data::F16(_) | Data::Bf16(_) => runs.chunk.min(runs.len),
         };
         Ok(Self {
-            sums: Sums::new(wide, runs)?,
-            places: Places::new(wide, runs)?,
-            chunk_moments: try_zeroed(runs.groups)?,
-            run_moments: try_zeroed(runs.groups)?,
+            wide_x: try_zeroed(wide)?,
+            wide_y: try_zeroed(wide)?,
+            sums: ChannelSums::new(runs)?,
+            by_channel: ChannelAffine::new(runs)?,
+            moments: try_zeroed(2 * runs.groups)?,
         })
     }
-}
-
-/// A checked call of [`group_norm`]: made by [`GroupNorm::new`], worked off by
-/// [`GroupNorm::into_work`].
-#[derive(Debug)]
-pub struct GroupNorm<'a> {
-    call: Call<'a>,
-    shape: Vec<usize>,
-    cut: Cut,
 }
 
 impl<'a> GroupNorm<'a> {
@@ -136,195 +138,195 @@ impl<'a> GroupNorm<'a> {
         } else {
             Runs::NONE
         };
-        Ok(Self {
-            call: Call {
-                input: Input { x: x.data, runs },
-                parameters: Parameters {
-                    eps: options.eps,
-                    weight: options.weight,
-                    bias: options.bias,
-                    activation: options.activation,
-                },
-                run: options.run,
+        let dtype = x.data.dtype();
+        let operator = GroupNormOperator {
+            input: Input { x: x.data, runs },
+            parameters: Parameters {
+                eps: options.eps,
+                weight: options.weight,
+                bias: options.bias,
+                activation: options.activation,
             },
-            shape: x.shape,
             cut: Cut::new(&runs, options.run.threads()),
-        })
-    }
-
-    /// The result's shape: x's.
-    #[must_use]
-    pub fn output_shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    /// The result's element type: x's.
-    #[must_use]
-    pub fn output_dtype(&self) -> DType {
-        self.call.input.x.dtype()
-    }
-
-    /// The work of the call into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not fit.
-    pub fn into_work<'o>(self, out: DataMut<'o>) -> Result<Work<'o>, Error>
-    where
-        'a: 'o,
-    {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        let Self { call, cut, .. } = self;
-        let (total, _) = cut.units(&call.input.runs);
-        Ok(Work::new(total, move |pace| async move {
-            call.work(&pace, cut, &output).await
-        }))
-    }
-
-    /// Works the whole call off at once, into `out`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
-    pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.output_dtype(), &self.shape)?;
-        at_once(async |pace| self.call.work(pace, self.cut, &output).await)
+            run: options.run,
+        };
+        Ok(Self::of(operator, x.shape, dtype))
     }
 }
 
-impl Call<'_> {
-    fn units(&self, elements: usize) -> Units<Scratch, impl Fn() -> Result<Scratch, Error>> {
-        Units::new(self.run, elements, || Scratch::new(&self.input))
+impl Operator for GroupNormOperator<'_> {
+    fn units(&self) -> usize {
+        self.cut.units(&self.input.runs).0
     }
 
-    async fn work(&self, pace: &Pace, cut: Cut, output: &Output<'_>) -> Result<(), Error> {
-        match cut {
-            Cut::Whole { runs } => self.whole_runs(pace, runs, output).await,
-            Cut::Split { chunks, units } => self.split_runs(pace, chunks, units, output).await,
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        let (_, elements) = self.cut.units(&self.input.runs);
+        let mut units = Units::new(self.run, elements, || Scratch::new(&self.input));
+        match self.cut {
+            Cut::Whole { runs } => {
+                let whole = |scratch: &mut Scratch, unit: usize| {
+                    let last = ((unit + 1) * runs).min(self.input.runs.count);
+                    let chunks = 0..self.input.runs.chunks();
+                    self.walk(unit * runs..last, chunks, Walks::All, (output, scratch));
+                };
+                units.paced(pace, 0..self.units(), &whole).await
+            }
+            Cut::Split { chunks, units: per } => {
+                self.split_runs(pace, [chunks, per], &mut units, output)
+                    .await
+            }
         }
     }
+}
 
-    /// Units of `runs` whole runs, each from its statistics to its results.
-    async fn whole_runs(&self, pace: &Pace, runs: usize, output: &Output<'_>) -> Result<(), Error> {
-        let Runs { count, len, .. } = self.input.runs;
-        self.units(runs * len)
-            .paced(pace, 0..count.div_ceil(runs), |scratch, unit| {
-                for run in unit * runs..((unit + 1) * runs).min(count) {
-                    self.run.unfused_kernel(WholeRun {
-                        call: *self,
-                        run,
-                        output,
-                        scratch,
-                    });
-                }
-            })
-            .await
-    }
-
-    /// Run after run, its statistics in `units` units of `chunks` chunks, then its results.
-    async fn split_runs(
+impl GroupNormOperator<'_> {
+    /// Run after run, its statistics in `count` units of `chunks` chunks, then its results.
+    async fn split_runs<M: Fn() -> Result<Scratch, Error>>(
         &self,
         pace: &Pace,
-        chunks: usize,
-        units: usize,
+        [chunks, count]: [usize; 2],
+        units: &mut Units<Scratch, M>,
         output: &Output<'_>,
     ) -> Result<(), Error> {
-        let &Self {
-            input, parameters, ..
-        } = self;
-        let runs = input.runs;
+        let runs = self.input.runs;
         let part = |unit: usize| unit * chunks..((unit + 1) * chunks).min(runs.chunks());
-        let mut spread = self.units(chunks * runs.chunk);
         let mut chunk_moments = try_zeroed(runs.chunks() * runs.groups)?;
         let mut run_moments: Vec<Moments> = try_zeroed(runs.groups)?;
         for run in 0..runs.count {
             let places = Disjoint::new(&mut chunk_moments);
             let sum = |scratch: &mut Scratch, unit| {
-                for chunk in part(unit) {
-                    // SAFETY: each chunk is one unit's.
-                    let moments =
-                        unsafe { places.part(chunk * runs.groups..(chunk + 1) * runs.groups) };
-                    self.run.unfused_kernel(ChunkMoments {
-                        input,
-                        run,
-                        chunk,
-                        sums: &mut scratch.sums,
-                        moments,
-                    });
-                }
+                let chunks = part(unit);
+                // SAFETY: each chunk is one unit's.
+                let moments =
+                    unsafe { places.part(chunks.start * runs.groups..chunks.end * runs.groups) };
+                let walks = Walks::Moments(moments);
+                self.walk(run..run + 1, chunks, walks, (output, scratch));
             };
-            spread.paced(pace, 0..units, sum).await?;
+            units.paced(pace, 0..count, &sum).await?;
             run_moments.fill(Moments::default());
             for chunk in chunk_moments.chunks_exact(runs.groups) {
                 merge(&mut run_moments, chunk);
             }
             let normalise = |scratch: &mut Scratch, unit| {
-                self.run.unfused_kernel(Normalise {
-                    input,
-                    parameters,
-                    run,
-                    chunks: part(unit),
-                    moments: &run_moments,
-                    output,
-                    places: &mut scratch.places,
-                });
+                let walks = Walks::Results(&run_moments);
+                self.walk(run..run + 1, part(unit), walks, (output, scratch));
             };
-            spread.paced(pace, 0..units, normalise).await?;
+            units.paced(pace, 0..count, &normalise).await?;
         }
         Ok(())
     }
+
+    fn walk(
+        &self,
+        runs: Range<usize>,
+        chunks: Range<usize>,
+        walks: Walks<'_>,
+        (output, scratch): (&Output<'_>, &mut Scratch),
+    ) {
+        self.run.unfused_kernel(Chunks {
+            input: &self.input,
+            parameters: &self.parameters,
+            runs,
+            chunks,
+            walks,
+            output,
+            scratch,
+        });
+    }
 }
 
-/// One run from its statistics to its results.
-struct WholeRun<'u> {
-    call: Call<'u>,
-    run: usize,
+/// Which walks over some chunks of a run are made.
+enum Walks<'u> {
+    /// Walks 1 and 2: the moments of each chunk, by group.
+    Moments(&'u mut [Moments]),
+    /// Walk 3: the results, of the run's moments by group.
+    Results(&'u [Moments]),
+    /// All three: the chunks are those of whole runs.
+    All,
+}
+
+/// Some chunks of each of some runs.
+struct Chunks<'u> {
+    input: &'u Input<'u>,
+    parameters: &'u Parameters<'u>,
+    runs: Range<usize>,
+    chunks: Range<usize>,
+    walks: Walks<'u>,
+    /// Has all of x's elements, of which no other thread writes these chunks.
     output: &'u Output<'u>,
     scratch: &'u mut Scratch,
 }
 
-impl Kernel for WholeRun<'_> {
+impl Kernel for Chunks<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self {
-            call: Call {
-                input, parameters, ..
-            },
-            run,
+            input,
+            parameters,
+            runs,
+            chunks,
+            mut walks,
             output,
             scratch,
         } = self;
+        let groups = input.runs.groups;
         let Scratch {
+            wide_x,
+            wide_y,
             sums,
-            places,
-            chunk_moments,
-            run_moments,
+            by_channel,
+            moments,
         } = scratch;
-        run_moments.fill(Moments::default());
-        for chunk in 0..input.runs.chunks() {
-            let moments = ChunkMoments {
-                input,
-                run,
-                chunk,
-                sums: &mut *sums,
-                moments: chunk_moments.as_mut_slice(),
-            };
-            moments.run::<V>();
-            merge(run_moments, chunk_moments);
-        }
-        let normalise = Normalise {
-            input,
-            parameters,
-            run,
-            chunks: 0..input.runs.chunks(),
-            moments: run_moments,
-            output,
-            places,
+        let (of_chunk, of_run) = moments.split_at_mut(groups);
+        // What an activation follows is near again at once.
+        let is_streamed =
+            parameters.activation.is_none() && is_streamed(output, input.runs.stretch);
+        let elements = |run: usize, chunk: Range<usize>| {
+            run * input.runs.len + chunk.start..run * input.runs.len + chunk.end
         };
-        normalise.run::<V>();
+        for run in runs {
+            if !matches!(walks, Walks::Results(_)) {
+                of_run.fill(Moments::default());
+                for (index, chunk) in chunks.clone().enumerate() {
+                    let x = input.values(elements(run, input.runs.chunk(chunk)), wide_x);
+                    let to = match &mut walks {
+                        Walks::Moments(all) => &mut all[index * groups..(index + 1) * groups],
+                        _ => &mut *of_chunk,
+                    };
+                    chunk_moments::<V>(&input.runs, x, sums, to);
+                    merge(of_run, to);
+                }
+            }
+            let moments = match &walks {
+                Walks::Moments(_) => continue,
+                Walks::Results(moments) => moments,
+                Walks::All => &*of_run,
+            };
+            let normalise = Normalise::new(input.runs, parameters, run, moments, by_channel);
+            for chunk in chunks.clone() {
+                let start = input.runs.chunk(chunk).start;
+                let elements = elements(run, input.runs.chunk(chunk));
+                let x = input.values(elements.clone(), wide_x);
+                // SAFETY: each chunk of a run is one unit's.
+                let direct = unsafe { output.part(elements.clone()) };
+                let is_narrow = direct.is_none();
+                let y = direct.unwrap_or_else(|| &mut wide_y[..elements.len()]);
+                if V::STREAMS && is_streamed {
+                    normalise.chunk::<V, true>(start, x, y);
+                } else {
+                    normalise.chunk::<V, false>(start, x, y);
+                }
+                if is_narrow {
+                    // SAFETY: as above.
+                    unsafe { output.narrow(elements.start, y) };
+                }
+            }
+        }
+        if is_streamed {
+            V::fence();
+        }
     }
 }
 
@@ -347,8 +349,5 @@ impl Kernel for WholeRun<'_> {
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
 /// [`GroupNorm`]); [`Error::OutOfMemory`] when memory is refused.
 pub fn group_norm(x: Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Vec<f32>, Error> {
-    let call = GroupNorm::new(x, options)?;
-    let mut out = try_zeroed(call.call.input.x.len())?;
-    call.finish_into(DataMut::F32(&mut out))?;
-    Ok(out)
+    GroupNorm::new(x, options)?.finish_f32()
 }

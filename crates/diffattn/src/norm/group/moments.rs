@@ -1,12 +1,12 @@
 //! The moments of a chunk: its mean and sum of squared deviations, in two walks over it in L1.
 //! Chunks are combined in order. Knows nothing of what is made of them.
 
-use super::runs::{Input, Runs};
-use crate::blocks::norm::{AHEAD, FAR_AHEAD};
+use super::runs::Runs;
+use crate::blocks::norm::AHEAD;
 use crate::error::Error;
 use crate::norm::lanes;
 use crate::run::buffer::try_zeroed;
-use crate::simd::{Kernel, Use, Vector};
+use crate::simd::Vector;
 
 /// Square of the distance from mean to shift, in standard deviations, from which a chunk is walked
 /// again.
@@ -36,7 +36,7 @@ impl Moments {
 }
 
 /// Adds a chunk's moments to a run's, group by group.
-#[inline(always)]
+#[inline]
 pub(super) fn merge(to: &mut [Moments], chunk: &[Moments]) {
     for (to, &chunk) in to.iter_mut().zip(chunk) {
         *to = to.merge(chunk);
@@ -45,7 +45,7 @@ pub(super) fn merge(to: &mut [Moments], chunk: &[Moments]) {
 
 /// Moments of a chunk in one walk, shifted by the mean of some values. The differences are rounded
 /// to float32, so a shift that proves to lie further from the mean than the values do is replaced:
-/// then a second walk. If `LARGE`, the elements that [`FAR_AHEAD`] says are asked for.
+/// then a second walk. If `LARGE`, what is far ahead is asked for.
 #[inline(always)]
 pub(in crate::norm) fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) -> Moments {
     let count = x.len() as f64;
@@ -54,11 +54,7 @@ pub(in crate::norm) fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) 
     let mut walks = 0;
     loop {
         walks += 1;
-        let [sum, squares] = lanes::shifted_sums::<V::Wide>(x, shift, |at| {
-            if LARGE {
-                V::prefetch(at.wrapping_add(FAR_AHEAD), Use::Read);
-            }
-        });
+        let [sum, squares] = lanes::shifted_sums::<V, LARGE>(x, shift);
         let off = sum / count;
         let squares = squares - sum * off;
         let moments = Moments {
@@ -75,84 +71,59 @@ pub(in crate::norm) fn shifted_moments<V: Vector, const LARGE: bool>(x: &[f32]) 
     }
 }
 
-/// What the moments of a chunk are summed in.
+/// What the moments of a chunk are summed in, with channels last only.
 #[derive(Debug)]
-pub(super) struct Sums {
-    /// A chunk of x as float32; empty where x is that itself.
-    wide: Vec<f32>,
-    /// Per channel (channels last only): sums, then the mean of the channel's group.
+pub(super) struct ChannelSums {
+    /// Per channel: sums, then the mean of the channel's group.
     sums: Vec<f64>,
     means: Vec<f64>,
 }
 
-impl Sums {
-    /// `wide` is the elements of a chunk that are not float32.
-    pub(super) fn new(wide: usize, runs: &Runs) -> Result<Self, Error> {
-        let per_channel = if runs.stretch == 1 { runs.channels } else { 0 };
+impl ChannelSums {
+    pub(super) fn new(runs: &Runs) -> Result<Self, Error> {
+        let channels = runs.last_channels();
         Ok(Self {
-            wide: try_zeroed(wide)?,
-            sums: try_zeroed(per_channel)?,
-            means: try_zeroed(per_channel)?,
+            sums: try_zeroed(channels)?,
+            means: try_zeroed(channels)?,
         })
     }
 }
 
-/// Walks 1 and 2: the moments of one chunk of one run, by group.
-pub(super) struct ChunkMoments<'u> {
-    pub(super) input: Input<'u>,
-    pub(super) run: usize,
-    pub(super) chunk: usize,
-    pub(super) sums: &'u mut Sums,
-    pub(super) moments: &'u mut [Moments],
-}
-
-impl Kernel for ChunkMoments<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self) {
-        let Self {
-            input,
-            run,
-            chunk,
-            sums: Sums { wide, sums, means },
-            moments,
-        } = self;
-        let Runs {
-            len,
-            channels,
-            width,
-            stretch,
-            ..
-        } = input.runs;
-        let range = input.runs.chunk(chunk);
-        let x = input.values(run * len + range.start..run * len + range.end, wide);
-        if stretch > 1 {
-            moments[0] = if V::STREAMS && len > AHEAD {
-                shifted_moments::<V, true>(x)
-            } else {
-                shifted_moments::<V, false>(x)
-            };
-            return;
-        }
-        let count = (x.len() / channels * width) as f64;
-        lanes::sum_channels::<V::Wide>(x, None, sums);
-        for ((moments, sums), means) in moments
-            .iter_mut()
-            .zip(sums.chunks_exact(width))
-            .zip(means.chunks_exact_mut(width))
-        {
-            let mean = sums.iter().sum::<f64>() / count;
-            means.fill(mean);
-            *moments = Moments {
-                count,
-                mean,
-                squares: 0.0,
-            };
-        }
-        lanes::sum_channels::<V::Wide>(x, Some(means), sums);
-        for (moments, sums) in moments.iter_mut().zip(sums.chunks_exact(width)) {
-            moments.squares = sums.iter().sum();
-        }
+/// Walks 1 and 2: the moments of the elements of one chunk, by group.
+#[inline(always)]
+pub(super) fn chunk_moments<V: Vector>(
+    runs: &Runs,
+    x: &[f32],
+    sums: &mut ChannelSums,
+    moments: &mut [Moments],
+) {
+    if runs.stretch > 1 {
+        moments[0] = if V::STREAMS && runs.len > AHEAD {
+            shifted_moments::<V, true>(x)
+        } else {
+            shifted_moments::<V, false>(x)
+        };
+        return;
+    }
+    let ChannelSums { sums, means } = sums;
+    let width = runs.width;
+    let count = (x.len() / runs.channels * width) as f64;
+    lanes::sum_channels::<V::Wide>(x, None, sums);
+    for ((moments, sums), means) in moments
+        .iter_mut()
+        .zip(sums.chunks_exact(width))
+        .zip(means.chunks_exact_mut(width))
+    {
+        let mean = sums.iter().sum::<f64>() / count;
+        means.fill(mean);
+        *moments = Moments {
+            count,
+            mean,
+            squares: 0.0,
+        };
+    }
+    lanes::sum_channels::<V::Wide>(x, Some(means), sums);
+    for (moments, sums) in moments.iter_mut().zip(sums.chunks_exact(width)) {
+        moments.squares = sums.iter().sum();
     }
 }

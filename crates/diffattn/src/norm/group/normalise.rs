@@ -1,16 +1,13 @@
 //! The last walk: results from a group's moments. Knows nothing of how those are found.
 
-use std::ops::Range;
-
 use super::moments::Moments;
-use super::runs::{Input, Runs};
+use super::runs::Runs;
 use crate::blocks::norm::{AHEAD, NEAR};
 use crate::error::Error;
 use crate::norm::spread::InverseSpread;
-use crate::norm::write::{is_backward, is_streamed, write};
+use crate::norm::write::{Results, is_backward, write};
 use crate::run::buffer::try_zeroed;
-use crate::simd::{Kernel, Vector, math};
-use crate::tensor::output::Output;
+use crate::simd::{Vector, math};
 
 /// What follows a norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +79,7 @@ pub(super) struct ChannelAffine {
 
 impl ChannelAffine {
     pub(super) fn new(runs: &Runs) -> Result<Self, Error> {
-        let channels = if runs.stretch == 1 { runs.channels } else { 0 };
+        let channels = runs.last_channels();
         Ok(Self {
             mean: try_zeroed(channels)?,
             power: try_zeroed(channels)?,
@@ -93,7 +90,7 @@ impl ChannelAffine {
 
     /// The parameters of groups with `moments`, each of `width` channels.
     #[inline(always)]
-    fn set(&mut self, moments: &[Moments], width: usize, parameters: &Parameters<'_>) {
+    pub(super) fn set(&mut self, moments: &[Moments], width: usize, parameters: &Parameters<'_>) {
         for (group, &moments) in moments.iter().enumerate() {
             let standardise = Standardise::new(moments, parameters.eps);
             for channel in group * width..(group + 1) * width {
@@ -106,168 +103,110 @@ impl ChannelAffine {
     }
 }
 
-/// What results are made in.
-#[derive(Debug)]
-pub(super) struct Places {
-    /// A chunk of x and of y as float32; empty where they are that themselves.
-    wide_x: Vec<f32>,
-    wide_y: Vec<f32>,
-    /// With channels last only.
-    by_channel: ChannelAffine,
-}
-
-impl Places {
-    /// `wide` is the elements of a chunk that are not float32.
-    pub(super) fn new(wide: usize, runs: &Runs) -> Result<Self, Error> {
-        Ok(Self {
-            wide_x: try_zeroed(wide)?,
-            wide_y: try_zeroed(wide)?,
-            by_channel: ChannelAffine::new(runs)?,
-        })
-    }
-}
-
-/// Walk 3: the results of some chunks of one run, its moments known.
+/// Walk 3 over a run, its moments known.
 pub(super) struct Normalise<'u> {
-    pub(super) input: Input<'u>,
-    pub(super) parameters: Parameters<'u>,
-    pub(super) run: usize,
-    pub(super) chunks: Range<usize>,
-    pub(super) moments: &'u [Moments],
-    /// Has all of x's elements, of which no other thread writes these chunks.
-    pub(super) output: &'u Output<'u>,
-    pub(super) places: &'u mut Places,
-}
-
-impl Kernel for Normalise<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self) {
-        let Self {
-            input,
-            parameters,
-            run,
-            chunks,
-            moments,
-            output,
-            places,
-        } = self;
-        let Runs {
-            len,
-            channels,
-            width,
-            stretch,
-            ..
-        } = input.runs;
-        let Places {
-            wide_x,
-            wide_y,
-            by_channel,
-        } = places;
-        if stretch == 1 {
-            by_channel.set(moments, width, &parameters);
-        }
-        let is_streamed = V::STREAMS && is_streamed(output, stretch);
-        for chunk in chunks {
-            let range = input.runs.chunk(chunk);
-            let (start, elements) = (range.start, run * len + range.start..run * len + range.end);
-            let x = input.values(elements.clone(), wide_x);
-            // SAFETY: each chunk of a run is one unit's.
-            let direct = unsafe { output.part(elements.clone()) };
-            let is_narrow = direct.is_none();
-            let y = direct.unwrap_or_else(|| &mut wide_y[..elements.len()]);
-            if stretch == 1 {
-                normalise_positions(by_channel, x, y);
-                if parameters.activation == Some(Activation::Silu) {
-                    math::map_in_place(y, math::silu::<V>);
-                }
-            } else {
-                let part = Part {
-                    parameters,
-                    standardise: Standardise::new(moments[0], parameters.eps),
-                    first_channel: run % (channels / width) * width,
-                    start,
-                    stretch,
-                    len,
-                };
-                match (is_streamed, parameters.activation) {
-                    (false, None) => part.normalise::<V, false>(x, y, |y| y),
-                    (true, None) => part.normalise::<V, true>(x, y, |y| y),
-                    (false, Some(Activation::Silu)) => part.normalise::<V, false>(x, y, math::silu),
-                    (true, Some(Activation::Silu)) => part.normalise::<V, true>(x, y, math::silu),
-                }
-            }
-            if is_narrow {
-                // SAFETY: as above.
-                unsafe { output.narrow(elements.start, y) };
-            }
-        }
-        if is_streamed {
-            V::fence();
-        }
-    }
-}
-
-/// A part of a group whose channels are stretches.
-#[derive(Debug, Clone, Copy)]
-struct Part<'u> {
-    parameters: Parameters<'u>,
+    runs: Runs,
+    parameters: &'u Parameters<'u>,
+    by_channel: &'u ChannelAffine,
+    /// Of the one group, and its first channel, with channels first.
     standardise: Standardise,
     first_channel: usize,
-    /// Its first element within the group, of `len`.
-    start: usize,
-    stretch: usize,
-    len: usize,
 }
 
-impl Part<'_> {
+impl<'u> Normalise<'u> {
+    /// `by_channel` is for the parameters of the channels, where these are last.
     #[inline(always)]
-    fn normalise<V: Vector, const STREAM: bool>(
+    pub(super) fn new(
+        runs: Runs,
+        parameters: &'u Parameters<'u>,
+        run: usize,
+        moments: &[Moments],
+        by_channel: &'u mut ChannelAffine,
+    ) -> Self {
+        if runs.stretch == 1 {
+            by_channel.set(moments, runs.width, parameters);
+        }
+        Self {
+            runs,
+            parameters,
+            by_channel,
+            standardise: Standardise::new(moments[0], parameters.eps),
+            first_channel: run % (runs.channels / runs.width) * runs.width,
+        }
+    }
+
+    /// The results of a chunk, whose first element in its run is `start`.
+    #[inline(always)]
+    pub(super) fn chunk<V: Vector, const STREAM: bool>(
         &self,
+        start: usize,
         x: &[f32],
         y: &mut [f32],
-        activation: impl Fn(V) -> V,
     ) {
-        let Self {
-            parameters,
-            standardise,
-            first_channel,
-            start,
-            stretch,
-            len,
-        } = *self;
-        let Standardise { mean, inverse, .. } = standardise;
+        if self.runs.stretch == 1 {
+            normalise_positions(self.by_channel, x, y);
+        } else {
+            self.stretches::<V, STREAM>(start, x, y);
+        }
+        match self.parameters.activation {
+            None => {}
+            Some(Activation::Silu) => math::map_in_place::<V, math::Silu>(y),
+        }
+    }
+
+    /// A chunk with channels first.
+    #[inline(always)]
+    fn stretches<V: Vector, const STREAM: bool>(&self, start: usize, x: &[f32], y: &mut [f32]) {
+        let Runs { stretch, len, .. } = self.runs;
         let mut at = 0;
         while at < x.len() {
             let channel = (start + at) / stretch;
             let end = ((channel + 1) * stretch - start).min(x.len());
-            let (factor, bias) = parameters.factor_and_bias(standardise, first_channel + channel);
+            let channel = self.first_channel + channel;
+            let (factor, bias) = self.parameters.factor_and_bias(self.standardise, channel);
             let (x, y) = (&x[at..end], &mut y[at..end]);
-            let [splat_mean, power, splat_factor, splat_bias] =
-                [mean, inverse.power, factor, bias].map(V::splat);
             // A group that L2 holds is read once from memory, the next one while this one is
             // written. One that it does not hold would be driven from L3 by that: half
             // as fast.
             let ahead = if len <= AHEAD { len } else { NEAR };
             let ahead = x.as_ptr().wrapping_add(ahead);
-            let done = write::<V, STREAM>(y, is_backward(x, y), ahead, |at| {
-                // SAFETY: `write` gives vectors of y, and x is as long.
-                let x = unsafe { V::load(x.as_ptr().add(at)) };
-                activation(
-                    x.sub(splat_mean)
-                        .mul(power)
-                        .mul(splat_factor)
-                        .add(splat_bias),
-                )
-            });
-            let (x, y) = (&x[done..], &mut y[done..]);
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = affine(x, mean, inverse.power, factor, bias);
-            }
-            math::map_in_place(y, &activation);
+            let affine = Affine {
+                x,
+                mean: self.standardise.mean,
+                power: self.standardise.inverse.power,
+                factor,
+                bias,
+            };
+            // SAFETY: x is as long as y.
+            unsafe { write::<V, STREAM>(y, is_backward(x, y), ahead, affine) };
             at = end;
         }
+    }
+}
+
+/// `(x − mean) · power · factor + bias`.
+struct Affine<'u> {
+    x: &'u [f32],
+    mean: f32,
+    power: f32,
+    factor: f32,
+    bias: f32,
+}
+
+impl Results for Affine<'_> {
+    #[inline(always)]
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+        // SAFETY: the caller's promise.
+        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        x.sub(V::splat(self.mean))
+            .mul(V::splat(self.power))
+            .mul(V::splat(self.factor))
+            .add(V::splat(self.bias))
+    }
+
+    #[inline(always)]
+    fn one(&self, at: usize) -> f32 {
+        affine(self.x[at], self.mean, self.power, self.factor, self.bias)
     }
 }
 

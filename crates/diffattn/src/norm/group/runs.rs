@@ -79,6 +79,11 @@ impl Runs {
         self.len.div_ceil(self.chunk)
     }
 
+    /// Channels where these are last, else none.
+    pub(super) fn last_channels(&self) -> usize {
+        if self.stretch == 1 { self.channels } else { 0 }
+    }
+
     /// Elements of a chunk, within its run.
     pub(super) fn chunk(&self, index: usize) -> Range<usize> {
         index * self.chunk..((index + 1) * self.chunk).min(self.len)
