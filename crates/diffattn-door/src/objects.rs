@@ -215,6 +215,14 @@ impl<T: Held> Slot<T> {
         }
     }
 
+    /// What stands in for an object that is not there.
+    pub(crate) fn empty() -> Arc<Self> {
+        Arc::new(Self {
+            turns: Arc::default(),
+            content: Mutex::new(None),
+        })
+    }
+
     /// What a call that reads or changes the object takes its turn by.
     pub(crate) fn to_use(&self, changes: bool) -> Use {
         Use {

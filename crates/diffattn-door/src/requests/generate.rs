@@ -131,9 +131,10 @@ impl Encoded for TokenId {
     type Value = u32;
     const ENCODING: &'static Encoding = &Encoding::Atom("integer");
 
-    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<u32, Error> {
-        let id = r.long(argument)?;
-        u32::try_from(id).map_err(|_| Error::option(argument, "token ids", id))
+    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> u32 {
+        let id = r.long(argument);
+        let id = u32::try_from(id).map_err(|_| Error::option(argument, "token ids", id));
+        r.found(id, || 0)
     }
 }
 
