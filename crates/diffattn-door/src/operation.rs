@@ -60,7 +60,7 @@ pub(crate) fn check_operands(came: usize, names: usize) -> Result<(), Error> {
     if came == names {
         return Ok(());
     }
-    Err(Error::Internal(format!(
+    Err(Error::internal(format!(
         "{came} operands came with a request that names {names}"
     )))
 }

@@ -21,7 +21,7 @@ pub(crate) struct TensorAt {
 impl TensorAt {
     fn bytes<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
         let operand = operands.get(self.operand).ok_or_else(|| {
-            Error::Internal(format!(
+            Error::internal(format!(
                 "{} operands, but {} is number {}",
                 operands.len(),
                 self.argument,
@@ -170,7 +170,7 @@ impl<'p> Reader<'p> {
         if self.params.is_empty() {
             Ok(self.operands)
         } else {
-            Err(Error::Internal(format!(
+            Err(Error::internal(format!(
                 "{} numbers are left over at the end of a request",
                 self.params.len()
             )))
@@ -198,7 +198,7 @@ impl<'p> Reader<'p> {
     /// A bug of ours.
     #[cold]
     fn refuse_request(&mut self, argument: &'static str, what: fmt::Arguments<'_>) {
-        self.refuse(Error::Internal(format!("{argument}: {what}")));
+        self.refuse(Error::internal(format!("{argument}: {what}")));
     }
 
     /// What was found, or what stands in for it.
@@ -212,7 +212,7 @@ impl<'p> Reader<'p> {
     /// Any float64.
     pub(crate) fn number(&mut self, argument: &'static str) -> f64 {
         let Some((&first, rest)) = self.params.split_first() else {
-            self.refuse(Error::Internal(format!(
+            self.refuse(Error::internal(format!(
                 "the request ends before {argument}"
             )));
             return 0.0;
@@ -365,7 +365,7 @@ impl<'p> Reader<'p> {
     /// A tensor that must be there.
     pub(crate) fn tensor(&mut self, argument: &'static str) -> TensorAt {
         self.tensor_or_none(argument).unwrap_or_else(|| {
-            self.refuse(Error::Internal(format!(
+            self.refuse(Error::internal(format!(
                 "{argument} is absent from the request"
             )));
             TensorAt {

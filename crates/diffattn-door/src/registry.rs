@@ -102,7 +102,7 @@ pub(crate) fn operation(
     params: &[f64],
 ) -> Result<(Box<dyn Operation>, usize), Error> {
     let found = OPERATIONS.iter().find(|(number, _)| *number == op);
-    let (_, read) = found.ok_or_else(|| Error::Internal(format!("there is no job number {op}")))?;
+    let (_, read) = found.ok_or_else(|| Error::internal(format!("there is no job number {op}")))?;
     let mut r = Reader::new(params);
     let operation = read(door, &mut r);
     let operands = r.finish()?;
@@ -114,6 +114,6 @@ pub(crate) fn operation(
 pub(crate) fn query(op: u32, params: &[f64], asked: Asked<'_>) -> Result<f64, Error> {
     let found = QUERIES.iter().find(|(number, _)| *number == op);
     let (_, answer) =
-        found.ok_or_else(|| Error::Internal(format!("there is no query number {op}")))?;
+        found.ok_or_else(|| Error::internal(format!("there is no query number {op}")))?;
     answer(Reader::new(params), asked)
 }

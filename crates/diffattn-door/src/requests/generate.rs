@@ -53,10 +53,7 @@ impl HeldGenerator {
     ) -> Result<R, Error> {
         self.generator.with_dependent_mut(|_, generator| {
             let generator = generator.as_mut();
-            body(
-                generator
-                    .ok_or_else(|| Error::Internal("a generator without its caches".into()))?,
-            )
+            body(generator.ok_or_else(|| Error::internal("a generator without its caches"))?)
         })
     }
 }

@@ -126,7 +126,7 @@ impl<'a> RmsNorm<'a> {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
+    /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.output_dtype(), &self.shape)?;
         at_once(async |pace| self.call.work(pace, &output).await)
@@ -339,7 +339,7 @@ pub(crate) fn rms_norm_row<V: Vector>(
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`RmsNorm`]); [`Error::out_of_memory`] when memory is refused.
 pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
     let call = RmsNorm::new(x, options)?;
     let mut out = try_zeroed(call.call.x.len())?;

@@ -137,7 +137,7 @@ impl<'a> SequenceDifference<'a> {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
+    /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.output_dtype(), &self.shape)?;
         at_once(async |pace| self.call.work(pace, &output).await)
@@ -240,7 +240,7 @@ impl Kernel for Difference<'_> {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`SequenceDifference`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`SequenceDifference`]); [`Error::out_of_memory`] when memory is refused.
 pub fn sequence_difference(
     x: Tensor<'_>,
     options: &SequenceDifferenceOptions,

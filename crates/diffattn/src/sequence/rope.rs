@@ -168,7 +168,7 @@ impl<'a> Rope<'a> {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
+    /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.output_dtype(), &self.shape)?;
         let Self {
@@ -410,7 +410,7 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`Rope`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`Rope`]); [`Error::out_of_memory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
     let call = Rope::new(x, options)?;
     let mut out = try_zeroed(call.call.x.len())?;

@@ -82,7 +82,7 @@ impl<'a> Data<'a> {
     /// All elements as float32, which holds them exactly.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
         let mut values = try_zeroed(self.len())?;
         self.widen(0, &mut values);

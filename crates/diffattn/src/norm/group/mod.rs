@@ -186,7 +186,7 @@ impl<'a> GroupNorm<'a> {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
+    /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.output_dtype(), &self.shape)?;
         at_once(async |pace| self.call.work(pace, self.cut, &output).await)
@@ -345,7 +345,7 @@ impl Kernel for WholeRun<'_> {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`GroupNorm`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`GroupNorm`]); [`Error::out_of_memory`] when memory is refused.
 pub fn group_norm(x: Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Vec<f32>, Error> {
     let call = GroupNorm::new(x, options)?;
     let mut out = try_zeroed(call.call.input.x.len())?;
