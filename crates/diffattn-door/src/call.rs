@@ -1,6 +1,7 @@
 //! Requests on their way to an answer: a job to be worked off, or a number at once. Computes
 //! nothing and knows no request by name.
 
+use std::fmt;
 use std::sync::Arc;
 
 use diffattn::{Error, Run};
@@ -8,12 +9,10 @@ use diffattn::{Error, Run};
 use crate::failure::contain;
 use crate::job::Job;
 use crate::objects::{Door, Lender, Turn, Use};
-use crate::operation::{Asked, Inputs, Operation};
-use crate::reader::Reader;
+use crate::operation::{Asked, Inputs, Operation, check_operands};
 use crate::{registry, settings};
 
 /// What a job keeps alive while it borrows from it.
-#[derive(Debug)]
 struct Request {
     operation: Box<dyn Operation>,
     /// How many tensors it names.
@@ -22,6 +21,15 @@ struct Request {
     uses: Vec<Use>,
     /// What it runs on.
     run: Run,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("operands", &self.operands)
+            .field("uses", &self.uses)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A request for a job, read and checked as far as that goes without its operands.
@@ -36,12 +44,11 @@ impl Door {
     /// that `PROTOCOL.md` does not know.
     pub fn call(&self, op: u32, params: &[f64]) -> Result<Call, Error> {
         contain(|| {
-            let mut reader = Reader::new(params);
-            let operation = registry::operation(op, self, &mut reader)?;
+            let (operation, operands) = registry::operation(op, self, params)?;
             Ok(Call(Arc::new(Request {
                 uses: operation.uses(),
                 operation,
-                operands: reader.finish()?,
+                operands,
                 run: settings::now(),
             })))
         })
@@ -60,7 +67,7 @@ impl Door {
             #[cfg(feature = "models")]
             run: settings::now(),
         };
-        contain(|| registry::query(op, Reader::new(params), asked))
+        contain(|| registry::query(op, params, asked))
     }
 }
 
@@ -93,13 +100,7 @@ impl Call {
     /// SHAPE, DTYPE or OPTION, naming the argument; INTERNAL for a bug of ours.
     pub fn prepare<'m>(&self, operands: &[&'m [u8]]) -> Result<Job<'m>, Error> {
         contain(|| {
-            if operands.len() != self.0.operands {
-                return Err(Error::Internal(format!(
-                    "{} operands came with a request that names {}",
-                    operands.len(),
-                    self.0.operands
-                )));
-            }
+            check_operands(operands.len(), self.0.operands)?;
             // SAFETY: what is prepared, which borrows from what is lent, is dropped before the
             // lender here and before `kept` in a job.
             let mut objects = unsafe { Lender::new() };

@@ -20,13 +20,12 @@
 
 use std::sync::Arc;
 
-use diffattn::Error;
-
 use crate::objects::{Door, Held, Slot};
 use crate::reader::{Reader, TensorAt};
 use crate::schema::{self, Encoding};
 
-/// How a value lies in a request.
+/// How a value lies in a request. What is wrong with one stays with the [`Reader`], and something
+/// stands in for it, which no one sees: a request is looked at once its reader has finished.
 pub(crate) trait Encoded {
     /// What is read.
     type Value;
@@ -35,15 +34,11 @@ pub(crate) trait Encoded {
     /// Where the value may be absent.
     const MAYBE: &'static Encoding = &Encoding::Optional(Self::ENCODING);
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error>;
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value;
 
     /// Where the value may be absent.
-    fn read_maybe(
-        door: &Door,
-        r: &mut Reader<'_>,
-        argument: &'static str,
-    ) -> Result<Option<Self::Value>, Error> {
-        r.optional(argument, |r, argument| Self::read(door, r, argument))
+    fn read_maybe(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Option<Self::Value> {
+        r.flag(argument).then(|| Self::read(door, r, argument))
     }
 }
 
@@ -52,7 +47,7 @@ pub(crate) trait Request: Sized {
     const NUMBER: u32;
     const SCHEMA: &'static schema::Request;
 
-    fn read(door: &Door, r: &mut Reader<'_>) -> Result<Self, Error>;
+    fn read(door: &Door, r: &mut Reader<'_>) -> Self;
 }
 
 /// Encodings of one value.
@@ -66,11 +61,7 @@ macro_rules! atoms {
             type Value = $value;
             const ENCODING: &'static Encoding = &Encoding::Atom($name);
 
-            fn read(
-                _door: &Door,
-                r: &mut Reader<'_>,
-                argument: &'static str,
-            ) -> Result<$value, Error> {
+            fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> $value {
                 $read(r, argument)
             }
         }
@@ -106,11 +97,7 @@ macro_rules! tensors {
             const ENCODING: &'static Encoding = &Encoding::Atom($name);
             const MAYBE: &'static Encoding = &Encoding::Nullable(Self::ENCODING);
 
-            fn read(
-                _door: &Door,
-                r: &mut Reader<'_>,
-                argument: &'static str,
-            ) -> Result<TensorAt, Error> {
+            fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> TensorAt {
                 r.tensor(argument)
             }
 
@@ -118,7 +105,7 @@ macro_rules! tensors {
                 _door: &Door,
                 r: &mut Reader<'_>,
                 argument: &'static str,
-            ) -> Result<Option<TensorAt>, Error> {
+            ) -> Option<TensorAt> {
                 r.tensor_or_none(argument)
             }
         }
@@ -139,7 +126,7 @@ impl<E: Encoded> Encoded for Option<E> {
     type Value = Option<E::Value>;
     const ENCODING: &'static Encoding = E::MAYBE;
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
         E::read_maybe(door, r, argument)
     }
 }
@@ -152,7 +139,7 @@ impl<E: Encoded, const VALUE: usize> Encoded for Or<E, VALUE> {
     type Value = E::Value;
     const ENCODING: &'static Encoding = &Encoding::Or(VALUE, E::ENCODING);
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
         E::read(door, r, argument)
     }
 }
@@ -164,7 +151,7 @@ impl<E: Encoded> Encoded for List<E> {
     type Value = Vec<E::Value>;
     const ENCODING: &'static Encoding = &Encoding::List(E::ENCODING);
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
         r.list(argument, |r, argument| E::read(door, r, argument))
     }
 }
@@ -176,7 +163,7 @@ impl<E: Encoded> Encoded for OneOrMore<E> {
     type Value = Vec<E::Value>;
     const ENCODING: &'static Encoding = &Encoding::OneOrMore(E::ENCODING);
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
         List::<E>::read(door, r, argument)
     }
 }
@@ -188,9 +175,9 @@ impl<T: Held> Encoded for Object<T> {
     type Value = Arc<Slot<T>>;
     const ENCODING: &'static Encoding = &Encoding::Atom("object");
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
-        let id = r.object(argument)?;
-        door.get(argument, id)
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
+        let id = r.object(argument);
+        r.found(door.get(argument, id), Slot::empty)
     }
 }
 
@@ -211,11 +198,11 @@ macro_rules! pair {
                 door: &$crate::objects::Door,
                 r: &mut $crate::reader::Reader<'_>,
                 argument: &'static str,
-            ) -> Result<Self::Value, diffattn::Error> {
-                Ok([
-                    <$encoding as $crate::encoding::Encoded>::read(door, r, argument)?,
-                    <$encoding as $crate::encoding::Encoded>::read(door, r, argument)?,
-                ])
+            ) -> Self::Value {
+                [
+                    <$encoding as $crate::encoding::Encoded>::read(door, r, argument),
+                    <$encoding as $crate::encoding::Encoded>::read(door, r, argument),
+                ]
             }
         }
     };
@@ -234,7 +221,7 @@ macro_rules! choice {
                 _door: &$crate::objects::Door,
                 r: &mut $crate::reader::Reader<'_>,
                 argument: &'static str,
-            ) -> Result<Self, diffattn::Error> {
+            ) -> Self {
                 r.choice(argument, &[$(Self::$value),*])
             }
         }
@@ -314,14 +301,14 @@ macro_rules! record {
                 door: &$crate::objects::Door,
                 r: &mut $crate::reader::Reader<'_>,
                 _argument: &'static str,
-            ) -> Result<Self, diffattn::Error> {
-                Ok(Self {$(
+            ) -> Self {
+                Self {$(
                     $field: <$encoding as $crate::encoding::Encoded>::read(
                         door,
                         r,
                         $crate::encoding::argument!($prefix $field $($argument)?),
-                    )?,
-                )*})
+                    ),
+                )*}
             }
         }
     };
@@ -377,15 +364,15 @@ macro_rules! request {
             fn read(
                 door: &$crate::objects::Door,
                 r: &mut $crate::reader::Reader<'_>,
-            ) -> Result<Self, diffattn::Error> {
+            ) -> Self {
                 let _ = (door, &r); // (some requests have no fields)
-                Ok(Self {$(
+                Self {$(
                     $field: <$encoding as $crate::encoding::Encoded>::read(
                         door,
                         r,
                         $crate::encoding::argument!("" $field $($argument)?),
-                    )?,
-                )*})
+                    ),
+                )*}
             }
         }
     };
@@ -427,16 +414,15 @@ macro_rules! variant {
                 door: &$crate::objects::Door,
                 r: &mut $crate::reader::Reader<'_>,
                 _argument: &'static str,
-            ) -> Result<Self, diffattn::Error> {
+            ) -> Self {
                 type Read = fn(
                     &$crate::objects::Door,
                     &mut $crate::reader::Reader<'_>,
-                ) -> Result<$variant, diffattn::Error>;
+                ) -> $variant;
                 let arms: &[Read] = &[$(|door, r| {
-                    <$encoding as $crate::encoding::Encoded>::read(door, r, $argument)
-                        .map($variant::$arm)
+                    $variant::$arm(<$encoding as $crate::encoding::Encoded>::read(door, r, $argument))
                 }),*];
-                r.choice($index, arms)?(door, r)
+                r.choice($index, arms)(door, r)
             }
         }
     };

@@ -67,7 +67,7 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
             .map(|&text| text.to_owned())
             .or_else(|| panic.downcast_ref::<String>().cloned())
             .unwrap_or_else(|| "a panic without a message".to_owned());
-        Err(Error::Internal(message))
+        Err(Error::internal(message))
     })
 }
 

@@ -106,7 +106,7 @@ enum Typed<'m> {
 /// A bug of ours: an operator asks for an output of another kind than its specs say.
 #[cold]
 fn other_kind(wanted: &'static str) -> Error {
-    Error::Internal(format!(
+    Error::internal(format!(
         "an operator wants {wanted} in a place of which it told something else"
     ))
 }
@@ -215,7 +215,7 @@ impl<'m> Job<'m> {
     /// SHAPE when one has not the bytes that its spec says.
     pub fn bind(&mut self, memory: Vec<&'m mut [u8]>) -> Result<(), Error> {
         if memory.len() != self.outputs.len() {
-            return Err(Error::Internal(format!(
+            return Err(Error::internal(format!(
                 "{} outputs were bound of {}",
                 memory.len(),
                 self.outputs.len()
@@ -228,11 +228,11 @@ impl<'m> Job<'m> {
             .map(|(spec, memory)| typed(spec, memory))
             .collect::<Result<Vec<_>, _>>()?;
         let Stage::Prepared(start) = &mut self.stage else {
-            return Err(Error::Internal("outputs were bound twice".into()));
+            return Err(Error::internal("outputs were bound twice"));
         };
         let start = start
             .take()
-            .ok_or_else(|| Error::Internal("outputs were bound after an error".into()))?;
+            .ok_or_else(|| Error::internal("outputs were bound after an error"))?;
         let work = contain(|| start(&mut Outputs(typed.into_iter())))?;
         self.stage = Stage::Started(work);
         Ok(())
@@ -277,8 +277,8 @@ impl<'m> Job<'m> {
         let work = match &mut self.stage {
             Stage::Started(work) if !self.broken => work,
             _ => {
-                return Err(Error::Internal(
-                    "a step of a job that is not bound, or that failed before".into(),
+                return Err(Error::internal(
+                    "a step of a job that is not bound, or that failed before",
                 ));
             }
         };

@@ -41,9 +41,7 @@ impl Block {
             block.len = bytes;
             return Ok(block);
         }
-        let refused = || Error::OutOfMemory {
-            bytes: bytes as u64,
-        };
+        let refused = || Error::out_of_memory(bytes as u64);
         let capacity = bytes
             .max(1)
             .checked_next_multiple_of(ALIGNMENT)

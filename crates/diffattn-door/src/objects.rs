@@ -74,7 +74,7 @@ impl Door {
         table.last_id = table
             .last_id
             .checked_add(1)
-            .ok_or_else(|| Error::Internal("no ids are left".into()))?;
+            .ok_or_else(|| Error::internal("no ids are left"))?;
         let id = table.last_id;
         table.objects.push((id, object));
         Ok(id)
@@ -93,9 +93,7 @@ impl Door {
         table
             .place(id)
             .map(|place| table.objects[place].1.clone())
-            .ok_or_else(|| Error::Disposed {
-                argument: argument.into(),
-            })
+            .ok_or_else(|| Error::disposed(argument))
     }
 
     /// The object of that id, which must be a `T`.
@@ -213,6 +211,14 @@ impl<T: Held> Slot<T> {
             turns: Arc::default(),
             content: Mutex::new(Some(Arc::new(content))),
         }
+    }
+
+    /// What stands in for an object that is not there.
+    pub(crate) fn empty() -> Arc<Self> {
+        Arc::new(Self {
+            turns: Arc::default(),
+            content: Mutex::new(None),
+        })
     }
 
     /// What a call that reads or changes the object takes its turn by.

@@ -1,7 +1,5 @@
 //! What the door asks of every request. Knows none of them.
 
-use std::fmt;
-
 use diffattn::{Error, Run};
 
 use crate::job::Prepared;
@@ -17,8 +15,8 @@ pub(crate) struct Inputs<'a, 'm> {
     pub(crate) run: Run,
 }
 
-/// A request for a job that was read.
-pub(crate) trait Operation: fmt::Debug + Send + Sync {
+/// A request for a job that was read. (Nothing prints one, so that no module carries how.)
+pub(crate) trait Operation: Send + Sync {
     /// What can be refused before there are operands, and no single field shows.
     fn check(&self) -> Result<(), Error> {
         Ok(())
@@ -48,6 +46,23 @@ pub(crate) struct Asked<'a> {
     /// What calls run on now.
     #[cfg(feature = "models")]
     pub(crate) run: Run,
+}
+
+impl Asked<'_> {
+    /// Whether the request was `read` as far as it goes, and its operands came with it.
+    pub(crate) fn check(&self, read: Result<usize, Error>) -> Result<(), Error> {
+        check_operands(self.operands.len(), read?)
+    }
+}
+
+/// Whether as many operands `came` as the request `names`.
+pub(crate) fn check_operands(came: usize, names: usize) -> Result<(), Error> {
+    if came == names {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "{came} operands came with a request that names {names}"
+    )))
 }
 
 /// A request that is answered at once with a number.

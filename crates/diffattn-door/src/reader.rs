@@ -1,6 +1,8 @@
 //! Reads the atoms of a request (`PROTOCOL.md`), each with a check. Knows no operator.
 
-use diffattn::{DType, Data, Error, Tensor, check_len};
+use std::fmt;
+
+use diffattn::{DType, Data, Error, ErrorKind, Tensor, check_len};
 
 use crate::kind::Kind;
 
@@ -19,7 +21,7 @@ pub(crate) struct TensorAt {
 impl TensorAt {
     fn bytes<'m>(&self, operands: &[&'m [u8]]) -> Result<&'m [u8], Error> {
         let operand = operands.get(self.operand).ok_or_else(|| {
-            Error::Internal(format!(
+            Error::internal(format!(
                 "{} operands, but {} is number {}",
                 operands.len(),
                 self.argument,
@@ -142,179 +144,204 @@ pub(crate) fn format_number(x: f64) -> String {
     x.to_string()
 }
 
-/// Goes through `params` from the front to the end.
+/// Goes through `params` from the front to the end. The first thing that is wrong is kept for
+/// [`Reader::finish`], and nothing is left to read then: all that follows is zeros and absent.
 #[derive(Debug)]
 pub(crate) struct Reader<'p> {
     params: &'p [f64],
     operands: usize,
+    refused: Option<Error>,
 }
-
-/// How a number that is not whole, or is negative, is to be called: by what it means to the user.
-type Refusal = fn(&'static str, &'static str, String) -> Error;
 
 impl<'p> Reader<'p> {
     pub(crate) fn new(params: &'p [f64]) -> Self {
         Self {
             params,
             operands: 0,
+            refused: None,
         }
     }
 
     /// The number of operands that the request named, once it is read to its end.
     pub(crate) fn finish(self) -> Result<usize, Error> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
         if self.params.is_empty() {
             Ok(self.operands)
         } else {
-            Err(Error::Internal(format!(
+            Err(Error::internal(format!(
                 "{} numbers are left over at the end of a request",
                 self.params.len()
             )))
         }
     }
 
+    /// Ends the request with this error, unless one came before.
+    #[cold]
+    pub(crate) fn refuse(&mut self, error: Error) {
+        self.params = &[];
+        self.refused.get_or_insert(error);
+    }
+
+    #[cold]
+    fn refuse_argument(
+        &mut self,
+        kind: ErrorKind,
+        argument: &'static str,
+        expected: &'static str,
+        got: String,
+    ) {
+        self.refuse(Error::argument(kind, argument, expected, got));
+    }
+
+    /// A bug of ours.
+    #[cold]
+    fn refuse_request(&mut self, argument: &'static str, what: fmt::Arguments<'_>) {
+        self.refuse(Error::internal(format!("{argument}: {what}")));
+    }
+
+    /// What was found, or what stands in for it.
+    pub(crate) fn found<T>(&mut self, found: Result<T, Error>, or: impl FnOnce() -> T) -> T {
+        found.unwrap_or_else(|error| {
+            self.refuse(error);
+            or()
+        })
+    }
+
     /// Any float64.
-    pub(crate) fn number(&mut self, argument: &'static str) -> Result<f64, Error> {
-        let (&first, rest) = self
-            .params
-            .split_first()
-            .ok_or_else(|| Error::Internal(format!("the request ends before {argument}")))?;
+    pub(crate) fn number(&mut self, argument: &'static str) -> f64 {
+        let Some((&first, rest)) = self.params.split_first() else {
+            self.refuse(Error::internal(format!(
+                "the request ends before {argument}"
+            )));
+            return 0.0;
+        };
         self.params = rest;
-        Ok(first)
+        first
     }
 
     /// Narrowed to what kernels compute in.
-    pub(crate) fn f32(&mut self, argument: &'static str) -> Result<f32, Error> {
-        Ok(self.number(argument)? as f32)
+    pub(crate) fn f32(&mut self, argument: &'static str) -> f32 {
+        self.number(argument) as f32
     }
 
-    fn whole(&mut self, argument: &'static str, refusal: Refusal) -> Result<i64, Error> {
-        let x = self.number(argument)?;
+    /// `kind` is what a number that is not whole, or is negative, is wrong as: by what it means to
+    /// the user.
+    fn whole(&mut self, argument: &'static str, kind: ErrorKind) -> i64 {
+        let x = self.number(argument);
         if x.fract() == 0.0 && x.abs() <= MAX_WHOLE {
-            Ok(x as i64)
-        } else {
-            Err(refusal(argument, "a whole number", format_number(x)))
+            return x as i64;
         }
+        self.refuse_argument(kind, argument, "a whole number", format_number(x));
+        0
     }
 
-    fn whole_from_zero(
-        &mut self,
-        argument: &'static str,
-        refusal: Refusal,
-    ) -> Result<usize, Error> {
-        let x = self.whole(argument, refusal)?;
-        usize::try_from(x).map_err(|_| {
+    fn whole_from_zero(&mut self, argument: &'static str, kind: ErrorKind) -> usize {
+        let x = self.whole(argument, kind);
+        usize::try_from(x).unwrap_or_else(|_| {
             let expected = if x < 0 {
                 "a whole number from 0"
             } else {
                 "a number that fits this machine"
             };
-            refusal(argument, expected, x.to_string())
+            self.refuse_argument(kind, argument, expected, x.to_string());
+            0
         })
     }
 
     /// A whole number of either sign.
-    pub(crate) fn integer(&mut self, argument: &'static str) -> Result<i64, Error> {
-        self.whole(argument, Error::shape)
+    pub(crate) fn integer(&mut self, argument: &'static str) -> i64 {
+        self.whole(argument, ErrorKind::Shape)
     }
 
     /// A whole number of either sign that kernels keep in 32 bits.
-    pub(crate) fn int32(&mut self, argument: &'static str) -> Result<i32, Error> {
-        let x = self.integer(argument)?;
-        i32::try_from(x).map_err(|_| Error::shape(argument, "numbers that fit int32", x))
+    pub(crate) fn int32(&mut self, argument: &'static str) -> i32 {
+        let x = self.integer(argument);
+        i32::try_from(x).unwrap_or_else(|_| {
+            let expected = "numbers that fit int32";
+            self.refuse_argument(ErrorKind::Shape, argument, expected, x.to_string());
+            0
+        })
     }
 
     /// A whole number from 0 that is a length, a head count or a size: SHAPE when it is not.
-    pub(crate) fn size(&mut self, argument: &'static str) -> Result<usize, Error> {
-        self.whole_from_zero(argument, Error::shape)
+    pub(crate) fn size(&mut self, argument: &'static str) -> usize {
+        self.whole_from_zero(argument, ErrorKind::Shape)
     }
 
     /// A whole number from 0 that is a choice: OPTION when it is not.
-    pub(crate) fn count(&mut self, argument: &'static str) -> Result<usize, Error> {
-        self.whole_from_zero(argument, Error::option)
+    pub(crate) fn count(&mut self, argument: &'static str) -> usize {
+        self.whole_from_zero(argument, ErrorKind::Option)
     }
 
     /// A whole number from 0 of which a machine's own sizes may be too short: a file's bytes, a
     /// seed.
     #[cfg(feature = "models")]
-    pub(crate) fn long(&mut self, argument: &'static str) -> Result<u64, Error> {
-        let x = self.number(argument)?;
+    pub(crate) fn long(&mut self, argument: &'static str) -> u64 {
+        let x = self.number(argument);
         if x.fract() == 0.0 && (0.0..=MAX_WHOLE).contains(&x) {
-            Ok(x as u64)
-        } else {
-            Err(Error::option(
-                argument,
-                "a whole number from 0 to 2⁵³",
-                format_number(x),
-            ))
+            return x as u64;
         }
+        let expected = "a whole number from 0 to 2⁵³";
+        self.refuse_argument(ErrorKind::Option, argument, expected, format_number(x));
+        0
+    }
+
+    /// Which of `count` an enum index means.
+    pub(crate) fn index(&mut self, argument: &'static str, count: usize) -> usize {
+        let x = self.number(argument);
+        let index = x as usize;
+        if index < count && index as f64 == x {
+            return index;
+        }
+        self.refuse_request(argument, format_args!("no choice has the number {x}"));
+        0
     }
 
     /// Which of `values` an enum index means.
-    pub(crate) fn choice<T: Copy>(
-        &mut self,
-        argument: &'static str,
-        values: &[T],
-    ) -> Result<T, Error> {
-        let x = self.number(argument)?;
-        let index = if x.fract() == 0.0 && x >= 0.0 {
-            x as usize
-        } else {
-            usize::MAX
-        };
-        values
-            .get(index)
-            .copied()
-            .ok_or_else(|| Error::Internal(format!("{argument}: no choice has the number {x}")))
+    pub(crate) fn choice<T: Copy>(&mut self, argument: &'static str, values: &[T]) -> T {
+        values[self.index(argument, values.len())]
     }
 
-    pub(crate) fn flag(&mut self, argument: &'static str) -> Result<bool, Error> {
-        self.choice(argument, &[false, true])
+    pub(crate) fn flag(&mut self, argument: &'static str) -> bool {
+        self.index(argument, 2) == 1
     }
 
-    pub(crate) fn object(&mut self, argument: &'static str) -> Result<u32, Error> {
-        let x = self.number(argument)?;
+    pub(crate) fn object(&mut self, argument: &'static str) -> u32 {
+        let x = self.number(argument);
         if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) {
-            Ok(x as u32)
-        } else {
-            Err(Error::Internal(format!(
-                "{argument}: no object has the id {x}"
-            )))
+            return x as u32;
         }
+        self.refuse_request(argument, format_args!("no object has the id {x}"));
+        0
     }
 
-    pub(crate) fn optional<T>(
-        &mut self,
-        argument: &'static str,
-        read: impl FnOnce(&mut Self, &'static str) -> Result<T, Error>,
-    ) -> Result<Option<T>, Error> {
-        if self.flag(argument)? {
-            read(self, argument).map(Some)
-        } else {
-            Ok(None)
+    fn len(&mut self, argument: &'static str) -> usize {
+        let count = self.number(argument);
+        // Each item takes a slot at least, so a wrong count cannot ask for more memory than the
+        // request has.
+        if count.fract() == 0.0 && (0.0..=self.params.len() as f64).contains(&count) {
+            return count as usize;
         }
+        self.refuse_request(
+            argument,
+            format_args!("the request holds no list of {count}"),
+        );
+        0
     }
 
     pub(crate) fn list<T>(
         &mut self,
         argument: &'static str,
-        mut read: impl FnMut(&mut Self, &'static str) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        let count = self.number(argument)?;
-        // Each item takes a slot at least, so a wrong count cannot ask for more memory than the
-        // request has.
-        if count.fract() != 0.0 || count < 0.0 || count > self.params.len() as f64 {
-            return Err(Error::Internal(format!(
-                "{argument}: the request holds no list of {count}"
-            )));
-        }
-        (0..count as usize).map(|_| read(self, argument)).collect()
+        mut read: impl FnMut(&mut Self, &'static str) -> T,
+    ) -> Vec<T> {
+        let len = self.len(argument);
+        (0..len).map(|_| read(self, argument)).collect()
     }
 
     /// A tensor, or `None` where the stream says that it is absent.
-    pub(crate) fn tensor_or_none(
-        &mut self,
-        argument: &'static str,
-    ) -> Result<Option<TensorAt>, Error> {
+    pub(crate) fn tensor_or_none(&mut self, argument: &'static str) -> Option<TensorAt> {
         const KINDS: [Option<Kind>; 6] = [
             None,
             Some(Kind::Float(DType::F32)),
@@ -323,24 +350,31 @@ impl<'p> Reader<'p> {
             Some(Kind::U8),
             Some(Kind::I32),
         ];
-        let Some(kind) = self.choice(argument, &KINDS)? else {
-            return Ok(None);
-        };
-        let shape = self.list(argument, Self::size)?;
+        let kind = self.choice(argument, &KINDS)?;
+        let shape = self.list(argument, Self::size);
         let operand = self.operands;
         self.operands += 1;
-        Ok(Some(TensorAt {
+        Some(TensorAt {
             argument,
             kind,
             shape,
             operand,
-        }))
+        })
     }
 
     /// A tensor that must be there.
-    pub(crate) fn tensor(&mut self, argument: &'static str) -> Result<TensorAt, Error> {
-        self.tensor_or_none(argument)?
-            .ok_or_else(|| Error::Internal(format!("{argument} is absent from the request")))
+    pub(crate) fn tensor(&mut self, argument: &'static str) -> TensorAt {
+        self.tensor_or_none(argument).unwrap_or_else(|| {
+            self.refuse(Error::internal(format!(
+                "{argument} is absent from the request"
+            )));
+            TensorAt {
+                argument,
+                kind: Kind::U8,
+                shape: Vec::new(),
+                operand: 0,
+            }
+        })
     }
 }
 

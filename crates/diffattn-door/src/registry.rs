@@ -9,28 +9,16 @@ use crate::reader::Reader;
 use crate::requests::*;
 use crate::schema;
 
-type Read = fn(&Door, &mut Reader<'_>) -> Result<Box<dyn Operation>, Error>;
+type Read = fn(&Door, &mut Reader<'_>) -> Box<dyn Operation>;
 type Answer = for<'a> fn(Reader<'a>, Asked<'a>) -> Result<f64, Error>;
 
-fn read<T: Request + Operation + 'static>(
-    door: &Door,
-    r: &mut Reader<'_>,
-) -> Result<Box<dyn Operation>, Error> {
-    let operation = T::read(door, r)?;
-    operation.check()?;
-    Ok(Box::new(operation))
+fn read<T: Request + Operation + 'static>(door: &Door, r: &mut Reader<'_>) -> Box<dyn Operation> {
+    Box::new(T::read(door, r))
 }
 
-/// The request must be read to its end before anything is done.
-fn answer<T: Request + Query>(mut reader: Reader<'_>, asked: Asked<'_>) -> Result<f64, Error> {
-    let query = T::read(asked.door, &mut reader)?;
-    let named = reader.finish()?;
-    if named != asked.operands.len() {
-        return Err(Error::Internal(format!(
-            "{} operands came with a request that names {named}",
-            asked.operands.len()
-        )));
-    }
+fn answer<T: Request + Query>(mut r: Reader<'_>, asked: Asked<'_>) -> Result<f64, Error> {
+    let query = T::read(asked.door, &mut r);
+    asked.check(r.finish())?;
     query.answer(asked)
 }
 
@@ -107,21 +95,25 @@ registry! {
     }
 }
 
-/// Reads the request of a job.
+/// Reads the request of a job; how many operands it names.
 pub(crate) fn operation(
     op: u32,
     door: &Door,
-    r: &mut Reader<'_>,
-) -> Result<Box<dyn Operation>, Error> {
+    params: &[f64],
+) -> Result<(Box<dyn Operation>, usize), Error> {
     let found = OPERATIONS.iter().find(|(number, _)| *number == op);
-    let (_, read) = found.ok_or_else(|| Error::Internal(format!("there is no job number {op}")))?;
-    read(door, r)
+    let (_, read) = found.ok_or_else(|| Error::internal(format!("there is no job number {op}")))?;
+    let mut r = Reader::new(params);
+    let operation = read(door, &mut r);
+    let operands = r.finish()?;
+    operation.check()?;
+    Ok((operation, operands))
 }
 
 /// Reads and answers a query.
-pub(crate) fn query(op: u32, reader: Reader<'_>, asked: Asked<'_>) -> Result<f64, Error> {
+pub(crate) fn query(op: u32, params: &[f64], asked: Asked<'_>) -> Result<f64, Error> {
     let found = QUERIES.iter().find(|(number, _)| *number == op);
     let (_, answer) =
-        found.ok_or_else(|| Error::Internal(format!("there is no query number {op}")))?;
-    answer(reader, asked)
+        found.ok_or_else(|| Error::internal(format!("there is no query number {op}")))?;
+    answer(Reader::new(params), asked)
 }

@@ -31,11 +31,9 @@ pub(crate) fn read<const N: usize, T>(
 ) -> Result<Vec<T>, Error> {
     let (chunks, _) = bytes.as_chunks();
     let mut values = Vec::new();
-    values
-        .try_reserve_exact(chunks.len())
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (chunks.len() as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
+    values.try_reserve_exact(chunks.len()).map_err(|_| {
+        Error::out_of_memory((chunks.len() as u64).saturating_mul(size_of::<T>() as u64))
+    })?;
     values.extend(chunks.iter().map(|&chunk| element(chunk)));
     Ok(values)
 }
@@ -48,7 +46,7 @@ pub(crate) fn write<const N: usize, T: Copy>(
     let len = values.len().saturating_mul(N);
     let mut all = Vec::new();
     all.try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory { bytes: len as u64 })?;
+        .map_err(|_| Error::out_of_memory(len as u64))?;
     for &value in values {
         all.extend_from_slice(&bytes(value));
     }

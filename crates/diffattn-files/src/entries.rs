@@ -108,11 +108,9 @@ pub(crate) fn read(
     let braces = header.iter().filter(|&&byte| byte == b'{').count();
     let mut entries = Vec::new();
     let room = braces.min(header.len() / SHORTEST_ENTRY).min(max_tensors);
-    entries
-        .try_reserve_exact(room)
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (room as u64).saturating_mul(size_of::<Entry>() as u64),
-        })?;
+    entries.try_reserve_exact(room).map_err(|_| {
+        Error::out_of_memory((room as u64).saturating_mul(size_of::<Entry>() as u64))
+    })?;
     let mut reading = Reading {
         file,
         start,

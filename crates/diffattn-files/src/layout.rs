@@ -160,7 +160,7 @@ impl HeadLayout {
                             )));
                         }
                         None => {
-                            return Err(Error::Internal(format!("a plan names {what} {place}")));
+                            return Err(Error::internal(format!("a plan names {what} {place}")));
                         }
                     }
                 }
@@ -170,7 +170,7 @@ impl HeadLayout {
             .iter()
             .any(|map| map.contains(&usize::MAX))
         {
-            true => Err(Error::Internal("a plan leaves a head unused".to_owned())),
+            true => Err(Error::internal("a plan leaves a head unused")),
             false => Ok(maps),
         }
     }

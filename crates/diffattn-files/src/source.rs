@@ -14,7 +14,7 @@ pub trait ByteSource {
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) when they cannot be read;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     fn read(&self, argument: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, Error>;
 }
 
@@ -109,7 +109,7 @@ mod native {
                 .checked_sub(range.start)
                 .filter(|_| range.end <= self.len)
                 .ok_or_else(|| expected(format!("{} bytes", self.len)))?;
-            let len = usize::try_from(len).map_err(|_| Error::OutOfMemory { bytes: len })?;
+            let len = usize::try_from(len).map_err(|_| Error::out_of_memory(len))?;
             let mut bytes = try_zeroed(len)?;
             read_at(&self.file, &mut bytes, range.start)
                 .map_err(|error| expected(error.to_string()))?;

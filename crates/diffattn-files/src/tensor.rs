@@ -70,7 +70,7 @@ impl<'a> RawTensor<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument` when its elements do not
-    /// fill its shape; [`Error::OutOfMemory`].
+    /// fill its shape; [`Error::out_of_memory`].
     pub fn of(argument: &str, tensor: &Tensor<'_>) -> Result<RawTensor<'static>, Error> {
         let (dtype, bytes) = match tensor.data {
             Data::F32(data) => (Dtype::F32, write(data, f32::to_le_bytes)?),
@@ -117,7 +117,7 @@ impl<'a> RawTensor<'a> {
     /// The tensor with bytes of its own.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn into_owned(self) -> Result<RawTensor<'static>, Error> {
         let bytes = match self.bytes {
             Cow::Owned(bytes) => bytes,
@@ -139,7 +139,7 @@ impl<'a> RawTensor<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for another element type;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn floats(&self, argument: &str) -> Result<FloatTensor<'_>, Error> {
         self.borrowed().into_floats(argument)
     }
@@ -169,7 +169,7 @@ impl<'a> RawTensor<'a> {
     /// # Errors
     /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for eight-bit and
     /// narrower floats and for complex numbers, which have no reader here ([`RawTensor::bytes`]
-    /// gives them as they are); [`Error::OutOfMemory`].
+    /// gives them as they are); [`Error::out_of_memory`].
     pub fn to_f32(&self, argument: &str) -> Result<Vec<f32>, Error> {
         let bytes = &self.bytes;
         match self.dtype {
@@ -199,7 +199,7 @@ impl<'a> RawTensor<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for other types;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn cast(&self, argument: &str, to: Dtype) -> Result<Cast<'_>, Error> {
         let unchanged = |tensor| Cast {
             tensor,
@@ -267,7 +267,7 @@ impl<'a> RawTensor<'a> {
         let mut bytes = Vec::new();
         bytes
             .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { bytes: len as u64 })?;
+            .map_err(|_| Error::out_of_memory(len as u64))?;
         for &row in rows {
             let from = row
                 .checked_mul(width)

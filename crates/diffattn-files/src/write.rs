@@ -121,7 +121,7 @@ impl FileLayout {
         let head = Head { metadata, entries };
         let mut header = PREFIX.to_le_bytes().to_vec();
         serde_json::to_writer(&mut header, &head)
-            .map_err(|error| Error::Internal(format!("a header that is no JSON: {error}")))?;
+            .map_err(|error| Error::internal(format!("a header that is no JSON: {error}")))?;
         header.resize(header.len().next_multiple_of(PREFIX as usize), b' ');
         let len = header.len() as u64 - PREFIX;
         if len > MAX_HEADER {
@@ -200,7 +200,7 @@ impl FileLayout {
 /// The bytes of a safetensors file of these tensors.
 ///
 /// # Errors
-/// As [`FileLayout::new`]; [`Error::OutOfMemory`].
+/// As [`FileLayout::new`]; [`Error::out_of_memory`].
 pub fn write(
     tensors: &[(&str, RawTensor<'_>)],
     metadata: &BTreeMap<String, String>,

@@ -14,7 +14,7 @@ pub(crate) fn thrown(error: Error) -> Thrown {
 
 /// A failure of the engine's interface, which no user can cause.
 pub(crate) fn bug(error: napi::Error) -> Thrown {
-    thrown(Error::Internal(error.reason.clone()))
+    thrown(Error::internal(error.reason.clone()))
 }
 
 /// The tensors that a job computed, in one flat list: of each its kind, its rank, its extents, and

@@ -193,7 +193,7 @@ impl Runner {
         if sent {
             Ok(())
         } else {
-            Err(Error::Internal("the runner has ended".into()))
+            Err(Error::internal("the runner has ended"))
         }
     }
 }
@@ -268,7 +268,7 @@ fn work(ticket: &mut Ticket, mailbox: &Mailbox) -> Result<Vec<Output>, Error> {
     let mut milliseconds = 0.0;
     while !job.is_complete() {
         if progress.is_cancelled() {
-            return Err(Error::Aborted);
+            return Err(Error::aborted());
         }
         let start = Instant::now();
         job.step(pacer.next_slice(job.done(), milliseconds))?;

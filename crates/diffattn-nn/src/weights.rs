@@ -76,7 +76,7 @@ impl<'w, 'a> Source<'w, 'a> {
             outputs, inputs, ..
         } = map.kind
         else {
-            return Err(Error::Internal(format!("{} is no map", map.name)));
+            return Err(Error::internal(format!("{} is no map", map.name)));
         };
         let weight = self.required(&map.weight(), &[outputs, inputs])?;
         Ok((weight, self.optional(&map.bias(), &[outputs])?))
@@ -146,14 +146,14 @@ impl<'w, 'a> Source<'w, 'a> {
     /// The values of a tensor that must be there.
     pub(crate) fn vector(&self, id: Id) -> Result<Vec<f32>, Error> {
         let values = self.values(id)?;
-        values.ok_or_else(|| Error::Internal(format!("{} is not wanted", self.list.get(id).name)))
+        values.ok_or_else(|| Error::internal(format!("{} is not wanted", self.list.get(id).name)))
     }
 
     /// One number.
     pub(crate) fn number(&self, id: Id) -> Result<f64, Error> {
         let first = self.vector(id)?.first().copied().map(f64::from);
         let name = &self.list.get(id).name;
-        first.ok_or_else(|| Error::Internal(format!("{name} has no element")))
+        first.ok_or_else(|| Error::internal(format!("{name} has no element")))
     }
 }
 

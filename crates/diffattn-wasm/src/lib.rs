@@ -48,7 +48,7 @@ impl State {
         self.last_job = self
             .last_job
             .checked_add(1)
-            .ok_or_else(|| Error::Internal("no job numbers are left".into()))?;
+            .ok_or_else(|| Error::internal("no job numbers are left"))?;
         let open = Open {
             outputs: encode_outputs(job.outputs()),
             job,
@@ -63,7 +63,7 @@ impl State {
             .iter_mut()
             .find(|(number, _)| *number == job)
             .map(|(_, open)| open)
-            .ok_or_else(|| Error::Internal(format!("there is no job {job}")))
+            .ok_or_else(|| Error::internal(format!("there is no job {job}")))
     }
 }
 

@@ -10,9 +10,7 @@ use diffattn_door::Error;
 const ALIGNMENT: usize = 64;
 
 fn layout(bytes: usize) -> Result<Layout, Error> {
-    Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::OutOfMemory {
-        bytes: bytes as u64,
-    })
+    Layout::from_size_align(bytes.max(1), ALIGNMENT).map_err(|_| Error::out_of_memory(bytes as u64))
 }
 
 /// The address of new memory.
@@ -28,9 +26,7 @@ pub(crate) fn allocate(bytes: usize, zeroed: bool) -> Result<usize, Error> {
         }
     };
     if start.is_null() {
-        Err(Error::OutOfMemory {
-            bytes: bytes as u64,
-        })
+        Err(Error::out_of_memory(bytes as u64))
     } else {
         Ok(start.expose_provenance())
     }

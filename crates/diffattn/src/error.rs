@@ -20,10 +20,16 @@ pub enum ErrorKind {
 }
 
 /// Why a call was refused. No error leaves anything half done that a caller could observe, except
-/// that an output buffer is unspecified after [`Error::Aborted`] and [`Error::Internal`].
+/// that an output buffer is unspecified after [`Reason::Aborted`] and [`Reason::Internal`].
+///
+/// As wide as a pointer: whatever can fail carries room for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error(Box<Reason>);
+
+/// What an [`Error`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Error {
+pub enum Reason {
     /// An argument, option, file or tensor that does not fit.
     Argument {
         /// What it was refused for.
@@ -66,46 +72,96 @@ impl ErrorKind {
 }
 
 impl Error {
+    fn new(reason: Reason) -> Self {
+        Self(Box::new(reason))
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn reason(&self) -> &Reason {
+        &self.0
+    }
+
     /// The stable code of the error, as JavaScript sees it.
     #[must_use]
     pub fn code(&self) -> &'static str {
-        match self {
-            Self::Argument { kind, .. } => kind.code(),
-            Self::OutOfMemory { .. } => "OUT_OF_MEMORY",
-            Self::Aborted => "ABORTED",
-            Self::Disposed { .. } => "DISPOSED",
-            Self::Internal(_) => "INTERNAL",
+        match self.reason() {
+            Reason::Argument { kind, .. } => kind.code(),
+            Reason::OutOfMemory { .. } => "OUT_OF_MEMORY",
+            Reason::Aborted => "ABORTED",
+            Reason::Disposed { .. } => "DISPOSED",
+            Reason::Internal(_) => "INTERNAL",
         }
     }
 
     /// The kind, where an argument is at fault.
     #[must_use]
     pub fn kind(&self) -> Option<ErrorKind> {
-        match self {
-            Self::Argument { kind, .. } => Some(*kind),
+        match self.reason() {
+            Reason::Argument { kind, .. } => Some(*kind),
             _ => None,
         }
     }
 
-    /// An [`Error::Argument`] from anything that prints.
+    /// A [`Reason::Argument`] from anything that prints.
     pub fn argument(
         kind: ErrorKind,
         argument: impl fmt::Display,
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self::Argument {
+        Self::printed(kind, &argument, &expected, &got)
+    }
+
+    /// Compiled once, whatever prints.
+    #[cold]
+    #[inline(never)]
+    fn printed(
+        kind: ErrorKind,
+        argument: &dyn fmt::Display,
+        expected: &dyn fmt::Display,
+        got: &dyn fmt::Display,
+    ) -> Self {
+        Self::new(Reason::Argument {
             kind,
             argument: argument.to_string(),
             expected: expected.to_string(),
             got: got.to_string(),
-        }
+        })
+    }
+
+    /// [`Reason::OutOfMemory`]: so many bytes were wanted.
+    #[cold]
+    #[must_use]
+    pub fn out_of_memory(bytes: u64) -> Self {
+        Self::new(Reason::OutOfMemory { bytes })
+    }
+
+    /// [`Reason::Aborted`].
+    #[cold]
+    #[must_use]
+    pub fn aborted() -> Self {
+        Self::new(Reason::Aborted)
+    }
+
+    /// [`Reason::Disposed`], of this object.
+    #[cold]
+    pub fn disposed(argument: impl Into<String>) -> Self {
+        Self::new(Reason::Disposed {
+            argument: argument.into(),
+        })
+    }
+
+    /// [`Reason::Internal`]: what went wrong.
+    #[cold]
+    pub fn internal(what: impl Into<String>) -> Self {
+        Self::new(Reason::Internal(what.into()))
     }
 
     /// The same error with another kind, where an argument is at fault; any other error as it is.
     #[must_use]
     pub fn of(mut self, of: ErrorKind) -> Self {
-        if let Self::Argument { kind, .. } = &mut self {
+        if let Reason::Argument { kind, .. } = &mut *self.0 {
             *kind = of;
         }
         self
@@ -115,7 +171,7 @@ impl Error {
     /// as it is.
     #[must_use]
     pub fn renamed(mut self, of: ErrorKind, name: impl FnOnce(&str) -> String) -> Self {
-        if let Self::Argument { kind, argument, .. } = &mut self
+        if let Reason::Argument { kind, argument, .. } = &mut *self.0
             && *kind == of
         {
             *argument = name(argument);
@@ -171,8 +227,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Argument {
+        match self.reason() {
+            Reason::Argument {
                 argument,
                 expected,
                 got,
@@ -180,15 +236,15 @@ impl fmt::Display for Error {
             } => {
                 write!(f, "{argument}: expected {expected}, got {got}")
             }
-            Self::OutOfMemory { bytes } => {
+            Reason::OutOfMemory { bytes } => {
                 write!(f, "memory: expected {bytes} more bytes, got a refusal")
             }
-            Self::Aborted => write!(f, "signal: the call was aborted"),
-            Self::Disposed { argument } => write!(
+            Reason::Aborted => write!(f, "signal: the call was aborted"),
+            Reason::Disposed { argument } => write!(
                 f,
                 "{argument}: expected a live object, got one that was disposed of"
             ),
-            Self::Internal(what) => write!(f, "internal error (a bug of diffattn): {what}"),
+            Reason::Internal(what) => write!(f, "internal error (a bug of diffattn): {what}"),
         }
     }
 }

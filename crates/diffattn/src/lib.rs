@@ -48,7 +48,7 @@ pub use attention::{
     PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full, lambda_init,
     lambda_scalars,
 };
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Reason};
 pub use linear::Linear;
 pub use norm::{
     Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,

@@ -49,11 +49,8 @@ fn a_panic_becomes_an_internal_error() {
     let literal = contain::<()>(|| panic!("no wheels"));
     let other = contain::<()>(|| std::panic::panic_any(3));
     std::panic::set_hook(hook);
-    assert_eq!(text, Err(Error::Internal("3 wheels".into())));
-    assert_eq!(literal, Err(Error::Internal("no wheels".into())));
-    assert_eq!(
-        other,
-        Err(Error::Internal("a panic without a message".into()))
-    );
+    assert_eq!(text, Err(Error::internal("3 wheels")));
+    assert_eq!(literal, Err(Error::internal("no wheels")));
+    assert_eq!(other, Err(Error::internal("a panic without a message")));
     assert_eq!(contain(|| Ok(1)), Ok(1));
 }

@@ -20,9 +20,7 @@ fn blocks_are_aligned_reused_and_refused() {
     for bytes in [usize::MAX, usize::MAX / 2, isize::MAX as usize - 64] {
         assert_eq!(
             Block::new(bytes).map(|_| ()),
-            Err(Error::OutOfMemory {
-                bytes: bytes as u64
-            })
+            Err(Error::out_of_memory(bytes as u64))
         );
     }
     drop(again);

@@ -37,12 +37,12 @@ impl Encoded for LambdaAt {
     type Value = Self;
     const ENCODING: &'static Encoding = &Encoding::Atom("numberOrVector");
 
-    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self, Error> {
-        Ok(match r.choice(argument, &[0, 1, 2])? {
+    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self {
+        match r.index(argument, 3) {
             0 => Self::Absent,
-            1 => Self::Value(r.f32(argument)?),
-            _ => Self::Tensor(r.tensor(argument)?),
-        })
+            1 => Self::Value(r.f32(argument)),
+            _ => Self::Tensor(r.tensor(argument)),
+        }
     }
 }
 

@@ -376,7 +376,7 @@ fn cast(tensor: &RawTensor<'_>, name: &str, to: Dtype) -> Result<Vec<u8>, Error>
         let len = values.len().saturating_mul(size_of::<f32>());
         bytes
             .try_reserve_exact(len)
-            .map_err(|_| Error::OutOfMemory { bytes: len as u64 })?;
+            .map_err(|_| Error::out_of_memory(len as u64))?;
         bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
         return Ok(bytes);
     }

@@ -53,10 +53,7 @@ impl HeldGenerator {
     ) -> Result<R, Error> {
         self.generator.with_dependent_mut(|_, generator| {
             let generator = generator.as_mut();
-            body(
-                generator
-                    .ok_or_else(|| Error::Internal("a generator without its caches".into()))?,
-            )
+            body(generator.ok_or_else(|| Error::internal("a generator without its caches"))?)
         })
     }
 }
@@ -131,9 +128,10 @@ impl Encoded for TokenId {
     type Value = u32;
     const ENCODING: &'static Encoding = &Encoding::Atom("integer");
 
-    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<u32, Error> {
-        let id = r.long(argument)?;
-        u32::try_from(id).map_err(|_| Error::option(argument, "token ids", id))
+    fn read(_door: &Door, r: &mut Reader<'_>, argument: &'static str) -> u32 {
+        let id = r.long(argument);
+        let id = u32::try_from(id).map_err(|_| Error::option(argument, "token ids", id));
+        r.found(id, || 0)
     }
 }
 

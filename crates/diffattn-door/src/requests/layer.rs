@@ -31,14 +31,13 @@ impl Held for DiffAttnLayer {
 pub(crate) struct WeightsAt(Vec<(&'static str, TensorAt)>);
 
 impl WeightsAt {
-    fn read(r: &mut Reader<'_>, names: &[&'static str]) -> Result<Self, Error> {
-        let mut weights = Vec::new();
-        for name in names {
-            if let Some(at) = r.tensor_or_none(name)? {
-                weights.push((*name, at));
-            }
-        }
-        Ok(Self(weights))
+    fn read(r: &mut Reader<'_>, names: &[&'static str]) -> Self {
+        let names = names.iter();
+        Self(
+            names
+                .filter_map(|name| Some((*name, r.tensor_or_none(name)?)))
+                .collect(),
+        )
     }
 
     fn with<'m>(&self, operands: &[&'m [u8]]) -> Result<Weights<'m>, Error> {
@@ -58,11 +57,7 @@ macro_rules! weights {
             type Value = WeightsAt;
             const ENCODING: &'static Encoding = &Encoding::Weights($names);
 
-            fn read(
-                _door: &Door,
-                r: &mut Reader<'_>,
-                _argument: &'static str,
-            ) -> Result<WeightsAt, Error> {
+            fn read(_door: &Door, r: &mut Reader<'_>, _argument: &'static str) -> WeightsAt {
                 WeightsAt::read(r, $names)
             }
         }

@@ -28,18 +28,20 @@ impl Encoded for Caches {
     type Value = Vec<Arc<Slot<ModelCache>>>;
     const ENCODING: &'static Encoding = &Encoding::List(&Encoding::Atom("object"));
 
-    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Result<Self::Value, Error> {
-        let ids = r.list(argument, Reader::object)?;
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
+        let ids = r.list(argument, Reader::object);
         for (index, id) in ids.iter().enumerate() {
             if ids[..index].contains(id) {
-                return Err(Error::option(
+                r.refuse(Error::option(
                     argument,
                     "a cache for each text",
                     "one of them twice",
                 ));
             }
         }
-        ids.into_iter().map(|id| door.get("cache", id)).collect()
+        ids.into_iter()
+            .map(|id| r.found(door.get("cache", id), Slot::empty))
+            .collect()
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Made {
 /// JSON is made by a library, so no text in it can be mistaken for anything else.
 pub(super) fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value)
-        .map_err(|why| Error::Internal(format!("an answer that is no JSON: {why}")))
+        .map_err(|why| Error::internal(format!("an answer that is no JSON: {why}")))
 }
 
 impl Made {

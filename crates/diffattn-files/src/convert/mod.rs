@@ -28,7 +28,7 @@ use norm::apply_norm;
 /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) or
 /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming the weight or the option: weights that
 /// are missing, unknown or do not fit `from`; a target that has no place for the heads;
-/// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype); [`Error::OutOfMemory`].
+/// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype); [`Error::out_of_memory`].
 pub fn convert_layer(
     weights: &RawWeights<'_>,
     from: &LayerForm,

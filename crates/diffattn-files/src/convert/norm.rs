@@ -51,7 +51,7 @@ pub(super) fn apply_norm(
 /// # Errors
 /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
 /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` or `subln.weight`;
-/// [`Error::OutOfMemory`].
+/// [`Error::out_of_memory`].
 pub fn fold_norm(
     argument: &str,
     projection: &RawTensor<'_>,

@@ -256,7 +256,7 @@ fn streamed() {
         refusal(layout.write("f", &mut Vec::new(), |_| Ok(vec![0u8].into()))),
         ("SHAPE", "c: expected 4 bytes, got 1".to_owned())
     );
-    let failed = layout.write("f", &mut Vec::new(), |_| Err(Error::Aborted));
+    let failed = layout.write("f", &mut Vec::new(), |_| Err(Error::aborted()));
     assert_eq!(refusal(failed).0, "ABORTED");
 
     /// A disk that is full after some bytes.

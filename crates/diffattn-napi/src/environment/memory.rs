@@ -19,11 +19,7 @@ impl Environment {
         constructor
             .as_ref()
             .and_then(|constructor| new_buffer(env, constructor, bytes))
-            .ok_or_else(|| {
-                thrown(Error::OutOfMemory {
-                    bytes: bytes as u64,
-                })
-            })
+            .ok_or_else(|| thrown(Error::out_of_memory(bytes as u64)))
     }
 
     /// The memory of `createBuffer` that `view` lies in.

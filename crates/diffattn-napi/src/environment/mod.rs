@@ -122,7 +122,7 @@ impl Environment {
             .get(&id)
             .is_some_and(|(_, call)| call.progress.cancel());
         if never_begins {
-            self.settle(env, id, Err(Error::Aborted));
+            self.settle(env, id, Err(Error::aborted()));
         }
     }
 
@@ -153,7 +153,7 @@ impl Environment {
         let mut left: Vec<u32> = self.calls.borrow().keys().copied().collect();
         left.sort_unstable();
         for id in left {
-            self.settle(env, id, Err(Error::Aborted));
+            self.settle(env, id, Err(Error::aborted()));
         }
         self.door.clear();
         release_threads();

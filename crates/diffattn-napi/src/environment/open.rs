@@ -53,7 +53,7 @@ impl Environment {
     /// Everything of a call but its promise.
     fn open(&self, env: &Env, request: AsyncCall<'_, '_>) -> Result<(OpenCall, Ticket), Thrown> {
         if self.ended.get() || self.calls.borrow().contains_key(&request.id) {
-            return Err(thrown(Error::Internal(format!(
+            return Err(thrown(Error::internal(format!(
                 "call {} is open already, or its environment ends",
                 request.id
             ))));

@@ -90,8 +90,8 @@ impl Environment {
                 None
             }
             (Some(Target::New) | None, content) => {
-                let content = content
-                    .ok_or_else(|| thrown(Error::Internal("an output has no content".into())))?;
+                let content =
+                    content.ok_or_else(|| thrown(Error::internal("an output has no content")))?;
                 let view = self.new_buffer(env, spec.bytes)?;
                 // SAFETY: a new buffer, which no one else has.
                 unsafe { view.bytes_mut() }.copy_from_slice(&content);

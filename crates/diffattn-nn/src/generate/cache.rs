@@ -165,7 +165,7 @@ impl ModelCache {
     /// back.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn export(&self) -> Result<ModelCacheState, Error> {
         Ok(ModelCacheState {
             ids: self.ids.clone(),
@@ -197,7 +197,7 @@ impl ModelCache {
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that
-    /// number; [`Error::OutOfMemory`].
+    /// number; [`Error::out_of_memory`].
     pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
         let cache = self.layers.get(layer);
         cache

@@ -84,7 +84,7 @@ impl<'m> Generator<'m> {
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming what does not fit: an empty
-    /// prompt, an id outside of the vocabulary, an option of a sampler; [`Error::OutOfMemory`].
+    /// prompt, an id outside of the vocabulary, an option of a sampler; [`Error::out_of_memory`].
     pub fn new(
         model: &'m dyn TextModel,
         generations: Vec<Generation>,
@@ -412,7 +412,7 @@ impl<'g> GenerationStep<'g> {
     /// no numbers: that text has ended then, the others went on.
     ///
     /// # Errors
-    /// [`Error::Internal`] for a bug of ours.
+    /// [`Error::internal`] for a bug of ours.
     pub fn into_work(self, tokens: &'g mut Vec<Token>) -> Result<Work<'g>, Error> {
         let total = self.units();
         let Self {

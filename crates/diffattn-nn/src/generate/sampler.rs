@@ -100,7 +100,7 @@ impl Sampler {
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when one is NaN or +∞ or
-    /// none is above −∞, `ids` when one has no logit; [`Error::OutOfMemory`].
+    /// none is above −∞, `ids` when one has no logit; [`Error::out_of_memory`].
     pub fn sample(&mut self, logits: &[f32], ids: &[u32]) -> Result<u32, Error> {
         let highest = check_logits(logits)?;
         let penalises = self.options.repetition_penalty != 1.0;
@@ -162,9 +162,7 @@ impl Sampler {
         candidates.clear();
         candidates
             .try_reserve(scores.len())
-            .map_err(|_| Error::OutOfMemory {
-                bytes: (scores.len() * size_of::<Candidate>()) as u64,
-            })?;
+            .map_err(|_| Error::out_of_memory((scores.len() * size_of::<Candidate>()) as u64))?;
         for (id, &score) in scores.iter().enumerate() {
             if score >= least && score > f64::NEG_INFINITY {
                 candidates.push(Candidate {

@@ -86,7 +86,7 @@ impl Preprocessing {
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `image` or `out`;
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a share or a spread that makes no
-    /// sense; [`Error::OutOfMemory`].
+    /// sense; [`Error::out_of_memory`].
     pub fn apply(&self, image: &Image<'_>, size: usize, out: &mut [f32]) -> Result<(), Error> {
         let (part, channels) = self.checked(image, size, 3, out)?;
         let shape = [image.height, image.width, channels];

@@ -65,7 +65,7 @@ impl Parts {
         match self.loaded.iter().position(|loaded| !loaded) {
             None => model
                 .as_ref()
-                .ok_or_else(|| Error::Internal("all parts make no model".to_owned())),
+                .ok_or_else(|| Error::internal("all parts make no model")),
             Some(part) => Err(Error::option(
                 "model",
                 format_args!("one with all of its {} parts", self.list().len()),
@@ -79,7 +79,7 @@ impl Parts {
         self.whole(&model)?;
         model
             .and_then(Arc::into_inner)
-            .ok_or_else(|| Error::Internal("a model that others have, too".to_owned()))
+            .ok_or_else(|| Error::internal("a model that others have, too"))
     }
 
     /// Whether the part may come, and of these weights.

@@ -75,7 +75,7 @@ impl<'w> Part<'w> {
 
     fn missing(&self, id: Id) -> Error {
         let name = self.list.get(id).weight();
-        Error::Internal(format!("{name} is not in its part"))
+        Error::internal(format!("{name} is not in its part"))
     }
 
     /// A weight, out of the part: one that was read for this purpose need not be copied.

@@ -280,7 +280,7 @@ impl DiffAttnLayer {
     /// y `[B, L, embed_dim]` of x, as [`DiffAttnLayer::forward_job`] in one call.
     ///
     /// # Errors
-    /// As [`DiffAttnLayer::forward_job`], and [`Error::OutOfMemory`].
+    /// As [`DiffAttnLayer::forward_job`], and [`Error::out_of_memory`].
     pub fn forward(
         &self,
         x: Tensor<'_>,
@@ -313,7 +313,7 @@ impl DiffAttnLayer {
     /// The maps behind [`DiffAttnLayer::forward`] in one call.
     ///
     /// # Errors
-    /// As [`DiffAttnLayer::maps_job`], and [`Error::OutOfMemory`].
+    /// As [`DiffAttnLayer::maps_job`], and [`Error::out_of_memory`].
     pub fn maps(&self, x: Tensor<'_>, options: &ForwardOptions<'_>) -> Result<Maps, Error> {
         let job = self.maps_job(x, options)?;
         let mut maps = Maps::zeroed("x", job.map_shape(), job.terms())?;

@@ -128,7 +128,7 @@ impl Pass<'_> {
             .iter()
             .position(|&layer| layer == index);
         let Some(maps) = place.and_then(|place| outputs.maps.get_mut(place)) else {
-            return Err(Error::Internal("maps that go nowhere".to_owned()));
+            return Err(Error::internal("maps that go nowhere"));
         };
         let head_dim = attention.heads.dimensions.head_dim;
         let k = tensor(&self.buffers.operands.k, self.sizes(), widths.k, head_dim);

@@ -79,7 +79,7 @@ impl<'a> DiffAttention<'a> {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves and
-/// `return_lse` need [`DiffAttention`]); [`Error::OutOfMemory`] when memory is refused.
+/// `return_lse` need [`DiffAttention`]); [`Error::out_of_memory`] when memory is refused.
 pub fn diff_attention(
     q: Tensor<'_>,
     k: Tensor<'_>,

@@ -102,9 +102,7 @@ impl Packed {
         self.special.clear();
         self.special
             .try_reserve(flags)
-            .map_err(|_| Error::OutOfMemory {
-                bytes: flags as u64,
-            })?;
+            .map_err(|_| Error::out_of_memory(flags as u64))?;
         self.special.resize_with(flags, AtomicBool::default);
         Ok(())
     }

@@ -109,7 +109,7 @@ impl<'a> PartialAttention<'a> {
     /// The statistics of the range.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when memory is refused.
+    /// [`Error::out_of_memory`] when memory is refused.
     pub fn statistics(&self) -> Result<PartialStatistics, Error> {
         let rows = checked_len("q", &self.statistics_shape())?;
         let len = checked_len("k", &[self.keys.div_ceil(STRIP), rows])?;
@@ -130,8 +130,8 @@ impl<'a> PartialAttention<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `statistics` for lengths that do not
-    /// fit, and for a range that ends within a strip though another follows; [`Error::OutOfMemory`]
-    /// when memory is refused.
+    /// fit, and for a range that ends within a strip though another follows;
+    /// [`Error::out_of_memory`] when memory is refused.
     pub fn merge(&self, statistics: &[PartialStatistics]) -> Result<RowStatistics, Error> {
         let rows = checked_len("q", &self.statistics_shape())?;
         let mut strips = 0;
@@ -178,7 +178,7 @@ impl<'a> PartialAttention<'a> {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for lengths that do not fit;
-    /// [`Error::OutOfMemory`] when scratch is refused.
+    /// [`Error::out_of_memory`] when scratch is refused.
     pub fn accumulate(&self, rows: &RowStatistics, accumulator: &mut [f32]) -> Result<(), Error> {
         self.check(rows, accumulator)?;
         self.run(Partial::Strips {

@@ -78,10 +78,9 @@ impl Scratch {
         // They may begin and end anywhere in a strip.
         let strips = keys.div_ceil(STRIP) + 1;
         let mut live = Vec::new();
-        live.try_reserve_exact(strips)
-            .map_err(|_| Error::OutOfMemory {
-                bytes: (strips as u64).saturating_mul(size_of::<LiveStrip>() as u64),
-            })?;
+        live.try_reserve_exact(strips).map_err(|_| {
+            Error::out_of_memory((strips as u64).saturating_mul(size_of::<LiveStrip>() as u64))
+        })?;
         Ok(Self {
             stride,
             row_ranges: try_zeroed(stride)?,

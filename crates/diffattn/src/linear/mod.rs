@@ -58,7 +58,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` or `bias`,
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         let &[outputs, inputs] = weight.shape.as_slice() else {
             return Err(Error::shape(
@@ -122,7 +122,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
         let rows = x
             .len()

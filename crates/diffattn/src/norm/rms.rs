@@ -294,7 +294,7 @@ pub(crate) fn rms_norm_row<V: Vector>(
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`RmsNorm`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`RmsNorm`]); [`Error::out_of_memory`] when memory is refused.
 pub fn rms_norm(x: Tensor<'_>, options: &RmsNormOptions<'_>) -> Result<Vec<f32>, Error> {
     RmsNorm::new(x, options)?.finish_f32()
 }

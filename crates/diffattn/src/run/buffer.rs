@@ -20,14 +20,12 @@ static SPARE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 /// as two.
 pub(crate) const LINE: usize = 64;
 
-/// A zeroed buffer, or [`Error::OutOfMemory`] with the bytes wanted.
+/// A zeroed buffer, or [`Error::out_of_memory`] with the bytes wanted.
 pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
     let mut buffer = Vec::new();
     buffer
         .try_reserve_exact(len)
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (len as u64).saturating_mul(size_of::<T>() as u64),
-        })?;
+        .map_err(|_| Error::out_of_memory((len as u64).saturating_mul(size_of::<T>() as u64)))?;
     buffer.resize(len, T::default());
     Ok(buffer)
 }

@@ -154,16 +154,14 @@ impl<'a> Work<'a> {
     /// threads. Nothing happens to work that is complete.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] when scratch is refused; [`Error::Internal`] for a bug of ours, and
+    /// [`Error::out_of_memory`] when scratch is refused; [`Error::internal`] for a bug of ours, and
     /// for a step after one that failed.
     pub fn step(&mut self, count: usize) -> Result<(), Error> {
         let future = match &mut self.state {
             State::Working(future) => future,
             State::Done => return Ok(()),
             State::Failed => {
-                return Err(Error::Internal(
-                    "work was stepped after a step that failed".to_owned(),
-                ));
+                return Err(Error::internal("work was stepped after a step that failed"));
             }
         };
         self.pace.granted.store(count.max(1), Relaxed);
@@ -205,8 +203,6 @@ pub(crate) fn at_once(work: impl AsyncFnOnce(&Pace) -> Result<(), Error>) -> Res
     pace.granted.store(usize::MAX, Relaxed);
     match pin!(work(&pace)).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
-        Poll::Pending => Err(Error::Internal(
-            "work at once gave its caller a turn".to_owned(),
-        )),
+        Poll::Pending => Err(Error::internal("work at once gave its caller a turn")),
     }
 }

@@ -199,7 +199,7 @@ impl Kernel for Difference<'_> {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`SequenceDifference`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`SequenceDifference`]); [`Error::out_of_memory`] when memory is refused.
 pub fn sequence_difference(
     x: Tensor<'_>,
     options: &SequenceDifferenceOptions,

@@ -360,7 +360,7 @@ fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`Rope`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`Rope`]); [`Error::out_of_memory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
     Rope::new(x, options)?.finish_f32()
 }

@@ -34,7 +34,7 @@ impl RopeTable {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn new(
         positions: Range<i64>,
         rotary_dim: usize,

@@ -93,7 +93,7 @@ impl<O> Call<O> {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
-    /// fit; [`Error::OutOfMemory`].
+    /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
         let output = Output::bind(out, self.dtype, &self.shape)?;
         (self.finish)(&self.operator, &output)

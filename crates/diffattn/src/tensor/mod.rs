@@ -93,7 +93,7 @@ impl Data<'_> {
     /// All elements as float32, which holds them exactly.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn to_f32(&self) -> Result<Vec<f32>, Error> {
         let mut values = try_zeroed(self.len())?;
         self.widen(0, &mut values);

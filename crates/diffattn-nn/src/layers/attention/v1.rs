@@ -78,7 +78,7 @@ impl MultiheadDiffAttn {
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
-    /// `weights.NAME`; [`Error::OutOfMemory`].
+    /// `weights.NAME`; [`Error::out_of_memory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
         let need = match options.norm.affine {
             None => Need::Optional,

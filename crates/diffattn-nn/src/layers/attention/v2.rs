@@ -25,7 +25,7 @@ impl MultiheadDiffAttnV2 {
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
-    /// `weights.NAME`; [`Error::OutOfMemory`].
+    /// `weights.NAME`; [`Error::out_of_memory`].
     pub fn new(options: &MultiheadDiffAttnV2Options, weights: &Weights<'_>) -> Result<Self, Error> {
         let &MultiheadDiffAttnV2Options {
             embed_dim,

@@ -284,7 +284,7 @@ impl Builder {
             self.head = Some(head);
             return Ok(());
         }
-        let none = || Error::Internal("the embeddings are not in their part".to_owned());
+        let none = || Error::internal("the embeddings are not in their part");
         self.embedding = Some(Embedding::new(part.take(ids.table.ok_or_else(none)?)?)?);
         if let Some(head) = ids.head {
             self.head = Some(part.linear(head)?);
@@ -338,7 +338,7 @@ impl Builder {
             self.head.take(),
         );
         let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
-            return Err(Error::Internal("a part left nothing behind".to_owned()));
+            return Err(Error::internal("a part left nothing behind"));
         };
         self.model = Some(Arc::new(DiffLlama {
             config: self.config.clone(),

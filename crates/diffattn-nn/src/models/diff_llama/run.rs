@@ -22,7 +22,7 @@ impl DiffLlama {
     /// Takes the weights from `source`, one part after the other; see [`DiffLlamaLoader`].
     ///
     /// # Errors
-    /// As [`DiffLlamaLoader::new`]; what the source says; [`Error::OutOfMemory`].
+    /// As [`DiffLlamaLoader::new`]; what the source says; [`Error::out_of_memory`].
     pub fn load<'a>(
         config: &DiffLlamaConfig,
         source: &mut dyn WeightSource<'a>,
@@ -39,7 +39,7 @@ impl DiffLlama {
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing;
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::OutOfMemory`] for a capacity
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::out_of_memory`] for a capacity
     /// that is not to be had.
     pub fn cache(&self, options: &ModelCacheOptions) -> Result<ModelCache, Error> {
         ModelCache::new(&self.decoder(), options)
@@ -50,7 +50,7 @@ impl DiffLlama {
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit;
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn import_cache(&self, state: &ModelCacheState) -> Result<ModelCache, Error> {
         ModelCache::import(&self.decoder(), state)
     }
@@ -76,7 +76,7 @@ impl DiffLlama {
     /// What `options` asks for, as [`DiffLlama::forward_job`] in one call.
     ///
     /// # Errors
-    /// As [`DiffLlama::forward_job`], and [`Error::OutOfMemory`].
+    /// As [`DiffLlama::forward_job`], and [`Error::out_of_memory`].
     pub fn forward(
         &self,
         ids: TokenIds<'_>,
@@ -109,6 +109,6 @@ impl DiffLlama {
         };
         let output = self.forward(ids, None, &options)?;
         let maps = output.maps.into_iter().next();
-        maps.ok_or_else(|| Error::Internal("no maps were made".to_owned()))
+        maps.ok_or_else(|| Error::internal("no maps were made"))
     }
 }

@@ -258,7 +258,7 @@ impl Builder {
         let (Some(blocks), Some(tokens), Some((norm, head))) =
             (blocks, self.tokens.take(), self.logits.take())
         else {
-            return Err(Error::Internal("a part left nothing behind".to_owned()));
+            return Err(Error::internal("a part left nothing behind"));
         };
         self.model = Some(Arc::new(DiffViT {
             config: self.config.clone(),

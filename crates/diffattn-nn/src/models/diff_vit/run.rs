@@ -16,7 +16,7 @@ impl DiffViT {
     /// [`DiffViTLoader`].
     ///
     /// # Errors
-    /// As [`DiffViTLoader::new`] and [`DiffViTLoader::load_part`]; [`Error::OutOfMemory`].
+    /// As [`DiffViTLoader::new`] and [`DiffViTLoader::load_part`]; [`Error::out_of_memory`].
     pub fn new(config: &DiffViTConfig, weights: &Weights<'_>) -> Result<Self, Error> {
         let mut source = weights;
         let mut loader = DiffViTLoader::new(config, &source.entries()?)?;
@@ -80,7 +80,7 @@ impl DiffViT {
     /// The logits (or features) of pixels, as [`DiffViT::forward_job`] in one call.
     ///
     /// # Errors
-    /// As [`DiffViT::forward_job`], and [`Error::OutOfMemory`].
+    /// As [`DiffViT::forward_job`], and [`Error::out_of_memory`].
     pub fn forward(&self, pixels: Tensor<'_>, options: &DiffViTOptions) -> Result<Vec<f32>, Error> {
         let job = self.forward_job(pixels, options)?;
         let mut logits = try_zeroed(checked_len("pixels", &job.output_shape())?)?;
@@ -130,7 +130,7 @@ impl DiffViT {
     /// The maps of block `layer` in one call; see [`DiffViT::maps_job`].
     ///
     /// # Errors
-    /// As [`DiffViT::maps_job`], and [`Error::OutOfMemory`].
+    /// As [`DiffViT::maps_job`], and [`Error::out_of_memory`].
     pub fn maps(
         &self,
         pixels: Tensor<'_>,

@@ -16,8 +16,8 @@ impl KvCache {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit; [`Error::OutOfMemory`].
-    /// The cache is then unchanged.
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit;
+    /// [`Error::out_of_memory`]. The cache is then unchanged.
     pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
         let KvCacheOptions {
             groups,

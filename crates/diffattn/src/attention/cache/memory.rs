@@ -41,9 +41,8 @@ impl KvCache {
             .zip(value_len.checked_mul(v_heads))
             .and_then(|(keys, values)| keys.checked_add(values))
             .ok_or_else(overflow)?;
-        let refused = |len: usize| Error::OutOfMemory {
-            bytes: (len as u64).saturating_mul(size_of::<f32>() as u64),
-        };
+        let refused =
+            |len: usize| Error::out_of_memory((len as u64).saturating_mul(size_of::<f32>() as u64));
         // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first,
         // as a system that gives out memory it has not refuses one great piece, and never many
         // small ones.
@@ -87,11 +86,9 @@ impl KvCache {
 /// Makes a list at least `len` long with empty ones.
 fn try_extended<T>(lists: &mut Vec<Vec<T>>, len: usize) -> Result<(), Error> {
     if lists.len() < len {
-        lists
-            .try_reserve_exact(len - lists.len())
-            .map_err(|_| Error::OutOfMemory {
-                bytes: (len as u64).saturating_mul(size_of::<Vec<T>>() as u64),
-            })?;
+        lists.try_reserve_exact(len - lists.len()).map_err(|_| {
+            Error::out_of_memory((len as u64).saturating_mul(size_of::<Vec<T>>() as u64))
+        })?;
         lists.resize_with(len, Vec::new);
     }
     Ok(())

@@ -54,7 +54,7 @@ impl KvCache {
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) for a zero size and for more than 2²⁰ heads in
-    /// all, [`Error::OutOfMemory`] when `capacity` cannot be reserved.
+    /// all, [`Error::out_of_memory`] when `capacity` cannot be reserved.
     pub fn new(options: KvCacheOptions) -> Result<Self, Error> {
         let KvCacheOptions {
             batch,
@@ -220,7 +220,7 @@ impl KvCache {
     /// `[B, terms·groups, L, d]` and v `[B, groups, L, dv]`, float32.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`].
+    /// [`Error::out_of_memory`].
     pub fn export(&self) -> Result<(Vec<f32>, Vec<f32>), Error> {
         let KvCacheOptions {
             head_dim,

@@ -38,11 +38,9 @@ pub(in crate::attention) fn sequences(
     if queries == 0 {
         return Ok(sequences);
     }
-    sequences
-        .try_reserve_exact(count)
-        .map_err(|_| Error::OutOfMemory {
-            bytes: (count as u64).saturating_mul(size_of::<Sequence>() as u64),
-        })?;
+    sequences.try_reserve_exact(count).map_err(|_| {
+        Error::out_of_memory((count as u64).saturating_mul(size_of::<Sequence>() as u64))
+    })?;
     for index in 0..count {
         let (batch, [first_query, queries], [first_key, keys]) = stretch(index);
         // (Checked: it is from 0 to `keys`.)

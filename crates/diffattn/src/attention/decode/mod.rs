@@ -30,7 +30,7 @@ use strip::{DecodeStrip, Phase, StripScratch};
 /// Works units off, each with the panels that it reads, and writes their rows.
 ///
 /// # Errors
-/// [`Error::OutOfMemory`] when scratch is refused.
+/// [`Error::out_of_memory`] when scratch is refused.
 pub(super) fn run_units(
     call: &Call<'_>,
     outputs: &RowsOut<'_>,

@@ -347,7 +347,7 @@ impl Kernel for Chunks<'_> {
 /// # Errors
 /// [`ErrorKind::Shape`](crate::ErrorKind::Shape), [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) or
 /// [`ErrorKind::Option`](crate::ErrorKind::Option) for arguments that do not fit (halves need
-/// [`GroupNorm`]); [`Error::OutOfMemory`] when memory is refused.
+/// [`GroupNorm`]); [`Error::out_of_memory`] when memory is refused.
 pub fn group_norm(x: Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Vec<f32>, Error> {
     GroupNorm::new(x, options)?.finish_f32()
 }

@@ -297,7 +297,7 @@ impl Given {
                 for entry in checkpoint.entries() {
                     let raw = checkpoint.raw(&entry.name)?;
                     if raw.bytes().len() as u64 != entry.byte_len() {
-                        return Err(Error::Internal(
+                        return Err(Error::internal(
                             "a tensor of other bytes than its entry says".to_owned(),
                         ));
                     }
