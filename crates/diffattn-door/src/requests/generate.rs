@@ -38,7 +38,9 @@ impl Drop for HeldGenerator {
     fn drop(&mut self) {
         let Self { generator, lent } = self;
         let texts = 0..lent.slots.len();
-        lent.caches = texts.filter_map(|text| generator.take_cache(text)).collect();
+        lent.caches = texts
+            .filter_map(|text| generator.take_cache(text))
+            .collect();
     }
 }
 
