@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use diffattn::{Error, Work};
 use diffattn_nn::{
-    DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions,
+    Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions, TextModel,
 };
 
 use super::model::Model;
@@ -24,7 +24,7 @@ use crate::schema::Encoding;
 /// A generator as an object.
 #[derive(Debug)]
 pub(crate) struct HeldGenerator {
-    generator: Generator<Arc<DiffLlama>>,
+    generator: Generator<Arc<dyn TextModel>>,
     lent: Lent,
 }
 
@@ -143,7 +143,7 @@ impl Query for CreateGeneratorRequest {
         let texts = self.texts.iter();
         let texts = texts.map(|text| text.generation(asked.operands));
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        let model = self.model.look(|model| model.llama().cloned())??;
+        let model = self.model.look(|model| model.text())??;
         let mut lent = Lent::take(&self.caches)?;
         let caches = &mut lent.caches;
         let generator = if self.caches.is_empty() {

@@ -30,8 +30,16 @@ pub struct TextForward<'a> {
 }
 
 impl<'a> TextForward<'a> {
-    /// Checks ids `[B, L]`, and caches, one per text.
-    pub(crate) fn new(
+    /// Checks a forward pass of `ids` `[B, L]` and prepares it. With `caches`, one per text,
+    /// positions start at their lengths and the ids are added to them, once the job is done. A job
+    /// that fails or is dropped before leaves them as they were; one whose window let go of tokens
+    /// already, at the last stretch that it finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    pub fn new(
         model: Decoder<'a>,
         ids: &TokenIds<'_>,
         caches: Option<Vec<&'a mut ModelCache>>,
