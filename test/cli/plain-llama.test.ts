@@ -36,7 +36,7 @@ test("maps show each head's one map", async () => {
   expect(json).toMatchObject({ code: 0, err: "" });
   const told = JSON.parse(json.out) as Record<string, unknown> & { diff: number[][][] };
   expect(Object.keys(told)).toEqual(["layer", "heads", "tokens", "ids", "diff"]);
-  expect(told).toMatchObject({ layer: 1, heads: [0, 1, 2, 3, 4, 5], tokens: [...prompt] });
+  expect(told).toMatchObject({ layer: 1, heads: [0, 1, 2, 3, 4, 5], tokens: Array.from(prompt) });
   using llama = await LanguageModel.load(model);
   expect(Float32Array.from(told.diff.flat(2))).toEqual((await llama.maps(llama.encode(prompt), 1)).diff.data);
 
