@@ -1,7 +1,7 @@
 //! What is missing and odd in a checkpoint of a DIFF Llama, and what it shares with a plain one.
 
 use super::config::Config;
-use super::inspection::{Inspection, shown};
+use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
 use crate::decoder::{self, AttentionOf, DecoderAttention, DecoderSizes, Head};
@@ -33,11 +33,7 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
     }
     let differs = |layer: &&Layer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
     if let Some(layer) = inspection.layers.iter().find(differs) {
-        let sentence = format!(
-            "{} has other heads than {}",
-            shown(&layer.prefix),
-            shown(&first.prefix)
-        );
+        let sentence = other_heads(&layer.prefix, &first.prefix);
         inspection.warn(sentence);
     }
     let module = AttentionOf(first.depth.unwrap_or(0)).to_string();

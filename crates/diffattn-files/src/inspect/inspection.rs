@@ -130,3 +130,8 @@ pub(super) fn shown(prefix: &str) -> String {
         None => "the layer".to_owned(),
     }
 }
+
+/// That a layer has other heads than the first.
+pub(super) fn other_heads(prefix: &str, first: &str) -> String {
+    format!("{} has other heads than {}", shown(prefix), shown(first))
+}

@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::diff_llama::{names, sizes};
-use super::inspection::{Inspection, shown};
+use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::attention::RopeConfig;
 use crate::declare::Declare;
@@ -10,6 +10,7 @@ use crate::decoder::{DecoderAttention, DecoderLayerIds, DecoderSizes, layer_of};
 use crate::found::depth_of;
 use crate::plain::{PlainHeads, PlainLayer};
 use diffattn::RopeFrequencies;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 /// The list of a layer, for its names.
@@ -23,23 +24,17 @@ fn list(index: usize) -> (Declare, DecoderLayerIds) {
     (list, ids)
 }
 
-/// Whether the names are those of a Llama: every weight of one of its layers.
-pub(super) fn is_named<'n>(names: impl IntoIterator<Item = &'n str>) -> bool {
-    let names: BTreeSet<&str> = names.into_iter().collect();
+/// Whether the names are those of a Llama: the maps of one of its layers.
+pub(super) fn is_named(names: &[Cow<'_, str>]) -> bool {
     let Some(first) = names.iter().find_map(|name| layer_of(name)) else {
         return false;
     };
     let (list, ids) = list(first);
-    let is_there = |id| names.contains(list.get(id).weight().as_str());
-    [
-        ids.projections.q,
-        ids.projections.out,
-        ids.gate,
-        ids.up,
-        ids.down,
-    ]
-    .into_iter()
-    .all(is_there)
+    let maps = [ids.projections.q, ids.projections.out, ids.gate, ids.down];
+    maps.into_iter().all(|map| {
+        let weight = list.get(map).weight();
+        names.iter().any(|name| **name == weight)
+    })
 }
 
 /// Adds the layers of a Llama to its inspection, and compares its configuration and its names with
@@ -60,11 +55,7 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
     let differs =
         |layer: &&PlainLayer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
     if let Some(layer) = inspection.plain_layers.iter().find(differs) {
-        let sentence = format!(
-            "{} has other heads than {}",
-            shown(&layer.prefix),
-            shown(&first.prefix)
-        );
+        let sentence = other_heads(&layer.prefix, &first.prefix);
         inspection.warn(sentence);
     }
     let last = inspection.last_layer().unwrap_or(0);

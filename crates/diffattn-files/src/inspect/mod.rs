@@ -53,7 +53,7 @@ pub fn inspect<'e>(
     // known here, it is that.)
     let is_llama = || {
         let is_known = config.architecture().is_some() || config.value("model_type").is_none();
-        is_known && llama::is_named(names.read.iter().map(AsRef::as_ref))
+        is_known && llama::is_named(&names.read)
     };
     inspection.architecture = match found.first() {
         Some(layer) => architecture(layer),

@@ -66,22 +66,24 @@ pub trait ModelLoader: Debug + Send + Sync {
         weights: PartWeights<'l>,
     ) -> Result<Work<'l>, Error>;
 
-    /// Takes all weights from `source`, one part after the other.
-    ///
-    /// # Errors
-    /// As [`ModelLoader::load_part`]; what the source says; [`Error::OutOfMemory`].
-    fn load_all<'a>(&mut self, source: &mut dyn WeightSource<'a>) -> Result<(), Error> {
-        for part in 0..self.parts().len() {
-            let weights = read_part(&self.parts()[part], source)?;
-            self.load_part(part, weights)?.finish()?;
-        }
-        Ok(())
-    }
-
     /// The model, once all parts are there.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
     /// missing.
     fn whole(&self) -> Result<Model, Error>;
+}
+
+impl dyn ModelLoader {
+    /// Takes all weights from `source`, one part after the other.
+    ///
+    /// # Errors
+    /// As [`ModelLoader::load_part`]; what the source says; [`Error::OutOfMemory`].
+    pub fn load_all<'a>(&mut self, source: &mut dyn WeightSource<'a>) -> Result<(), Error> {
+        for part in 0..self.parts().len() {
+            let weights = read_part(&self.parts()[part], source)?;
+            self.load_part(part, weights)?.finish()?;
+        }
+        Ok(())
+    }
 }

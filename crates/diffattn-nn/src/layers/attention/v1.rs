@@ -4,7 +4,7 @@ use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
 use super::options::{LambdaForm, MultiheadDiffAttnOptions};
-use crate::weights::{Source, Weights, check_names};
+use crate::weights::{Source, Weights, check_names, tensor_names};
 use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
 use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
 use std::ops::Deref;
@@ -77,7 +77,7 @@ impl MultiheadDiffAttn {
     /// The name of every tensor that a layer may take, in both forms of λ, by its first name.
     #[must_use]
     pub fn weight_names() -> Vec<String> {
-        Self::names().tensors().map(|tensor| tensor.name).collect()
+        tensor_names(&Self::names())
     }
 
     /// Checks options and weights and packs the weights; they are not needed afterwards.

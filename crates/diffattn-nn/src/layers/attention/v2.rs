@@ -3,7 +3,7 @@
 use super::heads::Dimensions;
 use super::layer::{DiffAttnLayer, LambdaSource};
 use super::options::MultiheadDiffAttnV2Options;
-use crate::weights::{Source, Weights, check_names};
+use crate::weights::{Source, Weights, check_names, tensor_names};
 use diffattn::{Error, Pairing};
 use diffattn_files::{AttentionSizes, Declare};
 use std::ops::Deref;
@@ -26,7 +26,7 @@ impl MultiheadDiffAttnV2 {
     /// The name of every tensor that a layer may take, by its first name.
     #[must_use]
     pub fn weight_names() -> Vec<String> {
-        Self::names().tensors().map(|tensor| tensor.name).collect()
+        tensor_names(&Self::names())
     }
 
     /// Checks options and weights and packs the weights; they are not needed afterwards.

@@ -30,7 +30,7 @@ impl DiffLlama {
         source: &mut dyn WeightSource<'a>,
     ) -> Result<Self, Error> {
         let mut loader = DiffLlamaLoader::new(config, &source.entries()?)?;
-        loader.load_all(source)?;
+        <dyn ModelLoader>::load_all(&mut loader, source)?;
         loader.finish()
     }
 

@@ -21,7 +21,7 @@ impl DiffViT {
     pub fn new(config: &DiffViTConfig, weights: &Weights<'_>) -> Result<Self, Error> {
         let mut source = weights;
         let mut loader = DiffViTLoader::new(config, &source.entries()?)?;
-        loader.load_all(&mut source)?;
+        <dyn ModelLoader>::load_all(&mut loader, &mut source)?;
         loader.finish()
     }
 
