@@ -1,4 +1,4 @@
-//! What is said of a configuration that is of another family than it should be. Reads text, no file.
+//! What is said of a configuration that is of another family than it should be. Reads no file.
 
 use super::entries::{described, file_error};
 use crate::checkpoint::Architecture;

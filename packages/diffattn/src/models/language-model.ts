@@ -1,5 +1,5 @@
-// LanguageModel: the handle of a model in the backend, its tokenizer, and the loop that asks for one
-// token after the other. Knows no family: which it is, the configuration says.
+// LanguageModel: the handle of a model in the backend, its tokenizer, and the loop that asks for
+// one token after the other. Knows no family: which it is, the configuration says.
 
 import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";

@@ -455,8 +455,8 @@ export interface ModelLoadOptions extends LoadOptions {
 
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
- * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads are
- * one softmax each. Weights stay in their dtype.
+ * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
+ * are one softmax each. Weights stay in their dtype.
  */
 export declare class LanguageModel {
   private constructor();
