@@ -324,7 +324,7 @@ impl<'m> Lender<'m> {
         }
     }
 
-    pub(crate) fn keep<T: 'static>(&mut self, object: Arc<T>) -> &'m T {
+    pub(crate) fn keep<T: ?Sized + 'static>(&mut self, object: Arc<T>) -> &'m T {
         let content = Arc::as_ptr(&object);
         self.kept.push(Box::new(object));
         // SAFETY: an Arc's content never moves, no one changes it while others have it, and it is

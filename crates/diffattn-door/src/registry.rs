@@ -65,7 +65,7 @@ registry! {
         #[cfg(feature = "models")] FileKindRequest,
         #[cfg(feature = "models")] InfoRequest,
         #[cfg(feature = "models")] LoadRequest,
-        #[cfg(feature = "models")] LlamaForwardRequest,
+        #[cfg(feature = "models")] TextForwardRequest,
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,
         #[cfg(feature = "models")] EndRequest,

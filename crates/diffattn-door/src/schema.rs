@@ -60,6 +60,6 @@ pub enum Encoding {
     Fields(Option<&'static str>, &'static [Field]),
     /// The index of one of these, and then that one; with a name likewise.
     Variant(Option<&'static str>, &'static [Field]),
-    /// A tensor or kind 0 for each of these weights.
-    Weights(&'static [&'static str]),
+    /// A tensor or kind 0 for each of the weights whose names it gives.
+    Weights(fn() -> Vec<String>),
 }

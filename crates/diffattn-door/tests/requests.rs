@@ -847,7 +847,7 @@ fn layers_are_made_and_run() {
     for lambda in &lambdas {
         create = create.t(&[2], lambda);
     }
-    let create = create.n(&[0.0, 0.0]).t(&[4], &subln).n(&[0.0]);
+    let create = create.n(&[0.0, 0.0]).t(&[4], &subln);
     let id = create.query(&door, 44).unwrap();
 
     let mut weights = Weights::new();
@@ -925,18 +925,20 @@ fn layers_are_made_and_run() {
     }
 
     // Wrong weights are named by the reference's names.
-    let failure = Failure::from(
-        Request {
-            operands: create.operands.clone(),
-            params: {
-                let mut p = create.params.clone();
-                p[0] = 16.0;
-                p
-            },
-        }
-        .query(&door, 44)
-        .unwrap_err(),
+    let refused = |place: usize, number: f64| {
+        let mut wrong = create.clone();
+        wrong.params[place] = number;
+        Failure::from(wrong.query(&door, 44).unwrap_err())
+    };
+    let failure = refused(23, 4.0);
+    assert_eq!(
+        (failure.code, failure.message.as_str()),
+        (
+            "DTYPE",
+            "q_proj.weight: expected float32, float16 or bfloat16, got uint8"
+        )
     );
+    let failure = refused(0, 16.0);
     assert_eq!(failure.code, "SHAPE");
     assert!(
         failure.message.starts_with("weights.q_proj.weight: "),

@@ -1,7 +1,7 @@
 //! The weights of a decoder of Llama's kind, differential or plain: embeddings, layers of attention
 //! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
-use crate::attention::{AttentionSizes, LambdaIds, O, Projections};
+use crate::attention::{AttentionSizes, LambdaIds, O, Projections, VECTORS};
 use crate::declare::{Declare, Id, Need};
 use std::fmt;
 
@@ -225,6 +225,13 @@ pub fn layer_of(name: &str) -> Option<usize> {
 pub fn is_within(name: &str, layers: usize) -> bool {
     layer_of(name).is_some_and(|layer| layer < layers)
         || MODULES.iter().any(|module| name.starts_with(module))
+}
+
+/// Whether it is a weight of λ in a layer's attention: those of a plain decoder have none.
+#[must_use]
+pub fn is_lambda(name: &str) -> bool {
+    let stem = VECTORS.iter().find_map(|vector| name.strip_suffix(vector));
+    layer_of(name).is_some() && stem.is_some_and(|stem| stem.ends_with(".self_attn."))
 }
 
 /// Whether it is no weight, but the frequencies that old files have.

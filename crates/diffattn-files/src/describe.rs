@@ -6,6 +6,7 @@ use super::convert::{LayerForm, LayerTarget, NormWeight};
 use super::inspect::{Architecture, DtypeCount, Inspection};
 use super::layer::{Layer, LayerVersion, Piece};
 use super::layout::HeadLayout;
+use super::plain::PlainLayer;
 use crate::attention::{LambdaForm, RopeConfig};
 use crate::dtype::Dtype;
 use diffattn::{Error, KvRepeat, Pairing, RopeFrequencies};
@@ -48,6 +49,15 @@ struct Described {
 struct RopeDescribed {
     interleaved: bool,
     theta: Option<f64>,
+}
+
+impl From<RopeConfig> for RopeDescribed {
+    fn from(rope: RopeConfig) -> Self {
+        Self {
+            interleaved: rope.interleaved,
+            theta: rope.frequencies.theta,
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,10 +139,7 @@ impl Serialize for Layer {
             num_kv_heads: groups,
             head_dim,
             head_width,
-            rope: self.rope.map(|rope| RopeDescribed {
-                interleaved: rope.interleaved,
-                theta: rope.frequencies.theta,
-            }),
+            rope: self.rope.map(RopeDescribed::from),
             is_causal: self.is_causal,
             eps: self.eps,
             norm_weight: self.norm_weight,
@@ -298,12 +305,7 @@ impl Serialize for LayerForm {
 
 impl Serialize for Architecture {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(match self {
-            Self::DiffLlama => "diffllama",
-            Self::UnilmV1 => "unilm",
-            Self::UnilmV2 => "unilm_v2",
-            Self::TimmDiffVit => "diff_vit",
-        })
+        serializer.serialize_str(self.name())
     }
 }
 
@@ -323,13 +325,29 @@ impl Serialize for DtypeCount {
     }
 }
 
+impl Serialize for PlainLayer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut layer = serializer.serialize_struct("PlainLayer", 8)?;
+        layer.serialize_field("prefix", &self.prefix)?;
+        layer.serialize_field("depth", &self.depth)?;
+        layer.serialize_field("embedDim", &self.embed_dim)?;
+        layer.serialize_field("numHeads", &self.heads.map(|heads| heads.heads))?;
+        layer.serialize_field("numKvHeads", &self.heads.map(|heads| heads.groups))?;
+        layer.serialize_field("headDim", &self.heads.map(|heads| heads.head_dim))?;
+        layer.serialize_field("rope", &RopeDescribed::from(self.rope))?;
+        layer.serialize_field("isCausal", &self.is_causal)?;
+        layer.end()
+    }
+}
+
 impl Serialize for Inspection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut inspection = serializer.serialize_struct("Inspection", 7)?;
+        let mut inspection = serializer.serialize_struct("Inspection", 8)?;
         inspection.serialize_field("architecture", &self.architecture)?;
         inspection.serialize_field("parameters", &self.parameters)?;
         inspection.serialize_field("dtypes", &self.dtypes)?;
         inspection.serialize_field("layers", &self.layers)?;
+        inspection.serialize_field("plainLayers", &self.plain_layers)?;
         inspection.serialize_field("missing", &self.missing)?;
         inspection.serialize_field("unexpected", &self.unexpected)?;
         inspection.serialize_field("warnings", &self.warnings)?;

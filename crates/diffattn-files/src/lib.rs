@@ -60,6 +60,8 @@ mod names;
 #[cfg(feature = "checkpoints")]
 mod notices;
 #[cfg(feature = "checkpoints")]
+mod plain;
+#[cfg(feature = "checkpoints")]
 mod raw_weights;
 #[cfg(feature = "checkpoints")]
 mod reader;
@@ -101,6 +103,8 @@ pub use kind::kind_of;
 pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
+#[cfg(feature = "checkpoints")]
+pub use plain::{PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]
 pub use raw_weights::{RawWeights, borrow_weights, float_weights};
 #[cfg(feature = "checkpoints")]

@@ -7,7 +7,8 @@
 //!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
-//! `diffllama`), with caches, sampling and generation.
+//! `diffllama`, and `llama`, whose heads are one softmax each), with caches, sampling and
+//! generation. `FAMILIES` are all that there are.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
 //! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many
@@ -81,8 +82,13 @@ pub use models::diff_vit::{
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Decoder, Logits, TextForward as DiffLlamaForward, TextModel, TextOptions as DiffLlamaOptions,
-    TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs, TokenIds,
+    Decoder, FAMILIES, Family, Logits, Model, ModelFiles, ModelLoader, Task, TextForward,
+    TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+};
+#[cfg(feature = "models")]
+pub use models::{
+    TextForward as DiffLlamaForward, TextOptions as DiffLlamaOptions,
+    TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs,
 };
 #[cfg(feature = "models")]
 pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};

@@ -157,6 +157,18 @@ impl<'w, 'a> Source<'w, 'a> {
     }
 }
 
+/// The names of a list's tensors, each weight by its first one.
+pub(crate) fn tensor_names(list: &Declare) -> Vec<String> {
+    let mut names = Vec::new();
+    for weight in list.weights() {
+        names.push(weight.weight());
+        if let Kind::Linear { .. } = weight.kind {
+            names.push(weight.bias());
+        }
+    }
+    names
+}
+
 /// Checks that all names are of a list: with another one, somebody's weight would be passed over.
 pub(crate) fn check_names(weights: &Weights<'_>, list: &Declare) -> Result<(), Error> {
     let known = |name: &str| list.weights().iter().any(|weight| weight.is_named(name));

@@ -1,5 +1,6 @@
-//! The two differential attention layers in float64, from hidden states to hidden states. No cache:
-//! a decoded row is the same row of a whole forward pass, so that is what it is compared with.
+//! The two differential attention layers and the plain one in float64, from hidden states to hidden
+//! states. No cache: a decoded row is the same row of a whole forward pass, so that is what it is
+//! compared with.
 
 use std::collections::BTreeMap;
 
@@ -295,6 +296,73 @@ impl MultiheadDiffAttnV2 {
     }
 
     /// The maps behind [`Self::forward`].
+    pub fn maps(
+        &self,
+        x: &Tensor<f64>,
+        mask: Option<&Tensor<bool>>,
+        first_position: i64,
+    ) -> AttentionMaps<f64> {
+        attention_maps(&self.attention_spec(x, mask, first_position))
+    }
+}
+
+/// Plain attention, one softmax per head: projections, rotary embedding, attention, output
+/// projection.
+#[derive(Clone, Debug)]
+pub struct MultiheadAttn {
+    /// d: channels of every q, k and v head; projections make as many heads as fit their rows.
+    pub head_dim: usize,
+    /// None turns nothing.
+    pub rope: Option<Rope>,
+    /// Query i sees no later key.
+    pub causal: bool,
+    /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `out_proj.weight` or `o_proj.weight`,
+    /// their `.bias` likewise.
+    pub weights: BTreeMap<String, Tensor<f64>>,
+}
+
+impl MultiheadAttn {
+    /// A causal layer without rotary embedding.
+    pub fn new(head_dim: usize, weights: BTreeMap<String, Tensor<f64>>) -> Self {
+        Self {
+            head_dim,
+            rope: None,
+            causal: true,
+            weights,
+        }
+    }
+
+    fn attention_spec(
+        &self,
+        x: &Tensor<f64>,
+        mask: Option<&Tensor<bool>>,
+        first_position: i64,
+    ) -> AttentionSpec {
+        let heads = |name| split_heads(&project(&self.weights, name, x), self.head_dim);
+        let [q, k] = ["q_proj", "k_proj"]
+            .map(|name| rotate(&heads(name), self.rope.as_ref(), first_position));
+        let v = heads("v_proj");
+        let counts = [q.shape[1], k.shape[1], v.shape[1]];
+        AttentionSpec {
+            causal: self.causal,
+            mask: mask.cloned(),
+            ..AttentionSpec::new(q, k, v, plan(Pairing::default(), counts, &[1.0]))
+        }
+    }
+
+    /// x [B, L, embed_dim], its first token at `first_position`; `mask` broadcasts to [B, H, L, L],
+    /// true takes part.
+    pub fn forward(
+        &self,
+        x: &Tensor<f64>,
+        mask: Option<&Tensor<bool>>,
+        first_position: i64,
+    ) -> Tensor<f64> {
+        let out = attention::<f64>(&self.attention_spec(x, mask, first_position)).out;
+        project_out(&self.weights, &join_heads(&out))
+    }
+
+    /// The maps behind [`Self::forward`]: one term.
     pub fn maps(
         &self,
         x: &Tensor<f64>,

@@ -33,7 +33,7 @@ mod layers;
 pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
-pub use layers::{LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
+pub use layers::{LambdaForm, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 

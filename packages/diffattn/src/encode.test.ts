@@ -232,7 +232,7 @@ test("layers: weights in the protocol's order, whatever the caller's", () => {
   });
   expect(v1.params).toEqual([
     8, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1, 1, 1,
-    1, 1, 2, 0, 0,
+    1, 1, 2, 0,
   ]);
   expect(lengths(v1)).toEqual([128, 256, 4, 8]);
 

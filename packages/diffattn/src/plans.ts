@@ -28,17 +28,16 @@ export function tensorPlan(request: Stream, options: (types.CallOptions & types.
   } satisfies Plan<types.Tensor>;
 }
 
-/** The plan of a call for maps: one output per term, then their difference. */
+/** Maps of a call's outputs: one per term, then their difference. */
+export function mapsOf(outputs: readonly Output[]): types.AttentionMaps {
+  const maps = outputs.map((output): types.Tensor => result(output, undefined, false) as types.Tensor);
+  const diff = maps.pop();
+  if (!diff) throw internal("a call without outputs");
+  const [map1, map2] = maps;
+  return map1 && map2 && maps.length === 2 ? { map1, map2, diff } : { maps, diff };
+}
+
+/** The plan of a call for maps. */
 export function mapsPlan(request: Request, options: types.CallOptions | null | undefined): Plan<types.AttentionMaps> {
-  return {
-    request,
-    options,
-    finish(outputs) {
-      const maps = outputs.map((output): types.Tensor => result(output, undefined, false) as types.Tensor);
-      const diff = maps.pop();
-      if (!diff) throw internal("a call without outputs");
-      const [map1, map2] = maps;
-      return map1 && map2 && maps.length === 2 ? { map1, map2, diff } : { maps, diff };
-    },
-  };
+  return { request, options, finish: mapsOf };
 }

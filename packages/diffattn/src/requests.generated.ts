@@ -193,7 +193,6 @@ export const createMultiheadDiffAttn = {
         "lambda_a",
         "lambda_b",
         "subln.weight",
-        "subln.bias",
       ],
     },
   ],

@@ -3,9 +3,10 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { dispose, DiffAttnError, info } from "diffattn";
-import { DiffLlama } from "diffattn/models";
+import { DiffLlama, LanguageModel } from "diffattn/models";
 
 assert.equal(createRequire(import.meta.url)("diffattn/models").DiffLlama, DiffLlama);
+assert.equal(LanguageModel, DiffLlama);
 const model = await DiffLlama.load(process.argv[2]);
 const ids = [];
 // "A thread is"

@@ -1,6 +1,6 @@
 // Uses the public types as a TypeScript program without the DOM library does.
 import { diffAttention, info, MultiheadDiffAttn, type DiffAttentionOptions, type Tensor } from "diffattn";
-import { DiffLlama, type GenerateOptions, openSafetensors, saveSafetensors } from "diffattn/models";
+import { DiffLlama, type GenerateOptions, LanguageModel, openSafetensors, saveSafetensors } from "diffattn/models";
 import { drawMaps, type DrawMapsOptions } from "diffattn/viz";
 
 const options: DiffAttentionOptions = { lambda: 0.35, isCausal: true, pairing: "halves" };
@@ -40,5 +40,7 @@ await saveSafetensors(
   { a: { data: new Float32Array(1), shape: [1] }, b: { dtype: "F64", dims: [1], data: new Uint8Array(8) } },
   { target: null },
 );
+export const plain: LanguageModel = model;
+export const family: string = (await LanguageModel.load("folder")).family;
 // @ts-expect-error a model is made by load
 export const unmade = new DiffLlama();

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use diffattn::{Error, Work};
 use diffattn_nn::{
-    DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions,
+    Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions, TextModel,
 };
-use self_cell::self_cell;
 
 use super::model::Model;
 use super::model_cache::Caches;
@@ -22,21 +21,10 @@ use crate::operation::{Asked, Inputs, Operation, Query};
 use crate::reader::Reader;
 use crate::schema::Encoding;
 
-/// `None` once it gave up its caches.
-type Running<'m> = Option<Generator<'m>>;
-
-self_cell!(
-    /// A generator and its model.
-    struct Owned {
-        owner: Arc<DiffLlama>,
-        #[not_covariant]
-        dependent: Running,
-    }
-);
-
 /// A generator as an object.
+#[derive(Debug)]
 pub(crate) struct HeldGenerator {
-    generator: Owned,
+    generator: Generator<Arc<dyn TextModel>>,
     lent: Lent,
 }
 
@@ -45,36 +33,14 @@ impl Held for HeldGenerator {
     const ARGUMENT: &'static str = "generator";
 }
 
-impl HeldGenerator {
-    /// Does something with the generator.
-    fn running<'a, R>(
-        &'a mut self,
-        body: impl for<'m> FnOnce(&'a mut Generator<'m>) -> Result<R, Error>,
-    ) -> Result<R, Error> {
-        self.generator.with_dependent_mut(|_, generator| {
-            let generator = generator.as_mut();
-            body(generator.ok_or_else(|| Error::internal("a generator without its caches"))?)
-        })
-    }
-}
-
-impl std::fmt::Debug for HeldGenerator {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HeldGenerator")
-            .field("lent", &self.lent.slots.len())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Drop for HeldGenerator {
     /// The caches that were lent return to their slots, holding the texts.
     fn drop(&mut self) {
-        let generator = self
-            .generator
-            .with_dependent_mut(|_, generator| generator.take().map(Generator::into_caches));
-        if let Some(caches) = generator {
-            self.lent.caches = caches;
-        }
+        let Self { generator, lent } = self;
+        let texts = 0..lent.slots.len();
+        lent.caches = texts
+            .filter_map(|text| generator.take_cache(text))
+            .collect();
     }
 }
 
@@ -178,18 +144,14 @@ impl Query for CreateGeneratorRequest {
         let texts = self.texts.iter();
         let texts = texts.map(|text| text.generation(asked.operands));
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        let model = self.model.look(|model| model.llama().cloned())??;
+        let model = self.model.look(|model| model.text())??;
         let mut lent = Lent::take(&self.caches)?;
         let caches = &mut lent.caches;
-        let generator = Owned::try_new(model, |model| {
-            let model: &DiffLlama = model;
-            let generator = if self.caches.is_empty() {
-                Generator::new(model, texts, &options)
-            } else {
-                Generator::with_caches(model, texts, caches, &options)
-            };
-            generator.map(Some)
-        })?;
+        let generator = if self.caches.is_empty() {
+            Generator::new(model, texts, &options)?
+        } else {
+            Generator::with_caches(model, texts, caches, &options)?
+        };
         let held = HeldGenerator { generator, lent };
         asked.door.insert(held).map(f64::from)
     }
@@ -209,7 +171,7 @@ impl Operation for StepRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
-        let step = held.running(|generator| generator.step_job())?;
+        let step = held.generator.step_job()?;
         let total = step.units();
         let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
         Ok(Prepared::new(vec![spec], move |outputs| {
@@ -251,7 +213,7 @@ impl Operation for EndRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
-        held.running(|generator| generator.end(self.text, self.kept))?;
+        held.generator.end(self.text, self.kept)?;
         ready(Vec::new())
     }
 }

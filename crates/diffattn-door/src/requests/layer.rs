@@ -28,37 +28,42 @@ impl Held for DiffAttnLayer {
 
 /// The weights of a layer, each a tensor or absent.
 #[derive(Debug)]
-pub(crate) struct WeightsAt(Vec<(&'static str, TensorAt)>);
+pub(crate) struct WeightsAt(Vec<(String, TensorAt)>);
 
 impl WeightsAt {
-    fn read(r: &mut Reader<'_>, names: &[&'static str]) -> Self {
-        let names = names.iter();
+    fn read(r: &mut Reader<'_>, names: Vec<String>) -> Self {
+        let names = names.into_iter();
         Self(
             names
-                .filter_map(|name| Some((*name, r.tensor_or_none(name)?)))
+                .filter_map(|name| Some((name, r.tensor_or_none("weights")?)))
                 .collect(),
         )
     }
 
     fn with<'m>(&self, operands: &[&'m [u8]]) -> Result<Weights<'m>, Error> {
-        let weights = self.0.iter();
-        weights
-            .map(|(name, at)| Ok(((*name).to_owned(), at.tensor(operands)?)))
-            .collect()
+        let weights = self.0.iter().map(|(name, at)| {
+            let tensor = at.tensor(operands).map_err(|error| match error.kind() {
+                Some(kind) => error.renamed(kind, |_| name.clone()),
+                None => error,
+            });
+            Ok((name.clone(), tensor?))
+        });
+        weights.collect()
     }
 }
 
+/// Weights by their layer's list.
 macro_rules! weights {
-    ($(#[$meta:meta])* $weights:ident $names:expr) => {
+    ($(#[$meta:meta])* $weights:ident of $layer:ty) => {
         $(#[$meta])*
         pub(crate) enum $weights {}
 
         impl Encoded for $weights {
             type Value = WeightsAt;
-            const ENCODING: &'static Encoding = &Encoding::Weights($names);
+            const ENCODING: &'static Encoding = &Encoding::Weights(<$layer>::weight_names);
 
             fn read(_door: &Door, r: &mut Reader<'_>, _argument: &'static str) -> WeightsAt {
-                WeightsAt::read(r, $names)
+                WeightsAt::read(r, <$layer>::weight_names())
             }
         }
     };
@@ -66,40 +71,12 @@ macro_rules! weights {
 
 weights! {
     /// Those of `MultiheadDiffAttn`.
-    V1Weights &[
-        "q_proj.weight",
-        "q_proj.bias",
-        "k_proj.weight",
-        "k_proj.bias",
-        "v_proj.weight",
-        "v_proj.bias",
-        "out_proj.weight",
-        "out_proj.bias",
-        "lambda_q1",
-        "lambda_k1",
-        "lambda_q2",
-        "lambda_k2",
-        "lambda_a",
-        "lambda_b",
-        "subln.weight",
-        "subln.bias",
-    ]
+    V1Weights of MultiheadDiffAttn
 }
 
 weights! {
     /// Those of `MultiheadDiffAttnV2`.
-    V2Weights &[
-        "q_proj.weight",
-        "q_proj.bias",
-        "k_proj.weight",
-        "k_proj.bias",
-        "v_proj.weight",
-        "v_proj.bias",
-        "out_proj.weight",
-        "out_proj.bias",
-        "lambda_proj.weight",
-        "lambda_proj.bias",
-    ]
+    V2Weights of MultiheadDiffAttnV2
 }
 
 choice! { LambdaForm { "vectors" = Vectors, "scalars" = Scalars } }

@@ -17,8 +17,6 @@ mod files;
 #[cfg(feature = "models")]
 mod generate;
 #[cfg(feature = "models")]
-mod llama;
-#[cfg(feature = "models")]
 mod model;
 #[cfg(feature = "models")]
 mod model_cache;
@@ -26,6 +24,8 @@ mod model_cache;
 mod ready;
 #[cfg(feature = "models")]
 mod stored;
+#[cfg(feature = "models")]
+mod text;
 #[cfg(feature = "models")]
 mod vit;
 
@@ -52,13 +52,13 @@ pub(crate) use files::{
 #[cfg(feature = "models")]
 pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
 #[cfg(feature = "models")]
-pub(crate) use llama::LlamaForwardRequest;
-#[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
 #[cfg(feature = "models")]
 pub(crate) use model_cache::{
     CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,
     ModelCacheLengthRequest, RewindModelCacheRequest,
 };
+#[cfg(feature = "models")]
+pub(crate) use text::TextForwardRequest;
 #[cfg(feature = "models")]
 pub(crate) use vit::{VitClassifyRequest, VitForwardRequest, VitMapsRequest};

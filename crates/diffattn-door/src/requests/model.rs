@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Dtype, RawTensor, json_text};
+use diffattn_nn::checkpoint::{Dtype, RawTensor, json_object, json_text};
 use diffattn_nn::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffViT, DiffViTConfig, DiffViTLoader,
-    PartWeights, Weight, WeightData, WeightInfo,
+    DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, Task, TextModel, Weight,
+    WeightData, WeightInfo,
 };
 use serde_json::{Map, Value, json};
 
@@ -22,7 +22,8 @@ use crate::operation::{Asked, Inputs, Operation, Query};
 /// A model, all of it or on its way.
 #[derive(Debug)]
 pub(crate) struct Model {
-    kind: ModelKind,
+    family: &'static Family,
+    loader: Box<dyn ModelLoader>,
     /// What its `config.json` says, with every default in its place.
     config: Map<String, Value>,
 }
@@ -32,58 +33,30 @@ impl Held for Model {
     const ARGUMENT: &'static str = "model";
 }
 
-#[derive(Debug)]
-enum ModelKind {
-    Llama(DiffLlamaLoader),
-    Vit(DiffViTLoader),
-}
-
 impl Model {
-    /// The whole DIFF Llama.
-    pub(super) fn llama(&self) -> Result<&Arc<DiffLlama>, Error> {
-        match &self.kind {
-            ModelKind::Llama(loader) => loader.model(),
-            ModelKind::Vit(_) => Err(Error::dtype("model", "a DiffLlama", "a DiffViT")),
+    /// The whole model, which continues texts.
+    pub(super) fn text(&self) -> Result<Arc<dyn TextModel>, Error> {
+        match self.loader.whole()? {
+            Whole::Text(model) => Ok(model),
+            Whole::Image(_) => Err(Error::dtype("model", "a DiffLlama", "a DiffViT")),
         }
     }
 
-    /// The whole DIFF vision transformer.
-    pub(super) fn vit(&self) -> Result<&Arc<DiffViT>, Error> {
-        match &self.kind {
-            ModelKind::Vit(loader) => loader.model(),
-            ModelKind::Llama(_) => Err(Error::dtype("model", "a DiffViT", "a DiffLlama")),
-        }
-    }
-
-    /// What is odd about its checkpoint.
-    fn notices(&self) -> &[String] {
-        match &self.kind {
-            ModelKind::Llama(loader) => loader.notices(),
-            ModelKind::Vit(loader) => loader.notices(),
-        }
-    }
-
-    fn parts(&self) -> &[Vec<WeightInfo>] {
-        match &self.kind {
-            ModelKind::Llama(loader) => loader.parts(),
-            ModelKind::Vit(loader) => loader.parts(),
+    /// The whole model, which looks at images.
+    pub(super) fn image(&self) -> Result<Arc<DiffViT>, Error> {
+        match self.loader.whole()? {
+            Whole::Image(model) => Ok(model),
+            Whole::Text(_) => Err(Error::dtype("model", "a DiffViT", "a DiffLlama")),
         }
     }
 }
 
-/// Which kind of model a config describes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Family {
-    DiffLlama,
-    DiffViT,
-}
-
-choice! { Family { "diffLlama" = DiffLlama, "diffViT" = DiffViT } }
+choice! { Task { "text" = Text, "image" = Image } }
 
 request! {
-    /// Makes a model, without its weights; its id.
+    /// Makes a model, without its weights, of the family that its config says; its id.
     96 createModel CreateModelRequest {
-        kind: Family,
+        task: Task,
         config: Text,
         generation_config: Option<Text>,
         entries("tensors"): Text,
@@ -93,7 +66,7 @@ request! {
 impl Query for CreateModelRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let operands = asked.operands;
-        let config = json_text("config", self.config.u8(operands)?)?;
+        let text = json_text("config", self.config.u8(operands)?)?;
         let entries: Vec<WeightInfo> = files::entries(self.entries.text(operands)?)?
             .into_iter()
             .map(|entry| WeightInfo {
@@ -106,77 +79,23 @@ impl Query for CreateModelRequest {
         let generation = generation
             .map(|at| json_text("generation_config", at.u8(operands)?))
             .transpose()?;
-        let (kind, known) = match self.kind {
-            Family::DiffLlama => {
-                let mut config = DiffLlamaConfig::from_json(config)?;
-                if let Some(generation) = generation {
-                    config = config.with_generation_config(generation)?;
-                }
-                let loader = DiffLlamaLoader::new(&config, &entries)?;
-                let known = llama_config(loader.config());
-                (ModelKind::Llama(loader), known)
-            }
-            Family::DiffViT => {
-                let loader = DiffViTLoader::new(&DiffViTConfig::from_json(config)?, &entries)?;
-                let known = vit_config(loader.config());
-                (ModelKind::Vit(loader), known)
-            }
+        let files = ModelFiles {
+            config: text,
+            generation_config: generation,
+            entries: &entries,
         };
-        // (It was read as an object already.)
-        let mut config: Map<String, Value> = serde_json::from_str(config)
-            .map_err(|why| Error::file("config", "a JSON object", why))?;
-        if let Value::Object(known) = known {
+        let (family, loader) = Family::open(self.task, &files)?;
+        let mut config = json_object("config", text)?;
+        if let Value::Object(known) = loader.config_json() {
             config.extend(known);
         }
-        asked.door.insert(Model { kind, config }).map(f64::from)
+        let model = Model {
+            family,
+            loader,
+            config,
+        };
+        asked.door.insert(model).map(f64::from)
     }
-}
-
-/// The entries that have a default; what the rotary embedding is stays under the keys that it has.
-fn llama_config(config: &DiffLlamaConfig) -> Value {
-    json!({
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.hidden_size,
-        "hidden_act": config.hidden_act.name(),
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "head_dim": config.head_dim,
-        "rms_norm_eps": config.rms_norm_eps,
-        "attention_bias": config.attention_bias,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "max_position_embeddings": config.max_position_embeddings,
-        "rope_theta": config.rope.theta,
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": match config.eos_token_ids.as_slice() {
-            [] => Value::Null,
-            [id] => json!(id),
-            ids => json!(ids),
-        },
-        "pad_token_id": config.pad_token_id,
-        "lambda_std_dev": config.lambda_std_dev,
-    })
-}
-
-fn vit_config(config: &DiffViTConfig) -> Value {
-    json!({
-        "architecture": config.architecture.name(),
-        "img_size": config.img_size,
-        "patch_size": config.patch_size,
-        "num_classes": config.num_classes,
-        "in_chans": config.in_chans,
-        "dynamic_img_size": config.dynamic_img_size,
-        "embed_dim": config.embed_dim,
-        "depth": config.depth,
-        "num_heads": config.num_heads,
-        "mlp_ratio": config.mlp_ratio,
-        "reg_tokens": config.reg_tokens,
-        "crop_pct": config.preprocessing.crop_pct,
-        "interpolation": config.preprocessing.interpolation.name(),
-        "mean": config.preprocessing.mean,
-        "std": config.preprocessing.std,
-    })
 }
 
 request! {
@@ -193,12 +112,18 @@ impl Operation for InfoRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let model = inputs.objects.look(&self.model)?;
-        let parts: Vec<Vec<&str>> = model
+        let loader = &model.loader;
+        let parts: Vec<Vec<&str>> = loader
             .parts()
             .iter()
             .map(|part| part.iter().map(|weight| weight.name.as_str()).collect())
             .collect();
-        let about = json!({ "config": model.config, "parts": parts, "notices": model.notices() });
+        let about = json!({
+            "family": model.family.architecture.name(),
+            "config": model.config,
+            "parts": parts,
+            "notices": loader.notices(),
+        });
         let json = Made::json(&about)?;
         ready(vec![("info", json)])
     }
@@ -219,8 +144,8 @@ impl Operation for LoadRequest {
     }
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let model = inputs.objects.take(&self.model)?;
-        let part = model.parts().get(self.part).map_or(&[][..], Vec::as_slice);
+        let loader = &mut inputs.objects.take(&self.model)?.loader;
+        let part = loader.parts().get(self.part).map_or(&[][..], Vec::as_slice);
         let mut weights = PartWeights::new();
         for at in &self.tensors {
             let (name, tensor) = at.tensor(inputs.operands)?;
@@ -234,10 +159,7 @@ impl Operation for LoadRequest {
                 return Err(Error::file(argument, "one weight of this name", "two"));
             }
         }
-        let load = match &mut model.kind {
-            ModelKind::Llama(loader) => loader.load_part(self.part, weights)?,
-            ModelKind::Vit(loader) => loader.load_part(self.part, weights)?,
-        };
+        let load = loader.load_part(self.part, weights)?;
         Ok(Prepared::new(Vec::new(), |_outputs| Ok(load)))
     }
 }

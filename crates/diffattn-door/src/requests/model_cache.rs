@@ -60,7 +60,9 @@ impl Query for CreateModelCacheRequest {
             capacity: self.capacity.unwrap_or(0),
             window: self.window,
         };
-        let cache = self.model.look(|model| model.llama()?.cache(&options))??;
+        let cache = self
+            .model
+            .look(|model| ModelCache::new(&model.text()?.decoder(), &options))??;
         asked.door.insert(cache).map(f64::from)
     }
 }
@@ -120,7 +122,7 @@ impl Query for ImportModelCacheRequest {
         let state = self.state.with(asked.operands)?;
         let cache = self
             .model
-            .look(|model| model.llama()?.import_cache(&state))??;
+            .look(|model| ModelCache::import(&model.text()?.decoder(), &state))??;
         asked.door.insert(cache).map(f64::from)
     }
 }

@@ -22,7 +22,8 @@ variant! {
 impl ImagesAt {
     /// Checks the images. What is to be resized waits until the job is worked off.
     fn with<'m>(&self, model: &Slot<Model>, inputs: Inputs<'_, 'm>) -> Result<Images<'m>, Error> {
-        let model = &**inputs.objects.look(model)?.vit()?;
+        let model = inputs.objects.look(model)?.image()?;
+        let model = inputs.objects.keep(model);
         let list = match self {
             Self::Pixels(at) => {
                 return Ok(Images {

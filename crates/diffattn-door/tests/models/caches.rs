@@ -31,7 +31,12 @@ fn cached(model: f64, ids: &[i32], shape: &[usize], caches: &[f64]) -> Request {
 
 #[test]
 fn a_text_in_pieces_gives_the_bits_of_the_whole() {
-    let folder = Folder::fixture("diffllama_gqa");
+    in_pieces("diffllama_gqa");
+    in_pieces("llama");
+}
+
+fn in_pieces(name: &str) {
+    let folder = Folder::fixture(name);
     let door = Door::new();
     let model = folder.load(&door);
     let (shape, ids) = folder.ids("input_ids");

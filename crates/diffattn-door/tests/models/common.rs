@@ -181,6 +181,11 @@ impl Folder {
         String::from_utf8(self.bytes(file)).unwrap_or_else(|why| panic!("{why}"))
     }
 
+    /// The text of its `generation_config.json`, where it has one.
+    fn generation_config(&self) -> Option<String> {
+        std::fs::read_to_string(self.0.join("generation_config.json")).ok()
+    }
+
     pub(crate) fn open(&self, file: &str) -> Checkpoint<FileRanges> {
         ok(Checkpoint::open(
             file,
@@ -218,14 +223,13 @@ impl Folder {
 
     pub(crate) fn create(&self, door: &Door, entries: &Value) -> Result<f64, Error> {
         let config = self.text("config.json");
-        let is_llama = config.contains("diffllama");
+        let is_text = config.contains("llama");
         let mut request = Request::default()
-            .n(&[if is_llama { 0.0 } else { 1.0 }])
+            .n(&[if is_text { 0.0 } else { 1.0 }])
             .text(&config);
-        request = if is_llama {
-            request.n(&[1.0]).text(&self.text("generation_config.json"))
-        } else {
-            request.n(&[0.0])
+        request = match self.generation_config() {
+            Some(generation) => request.n(&[1.0]).text(&generation),
+            None => request.n(&[0.0]),
         };
         request.text(&entries.to_string()).query(door, 96)
     }
@@ -262,8 +266,14 @@ impl Folder {
 
     /// The same without the door.
     pub(crate) fn llama(&self) -> DiffLlama {
-        let config = ok(DiffLlamaConfig::from_json(&self.text("config.json")));
-        let config = ok(config.with_generation_config(&self.text("generation_config.json")));
+        let text = self.text("config.json");
+        let mut config = ok(match text.contains("diffllama") {
+            true => DiffLlamaConfig::from_json(&text),
+            false => DiffLlamaConfig::from_llama_json(&text),
+        });
+        if let Some(generation) = self.generation_config() {
+            config = ok(config.with_generation_config(&generation));
+        }
         self.with_weights(|weights| ok(DiffLlama::new(&config, weights)))
     }
 

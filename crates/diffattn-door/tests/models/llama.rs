@@ -5,7 +5,7 @@ use diffattn::Run;
 use diffattn_door::Door;
 use diffattn_nn::{DiffLlamaOptions, Logits, TokenIds};
 
-/// llamaForward without caches.
+/// textForward without caches.
 pub(crate) fn forward(model: f64, ids: &[i32], shape: &[usize], rest: &[f64]) -> Request {
     Request::default()
         .n(&[model])
@@ -24,8 +24,10 @@ fn every_fixture_gives_the_bits_of_a_direct_call() {
         "diffllama_gqa",
         "diffllama_llama3_rope",
         "diffllama_mha",
+        "llama",
     ] {
         let folder = Folder::fixture(name);
+        let terms = if name == "llama" { 1 } else { 2 };
         let door = Door::new();
         let model = folder.load(&door);
         let (shape, ids) = folder.ids("input_ids");
@@ -42,14 +44,15 @@ fn every_fixture_gives_the_bits_of_a_direct_call() {
             let deterministic = f64::from(u8::from(is_deterministic));
             let rest = [2.0, 1.0, 2.0, 1.0, 0.0, 1.0, 7.0, deterministic];
             let got = ok(forward(model, &ids, &shape, &rest).run(&door, 80));
-            assert_eq!(got.len(), 8);
+            assert_eq!(got.len(), 2 + 2 * (terms + 1));
             assert_eq!(got[0].spec.shape, expected.logits_shape);
             assert_eq!(bits(got[0].f32()), bits(&expected.logits), "{name}");
             assert_eq!(got[1].spec.shape, expected.hidden_states_shape);
             assert_eq!(bits(got[1].f32()), bits(&expected.hidden_states));
-            for (maps, got) in expected.maps.iter().zip(got[2..].chunks_exact(3)) {
+            for (maps, got) in expected.maps.iter().zip(got[2..].chunks_exact(terms + 1)) {
                 assert_eq!(got[0].spec.shape, maps.shape);
-                assert_eq!(got[2].spec.name, "diff");
+                assert_eq!(got[0].spec.name, "map1");
+                assert_eq!(got[terms].spec.name, "diff");
                 let expected = maps.terms.iter().chain([&maps.diff]);
                 for (expected, got) in expected.zip(got) {
                     assert_eq!(bits(got.f32()), bits(expected));

@@ -23,9 +23,25 @@ fn what_a_model_says_of_itself() {
     assert_eq!(said["parts"][5], json!(["model.norm.weight"]));
     assert_eq!(said["parts"][2].as_array().map_or(0, Vec::len), 13);
 
+    let folder = Folder::fixture("llama");
+    let model = ok(folder.create(&door, &folder.entries(&door)));
+    let plain = info(&door, model);
+    assert_eq!(
+        (&said["family"], &plain["family"]),
+        (&json!("diffllama"), &json!("llama"))
+    );
+    let expected = json!({
+        "model_type": "llama", "vocab_size": 59, "num_key_value_heads": 2, "mlp_bias": false, "eos_token_id": 2,
+    });
+    assert_has(&plain["config"], &expected);
+    assert!(plain["config"].get("lambda_std_dev").is_none());
+    assert_eq!(plain["parts"].as_array().map_or(0, Vec::len), 2 + 2 + 1);
+    assert_eq!(plain["parts"][2].as_array().map_or(0, Vec::len), 9);
+
     let folder = Folder::fixture("diff_vit");
     let model = ok(folder.create(&door, &folder.entries(&door)));
     let said = info(&door, model);
+    assert_eq!(said["family"], "diff_vit");
     let expected = json!({
         "img_size": 64, "patch_size": 16, "depth": 3, "num_heads": 2, "mlp_ratio": 5.0,
         "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5],
@@ -150,6 +166,17 @@ fn wrong_entries_are_refused_at_once() {
     assert_eq!(code, "FILE");
     assert!(sentence.starts_with("config.vocab_size: "), "{sentence}");
     assert_eq!(create("[").0, "FILE");
+    let (code, sentence) = create(&config.replace("diffllama", "llama"));
+    assert_eq!(code, "FILE");
+    assert_eq!(
+        sentence,
+        "config.model_type: expected \"diffllama\", as the weights have λ (model.layers.0.self_attn.lambda_k1), got \"llama\""
+    );
+    let (_, sentence) = create(&config.replace("diffllama", "gpt2"));
+    assert_eq!(
+        sentence,
+        "config.model_type: expected one of \"diffllama\", \"llama\", got \"gpt2\""
+    );
     let not_text = Request::default().n(&[0.0]).u8(&[0xff]).n(&[0.0]);
     assert_eq!(refusal(not_text.text("[]").query(&door, 96)).0, "FILE");
 }

@@ -143,6 +143,6 @@ fn words(encoding: &Encoding) -> String {
                 .collect();
             format!("enum {{ {} }}", fields.join(", "))
         }
-        Encoding::Weights(names) => format!("tensor? for each of {}", names.join(" ")),
+        Encoding::Weights(names) => format!("tensor? for each of {}", names().join(" ")),
     }
 }

@@ -166,7 +166,7 @@ impl Constants {
                     None => variant(self),
                 }
             }
-            Encoding::Weights(names) => words("weights", names),
+            Encoding::Weights(names) => words("weights", &names()),
         }
     }
 
@@ -195,9 +195,9 @@ fn quoted(text: &str) -> Js {
     name(format!("{text:?}"))
 }
 
-fn words(combinator: &str, words: &[&str]) -> Js {
+fn words<W: AsRef<str>>(combinator: &str, words: &[W]) -> Js {
     let mut items = vec![name(combinator)];
-    items.extend(words.iter().copied().map(quoted));
+    items.extend(words.iter().map(|word| quoted(word.as_ref())));
     Js::Array(items)
 }
 

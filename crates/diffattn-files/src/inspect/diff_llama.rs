@@ -1,10 +1,10 @@
-//! What is missing and odd in a checkpoint of a DIFF Llama.
+//! What is missing and odd in a checkpoint of a DIFF Llama, and what it shares with a plain one.
 
 use super::config::Config;
-use super::inspection::{Inspection, shown};
+use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
-use crate::decoder::{self, AttentionOf, DecoderSizes, Head};
+use crate::decoder::{self, AttentionOf, DecoderAttention, DecoderSizes, Head};
 use crate::layer::Layer;
 use std::collections::BTreeSet;
 
@@ -14,14 +14,26 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     heads(&first, config, inspection);
-    sizes(&first, entries, config, inspection);
+    let groups = first.heads.groups.unwrap_or(2 * first.heads.heads);
+    sizes(
+        entries,
+        config,
+        inspection,
+        [Some(groups), Some(first.embed_dim)],
+    );
+    if groups % 2 == 1 && groups > 1 {
+        inspection.warn(format!(
+            "{groups} flat key/value heads are an odd number: output heads share k and v across the two halves"
+        ));
+    }
+    if let Some(kind) = config.rope_type().filter(|kind| kind != "default") {
+        inspection.warn(format!(
+            "config.json scales the rotary embedding ({kind}): the layers given here have the unscaled one"
+        ));
+    }
     let differs = |layer: &&Layer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
     if let Some(layer) = inspection.layers.iter().find(differs) {
-        let sentence = format!(
-            "{} has other heads than {}",
-            shown(&layer.prefix),
-            shown(&first.prefix)
-        );
+        let sentence = other_heads(&layer.prefix, &first.prefix);
         inspection.warn(sentence);
     }
     let module = AttentionOf(first.depth.unwrap_or(0)).to_string();
@@ -33,7 +45,12 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    names(count, entries, config, inspection);
+    names(
+        DecoderAttention::Differential,
+        count,
+        (entries, config),
+        inspection,
+    );
 }
 
 /// Compares the heads that the configuration counts.
@@ -71,18 +88,23 @@ fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
     ));
 }
 
-/// Compares the other sizes that the configuration says.
-fn sizes(first: &Layer, entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
-    let groups = first.heads.groups.unwrap_or(2 * first.heads.heads);
+/// Compares the other sizes that the configuration says: key/value heads and channels, which layers
+/// tell, and what other tensors tell.
+pub(super) fn sizes(
+    entries: &Named<'_>,
+    config: &Config,
+    inspection: &mut Inspection,
+    [groups, embed_dim]: [Option<usize>; 2],
+) {
     let mut list = Declare::new();
-    let ids = DecoderSizes::default().layer(first.depth.unwrap_or(0), &mut list);
+    let ids = DecoderSizes::default().layer(inspection.first_layer().unwrap_or(0), &mut list);
     let inner = entries.rows(&list.get(ids.up).weight());
     let vocab = entries
         .rows(decoder::TABLE)
         .or_else(|| entries.rows(decoder::HEAD_WEIGHT));
     for (key, has) in [
-        ("num_key_value_heads", Some(groups)),
-        ("hidden_size", Some(first.embed_dim)),
+        ("num_key_value_heads", groups),
+        ("hidden_size", embed_dim),
         ("intermediate_size", inner),
         ("vocab_size", vocab),
     ] {
@@ -94,20 +116,15 @@ fn sizes(first: &Layer, entries: &Named<'_>, config: &Config, inspection: &mut I
             ));
         }
     }
-    if groups % 2 == 1 && groups > 1 {
-        inspection.warn(format!(
-            "{groups} flat key/value heads are an odd number: output heads share k and v across the two halves"
-        ));
-    }
-    if let Some(kind) = config.rope_type().filter(|kind| kind != "default") {
-        inspection.warn(format!(
-            "config.json scales the rotary embedding ({kind}): the layers given here have the unscaled one"
-        ));
-    }
 }
 
 /// Compares the names of a model of `count` layers with those that it should have.
-fn names(count: usize, entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
+pub(super) fn names(
+    kind: DecoderAttention,
+    count: usize,
+    (entries, config): (&Named<'_>, &Config),
+    inspection: &mut Inspection,
+) {
     let has = |name: &str| entries.has(name);
     let tied = config.flag("tie_word_embeddings");
     let is_headless = tied.is_none() && !has(decoder::HEAD_WEIGHT);
@@ -119,7 +136,9 @@ fn names(count: usize, entries: &Named<'_>, config: &Config, inspection: &mut In
     }
     let bias = config.flag("attention_bias");
     let sizes = DecoderSizes {
+        kind,
         attention_bias: bias == Some(true),
+        mlp_bias: kind == DecoderAttention::Plain && config.flag("mlp_bias") == Some(true),
         head: Head::of(is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };

@@ -2,6 +2,7 @@
 
 use crate::dtype::Dtype;
 use crate::layer::Layer;
+use crate::plain::PlainLayer;
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -10,6 +11,8 @@ use std::fmt;
 pub enum Architecture {
     /// Hugging Face's `DiffLlamaForCausalLM`.
     DiffLlama,
+    /// Hugging Face's `LlamaForCausalLM`: plain attention, one softmax per head.
+    Llama,
     /// unilm's first version, naive or flash: names and shapes are the same.
     UnilmV1,
     /// unilm's second version.
@@ -22,6 +25,7 @@ impl fmt::Display for Architecture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DiffLlama => "Hugging Face diffllama",
+            Self::Llama => "Hugging Face llama",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
@@ -30,6 +34,18 @@ impl fmt::Display for Architecture {
 }
 
 impl Architecture {
+    /// Its name in an inspection, of a model of Hugging Face's its `model_type`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DiffLlama => "diffllama",
+            Self::Llama => "llama",
+            Self::UnilmV1 => "unilm",
+            Self::UnilmV2 => "unilm_v2",
+            Self::TimmDiffVit => "diff_vit",
+        }
+    }
+
     /// What a configuration says that it is of.
     pub fn of_config(config: &Map<String, Value>) -> Option<Self> {
         let text = |key: &str| config.get(key).and_then(Value::as_str);
@@ -38,13 +54,12 @@ impl Architecture {
                 .iter()
                 .any(|kind| name.contains(kind))
         };
-        if text("model_type") == Some("diffllama") {
-            Some(Self::DiffLlama)
-        } else if text("architecture").is_some_and(is_vit) {
-            Some(Self::TimmDiffVit)
-        } else {
-            None
-        }
+        let models = [Self::DiffLlama, Self::Llama];
+        let model = models
+            .into_iter()
+            .find(|model| text("model_type") == Some(model.name()));
+        let is_vit = text("architecture").is_some_and(is_vit);
+        model.or(is_vit.then_some(Self::TimmDiffVit))
     }
 }
 
@@ -62,10 +77,12 @@ pub struct DtypeCount {
 /// What a checkpoint is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
-    /// `None` when it has no differential attention that is known.
+    /// `None` when nothing in it is known.
     pub architecture: Option<Architecture>,
     /// The differential attention layers, in order.
     pub layers: Vec<Layer>,
+    /// The layers of plain attention, in order; only of an architecture that has any.
+    pub plain_layers: Vec<PlainLayer>,
     /// The element types, those with the most elements first.
     pub dtypes: Vec<DtypeCount>,
     /// Elements of all tensors.
@@ -91,9 +108,18 @@ impl Inspection {
         self.missing.dedup();
     }
 
+    /// The number of the first layer.
+    pub(super) fn first_layer(&self) -> Option<usize> {
+        let plain = self.plain_layers.first().map(|layer| layer.depth);
+        let first = self.layers.first().map(|layer| layer.depth).or(plain);
+        first.flatten()
+    }
+
     /// The highest number of a layer.
     pub(super) fn last_layer(&self) -> Option<usize> {
-        self.layers.iter().filter_map(|layer| layer.depth).max()
+        let plain = self.plain_layers.iter().map(|layer| layer.depth);
+        let depths = self.layers.iter().map(|layer| layer.depth).chain(plain);
+        depths.flatten().max()
     }
 }
 
@@ -103,4 +129,9 @@ pub(super) fn shown(prefix: &str) -> String {
         Some(prefix) => prefix.to_owned(),
         None => "the layer".to_owned(),
     }
+}
+
+/// That a layer has other heads than the first.
+pub(super) fn other_heads(prefix: &str, first: &str) -> String {
+    format!("{} has other heads than {}", shown(prefix), shown(first))
 }

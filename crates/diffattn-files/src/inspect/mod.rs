@@ -6,6 +6,7 @@ mod config;
 mod diff_llama;
 mod inspection;
 mod layers;
+mod llama;
 mod named;
 mod timm;
 
@@ -38,6 +39,7 @@ pub fn inspect<'e>(
     let mut inspection = Inspection {
         architecture: None,
         layers: Vec::new(),
+        plain_layers: Vec::new(),
         dtypes: dtypes(&entries),
         parameters: entries
             .values()
@@ -47,10 +49,17 @@ pub fn inspect<'e>(
         warnings: Vec::new(),
     };
     let found = find(&entries);
-    inspection.architecture = found
-        .first()
-        .and_then(architecture)
-        .or_else(|| config.architecture());
+    // (Other architectures have a Llama's names, too: where a configuration says one that is not
+    // known here, it is that.)
+    let is_llama = || {
+        let is_known = config.architecture().is_some() || config.value("model_type").is_none();
+        is_known && llama::is_named(&names.read)
+    };
+    inspection.architecture = match found.first() {
+        Some(layer) => architecture(layer),
+        None => is_llama().then_some(Architecture::Llama),
+    }
+    .or_else(|| config.architecture());
     match (inspection.architecture, config.architecture()) {
         (None, _) => inspection
             .warnings
@@ -60,13 +69,18 @@ pub fn inspect<'e>(
         )),
         _ => {}
     }
-    let has_base = inspection.architecture == Some(Architecture::DiffLlama);
+    let has_base = matches!(
+        inspection.architecture,
+        Some(Architecture::DiffLlama | Architecture::Llama)
+    );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
         for found in found {
             layers::add(architecture, found, &config, &mut inspection);
         }
-        if let Architecture::DiffLlama | Architecture::TimmDiffVit = architecture {
+        if let Architecture::DiffLlama | Architecture::Llama | Architecture::TimmDiffVit =
+            architecture
+        {
             let wide = entries
                 .values()
                 .map(|entry| (entry.name.as_str(), entry.dtype));
@@ -74,6 +88,7 @@ pub fn inspect<'e>(
             let named = Named::new(names, &entries, &mut inspection);
             match architecture {
                 Architecture::DiffLlama => diff_llama::compare(&named, &config, &mut inspection),
+                Architecture::Llama => llama::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }

@@ -33,9 +33,24 @@ impl<'e> Named<'e> {
         self.0.contains_key(name)
     }
 
+    /// Every name.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(Cow::as_ref)
+    }
+
+    /// What the file calls a tensor.
+    pub(super) fn stored(&self, name: &str) -> Option<&'e str> {
+        self.0.get(name).map(|entry| entry.name.as_str())
+    }
+
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, name: &str) -> Option<&'e [usize]> {
+        self.0.get(name).map(|entry| entry.shape.as_slice())
+    }
+
     /// Rows of a tensor.
     pub(super) fn rows(&self, name: &str) -> Option<usize> {
-        self.0.get(name)?.shape.first().copied()
+        self.shape(name)?.first().copied()
     }
 
     /// Says which of `wanted` are missing.
@@ -53,7 +68,7 @@ impl<'e> Named<'e> {
 
 /// How many layers there should be.
 pub(super) fn layer_count(said: Option<usize>, last: usize, inspection: &mut Inspection) -> usize {
-    let has = inspection.layers.len();
+    let has = inspection.layers.len() + inspection.plain_layers.len();
     match said {
         Some(said) if said != has => inspection.warn(notices::layers(said, has)),
         None if last >= has => inspection.warn(format!(

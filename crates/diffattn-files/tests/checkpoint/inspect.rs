@@ -3,7 +3,8 @@
 use crate::common::{fixtures, models, ok, refusal};
 use diffattn::{DType, Pairing};
 use diffattn_files::{
-    Architecture, Dtype, Entry, HeadLayout, Inspection, LambdaForm, LayerVersion, Shards, inspect,
+    Architecture, Dtype, Entry, HeadLayout, Inspection, LambdaForm, LayerVersion, PlainHeads,
+    Shards, inspect,
 };
 
 /// A model's folder, and its configuration after `change`.
@@ -494,4 +495,125 @@ fn read() {
     let floats = ok(weights["k_proj.weight"].floats("k"));
     assert!(floats.is_borrowed());
     assert_eq!(floats.tensor().data.dtype(), DType::F32);
+}
+
+#[test]
+fn llama() {
+    let found = model("llama", |config| config);
+    assert_eq!(found.architecture, Some(Architecture::Llama));
+    assert_eq!(
+        (&found.missing, &found.unexpected, &found.warnings),
+        (&vec![], &vec![], &vec![])
+    );
+    assert!(found.layers.is_empty());
+    assert_eq!(found.plain_layers.len(), 2);
+    for (depth, layer) in found.plain_layers.iter().enumerate() {
+        assert_eq!(layer.depth, Some(depth));
+        assert_eq!(layer.prefix, format!("model.layers.{depth}.self_attn."));
+        let heads = PlainHeads {
+            heads: 6,
+            groups: 2,
+            head_dim: 8,
+        };
+        assert_eq!((layer.heads, layer.embed_dim), (Some(heads), 48));
+        assert!(layer.is_causal && !layer.rope.interleaved);
+        assert_eq!(layer.rope.frequencies.theta, Some(10_000.0));
+    }
+    let layer = 2 * 48 * 48 + 2 * 16 * 48 + 3 * 64 * 48 + 2 * 48;
+    assert_eq!(found.parameters, 2 * 59 * 48 + 2 * layer + 48);
+}
+
+/// What a configuration claims and the tensors are not is said.
+#[test]
+fn odd_llamas() {
+    let warnings = |from: &str, to: &str| {
+        let found = model("llama", |config| config.replace(from, to));
+        assert_eq!(found.architecture, Some(Architecture::Llama));
+        found.warnings
+    };
+    for (from, to, sentence) in [
+        (
+            "\"num_attention_heads\": 6",
+            "\"num_attention_heads\": 12",
+            "config.json says num_attention_heads 12 and head_dim 8, which the rows of model.layers.0.self_attn.q_proj and k_proj are not",
+        ),
+        (
+            "\"num_key_value_heads\": 2",
+            "\"num_key_value_heads\": 6",
+            "config.json says num_key_value_heads 6, but the tensors have 2",
+        ),
+        (
+            "\"intermediate_size\": 64",
+            "\"intermediate_size\": 65",
+            "config.json says intermediate_size 65, but the tensors have 64",
+        ),
+        (
+            "\"num_hidden_layers\": 2",
+            "\"num_hidden_layers\": 1",
+            "config.json says 1 layers, but the tensors have 2",
+        ),
+        (
+            "\"model_type\": \"llama\"",
+            "\"model_type\": \"diffllama\"",
+            "config.json says Hugging Face diffllama, but the tensors are those of Hugging Face llama",
+        ),
+    ] {
+        let found = warnings(from, to);
+        assert!(found.iter().any(|said| said == sentence), "{found:?}");
+    }
+    // A model of another kind, although the names are the same.
+    let other = model("llama", |config| {
+        config.replace("\"model_type\": \"llama\"", "\"model_type\": \"mistral\"")
+    });
+    assert_eq!((other.architecture, other.plain_layers.len()), (None, 0));
+    // A DIFF Llama under a plain one's name.
+    let other = model("diffllama_gqa", |config| {
+        config.replace("diffllama", "llama")
+    });
+    assert_eq!(other.architecture, Some(Architecture::DiffLlama));
+    assert!(other.warnings.iter().any(|said| said
+        == "config.json says Hugging Face llama, but the tensors are those of Hugging Face diffllama"));
+
+    // Without a configuration names tell the architecture, not the heads.
+    let shards = ok(Shards::open(models().join("llama")));
+    let mut entries: Vec<Entry> = shards.entries().cloned().collect();
+    let found = ok(inspect(&entries, None));
+    assert_eq!(found.architecture, Some(Architecture::Llama));
+    assert!(found.plain_layers.iter().all(|layer| layer.heads.is_none()));
+    assert_eq!(
+        found.warnings,
+        ["no config.json says how many heads q_proj and k_proj have"]
+    );
+    // What is gone or too many is named, of a tied head and wrapped names, too.
+    let config = std::fs::read_to_string(models().join("llama/config.json")).unwrap_or_default();
+    entries.retain(|entry| {
+        entry.name != "lm_head.weight" && entry.name != "model.layers.1.mlp.up_proj.weight"
+    });
+    for entry in &mut entries {
+        entry.name.insert_str(0, "_orig_mod.");
+    }
+    entries.push(Entry {
+        name: "model.layers.0.mlp.up_proj.bias".to_owned(),
+        ..entries[0].clone()
+    });
+    let found = ok(inspect(&entries, Some(&config)));
+    assert_eq!(
+        found.missing,
+        ["lm_head.weight", "model.layers.1.mlp.up_proj.weight"]
+    );
+    assert_eq!(found.unexpected, ["model.layers.0.mlp.up_proj.bias"]);
+    assert_eq!(
+        found.plain_layers[0].prefix,
+        "_orig_mod.model.layers.0.self_attn."
+    );
+    let tied = config.replace(
+        "\"tie_word_embeddings\": false",
+        "\"tie_word_embeddings\": true",
+    );
+    let found = ok(inspect(&entries, Some(&tied)));
+    assert_eq!(found.missing, ["model.layers.1.mlp.up_proj.weight"]);
+    let biased = config.replace("\"mlp_bias\": false", "\"mlp_bias\": true");
+    let found = ok(inspect(&entries, Some(&biased)));
+    assert_eq!(found.missing.len(), 2 + 5);
+    assert_eq!(found.unexpected.len(), 0);
 }

@@ -1,7 +1,9 @@
 //! Configurations of models, as their sources write them: what the readers of each model share.
 
 mod entries;
+mod family;
 mod rope;
 
 pub(crate) use entries::{Entries, described, file_error};
+pub(crate) use family::wrong_family;
 pub(crate) use rope::check_rope;

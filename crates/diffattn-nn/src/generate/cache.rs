@@ -16,10 +16,8 @@ pub struct ModelCacheOptions {
     pub window: Option<usize>,
 }
 
-/// The past of one text: its ids, and the keys and values of every layer.
-/// [`DiffLlama::cache`](crate::DiffLlama::cache) makes it;
-/// [`DiffLlama::forward_job`](crate::DiffLlama::forward_job) adds to it. A batch has one per text,
-/// of any lengths.
+/// The past of one text: its ids, and the keys and values of every layer. A
+/// [`TextForward`](crate::TextForward) adds to it. A batch has one per text, of any lengths.
 #[derive(Debug)]
 pub struct ModelCache {
     pub(crate) layers: Vec<State>,
@@ -44,7 +42,13 @@ pub struct ModelCacheState {
 }
 
 impl ModelCache {
-    pub(crate) fn new(model: &Decoder<'_>, options: &ModelCacheOptions) -> Result<Self, Error> {
+    /// An empty cache for one text.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing;
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::out_of_memory`] for a capacity
+    /// that is not to be had.
+    pub fn new(model: &Decoder<'_>, options: &ModelCacheOptions) -> Result<Self, Error> {
         if options.window == Some(0) {
             return Err(Error::option("window", "1 token or more", 0));
         }
@@ -206,7 +210,13 @@ impl ModelCache {
             .export()
     }
 
-    pub(crate) fn import(model: &Decoder<'_>, state: &ModelCacheState) -> Result<Self, Error> {
+    /// The cache that [`ModelCache::export`] copied out, from this model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit;
+    /// [`Error::out_of_memory`].
+    pub fn import(model: &Decoder<'_>, state: &ModelCacheState) -> Result<Self, Error> {
         let ModelCacheState {
             ids,
             discarded,

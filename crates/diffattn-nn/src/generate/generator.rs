@@ -6,6 +6,7 @@ use super::cache::{ModelCache, ModelCacheOptions};
 use super::sampler::{Sampler, SamplerOptions};
 use crate::models::{Decoder, TextForward, TextModel, TextOutputs};
 use diffattn::{Error, Run, Work, checked_len, try_zeroed};
+use std::ops::Deref;
 
 /// A text to go on with.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -68,10 +69,12 @@ struct Text {
 }
 
 /// Continues any number of texts, one id of each per step. Texts can join ([`Generator::add`]) and
-/// leave ([`Generator::end`], [`Generator::take_cache`]) between steps.
+/// leave ([`Generator::end`], [`Generator::take_cache`]) between steps. M is whatever leads to a
+/// [`TextModel`]: a reference, or an [`Arc`](std::sync::Arc) for a generator that outlives its
+/// maker.
 #[derive(Debug)]
-pub struct Generator<'m> {
-    model: &'m dyn TextModel,
+pub struct Generator<M> {
+    model: M,
     run: Run,
     /// That of all caches.
     window: Option<usize>,
@@ -79,14 +82,18 @@ pub struct Generator<'m> {
     logits: Vec<f32>,
 }
 
-impl<'m> Generator<'m> {
+impl<M> Generator<M>
+where
+    M: Deref,
+    M::Target: TextModel,
+{
     /// Continues texts with caches of their own.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming what does not fit: an empty
     /// prompt, an id outside of the vocabulary, an option of a sampler; [`Error::out_of_memory`].
     pub fn new(
-        model: &'m dyn TextModel,
+        model: M,
         generations: Vec<Generation>,
         options: &GeneratorOptions,
     ) -> Result<Self, Error> {
@@ -114,7 +121,7 @@ impl<'m> Generator<'m> {
     /// many caches as texts; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window, which
     /// caches have themselves, and for caches of several windows.
     pub fn with_caches(
-        model: &'m dyn TextModel,
+        model: M,
         generations: Vec<Generation>,
         caches: &mut Vec<ModelCache>,
         options: &GeneratorOptions,
@@ -134,7 +141,7 @@ impl<'m> Generator<'m> {
     }
 
     fn build(
-        model: &'m dyn TextModel,
+        model: M,
         generations: Vec<Generation>,
         caches: &mut Vec<ModelCache>,
         options: &GeneratorOptions,

@@ -1,6 +1,7 @@
 //! The table of token embeddings, held in the element type of the checkpoint, and once where it is
 //! the output head too. Computes nothing.
 
+use super::Head;
 use crate::parts::{Weight, WeightData};
 use diffattn::{Error, Linear, try_zeroed};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -43,7 +44,7 @@ impl Embedding {
     }
 
     /// The row of a checked id, widened exactly. `head` is the model's.
-    pub(crate) fn row(&self, head: &Linear, id: u32, to: &mut [f32]) -> Result<(), Error> {
+    pub(crate) fn row(&self, head: &Head<'_>, id: u32, to: &mut [f32]) -> Result<(), Error> {
         let range = id as usize * self.width..(id as usize + 1) * self.width;
         match &self.rows {
             Rows::OfHead => return head.weight_row(id as usize, to),

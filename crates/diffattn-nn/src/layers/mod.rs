@@ -6,12 +6,16 @@ pub(crate) mod attention;
 #[cfg(feature = "models")]
 mod embedding;
 #[cfg(feature = "models")]
+mod head;
+#[cfg(feature = "models")]
 mod mlp;
 #[cfg(feature = "models")]
 mod norm;
 
 #[cfg(feature = "models")]
 pub(crate) use embedding::Embedding;
+#[cfg(feature = "models")]
+pub(crate) use head::Head;
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]

@@ -18,6 +18,13 @@ pub(crate) enum Norm<'m> {
 }
 
 impl Norm<'_> {
+    /// Channels of a row.
+    pub(crate) fn width(self) -> usize {
+        match self {
+            Self::Rms { weight, .. } | Self::Layer { weight, .. } => weight.len(),
+        }
+    }
+
     /// Rows of x, normalised, into y.
     pub(crate) fn rows(self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
         match self {

@@ -1,17 +1,15 @@
 //! A text model as passes, caches and generation see it. Knows no family and runs nothing.
 
-use crate::layers::Embedding;
-use crate::layers::{Layer, Norm};
-use diffattn::{Error, KvCacheOptions, Linear};
+use crate::layers::{Embedding, Head, Layer};
+use diffattn::{Error, KvCacheOptions};
 
-/// The parts of a model that continues texts: embeddings, a list of layers, the last norm and the
-/// output head.
+/// The parts of a model that continues texts: embeddings, a list of layers and the head, which has
+/// the last norm.
 #[derive(Debug, Clone)]
 pub struct Decoder<'m> {
     pub(crate) embedding: &'m Embedding,
     pub(crate) layers: Vec<Layer<'m>>,
-    pub(crate) norm: Norm<'m>,
-    pub(crate) head: &'m Linear,
+    pub(crate) head: Head<'m>,
     /// Ids that end a text.
     pub(crate) eos_token_ids: &'m [u32],
     /// Tokens that a text may have, where its positions end.

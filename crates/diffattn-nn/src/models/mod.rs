@@ -1,16 +1,88 @@
 //! Whole models: each is a config, a list of [`crate::layers`] over its weights, and what stands at
-//! both ends of it. What runs them is [`crate::pass`].
+//! both ends of it. What runs them is [`crate::pass`]. Here is the list of their families, by which
+//! a checkpoint finds its loader.
 
 mod decoder;
 pub(crate) mod diff_llama;
 pub(crate) mod diff_vit;
 mod ends;
 mod ids;
+mod loader;
 mod outputs;
 mod pasts;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
+pub use loader::{Model, ModelFiles, ModelLoader, Task};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
+
+use crate::checkpoint::Architecture;
+use crate::config::{Entries, wrong_family};
+use diffattn::Error;
+
+/// A family of models.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// What its checkpoints are.
+    pub architecture: Architecture,
+    /// What its models do.
+    pub task: Task,
+    open: fn(&ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error>,
+}
+
+/// Every family: how its configuration is read, and how its models are loaded.
+pub const FAMILIES: [Family; 3] = [
+    Family {
+        architecture: Architecture::DiffLlama,
+        task: Task::Text,
+        open: diff_llama::open,
+    },
+    Family {
+        architecture: Architecture::Llama,
+        task: Task::Text,
+        open: diff_llama::open_llama,
+    },
+    Family {
+        architecture: Architecture::TimmDiffVit,
+        task: Task::Image,
+        open: diff_vit::open,
+    },
+];
+
+impl Family {
+    /// The family of a checkpoint, by its configuration, and a loader of its model, which must do
+    /// `task`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as
+    /// `config.KEY`, or the weight as `weights.NAME`: no JSON, no family that does this, or what
+    /// the family's own loader refuses.
+    pub fn open(
+        task: Task,
+        files: &ModelFiles<'_>,
+    ) -> Result<(&'static Self, Box<dyn ModelLoader>), Error> {
+        let entries = Entries::read("config", files.config)?;
+        let said = Architecture::of_config(&entries.map);
+        let able: Vec<&Self> = FAMILIES.iter().filter(|one| one.task == task).collect();
+        let found = able.iter().find(|one| Some(one.architecture) == said);
+        let family = match (found, able.as_slice()) {
+            (Some(&family), _) => family,
+            // (Its own reader says what is wrong.)
+            (None, &[only]) => only,
+            (None, _) => {
+                let names = able
+                    .iter()
+                    .map(|one| format!("{:?}", one.architecture.name()));
+                let names = names.collect::<Vec<_>>().join(", ");
+                return Err(wrong_family(
+                    &entries.map,
+                    "model_type",
+                    format!("one of {names}"),
+                ));
+            }
+        };
+        Ok((family, (family.open)(files)?))
+    }
+}

@@ -30,8 +30,16 @@ pub struct TextForward<'a> {
 }
 
 impl<'a> TextForward<'a> {
-    /// Checks ids `[B, L]`, and caches, one per text.
-    pub(crate) fn new(
+    /// Checks a forward pass of `ids` `[B, L]` and prepares it. With `caches`, one per text,
+    /// positions start at their lengths and the ids are added to them, once the job is done. A job
+    /// that fails or is dropped before leaves them as they were; one whose window let go of tokens
+    /// already, at the last stretch that it finished.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
+    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    pub fn new(
         model: Decoder<'a>,
         ids: &TokenIds<'_>,
         caches: Option<Vec<&'a mut ModelCache>>,
@@ -323,7 +331,7 @@ impl<'a> TextForward<'a> {
             let ids = &self.texts[piece.text][piece.tokens.clone()];
             let to = pass.x[piece.row * width..].chunks_exact_mut(width);
             for (&id, to) in ids.iter().zip(to) {
-                self.model.embedding.row(self.model.head, id, to)?;
+                self.model.embedding.row(&self.model.head, id, to)?;
             }
         }
         pass.keep_state(0, (block, rows), outputs);
@@ -343,7 +351,7 @@ impl<'a> TextForward<'a> {
         for piece in block.within(rows) {
             let row = (self.model.layers.len() * batch + piece.text) * length + piece.tokens.start;
             let len = piece.tokens.len() * width;
-            self.model.norm.rows(
+            self.model.head.norm.rows(
                 &pass.x[piece.row * width..][..len],
                 &mut states[row * width..][..len],
                 self.options.run,
@@ -355,11 +363,9 @@ impl<'a> TextForward<'a> {
     /// Logits of rows of x, one after the other.
     fn head(&self, x: &[f32], rows: Range<usize>, logits: &mut [f32]) -> Result<(), Error> {
         let (width, run) = (self.model.hidden_size(), self.options.run);
-        let mut normed = try_zeroed(rows.len() * width)?;
-        let x = &x[rows.start * width..rows.end * width];
-        self.model.norm.rows(x, &mut normed, run)?;
         let logits = &mut logits[..rows.len() * self.model.vocab_size()];
-        self.model.head.forward(&normed, logits, run)
+        let x = &x[rows.start * width..rows.end * width];
+        self.model.head.rows(x, logits, run)
     }
 }
 

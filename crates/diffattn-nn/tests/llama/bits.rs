@@ -1,7 +1,7 @@
 //! What must not change a row's bits: batch, threads, how many tokens are computed at once, what
 //! else is asked for.
 
-use crate::common::{Checkpoint, FIXTURES, bits, forward, ok, random_ids};
+use crate::common::{ALL, Checkpoint, bits, forward, ok, random_ids};
 use diffattn::{Isa, MapOutputs, Run};
 use diffattn_nn::{
     DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
@@ -45,7 +45,7 @@ fn in_stretches(
 
 #[test]
 fn tokens_at_once_batch_and_threads() {
-    for name in FIXTURES {
+    for name in ALL {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
         let vocab = checkpoint.config.vocab_size;

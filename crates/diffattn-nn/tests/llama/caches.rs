@@ -21,7 +21,12 @@ fn whole(model: &DiffLlama, ids: &[u32], window: Option<usize>) -> Vec<u32> {
 
 #[test]
 fn rewind_and_prefixes() {
-    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    rewind_and_prefixes_of("diffllama_gqa");
+    rewind_and_prefixes_of("llama");
+}
+
+fn rewind_and_prefixes_of(name: &str) {
+    let checkpoint = Checkpoint::fixture(name);
     let model = checkpoint.model();
     let vocab = checkpoint.config.vocab_size;
     let ids = random_ids(1, 280, vocab);
@@ -66,11 +71,16 @@ fn rewind_and_prefixes() {
 
 #[test]
 fn windows() {
-    let checkpoint = Checkpoint::fixture("diffllama_mha");
+    windows_of("diffllama_mha", &[1, 3, 255, 256, 300, 700]);
+    windows_of("llama", &[1, 256, 300]);
+}
+
+fn windows_of(name: &str, windows: &[usize]) {
+    let checkpoint = Checkpoint::fixture(name);
     let model = checkpoint.model();
     let vocab = checkpoint.config.vocab_size;
     let ids = random_ids(3, 1400, vocab);
-    for window in [1, 3, 255, 256, 300, 700] {
+    for &window in windows {
         let expected = whole(&model, &ids, Some(window));
         let options = ModelCacheOptions {
             capacity: 100_000,
@@ -157,7 +167,12 @@ fn two_tokens_can_always_be_taken_back() {
 
 #[test]
 fn copies() {
-    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    copies_of("diffllama_gqa");
+    copies_of("llama");
+}
+
+fn copies_of(name: &str) {
+    let checkpoint = Checkpoint::fixture(name);
     let model = checkpoint.model();
     let vocab = checkpoint.config.vocab_size;
     let ids = random_ids(5, 700, vocab);
@@ -180,10 +195,10 @@ fn copies() {
             change(&mut state);
             refusal(model.import_cache(&state)).1
         };
-        assert!(fails(&|state| state.ids[3] = 97).starts_with("state.ids"));
+        assert!(fails(&|state| state.ids[3] = vocab as u32).starts_with("state.ids"));
         assert!(fails(&|state| drop(state.layers.pop())).starts_with("state.layers"));
         assert!(fails(&|state| state.layers[1].0.push(0.0)).starts_with("state.layers[1] k"));
-        assert!(fails(&|state| state.layers[2].1.push(0.0)).starts_with("state.layers[2] v"));
+        assert!(fails(&|state| state.layers[1].1.push(0.0)).starts_with("state.layers[1] v"));
         for discarded in [1, 255, 768, usize::MAX] {
             let sentence = fails(&|state| state.discarded = discarded);
             assert!(sentence.starts_with("state.discarded"), "{sentence}");

@@ -2,14 +2,14 @@
 
 use diffattn::{Data, Error, Tensor};
 use diffattn_nn::{
-    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffLlamaOptions, DiffLlamaOutput, TokenIds,
-    WeightInfo, Weights,
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DiffLlamaOptions, DiffLlamaOutput, ModelLoader,
+    TokenIds, WeightInfo, Weights,
 };
 use diffattn_reference::testing;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use diffattn_reference::testing::{bits, ok};
 
@@ -20,6 +20,9 @@ pub(crate) const FIXTURES: [&str; 4] = [
     "diffllama_llama3_rope",
     "diffllama_mha",
 ];
+
+/// The same and a plain Llama, whose heads are one softmax each.
+pub(crate) const ALL: [&str; 5] = [FIXTURES[0], FIXTURES[1], FIXTURES[2], FIXTURES[3], "llama"];
 
 /// The code and sentence of what must fail.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
@@ -62,9 +65,14 @@ pub(crate) fn read(path: &Path) -> Tensors {
         .collect()
 }
 
+fn text(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
 /// A checkpoint folder and what is expected of it.
 pub(crate) struct Checkpoint {
     pub(crate) name: String,
+    folder: PathBuf,
     pub(crate) config: DiffLlamaConfig,
     pub(crate) tensors: Tensors,
     pub(crate) expected: Tensors,
@@ -72,14 +80,17 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     fn of(folder: &Path) -> Self {
-        let text = |name: &str| {
-            let path = folder.join(name);
-            std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        let text = |name: &str| text(&folder.join(name));
+        let config = if folder.ends_with("llama") {
+            ok(DiffLlamaConfig::from_llama_json(&text("config.json")))
+        } else {
+            let config = ok(DiffLlamaConfig::from_json(&text("config.json")));
+            ok(config.with_generation_config(&text("generation_config.json")))
         };
-        let config = ok(DiffLlamaConfig::from_json(&text("config.json")));
         Self {
             name: folder.display().to_string(),
-            config: ok(config.with_generation_config(&text("generation_config.json"))),
+            folder: folder.to_owned(),
+            config,
             tensors: read(&folder.join("model.safetensors")),
             expected: read(&folder.join("expected.safetensors")),
         }
@@ -93,6 +104,11 @@ impl Checkpoint {
     /// The trained model that the examples use.
     pub(crate) fn trained() -> Self {
         Self::of(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/model"))
+    }
+
+    /// The text of one of its files.
+    pub(crate) fn text(&self, name: &str) -> String {
+        text(&self.folder.join(name))
     }
 
     pub(crate) fn weights(&self) -> Weights<'_> {

@@ -6,7 +6,7 @@ use diffattn_nn::{
     DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCacheOptions, SamplerOptions,
 };
 
-fn run(mut generator: Generator<'_>, texts: usize) -> Vec<Vec<u32>> {
+fn run(mut generator: Generator<&DiffLlama>, texts: usize) -> Vec<Vec<u32>> {
     let mut steps = 0;
     while !generator.is_finished() {
         let tokens = ok(generator.step());
@@ -174,7 +174,7 @@ fn texts_are_ended_one_by_one() {
     let options = GeneratorOptions::default();
     let expected = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
     let mut generator = ok(Generator::new(&model, generations.clone(), &options));
-    let told = |generator: &mut Generator<'_>| {
+    let told = |generator: &mut Generator<&DiffLlama>| {
         let tokens = ok(generator.step());
         tokens.iter().map(|token| token.text).collect::<Vec<_>>()
     };

@@ -1,7 +1,9 @@
 //! Models loaded part by part.
 
 use crate::common::{Checkpoint, Stored, Tensors, bits, forward, logits, notices, ok, refusal};
-use diffattn_nn::{DiffLlamaLoader, DiffLlamaOptions, PartWeights, Weight, WeightData, WeightInfo};
+use diffattn_nn::{
+    DiffLlamaLoader, DiffLlamaOptions, ModelLoader, PartWeights, Weight, WeightData, WeightInfo,
+};
 use std::borrow::Cow;
 
 fn loader(checkpoint: &Checkpoint) -> DiffLlamaLoader {

@@ -1,4 +1,4 @@
-//! Tests of DiffLlama, one program.
+//! Tests of DiffLlama, differential and plain, one program.
 
 mod accuracy;
 mod bits;
@@ -7,7 +7,9 @@ mod common;
 mod config;
 mod empty;
 mod errors;
+mod families;
 mod generate;
 mod load;
+mod plain;
 mod reference;
 mod sampling;

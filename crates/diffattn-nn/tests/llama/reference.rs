@@ -1,17 +1,52 @@
-//! A DIFF Llama in float64, of the oracle's layers: for what Hugging Face's cases leave out, which
-//! are windows, maps and the other scalings of the rotary embedding.
+//! A Llama, differential or plain, in float64, of the oracle's layers: for what Hugging Face's cases
+//! leave out, which are windows, maps and the other scalings of the rotary embedding.
 
 use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
 use diffattn::{RopeScaling as Scaling, RopeType};
-use diffattn_nn::{DiffLlamaOptions, Generation, Generator, GeneratorOptions, HiddenAct, TokenIds};
+use diffattn_nn::{
+    DecoderAttention, DiffLlamaOptions, Generation, Generator, GeneratorOptions, HiddenAct,
+    TokenIds,
+};
 use diffattn_reference::{
-    AttentionMaps, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
-    linear as layers_linear, rms_norm, sigmoid,
+    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
+    linear, rms_norm, sigmoid,
 };
 
-struct Reference<'c> {
-    checkpoint: &'c Checkpoint,
-    scaling: RopeScaling,
+/// The model in float64.
+pub(crate) struct Reference<'c> {
+    pub(crate) checkpoint: &'c Checkpoint,
+    pub(crate) scaling: RopeScaling,
+}
+
+/// What it gives of one text.
+pub(crate) struct Expected {
+    pub(crate) logits: Vec<f64>,
+    /// The embeddings, then what each layer gives, the last one's after the final norm.
+    pub(crate) hidden_states: Vec<Vec<f64>>,
+    /// Of every layer.
+    pub(crate) maps: Vec<AttentionMaps<f64>>,
+}
+
+/// The attention of a layer.
+enum Attention {
+    Differential(MultiheadDiffAttn),
+    Plain(MultiheadAttn),
+}
+
+impl Attention {
+    fn forward(&self, x: &Tensor<f64>, mask: Option<&Tensor<bool>>) -> Tensor<f64> {
+        match self {
+            Self::Differential(layer) => layer.forward(x, mask, 0),
+            Self::Plain(layer) => layer.forward(x, mask, 0),
+        }
+    }
+
+    fn maps(&self, x: &Tensor<f64>, mask: Option<&Tensor<bool>>) -> AttentionMaps<f64> {
+        match self {
+            Self::Differential(layer) => layer.maps(x, mask, 0),
+            Self::Plain(layer) => layer.maps(x, mask, 0),
+        }
+    }
 }
 
 impl Reference<'_> {
@@ -29,29 +64,42 @@ impl Reference<'_> {
         rms_norm(x, &norm)
     }
 
-    fn attention(&self, layer: usize) -> MultiheadDiffAttn {
+    fn attention(&self, layer: usize) -> Attention {
         let config = &self.checkpoint.config;
         let prefix = format!("model.layers.{layer}.self_attn.");
         let names = self.checkpoint.tensors.keys();
         let weights = names
             .filter_map(|name| Some((name.strip_prefix(&prefix)?.to_owned(), self.weight(name))))
             .collect();
-        MultiheadDiffAttn {
-            value_dim: config.head_dim,
-            rope: Some(Rope {
-                interleaved: false,
-                theta: config.rope.theta.unwrap_or(f64::NAN),
-                rotary_dim: None,
-                scaling: self.scaling.clone(),
+        let rope = Some(Rope {
+            interleaved: false,
+            theta: config.rope.theta.unwrap_or(f64::NAN),
+            rotary_dim: None,
+            scaling: self.scaling.clone(),
+        });
+        match config.kind {
+            DecoderAttention::Differential => Attention::Differential(MultiheadDiffAttn {
+                value_dim: config.head_dim,
+                rope,
+                pairing: Pairing::Halves,
+                norm_eps: config.rms_norm_eps,
+                ..MultiheadDiffAttn::new(layer, config.head_dim, weights)
             }),
-            pairing: Pairing::Halves,
-            norm_eps: config.rms_norm_eps,
-            ..MultiheadDiffAttn::new(layer, config.head_dim, weights)
+            DecoderAttention::Plain => Attention::Plain(MultiheadAttn {
+                rope,
+                ..MultiheadAttn::new(config.head_dim, weights)
+            }),
         }
     }
 
-    /// Logits and maps of every layer, of one text.
-    fn forward(&self, ids: &[u32], window: Option<usize>) -> (Vec<f64>, Vec<AttentionMaps<f64>>) {
+    /// A map of a layer's MLP, with its bias where there is one.
+    fn map(&self, name: &str, x: &Tensor<f64>) -> Tensor<f64> {
+        let bias = self.checkpoint.wide(&format!("{name}.bias"));
+        linear(x, &self.weight(&format!("{name}.weight")), bias.as_ref())
+    }
+
+    /// Logits, hidden states and maps of one text.
+    pub(crate) fn forward(&self, ids: &[u32], window: Option<usize>) -> Expected {
         let config = &self.checkpoint.config;
         let length = ids.len();
         let table = self.weight("model.embed_tokens.weight");
@@ -63,39 +111,45 @@ impl Reference<'_> {
             let seen = (0..length * length).map(|at| at % length + window > at / length);
             Tensor::new(&[1, 1, length, length], seen.collect())
         });
-        let mut maps = Vec::new();
+        let (mut maps, mut hidden_states) = (Vec::new(), Vec::new());
         for layer in 0..config.num_hidden_layers {
-            let name = |name: &str| format!("model.layers.{layer}.{name}.weight");
+            hidden_states.push(x.data.clone());
+            let name = |name: &str| format!("model.layers.{layer}.{name}");
             let attention = self.attention(layer);
-            let normed = self.norm(&name("input_layernorm"), &x);
-            maps.push(attention.maps(&normed, mask.as_ref(), 0));
-            add(&mut x, &attention.forward(&normed, mask.as_ref(), 0));
-            let normed = self.norm(&name("post_attention_layernorm"), &x);
-            let linear =
-                |part: &str, x: &Tensor<f64>| layers_linear(x, &self.weight(&name(part)), None);
-            let mut gate = linear("mlp.gate_proj", &normed);
-            let up = linear("mlp.up_proj", &normed);
+            let normed = self.norm(&name("input_layernorm.weight"), &x);
+            maps.push(attention.maps(&normed, mask.as_ref()));
+            add(&mut x, &attention.forward(&normed, mask.as_ref()));
+            let normed = self.norm(&name("post_attention_layernorm.weight"), &x);
+            let mut gate = self.map(&name("mlp.gate_proj"), &normed);
+            let up = self.map(&name("mlp.up_proj"), &normed);
             for (gate, up) in gate.data.iter_mut().zip(&up.data) {
-                let x = *gate;
-                *gate = up
-                    * match config.hidden_act {
-                        HiddenAct::Silu => x * sigmoid(x),
-                        HiddenAct::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
-                        HiddenAct::GeluTanh => {
-                            let slope = (2.0 / std::f64::consts::PI).sqrt();
-                            0.5 * x * (1.0 + libm::tanh(slope * (x + 0.044_715 * x.powi(3))))
-                        }
-                    };
+                *gate = up * act(config.hidden_act, *gate);
             }
-            add(&mut x, &linear("mlp.down_proj", &gate));
+            add(&mut x, &self.map(&name("mlp.down_proj"), &gate));
         }
         let x = self.norm("model.norm.weight", &x);
+        hidden_states.push(x.data.clone());
         let head = if config.tie_word_embeddings {
             table
         } else {
             self.weight("lm_head.weight")
         };
-        (layers_linear(&x, &head, None).data, maps)
+        Expected {
+            logits: linear(&x, &head, None).data,
+            hidden_states,
+            maps,
+        }
+    }
+}
+
+fn act(act: HiddenAct, x: f64) -> f64 {
+    match act {
+        HiddenAct::Silu => x * sigmoid(x),
+        HiddenAct::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
+        HiddenAct::GeluTanh => {
+            let slope = (2.0 / std::f64::consts::PI).sqrt();
+            0.5 * x * (1.0 + libm::tanh(slope * (x + 0.044_715 * x.powi(3))))
+        }
     }
 }
 
@@ -111,26 +165,32 @@ const MAP_TOLERANCE: f64 = 3e-6;
 
 #[test]
 fn windows_and_maps() {
-    for name in ["diffllama_bias", "diffllama_mha"] {
+    for name in ["diffllama_bias", "diffllama_mha", "llama"] {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
+        let (layers, heads) = (
+            checkpoint.config.num_hidden_layers,
+            checkpoint.config.num_heads(),
+        );
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling: RopeScaling::Default,
         };
         let ids = random_ids(1, 70, checkpoint.config.vocab_size);
         for window in [None, Some(1), Some(13)] {
-            let (logits, maps) = reference.forward(&ids, window);
+            let Expected { logits, maps, .. } = reference.forward(&ids, window);
             let options = DiffLlamaOptions {
                 window,
-                map_layers: vec![0, 1, 2],
+                map_layers: (0..layers).collect(),
                 ..DiffLlamaOptions::default()
             };
             let got = forward(&model, &ids, &[1, 70], &options);
             let worst = error(&logits, &got.logits);
             assert!(worst < 2e-5, "{name}, window {window:?}: {worst:e}");
+            assert_eq!(got.maps.len(), layers);
             for (expected, got) in maps.iter().zip(&got.maps) {
-                assert_eq!(got.shape, [1, 4, 70, 70]);
+                assert_eq!(got.shape, [1, heads, 70, 70]);
+                assert_eq!(got.terms.len(), expected.maps.len());
                 let expected = expected.maps.iter().chain([&expected.diff]);
                 for (expected, got) in expected.zip(got.terms.iter().chain([&got.diff])) {
                     let errors = expected.data.iter().zip(got);
@@ -186,7 +246,7 @@ fn rope_scalings() {
             checkpoint: &checkpoint,
             scaling: of_reference,
         };
-        let (logits, _) = reference.forward(&ids, None);
+        let Expected { logits, .. } = reference.forward(&ids, None);
         let got = forward(
             &checkpoint.model(),
             &ids,
@@ -208,7 +268,7 @@ fn functions_of_the_mlp() {
             checkpoint: &checkpoint,
             scaling: RopeScaling::Default,
         };
-        let (logits, _) = reference.forward(&ids, None);
+        let Expected { logits, .. } = reference.forward(&ids, None);
         let options = DiffLlamaOptions::default();
         let got = forward(&checkpoint.model(), &ids, &[1, 40], &options);
         assert!(error(&logits, &got.logits) < 2e-5, "{act:?}");

@@ -4,7 +4,7 @@ use crate::common::{Case, Sizes, Stored, borrowed, case_config, ok, refusal};
 use diffattn::{Data, Tensor};
 use diffattn_nn::{
     DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTLoader, DiffViTOptions, Interpolation,
-    Preprocessing, WeightInfo,
+    ModelLoader, Preprocessing, WeightInfo,
 };
 
 /// A config as timm writes it to the Hub.

@@ -3,10 +3,10 @@
 // (bench/ of the repository).
 
 import type * as operators from "../types.js";
-import type { DiffLlama } from "../models/types.js";
+import type { LanguageModel } from "../models/types.js";
 import { Failure } from "./failure.js";
 import { columns, counted, duration, median } from "./format.js";
-import { type BackendOptions, loadLlama, loadOperators, start } from "./library.js";
+import { type BackendOptions, loadLanguageModel, loadOperators, start } from "./library.js";
 import { attentionRow, normalised, relativeError } from "./reference.js";
 import type { Terminal } from "./terminal.js";
 
@@ -172,7 +172,7 @@ const PREFILL = 512;
 const GENERATED = 64;
 
 /** The model's speed, and whether what it generates is what it says of the whole text. */
-async function modelCases(terminal: Terminal, model: DiffLlama, seconds: number): Promise<Result[]> {
+async function modelCases(terminal: Terminal, model: LanguageModel, seconds: number): Promise<Result[]> {
   const { signal } = terminal;
   const vocabulary = Number(model.config.vocab_size);
   const longest = Number(model.config.max_position_embeddings ?? Infinity);
@@ -236,7 +236,7 @@ export async function bench(terminal: Terminal, source: string | undefined, opti
     bar.stop();
   }
   if (source !== undefined) {
-    using model = await loadLlama(terminal, source);
+    using model = await loadLanguageModel(terminal, source);
     results.push(...(await modelCases(terminal, model, options.seconds)));
   }
 

@@ -1,7 +1,7 @@
 // diffattn generate: continues a text. Standard output gets the text alone, piece by piece.
 
 import { counted, duration } from "./format.js";
-import { type BackendOptions, loadLlama, start } from "./library.js";
+import { type BackendOptions, loadLanguageModel, start } from "./library.js";
 import type { Terminal } from "./terminal.js";
 
 export interface GenerateOptions extends BackendOptions {
@@ -27,7 +27,7 @@ export async function generate(terminal: Terminal, source: string, words: readon
   const { backend, isa, threads, json, ...rest } = options;
   const prompt = await promptOf(terminal, words);
   await start({ ...(backend && { backend }), ...(isa && { isa }), ...(threads && { threads }) });
-  using model = await loadLlama(terminal, source);
+  using model = await loadLanguageModel(terminal, source);
   const promptTokens = model.encode(prompt).length;
 
   const begin = performance.now();

@@ -28,6 +28,7 @@ test("a report names what is missing and says layers that are alike once", () =>
       normWeight: false,
       weights: { "q_proj.weight": { tensor: `model.layers.${depth}.q`, rows: null } },
     })),
+    plainLayers: [],
     missing: ["lm_head.weight"],
     unexpected: [],
     warnings: ["it is odd"],
@@ -42,5 +43,32 @@ test("a report names what is missing and says layers that are alike once", () =>
     "  lm_head.weight",
     "unexpected: none",
     "warning: it is odd",
+  ]);
+});
+
+test("plain layers are told beside the others, their heads where they are said", () => {
+  const plain = { prefix: "a.", embedDim: 48, rope: { interleaved: false, theta: null }, isCausal: true };
+  const lines = report({
+    architecture: "llama",
+    parameters: 1,
+    dtypes: [],
+    layers: [],
+    plainLayers: [
+      { ...plain, depth: 0, numHeads: 6, numKvHeads: 2, headDim: 8 },
+      { ...plain, depth: 1, numHeads: 6, numKvHeads: 2, headDim: 8 },
+      { ...plain, depth: 2, numHeads: null, numKvHeads: null, headDim: null },
+    ],
+    missing: [],
+    unexpected: [],
+    warnings: [],
+  });
+  expect(lines).toEqual([
+    "architecture  llama",
+    "parameters    1",
+    "layers        3 with plain attention",
+    "  0–1: 6 heads of 8; 2 k/v heads; rope half-split, θ not said; causal",
+    "  2: heads not said; rope half-split, θ not said; causal",
+    "missing: none",
+    "unexpected: none",
   ]);
 });

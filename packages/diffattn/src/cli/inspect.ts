@@ -20,15 +20,29 @@ interface Layer {
   pairing?: string;
   kvRepeat?: string | null;
   ratio?: number | null;
-  numHeads?: number;
+  numHeads?: number | null;
   numKvHeads?: number | null;
-  headDim?: number;
+  headDim?: number | null;
   headWidth?: number;
   rope?: { interleaved: boolean; theta: number | null } | null;
   isCausal?: boolean;
   eps?: number;
   normWeight?: boolean;
 }
+
+const aboutRope = (rope: Layer["rope"]): string =>
+  rope ? `rope ${rope.interleaved ? "interleaved" : "half-split"}, θ ${rope.theta === null ? "not said" : count(rope.theta)}` : "no rope";
+
+/** A plain layer's heads and what else layers differ in, on one line. */
+const aboutPlainLayer = ({ numHeads, numKvHeads, headDim, rope, isCausal }: Layer): string =>
+  [
+    typeof numHeads === "number" ? `${counted(numHeads, "head")} of ${headDim}` : "heads not said",
+    numKvHeads && counted(numKvHeads, "k/v head"),
+    aboutRope(rope),
+    isCausal ? "causal" : "not causal",
+  ]
+    .filter(Boolean)
+    .join("; ");
 
 /** A layer's heads and what else layers differ in, on one line. */
 function aboutLayer(layer: Layer): string {
@@ -40,7 +54,7 @@ function aboutLayer(layer: Layer): string {
     [pairing, kvRepeat && `k heads repeated ${kvRepeat}`, ratio && `ratio ${ratio}`].filter(Boolean).join(", "),
     `${counted(numHeads ?? 0, "head")} of ${headDim} (${headWidth} of v)`,
     numKvHeads && counted(numKvHeads, "k/v head"),
-    rope ? `rope ${rope.interleaved ? "interleaved" : "half-split"}, θ ${rope.theta === null ? "not said" : count(rope.theta)}` : "no rope",
+    aboutRope(rope),
     isCausal ? "causal" : "not causal",
     `norm ${normWeight ? "with" : "without"} weight, eps ${Number((eps ?? 0).toPrecision(6))}`,
   ]
@@ -49,7 +63,11 @@ function aboutLayer(layer: Layer): string {
 }
 
 /** The sentences of a report, without its lists of names. */
-export function report({ architecture, parameters, dtypes, layers, missing, unexpected, warnings }: Inspection): string[] {
+export function report({ architecture, parameters, dtypes, layers, plainLayers, missing, unexpected, warnings }: Inspection): string[] {
+  const kinds = [
+    ...(layers.length > 0 ? [`${layers.length} with differential attention`] : []),
+    ...(plainLayers.length > 0 ? [`${plainLayers.length} with plain attention`] : []),
+  ];
   const rows = [
     ["architecture", architecture ?? "unknown"],
     ["parameters", count(parameters)],
@@ -57,17 +75,21 @@ export function report({ architecture, parameters, dtypes, layers, missing, unex
       i === 0 ? "element types" : "",
       `${dtype}: ${counted(tensors, "tensor")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
     ]),
-    ["layers", layers.length === 0 ? "none with differential attention" : `${layers.length} with differential attention`],
+    ["layers", kinds.join(", ") || "none with differential attention"],
   ];
   const lines = columns(rows);
 
   // Layers that are alike are said once.
   const groups = new Map<string, string[]>();
-  layers.forEach((layer: Layer, i) => {
-    const about = aboutLayer(layer);
-    const name = typeof layer.depth === "number" ? String(layer.depth) : (layer.prefix ?? `number ${i}`);
-    groups.set(about, [...(groups.get(about) ?? []), name]);
-  });
+  for (const [list, aboutOne] of [
+    [layers, aboutLayer],
+    [plainLayers, aboutPlainLayer],
+  ] as const)
+    list.forEach((layer: Layer, i) => {
+      const about = aboutOne(layer);
+      const name = typeof layer.depth === "number" ? String(layer.depth) : (layer.prefix ?? `number ${i}`);
+      groups.set(about, [...(groups.get(about) ?? []), name]);
+    });
   for (const [about, names] of groups) lines.push(`  ${ranges(names)}: ${about}`);
 
   for (const [what, names] of [

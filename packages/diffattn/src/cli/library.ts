@@ -68,11 +68,11 @@ async function loaded<T>(
 }
 
 /** Loads a language model. */
-export const loadLlama = (terminal: Terminal, source: string): Promise<models.DiffLlama> =>
+export const loadLanguageModel = (terminal: Terminal, source: string): Promise<models.LanguageModel> =>
   loaded(terminal, source, "text", async (reading) => {
-    const { DiffLlama } = await loadModels();
+    const { LanguageModel } = await loadModels();
     const tokenizer = await tokenizerOf(source, terminal.signal);
-    return DiffLlama.load(source, { ...reading, ...(tokenizer && { tokenizer }) });
+    return LanguageModel.load(source, { ...reading, ...(tokenizer && { tokenizer }) });
   });
 
 /** Loads a vision transformer. */

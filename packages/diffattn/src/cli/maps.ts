@@ -8,7 +8,7 @@ import { Failure, UsageError } from "./failure.js";
 import { counted } from "./format.js";
 import { promptOf } from "./generate.js";
 import { decodeImage } from "./images.js";
-import { type BackendOptions, inspected, loadLlama, loadViT, loadViz, start } from "./library.js";
+import { type BackendOptions, inspected, loadLanguageModel, loadViT, loadViz, start } from "./library.js";
 import { checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import { pageOf } from "./page.js";
 import { plain } from "./plain.js";
@@ -89,7 +89,7 @@ async function mapsOf(
     return { maps, tokens: patchNames(maps.diff.shape[2] ?? 0), subject: path };
   }
   const text = await promptOf(terminal, words);
-  using model = await loadLlama(terminal, source);
+  using model = await loadLanguageModel(terminal, source);
   const ids = model.encode(text);
   if (ids.length === 0) throw new Failure("the text: expected one token or more, got none");
   const maps = await model.maps(ids, layer, { signal: terminal.signal });
@@ -101,7 +101,8 @@ export async function maps(terminal: Terminal, source: string, words: readonly s
   const format = formatOf(options);
   if (format === "png" && output === undefined && terminal.isInteractive)
     throw new UsageError("a PNG file is nothing for a terminal: give --output, or send it to a file");
-  const { architecture, layers } = await inspected(terminal, source);
+  const { architecture, layers: differential, plainLayers } = await inspected(terminal, source);
+  const layers = [...differential, ...plainLayers];
   if (layer >= layers.length) throw new Failure(`--layer: expected a layer below ${layers.length}, got ${layer}`);
   const said = layers[layer]?.["numHeads"];
   if (format === "svg" && head === undefined && typeof said === "number" && said > 1) throw oneHead(said);
@@ -121,9 +122,11 @@ export async function maps(terminal: Terminal, source: string, words: readonly s
       `the picture: expected at most ${MOST_PIXELS / 1e6} million pixels, got ${width} × ${height}; choose --head or a smaller --cell`,
     );
 
-  const { drawMaps } = await loadViz();
+  const { drawMap, drawMaps } = await loadViz();
   const drawn = (head: number): { title: string; svg: string } => {
     const title = `Layer ${layer}, head ${head}`;
+    // (A head of one map is that map.)
+    if (all.length === 1) return { title, svg: drawMap(maps.diff, { head, tokens, title, cell }) };
     return { title, svg: drawMaps(maps, { head, tokens, title, headings: HEADINGS, cell }) };
   };
   const made: Record<Format, () => string | Buffer> = {

@@ -1,7 +1,7 @@
 // The public names of models and checkpoints, each with its public type, for every entry of them.
 
 import * as convert from "./convert.js";
-import * as llama from "./llama.js";
+import * as languageModel from "./language-model.js";
 import * as safetensors from "./safetensors.js";
 import type * as types from "./types.js";
 import * as vit from "./vit.js";
@@ -10,5 +10,6 @@ export const openSafetensors: typeof types.openSafetensors = safetensors.openSaf
 export const saveSafetensors: typeof types.saveSafetensors = safetensors.saveSafetensors;
 export const convertCheckpoint: typeof types.convertCheckpoint = convert.convertCheckpoint;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
-export const DiffLlama = llama.DiffLlama as unknown as typeof types.DiffLlama;
+export const LanguageModel = languageModel.LanguageModel as unknown as typeof types.LanguageModel;
+export const DiffLlama: typeof types.DiffLlama = LanguageModel;
 export const DiffViT = vit.DiffViT as unknown as typeof types.DiffViT;

@@ -15,10 +15,13 @@ import * as requests from "./requests.generated.js";
 import type { Reading } from "./byte-source.js";
 import type * as types from "./types.js";
 
-type Kind = ValuesOf<typeof requests.createModel.operands>["kind"];
+/** What a model does. */
+type Task = ValuesOf<typeof requests.createModel.operands>["task"];
 
 /** What a model says of itself. */
 export interface ModelInfo {
+  /** As `config.json` calls it. */
+  family: string;
   config: types.ModelConfig;
   /** The names of tensors that are taken over together. */
   parts: string[][];
@@ -38,21 +41,21 @@ type ModelLoad = Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">;
 /**
  * What else is under way ends with the first failure: no download outlives the load that it is for.
  */
-export async function loadModel(kind: Kind, folder: Folder, options: ModelLoad): Promise<Loaded> {
+export async function loadModel(task: Task, folder: Folder, options: ModelLoad): Promise<Loaded> {
   const { signal, onNotice } = options;
   checkSignal(signal);
   if (!isAbsent(onNotice) && typeof onNotice !== "function") fail("OPTION", "onNotice", "a function", show(onNotice));
-  return together(signal, (signal) => loadAll(kind, folder, { ...options, signal }));
+  return together(signal, (signal) => loadAll(task, folder, { ...options, signal }));
 }
 
-async function loadAll(kind: Kind, folder: Folder, { signal, onProgress, maxTensors, onNotice }: ModelLoad): Promise<Loaded> {
+async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTensors, onNotice }: ModelLoad): Promise<Loaded> {
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
   // All at once; the first that fails in this order is told.
   const opened = [
     readText(folder, "config.json", opening),
-    kind === "diffLlama" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
+    task === "text" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
     Checkpoint.open(folder, { ...opening, maxTensors, all: true }, progress),
   ] as const;
   for (const one of opened) one?.catch(() => {});
@@ -66,7 +69,7 @@ async function loadAll(kind: Kind, folder: Folder, { signal, onProgress, maxTens
   let handle: Handle | undefined;
   try {
     const entries = JSON.stringify(checkpoint.entries);
-    const request = encode(requests.createModel, { kind, config, generationConfig: generation, entries });
+    const request = encode(requests.createModel, { task, config, generationConfig: generation, entries });
     throwIfAborted(signal);
     handle = await create("model", request);
     const [output] = await run(encode(requests.modelInfo, { model: handle }), { signal });

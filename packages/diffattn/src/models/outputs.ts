@@ -3,7 +3,7 @@
 import type { Output } from "../backend.js";
 import { internal } from "../errors.js";
 import { result } from "../tensor.js";
-import type { AttentionMaps, Tensor } from "../types.js";
+import type { Tensor } from "../types.js";
 
 const tooFew = (): Error => internal("a call with too few outputs");
 
@@ -23,9 +23,3 @@ export function tensorOf(output: Output | undefined): Tensor {
   if (!output) throw tooFew();
   return result(output, undefined, false) as Tensor;
 }
-
-export const mapsOf = ([map1, map2, diff]: (Output | undefined)[]): AttentionMaps => ({
-  map1: tensorOf(map1),
-  map2: tensorOf(map2),
-  diff: tensorOf(diff),
-});

@@ -55,7 +55,7 @@ export const modelInfo = { op: 72, operands: { model: object }, options: [] } as
 
 export const loadPart = { op: 73, operands: { model: object, part: size, tensors: [list, [fields, storedTensor]] }, options: [] } as const;
 
-export const llamaForward = {
+export const textForward = {
   op: 80,
   operands: {
     model: object,
@@ -86,7 +86,7 @@ export const vitClassify = { op: 90, operands: { model: object, image, top: size
 
 export const createModel = {
   op: 96,
-  operands: { kind: [choice, "diffLlama", "diffViT"], config: text, generationConfig: [optional, text], entries: text },
+  operands: { task: [choice, "text", "image"], config: text, generationConfig: [optional, text], entries: text },
   options: [],
 } as const;
 

@@ -178,12 +178,17 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "diff_vit", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
+  /**
+   * The layers of plain attention, one softmax per head, of an architecture that has any; the
+   * numbers of their heads where a configuration says them.
+   */
+  readonly plainLayers: readonly Readonly<Record<string, unknown>>[];
   /**
    * Names that the architecture wants and the file lacks, and the other way round (these as the
    * file has them).
@@ -279,7 +284,7 @@ export interface SamplingOptions {
   seed?: number | undefined;
 }
 
-/** Options of {@link DiffLlama.generate}. */
+/** Options of {@link LanguageModel.generate}. */
 export interface GenerateOptions extends SamplingOptions {
   /** New tokens at most; 256 by default. */
   maxNewTokens?: number | undefined;
@@ -340,7 +345,7 @@ export interface GeneratedToken {
   readonly finish: "stop" | "length" | null;
 }
 
-/** Options of {@link DiffLlama.forward}. */
+/** Options of {@link LanguageModel.forward}. */
 export interface ModelForwardOptions {
   /** One per text; positions start at their lengths, and the ids are added to them. */
   cache?: ModelCache | readonly ModelCache[] | undefined;
@@ -449,10 +454,11 @@ export interface ModelLoadOptions extends LoadOptions {
 }
 
 /**
- * A DIFF Llama (Hugging Face `diffllama`): text in, logits or text out. Weights stay in their
- * dtype.
+ * A language model: text in, logits or text out. Its family is what `config.json` calls it in
+ * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
+ * are one softmax each. Weights stay in their dtype.
  */
-export declare class DiffLlama {
+export declare class LanguageModel {
   private constructor();
   /**
    * Loads a checkpoint: part by part, so that besides the model no more than two layers are in
@@ -462,7 +468,9 @@ export declare class DiffLlama {
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
-  static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<DiffLlama>;
+  static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
+  /** "diffllama" or "llama". */
+  readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
@@ -493,7 +501,11 @@ export declare class DiffLlama {
     prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: GenerateOptions,
   ): AsyncGenerator<GeneratedToken, void, undefined>;
-  /** The attention maps of a layer (from 0): map1, map2 and diff, each `[B, H, L, L]`. */
+  /**
+   * The attention maps of a layer (from 0), each `[B, H, L, L]`: map1, map2 and diff; of a plain
+   * model, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
+   * subtracted.
+   */
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**
    * An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each
@@ -508,6 +520,11 @@ export declare class DiffLlama {
   dispose(): void;
   [Symbol.dispose](): void;
 }
+
+/** {@link LanguageModel} by the name of its first family. */
+export declare const DiffLlama: typeof LanguageModel;
+/** {@link LanguageModel} by the name of its first family. */
+export type DiffLlama = LanguageModel;
 
 /** 8-bit pixels, RGB or RGBA, row by row. An `ImageData` is one; so is what most decoders give. */
 export interface ImageLike {

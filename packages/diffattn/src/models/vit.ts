@@ -6,13 +6,14 @@ import { encode, type ValuesOf } from "../encode.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
+import { mapsOf } from "../plans.js";
 import type { AttentionMaps, Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { drop, run } from "./backend.js";
 import { folderOf } from "./folder.js";
 import { imageOf, isImage } from "./image.js";
 import { loadModel } from "./load.js";
-import { bufferOf, int32Of, mapsOf, tensorOf } from "./outputs.js";
+import { bufferOf, int32Of, tensorOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
@@ -49,7 +50,7 @@ export class DiffViT extends Owned<Model> {
     options?: Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">,
   ): Promise<DiffViT> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
-    const { handle, info } = await loadModel("diffViT", await folderOf(source, accessOf(given)), given);
+    const { handle, info } = await loadModel("image", await folderOf(source, accessOf(given)), given);
     return new DiffViT(handle, info.config);
   }
 

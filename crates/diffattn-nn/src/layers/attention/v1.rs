@@ -3,8 +3,8 @@
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
-use super::options::MultiheadDiffAttnOptions;
-use crate::weights::{Source, Weights, check_names};
+use super::options::{LambdaForm, MultiheadDiffAttnOptions};
+use crate::weights::{Source, Weights, check_names, tensor_names};
 use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
 use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
 use std::ops::Deref;
@@ -67,6 +67,19 @@ impl LambdaWeights {
 }
 
 impl MultiheadDiffAttn {
+    /// Names alone of all weights that there are.
+    fn names() -> Declare {
+        let mut list = Declare::new();
+        AttentionSizes::default().v1(&mut list, LambdaForm::default(), Need::Optional);
+        list
+    }
+
+    /// The name of every tensor that a layer may take, in both forms of λ, by its first name.
+    #[must_use]
+    pub fn weight_names() -> Vec<String> {
+        tensor_names(&Self::names())
+    }
+
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
     /// Weights: `q_proj.weight` `[n_q · d, E]`, `k_proj.weight` `[n_k · d, E]`, `v_proj.weight`
@@ -90,9 +103,7 @@ impl MultiheadDiffAttn {
             let ids = sizes.v1(&mut list, options.lambda_form, need);
             (Source::new(weights, list), ids)
         };
-        let mut names = Declare::new();
-        AttentionSizes::default().v1(&mut names, options.lambda_form, need);
-        check_names(weights, &names)?;
+        check_names(weights, &Self::names())?;
         let fits = |sizes| {
             let (source, ids) = listed(sizes);
             source.check_weight(ids.projections.q)

@@ -3,7 +3,7 @@
 use super::heads::Dimensions;
 use super::layer::{DiffAttnLayer, LambdaSource};
 use super::options::MultiheadDiffAttnV2Options;
-use crate::weights::{Source, Weights, check_names};
+use crate::weights::{Source, Weights, check_names, tensor_names};
 use diffattn::{Error, Pairing};
 use diffattn_files::{AttentionSizes, Declare};
 use std::ops::Deref;
@@ -16,6 +16,19 @@ use std::ops::Deref;
 pub struct MultiheadDiffAttnV2(DiffAttnLayer);
 
 impl MultiheadDiffAttnV2 {
+    /// Names alone of all weights that there are.
+    fn names() -> Declare {
+        let mut list = Declare::new();
+        AttentionSizes::default().v2(&mut list);
+        list
+    }
+
+    /// The name of every tensor that a layer may take, by its first name.
+    #[must_use]
+    pub fn weight_names() -> Vec<String> {
+        tensor_names(&Self::names())
+    }
+
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
     /// Weights: `q_proj.weight` `[(H + H / ratio) · d, E]`, `k_proj.weight` and `v_proj.weight` `[G
@@ -40,9 +53,7 @@ impl MultiheadDiffAttnV2 {
             let ids = sizes.v2(&mut list);
             (Source::new(weights, list), ids)
         };
-        let mut names = Declare::new();
-        AttentionSizes::default().v2(&mut names);
-        check_names(weights, &names)?;
+        check_names(weights, &Self::names())?;
         let heads = Dimensions {
             embed_dim,
             heads: num_heads,

@@ -1,11 +1,10 @@
 //! Hugging Face's `config.json` of a Llama, differential or plain, read and checked. Reads text, no
 //! file; knows nothing of weights.
 
-use crate::checkpoint::Architecture;
-use crate::config::{Entries, check_rope, file_error};
+use crate::config::{Entries, check_rope, file_error, wrong_family};
 use diffattn::{Error, RopeFrequencies};
 use diffattn_files::decoder::DecoderAttention;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The differential architecture, by `model_type`.
 const DIFF_LLAMA: &str = "diffllama";
@@ -145,15 +144,9 @@ impl DiffLlamaConfig {
             Some(Value::String(name)) if name == DIFF_LLAMA => {
                 Self::read(&entries, DecoderAttention::Differential)
             }
-            other => {
-                let expected = format!("{DIFF_LLAMA:?}, a DIFF Llama");
-                Err(match Architecture::of_config(&entries.map) {
-                    Some(Architecture::TimmDiffVit) => {
-                        let got = "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify";
-                        file_error("config.model_type", expected, got)
-                    }
-                    _ => entries.wrong("model_type", expected, other),
-                })
+            _ => {
+                let expected = format_args!("{DIFF_LLAMA:?}, a DIFF Llama");
+                Err(wrong_family(&entries.map, "model_type", expected))
             }
         }
     }
@@ -170,7 +163,10 @@ impl DiffLlamaConfig {
             Some(Value::String(name)) if name == LLAMA => {
                 Self::read(&entries, DecoderAttention::Plain)
             }
-            other => Err(entries.wrong("model_type", format_args!("{LLAMA:?}, a Llama"), other)),
+            _ => {
+                let expected = format_args!("{LLAMA:?}, a Llama");
+                Err(wrong_family(&entries.map, "model_type", expected))
+            }
         }
     }
 
@@ -241,6 +237,38 @@ impl DiffLlamaConfig {
             self.eos_token_ids = ids;
         }
         Ok(self)
+    }
+
+    /// The entries that have a default; what the rotary embedding is stays under the keys that it
+    /// has.
+    pub(crate) fn known(&self) -> Value {
+        let mut known = json!({
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "hidden_act": self.hidden_act.name(),
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim,
+            "rms_norm_eps": self.rms_norm_eps,
+            "attention_bias": self.attention_bias,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "max_position_embeddings": self.max_position_embeddings,
+            "rope_theta": self.rope.theta,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": match self.eos_token_ids.as_slice() {
+                [] => Value::Null,
+                [id] => json!(id),
+                ids => json!(ids),
+            },
+            "pad_token_id": self.pad_token_id,
+        });
+        match self.kind {
+            DecoderAttention::Differential => known["lambda_std_dev"] = json!(self.lambda_std_dev),
+            DecoderAttention::Plain => known["mlp_bias"] = json!(self.mlp_bias),
+        }
+        known
     }
 
     /// Output heads: differential ones, of two flat q heads each, or plain ones.

@@ -2,14 +2,17 @@
 //! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use crate::config::file_error;
 use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
 use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
 use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::models::{Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
 use diffattn::{Error, Linear, Pace, Pairing, Work};
-use diffattn_files::decoder::{self, DecoderPart, DecoderSizes, Head};
+use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
 use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,7 +32,7 @@ use std::sync::Arc;
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
 /// once), or the embeddings where these are missing; biases are used without `attention_bias`, too.
 /// Elements of F64 are taken as F32. Weights outside of the model's modules, and layers that the
-/// config does not count, stay unread. Of all that [`DiffLlamaLoader::notices`] tells; of the
+/// config does not count, stay unread. Of all that [`ModelLoader::notices`] tells; of the
 /// frequencies that old files have (`…rotary_emb.inv_freq`) nobody.
 #[derive(Debug)]
 pub struct DiffLlamaLoader {
@@ -47,6 +50,15 @@ impl DiffLlamaLoader {
     pub fn new(config: &DiffLlamaConfig, entries: &[WeightInfo]) -> Result<Self, Error> {
         config.check()?;
         let mut entries = Entries::new(entries, true)?;
+        if config.kind == DecoderAttention::Plain
+            && let Some(name) = entries.names().find(|name| decoder::is_lambda(name))
+        {
+            return Err(file_error(
+                "config.model_type",
+                format_args!("\"diffllama\", as the weights have λ ({name})"),
+                "\"llama\"",
+            ));
+        }
         let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
         entries.tell(head.notice());
         let sizes = sizes(config, head);
@@ -86,47 +98,10 @@ impl DiffLlamaLoader {
         })
     }
 
-    /// What is odd about the checkpoint and loaded all the same, each a sentence.
-    #[must_use]
-    pub fn notices(&self) -> &[String] {
-        self.parts.notices()
-    }
-
     /// What it is made of.
     #[must_use]
     pub fn config(&self) -> &DiffLlamaConfig {
         &self.builder.config
-    }
-
-    /// The weights of each part.
-    #[must_use]
-    pub fn parts(&self) -> &[Vec<WeightInfo>] {
-        self.parts.list()
-    }
-
-    /// Checks the weights of a part and prepares to pack them, a tensor per unit of work.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or
-    /// one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight
-    /// that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its
-    /// elements do not fill its shape.
-    pub fn load_part<'l>(
-        &'l mut self,
-        part: usize,
-        weights: PartWeights<'l>,
-    ) -> Result<Work<'l>, Error> {
-        let weights = self.parts.take(part, weights)?;
-        let Self { parts, builder } = self;
-        let units = builder.units(part);
-        Ok(Work::new(units, move |pace| async move {
-            builder.build(part, weights, &pace).await?;
-            if parts.end(part) {
-                builder.complete()?;
-            }
-            pace.worked(1);
-            Ok(())
-        }))
     }
 
     /// The model, once all parts are there.
@@ -145,6 +120,63 @@ impl DiffLlamaLoader {
     pub fn finish(self) -> Result<DiffLlama, Error> {
         self.parts.finish(self.builder.model)
     }
+}
+
+impl ModelLoader for DiffLlamaLoader {
+    fn config_json(&self) -> Value {
+        self.builder.config.known()
+    }
+
+    fn notices(&self) -> &[String] {
+        self.parts.notices()
+    }
+
+    fn parts(&self) -> &[Vec<WeightInfo>] {
+        self.parts.list()
+    }
+
+    /// A tensor per unit of work.
+    fn load_part<'l>(
+        &'l mut self,
+        part: usize,
+        weights: PartWeights<'l>,
+    ) -> Result<Work<'l>, Error> {
+        let weights = self.parts.take(part, weights)?;
+        let Self { parts, builder } = self;
+        let units = builder.units(part);
+        Ok(Work::new(units, move |pace| async move {
+            builder.build(part, weights, &pace).await?;
+            if parts.end(part) {
+                builder.complete()?;
+            }
+            pace.worked(1);
+            Ok(())
+        }))
+    }
+
+    fn whole(&self) -> Result<Model, Error> {
+        Ok(Model::Text(self.model()?.clone()))
+    }
+}
+
+/// A loader of a DIFF Llama.
+pub(crate) fn open(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
+    of_config(DiffLlamaConfig::from_json(files.config)?, files)
+}
+
+/// A loader of a plain Llama.
+pub(crate) fn open_llama(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
+    of_config(DiffLlamaConfig::from_llama_json(files.config)?, files)
+}
+
+fn of_config(
+    mut config: DiffLlamaConfig,
+    files: &ModelFiles<'_>,
+) -> Result<Box<dyn ModelLoader>, Error> {
+    if let Some(generation) = files.generation_config {
+        config = config.with_generation_config(generation)?;
+    }
+    Ok(Box::new(DiffLlamaLoader::new(&config, files.entries)?))
 }
 
 /// The sizes of a model's weights.

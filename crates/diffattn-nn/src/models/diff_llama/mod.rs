@@ -8,5 +8,6 @@ mod run;
 
 pub use config::{DiffLlamaConfig, HiddenAct};
 pub use load::DiffLlamaLoader;
+pub(crate) use load::{open, open_llama};
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;

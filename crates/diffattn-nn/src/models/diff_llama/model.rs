@@ -3,7 +3,7 @@
 use super::config::{DiffLlamaConfig, HiddenAct};
 use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
-use crate::layers::{Activation, Layer, Mlp, MlpBranch, Norm};
+use crate::layers::{Activation, Head, Layer, Mlp, MlpBranch, Norm};
 use crate::models::{Decoder, TextModel};
 use diffattn::Linear;
 
@@ -91,8 +91,10 @@ impl TextModel for DiffLlama {
         Decoder {
             embedding: &self.embedding,
             layers: self.layers.iter().map(|layer| self.layer(layer)).collect(),
-            norm: self.norm(&self.norm),
-            head: &self.head,
+            head: Head {
+                norm: self.norm(&self.norm),
+                map: Some(&self.head),
+            },
             eos_token_ids: &self.config.eos_token_ids,
             longest: self.config.rope.longest(),
         }

@@ -4,8 +4,10 @@ use super::config::DiffLlamaConfig;
 use super::load::DiffLlamaLoader;
 use super::model::DiffLlama;
 use crate::generate::{ModelCache, ModelCacheOptions, ModelCacheState};
-use crate::models::{Logits, TextForward, TextModel, TextOptions, TextOutput, TokenIds};
-use crate::parts::{WeightSource, read_part};
+use crate::models::{
+    Logits, ModelLoader, TextForward, TextModel, TextOptions, TextOutput, TokenIds,
+};
+use crate::parts::WeightSource;
 use crate::pass::alone::Maps;
 use crate::weights::Weights;
 use diffattn::Error;
@@ -28,19 +30,14 @@ impl DiffLlama {
         source: &mut dyn WeightSource<'a>,
     ) -> Result<Self, Error> {
         let mut loader = DiffLlamaLoader::new(config, &source.entries()?)?;
-        for part in 0..loader.parts().len() {
-            let weights = read_part(&loader.parts()[part], source)?;
-            loader.load_part(part, weights)?.finish()?;
-        }
+        <dyn ModelLoader>::load_all(&mut loader, source)?;
         loader.finish()
     }
 
     /// An empty cache for one text.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a window of nothing;
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or [`Error::out_of_memory`] for a capacity
-    /// that is not to be had.
+    /// As [`ModelCache::new`].
     pub fn cache(&self, options: &ModelCacheOptions) -> Result<ModelCache, Error> {
         ModelCache::new(&self.decoder(), options)
     }
@@ -48,22 +45,15 @@ impl DiffLlama {
     /// The cache that [`ModelCache::export`] copied out, from this model.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the part that does not fit;
-    /// [`Error::out_of_memory`].
+    /// As [`ModelCache::import`].
     pub fn import_cache(&self, state: &ModelCacheState) -> Result<ModelCache, Error> {
         ModelCache::import(&self.decoder(), state)
     }
 
-    /// Checks a forward pass of `ids` `[B, L]` and prepares it. With `caches`, one per text,
-    /// positions start at their lengths and the ids are added to them, once the job is done. A job
-    /// that fails or is dropped before leaves them as they were; one whose window let go of tokens
-    /// already, at the last stretch that it finished.
+    /// Checks a forward pass and prepares it; see [`TextForward::new`].
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape),
-    /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) or
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option), naming the argument.
+    /// As [`TextForward::new`].
     pub fn forward_job<'a>(
         &'a self,
         ids: TokenIds<'_>,

@@ -1,14 +1,13 @@
 //! timm's `config.json` of a DIFF vision transformer, read and checked. Reads text, no file; knows
 //! nothing of weights.
 
-use crate::checkpoint::Architecture;
-use crate::config::described;
+use crate::config::{described, wrong_family};
 use crate::image::Interpolation;
 use crate::image::Preprocessing;
 use diffattn::Error;
 use diffattn_files::json_object;
 use diffattn_files::vision::BlockForm;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Which of timm's DIFF vision transformers a model is. They differ in how a block is built; their
 /// sizes are those of the weights.
@@ -152,13 +151,7 @@ impl DiffViTConfig {
             .find(|known| Some(known.name()) == architecture)
             .ok_or_else(|| {
                 let expected = format!("one of {}", names.join(", "));
-                match Architecture::of_config(root.entries) {
-                    Some(Architecture::DiffLlama) => {
-                        let got = "the configuration of a DIFF Llama, a language model: DiffLlama loads it, and the commands generate and maps";
-                        Error::file("config.architecture", expected, got)
-                    }
-                    _ => root.wrong("architecture", expected),
-                }
+                wrong_family(root.entries, "architecture", expected)
             })?;
         let args = root.table("model_args")?;
         if let Some(args) = &args {
@@ -210,6 +203,29 @@ impl DiffViTConfig {
             mlp_ratio,
             reg_tokens: size("reg_tokens", 0)?,
             preprocessing: pretrained.preprocessing(in_chans)?,
+        })
+    }
+}
+
+impl DiffViTConfig {
+    /// The entries that have a default.
+    pub(crate) fn known(&self) -> Value {
+        json!({
+            "architecture": self.architecture.name(),
+            "img_size": self.img_size,
+            "patch_size": self.patch_size,
+            "num_classes": self.num_classes,
+            "in_chans": self.in_chans,
+            "dynamic_img_size": self.dynamic_img_size,
+            "embed_dim": self.embed_dim,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "reg_tokens": self.reg_tokens,
+            "crop_pct": self.preprocessing.crop_pct,
+            "interpolation": self.preprocessing.interpolation.name(),
+            "mean": self.preprocessing.mean,
+            "std": self.preprocessing.std,
         })
     }
 }

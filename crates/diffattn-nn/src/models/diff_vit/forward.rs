@@ -84,12 +84,7 @@ fn logits(call: &Call<'_>, x: &[f32], images: Range<usize>, out: &mut [f32]) -> 
             *mean = (sum / patches) as f32;
         }
     }
-    let Some(head) = &model.head else {
-        return model.norm.rows().rows(&means, out, run);
-    };
-    let mut normed = try_zeroed::<f32>(images.len() * width)?;
-    model.norm.rows().rows(&means, &mut normed, run)?;
-    head.forward(&normed, out, run)
+    model.logits().rows(&means, out, run)
 }
 
 /// A checked maps call of a model: made by [`DiffViT::maps_job`], worked off by what

@@ -7,10 +7,12 @@ use super::config::DiffViTConfig;
 use super::model::DiffViT;
 use super::sizes;
 use crate::image;
+use crate::models::{Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Tensor, Work};
 use diffattn_files::vision::{self, BlockSizes, REGISTERS, TokenSizes};
 use diffattn_files::{Declare, Entries};
+use serde_json::Value;
 use std::sync::Arc;
 
 /// A [`DiffViT`] on its way: checked as a whole before it has a single element, then loaded part by
@@ -103,50 +105,10 @@ impl DiffViTLoader {
         })
     }
 
-    /// What is odd about the checkpoint and loaded all the same, each a sentence: weights that the
-    /// model has no use for, more blocks than the config counts, elements of F64 (taken as F32),
-    /// prefixes of names that were taken off.
-    #[must_use]
-    pub fn notices(&self) -> &[String] {
-        self.parts.notices()
-    }
-
     /// What it is made of, with every size as the weights have it.
     #[must_use]
     pub fn config(&self) -> &DiffViTConfig {
         &self.builder.config
-    }
-
-    /// The weights of each part.
-    #[must_use]
-    pub fn parts(&self) -> &[Vec<WeightInfo>] {
-        self.parts.list()
-    }
-
-    /// Checks the weights of a part and prepares to pack them, all of them in one unit of work:
-    /// these models are small.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `part`: none of that number, or
-    /// one that is there already. [`ErrorKind::File`](diffattn::ErrorKind::File) naming the weight
-    /// that is not as its entry says; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when its
-    /// elements do not fill its shape.
-    pub fn load_part<'l>(
-        &'l mut self,
-        part: usize,
-        weights: PartWeights<'l>,
-    ) -> Result<Work<'l>, Error> {
-        let weights = self.parts.take(part, weights)?;
-        let Self { parts, builder } = self;
-        Ok(Work::new(1, move |pace| async move {
-            pace.granted().await;
-            builder.build(part, weights)?;
-            if parts.end(part) {
-                builder.complete()?;
-            }
-            pace.worked(1);
-            Ok(())
-        }))
     }
 
     /// The model, once all parts are there.
@@ -165,6 +127,49 @@ impl DiffViTLoader {
     pub fn finish(self) -> Result<DiffViT, Error> {
         self.parts.finish(self.builder.model)
     }
+}
+
+impl ModelLoader for DiffViTLoader {
+    fn config_json(&self) -> Value {
+        self.builder.config.known()
+    }
+
+    fn notices(&self) -> &[String] {
+        self.parts.notices()
+    }
+
+    fn parts(&self) -> &[Vec<WeightInfo>] {
+        self.parts.list()
+    }
+
+    /// All weights in one unit of work: these models are small.
+    fn load_part<'l>(
+        &'l mut self,
+        part: usize,
+        weights: PartWeights<'l>,
+    ) -> Result<Work<'l>, Error> {
+        let weights = self.parts.take(part, weights)?;
+        let Self { parts, builder } = self;
+        Ok(Work::new(1, move |pace| async move {
+            pace.granted().await;
+            builder.build(part, weights)?;
+            if parts.end(part) {
+                builder.complete()?;
+            }
+            pace.worked(1);
+            Ok(())
+        }))
+    }
+
+    fn whole(&self) -> Result<Model, Error> {
+        Ok(Model::Image(self.model()?.clone()))
+    }
+}
+
+/// A loader of a DIFF vision transformer.
+pub(crate) fn open(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
+    let config = DiffViTConfig::from_json(files.config)?;
+    Ok(Box::new(DiffViTLoader::new(&config, files.entries)?))
 }
 
 /// The sizes that a list of a block's weights wants.

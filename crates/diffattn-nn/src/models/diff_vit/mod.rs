@@ -12,4 +12,5 @@ mod sizes;
 pub use config::{DiffViTArchitecture, DiffViTConfig};
 pub use forward::{DiffViTForward, DiffViTMaps};
 pub use load::DiffViTLoader;
+pub(crate) use load::open;
 pub use model::{DiffViT, DiffViTOptions};

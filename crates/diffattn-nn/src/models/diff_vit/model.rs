@@ -3,7 +3,7 @@
 use super::block::{Block, Norm, Sizes};
 use super::config::DiffViTConfig;
 use crate::layers::attention::DiffAttnLayer;
-use crate::layers::{Layer, Mlp, MlpBranch};
+use crate::layers::{Head, Layer, Mlp, MlpBranch};
 use diffattn::{Error, Linear, Run};
 
 /// A DIFF vision transformer with its weights (timm, `vision_transformer.py`): patches through a
@@ -69,9 +69,7 @@ impl DiffViT {
     /// Values of an image's result: classes, or channels of the features where there is no head.
     #[must_use]
     pub fn outputs(&self) -> usize {
-        self.head
-            .as_ref()
-            .map_or(self.sizes.embed_dim, Linear::outputs)
+        self.logits().outputs()
     }
 
     /// Whether it tells classes.
@@ -116,6 +114,14 @@ impl DiffViT {
     #[must_use]
     pub fn attention(&self, layer: usize) -> Option<&DiffAttnLayer> {
         self.blocks.get(layer).map(|block| &block.attention)
+    }
+
+    /// What makes logits of the mean of the patches' tokens.
+    pub(super) fn logits(&self) -> Head<'_> {
+        Head {
+            norm: self.norm.rows(),
+            map: self.head.as_ref(),
+        }
     }
 
     /// Its blocks, as passes see them.

@@ -6,7 +6,8 @@ use super::load::DiffViTLoader;
 use super::model::{DiffViT, DiffViTOptions};
 use crate::image::Image;
 use crate::image::{ClassScore, top_classes};
-use crate::parts::{WeightSource, read_part};
+use crate::models::ModelLoader;
+use crate::parts::WeightSource;
 use crate::pass::alone::Maps;
 use crate::weights::Weights;
 use diffattn::{DataMut, Error, Tensor, checked_len, try_zeroed};
@@ -16,14 +17,11 @@ impl DiffViT {
     /// [`DiffViTLoader`].
     ///
     /// # Errors
-    /// As [`DiffViTLoader::new`] and [`DiffViTLoader::load_part`]; [`Error::out_of_memory`].
+    /// As [`DiffViTLoader::new`] and [`ModelLoader::load_part`]; [`Error::out_of_memory`].
     pub fn new(config: &DiffViTConfig, weights: &Weights<'_>) -> Result<Self, Error> {
         let mut source = weights;
         let mut loader = DiffViTLoader::new(config, &source.entries()?)?;
-        for part in 0..loader.parts().len() {
-            let weights = read_part(&loader.parts()[part], &mut source)?;
-            loader.load_part(part, weights)?.finish()?;
-        }
+        <dyn ModelLoader>::load_all(&mut loader, &mut source)?;
         loader.finish()
     }
 

@@ -5,7 +5,7 @@
 
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Checkpoint, Entry, ShardIndex, inspect};
-use diffattn_nn::{DiffLlamaConfig, DiffLlamaLoader, DiffViTConfig, DiffViTLoader, WeightInfo};
+use diffattn_nn::{Family, ModelFiles, Task, WeightInfo};
 use diffattn_reliability::{Arguments, Random, figure, miss};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +47,7 @@ const LONG: Duration = Duration::from_secs(2);
 
 /// A model as its files have it.
 struct Model {
-    is_llama: bool,
+    task: Task,
     config: Vec<u8>,
     generation: Vec<u8>,
     weights: Vec<u8>,
@@ -87,15 +87,14 @@ impl Model {
             .take(8)
             .rev()
             .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
-        let is_llama = name != "diff_vit";
+        let task = match name {
+            "diff_vit" => Task::Image,
+            _ => Task::Text,
+        };
         Ok(Self {
-            is_llama,
+            task,
             config: read("config.json")?,
-            generation: if is_llama {
-                read("generation_config.json")?
-            } else {
-                Vec::new()
-            },
+            generation: read("generation_config.json").unwrap_or_else(|_| b"{}".to_vec()),
             weights,
             header: 8 + length,
             entries: infos(&inspected),
@@ -320,11 +319,12 @@ impl Given {
 impl Model {
     /// As far as a model goes before it has weights.
     fn load(&self, config: &str, generation: &str, entries: &[WeightInfo]) -> Result<(), Error> {
-        if !self.is_llama {
-            return DiffViTLoader::new(&DiffViTConfig::from_json(config)?, entries).map(|_| ());
-        }
-        let config = DiffLlamaConfig::from_json(config)?.with_generation_config(generation)?;
-        DiffLlamaLoader::new(&config, entries).map(|_| ())
+        let files = ModelFiles {
+            config,
+            generation_config: (self.task == Task::Text).then_some(generation),
+            entries,
+        };
+        Family::open(self.task, &files).map(|_| ())
     }
 }
 
@@ -337,6 +337,7 @@ fn main() -> Result<(), String> {
         "diffllama_mha",
         "diffllama_bias",
         "diffllama_llama3_rope",
+        "llama",
         "diff_vit",
     ];
     let models = names

@@ -1,7 +1,7 @@
-//! Forward passes of a DIFF Llama.
+//! Forward passes over texts.
 
 use diffattn::{DType, Error};
-use diffattn_nn::{DiffLlamaOptions, DiffLlamaOutputs, Logits, TokenIds};
+use diffattn_nn::{Logits, TextForward, TextOptions, TextOutputs, TokenIds};
 
 use super::maps::{map_outputs, take_map_outputs};
 use super::model::Model;
@@ -14,8 +14,8 @@ use crate::operation::{Inputs, Operation};
 choice! { Logits { "none" = None, "last" = Last, "all" = All } }
 
 request! {
-    /// A request of `llamaForward`.
-    80 llamaForward LlamaForwardRequest {
+    /// A request of `textForward`.
+    80 textForward TextForwardRequest {
         model: Object<Model>,
         ids: Ints,
         caches: Caches,
@@ -27,7 +27,7 @@ request! {
     }
 }
 
-impl Operation for LlamaForwardRequest {
+impl Operation for TextForwardRequest {
     fn uses(&self) -> Vec<Use> {
         let caches = self.caches.iter().map(|slot| slot.to_use(true));
         [self.model.to_use(false)]
@@ -37,21 +37,23 @@ impl Operation for LlamaForwardRequest {
     }
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let model = inputs.objects.look(&self.model)?.llama()?;
+        let model = inputs.objects.look(&self.model)?.text()?;
+        let model = inputs.objects.keep(model);
         let ids = TokenIds::i32(self.ids.i32(inputs.operands)?, &self.ids.shape);
         let mut caches = None;
         if !self.caches.is_empty() {
             let taken = self.caches.iter().map(|slot| inputs.objects.take(slot));
             caches = Some(taken.collect::<Result<Vec<_>, _>>()?);
         }
-        let options = DiffLlamaOptions {
+        let options = TextOptions {
             logits: self.logits,
             hidden_states: self.hidden_states,
             map_layers: self.layer.clone(),
             window: self.window,
             run: inputs.run.with_deterministic(self.deterministic),
         };
-        let job = model.forward_job(ids, caches, &options)?;
+        let job = TextForward::new(model.decoder(), &ids, caches, &options)?;
+        let terms = job.terms();
         let mut specs = Vec::new();
         if self.logits != Logits::None {
             specs.push(OutputSpec::new("logits", DType::F32, &job.logits_shape())?);
@@ -61,10 +63,10 @@ impl Operation for LlamaForwardRequest {
             specs.push(OutputSpec::new("hidden_states", DType::F32, &shape)?);
         }
         for _ in &self.layer {
-            specs.extend(map_outputs(2, &job.map_shape())?);
+            specs.extend(map_outputs(terms, &job.map_shape())?);
         }
-        Ok(Prepared::new(specs, |outputs| {
-            let mut to = DiffLlamaOutputs::default();
+        Ok(Prepared::new(specs, move |outputs| {
+            let mut to = TextOutputs::default();
             if self.logits != Logits::None {
                 to.logits = outputs.f32()?;
             }
@@ -72,7 +74,7 @@ impl Operation for LlamaForwardRequest {
                 to.hidden_states = outputs.f32()?;
             }
             for _ in &self.layer {
-                to.maps.push(take_map_outputs(2, outputs)?);
+                to.maps.push(take_map_outputs(terms, outputs)?);
             }
             job.into_work(to)
         }))

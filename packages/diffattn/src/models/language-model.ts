@@ -1,5 +1,5 @@
-// DiffLlama: the handle of a model in the backend, its tokenizer, and the loop that asks for one
-// token after the other.
+// LanguageModel: the handle of a model in the backend, its tokenizer, and the loop that asks for
+// one token after the other. Knows no family: which it is, the configuration says.
 
 import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
@@ -7,6 +7,7 @@ import { encode } from "../encode.js";
 import { aborted, fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
+import { mapsOf } from "../plans.js";
 import { checkSignal } from "../run.js";
 import type { AttentionMaps } from "../types.js";
 import { together } from "./abort.js";
@@ -17,8 +18,8 @@ import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
-import { loadModel } from "./load.js";
-import { int32Of, mapsOf, tensorOf } from "./outputs.js";
+import { loadModel, type ModelInfo } from "./load.js";
+import { int32Of, tensorOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
 import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, readTokenizer } from "./tokenizer.js";
@@ -111,30 +112,32 @@ const release = (model: Model): void => {
   if (model.dropped && model.calls === 0) drop(model.handle);
 };
 
-export class DiffLlama extends Owned<Model> {
+export class LanguageModel extends Owned<Model> {
+  readonly family: string;
   readonly config: types.ModelConfig;
   readonly tokenizer: types.Tokenizer | null;
 
   /** Use `load`. */
-  constructor(handle: Handle, config: types.ModelConfig, tokenizer: types.Tokenizer | null) {
+  constructor(handle: Handle, { family, config }: ModelInfo, tokenizer: types.Tokenizer | null) {
     const model = { handle, calls: 0, dropped: false };
     const end = (): void => {
       model.dropped = true;
       release(model);
     };
-    super(DiffLlama, "model", model, end, true);
+    super(LanguageModel, "model", model, end, true);
+    this.family = family;
     this.config = config;
     this.tokenizer = tokenizer;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<DiffLlama> {
+  static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex"]);
     checkSignal(given.signal);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
-    return together(given.signal, (signal) => DiffLlama.#load(folder, own, { ...given, signal }, regex));
+    return together(given.signal, (signal) => LanguageModel.#load(folder, own, { ...given, signal }, regex));
   }
 
   static async #load(
@@ -142,13 +145,13 @@ export class DiffLlama extends Owned<Model> {
     own: types.Tokenizer | null | undefined,
     given: Omit<types.ModelLoadOptions, "tokenizer">,
     regex: (typeof REGEX)[number],
-  ): Promise<DiffLlama> {
+  ): Promise<LanguageModel> {
     // Meanwhile; where both fail, the model's reason is told.
     const tokenizer = own === undefined ? tokenizerOf(folder, given, regex) : Promise.resolve(own);
     tokenizer.catch(() => {});
-    const { handle, info } = await loadModel("diffLlama", folder, given);
+    const { handle, info } = await loadModel("text", folder, given);
     try {
-      return new DiffLlama(handle, info.config, await tokenizer);
+      return new LanguageModel(handle, info, await tokenizer);
     } catch (error) {
       drop(handle);
       throw error;
@@ -184,7 +187,7 @@ export class DiffLlama extends Owned<Model> {
     const given: unknown = cache ?? [];
     const caches = Array.from(isArray(given) ? given : [given], cacheState);
     const model = resourceOf<Model>(this);
-    const request = encode(requests.llamaForward, {
+    const request = encode(requests.textForward, {
       model: live(model.handle),
       ids: tensor,
       caches: caches.map(({ handle }) => handle),
@@ -208,7 +211,7 @@ export class DiffLlama extends Owned<Model> {
   async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
     const { signal } = checkOptions("options", options, ["signal"]);
     const tensor = tensorOfIds("ids", ids);
-    const request = encode(requests.llamaForward, {
+    const request = encode(requests.textForward, {
       model: this.#handle,
       ids: tensor,
       caches: [],
