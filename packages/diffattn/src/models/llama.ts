@@ -19,6 +19,7 @@ import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel } from "./load.js";
 import { int32Of, mapsOf, tensorOf } from "./outputs.js";
+import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
 import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, readTokenizer } from "./tokenizer.js";
@@ -83,7 +84,7 @@ const endGeneration = (generation: Generation): void => {
 class Running extends Owned<Generation> {
   constructor(home: () => Promise<void>) {
     const generation: Generation = { generator: undefined, home, ended: undefined };
-    super(Running, "generator", generation, () => endGeneration(generation), true);
+    super("generator", generation, () => endGeneration(generation), true);
   }
 
   async start(request: Request): Promise<Handle> {
@@ -122,7 +123,8 @@ export class DiffLlama extends Owned<Model> {
       model.dropped = true;
       release(model);
     };
-    super(DiffLlama, "model", model, end, true);
+    super("model", model, end, true);
+    throughProxies(DiffLlama);
     this.config = config;
     this.tokenizer = tokenizer;
   }
