@@ -129,7 +129,7 @@ const own: Options = { ...common, esbuildPlugins: [glue, licences()] };
  * What browsers load for some alone: without a worker, with threads. Scripts of their own, each
  * with a copy of what it shares with the entries: as chunks these parts would be everyone's.
  */
-const APART = { "in-thread": "src/in-thread.ts", "browser-pool": "src/browser-pool.ts" };
+const APART = { "in-thread": "src/in-thread-alone.ts", "browser-pool": "src/browser-pool.ts" };
 const apart: Plugin = {
   name: "apart",
   setup(build) {
