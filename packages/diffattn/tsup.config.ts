@@ -125,6 +125,21 @@ const licences = (file?: string): Plugin => ({
 /** Of ours alone. */
 const own: Options = { ...common, esbuildPlugins: [glue, licences()] };
 
+/**
+ * What browsers load for some alone: without a worker, with threads. Scripts of their own, each
+ * with a copy of what it shares with the entries: as chunks these parts would be everyone's.
+ */
+const APART = { "in-thread": "src/in-thread-alone.ts", "browser-pool": "src/browser-pool.ts" };
+const apart: Plugin = {
+  name: "apart",
+  setup(build) {
+    // The models' entry imports the operators' for this alone: that all of it is one chunk of both.
+    build.initialOptions.logOverride = { "ignored-bare-import": "silent" };
+    for (const name of Object.keys(APART))
+      build.onResolve({ filter: new RegExp(`/${name}\\.js$`) }, () => ({ path: `./${name}.js`, external: true }));
+  },
+};
+
 /** The WASM files by name, and where each is built. */
 const wasmFiles = Object.fromEntries(
   ["", "models-"].flatMap((models) =>
@@ -171,27 +186,11 @@ rmSync(here("dist"), { recursive: true, force: true });
  * Entries that share chunks, and with them their state: which backend runs. Whoever needs no models
  * loads nothing of them.
  */
-const entries = (place: string, more: Options = {}, others: Record<string, string> = {}): Options => {
+const entries = (place: string, more: Options = {}): Options => {
   const models = place === "browser" ? "models" : `models-${place}`;
-  const entry = { [place]: `src/${place}.ts`, [models]: `src/models/${place}.ts`, ...others };
+  const entry = { [place]: `src/${place}.ts`, [models]: `src/models/${place}.ts` };
   return { ...own, entry, splitting: true, ...more };
 };
-
-/**
- * Takes out of the browsers' entry what it imports without a name: no chunk does anything by itself,
- * and bundlers count a file as needed by whoever imports it in any way. (For the same reason what
- * computes on the caller's own thread is an entry, `local`: so it is a chunk of its own.)
- */
-function withoutBareImports(): Promise<void> {
-  const entry = here("dist/browser.js");
-  const text = readFileSync(entry, "utf8");
-  // Spaces, so that the source map still fits.
-  writeFileSync(
-    entry,
-    text.replaceAll(/import"\.\/chunk-\w+\.js";/g, (found) => " ".repeat(found.length)),
-  );
-  return Promise.resolve();
-}
 
 /** ncc copies the files of a script that it can read, and newer syntax than this it cannot read. */
 const readByNcc: Options["esbuildOptions"] = (options) => {
@@ -201,7 +200,8 @@ const readByNcc: Options["esbuildOptions"] = (options) => {
 };
 
 export default defineConfig([
-  entries("browser", { minify: true, onSuccess: withoutBareImports }, { local: "src/run-sync.ts" }),
+  entries("browser", { minify: true, esbuildPlugins: [apart, ...(own.esbuildPlugins ?? [])] }),
+  { ...own, entry: APART, minify: true },
   entries("workerd", { minify: true, external: [...(own.external ?? []), /\.wasm$/] }),
   entries("edge-light", { minify: true, external: [...(own.external ?? []), /\.wasm\?module$/] }),
   entries("node", { esbuildOptions: readByNcc }),

@@ -320,9 +320,10 @@ globalThis.runTests = async (names) => {
     await test("threads need isolation", () => refused("UNAVAILABLE", "isa", () => api.init({ isa: "relaxed-simd+threads" })));
   }
   const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-  await test("whoever uses operators alone loads nothing of models", () => {
+  await test("whoever uses operators alone loads nothing of models, and what a pool needs only where there is one", () => {
     const ours = loaded.filter((name) => name.startsWith(`${location.origin}/dist/`));
-    assert(ours.length > 0 && !ours.some((name) => /models|tokenizers/.test(name)), ours.join());
+    assert(ours.length > 0 && !ours.some((name) => /models|tokenizers|in-thread/.test(name)), ours.join());
+    assert(ours.some((name) => name.includes("pool")) === isolated, ours.join());
   });
   const models = await import("/dist/models.js");
   for (const isa of ["simd128", "relaxed-simd", ...(isolated ? ["relaxed-simd+threads"] : [])]) {
@@ -330,6 +331,26 @@ globalThis.runTests = async (names) => {
     await wholeModels(models, isa);
   }
   await sources(models);
+  await test("a module of a Service Worker, which imports nothing while it runs, has what stands in a worker's place", async () => {
+    const model = new URL("/models/diffllama_gqa/", location.href).href;
+    const registration = await navigator.serviceWorker.register("/browser/service-worker.js", { type: "module" });
+    try {
+      const { active } = await navigator.serviceWorker.ready;
+      const { port1, port2 } = new MessageChannel();
+      const told = new Promise((resolve) => (port1.onmessage = ({ data }) => resolve(data)));
+      active.postMessage({ inputs: small.map(({ data, shape }) => ({ data, shape })), options, model }, [port2]);
+      const { error, info, y, sync, logits } = await told;
+      assert(error === undefined, error);
+      assert(info.isa === "relaxed-simd" && info.threads === 1, JSON.stringify(info));
+      assert(info.notes.join().includes("no worker starts here (a runtime that has none)"), info.notes.join());
+      await api.init({ isa: "relaxed-simd" });
+      sameBits({ data: y }, await api.diffAttention(...small, options));
+      sameBits({ data: sync }, { data: y });
+      sameBits({ data: logits }, await (await models.DiffLlama.load(model, { tokenizer: null })).forward([1, 2, 3]));
+    } finally {
+      await registration.unregister();
+    }
+  });
   await test("dispose, and a new start", async () => {
     api.dispose();
     await api.diffAttention(...small, options);

@@ -143,7 +143,7 @@ const tests = {
       for (const peer of Object.keys(peerDependencies)) assert.deepEqual(peerDependenciesMeta[peer], { optional: true });
     }
     assert.deepEqual(Object.keys(manifest(whole, "diffattn").optionalDependencies), ["@diffattn/native"]);
-    assert.deepEqual(manifest(whole, "diffattn").sideEffects, ["./dist/inline*"]);
+    assert.deepEqual(manifest(whole, "diffattn").sideEffects, ["./dist/inline*", "./dist/in-thread*"]);
   },
 
   "every package carries a README and both licences": () => {

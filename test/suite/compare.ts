@@ -55,7 +55,11 @@ export const largest = (x: ArrayLike<number>): number => {
 
 export const rms = (actual: ArrayLike<number>, expected: ArrayLike<number>): number => {
   let sum = 0;
-  for (let i = 0; i < expected.length; i++) sum += ((actual[i] ?? NaN) - (expected[i] ?? NaN)) ** 2;
+  for (let i = 0; i < expected.length; i++) {
+    const [got, want] = [actual[i] ?? NaN, expected[i] ?? NaN];
+    // (An infinity is itself, and its difference from itself no number.)
+    if (got !== want) sum += (got - want) ** 2;
+  }
   return Math.sqrt(sum / Math.max(1, expected.length));
 };
 

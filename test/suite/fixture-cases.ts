@@ -117,6 +117,20 @@ function attention(fixture: Fixture): Check[] {
       ),
     );
   }
+  const lse = fixture.tensors.get("expected.lse");
+  if (lse) {
+    const expected = float64(lse);
+    const asked = { ...options, returnLse: true } as const;
+    checks.push(
+      check(
+        "lse",
+        expected,
+        () => 2e-6 * Math.max(largest(expected), 8),
+        async (api) => (await api.diffAttention(q, k, v, asked)).lse,
+        (api) => api.diffAttentionSync(q, k, v, asked).lse,
+      ),
+    );
+  }
   const maps: [string, (maps: types.AttentionMaps) => types.Tensor | undefined][] = [
     ["map1", (maps) => maps.map1],
     ["map2", (maps) => maps.map2],

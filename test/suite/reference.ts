@@ -31,6 +31,16 @@ function lambdaAt(lambda: Options["lambda"], b: number, h: number, i: number): n
   return lambda.data[((B === 1 ? 0 : b) * L + (L === 1 ? 0 : i)) * H + h] ?? NaN;
 }
 
+/** The logit of nothing of a head's term; −Infinity where there is none. */
+function sinkAt(sinks: Options["sinks"], h: number, t: number, T: number): number {
+  if (!sinks) return -Infinity;
+  const [data, rank] = sinks instanceof Float32Array ? [sinks, 1] : [sinks.data, sinks.shape?.length];
+  return data[rank === 2 ? h * T + t : h] ?? NaN;
+}
+
+/** Queries, and keys, of a block of a block mask. */
+const BLOCK = 64;
+
 /**
  * `Σ_t c_t softmax(q_t k_tᵀ) v` of every head, `[B, H, Lq, dv]`; the norm follows where it is asked
  * for.
@@ -59,7 +69,8 @@ export function attentionFloat64(q: types.TensorLike, k: types.TensorLike, v: ty
           !(options.isCausal && j > p) &&
           !(typeof left === "number" && j < p - left) &&
           !(typeof right === "number" && j > p + right) &&
-          at(options.attnMask, b, h, i, j, 1) !== 0;
+          at(options.attnMask, b, h, i, j, 1) !== 0 &&
+          at(options.blockMask, b, h, Math.floor(i / BLOCK), Math.floor(j / BLOCK), 1) !== 0;
         for (let t = 0; t < T; t++) {
           const scores = new Float64Array(Lk).fill(-Infinity);
           for (let j = 0; j < Lk; j++) {
@@ -72,10 +83,12 @@ export function attentionFloat64(q: types.TensorLike, k: types.TensorLike, v: ty
             if (options.softcap) s = options.softcap * Math.tanh(s / options.softcap);
             scores[j] = s + at(options.attnBias, b, h, i, j, 0);
           }
-          const max = scores.reduce((a, x) => Math.max(a, x), -Infinity);
-          if (max === -Infinity) continue;
+          const highest = scores.reduce((a, x) => Math.max(a, x), -Infinity);
+          if (highest === -Infinity) continue;
+          const sink = sinkAt(options.sinks, h, t, T);
+          const max = Math.max(highest, sink);
           const weights = scores.map((s) => Math.exp(s - max));
-          const sum = weights.reduce((a, x) => a + x, 0);
+          const sum = weights.reduce((a, x) => a + x, Math.exp(sink - max));
           const coefficient = options.coefficients?.[t] ?? (t === 0 ? 1 : -lambdaAt(options.lambda, b, h, i));
           for (let j = 0; j < Lk; j++) {
             const weight = (coefficient * (weights[j] ?? NaN)) / sum;

@@ -90,7 +90,7 @@ const isList = (x: unknown): x is ArrayLike<unknown> => isArray(x) || arrayType(
  * A count and the values. Errors call a number as they call its list, anything else by its place in
  * it.
  */
-const writeList = (s: Stream, name: string, x: unknown, write: Write): void => {
+export const writeList = (s: Stream, name: string, x: unknown, write: Write): void => {
   if (!isList(x)) return fail("OPTION", name, "an array", show(x));
   s.params.push(x.length);
   for (let i = 0; i < x.length; i++) write(s, write === number ? name : `${name}[${i}]`, x[i]);
@@ -144,7 +144,7 @@ export const variant: Combinator<"variant"> = (table: Record<string, Write>): Wr
 
 // Tensors.
 
-const operand = (s: Stream, kind: number, shape: readonly number[], bytes: Uint8Array): void => {
+export const operand = (s: Stream, kind: number, shape: readonly number[], bytes: Uint8Array): void => {
   s.params.push(kind, shape.length);
   // (No spread: as arguments a rank could overflow the stack.)
   for (const extent of shape) s.params.push(extent);
@@ -207,33 +207,4 @@ export const weights: Combinator<"weights"> = (...names: readonly string[]): Wri
       else vector(s, said, given[said]);
     }
   };
-};
-
-// What the package itself makes of files, texts and images.
-
-/** Elements and their shape. */
-export interface Raw<D> {
-  readonly data: D;
-  readonly shape: readonly number[];
-}
-
-type Elements = Uint8Array | Int32Array;
-
-const elements = (s: Stream, kind: number, x: Elements | Raw<Elements>): void => {
-  const { data, shape } = ArrayBuffer.isView(x) ? { data: x, shape: [x.length] } : x;
-  operand(s, kind, shape, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
-};
-
-export const uint8: Write<Uint8Array | Raw<Uint8Array>> = (s, _name, x) => elements(s, Kind.uint8, x as Uint8Array);
-
-export const int32: Write<Int32Array | Raw<Int32Array>> = (s, _name, x) => elements(s, Kind.int32, x as Int32Array);
-
-/** A text, or its bytes. */
-export const text: Write<string | Uint8Array> = (s, _name, x) =>
-  elements(s, Kind.uint8, typeof x === "string" ? new TextEncoder().encode(x) : (x as Uint8Array));
-
-/** A list of the caller's tensors. */
-export const tensors: Write<readonly types.TensorLike[]> = (s, name, x) => {
-  if (!isArray(x)) return fail("OPTION", name, "an array of tensors", show(x));
-  writeList(s, name, x, tensor);
 };

@@ -1,10 +1,11 @@
 // What browsers, and whatever else is no Node, do for a backend. Importing it touches neither
 // `window` nor the network.
 
+import { fail, reasonOf } from "./errors.js";
 import { compile } from "./module.js";
 import { besideScript, inline, inlineFiles, type OwnFiles } from "./own-files.js";
 import type { Platform } from "./platform.js";
-import { NO_THREADS, POOL_THREAD, type Script } from "./port.js";
+import { NO_THREADS } from "./port.js";
 import { saidOf, startWeb } from "./start-script.js";
 
 // Literal, so that bundlers see the files and copy them.
@@ -37,7 +38,6 @@ function addressOf(text: string): string {
 
 export const platform: Platform = {
   models: false,
-  env: () => undefined,
   get files() {
     return filesOf(false, beside);
   },
@@ -73,19 +73,16 @@ export const platform: Platform = {
       terminate: () => worker.terminate(),
     };
   },
-  // (Service Workers import no script at run time, but what a script carries is there.)
+  // (Service Workers import no script while they run, but what one left is there.)
   async inThread() {
-    return inline()?.inThread ?? (await import("./in-thread.js")).inThread;
+    try {
+      return inline()?.inThread ?? (await import("./in-thread.js")).inThread;
+    } catch (cause) {
+      return fail("UNAVAILABLE", "worker", 'a worker, or import "diffattn/in-thread"', `none, and ${reasonOf(cause)}`, cause);
+    }
   },
-  get startThread() {
-    if (typeof document === "undefined") return undefined;
-    return (script: Script, message: unknown, port: MessagePort) => {
-      const thread = startWeb(script, POOL_THREAD);
-      thread.onmessage = () => port.postMessage("");
-      thread.onerror = (event) => port.postMessage(saidOf(event));
-      thread.postMessage(message);
-      return { terminate: () => thread.terminate() };
-    };
+  async pool() {
+    return (await import("./browser-pool.js")).openPool;
   },
   get noPool() {
     if (typeof Worker !== "function") return NO_THREADS;

@@ -14,7 +14,7 @@ export class KvCache extends Owned<Handle> implements types.KvCache {
     const empty = encode.createKvCache({ ...options, capacity: undefined });
     const owner = local();
     const handle = owner.createObject("cache", request, empty);
-    super(KvCache, "cache", handle, () => owner.dropObject(handle), true);
+    super("cache", handle, () => owner.dropObject(handle), true);
   }
 
   get length(): number {

@@ -2,7 +2,7 @@
 // them. The entries do not have this code.
 
 import { inThread } from "./in-thread.js";
-import { type Carried, fileOf, inline, type Inline, inlineKey, type Inflate, ownFiles } from "./own-files.js";
+import { type Carried, fileOf, inline, type Inflate, leave, ownFiles } from "./own-files.js";
 import { BUILDS, type Build } from "./port.js";
 
 /** Raw bytes of a text in base64. */
@@ -27,13 +27,12 @@ export function carry({ worker, modules: more }: { worker: string; modules: Read
     if (text === undefined) return undefined;
     return { carried: true, name, bytes: () => inflated(decoded(text)), bytesNow: inflate && (() => inflate(decoded(text))) };
   };
-  const left: Inline = {
+  leave({
     modules,
     files(models, inflate) {
       const files = ownFiles(Object.fromEntries(BUILDS.map((build) => [build, carried(build, models, inflate)])), () => worker);
       return files.builds.length > 0 ? files : undefined;
     },
     inThread,
-  };
-  Object.assign(globalThis, { [inlineKey()]: left });
+  });
 }

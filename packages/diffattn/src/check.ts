@@ -234,26 +234,25 @@ export const Kind = { float32: 1, float16: 2, bfloat16: 3, uint8: 4, int32: 5 } 
 /** Element types in the order of their kinds, from 1. */
 export const DTYPES: readonly DType[] = ["float32", "float16", "bfloat16"];
 
+/** What each array holds elements of. */
+const HELD: Readonly<Record<string, readonly DType[]>> = {
+  Float32Array: ["float32"],
+  Uint16Array: ["float16", "bfloat16"],
+  Float16Array: ["float16"],
+};
+
 /** The element type of a tensor's data, in agreement with what it says of itself. */
 export function dtypeOf(argument: string, data: unknown, dtype: unknown, type: unknown): DType {
-  const array = arrayType(data);
   const said = dtype ?? type;
   if (type !== undefined && said !== type) fail("DTYPE", argument, "dtype and type that agree", `${show(dtype)} and ${show(type)}`);
   if (said !== undefined && !DTYPES.includes(said as DType)) fail("DTYPE", argument, `a dtype of ${oneOf(DTYPES)}`, show(said));
-  const held: readonly DType[] =
-    array === "Float32Array"
-      ? ["float32"]
-      : array === "Float16Array"
-        ? ["float16"]
-        : array === "Uint16Array"
-          ? ["float16", "bfloat16"]
-          : [];
-  if (held.length === 0)
-    return fail("DTYPE", argument, "data in a Float32Array, a Float16Array, or a Uint16Array with a dtype", show(data));
+  const array = arrayType(data) ?? "";
+  const held = HELD[array];
+  if (!held) return fail("DTYPE", argument, "data in a Float32Array, a Float16Array, or a Uint16Array with a dtype", show(data));
   const [only] = held;
-  if (said === undefined)
-    return held.length === 1 && only ? only : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a Uint16Array`, "none");
-  return held.includes(said as DType) ? (said as DType) : fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a ${array}`, show(said));
+  if (said === undefined && only && held.length === 1) return only;
+  if (held.includes(said as DType)) return said as DType;
+  return fail("DTYPE", argument, `a dtype of ${oneOf(held)} with a ${array}`, said === undefined ? "none" : show(said));
 }
 
 /**
@@ -283,10 +282,10 @@ export function readTensor(argument: string, x: unknown): Read {
 
 /** The array that results go into: of the result's element type. */
 export function checkOut(out: unknown, dtype: DType): Uint8Array {
-  const arrays = { float32: ["Float32Array"], float16: ["Uint16Array", "Float16Array"], bfloat16: ["Uint16Array"] }[dtype];
-  const array = arrayType(out);
-  if (array === undefined || !arrays.includes(array))
-    return fail("DTYPE", "out", `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
+  if (!HELD[arrayType(out) ?? ""]?.includes(dtype)) {
+    const arrays = Object.keys(HELD).filter((array) => HELD[array]?.includes(dtype));
+    fail("DTYPE", "out", `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
+  }
   return bytesOf("out", out as ArrayBufferView);
 }
 

@@ -18,7 +18,6 @@ const none = (): never => {
 
 export const edgePlatform = (files: OwnFiles): Platform => ({
   models: false,
-  env: () => undefined,
   files,
   blocking: true,
   read: none,

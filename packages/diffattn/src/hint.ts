@@ -22,39 +22,28 @@ const SLIPS = 2;
 const plain = (name: string): string => name.replaceAll(/[_\s-]/g, "").toLowerCase();
 
 /**
- * How many letters differ: put in, left out, taken for another or for their neighbour (Damerau and
- * Levenshtein).
+ * Whether a text becomes another by at most so many slips: a letter put in, left out, taken for
+ * another or for its neighbour (Damerau and Levenshtein).
  */
-function distance(a: string, b: string): number {
-  let [before, last]: number[][] = [[], Array.from({ length: b.length + 1 }, (_, j) => j)];
-  for (let i = 1; i <= a.length; i++) {
-    const row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const other = a[i - 1] === b[j - 1] ? 0 : 1;
-      let least = Math.min((last?.[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (last?.[j - 1] ?? 0) + other);
-      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) least = Math.min(least, (before?.[j - 2] ?? 0) + 1);
-      row.push(least);
-    }
-    [before, last] = [last, row];
-  }
-  return last?.[b.length] ?? 0;
+function isNear(a: string, b: string, slips: number): boolean {
+  let same = 0;
+  while (same < a.length && a[same] === b[same]) same++;
+  const [x, y] = [a.slice(same), b.slice(same)];
+  if (x === y || slips === 0) return x === y;
+  const after = (ofX: number, ofY: number): boolean => isNear(x.slice(ofX), y.slice(ofY), slips - 1);
+  const isSwap = x.length > 1 && x[0] === y[1] && x[1] === y[0];
+  return after(1, 0) || after(0, 1) || after(1, 1) || (isSwap && after(2, 2));
 }
 
 /** ` (did you mean maxNewTokens?)` for max_new_tokens; nothing where no name is near. */
 export function hint(name: string, names: readonly string[]): string {
   if (name.length > LONGEST) return "";
   const given = plain(name);
-  const same = names.find((known) => plain(known) === given);
   const other = OTHERS.split(` ${given}:`)[1]?.split(" ")[0];
-  let meant = same ?? names.find((known) => known === other);
+  let meant = names.find((known) => plain(known) === given) ?? names.find((known) => known === other);
   // A slip leaves most of the letters.
-  let least = Math.min(SLIPS, Math.floor((given.length - 1) / 2)) + 1;
-  if (meant === undefined) {
-    for (const known of names) {
-      const letters = distance(given, plain(known));
-      if (letters < least) [least, meant] = [letters, known];
-    }
-  }
+  const most = Math.min(SLIPS, (given.length - 1) >> 1);
+  for (let slips = 1; meant === undefined && slips <= most; slips++) meant = names.find((known) => isNear(given, plain(known), slips));
   return meant === undefined ? "" : ` (did you mean ${meant}?)`;
 }
 

@@ -36,7 +36,7 @@ class Layer extends Owned<Handle> implements types.DiffAttnLayer {
   constructor(request: Request) {
     const owner = local();
     const handle = owner.createObject("layer", request);
-    super(Layer, "layer", handle, () => owner.dropObject(handle), true);
+    super("layer", handle, () => owner.dropObject(handle), true);
   }
 
   // The element type of a result follows x's, which the public types say.

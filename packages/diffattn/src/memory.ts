@@ -18,7 +18,7 @@ class MemoryTensor extends Owned<BackendMemory> implements types.BackendTensor {
   readonly type: types.DType;
 
   constructor(shape: readonly number[], dtype: types.DType, memory: BackendMemory) {
-    super(MemoryTensor, "tensor", memory, () => memory.release(), memory.leaks);
+    super("tensor", memory, () => memory.release(), memory.leaks);
     this.shape = this.dims = shape;
     this.dtype = this.type = dtype;
   }

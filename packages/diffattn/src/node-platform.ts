@@ -8,8 +8,9 @@ import { pathToFileURL } from "node:url";
 import { BroadcastChannel, Worker } from "node:worker_threads";
 import { inflateRawSync } from "node:zlib";
 import { NativeBackend } from "./backend/native.js";
-import { variable } from "./environment.js";
-import { fail, reasonOf } from "./errors.js";
+import { poolsBy } from "./backend/pool-client.js";
+import { settings } from "./environment.js";
+import { DiffAttnError, fail, reasonOf } from "./errors.js";
 import { compileGiven } from "./given.js";
 import { inThread } from "./in-thread.js";
 import { compile } from "./module.js";
@@ -62,10 +63,28 @@ async function regular(file: URL, hint = ""): Promise<Uint8Array> {
   }
 }
 
+const openPool = poolsBy({
+  openChannel(name) {
+    // Deno's global one cannot be let go of; that of Node's module can.
+    const channel = new BroadcastChannel(name);
+    channel.unref();
+    return channel as unknown as globalThis.BroadcastChannel;
+  },
+});
+
 export const platform: Platform = {
   models: false,
-  env: variable,
-  native: (isa, threads) => new NativeBackend(loadAddon(), isa, threads),
+  settings,
+  native(isa, threads, isWanted) {
+    try {
+      return new NativeBackend(loadAddon(), isa, threads);
+    } catch (error) {
+      if (error instanceof DiffAttnError) throw error;
+      const why = reasonOf(error);
+      if (isWanted) fail("UNAVAILABLE", "backend", "a native binary that loads", `none: ${why}`, error);
+      return `the native binary did not load, so WASM runs: ${why}`;
+    }
+  },
   get files() {
     return filesOf(false, {
       simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
@@ -98,12 +117,7 @@ export const platform: Platform = {
     };
   },
   inThread: () => Promise.resolve(inThread),
-  openChannel(name) {
-    // Deno's global one cannot be let go of; that of Node's module can.
-    const channel = new BroadcastChannel(name);
-    channel.unref();
-    return channel as unknown as globalThis.BroadcastChannel;
-  },
+  pool: () => Promise.resolve(openPool),
   noPool: undefined,
   get threads() {
     return availableParallelism();

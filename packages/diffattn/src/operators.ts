@@ -38,25 +38,25 @@ const CALL = ["signal", "onProgress", "transfer"];
 const CALL_OUT = ["out", "signal", "onProgress", "transfer"];
 
 /** A tensor of the caller; what it is, is for its writer to say. */
-const tensor = (x: unknown): types.TensorLike => x as types.TensorLike;
+type Given = types.TensorLike;
 
-export const groupNorm = (x: unknown, options: unknown): Stream => encode(requests.groupNorm, { x: tensor(x) }, options, CALL_OUT);
+export const groupNorm = (x: unknown, options: unknown): Stream => encode(requests.groupNorm, { x: x as Given }, options, CALL_OUT);
 
-export const rmsNorm = (x: unknown, options: unknown): Stream => encode(requests.rmsNorm, { x: tensor(x) }, options, CALL_OUT);
+export const rmsNorm = (x: unknown, options: unknown): Stream => encode(requests.rmsNorm, { x: x as Given }, options, CALL_OUT);
 
-export const applyRope = (x: unknown, options: unknown): Stream => encode(requests.applyRope, { x: tensor(x) }, options, CALL_OUT);
+export const applyRope = (x: unknown, options: unknown): Stream => encode(requests.applyRope, { x: x as Given }, options, CALL_OUT);
 
 export const sequenceDifference = (x: unknown, options: unknown): Stream =>
-  encode(requests.sequenceDifference, { x: tensor(x) }, options, CALL_OUT);
+  encode(requests.sequenceDifference, { x: x as Given }, options, CALL_OUT);
 
 export function diffAttention(q: unknown, k: unknown, v: unknown, options: unknown, cache: Handle | undefined): Stream {
   if (cache && !isAbsent(v)) fail("OPTION", "v", "null beside a KvCache", show(v));
-  const source = cache ? { cache } : { tensors: { k: tensor(k), v: tensor(v) } };
-  return encode(requests.diffAttention, { q: tensor(q), source }, options, CALL_OUT);
+  const source = cache ? { cache } : { tensors: { k: k as Given, v: v as Given } };
+  return encode(requests.diffAttention, { q: q as Given, source }, options, CALL_OUT);
 }
 
 export const diffAttentionMaps = (q: unknown, k: unknown, options: unknown, cache: Handle | undefined): Stream =>
-  encode(requests.diffAttentionMaps, { q: tensor(q), source: cache ? { cache } : { tensors: { k: tensor(k) } } }, options, CALL, [
+  encode(requests.diffAttentionMaps, { q: q as Given, source: cache ? { cache } : { tensors: { k: k as Given } } }, options, CALL, [
     "norm",
     "returnLse",
   ]);
@@ -74,12 +74,12 @@ export const createMultiheadDiffAttnV2 = (options: unknown): Stream => encode(re
 export const cacheLength = (cache: Handle): Stream => encode(requests.length, { cache });
 
 export const append = (cache: Handle, k: unknown, v: unknown, options: unknown): Stream =>
-  encode(requests.append, { cache, k: tensor(k), v: tensor(v) }, options);
+  encode(requests.append, { cache, k: k as Given, v: v as Given }, options);
 
 export const rewind = (cache: Handle, length: unknown): Stream => encode(requests.rewind, { cache, length: length as number });
 
 export const forward = (layer: Handle, x: unknown, cache: Handle | undefined, options: unknown): Stream =>
-  encode(requests.forward, { layer, x: tensor(x), cache }, options, ["cache", ...CALL_OUT]);
+  encode(requests.forward, { layer, x: x as Given, cache }, options, ["cache", ...CALL_OUT]);
 
 export const layerMaps = (layer: Handle, x: unknown, options: unknown): Stream =>
-  encode(requests.layerMaps, { layer, x: tensor(x) }, options, CALL);
+  encode(requests.layerMaps, { layer, x: x as Given }, options, CALL);

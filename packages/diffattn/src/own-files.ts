@@ -58,23 +58,26 @@ export const besideScript = (modules: Record<Build, () => URL>, worker: () => UR
 export type Inflate = (bytes: Uint8Array) => Uint8Array<ArrayBuffer>;
 
 /**
- * What `diffattn/inline` and `diffattn/inline-models` leave for the entries, whichever copy of them
- * runs (carried.ts).
+ * What `diffattn/inline`, `diffattn/inline-models` (carried.ts) and `diffattn/in-thread` leave for
+ * the entries, whichever copy of them runs.
  */
 export interface Inline {
   /** Modules by their files' names: deflated, in base64. */
-  readonly modules: Readonly<Record<string, string>>;
+  readonly modules?: Readonly<Record<string, string>>;
   /** The files, where there are any of that kind. */
-  files(models: boolean, inflate: Inflate | undefined): OwnFiles | undefined;
+  readonly files?: (models: boolean, inflate: Inflate | undefined) => OwnFiles | undefined;
   readonly inThread: InThread;
 }
 
 /** Where they leave it. */
-export const inlineKey = (): symbol => Symbol.for(`diffattn.inline ${__VERSION__}`);
+const inlineKey = (): symbol => Symbol.for(`diffattn.inline ${__VERSION__}`);
 
 export const inline = (): Inline | undefined => (globalThis as unknown as Record<symbol, Inline | undefined>)[inlineKey()];
+
+/** Leaves something beside what is there. */
+export const leave = (left: Inline): void => void Object.assign(globalThis, { [inlineKey()]: { ...inline(), ...left } });
 
 /**
  * The files that a script carries; undefined where none does. `inflate`: how it is done at once.
  */
-export const inlineFiles = (models: boolean, inflate?: Inflate): OwnFiles | undefined => inline()?.files(models, inflate);
+export const inlineFiles = (models: boolean, inflate?: Inflate): OwnFiles | undefined => inline()?.files?.(models, inflate);

@@ -2,8 +2,10 @@
 // (node-platform.ts, browser-platform.ts, edge-platform.ts). Types only.
 
 import type { Backend } from "./backend.js";
+import type { StartMessage } from "./backend/messages.js";
 import type { Carried, OwnFiles } from "./own-files.js";
 import type { InThread, Port, Script } from "./port.js";
+import type { InitOptions } from "./types.js";
 
 /** Where modules come from, if not from the package's own files (given.ts). */
 export interface Source {
@@ -13,12 +15,34 @@ export interface Source {
   readonly load?: (platform: Platform) => Promise<WebAssembly.Module>;
 }
 
+/** Which backend runs, and how: options of init and setThreads that were checked. */
+export type Settings = Pick<InitOptions, "backend" | "isa" | "threads">;
+
+/** The local side of a worker's pool of threads (backend/pool-client.ts). */
+export interface PoolClient {
+  /** What the worker is told of the pool. */
+  readonly told: NonNullable<StartMessage["pool"]>;
+  /**
+   * Starts a thread that takes `start`, where the worker must not; tells `port` "" once it is
+   * ready, else why it is not.
+   */
+  readonly startThread: (start: unknown, port: MessagePort) => void;
+  readonly end: () => void;
+}
+
+/** Opens a worker's pool; `script`: the worker's; `models`: whether its build has models. */
+export type OpenPool = (script: Script, threads: number, models: boolean, onTrap: (what: string) => void) => PoolClient;
+
 export interface Platform {
   /** Whether the builds are those with models. */
   readonly models: boolean;
-  env(name: string): string | undefined;
-  /** The native backend; throws where it does not load. Absent but in Node. */
-  native?(isa: string | undefined, threads: number | undefined): Backend;
+  /** Adds what the environment says where options leave it open. Absent but in Node. */
+  settings?(given: Settings): Settings;
+  /**
+   * The native backend, or why WASM runs in its place; throws where it alone is wanted. Absent but
+   * in Node.
+   */
+  native?(isa: string | undefined, threads: number | undefined, isWanted: boolean): Backend | string;
   /** The package's own files, where the caller names no folder. */
   readonly files: OwnFiles;
   /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
@@ -37,12 +61,10 @@ export interface Platform {
    */
   inThread(): Promise<InThread>;
   /**
-   * Starts it as a thread that takes `start`; tells `port` "" once it is ready, else why it is not.
-   * Absent but on a page's main thread: elsewhere the worker starts its threads.
+   * How a pool of threads is opened; in browsers a script of its own, which pages without threads
+   * never load. Absent where there never is one.
    */
-  readonly startThread?: ((script: Script, start: unknown, port: MessagePort) => { terminate: () => void }) | undefined;
-  /** A channel that does not keep the process alive. Absent where none does. */
-  openChannel?(name: string): BroadcastChannel;
+  pool?(): Promise<OpenPool>;
   /** Why no pool of threads can run here; undefined in Node and on cross-origin isolated pages. */
   readonly noPool: string | undefined;
   /** Threads of a pool by default. */

@@ -33,16 +33,17 @@ const IN_PAGE = `run(new URL("model/", document.baseURI).href).then((outcome) =>
 
 /**
  * The text of a module in which `run(source)` gives a report or `{ error }`. `imports`: lines
- * before; `init`: an expression, what `init` is given; `main`: what calls `run`.
+ * before; `init`: an expression, what `init` is given; `given`: more that `check` is given; `main`:
+ * what calls `run`.
  */
-export const programOf = ({ imports = "", init, main = IN_PAGE } = {}) =>
+export const programOf = ({ imports = "", init, given = "", main = IN_PAGE } = {}) =>
   `${imports}import * as library from "diffattn";
 import * as models from "diffattn/models";
 import { check } from "./check.mjs";
 
 async function run(source) {
   try {${init ? `\n    await library.init(${init});` : ""}
-    return { ...(await check({ library, models, source, isSync: false })), agent: navigator.userAgent };
+    return { ...(await check({ library, models, source, isSync: false${given && `, ${given}`} })), agent: navigator.userAgent };
   } catch (error) {
     return { error: error.message };
   }

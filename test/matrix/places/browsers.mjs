@@ -107,22 +107,51 @@ port.postMessage(source);\n`),
   },
 };
 
+/** The program of a Service Worker. */
+const SERVICE = `self.oninstall = () => self.skipWaiting();
+self.onmessage = (event) => event.waitUntil(run(event.data).then((outcome) => event.ports[0].postMessage(outcome)));\n`;
+
+/** A page whose Service Worker is worker.js, registered with those options. */
+const servicePage = (options) =>
+  page(`const { port1, port2 } = new MessageChannel();
+port1.onmessage = ({ data }) => done(data);
+navigator.serviceWorker.register("worker.js", ${JSON.stringify(options)}).then(async () => {
+  const { active } = await navigator.serviceWorker.ready;
+  active.postMessage(source, [port2]);
+}).catch(failed);\n`);
+
 const serviceWorker = {
   name: "a Service Worker",
   group,
   async run(context) {
-    const main = `self.oninstall = () => self.skipWaiting();
-self.onmessage = (event) => event.waitUntil(run(event.data).then((outcome) => event.ports[0].postMessage(outcome)));\n`;
-    await bundled(context, "worker.js", { ...INLINE, main });
-    context.write(
-      page(`const { port1, port2 } = new MessageChannel();
-port1.onmessage = ({ data }) => done(data);
-navigator.serviceWorker.register("worker.js").then(async () => {
-  const { active } = await navigator.serviceWorker.ready;
-  active.postMessage(source, [port2]);
-}).catch(failed);\n`),
-    );
+    await bundled(context, "worker.js", { ...INLINE, main: SERVICE });
+    context.write(servicePage({}));
     return rowOf(context, "page", { expected: expectedAlone, note: "bundled by esbuild with `diffattn/inline`" });
+  },
+};
+
+const PROMPT_IDS = [825, 266, 826, 307];
+
+const moduleServiceWorker = {
+  name: "a Service Worker of modules, not bundled",
+  group,
+  async run(context) {
+    await context.install();
+    const program = programOf({
+      imports: `import "diffattn/in-thread";\n`,
+      // The tokenizers are imported by name, and while it runs.
+      given: `load: { tokenizer: null }, prompt: ${JSON.stringify(PROMPT_IDS)}`,
+      main: SERVICE,
+    });
+    // No import map reaches a worker.
+    const fileOf = (name) => `"./node_modules/diffattn/dist/${name === "diffattn" ? "browser" : name.replace("diffattn/", "")}.js"`;
+    context.write({
+      ...servicePage({ type: "module" }),
+      "page/worker.js": program.replaceAll(/"(diffattn(?:\/[\w-]+)?)"/g, (_, name) => fileOf(name)),
+      "page/check.mjs": readFileSync(context.path("check.mjs")),
+    });
+    cpSync(context.path("node_modules"), context.path("page/node_modules"), { recursive: true });
+    return rowOf(context, "page", { expected: expectedAlone, note: '`import "diffattn/in-thread"`' });
   },
 };
 
@@ -171,6 +200,7 @@ export const places = [
   ownWorker,
   sharedWorker,
   serviceWorker,
+  moduleServiceWorker,
   policy("a strict Content-Security-Policy, files of its own origin", {
     value: STRICT,
     how: copied("document.baseURI"),

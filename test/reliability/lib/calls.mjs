@@ -8,14 +8,30 @@ const suite = () => import("./suite.mjs");
 
 const WIDTHS = [1, 2, 3, 7, 8, 15, 16, 17, 32, 33];
 const LENGTHS = [1, 2, 3, 7, 8, 9, 12, 13, 16, 17, 33, 48];
+/** Around the edges of a block mask's blocks. */
+const BLOCK = 64;
+const LONGER = [63, 64, 65, 100];
 
 const largest = (data) => data.reduce((a, x) => Math.max(a, Math.abs(x)), 0);
 
 const CALL = ["signal", "onProgress", "transfer"];
 const ATTENTION =
-  "lambda coefficients pairing heads ratio kvRepeat layout scale isCausal softcap window attnMask attnBias keyLengths queryOffset cuSeqlensQ cuSeqlensK deterministic".split(
+  "lambda coefficients pairing heads ratio kvRepeat layout scale isCausal softcap window attnMask attnBias keyLengths queryOffset cuSeqlensQ cuSeqlensK deterministic sinks blockMask".split(
     " ",
   );
+
+/** Logits of nothing: of a head, or of each of its two terms; some are none. */
+function sinksOf(random, H) {
+  const sinks = random.oneIn(2) ? random.floats(H) : random.tensor(H, 2);
+  if (random.oneIn(3)) (sinks.data ?? sinks)[0] = -Infinity;
+  return sinks;
+}
+
+/** A mask of bytes in which about two of three places are seen. */
+function maskOf(random, shape) {
+  const data = Uint8Array.from({ length: shape.reduce((a, b) => a * b) }, () => (random.oneIn(3) ? 0 : random.integer(1, 255)));
+  return { data, shape };
+}
 
 /** Options of two terms, interleaved, as the reference knows them. */
 function attentionOptions(random, { B, H, Lq, Lk }) {
@@ -31,24 +47,26 @@ function attentionOptions(random, { B, H, Lq, Lk }) {
     queryOffset: maybe(5, () => random.integer(-5, 30)),
     keyLengths: maybe(5, () => Array.from({ length: B }, () => random.integer(0, Lk))),
     deterministic: maybe(5, () => true),
-    attnMask: maybe(4, () => {
-      const shape = broadcast();
-      const data = Uint8Array.from({ length: shape.reduce((a, b) => a * b) }, () => (random.oneIn(3) ? 0 : random.integer(1, 255)));
-      return { data, shape };
-    }),
+    attnMask: maybe(4, () => maskOf(random, broadcast())),
     attnBias: maybe(4, () => random.tensor(...broadcast())),
+    sinks: maybe(4, () => sinksOf(random, H)),
+    blockMask: maybe(4, () => {
+      const [heads, queries, keys] = [random.oneIn(2) ? H : 1, Math.ceil(Lq / BLOCK), Math.ceil(Lk / BLOCK)];
+      return maskOf(random, [random.oneIn(2) ? B : 1, heads, queries, keys]);
+    }),
   };
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
 function sizes(random) {
   const G = random.integer(1, 2);
+  const length = () => random.pick(random.oneIn(6) ? LONGER : LENGTHS);
   return {
     B: random.integer(1, 2),
     G,
     H: G * random.integer(1, 2),
-    Lq: random.pick(LENGTHS),
-    Lk: random.pick(LENGTHS),
+    Lq: length(),
+    Lk: length(),
     d: random.pick(WIDTHS),
     dv: random.pick(WIDTHS),
   };
@@ -62,7 +80,8 @@ function otherAttention(random, { B, G, H, Lq, Lk, d, dv }) {
   const pairing = random.pick(["halves", "grouped", "shared", "packed"]);
   if (pairing === "packed") {
     const cu = (n) => Int32Array.from([0, random.integer(0, n), n]);
-    const options = { lambda: 0.4, cuSeqlensQ: cu(Lq), cuSeqlensK: cu(Lk), isCausal: random.oneIn(2) };
+    const sinks = random.oneIn(2) ? sinksOf(random, H) : undefined;
+    const options = { lambda: 0.4, cuSeqlensQ: cu(Lq), cuSeqlensK: cu(Lk), isCausal: random.oneIn(2), sinks };
     return [random.tensor(1, 2 * H, Lq, d), random.tensor(1, 2 * G, Lk, d), random.tensor(1, G, Lk, dv), options];
   }
   const [nk, nv] = { halves: [2 * G, 2 * G], grouped: [2 * G, G], shared: [G, G] }[pairing];

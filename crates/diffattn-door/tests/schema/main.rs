@@ -66,7 +66,7 @@ fn the_tables_of_typescript_are_those_of_the_requests() {
         typescript::tables("operators and layers", "./atoms.js", &of_operators())
     });
     check("packages/diffattn/src/models/requests.generated.ts", |_| {
-        typescript::tables("models and checkpoints", "../atoms.js", &of_models())
+        typescript::tables("models and checkpoints", "./atoms.js", &of_models())
     });
     check("packages/diffattn/src/ops.generated.ts", |_| {
         typescript::numbers(&[of_operators(), of_models()].concat())

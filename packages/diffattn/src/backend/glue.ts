@@ -7,7 +7,7 @@ import type { Door } from "./instance.js";
 /** Where a module imports from, by wasm-bindgen's name. */
 const IMPORTS = "./diffattn_wasm_bg.js";
 
-type Call = (...given: (number | boolean)[]) => number;
+type Call = (...given: number[]) => unknown;
 type Exports = Record<keyof Door | "__wbindgen_start" | "__wbindgen_free", Call> & {
   readonly memory: WebAssembly.Memory;
   readonly __wbindgen_externrefs: WebAssembly.Table;
@@ -25,30 +25,14 @@ export function startDoor(module: WebAssembly.Module): { door: Door; memory: Web
   const { memory } = wasm;
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   wasm.__wbindgen_start();
-  /** Numbers that are none below zero. */
-  const unsigned =
-    (call: Call): Call =>
-    (a, b, c, d, e) =>
-      call(a, b, c, d, e) >>> 0;
   const text = (call: Call) => (): string => {
-    const [address, bytes] = call() as unknown as [number, number];
+    const [address, bytes] = call() as [number, number];
     const said = decoder.decode(new Uint8Array(memory.buffer, address >>> 0, bytes));
     wasm.__wbindgen_free(address, bytes, 1);
     return said;
   };
-  const { allocate, prepare, outputs, total, done, panicAddress, errorCode, errorMessage, isa } = wasm;
-  const door = {
-    // (What it gives as true or false is 1 or 0.)
-    ...(wasm as unknown as Door),
-    allocate: unsigned(allocate),
-    prepare: unsigned(prepare),
-    outputs: unsigned(outputs),
-    total: unsigned(total),
-    done: unsigned(done),
-    panicAddress: unsigned(panicAddress),
-    errorCode: text(errorCode),
-    errorMessage: text(errorMessage),
-    isa: text(isa),
-  };
+  const { errorCode, errorMessage, isa } = wasm;
+  // (What it gives as true or false is 1 or 0, and a number without a sign may have one.)
+  const door = { ...(wasm as unknown as Door), errorCode: text(errorCode), errorMessage: text(errorMessage), isa: text(isa) };
   return { door, memory };
 }

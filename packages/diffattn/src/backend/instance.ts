@@ -6,7 +6,10 @@ import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import type { ErrorCode } from "../types.js";
 import { copyOf } from "./copy.js";
 
-/** The exports of crates/diffattn-wasm, as PROTOCOL.md lists them. */
+/**
+ * The exports of crates/diffattn-wasm, as PROTOCOL.md lists them. Addresses and counts, of 32 bits,
+ * may come with a sign.
+ */
 export interface Door {
   allocate(bytes: number, zeroed: boolean): number;
   release(address: number, bytes: number): void;
@@ -87,7 +90,7 @@ export class Instance {
   constructor(door: Door, memory: WebAssembly.Memory) {
     this.#door = door;
     this.#memory = memory;
-    this.#panic = door.panicAddress();
+    this.#panic = door.panicAddress() >>> 0;
   }
 
   /** Calls into the door. What it throws is a trap: the instance is dead. */
@@ -128,7 +131,7 @@ export class Instance {
   /** The content is unspecified unless it is asked to be zeros. */
   allocate(bytes: number, zeroed = false): number {
     // Rust takes the size as 32 bits; a larger one would wrap.
-    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes, zeroed)) : 0;
+    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes, zeroed)) >>> 0 : 0;
     if (address === 0) throw outOfMemory(bytes);
     return address;
   }
@@ -188,7 +191,7 @@ export class Instance {
 
   /** The outputs of a job; `places` say where the first of them go. */
   #targets(job: number, places: readonly (Place & { address: number | undefined })[]): Target[] {
-    const address = this.#in((door) => door.outputs(job));
+    const address = this.#in((door) => door.outputs(job)) >>> 0;
     const told = new Uint32Array(this.#memory.buffer, address);
     let next = 0;
     const read = (): number => told[next++] ?? 0;
@@ -250,9 +253,9 @@ export class Instance {
 
       const door = this.#door;
       return {
-        total: this.#in((door) => door.total(job)),
+        total: this.#in((door) => door.total(job)) >>> 0,
         get done() {
-          return door.done(job);
+          return door.done(job) >>> 0;
         },
         step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
         finish: () => this.#check(this.#in((door) => door.finish(job))),

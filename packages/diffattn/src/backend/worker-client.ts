@@ -4,9 +4,9 @@
 import type { Call, Output } from "../backend.js";
 import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import type { OwnFiles } from "../own-files.js";
-import type { Platform } from "../platform.js";
+import type { Platform, PoolClient } from "../platform.js";
 import type { Build, InThread, Port, Script } from "../port.js";
-import type { CallMessage, FromWorker, StartMessage, ToWorker, WireError } from "./messages.js";
+import type { CallMessage, FromWorker, ToWorker, WireError } from "./messages.js";
 
 interface Open {
   resolve: (outputs: Output[]) => void;
@@ -31,9 +31,7 @@ export class WorkerClient {
   /** What stands in its place. */
   #inThread: InThread | undefined;
   #port: Port | undefined;
-  #channel: BroadcastChannel | undefined;
-  /** Threads of the worker's pool that started here. */
-  readonly #threads: { terminate: () => void }[] = [];
+  #pool: PoolClient | undefined;
   /** Messages that wait for the start, with what they transfer. */
   #waiting: [ToWorker, ArrayBuffer[]][] | undefined = [];
   readonly #open = new Map<number, Open>();
@@ -77,6 +75,7 @@ export class WorkerClient {
   }
 
   async #launch(build: Build, module: WebAssembly.Module, threads: number): Promise<void> {
+    const openPool = build === "relaxed-simd+threads" ? await this.#platform.pool?.() : undefined;
     if (this.ended) throw this.ended;
     this.#stop();
     await new Promise<void>((resolve, reject) => {
@@ -91,8 +90,7 @@ export class WorkerClient {
         } else if (message.type === "refused") {
           reject(received(message.error));
         } else if (message.type === "thread") {
-          const thread = this.#script && this.#platform.startThread?.(this.#script, message.start, message.port);
-          if (thread) this.#threads.push(thread);
+          this.#pool?.startThread(message.start, message.port);
         } else if (message.type === "trap") {
           this.end(received(message.error));
         } else {
@@ -116,20 +114,9 @@ export class WorkerClient {
         return;
       }
       port.hold(true);
-      port.post({ type: "start", build, module, pool: this.#pool(build, threads) } satisfies ToWorker, []);
+      if (this.#script) this.#pool = openPool?.(this.#script, threads, this.#platform.models, (what) => this.end(internal(what)));
+      port.post({ type: "start", build, module, pool: this.#pool?.told } satisfies ToWorker, []);
     });
-  }
-
-  /** What the threads build needs besides its module. */
-  #pool(build: Build, threads: number): StartMessage["pool"] {
-    const script = this.#script;
-    if (build !== "relaxed-simd+threads" || !script) return undefined;
-    const name = `diffattn-${performance.now()}-${Math.random()}`;
-    // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it
-    // here.
-    const channel = (this.#channel = this.#platform.openChannel?.(name) ?? new BroadcastChannel(name));
-    channel.onmessage = ({ data }) => this.end(internal(String(data)));
-    return { script, threads, channel: name, models: this.#platform.models, outside: this.#platform.startThread !== undefined };
   }
 
   #receive(message: Extract<FromWorker, { id: number }>): void {
@@ -153,9 +140,8 @@ export class WorkerClient {
 
   #stop(): void {
     this.#port?.terminate();
-    for (const thread of this.#threads.splice(0)) thread.terminate();
-    this.#channel?.close();
-    this.#port = this.#channel = undefined;
+    this.#pool?.end();
+    this.#port = this.#pool = undefined;
   }
 
   /** A number by which both sides know an object. */

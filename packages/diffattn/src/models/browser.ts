@@ -1,8 +1,9 @@
 // The models' entry for browsers and whatever else is no Node. Importing it touches neither
 // `window` nor the network.
 
+// What the operators' entry does first, and one chunk with it (tsup.config.ts).
+import "../browser.js";
 import { filesOf, platform, workerBeside } from "../browser-platform.js";
-import { usePlatform } from "../init.js";
 import { besideScript } from "../own-files.js";
 import { useModelsPlatform, withModels } from "./platform.js";
 
@@ -16,7 +17,6 @@ const beside = besideScript(
   workerBeside,
 );
 
-usePlatform(platform);
 useModelsPlatform({ wasm: withModels(platform, () => filesOf(true, beside)) });
 
 export * from "./api.js";

@@ -38,7 +38,7 @@ function release(state: State): void {
 export class ModelCache extends Owned<State> implements types.ModelCache {
   constructor(handle: Handle, length: number) {
     const state: State = { handle, length, last: undefined, lent: false, dropped: false };
-    super(ModelCache, "cache", state, () => release(state), true);
+    super("cache", state, () => release(state), true);
   }
 
   get length(): number {

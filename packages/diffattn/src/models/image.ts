@@ -1,9 +1,9 @@
 // Images as the requests take them: 8-bit pixels. What a page shows is drawn to get at its pixels.
 // Resizes nothing.
 
-import type { Raw } from "../atoms.js";
 import { arrayType, bytesOf, has, show, tagOf } from "../check.js";
 import { fail } from "../errors.js";
+import type { Raw } from "./atoms.js";
 import type { ImageLike, ImageSource } from "./types.js";
 
 type Drawable = Exclude<ImageSource, ImageLike>;

@@ -20,6 +20,7 @@ import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
+import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
 import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, readTokenizer } from "./tokenizer.js";
@@ -84,7 +85,7 @@ const endGeneration = (generation: Generation): void => {
 class Running extends Owned<Generation> {
   constructor(home: () => Promise<void>) {
     const generation: Generation = { generator: undefined, home, ended: undefined };
-    super(Running, "generator", generation, () => endGeneration(generation), true);
+    super("generator", generation, () => endGeneration(generation), true);
   }
 
   async start(request: Request): Promise<Handle> {
@@ -124,7 +125,8 @@ export class LanguageModel extends Owned<Model> {
       model.dropped = true;
       release(model);
     };
-    super(LanguageModel, "model", model, end, true);
+    super("model", model, end, true);
+    throughProxies(LanguageModel);
     this.family = family;
     this.config = config;
     this.tokenizer = tokenizer;

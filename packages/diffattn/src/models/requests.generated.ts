@@ -17,7 +17,7 @@ import {
   text,
   uint8,
   variant,
-} from "../atoms.js";
+} from "./atoms.js";
 
 export const checkpoint = {
   op: 64,

@@ -45,7 +45,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(checkpoint: Checkpoint) {
-    super(SafetensorsFile, "safetensors", checkpoint, () => checkpoint.close(), true);
+    super("safetensors", checkpoint, () => checkpoint.close(), true);
     this.tensors = checkpoint.entries.map(infoOf);
     this.names = this.tensors.map(({ name }) => name);
     this.metadata = checkpoint.metadata;

@@ -14,6 +14,7 @@ import { folderOf } from "./folder.js";
 import { imageOf, isImage } from "./image.js";
 import { loadModel } from "./load.js";
 import { bufferOf, int32Of, tensorOf } from "./outputs.js";
+import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
@@ -41,7 +42,8 @@ export class DiffViT extends Owned<Model> {
 
   /** Use `load`. */
   constructor(handle: Handle, config: types.ModelConfig) {
-    super(DiffViT, "model", { handle }, () => drop(handle), true);
+    super("model", { handle }, () => drop(handle), true);
+    throughProxies(DiffViT);
     this.config = config;
   }
 
