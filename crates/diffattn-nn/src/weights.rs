@@ -45,41 +45,38 @@ impl<'w, 'a> Source<'w, 'a> {
         })
     }
 
-    /// The weight of a list, under whichever of its names it has.
-    fn found(&self, id: Id) -> Result<Declared, Error> {
-        let weight = self.list.get(id);
-        let Some(renamed) = weight.renamed() else {
-            return Ok(weight.clone());
+    /// Whichever of its names a weight of the list is given by.
+    fn name<'l>(&self, weight: &'l Declared) -> Result<&'l str, Error> {
+        let (name, Some(also)) = (weight.name.as_str(), weight.also.as_deref()) else {
+            return Ok(&weight.name);
         };
-        let has = |name: &str| {
-            let mut names = self.weights.keys();
-            names.any(|key| {
-                key.strip_prefix(name)
-                    .is_some_and(|rest| rest.starts_with('.'))
-            })
-        };
-        match (has(&weight.name), has(&renamed.name)) {
-            (true, true) => Err(Error::option(
+        let [by_name, by_other] = [name, also].map(|name| {
+            let mut stems = self.weights.keys().map(|key| key.strip_prefix(name));
+            stems.any(|rest| rest.is_some_and(|rest| rest.starts_with('.')))
+        });
+        if by_name && by_other {
+            return Err(Error::option(
                 "weights",
-                format_args!("one of {} and {}", weight.name, renamed.name),
+                format_args!("one of {name} and {also}"),
                 "both",
-            )),
-            (false, true) => Ok(renamed),
-            _ => Ok(weight.clone()),
+            ));
         }
+        Ok(if by_other { also } else { name })
     }
 
     /// The weight and, where given, the bias of a linear map, not packed yet.
     fn map(&self, id: Id) -> Result<(&'w Tensor<'a>, Option<&'w Tensor<'a>>), Error> {
-        let map = self.found(id)?;
+        let map = self.list.get(id);
+        let name = self.name(map)?;
         let Kind::Linear {
             outputs, inputs, ..
         } = map.kind
         else {
-            return Err(Error::internal(format!("{} is no map", map.name)));
+            return Err(Error::internal(format!("{name} is no map")));
         };
-        let weight = self.required(&map.weight(), &[outputs, inputs])?;
-        Ok((weight, self.optional(&map.bias(), &[outputs])?))
+        let weight = self.required(&format!("{name}.weight"), &[outputs, inputs])?;
+        let bias = self.optional(&format!("{name}.bias"), &[outputs])?;
+        Ok((weight, bias))
     }
 
     /// Checks the weight of a linear map, and packs nothing yet.

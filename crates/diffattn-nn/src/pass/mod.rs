@@ -145,47 +145,44 @@ impl<'a> Pass<'a> {
         #[cfg(feature = "models")]
         let places = memory.places();
         for task in self.plan.tasks(&blocks, index) {
-            match task.part {
-                Part::AttendWhole => {
-                    let paced = (task.units(), pace);
-                    self.attend_whole(index, &mut memory, paced).await?;
-                }
-                Part::MapWhole => {
-                    let paced = (task.units(), pace);
-                    self.map_whole(index, outputs, paced).await?;
-                }
-                Part::Append => {
-                    let work = |tokens| self.append(index, &mut memory, tokens);
-                    pace.rows(task.rows.clone(), task.unit, work).await?;
-                }
-                part => {
-                    let work = |rows| {
-                        let at = At {
-                            index,
-                            block: &blocks[task.block],
-                            rows,
-                        };
-                        match part {
-                            #[cfg(feature = "models")]
-                            Part::Project if matches!(memory, Memory::States(_)) => {
-                                self.project(&at)?;
-                                self.remember(&at, &mut memory)
-                            }
-                            Part::Project => self.project(&at),
-                            #[cfg(feature = "models")]
-                            Part::Map => self.map(&at, &memory, &places, outputs),
-                            #[cfg(feature = "models")]
-                            Part::Attend => self.attend(&at, &memory, &places),
-                            #[cfg(feature = "models")]
-                            Part::First => self.first(&at),
-                            #[cfg(feature = "models")]
-                            Part::Second => self.second(&at, outputs),
-                            _ => self.output(&at, outputs),
-                        }
-                    };
-                    pace.rows(task.rows.clone(), task.unit, work).await?;
-                }
+            if matches!(task.part, Part::AttendWhole | Part::MapWhole) {
+                let mut attended = std::mem::take(&mut self.buffers.attended);
+                let mut work = if task.part == Part::MapWhole {
+                    self.map_whole(index, outputs)
+                } else {
+                    self.attend_whole(index, &memory, &mut attended)
+                }?;
+                pace.within(&mut work, task.units()).await?;
+                drop(work);
+                self.buffers.attended = attended;
+                continue;
             }
+            let work = |rows| {
+                let at = At {
+                    index,
+                    block: &blocks[task.block],
+                    rows,
+                };
+                match task.part {
+                    #[cfg(feature = "models")]
+                    Part::Project if matches!(memory, Memory::States(_)) => {
+                        self.project(&at)?;
+                        self.remember(&at, &mut memory)
+                    }
+                    Part::Project => self.project(&at),
+                    Part::Append => self.append(index, &mut memory, at.rows),
+                    #[cfg(feature = "models")]
+                    Part::Map => self.map(&at, &memory, &places, outputs),
+                    #[cfg(feature = "models")]
+                    Part::Attend => self.attend(&at, &memory, &places),
+                    #[cfg(feature = "models")]
+                    Part::First => self.first(&at),
+                    #[cfg(feature = "models")]
+                    Part::Second => self.second(&at, outputs),
+                    _ => self.output(&at, outputs),
+                }
+            };
+            pace.rows(task.rows.clone(), task.unit, work).await?;
         }
         Ok(())
     }

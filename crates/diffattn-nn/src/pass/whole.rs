@@ -4,7 +4,7 @@
 use super::{Memory, Outputs, Pass};
 use crate::layers::attention::Queries;
 use diffattn::{
-    Error, KeysOnly, KeysValues, KvCacheOptions, Layout, Pace, Tensor, checked_len, try_zeroed,
+    Error, KeysOnly, KeysValues, KvCacheOptions, Layout, Tensor, Work, checked_len, try_zeroed,
 };
 use std::ops::Range;
 
@@ -74,13 +74,13 @@ impl Pass<'_> {
         )
     }
 
-    /// Attention of all rows.
-    pub(super) async fn attend_whole(
-        &mut self,
+    /// Attention of all rows into `attended`, which is made as long as it must be.
+    pub(super) fn attend_whole<'p>(
+        &'p mut self,
         index: usize,
-        memory: &mut Memory<'_>,
-        (units, pace): (usize, &Pace),
-    ) -> Result<(), Error> {
+        memory: &'p Memory<'_>,
+        attended: &'p mut Vec<f32>,
+    ) -> Result<Work<'p>, Error> {
         let attention = self.plan.layers[index].attention;
         let widths = attention.widths(self.plan.wanted(index));
         let [batch, length] = self.sizes();
@@ -88,11 +88,10 @@ impl Pass<'_> {
             // What the cache has is not needed any more.
             (self.buffers.operands.k, self.buffers.operands.v) = (Vec::new(), Vec::new());
         }
-        let mut attended = std::mem::take(&mut self.buffers.attended);
         let rows = batch * length;
         let len = checked_len(self.settings.argument, &[rows, widths.attended])?;
         if attended.len() < len {
-            attended = try_zeroed(len)?;
+            *attended = try_zeroed(len)?;
         }
         let operands = &self.buffers.operands;
         let (head_dim, value_dim) = (
@@ -106,20 +105,15 @@ impl Pass<'_> {
                 v: tensor(&operands.v, [batch, length], widths.v, value_dim),
             },
         };
-        let mut work = attention.attend(&self.queries(index), keys, &mut attended[..len])?;
-        pace.within(&mut work, units).await?;
-        drop(work);
-        self.buffers.attended = attended;
-        Ok(())
+        attention.attend(&self.queries(index), keys, &mut attended[..len])
     }
 
     /// The maps of all rows, into where they are wanted.
-    pub(super) async fn map_whole(
-        &mut self,
+    pub(super) fn map_whole<'p>(
+        &'p self,
         index: usize,
-        outputs: &mut Outputs<'_>,
-        (units, pace): (usize, &Pace),
-    ) -> Result<(), Error> {
+        outputs: &'p mut Outputs<'_>,
+    ) -> Result<Work<'p>, Error> {
         let attention = self.plan.layers[index].attention;
         let widths = attention.widths(self.plan.wanted(index));
         let place = self
@@ -136,8 +130,7 @@ impl Pass<'_> {
             terms: maps.terms.iter_mut().map(|map| &mut **map).collect(),
             diff: &mut *maps.diff,
         };
-        let mut work = attention.map(&self.queries(index), KeysOnly::Tensor(k), to)?;
-        pace.within(&mut work, units).await
+        attention.map(&self.queries(index), KeysOnly::Tensor(k), to)
     }
 
     /// All queries.

@@ -10,7 +10,6 @@ use super::{check_norm, lanes};
 use crate::blocks::norm::{BLOCK_ROWS, ROWS_BLOCK, UNIT};
 use crate::error::Error;
 use crate::run::Run;
-use crate::run::buffer::try_zeroed;
 use crate::run::units::Units;
 use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
@@ -97,7 +96,9 @@ impl Operator for RmsNormOperator<'_> {
     async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
         let unit_rows = self.unit_rows();
         let is_streamed = is_streamed(output, self.width);
-        let mut units = Units::new(self.run, unit_rows * self.width, || self.scratch());
+        let mut units = Units::new(self.run, unit_rows * self.width, || {
+            self.x.wide(self.block_rows() * self.width)
+        });
         let work = |scratch: &mut [Vec<f32>; 2], unit| {
             let first = unit * unit_rows;
             self.run.unfused_kernel(Rows {
@@ -119,15 +120,6 @@ impl RmsNormOperator<'_> {
 
     fn block_rows(&self) -> usize {
         (ROWS_BLOCK / self.width.max(1)).clamp(1, BLOCK_ROWS)
-    }
-
-    /// A block of x and one of y; empty where both are float32 themselves.
-    fn scratch(&self) -> Result<[Vec<f32>; 2], Error> {
-        let wide = match self.x {
-            Data::F32(_) => 0,
-            Data::F16(_) | Data::Bf16(_) => self.block_rows() * self.width,
-        };
-        Ok([try_zeroed(wide)?, try_zeroed(wide)?])
     }
 }
 
@@ -165,13 +157,7 @@ impl Kernel for Rows<'_> {
         for row in rows.clone().step_by(block_rows) {
             let elements = row * width..(row + block_rows.min(rows.end - row)) * width;
             let len = elements.len();
-            let x = match x {
-                Data::F32(x) => &x[elements.clone()],
-                Data::F16(_) | Data::Bf16(_) => {
-                    x.widen(elements.start, &mut wide_x[..len]);
-                    &wide_x[..len]
-                }
-            };
+            let x = x.values(elements.clone(), wide_x);
             let mut squares = [0.0; BLOCK_ROWS];
             for (row, squares) in x.chunks_exact(width).zip(&mut squares) {
                 *squares = lanes::sum_squares::<V::Wide>(row);
@@ -181,9 +167,7 @@ impl Kernel for Rows<'_> {
                 *factors = spread_factors(squares / width as f64, eps, scale);
             }
             // SAFETY: each row is one unit's.
-            let direct = unsafe { output.part(elements.clone()) };
-            let is_narrow = direct.is_none();
-            let y = direct.unwrap_or_else(|| &mut wide_y[..len]);
+            let y = unsafe { output.values(elements.clone(), wide_y) };
             let (is_backward, rows) = (is_backward(x, y), len / width);
             for i in 0..rows {
                 let row = if is_backward { rows - 1 - i } else { i };
@@ -205,10 +189,8 @@ impl Kernel for Rows<'_> {
                     }
                 }
             }
-            if is_narrow {
-                // SAFETY: as above.
-                unsafe { output.narrow(elements.start, y) };
-            }
+            // SAFETY: as above.
+            unsafe { output.finish(elements.start, y) };
         }
         if is_streamed {
             V::fence();

@@ -49,21 +49,32 @@ impl Pace {
     /// The first error of `work`.
     pub async fn rows(
         &self,
-        rows: Range<usize>,
+        mut rows: Range<usize>,
         unit: usize,
         mut work: impl FnMut(Range<usize>) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut first = rows.start;
-        while first < rows.end {
-            let units = self.granted().await;
-            let end = first
-                .saturating_add(units.saturating_mul(unit))
-                .min(rows.end);
-            work(first..end)?;
-            self.worked((end - first).div_ceil(unit));
-            first = end;
+        poll_fn(|_| self.poll_rows(&mut rows, unit, &mut work)).await
+    }
+
+    /// [`Pace::rows`] from those on that are left. (Compiled once, as the next is.)
+    fn poll_rows(
+        &self,
+        rows: &mut Range<usize>,
+        unit: usize,
+        work: &mut dyn FnMut(Range<usize>) -> Result<(), Error>,
+    ) -> Poll<Result<(), Error>> {
+        while rows.start < rows.end {
+            let units = self.granted.load(Relaxed);
+            if units == 0 {
+                return Poll::Pending;
+            }
+            let end = rows.start.saturating_add(units.saturating_mul(unit));
+            let some = rows.start..end.min(rows.end);
+            work(some.clone())?;
+            self.worked(some.len().div_ceil(unit));
+            rows.start = some.end;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Works off `inner`, which counts as `units` here, whatever it counts itself.
@@ -71,21 +82,35 @@ impl Pace {
     /// # Errors
     /// Those of `inner`.
     pub async fn within(&self, inner: &mut Work<'_>, units: usize) -> Result<(), Error> {
-        let (total, mut told) = (inner.total().max(1), 0);
+        let mut told = 0;
+        poll_fn(|_| self.poll_within(inner, units, &mut told)).await
+    }
+
+    /// [`Pace::within`] from where `told` units are counted.
+    fn poll_within(
+        &self,
+        inner: &mut Work<'_>,
+        units: usize,
+        told: &mut usize,
+    ) -> Poll<Result<(), Error>> {
+        let total = inner.total().max(1);
         while inner.done() < inner.total() {
-            let count = self.granted().await;
+            let count = self.granted.load(Relaxed);
+            if count == 0 {
+                return Poll::Pending;
+            }
             inner.step(count.saturating_mul(total).div_ceil(units.max(1)))?;
             // (In 128 bits: units times units can pass 64.)
             let done = (inner.done() as u128 * units as u128 / total as u128) as usize;
-            self.worked(done - told);
-            if done == told {
+            self.worked(done - *told);
+            if done == *told {
                 // A step that adds nothing to the count still takes its turn, or it would go on
                 // without end.
                 self.spent(1);
             }
-            told = done;
+            *told = done;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 

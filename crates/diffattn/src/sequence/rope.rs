@@ -191,7 +191,7 @@ impl Operator for RopeOperator<'_> {
         let unit_rows = self.unit_rows();
         let table_elements = table::unit_elements(table::unit_rows(rotary_dim), rotary_dim);
         let elements = (unit_rows * width).max(table_elements);
-        let mut units = Units::new(run, elements, || self.scratch());
+        let mut units = Units::new(run, elements, || self.x.wide(width));
         let mut made;
         let (values, table_first) = match turns {
             Turns::Given(table) => (table.values(), Some(table.positions().start)),
@@ -243,15 +243,6 @@ impl RopeOperator<'_> {
     fn row_units(&self) -> usize {
         self.axes.rows().div_ceil(self.unit_rows())
     }
-
-    /// A row of x and of the result as float32; empty where they are that themselves.
-    fn scratch(&self) -> Result<[Vec<f32>; 2], Error> {
-        let width = match self.x {
-            Data::F32(_) => 0,
-            Data::F16(_) | Data::Bf16(_) => self.axes.width,
-        };
-        Ok([try_zeroed(width)?, try_zeroed(width)?])
-    }
 }
 
 /// Some rows of a call.
@@ -287,17 +278,9 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
         } = call;
         for row in rows {
             let elements = row * width..(row + 1) * width;
-            let x = match x {
-                Data::F32(x) => &x[elements.clone()],
-                Data::F16(_) | Data::Bf16(_) => {
-                    x.widen(elements.start, widened);
-                    widened.as_slice()
-                }
-            };
+            let x = x.values(elements.clone(), widened);
             // SAFETY: each row is one unit's.
-            let direct = unsafe { output.part(elements.clone()) };
-            let is_narrow = direct.is_none();
-            let y = direct.unwrap_or(turned);
+            let y = unsafe { output.values(elements.clone(), turned) };
             let (cosines, sines) =
                 values[turn(row) * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             let (x_turning, x_rest) = x.split_at(rotary_dim);
@@ -308,10 +291,8 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
                 rotate_halves(x_turning, cosines, sines, y_turning);
             }
             y_rest.copy_from_slice(x_rest);
-            if is_narrow {
-                // SAFETY: as above.
-                unsafe { output.narrow(elements.start, y) };
-            }
+            // SAFETY: as above.
+            unsafe { output.finish(elements.start, y) };
         }
     }
 }

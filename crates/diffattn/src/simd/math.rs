@@ -164,8 +164,8 @@ pub(crate) fn exp2_wide(x: f64) -> f64 {
     p * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()))
 }
 
-/// A function of each lane. A type, not a closure: the compiler does not inline a long one, and then
-/// each of its instructions is a call.
+/// A function of each lane. A type, not a closure: the compiler does not inline a long one, and
+/// then each of its instructions is a call.
 pub(crate) trait Function {
     fn of<V: Vector>(x: V) -> V;
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::run::buffer::try_zeroed;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// The element type of a tensor. Compute is always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,7 +90,7 @@ impl<F: AsRef<[f32]>, H: AsRef<[u16]>> Elements<F, H> {
     }
 }
 
-impl Data<'_> {
+impl<'a> Data<'a> {
     /// All elements as float32, which holds them exactly.
     ///
     /// # Errors
@@ -109,6 +110,26 @@ impl Data<'_> {
             Self::F16(x) => x[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
             Self::Bf16(x) => x[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
         }
+    }
+
+    /// Memory for `len` elements and as many results as float32, if these are not that themselves.
+    pub(crate) fn wide(&self, len: usize) -> Result<[Vec<f32>; 2], Error> {
+        let len = if self.dtype() == DType::F32 { 0 } else { len };
+        Ok([try_zeroed(len)?, try_zeroed(len)?])
+    }
+
+    /// The elements `range` as float32: where they lie, or widened in `wide`.
+    #[inline]
+    pub(crate) fn values<'s>(&self, range: Range<usize>, wide: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
+        if let Self::F32(x) = self {
+            return &x[range];
+        }
+        let wide = &mut wide[..range.len()];
+        self.widen(range.start, wide);
+        wide
     }
 }
 

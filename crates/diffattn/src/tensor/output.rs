@@ -31,20 +31,33 @@ impl<'a> Output<'a> {
         })
     }
 
-    /// The elements `range`, where they are float32.
+    /// Where the elements `range` are made as float32: where they belong, or in `wide`.
+    /// [`Output::finish`] takes them from there.
     ///
     /// # Safety
     /// Nobody else uses them meanwhile.
     #[inline]
-    #[expect(
-        clippy::mut_from_ref,
-        reason = "parts are disjoint, as the contract says"
-    )]
-    pub(crate) unsafe fn part(&self, range: Range<usize>) -> Option<&mut [f32]> {
+    pub(crate) unsafe fn values<'s>(
+        &'s self,
+        range: Range<usize>,
+        wide: &'s mut [f32],
+    ) -> &'s mut [f32] {
         match self {
             // SAFETY: the caller's promise.
-            Self::F32(x) => Some(unsafe { x.part(range) }),
-            Self::F16(_) | Self::Bf16(_) => None,
+            Self::F32(x) => unsafe { x.part(range) },
+            Self::F16(_) | Self::Bf16(_) => &mut wide[..range.len()],
+        }
+    }
+
+    /// Takes the elements from `first` on, which [`Output::values`] gave as `values`.
+    ///
+    /// # Safety
+    /// Nobody else uses them meanwhile.
+    #[inline]
+    pub(crate) unsafe fn finish(&self, first: usize, values: &[f32]) {
+        if self.dtype() != DType::F32 {
+            // SAFETY: the caller's promise.
+            unsafe { self.narrow(first, values) };
         }
     }
 

@@ -23,10 +23,10 @@ use crate::run::threads::Disjoint;
 use crate::run::units::Units;
 use crate::run::work::Pace;
 use crate::simd::{Kernel, Vector};
+use crate::tensor::Tensor;
 use crate::tensor::call::{Call, Operator};
 use crate::tensor::output::Output;
 use crate::tensor::shape::{check_len, format_shape};
-use crate::tensor::{Data, Tensor};
 
 /// Options of [`group_norm`].
 #[derive(Debug, Clone)]
@@ -76,9 +76,8 @@ pub struct GroupNormOperator<'a> {
 /// Buffers of one thread.
 #[derive(Debug)]
 struct Scratch {
-    /// A chunk of x and of y as float32; empty where they are that themselves.
-    wide_x: Vec<f32>,
-    wide_y: Vec<f32>,
+    /// For a chunk of x and of y that are not float32.
+    wide: [Vec<f32>; 2],
     sums: ChannelSums,
     by_channel: ChannelAffine,
     /// Per group of a run: of a chunk, and of the run.
@@ -88,13 +87,8 @@ struct Scratch {
 impl Scratch {
     fn new(input: &Input<'_>) -> Result<Self, Error> {
         let runs = &input.runs;
-        let wide = match input.x {
-            Data::F32(_) => 0,
-            Data::F16(_) | Data::Bf16(_) => runs.chunk.min(runs.len),
-        };
         Ok(Self {
-            wide_x: try_zeroed(wide)?,
-            wide_y: try_zeroed(wide)?,
+            wide: input.x.wide(runs.chunk.min(runs.len))?,
             sums: ChannelSums::new(runs)?,
             by_channel: ChannelAffine::new(runs)?,
             moments: try_zeroed(2 * runs.groups)?,
@@ -273,8 +267,7 @@ impl Kernel for Chunks<'_> {
         } = self;
         let groups = input.runs.groups;
         let Scratch {
-            wide_x,
-            wide_y,
+            wide: [wide_x, wide_y],
             sums,
             by_channel,
             moments,
@@ -290,7 +283,9 @@ impl Kernel for Chunks<'_> {
             if !matches!(walks, Walks::Results(_)) {
                 of_run.fill(Moments::default());
                 for (index, chunk) in chunks.clone().enumerate() {
-                    let x = input.values(elements(run, input.runs.chunk(chunk)), wide_x);
+                    let x = input
+                        .x
+                        .values(elements(run, input.runs.chunk(chunk)), wide_x);
                     let to = match &mut walks {
                         Walks::Moments(all) => &mut all[index * groups..(index + 1) * groups],
                         _ => &mut *of_chunk,
@@ -308,20 +303,16 @@ impl Kernel for Chunks<'_> {
             for chunk in chunks.clone() {
                 let start = input.runs.chunk(chunk).start;
                 let elements = elements(run, input.runs.chunk(chunk));
-                let x = input.values(elements.clone(), wide_x);
+                let x = input.x.values(elements.clone(), wide_x);
                 // SAFETY: each chunk of a run is one unit's.
-                let direct = unsafe { output.part(elements.clone()) };
-                let is_narrow = direct.is_none();
-                let y = direct.unwrap_or_else(|| &mut wide_y[..elements.len()]);
+                let y = unsafe { output.values(elements.clone(), wide_y) };
                 if V::STREAMS && is_streamed {
                     normalise.chunk::<V, true>(start, x, y);
                 } else {
                     normalise.chunk::<V, false>(start, x, y);
                 }
-                if is_narrow {
-                    // SAFETY: as above.
-                    unsafe { output.narrow(elements.start, y) };
-                }
+                // SAFETY: as above.
+                unsafe { output.finish(elements.start, y) };
             }
         }
         if is_streamed {

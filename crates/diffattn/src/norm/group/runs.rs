@@ -130,21 +130,3 @@ pub(super) struct Input<'a> {
     pub(super) x: Data<'a>,
     pub(super) runs: Runs,
 }
-
-impl<'a> Input<'a> {
-    /// Elements of x as float32, in `wide` where they are not.
-    #[inline(always)]
-    pub(super) fn values<'s>(&self, range: Range<usize>, wide: &'s mut [f32]) -> &'s [f32]
-    where
-        'a: 's,
-    {
-        match self.x {
-            Data::F32(x) => &x[range],
-            Data::F16(_) | Data::Bf16(_) => {
-                let wide = &mut wide[..range.len()];
-                self.x.widen(range.start, wide);
-                wide
-            }
-        }
-    }
-}
