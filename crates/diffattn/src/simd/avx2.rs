@@ -29,10 +29,7 @@ impl Vector for F32x8 {
             // Both halves loaded twice, then one shuffle, where `vpmovzxwd` would be followed by a
             // shift: Zen 1 has one unit for shifts.
             let twice = _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast()));
-            let upper = _mm256_setr_epi8(
-                -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, //
-                -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
-            );
+            let upper = _mm256_load_si256(UPPER.0.as_ptr().cast());
             _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, upper))
         };
         unsafe fn store(self, to: *mut f32) -> () = _mm256_storeu_ps(to, self.0);
@@ -90,6 +87,17 @@ impl Vector for F32x8 {
         unsafe { _mm_sfence() }
     }
     #[inline(always)]
+    unsafe fn load_bf16_beside<const M: usize, const N: usize>(from: *const bf16) -> Self {
+        // SAFETY: (both) AVX2 is there, by the law of `Vector`; the caller's promise.
+        unsafe {
+            if M == 4 && N == 3 {
+                load_bf16_in_place(from)
+            } else {
+                Self::load_bf16(from)
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn add_outer<const M: usize, const N: usize>(
         sums: &mut [[Self; N]; M],
         a: *const f32,
@@ -143,10 +151,42 @@ impl Vector for F32x8 {
     }
 }
 
+/// The two bytes of each bfloat16 in the upper half of a float32, of four in either half.
+#[repr(align(32))]
+struct Upper([i8; 32]);
+
+static UPPER: Upper = Upper([
+    -1, -1, 0, 1, -1, -1, 2, 3, -1, -1, 4, 5, -1, -1, 6, 7, //
+    -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15,
+]);
+
+/// [`Vector::load_bf16`] in the register of its result alone. Beside 4 by 3 sums there is none for
+/// the shuffle's constant, and the compiler made room for it by spilling two vectors each step.
+///
+/// # Safety
+/// AVX2 is there; eight values are readable at `from`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_bf16_in_place(from: *const bf16) -> F32x8 {
+    // SAFETY: the caller's promise.
+    let twice = unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())) };
+    let widened;
+    // SAFETY: AVX2 is there; 32 bytes are read of a constant.
+    unsafe {
+        asm!(
+            "vpshufb {widened}, {twice}, ymmword ptr [{upper}]",
+            widened = lateout(ymm_reg) widened,
+            twice = in(ymm_reg) twice,
+            upper = in(reg) &UPPER.0,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    F32x8(widened)
+}
+
 /// [`Vector::add_outer`] of 4 by 3: twelve sums, three vectors and one broadcast are all sixteen
 /// registers, which the compiler does not manage: it wants a second broadcast, and spills a sum.
-/// The broadcast has a register by name: of bfloat16, one more constant is wanted between two
-/// steps, for which the compiler otherwise may spill two vectors each time.
+/// The broadcast has a register by name, so that no other value is kept there.
 ///
 /// # Safety
 /// AVX2 and FMA are there; `M` is 4, `N` is 3, and four values are readable at `a`.

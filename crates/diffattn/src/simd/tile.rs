@@ -170,7 +170,7 @@ pub(crate) unsafe fn product_of<V: Vector, E: Element, const M: usize, const N: 
         let mut row = [V::splat(0.0); N];
         for n in 0..N {
             // SAFETY: the caller's promise for row k of `b`.
-            row[n] = unsafe { E::load(b[n]) };
+            row[n] = unsafe { E::load_beside::<V, M, N>(b[n]) };
         }
         // SAFETY: the caller's promise for row k of `rows`.
         unsafe { V::add_outer(&mut sums, a, row) };

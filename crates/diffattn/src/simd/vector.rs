@@ -51,6 +51,15 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Vector::load`].
     unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// [`Vector::load_bf16`] beside `M` by `N` sums, which may leave no register for a constant.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    #[inline(always)]
+    unsafe fn load_bf16_beside<const M: usize, const N: usize>(from: *const bf16) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::load_bf16(from) }
+    }
     /// # Safety
     /// `LANES` values are writable at `to`.
     unsafe fn store(self, to: *mut f32);
