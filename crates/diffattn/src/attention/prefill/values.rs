@@ -83,10 +83,10 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// P times the panel of v from channel `panel` on, which `a` points to. A chunk's P and the panel stay in L1 for all of
-    /// the panel's tiles. (Asking for the panels that come next gains nothing, and its loop takes 2
-    /// %.) All vectors go to the strip's end, over zeros: cut where each one's keys end, 512 tokens
-    /// have 3 % fewer products and take as long.
+    /// P times the panel of v from channel `panel` on, which `a` points to. A chunk's P and the
+    /// panel stay in L1 for all of the panel's tiles. (Asking for the panels that come next gains
+    /// nothing, and its loop takes 2 %.) All vectors go to the strip's end, over zeros: cut where
+    /// each one's keys end, 512 tokens have 3 % fewer products and take as long.
     #[inline(always)]
     fn add_panel<V: Vector, D: Depth>(
         &mut self,
