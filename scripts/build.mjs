@@ -83,7 +83,7 @@ const relaxed = "+relaxed-simd";
  * -Oz in the place of -O4: the same size.)
  */
 const small = [
-  "-C llvm-args=-inline-threshold=15",
+  "-C llvm-args=-inline-threshold=10",
   "-Z location-detail=none",
   // Kernels are written in vectors and tiles: loops that the compiler unrolls or makes vectors of
   // besides are those around them. (203 KB become 190, gzipped; no operator is slower.)
@@ -143,21 +143,22 @@ function buildWasm(name) {
   // do not touch.
   const target = join(targetDir, "wasm");
   const env = { ...pathFirst(join(cargoTools, "bin"), rust.env), RUSTFLAGS: rustflags, CARGO_TARGET_DIR: target };
-  // Doors, layers and std for size (235 KB become 183, gzipped). For speed the kernels' crate, and
-  // the last one, whose level is the linker's: norms take 1.5 times as long without the second,
-  // attention three times without both.
+  // Std and the libraries for size, doors and layers for the least (235 KB become 182, gzipped). For
+  // speed the kernels' crate, and the last one, whose level is the linker's: norms take 1.5 times as
+  // long without the second, attention three times without both.
   env.CARGO_PROFILE_RELEASE_OPT_LEVEL = "s";
   const args = ["build", join(root, "crates/diffattn-wasm"), "--release", "--mode", "no-install", "--no-pack", "--target", "web"];
   args.push("--out-dir", output, "--", "-Z", "build-std=std,panic_abort", "-Z", "build-std-features=optimize_for_size");
   if (crateFeatures.length > 0) args.push("--features", crateFeatures.join(","));
   args.push("-Z", "profile-rustflags");
   for (const crate of wasmCrates) {
+    const level = crate === "diffattn" || crate === "diffattn-wasm" ? "3" : '"z"';
+    args.push("--config", `profile.release.package.${crate}.opt-level=${level}`);
     const flags = own.map((feature) => `-Ctarget-feature=${feature}`);
     // Of the last crate alone, so that all else is the same for both sizes.
     if (maxMemory && crate === "diffattn-wasm") flags.push(`-Clink-arg=--max-memory=${maxMemory}`);
     if (flags.length > 0) args.push("--config", `profile.release.package.${crate}.rustflags=${JSON.stringify(flags)}`);
   }
-  for (const crate of ["diffattn", "diffattn-wasm"]) args.push("--config", `profile.release.package.${crate}.opt-level=3`);
   // Nothing lies in the first kilobyte of memory, so a constant that is added to an address becomes
   // its offset: 3 % faster. What Rust keeps apart stays so (simd128.rs).
   const optimise = [
