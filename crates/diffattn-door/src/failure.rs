@@ -32,6 +32,7 @@ fn cut(mut sentence: String) -> String {
 }
 
 impl From<Error> for Failure {
+    #[cold]
     fn from(error: Error) -> Self {
         let sentence = cut(error.to_string());
         Self {
@@ -100,36 +101,33 @@ const KEPT: &[&str] = &[
 /// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays.
 pub(crate) fn in_camel_case(sentence: &str) -> String {
     let mut result = String::with_capacity(sentence.len());
+    let mut word = String::new();
     let mut quoted = false;
-    let mut rest = sentence;
-    while let Some(first) = rest.chars().next() {
-        let word_len = if quoted {
-            0
-        } else {
-            rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .unwrap_or(rest.len())
-        };
-        if word_len == 0 {
-            quoted ^= first == '"';
-            result.push(first);
-            rest = &rest[first.len_utf8()..];
+    for c in sentence.chars() {
+        if !quoted && (c.is_ascii_alphanumeric() || c == '_') {
+            word.push(c);
             continue;
         }
-        let (word, after) = rest.split_at(word_len);
-        rest = after;
-        if KEPT.contains(&word) || word.starts_with('_') || word.ends_with('_') {
-            result.push_str(word);
-            continue;
-        }
-        let mut parts = word.split('_');
-        result.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            let mut letters = part.chars();
-            result.extend(letters.next().map(|c| c.to_ascii_uppercase()));
-            result.push_str(letters.as_str());
-        }
+        push_word(&mut result, &mut word);
+        result.push(c);
+        quoted ^= c == '"';
     }
+    push_word(&mut result, &mut word);
     result
+}
+
+/// Takes `word` over in camel case, or as it is where it is one of those.
+fn push_word(result: &mut String, word: &mut String) {
+    let stays = KEPT.contains(&word.as_str()) || word.starts_with('_') || word.ends_with('_');
+    let mut is_first = false;
+    for c in word.drain(..) {
+        if c == '_' && !stays {
+            is_first = true;
+            continue;
+        }
+        result.push(if is_first { c.to_ascii_uppercase() } else { c });
+        is_first = false;
+    }
 }
 
 #[cfg(test)]

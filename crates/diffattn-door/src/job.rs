@@ -221,19 +221,17 @@ impl<'m> Job<'m> {
                 self.outputs.len()
             )));
         }
-        let typed = self
-            .outputs
-            .iter()
-            .zip(memory)
-            .map(|(spec, memory)| typed(spec, memory))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut to = Vec::with_capacity(memory.len());
+        for (spec, memory) in self.outputs.iter().zip(memory) {
+            to.push(typed(spec, memory)?);
+        }
         let Stage::Prepared(start) = &mut self.stage else {
             return Err(Error::internal("outputs were bound twice"));
         };
         let start = start
             .take()
             .ok_or_else(|| Error::internal("outputs were bound after an error"))?;
-        let work = contain(|| start(&mut Outputs(typed.into_iter())))?;
+        let work = contain(|| start(&mut Outputs(to.into_iter())))?;
         self.stage = Stage::Started(work);
         Ok(())
     }

@@ -83,17 +83,40 @@ fn encode_outputs(specs: &[OutputSpec]) -> Vec<u32> {
 
 /// Runs a request; what goes wrong is kept for [`error_code`] and [`error_message`], and answered
 /// with `failed`.
-fn request<T>(failed: T, work: impl FnOnce(&mut State) -> Result<T, Error>) -> T {
-    STATE.with_borrow_mut(|state| match work(state) {
-        Ok(answer) => {
-            state.error = None;
-            answer
-        }
-        Err(error) => {
-            state.error = Some(error.into());
-            failed
-        }
-    })
+fn request<T>(failed: T, work: impl Fn(&mut State) -> Result<T, Error>) -> T {
+    let mut answer = failed;
+    attempt(&mut |state| {
+        answer = work(state)?;
+        Ok(())
+    });
+    answer
+}
+
+/// The part of [`request`] that is the same for all, and compiled once.
+#[inline(never)]
+fn attempt(work: &mut dyn FnMut(&mut State) -> Result<(), Error>) {
+    STATE.with_borrow_mut(|state| state.error = work(state).err().map(Failure::from));
+}
+
+/// Something of the last request's error; "" when it went well.
+#[inline(never)]
+fn of_error(text: fn(&Failure) -> &str) -> String {
+    STATE.with_borrow(|state| state.error.as_ref().map_or("", text).to_owned())
+}
+
+/// The operands of a request.
+///
+/// # Safety
+/// As [`pairs_at`], and as [`bytes_at`] for each pair.
+#[inline(never)]
+unsafe fn operands_at(address: usize, count: usize) -> Vec<&'static [u8]> {
+    // SAFETY: the caller's promise.
+    let pairs = unsafe { pairs_at(address, count) };
+    // SAFETY: as above.
+    pairs
+        .iter()
+        .map(|&pair| unsafe { bytes_at(pair) })
+        .collect()
 }
 
 /// Memory for operands, requests and outputs; 0 when it is refused.
@@ -125,14 +148,9 @@ pub fn prepare(
         let (params, operands) = unsafe {
             (
                 numbers_at(params, param_count),
-                pairs_at(operands, operand_count),
+                operands_at(operands, operand_count),
             )
         };
-        // SAFETY: as above.
-        let operands: Vec<_> = operands
-            .iter()
-            .map(|&pair| unsafe { bytes_at(pair) })
-            .collect();
         state.prepare(op, params, &operands)
     })
 }
@@ -221,14 +239,9 @@ pub fn query(
         let (params, operands) = unsafe {
             (
                 numbers_at(params, param_count),
-                pairs_at(operands, operand_count),
+                operands_at(operands, operand_count),
             )
         };
-        // SAFETY: as above.
-        let operands: Vec<_> = operands
-            .iter()
-            .map(|&pair| unsafe { bytes_at(pair) })
-            .collect();
         state.door.query(op, params, &operands)
     })
 }
@@ -237,26 +250,14 @@ pub fn query(
 #[wasm_bindgen(js_name = errorCode)]
 #[must_use]
 pub fn error_code() -> String {
-    STATE.with_borrow(|state| {
-        state
-            .error
-            .as_ref()
-            .map_or("", |error| error.code)
-            .to_owned()
-    })
+    of_error(|error| error.code)
 }
 
 /// The sentence of the last request's error.
 #[wasm_bindgen(js_name = errorMessage)]
 #[must_use]
 pub fn error_message() -> String {
-    STATE.with_borrow(|state| {
-        state
-            .error
-            .as_ref()
-            .map_or("", |error| &error.message)
-            .to_owned()
-    })
+    of_error(|error| &error.message)
 }
 
 /// Chooses threads (0 is as many as there are); false on error.

@@ -1,6 +1,6 @@
 //! Requests of key-value caches, and the one that drops any object. Computes nothing.
 
-use diffattn::{DType, DataMut, Error, KvCache, KvCacheOptions, Layout, Work};
+use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Work};
 
 use crate::encoding::{Id, Object, Or, Size, Tensor, choice, request};
 use crate::job::{OutputSpec, Prepared};
@@ -147,26 +147,11 @@ impl Operation for ExportCacheRequest {
                 pace.granted().await;
                 let (k, v) = cache.export()?;
                 for (to, values) in to.into_iter().zip([k, v]) {
-                    narrow(&values, to);
+                    to.narrow(&values)?; // exact: they came from elements of this type
                 }
                 pace.worked(1);
                 Ok(())
             }))
         }))
-    }
-}
-
-/// Writes values that came from elements of this type, so that narrowing is exact.
-fn narrow(values: &[f32], to: DataMut<'_>) {
-    match to {
-        DataMut::F32(to) => to.copy_from_slice(values),
-        DataMut::F16(to) => to
-            .iter_mut()
-            .zip(values)
-            .for_each(|(to, &x)| *to = half::f16::from_f32(x).to_bits()),
-        DataMut::Bf16(to) => to
-            .iter_mut()
-            .zip(values)
-            .for_each(|(to, &x)| *to = half::bf16::from_f32(x).to_bits()),
     }
 }

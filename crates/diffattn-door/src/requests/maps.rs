@@ -5,12 +5,12 @@ use diffattn::{DType, Error, MapOutputs};
 use crate::job::{OutputSpec, Outputs};
 
 pub(super) fn map_outputs(terms: usize, shape: &[usize]) -> Result<Vec<OutputSpec>, Error> {
-    let names = (1..=terms)
-        .map(|term| format!("map{term}"))
-        .chain(["diff".to_owned()]);
-    names
-        .map(|name| OutputSpec::new(name, DType::F32, shape))
-        .collect()
+    let mut specs = Vec::with_capacity(terms + 1);
+    for term in 1..=terms {
+        specs.push(OutputSpec::new(format!("map{term}"), DType::F32, shape)?);
+    }
+    specs.push(OutputSpec::new("diff", DType::F32, shape)?);
+    Ok(specs)
 }
 
 /// Takes outputs of [`map_outputs`].
@@ -18,11 +18,12 @@ pub(super) fn take_map_outputs<'m>(
     terms: usize,
     outputs: &mut Outputs<'m>,
 ) -> Result<MapOutputs<'m>, Error> {
-    let terms = (0..terms)
-        .map(|_| outputs.f32())
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut maps = Vec::with_capacity(terms);
+    for _ in 0..terms {
+        maps.push(outputs.f32()?);
+    }
     Ok(MapOutputs {
-        terms,
+        terms: maps,
         diff: outputs.f32()?,
     })
 }

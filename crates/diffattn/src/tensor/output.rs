@@ -69,18 +69,38 @@ impl<'a> Output<'a> {
     pub(crate) unsafe fn narrow(&self, first: usize, from: &[f32]) {
         let range = first..first + from.len();
         // SAFETY: (all three) the caller's promise.
-        unsafe {
+        let part = unsafe {
             match self {
-                Self::F32(x) => x.part(range).copy_from_slice(from),
-                Self::F16(x) => x
-                    .part(range)
-                    .reinterpret_cast_mut::<f16>()
-                    .convert_from_f32_slice(from),
-                Self::Bf16(x) => x
-                    .part(range)
-                    .reinterpret_cast_mut::<bf16>()
-                    .convert_from_f32_slice(from),
+                Self::F32(x) => DataMut::F32(x.part(range)),
+                Self::F16(x) => DataMut::F16(x.part(range)),
+                Self::Bf16(x) => DataMut::Bf16(x.part(range)),
             }
+        };
+        part.fill(from);
+    }
+}
+
+impl DataMut<'_> {
+    /// Takes over `values`, each rounded once to nearest even.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `out` when they are not as many.
+    pub fn narrow(self, values: &[f32]) -> Result<(), Error> {
+        check_len("out", &[values.len()], self.len())?;
+        self.fill(values);
+        Ok(())
+    }
+
+    /// Writes `values`, as many as there are elements, each rounded once to nearest even.
+    fn fill(self, values: &[f32]) {
+        match self {
+            Self::F32(x) => x.copy_from_slice(values),
+            Self::F16(x) => x
+                .reinterpret_cast_mut::<f16>()
+                .convert_from_f32_slice(values),
+            Self::Bf16(x) => x
+                .reinterpret_cast_mut::<bf16>()
+                .convert_from_f32_slice(values),
         }
     }
 }

@@ -40,13 +40,19 @@ pub fn check_len(argument: &str, shape: &[usize], len: usize) -> Result<usize, E
 #[must_use]
 pub fn format_shape(shape: &[usize]) -> String {
     const MOST: usize = 8;
-    match shape.get(..MOST) {
-        Some(first) if shape.len() > MOST => {
-            let axes: Vec<String> = first.iter().map(usize::to_string).collect();
-            format!("[{}, …] ({} axes)", axes.join(", "), shape.len())
+    let mut text = String::from("[");
+    for (axis, extent) in shape.iter().take(MOST).enumerate() {
+        if axis > 0 {
+            text.push_str(", ");
         }
-        _ => format!("{shape:?}"),
+        text.push_str(&extent.to_string());
     }
+    if shape.len() > MOST {
+        text.push_str(&format!(", …] ({} axes)", shape.len()));
+    } else {
+        text.push(']');
+    }
+    text
 }
 
 #[cfg(test)]
