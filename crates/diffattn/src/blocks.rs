@@ -123,3 +123,10 @@ pub(crate) mod norm {
     /// Lanes of two such sums at once. Part of the numeric contract.
     pub(crate) const SHIFTED_LANES: usize = 16;
 }
+
+/// What stands between two projections.
+pub(crate) mod activation {
+    /// Float64 vectors of GELU whose steps go side by side. (AVX2: four take 0.94 of the time of
+    /// two, one 1.3 times; in WebAssembly four would be 2 KB.)
+    pub(crate) const AT_ONCE: usize = if cfg!(target_arch = "wasm32") { 2 } else { 4 };
+}

@@ -1,10 +1,11 @@
-//! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64,
-//! without a branch, so that the loop becomes vectors; nothing fuses, so every instruction set
-//! gives the same bits.
+//! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64;
+//! nothing fuses, so every instruction set gives the same bits.
 
+use crate::blocks::activation::AT_ONCE;
 use crate::run::Run;
 use crate::run::threads::{for_each_chunk, thread_count};
-use crate::simd::{Kernel, Vector};
+use crate::simd::math::MAX_LANES;
+use crate::simd::{Kernel, Vector, Wide};
 
 /// Values of one item of work: some tens of microseconds.
 const ITEM: usize = 1 << 13;
@@ -47,49 +48,76 @@ const EXP2: [f64; 7] = [
     0.000_153_458_019_654_160_66,
 ];
 
-/// c₀ + c₁x + … by Horner.
+/// c₀ + c₁x + … by Horner, of all N side by side: one after the other, each step waits for the one
+/// before.
 #[inline(always)]
-fn polynomial<const N: usize>(coefficients: &[f64; N], x: f64) -> f64 {
-    let mut p = coefficients[N - 1];
-    for coefficient in coefficients[..N - 1].iter().rev() {
-        p = p * x + coefficient;
+fn polynomial<W: Wide, const C: usize, const N: usize>(
+    coefficients: &[f64; C],
+    x: [W; N],
+) -> [W; N] {
+    let mut p = [W::splat(coefficients[C - 1]); N];
+    for coefficient in coefficients[..C - 1].iter().rev() {
+        for i in 0..N {
+            p[i] = p[i].mul(x[i]).add(W::splat(*coefficient));
+        }
     }
     p
 }
 
 /// 2^power, where that is no subnormal and no infinity.
 #[inline(always)]
-fn exp2(power: f64) -> f64 {
+fn exp2<W: Wide, const N: usize>(power: [W; N]) -> [W; N] {
     // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
-    const ROUND: f64 = 6_755_399_441_055_744.0;
-    let shifted = power + ROUND;
-    polynomial(&EXP2, power - (shifted - ROUND))
-        * f64::from_bits((shifted.to_bits() << 52).wrapping_add(1.0_f64.to_bits()))
+    let round = W::splat(6_755_399_441_055_744.0);
+    let (mut shifted, mut rest) = (power, power);
+    for i in 0..N {
+        shifted[i] = power[i].add(round);
+        rest[i] = power[i].sub(shifted[i].sub(round));
+    }
+    let mut p = polynomial(&EXP2, rest);
+    for i in 0..N {
+        p[i] = p[i].mul(shifted[i].low_bits_to_power());
+    }
+    p
 }
 
 /// x · Φ(x).
 #[inline(always)]
-fn of(x: f64) -> f64 {
-    let x = if x < -FAR { -FAR } else { x };
-    let z = x.abs();
-    let z = if z > FAR { FAR } else { z };
-    let u = (2.0 * CENTRE) / (CENTRE + z);
-    let mills = u * polynomial(&TAIL, u - 1.0);
-    let tail = mills * exp2(z * z * (-0.5 * std::f64::consts::LOG2_E));
-    x * if x < 0.0 { tail } else { 1.0 - tail }
+fn of<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    let (mut u, mut rest, mut power) = (x, x, x);
+    for i in 0..N {
+        x[i] = W::splat(-FAR).max(x[i]);
+        let z = W::splat(FAR).min(x[i].abs());
+        u[i] = W::splat(2.0 * CENTRE).div(W::splat(CENTRE).add(z));
+        rest[i] = u[i].sub(W::splat(1.0));
+        power[i] = z.mul(z).mul(W::splat(-0.5 * std::f64::consts::LOG2_E));
+    }
+    let (mills, power) = (polynomial(&TAIL, rest), exp2(power));
+    for i in 0..N {
+        let tail = u[i].mul(mills[i]).mul(power[i]);
+        x[i] = x[i].mul(x[i].by_sign(tail, W::splat(1.0).sub(tail)));
+    }
+    x
 }
 
 /// x · σ(2u), u = √(2/π) (x + 0.044715 x³): what ½ x (1 + tanh u) is.
 #[inline(always)]
-fn by_tanh(x: f64) -> f64 {
+fn by_tanh<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
     const SLOPE: f64 = -2.0 * std::f64::consts::LOG2_E * 0.797_884_560_802_865_4;
     // Powers beyond have long made 0 or x of it, and stay in the range of `exp2`.
     const LARGEST: f64 = 1000.0;
-    // (Where the result is zero; −∞ would make NaN of it.)
-    let x = if x < -FAR { -FAR } else { x };
-    let power = SLOPE * (x + 0.044_715 * (x * x * x));
-    let power = if power < -LARGEST { -LARGEST } else { power };
-    x / (1.0 + exp2(power))
+    let mut power = x;
+    for i in 0..N {
+        // (Where the result is zero; −∞ would make NaN of it.)
+        x[i] = W::splat(-FAR).max(x[i]);
+        let cube = W::splat(0.044_715).mul(x[i].mul(x[i]).mul(x[i]));
+        power[i] = W::splat(-LARGEST).max(W::splat(SLOPE).mul(x[i].add(cube)));
+    }
+    let power = exp2(power);
+    for i in 0..N {
+        x[i] = x[i].div(W::splat(1.0).add(power[i]));
+    }
+    x
 }
 
 struct Gelu<'c, const TANH: bool>(&'c mut [f32]);
@@ -99,10 +127,37 @@ impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        for value in self.0 {
-            let x = f64::from(*value);
-            *value = if TANH { by_tanh(x) } else { of(x) } as f32;
+        let mut blocks = self.0.chunks_exact_mut(AT_ONCE * V::Wide::LANES);
+        for block in &mut blocks {
+            // SAFETY: a block has so many vectors.
+            unsafe { replace::<V::Wide, TANH>(block.as_mut_ptr()) };
         }
+        let tail = blocks.into_remainder();
+        if !tail.is_empty() {
+            let mut block = [0.0; AT_ONCE * MAX_LANES];
+            block[..tail.len()].copy_from_slice(tail);
+            // SAFETY: MAX_LANES is at least LANES.
+            unsafe { replace::<V::Wide, TANH>(block.as_mut_ptr()) };
+            tail.copy_from_slice(&block[..tail.len()]);
+        }
+    }
+}
+
+/// The values of [`AT_ONCE`] vectors by those of the unit.
+///
+/// # Safety
+/// So many values are at `values`.
+#[inline(always)]
+unsafe fn replace<W: Wide, const TANH: bool>(values: *mut f32) {
+    let mut x = [W::splat(0.0); AT_ONCE];
+    for (i, x) in x.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *x = unsafe { W::widen(values.add(i * W::LANES)) };
+    }
+    let y = if TANH { by_tanh(x) } else { of(x) };
+    for (i, y) in y.into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { y.store_narrow(values.add(i * W::LANES)) };
     }
 }
 

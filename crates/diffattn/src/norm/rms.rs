@@ -252,13 +252,28 @@ pub(crate) fn rms_norm_row<V: Vector>(
     scale: f32,
 ) {
     let squares = lanes::sum_squares::<V::Wide>(row);
-    let [power, rest] = spread_factors(squares / row.len() as f64, eps, scale);
-    match weight {
-        None => row.iter_mut().for_each(|x| *x = *x * power * rest),
-        Some(weight) => row
-            .iter_mut()
-            .zip(weight)
-            .for_each(|(x, weight)| *x = *x * power * rest * weight),
+    let row_len = row.len();
+    let [power, rest] = spread_factors(squares / row_len as f64, eps, scale);
+    let weight = weight.unwrap_or(&[]);
+    let mut vectors = row.chunks_exact_mut(V::LANES);
+    for (index, vector) in vectors.by_ref().enumerate() {
+        let at = vector.as_mut_ptr();
+        // SAFETY: `vector` has LANES values, and so many weights there are where there are any.
+        unsafe {
+            let mut y = V::load(at).mul(V::splat(power)).mul(V::splat(rest));
+            if !weight.is_empty() {
+                y = y.mul(V::load(weight[index * V::LANES..][..V::LANES].as_ptr()));
+            }
+            y.store(at);
+        }
+    }
+    let tail = vectors.into_remainder();
+    let first = row_len - tail.len();
+    for (at, x) in tail.iter_mut().enumerate() {
+        *x = *x * power * rest;
+        if let Some(weight) = weight.get(first + at) {
+            *x *= weight;
+        }
     }
 }
 

@@ -170,17 +170,33 @@ impl Kernel for Difference<'_> {
             }
             x.widen(token * width, current);
             for before in before.chunks_exact_mut(width) {
-                for (current, before) in current.iter_mut().zip(before) {
-                    let difference = *current - *before;
-                    *before = *current;
-                    *current = difference;
-                }
+                take_difference::<V>(current, before);
             }
             if token >= tokens.start {
                 // SAFETY: each token is one unit's.
                 unsafe { output.narrow(token * width, current) };
             }
         }
+    }
+}
+
+/// `current` becomes its difference from `before`, and that what `current` was.
+#[inline(always)]
+fn take_difference<V: Vector>(current: &mut [f32], before: &mut [f32]) {
+    let mut currents = current.chunks_exact_mut(V::LANES);
+    let mut befores = before.chunks_exact_mut(V::LANES);
+    for (current, before) in currents.by_ref().zip(befores.by_ref()) {
+        let (current, before) = (current.as_mut_ptr(), before.as_mut_ptr());
+        // SAFETY: LANES values on both sides.
+        unsafe {
+            let values = V::load(current);
+            values.sub(V::load(before)).store(current);
+            values.store(before);
+        }
+    }
+    let rest = befores.into_remainder();
+    for (current, before) in currents.into_remainder().iter_mut().zip(rest) {
+        (*current, *before) = (*current - *before, *current);
     }
 }
 

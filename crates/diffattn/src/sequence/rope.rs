@@ -286,9 +286,9 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
             let (x_turning, x_rest) = x.split_at(rotary_dim);
             let (y_turning, y_rest) = y.split_at_mut(rotary_dim);
             if interleaved {
-                rotate_neighbours(x_turning, cosines, sines, y_turning);
+                rotate_neighbours::<V>(x_turning, cosines, sines, y_turning);
             } else {
-                rotate_halves(x_turning, cosines, sines, y_turning);
+                rotate_halves::<V>(x_turning, cosines, sines, y_turning);
             }
             y_rest.copy_from_slice(x_rest);
             // SAFETY: as above.
@@ -297,31 +297,63 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
     }
 }
 
+/// A pair turned.
+#[inline(always)]
+fn turned<V: Vector>([a, b]: [V; 2], cosine: V, sine: V) -> [V; 2] {
+    [
+        a.mul(cosine).sub(b.mul(sine)),
+        a.mul(sine).add(b.mul(cosine)),
+    ]
+}
+
+/// [`turned`] of single values.
+#[inline(always)]
+fn turned_one([a, b]: [f32; 2], cosine: f32, sine: f32) -> [f32; 2] {
+    [a * cosine - b * sine, a * sine + b * cosine]
+}
+
 /// Pairs (2i, 2i + 1).
 #[inline(always)]
-fn rotate_neighbours(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
-    let (x, y) = (x.as_chunks::<2>().0, y.as_chunks_mut::<2>().0);
-    for (([a, b], [ya, yb]), (cosine, sine)) in x.iter().zip(y).zip(cosines.iter().zip(sines)) {
-        *ya = a * cosine - b * sine;
-        *yb = a * sine + b * cosine;
+fn rotate_neighbours<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
+    let pairs = cosines.len();
+    debug_assert!(sines.len() == pairs && x.len() == 2 * pairs && y.len() == 2 * pairs);
+    let whole = pairs / V::LANES * V::LANES;
+    for i in (0..whole).step_by(V::LANES) {
+        // SAFETY: LANES pairs from `i` on are below `pairs`, two values of x and of y each.
+        unsafe {
+            let (x, y) = (x.as_ptr().add(2 * i), y.as_mut_ptr().add(2 * i));
+            let (cosine, sine) = (cosines.as_ptr().add(i), sines.as_ptr().add(i));
+            let pair = V::apart(V::load(x), V::load(x.add(V::LANES)));
+            let [a, b] = turned(pair, V::load(cosine), V::load(sine));
+            let [low, high] = V::together(a, b);
+            low.store(y);
+            high.store(y.add(V::LANES));
+        }
+    }
+    for i in whole..pairs {
+        [y[2 * i], y[2 * i + 1]] = turned_one([x[2 * i], x[2 * i + 1]], cosines[i], sines[i]);
     }
 }
 
 /// Pairs (i, i + rotary_dim/2).
 #[inline(always)]
-fn rotate_halves(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
+fn rotate_halves<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
     let pairs = cosines.len();
-    let ((a, b), (ya, yb)) = (x.split_at(pairs), y.split_at_mut(pairs));
-    // Cut to one length, so that the loop needs no bounds checks.
-    let (b, sines, ya, yb) = (
-        &b[..pairs],
-        &sines[..pairs],
-        &mut ya[..pairs],
-        &mut yb[..pairs],
-    );
-    for i in 0..pairs {
-        ya[i] = a[i] * cosines[i] - b[i] * sines[i];
-        yb[i] = a[i] * sines[i] + b[i] * cosines[i];
+    debug_assert!(sines.len() == pairs && x.len() == 2 * pairs && y.len() == 2 * pairs);
+    let whole = pairs / V::LANES * V::LANES;
+    for i in (0..whole).step_by(V::LANES) {
+        // SAFETY: LANES pairs from `i` on are below `pairs`, two values of x and of y each.
+        unsafe {
+            let (x, y) = (x.as_ptr().add(i), y.as_mut_ptr().add(i));
+            let (cosine, sine) = (cosines.as_ptr().add(i), sines.as_ptr().add(i));
+            let pair = [V::load(x), V::load(x.add(pairs))];
+            let [a, b] = turned(pair, V::load(cosine), V::load(sine));
+            a.store(y);
+            b.store(y.add(pairs));
+        }
+    }
+    for i in whole..pairs {
+        [y[i], y[pairs + i]] = turned_one([x[i], x[pairs + i]], cosines[i], sines[i]);
     }
 }
 

@@ -63,6 +63,23 @@ impl Vector for F32x8 {
                 _mm256_and_ps(sign_bit, sign.0),
             )
         };
+        fn apart(low: Self, high: Self) -> [Self; 2] = {
+            // Pairs of both, those of the lower halves first.
+            let even = _mm256_shuffle_ps::<0b10_00_10_00>(low.0, high.0);
+            let odd = _mm256_shuffle_ps::<0b11_01_11_01>(low.0, high.0);
+            [even, odd].map(|x| {
+                let x = _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(x));
+                Self(_mm256_castpd_ps(x))
+            })
+        };
+        fn together(even: Self, odd: Self) -> [Self; 2] = {
+            let low = _mm256_unpacklo_ps(even.0, odd.0);
+            let high = _mm256_unpackhi_ps(even.0, odd.0);
+            [
+                Self(_mm256_permute2f128_ps::<0x20>(low, high)),
+                Self(_mm256_permute2f128_ps::<0x31>(low, high)),
+            ]
+        };
     }
     const STREAMS: bool = true;
     #[inline(always)]
@@ -252,9 +269,23 @@ impl Wide for F64x4 {
         unsafe fn widen_less(from: *const f32, shift: f32) =
             _mm256_cvtps_pd(_mm_sub_ps(_mm_loadu_ps(from), _mm_set1_ps(shift)));
         unsafe fn store(self, to: *mut f64) -> () = _mm256_storeu_pd(to, self.0);
+        unsafe fn store_narrow(self, to: *mut f32) -> () =
+            _mm_storeu_ps(to, _mm256_cvtpd_ps(self.0));
         fn add(self, other: Self) = _mm256_add_pd(self.0, other.0);
         fn sub(self, other: Self) = _mm256_sub_pd(self.0, other.0);
         fn mul(self, other: Self) = _mm256_mul_pd(self.0, other.0);
+        fn div(self, other: Self) = _mm256_div_pd(self.0, other.0);
+        // These two give their second operand on NaN.
+        fn max(self, other: Self) = _mm256_max_pd(self.0, other.0);
+        fn min(self, other: Self) = _mm256_min_pd(self.0, other.0);
+        fn abs(self) = _mm256_andnot_pd(_mm256_set1_pd(-0.0), self.0);
+        fn by_sign(self, negative: Self, other: Self) =
+            _mm256_blendv_pd(other.0, negative.0, self.0);
+        fn low_bits_to_power(self) = {
+            let exponent = _mm256_slli_epi64::<52>(_mm256_castpd_si256(self.0));
+            let one = _mm256_castpd_si256(_mm256_set1_pd(1.0));
+            _mm256_castsi256_pd(_mm256_add_epi64(exponent, one))
+        };
         fn add_square(self, x: Self) = _mm256_fmadd_pd(x.0, x.0, self.0);
         fn sum(self) -> f64 = {
             let halves = _mm_add_pd(

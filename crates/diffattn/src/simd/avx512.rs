@@ -51,6 +51,23 @@ impl Vector for F32x16 {
                 _mm512_and_ps(sign_bit, sign.0),
             )
         };
+        fn apart(low: Self, high: Self) -> [Self; 2] = {
+            let even =
+                _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
+            [
+                Self(_mm512_permutex2var_ps(low.0, even, high.0)),
+                Self(_mm512_permutex2var_ps(low.0, odd, high.0)),
+            ]
+        };
+        fn together(even: Self, odd: Self) -> [Self; 2] = {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_or_si512(low, _mm512_set1_epi32(8));
+            [
+                Self(_mm512_permutex2var_ps(even.0, low, odd.0)),
+                Self(_mm512_permutex2var_ps(even.0, high, odd.0)),
+            ]
+        };
     }
     const STREAMS: bool = true;
     #[inline(always)]
@@ -135,9 +152,25 @@ impl Wide for F64x8 {
         unsafe fn widen_less(from: *const f32, shift: f32) =
             _mm512_cvtps_pd(_mm256_sub_ps(_mm256_loadu_ps(from), _mm256_set1_ps(shift)));
         unsafe fn store(self, to: *mut f64) -> () = _mm512_storeu_pd(to, self.0);
+        unsafe fn store_narrow(self, to: *mut f32) -> () =
+            _mm256_storeu_ps(to, _mm512_cvtpd_ps(self.0));
         fn add(self, other: Self) = _mm512_add_pd(self.0, other.0);
         fn sub(self, other: Self) = _mm512_sub_pd(self.0, other.0);
         fn mul(self, other: Self) = _mm512_mul_pd(self.0, other.0);
+        fn div(self, other: Self) = _mm512_div_pd(self.0, other.0);
+        // These two give their second operand on NaN.
+        fn max(self, other: Self) = _mm512_max_pd(self.0, other.0);
+        fn min(self, other: Self) = _mm512_min_pd(self.0, other.0);
+        fn abs(self) = _mm512_andnot_pd(_mm512_set1_pd(-0.0), self.0);
+        fn by_sign(self, negative: Self, other: Self) = {
+            let signs = _mm512_movepi64_mask(_mm512_castpd_si512(self.0));
+            _mm512_mask_blend_pd(signs, other.0, negative.0)
+        };
+        fn low_bits_to_power(self) = {
+            let exponent = _mm512_slli_epi64::<52>(_mm512_castpd_si512(self.0));
+            let one = _mm512_castpd_si512(_mm512_set1_pd(1.0));
+            _mm512_castsi512_pd(_mm512_add_epi64(exponent, one))
+        };
         fn add_square(self, x: Self) = _mm512_fmadd_pd(x.0, x.0, self.0);
         fn sum(self) -> f64 = {
             let low = _mm512_castpd512_pd256(self.0);

@@ -50,6 +50,10 @@ impl Vector for F32x4 {
         fn select(mask: uint32x4_t, a: Self, b: Self) = vbslq_f32(mask, a.0, b.0);
         fn abs(self) = vabsq_f32(self.0);
         fn copysign(self, sign: Self) = vbslq_f32(vdupq_n_u32(0x8000_0000), sign.0, self.0);
+        fn apart(low: Self, high: Self) -> [Self; 2] =
+            [Self(vuzp1q_f32(low.0, high.0)), Self(vuzp2q_f32(low.0, high.0))];
+        fn together(even: Self, odd: Self) -> [Self; 2] =
+            [Self(vzip1q_f32(even.0, odd.0)), Self(vzip2q_f32(even.0, odd.0))];
     }
     #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
@@ -84,9 +88,24 @@ impl Wide for F64x2 {
         unsafe fn widen_less(from: *const f32, shift: f32) =
             vcvt_f64_f32(vsub_f32(vld1_f32(from), vdup_n_f32(shift)));
         unsafe fn store(self, to: *mut f64) -> () = vst1q_f64(to, self.0);
+        unsafe fn store_narrow(self, to: *mut f32) -> () = vst1_f32(to, vcvt_f32_f64(self.0));
         fn add(self, other: Self) = vaddq_f64(self.0, other.0);
         fn sub(self, other: Self) = vsubq_f64(self.0, other.0);
         fn mul(self, other: Self) = vmulq_f64(self.0, other.0);
+        fn div(self, other: Self) = vdivq_f64(self.0, other.0);
+        // Not `vmaxq_f64` and `vminq_f64`, which give NaN when either side is.
+        fn max(self, other: Self) = vbslq_f64(vcgtq_f64(self.0, other.0), self.0, other.0);
+        fn min(self, other: Self) = vbslq_f64(vcltq_f64(self.0, other.0), self.0, other.0);
+        fn abs(self) = vabsq_f64(self.0);
+        fn by_sign(self, negative: Self, other: Self) = {
+            let signs = vcltzq_s64(vreinterpretq_s64_f64(self.0));
+            vbslq_f64(signs, negative.0, other.0)
+        };
+        fn low_bits_to_power(self) = {
+            let exponent = vshlq_n_s64::<52>(vreinterpretq_s64_f64(self.0));
+            let one = vreinterpretq_s64_f64(vdupq_n_f64(1.0));
+            vreinterpretq_f64_s64(vaddq_s64(exponent, one))
+        };
         fn add_square(self, x: Self) = vfmaq_f64(self.0, x.0, x.0);
         fn sum(self) -> f64 = vaddvq_f64(self.0);
     }

@@ -86,6 +86,14 @@ impl Vector for Scalar {
         Self(self.0.copysign(sign.0))
     }
     #[inline(always)]
+    fn apart(low: Self, high: Self) -> [Self; 2] {
+        [low, high]
+    }
+    #[inline(always)]
+    fn together(even: Self, odd: Self) -> [Self; 2] {
+        [even, odd]
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, _: usize, to: *mut f32, _: usize) {
         // SAFETY: one value each, by the contract.
         unsafe { *to = *from }
@@ -109,6 +117,7 @@ impl Wide for F64x1 {
         unsafe fn widen_less(from: *const f32, shift: f32) =
             f64::from(from.read_unaligned() - shift);
         unsafe fn store(self, to: *mut f64) -> () = to.write_unaligned(self.0);
+        unsafe fn store_narrow(self, to: *mut f32) -> () = to.write_unaligned(self.0 as f32);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -121,6 +130,36 @@ impl Wide for F64x1 {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Self(self.0 * other.0)
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(self.0 / other.0)
+    }
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        if self.0 > other.0 { self } else { other }
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        if self.0 < other.0 { self } else { other }
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(self.0.abs())
+    }
+    #[inline(always)]
+    fn by_sign(self, negative: Self, other: Self) -> Self {
+        if self.0.is_sign_negative() {
+            negative
+        } else {
+            other
+        }
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        Self(f64::from_bits(
+            (self.0.to_bits() << 52).wrapping_add(1.0_f64.to_bits()),
+        ))
     }
     #[inline(always)]
     fn sum(self) -> f64 {

@@ -183,6 +183,20 @@ impl Vector for F32x4 {
         Self(v128_bitselect(sign.0, self.0, f32x4_splat(-0.0)))
     }
     #[inline(always)]
+    fn apart(low: Self, high: Self) -> [Self; 2] {
+        [
+            Self(i32x4_shuffle::<0, 2, 4, 6>(low.0, high.0)),
+            Self(i32x4_shuffle::<1, 3, 5, 7>(low.0, high.0)),
+        ]
+    }
+    #[inline(always)]
+    fn together(even: Self, odd: Self) -> [Self; 2] {
+        [
+            Self(i32x4_shuffle::<0, 4, 1, 5>(even.0, odd.0)),
+            Self(i32x4_shuffle::<2, 6, 3, 7>(even.0, odd.0)),
+        ]
+    }
+    #[inline(always)]
     unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
         // SAFETY: four rows of four values on both sides, by the contract.
         unsafe {
@@ -226,6 +240,8 @@ impl Wide for F64x2 {
         unsafe fn widen_less(from: *const f32, shift: f32) =
             f64x2_promote_low_f32x4(f32x4_sub(v128_load64_zero(from.cast()), f32x4_splat(shift)));
         unsafe fn store(self, to: *mut f64) -> () = v128_store(to.cast(), self.0);
+        unsafe fn store_narrow(self, to: *mut f32) -> () =
+            v128_store64_lane::<0>(f32x4_demote_f64x2_zero(self.0), to.cast());
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -238,6 +254,31 @@ impl Wide for F64x2 {
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
         Self(f64x2_mul(self.0, other.0))
+    }
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(f64x2_div(self.0, other.0))
+    }
+    // These two not by f64x2_pmax and f64x2_pmin, as above.
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(v128_bitselect(self.0, other.0, f64x2_gt(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(v128_bitselect(self.0, other.0, f64x2_lt(self.0, other.0)))
+    }
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(f64x2_abs(self.0))
+    }
+    #[inline(always)]
+    fn by_sign(self, negative: Self, other: Self) -> Self {
+        Self(v128_bitselect(negative.0, other.0, i64x2_shr(self.0, 63)))
+    }
+    #[inline(always)]
+    fn low_bits_to_power(self) -> Self {
+        Self(i64x2_add(i64x2_shl(self.0, 52), f64x2_splat(1.0)))
     }
     #[inline(always)]
     fn sum(self) -> f64 {

@@ -89,6 +89,14 @@ impl<V: Vector> Vector for Unfused<V> {
     fn copysign(self, sign: Self) -> Self {
         Self(self.0.copysign(sign.0))
     }
+    #[inline(always)]
+    fn apart(low: Self, high: Self) -> [Self; 2] {
+        V::apart(low.0, high.0).map(Self)
+    }
+    #[inline(always)]
+    fn together(even: Self, odd: Self) -> [Self; 2] {
+        V::together(even.0, odd.0).map(Self)
+    }
     const STREAMS: bool = V::STREAMS;
     #[inline(always)]
     fn fence() {

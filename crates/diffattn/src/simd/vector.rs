@@ -101,6 +101,11 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn abs(self) -> Self;
     /// The magnitude of `self` with the sign of `sign`.
     fn copysign(self, sign: Self) -> Self;
+    /// Of the values of `low`, then of `high`, every second one from the first and from the second
+    /// on.
+    fn apart(low: Self, high: Self) -> [Self; 2];
+    /// [`Vector::apart`] undone: by turns a value of `even` and one of `odd`.
+    fn together(even: Self, odd: Self) -> [Self; 2];
     /// `sums[m][n] += a[m] · b[n]`, each as [`Vector::mul_add`] rounds: one step of a tile.
     ///
     /// # Safety

@@ -1,7 +1,7 @@
-//! The float64 vector of the same registers: what sums of float32 values are taken in. Knows
-//! nothing of their order.
+//! The float64 vector of the same registers: what sums of float32 values are taken in, and
+//! functions that float32 is too short for. Knows nothing of their order.
 
-/// `LANES` float64 values and the ops that sums of float32 values need. Never fuses.
+/// `LANES` float64 values and the ops that the kernels need of them. Never fuses.
 ///
 /// # Safety
 /// As [`Vector`].
@@ -27,12 +27,29 @@ pub(crate) trait Wide: Copy + Send + Sync + 'static {
     /// # Safety
     /// `LANES` values are writable at `to`.
     unsafe fn store(self, to: *mut f64);
+    /// The values, rounded to float32.
+    ///
+    /// # Safety
+    /// `LANES` values are writable at `to`.
+    unsafe fn store_narrow(self, to: *mut f32);
     /// `self + other`.
     fn add(self, other: Self) -> Self;
     /// `self − other`.
     fn sub(self, other: Self) -> Self;
     /// `self · other`.
     fn mul(self, other: Self) -> Self;
+    /// `self ÷ other`, correctly rounded.
+    fn div(self, other: Self) -> Self;
+    /// `self > other ? self : other`, lane by lane: a NaN on either side gives `other`.
+    fn max(self, other: Self) -> Self;
+    /// `self < other ? self : other`, lane by lane: a NaN on either side gives `other`.
+    fn min(self, other: Self) -> Self;
+    /// Absolute value (clears the sign, also of NaN).
+    fn abs(self) -> Self;
+    /// `negative` where the sign of `self` is set, else `other`.
+    fn by_sign(self, negative: Self, other: Self) -> Self;
+    /// 2ⁿ for an integral n in the low bits of each value.
+    fn low_bits_to_power(self) -> Self;
     /// `self + x²` for an x that is a float32 number: its square is exact, so that fusing changes
     /// no bit.
     #[inline(always)]

@@ -144,7 +144,13 @@ impl<'u> Normalise<'u> {
         y: &mut [f32],
     ) {
         if self.runs.stretch == 1 {
-            normalise_positions(self.by_channel, x, y);
+            let by_channel = self.by_channel;
+            let channels = self.runs.channels;
+            for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+                let position = Position { x, by_channel };
+                // SAFETY: a position has the channels that there are parameters of.
+                unsafe { write::<V, false>(y, false, x.as_ptr(), position) };
+            }
         } else {
             self.stretches::<V, STREAM>(start, x, y);
         }
@@ -210,21 +216,38 @@ impl Results for Affine<'_> {
     }
 }
 
-/// Whole positions with channels last.
-#[inline(always)]
-fn normalise_positions(by_channel: &ChannelAffine, x: &[f32], y: &mut [f32]) {
-    let channels = by_channel.mean.len();
-    let ChannelAffine {
-        mean,
-        power,
-        factor,
-        bias,
-    } = by_channel;
-    // Cut to one length, so that the loop needs no bounds checks.
-    let (power, factor, bias) = (&power[..channels], &factor[..channels], &bias[..channels]);
-    for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-        for c in 0..channels {
-            y[c] = affine(x[c], mean[c], power[c], factor[c], bias[c]);
-        }
+/// A position with channels last, as [`Affine`].
+struct Position<'u> {
+    x: &'u [f32],
+    by_channel: &'u ChannelAffine,
+}
+
+impl Results for Position<'_> {
+    #[inline(always)]
+    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+        // SAFETY: the caller's promise: x and what there is by channel are as long.
+        let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+        let ChannelAffine {
+            mean,
+            power,
+            factor,
+            bias,
+        } = self.by_channel;
+        load(self.x)
+            .sub(load(mean))
+            .mul(load(power))
+            .mul(load(factor))
+            .add(load(bias))
+    }
+
+    #[inline(always)]
+    fn one(&self, at: usize) -> f32 {
+        let ChannelAffine {
+            mean,
+            power,
+            factor,
+            bias,
+        } = self.by_channel;
+        affine(self.x[at], mean[at], power[at], factor[at], bias[at])
     }
 }
