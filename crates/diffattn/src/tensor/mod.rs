@@ -2,13 +2,12 @@
 
 pub(crate) mod axis;
 pub(crate) mod call;
+mod halves;
 pub(crate) mod output;
 pub(crate) mod shape;
 
 use crate::error::Error;
 use crate::run::buffer::try_zeroed;
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
 use std::ops::Range;
 
 /// The element type of a tensor. Compute is always float32.
@@ -107,8 +106,8 @@ impl<'a> Data<'a> {
         let range = first..first + to.len();
         match self {
             Self::F32(x) => to.copy_from_slice(&x[range]),
-            Self::F16(x) => x[range].reinterpret_cast::<f16>().convert_to_f32_slice(to),
-            Self::Bf16(x) => x[range].reinterpret_cast::<bf16>().convert_to_f32_slice(to),
+            Self::F16(x) => halves::widen_f16(&x[range], to),
+            Self::Bf16(x) => halves::widen_bf16(&x[range], to),
         }
     }
 

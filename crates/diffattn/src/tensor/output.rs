@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::{bf16, f16};
-
+use super::halves::{narrow_bf16, narrow_f16};
 use super::shape::check_len;
 use super::{DType, DataMut, Elements};
 use crate::error::Error;
@@ -95,12 +93,8 @@ impl DataMut<'_> {
     fn fill(self, values: &[f32]) {
         match self {
             Self::F32(x) => x.copy_from_slice(values),
-            Self::F16(x) => x
-                .reinterpret_cast_mut::<f16>()
-                .convert_from_f32_slice(values),
-            Self::Bf16(x) => x
-                .reinterpret_cast_mut::<bf16>()
-                .convert_from_f32_slice(values),
+            Self::F16(x) => narrow_f16(values, x),
+            Self::Bf16(x) => narrow_bf16(values, x),
         }
     }
 }
