@@ -7,8 +7,9 @@
 //!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
-//! `diffllama`, and `llama`, whose heads are one softmax each), with caches, sampling and
-//! generation. `FAMILIES` are all that there are.
+//! `diffllama`; `llama`, whose heads are one softmax each; and `diffattn_llama`, a Llama some of
+//! whose heads were made differential), with caches, sampling and generation. `FAMILIES` are all
+//! that there are.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
 //! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many
@@ -61,7 +62,7 @@ mod pass;
 mod weights;
 
 #[cfg(feature = "models")]
-pub use diffattn_files::decoder::DecoderAttention;
+pub use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 #[cfg(feature = "models")]
 pub use generate::{
     Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
@@ -74,7 +75,10 @@ pub use layers::attention::{
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
-pub use models::diff_llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+pub use models::diff_llama::{
+    DiffLlama, DiffLlamaConfig, DiffLlamaLoader, DifferentialHeads, HiddenAct, LlamaConversion,
+    NoiseOrder,
+};
 #[cfg(feature = "models")]
 pub use models::diff_vit::{
     DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader, DiffViTMaps,
