@@ -1,17 +1,17 @@
 //! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file;
 //! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
-use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
-use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
 use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
 use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::layers::{Activation, Embedding};
 use crate::models::{Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
-use diffattn::{Error, Linear, Pace, Pairing, Work};
+use diffattn::{Error, Linear, Pace, Pairing, Work, lambda_init};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
+use diffattn_files::{AttentionSizes, Declare, Entries, Id, Projections};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ use std::sync::Arc;
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
 /// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
-/// `lm_head.weight` `[vocab_size, hidden_size]`.
+/// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
+/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides.
 ///
 /// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
@@ -79,7 +80,7 @@ impl DiffLlamaLoader {
             has_biases |= entries.has_optional(&list);
         }
         if has_biases {
-            entries.tell([decoder::BIASES.to_owned()]);
+            entries.tell([config.kind.biases()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
         let is_within = |name: &str| decoder::is_within(name, layers);
@@ -169,7 +170,8 @@ pub(crate) fn open_llama(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>,
     of_config(DiffLlamaConfig::from_llama_json(files.config)?, files)
 }
 
-fn of_config(
+/// A loader of a model of this config, which `generation_config.json` completes.
+pub(crate) fn of_config(
     mut config: DiffLlamaConfig,
     files: &ModelFiles<'_>,
 ) -> Result<Box<dyn ModelLoader>, Error> {
@@ -188,6 +190,10 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     } = config;
     let wide = config.num_attention_heads.saturating_mul(head_dim);
     let narrow = config.num_key_value_heads.saturating_mul(head_dim);
+    let head_width = match config.kind {
+        DecoderAttention::Plain => head_dim,
+        DecoderAttention::Differential | DecoderAttention::Grouped => head_dim.saturating_mul(2),
+    };
     DecoderSizes {
         vocab_size: config.vocab_size,
         hidden_size,
@@ -198,12 +204,14 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
             q: wide,
             k: narrow,
             v: narrow,
-            out: wide,
+            out: config.num_heads().saturating_mul(head_width),
             head_dim,
+            head_width,
             ..AttentionSizes::default()
         },
         attention_bias: config.attention_bias,
         mlp_bias: config.mlp_bias,
+        poly_norm: config.hidden_act == HiddenAct::PolyNorm,
         head,
     }
 }
@@ -273,7 +281,7 @@ impl Builder {
                         let weights = V1Weights {
                             projections,
                             lambda: part.lambda(lambda)?,
-                            norm: None,
+                            norm: ids.head_norm.map(|id| part.vector(id)).transpose()?,
                         };
                         self.attention(index, weights)?
                     }
@@ -283,6 +291,7 @@ impl Builder {
                     gate: part.linear(ids.gate)?,
                     up: part.linear(ids.up)?,
                     down: part.linear(ids.down)?,
+                    act: self.act(&part, ids.poly_norm)?,
                     input_norm: part.vector(ids.input_norm)?,
                     post_norm: part.vector(ids.post_norm)?,
                 });
@@ -324,6 +333,23 @@ impl Builder {
         Ok(())
     }
 
+    /// What stands in the MLP of a layer, with PolyNorm's weights.
+    fn act(&self, part: &Part<'_>, poly_norm: Option<[Id; 2]>) -> Result<Activation, Error> {
+        let none = || Error::internal("PolyNorm without its weights");
+        Ok(match self.config.hidden_act {
+            HiddenAct::Silu => Activation::Silu,
+            HiddenAct::Gelu => Activation::Gelu,
+            HiddenAct::GeluTanh => Activation::GeluTanh,
+            HiddenAct::PolyNorm => {
+                let [weight, bias] = poly_norm.ok_or_else(none)?;
+                let (weight, bias) = (part.vector(weight)?, part.vector(bias)?);
+                let weight = weight.as_slice().try_into().map_err(|_| none())?;
+                let bias = bias.first().copied().ok_or_else(none)?;
+                Activation::PolyNorm { weight, bias }
+            }
+        })
+    }
+
     /// The attention of a layer of a plain Llama.
     fn plain(&self, projections: Projections<Linear>) -> Result<DiffAttnLayer, Error> {
         let config = &self.config;
@@ -340,10 +366,11 @@ impl Builder {
         attention.of_weights(projections)
     }
 
-    /// The attention of a layer: flat heads in halves, a norm per head without weight.
+    /// The attention of a layer: flat heads in halves, a norm per head without weight; or in groups,
+    /// a norm with one, and λ_init that counts the layers from −1.
     fn attention(&self, depth: usize, weights: V1Weights) -> Result<DiffAttnLayer, Error> {
         let config = &self.config;
-        let options = MultiheadDiffAttnOptions {
+        let mut options = MultiheadDiffAttnOptions {
             num_kv_heads: Some(config.num_key_value_heads),
             head_dim: Some(config.head_dim),
             rope: Some(RopeConfig {
@@ -357,6 +384,16 @@ impl Builder {
             },
             ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
         };
+        if config.kind == DecoderAttention::Grouped {
+            options.pairing = Pairing::Grouped;
+            options.ratio = Some(config.num_heads() / config.num_noise_heads);
+            options.num_kv_heads = Some(config.num_key_value_heads / 2);
+            options.lambda_init = Some(lambda_init(depth as f64 - 1.0));
+            options.norm = NormConfig {
+                eps: config.attn_rms_norm_eps as f32,
+                affine: Some(true),
+            };
+        }
         MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
     }
 

@@ -6,8 +6,9 @@ mod load;
 mod model;
 mod run;
 
+pub(crate) use config::POLY_NORM;
 pub use config::{DiffLlamaConfig, HiddenAct};
 pub use load::DiffLlamaLoader;
-pub(crate) use load::{open, open_llama};
+pub(crate) use load::{of_config, open, open_llama};
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;
