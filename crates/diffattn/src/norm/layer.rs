@@ -124,14 +124,17 @@ impl Results for NormedRow<'_> {
     }
 
     #[inline(always)]
-    fn one(&self, at: usize) -> f32 {
+    unsafe fn one(&self, at: usize) -> f32 {
         let [mean, rest_of_mean, power, rest] = self.scalars();
-        let mut y = (self.x[at] - mean - rest_of_mean) * power * rest;
+        // SAFETY: (all three) the caller's promise.
+        let mut y = (unsafe { self.x.get_unchecked(at) } - mean - rest_of_mean) * power * rest;
         if let Some(weight) = self.weight {
-            y *= weight[at];
+            // SAFETY: as above.
+            y *= unsafe { weight.get_unchecked(at) };
         }
         if let Some(bias) = self.bias {
-            y += bias[at];
+            // SAFETY: as above.
+            y += unsafe { bias.get_unchecked(at) };
         }
         y
     }

@@ -234,10 +234,15 @@ impl Results for ScaledRow<'_> {
     }
 
     #[inline(always)]
-    fn one(&self, at: usize) -> f32 {
+    unsafe fn one(&self, at: usize) -> f32 {
         let [power, rest] = self.factors;
-        let y = self.x[at] * power * rest;
-        self.weight.map_or(y, |weight| y * weight[at])
+        // SAFETY: the caller's promise.
+        let y = unsafe { self.x.get_unchecked(at) } * power * rest;
+        match self.weight {
+            None => y,
+            // SAFETY: as above.
+            Some(weight) => y * unsafe { weight.get_unchecked(at) },
+        }
     }
 }
 

@@ -22,7 +22,10 @@ pub(super) trait Results {
     unsafe fn vector<V: Vector>(&self, at: usize) -> V;
 
     /// The result at `at`, to the same bits.
-    fn one(&self, at: usize) -> f32;
+    ///
+    /// # Safety
+    /// There is one.
+    unsafe fn one(&self, at: usize) -> f32;
 }
 
 /// Whether to stream a result in rows of `row`: then a row starts where streaming can.
@@ -85,7 +88,8 @@ pub(super) unsafe fn write<V: Vector, const STREAM: bool>(
         unsafe { results.vector::<V>(at).store(y.as_mut_ptr().add(at)) };
         at += V::LANES;
     }
-    for (at, y) in y.iter_mut().enumerate().skip(at) {
-        *y = results.one(at);
+    for (i, y) in y[at..].iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        *y = unsafe { results.one(at + i) };
     }
 }

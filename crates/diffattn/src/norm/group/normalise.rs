@@ -26,7 +26,7 @@ pub(super) struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
-    /// The last two parameters of [`affine`].
+    /// The last two parameters of [`Affine`].
     #[inline(always)]
     fn factor_and_bias(&self, standardise: Standardise, channel: usize) -> (f32, f32) {
         let weight = self.weight.map_or(1.0, |weight| f64::from(weight[channel]));
@@ -62,13 +62,7 @@ impl Standardise {
     }
 }
 
-/// `y = (x − mean) · power · factor + bias`: what float32 does not hold of the mean is in the bias.
-#[inline(always)]
-fn affine(x: f32, mean: f32, power: f32, factor: f32, bias: f32) -> f32 {
-    (x - mean) * power * factor + bias
-}
-
-/// The parameters of [`affine`] for each channel.
+/// The parameters of [`Affine`] for each channel.
 #[derive(Debug)]
 pub(super) struct ChannelAffine {
     mean: Vec<f32>,
@@ -190,7 +184,7 @@ impl<'u> Normalise<'u> {
     }
 }
 
-/// `(x − mean) · power · factor + bias`.
+/// `(x − mean) · power · factor + bias`: what float32 does not hold of the mean is in the bias.
 struct Affine<'u> {
     x: &'u [f32],
     mean: f32,
@@ -211,8 +205,10 @@ impl Results for Affine<'_> {
     }
 
     #[inline(always)]
-    fn one(&self, at: usize) -> f32 {
-        affine(self.x[at], self.mean, self.power, self.factor, self.bias)
+    unsafe fn one(&self, at: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        let x = unsafe { self.x.get_unchecked(at) };
+        (x - self.mean) * self.power * self.factor + self.bias
     }
 }
 
@@ -241,13 +237,15 @@ impl Results for Position<'_> {
     }
 
     #[inline(always)]
-    fn one(&self, at: usize) -> f32 {
+    unsafe fn one(&self, at: usize) -> f32 {
+        // SAFETY: the caller's promise, as above.
+        let one = |values: &[f32]| unsafe { *values.get_unchecked(at) };
         let ChannelAffine {
             mean,
             power,
             factor,
             bias,
         } = self.by_channel;
-        affine(self.x[at], mean[at], power[at], factor[at], bias[at])
+        (one(self.x) - one(mean)) * one(power) * one(factor) + one(bias)
     }
 }
