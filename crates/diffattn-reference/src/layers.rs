@@ -226,6 +226,19 @@ impl MultiheadDiffAttn {
     }
 }
 
+/// q, k and v of x by heads of one width, q and k turned from `first_position` on.
+fn heads(
+    weights: &BTreeMap<String, Tensor<f64>>,
+    head_dim: usize,
+    rope: Option<&Rope>,
+    x: &Tensor<f64>,
+    first_position: i64,
+) -> [Tensor<f64>; 3] {
+    let heads = |name| split_heads(&project(weights, name, x), head_dim);
+    let turned = |name| rotate(&heads(name), rope, first_position);
+    [turned("q_proj"), turned("k_proj"), heads("v_proj")]
+}
+
 /// The second version's layer (microsoft/unilm, Diff-Transformer, 2026-01): grouped queries, λ =
 /// σ(`lambda_proj` x) per token and head, no norm.
 #[derive(Clone, Debug)]
@@ -262,10 +275,8 @@ impl MultiheadDiffAttnV2 {
         mask: Option<&Tensor<bool>>,
         first_position: i64,
     ) -> AttentionSpec {
-        let heads = |name| split_heads(&project(&self.weights, name, x), self.head_dim);
-        let [q, k] = ["q_proj", "k_proj"]
-            .map(|name| rotate(&heads(name), self.rope.as_ref(), first_position));
-        let v = heads("v_proj");
+        let rope = self.rope.as_ref();
+        let [q, k, v] = heads(&self.weights, self.head_dim, rope, x, first_position);
         let mut lambda = project(&self.weights, "lambda_proj", x);
         lambda.data.iter_mut().for_each(|x| *x = sigmoid(*x));
         let plan = plan(
@@ -338,10 +349,8 @@ impl MultiheadAttn {
         mask: Option<&Tensor<bool>>,
         first_position: i64,
     ) -> AttentionSpec {
-        let heads = |name| split_heads(&project(&self.weights, name, x), self.head_dim);
-        let [q, k] = ["q_proj", "k_proj"]
-            .map(|name| rotate(&heads(name), self.rope.as_ref(), first_position));
-        let v = heads("v_proj");
+        let rope = self.rope.as_ref();
+        let [q, k, v] = heads(&self.weights, self.head_dim, rope, x, first_position);
         let counts = [q.shape[1], k.shape[1], v.shape[1]];
         AttentionSpec {
             causal: self.causal,
