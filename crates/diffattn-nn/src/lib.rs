@@ -74,16 +74,18 @@ pub use layers::attention::{
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
-pub use models::diff_llama::{DiffLlama, DiffLlamaConfig, DiffLlamaLoader, HiddenAct};
+pub use models::diff_llama::{
+    DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, HiddenAct,
+};
 #[cfg(feature = "models")]
 pub use models::diff_vit::{
-    DiffViT, DiffViTArchitecture, DiffViTConfig, DiffViTForward, DiffViTLoader, DiffViTMaps,
-    DiffViTOptions,
+    DiffViT, DiffViTArchitecture, DiffViTBuilder, DiffViTConfig, DiffViTForward, DiffViTLoader,
+    DiffViTMaps, DiffViTOptions,
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Decoder, FAMILIES, Family, Logits, Model, ModelFiles, ModelLoader, Task, TextForward,
-    TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    Builder, Decoder, FAMILIES, Family, Loader, Logits, Model, ModelFiles, ModelLoader, Task,
+    TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
 };
 #[cfg(feature = "models")]
 pub use models::{

@@ -1,10 +1,10 @@
-//! A model of any family on its way: what it is made of, and how it takes its weights. Knows no
-//! family; reads no file.
+//! A model of any family on its way: what it is made of, and how it takes its weights. What a part
+//! becomes, a family's [`Builder`] says; all else stands here once. Reads no file.
 
 use super::decoder::TextModel;
 use super::diff_vit::DiffViT;
-use crate::parts::{PartWeights, WeightInfo, WeightSource, read_part};
-use diffattn::{Error, Work};
+use crate::parts::{PartWeights, Parts, WeightInfo, WeightSource, read_part};
+use diffattn::{Error, Pace, Work};
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -85,5 +85,121 @@ impl dyn ModelLoader {
             self.load_part(part, weights)?.finish()?;
         }
         Ok(())
+    }
+}
+
+/// What a family makes of its parts.
+pub trait Builder: Debug + Send + Sync {
+    /// What its configuration says.
+    type Config;
+    /// The model, once it has all parts.
+    type Model: Debug + Send + Sync;
+
+    /// What it is made of.
+    fn config(&self) -> &Self::Config;
+
+    /// As [`ModelLoader::config_json`].
+    fn config_json(&self) -> Value;
+
+    /// Units of work of a part.
+    fn units(&self, part: usize) -> usize;
+
+    /// Makes a part of its weights, which are checked and under the names of the family's lists;
+    /// counts all of its units but the last.
+    fn build(
+        &mut self,
+        part: usize,
+        weights: PartWeights<'_>,
+        pace: &Pace,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The model, of all parts.
+    ///
+    /// # Errors
+    /// [`Error::internal`] where one left nothing behind.
+    fn complete(&mut self) -> Result<Self::Model, Error>;
+
+    /// The model as one of any family.
+    fn of_any_family(model: Arc<Self::Model>) -> Model;
+}
+
+/// A model of one family on its way.
+#[derive(Debug)]
+pub struct Loader<B: Builder> {
+    parts: Parts,
+    builder: B,
+    model: Option<Arc<B::Model>>,
+}
+
+impl<B: Builder> Loader<B> {
+    pub(crate) fn of(parts: Parts, builder: B) -> Self {
+        Self {
+            parts,
+            builder,
+            model: None,
+        }
+    }
+
+    /// What the model is made of, with every size as the weights have it.
+    #[must_use]
+    pub fn config(&self) -> &B::Config {
+        self.builder.config()
+    }
+
+    /// The model, once all parts are there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
+    /// missing.
+    pub fn model(&self) -> Result<&Arc<B::Model>, Error> {
+        self.parts.whole(&self.model)
+    }
+
+    /// The model, out of its loader.
+    ///
+    /// # Errors
+    /// As [`Loader::model`].
+    pub fn finish(self) -> Result<B::Model, Error> {
+        self.parts.finish(self.model)
+    }
+}
+
+impl<B: Builder> ModelLoader for Loader<B> {
+    fn config_json(&self) -> Value {
+        self.builder.config_json()
+    }
+
+    fn notices(&self) -> &[String] {
+        self.parts.notices()
+    }
+
+    fn parts(&self) -> &[Vec<WeightInfo>] {
+        self.parts.list()
+    }
+
+    fn load_part<'l>(
+        &'l mut self,
+        part: usize,
+        weights: PartWeights<'l>,
+    ) -> Result<Work<'l>, Error> {
+        let weights = self.parts.take(part, weights)?;
+        let Self {
+            parts,
+            builder,
+            model,
+        } = self;
+        let units = builder.units(part);
+        Ok(Work::new(units, move |pace| async move {
+            builder.build(part, weights, &pace).await?;
+            if parts.end(part) {
+                *model = Some(Arc::new(builder.complete()?));
+            }
+            pace.worked(1);
+            Ok(())
+        }))
+    }
+
+    fn whole(&self) -> Result<Model, Error> {
+        Ok(B::of_any_family(self.model()?.clone()))
     }
 }

@@ -14,7 +14,7 @@ mod texts;
 
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
-pub use loader::{Model, ModelFiles, ModelLoader, Task};
+pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
 

@@ -7,9 +7,9 @@ use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
 use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
 use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
-use crate::models::{Model, ModelFiles, ModelLoader};
+use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
-use diffattn::{Error, Linear, Pace, Pairing, Work};
+use diffattn::{Error, Linear, Pace, Pairing};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
 use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
 use serde_json::Value;
@@ -34,11 +34,7 @@ use std::sync::Arc;
 /// Elements of F64 are taken as F32. Weights outside of the model's modules, and layers that the
 /// config does not count, stay unread. Of all that [`ModelLoader::notices`] tells; of the
 /// frequencies that old files have (`…rotary_emb.inv_freq`) nobody.
-#[derive(Debug)]
-pub struct DiffLlamaLoader {
-    parts: Parts,
-    builder: Builder,
-}
+pub type DiffLlamaLoader = Loader<DiffLlamaBuilder>;
 
 impl DiffLlamaLoader {
     /// Checks the config, and a checkpoint's entries against it.
@@ -84,78 +80,15 @@ impl DiffLlamaLoader {
         entries.part(&listed(|d| sizes.norm(d)).0)?;
         let is_within = |name: &str| decoder::is_within(name, layers);
         let parts = entries.finish(decoder::is_buffer, is_within)?;
-        Ok(Self {
-            parts: Parts::new(parts),
-            builder: Builder {
-                layers: vec![None; layers],
-                config: config.clone(),
-                sizes,
-                embedding: None,
-                norm: None,
-                head: None,
-                model: None,
-            },
-        })
-    }
-
-    /// What it is made of.
-    #[must_use]
-    pub fn config(&self) -> &DiffLlamaConfig {
-        &self.builder.config
-    }
-
-    /// The model, once all parts are there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
-    /// missing.
-    pub fn model(&self) -> Result<&Arc<DiffLlama>, Error> {
-        self.parts.whole(&self.builder.model)
-    }
-
-    /// The model, out of its loader.
-    ///
-    /// # Errors
-    /// As [`DiffLlamaLoader::model`].
-    pub fn finish(self) -> Result<DiffLlama, Error> {
-        self.parts.finish(self.builder.model)
-    }
-}
-
-impl ModelLoader for DiffLlamaLoader {
-    fn config_json(&self) -> Value {
-        self.builder.config.known()
-    }
-
-    fn notices(&self) -> &[String] {
-        self.parts.notices()
-    }
-
-    fn parts(&self) -> &[Vec<WeightInfo>] {
-        self.parts.list()
-    }
-
-    /// A tensor per unit of work.
-    fn load_part<'l>(
-        &'l mut self,
-        part: usize,
-        weights: PartWeights<'l>,
-    ) -> Result<Work<'l>, Error> {
-        let weights = self.parts.take(part, weights)?;
-        let Self { parts, builder } = self;
-        let units = builder.units(part);
-        Ok(Work::new(units, move |pace| async move {
-            builder.build(part, weights, &pace).await?;
-            if parts.end(part) {
-                builder.complete()?;
-            }
-            pace.worked(1);
-            Ok(())
-        }))
-    }
-
-    fn whole(&self) -> Result<Model, Error> {
-        Ok(Model::Text(self.model()?.clone()))
+        let builder = DiffLlamaBuilder {
+            layers: vec![None; layers],
+            config: config.clone(),
+            sizes,
+            embedding: None,
+            norm: None,
+            head: None,
+        };
+        Ok(Self::of(Parts::new(parts), builder))
     }
 }
 
@@ -215,21 +148,27 @@ fn listed<T>(declare: impl FnOnce(&mut Declare) -> T) -> (Declare, T) {
     (list, ids)
 }
 
-/// What is there of a model.
+/// What is there of a [`DiffLlama`], part by part.
 #[derive(Debug)]
-struct Builder {
+pub struct DiffLlamaBuilder {
     config: DiffLlamaConfig,
     sizes: DecoderSizes,
     embedding: Option<Embedding>,
     layers: Vec<Option<DecoderLayer>>,
     norm: Option<Vec<f32>>,
     head: Option<Linear>,
-    model: Option<Arc<DiffLlama>>,
 }
 
-impl Builder {
-    fn part(&self, index: usize) -> DecoderPart {
-        self.sizes.part(index, self.layers.len())
+impl Builder for DiffLlamaBuilder {
+    type Config = DiffLlamaConfig;
+    type Model = DiffLlama;
+
+    fn config(&self) -> &DiffLlamaConfig {
+        &self.config
+    }
+
+    fn config_json(&self) -> Value {
+        self.config.known()
     }
 
     /// A unit for every map of a layer, and one to put the part together.
@@ -243,7 +182,6 @@ impl Builder {
         }
     }
 
-    /// Makes the part of its weights; the last unit is counted when it is there.
     async fn build(
         &mut self,
         part: usize,
@@ -294,6 +232,36 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    fn complete(&mut self) -> Result<DiffLlama, Error> {
+        let layers = std::mem::take(&mut self.layers).into_iter().collect();
+        let parts = (
+            layers,
+            self.embedding.take(),
+            self.norm.take(),
+            self.head.take(),
+        );
+        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
+            return Err(Error::internal("a part left nothing behind"));
+        };
+        Ok(DiffLlama {
+            config: self.config.clone(),
+            embedding,
+            layers,
+            norm,
+            head,
+        })
+    }
+
+    fn of_any_family(model: Arc<DiffLlama>) -> Model {
+        Model::Text(model)
+    }
+}
+
+impl DiffLlamaBuilder {
+    fn part(&self, index: usize) -> DecoderPart {
+        self.sizes.part(index, self.layers.len())
     }
 
     /// The table, and the head where it comes with it.
@@ -358,28 +326,6 @@ impl Builder {
             ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
         };
         MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
-    }
-
-    /// The model, of all parts.
-    fn complete(&mut self) -> Result<(), Error> {
-        let layers = std::mem::take(&mut self.layers).into_iter().collect();
-        let parts = (
-            layers,
-            self.embedding.take(),
-            self.norm.take(),
-            self.head.take(),
-        );
-        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
-            return Err(Error::internal("a part left nothing behind"));
-        };
-        self.model = Some(Arc::new(DiffLlama {
-            config: self.config.clone(),
-            embedding,
-            layers,
-            norm,
-            head,
-        }));
-        Ok(())
     }
 }
 

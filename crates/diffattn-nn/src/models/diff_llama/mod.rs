@@ -7,7 +7,7 @@ mod model;
 mod run;
 
 pub use config::{DiffLlamaConfig, HiddenAct};
-pub use load::DiffLlamaLoader;
+pub use load::{DiffLlamaBuilder, DiffLlamaLoader};
 pub(crate) use load::{open, open_llama};
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;

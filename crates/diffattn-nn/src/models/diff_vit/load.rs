@@ -7,9 +7,9 @@ use super::config::DiffViTConfig;
 use super::model::DiffViT;
 use super::sizes;
 use crate::image;
-use crate::models::{Model, ModelFiles, ModelLoader};
+use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
-use diffattn::{Error, Linear, Tensor, Work};
+use diffattn::{Error, Linear, Pace, Tensor};
 use diffattn_files::vision::{self, BlockSizes, REGISTERS, TokenSizes};
 use diffattn_files::{Declare, Entries};
 use serde_json::Value;
@@ -28,11 +28,7 @@ use std::sync::Arc;
 /// in the parallel form `in_norm.weight|bias`, `in_proj.weight` `[hidden + 3E, E]`,
 /// `out_proj.weight` `[E, E + hidden]`, `sub_norm.weight`, `lambda_…`, `ls.gamma`. A `.bias` may
 /// stand beside any of the maps (`mlp_bias` `[hidden]` instead of `in_proj.bias`).
-#[derive(Debug)]
-pub struct DiffViTLoader {
-    parts: Parts,
-    builder: Builder,
-}
+pub type DiffViTLoader = Loader<DiffViTBuilder>;
 
 impl DiffViTLoader {
     /// Checks the config, and a checkpoint's entries against it.
@@ -88,81 +84,18 @@ impl DiffViTLoader {
             reg_tokens: Some(reg_tokens),
             preprocessing: config.preprocessing,
         };
-        Ok(Self {
-            parts: Parts::new(parts),
-            builder: Builder {
-                config,
-                sizes,
-                token_sizes: tokens,
-                img_size,
-                num_classes,
-                sides,
-                tokens: None,
-                blocks: vec![None; depth],
-                logits: None,
-                model: None,
-            },
-        })
-    }
-
-    /// What it is made of, with every size as the weights have it.
-    #[must_use]
-    pub fn config(&self) -> &DiffViTConfig {
-        &self.builder.config
-    }
-
-    /// The model, once all parts are there.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
-    /// missing.
-    pub fn model(&self) -> Result<&Arc<DiffViT>, Error> {
-        self.parts.whole(&self.builder.model)
-    }
-
-    /// The model, out of its loader.
-    ///
-    /// # Errors
-    /// As [`DiffViTLoader::model`].
-    pub fn finish(self) -> Result<DiffViT, Error> {
-        self.parts.finish(self.builder.model)
-    }
-}
-
-impl ModelLoader for DiffViTLoader {
-    fn config_json(&self) -> Value {
-        self.builder.config.known()
-    }
-
-    fn notices(&self) -> &[String] {
-        self.parts.notices()
-    }
-
-    fn parts(&self) -> &[Vec<WeightInfo>] {
-        self.parts.list()
-    }
-
-    /// All weights in one unit of work: these models are small.
-    fn load_part<'l>(
-        &'l mut self,
-        part: usize,
-        weights: PartWeights<'l>,
-    ) -> Result<Work<'l>, Error> {
-        let weights = self.parts.take(part, weights)?;
-        let Self { parts, builder } = self;
-        Ok(Work::new(1, move |pace| async move {
-            pace.granted().await;
-            builder.build(part, weights)?;
-            if parts.end(part) {
-                builder.complete()?;
-            }
-            pace.worked(1);
-            Ok(())
-        }))
-    }
-
-    fn whole(&self) -> Result<Model, Error> {
-        Ok(Model::Image(self.model()?.clone()))
+        let builder = DiffViTBuilder {
+            config,
+            sizes,
+            token_sizes: tokens,
+            img_size,
+            num_classes,
+            sides,
+            tokens: None,
+            blocks: vec![None; depth],
+            logits: None,
+        };
+        Ok(Self::of(Parts::new(parts), builder))
     }
 }
 
@@ -189,9 +122,9 @@ struct Tokens {
     registers: Vec<f32>,
 }
 
-/// What is there of a model.
+/// What is there of a [`DiffViT`], part by part.
 #[derive(Debug)]
-struct Builder {
+pub struct DiffViTBuilder {
     config: DiffViTConfig,
     sizes: Sizes,
     token_sizes: TokenSizes,
@@ -202,11 +135,32 @@ struct Builder {
     blocks: Vec<Option<Block>>,
     /// The last norm, and the head where there is one.
     logits: Option<(Norm, Option<Linear>)>,
-    model: Option<Arc<DiffViT>>,
 }
 
-impl Builder {
-    fn build(&mut self, part: usize, weights: PartWeights<'_>) -> Result<(), Error> {
+impl Builder for DiffViTBuilder {
+    type Config = DiffViTConfig;
+    type Model = DiffViT;
+
+    fn config(&self) -> &DiffViTConfig {
+        &self.config
+    }
+
+    fn config_json(&self) -> Value {
+        self.config.known()
+    }
+
+    /// All weights at once: these models are small.
+    fn units(&self, _part: usize) -> usize {
+        1
+    }
+
+    async fn build(
+        &mut self,
+        part: usize,
+        weights: PartWeights<'_>,
+        pace: &Pace,
+    ) -> Result<(), Error> {
+        pace.granted().await;
         let mut list = Declare::new();
         match part.checked_sub(1) {
             None => self.tokens = Some(self.make_tokens(weights)?),
@@ -227,6 +181,34 @@ impl Builder {
         Ok(())
     }
 
+    fn complete(&mut self) -> Result<DiffViT, Error> {
+        let blocks = std::mem::take(&mut self.blocks).into_iter().collect();
+        let (Some(blocks), Some(tokens), Some((norm, head))) =
+            (blocks, self.tokens.take(), self.logits.take())
+        else {
+            return Err(Error::internal("a part left nothing behind"));
+        };
+        Ok(DiffViT {
+            config: self.config.clone(),
+            sizes: self.sizes,
+            img_size: self.img_size,
+            patch_size: self.token_sizes.patch_size,
+            in_chans: self.token_sizes.in_chans,
+            patches: tokens.patches,
+            positions: tokens.positions,
+            registers: tokens.registers,
+            blocks,
+            norm,
+            head,
+        })
+    }
+
+    fn of_any_family(model: Arc<DiffViT>) -> Model {
+        Model::Image(model)
+    }
+}
+
+impl DiffViTBuilder {
     fn make_tokens(&self, weights: PartWeights<'_>) -> Result<Tokens, Error> {
         let mut list = Declare::new();
         let ids = self.token_sizes.declare(&mut list);
@@ -256,28 +238,5 @@ impl Builder {
             },
             registers: registers.transpose()?.unwrap_or_default(),
         })
-    }
-
-    fn complete(&mut self) -> Result<(), Error> {
-        let blocks = std::mem::take(&mut self.blocks).into_iter().collect();
-        let (Some(blocks), Some(tokens), Some((norm, head))) =
-            (blocks, self.tokens.take(), self.logits.take())
-        else {
-            return Err(Error::internal("a part left nothing behind"));
-        };
-        self.model = Some(Arc::new(DiffViT {
-            config: self.config.clone(),
-            sizes: self.sizes,
-            img_size: self.img_size,
-            patch_size: self.token_sizes.patch_size,
-            in_chans: self.token_sizes.in_chans,
-            patches: tokens.patches,
-            positions: tokens.positions,
-            registers: tokens.registers,
-            blocks,
-            norm,
-            head,
-        }));
-        Ok(())
     }
 }

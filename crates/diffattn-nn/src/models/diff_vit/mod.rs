@@ -11,6 +11,6 @@ mod sizes;
 
 pub use config::{DiffViTArchitecture, DiffViTConfig};
 pub use forward::{DiffViTForward, DiffViTMaps};
-pub use load::DiffViTLoader;
 pub(crate) use load::open;
+pub use load::{DiffViTBuilder, DiffViTLoader};
 pub use model::{DiffViT, DiffViTOptions};
