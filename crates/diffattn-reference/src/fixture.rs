@@ -21,7 +21,7 @@ pub enum Stored {
     F32(Tensor<f32>),
     /// 64-bit float.
     F64(Tensor<f64>),
-    /// 64-bit signed integer.
+    /// Integers of any width and sign.
     I64(Tensor<i64>),
     /// One byte each.
     Bool(Tensor<bool>),
@@ -85,6 +85,7 @@ impl Fixture {
             .iter()
             .map(|(name, view)| {
                 let (shape, bytes) = (view.shape(), view.data());
+                let integers = |values| Stored::I64(Tensor::new(shape, values));
                 let stored = match view.dtype() {
                     Dtype::F32 => {
                         Stored::F32(Tensor::new(shape, values(bytes, f32::from_le_bytes)))
@@ -92,9 +93,11 @@ impl Fixture {
                     Dtype::F64 => {
                         Stored::F64(Tensor::new(shape, values(bytes, f64::from_le_bytes)))
                     }
-                    Dtype::I64 => {
-                        Stored::I64(Tensor::new(shape, values(bytes, i64::from_le_bytes)))
-                    }
+                    Dtype::I64 => integers(values(bytes, i64::from_le_bytes)),
+                    Dtype::U32 => integers(values(bytes, |x| u32::from_le_bytes(x).into())),
+                    Dtype::U16 => integers(values(bytes, |x| u16::from_le_bytes(x).into())),
+                    Dtype::U8 => integers(values(bytes, |x| u8::from_le_bytes(x).into())),
+                    Dtype::I8 => integers(values(bytes, |x| i8::from_le_bytes(x).into())),
                     Dtype::BOOL => Stored::Bool(Tensor::new(
                         shape,
                         values(bytes, |[byte]: [u8; 1]| byte != 0),

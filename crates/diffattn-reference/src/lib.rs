@@ -30,10 +30,14 @@ mod accuracy;
 #[cfg(feature = "fixture")]
 pub mod fixture;
 mod layers;
+mod quantised;
 pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
+pub use quantised::{
+    Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_q4_0, quantise_q4_1, quantise_q8_0,
+};
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 

@@ -1,36 +1,40 @@
-//! How weights are held: what a strip of a panel is made of, and how it becomes float32. Knows
-//! neither which formats a call has nor where strips lie.
+//! How weights are held: what a strip of a panel is made of, and how it meets rows of x. Knows
+//! neither which formats a call has nor where strips lie. Here are the formats of floats.
 
 use std::fmt::Debug;
+use std::marker::PhantomData;
 
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
 
 use super::pack::gather;
+use super::rows::Rows;
 use crate::blocks::linear::{CHANNELS, PANEL};
 use crate::run::buffer::LINE;
 use crate::simd::{Element, PackedRows, Use, Vector, columns, product_of};
 use crate::tensor::Data;
 
-/// A way to hold weights. What it gives is their float32 values, whichever way it is asked: so a
-/// row keeps its bits whatever stands beside it.
-pub(super) trait Format: Copy + Debug + 'static {
+/// A way to hold weights. Whichever way it is asked, a row of x gets the same bits, whatever stands
+/// beside it.
+pub(super) trait Format: Copy + Debug + Send + Sync + 'static {
     /// What a strip, [`CHANNELS`](crate::blocks::linear::CHANNELS) input channels of a panel, is a
     /// slice of.
     type Stored: Copy + Default + Debug + Send + Sync;
 
+    /// Whether x is met as [`Rows::Int8`].
+    const INTEGER: bool;
+
     /// Bits per weight.
-    const BITS: usize;
+    fn bits(self) -> usize;
+
+    /// As what it meets rows of x.
+    fn rows(self) -> Rows;
 
     /// How many float32 values [`Format::widen`] needs for `weights` weights.
-    fn widened_len(weights: usize) -> usize {
-        weights
-    }
+    fn widened_len(self, weights: usize) -> usize;
 
     /// Elements of a strip of `depth` input channels.
-    fn strip_len(depth: usize) -> usize {
-        depth * PANEL
-    }
+    fn strip_len(self, depth: usize) -> usize;
 
     /// `Σ_k rows[k][m] · strip[k][lane + n]`, k in order from zero, n in vectors. Each step asks
     /// for what lies `ahead` bytes on.
@@ -39,18 +43,28 @@ pub(super) trait Format: Copy + Debug + 'static {
     /// `rows` are M, and of `strip`, which has their channels, N vectors from `lane` on lie in the
     /// panel.
     unsafe fn product<V: Vector, const M: usize, const N: usize>(
+        self,
         strip: &[Self::Stored],
         lane: usize,
         rows: PackedRows,
         ahead: usize,
     ) -> [[V; N]; M];
 
-    /// The strip as `[channel][PANEL outputs]` of float32, in `to` or where it lies.
-    fn widen<'w, V: Vector>(strip: &'w [Self::Stored], to: &'w mut [f32]) -> &'w [f32];
+    /// The strip as `[channel][PANEL outputs]` of float32, in `to` or where it lies; `None` where
+    /// many rows are better off by [`Format::product`].
+    fn widen<'w, V: Vector>(
+        self,
+        strip: &'w [Self::Stored],
+        to: &'w mut [f32],
+    ) -> Option<&'w [f32]>;
 
     /// Output channel `lane` of a strip as float32.
-    fn read(strip: &[Self::Stored], lane: usize, to: &mut [f32]);
+    fn read(self, strip: &[Self::Stored], lane: usize, to: &mut [f32]);
 }
+
+/// Elements of a float type, a strip `[channel][PANEL outputs]`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Plain<E>(PhantomData<E>);
 
 /// [`Format::product`] of elements that a vector loads.
 ///
@@ -75,17 +89,30 @@ unsafe fn product<V: Vector, E: Element, const M: usize, const N: usize>(
     unsafe { product_of(rows, vectors, PANEL, ask) }
 }
 
-impl Format for f32 {
-    type Stored = Self;
-    const BITS: usize = 32;
+impl Format for Plain<f32> {
+    type Stored = f32;
+    const INTEGER: bool = false;
 
-    fn widened_len(_: usize) -> usize {
+    fn bits(self) -> usize {
+        32
+    }
+
+    fn rows(self) -> Rows {
+        Rows::Float
+    }
+
+    fn widened_len(self, _: usize) -> usize {
         0
+    }
+
+    fn strip_len(self, depth: usize) -> usize {
+        depth * PANEL
     }
 
     #[inline(always)]
     unsafe fn product<V: Vector, const M: usize, const N: usize>(
-        strip: &[Self],
+        self,
+        strip: &[f32],
         lane: usize,
         rows: PackedRows,
         ahead: usize,
@@ -95,11 +122,11 @@ impl Format for f32 {
     }
 
     #[inline(always)]
-    fn widen<'w, V: Vector>(strip: &'w [Self], _: &'w mut [f32]) -> &'w [f32] {
-        strip
+    fn widen<'w, V: Vector>(self, strip: &'w [f32], _: &'w mut [f32]) -> Option<&'w [f32]> {
+        Some(strip)
     }
 
-    fn read(strip: &[Self], lane: usize, to: &mut [f32]) {
+    fn read(self, strip: &[f32], lane: usize, to: &mut [f32]) {
         gather(&strip[lane..], to);
     }
 }
@@ -107,12 +134,29 @@ impl Format for f32 {
 /// The format of each kind of halves: bits, so that both are packed by one function.
 macro_rules! halves {
     ($($half:ident: $data:ident),*) => {$(
-        impl Format for $half {
+        impl Format for Plain<$half> {
             type Stored = u16;
-            const BITS: usize = 16;
+            const INTEGER: bool = false;
+
+            fn bits(self) -> usize {
+                16
+            }
+
+            fn rows(self) -> Rows {
+                Rows::Float
+            }
+
+            fn widened_len(self, weights: usize) -> usize {
+                weights
+            }
+
+            fn strip_len(self, depth: usize) -> usize {
+                depth * PANEL
+            }
 
             #[inline(always)]
             unsafe fn product<V: Vector, const M: usize, const N: usize>(
+                self,
                 strip: &[u16],
                 lane: usize,
                 rows: PackedRows,
@@ -123,11 +167,15 @@ macro_rules! halves {
             }
 
             #[inline(always)]
-            fn widen<'w, V: Vector>(strip: &'w [u16], to: &'w mut [f32]) -> &'w [f32] {
-                widen::<V, $half>(strip.reinterpret_cast(), to)
+            fn widen<'w, V: Vector>(
+                self,
+                strip: &'w [u16],
+                to: &'w mut [f32],
+            ) -> Option<&'w [f32]> {
+                Some(widen::<V, $half>(strip.reinterpret_cast(), to))
             }
 
-            fn read(strip: &[u16], lane: usize, to: &mut [f32]) {
+            fn read(self, strip: &[u16], lane: usize, to: &mut [f32]) {
                 let mut bits = [0; CHANNELS];
                 let bits = &mut bits[..to.len()];
                 gather(&strip[lane..], bits);

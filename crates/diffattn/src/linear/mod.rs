@@ -1,16 +1,20 @@
 //! `y = x Wᵀ + b`, the projection of layers, on the register tile of attention. The crate's own
 //! product, so that a row of a layer keeps its bits whatever stands beside it: a row's sums run
-//! over the input channels in one fixed order, in strips of [`CHANNELS`] from zero, added in order.
-//! Halves stay halves, so that one row, which is bound by reading them, takes half the time. Knows
-//! nothing of layers.
+//! over the input channels in one fixed order, in strips of 128 from zero, added in order.
+//! Halves stay halves, so that one row, which is bound by reading them, takes half the time; so do
+//! codes, whose products are of integers. Knows nothing of layers.
 //!
 //! Measured against the `gemm` crate 0.19 with its AVX-512 kernels, one thread of a Zen 5 (inputs ×
 //! outputs × rows, GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows
 //! 239 : 10, ×1 row 49 : 53; and half the error at 1024 inputs.
 
+mod coded;
 mod format;
 mod pack;
+mod pack_coded;
 mod panels;
+mod quantised;
+mod rows;
 mod strip;
 
 #[cfg(test)]
@@ -18,9 +22,13 @@ mod tests;
 
 use std::sync::{Mutex, PoisonError};
 
+pub use self::quantised::{Codes, Quantisation, Quantised};
+
 use self::panels::{Panels, with_format};
+use self::quantised::{Quantising, check_inputs};
+use self::rows::Rows;
 use self::strip::Block;
-use crate::blocks::linear::{BLOCK, CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, READ_COST};
+use crate::blocks::linear::{BLOCK, FEW_ROWS, PANEL, READ_COST};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
@@ -60,14 +68,52 @@ impl Linear {
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` or `bias`,
     /// [`Error::out_of_memory`].
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
-        let &[outputs, inputs] = weight.shape.as_slice() else {
-            return Err(Error::shape(
-                "weight",
-                "2 axes, [outputs, inputs]",
-                format_shape(&weight.shape),
-            ));
+        let shape = check_weight(weight)?;
+        Self::of(Panels::new(weight.data, shape)?, shape, bias)
+    }
+
+    /// As [`Linear::new`], its weight quantised as `to` says, row by row. Products are those of x in
+    /// int8: blocks of 32 channels with a scale of max |x| / 127 each, to the nearest, ties to even.
+    /// So a row has the same bits on every instruction set, and with `deterministic` or without.
+    ///
+    /// # Errors
+    /// As [`Linear::new`]; [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` also when
+    /// `inputs` is no multiple of 32, and [`ErrorKind::Option`](crate::ErrorKind::Option) when one
+    /// of its numbers is not finite or too large for a scale of float16.
+    pub fn quantise(
+        weight: &Tensor<'_>,
+        bias: Option<&Tensor<'_>>,
+        to: Quantisation,
+    ) -> Result<Self, Error> {
+        let shape = check_weight(weight)?;
+        check_inputs(shape[1])?;
+        let rows = Quantising {
+            weight: weight.data,
+            to,
+            values: try_zeroed(shape[1])?,
         };
-        check_len("weight", &weight.shape, weight.data.len())?;
+        Self::of(Panels::of_codes(rows, shape)?, shape, bias)
+    }
+
+    /// Packs a weight that is quantised already; products are those of [`Linear::quantise`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple of
+    /// 32, or `codes`, `scales`, `biases` or `bias`;
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) naming `scales` or `biases`;
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) for biases of signed codes;
+    /// [`Error::out_of_memory`].
+    pub fn quantised(weight: &Quantised<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
+        weight.check()?;
+        let panels = Panels::of_codes(weight, weight.shape)?;
+        Self::of(panels, weight.shape, bias)
+    }
+
+    fn of(
+        weight: Panels,
+        [outputs, inputs]: [usize; 2],
+        bias: Option<&Tensor<'_>>,
+    ) -> Result<Self, Error> {
         if let Some(bias) = bias {
             if bias.shape != [outputs] {
                 return Err(Error::shape(
@@ -81,7 +127,7 @@ impl Linear {
         Ok(Self {
             inputs,
             outputs,
-            weight: Panels::new(weight.data, [outputs, inputs])?,
+            weight,
             bias: bias.map(|bias| bias.data.to_f32()).transpose()?,
         })
     }
@@ -134,15 +180,12 @@ impl Linear {
             return Ok(());
         }
         let cut = self.cut(rows, run);
-        let depth = self.inputs.min(CHANNELS);
         let widened = match cut.block {
             ..=FEW_ROWS => 0,
             _ => with_format!(&self.weight, weight => weight.widened_len()),
         };
-        let packed = match cut.block {
-            1 => 0,
-            _ => cut.block.next_multiple_of(MAX_ROWS) * depth,
-        };
+        let rows_as = with_format!(&self.weight, weight => weight.rows());
+        let packed = rows_as.packed_len(cut.block, self.inputs);
         let mut scratch = Vec::with_capacity(cut.threads);
         for _ in 0..cut.threads {
             scratch.push(Mutex::new(try_zeroed(widened + packed)?));
@@ -158,7 +201,7 @@ impl Linear {
             let rows = first_row..(first_row + cut.block).min(rows);
             let mut scratch = scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
             let (widened, packed) = scratch.split_at_mut(widened);
-            run.kernel(Block {
+            let block = Block {
                 weight: &self.weight,
                 shape: [self.outputs, self.inputs],
                 bias: self.bias.as_deref(),
@@ -168,17 +211,21 @@ impl Linear {
                 panels: first_panel..(first_panel + cut.stretch).min(panels),
                 packed,
                 widened,
-            });
+            };
+            match rows_as {
+                Rows::Float => run.kernel(block),
+                Rows::Int8(_) => run.unfused_kernel(block),
+            }
         });
         Ok(())
     }
 
     fn cut(&self, rows: usize, run: Run) -> Cut {
         let weights = self.outputs.saturating_mul(self.inputs);
-        let bytes = with_format!(&self.weight, weight => weight.bits()) / 8;
+        let bits = with_format!(&self.weight, weight => weight.bits());
         let threads = thread_count(
             run.threads(),
-            weights.saturating_mul(rows.saturating_add(READ_COST * bytes)),
+            weights.saturating_mul(rows.saturating_add(READ_COST * bits / 8)),
         );
         let blocks = rows.div_ceil(BLOCK);
         let panels = self.outputs.div_ceil(PANEL);
@@ -196,4 +243,17 @@ impl Linear {
             stretches: panels.div_ceil(stretch),
         }
     }
+}
+
+/// The shape of a weight, `[outputs, inputs]`.
+fn check_weight(weight: &Tensor<'_>) -> Result<[usize; 2], Error> {
+    let &[outputs, inputs] = weight.shape.as_slice() else {
+        return Err(Error::shape(
+            "weight",
+            "2 axes, [outputs, inputs]",
+            format_shape(&weight.shape),
+        ));
+    };
+    check_len("weight", &weight.shape, weight.data.len())?;
+    Ok([outputs, inputs])
 }

@@ -1,25 +1,32 @@
 //! Packed weights of every format, where their strips lie, and the one dispatch over formats,
-//! `with_format!`. A further format is its `impl` of [`Format`] and a line in each of the three
-//! lists below.
+//! `with_format!`. A further format is its `impl` of [`Format`] and a line in each of the lists
+//! below.
 
 use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::format::Format;
+use super::coded::Coded;
+use super::format::{Format, Plain};
 use super::pack::pack;
+use super::pack_coded::PanelRows;
+use super::quantised::CodedRows;
+use super::rows::Rows;
 use crate::blocks::linear::{AHEAD, CHANNELS, PANEL};
 use crate::error::Error;
 use crate::run::buffer::Lines;
-use crate::simd::Vector;
+use crate::simd::{BLOCK, Vector};
 use crate::tensor::Data;
+use crate::tensor::shape::checked_len;
 
 /// A packed weight of any format.
 #[derive(Debug, Clone)]
 pub(super) enum Panels {
-    F32(Packed<f32>),
-    F16(Packed<f16>),
-    Bf16(Packed<bf16>),
+    F32(Packed<Plain<f32>>),
+    F16(Packed<Plain<f16>>),
+    Bf16(Packed<Plain<bf16>>),
+    Q4(Packed<Coded<4>>),
+    Q8(Packed<Coded<8>>),
 }
 
 /// `$body` with `$packed` the [`Packed`] weight of whichever format `$panels` are.
@@ -29,6 +36,8 @@ macro_rules! with_format {
             $crate::linear::panels::Panels::F32($packed) => $body,
             $crate::linear::panels::Panels::F16($packed) => $body,
             $crate::linear::panels::Panels::Bf16($packed) => $body,
+            $crate::linear::panels::Panels::Q4($packed) => $body,
+            $crate::linear::panels::Panels::Q8($packed) => $body,
         }
     };
 }
@@ -44,36 +53,117 @@ impl Panels {
             Data::Bf16(weight) => Self::Bf16(Packed::of_elements(weight, shape)?),
         })
     }
+
+    /// Packs the rows of `codes`, which are `[outputs, inputs]`.
+    pub(super) fn of_codes(mut codes: impl CodedRows, shape: [usize; 2]) -> Result<Self, Error> {
+        Ok(match codes.bits() {
+            4 => Self::Q4(Packed::of_codes(&mut codes, shape)?),
+            _ => Self::Q8(Packed::of_codes(&mut codes, shape)?),
+        })
+    }
 }
 
-/// A packed weight, `[strip of CHANNELS inputs][panel]`, each as its format has it; of elements
-/// `[input][PANEL outputs]`, zeros past the last output.
+/// A packed weight, `[strip of CHANNELS inputs][panel]`, each as its format has it, zeros past the
+/// last output.
 #[derive(Debug, Clone)]
 pub(super) struct Packed<F: Format> {
+    format: F,
     stored: Lines<F::Stored>,
     panels: usize,
     inputs: usize,
 }
 
-impl<F: Format> Packed<F> {
+impl<E> Packed<Plain<E>>
+where
+    Plain<E>: Format + Default,
+{
     /// Packs `weight`, `[outputs, inputs]`, whose elements a strip has as they are.
-    pub(super) fn of_elements(weight: &[F::Stored], shape: [usize; 2]) -> Result<Self, Error> {
+    pub(super) fn of_elements(
+        weight: &[<Plain<E> as Format>::Stored],
+        shape: [usize; 2],
+    ) -> Result<Self, Error> {
         let [outputs, inputs] = shape;
         Ok(Self {
+            format: Plain::default(),
             stored: pack(weight, shape)?,
             panels: outputs.div_ceil(PANEL),
             inputs,
         })
     }
+}
+
+impl<const BITS: usize> Packed<Coded<BITS>>
+where
+    Coded<BITS>: Format<Stored = u8>,
+{
+    /// Packs the rows of `codes`, `[outputs, inputs]`: without biases, where all of them only say
+    /// that codes count from their middle.
+    pub(super) fn of_codes(codes: &mut impl CodedRows, shape: [usize; 2]) -> Result<Self, Error> {
+        let bf16 = codes.bf16();
+        let biases = false;
+        if let Some(packed) = Self::in_format(Coded { biases, bf16 }, codes, shape)? {
+            return Ok(packed);
+        }
+        let biases = true;
+        match Self::in_format(Coded { biases, bf16 }, codes, shape)? {
+            Some(packed) => Ok(packed),
+            None => Err(Error::internal("biases are not packed")),
+        }
+    }
+
+    /// `None` where `format` has no biases and they say more than that codes count from their
+    /// middle.
+    fn in_format(
+        format: Coded<BITS>,
+        codes: &mut impl CodedRows,
+        [outputs, inputs]: [usize; 2],
+    ) -> Result<Option<Self>, Error> {
+        let panels = outputs.div_ceil(PANEL);
+        checked_len("weight", &[panels, PANEL, inputs])?;
+        let strips = inputs / CHANNELS * format.strip_len(CHANNELS);
+        let len = strips + format.strip_len(inputs % CHANNELS);
+        let mut packed = Self {
+            format,
+            stored: Lines::zeroed(checked_len("weight", &[panels, len])?)?,
+            panels,
+            inputs,
+        };
+        let mut rows = PanelRows::new(inputs)?;
+        for panel in 0..panels {
+            rows.read(codes, panel * PANEL, ((panel + 1) * PANEL).min(outputs))?;
+            if !format.biases && !rows.count_from(Coded::<BITS>::ZERO) {
+                return Ok(None);
+            }
+            for from in (0..inputs).step_by(CHANNELS) {
+                let blocks = CHANNELS.min(inputs - from) / BLOCK;
+                let place = packed.place(from, panel);
+                rows.pack(format, from, &mut packed.stored[place], blocks);
+            }
+        }
+        Ok(Some(packed))
+    }
+}
+
+impl<F: Format> Packed<F> {
+    /// How its strips meet rows of x.
+    pub(super) fn format(&self) -> F {
+        self.format
+    }
 
     /// Bits per weight.
     pub(super) fn bits(&self) -> usize {
-        F::BITS
+        self.format.bits()
+    }
+
+    /// As what rows of x are wanted.
+    #[inline(always)]
+    pub(super) fn rows(&self) -> Rows {
+        self.format.rows()
     }
 
     /// How many float32 values [`Format::widen`] needs for a strip.
     pub(super) fn widened_len(&self) -> usize {
-        F::widened_len(PANEL * self.inputs.min(CHANNELS))
+        self.format.widened_len(PANEL * self.inputs.min(CHANNELS))
     }
 
     /// The strip of panel `panel` whose input channels begin with `from`.
@@ -82,15 +172,16 @@ impl<F: Format> Packed<F> {
         &self.stored[self.place(from, panel)]
     }
 
-    /// [`Packed::strip`] as float32, in `to` where it is not that already.
+    /// [`Packed::strip`] as float32, in `to` where it is not that already; as [`Format::widen`]
+    /// says, if at all.
     #[inline(always)]
     pub(super) fn widened<'w, V: Vector>(
         &'w self,
         from: usize,
         panel: usize,
         to: &'w mut [f32],
-    ) -> &'w [f32] {
-        F::widen::<V>(self.strip(from, panel), to)
+    ) -> Option<&'w [f32]> {
+        self.format.widen::<V>(self.strip(from, panel), to)
     }
 
     /// How many bytes ahead of [`Packed::strip`] weights may be asked for.
@@ -103,19 +194,17 @@ impl<F: Format> Packed<F> {
 
     #[inline(always)]
     fn place(&self, from: usize, panel: usize) -> Range<usize> {
-        let len = F::strip_len(CHANNELS.min(self.inputs - from));
-        let start = from / CHANNELS * self.panels * F::strip_len(CHANNELS) + panel * len;
+        let len = self.format.strip_len(CHANNELS.min(self.inputs - from));
+        let strip = self.format.strip_len(CHANNELS);
+        let start = from / CHANNELS * self.panels * strip + panel * len;
         start..start + len
     }
 
     /// Row `index` of the weight as float32.
     pub(super) fn read_row(&self, index: usize, row: &mut [f32]) {
         for (strip, to) in row.chunks_mut(CHANNELS).enumerate() {
-            F::read(
-                self.strip(strip * CHANNELS, index / PANEL),
-                index % PANEL,
-                to,
-            );
+            let strip = self.strip(strip * CHANNELS, index / PANEL);
+            self.format.read(strip, index % PANEL, to);
         }
     }
 }

@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::format::Format;
+use super::format::{Format, Plain};
 use super::panels::{Packed, Panels, with_format};
+use super::rows::{Rows, pack_floats, pack_int8};
 use crate::blocks::linear::{CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, ROW_VECTORS};
 use crate::run::threads::Disjoint;
 use crate::simd::{Kernel, Operands, PackedRows, Sink, Tile, Vector, Whole};
@@ -22,10 +23,9 @@ pub(super) struct Block<'c> {
     /// Where the rows lie in `y`.
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
-    /// One strip of the rows as `[group of Tile::ROWS rows][channel][row]`. One row is read where
-    /// it lies.
+    /// One strip of the rows as [`Rows`] says, in groups of Tile::ROWS.
     pub(super) packed: &'c mut [f32],
-    /// The strip of a panel as float32, where the weight is not and there are more than
+    /// The strip of a panel as float32, where the weight is of halves and there are more than
     /// [`FEW_ROWS`] rows.
     pub(super) widened: &'c mut [f32],
 }
@@ -68,47 +68,43 @@ impl Kernel for Block<'_> {
                 None => y.fill(0.0),
             }
         }
+        let rows_as = with_format!(weight, weight => weight.rows());
         for from in (0..inputs).step_by(CHANNELS) {
             let depth = CHANNELS.min(inputs - from);
-            let (packed, group) = if rows.len() == 1 {
-                (&x[from..from + depth], 1)
-            } else {
-                pack_rows(x, inputs, from..from + depth, V::Tile::ROWS, packed);
-                (&*packed, V::Tile::ROWS)
+            let (packed, group) = match rows_as {
+                Rows::Float if rows.len() == 1 => (&x[from..from + depth], 1),
+                Rows::Float => {
+                    pack_floats(x, inputs, from..from + depth, V::Tile::ROWS, packed);
+                    (&*packed, V::Tile::ROWS)
+                }
+                Rows::Int8(offset) => {
+                    pack_int8(x, inputs, from..from + depth, offset, packed);
+                    (&*packed, 1)
+                }
             };
             for panel in panels.clone() {
                 let strip = Strip {
                     packed,
                     group,
                     depth,
+                    width: rows_as.width(depth),
                     y: y.start().wrapping_add(rows.start * outputs),
                     rows: rows.len(),
                     outputs,
                     channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
                     ahead: with_format!(weight, weight => weight.ahead(from, panel)),
                 };
-                if rows.len() <= FEW_ROWS {
-                    with_format!(weight, weight => strip.few_rows::<V, _>(weight, from, panel));
+                let weights = if rows.len() > FEW_ROWS {
+                    with_format!(weight, weight => weight.widened::<V>(from, panel, widened))
                 } else {
-                    let weights = with_format!(weight, weight => {
-                        weight.widened::<V>(from, panel, widened)
-                    });
-                    strip.product::<V>(weights);
+                    None
+                };
+                match weights {
+                    Some(weights) => strip.product::<V>(weights),
+                    None => with_format!(weight, weight => {
+                        strip.few_rows::<V, _>(weight, from, panel);
+                    }),
                 }
-            }
-        }
-    }
-}
-
-/// Packs channels `channels` of the rows of x as [`Block::packed`].
-#[inline(always)]
-fn pack_rows(x: &[f32], inputs: usize, channels: Range<usize>, group: usize, packed: &mut [f32]) {
-    let groups = packed.chunks_exact_mut(channels.len() * group);
-    for (to, x) in groups.zip(x.chunks(group * inputs)) {
-        for (row, x) in x.chunks_exact(inputs).enumerate() {
-            let from = &x[channels.clone()];
-            for (to, &value) in to[row..].iter_mut().step_by(group).zip(from) {
-                *to = value;
             }
         }
     }
@@ -121,6 +117,8 @@ struct Strip<'c> {
     /// Rows of a group.
     group: usize,
     depth: usize,
+    /// Values of a row of [`Strip::packed`].
+    width: usize,
     /// The first of `rows` rows of `outputs` values, whose `channels` are this block's.
     y: *mut f32,
     rows: usize,
@@ -157,14 +155,19 @@ impl Strip<'_> {
             }
             channel += vectors * V::LANES;
         }
-        self.last_rows::<V, f32, 4>(weights, full);
+        self.last_rows::<V, Plain<f32>, 4>(Plain::default(), weights, full);
     }
 
-    /// Adds the product of [`FEW_ROWS`] rows at most to y; the weights are panel `panel` of the
-    /// strip from input channel `from`.
+    /// Adds the product to y; the weights are panel `panel` of the strip from input channel `from`.
+    /// Of floats, [`FEW_ROWS`] rows at most.
     #[inline(always)]
     fn few_rows<V: Vector, F: Format>(&self, weight: &Packed<F>, from: usize, panel: usize) {
-        self.last_rows::<V, F, FEW_ROWS>(weight.strip(from, panel), 0);
+        let strip = weight.strip(from, panel);
+        if F::INTEGER {
+            self.integer_rows::<V, F>(weight.format(), strip);
+        } else {
+            self.last_rows::<V, F, FEW_ROWS>(weight.format(), strip, 0);
+        }
     }
 
     /// Adds the product of the rows from `row` on, which begins a group; `MOST` of them at a time
@@ -172,6 +175,7 @@ impl Strip<'_> {
     #[inline(always)]
     fn last_rows<V: Vector, F: Format, const MOST: usize>(
         &self,
+        format: F,
         weights: &[F::Stored],
         mut row: usize,
     ) {
@@ -180,12 +184,29 @@ impl Strip<'_> {
             // SAFETY: (all four) as many rows are left, and they divide what is left of the group.
             unsafe {
                 row += match self.rows - row {
-                    4.. if MOST >= 4 => self.some_rows::<V, F, 4, 3>(weights, row),
-                    2.. if MOST >= 2 => self.some_rows::<V, F, 2, 3>(weights, row),
+                    4.. if MOST >= 4 => self.some_rows::<V, F, 4, 3>(format, weights, row),
+                    2.. if MOST >= 2 => self.some_rows::<V, F, 2, 3>(format, weights, row),
                     _ if ROW_VECTORS * V::LANES > PANEL => {
-                        self.some_rows::<V, F, 1, 3>(weights, row)
+                        self.some_rows::<V, F, 1, 3>(format, weights, row)
                     }
-                    _ => self.some_rows::<V, F, 1, ROW_VECTORS>(weights, row),
+                    _ => self.some_rows::<V, F, 1, ROW_VECTORS>(format, weights, row),
+                };
+            }
+        }
+    }
+
+    /// Adds the product of all rows, which lie one by one, to y.
+    #[inline(always)]
+    fn integer_rows<V: Vector, F: Format>(&self, format: F, weights: &[F::Stored]) {
+        let mut row = 0;
+        while row < self.rows {
+            // SAFETY: (all four) as many rows are left.
+            unsafe {
+                row += match self.rows - row {
+                    8.. if V::LANES == 16 => self.some_rows::<V, F, 8, 1>(format, weights, row),
+                    4.. => self.some_rows::<V, F, 4, 1>(format, weights, row),
+                    2.. => self.some_rows::<V, F, 2, 1>(format, weights, row),
+                    _ => self.some_rows::<V, F, 1, 3>(format, weights, row),
                 };
             }
         }
@@ -198,6 +219,7 @@ impl Strip<'_> {
     #[inline(always)]
     unsafe fn some_rows<V: Vector, F: Format, const M: usize, const N: usize>(
         &self,
+        format: F,
         weights: &[F::Stored],
         row: usize,
     ) -> usize {
@@ -212,7 +234,7 @@ impl Strip<'_> {
             // SAFETY: the rows lie packed in one group; panels are whole, and a tile's width
             // divides them.
             unsafe {
-                let sums = F::product::<V, M, N>(weights, lane, rows, self.ahead);
+                let sums = format.product::<V, M, N>(weights, lane, rows, self.ahead);
                 self.sink(row, channel).take(0, sums);
             }
             channel += N * V::LANES;
@@ -220,12 +242,12 @@ impl Strip<'_> {
         M
     }
 
-    /// Row `row` of the packed rows: the next channel lies `group` further, the next rows of its
-    /// group beside it.
+    /// Row `row` of the packed rows: of floats, the next channel lies `group` further, the next rows
+    /// of its group beside it.
     #[inline(always)]
     fn row(&self, row: usize) -> *const f32 {
         let group = self.group;
-        self.packed[row / group * group * self.depth + row % group..].as_ptr()
+        self.packed[row / group * group * self.width + row % group..].as_ptr()
     }
 
     /// Where the results from row `row` and channel `channel` on go.

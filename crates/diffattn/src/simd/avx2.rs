@@ -3,6 +3,7 @@
 use core::arch::{asm, x86_64::*};
 use half::{bf16, f16};
 
+use super::dots::{Dot, Dots, word};
 use super::instructions::instructions;
 use super::tile::TileOf;
 use super::vector::{Use, Vector, add_outer};
@@ -20,8 +21,15 @@ impl Vector for F32x8 {
     // against 0.66.
     type Tile = TileOf<4, 3, 6>;
     type Wide = F64x4;
+    type Dots = Avx2Dots;
+    type FastDots = Vnni;
 
+    #[inline(always)]
+    fn has_fast_dots() -> bool {
+        std::arch::is_x86_feature_detected!("avxvnni")
+    }
     instructions! {
+        fn of_ints(ints: __m256i) = _mm256_cvtepi32_ps(ints);
         fn splat(x: f32) = _mm256_set1_ps(x);
         unsafe fn load(from: *const f32) = _mm256_loadu_ps(from);
         unsafe fn load_f16(from: *const f16) = _mm256_cvtph_ps(_mm_loadu_si128(from.cast()));
@@ -295,4 +303,143 @@ impl Wide for F64x4 {
             _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
         };
     }
+}
+
+/// Pairs by `vpmaddubsw`, which cannot saturate for codes of four bits: 2 · 15 · 127 a pair, eight
+/// of them in a block.
+#[derive(Debug)]
+pub(crate) struct Avx2Dots;
+
+impl Dots for Avx2Dots {
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Nibble = Pairs;
+    type Byte = Words;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> __m256i = _mm256_loadu_si256(from.cast());
+        fn low(bytes: __m256i) -> __m256i = _mm256_and_si256(bytes, _mm256_set1_epi8(15));
+        fn high(bytes: __m256i) -> __m256i =
+            _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(15));
+    }
+}
+
+/// Codes of four bits, summed as int16.
+#[derive(Debug)]
+pub(crate) struct Pairs;
+
+impl Dot for Pairs {
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Sums = __m256i;
+    type Four = __m256i;
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> __m256i = _mm256_set1_epi32(word(from));
+        fn add(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i =
+            _mm256_add_epi16(sums, _mm256_maddubs_epi16(codes, x));
+        fn ints(sums: __m256i) -> __m256i = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
+    }
+    #[inline(always)]
+    fn zero() -> __m256i {
+        // SAFETY: the set is there, by the law of `Vector`.
+        unsafe { _mm256_setzero_si256() }
+    }
+}
+
+/// Codes of eight bits, widened to int16: `vpmaddubsw` would saturate. Of x, the even values and
+/// the odd ones.
+#[derive(Debug)]
+pub(crate) struct Words;
+
+impl Dot for Words {
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Sums = __m256i;
+    type Four = [__m256i; 2];
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> [__m256i; 2] = {
+            let four = _mm256_set1_epi32(word(from));
+            let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(four));
+            [even, _mm256_srai_epi16::<8>(four)]
+        };
+        fn add(sums: __m256i, codes: __m256i, x: [__m256i; 2]) -> __m256i = {
+            let even = _mm256_and_si256(codes, _mm256_set1_epi16(255));
+            let odd = _mm256_srli_epi16::<8>(codes);
+            let sums = _mm256_add_epi32(sums, _mm256_madd_epi16(even, x[0]));
+            _mm256_add_epi32(sums, _mm256_madd_epi16(odd, x[1]))
+        };
+    }
+    #[inline(always)]
+    fn ints(sums: __m256i) -> __m256i {
+        sums
+    }
+    #[inline(always)]
+    fn zero() -> __m256i {
+        Pairs::zero()
+    }
+}
+
+/// AVX-VNNI: four products and their sum in one instruction, for codes of either width.
+#[derive(Debug)]
+pub(crate) struct Vnni;
+
+impl Dots for Vnni {
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Nibble = Self;
+    type Byte = Self;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> __m256i = Avx2Dots::load(from);
+    }
+    #[inline(always)]
+    fn low(bytes: __m256i) -> __m256i {
+        Avx2Dots::low(bytes)
+    }
+    #[inline(always)]
+    fn high(bytes: __m256i) -> __m256i {
+        Avx2Dots::high(bytes)
+    }
+}
+
+impl Dot for Vnni {
+    type Bytes = __m256i;
+    type Ints = __m256i;
+    type Sums = __m256i;
+    type Four = __m256i;
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> __m256i = _mm256_set1_epi32(word(from));
+        fn add(sums: __m256i, codes: __m256i, x: __m256i) -> __m256i = dot(sums, codes, x);
+    }
+    #[inline(always)]
+    fn ints(sums: __m256i) -> __m256i {
+        sums
+    }
+    #[inline(always)]
+    fn zero() -> __m256i {
+        Pairs::zero()
+    }
+}
+
+/// `vpdpbusd`, written out: the intrinsic is inlined only where the whole kernel may use it.
+///
+/// # Safety
+/// AVX-VNNI is there.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn dot(mut sums: __m256i, codes: __m256i, x: __m256i) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "{{vex}} vpdpbusd {sums}, {codes}, {x}",
+            sums = inout(ymm_reg) sums,
+            codes = in(ymm_reg) codes,
+            x = in(ymm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
 }

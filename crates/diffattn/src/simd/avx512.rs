@@ -3,6 +3,7 @@
 use core::arch::{asm, x86_64::*};
 use half::{bf16, f16};
 
+use super::dots::{Dot, Dots, word};
 use super::instructions::instructions;
 use super::tile::TileOf;
 use super::vector::{Use, Vector};
@@ -19,8 +20,15 @@ impl Vector for F32x16 {
     // 24 accumulators and 3 loads of the 32 registers; the broadcasts are memory operands.
     type Tile = TileOf<8, 3, 3>;
     type Wide = F64x8;
+    type Dots = Avx512Dots;
+    type FastDots = Vnni;
 
+    #[inline(always)]
+    fn has_fast_dots() -> bool {
+        std::arch::is_x86_feature_detected!("avx512vnni")
+    }
     instructions! {
+        fn of_ints(ints: __m512i) = _mm512_cvtepi32_ps(ints);
         fn splat(x: f32) = _mm512_set1_ps(x);
         unsafe fn load(from: *const f32) = _mm512_loadu_ps(from);
         unsafe fn load_f16(from: *const f16) = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
@@ -182,4 +190,143 @@ impl Wide for F64x8 {
             _mm_cvtsd_f64(_mm_add_sd(halves, _mm_unpackhi_pd(halves, halves)))
         };
     }
+}
+
+/// Pairs by `vpmaddubsw`, which cannot saturate for codes of four bits: 2 · 15 · 127 a pair, eight
+/// of them in a block.
+#[derive(Debug)]
+pub(crate) struct Avx512Dots;
+
+impl Dots for Avx512Dots {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    type Nibble = Pairs;
+    type Byte = Words;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> __m512i = _mm512_loadu_si512(from.cast());
+        fn low(bytes: __m512i) -> __m512i = _mm512_and_si512(bytes, _mm512_set1_epi8(15));
+        fn high(bytes: __m512i) -> __m512i =
+            _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), _mm512_set1_epi8(15));
+    }
+}
+
+/// Codes of four bits, summed as int16.
+#[derive(Debug)]
+pub(crate) struct Pairs;
+
+impl Dot for Pairs {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    type Sums = __m512i;
+    type Four = __m512i;
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> __m512i = _mm512_set1_epi32(word(from));
+        fn add(sums: __m512i, codes: __m512i, x: __m512i) -> __m512i =
+            _mm512_add_epi16(sums, _mm512_maddubs_epi16(codes, x));
+        fn ints(sums: __m512i) -> __m512i = _mm512_madd_epi16(sums, _mm512_set1_epi16(1));
+    }
+    #[inline(always)]
+    fn zero() -> __m512i {
+        // SAFETY: the set is there, by the law of `Vector`.
+        unsafe { _mm512_setzero_si512() }
+    }
+}
+
+/// Codes of eight bits, widened to int16: `vpmaddubsw` would saturate. Of x, the even values and
+/// the odd ones.
+#[derive(Debug)]
+pub(crate) struct Words;
+
+impl Dot for Words {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    type Sums = __m512i;
+    type Four = [__m512i; 2];
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> [__m512i; 2] = {
+            let four = _mm512_set1_epi32(word(from));
+            let even = _mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(four));
+            [even, _mm512_srai_epi16::<8>(four)]
+        };
+        fn add(sums: __m512i, codes: __m512i, x: [__m512i; 2]) -> __m512i = {
+            let even = _mm512_and_si512(codes, _mm512_set1_epi16(255));
+            let odd = _mm512_srli_epi16::<8>(codes);
+            let sums = _mm512_add_epi32(sums, _mm512_madd_epi16(even, x[0]));
+            _mm512_add_epi32(sums, _mm512_madd_epi16(odd, x[1]))
+        };
+    }
+    #[inline(always)]
+    fn ints(sums: __m512i) -> __m512i {
+        sums
+    }
+    #[inline(always)]
+    fn zero() -> __m512i {
+        Pairs::zero()
+    }
+}
+
+/// AVX-512 VNNI: four products and their sum in one instruction, for codes of either width.
+#[derive(Debug)]
+pub(crate) struct Vnni;
+
+impl Dots for Vnni {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    type Nibble = Self;
+    type Byte = Self;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> __m512i = Avx512Dots::load(from);
+    }
+    #[inline(always)]
+    fn low(bytes: __m512i) -> __m512i {
+        Avx512Dots::low(bytes)
+    }
+    #[inline(always)]
+    fn high(bytes: __m512i) -> __m512i {
+        Avx512Dots::high(bytes)
+    }
+}
+
+impl Dot for Vnni {
+    type Bytes = __m512i;
+    type Ints = __m512i;
+    type Sums = __m512i;
+    type Four = __m512i;
+
+    instructions! {
+        unsafe fn four(from: *const i8) -> __m512i = _mm512_set1_epi32(word(from));
+        fn add(sums: __m512i, codes: __m512i, x: __m512i) -> __m512i = dot(sums, codes, x);
+    }
+    #[inline(always)]
+    fn ints(sums: __m512i) -> __m512i {
+        sums
+    }
+    #[inline(always)]
+    fn zero() -> __m512i {
+        Pairs::zero()
+    }
+}
+
+/// `vpdpbusd`, written out: the intrinsic is inlined only where the whole kernel may use it.
+///
+/// # Safety
+/// AVX-512 VNNI is there.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn dot(mut sums: __m512i, codes: __m512i, x: __m512i) -> __m512i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "vpdpbusd {sums}, {codes}, {x}",
+            sums = inout(zmm_reg) sums,
+            codes = in(zmm_reg) codes,
+            x = in(zmm_reg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
 }

@@ -2,6 +2,7 @@
 //! what is written on it once: the register tile and the elementary functions. The only room that
 //! names `core::arch`.
 
+mod dots;
 mod element;
 mod instructions;
 mod isa;
@@ -26,6 +27,7 @@ mod simd128;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use dots::{BLOCK, Dot, Dots};
 pub(crate) use element::Element;
 pub use isa::Isa;
 pub(crate) use isa::Kernel;

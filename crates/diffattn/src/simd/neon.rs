@@ -1,8 +1,9 @@
 //! NEON (AArch64): four lanes. Ops only, no loop.
 
-use core::arch::aarch64::*;
+use core::arch::{aarch64::*, asm};
 use half::{bf16, f16};
 
+use super::dots::{Dot, Dots, word};
 use super::instructions::instructions;
 use super::tile::TileOf;
 use super::vector::Vector;
@@ -19,8 +20,15 @@ impl Vector for F32x4 {
     // 24 accumulators, 3 loads and 2 registers of broadcast values: 29 of the 32.
     type Tile = TileOf<8, 3, 6>;
     type Wide = F64x2;
+    type Dots = NeonDots;
+    type FastDots = DotProducts;
 
+    #[inline(always)]
+    fn has_fast_dots() -> bool {
+        std::arch::is_aarch64_feature_detected!("dotprod")
+    }
     instructions! {
+        fn of_ints(ints: int32x4_t) = vcvtq_f32_s32(ints);
         fn splat(x: f32) = vdupq_n_f32(x);
         unsafe fn load(from: *const f32) = vld1q_f32(from);
         // The conversion is part of NEON, unlike arithmetic on float16.
@@ -109,4 +117,147 @@ impl Wide for F64x2 {
         fn add_square(self, x: Self) = vfmaq_f64(self.0, x.0, x.0);
         fn sum(self) -> f64 = vaddvq_f64(self.0);
     }
+}
+
+/// Products of int16, in parts of a lane's sum each.
+#[derive(Debug)]
+pub(crate) struct NeonDots;
+
+impl Dots for NeonDots {
+    type Bytes = uint8x16_t;
+    type Ints = int32x4_t;
+    type Nibble = Self;
+    type Byte = Self;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> uint8x16_t = vld1q_u8(from);
+        fn low(bytes: uint8x16_t) -> uint8x16_t = vandq_u8(bytes, vdupq_n_u8(15));
+        fn high(bytes: uint8x16_t) -> uint8x16_t = vshrq_n_u8::<4>(bytes);
+    }
+}
+
+impl Dot for NeonDots {
+    type Bytes = uint8x16_t;
+    type Ints = int32x4_t;
+    type Sums = [int32x4_t; 2];
+    type Four = [int16x8_t; 2];
+
+    #[inline(always)]
+    fn zero() -> [int32x4_t; 2] {
+        // SAFETY: NEON is there, by the law of `Vector`.
+        unsafe { [vdupq_n_s32(0); 2] }
+    }
+    instructions! {
+        // The even values and the odd ones.
+        unsafe fn four(from: *const i8) -> [int16x8_t; 2] = {
+            let four = vreinterpretq_s16_s32(vdupq_n_s32(word(from)));
+            [vshrq_n_s16::<8>(vshlq_n_s16::<8>(four)), vshrq_n_s16::<8>(four)]
+        };
+        fn add(sums: [int32x4_t; 2], codes: uint8x16_t, x: [int16x8_t; 2]) -> [int32x4_t; 2] = {
+            let codes = vreinterpretq_u16_u8(codes);
+            let even = vreinterpretq_s16_u16(vandq_u16(codes, vdupq_n_u16(255)));
+            let odd = vreinterpretq_s16_u16(vshrq_n_u16::<8>(codes));
+            let low = vmlal_s16(sums[0], vget_low_s16(even), vget_low_s16(x[0]));
+            let high = vmlal_high_s16(sums[1], even, x[0]);
+            [
+                vmlal_s16(low, vget_low_s16(odd), vget_low_s16(x[1])),
+                vmlal_high_s16(high, odd, x[1]),
+            ]
+        };
+        fn ints(sums: [int32x4_t; 2]) -> int32x4_t = vpaddq_s32(sums[0], sums[1]);
+    }
+}
+
+/// `sdot`: four products and their sum in one instruction.
+#[derive(Debug)]
+pub(crate) struct DotProducts;
+
+impl Dots for DotProducts {
+    type Bytes = uint8x16_t;
+    type Ints = int32x4_t;
+    type Nibble = Self;
+    type Byte = SignedDotProducts;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> uint8x16_t = NeonDots::load(from);
+    }
+    #[inline(always)]
+    fn low(bytes: uint8x16_t) -> uint8x16_t {
+        NeonDots::low(bytes)
+    }
+    #[inline(always)]
+    fn high(bytes: uint8x16_t) -> uint8x16_t {
+        NeonDots::high(bytes)
+    }
+}
+
+impl Dot for DotProducts {
+    type Bytes = uint8x16_t;
+    type Ints = int32x4_t;
+    type Sums = int32x4_t;
+    type Four = int8x16_t;
+
+    #[inline(always)]
+    fn zero() -> int32x4_t {
+        // SAFETY: NEON is there, by the law of `Vector`.
+        unsafe { vdupq_n_s32(0) }
+    }
+    instructions! {
+        unsafe fn four(from: *const i8) -> int8x16_t =
+            vreinterpretq_s8_s32(vdupq_n_s32(word(from)));
+        fn add(sums: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t =
+            dot(sums, vreinterpretq_s8_u8(codes), x);
+    }
+    #[inline(always)]
+    fn ints(sums: int32x4_t) -> int32x4_t {
+        sums
+    }
+}
+
+/// [`DotProducts`] of codes of eight bits, which `sdot` takes less 128: `Σ (c − 128) x + 2 Σ 64 x`.
+#[derive(Debug)]
+pub(crate) struct SignedDotProducts;
+
+impl Dot for SignedDotProducts {
+    type Bytes = uint8x16_t;
+    type Ints = int32x4_t;
+    type Sums = int32x4_t;
+    type Four = int8x16_t;
+
+    #[inline(always)]
+    fn zero() -> int32x4_t {
+        DotProducts::zero()
+    }
+    instructions! {
+        unsafe fn four(from: *const i8) -> int8x16_t = DotProducts::four(from);
+        fn add(sums: int32x4_t, codes: uint8x16_t, x: int8x16_t) -> int32x4_t = {
+            let less = vreinterpretq_s8_u8(veorq_u8(codes, vdupq_n_u8(128)));
+            let half = vdupq_n_s8(64);
+            dot(dot(dot(sums, less, x), half, x), half, x)
+        };
+    }
+    #[inline(always)]
+    fn ints(sums: int32x4_t) -> int32x4_t {
+        sums
+    }
+}
+
+/// `sdot`, written out: the intrinsic is inlined only where the whole kernel may use it.
+///
+/// # Safety
+/// The machine has the dot products of ARMv8.2.
+#[inline(always)]
+unsafe fn dot(mut sums: int32x4_t, codes: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            ".arch_extension dotprod",
+            "sdot {sums:v}.4s, {codes:v}.16b, {x:v}.16b",
+            sums = inout(vreg) sums,
+            codes = in(vreg) codes,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
 }

@@ -1,5 +1,6 @@
 //! One lane, plain Rust: runs everywhere, never fuses. Ops only, no loop.
 
+use super::dots::{Dot, Dots};
 use super::instructions::instructions;
 use super::tile::TileOf;
 use super::vector::Vector;
@@ -19,7 +20,13 @@ impl Vector for Scalar {
     type Mask = bool;
     type Tile = TileOf<4, 4, 16>;
     type Wide = F64x1;
+    type Dots = PlainDots;
+    type FastDots = PlainDots;
 
+    #[inline(always)]
+    fn of_ints(ints: i32) -> Self {
+        Self(ints as f32)
+    }
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self(x)
@@ -164,5 +171,52 @@ impl Wide for F64x1 {
     #[inline(always)]
     fn sum(self) -> f64 {
         self.0
+    }
+}
+
+/// Products one by one.
+#[derive(Debug)]
+pub(crate) struct PlainDots;
+
+impl Dots for PlainDots {
+    type Bytes = [u8; 4];
+    type Ints = i32;
+    type Nibble = Self;
+    type Byte = Self;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> [u8; 4] = from.cast::<[u8; 4]>().read();
+    }
+    #[inline(always)]
+    fn low(bytes: [u8; 4]) -> [u8; 4] {
+        bytes.map(|byte| byte & 15)
+    }
+    #[inline(always)]
+    fn high(bytes: [u8; 4]) -> [u8; 4] {
+        bytes.map(|byte| byte >> 4)
+    }
+}
+
+impl Dot for PlainDots {
+    type Bytes = [u8; 4];
+    type Ints = i32;
+    type Sums = i32;
+    type Four = [i8; 4];
+
+    #[inline(always)]
+    fn zero() -> i32 {
+        0
+    }
+    instructions! {
+        unsafe fn four(from: *const i8) -> [i8; 4] = from.cast::<[i8; 4]>().read();
+    }
+    #[inline(always)]
+    fn add(sums: i32, codes: [u8; 4], x: [i8; 4]) -> i32 {
+        let products = codes.iter().zip(x);
+        products.fold(sums, |sum, (&code, x)| sum + i32::from(code) * i32::from(x))
+    }
+    #[inline(always)]
+    fn ints(sums: i32) -> i32 {
+        sums
     }
 }

@@ -4,6 +4,7 @@
 use core::arch::wasm32::*;
 use half::{bf16, f16};
 
+use super::dots::{Dot, Dots, word};
 use super::instructions::instructions;
 use super::tile::{columns, product_over};
 use super::vector::{Depth, Operands, Sink, Tile, Vector};
@@ -86,7 +87,13 @@ impl Vector for F32x4 {
     type Mask = v128;
     type Tile = PanelTile;
     type Wide = F64x2;
+    type Dots = WasmDots;
+    type FastDots = WasmDots;
 
+    #[inline(always)]
+    fn of_ints(ints: v128) -> Self {
+        Self(f32x4_convert_i32x4(ints))
+    }
     #[inline(always)]
     fn splat(x: f32) -> Self {
         Self(f32x4_splat(x))
@@ -283,5 +290,93 @@ impl Wide for F64x2 {
     #[inline(always)]
     fn sum(self) -> f64 {
         f64x2_extract_lane::<0>(self.0) + f64x2_extract_lane::<1>(self.0)
+    }
+}
+
+/// Products of int16; with relaxed SIMD, of codes of four bits, of bytes.
+#[derive(Debug)]
+pub(crate) struct WasmDots;
+
+impl Dots for WasmDots {
+    type Bytes = v128;
+    type Ints = v128;
+    #[cfg(target_feature = "relaxed-simd")]
+    type Nibble = Pairs;
+    #[cfg(not(target_feature = "relaxed-simd"))]
+    type Nibble = Words;
+    type Byte = Words;
+
+    instructions! {
+        unsafe fn load(from: *const u8) -> v128 = v128_load(from.cast());
+    }
+    #[inline(always)]
+    fn low(bytes: v128) -> v128 {
+        v128_and(bytes, u8x16_splat(15))
+    }
+    #[inline(always)]
+    fn high(bytes: v128) -> v128 {
+        u8x16_shr(bytes, 4)
+    }
+}
+
+/// Codes of four bits, summed as int16: 2 · 15 · 127 a pair, eight of them in a block. The codes
+/// are the operand of seven bits, so that engines agree.
+#[cfg(target_feature = "relaxed-simd")]
+#[derive(Debug)]
+pub(crate) struct Pairs;
+
+#[cfg(target_feature = "relaxed-simd")]
+impl Dot for Pairs {
+    type Bytes = v128;
+    type Ints = v128;
+    type Sums = v128;
+    type Four = v128;
+
+    #[inline(always)]
+    fn zero() -> v128 {
+        i16x8_splat(0)
+    }
+    instructions! {
+        unsafe fn four(from: *const i8) -> v128 = i32x4_splat(word(from));
+    }
+    #[inline(always)]
+    fn add(sums: v128, codes: v128, x: v128) -> v128 {
+        i16x8_add(sums, i16x8_relaxed_dot_i8x16_i7x16(x, codes))
+    }
+    #[inline(always)]
+    fn ints(sums: v128) -> v128 {
+        i32x4_extadd_pairwise_i16x8(sums)
+    }
+}
+
+/// Codes widened to int16. Of x, the even values and the odd ones.
+#[derive(Debug)]
+pub(crate) struct Words;
+
+impl Dot for Words {
+    type Bytes = v128;
+    type Ints = v128;
+    type Sums = v128;
+    type Four = [v128; 2];
+
+    #[inline(always)]
+    fn zero() -> v128 {
+        i32x4_splat(0)
+    }
+    instructions! {
+        unsafe fn four(from: *const i8) -> [v128; 2] = {
+            let four = i32x4_splat(word(from));
+            [i16x8_shr(i16x8_shl(four, 8), 8), i16x8_shr(four, 8)]
+        };
+    }
+    #[inline(always)]
+    fn add(sums: v128, codes: v128, x: [v128; 2]) -> v128 {
+        let even = v128_and(codes, u16x8_splat(255));
+        let sums = i32x4_add(sums, i32x4_dot_i16x8(even, x[0]));
+        i32x4_add(sums, i32x4_dot_i16x8(u16x8_shr(codes, 8), x[1]))
+    }
+    #[inline(always)]
+    fn ints(sums: v128) -> v128 {
+        sums
     }
 }

@@ -6,6 +6,7 @@
     reason = "tests that are run once tell what they found"
 )]
 
+use super::dots::{BLOCK, Dot, Dots};
 use super::element::Element;
 use super::isa::{Isa, Kernel};
 use super::math;
@@ -553,6 +554,92 @@ fn a_tail_passes_through_the_same_function() {
             let mut part = x[..len].to_vec();
             Function::Exp2.of(isa, false, &mut part);
             assert_eq!(part, whole[..len], "{isa:?}, {len}");
+        }
+    }
+}
+
+/// Some dot products of a block by every kind that the set and this machine have, each with its
+/// name.
+struct DotsOf<'v> {
+    codes: &'v [u8],
+    x: &'v [i8],
+}
+
+impl DotsOf<'_> {
+    /// `Σ_i codes[i] · x[i]` of the first lane, whose neighbours have the same codes.
+    #[inline(always)]
+    fn of<V: Vector, P: Dot<Bytes = D::Bytes, Ints = D::Ints>, D>(&self) -> f32
+    where
+        D: Dots<Ints = <V::Dots as Dots>::Ints>,
+    {
+        let mut sums = P::zero();
+        for (codes, x) in self.codes.chunks(4).zip(self.x.chunks(4)) {
+            let codes = codes.repeat(V::LANES);
+            // SAFETY: four codes for every lane, and four values.
+            unsafe { sums = P::add(sums, D::load(codes.as_ptr()), P::four(x.as_ptr())) };
+        }
+        let mut lanes = [0.0; 16];
+        // SAFETY: a vector has 16 lanes at most.
+        unsafe { V::of_ints(P::ints(sums)).store(lanes.as_mut_ptr()) };
+        assert!(lanes[1..V::LANES].iter().all(|&lane| lane == lanes[0]));
+        lanes[0]
+    }
+}
+
+impl Kernel for DotsOf<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Vec<f32> {
+        let mut found = vec![self.of::<V, <V::Dots as Dots>::Byte, V::Dots>()];
+        if V::has_fast_dots() {
+            found.push(self.of::<V, <V::FastDots as Dots>::Byte, V::FastDots>());
+        }
+        if self.codes.iter().all(|&code| code < 16) {
+            found.push(self.of::<V, <V::Dots as Dots>::Nibble, V::Dots>());
+            if V::has_fast_dots() {
+                found.push(self.of::<V, <V::FastDots as Dots>::Nibble, V::FastDots>());
+            }
+        }
+        found
+    }
+}
+
+#[test]
+fn dots_are_exact() {
+    let mut state = 7u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let mut cases: Vec<(Vec<u8>, Vec<i8>)> = Vec::new();
+    for code in [15, 255] {
+        for x in [127, -127, -128] {
+            cases.push((vec![code; BLOCK], vec![x; BLOCK]));
+        }
+        for _ in 0..100 {
+            let codes = (0..BLOCK).map(|_| noise() & code).collect();
+            cases.push((codes, (0..BLOCK).map(|_| noise() as i8).collect()));
+        }
+    }
+    for (codes, x) in cases {
+        let products = codes
+            .iter()
+            .zip(&x)
+            .map(|(&code, &x)| i32::from(code) * i32::from(x));
+        let expected = products.sum::<i32>() as f32;
+        for isa in Isa::available() {
+            let found = isa.run(
+                true,
+                DotsOf {
+                    codes: &codes,
+                    x: &x,
+                },
+            );
+            assert!(
+                found.iter().all(|&dot| dot == expected),
+                "{isa:?}: {found:?}, {expected}"
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Any vector with its multiply-adds rounded twice: what `deterministic` runs on.
 
+use super::dots::Dots;
 use super::instructions::instructions;
 use super::vector::{Use, Vector};
 use half::{bf16, f16};
@@ -14,6 +15,17 @@ impl<V: Vector> Vector for Unfused<V> {
     type Mask = V::Mask;
     type Tile = V::Tile;
     type Wide = V::Wide;
+    type Dots = V::Dots;
+    type FastDots = V::FastDots;
+
+    #[inline(always)]
+    fn has_fast_dots() -> bool {
+        V::has_fast_dots()
+    }
+    #[inline(always)]
+    fn of_ints(ints: <V::Dots as Dots>::Ints) -> Self {
+        Self(V::of_ints(ints))
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

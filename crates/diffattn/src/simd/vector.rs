@@ -8,6 +8,7 @@
 use half::{bf16, f16};
 use std::ops::Range;
 
+use super::dots::Dots;
 use super::wide::Wide;
 
 /// What a prefetched line is for.
@@ -34,7 +35,18 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     type Tile: Tile;
     /// The float64 vector of the same registers.
     type Wide: Wide;
+    /// The integer dot products that every machine of the set has.
+    type Dots: Dots;
+    /// Those that only some have: [`Vector::has_fast_dots`].
+    type FastDots: Dots<Ints = <Self::Dots as Dots>::Ints>;
 
+    /// Whether this machine has [`Vector::FastDots`].
+    #[inline(always)]
+    fn has_fast_dots() -> bool {
+        false
+    }
+    /// Integers below 2²⁴, as float32, which holds them exactly.
+    fn of_ints(ints: <Self::Dots as Dots>::Ints) -> Self;
     /// All lanes `x`.
     fn splat(x: f32) -> Self;
     /// # Safety

@@ -1,0 +1,280 @@
+//! The format of quantised weights: codes of four or eight bits, a scale for every 32 of an
+//! output's channels, and perhaps a bias. Rows of x come as int8 in the same blocks, so that
+//! products are integers, exact on every instruction set; of float32 is, block by block,
+//! `(Σ c·x · scale) · scale of x + bias · (scale of x · Σ x)`, multiplied and added, never fused,
+//! the blocks in order. So are the bits one set for all. Does not make codes.
+
+use half::{bf16, f16};
+
+use super::format::Format;
+use super::rows::{NUMBERS, Offset, Rows, int8_width};
+use crate::blocks::linear::PANEL;
+use crate::run::buffer::LINE;
+use crate::simd::{BLOCK, Dot, Dots, PackedRows, Use, Vector};
+
+/// Codes of `BITS` bits, four or eight, unsigned. A strip is, block by block, the codes; then the
+/// scales, `[block][PANEL outputs]`; then the biases so. Codes are `[four][PANEL outputs][4
+/// channels]`, of four bits the second half of a block's in the high bits of the first's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Coded<const BITS: usize> {
+    /// Whether a value is `code · scale + bias`, not `(code − ZERO) · scale`.
+    pub(super) biases: bool,
+    /// Whether scales and biases are bfloat16, not float16.
+    pub(super) bf16: bool,
+}
+
+impl<const BITS: usize> Coded<BITS> {
+    /// The code of zero where there are no biases.
+    pub(super) const ZERO: u8 = 1 << (BITS - 1);
+
+    /// Fours of codes in a block that have bytes of their own.
+    const FOURS: usize = BITS;
+
+    /// Bytes of a panel's codes of one block.
+    pub(super) const BLOCK_BYTES: usize = PANEL * BLOCK * BITS / 8;
+
+    /// Bytes of a panel's scales, or biases, of one block.
+    pub(super) const SCALES_BYTES: usize = PANEL * size_of::<u16>();
+
+    /// Where in a strip of `blocks` blocks its scales begin, and its biases.
+    #[inline(always)]
+    pub(super) const fn scales(blocks: usize) -> [usize; 2] {
+        let scales = blocks * Self::BLOCK_BYTES;
+        [scales, scales + blocks * Self::SCALES_BYTES]
+    }
+
+    /// Which byte of a strip holds channel `channel` of output `lane`, and from which bit on.
+    pub(super) const fn code(channel: usize, lane: usize) -> (usize, usize) {
+        let (block, within) = (channel / BLOCK, channel % BLOCK);
+        let (four, high) = (within / 4 % Self::FOURS, within / 4 / Self::FOURS);
+        let place = (four * PANEL + lane) * 4 + within % 4;
+        (block * Self::BLOCK_BYTES + place, high * BITS)
+    }
+
+    /// A scale or a bias as a strip has it.
+    pub(super) fn stored(self, number: f32) -> [u8; 2] {
+        let bits = if self.bf16 {
+            bf16::from_f32(number).to_bits()
+        } else {
+            f16::from_f32(number).to_bits()
+        };
+        bits.to_ne_bytes()
+    }
+
+    /// Scale or bias at byte `at` of a strip.
+    fn number(self, strip: &[u8], at: usize) -> f32 {
+        let bits = u16::from_ne_bytes([strip[at], strip[at + 1]]);
+        if self.bf16 {
+            bf16::from_bits(bits).to_f32()
+        } else {
+            f16::from_bits(bits).to_f32()
+        }
+    }
+
+    /// Scales or biases from byte `at` of a strip on.
+    ///
+    /// # Safety
+    /// As many as there are lanes are readable there.
+    #[inline(always)]
+    unsafe fn numbers<V: Vector>(self, at: *const u8) -> V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if self.bf16 {
+                V::load_bf16(at.cast())
+            } else {
+                V::load_f16(at.cast())
+            }
+        }
+    }
+
+    /// [`Format::product`] by `P`, the products of `D` for this width.
+    ///
+    /// # Safety
+    /// As [`Format::product`]; the machine has `D`.
+    #[inline(always)]
+    unsafe fn product_by<V, D, P, const M: usize, const N: usize>(
+        self,
+        strip: &[u8],
+        lane: usize,
+        rows: PackedRows,
+        ahead: usize,
+    ) -> [[V; N]; M]
+    where
+        V: Vector,
+        D: Dots<Ints = <V::Dots as Dots>::Ints>,
+        P: Dot<Bytes = D::Bytes, Ints = D::Ints>,
+    {
+        let blocks = rows.depth / BLOCK;
+        let width = int8_width(rows.depth);
+        let mut sums = [[V::splat(0.0); N]; M];
+        for block in 0..blocks {
+            let codes = strip[block * Self::BLOCK_BYTES + lane * 4..].as_ptr();
+            let x = rows.first.wrapping_add(block * BLOCK / 4);
+            // SAFETY: the rows have these channels, and the panel these codes, by the contract.
+            let dots = unsafe { Self::dots::<V, D, P, M, N>(codes, (x, width), ahead) };
+            for n in 0..N {
+                let at = (block * PANEL + lane + n * V::LANES) * size_of::<u16>();
+                let [scales, biases] = Self::scales(blocks);
+                // SAFETY: the panel has these outputs, by the contract; biases, where there are any.
+                let (scale, bias): (V, V) = unsafe {
+                    let scale = self.numbers(strip[scales + at..].as_ptr());
+                    if self.biases {
+                        (scale, self.numbers(strip[biases + at..].as_ptr()))
+                    } else {
+                        (scale, scale)
+                    }
+                };
+                for (m, sums) in sums.iter_mut().enumerate() {
+                    let numbers = m * width + rows.depth / 4 + block * NUMBERS;
+                    // SAFETY: both numbers of this block of this row are there, by the contract.
+                    let [scale_of_x, offset] =
+                        unsafe { rows.first.add(numbers).cast::<[f32; NUMBERS]>().read() };
+                    let (scale_of_x, offset) = (V::splat(scale_of_x), V::splat(offset));
+                    let dot = V::of_ints(P::ints(dots[m][n]));
+                    let part = if self.biases {
+                        dot.mul(scale).mul(scale_of_x).add(bias.mul(offset))
+                    } else {
+                        dot.sub(offset).mul(scale).mul(scale_of_x)
+                    };
+                    sums[n] = sums[n].add(part);
+                }
+            }
+        }
+        sums
+    }
+
+    /// The integer products of one block: N vectors of codes, and of M rows, `width` apart, the
+    /// codes.
+    ///
+    /// # Safety
+    /// They are readable; the machine has `D`.
+    #[inline(always)]
+    unsafe fn dots<V, D, P, const M: usize, const N: usize>(
+        codes: *const u8,
+        (x, width): (*const f32, usize),
+        ahead: usize,
+    ) -> [[P::Sums; N]; M]
+    where
+        V: Vector,
+        D: Dots<Ints = <V::Dots as Dots>::Ints>,
+        P: Dot<Bytes = D::Bytes, Ints = D::Ints>,
+    {
+        let mut dots = [[P::zero(); N]; M];
+        for four in 0..Self::FOURS {
+            for n in 0..N {
+                let codes = codes.wrapping_add((four * PANEL + n * V::LANES) * 4);
+                if (n * V::LANES * 4).is_multiple_of(LINE) {
+                    V::prefetch(codes.wrapping_add(ahead).cast(), Use::Read);
+                }
+                // SAFETY: (all of the loop) the caller's promise.
+                unsafe {
+                    let bytes = D::load(codes);
+                    if BITS == 8 {
+                        add::<P, M, N>(&mut dots, n, bytes, (x.wrapping_add(four), width));
+                    } else {
+                        add::<P, M, N>(&mut dots, n, D::low(bytes), (x.wrapping_add(four), width));
+                        let x = x.wrapping_add(four + Self::FOURS);
+                        add::<P, M, N>(&mut dots, n, D::high(bytes), (x, width));
+                    }
+                }
+            }
+        }
+        dots
+    }
+}
+
+/// Adds a vector of codes times four values of each of M rows, `width` apart, to the sums of vector
+/// `n`. Not a closure, which need not be inlined.
+///
+/// # Safety
+/// The values are readable; the machine has `P`.
+#[inline(always)]
+unsafe fn add<P: Dot, const M: usize, const N: usize>(
+    dots: &mut [[P::Sums; N]; M],
+    n: usize,
+    codes: P::Bytes,
+    (x, width): (*const f32, usize),
+) {
+    for (m, dots) in dots.iter_mut().enumerate() {
+        // SAFETY: the caller's promise.
+        let four = unsafe { P::four(x.wrapping_add(m * width).cast()) };
+        dots[n] = P::add(dots[n], codes, four);
+    }
+}
+
+/// The format of each width, by its products.
+macro_rules! coded {
+    ($($bits:literal: $dot:ident),*) => {$(
+        impl Format for Coded<$bits> {
+            type Stored = u8;
+            const INTEGER: bool = true;
+
+            fn bits(self) -> usize {
+                $bits + 8 * size_of::<u16>() * (1 + usize::from(self.biases)) / BLOCK
+            }
+
+            fn rows(self) -> Rows {
+                Rows::Int8(if self.biases { Offset::Sum } else { Offset::Zero(Self::ZERO) })
+            }
+
+            fn widened_len(self, _: usize) -> usize {
+                0
+            }
+
+            fn strip_len(self, depth: usize) -> usize {
+                let numbers = Self::SCALES_BYTES * (1 + usize::from(self.biases));
+                depth / BLOCK * (Self::BLOCK_BYTES + numbers)
+            }
+
+            #[inline(always)]
+            unsafe fn product<V: Vector, const M: usize, const N: usize>(
+                self,
+                strip: &[u8],
+                lane: usize,
+                rows: PackedRows,
+                ahead: usize,
+            ) -> [[V; N]; M] {
+                // `Linear` runs what is of integers unfused, so that it is compiled once.
+                if V::FUSES {
+                    return [[V::splat(f32::NAN); N]; M];
+                }
+                // SAFETY: (both) the caller's promise; the faster products were just asked for.
+                unsafe {
+                    if V::has_fast_dots() {
+                        self.product_by::<V, V::FastDots, <V::FastDots as Dots>::$dot, M, N>(
+                            strip, lane, rows, ahead,
+                        )
+                    } else {
+                        self.product_by::<V, V::Dots, <V::Dots as Dots>::$dot, M, N>(
+                            strip, lane, rows, ahead,
+                        )
+                    }
+                }
+            }
+
+            #[inline(always)]
+            fn widen<'w, V: Vector>(self, _: &'w [u8], _: &'w mut [f32]) -> Option<&'w [f32]> {
+                None
+            }
+
+            fn read(self, strip: &[u8], lane: usize, to: &mut [f32]) {
+                let places = Self::scales(to.len() / BLOCK);
+                for (channel, to) in to.iter_mut().enumerate() {
+                    let (at, shift) = Self::code(channel, lane);
+                    let code = (strip[at] >> shift) & (u8::MAX >> (8 - $bits));
+                    let [scale, bias] = places.map(|first| {
+                        first + (channel / BLOCK * PANEL + lane) * size_of::<u16>()
+                    });
+                    let scale = self.number(strip, scale);
+                    *to = if self.biases {
+                        f32::from(code) * scale + self.number(strip, bias)
+                    } else {
+                        (f32::from(code) - f32::from(Self::ZERO)) * scale
+                    };
+                }
+            }
+        }
+    )*};
+}
+
+coded!(4: Nibble, 8: Byte);
