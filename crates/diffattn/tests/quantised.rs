@@ -107,7 +107,10 @@ fn rows_of(linear: &Linear) -> Vec<f32> {
     rows
 }
 
-const RULES: [(Quantisation, fn(&[f32]) -> QuantisedWeight); 3] = [
+/// A rule, and the same in plain loops.
+type Rule = (Quantisation, fn(&[f32]) -> QuantisedWeight);
+
+const RULES: [Rule; 3] = [
     (Quantisation::Q8_0, quantise_q8_0),
     (Quantisation::Q4_0, quantise_q4_0),
     (Quantisation::Q4_1, quantise_q4_1),

@@ -115,7 +115,7 @@ impl<const BITS: usize> Coded<BITS> {
             for n in 0..N {
                 let at = (block * PANEL + lane + n * V::LANES) * size_of::<u16>();
                 let [scales, biases] = Self::scales(blocks);
-                // SAFETY: the panel has these outputs, by the contract; biases, where there are any.
+                // SAFETY: the panel has these outputs, by the contract; biases where there are any.
                 let (scale, bias): (V, V) = unsafe {
                     let scale = self.numbers(strip[scales + at..].as_ptr());
                     if self.biases {

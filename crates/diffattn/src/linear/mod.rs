@@ -72,9 +72,10 @@ impl Linear {
         Self::of(Panels::new(weight.data, shape)?, shape, bias)
     }
 
-    /// As [`Linear::new`], its weight quantised as `to` says, row by row. Products are those of x in
-    /// int8: blocks of 32 channels with a scale of max |x| / 127 each, to the nearest, ties to even.
-    /// So a row has the same bits on every instruction set, and with `deterministic` or without.
+    /// Packs `weight` `[outputs, inputs]`, quantised as `to` says, row by row, and `bias`
+    /// `[outputs]`. Products are those of x in int8: blocks of 32 channels with a scale of
+    /// max |x| / 127 each, to the nearest, ties to even. So a row has the same bits on every
+    /// instruction set, and with `deterministic` or without.
     ///
     /// # Errors
     /// As [`Linear::new`]; [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` also when
@@ -98,8 +99,8 @@ impl Linear {
     /// Packs a weight that is quantised already; products are those of [`Linear::quantise`].
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple of
-    /// 32, or `codes`, `scales`, `biases` or `bias`;
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple
+    /// of 32, or `codes`, `scales`, `biases` or `bias`;
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) naming `scales` or `biases`;
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) for biases of signed codes;
     /// [`Error::out_of_memory`].

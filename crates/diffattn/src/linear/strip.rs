@@ -158,8 +158,8 @@ impl Strip<'_> {
         self.last_rows::<V, Plain<f32>, 4>(Plain::default(), weights, full);
     }
 
-    /// Adds the product to y; the weights are panel `panel` of the strip from input channel `from`.
-    /// Of floats, [`FEW_ROWS`] rows at most.
+    /// Adds the product to y; the weights are panel `panel` of the strip from input channel
+    /// `from`. Of floats, [`FEW_ROWS`] rows at most.
     #[inline(always)]
     fn few_rows<V: Vector, F: Format>(&self, weight: &Packed<F>, from: usize, panel: usize) {
         let strip = weight.strip(from, panel);
@@ -242,8 +242,8 @@ impl Strip<'_> {
         M
     }
 
-    /// Row `row` of the packed rows: of floats, the next channel lies `group` further, the next rows
-    /// of its group beside it.
+    /// Row `row` of the packed rows: of floats, the next channel lies `group` further, the next
+    /// rows of its group beside it.
     #[inline(always)]
     fn row(&self, row: usize) -> *const f32 {
         let group = self.group;
