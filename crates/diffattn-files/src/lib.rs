@@ -10,6 +10,7 @@
 //! - [`inspect`] says what a checkpoint is and where its layers are; [`Layer::read`] takes one out.
 //! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element
 //!   type.
+//! - [`ModelConversion`] makes heads of a Llama differential, or plain again, tensor by tensor.
 //!
 //! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
 //! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
@@ -83,7 +84,10 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 #[cfg(feature = "checkpoints")]
 pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
-pub use convert::{Converted, LayerForm, LayerTarget, NormWeight, convert_layer, fold_norm};
+pub use convert::{
+    ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget, ModelConversion,
+    NormWeight, TargetHeads, convert_layer, fold_norm,
+};
 pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
@@ -104,7 +108,7 @@ pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
 #[cfg(feature = "checkpoints")]
-pub use plain::{PlainHeads, PlainLayer};
+pub use plain::{ConvertedLayer, HeadChoice, PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]
 pub use raw_weights::{RawWeights, borrow_weights, float_weights};
 #[cfg(feature = "checkpoints")]

@@ -1,11 +1,21 @@
 //! A layer's weights from one layout to another: head pairing, rope convention, norm weight, names,
 //! element type. Rows are moved bit for bit in any element type; only a folded norm weight and
-//! another element type round, once each. What has no exact form is refused.
+//! another element type round, once each. What has no exact form is refused. And whole
+//! Llamas whose heads are made differential (`llama.rs`), or plain again (`fold.rs`).
 
 mod check;
+mod fold;
+mod heads;
+mod llama;
+mod model;
 mod norm;
+mod rounded;
+mod step;
 mod target;
 
+pub use heads::TargetHeads;
+pub use llama::{ConversionStart, ConversionTarget};
+pub use model::ModelConversion;
 pub use norm::fold_norm;
 pub use target::{Converted, LayerForm, LayerTarget, NormWeight};
 

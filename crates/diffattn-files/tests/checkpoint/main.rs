@@ -5,6 +5,7 @@ mod files;
 mod hostile;
 mod inspect;
 mod lists;
+mod llama;
 mod names;
 mod round_trip;
 mod shards;

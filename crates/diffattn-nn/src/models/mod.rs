@@ -33,7 +33,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 3] = [
+pub const FAMILIES: [Family; 4] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -43,6 +43,11 @@ pub const FAMILIES: [Family; 3] = [
         architecture: Architecture::Llama,
         task: Task::Text,
         open: diff_llama::open_llama,
+    },
+    Family {
+        architecture: Architecture::DiffAttnLlama,
+        task: Task::Text,
+        open: diff_llama::open_converted,
     },
     Family {
         architecture: Architecture::TimmDiffVit,

@@ -1,10 +1,11 @@
-//! Tests of DiffLlama, differential and plain, one program.
+//! Tests of DiffLlama, differential, plain and converted, one program.
 
 mod accuracy;
 mod bits;
 mod caches;
 mod common;
 mod config;
+mod converted;
 mod empty;
 mod errors;
 mod families;

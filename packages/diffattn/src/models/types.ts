@@ -178,7 +178,7 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
@@ -189,6 +189,12 @@ export interface Inspection {
    * numbers of their heads where a configuration says them.
    */
   readonly plainLayers: readonly Readonly<Record<string, unknown>>[];
+  /**
+   * The layers of a converted Llama that have differential heads: what plain layers have, the `kind`
+   * ("v2", "v1", "dex"), what makes λ, and which heads are differential (`differentialHeads`: "all",
+   * or their numbers from 0; null where no configuration says it).
+   */
+  readonly convertedLayers: readonly Readonly<Record<string, unknown>>[];
   /**
    * Names that the architecture wants and the file lacks, and the other way round (these as the
    * file has them).
@@ -377,7 +383,7 @@ export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
   readonly window: number | null;
-  /** Of each layer, `[groups, tokens, head width]`. */
+  /** Of each layer, `[heads, tokens, head width]`. */
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
 }
@@ -469,7 +475,7 @@ export declare class LanguageModel {
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
   static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama" or "llama". */
+  /** "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential. */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
@@ -503,8 +509,8 @@ export declare class LanguageModel {
   ): AsyncGenerator<GeneratedToken, void, undefined>;
   /**
    * The attention maps of a layer (from 0), each `[B, H, L, L]`: map1, map2 and diff; of a plain
-   * model, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
-   * subtracted.
+   * layer, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
+   * subtracted. Where plain heads are beside differential ones, their map2 is zeros.
    */
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**
