@@ -85,7 +85,7 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
 pub use convert::{
-    ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget, ModelConversion,
+    ConversionForm, ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget, ModelConversion,
     NormWeight, TargetHeads, convert_layer, fold_norm,
 };
 pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};

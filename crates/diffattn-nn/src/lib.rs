@@ -86,8 +86,9 @@ pub use models::diff_vit::{
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Builder, Decoder, FAMILIES, Family, Loader, Logits, Model, ModelFiles, ModelLoader, Task,
-    TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
+    ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{

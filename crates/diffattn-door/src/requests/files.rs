@@ -35,6 +35,17 @@ pub(super) fn entries(text: &str) -> Result<Vec<StoredEntry<'static>>, Error> {
         .map_err(|why| Error::file("tensors", "entries of a checkpoint in JSON", why))
 }
 
+/// The same as the entries of one file.
+pub(super) fn whole_entries(text: &str) -> Result<Vec<Entry>, Error> {
+    let entries = entries(text)?.into_iter().map(|entry| Entry {
+        name: entry.name.into_owned(),
+        dtype: entry.dtype,
+        shape: entry.shape.into_owned(),
+        range: entry.range[0]..entry.range[1],
+    });
+    Ok(entries.collect())
+}
+
 /// An element type by its name in files.
 pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
     serde_json::from_value(name.into()).map_err(|_| {
@@ -298,15 +309,7 @@ impl Operation for InspectRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let operands = inputs.operands;
-        let entries: Vec<Entry> = entries(self.entries.text(operands)?)?
-            .into_iter()
-            .map(|entry| Entry {
-                name: entry.name.into_owned(),
-                dtype: entry.dtype,
-                shape: entry.shape.into_owned(),
-                range: entry.range[0]..entry.range[1],
-            })
-            .collect();
+        let entries = whole_entries(self.entries.text(operands)?)?;
         let config = self.config.as_ref();
         let config = config
             .map(|config| json_text("config.json", config.u8(operands)?))

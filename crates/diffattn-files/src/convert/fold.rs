@@ -1,7 +1,7 @@
 //! A Llama with DEX (arXiv 2505.16333) made a plain one: what is subtracted from some heads becomes
 //! part of the output projection.
 
-use super::model::ModelConversion;
+use super::model::{ModelConversion, Totals};
 use super::step::{Make, Step};
 use crate::attention::O;
 use crate::decoder::{ConversionKind, DEX};
@@ -51,27 +51,34 @@ impl ModelConversion {
             let Some(step) = steps.get_mut(&format!("{prefix}{O}.weight")) else {
                 continue;
             };
+            let shape = [layer.plain.embed_dim, of.heads.saturating_mul(of.head_dim)];
             // (First, so that no number of heads is believed that no weights bear out.)
-            step.check_shape([layer.plain.embed_dim, of.heads.saturating_mul(of.head_dim)])?;
+            step.check(shape)?;
             let heads: Vec<usize> = match choice {
                 HeadChoice::All => (0..of.heads).collect(),
                 HeadChoice::Listed(heads) => heads.clone(),
             };
-            step.from.extend(dex);
-            step.make = Make::Fold {
+            let fold = Make::Fold {
                 heads: heads.clone(),
                 width: of.head_dim,
                 mix,
             };
+            step.change(shape, fold)?;
+            step.from.extend(dex);
             folded.push(heads);
         }
         config.remove("diff_attention");
         config.insert("model_type".to_owned(), json!(Architecture::Llama.name()));
         config.insert("architectures".to_owned(), json!(["LlamaForCausalLM"]));
         Ok(Self {
+            totals: Totals::new(entries.values().copied(), steps.values()),
+            is_exact: false,
             steps: steps.into_values().collect(),
             config,
             heads: folded,
+            notes: vec![
+                "the columns of these heads in o_proj were multiplied and rounded once".to_owned(),
+            ],
         })
     }
 }

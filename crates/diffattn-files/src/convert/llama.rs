@@ -1,10 +1,14 @@
-//! A plain Llama whose heads are made differential, so that it computes at first what it computed
-//! before: which tensors there are then, and what each is made of.
+//! A plain Llama whose heads are made differential: which tensors there are then, and what each is
+//! made of.
 
-use super::heads::{TargetHeads, chosen};
-use super::model::ModelConversion;
+use super::heads::chosen;
+use super::model::{ModelConversion, Totals};
+use super::random::Noise;
+use super::start::{
+    ConversionForm, ConversionStart, ConversionTarget, Start, VECTORS_DEVIATION,
+};
 use super::step::{Make, Step};
-use crate::attention::{K, LAMBDA, O, Q, SCALARS};
+use crate::attention::{K, LAMBDA, LambdaForm, O, Q, SCALARS, V, VECTORS};
 use crate::decoder::DEX;
 use crate::dtype::Dtype;
 use crate::entry::Entry;
@@ -12,39 +16,12 @@ use crate::inspect::{Architecture, inspect};
 use crate::json::json_object;
 use crate::plain::{PlainHeads, PlainLayer};
 use diffattn::Error;
-use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// What the differential heads of a converted Llama are, and what they begin with. Each start
-/// computes what the Llama computed: exactly where 1 − λ is a power of two, else but for one
-/// rounding of each weight of the output projection.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum ConversionStart {
-    /// The second version: second q heads are copies of the first, and λ = σ(`lambda_proj` x) has
-    /// no weights yet, so it is `lambda` everywhere; the columns of the output projection are
-    /// divided by 1 − λ.
-    V2 {
-        /// Above 0 and below 1. (σ of the bias that comes nearest to it.)
-        lambda: f64,
-    },
-    /// The first version without a norm, of all heads: second q and k heads are copies, and λ of
-    /// two numbers is λ_init.
-    V1 {
-        /// λ_init, at least 0 and below 1.
-        lambda: f64,
-    },
-    /// DEX, whose matrices are zeros.
-    Dex,
-}
+/// A layer, and the heads that it has.
+type LayerOf<'l> = (&'l PlainLayer, &'l PlainHeads);
 
-/// How a Llama is to be converted.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConversionTarget {
-    /// What the differential heads are.
-    pub start: ConversionStart,
-    /// Which heads are differential.
-    pub heads: TargetHeads,
-}
+type Steps = BTreeMap<String, Step>;
 
 impl ModelConversion {
     /// Plans the conversion of a plain Llama of these tensors. `config` is the text of its
@@ -71,24 +48,96 @@ impl ModelConversion {
             let expected = format_args!("{} layers, as the tensors have", layers.len());
             return Err(Error::file("config.num_hidden_layers", expected, said));
         }
-        let heads: Vec<PlainHeads> = layers.iter().map(|(_, heads)| *heads).collect();
-        let heads = chosen(&target.heads, &heads)?;
-        let start = Start::new(target.start, &heads, &layers)?;
-        let mut steps: BTreeMap<String, Step> = entries
-            .values()
-            .map(|entry| (entry.name.clone(), Step::copy(entry)))
-            .collect();
+        let of: Vec<PlainHeads> = layers.iter().map(|(_, heads)| *heads).collect();
+        let heads = chosen(&target.heads, target.layers.as_deref(), &of)?;
+        let start = Start::new(target, &heads, &of)?;
+        if start.form == ConversionForm::DiffLlama
+            && config.get("mlp_bias").is_some_and(|bias| bias == true)
+        {
+            let expected = "a Llama without biases in its MLP, with \"diffllama\"";
+            return Err(Error::file("config.mlp_bias", expected, true));
+        }
+        let copied = entries.values().map(|entry| {
+            let step = Step::copy(entry);
+            (entry.name.clone(), step)
+        });
+        let mut steps: Steps = copied.collect();
+        let mut rest = 1.0;
         for ((layer, of), differential) in layers.iter().zip(&heads) {
             if !differential.is_empty() {
-                start.layer((layer, of), differential, &mut steps)?;
+                let one = Changes {
+                    start: &start,
+                    target: target.dtype,
+                    layer: (layer, of),
+                    differential,
+                };
+                rest = one.of_layer(&mut steps, rest)?;
             }
         }
-        Ok(Self {
+        let is_cast = target.dtype.is_some_and(|to| {
+            let casts = steps.values_mut().map(|step| step.cast(to));
+            casts.fold(false, |before, rounds| before | rounds)
+        });
+        let config = match of.first() {
+            Some(of) => start.config(config, &heads, of),
+            None => config,
+        };
+        let notes = notes(&start, rest, target.dtype.filter(|_| is_cast));
+        let mut conversion = Self {
+            totals: Totals::new(entries.values().copied(), steps.values()),
+            is_exact: !is_cast && is_power(rest) && start.form != ConversionForm::DiffLlama,
             steps: steps.into_values().collect(),
-            config: start.config(config, &heads),
+            config,
             heads,
-        })
+            notes,
+        };
+        if let Some(dtype) = target.dtype {
+            conversion.name_dtype(dtype);
+        }
+        Ok(conversion)
     }
+}
+
+/// Whether a division by it rounds nothing.
+fn is_power(rest: f64) -> bool {
+    const MANTISSA: u64 = (1 << 52) - 1;
+    rest.to_bits() & MANTISSA == 0
+}
+
+/// What is to be known of a conversion.
+fn notes(start: &Start, rest: f64, cast: Option<Dtype>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if start.form == ConversionForm::DiffLlama {
+        notes.push(
+            "diffllama has a norm, which gives what every head makes the same length: the model \
+             computes something else than the Llama until it is trained"
+                .to_owned(),
+        );
+    }
+    if !is_power(rest) {
+        notes.push(format!(
+            "o_proj was divided by 1 − λ = {rest} and rounded once; nothing is rounded where that \
+             is a power of two, as with λ 0.5"
+        ));
+    }
+    if start.start == ConversionStart::Mix {
+        notes.push(
+            "λ is multiplied with mix (diff_attention.mix in config.json), which is 0: nothing is \
+             subtracted, and nothing of it learns, until training raises it"
+                .to_owned(),
+        );
+    }
+    if start.form == ConversionForm::Dex {
+        notes.push(
+            "the matrix and λ of DEX are zeros, at which their gradients are zeros, too: training \
+             has to begin with another λ"
+                .to_owned(),
+        );
+    }
+    if let Some(dtype) = cast {
+        notes.push(format!("weights were rounded to {dtype}"));
+    }
+    notes
 }
 
 /// The layers of a plain Llama, all of which there is.
@@ -122,162 +171,168 @@ fn layers(
     layers.collect()
 }
 
-/// A start, with the numbers that it is made of.
-#[derive(Debug, Clone, Copy)]
-struct Start {
-    kind: ConversionStart,
-    /// The bias of λ's projection, of the second version; 0 is none.
-    bias: f32,
-    /// What is left of attention: 1 − λ.
-    rest: f64,
-    /// Whether second q heads lie behind their first ones, as all heads are differential.
-    is_paired: bool,
+/// What becomes of one layer.
+#[derive(Clone, Copy)]
+struct Changes<'l> {
+    start: &'l Start,
+    /// The element type that all is written in.
+    target: Option<Dtype>,
+    layer: LayerOf<'l>,
+    differential: &'l [usize],
 }
 
-impl Start {
-    fn new(
-        kind: ConversionStart,
-        heads: &[Vec<usize>],
-        layers: &[(PlainLayer, PlainHeads)],
-    ) -> Result<Self, Error> {
-        let mut counts = heads.iter().zip(layers);
-        let is_paired = counts.all(|(heads, (_, of))| heads.len() == of.heads);
-        let (mut bias, mut rest) = (0.0, 1.0);
-        match kind {
-            ConversionStart::V2 { lambda } => {
-                if !(lambda > 0.0 && lambda < 1.0) {
-                    return Err(Error::option("lambda", "a number between 0 and 1", lambda));
-                }
-                bias = libm::log(lambda / (1.0 - lambda)) as f32;
-                rest = 1.0 - 1.0 / (1.0 + libm::exp(-f64::from(bias)));
+impl Changes<'_> {
+    /// Changes what is made of a layer's tensors, and adds those that are new; what is left of its
+    /// attention, or `rest`, whichever is no power of two.
+    fn of_layer(&self, steps: &mut Steps, rest: f64) -> Result<f64, Error> {
+        let (layer, of) = self.layer;
+        let q = steps.get(&self.name(Q, "weight"));
+        let dtype = q.map_or(Dtype::F32, Step::dtype);
+        let left = self.start.rest(self.target.unwrap_or(dtype));
+        self.heads_of_q_and_k(steps)?;
+        let shape = [layer.embed_dim, of.heads.saturating_mul(of.head_dim)];
+        let (heads, width) = (self.differential.to_vec(), of.head_dim);
+        let change = match self.start.form {
+            ConversionForm::DiffLlama => {
+                let pairs = (0..of.groups).chain(0..of.groups);
+                self.heads_of(V, pairs.collect(), 0, steps)?;
+                let heads = heads.iter().flat_map(|&head| [head, head]).collect();
+                Some(Make::Columns {
+                    heads,
+                    width,
+                    by: 2.0,
+                })
             }
-            ConversionStart::V1 { lambda } => {
-                if !(lambda >= 0.0 && lambda < 1.0) {
-                    let expected = "a number of at least 0 and below 1";
-                    return Err(Error::option("lambda", expected, lambda));
-                }
-                rest = 1.0 - lambda;
-            }
-            ConversionStart::Dex => {}
-        }
-        if !is_paired && matches!(kind, ConversionStart::V1 { .. }) {
-            let expected = "all heads of every layer, with the first version";
-            return Err(Error::option("heads", expected, "some"));
-        }
-        Ok(Self {
-            kind,
-            bias,
-            rest,
-            is_paired,
-        })
-    }
-
-    /// The configuration of a Llama of which these heads were made differential.
-    fn config(&self, mut config: Map<String, Value>, heads: &[Vec<usize>]) -> Map<String, Value> {
-        let order = if self.is_paired { "pairs" } else { "appended" };
-        let conversion = match self.kind {
-            ConversionStart::V2 { .. } => json!({
-                "version": 1, "kind": "v2", "heads": heads, "order": order, "lambda": "sigmoid",
-            }),
-            ConversionStart::V1 { lambda } => json!({
-                "version": 1, "kind": "v1", "pairing": "interleaved", "lambda": "scalars",
-                "lambda_init": vec![lambda; heads.len()], "norm": null,
-            }),
-            ConversionStart::Dex => json!({ "version": 1, "kind": "dex", "heads": heads }),
-        };
-        config.insert(
-            "model_type".to_owned(),
-            json!(Architecture::DiffAttnLlama.name()),
-        );
-        let classes = json!(["DiffAttnLlamaForCausalLM"]);
-        config.insert("architectures".to_owned(), classes);
-        config.insert("diff_attention".to_owned(), conversion);
-        config
-    }
-
-    /// Changes what is made of a layer's tensors, and adds those that are new.
-    fn layer(
-        &self,
-        (layer, of): (&PlainLayer, &PlainHeads),
-        differential: &[usize],
-        steps: &mut BTreeMap<String, Step>,
-    ) -> Result<(), Error> {
-        let width = of.head_dim;
-        let name = |map: &str, part: &str| format!("{}{map}.{part}", layer.prefix);
-        let longer = |map: &str, heads: Vec<usize>, steps: &mut BTreeMap<String, Step>| {
-            for part in ["weight", "bias"] {
-                if let Some(step) = steps.get_mut(&name(map, part)) {
-                    step.take_heads(heads.clone(), width)?;
-                }
-            }
-            Ok::<(), Error>(())
-        };
-        if self.kind != ConversionStart::Dex {
-            longer(Q, self.queries(of.heads, differential), steps)?;
-        }
-        if matches!(self.kind, ConversionStart::V1 { .. }) {
-            let pairs = (0..of.groups).flat_map(|head| [head, head]);
-            longer(K, pairs.collect(), steps)?;
-        }
-        if self.rest != 1.0
-            && let Some(step) = steps.get_mut(&name(O, "weight"))
-        {
-            step.check_shape([layer.embed_dim, of.heads.saturating_mul(width)])?;
-            step.make = Make::Divide {
-                heads: differential.to_vec(),
+            _ if left != 1.0 => Some(Make::Divide {
+                heads,
                 width,
-                by: self.rest,
-            };
+                by: left,
+            }),
+            _ => None,
+        };
+        if let (Some(change), Some(step)) = (change, steps.get_mut(&self.name(O, "weight"))) {
+            step.change(shape, change)?;
         }
-        let q = steps.get(&name(Q, "weight"));
-        let dtype = q.map_or(Dtype::F32, |step| step.dtype);
-        let new = self.new_tensors(differential.len(), layer.embed_dim, width);
-        for (name, shape, value) in new {
+        for (name, shape, make) in self.new_tensors(dtype) {
             let name = format!("{}{name}", layer.prefix);
-            let step = Step {
-                name: name.clone(),
-                dtype,
-                shape,
-                from: Vec::new(),
-                make: Make::Fill(value),
-            };
-            steps.insert(name, step);
+            steps.insert(name.clone(), Step::new(name, dtype, shape, make));
+        }
+        Ok(if is_power(left) { rest } else { left })
+    }
+
+    /// A tensor of the layer.
+    fn name(&self, map: &str, part: &str) -> String {
+        format!("{}{map}.{part}", self.layer.0.prefix)
+    }
+
+    /// Gives a projection other heads, those behind its own of noise.
+    fn heads_of(
+        &self,
+        map: &str,
+        heads: Vec<usize>,
+        new: usize,
+        steps: &mut Steps,
+    ) -> Result<(), Error> {
+        let (layer, of) = self.layer;
+        for part in ["weight", "bias"] {
+            if let Some(step) = steps.get_mut(&self.name(map, part)) {
+                let deviation = match part {
+                    "weight" => 1.0 / libm::sqrt(layer.embed_dim as f64),
+                    _ => 0.0,
+                };
+                let noise = self.noise(deviation);
+                step.take_heads(heads.clone(), of.head_dim, (new, noise))?;
+            }
         }
         Ok(())
     }
 
-    /// Heads of q, second ones where they belong.
-    fn queries(&self, count: usize, differential: &[usize]) -> Vec<usize> {
-        match self.is_paired {
-            true => (0..count).flat_map(|head| [head, head]).collect(),
-            false => (0..count).chain(differential.iter().copied()).collect(),
+    fn noise(&self, deviation: f64) -> Noise {
+        Noise {
+            seed: self.start.seed,
+            deviation,
         }
     }
 
-    /// What is new in a layer, with the value of all its elements.
-    fn new_tensors(
-        &self,
-        count: usize,
-        embed_dim: usize,
-        width: usize,
-    ) -> Vec<(String, Vec<usize>, f64)> {
-        match self.kind {
-            ConversionStart::V2 { .. } => {
-                let mut new = vec![(format!("{LAMBDA}.weight"), vec![count, embed_dim], 0.0)];
-                if self.bias != 0.0 {
-                    let bias = f64::from(self.bias);
-                    new.push((format!("{LAMBDA}.bias"), vec![count], bias));
+    /// Gives q its second heads, and k where it has any.
+    fn heads_of_q_and_k(&self, steps: &mut Steps) -> Result<(), Error> {
+        let of = self.layer.1;
+        let is_noise = self.start.start == ConversionStart::Mix;
+        // The heads, those at `at` with second ones: copies, or noise behind all that there are.
+        let second = |count: usize, at: &[usize]| -> (Vec<usize>, usize) {
+            let of_head = |(index, &head): (usize, &usize)| match is_noise {
+                true => count + index,
+                false => head,
+            };
+            let seconds = at.iter().enumerate().map(of_head);
+            let heads = match self.start.is_paired {
+                true => (0..count).zip(seconds).flat_map(|(a, b)| [a, b]).collect(),
+                false => (0..count).chain(seconds).collect(),
+            };
+            (heads, if is_noise { at.len() } else { 0 })
+        };
+        let groups: Vec<usize> = (0..of.groups).collect();
+        match self.start.form {
+            ConversionForm::Dex => Ok(()),
+            ConversionForm::V2 => {
+                let (heads, new) = second(of.heads, self.differential);
+                self.heads_of(Q, heads, new, steps)
+            }
+            ConversionForm::V1(_) => {
+                let (heads, new) = second(of.heads, self.differential);
+                self.heads_of(Q, heads, new, steps)?;
+                let (heads, new) = second(of.groups, &groups);
+                self.heads_of(K, heads, new, steps)
+            }
+            // (First heads, then second ones.)
+            ConversionForm::DiffLlama => {
+                let heads = (0..of.heads).chain(0..of.heads);
+                self.heads_of(Q, heads.collect(), 0, steps)?;
+                let groups = groups.iter().chain(&groups).copied();
+                self.heads_of(K, groups.collect(), 0, steps)
+            }
+        }
+    }
+
+    /// What is new in the layer, beside a q projection of that element type.
+    fn new_tensors(&self, dtype: Dtype) -> Vec<(String, Vec<usize>, Make)> {
+        let (layer, of) = self.layer;
+        let width = of.head_dim;
+        let zeros = Make::Fill(0.0);
+        // Those of q are noise, those of k zeros: λ is λ_init then, and yet has a gradient.
+        let vectors = |is_zero: bool| {
+            let noise = Make::Noise(self.noise(VECTORS_DEVIATION));
+            let vectors = VECTORS.into_iter().map(move |name| {
+                let make = match is_zero && name.contains("_k") {
+                    true => Make::Fill(0.0),
+                    false => noise.clone(),
+                };
+                (name.to_owned(), vec![width], make)
+            });
+            vectors.collect()
+        };
+        match self.start.form {
+            ConversionForm::V2 => {
+                let count = self.differential.len();
+                let shape = vec![count, layer.embed_dim];
+                let mut new = vec![(format!("{LAMBDA}.weight"), shape, zeros)];
+                let bias = self.start.bias(self.target.unwrap_or(dtype));
+                if bias != 0.0 {
+                    let fill = Make::Fill(f64::from(bias));
+                    new.push((format!("{LAMBDA}.bias"), vec![count], fill));
                 }
                 new
             }
-            ConversionStart::V1 { .. } => {
-                let scalars = SCALARS.map(|name| (name.to_owned(), Vec::new(), 0.0));
+            ConversionForm::V1(LambdaForm::Vectors) => vectors(true),
+            ConversionForm::V1(LambdaForm::Scalars) => {
+                let scalars = SCALARS.map(|name| (name.to_owned(), Vec::new(), zeros.clone()));
                 scalars.to_vec()
             }
-            ConversionStart::Dex => vec![
-                (format!("{DEX}weight"), vec![width, width], 0.0),
-                (format!("{DEX}lambda_learn"), Vec::new(), 0.0),
+            ConversionForm::Dex => vec![
+                (format!("{DEX}weight"), vec![width, width], zeros.clone()),
+                (format!("{DEX}lambda_learn"), Vec::new(), zeros),
             ],
+            ConversionForm::DiffLlama => vectors(false),
         }
     }
 }

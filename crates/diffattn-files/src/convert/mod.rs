@@ -4,19 +4,22 @@
 //! Llamas whose heads are made differential (`llama.rs`), or plain again (`fold.rs`).
 
 mod check;
+mod described;
 mod fold;
 mod heads;
 mod llama;
 mod model;
 mod norm;
+mod random;
 mod rounded;
+mod start;
 mod step;
 mod target;
 
 pub use heads::TargetHeads;
-pub use llama::{ConversionStart, ConversionTarget};
 pub use model::ModelConversion;
 pub use norm::fold_norm;
+pub use start::{ConversionForm, ConversionStart, ConversionTarget};
 pub use target::{Converted, LayerForm, LayerTarget, NormWeight};
 
 use crate::attention::{O, OUT};

@@ -62,8 +62,8 @@ pub fn fold_norm(
         }
     }
     let gain = norm.to_f32("weights.subln.weight")?;
-    match (projection.shape(), norm.shape()) {
-        (&[_, columns], &[width]) if width > 0 && columns.is_multiple_of(width) => {}
+    let columns = match (projection.shape(), norm.shape()) {
+        (&[_, columns], &[width]) if width > 0 && columns.is_multiple_of(width) => columns,
         (shape, norm) => {
             return Err(Error::shape(
                 argument,
@@ -71,10 +71,10 @@ pub fn fold_norm(
                 format_shape(shape),
             ));
         }
-    }
-    map_rows(argument, projection, |row| {
-        for (value, &gain) in row.iter_mut().zip(gain.iter().cycle()) {
-            *value *= f64::from(gain);
+    };
+    map_rows(argument, projection, columns, |row, made| {
+        for ((made, value), &gain) in made.iter_mut().zip(row).zip(gain.iter().cycle()) {
+            *made = value * f64::from(gain);
         }
     })
 }

@@ -8,30 +8,39 @@ use diffattn::{Error, try_zeroed};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
-/// The matrix with each of its rows as `row` changes it. What is exact in float64 is rounded once,
-/// to nearest, ties to even.
+/// The matrix whose rows, of so many columns, `row` makes of its own. What is exact in float64 is
+/// rounded once, to nearest, ties to even.
 ///
 /// # Errors
 /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for elements other than F32,
-/// F16 and BF16; [`Error::out_of_memory`].
+/// F16 and BF16; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for what is no matrix;
+/// [`Error::out_of_memory`].
 pub(super) fn map_rows(
     argument: &str,
     matrix: &RawTensor<'_>,
-    row: impl Fn(&mut [f64]),
+    columns: usize,
+    row: impl Fn(&[f64], &mut [f64]),
 ) -> Result<RawTensor<'static>, Error> {
     let dtype = matrix.dtype();
     if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&dtype) {
         return Err(Error::dtype(argument, "F32, F16 or BF16", dtype));
     }
-    let mut values = matrix.to_f32(argument)?;
-    let columns = matrix.shape().last().copied().unwrap_or(1).max(1);
-    let mut wide = try_zeroed(columns)?;
-    for values in values.chunks_exact_mut(columns) {
-        for (wide, &value) in wide.iter_mut().zip(&*values) {
+    let &[rows, before] = matrix.shape() else {
+        let got = diffattn::format_shape(matrix.shape());
+        return Err(Error::shape(argument, "a matrix", got));
+    };
+    let values = matrix.to_f32(argument)?;
+    let len = rows.checked_mul(columns);
+    let len = len.ok_or_else(|| Error::shape(argument, "a size that fits this machine", columns))?;
+    let mut made: Vec<f32> = try_zeroed(len)?;
+    let (mut from, mut to) = (try_zeroed(before)?, try_zeroed(columns)?);
+    let pairs = values.chunks_exact(before.max(1));
+    for (values, made) in pairs.zip(made.chunks_exact_mut(columns.max(1))) {
+        for (wide, &value) in from.iter_mut().zip(values) {
             *wide = f64::from(value);
         }
-        row(&mut wide);
-        for (value, &wide) in values.iter_mut().zip(&wide) {
+        row(&from, &mut to);
+        for (value, &wide) in made.iter_mut().zip(&to) {
             *value = match dtype {
                 Dtype::F32 => wide as f32,
                 _ => to_odd(wide),
@@ -39,11 +48,11 @@ pub(super) fn map_rows(
         }
     }
     let bytes = match dtype {
-        Dtype::F32 => write(&values, f32::to_le_bytes)?,
-        Dtype::F16 => write(&values, |x| f16::from_f32(x).to_le_bytes())?,
-        _ => write(&values, |x| bf16::from_f32(x).to_le_bytes())?,
+        Dtype::F32 => write(&made, f32::to_le_bytes)?,
+        Dtype::F16 => write(&made, |x| f16::from_f32(x).to_le_bytes())?,
+        _ => write(&made, |x| bf16::from_f32(x).to_le_bytes())?,
     };
-    RawTensor::new(argument, dtype, matrix.shape(), Cow::Owned(bytes))
+    RawTensor::new(argument, dtype, &[rows, columns], Cow::Owned(bytes))
 }
 
 /// Rounds to odd: what rounds the result again, to at most 22 bits, gets what it would have got of

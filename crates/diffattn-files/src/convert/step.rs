@@ -1,31 +1,46 @@
 //! One tensor of a checkpoint that is converted: what it is made of, and how. Holds no other.
 
+use super::random::Noise;
 use super::rounded::map_rows;
 use crate::dtype::Dtype;
 use crate::elements::write;
 use crate::entry::Entry;
 use crate::tensor::RawTensor;
 use diffattn::{Error, format_shape, try_zeroed};
+use std::borrow::Cow;
 
 /// One tensor that is written.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) name: String,
-    pub(super) dtype: Dtype,
+    /// The element type that it is made in, that of what it is made of.
+    dtype: Dtype,
+    /// The element type that it is written in.
+    written: Dtype,
     pub(super) shape: Vec<usize>,
     /// The tensors that it is made of.
     pub(super) from: Vec<String>,
-    pub(super) make: Make,
+    /// The shape of the first of them.
+    before: Vec<usize>,
+    make: Make,
 }
 
 /// How a tensor is made.
 #[derive(Debug, Clone)]
 pub(super) enum Make {
     Copy,
-    /// Of rows of heads of that width: head `i` is head `heads[i]`.
+    /// Of rows of heads of that width: head `i` is head `heads[i]`, of those that there are and
+    /// behind them so many of noise.
     Heads {
         heads: Vec<usize>,
         width: usize,
+        noise: (usize, Noise),
+    },
+    /// Of columns of heads of that width, divided: those of head `i` are those of head `heads[i]`.
+    Columns {
+        heads: Vec<usize>,
+        width: usize,
+        by: f64,
     },
     /// Columns of these heads are divided.
     Divide {
@@ -41,6 +56,8 @@ pub(super) enum Make {
     },
     /// One value.
     Fill(f64),
+    /// Noise.
+    Noise(Noise),
 }
 
 impl Step {
@@ -49,14 +66,54 @@ impl Step {
         Self {
             name: entry.name.clone(),
             dtype: entry.dtype,
+            written: entry.dtype,
             shape: entry.shape.clone(),
             from: vec![entry.name.clone()],
+            before: entry.shape.clone(),
             make: Make::Copy,
         }
     }
 
-    /// Makes it of other heads, of that width.
-    pub(super) fn take_heads(&mut self, heads: Vec<usize>, width: usize) -> Result<(), Error> {
+    /// A tensor that there was not.
+    pub(super) fn new(name: String, dtype: Dtype, shape: Vec<usize>, make: Make) -> Self {
+        Self {
+            name,
+            dtype,
+            written: dtype,
+            shape,
+            from: Vec::new(),
+            before: Vec::new(),
+            make,
+        }
+    }
+
+    /// The element type that it is written in.
+    pub(super) fn dtype(&self) -> Dtype {
+        self.written
+    }
+
+    /// Whether its bytes are those of the tensor that it is made of.
+    pub(super) fn is_copied(&self) -> bool {
+        matches!(self.make, Make::Copy) && self.written == self.dtype
+    }
+
+    /// Has it written in another element type, where it has floats of 16 bits or more; whether that
+    /// rounds.
+    pub(super) fn cast(&mut self, to: Dtype) -> bool {
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&self.dtype) {
+            return false;
+        }
+        self.written = to;
+        to != Dtype::F32 && to != self.dtype && !self.from.is_empty()
+    }
+
+    /// Makes it of other heads, of that width, some of noise.
+    pub(super) fn take_heads(
+        &mut self,
+        heads: Vec<usize>,
+        width: usize,
+        noise: (usize, Noise),
+    ) -> Result<(), Error> {
         let rows = heads.len().checked_mul(width);
         let (Some(rows), Some(first)) = (rows, self.shape.first_mut()) else {
             return Err(Error::shape(
@@ -66,12 +123,16 @@ impl Step {
             ));
         };
         *first = rows;
-        self.make = Make::Heads { heads, width };
+        self.make = Make::Heads {
+            heads,
+            width,
+            noise,
+        };
         Ok(())
     }
 
-    /// Checks that it is of so many rows and columns, which are to be changed.
-    pub(super) fn check_shape(&self, shape: [usize; 2]) -> Result<(), Error> {
+    /// Checks that it is a matrix of that shape.
+    pub(super) fn check(&self, shape: [usize; 2]) -> Result<(), Error> {
         match self.shape == shape {
             true => Ok(()),
             false => Err(Error::file(
@@ -80,6 +141,18 @@ impl Step {
                 format_shape(&self.shape),
             )),
         }
+    }
+
+    /// Makes it, a matrix of that shape, otherwise.
+    pub(super) fn change(&mut self, shape: [usize; 2], make: Make) -> Result<(), Error> {
+        self.check(shape)?;
+        if let Make::Columns { heads, width, .. } = &make {
+            let columns = heads.len().checked_mul(*width);
+            let none = || Error::shape("head_dim", "a size that fits this machine", *width);
+            self.shape[1] = columns.ok_or_else(none)?;
+        }
+        self.make = make;
+        Ok(())
     }
 
     /// The tensor, of those that it is made of.
@@ -93,51 +166,130 @@ impl Step {
             ));
         }
         let mut sources = sources.into_iter();
-        let Some(source) = sources.next() else {
-            return self.filled(&argument);
+        let made = match sources.next() {
+            None => self.of_nothing(&argument)?,
+            Some(source) => self.of_source(&argument, source, sources)?,
         };
-        let is_changed = matches!(self.make, Make::Divide { .. } | Make::Fold { .. });
-        if is_changed && source.shape() != self.shape {
+        match made.dtype() == self.written {
+            true => Ok(made),
+            false => made.cast(&argument, self.written)?.tensor.into_owned(),
+        }
+    }
+
+    fn of_source<'a>(
+        &self,
+        argument: &str,
+        source: RawTensor<'a>,
+        others: impl Iterator<Item = RawTensor<'a>>,
+    ) -> Result<RawTensor<'a>, Error> {
+        if source.shape() != self.before || source.dtype() != self.dtype {
             return Err(Error::file(
                 argument,
-                format_args!("a tensor of shape {}", format_shape(&self.shape)),
-                format_shape(source.shape()),
+                format_args!("{} of {}", format_shape(&self.before), self.dtype),
+                format_args!("{} of {}", format_shape(source.shape()), source.dtype()),
             ));
         }
+        let columns = self.shape.last().copied().unwrap_or(0);
         let made = match &self.make {
-            Make::Copy | Make::Fill(_) => return Ok(source),
-            Make::Heads { heads, width } => {
+            Make::Copy => return Ok(source),
+            Make::Fill(_) | Make::Noise(_) => return self.of_nothing(argument),
+            Make::Heads {
+                heads,
+                width,
+                noise,
+            } => {
+                let source = self.with_noise(argument, source, *width, *noise)?;
                 let rows: Vec<usize> = places(heads, *width).collect();
-                return source.gather(&argument, &rows);
+                return source.gather(argument, &rows);
             }
-            Make::Divide { heads, width, by } => map_rows(&argument, &source, |row| {
-                for column in places(heads, *width) {
-                    row[column] /= by;
+            Make::Columns { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
+                for (to, column) in to.iter_mut().zip(places(heads, *width)) {
+                    *to = row[column] / by;
                 }
-            })?,
+            }),
+            Make::Divide { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
+                to.copy_from_slice(row);
+                for column in places(heads, *width) {
+                    to[column] /= by;
+                }
+            }),
             Make::Fold { heads, width, mix } => {
-                let map = turned(sources, *width, *mix)?;
-                map_rows(&argument, &source, |row| {
+                let map = turned(others, *width, *mix)?;
+                map_rows(argument, &source, columns, |row, to| {
+                    to.copy_from_slice(row);
                     for &head in heads {
-                        multiply(&mut row[head * width..(head + 1) * width], &map);
+                        let columns = head * width..(head + 1) * width;
+                        multiply(&row[columns.clone()], &mut to[columns], &map);
                     }
-                })?
+                })
             }
-        };
-        check_finite(&argument, &source, &made)?;
+        }?;
+        check_finite(argument, &source, &made)?;
         Ok(made)
     }
 
-    fn filled(&self, argument: &str) -> Result<RawTensor<'static>, Error> {
-        let Make::Fill(value) = self.make else {
-            return Err(Error::internal(format!("{argument} is made of nothing")));
-        };
+    /// The tensor, and behind its rows heads of noise.
+    fn with_noise<'a>(
+        &self,
+        argument: &str,
+        source: RawTensor<'a>,
+        width: usize,
+        (heads, noise): (usize, Noise),
+    ) -> Result<RawTensor<'a>, Error> {
+        if heads == 0 {
+            return Ok(source);
+        }
+        let mut shape = source.shape().to_vec();
+        let too_many = || Error::shape(argument, "rows that fit this machine", heads);
+        let rows = heads.checked_mul(width).ok_or_else(too_many)?;
+        let columns: usize = shape.iter().skip(1).product();
+        let len = rows.checked_mul(columns).ok_or_else(too_many)?;
+        let values = write(&noise.values(&self.name, len)?, f32::to_le_bytes)?;
+        let values = RawTensor::new(argument, Dtype::F32, &[len], values)?;
+        let values = values.cast(argument, source.dtype())?.tensor.into_owned()?;
+        let mut bytes = try_zeroed(source.bytes().len() + values.bytes().len())?;
+        let (old, new) = bytes.split_at_mut(source.bytes().len());
+        old.copy_from_slice(source.bytes());
+        new.copy_from_slice(values.bytes());
+        if let Some(first) = shape.first_mut() {
+            *first += rows;
+        }
+        RawTensor::new(argument, source.dtype(), &shape, Cow::Owned(bytes))
+    }
+
+    fn of_nothing(&self, argument: &str) -> Result<RawTensor<'static>, Error> {
         let len: usize = self.shape.iter().product();
-        let mut values: Vec<f32> = try_zeroed(len)?;
-        values.fill(value as f32);
+        let values = match self.make {
+            Make::Fill(value) => {
+                let mut values: Vec<f32> = try_zeroed(len)?;
+                values.fill(value as f32);
+                values
+            }
+            Make::Noise(noise) => noise.values(&self.name, len)?,
+            _ => return Err(Error::internal(format!("{argument} is made of nothing"))),
+        };
         let bytes = write(&values, f32::to_le_bytes)?;
-        let filled = RawTensor::new(argument, Dtype::F32, &self.shape, bytes)?;
-        filled.cast(argument, self.dtype)?.tensor.into_owned()
+        RawTensor::new(argument, Dtype::F32, &self.shape, bytes)
+    }
+}
+
+/// Checks that no value became infinite.
+fn check_finite(
+    argument: &str,
+    before: &RawTensor<'_>,
+    after: &RawTensor<'_>,
+) -> Result<(), Error> {
+    let is_finite = |tensor: &RawTensor<'_>| {
+        let values = tensor.to_f32(argument)?;
+        Ok::<bool, Error>(values.iter().all(|value| value.is_finite()))
+    };
+    match is_finite(after)? || !is_finite(before)? {
+        true => Ok(()),
+        false => Err(Error::dtype(
+            argument,
+            "elements that hold what its values become: F32 or BF16",
+            "some that become infinite",
+        )),
     }
 }
 
@@ -160,11 +312,11 @@ fn turned<'a>(
     };
     let (weight, lambda) = (next("dex.weight")?, next("dex.lambda_learn")?);
     let lambda = mix * lambda.first().map_or(0.0, |&lambda| f64::from(lambda));
-    if weight.len() != width * width {
+    if Some(weight.len()) != width.checked_mul(width) {
         return Err(Error::file(
             "weights.dex.weight",
-            format_args!("{} values", width * width),
-            weight.len(),
+            format_args!("a matrix of {width} rows and columns"),
+            format_args!("{} values", weight.len()),
         ));
     }
     let mut map = try_zeroed(weight.len())?;
@@ -176,27 +328,8 @@ fn turned<'a>(
 }
 
 /// A row times a matrix turned.
-fn multiply(row: &mut [f64], map: &[f64]) {
-    let of = row.to_vec();
-    for (to, line) in row.iter_mut().zip(map.chunks_exact(of.len().max(1))) {
-        *to = of.iter().zip(line).map(|(x, y)| x * y).sum();
-    }
-}
-
-/// Checks that no finite value became infinite.
-fn check_finite(
-    argument: &str,
-    before: &RawTensor<'_>,
-    after: &RawTensor<'_>,
-) -> Result<(), Error> {
-    let (before, after) = (before.to_f32(argument)?, after.to_f32(argument)?);
-    let mut pairs = before.iter().zip(&after);
-    match pairs.any(|(before, after)| before.is_finite() && !after.is_finite()) {
-        false => Ok(()),
-        true => Err(Error::dtype(
-            argument,
-            "elements that hold what its values become: F32 or BF16",
-            "some that become infinite",
-        )),
+fn multiply(row: &[f64], made: &mut [f64], map: &[f64]) {
+    for (to, line) in made.iter_mut().zip(map.chunks_exact(row.len().max(1))) {
+        *to = row.iter().zip(line).map(|(x, y)| x * y).sum();
     }
 }

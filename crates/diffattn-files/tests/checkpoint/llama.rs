@@ -3,8 +3,8 @@
 
 use crate::common::{models, ok, refusal};
 use diffattn_files::{
-    ConversionStart, ConversionTarget, Dtype, Entry, FileLayout, ModelConversion, RawTensor,
-    Shards, TargetHeads,
+    ConversionForm, ConversionStart, ConversionTarget, Dtype, Entry, FileLayout, LambdaForm,
+    ModelConversion, RawTensor, Shards, TargetHeads,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -27,8 +27,19 @@ fn stored(name: &str) -> Tensors {
     tensors.collect()
 }
 
-fn target(start: ConversionStart, heads: TargetHeads) -> ConversionTarget {
-    ConversionTarget { start, heads }
+/// The second version with that λ.
+fn v2(lambda: f64, heads: TargetHeads) -> ConversionTarget {
+    ConversionTarget {
+        lambda: Some(lambda),
+        ..ConversionTarget::new(ConversionForm::V2, heads)
+    }
+}
+
+fn started(form: ConversionForm, start: ConversionStart) -> ConversionTarget {
+    ConversionTarget {
+        start: Some(start),
+        ..ConversionTarget::new(form, TargetHeads::All)
+    }
 }
 
 /// The whole conversion, tensor by tensor, as a file has it.
@@ -67,21 +78,20 @@ fn written(name: &str, conversion: &ModelConversion) -> (Tensors, Value) {
 
 #[test]
 fn the_bytes_of_the_reference() {
-    let v2 = |lambda| ConversionStart::V2 { lambda };
     let listed =
         |lists: &[&[usize]]| TargetHeads::Listed(lists.iter().map(|list| list.to_vec()).collect());
     for (name, target) in [
-        ("v2_mirror", target(v2(0.5), TargetHeads::All)),
-        ("v2_mirror", target(v2(0.5), TargetHeads::Last(1.0))),
-        ("v2_mirror_lambda_0_3", target(v2(0.3), TargetHeads::All)),
-        ("share_third", target(v2(0.5), listed(&[&[1, 4], &[0, 5]]))),
-        (
-            "share_half",
-            target(v2(0.5), listed(&[&[0, 2, 4], &[3, 4, 5]])),
-        ),
+        ("v2_mirror", v2(0.5, TargetHeads::All)),
+        ("v2_mirror", v2(0.5, TargetHeads::Last(1.0))),
+        ("v2_mirror_lambda_0_3", v2(0.3, TargetHeads::All)),
+        ("share_third", v2(0.5, listed(&[&[1, 4], &[0, 5]]))),
+        ("share_half", v2(0.5, listed(&[&[0, 2, 4], &[3, 4, 5]]))),
         (
             "v1_zero_scalars",
-            target(ConversionStart::V1 { lambda: 0.0 }, TargetHeads::All),
+            started(
+                ConversionForm::V1(LambdaForm::Scalars),
+                ConversionStart::Zero,
+            ),
         ),
     ] {
         let folder = format!("diffattn_llama/{name}");
@@ -107,7 +117,7 @@ fn the_bytes_of_the_reference() {
 #[test]
 fn dex() {
     let heads = TargetHeads::Last(0.5);
-    let (mut tensors, config) = converted(&target(ConversionStart::Dex, heads));
+    let (mut tensors, config) = converted(&ConversionTarget::new(ConversionForm::Dex, heads));
     assert_eq!(
         config["diff_attention"]["heads"],
         serde_json::json!([[3, 4, 5], [3, 4, 5]])
@@ -127,7 +137,7 @@ fn dex() {
 fn shares_of_heads() {
     let shards = ok(Shards::open(models().join("llama")));
     let heads = |heads| {
-        let target = target(ConversionStart::V2 { lambda: 0.5 }, heads);
+        let target = v2(0.5, heads);
         let conversion =
             ModelConversion::to_differential(shards.entries(), &text("llama"), &target);
         conversion.map(|conversion| conversion.heads()[0].clone())
@@ -161,16 +171,15 @@ fn shares_of_heads() {
 /// What is no plain Llama, and numbers that λ cannot be.
 #[test]
 fn what_is_refused() {
-    let refused = |name: &str, config: &str, start| {
+    let refused = |name: &str, config: &str, target: ConversionTarget| {
         let shards = ok(Shards::open(models().join(name)));
-        let target = target(start, TargetHeads::First(0.5));
         refusal(ModelConversion::to_differential(
             shards.entries(),
             config,
             &target,
         ))
     };
-    let v2 = |lambda| ConversionStart::V2 { lambda };
+    let half = |lambda| v2(lambda, TargetHeads::First(0.5));
     for (name, got) in [
         ("diffllama_gqa", "Hugging Face diffllama"),
         (
@@ -180,29 +189,32 @@ fn what_is_refused() {
     ] {
         let expected = "source: expected a plain Llama (model_type \"llama\"), got";
         assert_eq!(
-            refused(name, &text(name), v2(0.5)),
+            refused(name, &text(name), half(0.5)),
             ("FILE", format!("{expected} {got}"))
         );
     }
     let llama = text("llama");
-    for (start, sentence) in [
-        (v2(1.0), "lambda: expected a number between 0 and 1, got 1"),
+    for (target, sentence) in [
+        (half(1.0), "lambda: expected a number between 0 and 1, got 1"),
         (
-            v2(f64::NAN),
+            half(f64::NAN),
             "lambda: expected a number between 0 and 1, got NaN",
         ),
         (
-            ConversionStart::V1 { lambda: 0.0 },
-            "heads: expected all heads of every layer, with the first version, got some",
+            ConversionTarget::new(
+                ConversionForm::V1(LambdaForm::Vectors),
+                TargetHeads::First(0.5),
+            ),
+            "heads: expected all heads of a layer or none, with \"v1\", got some",
         ),
     ] {
         assert_eq!(
-            refused("llama", &llama, start),
+            refused("llama", &llama, target),
             ("OPTION", sentence.to_owned())
         );
     }
     let fewer = llama.replace("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1");
-    let (code, sentence) = refused("llama", &fewer, v2(0.5));
+    let (code, sentence) = refused("llama", &fewer, half(0.5));
     assert_eq!(
         (code, sentence.as_str()),
         (
@@ -216,7 +228,7 @@ fn what_is_refused() {
 #[test]
 fn halves() {
     let shards = ok(Shards::open(models().join("llama")));
-    let target = target(ConversionStart::V2 { lambda: 0.5 }, TargetHeads::All);
+    let target = v2(0.5, TargetHeads::All);
     let entries: Vec<Entry> = shards
         .entries()
         .map(|entry| Entry {

@@ -8,6 +8,7 @@ pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod loader;
+mod measure;
 mod outputs;
 mod pasts;
 mod texts;
@@ -15,6 +16,7 @@ mod texts;
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
+pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
 
