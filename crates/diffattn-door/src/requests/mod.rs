@@ -17,6 +17,8 @@ mod files;
 #[cfg(feature = "models")]
 mod generate;
 #[cfg(feature = "models")]
+mod gguf;
+#[cfg(feature = "models")]
 mod model;
 #[cfg(feature = "models")]
 mod model_cache;
@@ -51,6 +53,8 @@ pub(crate) use files::{
 };
 #[cfg(feature = "models")]
 pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
+#[cfg(feature = "models")]
+pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
 #[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
 #[cfg(feature = "models")]

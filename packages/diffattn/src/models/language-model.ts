@@ -17,6 +17,7 @@ import { cacheState, createCache, importCache, lend, type ModelCache, use } from
 import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
+import { type GgufTexts, mayBeGguf } from "./gguf.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
@@ -132,7 +133,7 @@ export class LanguageModel extends Owned<Model> {
     this.tokenizer = tokenizer;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
+  static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex"]);
     checkSignal(given.signal);
     const regex = given.tokenizerRegex ?? "any";
@@ -148,12 +149,14 @@ export class LanguageModel extends Owned<Model> {
     given: Omit<types.ModelLoadOptions, "tokenizer">,
     regex: (typeof REGEX)[number],
   ): Promise<LanguageModel> {
-    // Meanwhile; where both fail, the model's reason is told.
-    const tokenizer = own === undefined ? tokenizerOf(folder, given, regex) : Promise.resolve(own);
-    tokenizer.catch(() => {});
-    const { handle, info } = await loadModel("text", folder, given);
+    // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
+    // told.
+    const beside = own === undefined && !mayBeGguf(folder) ? tokenizerOf(folder, undefined, given, regex) : undefined;
+    beside?.catch(() => {});
+    const { handle, info, own: texts } = await loadModel("text", folder, given);
     try {
-      return new LanguageModel(handle, info, await tokenizer);
+      const tokenizer = own === undefined ? await (beside ?? tokenizerOf(folder, texts, given, regex)) : own;
+      return new LanguageModel(handle, info, tokenizer);
     } catch (error) {
       drop(handle);
       throw error;
@@ -363,8 +366,17 @@ function checkStopIds(given: unknown): void {
   for (let i = 0; i < given.length; i++) if (typeof given[i] !== "number") fail("OPTION", `stopIds[${i}]`, "a number", show(given[i]));
 }
 
-/** The tokenizer of a checkpoint's own; null when it has none. */
-async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions, regex: (typeof REGEX)[number]): Promise<types.Tokenizer | null> {
+/** The tokenizer of a checkpoint's own; null when it has none. `texts`: of a GGUF file. */
+async function tokenizerOf(
+  folder: Folder,
+  texts: GgufTexts | undefined,
+  { signal }: types.LoadOptions,
+  regex: (typeof REGEX)[number],
+): Promise<types.Tokenizer | null> {
+  if (texts) {
+    const own = await texts.tokenizer(signal);
+    return own ? readTokenizer(own.json, own.config, regex, kindOf) : null;
+  }
   const json = await readOptionalText(folder, "tokenizer.json", { signal });
   if (!json) return null;
   return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex, kindOf);

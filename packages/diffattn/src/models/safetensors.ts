@@ -23,8 +23,10 @@ import { result } from "../tensor.js";
 import type { Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
-import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
+import type { Entry } from "./byte-source.js";
+import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
+import { mayBeGguf } from "./gguf.js";
 import { modelsPlatform, type Sink } from "./platform.js";
 import { bufferOf, int32Of, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
@@ -33,7 +35,7 @@ import type * as types from "./types.js";
 
 const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
   name,
-  dtype,
+  dtype: storedType(dtype),
   shape,
   byteLength: range[1] - range[0],
   file,
@@ -58,7 +60,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
     const { dtype, shape } = checkpoint.entry(name);
     const { bytes, owned } = await checkpoint.read([name], { signal });
     const data = bytes.get(name) ?? new Uint8Array();
-    return { dtype, shape, data: owned ? data : data.slice() };
+    return { dtype: storedType(dtype), shape, data: owned ? data : data.slice() };
   }
 
   async readFloat32(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Tensor> {
@@ -85,7 +87,7 @@ export async function openSafetensors(
 }
 
 export async function inspectCheckpoint(
-  source: types.CheckpointSource | types.Safetensors,
+  source: types.CheckpointSource | types.FileSource | types.Safetensors,
   options?: types.LoadOptions,
 ): Promise<types.Inspection> {
   const given = checkOptions("options", options, LOAD_OPTIONS);
@@ -96,9 +98,11 @@ export async function inspectCheckpoint(
   let config: Uint8Array | undefined;
   let checkpoint = open;
   if (!checkpoint) {
-    const folder = await folderOf(source as types.CheckpointSource, access);
-    config = await readOptionalText(folder, "config.json", { signal });
-    checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
+    const folder = await folderOf(source as types.CheckpointSource | types.FileSource, access);
+    const beside = (): Promise<Uint8Array | undefined> => readOptionalText(folder, "config.json", { signal });
+    if (!mayBeGguf(folder)) config = await beside();
+    checkpoint = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, new Progress(onProgress));
+    config ??= checkpoint.own?.config;
   }
   try {
     const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
