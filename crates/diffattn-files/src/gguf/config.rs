@@ -71,8 +71,10 @@ pub(super) struct HeadCounts {
 impl HeadCounts {
     pub(super) fn read(keys: &Keys<'_, '_>) -> Result<Self, Error> {
         let key = of_llama("attention.head_count");
-        let q = keys.same_count(&key)?.filter(|&count| count > 0);
-        let q = keys.wanted(&key, q)?;
+        let q = keys.wanted(&key, keys.same_count(&key)?)?;
+        if q == 0 {
+            return Err(keys.refuse(&key, "1 or more", q));
+        }
         let k = keys.same_count(&of_llama("attention.head_count_kv"))?;
         let key = of_llama("embedding_length");
         let hidden = keys.wanted(&key, keys.count(&key)?)?;

@@ -9,19 +9,14 @@ import { type Folder, openFile } from "./folder.js";
 import { grow } from "./headers.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
+import type { TokenizerFiles } from "./types.js";
 
 /** What a GGUF file says, as the files of a folder do. */
 export interface GgufTexts {
   readonly config: Uint8Array<ArrayBuffer>;
   readonly generation: Uint8Array<ArrayBuffer>;
   /** Its tokenizer; undefined where it has none. FILE for one that is not read. */
-  tokenizer(signal: AbortSignal | undefined): Promise<GgufTokenizer | undefined>;
-}
-
-/** As the files tokenizer.json and tokenizer_config.json. */
-export interface GgufTokenizer {
-  readonly json: Uint8Array<ArrayBuffer>;
-  readonly config: Uint8Array<ArrayBuffer>;
+  tokenizer(signal: AbortSignal | undefined): Promise<TokenizerFiles | undefined>;
 }
 
 const ENDING = ".gguf";
@@ -78,7 +73,7 @@ export async function readGguf(
       if (!source || factors) throw internal("factors that are not read");
       factors = await source.read(...range, reading);
     } else {
-      const tokenizer = async (signal: AbortSignal | undefined): Promise<GgufTokenizer | undefined> => {
+      const tokenizer = async (signal: AbortSignal | undefined): Promise<TokenizerFiles | undefined> => {
         const [json, config] = await run(encode(requests.ggufTokenizer, { files: files(), maxTensors }), { signal });
         const read = { json: bytesOf(json), config: bytesOf(config) };
         return read.json.byteLength > 0 ? read : undefined;

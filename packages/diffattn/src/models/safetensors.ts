@@ -31,11 +31,12 @@ import { modelsPlatform, type Sink } from "./platform.js";
 import { bufferOf, int32Of, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import { memoryOf } from "./source.js";
+import { flagOf } from "./tokenizer.js";
 import type * as types from "./types.js";
 
-const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
+const infoOf = <D extends Entry["dtype"]>(dtype: D, { name, shape, range, file }: Entry): types.StoredTensorInfo<D> => ({
   name,
-  dtype: storedType(dtype),
+  dtype,
   shape,
   byteLength: range[1] - range[0],
   file,
@@ -48,7 +49,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
 
   constructor(checkpoint: Checkpoint) {
     super("safetensors", checkpoint, () => checkpoint.close(), true);
-    this.tensors = checkpoint.entries.map(infoOf);
+    this.tensors = checkpoint.entries.map((entry) => infoOf(storedType(entry.dtype), entry));
     this.names = this.tensors.map(({ name }) => name);
     this.metadata = checkpoint.metadata;
   }
@@ -88,9 +89,10 @@ export async function openSafetensors(
 
 export async function inspectCheckpoint(
   source: types.CheckpointSource | types.FileSource | types.Safetensors,
-  options?: types.LoadOptions,
+  options?: types.InspectOptions,
 ): Promise<types.Inspection> {
-  const given = checkOptions("options", options, LOAD_OPTIONS);
+  const given = checkOptions("options", options, [...LOAD_OPTIONS, "tensors"]);
+  const listed = flagOf("tensors", given.tensors, false);
   const { signal, onProgress, maxTensors } = given;
   checkSignal(signal);
   const access = accessOf(given);
@@ -107,7 +109,8 @@ export async function inspectCheckpoint(
   try {
     const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
     const [found] = await run(request, { signal });
-    return jsonOf(found) as types.Inspection;
+    const told = jsonOf(found) as types.Inspection;
+    return listed ? { ...told, tensors: checkpoint.entries.map((entry) => infoOf(entry.dtype, entry)) } : told;
   } finally {
     if (!open) checkpoint.close();
   }

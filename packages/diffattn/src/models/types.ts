@@ -36,9 +36,9 @@ export type StoredDType =
 export type QuantizedDType = "Q8_0" | "Q4_0" | "Q4_1";
 
 /** What a checkpoint says of a tensor. */
-export interface StoredTensorInfo {
+export interface StoredTensorInfo<D extends string = StoredDType> {
   readonly name: string;
-  readonly dtype: StoredDType;
+  readonly dtype: D;
   readonly shape: readonly number[];
   /** Bytes that it takes in the file. */
   readonly byteLength: number;
@@ -203,13 +203,29 @@ export interface Inspection {
   readonly unexpected: readonly string[];
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
+  /**
+   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF file
+   * by Hugging Face's names.
+   */
+  readonly tensors?: readonly StoredTensorInfo<StoredDType | QuantizedDType>[];
+}
+
+/** How {@link inspectCheckpoint} is to look. */
+export interface InspectOptions extends LoadOptions {
+  /** Whether every tensor is told, too. Default: false. */
+  tensors?: boolean | undefined;
 }
 
 /**
- * Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters,
- * what is missing or odd.
+ * Looks at a checkpoint, of safetensors or in a GGUF file, without reading its weights:
+ * architecture, head layout, dtypes, parameters, what is missing or odd.
+ *
+ * @throws {DiffAttnError} FILE naming the file and what is wrong with it; ABORTED.
  */
-export declare function inspectCheckpoint(source: CheckpointSource | FileSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
+export declare function inspectCheckpoint(
+  source: CheckpointSource | FileSource | Safetensors,
+  options?: InspectOptions,
+): Promise<Inspection>;
 
 /**
  * How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`,
@@ -433,6 +449,15 @@ export interface Tokenizer {
 }
 
 /** Options of the models' `load`. */
+/** What a checkpoint has of its tokenizer: the bytes of its files, or of what a GGUF file says. */
+export interface TokenizerFiles {
+  /** `tokenizer.json`. */
+  readonly json: Uint8Array;
+  /** `tokenizer_config.json`, where there is one. */
+  readonly config?: Uint8Array | undefined;
+}
+
+/** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
@@ -444,9 +469,10 @@ export interface ModelLoadOptions extends LoadOptions {
   /**
    * Instead of the checkpoint's own `tokenizer.json`, which needs the package
    * `@huggingface/tokenizers` (where it is missing, a model still takes and gives ids, and texts
-   * are UNAVAILABLE); null: none.
+   * are UNAVAILABLE); null: none. A function makes one of the checkpoint's files, where there are
+   * any; what it makes nothing of is read as it is without it.
    */
-  tokenizer?: Tokenizer | null | undefined;
+  tokenizer?: Tokenizer | ((files: TokenizerFiles) => Tokenizer | undefined | Promise<Tokenizer | undefined>) | null | undefined;
   /**
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files
    * of strangers. `encode` matches them on the thread that calls it, and JavaScript takes as long

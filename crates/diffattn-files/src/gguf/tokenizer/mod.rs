@@ -9,7 +9,7 @@ use super::keys::Keys;
 use diffattn::Error;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use vocabulary::Vocabulary;
+use vocabulary::{Added, Vocabulary};
 
 /// A tokenizer as two files of Hugging Face's have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ struct Json<'b, 'v> {
     version: &'static str,
     truncation: Option<()>,
     padding: Option<()>,
-    added_tokens: Vec<Value>,
+    added_tokens: Added<'v, 'b>,
     normalizer: Value,
     pre_tokenizer: Value,
     post_processor: Value,
@@ -108,7 +108,7 @@ pub(super) fn read(keys: &Keys<'_, '_>) -> Result<Option<GgufTokenizer>, Error> 
         version: "1.0",
         truncation: None,
         padding: None,
-        added_tokens: vocabulary.added_json(),
+        added_tokens: Added(&vocabulary),
         normalizer: parts.normalizer,
         pre_tokenizer: parts.pre_tokenizer,
         post_processor: post_processor(begins, ends),

@@ -2,8 +2,8 @@
 
 use crate::gguf::keys::Keys;
 use diffattn::Error;
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use std::collections::HashSet;
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -59,25 +59,38 @@ impl<'b> Vocabulary<'b> {
         let types = self.types.iter().copied();
         self.tokens.iter().copied().zip(types)
     }
+}
 
-    /// The tokens that are found in a text before it is split, all of them special.
-    pub(super) fn added_json(&self) -> Vec<Value> {
+/// The tokens that are found in a text before it is split, all of them special. (Written as they
+/// stand: as trees of values they would be many times the file's header.)
+#[derive(Debug)]
+pub(super) struct Added<'v, 'b>(pub(super) &'v Vocabulary<'b>);
+
+#[derive(Serialize)]
+struct AddedToken<'b> {
+    id: usize,
+    content: &'b str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+impl Serialize for Added<'_, '_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let special = |kind: u64| matches!(kind, UNKNOWN | CONTROL | USER_DEFINED);
-        let typed = self.typed().enumerate();
+        let typed = self.0.typed().enumerate();
         let added = typed.filter(|(_, (token, kind))| special(*kind) && !token.is_empty());
-        added
-            .map(|(id, (token, _))| {
-                json!({
-                    "id": id,
-                    "content": token,
-                    "single_word": false,
-                    "lstrip": false,
-                    "rstrip": false,
-                    "normalized": false,
-                    "special": true,
-                })
-            })
-            .collect()
+        serializer.collect_seq(added.map(|(id, (content, _))| AddedToken {
+            id,
+            content,
+            single_word: false,
+            lstrip: false,
+            rstrip: false,
+            normalized: false,
+            special: true,
+        }))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Changes headers, of safetensors and GGUF files, indices of shards and configs at random and reads
-//! them as a checkpoint is read, down to the point where a model asks for its weights. Nothing may panic, take memory out of
-//! proportion, or be refused with another error than one about the file. Run with AddressSanitizer
-//! where the toolchain has it: that is how the runner builds this.
+//! them as a checkpoint is read, down to the point where a model asks for its weights. Nothing may
+//! panic, take memory out of proportion, or be refused with another error than one about the file.
+//! Run with AddressSanitizer where the toolchain has it: that is how the runner builds this.
 
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Checkpoint, Entry, GgufFiles, ShardIndex, inspect};
