@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a checkpoint says of a weight: all but its elements. Of F64, a model takes the elements
-/// rounded to F32.
+/// rounded to F32, of quantised blocks what they stand for, as F32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightInfo {
     /// Its name.
@@ -46,11 +46,11 @@ impl From<DType> for Dtype {
 
 impl Dtype {
     /// What a model keeps of a weight's elements: those that are wider than it computes with are
-    /// rounded on their way.
+    /// rounded on their way, quantised ones widened.
     #[must_use]
     pub fn kept(self) -> Self {
         match self {
-            Self::F64 => Self::F32,
+            Self::F64 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => Self::F32,
             other => other,
         }
     }

@@ -317,10 +317,8 @@ impl Serialize for DtypeCount {
         count.serialize_field("tensors", &self.tensors)?;
         count.serialize_field("parameters", &self.elements)?;
         // (Elements narrower than a byte fill whole bytes.)
-        let bytes = self
-            .elements
-            .saturating_mul(self.dtype.bitsize() as u64)
-            .div_ceil(8);
+        let bits = self.dtype.bits(self.elements).unwrap_or(u64::MAX);
+        let bytes = bits.div_ceil(8);
         count.serialize_field("bytes", &bytes)?;
         count.end()
     }

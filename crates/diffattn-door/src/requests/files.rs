@@ -25,8 +25,15 @@ pub(super) struct StoredEntry<'t> {
     pub(super) dtype: Dtype,
     pub(super) shape: Cow<'t, [usize]>,
     #[serde(default)]
-    file: Cow<'t, str>,
-    range: [u64; 2],
+    pub(super) file: Cow<'t, str>,
+    pub(super) range: [u64; 2],
+    /// How many heads its rows are of, where they lie as GGUF files have them.
+    #[serde(
+        default,
+        rename = "turnedHeads",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) turned_heads: Option<usize>,
 }
 
 /// Reads `tensors` as op 64 gave them.
@@ -46,9 +53,9 @@ pub(super) fn whole_entries(text: &str) -> Result<Vec<Entry>, Error> {
     Ok(entries.collect())
 }
 
-/// An element type by its name in files.
+/// An element type by its name in safetensors files.
 pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
-    serde_json::from_value(name.into()).map_err(|_| {
+    Dtype::named(name).ok_or_else(|| {
         Error::file(
             argument,
             "an element type of safetensors files",
@@ -191,6 +198,7 @@ impl<'a> Listed<'a> {
                 shape: entry.shape.as_slice().into(),
                 file: (*file).into(),
                 range: [entry.range.start, entry.range.end],
+                turned_heads: None,
             };
             header.entries().iter().filter(is_listed).map(stored)
         };

@@ -19,6 +19,8 @@ mod files;
 #[cfg(feature = "models")]
 mod generate;
 #[cfg(feature = "models")]
+mod gguf;
+#[cfg(feature = "models")]
 mod measure;
 #[cfg(feature = "models")]
 mod model;
@@ -47,9 +49,7 @@ pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
 pub(crate) use sequence::{DifferenceRequest, RopeRequest};
 
 #[cfg(feature = "models")]
-pub(crate) use conversion::{
-    ConversionInfoRequest, ConvertTensorRequest, CreateConversionRequest,
-};
+pub(crate) use conversion::{ConversionInfoRequest, ConvertTensorRequest, CreateConversionRequest};
 #[cfg(feature = "models")]
 pub(crate) use convert::ConvertRequest;
 #[cfg(feature = "models")]
@@ -59,6 +59,8 @@ pub(crate) use files::{
 };
 #[cfg(feature = "models")]
 pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
+#[cfg(feature = "models")]
+pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
 #[cfg(feature = "models")]
 pub(crate) use measure::{CompareLogitsRequest, MapEntropyRequest};
 #[cfg(feature = "models")]

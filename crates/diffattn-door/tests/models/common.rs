@@ -93,7 +93,8 @@ impl Request {
     /// A tensor as a file holds it.
     pub(crate) fn stored(self, name: &str, dtype: &str, shape: &[usize], bytes: &[u8]) -> Self {
         let shape: Vec<f64> = shape.iter().map(|&size| size as f64).collect();
-        self.text(name).text(dtype).list(&shape).u8(bytes)
+        // (Its rows lie as Hugging Face has them.)
+        self.text(name).text(dtype).list(&shape).u8(bytes).n(&[0.0])
     }
 
     pub(crate) fn operands(&self) -> Vec<&[u8]> {

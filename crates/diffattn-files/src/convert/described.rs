@@ -73,7 +73,9 @@ impl ConversionTarget {
         let start = described.start.as_deref();
         Ok(Self {
             form,
-            start: start.map(|name| named("start", name, &starts)).transpose()?,
+            start: start
+                .map(|name| named("start", name, &starts))
+                .transpose()?,
             lambda: described.lambda,
             heads: heads(form, described.heads, described.share, described.entropy)?,
             layers: described.layers,

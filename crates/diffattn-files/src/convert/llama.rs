@@ -4,9 +4,7 @@
 use super::heads::chosen;
 use super::model::{ModelConversion, Totals};
 use super::random::Noise;
-use super::start::{
-    ConversionForm, ConversionStart, ConversionTarget, Start, VECTORS_DEVIATION,
-};
+use super::start::{ConversionForm, ConversionStart, ConversionTarget, Start, VECTORS_DEVIATION};
 use super::step::{Make, Step};
 use crate::attention::{K, LAMBDA, LambdaForm, O, Q, SCALARS, V, VECTORS};
 use crate::decoder::DEX;

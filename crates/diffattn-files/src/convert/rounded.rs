@@ -31,7 +31,8 @@ pub(super) fn map_rows(
     };
     let values = matrix.to_f32(argument)?;
     let len = rows.checked_mul(columns);
-    let len = len.ok_or_else(|| Error::shape(argument, "a size that fits this machine", columns))?;
+    let len =
+        len.ok_or_else(|| Error::shape(argument, "a size that fits this machine", columns))?;
     let mut made: Vec<f32> = try_zeroed(len)?;
     let (mut from, mut to) = (try_zeroed(before)?, try_zeroed(columns)?);
     let pairs = values.chunks_exact(before.max(1));

@@ -161,9 +161,7 @@ impl Start {
             (ConversionStart::Zero | ConversionStart::Mix, _) => 1.0,
             (_, ConversionForm::Dex | ConversionForm::DiffLlama) => 1.0,
             (_, ConversionForm::V1(_)) => 1.0 - self.lambda,
-            (_, ConversionForm::V2) => {
-                1.0 - 1.0 / (1.0 + libm::exp(-f64::from(self.bias(dtype))))
-            }
+            (_, ConversionForm::V2) => 1.0 - 1.0 / (1.0 + libm::exp(-f64::from(self.bias(dtype)))),
         }
     }
 
@@ -217,11 +215,7 @@ impl ConversionStart {
 }
 
 /// λ at the beginning.
-fn lambda(
-    form: ConversionForm,
-    start: ConversionStart,
-    given: Option<f64>,
-) -> Result<f64, Error> {
+fn lambda(form: ConversionForm, start: ConversionStart, given: Option<f64>) -> Result<f64, Error> {
     let has_lambda = start != ConversionStart::Zero && form != ConversionForm::DiffLlama;
     if !has_lambda {
         return match given {

@@ -202,11 +202,13 @@ impl Step {
                 let rows: Vec<usize> = places(heads, *width).collect();
                 return source.gather(argument, &rows);
             }
-            Make::Columns { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
-                for (to, column) in to.iter_mut().zip(places(heads, *width)) {
-                    *to = row[column] / by;
-                }
-            }),
+            Make::Columns { heads, width, by } => {
+                map_rows(argument, &source, columns, |row, to| {
+                    for (to, column) in to.iter_mut().zip(places(heads, *width)) {
+                        *to = row[column] / by;
+                    }
+                })
+            }
             Make::Divide { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
                 to.copy_from_slice(row);
                 for column in places(heads, *width) {

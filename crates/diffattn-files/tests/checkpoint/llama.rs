@@ -195,7 +195,10 @@ fn what_is_refused() {
     }
     let llama = text("llama");
     for (target, sentence) in [
-        (half(1.0), "lambda: expected a number between 0 and 1, got 1"),
+        (
+            half(1.0),
+            "lambda: expected a number between 0 and 1, got 1",
+        ),
         (
             half(f64::NAN),
             "lambda: expected a number between 0 and 1, got NaN",

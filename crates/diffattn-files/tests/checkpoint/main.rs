@@ -2,6 +2,7 @@
 
 mod common;
 mod files;
+mod gguf;
 mod hostile;
 mod inspect;
 mod lists;

@@ -19,11 +19,19 @@ pub struct LogitsDistance {
 /// The elements of a float32 tensor of two axes or more, as many as its shape says.
 fn elements<'a>(argument: &str, tensor: &Tensor<'a>, axes: usize) -> Result<&'a [f32], Error> {
     let Data::F32(data) = tensor.data else {
-        return Err(Error::dtype(argument, "float32", tensor.data.dtype().name()));
+        return Err(Error::dtype(
+            argument,
+            "float32",
+            tensor.data.dtype().name(),
+        ));
     };
     if tensor.shape.len() < axes {
         let expected = format_args!("{axes} axes or more");
-        return Err(Error::shape(argument, expected, format_shape(&tensor.shape)));
+        return Err(Error::shape(
+            argument,
+            expected,
+            format_shape(&tensor.shape),
+        ));
     }
     check_len(argument, &tensor.shape, data.len())?;
     Ok(data)

@@ -10,6 +10,7 @@ mod empty;
 mod errors;
 mod families;
 mod generate;
+mod gguf;
 mod load;
 mod plain;
 mod reference;

@@ -81,7 +81,9 @@ export async function explained(
   } catch {
     // Nothing of it could be read.
     if (isAddress(source) || (await isFolder(source))) return error;
-    return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors file or an address: ${source})`, { cause: error });
+    return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors or GGUF file, or an address: ${source})`, {
+      cause: error,
+    });
   }
   if (!known || wanted === undefined || known.kind === wanted) return error;
   return new Failure(`${source}: it is ${known.about}; ${known.commands} take it`, { cause: error });

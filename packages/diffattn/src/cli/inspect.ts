@@ -2,7 +2,7 @@
 
 import type { Inspection } from "../models/types.js";
 import { bytes, columns, count, counted } from "./format.js";
-import { inspected, loadModels } from "./library.js";
+import { inspected } from "./library.js";
 import { oneLine } from "./plain.js";
 import type { Terminal } from "./terminal.js";
 
@@ -125,14 +125,9 @@ export function ranges(names: readonly string[]): string {
 }
 
 export async function inspect(terminal: Terminal, source: string, options: InspectOptions): Promise<void> {
-  const found = await inspected(terminal, source);
-  let tensors;
-  if (options.tensors) {
-    const { openSafetensors } = await loadModels();
-    using file = await openSafetensors(source, { signal: terminal.signal });
-    tensors = [...file.tensors];
-  }
-  if (options.json) return terminal.json({ ...found, ...(tensors && { tensors }) }, 2);
+  const found = await inspected(terminal, source, options.tensors);
+  const { tensors } = found;
+  if (options.json) return terminal.json(found, 2);
   for (const line of report(found)) await terminal.line(line);
   if (!tensors) return;
   await terminal.line();

@@ -33,6 +33,8 @@ function number(least: number, most = Infinity, { whole = true, open = false } =
 const listed = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text];
 
 const modelArgument = (what: string): Argument => new Argument("<model>", `${what}: a folder, or an address that ends with "/"`);
+const textModelArgument = (what: string): Argument =>
+  new Argument("<model>", `${what}: a folder or a GGUF file, or an address of either (a folder's ends with "/")`);
 
 /** Options of every command that computes. */
 function computes(command: Command): Command {
@@ -55,7 +57,7 @@ function addGenerate(root: Command, terminal: Terminal): void {
         "Continues a text with a DIFF Llama or a plain one. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
       ),
   )
-    .addArgument(modelArgument("a DIFF Llama or Llama"))
+    .addArgument(textModelArgument("a DIFF Llama or Llama"))
     .argument("[prompt...]", "the text to continue; standard input by default")
     .option("-n, --max-new-tokens <count>", "new tokens at most", number(1), 256)
     .option("-t, --temperature <number>", "what logits are divided by; 0 takes the highest", number(0, Infinity, { whole: false }), 0)
@@ -94,7 +96,7 @@ function addMaps(root: Command, terminal: Terminal): void {
         "The attention maps of a layer, of each head: the first, the second and their difference; of a plain Llama its one map. Llamas read a text, a DIFF vision transformer a picture.",
       ),
   )
-    .addArgument(modelArgument("a DIFF Llama, a Llama or a DIFF vision transformer"))
+    .addArgument(textModelArgument("a DIFF Llama, a Llama or a DIFF vision transformer"))
     .argument("[input...]", "the text, or the PNG or JPEG file; standard input by default")
     .option("-l, --layer <number>", "the layer, from 0", number(0), 0)
     .option("--head <number>", "one head, from 0; all by default", number(0))
@@ -194,7 +196,7 @@ function addInspect(root: Command, terminal: Terminal): void {
     .description(
       "Architecture, head layout, element types and parameters of a checkpoint, and what is missing or odd in it. Reads no weights.",
     )
-    .argument("<checkpoint>", "a folder, a safetensors file or an address")
+    .argument("<checkpoint>", "a folder, a safetensors or GGUF file, or an address")
     .option("--tensors", "also every tensor: element type, shape, bytes, file")
     .option("--json", "one JSON object")
     .addHelpText(

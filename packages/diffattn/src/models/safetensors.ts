@@ -23,15 +23,18 @@ import { result } from "../tensor.js";
 import type { Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
-import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
+import type { Entry } from "./byte-source.js";
+import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
+import { mayBeGguf } from "./gguf.js";
 import { modelsPlatform, type Sink } from "./platform.js";
 import { bufferOf, int32Of, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import { memoryOf } from "./source.js";
+import { flagOf } from "./tokenizer.js";
 import type * as types from "./types.js";
 
-const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
+const infoOf = <D extends Entry["dtype"]>(dtype: D, { name, shape, range, file }: Entry): types.StoredTensorInfo<D> => ({
   name,
   dtype,
   shape,
@@ -46,7 +49,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
 
   constructor(checkpoint: Checkpoint) {
     super("safetensors", checkpoint, () => checkpoint.close(), true);
-    this.tensors = checkpoint.entries.map(infoOf);
+    this.tensors = checkpoint.entries.map((entry) => infoOf(storedType(entry.dtype), entry));
     this.names = this.tensors.map(({ name }) => name);
     this.metadata = checkpoint.metadata;
   }
@@ -58,7 +61,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
     const { dtype, shape } = checkpoint.entry(name);
     const { bytes, owned } = await checkpoint.read([name], { signal });
     const data = bytes.get(name) ?? new Uint8Array();
-    return { dtype, shape, data: owned ? data : data.slice() };
+    return { dtype: storedType(dtype), shape, data: owned ? data : data.slice() };
   }
 
   async readFloat32(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Tensor> {
@@ -85,10 +88,11 @@ export async function openSafetensors(
 }
 
 export async function inspectCheckpoint(
-  source: types.CheckpointSource | types.Safetensors,
-  options?: types.LoadOptions,
+  source: types.CheckpointSource | types.FileSource | types.Safetensors,
+  options?: types.InspectOptions,
 ): Promise<types.Inspection> {
-  const given = checkOptions("options", options, LOAD_OPTIONS);
+  const given = checkOptions("options", options, [...LOAD_OPTIONS, "tensors"]);
+  const listed = flagOf("tensors", given.tensors, false);
   const { signal, onProgress, maxTensors } = given;
   checkSignal(signal);
   const access = accessOf(given);
@@ -96,14 +100,17 @@ export async function inspectCheckpoint(
   let config: Uint8Array | undefined;
   let checkpoint = open;
   if (!checkpoint) {
-    const folder = await folderOf(source as types.CheckpointSource, access);
-    config = await readOptionalText(folder, "config.json", { signal });
-    checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
+    const folder = await folderOf(source as types.CheckpointSource | types.FileSource, access);
+    const beside = (): Promise<Uint8Array | undefined> => readOptionalText(folder, "config.json", { signal });
+    if (!mayBeGguf(folder)) config = await beside();
+    checkpoint = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, new Progress(onProgress));
+    config ??= checkpoint.own?.config;
   }
   try {
     const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
     const [found] = await run(request, { signal });
-    return jsonOf(found) as types.Inspection;
+    const told = jsonOf(found) as types.Inspection;
+    return listed ? { ...told, tensors: checkpoint.entries.map((entry) => infoOf(entry.dtype, entry)) } : told;
   } finally {
     if (!open) checkpoint.close();
   }

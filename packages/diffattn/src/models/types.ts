@@ -32,10 +32,13 @@ export type Uint8Result = ReturnType<typeof Uint8Array.of>;
 export type StoredDType =
   "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64";
 
+/** The quantised types of GGUF files: blocks of 32 codes of 8 or 4 bits with a scale. */
+export type QuantizedDType = "Q8_0" | "Q4_0" | "Q4_1";
+
 /** What a checkpoint says of a tensor. */
-export interface StoredTensorInfo {
+export interface StoredTensorInfo<D extends string = StoredDType> {
   readonly name: string;
-  readonly dtype: StoredDType;
+  readonly dtype: D;
   readonly shape: readonly number[];
   /** Bytes that it takes in the file. */
   readonly byteLength: number;
@@ -131,6 +134,9 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
  * `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index
  * (`"parts/model-1.safetensors"` in it and as a name of the record; `File`s of a chosen folder know
  * where they lie), never outside of its folder.
+ *
+ * A GGUF file holds all of that itself, under any name or none; of a model in several
+ * (`x-00001-of-00003.gguf`) any one stands for all, where the others lie beside it.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -181,7 +187,7 @@ export interface Inspection {
   /** "diffllama", "llama", "diffattn_llama", "diff_vit", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
-  readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
+  readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
   /**
@@ -203,13 +209,29 @@ export interface Inspection {
   readonly unexpected: readonly string[];
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
+  /**
+   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF file
+   * by Hugging Face's names.
+   */
+  readonly tensors?: readonly StoredTensorInfo<StoredDType | QuantizedDType>[];
+}
+
+/** How {@link inspectCheckpoint} is to look. */
+export interface InspectOptions extends LoadOptions {
+  /** Whether every tensor is told, too. Default: false. */
+  tensors?: boolean | undefined;
 }
 
 /**
- * Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters,
- * what is missing or odd.
+ * Looks at a checkpoint, of safetensors or in a GGUF file, without reading its weights:
+ * architecture, head layout, dtypes, parameters, what is missing or odd.
+ *
+ * @throws {DiffAttnError} FILE naming the file and what is wrong with it; ABORTED.
  */
-export declare function inspectCheckpoint(source: CheckpointSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
+export declare function inspectCheckpoint(
+  source: CheckpointSource | FileSource | Safetensors,
+  options?: InspectOptions,
+): Promise<Inspection>;
 
 /**
  * How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`,
@@ -560,6 +582,15 @@ export interface Tokenizer {
 }
 
 /** Options of the models' `load`. */
+/** What a checkpoint has of its tokenizer: the bytes of its files, or of what a GGUF file says. */
+export interface TokenizerFiles {
+  /** `tokenizer.json`. */
+  readonly json: Uint8Array;
+  /** `tokenizer_config.json`, where there is one. */
+  readonly config?: Uint8Array | undefined;
+}
+
+/** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
@@ -571,9 +602,10 @@ export interface ModelLoadOptions extends LoadOptions {
   /**
    * Instead of the checkpoint's own `tokenizer.json`, which needs the package
    * `@huggingface/tokenizers` (where it is missing, a model still takes and gives ids, and texts
-   * are UNAVAILABLE); null: none.
+   * are UNAVAILABLE); null: none. A function makes one of the checkpoint's files, where there are
+   * any; what it makes nothing of is read as it is without it.
    */
-  tokenizer?: Tokenizer | null | undefined;
+  tokenizer?: Tokenizer | ((files: TokenizerFiles) => Tokenizer | undefined | Promise<Tokenizer | undefined>) | null | undefined;
   /**
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files
    * of strangers. `encode` matches them on the thread that calls it, and JavaScript takes as long
@@ -599,9 +631,14 @@ export declare class LanguageModel {
    * prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`), or lack the
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
+   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
+   * Q8_0, Q4_0 or Q4_1 are read; quantised weights are kept as the float32 that they stand for.
+   * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
+   * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
+   *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
-  static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
+  static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
   /** "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential. */
   readonly family: string;
   readonly config: ModelConfig;
