@@ -24,6 +24,8 @@
 //!
 //! Without the feature `checkpoints` there are only the names and shapes of layers' weights.
 
+#[cfg(feature = "checkpoints")]
+mod adapter;
 mod attention;
 #[cfg(feature = "checkpoints")]
 mod blocks;
@@ -86,6 +88,8 @@ mod weights;
 #[cfg(feature = "checkpoints")]
 mod write;
 
+#[cfg(feature = "checkpoints")]
+pub use adapter::{ADAPTER_PREFIX, Adapter, AdapterConversion};
 pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;

@@ -27,7 +27,7 @@ pub enum TargetHeads {
 
 /// The heads of each layer that are chosen, of layers with these; none of layers other than
 /// `layers`, where some are named.
-pub(super) fn chosen(
+pub(crate) fn chosen(
     target: &TargetHeads,
     layers: Option<&[usize]>,
     of: &[PlainHeads],

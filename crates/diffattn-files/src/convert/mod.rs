@@ -17,9 +17,12 @@ mod step;
 mod target;
 
 pub use heads::TargetHeads;
+pub(crate) use heads::chosen;
 pub use model::ModelConversion;
+pub(crate) use model::Totals;
 pub use norm::fold_norm;
 pub use start::{ConversionForm, ConversionStart, ConversionTarget};
+pub(crate) use step::Step;
 pub use target::{Converted, LayerForm, LayerTarget, NormWeight};
 
 use crate::attention::{O, OUT};

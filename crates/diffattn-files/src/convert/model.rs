@@ -12,24 +12,24 @@ use serde_json::{Map, Value, json};
 /// A conversion, planned: what it writes, and how each tensor is made of those that there are.
 #[derive(Debug, Clone)]
 pub struct ModelConversion {
-    pub(super) steps: Vec<Step>,
-    pub(super) config: Map<String, Value>,
-    pub(super) heads: Vec<Vec<usize>>,
-    pub(super) is_exact: bool,
-    pub(super) totals: Totals,
-    pub(super) notes: Vec<String>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) config: Map<String, Value>,
+    pub(crate) heads: Vec<Vec<usize>>,
+    pub(crate) is_exact: bool,
+    pub(crate) totals: Totals,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Elements of tensors.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     before: u64,
     after: u64,
 }
 
 impl Totals {
     /// Those of a checkpoint before and after.
-    pub(super) fn new<'t>(
+    pub(crate) fn new<'t>(
         entries: impl Iterator<Item = &'t Entry>,
         steps: impl Iterator<Item = &'t Step>,
     ) -> Self {

@@ -8,26 +8,29 @@ use crate::entry::Entry;
 use crate::tensor::RawTensor;
 use diffattn::{Error, format_shape, try_zeroed};
 use std::borrow::Cow;
+use std::cell::Cell;
 
 /// One tensor that is written.
 #[derive(Debug, Clone)]
-pub(super) struct Step {
-    pub(super) name: String,
+pub(crate) struct Step {
+    pub(crate) name: String,
     /// The element type that it is made in, that of what it is made of.
     dtype: Dtype,
     /// The element type that it is written in.
     written: Dtype,
-    pub(super) shape: Vec<usize>,
+    pub(crate) shape: Vec<usize>,
     /// The tensors that it is made of.
-    pub(super) from: Vec<String>,
+    pub(crate) from: Vec<String>,
     /// The shape of the first of them.
     before: Vec<usize>,
     make: Make,
+    /// Into which two further tensors, A and B, are merged at last: `W + scale · B A`.
+    merge: Option<f64>,
 }
 
 /// How a tensor is made.
 #[derive(Debug, Clone)]
-pub(super) enum Make {
+pub(crate) enum Make {
     Copy,
     /// Of rows of heads of that width: head `i` is head `heads[i]`, of those that there are and
     /// behind them so many of noise.
@@ -54,6 +57,8 @@ pub(super) enum Make {
         width: usize,
         mix: f64,
     },
+    /// Times that.
+    Scale(f64),
     /// One value.
     Fill(f64),
     /// Noise.
@@ -62,7 +67,7 @@ pub(super) enum Make {
 
 impl Step {
     /// A tensor as it is.
-    pub(super) fn copy(entry: &Entry) -> Self {
+    pub(crate) fn copy(entry: &Entry) -> Self {
         Self {
             name: entry.name.clone(),
             dtype: entry.dtype,
@@ -71,6 +76,7 @@ impl Step {
             from: vec![entry.name.clone()],
             before: entry.shape.clone(),
             make: Make::Copy,
+            merge: None,
         }
     }
 
@@ -84,17 +90,18 @@ impl Step {
             from: Vec::new(),
             before: Vec::new(),
             make,
+            merge: None,
         }
     }
 
     /// The element type that it is written in.
-    pub(super) fn dtype(&self) -> Dtype {
+    pub(crate) fn dtype(&self) -> Dtype {
         self.written
     }
 
     /// Whether its bytes are those of the tensor that it is made of.
     pub(super) fn is_copied(&self) -> bool {
-        matches!(self.make, Make::Copy) && self.written == self.dtype
+        matches!(self.make, Make::Copy) && self.merge.is_none() && self.written == self.dtype
     }
 
     /// Has it written in another element type, where it has floats of 16 bits or more; whether that
@@ -155,6 +162,21 @@ impl Step {
         Ok(())
     }
 
+    /// Makes it that of another name, times that.
+    pub(crate) fn renamed(self, name: String, scale: f64) -> Self {
+        let make = match scale == 1.0 {
+            true => self.make,
+            false => Make::Scale(scale),
+        };
+        Self { name, make, ..self }
+    }
+
+    /// Has `scale · B A` added to it at last.
+    pub(crate) fn merge(&mut self, a: &Entry, b: &Entry, scale: f64) {
+        self.from.extend([a.name.clone(), b.name.clone()]);
+        self.merge = Some(scale);
+    }
+
     /// The tensor, of those that it is made of.
     pub(super) fn made<'a>(&self, sources: Vec<RawTensor<'a>>) -> Result<RawTensor<'a>, Error> {
         let argument = format!("weights.{}", self.name);
@@ -165,15 +187,26 @@ impl Step {
                 sources.len(),
             ));
         }
+        let mut sources = sources;
+        let merged = match self.merge {
+            None => None,
+            Some(scale) => sources.pop().zip(sources.pop()).map(|(b, a)| (a, b, scale)),
+        };
         let mut sources = sources.into_iter();
         let made = match sources.next() {
             None => self.of_nothing(&argument)?,
             Some(source) => self.of_source(&argument, source, sources)?,
         };
-        match made.dtype() == self.written {
-            true => Ok(made),
-            false => made.cast(&argument, self.written)?.tensor.into_owned(),
-        }
+        let made = match made.dtype() == self.written {
+            true => made,
+            false => made.cast(&argument, self.written)?.tensor.into_owned()?,
+        };
+        let Some((a, b, scale)) = merged else {
+            return Ok(made);
+        };
+        let sum = sum(&argument, &made, [&a, &b], scale)?;
+        check_finite(&argument, &made, &sum)?;
+        Ok(sum)
     }
 
     fn of_source<'a>(
@@ -209,6 +242,11 @@ impl Step {
                     }
                 })
             }
+            Make::Scale(by) => map_rows(argument, &source, columns, |row, to| {
+                for (to, value) in to.iter_mut().zip(row) {
+                    *to = value * by;
+                }
+            }),
             Make::Divide { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
                 to.copy_from_slice(row);
                 for column in places(heads, *width) {
@@ -293,6 +331,39 @@ fn check_finite(
             "some that become infinite",
         )),
     }
+}
+
+/// `base + scale · B A`, of A `[rank, inputs]` and B `[outputs, rank]`.
+fn sum(
+    argument: &str,
+    base: &RawTensor<'_>,
+    [a, b]: [&RawTensor<'_>; 2],
+    scale: f64,
+) -> Result<RawTensor<'static>, Error> {
+    let (&[outputs, inputs], &[rank, of], &[rows, depth]) = (base.shape(), a.shape(), b.shape())
+    else {
+        return Err(Error::shape(argument, "matrices", "others"));
+    };
+    if of != inputs || rows != outputs || depth != rank {
+        return Err(Error::shape(
+            argument,
+            format_args!("lora_A [rank, {inputs}] and lora_B [{outputs}, rank]"),
+            format_args!("[{rank}, {of}] and [{rows}, {depth}]"),
+        ));
+    }
+    let (a, b) = (a.to_f32(argument)?, b.to_f32(argument)?);
+    let index = Cell::new(0);
+    map_rows(argument, base, inputs, |row, to| {
+        to.copy_from_slice(row);
+        let factors = index.replace(index.get() + rank);
+        let factors = &b[factors..factors + rank];
+        for (&factor, a) in factors.iter().zip(a.chunks_exact(inputs.max(1))) {
+            let factor = scale * f64::from(factor);
+            for (to, &a) in to.iter_mut().zip(a) {
+                *to += factor * f64::from(a);
+            }
+        }
+    })
 }
 
 /// Rows, or columns, of heads.

@@ -1,6 +1,7 @@
 //! Tests of DiffLlama, differential, plain and converted, one program.
 
 mod accuracy;
+mod adapted;
 mod bits;
 mod caches;
 mod common;
