@@ -185,7 +185,9 @@ impl Changes<'_> {
     fn of_layer(&self, steps: &mut Steps, rest: f64) -> Result<f64, Error> {
         let (layer, of) = self.layer;
         let q = steps.get(&self.name(Q, "weight"));
-        let dtype = q.map_or(Dtype::F32, Step::dtype);
+        // (What is new stands beside codes as floats.)
+        let dtype = q.map(Step::dtype).filter(|dtype| dtype.is_float());
+        let dtype = dtype.unwrap_or(Dtype::F32);
         let left = self.start.rest(self.target.unwrap_or(dtype));
         self.heads_of_q_and_k(steps)?;
         let shape = [layer.embed_dim, of.heads.saturating_mul(of.head_dim)];

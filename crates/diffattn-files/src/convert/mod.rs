@@ -4,6 +4,7 @@
 //! Llamas whose heads are made differential (`llama.rs`), or plain again (`fold.rs`).
 
 mod check;
+mod codes;
 mod described;
 mod fold;
 mod heads;

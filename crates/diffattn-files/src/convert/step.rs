@@ -1,5 +1,6 @@
 //! One tensor of a checkpoint that is converted: what it is made of, and how. Holds no other.
 
+use super::codes::divide_columns;
 use super::random::Noise;
 use super::rounded::map_rows;
 use crate::dtype::Dtype;
@@ -247,6 +248,9 @@ impl Step {
                     *to = value * by;
                 }
             }),
+            Make::Divide { heads, width, by } if !source.dtype().is_float() => {
+                return divide_columns(argument, source, places(heads, *width), *by);
+            }
             Make::Divide { heads, width, by } => map_rows(argument, &source, columns, |row, to| {
                 to.copy_from_slice(row);
                 for column in places(heads, *width) {

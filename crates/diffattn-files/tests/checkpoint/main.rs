@@ -1,5 +1,6 @@
 //! Checkpoint files: hostile ones, round trips, and what real ones are found to be.
 
+mod codes;
 mod common;
 mod files;
 mod gguf;
