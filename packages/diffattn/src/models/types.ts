@@ -593,6 +593,14 @@ export interface TokenizerFiles {
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
+   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json` and
+   * `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules of
+   * `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
+   * converted so first; over a model that was converted otherwise it is OPTION. It is merged into
+   * weights of floats, and stays beside quantised ones as two thin products.
+   */
+  adapter?: CheckpointSource | undefined;
+  /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
    * each a sentence: weights that the model has no use for, a head of the file's own where the
    * config ties it, fewer layers in the config than in the file, elements of F64 (rounded to F32),
@@ -721,7 +729,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex">): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter">): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
