@@ -46,7 +46,7 @@ impl Asked {
     /// Request 71, without `maxTensors`.
     fn ask(&self, door: &Door, factors: Option<&[u8]>) -> Result<Vec<Output>, Error> {
         let request = match factors {
-            Some(bytes) => self.request().n(&[1.0]).u8(bytes),
+            Some(bytes) => self.request().u8(bytes),
             None => self.request().n(&[0.0]),
         };
         request.n(&[0.0]).run(door, 71)
