@@ -55,6 +55,18 @@ export const modelInfo = { op: 72, operands: { model: object }, options: [] } as
 
 export const loadPart = { op: 73, operands: { model: object, part: size, tensors: [list, [fields, storedTensor]] }, options: [] } as const;
 
+export const conversionInfo = { op: 76, operands: { conversion: object }, options: [] } as const;
+
+export const convertTensor = {
+  op: 77,
+  operands: { conversion: object, index: size, tensors: [list, [fields, storedTensor]] },
+  options: [],
+} as const;
+
+export const mapEntropy = { op: 78, operands: { map: tensor }, options: [] } as const;
+
+export const compareLogits = { op: 79, operands: { a: tensor, b: tensor }, options: [] } as const;
+
 export const textForward = {
   op: 80,
   operands: {
@@ -132,3 +144,5 @@ export const createGenerator = {
   },
   options: [],
 } as const;
+
+export const createConversion = { op: 105, operands: { config: text, entries: text, target: [optional, text] }, options: [] } as const;
