@@ -7,7 +7,6 @@ import {
   int32,
   integer,
   list,
-  nullable,
   number,
   object,
   optional,
@@ -42,7 +41,7 @@ export const castTensor = {
   options: [],
 } as const;
 
-const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8, turnedHeads: [optional, size] } as const;
+const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8 } as const;
 
 export const convertLayer = {
   op: 69,
@@ -52,27 +51,21 @@ export const convertLayer = {
 
 export const fileKind = { op: 70, operands: { first: uint8 }, options: [] } as const;
 
-export const gguf = {
-  op: 71,
-  operands: {
-    files: [list, [fields, { file: text, length: size, first: uint8 }]],
-    factors: [nullable, uint8],
-    maxTensors: [optional, size],
-  },
-  options: [],
-} as const;
-
 export const modelInfo = { op: 72, operands: { model: object }, options: [] } as const;
 
 export const loadPart = { op: 73, operands: { model: object, part: size, tensors: [list, [fields, storedTensor]] }, options: [] } as const;
 
-export const ggufTokenizer = {
-  op: 74,
-  operands: { files: [list, [fields, { file: text, length: size, first: uint8 }]], maxTensors: [optional, size] },
+export const conversionInfo = { op: 76, operands: { conversion: object }, options: [] } as const;
+
+export const convertTensor = {
+  op: 77,
+  operands: { conversion: object, index: size, tensors: [list, [fields, storedTensor]] },
   options: [],
 } as const;
 
-export const ggufFiles = { op: 75, operands: { file: text }, options: [] } as const;
+export const mapEntropy = { op: 78, operands: { map: tensor }, options: [] } as const;
+
+export const compareLogits = { op: 79, operands: { a: tensor, b: tensor }, options: [] } as const;
 
 export const textForward = {
   op: 80,
@@ -151,3 +144,5 @@ export const createGenerator = {
   },
   options: [],
 } as const;
+
+export const createConversion = { op: 105, operands: { config: text, entries: text, target: [optional, text] }, options: [] } as const;
