@@ -123,8 +123,8 @@ impl ModelConversion {
             true => Ok(plan),
             false => Err(Error::option(
                 "adapter",
-                "one that was trained over this conversion",
-                "one of another (diff_attention of adapter_config.json and config.json differ)",
+                "one that was trained over the model's own conversion",
+                "one that was trained over another",
             )),
         }
     }

@@ -150,7 +150,7 @@ export class LanguageModel extends Owned<Model> {
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
-    const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given));
+    const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
     const isMade = own && isMaker(own);
     const read: ReadingTexts = { regex, make: isMade ? own : undefined };
     return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, adapter, signal }, read));
