@@ -29,6 +29,8 @@ mod blocks;
 #[cfg(feature = "checkpoints")]
 mod check;
 #[cfg(feature = "checkpoints")]
+mod coded;
+#[cfg(feature = "checkpoints")]
 mod convert;
 mod declare;
 #[cfg(feature = "checkpoints")]
@@ -62,6 +64,8 @@ mod layer;
 #[cfg(feature = "checkpoints")]
 mod layout;
 #[cfg(feature = "checkpoints")]
+mod mlx;
+#[cfg(feature = "checkpoints")]
 mod names;
 #[cfg(feature = "checkpoints")]
 mod notices;
@@ -91,8 +95,10 @@ pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
 pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
+pub use coded::CodedTensor;
+#[cfg(feature = "checkpoints")]
 pub use convert::{Converted, LayerForm, LayerTarget, NormWeight, convert_layer, fold_norm};
-pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
+pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need, Precision};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
 #[cfg(feature = "checkpoints")]
@@ -115,6 +121,8 @@ pub use kind::kind_of;
 pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
+#[cfg(feature = "checkpoints")]
+pub use mlx::{MlxPacking, MlxQuantization, MlxWeight};
 #[cfg(feature = "checkpoints")]
 pub use plain::{PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]
