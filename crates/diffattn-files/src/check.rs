@@ -5,7 +5,7 @@
 
 use crate::declare::{Declare, DeclaredTensor, Need, Precision};
 use crate::dtype::Dtype;
-use crate::mlx;
+use crate::mlx::{self, MlxQuantization};
 use crate::names::Names;
 use crate::notices;
 use diffattn::{DType, Error, Tensor, format_shape};
@@ -247,7 +247,7 @@ impl<'e> Entries<'e> {
         tensor: &DeclaredTensor,
     ) -> Result<Vec<(&'e WeightInfo, DeclaredTensor)>, Error> {
         let mut numbers = Vec::new();
-        for name in mlx::beside(&tensor.name) {
+        for name in MlxQuantization::beside(&tensor.name) {
             let entry = self.by_name.get(name.as_str()).copied();
             let entry = entry.ok_or_else(|| {
                 Error::file(

@@ -60,13 +60,16 @@ impl<'a> CodedTensor<'a> {
     /// shape and each other.
     pub fn mlx(
         argument: &str,
-        [codes, scales, biases]: [RawTensor<'a>; 3],
+        (codes, scales, biases): (RawTensor<'a>, FloatTensor<'a>, FloatTensor<'a>),
         shape: [usize; 2],
     ) -> Result<Self, Error> {
-        let fitting = mlx::packing([codes.shape(), scales.shape()], &shape);
-        let is_alike = (scales.dtype(), scales.shape()) == (biases.dtype(), biases.shape());
+        let fitting = mlx::packing([codes.shape(), &scales.shape], &shape);
+        let dtypes = [&scales, &biases].map(|numbers| numbers.tensor().data.dtype());
+        let is_alike = dtypes[0] == dtypes[1] && scales.shape == biases.shape;
         let packing = match fitting {
-            Ok(packing) if is_alike && codes.dtype() == Dtype::U32 => packing,
+            Ok(packing) if is_alike && dtypes[0] != DType::F32 && codes.dtype() == Dtype::U32 => {
+                packing
+            }
             _ => {
                 return Err(Error::shape(
                     argument,
@@ -75,8 +78,8 @@ impl<'a> CodedTensor<'a> {
                         "{} of {}, {} and {}",
                         format_shape(codes.shape()),
                         codes.dtype(),
-                        format_shape(scales.shape()),
-                        format_shape(biases.shape())
+                        format_shape(&scales.shape),
+                        format_shape(&biases.shape)
                     ),
                 ));
             }
@@ -86,8 +89,8 @@ impl<'a> CodedTensor<'a> {
             stored: Stored::Mlx {
                 bits: packing.bits,
                 codes,
-                scales: scales.into_floats(argument)?,
-                biases: biases.into_floats(argument)?,
+                scales,
+                biases,
             },
         })
     }

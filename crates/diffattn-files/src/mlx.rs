@@ -33,12 +33,6 @@ pub struct MlxQuantization {
     modules: BTreeMap<String, Option<MlxPacking>>,
 }
 
-/// The names of scales and biases beside a weight's.
-pub(crate) fn beside(weight: &str) -> [String; 2] {
-    let stem = module(weight);
-    ["scales", "biases"].map(|kind| format!("{stem}.{kind}"))
-}
-
 /// The module that a weight is of.
 fn module(weight: &str) -> &str {
     weight.strip_suffix(".weight").unwrap_or(weight)
@@ -113,6 +107,13 @@ pub(crate) fn check(
 }
 
 impl MlxQuantization {
+    /// The names of scales and biases, by that of the weight that they are of.
+    #[must_use]
+    pub fn beside(weight: &str) -> [String; 2] {
+        let stem = module(weight);
+        ["scales", "biases"].map(|kind| format!("{stem}.{kind}"))
+    }
+
     /// What a configuration says, where it says anything.
     ///
     /// # Errors
@@ -164,7 +165,7 @@ impl MlxQuantization {
         let by_name: BTreeMap<&str, &WeightInfo> =
             (entries.iter().map(|info| (info.name.as_str(), info))).collect();
         for codes in entries.iter().filter(|info| info.dtype == Dtype::U32) {
-            let [scales, _] = beside(&codes.name);
+            let [scales, _] = Self::beside(&codes.name);
             let (Some(scales), Some(packing)) =
                 (by_name.get(scales.as_str()), self.packing(&codes.name))
             else {

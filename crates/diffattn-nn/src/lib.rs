@@ -93,6 +93,8 @@ pub use models::{
     TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{
+    PartWeights, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo, WeightSource,
+};
 pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use weights::Weights;

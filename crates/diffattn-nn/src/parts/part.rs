@@ -1,11 +1,13 @@
 //! The weights of a part on their way into layers, by the list that they were checked against: they
 //! are known to be there, and of their shapes. Runs nothing.
 
-use super::PartWeights;
-use super::source::Weight;
+use super::source::{Weight, WeightData};
+use super::{PartWeights, WeightFormat};
 use crate::layers::attention::LambdaWeights;
-use diffattn::{Data, Error, Linear, Pace, Tensor};
-use diffattn_files::{Declare, Id, LambdaIds, Projections};
+use diffattn::{CodedRows, Data, Error, ErrorKind, Linear, Pace, Quantisation, Tensor};
+use diffattn_files::{
+    CodedTensor, Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections,
+};
 use std::collections::BTreeMap;
 
 /// The weights of a part, and those of its maps that are packed already.
@@ -13,6 +15,21 @@ pub(crate) struct Part<'w> {
     list: Declare,
     weights: PartWeights<'w>,
     packed: BTreeMap<Id, Linear>,
+}
+
+/// Rows of a table: floats, or packed as a linear map's are.
+pub(crate) enum Table<'w> {
+    Floats(Weight<'w>),
+    Packed(Linear),
+}
+
+/// A weight of two axes on its way into a map or a table.
+enum Matrix<'w> {
+    Floats(Weight<'w>),
+    /// Codes, as they are.
+    Coded(CodedTensor<'w>),
+    /// Floats that become codes.
+    Quantised(Weight<'w>, Quantisation),
 }
 
 impl<'w> Part<'w> {
@@ -36,16 +53,96 @@ impl<'w> Part<'w> {
         Ok(())
     }
 
-    /// A linear map, and its elements go: packed before, or now.
+    /// A linear map, and its elements go: packed before, or now. A table may be one, too.
     pub(crate) fn linear(&mut self, id: Id) -> Result<Linear, Error> {
         if let Some(packed) = self.packed.remove(&id) {
             return Ok(packed);
         }
-        let linear = Linear::new(&self.tensor(id)?, self.bias(id).as_ref())?;
-        let map = self.list.get(id);
-        self.weights.remove(&map.weight());
-        self.weights.remove(&map.bias());
-        Ok(linear)
+        let bias = self.weights.remove(&self.list.get(id).bias());
+        let bias = bias.as_ref().and_then(Weight::tensor);
+        let matrix = self.matrix(id)?;
+        let packed = match &matrix {
+            Matrix::Floats(weight) => Linear::new(&floats(weight)?, bias.as_ref()),
+            Matrix::Coded(codes) => codes.linear(bias.as_ref()),
+            Matrix::Quantised(weight, to) => {
+                Linear::quantise(&floats(weight)?, bias.as_ref(), *to)
+            }
+        };
+        packed.map_err(|error| self.named(id, error))
+    }
+
+    /// The table of embeddings, out of the part: floats that were read for this purpose need not be
+    /// copied.
+    pub(crate) fn table(&mut self, id: Id) -> Result<Table<'w>, Error> {
+        let packed = match self.matrix(id)? {
+            Matrix::Floats(weight) => return Ok(Table::Floats(weight)),
+            Matrix::Coded(codes) => codes.linear(None),
+            Matrix::Quantised(weight, to) => Linear::quantise(&floats(&weight)?, None, to),
+        };
+        packed
+            .map(Table::Packed)
+            .map_err(|error| self.named(id, error))
+    }
+
+    /// A weight that the core refuses, by its name.
+    fn named(&self, id: Id, error: Error) -> Error {
+        let name = self.list.get(id).weight();
+        match error.kind() {
+            Some(kind @ (ErrorKind::Option | ErrorKind::Shape)) => error
+                .renamed(kind, |_| format!("weights.{name}"))
+                .of(ErrorKind::File),
+            _ => error,
+        }
+    }
+
+    /// The weight of a map or a table, out of the part, as what it is to be held.
+    fn matrix(&mut self, id: Id) -> Result<Matrix<'w>, Error> {
+        let declared = self.list.get(id);
+        let (name, precision) = (declared.weight(), declared.precision);
+        let weight = self.weights.remove(&name);
+        let weight = weight.ok_or_else(|| self.missing(id))?;
+        let format = self.weights.formats.of(precision);
+        let to = format.and_then(WeightFormat::quantisation);
+        let mut floats = weight;
+        if let WeightData::Stored(..) = floats.data {
+            let codes = self.codes(id, floats)?;
+            let is_it = |to: Quantisation| to.bits() == (&codes).bits();
+            if format.is_none() || to.is_some_and(is_it) {
+                return Ok(Matrix::Coded(codes));
+            }
+            floats = Weight {
+                shape: codes.shape().to_vec(),
+                data: WeightData::F32(codes.values()?.into()),
+            };
+        }
+        let is_whole = |shape: &[usize]| shape.last().is_some_and(|width| width % 32 == 0);
+        Ok(match (format, to) {
+            (_, Some(to)) if is_whole(&floats.shape) => Matrix::Quantised(floats, to),
+            (Some(format), None) => Matrix::Floats(floats.cast(format)?),
+            _ => Matrix::Floats(floats),
+        })
+    }
+
+    /// The codes of a weight that a file has as such, with what lies beside them.
+    fn codes(&mut self, id: Id, weight: Weight<'w>) -> Result<CodedTensor<'w>, Error> {
+        let declared = self.list.get(id);
+        let argument = format!("weights.{}", declared.weight());
+        let raw = weight.into_raw(&argument)?;
+        if raw.dtype() != Dtype::U32 {
+            return CodedTensor::blocks(&argument, raw);
+        }
+        let beside = MlxQuantization::beside(&declared.weight());
+        let tensors = declared.tensors();
+        let shape = tensors.first().map(|tensor| tensor.shape.as_slice());
+        let Some(&[outputs, inputs]) = shape else {
+            return Err(Error::internal(format!("{argument} is no matrix")));
+        };
+        let [scales, biases] = beside.map(|name| self.weights.remove(&name));
+        let (Some(scales), Some(biases)) = (scales, biases) else {
+            return Err(self.missing(id));
+        };
+        let [scales, biases] = [scales.into_float_tensor(), biases.into_float_tensor()];
+        CodedTensor::mlx(&argument, (raw, scales?, biases?), [outputs, inputs])
     }
 
     pub(crate) fn projections(
@@ -78,10 +175,19 @@ impl<'w> Part<'w> {
         Error::internal(format!("{name} is not in its part"))
     }
 
-    /// A weight, out of the part: one that was read for this purpose need not be copied.
-    pub(crate) fn take(&mut self, id: Id) -> Result<Weight<'w>, Error> {
-        let name = self.list.get(id).weight();
-        self.weights.remove(&name).ok_or_else(|| self.missing(id))
+    /// Whether two weights of one shape are the same bits, scales and biases beside codes included.
+    pub(crate) fn are_equal(&self, a: Id, b: Id) -> bool {
+        let [a, b] = [a, b].map(|id| self.list.get(id).weight());
+        let names = |name: &str| {
+            let [scales, biases] = MlxQuantization::beside(name);
+            [name.to_owned(), scales, biases]
+        };
+        let mut pairs = names(&a).into_iter().zip(names(&b));
+        pairs.all(|(a, b)| match (self.weights.get(&a), self.weights.get(&b)) {
+            (Some(a), Some(b)) => a.data.has_bits_of(&b.data),
+            (None, None) => true,
+            _ => false,
+        })
     }
 
     /// A weight where it lies.
@@ -90,7 +196,7 @@ impl<'w> Part<'w> {
     }
 
     pub(crate) fn optional(&self, id: Id) -> Option<Tensor<'_>> {
-        self.weight(id).map(Weight::tensor)
+        self.weight(id).and_then(Weight::tensor)
     }
 
     pub(crate) fn tensor(&self, id: Id) -> Result<Tensor<'_>, Error> {
@@ -100,7 +206,7 @@ impl<'w> Part<'w> {
     /// The bias of a linear map, where it has one.
     pub(crate) fn bias(&self, id: Id) -> Option<Tensor<'_>> {
         let bias = self.weights.get(&self.list.get(id).bias());
-        bias.map(Weight::tensor)
+        bias.and_then(Weight::tensor)
     }
 
     pub(crate) fn vector(&self, id: Id) -> Result<Vec<f32>, Error> {
@@ -116,6 +222,12 @@ impl<'w> Part<'w> {
         let first = self.vector(id)?.first().copied();
         first.map(f64::from).ok_or_else(|| self.missing(id))
     }
+}
+
+/// A weight that is known to be floats.
+fn floats<'t>(weight: &'t Weight<'_>) -> Result<Tensor<'t>, Error> {
+    let none = || Error::internal("codes where floats are meant");
+    weight.tensor().ok_or_else(none)
 }
 
 /// Elements of a weight, where they lie.
