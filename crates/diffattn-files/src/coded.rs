@@ -101,6 +101,16 @@ impl<'a> CodedTensor<'a> {
         self.shape
     }
 
+    /// Bits of a code: 4, or 8.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        match &self.stored {
+            Stored::Blocks(tensor) if tensor.dtype() == Dtype::Q8_0 => 8,
+            Stored::Blocks(_) => 4,
+            Stored::Mlx { bits, .. } => *bits,
+        }
+    }
+
     /// The linear map of this weight, its codes as they are.
     ///
     /// # Errors
@@ -120,11 +130,7 @@ impl<'a> CodedTensor<'a> {
 
 impl CodedRows for &CodedTensor<'_> {
     fn bits(&self) -> usize {
-        match &self.stored {
-            Stored::Blocks(tensor) if tensor.dtype() == Dtype::Q8_0 => 8,
-            Stored::Blocks(_) => 4,
-            Stored::Mlx { bits, .. } => *bits,
-        }
+        CodedTensor::bits(self)
     }
 
     fn bf16(&self) -> bool {

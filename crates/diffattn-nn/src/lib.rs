@@ -84,8 +84,8 @@ pub use models::diff_vit::{
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Builder, Decoder, FAMILIES, Family, Loader, Logits, Model, ModelFiles, ModelLoader, Task,
-    TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    Builder, Decoder, FAMILIES, Family, Loader, Logits, Model, ModelFiles, ModelLoader, RecodePlan,
+    Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -94,7 +94,7 @@ pub use models::{
 };
 #[cfg(feature = "models")]
 pub use parts::{
-    PartWeights, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo, WeightSource,
+    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo, WeightSource,
 };
 pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use weights::Weights;

@@ -25,6 +25,8 @@ mod model_cache;
 #[cfg(feature = "models")]
 mod ready;
 #[cfg(feature = "models")]
+mod recode;
+#[cfg(feature = "models")]
 mod stored;
 #[cfg(feature = "models")]
 mod text;
@@ -57,6 +59,8 @@ pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
 pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
 #[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
+#[cfg(feature = "models")]
+pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 #[cfg(feature = "models")]
 pub(crate) use model_cache::{
     CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,

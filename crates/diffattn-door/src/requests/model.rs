@@ -7,7 +7,7 @@ use diffattn::Error;
 use diffattn_nn::checkpoint::{json_object, json_text};
 use diffattn_nn::{
     DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, Task, TextModel,
-    WeightFormat, WeightFormats, WeightInfo,
+    WeightFormat, WeightFormats,
 };
 use serde_json::{Map, Value, json};
 
@@ -79,14 +79,7 @@ impl Query for CreateModelRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let operands = asked.operands;
         let text = json_text("config", self.config.u8(operands)?)?;
-        let entries: Vec<WeightInfo> = files::entries(self.entries.text(operands)?)?
-            .into_iter()
-            .map(|entry| WeightInfo {
-                name: entry.name.into_owned(),
-                dtype: entry.dtype,
-                shape: entry.shape.into_owned(),
-            })
-            .collect();
+        let entries = files::weights(self.entries.text(operands)?)?;
         let generation = self.generation_config.as_ref();
         let generation = generation
             .map(|at| json_text("generation_config", at.u8(operands)?))

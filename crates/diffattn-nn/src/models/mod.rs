@@ -10,11 +10,13 @@ mod ids;
 mod loader;
 mod outputs;
 mod pasts;
+mod recode;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
+pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
 

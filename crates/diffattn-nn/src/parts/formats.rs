@@ -31,6 +31,18 @@ pub struct WeightFormats {
 }
 
 impl WeightFormat {
+    /// Its name where it is asked for.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+            Self::Q8 => "q8",
+            Self::Q4 => "q4",
+        }
+    }
+
     /// The rule by which floats become its codes.
     #[must_use]
     pub fn quantisation(self) -> Option<Quantisation> {

@@ -4,10 +4,12 @@
 //! file; what a model is made of, its lists say.
 
 mod formats;
+mod matrix;
 mod part;
 mod source;
 
 pub use formats::{WeightFormat, WeightFormats};
+pub use matrix::Recoding;
 pub(crate) use part::{Part, Table, elements};
 pub use source::{PartWeights, Weight, WeightData, WeightSource};
 

@@ -1,13 +1,12 @@
 //! The weights of a part on their way into layers, by the list that they were checked against: they
 //! are known to be there, and of their shapes. Runs nothing.
 
-use super::source::{Weight, WeightData};
-use super::{PartWeights, WeightFormat};
+use super::PartWeights;
+use super::matrix::{Matrix, floats};
+use super::source::Weight;
 use crate::layers::attention::LambdaWeights;
-use diffattn::{CodedRows, Data, Error, ErrorKind, Linear, Pace, Quantisation, Tensor};
-use diffattn_files::{
-    CodedTensor, Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections,
-};
+use diffattn::{Data, Error, ErrorKind, Linear, Pace, Tensor};
+use diffattn_files::{Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections};
 use std::collections::BTreeMap;
 
 /// The weights of a part, and those of its maps that are packed already.
@@ -21,15 +20,6 @@ pub(crate) struct Part<'w> {
 pub(crate) enum Table<'w> {
     Floats(Weight<'w>),
     Packed(Linear),
-}
-
-/// A weight of two axes on its way into a map or a table.
-enum Matrix<'w> {
-    Floats(Weight<'w>),
-    /// Codes, as they are.
-    Coded(CodedTensor<'w>),
-    /// Floats that become codes.
-    Quantised(Weight<'w>, Quantisation),
 }
 
 impl<'w> Part<'w> {
@@ -99,50 +89,21 @@ impl<'w> Part<'w> {
     fn matrix(&mut self, id: Id) -> Result<Matrix<'w>, Error> {
         let declared = self.list.get(id);
         let (name, precision) = (declared.weight(), declared.precision);
+        let shape = declared.tensors().swap_remove(0).shape;
         let weight = self.weights.remove(&name);
         let weight = weight.ok_or_else(|| self.missing(id))?;
-        let format = self.weights.formats.of(precision);
-        let to = format.and_then(WeightFormat::quantisation);
-        let mut floats = weight;
-        if let WeightData::Stored(..) = floats.data {
-            let codes = self.codes(id, floats)?;
-            let is_it = |to: Quantisation| to.bits() == (&codes).bits();
-            if format.is_none() || to.is_some_and(is_it) {
-                return Ok(Matrix::Coded(codes));
+        let beside = match weight.dtype() {
+            Dtype::U32 => {
+                let beside = MlxQuantization::beside(&name);
+                match beside.map(|name| self.weights.remove(&name)) {
+                    [Some(scales), Some(biases)] => Some([scales, biases]),
+                    _ => return Err(self.missing(id)),
+                }
             }
-            floats = Weight {
-                shape: codes.shape().to_vec(),
-                data: WeightData::F32(codes.values()?.into()),
-            };
-        }
-        let is_whole = |shape: &[usize]| shape.last().is_some_and(|width| width % 32 == 0);
-        Ok(match (format, to) {
-            (_, Some(to)) if is_whole(&floats.shape) => Matrix::Quantised(floats, to),
-            (Some(format), None) => Matrix::Floats(floats.cast(format)?),
-            _ => Matrix::Floats(floats),
-        })
-    }
-
-    /// The codes of a weight that a file has as such, with what lies beside them.
-    fn codes(&mut self, id: Id, weight: Weight<'w>) -> Result<CodedTensor<'w>, Error> {
-        let declared = self.list.get(id);
-        let argument = format!("weights.{}", declared.weight());
-        let raw = weight.into_raw(&argument)?;
-        if raw.dtype() != Dtype::U32 {
-            return CodedTensor::blocks(&argument, raw);
-        }
-        let beside = MlxQuantization::beside(&declared.weight());
-        let tensors = declared.tensors();
-        let shape = tensors.first().map(|tensor| tensor.shape.as_slice());
-        let Some(&[outputs, inputs]) = shape else {
-            return Err(Error::internal(format!("{argument} is no matrix")));
+            _ => None,
         };
-        let [scales, biases] = beside.map(|name| self.weights.remove(&name));
-        let (Some(scales), Some(biases)) = (scales, biases) else {
-            return Err(self.missing(id));
-        };
-        let [scales, biases] = [scales.into_float_tensor(), biases.into_float_tensor()];
-        CodedTensor::mlx(&argument, (raw, scales?, biases?), [outputs, inputs])
+        let format = self.weights.formats.of(precision);
+        Matrix::new(&format!("weights.{name}"), weight, beside, &shape, format)
     }
 
     pub(crate) fn projections(
@@ -222,12 +183,6 @@ impl<'w> Part<'w> {
         let first = self.vector(id)?.first().copied();
         first.map(f64::from).ok_or_else(|| self.missing(id))
     }
-}
-
-/// A weight that is known to be floats.
-fn floats<'t>(weight: &'t Weight<'_>) -> Result<Tensor<'t>, Error> {
-    let none = || Error::internal("codes where floats are meant");
-    weight.tensor().ok_or_else(none)
 }
 
 /// Elements of a weight, where they lie.

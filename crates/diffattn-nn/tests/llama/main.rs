@@ -12,5 +12,6 @@ mod generate;
 mod gguf;
 mod load;
 mod plain;
+mod quantised;
 mod reference;
 mod sampling;

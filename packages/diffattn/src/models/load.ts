@@ -51,7 +51,8 @@ export async function loadModel(task: Task, folder: Folder, options: ModelLoad):
   return together(signal, (signal) => loadAll(task, folder, { ...options, signal }));
 }
 
-async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTensors, onNotice }: ModelLoad): Promise<Loaded> {
+async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<Loaded> {
+  const { signal, onProgress, maxTensors, onNotice, dtype, head } = options;
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
@@ -76,7 +77,7 @@ async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTens
   let handle: Handle | undefined;
   try {
     const entries = JSON.stringify(checkpoint.entries);
-    const request = encode(requests.createModel, { task, config, generationConfig: generation, entries });
+    const request = encode(requests.createModel, { task, config, generationConfig: generation, entries, dtype, head });
     throwIfAborted(signal);
     handle = await create("model", request);
     const [output] = await run(encode(requests.modelInfo, { model: handle }), { signal });
