@@ -63,6 +63,10 @@ registry! {
         #[cfg(feature = "models")] CastRequest,
         #[cfg(feature = "models")] ConvertRequest,
         #[cfg(feature = "models")] FileKindRequest,
+        #[cfg(feature = "models")] ConversionInfoRequest,
+        #[cfg(feature = "models")] ConvertTensorRequest,
+        #[cfg(feature = "models")] MapEntropyRequest,
+        #[cfg(feature = "models")] CompareLogitsRequest,
         #[cfg(feature = "models")] GgufRequest,
         #[cfg(feature = "models")] InfoRequest,
         #[cfg(feature = "models")] LoadRequest,
@@ -96,6 +100,7 @@ registry! {
         #[cfg(feature = "models")] RewindModelCacheRequest,
         #[cfg(feature = "models")] ModelCacheLengthRequest,
         #[cfg(feature = "models")] CreateGeneratorRequest,
+        #[cfg(feature = "models")] CreateConversionRequest,
         PanicInQuery,
     }
 }

@@ -3,7 +3,7 @@
 //! ([`Names`]); sentences on a weight that is there have the file's. A quantised weight is one of a
 //! list, whatever tensors a file has for it.
 
-use crate::declare::{Declare, DeclaredTensor, Need, Precision};
+use crate::declare::{Declare, DeclaredTensor, Id, Need, Precision};
 use crate::dtype::Dtype;
 use crate::mlx::{self, MlxQuantization};
 use crate::names::Names;
@@ -149,11 +149,11 @@ impl<'e> Entries<'e> {
         self.parts.notices.push(notices::layers(said, stored));
     }
 
-    /// Whether there is any tensor that a list has as optional.
+    /// Whether any of these maps of a list has a bias.
     #[must_use]
-    pub fn has_optional(&self, list: &Declare) -> bool {
-        let mut tensors = list.tensors();
-        tensors.any(|tensor| tensor.need == Need::Optional && self.has(&tensor.name))
+    pub fn has_bias(&self, list: &Declare, maps: impl IntoIterator<Item = Id>) -> bool {
+        let mut maps = maps.into_iter();
+        maps.any(|map| self.has(&list.get(map).bias()))
     }
 
     /// The extents of a weight of `N` axes, which `expected` puts in words. Not yet of any part.

@@ -1,7 +1,7 @@
 //! The weights of a decoder of Llama's kind, differential or plain: embeddings, layers of attention
 //! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
-use crate::attention::{AttentionSizes, LambdaIds, O, Projections, VECTORS};
+use crate::attention::{AttentionSizes, LAMBDA, LambdaForm, LambdaIds, O, Projections, VECTORS};
 use crate::declare::{Declare, Id, Need, Precision};
 use std::fmt;
 
@@ -12,6 +12,8 @@ pub(crate) const HEAD: &str = "lm_head";
 pub(crate) const HEAD_WEIGHT: &str = "lm_head.weight";
 const NORM: &str = "model.norm.weight";
 const LAYERS: &str = "model.layers.";
+/// The module of what DEX adds to attention.
+pub(crate) const DEX: &str = "dex.";
 
 /// What the model has besides its layers: a weight within that has no place would change the
 /// numbers.
@@ -71,6 +73,38 @@ pub enum DecoderAttention {
     Differential,
     /// One softmax per head: `llama`.
     Plain,
+    /// That of a Llama some of whose heads were made differential, the others left as they were:
+    /// `diffattn_llama`.
+    Converted(ConversionKind),
+}
+
+/// What the differential heads of a converted Llama are. None of them has a norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversionKind {
+    /// Two maps of two q heads over one k head, λ projected from x per token and head.
+    V2,
+    /// Two maps of two q heads over two k heads, one λ per layer.
+    V1(LambdaForm),
+    /// One map; from what it makes, that times one matrix of the layer and λ is subtracted (DEX,
+    /// arXiv 2505.16333).
+    Dex,
+}
+
+/// What makes heads of a decoder layer differential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderLambda {
+    /// One λ for the layer.
+    Layer(LambdaIds),
+    /// λ is projected from x, per token and differential head.
+    Projected(Id),
+    /// That of [`ConversionKind::Dex`].
+    Dex {
+        /// `[value_dim, value_dim]`; rows of what attention made are multiplied with it from the
+        /// left.
+        weight: Id,
+        /// λ, one number.
+        lambda: Id,
+    },
 }
 
 /// Sizes of a decoder's weights. The default is for whoever wants names alone.
@@ -108,8 +142,8 @@ pub struct EmbeddingIds {
 pub struct DecoderLayerIds {
     /// The projections of attention.
     pub projections: Projections<Id>,
-    /// λ, where attention is differential.
-    pub lambda: Option<LambdaIds>,
+    /// λ, where any head is differential.
+    pub lambda: Option<DecoderLambda>,
     /// The MLP's gate.
     pub gate: Id,
     /// What the gate multiplies.
@@ -151,6 +185,38 @@ impl DecoderSizes {
         }
     }
 
+    /// The sizes of a layer of a converted model of whose heads so many are differential; a layer of
+    /// any other model is as all are.
+    #[must_use]
+    pub fn with_differential(self, heads: usize) -> Self {
+        let DecoderAttention::Converted(kind) = self.kind else {
+            return self;
+        };
+        if heads == 0 {
+            let kind = DecoderAttention::Plain;
+            return Self { kind, ..self };
+        }
+        let sizes = self.attention;
+        let more = match kind {
+            ConversionKind::V2 | ConversionKind::V1(_) => heads.saturating_mul(sizes.head_dim),
+            ConversionKind::Dex => 0,
+        };
+        let keys = match kind {
+            ConversionKind::V1(_) => 2,
+            ConversionKind::V2 | ConversionKind::Dex => 1,
+        };
+        Self {
+            attention: AttentionSizes {
+                q: sizes.q.saturating_add(more),
+                k: sizes.k.saturating_mul(keys),
+                head_width: sizes.head_dim,
+                heads,
+                ..sizes
+            },
+            ..self
+        }
+    }
+
     /// Lists the embeddings.
     pub fn embeddings(&self, d: &mut Declare) -> EmbeddingIds {
         let shape = [self.vocab_size, self.hidden_size];
@@ -178,14 +244,7 @@ impl DecoderSizes {
         d.within(&format!("{LAYERS}{index}."), |d| {
             let (projections, lambda) = d.within("self_attn.", |d| {
                 let projections = self.attention.projections(d, Some(O), Some(bias));
-                let lambda = match self.kind {
-                    DecoderAttention::Differential => {
-                        let vectors = self.attention.vectors(d, Need::Required);
-                        Some(LambdaIds::Vectors(vectors))
-                    }
-                    DecoderAttention::Plain => None,
-                };
-                (projections, lambda)
+                (projections, self.lambda(d))
             });
             let mlp_bias = self.mlp_bias.then_some(Need::Required);
             let [gate, up, down] = d.within("mlp.", |d| {
@@ -205,6 +264,35 @@ impl DecoderSizes {
                 input_norm: norm("input_layernorm.weight"),
                 post_norm: norm("post_attention_layernorm.weight"),
             }
+        })
+    }
+
+    /// Lists what makes heads of a layer differential.
+    fn lambda(&self, d: &mut Declare) -> Option<DecoderLambda> {
+        let sizes = &self.attention;
+        Some(match self.kind {
+            DecoderAttention::Plain => return None,
+            DecoderAttention::Differential
+            | DecoderAttention::Converted(ConversionKind::V1(LambdaForm::Vectors)) => {
+                DecoderLambda::Layer(LambdaIds::Vectors(sizes.vectors(d, Need::Required)))
+            }
+            DecoderAttention::Converted(ConversionKind::V1(LambdaForm::Scalars)) => {
+                let scalars = AttentionSizes::scalars(d, Need::Required);
+                DecoderLambda::Layer(LambdaIds::Scalars(scalars))
+            }
+            DecoderAttention::Converted(ConversionKind::V2) => {
+                let shape = [sizes.heads, sizes.embed_dim];
+                let id = d.linear(LAMBDA, shape, Some(Need::Optional));
+                d.precision(id, Precision::Exact);
+                DecoderLambda::Projected(id)
+            }
+            DecoderAttention::Converted(ConversionKind::Dex) => d.within(DEX, |d| {
+                let width = sizes.head_width;
+                DecoderLambda::Dex {
+                    weight: d.tensor("weight", &[width, width], Need::Required),
+                    lambda: d.number("lambda_learn", Need::Required),
+                }
+            }),
         })
     }
 

@@ -144,6 +144,12 @@ impl Dtype {
         self.row().0
     }
 
+    /// Whether layers compute with elements of it as they are: F32, F16, BF16.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
     /// Bits of an element; of one in a block with its share of the scale, rounded up.
     #[must_use]
     pub fn bitsize(self) -> usize {

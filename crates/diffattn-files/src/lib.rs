@@ -12,6 +12,7 @@
 //! - [`inspect`] says what a checkpoint is and where its layers are; [`Layer::read`] takes one out.
 //! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element
 //!   type.
+//! - [`ModelConversion`] makes heads of a Llama differential, or plain again, tensor by tensor.
 //!
 //! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
 //! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
@@ -23,6 +24,8 @@
 //!
 //! Without the feature `checkpoints` there are only the names and shapes of layers' weights.
 
+#[cfg(feature = "checkpoints")]
+mod adapter;
 mod attention;
 #[cfg(feature = "checkpoints")]
 mod blocks;
@@ -89,6 +92,8 @@ mod weights;
 #[cfg(feature = "checkpoints")]
 mod write;
 
+#[cfg(feature = "checkpoints")]
+pub use adapter::{ADAPTER_PREFIX, Adapter, AdapterConversion};
 pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;
@@ -97,7 +102,10 @@ pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
 pub use coded::CodedTensor;
 #[cfg(feature = "checkpoints")]
-pub use convert::{Converted, LayerForm, LayerTarget, NormWeight, convert_layer, fold_norm};
+pub use convert::{
+    ConversionForm, ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget,
+    ModelConversion, NormWeight, TargetHeads, convert_layer, fold_norm,
+};
 pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need, Precision};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
@@ -124,7 +132,7 @@ pub use layout::HeadLayout;
 #[cfg(feature = "checkpoints")]
 pub use mlx::{MlxPacking, MlxQuantization, MlxWeight};
 #[cfg(feature = "checkpoints")]
-pub use plain::{PlainHeads, PlainLayer};
+pub use plain::{ConvertedLayer, HeadChoice, PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]
 pub use raw_weights::{RawWeights, borrow_weights, float_weights};
 #[cfg(feature = "checkpoints")]

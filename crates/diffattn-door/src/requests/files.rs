@@ -52,8 +52,19 @@ pub(super) fn weights(text: &str) -> Result<Vec<WeightInfo>, Error> {
     Ok(entries(text)?.into_iter().map(weight).collect())
 }
 
+/// The same as the entries of one file.
+pub(super) fn whole_entries(text: &str) -> Result<Vec<Entry>, Error> {
+    let entries = entries(text)?.into_iter().map(|entry| Entry {
+        name: entry.name.into_owned(),
+        dtype: entry.dtype,
+        shape: entry.shape.into_owned(),
+        range: entry.range[0]..entry.range[1],
+    });
+    Ok(entries.collect())
+}
+
 /// An element type by its name in safetensors files.
-fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
+pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
     Dtype::named(name).ok_or_else(|| {
         Error::file(
             argument,
@@ -316,15 +327,7 @@ impl Operation for InspectRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let operands = inputs.operands;
-        let entries: Vec<Entry> = entries(self.entries.text(operands)?)?
-            .into_iter()
-            .map(|entry| Entry {
-                name: entry.name.into_owned(),
-                dtype: entry.dtype,
-                shape: entry.shape.into_owned(),
-                range: entry.range[0]..entry.range[1],
-            })
-            .collect();
+        let entries = whole_entries(self.entries.text(operands)?)?;
         let config = self.config.as_ref();
         let config = config
             .map(|config| json_text("config.json", config.u8(operands)?))

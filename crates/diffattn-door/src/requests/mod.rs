@@ -11,6 +11,8 @@ mod panics;
 mod sequence;
 
 #[cfg(feature = "models")]
+mod conversion;
+#[cfg(feature = "models")]
 mod convert;
 #[cfg(feature = "models")]
 mod files;
@@ -18,6 +20,8 @@ mod files;
 mod generate;
 #[cfg(feature = "models")]
 mod gguf;
+#[cfg(feature = "models")]
+mod measure;
 #[cfg(feature = "models")]
 mod model;
 #[cfg(feature = "models")]
@@ -47,6 +51,8 @@ pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
 pub(crate) use sequence::{DifferenceRequest, RopeRequest};
 
 #[cfg(feature = "models")]
+pub(crate) use conversion::{ConversionInfoRequest, ConvertTensorRequest, CreateConversionRequest};
+#[cfg(feature = "models")]
 pub(crate) use convert::ConvertRequest;
 #[cfg(feature = "models")]
 pub(crate) use files::{
@@ -57,6 +63,8 @@ pub(crate) use files::{
 pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
 #[cfg(feature = "models")]
 pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
+#[cfg(feature = "models")]
+pub(crate) use measure::{CompareLogitsRequest, MapEntropyRequest};
 #[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
 #[cfg(feature = "models")]

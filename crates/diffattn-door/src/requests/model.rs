@@ -96,7 +96,7 @@ impl Query for CreateModelRequest {
         let (family, loader) = Family::open(self.task, &files)?;
         let mut config = json_object("config", text)?;
         if let Value::Object(known) = loader.config_json() {
-            config.extend(known);
+            complete(&mut config, known);
         }
         let model = Model {
             family,
@@ -104,6 +104,16 @@ impl Query for CreateModelRequest {
             config,
         };
         asked.door.insert(model).map(f64::from)
+    }
+}
+
+/// Puts what is known in its place, within objects, too.
+fn complete(config: &mut Map<String, Value>, known: Map<String, Value>) {
+    for (key, value) in known {
+        match (config.get_mut(&key), value) {
+            (Some(Value::Object(within)), Value::Object(known)) => complete(within, known),
+            (_, value) => _ = config.insert(key, value),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::operation::{Inputs, Operation};
 
 request! {
     /// A request of `recodePlan`.
-    76 recodePlan RecodePlanRequest {
+    82 recodePlan RecodePlanRequest {
         config: Text,
         entries("tensors"): Text,
         dtype: Option<WeightFormat>,
@@ -47,7 +47,7 @@ impl Operation for RecodePlanRequest {
 
 request! {
     /// A request of `recodeTensor`: the tensor, and where it is MLX's codes their scales and biases.
-    77 recodeTensor RecodeRequest {
+    83 recodeTensor RecodeRequest {
         shape: List<Size>,
         to("dtype"): Option<WeightFormat>,
         tensors: List<StoredTensorAt>,

@@ -45,12 +45,8 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    names(
-        DecoderAttention::Differential,
-        count,
-        (entries, config),
-        inspection,
-    );
+    let kind = |_| DecoderAttention::Differential;
+    names(kind, count, (entries, config), inspection);
 }
 
 /// Compares the heads that the configuration counts.
@@ -118,9 +114,10 @@ pub(super) fn sizes(
     }
 }
 
-/// Compares the names of a model of `count` layers with those that it should have.
+/// Compares the names of a model of `count` layers, whose attention `kind` says, with those that it
+/// should have.
 pub(super) fn names(
-    kind: DecoderAttention,
+    kind: impl Fn(usize) -> DecoderAttention,
     count: usize,
     (entries, config): (&Named<'_>, &Config),
     inspection: &mut Inspection,
@@ -136,9 +133,7 @@ pub(super) fn names(
     }
     let bias = config.flag("attention_bias");
     let sizes = DecoderSizes {
-        kind,
         attention_bias: bias == Some(true),
-        mlp_bias: kind == DecoderAttention::Plain && config.flag("mlp_bias") == Some(true),
         head: Head::of(is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };
@@ -148,8 +143,17 @@ pub(super) fn names(
     if sizes.head == Head::Stored {
         sizes.head(&mut list);
     }
+    let mut has_bias = false;
     for layer in 0..count {
-        sizes.layer(layer, &mut list);
+        let kind = kind(layer);
+        let is_differential = kind == DecoderAttention::Differential;
+        let sizes = DecoderSizes {
+            kind,
+            mlp_bias: !is_differential && config.flag("mlp_bias") == Some(true),
+            ..sizes
+        };
+        let maps = sizes.layer(layer, &mut list).projections.into_array();
+        has_bias |= maps.into_iter().any(|map| has(&list.get(map).bias()));
     }
     sizes.norm(&mut list);
     let (mut wanted, mut optional) = (BTreeSet::new(), BTreeSet::new());
@@ -159,7 +163,7 @@ pub(super) fn names(
             Need::Optional | Need::Refused(_) => optional.insert(tensor.name),
         };
     }
-    if bias == Some(false) && optional.iter().any(|name| has(name)) {
+    if bias == Some(false) && has_bias {
         inspection.warn(decoder::BIASES);
     }
     entries.unexpected(

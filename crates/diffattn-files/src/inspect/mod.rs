@@ -3,6 +3,7 @@
 //! tensors win and a sentence says so.
 
 mod config;
+mod converted;
 mod diff_llama;
 mod inspection;
 mod layers;
@@ -40,6 +41,7 @@ pub fn inspect<'e>(
         architecture: None,
         layers: Vec::new(),
         plain_layers: Vec::new(),
+        converted_layers: Vec::new(),
         dtypes: dtypes(&entries),
         parameters: entries
             .values()
@@ -48,14 +50,21 @@ pub fn inspect<'e>(
         unexpected: Vec::new(),
         warnings: Vec::new(),
     };
-    let found = find(&entries);
+    let is_named = || llama::is_named(&names.read);
+    let is_converted = config.architecture() == Some(Architecture::DiffAttnLlama) && is_named();
+    // (Names do not tell how a Llama was converted, but the configuration does.)
+    let found = match is_converted {
+        true => Vec::new(),
+        false => find(&entries),
+    };
     // (Other architectures have a Llama's names, too: where a configuration says one that is not
     // known here, it is that.)
     let is_llama = || {
         let is_known = config.architecture().is_some() || config.value("model_type").is_none();
-        is_known && llama::is_named(&names.read)
+        is_known && is_named()
     };
     inspection.architecture = match found.first() {
+        _ if is_converted => Some(Architecture::DiffAttnLlama),
         Some(layer) => architecture(layer),
         None => is_llama().then_some(Architecture::Llama),
     }
@@ -71,16 +80,14 @@ pub fn inspect<'e>(
     }
     let has_base = matches!(
         inspection.architecture,
-        Some(Architecture::DiffLlama | Architecture::Llama)
+        Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
     );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
         for found in found {
             layers::add(architecture, found, &config, &mut inspection);
         }
-        if let Architecture::DiffLlama | Architecture::Llama | Architecture::TimmDiffVit =
-            architecture
-        {
+        if !matches!(architecture, Architecture::UnilmV1 | Architecture::UnilmV2) {
             let wide = entries
                 .values()
                 .map(|entry| (entry.name.as_str(), entry.dtype));
@@ -88,7 +95,9 @@ pub fn inspect<'e>(
             let named = Named::new(names, &entries, &mut inspection);
             match architecture {
                 Architecture::DiffLlama => diff_llama::compare(&named, &config, &mut inspection),
-                Architecture::Llama => llama::compare(&named, &config, &mut inspection),
+                Architecture::Llama | Architecture::DiffAttnLlama => {
+                    llama::compare(is_converted, (&named, &config), &mut inspection);
+                }
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod loader;
+mod measure;
 mod outputs;
 mod pasts;
 mod recode;
@@ -16,6 +17,7 @@ mod texts;
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
+pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
@@ -36,7 +38,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 3] = [
+pub const FAMILIES: [Family; 4] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -46,6 +48,11 @@ pub const FAMILIES: [Family; 3] = [
         architecture: Architecture::Llama,
         task: Task::Text,
         open: diff_llama::open_llama,
+    },
+    Family {
+        architecture: Architecture::DiffAttnLlama,
+        task: Task::Text,
+        open: diff_llama::open_converted,
     },
     Family {
         architecture: Architecture::TimmDiffVit,

@@ -81,10 +81,14 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     fn of(folder: &Path) -> Self {
         let text = |name: &str| text(&folder.join(name));
-        let config = if folder.ends_with("llama") {
-            ok(DiffLlamaConfig::from_llama_json(&text("config.json")))
+        let entries = text("config.json");
+        let is_of = |family: &str| entries.contains(&format!("\"model_type\": \"{family}\""));
+        let config = if is_of("llama") {
+            ok(DiffLlamaConfig::from_llama_json(&entries))
+        } else if is_of("diffattn_llama") {
+            ok(DiffLlamaConfig::from_diffattn_llama_json(&entries))
         } else {
-            let config = ok(DiffLlamaConfig::from_json(&text("config.json")));
+            let config = ok(DiffLlamaConfig::from_json(&entries));
             ok(config.with_generation_config(&text("generation_config.json")))
         };
         Self {

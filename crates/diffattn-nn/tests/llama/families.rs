@@ -49,7 +49,7 @@ fn a_configuration_leads_to_its_model() {
         };
         let (ids, options) = (TokenIds::u32(&[1, 2, 3], &[1, 3]), TextOptions::default());
         let job = ok(TextForward::new(model.decoder(), &ids, None, &options));
-        assert_eq!(job.terms(), if family == "llama" { 1 } else { 2 });
+        assert_eq!(job.terms(0), if family == "llama" { 1 } else { 2 });
         let mut got = vec![0.0; job.logits_shape().iter().product()];
         let outputs = TextOutputs {
             logits: &mut got,
@@ -59,14 +59,15 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    assert_eq!(names, ["diffllama", "llama", "diff_vit"]);
+    assert_eq!(names, ["diffllama", "llama", "diffattn_llama", "diff_vit"]);
 }
 
 #[test]
 fn what_no_family_takes() {
     let entries = entries(&Checkpoint::fixture("llama"));
     let vit = "{\"architecture\": \"vit_dwee_patch16_reg1_gap_256\"}";
-    let one_of = "config.model_type: expected one of \"diffllama\", \"llama\", got ";
+    let one_of =
+        "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", got ";
     for (config, got) in [
         ("{\"model_type\": \"mistral\"}", "\"mistral\""),
         ("{}", "none"),

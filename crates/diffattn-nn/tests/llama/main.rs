@@ -1,10 +1,12 @@
-//! Tests of DiffLlama, differential and plain, one program.
+//! Tests of DiffLlama, differential, plain and converted, one program.
 
 mod accuracy;
+mod adapted;
 mod bits;
 mod caches;
 mod common;
 mod config;
+mod converted;
 mod empty;
 mod errors;
 mod families;

@@ -4,12 +4,12 @@
 use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
 use diffattn::{RopeScaling as Scaling, RopeType};
 use diffattn_nn::{
-    DecoderAttention, DiffLlamaOptions, Generation, Generator, GeneratorOptions, HiddenAct,
-    TokenIds,
+    DecoderAttention, DiffLlamaOptions, DifferentialHeads, Generation, Generator, GeneratorOptions,
+    HiddenAct, TokenIds,
 };
 use diffattn_reference::{
-    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
-    linear, quantise_int8, rms_norm, sigmoid,
+    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm, Pairing, Rope,
+    RopeScaling, Tensor, linear, quantise_int8, rms_norm, sigmoid,
 };
 use std::collections::BTreeMap;
 
@@ -34,6 +34,7 @@ pub(crate) struct Expected {
 enum Attention {
     Differential(MultiheadDiffAttn),
     Plain(MultiheadAttn),
+    Mixed(MultiheadDiffAttnV2),
 }
 
 impl Attention {
@@ -41,6 +42,7 @@ impl Attention {
         match self {
             Self::Differential(layer) => layer.forward(x, mask, 0),
             Self::Plain(layer) => layer.forward(x, mask, 0),
+            Self::Mixed(layer) => layer.forward(x, mask, 0),
         }
     }
 
@@ -48,6 +50,7 @@ impl Attention {
         match self {
             Self::Differential(layer) => layer.maps(x, mask, 0),
             Self::Plain(layer) => layer.maps(x, mask, 0),
+            Self::Mixed(layer) => layer.maps(x, mask, 0),
         }
     }
 }
@@ -99,6 +102,18 @@ impl Reference<'_> {
                 rope,
                 ..MultiheadAttn::new(config.head_dim, weights)
             }),
+            DecoderAttention::Converted(_) => {
+                let conversion = config.conversion.as_ref();
+                let Some(DifferentialHeads::Listed(heads)) = conversion.map(|one| &one.heads)
+                else {
+                    panic!("no oracle of {conversion:?}")
+                };
+                Attention::Mixed(MultiheadDiffAttnV2 {
+                    rope,
+                    differential: Some(heads[layer].clone()),
+                    ..MultiheadDiffAttnV2::new(config.head_dim, weights)
+                })
+            }
         }
     }
 
@@ -196,7 +211,12 @@ const MAP_TOLERANCE: f64 = 3e-6;
 
 #[test]
 fn windows_and_maps() {
-    for name in ["diffllama_bias", "diffllama_mha", "llama"] {
+    for name in [
+        "diffllama_bias",
+        "diffllama_mha",
+        "llama",
+        "diffattn_llama/share_half_moved",
+    ] {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
         let (layers, heads) = (

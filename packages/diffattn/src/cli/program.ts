@@ -144,19 +144,45 @@ function addClassify(root: Command, terminal: Terminal): void {
     );
 }
 
+/** A share of heads: "1/2", or a number from 0 to 1. */
+function share(text: string): number {
+  const [, over, under] = /^(\d+)\/(\d+)$/.exec(text.trim()) ?? [];
+  const value = over === undefined ? (text.trim() === "" ? NaN : Number(text)) : Number(over) / Number(under);
+  if (value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError('Expected a share from 0 to 1, as "1/2" or 0.5.');
+}
+
 function addConvert(root: Command, terminal: Terminal): void {
   root
     .command("convert")
-    .summary("other element types and head layouts")
-    .description("Writes a checkpoint with another element type, or with its attention layers in another layout.")
+    .summary("differential attention, other element types and head layouts")
+    .description(
+      "Makes heads of a Llama differential, so that it computes at first what it did before; or writes a checkpoint with another element type, or with its attention layers in another layout.",
+    )
     .argument("<source>", "a folder, a safetensors file or an address")
     .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
-    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16"]))
+    .addOption(new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices(["diff", "diffllama"]))
+    .addOption(new Option("--kind <name>", "what the heads are; v2 by default").choices(["v2", "v1", "dex"]))
+    .option("--share <part>", 'the share of each layer\'s heads; "1/2" by default, with v1 all', share)
+    .addOption(new Option("--select <which>", "which heads; the last by default").choices(["last", "first", "entropy", "all"]))
+    .option("--text <file>", "a text over which the entropy of heads is measured, and models are compared")
+    .addOption(new Option("--start <name>", "what they begin with; mirror by default").choices(["mirror", "zero", "mix"]))
+    .option("--lambda <number>", "λ at the beginning; 0.5 by default", number(0, 1, { whole: false }))
+    .option("--seed <number>", "where the random numbers of noise begin", number(0, Number.MAX_SAFE_INTEGER))
+    .option("--fold", "make a plain Llama of one with DEX")
+    .option("--verify", "compare what was written with the source; fails when an exact start is none")
+    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16", "float32", "float16", "bfloat16"]))
     .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
     .option("--force", "replace a target that is there")
     .addHelpText(
       "after",
-      examples("diffattn convert ./model ./model-f32 --dtype f32", "diffattn convert model.safetensors unilm.safetensors --layout unilm"),
+      examples(
+        "diffattn convert ./llama ./diff --to diff --share 1/2 --verify",
+        "diffattn convert ./llama ./diff --to diff --select entropy --text sample.txt",
+        "diffattn convert ./dex ./llama --fold",
+        "diffattn convert ./model ./model-f32 --dtype f32",
+        "diffattn convert model.safetensors unilm.safetensors --layout unilm",
+      ),
     )
     .action(async (source: string, target: string, options: ConvertOptions) =>
       (await import("./convert.js")).convert(terminal, source, target, options),

@@ -233,17 +233,8 @@ export class LanguageModel extends Owned<Model> {
 
   async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
     const { signal } = checkOptions("options", options, ["signal"]);
-    const tensor = tensorOfIds("ids", ids);
-    const request = encode(requests.textForward, {
-      model: this.#handle,
-      ids: tensor,
-      caches: [],
-      logits: "none",
-      hiddenStates: false,
-      layer: [layer],
-      deterministic: false,
-    });
-    return mapsOf(await run(request, { signal }));
+    const [maps] = await mapsOfLayers(this, ids, [layer], signal);
+    return maps ?? fail("OPTION", "layer", "a layer", "none");
   }
 
   generate(
@@ -373,6 +364,27 @@ export class LanguageModel extends Owned<Model> {
   async importCache(state: types.ModelCacheState): Promise<ModelCache> {
     return importCache(this.#handle, state);
   }
+}
+
+/** The maps of several layers of one pass, all of which have as many. */
+export async function mapsOfLayers(
+  model: LanguageModel,
+  ids: types.TokenIds,
+  layers: readonly number[],
+  signal: AbortSignal | null | undefined,
+): Promise<AttentionMaps[]> {
+  const request = encode(requests.textForward, {
+    model: live(resourceOf<Model>(model).handle),
+    ids: tensorOfIds("ids", ids),
+    caches: [],
+    logits: "none",
+    hiddenStates: false,
+    layer: layers,
+    deterministic: false,
+  });
+  const outputs = await run(request, { signal });
+  const each = outputs.length / layers.length;
+  return layers.map((_, i) => mapsOf(outputs.slice(i * each, (i + 1) * each)));
 }
 
 /**

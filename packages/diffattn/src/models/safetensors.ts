@@ -148,7 +148,7 @@ function lengthsOf(header: Uint8Array): Map<string, number> {
 }
 
 /** A stream as a sink. */
-function sinkOf(stream: WritableStream<Uint8Array>): Sink {
+export function sinkOf(stream: WritableStream<Uint8Array>): Sink {
   const writer = stream.getWriter();
   const guarded = async (body: Promise<unknown>): Promise<void> => {
     try {
@@ -188,6 +188,21 @@ function entriesOf(argument: string, what: string, given: unknown): [string, unk
 /** How much a stream gets at once. */
 const PIECE = 2 ** 22;
 
+/** Writes bytes piece by piece. */
+export async function writePieces(sink: Sink, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.byteLength; at += PIECE) await sink.write(bytes.subarray(at, at + PIECE));
+}
+
+/** A file's layout: what it begins with, in which order the tensors follow, its length. */
+export async function layoutOf(
+  tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[],
+  metadata: Readonly<Record<string, string>>,
+): Promise<{ header: Uint8Array; order: Int32Array; length: number }> {
+  const spec = JSON.stringify({ tensors, metadata });
+  const [header, order, about] = await run(encode(requests.safetensorsHeader, { spec }));
+  return { header: new Uint8Array(bufferOf(header)), order: int32Of(order), length: (jsonOf(about) as { length: number }).length };
+}
+
 export async function saveSafetensors(
   tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
@@ -202,9 +217,10 @@ export async function saveSafetensors(
     if (typeof value !== "string") fail("OPTION", `metadata.${key}`, "a text", show(value));
   }
   const stored = entriesOf("tensors", "tensors", tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
-  const spec = { tensors: stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata: Object.fromEntries(metadata) };
-  const [head, order, about] = await run(encode(requests.safetensorsHeader, { spec: JSON.stringify(spec) }));
-  const header = new Uint8Array(bufferOf(head));
+  const { header, order, length } = await layoutOf(
+    stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    Object.fromEntries(metadata) as Record<string, string>,
+  );
   const lengths = lengthsOf(header);
   for (const { name, dtype, shape, bytes } of stored) {
     const wanted = lengths.get(name);
@@ -212,9 +228,9 @@ export async function saveSafetensors(
       fail("SHAPE", name, `${wanted ?? 0} bytes, for ${show([...shape])} of ${dtype}`, String(bytes.byteLength));
     }
   }
-  const pieces = [header, ...Array.from(int32Of(order), (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
+  const pieces = [header, ...Array.from(order, (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
   if (target === undefined) {
-    const file = memoryOf((jsonOf(about) as { length: number }).length);
+    const file = memoryOf(length);
     let at = 0;
     for (const piece of pieces) {
       file.set(piece, at);
@@ -231,9 +247,7 @@ export async function saveSafetensors(
     sink = await files.write(target);
   }
   try {
-    for (const piece of pieces) {
-      for (let at = 0; at < piece.byteLength; at += PIECE) await sink.write(piece.subarray(at, at + PIECE));
-    }
+    for (const piece of pieces) await writePieces(sink, piece);
   } catch (error) {
     await sink.abort(error);
     throw error;

@@ -1,17 +1,15 @@
 //! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file;
 //! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
+use super::attention;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
 use crate::config::file_error;
 use crate::layers::Embedding;
-use crate::layers::attention::DiffAttnLayer;
-use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
-use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
-use diffattn::{Error, Linear, Pace, Pairing};
+use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
+use diffattn_files::{AttentionSizes, Declare, Entries};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,7 +22,8 @@ use std::sync::Arc;
 /// put its own (`_orig_mod.`, `module.`, `base_model.model.`), or all without `model.`, as base
 /// models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
-/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
+/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]` (of a converted Llama whichever weights make its
+/// heads differential), `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
 /// `lm_head.weight` `[vocab_size, hidden_size]`.
 ///
@@ -70,11 +69,12 @@ impl DiffLlamaLoader {
         let mut has_biases = false;
         // (As many as the entries bear out: the first that is missing ends it.)
         for index in 0..layers {
-            let (list, _) = listed(|d| sizes.layer(index, d));
+            let sizes = sizes.with_differential(config.differential_heads(index));
+            let (list, ids) = listed(|d| sizes.layer(index, d));
             entries.part(&list)?;
-            has_biases |= entries.has_optional(&list);
+            has_biases |= entries.has_bias(&list, ids.projections.into_array());
         }
-        if has_biases {
+        if has_biases && !config.attention_bias {
             entries.tell([decoder::BIASES.to_owned()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
@@ -95,6 +95,14 @@ impl DiffLlamaLoader {
 /// A loader of a DIFF Llama.
 pub(crate) fn open(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
     of_config(DiffLlamaConfig::from_json(files.config)?, files)
+}
+
+/// A loader of a Llama that was converted to differential attention.
+pub(crate) fn open_converted(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
+    of_config(
+        DiffLlamaConfig::from_diffattn_llama_json(files.config)?,
+        files,
+    )
 }
 
 /// A loader of a plain Llama.
@@ -175,7 +183,8 @@ impl Builder for DiffLlamaBuilder {
     fn units(&self, part: usize) -> usize {
         match self.part(part) {
             DecoderPart::Layer(index) => {
-                let (list, _) = listed(|d| self.sizes.layer(index, d));
+                let sizes = self.layer_sizes(index);
+                let (list, _) = listed(|d| sizes.layer(index, d));
                 list.linears().count() + 1
             }
             DecoderPart::Embeddings | DecoderPart::Head | DecoderPart::Norm => 1,
@@ -200,22 +209,12 @@ impl Builder for DiffLlamaBuilder {
                 self.head = Some(Part::new(list, weights).linear(id)?);
             }
             DecoderPart::Layer(index) => {
+                let sizes = self.layer_sizes(index);
                 let (list, ids) = listed(|d| sizes.layer(index, d));
                 let mut part = Part::new(list, weights);
                 part.pack(pace).await?;
                 pace.granted().await;
-                let projections = part.projections(ids.projections)?;
-                let attention = match ids.lambda {
-                    None => self.plain(projections)?,
-                    Some(lambda) => {
-                        let weights = V1Weights {
-                            projections,
-                            lambda: part.lambda(lambda)?,
-                            norm: None,
-                        };
-                        self.attention(index, weights)?
-                    }
-                };
+                let attention = attention::of_part(&self.config, (index, &ids), &mut part)?;
                 self.layers[index] = Some(DecoderLayer {
                     attention,
                     gate: part.linear(ids.gate)?,
@@ -264,6 +263,12 @@ impl DiffLlamaBuilder {
         self.sizes.part(index, self.layers.len())
     }
 
+    /// The sizes of a layer.
+    fn layer_sizes(&self, index: usize) -> DecoderSizes {
+        let differential = self.config.differential_heads(index);
+        self.sizes.with_differential(differential)
+    }
+
     /// The table, and the head where it comes with it.
     fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
         let (list, ids) = listed(|d| self.sizes.embeddings(d));
@@ -287,41 +292,5 @@ impl DiffLlamaBuilder {
             self.head = Some(part.linear(head)?);
         }
         Ok(())
-    }
-
-    /// The attention of a layer of a plain Llama.
-    fn plain(&self, projections: Projections<Linear>) -> Result<DiffAttnLayer, Error> {
-        let config = &self.config;
-        let attention = PlainAttention {
-            embed_dim: config.hidden_size,
-            num_heads: config.num_attention_heads,
-            num_kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            rope: Some(RopeConfig {
-                interleaved: false,
-                frequencies: config.rope,
-            }),
-        };
-        attention.of_weights(projections)
-    }
-
-    /// The attention of a layer: flat heads in halves, a norm per head without weight.
-    fn attention(&self, depth: usize, weights: V1Weights) -> Result<DiffAttnLayer, Error> {
-        let config = &self.config;
-        let options = MultiheadDiffAttnOptions {
-            num_kv_heads: Some(config.num_key_value_heads),
-            head_dim: Some(config.head_dim),
-            rope: Some(RopeConfig {
-                interleaved: false,
-                frequencies: config.rope,
-            }),
-            pairing: Pairing::Halves,
-            norm: NormConfig {
-                eps: config.rms_norm_eps as f32,
-                affine: Some(false),
-            },
-            ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
-        };
-        MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
     }
 }

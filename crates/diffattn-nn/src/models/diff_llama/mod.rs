@@ -1,13 +1,17 @@
 //! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is
-//! [`crate::MultiheadDiffAttn`].
+//! [`crate::MultiheadDiffAttn`]; and the Llamas that differ from it in nothing else: plain ones, and
+//! those some of whose heads were made differential.
 
+mod attention;
 mod config;
+mod conversion;
 mod load;
 mod model;
 mod run;
 
 pub use config::{DiffLlamaConfig, HiddenAct};
+pub use conversion::{DifferentialHeads, LlamaConversion, NoiseOrder};
 pub use load::{DiffLlamaBuilder, DiffLlamaLoader};
-pub(crate) use load::{open, open_llama};
+pub(crate) use load::{open, open_converted, open_llama};
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;

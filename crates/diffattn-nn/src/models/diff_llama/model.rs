@@ -22,7 +22,8 @@ pub(crate) struct DecoderLayer {
 /// up(y))` with `y = norm(x)` in each layer (act is [`HiddenAct`]'s, SiLU by default), then a norm
 /// and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
 /// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per
-/// head without weight.
+/// head without weight. Of a plain Llama ([`DiffLlamaConfig::kind`]) heads are one softmax each, of
+/// a converted one some of them are differential, without a norm.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.
 #[derive(Debug, Clone)]

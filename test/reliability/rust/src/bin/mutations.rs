@@ -361,6 +361,8 @@ fn main() -> Result<(), String> {
         "diffllama_bias",
         "diffllama_llama3_rope",
         "llama",
+        "diffattn_llama/share_half",
+        "diffattn_llama/v1_mirror_half",
         "diff_vit",
     ];
     let models = names
