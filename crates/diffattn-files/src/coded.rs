@@ -36,11 +36,7 @@ impl<'a> CodedTensor<'a> {
     /// no blocks, [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for other than two axes.
     pub fn blocks(argument: &str, tensor: RawTensor<'a>) -> Result<Self, Error> {
         if tensor.dtype().block_bytes().is_none() {
-            return Err(Error::dtype(
-                argument,
-                "Q8_0, Q4_0 or Q4_1",
-                tensor.dtype(),
-            ));
+            return Err(Error::dtype(argument, "Q8_0, Q4_0 or Q4_1", tensor.dtype()));
         }
         let &[outputs, inputs] = tensor.shape() else {
             let got = format_shape(tensor.shape());

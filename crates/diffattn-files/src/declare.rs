@@ -181,14 +181,13 @@ impl Declared {
     /// Its tensors: the weight, and the bias that may be beside it.
     #[must_use]
     pub fn tensors(&self) -> Vec<DeclaredTensor> {
-        let tensor = |name: String, shape: Vec<usize>, need: Need, precision: Precision| {
-            DeclaredTensor {
+        let tensor =
+            |name: String, shape: Vec<usize>, need: Need, precision: Precision| DeclaredTensor {
                 name,
                 shape,
                 need,
                 precision,
-            }
-        };
+            };
         let whole = |shape: Vec<usize>| tensor(self.weight(), shape, self.need, self.precision);
         match &self.kind {
             &Kind::Linear {

@@ -296,10 +296,7 @@ impl MlxWeight {
                     *to = low | (high << 4);
                 }
             }
-            for (numbers, to) in [
-                (&scales, &mut packed.scales),
-                (&biases, &mut packed.biases),
-            ] {
+            for (numbers, to) in [(&scales, &mut packed.scales), (&biases, &mut packed.biases)] {
                 let to = to[at * groups * 2..][..groups * 2].as_chunks_mut::<2>().0;
                 let each = numbers.iter().step_by(group_size / BLOCK);
                 for (to, &number) in to.iter_mut().zip(each) {

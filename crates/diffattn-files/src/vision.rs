@@ -275,7 +275,12 @@ impl BlockSizes {
             false => Need::Optional,
         };
         BlockMaps::Parallel {
-            into: in_one(d, "in_proj", [hidden.saturating_add(self.qkv()), width], bias),
+            into: in_one(
+                d,
+                "in_proj",
+                [hidden.saturating_add(self.qkv()), width],
+                bias,
+            ),
             mlp_bias: d.tensor("mlp_bias", &[hidden], mlp_bias),
             out: in_one(d, "out_proj", [width, width.saturating_add(hidden)], bias),
         }

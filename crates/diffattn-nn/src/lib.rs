@@ -87,8 +87,8 @@ pub use models::diff_vit::{
 #[cfg(feature = "models")]
 pub use models::{
     Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
-    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
-    compare_logits, map_entropy,
+    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions,
+    TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -97,7 +97,8 @@ pub use models::{
 };
 #[cfg(feature = "models")]
 pub use parts::{
-    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo, WeightSource,
+    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo,
+    WeightSource,
 };
 pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use weights::Weights;

@@ -68,12 +68,12 @@ pub(crate) use measure::{CompareLogitsRequest, MapEntropyRequest};
 #[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
 #[cfg(feature = "models")]
-pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
-#[cfg(feature = "models")]
 pub(crate) use model_cache::{
     CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,
     ModelCacheLengthRequest, RewindModelCacheRequest,
 };
+#[cfg(feature = "models")]
+pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 #[cfg(feature = "models")]
 pub(crate) use text::TextForwardRequest;
 #[cfg(feature = "models")]

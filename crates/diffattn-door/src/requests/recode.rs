@@ -15,7 +15,7 @@ use crate::operation::{Inputs, Operation};
 
 request! {
     /// A request of `recodePlan`.
-    82 recodePlan RecodePlanRequest {
+    84 recodePlan RecodePlanRequest {
         config: Text,
         entries("tensors"): Text,
         dtype: Option<WeightFormat>,
@@ -47,7 +47,7 @@ impl Operation for RecodePlanRequest {
 
 request! {
     /// A request of `recodeTensor`: the tensor, and where it is MLX's codes their scales and biases.
-    83 recodeTensor RecodeRequest {
+    85 recodeTensor RecodeRequest {
         shape: List<Size>,
         to("dtype"): Option<WeightFormat>,
         tensors: List<StoredTensorAt>,
@@ -88,7 +88,7 @@ impl Operation for RecodeRequest {
         ];
         let unit = (UNIT / inputs.max(1)).max(1);
         Ok(Prepared::new(specs, move |made| {
-            let to = [made.u8()?, made.u8()?, made.u8()?];
+            let mut to = [made.u8()?, made.u8()?, made.u8()?];
             Ok(Work::new(outputs.div_ceil(unit), |pace| async move {
                 pace.rows(0..outputs, unit, |range| {
                     for first in range.clone().step_by(unit) {

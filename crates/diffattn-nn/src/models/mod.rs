@@ -18,8 +18,8 @@ pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
 pub use measure::{LogitsDistance, compare_logits, map_entropy};
-pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
+pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use texts::TextForward;
 
 use crate::checkpoint::Architecture;

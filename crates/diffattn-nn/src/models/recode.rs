@@ -118,9 +118,10 @@ impl RecodePlan {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let tensors = self.tensors.iter().map(|tensor| {
-            let outputs = tensor.outputs.iter().map(
-                |info| json!({ "name": info.name, "dtype": info.dtype, "shape": info.shape }),
-            );
+            let outputs = tensor
+                .outputs
+                .iter()
+                .map(|info| json!({ "name": info.name, "dtype": info.dtype, "shape": info.shape }));
             let to = match tensor.to {
                 RecodedAs::Kept => "kept",
                 RecodedAs::Codes => "codes",

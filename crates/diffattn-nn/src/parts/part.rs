@@ -54,9 +54,7 @@ impl<'w> Part<'w> {
         let packed = match &matrix {
             Matrix::Floats(weight) => Linear::new(&floats(weight)?, bias.as_ref()),
             Matrix::Coded(codes) => codes.linear(bias.as_ref()),
-            Matrix::Quantised(weight, to) => {
-                Linear::quantise(&floats(weight)?, bias.as_ref(), *to)
-            }
+            Matrix::Quantised(weight, to) => Linear::quantise(&floats(weight)?, bias.as_ref(), *to),
         };
         packed.map_err(|error| self.named(id, error))
     }
@@ -144,11 +142,13 @@ impl<'w> Part<'w> {
             [name.to_owned(), scales, biases]
         };
         let mut pairs = names(&a).into_iter().zip(names(&b));
-        pairs.all(|(a, b)| match (self.weights.get(&a), self.weights.get(&b)) {
-            (Some(a), Some(b)) => a.data.has_bits_of(&b.data),
-            (None, None) => true,
-            _ => false,
-        })
+        pairs.all(
+            |(a, b)| match (self.weights.get(&a), self.weights.get(&b)) {
+                (Some(a), Some(b)) => a.data.has_bits_of(&b.data),
+                (None, None) => true,
+                _ => false,
+            },
+        )
     }
 
     /// A weight where it lies.

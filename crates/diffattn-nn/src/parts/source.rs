@@ -173,9 +173,7 @@ impl<'a> Weight<'a> {
     /// As its file has it, where it is not floats already.
     pub(super) fn into_raw(self, argument: &str) -> Result<RawTensor<'a>, Error> {
         match self.data {
-            WeightData::Stored(dtype, bytes) => {
-                RawTensor::new(argument, dtype, &self.shape, bytes)
-            }
+            WeightData::Stored(dtype, bytes) => RawTensor::new(argument, dtype, &self.shape, bytes),
             _ => Err(Error::internal(format!("{argument} is floats"))),
         }
     }

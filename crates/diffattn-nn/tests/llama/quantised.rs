@@ -143,7 +143,10 @@ fn check_logits(name: &str, model: &DiffLlama, coded: &Checkpoint, ids: &[u32]) 
         reference.forward(ids, None).logits
     };
     let (same, float) = (error(&expected(true), &got), error(&expected(false), &got));
-    assert!(same < 2e-3 && same * 8.0 < float, "{name}: {same:e} beside {float:e}");
+    assert!(
+        same < 2e-3 && same * 8.0 < float,
+        "{name}: {same:e} beside {float:e}"
+    );
 }
 
 #[test]
@@ -186,7 +189,10 @@ fn one_set_of_bits() {
                 let whole = forward(&model, &ids, &[1, ids.len()], &options).logits;
                 let whole = bits(&whole);
                 assert_eq!(*first.get_or_insert(whole.clone()), whole, "{}", isa.name());
-                let cache = ok(ModelCache::new(&model.decoder(), &ModelCacheOptions::default()));
+                let cache = ok(ModelCache::new(
+                    &model.decoder(),
+                    &ModelCacheOptions::default(),
+                ));
                 let mut caches = [cache];
                 let mut steps = Vec::new();
                 for id in &ids {
@@ -248,7 +254,11 @@ fn out_of_gguf_files() {
         check_logits(case, &model, &wide, &ids[..shape[1]]);
         // Four bits stay four bits, and what has eight becomes them.
         if case == "q4_1" {
-            let again = load(&config, &file, held(WeightFormat::Q4, Some(WeightFormat::Q4)));
+            let again = load(
+                &config,
+                &file,
+                held(WeightFormat::Q4, Some(WeightFormat::Q4)),
+            );
             let [a, b] = [&model, &again].map(|model| {
                 bits(&forward(model, &ids, shape, &DiffLlamaOptions::default()).logits)
             });
@@ -277,9 +287,8 @@ fn out_of_mlx_files() {
         }
         let read = load(&checkpoint.config, &file, STORED);
         let ids = random_ids(7, 9, checkpoint.config.vocab_size);
-        let [a, b] = [&made, &read].map(|model| {
-            bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits)
-        });
+        let [a, b] = [&made, &read]
+            .map(|model| bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits));
         assert_eq!(a, b);
     }
 }
@@ -301,9 +310,8 @@ fn tables_and_heads_of_their_own() {
     file.pack(table, Quantisation::Q8_0);
     let packed = load(&config, &file, held(WeightFormat::Q8, None));
     let ids = random_ids(9, 9, config.vocab_size);
-    let [a, b, c] = [&tied, &untied, &packed].map(|model| {
-        bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits)
-    });
+    let [a, b, c] = [&tied, &untied, &packed]
+        .map(|model| bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits));
     assert_eq!(a, b);
     assert_eq!(a, c);
 }
@@ -345,9 +353,8 @@ fn halves_at_load() {
         }
     }
     let ids = random_ids(2, 9, checkpoint.config.vocab_size);
-    let [a, b] = [&model, &rounded.model()].map(|model| {
-        bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits)
-    });
+    let [a, b] = [&model, &rounded.model()]
+        .map(|model| bits(&forward(model, &ids, &[1, 9], &DiffLlamaOptions::default()).logits));
     assert_eq!(a, b);
 }
 
@@ -398,8 +405,16 @@ fn refusals_of_mlx() {
     ok(loader.load_all(&mut &file));
     let says = |config: &Value, file: &File| refusal(open(config, file)).1;
     for (entry, value, expected) in [
-        ("bits", json!(3), "config.quantization.bits: expected 4 or 8, got 3"),
-        ("bits", json!("4"), "config.quantization.bits: expected 4 or 8, got \"4\""),
+        (
+            "bits",
+            json!(3),
+            "config.quantization.bits: expected 4 or 8, got 3",
+        ),
+        (
+            "bits",
+            json!("4"),
+            "config.quantization.bits: expected 4 or 8, got \"4\"",
+        ),
         (
             "group_size",
             json!(48),
@@ -441,7 +456,11 @@ fn refusals_of_mlx() {
     // Another packing of one module, as the configuration says.
     let mut other = config.clone();
     other["quantization"]["bits"] = 8.into();
-    for name in file.0.keys().filter_map(|name| name.strip_suffix(".scales")) {
+    for name in file
+        .0
+        .keys()
+        .filter_map(|name| name.strip_suffix(".scales"))
+    {
         other["quantization"][name] = json!({ "bits": 4, "group_size": 32 });
     }
     ok(open(&other, &file));
@@ -460,11 +479,15 @@ fn refusals_of_mlx() {
     for (file, expected) in [
         (
             with(&name("weight"), Dtype::U32, &[64, 7]),
-            format!("weights.{q}.weight: expected codes of 4 or 8 bits for [64, 64], rows of whole blocks of 32, got [64, 7] of U32"),
+            format!(
+                "weights.{q}.weight: expected codes of 4 or 8 bits for [64, 64], rows of whole blocks of 32, got [64, 7] of U32"
+            ),
         ),
         (
             with(&name("scales"), Dtype::F16, &[64, 3]),
-            format!("weights.{q}.scales: expected a scale for each group of 32, or of a multiple of it, of [64, 64], got [64, 3] of F16"),
+            format!(
+                "weights.{q}.scales: expected a scale for each group of 32, or of a multiple of it, of [64, 64], got [64, 3] of F16"
+            ),
         ),
         (
             with(&name("scales"), Dtype::F32, &[64, 2]),
@@ -472,15 +495,20 @@ fn refusals_of_mlx() {
         ),
         (
             with(&name("biases"), Dtype::BF16, &[64, 2]),
-            format!("weights.{q}.biases: expected [64, 2] of F16, as {q}.scales is, got [64, 2] of BF16"),
+            format!(
+                "weights.{q}.biases: expected [64, 2] of F16, as {q}.scales is, got [64, 2] of BF16"
+            ),
         ),
         (
             with(&name("biases"), Dtype::F16, &[64, 1]),
-            format!("weights.{q}.biases: expected [64, 2] of F16, as {q}.scales is, got [64, 1] of F16"),
+            format!(
+                "weights.{q}.biases: expected [64, 2] of F16, as {q}.scales is, got [64, 1] of F16"
+            ),
         ),
         (
             with("model.norm.weight", Dtype::U32, &[64]),
-            "weights.model.norm.weight: expected elements of F64, F32, F16 or BF16, got U32".to_owned(),
+            "weights.model.norm.weight: expected elements of F64, F32, F16 or BF16, got U32"
+                .to_owned(),
         ),
     ] {
         assert_eq!(says(&silent, &file), expected);
@@ -490,7 +518,9 @@ fn refusals_of_mlx() {
         file.0.remove(&name(kind));
         assert_eq!(
             says(&config, &file),
-            format!("weights.{q}.{kind}: expected a tensor, as {q}.weight is of U32, MLX's codes, got none")
+            format!(
+                "weights.{q}.{kind}: expected a tensor, as {q}.weight is of U32, MLX's codes, got none"
+            )
         );
     }
 }
@@ -517,7 +547,10 @@ fn parts_of_codes_that_are_not_as_said() {
         file.insert(&name, dtype, &shape, bytes);
         let (code, sentence) = refusal(loader.load_part(1, weights(&file)));
         assert_eq!(code, "FILE");
-        assert!(sentence.starts_with(&format!("weights.{name}: ")), "{sentence}");
+        assert!(
+            sentence.starts_with(&format!("weights.{name}: ")),
+            "{sentence}"
+        );
     }
     // The next call is right.
     ok(ok(loader.load_part(1, weights(&file))).finish());

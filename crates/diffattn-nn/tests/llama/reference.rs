@@ -79,7 +79,9 @@ impl Reference<'_> {
             .collect::<BTreeMap<String, Tensor<f64>>>();
         if self.int8 {
             // (Its rows are met as int8 outside.)
-            let out = weights.get_mut("o_proj.weight").unwrap_or_else(|| panic!("no o_proj"));
+            let out = weights
+                .get_mut("o_proj.weight")
+                .unwrap_or_else(|| panic!("no o_proj"));
             let width = out.shape[1];
             let diagonal = (0..width * width).map(|at| f64::from(at / width == at % width));
             *out = Tensor::new(&[width, width], diagonal.collect());
