@@ -72,6 +72,8 @@ registry! {
         #[cfg(feature = "models")] LoadRequest,
         #[cfg(feature = "models")] GgufTokenizerRequest,
         #[cfg(feature = "models")] GgufFilesRequest,
+        #[cfg(feature = "models")] RecodePlanRequest,
+        #[cfg(feature = "models")] RecodeRequest,
         #[cfg(feature = "models")] TextForwardRequest,
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,

@@ -1,9 +1,11 @@
 //! A checkpoint's entries against the lists of a model's weights, part by part, before a single
 //! element is read: names, element types, shapes. Names in lists are those that models have
-//! ([`Names`]); sentences on a weight that is there have the file's.
+//! ([`Names`]); sentences on a weight that is there have the file's. A quantised weight is one of a
+//! list, whatever tensors a file has for it.
 
-use crate::declare::{Declare, DeclaredTensor, Id, Need};
+use crate::declare::{Declare, DeclaredTensor, Id, Need, Precision};
 use crate::dtype::Dtype;
+use crate::mlx::{self, MlxQuantization};
 use crate::names::Names;
 use crate::notices;
 use diffattn::{DType, Error, Tensor, format_shape};
@@ -69,7 +71,7 @@ pub struct Entries<'e> {
 #[derive(Debug, Clone, Default)]
 pub struct CheckedParts {
     list: Vec<Vec<WeightInfo>>,
-    names: Vec<Vec<String>>,
+    declared: Vec<Vec<DeclaredTensor>>,
     notices: Vec<String>,
 }
 
@@ -80,10 +82,11 @@ impl CheckedParts {
         &self.list
     }
 
-    /// What the model calls each weight of each part.
+    /// What each weight of each part is to the model, by the model's names. Where the file has
+    /// scales and biases of a quantised weight beside it, they follow it.
     #[must_use]
-    pub fn names(&self) -> &[Vec<String>] {
-        &self.names
+    pub fn declared(&self) -> &[Vec<DeclaredTensor>] {
+        &self.declared
     }
 
     /// What is odd about the checkpoint and loaded all the same.
@@ -179,20 +182,31 @@ impl<'e> Entries<'e> {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the first weight of the list that is
     /// missing, not wanted, of another shape, or of elements that no model takes.
     pub fn part(&mut self, list: &Declare) -> Result<(), Error> {
-        let (mut part, mut names) = (Vec::new(), Vec::new());
+        let (mut part, mut declared) = (Vec::new(), Vec::new());
         for tensor in list.tensors() {
-            if let Some(info) = self.take(&tensor)? {
+            let Some(info) = self.take(&tensor)? else {
+                continue;
+            };
+            part.push(info.clone());
+            let beside = match info.dtype {
+                Dtype::U32 => self.take_numbers(info, &tensor)?,
+                _ => Vec::new(),
+            };
+            declared.push(tensor);
+            for (info, tensor) in beside {
                 part.push(info.clone());
-                names.push(tensor.name);
+                declared.push(tensor);
             }
         }
         self.parts.list.push(part);
-        self.parts.names.push(names);
+        self.parts.declared.push(declared);
         Ok(())
     }
 
     fn take(&mut self, tensor: &DeclaredTensor) -> Result<Option<&'e WeightInfo>, Error> {
-        let DeclaredTensor { name, shape, need } = tensor;
+        let DeclaredTensor {
+            name, shape, need, ..
+        } = tensor;
         let Some(&entry) = self.by_name.get(name.as_str()) else {
             return match need {
                 Need::Optional | Need::Refused(_) => Ok(None),
@@ -203,14 +217,15 @@ impl<'e> Entries<'e> {
                 )),
             };
         };
-        if entry.shape != *shape {
+        let is_packed = entry.dtype == Dtype::U32 && tensor.precision != Precision::Exact;
+        if entry.shape != *shape && !is_packed {
             return Err(Error::file(
                 format_args!("weights.{}", entry.name),
                 format_args!("a tensor of shape {}", format_shape(shape)),
                 format_shape(&entry.shape),
             ));
         }
-        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&entry.dtype.kept()) {
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&entry.dtype.kept()) && !is_packed {
             return Err(Error::file(
                 format_args!("weights.{}", entry.name),
                 "elements of F64, F32, F16 or BF16",
@@ -223,6 +238,36 @@ impl<'e> Entries<'e> {
         }
         self.used.insert(&entry.name);
         Ok(Some(entry))
+    }
+
+    /// The scales and biases of codes as MLX packs them, which must fit the weight `tensor`.
+    fn take_numbers(
+        &mut self,
+        codes: &WeightInfo,
+        tensor: &DeclaredTensor,
+    ) -> Result<Vec<(&'e WeightInfo, DeclaredTensor)>, Error> {
+        let mut numbers = Vec::new();
+        for name in MlxQuantization::beside(&tensor.name) {
+            let entry = self.by_name.get(name.as_str()).copied();
+            let entry = entry.ok_or_else(|| {
+                Error::file(
+                    format_args!("weights.{name}"),
+                    format_args!("a tensor, as {} is of U32, MLX's codes", codes.name),
+                    "none",
+                )
+            })?;
+            self.used.insert(&entry.name);
+            let declared = DeclaredTensor {
+                name,
+                shape: entry.shape.clone(),
+                need: Need::Optional,
+                precision: Precision::Exact,
+            };
+            numbers.push((entry, declared));
+        }
+        let [scales, biases] = [0, 1].map(|at: usize| numbers[at].0);
+        mlx::check([codes, scales, biases], &tensor.shape)?;
+        Ok(numbers)
     }
 
     /// The parts. Tells of the entries that none took and `is_buffer` does not know of. One within

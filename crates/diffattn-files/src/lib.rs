@@ -32,6 +32,8 @@ mod blocks;
 #[cfg(feature = "checkpoints")]
 mod check;
 #[cfg(feature = "checkpoints")]
+mod coded;
+#[cfg(feature = "checkpoints")]
 mod convert;
 mod declare;
 #[cfg(feature = "checkpoints")]
@@ -65,6 +67,8 @@ mod layer;
 #[cfg(feature = "checkpoints")]
 mod layout;
 #[cfg(feature = "checkpoints")]
+mod mlx;
+#[cfg(feature = "checkpoints")]
 mod names;
 #[cfg(feature = "checkpoints")]
 mod notices;
@@ -96,11 +100,13 @@ pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
 pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
+pub use coded::CodedTensor;
+#[cfg(feature = "checkpoints")]
 pub use convert::{
     ConversionForm, ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget,
     ModelConversion, NormWeight, TargetHeads, convert_layer, fold_norm,
 };
-pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
+pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need, Precision};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
 #[cfg(feature = "checkpoints")]
@@ -123,6 +129,8 @@ pub use kind::kind_of;
 pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
+#[cfg(feature = "checkpoints")]
+pub use mlx::{MlxPacking, MlxQuantization, MlxWeight};
 #[cfg(feature = "checkpoints")]
 pub use plain::{ConvertedLayer, HeadChoice, PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]

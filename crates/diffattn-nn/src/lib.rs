@@ -87,8 +87,8 @@ pub use models::diff_vit::{
 #[cfg(feature = "models")]
 pub use models::{
     Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
-    ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
-    compare_logits, map_entropy,
+    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions,
+    TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -96,6 +96,9 @@ pub use models::{
     TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{
+    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo,
+    WeightSource,
+};
 pub use pass::alone::{Forward, LayerMaps, Maps};
 pub use weights::Weights;

@@ -49,7 +49,9 @@ pub use attention::{
     lambda_scalars,
 };
 pub use error::{Error, ErrorKind, Reason};
-pub use linear::{Codes, Linear, Quantisation, Quantised};
+pub use linear::{
+    CodedRow, CodedRows, Codes, Linear, Quantisation, Quantised, Quantiser, coded_values,
+};
 pub use norm::{
     Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
     RmsNormOptions, group_norm, layer_norm, rms_norm,

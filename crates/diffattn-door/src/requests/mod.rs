@@ -29,6 +29,8 @@ mod model_cache;
 #[cfg(feature = "models")]
 mod ready;
 #[cfg(feature = "models")]
+mod recode;
+#[cfg(feature = "models")]
 mod stored;
 #[cfg(feature = "models")]
 mod text;
@@ -70,6 +72,8 @@ pub(crate) use model_cache::{
     CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,
     ModelCacheLengthRequest, RewindModelCacheRequest,
 };
+#[cfg(feature = "models")]
+pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 #[cfg(feature = "models")]
 pub(crate) use text::TextForwardRequest;
 #[cfg(feature = "models")]

@@ -11,6 +11,7 @@ mod loader;
 mod measure;
 mod outputs;
 mod pasts;
+mod recode;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
@@ -18,11 +19,13 @@ pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
 pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
+pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use texts::TextForward;
 
 use crate::checkpoint::Architecture;
 use crate::config::{Entries, wrong_family};
 use diffattn::Error;
+use diffattn_files::MlxQuantization;
 
 /// A family of models.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +67,8 @@ impl Family {
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as
-    /// `config.KEY`, or the weight as `weights.NAME`: no JSON, no family that does this, or what
-    /// the family's own loader refuses.
+    /// `config.KEY`, or the weight as `weights.NAME`: no JSON, no family that does this, codes
+    /// other than the configuration says, or what the family's own loader refuses.
     pub fn open(
         task: Task,
         files: &ModelFiles<'_>,
@@ -90,6 +93,11 @@ impl Family {
                 ));
             }
         };
-        Ok((family, (family.open)(files)?))
+        if let Some(quantization) = MlxQuantization::of_config(&entries.map)? {
+            quantization.check(files.entries)?;
+        }
+        let mut loader = (family.open)(files)?;
+        loader.hold_as(files.formats);
+        Ok((family, loader))
     }
 }

@@ -14,5 +14,6 @@ mod generate;
 mod gguf;
 mod load;
 mod plain;
+mod quantised;
 mod reference;
 mod sampling;

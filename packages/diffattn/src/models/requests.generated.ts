@@ -117,7 +117,14 @@ export const vitClassify = { op: 90, operands: { model: object, image, top: size
 
 export const createModel = {
   op: 96,
-  operands: { task: [choice, "text", "image"], config: text, generationConfig: [optional, text], entries: text },
+  operands: {
+    task: [choice, "text", "image"],
+    config: text,
+    generationConfig: [optional, text],
+    entries: text,
+    dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+  },
   options: [],
 } as const;
 

@@ -581,7 +581,6 @@ export interface Tokenizer {
   decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
 }
 
-/** Options of the models' `load`. */
 /** What a checkpoint has of its tokenizer: the bytes of its files, or of what a GGUF file says. */
 export interface TokenizerFiles {
   /** `tokenizer.json`. */
@@ -589,6 +588,14 @@ export interface TokenizerFiles {
   /** `tokenizer_config.json`, where there is one. */
   readonly config?: Uint8Array | undefined;
 }
+
+/**
+ * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale for
+ * each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
+ * Products with codes are those of x in int8, 32 values a scale: the bits of a row are the same on
+ * every instruction set.
+ */
+export type WeightFormat = "float32" | "float16" | "bfloat16" | "q8" | "q4";
 
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
@@ -624,12 +631,26 @@ export interface ModelLoadOptions extends LoadOptions {
    * added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
    */
   tokenizerRegex?: "any" | "known" | undefined;
+  /**
+   * As what the model's linear maps are held; as the checkpoint has them by default, quantised ones
+   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as many bits,
+   * part by part: no more than two parts are ever in memory as floats. Rows that are no multiple of
+   * 32 wide stay as they are, which `onNotice` tells. The floats make floats of what is quantised.
+   * Norms, λ and other vectors are always floats.
+   */
+  dtype?: WeightFormat | undefined;
+  /**
+   * As what the embeddings and the head are held, which are one where `config.json` ties them. By
+   * default as `dtype` says, but "q8" where that is "q4".
+   */
+  head?: WeightFormat | undefined;
 }
 
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
  * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
- * are one softmax each. Weights stay in their dtype.
+ * are one softmax each. Weights stay in their dtype, unless `dtype` of {@link ModelLoadOptions} says
+ * otherwise.
  */
 export declare class LanguageModel {
   private constructor();
@@ -640,7 +661,9 @@ export declare class LanguageModel {
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
    * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
-   * Q8_0, Q4_0 or Q4_1 are read; quantised weights are kept as the float32 that they stand for.
+   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization` in
+   * `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
+   * or BF16). Quantised weights stay so, unless `dtype` says otherwise.
    * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
    * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
    *
@@ -729,7 +752,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter">): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter" | "dtype" | "head">): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
