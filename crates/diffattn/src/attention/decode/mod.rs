@@ -42,10 +42,7 @@ pub(super) fn run_units(
     let widened = (call.source.dtype() != CacheDType::F32).then_some(call.width);
     let mut scratch = Vec::with_capacity(threads);
     for _ in 0..threads {
-        scratch.push(Mutex::new(StripScratch::new(
-            rows.unwrap_or(0),
-            call.width,
-        )?));
+        scratch.push(Mutex::new(StripScratch::new(rows.unwrap_or(0), widened)?));
     }
     for phase in [Phase::Exponentials, Phase::Values] {
         let mut strips = Vec::new();
