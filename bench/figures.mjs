@@ -102,6 +102,7 @@ export function figures({ best, sizes }) {
       least("P7", `decode ${length}`, `native decode, Lk ${length} ÷ read bandwidth`, 0.85, share("crate", "read")),
       least("P7", `decode ${length}`, `WebAssembly decode, Lk ${length} ÷ its read bandwidth`, 0.6, share("wasm", "read in WebAssembly")),
     ]),
+    most("Q7", "decode by type", "decode, d 128, Lk 8192: int8 cache ÷ bfloat16", 0.65, slower("int8", "bfloat16")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ memcpy", 0.75, share("crate", "copy")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ PyTorch", 2.0, against("package", "native", "pytorch-cpu")),
     least("P8b", "group-norm-64", "group_norm 64×64, WebAssembly tensors ÷ copy loop", 0.7, share("wasm", "copy in WebAssembly")),

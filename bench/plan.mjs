@@ -152,6 +152,14 @@ export function plan({ best, isFull }) {
       ],
     })),
     {
+      id: "decode by type",
+      figures: ["Q7"],
+      entrants: [
+        ...["float32", "bfloat16", "int8"].map((dtype) => run(dtype, "crate", `decode-8192-${dtype}`, "bare", best, { of: "read" })),
+        bandwidth("read", "crate", "read", "decode-8192-bfloat16"),
+      ],
+    },
+    {
       id: "smallest",
       figures: ["P13"],
       entrants: [

@@ -101,4 +101,6 @@ pub use parts::{
     WeightSource,
 };
 pub use pass::alone::{Forward, LayerMaps, Maps};
+#[cfg(feature = "models")]
+pub use pass::{LayerState, PartData, StatePart};
 pub use weights::Weights;

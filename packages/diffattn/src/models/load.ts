@@ -40,7 +40,7 @@ export interface Loaded {
 }
 
 /** What the loads of models take, but for texts. */
-interface ModelLoad extends Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter"> {
+interface ModelLoad extends Omit<types.ModelLoadOptions, "cacheDtype" | "tokenizer" | "tokenizerRegex" | "adapter"> {
   /** The folder of a low-rank adapter. */
   adapter?: Folder | undefined;
 }

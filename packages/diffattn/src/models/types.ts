@@ -3,7 +3,7 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Placed, Tensor, TensorLike } from "../types.js";
+import type { AttentionMaps, CacheDType, Placed, Tensor, TensorLike } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
 /* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars */
@@ -524,6 +524,26 @@ export interface ModelForwardOptions {
  */
 export type ModelOutput = Tensor & { readonly hiddenStates?: Tensor };
 
+/** Codes of an int8 cache: a number is code · scale of its row. */
+export interface Int8Tensor {
+  readonly data: Int8Array;
+  readonly shape: readonly number[];
+  readonly dims: readonly number[];
+  readonly dtype: "int8";
+  readonly type: "int8";
+}
+
+/** What a layer held of a text, by kind: keys and values of every token. */
+export interface LayerCacheState {
+  readonly kind: "kv";
+  /** `[heads, tokens, head width]`, as the cache holds them. */
+  readonly keys: Tensor | Int8Tensor;
+  readonly values: Tensor | Int8Tensor;
+  /** Of int8, `[heads, tokens]`. */
+  readonly keyScales?: Tensor | undefined;
+  readonly valueScales?: Tensor | undefined;
+}
+
 /**
  * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
  * again.
@@ -532,9 +552,21 @@ export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
   readonly window: number | null;
-  /** Of each layer, `[heads, tokens, head width]`. */
+  /** Of each layer, by its kind. A state without them is read by its keys and values. */
+  readonly layers?: readonly LayerCacheState[] | undefined;
+  /**
+   * Of each layer, `[heads, tokens, head width]`, where all are keys and values of floats: those of
+   * `layers`. Empty otherwise.
+   */
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
+}
+
+/** Options of {@link LanguageModel.createCache}. */
+export interface ModelCacheOptions {
+  capacity?: number | undefined;
+  window?: number | undefined;
+  dtype?: CacheDType | undefined;
 }
 
 /** Keys and values of one text in every layer of a model. */
@@ -607,6 +639,13 @@ export interface ModelLoadOptions extends LoadOptions {
    * weights of floats, and stays beside quantised ones as two thin products.
    */
   adapter?: CheckpointSource | undefined;
+  /**
+   * What caches of the model hold keys and values as, those that `generate` makes for itself too;
+   * "float32" by default. "bfloat16" and "float16" take half the memory, "int8" little more than a
+   * quarter, and a long text is continued in about as much of the time. (A `forward` without a
+   * cache keeps float32.)
+   */
+  cacheDtype?: CacheDType | undefined;
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
    * each a sentence: weights that the model has no use for, a head of the file's own where the
@@ -710,9 +749,9 @@ export declare class LanguageModel {
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**
    * An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each
-   * token sees (all by default).
+   * token sees (all by default); `dtype`: what it holds (the model's `cacheDtype` by default).
    */
-  createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache>;
+  createCache(options?: ModelCacheOptions): Promise<ModelCache>;
   /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
   /**
