@@ -5,6 +5,7 @@ import { operand, type Stream, tensor, type Write, writeList } from "../atoms.js
 import { arrayType, bytesOf, elementsOf, has, isArray, Kind, shapeOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import type * as types from "../types.js";
+import type { Int8Tensor } from "./types.js";
 
 export * from "../atoms.js";
 
@@ -26,7 +27,7 @@ export const uint8: Write<Uint8Array | Raw<Uint8Array>> = (s, _name, x) => eleme
 export const int32: Write<Int32Array | Raw<Int32Array>> = (s, _name, x) => elements(s, Kind.int32, x as Int32Array);
 
 /** Numbers of a cache: a tensor of floats, or codes. */
-export const numbers: Write<types.TensorLike | types.Int8Tensor> = (s, name, x) => {
+export const numbers: Write<types.TensorLike | Int8Tensor> = (s, name, x) => {
   if (!has(x, "data") || arrayType(x.data) !== "Int8Array") return tensor(s, name, x);
   const shape = shapeOf(name, x);
   operand(s, Kind.uint8, shape, bytesOf(name, elementsOf(name, x, shape, x.data as Int8Array)));
