@@ -3,6 +3,7 @@
 
 use super::decoder::TextModel;
 use super::diff_vit::DiffViT;
+use super::same_s::SameS;
 use crate::parts::{PartWeights, Parts, WeightInfo, WeightSource, read_part};
 use diffattn::{Error, Pace, Work};
 use serde_json::Value;
@@ -16,6 +17,8 @@ pub enum Task {
     Text,
     /// It looks at images.
     Image,
+    /// It makes latents of audio, and audio of latents.
+    Audio,
 }
 
 /// A whole model, of whatever family.
@@ -25,6 +28,8 @@ pub enum Model {
     Text(Arc<dyn TextModel>),
     /// One that looks at images.
     Image(Arc<DiffViT>),
+    /// One that makes latents of audio, and audio of latents.
+    Audio(Arc<SameS>),
 }
 
 /// What a checkpoint says of itself: all but the elements of its weights.

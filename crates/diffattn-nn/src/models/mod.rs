@@ -11,6 +11,7 @@ mod loader;
 mod measure;
 mod outputs;
 mod pasts;
+pub(crate) mod same_s;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
@@ -55,6 +56,11 @@ pub const FAMILIES: [Family; 4] = [
         architecture: Architecture::TimmDiffVit,
         task: Task::Image,
         open: diff_vit::open,
+    },
+    Family {
+        architecture: Architecture::SameS,
+        task: Task::Audio,
+        open: same_s::open,
     },
 ];
 
