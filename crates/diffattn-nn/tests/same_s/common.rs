@@ -42,16 +42,17 @@ pub(crate) enum Elements {
 pub(crate) type Stored = BTreeMap<String, (Vec<usize>, Elements)>;
 
 pub(crate) fn borrowed(stored: &Stored) -> Weights<'_> {
-    let tensor = |(name, (shape, elements)): (&String, &(Vec<usize>, Elements))| {
+    let mut weights = Weights::new();
+    for (name, (shape, elements)) in stored {
         let data = match elements {
             Elements::F32(data) => Data::F32(data),
             Elements::Bf16(data) => Data::Bf16(data),
             Elements::F64(_) => panic!("{name} is of F64"),
         };
         let shape = shape.clone();
-        (name.clone(), Tensor { data, shape })
-    };
-    stored.iter().map(tensor).collect()
+        weights.insert(name.clone(), Tensor { data, shape });
+    }
+    weights
 }
 
 pub(crate) fn entries(stored: &Stored) -> Vec<WeightInfo> {

@@ -1,6 +1,6 @@
-//! Group norm, layer norm and RMS norm, and dynamic tanh, which stands where they do. Statistics are
-//! float64 over a fixed number of lanes and nothing fuses, so every instruction set and every number
-//! of threads gives one set of bits.
+//! Group norm, layer norm and RMS norm, and dynamic tanh, which stands where they do. Statistics
+//! are float64 over a fixed number of lanes and nothing fuses, so every instruction set and every
+//! number of threads gives one set of bits.
 
 mod dynamic_tanh;
 mod group;

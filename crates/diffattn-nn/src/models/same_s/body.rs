@@ -1,5 +1,5 @@
 //! What is between latents and audio in either direction: spans of tokens through the blocks, group
-//! by group, after half of them moved by half a span. Tokens are a texts' tokens to the pass.
+//! by group, after half of them moved by half a span. To the pass a span is a text.
 
 use super::config::SameSConfig;
 use super::model::Block;
@@ -115,7 +115,8 @@ impl<'a> Body<'a> {
     }
 
     /// All tokens through all blocks, `[B, rows, dim]`; of the rows, those of a latent begin at
-    /// [`Body::row`]. `embed` makes the tokens of some latents, counted through all pieces of audio.
+    /// [`Body::row`]. `embed` makes the tokens of some latents, counted through all pieces of
+    /// audio.
     pub(super) async fn pass(
         &self,
         embed: impl Fn(Range<usize>, &mut [f32]) -> Result<(), Error>,

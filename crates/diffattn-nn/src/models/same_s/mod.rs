@@ -7,6 +7,7 @@ mod decoding;
 mod encoding;
 mod load;
 mod model;
+mod run;
 
 pub use config::SameSConfig;
 pub use decoding::SameSDecoding;
