@@ -162,7 +162,7 @@ function decoded(test, tensors) {
   };
 }
 
-if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) {
+async function print() {
   const { cases } = await import("./cases.mjs");
   const { valuesOf } = await import("./model-files.mjs");
   const tensors = new Map(codecTensors().map((tensor, t) => [tensor[0], Float64Array.from(valuesOf(t, tensor))]));
@@ -170,3 +170,6 @@ if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.ar
   const value = decoded(test, tensors);
   console.log(JSON.stringify(test.expected.at.map((at) => Number(value(at).toPrecision(9)))));
 }
+
+// (Not awaited here: what it imports waits for this file.)
+if (process.argv[1] && import.meta.url === pathToFileURL(realpathSync(process.argv[1])).href) void print();
