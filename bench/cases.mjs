@@ -1,6 +1,7 @@
 // The cases of cases.json: how much work each is, and which elements of its result are checked.
 // bench/rust/src/case.rs counts the same work. Runs nothing.
 import { readFileSync } from "node:fs";
+import { secondsOf } from "./codec.mjs";
 import { BLOCK, liveBlocks } from "./subjects/measuring.mjs";
 
 export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
@@ -47,11 +48,12 @@ export function bytes(test) {
 }
 
 /**
- * What a case's rate counts. Of a model's prompt that is tokens; a decoded token reads all weights
- * once.
+ * What a case's rate counts. Of a model's prompt that is tokens, of a codec seconds of audio; a
+ * decoded token reads all weights once.
  */
 export function work(test) {
   if (test.op === "attention") return { amount: flops(test), unit: "FLOP" };
+  if (test.op === "codec_decode") return { amount: secondsOf(test), unit: "second" };
   if (test.op === "model_prefill") return { amount: test.prompt, unit: "token" };
   return { amount: bytes(test), unit: "B" };
 }

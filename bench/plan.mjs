@@ -222,6 +222,11 @@ export function plan({ best, isFull }) {
       figures: ["M5"],
       entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
     },
+    {
+      id: "audio codec",
+      figures: ["M6"],
+      entrants: [1, 2].map((threads) => run(`native, ${threads}`, "model", "codec-decode", "decode", best, { threads })),
+    },
     ...(isFull
       ? ["causal-2048", "causal-2048-d32", "causal-2048-d128"].map((test) => ({
           id: `every instruction set, ${test}`,

@@ -53,8 +53,8 @@ pub use linear::{
     CodedRow, CodedRows, Codes, Linear, Quantisation, Quantised, Quantiser, coded_values,
 };
 pub use norm::{
-    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
-    RmsNormOptions, group_norm, layer_norm, rms_norm,
+    Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormOptions, LayerNormOptions,
+    RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, rms_norm,
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;

@@ -117,10 +117,14 @@ export const vitMaps = { op: 89, operands: { model: object, image, layer: size, 
 
 export const vitClassify = { op: 90, operands: { model: object, image, top: size, deterministic: flag }, options: [] } as const;
 
+export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, deterministic: flag }, options: [] } as const;
+
+export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
+
 export const createModel = {
   op: 96,
   operands: {
-    task: [choice, "text", "image"],
+    task: [choice, "text", "image", "audio"],
     config: text,
     generationConfig: [optional, text],
     entries: text,
