@@ -103,7 +103,7 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
-pub use check::{CheckedParts, Entries, WeightInfo};
+pub use check::{CheckedParts, Entries, WeightInfo, low_rank_names};
 #[cfg(feature = "checkpoints")]
 pub use coded::CodedTensor;
 #[cfg(feature = "checkpoints")]
