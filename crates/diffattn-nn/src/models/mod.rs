@@ -36,7 +36,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 5] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
