@@ -124,7 +124,8 @@ async function outputOf(target: types.ConvertModelOptions["target"], source: unk
     return { begin: open, files: undefined };
   }
   const isPath = typeof target === "string" ? target !== "" : has(target, "protocol") && tagOf(target) === "URL";
-  if (!isPath) return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
+  if (!isPath)
+    return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
   const { files } = modelsPlatform();
   if (!files) return fail("OPTION", "target", "a function that gives a WritableStream for each name, or none, in browsers", show(target));
   if ((typeof source === "string" || tagOf(source) === "URL") && (await files.isSame(source as string | URL, target)))
