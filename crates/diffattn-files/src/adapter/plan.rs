@@ -4,6 +4,7 @@
 
 use super::{Adapter, AdapterConversion, Change, check_fits};
 use crate::convert::{ModelConversion, Step, Totals, chosen};
+use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::inspect::{Architecture, inspect};
 use crate::json::json_object;
@@ -23,12 +24,19 @@ impl ModelConversion {
         entries: impl IntoIterator<Item = &'e Entry>,
         config: &str,
         adapter: &Adapter,
+        dtype: Option<Dtype>,
     ) -> Result<Self, Error> {
         let entries: Vec<&Entry> = entries.into_iter().collect();
         let mut plan = match adapter.conversion() {
             None => Self::unchanged(&entries, config)?,
             Some(conversion) => Self::converted_for(&entries, config, conversion)?,
         };
+        if let Some(dtype) = dtype {
+            for step in &mut plan.steps {
+                step.cast(dtype);
+            }
+            plan.name_dtype(dtype);
+        }
         let mut added = Vec::new();
         for (name, change) in &adapter.changes {
             let Some(step) = plan.steps.iter_mut().find(|step| step.name == *name) else {
@@ -115,8 +123,8 @@ impl ModelConversion {
             true => Ok(plan),
             false => Err(Error::option(
                 "adapter",
-                "one that was trained over this conversion",
-                "one of another (diff_attention of adapter_config.json and config.json differ)",
+                "one that was trained over the model's own conversion",
+                "one that was trained over another",
             )),
         }
     }

@@ -50,6 +50,7 @@ const STEPS_AHEAD = 2;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
 const REGEX = ["any", "known"] as const;
+const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "tokenizerRegex", "dtype", "head"];
 
 /** One text that is being generated. */
 class Text {
@@ -145,22 +146,23 @@ export class LanguageModel extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
-    const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex", "dtype", "head"]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, ...OWN_OPTIONS]);
     checkSignal(given.signal);
     for (const name of ["dtype", "head"] as const) formatOf(name, given[name]);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
+    const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
     const isMade = own && isMaker(own);
     const read: ReadingTexts = { regex, make: isMade ? own : undefined };
-    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, signal }, read));
+    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, adapter, signal }, read));
   }
 
   static async #load(
     folder: Folder,
     own: types.Tokenizer | null | undefined,
-    given: Omit<types.ModelLoadOptions, "tokenizer">,
+    given: Omit<types.ModelLoadOptions, "tokenizer" | "adapter"> & { adapter: Folder | undefined },
     read: ReadingTexts,
   ): Promise<LanguageModel> {
     // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is

@@ -74,6 +74,18 @@ export const ggufTokenizer = {
 
 export const ggufFiles = { op: 75, operands: { file: text }, options: [] } as const;
 
+export const conversionInfo = { op: 76, operands: { conversion: object }, options: [] } as const;
+
+export const convertTensor = {
+  op: 77,
+  operands: { conversion: object, index: size, tensors: [list, [fields, storedTensor]] },
+  options: [],
+} as const;
+
+export const mapEntropy = { op: 78, operands: { map: tensor }, options: [] } as const;
+
+export const compareLogits = { op: 79, operands: { a: tensor, b: tensor }, options: [] } as const;
+
 export const textForward = {
   op: 80,
   operands: {
@@ -155,6 +167,17 @@ export const createGenerator = {
     window: [optional, size],
     deterministic: flag,
     caches: [list, object],
+  },
+  options: [],
+} as const;
+
+export const createConversion = {
+  op: 105,
+  operands: {
+    config: text,
+    entries: text,
+    target: [optional, text],
+    adapter: [optional, [fields, { config: text, entries: text, dtype: [optional, text] }]],
   },
   options: [],
 } as const;

@@ -613,6 +613,14 @@ export type WeightFormat = "float32" | "float16" | "bfloat16" | "q8" | "q4";
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
+   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json` and
+   * `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules of
+   * `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
+   * converted so first; over a model that was converted otherwise it is OPTION. It is merged into
+   * weights of floats, and stays beside quantised ones as two thin products.
+   */
+  adapter?: CheckpointSource | undefined;
+  /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
    * each a sentence: weights that the model has no use for, a head of the file's own where the
    * config ties it, fewer layers in the config than in the file, elements of F64 (rounded to F32),
@@ -757,7 +765,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "dtype" | "head">): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter" | "dtype" | "head">): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
