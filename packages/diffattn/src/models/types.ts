@@ -188,6 +188,11 @@ export interface Inspection {
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
+  /**
+   * Quantised weights in MLX's layout, by how they are packed; their codes, scales and biases are
+   * among `dtypes`, too.
+   */
+  readonly quantized: readonly { bits: number; groupSize: number; weights: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
   /**
