@@ -81,6 +81,8 @@ registry! {
         #[cfg(feature = "models")] VitForwardRequest,
         #[cfg(feature = "models")] VitMapsRequest,
         #[cfg(feature = "models")] VitClassifyRequest,
+        #[cfg(feature = "models")] AudioEncodeRequest,
+        #[cfg(feature = "models")] AudioDecodeRequest,
         PanicEarly,
         PanicInStep,
     }

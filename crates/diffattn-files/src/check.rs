@@ -58,6 +58,14 @@ impl Dtype {
     }
 }
 
+/// What A and B of a low-rank difference beside a map's weight are called, `W x + B A x`; none of a
+/// tensor that is no map's weight. (Not as PEFT calls them, whose B A is yet to be multiplied.)
+#[must_use]
+pub fn low_rank_names(weight: &str) -> Option<[String; 2]> {
+    let module = weight.strip_suffix(".weight")?;
+    Some(["a", "b"].map(|part| format!("{module}.low_rank_{part}.weight")))
+}
+
 /// A checkpoint's entries on their way into the parts of a model.
 #[derive(Debug)]
 pub struct Entries<'e> {
@@ -193,7 +201,8 @@ impl<'e> Entries<'e> {
                 _ => Vec::new(),
             };
             declared.push(tensor);
-            for (info, tensor) in beside {
+            let low_rank = self.take_low_rank(&declared[declared.len() - 1])?;
+            for (info, tensor) in beside.into_iter().chain(low_rank) {
                 part.push(info.clone());
                 declared.push(tensor);
             }
@@ -238,6 +247,36 @@ impl<'e> Entries<'e> {
         }
         self.used.insert(&entry.name);
         Ok(Some(entry))
+    }
+
+    /// The low-rank difference beside the weight of a map, where there is one ([`low_rank_names`]).
+    fn take_low_rank(
+        &mut self,
+        tensor: &DeclaredTensor,
+    ) -> Result<Vec<(&'e WeightInfo, DeclaredTensor)>, Error> {
+        let &[outputs, inputs] = tensor.shape.as_slice() else {
+            return Ok(Vec::new());
+        };
+        let Some([a, b]) = low_rank_names(&tensor.name) else {
+            return Ok(Vec::new());
+        };
+        let rank = match (tensor.precision, self.by_name.get(a.as_str())) {
+            (Precision::Map, Some(entry)) => entry.shape.first().copied().unwrap_or(0),
+            _ => return Ok(Vec::new()),
+        };
+        let mut taken = Vec::new();
+        for (name, shape) in [(a, [rank, inputs]), (b, [outputs, rank])] {
+            let declared = DeclaredTensor {
+                name,
+                shape: shape.to_vec(),
+                need: Need::Required,
+                precision: Precision::Exact,
+            };
+            if let Some(entry) = self.take(&declared)? {
+                taken.push((entry, declared));
+            }
+        }
+        Ok(taken)
     }
 
     /// The scales and biases of codes as MLX packs them, which must fit the weight `tensor`.

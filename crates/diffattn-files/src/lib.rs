@@ -15,7 +15,8 @@
 //! - [`ModelConversion`] makes heads of a Llama differential, or plain again, tensor by tensor.
 //!
 //! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
-//! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
+//! attention ([`AttentionSizes`], [`five_way`]), decoders ([`decoder`]), vision transformers
+//! ([`vision`]), an audio codec ([`same_s`]).
 //! [`Entries`] checks a checkpoint against the lists of a model, part by part; inspection and
 //! conversion read the same ones.
 //!
@@ -49,6 +50,8 @@ mod entries;
 #[cfg(feature = "checkpoints")]
 mod entry;
 #[cfg(feature = "checkpoints")]
+pub mod five_way;
+#[cfg(feature = "checkpoints")]
 mod floats;
 #[cfg(feature = "checkpoints")]
 mod found;
@@ -79,6 +82,8 @@ mod raw_weights;
 #[cfg(feature = "checkpoints")]
 mod reader;
 #[cfg(feature = "checkpoints")]
+pub mod same_s;
+#[cfg(feature = "checkpoints")]
 mod shards;
 #[cfg(feature = "checkpoints")]
 mod source;
@@ -98,7 +103,7 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
-pub use check::{CheckedParts, Entries, WeightInfo};
+pub use check::{CheckedParts, Entries, WeightInfo, low_rank_names};
 #[cfg(feature = "checkpoints")]
 pub use coded::CodedTensor;
 #[cfg(feature = "checkpoints")]

@@ -75,6 +75,8 @@ pub use layers::attention::{
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
+pub use layers::attention::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
+#[cfg(feature = "models")]
 pub use models::diff_llama::{
     DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, DifferentialHeads, HiddenAct,
     LlamaConversion, NoiseOrder,
@@ -83,6 +85,10 @@ pub use models::diff_llama::{
 pub use models::diff_vit::{
     DiffViT, DiffViTArchitecture, DiffViTBuilder, DiffViTConfig, DiffViTForward, DiffViTLoader,
     DiffViTMaps, DiffViTOptions,
+};
+#[cfg(feature = "models")]
+pub use models::same_s::{
+    SameS, SameSBuilder, SameSConfig, SameSDecoding, SameSEncoding, SameSLoader, SameSOptions,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -101,4 +107,6 @@ pub use parts::{
     WeightSource,
 };
 pub use pass::alone::{Forward, LayerMaps, Maps};
+#[cfg(feature = "models")]
+pub use pass::{LayerState, PartData, StatePart};
 pub use weights::Weights;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use diffattn::Error;
 use diffattn_nn::checkpoint::{json_object, json_text};
 use diffattn_nn::{
-    DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, Task, TextModel,
+    DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, SameS, Task, TextModel,
     WeightFormat, WeightFormats,
 };
 use serde_json::{Map, Value, json};
@@ -38,7 +38,7 @@ impl Model {
     pub(super) fn text(&self) -> Result<Arc<dyn TextModel>, Error> {
         match self.loader.whole()? {
             Whole::Text(model) => Ok(model),
-            Whole::Image(_) => Err(Error::dtype("model", "a DiffLlama", "a DiffViT")),
+            other => Err(wrong(&other, "a DiffLlama")),
         }
     }
 
@@ -46,12 +46,30 @@ impl Model {
     pub(super) fn image(&self) -> Result<Arc<DiffViT>, Error> {
         match self.loader.whole()? {
             Whole::Image(model) => Ok(model),
-            Whole::Text(_) => Err(Error::dtype("model", "a DiffViT", "a DiffLlama")),
+            other => Err(wrong(&other, "a DiffViT")),
+        }
+    }
+
+    /// The whole model, which makes latents of audio and audio of latents.
+    pub(super) fn audio(&self) -> Result<Arc<SameS>, Error> {
+        match self.loader.whole()? {
+            Whole::Audio(model) => Ok(model),
+            other => Err(wrong(&other, "an AudioCodec")),
         }
     }
 }
 
-choice! { Task { "text" = Text, "image" = Image } }
+/// That a model does something else.
+fn wrong(model: &Whole, expected: &str) -> Error {
+    let got = match model {
+        Whole::Text(_) => "a DiffLlama",
+        Whole::Image(_) => "a DiffViT",
+        Whole::Audio(_) => "an AudioCodec",
+    };
+    Error::dtype("model", expected, got)
+}
+
+choice! { Task { "text" = Text, "image" = Image, "audio" = Audio } }
 
 choice! {
     WeightFormat {

@@ -3,6 +3,7 @@
 //! beside weights of codes.
 
 use super::{Adapter, AdapterConversion, Change, check_fits};
+use crate::check::low_rank_names;
 use crate::convert::{ModelConversion, Step, Totals, chosen};
 use crate::dtype::Dtype;
 use crate::entry::Entry;
@@ -53,10 +54,9 @@ impl ModelConversion {
                     step.merge(a, b, adapter.scale());
                 }
                 Change::LowRank { a, b } => {
-                    let module = name.strip_suffix("weight").unwrap_or(name);
-                    for (part, entry, scale) in [("lora_A", a, 1.0), ("lora_B", b, adapter.scale())]
-                    {
-                        let name = format!("{module}{part}.weight");
+                    let scales = [(a, 1.0), (b, adapter.scale())];
+                    let names = low_rank_names(name).into_iter().flatten();
+                    for (name, (entry, scale)) in names.zip(scales) {
                         added.push(Step::copy(entry).renamed(name, scale));
                     }
                 }

@@ -22,6 +22,8 @@ pub enum Architecture {
     UnilmV2,
     /// timm's vision transformer with differential attention.
     TimmDiffVit,
+    /// The audio codec of Stable Audio 3.
+    SameS,
 }
 
 impl fmt::Display for Architecture {
@@ -33,6 +35,7 @@ impl fmt::Display for Architecture {
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
+            Self::SameS => "Stable Audio 3 SAME-S, an audio codec with differential attention",
         })
     }
 }
@@ -48,6 +51,7 @@ impl Architecture {
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
+            Self::SameS => "same_s",
         }
     }
 
@@ -64,7 +68,10 @@ impl Architecture {
             .into_iter()
             .find(|model| text("model_type") == Some(model.name()));
         let is_vit = text("architecture").is_some_and(is_vit);
-        model.or(is_vit.then_some(Self::TimmDiffVit))
+        let is_codec = text("architecture") == Some(Self::SameS.name());
+        model
+            .or(is_vit.then_some(Self::TimmDiffVit))
+            .or(is_codec.then_some(Self::SameS))
     }
 }
 

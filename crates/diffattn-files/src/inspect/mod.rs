@@ -10,6 +10,7 @@ mod layers;
 mod llama;
 mod named;
 mod quantised;
+mod same_s;
 mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
@@ -78,6 +79,7 @@ pub fn inspect<'e>(
         Some(layer) => architecture(layer),
         None => is_llama().then_some(Architecture::Llama),
     }
+    .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
     match (inspection.architecture, config.architecture()) {
         (None, _) => inspection
@@ -108,6 +110,7 @@ pub fn inspect<'e>(
                 Architecture::Llama | Architecture::DiffAttnLlama => {
                     llama::compare(is_converted, (&named, &config), &mut inspection);
                 }
+                Architecture::SameS => same_s::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }

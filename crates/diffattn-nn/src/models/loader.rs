@@ -3,6 +3,7 @@
 
 use super::decoder::TextModel;
 use super::diff_vit::DiffViT;
+use super::same_s::SameS;
 use crate::parts::{PartWeights, Parts, WeightFormats, WeightInfo, WeightSource, read_part};
 use diffattn::{Error, Pace, Work};
 use diffattn_files::DeclaredTensor;
@@ -17,6 +18,8 @@ pub enum Task {
     Text,
     /// It looks at images.
     Image,
+    /// It makes latents of audio, and audio of latents.
+    Audio,
 }
 
 /// A whole model, of whatever family.
@@ -26,6 +29,8 @@ pub enum Model {
     Text(Arc<dyn TextModel>),
     /// One that looks at images.
     Image(Arc<DiffViT>),
+    /// One that makes latents of audio, and audio of latents.
+    Audio(Arc<SameS>),
 }
 
 /// What a checkpoint says of itself: all but the elements of its weights.

@@ -12,6 +12,7 @@ mod measure;
 mod outputs;
 mod pasts;
 mod recode;
+pub(crate) mod same_s;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
@@ -38,7 +39,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 5] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -58,6 +59,11 @@ pub const FAMILIES: [Family; 4] = [
         architecture: Architecture::TimmDiffVit,
         task: Task::Image,
         open: diff_vit::open,
+    },
+    Family {
+        architecture: Architecture::SameS,
+        task: Task::Audio,
+        open: same_s::open,
     },
 ];
 

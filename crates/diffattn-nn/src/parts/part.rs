@@ -6,7 +6,7 @@ use super::matrix::{Matrix, floats};
 use super::source::Weight;
 use crate::layers::attention::LambdaWeights;
 use diffattn::{Data, Error, ErrorKind, Linear, Pace, Tensor};
-use diffattn_files::{Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections};
+use diffattn_files::{Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections, low_rank_names};
 use std::collections::BTreeMap;
 
 /// The weights of a part, and those of its maps that are packed already.
@@ -56,7 +56,26 @@ impl<'w> Part<'w> {
             Matrix::Coded(codes) => codes.linear(bias.as_ref()),
             Matrix::Quantised(weight, to) => Linear::quantise(&floats(weight)?, bias.as_ref(), *to),
         };
-        packed.map_err(|error| self.named(id, error))
+        let packed = packed.map_err(|error| self.named(id, error))?;
+        self.with_low_rank(id, packed)
+    }
+
+    /// A map with the low-rank difference that is beside its weight, where there is one.
+    fn with_low_rank(&mut self, id: Id, map: Linear) -> Result<Linear, Error> {
+        let Some(names) = low_rank_names(&self.list.get(id).weight()) else {
+            return Ok(map);
+        };
+        let mut thin = Vec::new();
+        for name in names {
+            let Some(weight) = self.weights.remove(&name) else {
+                return Ok(map);
+            };
+            thin.push(Linear::new(&floats(&weight.into_floats(&name)?)?, None)?);
+        }
+        let (Some(b), Some(a)) = (thin.pop(), thin.pop()) else {
+            return Ok(map);
+        };
+        map.with_low_rank(a, b)
     }
 
     /// The table of embeddings, out of the part: floats that were read for this purpose need not be

@@ -61,7 +61,10 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    assert_eq!(names, ["diffllama", "llama", "diffattn_llama", "diff_vit"]);
+    assert_eq!(
+        names,
+        ["diffllama", "llama", "diffattn_llama", "diff_vit", "same_s"]
+    );
 }
 
 #[test]

@@ -25,7 +25,8 @@ const CONFIG_DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16" } as co
 
 const isQuantized = (dtype: ConvertOptions["dtype"]): dtype is "q8" | "q4" => dtype === "q8" || dtype === "q4";
 /** An element type as the library calls it. */
-const typeOf = (dtype: keyof typeof DTYPES | "q8" | "q4"): "F32" | "F16" | "BF16" | "q8" | "q4" => (isQuantized(dtype) ? dtype : DTYPES[dtype]);
+const typeOf = (dtype: keyof typeof DTYPES | "q8" | "q4"): "F32" | "F16" | "BF16" | "q8" | "q4" =>
+  isQuantized(dtype) ? dtype : DTYPES[dtype];
 /** A format of weights as the library calls it. */
 const formatOf = (dtype: keyof typeof DTYPES | "q8" | "q4"): "float32" | "float16" | "bfloat16" | "q8" | "q4" =>
   isQuantized(dtype) ? dtype : CONFIG_DTYPES[DTYPES[dtype]];
@@ -43,7 +44,8 @@ function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]
     throw new Failure(`${path}: expected JSON: ${sentence(error)}`, { cause: error });
   }
   if (typeof config === "object" && config !== null)
-    for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype && !isQuantized(dtype)) config[key] = CONFIG_DTYPES[DTYPES[dtype]];
+    for (const key of ["dtype", "torch_dtype"])
+      if (key in config && dtype && !isQuantized(dtype)) config[key] = CONFIG_DTYPES[DTYPES[dtype]];
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
@@ -106,7 +108,9 @@ export async function convert(terminal: Terminal, source: string, target: string
           }),
       }),
     };
-    ({ notes, files } = await opening(terminal, source, undefined, (reading) => convertCheckpoint(source, { ...convertOptions, ...reading })));
+    ({ notes, files } = await opening(terminal, source, undefined, (reading) =>
+      convertCheckpoint(source, { ...convertOptions, ...reading }),
+    ));
     if (toFolder) for (const [name, content] of Object.entries(files)) companions.set(name, content);
     for (const [name, content] of companions) await writeOutput(join(target, name), content, force);
     await whole.end();

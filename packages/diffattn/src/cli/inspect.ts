@@ -93,7 +93,7 @@ export function report(inspection: Inspection): string[] {
       i === 0 ? "quantised" : "",
       `MLX, ${bits} bits in groups of ${groupSize}: ${counted(weights, "weight")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
     ]),
-    ["layers", kinds.join(", ") || "none with differential attention"],
+    ["layers", kinds.join(", ") || (architecture === "same_s" ? "blocks with differential attention" : "none with differential attention")],
   ];
   const lines = columns(rows);
 

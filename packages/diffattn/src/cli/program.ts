@@ -164,7 +164,12 @@ function addConvert(root: Command, terminal: Terminal): void {
     )
     .argument("<source>", "a folder, a safetensors or GGUF file, or an address")
     .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
-    .addOption(new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices(["diff", "diffllama"]))
+    .addOption(
+      new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices([
+        "diff",
+        "diffllama",
+      ]),
+    )
     .addOption(new Option("--kind <name>", "what the heads are; v2 by default").choices(["v2", "v1", "dex"]))
     .option("--share <part>", 'the share of each layer\'s heads; "1/2" by default, with v1 all', share)
     .addOption(new Option("--select <which>", "which heads; the last by default").choices(["last", "first", "entropy", "all"]))
@@ -174,7 +179,9 @@ function addConvert(root: Command, terminal: Terminal): void {
     .option("--seed <number>", "where the random numbers of noise begin", number(0, Number.MAX_SAFE_INTEGER))
     .option("--fold", "make a plain Llama of one with DEX")
     .option("--verify", "compare what was written with the source; fails when an exact start is none")
-    .addOption(new Option("--dtype <type>", "element type of all weights; q8 and q4 quantise linear maps, embeddings and head").choices(WRITTEN))
+    .addOption(
+      new Option("--dtype <type>", "element type of all weights; q8 and q4 quantise linear maps, embeddings and head").choices(WRITTEN),
+    )
     .addOption(new Option("--head <type>", "element type of embeddings and head; q8 with --dtype q4").choices(WRITTEN))
     .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
     .option("--force", "replace a target that is there")

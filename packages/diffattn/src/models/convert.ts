@@ -20,7 +20,11 @@ import type * as types from "./types.js";
 const OPTIONS = ["dtype", "head", "layout", "target", ...LOAD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
 /** Element types by the names that formats of weights have. */
-const FLOAT_NAMES: Readonly<Partial<Record<types.WeightFormat, "F32" | "F16" | "BF16">>> = { float32: "F32", float16: "F16", bfloat16: "BF16" };
+const FLOAT_NAMES: Readonly<Partial<Record<types.WeightFormat, "F32" | "F16" | "BF16">>> = {
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+};
 const LAYOUTS = ["diffllama", "unilm"] as const;
 /** What is cast; integers and masks stay as they are. */
 const FLOATS = ["F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"];

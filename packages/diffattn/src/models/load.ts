@@ -40,7 +40,7 @@ export interface Loaded {
 }
 
 /** What the loads of models take, but for texts. */
-interface ModelLoad extends Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter"> {
+interface ModelLoad extends Omit<types.ModelLoadOptions, "cacheDtype" | "tokenizer" | "tokenizerRegex" | "adapter"> {
   /** The folder of a low-rank adapter. */
   adapter?: Folder | undefined;
 }
@@ -57,6 +57,9 @@ export async function loadModel(task: Task, folder: Folder, options: ModelLoad):
   return together(signal, (signal) => loadAll(task, folder, { ...options, signal }));
 }
 
+/** As what an adapter is merged into weights that are to be held so. */
+const MERGED_IN = { float32: "F32", float16: "F16", bfloat16: "BF16", q8: "F32", q4: "F32" } as const;
+
 /** The files of an adapter. */
 export async function openAdapter(folder: Folder, options: Pick<types.LoadOptions, "signal" | "maxTensors">): Promise<OpenAdapter> {
   const { signal, maxTensors } = options;
@@ -71,12 +74,12 @@ export async function openAdapter(folder: Folder, options: Pick<types.LoadOption
 async function adapted(
   checkpoint: Checkpoint,
   config: Uint8Array,
-  { adapter, signal, maxTensors }: ModelLoad,
+  { adapter, dtype, signal, maxTensors }: ModelLoad,
 ): Promise<{ weights: Weights; config: Uint8Array }> {
   if (!adapter) return { weights: checkpoint, config };
   const open = await openAdapter(adapter, { signal, maxTensors });
   try {
-    const weights = await Derived.of(checkpoint, { config, adapter: open }, { signal });
+    const weights = await Derived.of(checkpoint, { config, adapter: open, dtype: dtype && MERGED_IN[dtype] }, { signal });
     return { weights, config: new TextEncoder().encode(weights.plan.config) };
   } catch (error) {
     open.tensors.close();

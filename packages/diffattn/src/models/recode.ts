@@ -92,7 +92,11 @@ export async function recode(checkpoint: Checkpoint, config: Uint8Array | undefi
   try {
     await writePieces(sink, layout.header);
     for (const index of layout.order) {
-      const { tensor, output, at } = outputs[index] ?? (() => { throw internal("a tensor that is not planned"); })();
+      const { tensor, output, at } =
+        outputs[index] ??
+        (() => {
+          throw internal("a tensor that is not planned");
+        })();
       let bytes = held.get(output.name);
       if (!bytes) {
         const made = await madeOf(checkpoint, tensor, signal);

@@ -9,8 +9,10 @@ import {
   list,
   nullable,
   number,
+  numbers,
   object,
   optional,
+  or,
   record,
   size,
   tensor,
@@ -136,10 +138,14 @@ export const vitMaps = { op: 89, operands: { model: object, image, layer: size, 
 
 export const vitClassify = { op: 90, operands: { model: object, image, top: size, deterministic: flag }, options: [] } as const;
 
+export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, deterministic: flag }, options: [] } as const;
+
+export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
+
 export const createModel = {
   op: 96,
   operands: {
-    task: [choice, "text", "image"],
+    task: [choice, "text", "image", "audio"],
     config: text,
     generationConfig: [optional, text],
     entries: text,
@@ -151,13 +157,39 @@ export const createModel = {
 
 export const createModelCache = {
   op: 97,
-  operands: { model: object, capacity: [optional, size], window: [optional, size] },
+  operands: {
+    model: object,
+    capacity: [optional, size],
+    window: [optional, size],
+    dtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
+  },
   options: [],
+} as const;
+
+const layerState = {
+  kind: [choice, "kv"],
+  keys: [nullable, numbers],
+  keyScales: [nullable, tensor],
+  values: [nullable, numbers],
+  valueScales: [nullable, tensor],
 } as const;
 
 export const importModelCache = {
   op: 98,
-  operands: { model: object, state: [record, { ids: int32, discarded: size, window: [optional, size], keys: tensors, values: tensors }] },
+  operands: {
+    model: object,
+    state: [
+      record,
+      {
+        ids: int32,
+        discarded: size,
+        window: [optional, size],
+        keys: tensors,
+        values: tensors,
+        layers: [optional, [list, [record, layerState]]],
+      },
+    ],
+  },
   options: [],
 } as const;
 
@@ -188,6 +220,7 @@ export const createGenerator = {
     window: [optional, size],
     deterministic: flag,
     caches: [list, object],
+    cacheDtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
   },
   options: [],
 } as const;

@@ -3,7 +3,7 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Placed, Tensor, TensorLike } from "../types.js";
+import type { AttentionMaps, CacheDType, CallOptions, Placed, Tensor, TensorLike } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
 /* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars */
@@ -184,7 +184,7 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
@@ -193,7 +193,10 @@ export interface Inspection {
    * among `dtypes`, too.
    */
   readonly quantized: readonly { bits: number; groupSize: number; weights: number; parameters: number; bytes: number }[];
-  /** The layers with differential attention, with their head layout. */
+  /**
+   * The layers with differential attention, with their head layout. (Of "same_s", whose blocks are
+   * all alike, none is listed.)
+   */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
   /**
    * The layers of plain attention, one softmax per head, of an architecture that has any; the
@@ -542,6 +545,26 @@ export interface ModelForwardOptions {
  */
 export type ModelOutput = Tensor & { readonly hiddenStates?: Tensor };
 
+/** Codes of an int8 cache: a number is code · scale of its row. */
+export interface Int8Tensor {
+  readonly data: Int8Array;
+  readonly shape: readonly number[];
+  readonly dims: readonly number[];
+  readonly dtype: "int8";
+  readonly type: "int8";
+}
+
+/** What a layer held of a text, by kind: keys and values of every token. */
+export interface LayerCacheState {
+  readonly kind: "kv";
+  /** `[heads, tokens, head width]`, as the cache holds them. */
+  readonly keys: Tensor | Int8Tensor;
+  readonly values: Tensor | Int8Tensor;
+  /** Of int8, `[heads, tokens]`. */
+  readonly keyScales?: Tensor | undefined;
+  readonly valueScales?: Tensor | undefined;
+}
+
 /**
  * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
  * again.
@@ -550,9 +573,21 @@ export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
   readonly window: number | null;
-  /** Of each layer, `[heads, tokens, head width]`. */
+  /** Of each layer, by its kind. A state without them is read by its keys and values. */
+  readonly layers?: readonly LayerCacheState[] | undefined;
+  /**
+   * Of each layer, `[heads, tokens, head width]`, where all are keys and values of floats: those of
+   * `layers`. Empty otherwise.
+   */
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
+}
+
+/** Options of {@link LanguageModel.createCache}. */
+export interface ModelCacheOptions {
+  capacity?: number | undefined;
+  window?: number | undefined;
+  dtype?: CacheDType | undefined;
 }
 
 /** Keys and values of one text in every layer of a model. */
@@ -615,6 +650,9 @@ export interface TokenizerFiles {
  */
 export type WeightFormat = "float32" | "float16" | "bfloat16" | "q8" | "q4";
 
+/** How a model that is not one of texts is to be loaded. */
+export type WeightLoadOptions = LoadOptions & Pick<ModelLoadOptions, "onNotice">;
+
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
@@ -625,6 +663,13 @@ export interface ModelLoadOptions extends LoadOptions {
    * weights of floats, and stays beside quantised ones as two thin products.
    */
   adapter?: CheckpointSource | undefined;
+  /**
+   * What caches of the model hold keys and values as, those that `generate` makes for itself too;
+   * "float32" by default. "bfloat16" and "float16" take half the memory, "int8" little more than a
+   * quarter, and a long text is continued in about as much of the time. (A `forward` without a
+   * cache keeps float32.)
+   */
+  cacheDtype?: CacheDType | undefined;
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
    * each a sentence: weights that the model has no use for, a head of the file's own where the
@@ -728,9 +773,9 @@ export declare class LanguageModel {
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**
    * An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each
-   * token sees (all by default).
+   * token sees (all by default); `dtype`: what it holds (the model's `cacheDtype` by default).
    */
-  createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache>;
+  createCache(options?: ModelCacheOptions): Promise<ModelCache>;
   /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
   /**
@@ -770,7 +815,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex" | "adapter" | "dtype" | "head">): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: WeightLoadOptions): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
@@ -799,6 +844,52 @@ export declare class DiffViT {
    * the patches row by row. Of pixels `[B, C, H, W]`, `[B, H, N, N]`.
    */
   maps(image: ImageSource | TensorLike, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** How a call of {@link AudioCodec} is run. */
+export interface AudioCodecOptions {
+  /** Ends the call; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+  /** Called between slices of the call. What it throws rejects the call. */
+  onProgress?: CallOptions["onProgress"];
+}
+
+/**
+ * SAME-S, the audio codec of Stable Audio 3: audio to latents and back, in float32. Sizes in
+ * brackets are those of the public codec, of stereo at 44.1 kHz; `config` has the loaded one's.
+ *
+ * A checkpoint has the weights of the authors' files `same_s_decoder_f32` and `same_s_encoder_f32`,
+ * their names behind `decoder.` and `encoder.`, in safetensors, and a `config.json` with
+ * `"architecture": "same_s"`; what else it leaves out is the public codec's. One of the two alone
+ * will do for its direction. Other names (of PyTorch checkpoints) are refused.
+ */
+export declare class AudioCodec {
+  private constructor();
+  static load(source: CheckpointSource, options?: WeightLoadOptions): Promise<AudioCodec>;
+  /**
+   * Among others `audio_channels` (2), `latent_dim` (256), `patch_size` times `stride`, the samples
+   * of a latent (256 times 16), `chunk_size` divided by `stride`, of which T is a multiple (2), and
+   * `sample_rate` (44100).
+   */
+  readonly config: ModelConfig;
+  /**
+   * Latents `[B, latent_dim, T]` of audio `[B, audio_channels, samples]`, float32, the channels one
+   * after the other. Behind its end audio is filled with zeros to a whole number of 8192 samples
+   * (two latents).
+   *
+   * @throws {DiffAttnError} (as a rejection) SHAPE or DTYPE naming `pcm`; UNAVAILABLE for a
+   *   checkpoint without an encoder.
+   */
+  encode(pcm: TensorLike, options?: AudioCodecOptions): Promise<Tensor>;
+  /**
+   * Audio `[B, audio_channels, samples]` of latents `[B, latent_dim, T]`, float32; T is even.
+   *
+   * @throws {DiffAttnError} (as a rejection) SHAPE or DTYPE naming `latents`; UNAVAILABLE for a
+   *   checkpoint without a decoder.
+   */
+  decode(latents: TensorLike, options?: AudioCodecOptions): Promise<Tensor>;
   dispose(): void;
   [Symbol.dispose](): void;
 }
