@@ -300,6 +300,31 @@ fn out_of_mlx_files() {
     }
 }
 
+/// A file of other hands, of the codes of a GGUF file, with another packing of its embeddings.
+#[test]
+fn the_same_codes_in_another_format() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../test/models/mlx");
+    let bytes = std::fs::read(folder.join("model.safetensors"));
+    let bytes = bytes.unwrap_or_else(|why| panic!("{why}"));
+    let checkpoint = ok(diffattn_files::Checkpoint::open("mlx", bytes.as_slice()));
+    let mut file = File::default();
+    for entry in checkpoint.entries() {
+        let raw = ok(ok(checkpoint.raw(&entry.name)).into_owned());
+        file.0.insert(entry.name.clone(), raw);
+    }
+    let text = std::fs::read_to_string(folder.join("config.json"));
+    let text = text.unwrap_or_else(|why| panic!("{why}"));
+    let json: Value = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{why}"));
+    ok(open(&json, &file));
+    let mlx = load(&ok(DiffLlamaConfig::from_llama_json(&text)), &file, STORED);
+    let (config, file, _) = gguf("q4_1");
+    let gguf = load(&config, &file, STORED);
+    let ids = random_ids(4, 30, config.vocab_size);
+    let [a, b] = [&mlx, &gguf]
+        .map(|model| bits(&forward(model, &ids, &[1, 30], &DiffLlamaOptions::default()).logits));
+    assert_eq!(a, b);
+}
+
 /// An untied table of codes is read row by row.
 #[test]
 fn tables_and_heads_of_their_own() {
