@@ -87,7 +87,7 @@ onEachIsa(() => {
       const { options, tensors } = readFixture(file(`${name}/expected.safetensors`));
       const fixture = { options, tensors };
       const notices: string[] = [];
-      using model = await models.LanguageModel.load(path(first(name)), { onNotice: (text) => notices.push(text) });
+      using model = await models.LanguageModel.load(path(first(name)), { dtype: "float32", onNotice: (text) => notices.push(text) });
       expect(notices).toEqual([]);
       expect(model.family).toBe("llama");
       const { shape } = stored(fixture, "input_ids");

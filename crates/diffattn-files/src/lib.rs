@@ -125,7 +125,7 @@ pub use gguf::{
 #[cfg(feature = "checkpoints")]
 pub use header::{Header, MAX_TENSORS, Parsed};
 #[cfg(feature = "checkpoints")]
-pub use inspect::{Architecture, DtypeCount, Inspection, inspect};
+pub use inspect::{Architecture, DtypeCount, Inspection, QuantizedCount, inspect};
 #[cfg(feature = "checkpoints")]
 pub use json::{json_object, json_text};
 #[cfg(feature = "checkpoints")]

@@ -1,5 +1,6 @@
 //! What an inspection says: plain data. Decides nothing.
 
+use super::quantised::QuantizedCount;
 use crate::dtype::Dtype;
 use crate::layer::Layer;
 use crate::plain::{ConvertedLayer, PlainLayer};
@@ -98,7 +99,10 @@ pub struct Inspection {
     pub converted_layers: Vec<ConvertedLayer>,
     /// The element types, those with the most elements first.
     pub dtypes: Vec<DtypeCount>,
-    /// Elements of all tensors.
+    /// Quantised weights as MLX has them, by how they are packed; their tensors are among the
+    /// element types, too.
+    pub quantized: Vec<QuantizedCount>,
+    /// Elements of all tensors, of quantised weights those of the weights.
     pub parameters: u64,
     /// Tensors that the architecture wants and that are not there, by the names that it has for
     /// them.

@@ -189,6 +189,11 @@ export interface Inspection {
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
   /**
+   * Quantised weights in MLX's layout, by how they are packed; their codes, scales and biases are
+   * among `dtypes`, too.
+   */
+  readonly quantized: readonly { bits: number; groupSize: number; weights: number; parameters: number; bytes: number }[];
+  /**
    * The layers with differential attention, with their head layout. (Of "same_s", whose blocks are
    * all alike, none is listed.)
    */
@@ -243,9 +248,16 @@ export declare function inspectCheckpoint(
 export interface ConvertOptions extends LoadOptions {
   /**
    * Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from
-   * all others exactly.
+   * all others exactly. Quantised weights become what they stand for.
+   *
+   * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
+   * {@link ModelLoadOptions} has it; codes of as many bits stay as they are, floats that are not
+   * quantised keep their type. They are written in MLX's layout: groups of 32, scales and biases of
+   * F16, exact for Q8_0, Q4_0 and Q4_1.
    */
-  dtype?: "F32" | "F16" | "BF16" | undefined;
+  dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
+  /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
+  head?: WeightFormat | undefined;
   /**
    * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
    * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
@@ -263,6 +275,11 @@ export interface Conversion {
   /** The file, where there is no `target`. */
   readonly file: Uint8Array<ArrayBuffer> | undefined;
   /**
+   * What belongs beside the file and is not beside its source as it should be, by name: of quantised
+   * weights, before or after, `config.json`; of a GGUF file also its tokenizer.
+   */
+  readonly files: Readonly<Record<string, Uint8Array<ArrayBuffer>>>;
+  /**
    * What was not exact or grew: repeated heads, folded weights, values that overflow. Each a
    * sentence.
    */
@@ -271,7 +288,8 @@ export interface Conversion {
 
 /**
  * Writes a checkpoint with another element type, or with its attention layers in another layout.
- * All of the new file is in memory once.
+ * All of the new file is in memory once; where weights are or become quantised, one tensor at a time
+ * (and scales and biases, until their place in the file comes). The source may then be a GGUF file.
  *
  * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout;
  *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
