@@ -98,8 +98,11 @@ export function randomTensors(dtype, list = tensorsOf(RANDOM)) {
   );
 }
 
-/** What the package converts SmolLM2 to, with the adapter that heals it merged. */
-const DIFFERENTIAL = { to: "v2", share: 1, start: "mirror", adapter: join(root, "examples/smollm2"), dtype: "q4" };
+/**
+ * What the package converts SmolLM2 to: in float32, which holds the file's values exactly, so that
+ * its adapter is merged before anything is quantised.
+ */
+const DIFFERENTIAL = { to: "v2", heads: "all", start: "mirror", dtype: "F32" };
 
 /** A model of random weights in float files. */
 const randomModel = (name, dtype, config, tensors) => ({
@@ -122,7 +125,7 @@ const MADE = {
   "random-bf16": randomModel("random-bf16", "BF16", { ...RANDOM, dtype: "bfloat16" }),
   "random-codec": randomModel("random-codec", "F32", CODEC, codecTensors()),
   "smollm2-diff": {
-    place: join(cache, "bench-models", "smollm2-diff-q4"),
+    place: join(cache, "bench-models", "smollm2-diff"),
     file: "config.json",
     async make(folder, { convertModel }) {
       const part = `${folder}.part`;

@@ -36,7 +36,8 @@ async function prefill(model, test) {
  * What the package loads a case's model with; without a tokenizer, which a prompt of ids needs
  * not.
  */
-export const loadOptions = ({ cacheDtype }, variant) => ({
+export const loadOptions = ({ cacheDtype, load }, variant) => ({
+  ...load,
   ...(variant !== "text" && { tokenizer: null }),
   ...(cacheDtype && { cacheDtype }),
 });

@@ -3,8 +3,10 @@
 //
 //   node bench/subjects/model.mjs native|wasm
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import * as api from "../../packages/diffattn/dist/node.js";
 import * as models from "../../packages/diffattn/dist/models-node.js";
+import { root } from "../../scripts/tools.mjs";
 import { latentsOf } from "../codec.mjs";
 import { ensureModel, placeOf } from "../model-files.mjs";
 import { serve } from "./protocol.mjs";
@@ -20,8 +22,12 @@ async function prepare({ case: test, threads, isa }) {
   if (isa && running.isa !== isa) throw new Error(`${isa} was asked for, ${running.isa} runs`);
 }
 
-const open = ({ case: test, variant }) =>
-  test.op === "codec_decode" ? models.AudioCodec.load(placeOf(test)) : models.LanguageModel.load(placeOf(test), loadOptions(test, variant));
+function open({ case: test, variant }) {
+  if (test.op === "codec_decode") return models.AudioCodec.load(placeOf(test));
+  const options = loadOptions(test, variant);
+  if (options.adapter) options.adapter = join(root, options.adapter);
+  return models.LanguageModel.load(placeOf(test), options);
+}
 
 /** Latents of one piece of audio. */
 async function audio(codec, test) {
