@@ -2,6 +2,7 @@
 //! where there is one. Reads no tensor and believes no configuration: where the two disagree,
 //! tensors win and a sentence says so.
 
+mod architecture;
 mod config;
 mod converted;
 mod diff_llama;
@@ -13,7 +14,8 @@ mod quantised;
 mod same_s;
 mod timm;
 
-pub use inspection::{Architecture, DtypeCount, Inspection};
+pub use architecture::Architecture;
+pub use inspection::{DtypeCount, Inspection};
 pub use quantised::QuantizedCount;
 
 use crate::dtype::Dtype;
@@ -81,15 +83,9 @@ pub fn inspect<'e>(
     }
     .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
-    match (inspection.architecture, config.architecture()) {
-        (None, _) => inspection
-            .warnings
-            .push("there is no differential attention that is known in it".to_owned()),
-        (Some(found), Some(said)) if found != said => inspection.warnings.push(format!(
-            "config.json says {said}, but the tensors are those of {found}"
-        )),
-        _ => {}
-    }
+    inspection
+        .warnings
+        .extend(unlike(inspection.architecture, &config));
     let has_base = matches!(
         inspection.architecture,
         Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
@@ -116,6 +112,17 @@ pub fn inspect<'e>(
         }
     }
     Ok(inspection)
+}
+
+/// What is odd about what was found, beside what the configuration says.
+fn unlike(found: Option<Architecture>, config: &Config) -> Option<String> {
+    match (found, config.architecture()) {
+        (None, _) => Some("there is no differential attention that is known in it".to_owned()),
+        (Some(found), Some(said)) if found != said => Some(format!(
+            "config.json says {said}, but the tensors are those of {found}"
+        )),
+        _ => None,
+    }
 }
 
 /// The layers that there are marks of, in order.
