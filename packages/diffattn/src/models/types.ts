@@ -254,7 +254,7 @@ export interface ConvertOptions extends LoadOptions {
    * all others exactly. Quantised weights become what they stand for.
    *
    * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
-   * {@link ModelLoadOptions} has it; codes of as many bits stay as they are, floats that are not
+   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that are not
    * quantised keep their type. They are written in MLX's layout: groups of 32, scales and biases of
    * F16, exact for Q8_0, Q4_0 and Q4_1.
    */
@@ -700,7 +700,7 @@ export interface ModelLoadOptions extends LoadOptions {
   tokenizerRegex?: "any" | "known" | undefined;
   /**
    * As what the model's linear maps are held; as the checkpoint has them by default, quantised ones
-   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as many bits,
+   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as few bits,
    * part by part: no more than two parts are ever in memory as floats. Rows that are no multiple of
    * 32 wide stay as they are, which `onNotice` tells. The floats make floats of what is quantised.
    * Norms, λ and other vectors are always floats.
