@@ -254,9 +254,9 @@ export interface ConvertOptions extends LoadOptions {
    * all others exactly. Quantised weights become what they stand for.
    *
    * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
-   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that are not
-   * quantised keep their type. They are written in MLX's layout: groups of 32, scales and biases of
-   * F16, exact for Q8_0, Q4_0 and Q4_1.
+   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that
+   * are not quantised keep their type. They are written in MLX's layout: groups of 32, scales and
+   * biases of F16, exact for Q8_0, Q4_0 and Q4_1.
    */
   dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
   /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
