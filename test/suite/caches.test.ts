@@ -22,7 +22,7 @@ function bfloat16(x: number): number {
   float[0] = x;
   const bits = words[0] ?? 0;
   words[0] = (bits + 0x7fff + ((bits >>> 16) & 1)) & 0xffff0000;
-  return float[0] ?? NaN;
+  return float[0];
 }
 
 /** To the nearest of the numbers `unit` apart, ties to even. */

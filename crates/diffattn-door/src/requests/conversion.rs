@@ -34,8 +34,8 @@ request! {
 }
 
 record! {
-    /// An adapter: its configuration, the entries of its tensors, and the element type that all of
-    /// the model is made in.
+    /// An adapter: its configuration, the entries of its tensors, and the element type of what it
+    /// is merged into; without it weights of codes have it beside them.
     fields AdapterFiles {
         config("adapter_config.json"): Text,
         entries("tensors"): Text,

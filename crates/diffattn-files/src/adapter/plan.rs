@@ -32,12 +32,6 @@ impl ModelConversion {
             None => Self::unchanged(&entries, config)?,
             Some(conversion) => Self::converted_for(&entries, config, conversion)?,
         };
-        if let Some(dtype) = dtype {
-            for step in &mut plan.steps {
-                step.cast(dtype);
-            }
-            plan.name_dtype(dtype);
-        }
         let mut added = Vec::new();
         for (name, change) in &adapter.changes {
             let Some(step) = plan.steps.iter_mut().find(|step| step.name == *name) else {
@@ -50,7 +44,10 @@ impl ModelConversion {
             check_fits(name, &step.shape, change)?;
             match change {
                 Change::Whole(entry) => *step = Step::copy(entry).renamed(name.clone(), 1.0),
-                Change::LowRank { a, b } if step.dtype().is_float() => {
+                Change::LowRank { a, b } if dtype.is_some() || step.dtype().is_float() => {
+                    if let Some(dtype) = dtype {
+                        step.cast(dtype);
+                    }
                     step.merge(a, b, adapter.scale());
                 }
                 Change::LowRank { a, b } => {

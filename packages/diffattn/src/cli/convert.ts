@@ -12,7 +12,7 @@ import { loadModels, opening } from "./library.js";
 import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import type { Terminal } from "./terminal.js";
 
-export interface ConvertOptions extends Omit<DifferentialOptions, "dtype"> {
+export interface ConvertOptions extends Omit<DifferentialOptions, "dtype" | "head"> {
   dtype?: keyof typeof DTYPES | "q8" | "q4";
   head?: keyof typeof DTYPES | "q8" | "q4";
   layout?: "diffllama" | "unilm";
@@ -69,12 +69,15 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
   const { dtype, head, layout, force, ...rest } = options;
   if (Object.keys(rest).length > 0) {
-    if (isQuantized(dtype) || head)
-      throw new UsageError("convert: --dtype q8 and q4, and --head, stand alone: quantise what was written, with the command once more");
     if (layout) throw new UsageError("convert: --layout is for what is differential already; it stands with --dtype alone");
-    return differential(terminal, source, target, { ...rest, ...(force && { force }), ...(dtype && { dtype: DTYPES[dtype] }) });
+    return differential(terminal, source, target, {
+      ...rest,
+      ...(force && { force }),
+      ...(dtype && { dtype: typeOf(dtype) }),
+      ...(head && { head: formatOf(head) }),
+    });
   }
-  if (!dtype && !layout && !head) throw new UsageError("convert: expected --to, --fold, --dtype or --layout, got none of them");
+  if (!dtype && !layout && !head) throw new UsageError("convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them");
   const toFolder = extname(target) !== ".safetensors";
   const file = toFolder ? join(target, "model.safetensors") : target;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");

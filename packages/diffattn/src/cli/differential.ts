@@ -25,7 +25,9 @@ export interface DifferentialOptions {
   fold?: boolean;
   verify?: boolean;
   force?: boolean;
-  dtype?: "F32" | "F16" | "BF16";
+  dtype?: "F32" | "F16" | "BF16" | "q8" | "q4";
+  head?: models.WeightFormat;
+  adapter?: string;
 }
 
 /** How far logits of an exact start may be from what they were, of the largest. */
@@ -35,13 +37,14 @@ const EXACT = 2e-6;
 const WRITTEN = ["model.safetensors", "config.json"];
 
 /** What must not stand together, as a sentence. */
-function check({ to, kind, fold, select, share, text, start, lambda, seed, dtype }: DifferentialOptions): void {
+function check({ to, kind, fold, select, share, text, start, lambda, seed, dtype, head, adapter }: DifferentialOptions): void {
   const refuse = (what: string): never => {
     throw new UsageError(`convert: ${what}`);
   };
-  if (fold && (to ?? kind ?? select ?? share ?? start ?? lambda ?? seed ?? dtype) !== undefined)
-    refuse("--fold stands alone; it takes --text and --verify");
-  if (!fold && to === undefined) refuse("expected --to diff or --to diffllama with the options of a conversion, got neither");
+  const named = to ?? kind ?? select ?? share ?? start ?? lambda ?? seed;
+  if (adapter && (fold ?? named) !== undefined) refuse("--adapter names its conversion; it takes --dtype, --head, --text and --verify");
+  if (fold && (named ?? dtype ?? head) !== undefined) refuse("--fold stands alone; it takes --text and --verify");
+  if (!fold && !adapter && to === undefined) refuse("expected --to diff or --to diffllama with the options of a conversion, got neither");
   if (to === "diffllama" && kind !== undefined) refuse("--kind is for --to diff");
   if (select === "entropy" && text === undefined) refuse("--select entropy needs --text, a file over which it is measured");
 }
@@ -103,7 +106,7 @@ async function compared(
 
 export async function differential(terminal: Terminal, source: string, target: string, options: DifferentialOptions): Promise<void> {
   check(options);
-  const { to, kind, share, select, text, start, lambda, seed, fold, verify, force, dtype } = options;
+  const { to, kind, share, select, text, start, lambda, seed, fold, verify, force, dtype, head, adapter } = options;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");
   if (target.endsWith(".safetensors")) throw new UsageError("convert: expected a folder, as the configuration is a part of the conversion");
   const inputs = await checkpointFiles(source);
@@ -121,7 +124,7 @@ export async function differential(terminal: Terminal, source: string, target: s
       return convertModel(source, {
         ...reading,
         target: outputs.open,
-        to: to === "diffllama" ? to : (kind ?? "v2"),
+        ...(adapter ? { adapter } : { to: to === "diffllama" ? to : (kind ?? "v2") }),
         ...(select && { heads: select }),
         ...(select === "entropy" && ids && { ids }),
         ...(share !== undefined && { share }),
@@ -129,6 +132,7 @@ export async function differential(terminal: Terminal, source: string, target: s
         ...(lambda !== undefined && { lambda }),
         ...(seed !== undefined && { seed }),
         ...(dtype && { dtype }),
+        ...(head && { head }),
       });
     });
   } catch (error) {

@@ -177,6 +177,7 @@ function addConvert(root: Command, terminal: Terminal): void {
     .addOption(new Option("--start <name>", "what they begin with; mirror by default").choices(["mirror", "zero", "mix"]))
     .option("--lambda <number>", "λ at the beginning; 0.5 by default", number(0, 1, { whole: false }))
     .option("--seed <number>", "where the random numbers of noise begin", number(0, Number.MAX_SAFE_INTEGER))
+    .option("--adapter <folder>", "a low-rank adapter that is merged, over the conversion that it names")
     .option("--fold", "make a plain Llama of one with DEX")
     .option("--verify", "compare what was written with the source; fails when an exact start is none")
     .addOption(
@@ -190,6 +191,7 @@ function addConvert(root: Command, terminal: Terminal): void {
       examples(
         "diffattn convert ./llama ./diff --to diff --share 1/2 --verify",
         "diffattn convert ./llama ./diff --to diff --select entropy --text sample.txt",
+        "diffattn convert model.gguf ./diff-q4 --adapter ./adapter --dtype q4",
         "diffattn convert ./dex ./llama --fold",
         "diffattn convert ./model ./model-f32 --dtype f32",
         "diffattn convert model.gguf ./model-q4 --dtype q4",

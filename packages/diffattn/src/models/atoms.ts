@@ -28,7 +28,10 @@ export const int32: Write<Int32Array | Raw<Int32Array>> = (s, _name, x) => eleme
 
 /** Numbers of a cache: a tensor of floats, or codes. */
 export const numbers: Write<types.TensorLike | Int8Tensor> = (s, name, x) => {
-  if (!has(x, "data") || arrayType(x.data) !== "Int8Array") return tensor(s, name, x);
+  if (!has(x, "data") || arrayType(x.data) !== "Int8Array") {
+    tensor(s, name, x);
+    return;
+  }
   const shape = shapeOf(name, x);
   operand(s, Kind.uint8, shape, bytesOf(name, elementsOf(name, x, shape, x.data as Int8Array)));
 };

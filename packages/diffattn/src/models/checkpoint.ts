@@ -79,9 +79,12 @@ async function firstsOf(sources: readonly ByteSource[], reading: Reading): Promi
 
 const QUANTIZED: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"] satisfies QuantizedDType[];
 
+/** Whether a tensor is of quantised blocks, which safetensors files do not have. */
+export const isQuantized = (dtype: Entry["dtype"]): boolean => QUANTIZED.includes(dtype);
+
 /** The element type of a safetensors file's tensor: who reads tensor by tensor opens no others. */
 export function storedType(dtype: Entry["dtype"]): StoredDType {
-  if (QUANTIZED.includes(dtype)) throw internal(`a tensor of ${dtype} where none is opened`);
+  if (isQuantized(dtype)) throw internal(`a tensor of ${dtype} where none is opened`);
   return dtype as StoredDType;
 }
 
@@ -98,6 +101,9 @@ export type Stored = Pick<Entry, "name" | "dtype" | "shape" | "turnedHeads"> & {
 
 /** The weights of a model, to be read part by part. */
 export interface Weights {
+  readonly metadata: Readonly<Record<string, string>>;
+  /** What a GGUF file says itself; undefined for other formats. */
+  readonly own?: GgufTexts | undefined;
   readonly entries: readonly Pick<Entry, "name" | "dtype" | "shape" | "file" | "range">[];
   /** The bytes of tensors, and whether all of their memory may be given away. */
   read(names: readonly string[], reading: Reading): Promise<{ bytes: Map<string, Uint8Array<ArrayBuffer>>; owned: boolean }>;

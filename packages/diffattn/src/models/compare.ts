@@ -29,7 +29,7 @@ export interface TextOrIds {
 }
 
 /** A text as ids; ids as they are; without either some of the whole vocabulary. */
-export function idsOfText(model: types.LanguageModel, { text, ids }: TextOrIds): { data: Int32Array; shape: readonly [number, number] } {
+export function idsOfText(model: LanguageModel, { text, ids }: TextOrIds): { data: Int32Array; shape: readonly [number, number] } {
   if (!isAbsent(text) && !isAbsent(ids)) fail("OPTION", "ids", "a text or ids", "both");
   if (!isAbsent(ids)) return tensorOfIds("ids", ids);
   if (!isAbsent(text)) return tensorOfIds("text", model.encode(text));
@@ -47,7 +47,7 @@ interface Distance {
 
 /** Reads the ids with both, piece by piece. */
 async function distanceOf(
-  [a, b]: readonly [types.LanguageModel, types.LanguageModel],
+  [a, b]: readonly [LanguageModel, LanguageModel],
   ids: readonly number[],
   signal: AbortSignal | undefined,
 ): Promise<{ difference: number; largest: number }> {
@@ -70,7 +70,7 @@ async function distanceOf(
 }
 
 /** What a model writes after the ids, choosing the likeliest. */
-async function written(model: types.LanguageModel, prompt: readonly number[], maxNewTokens: number, signal: AbortSignal | undefined) {
+async function written(model: LanguageModel, prompt: readonly number[], maxNewTokens: number, signal: AbortSignal | undefined) {
   const ids: number[] = [];
   for await (const { id } of model.generate(prompt, { maxNewTokens, stopIds: [], signal })) ids.push(id);
   return ids;
@@ -86,11 +86,11 @@ export async function compareModels(
   const count = tokens ?? TOKENS;
   if (!(Number.isSafeInteger(count) && count >= 0)) fail("OPTION", "tokens", "an integer of 0 or more", show(tokens));
   const loaded: LanguageModel[] = [];
-  const modelOf = async (given: types.LanguageModel | types.CheckpointSource): Promise<types.LanguageModel> => {
-    if (isOf(given, LanguageModel)) return given as unknown as types.LanguageModel;
+  const modelOf = async (given: types.LanguageModel | types.CheckpointSource): Promise<LanguageModel> => {
+    if (isOf(given, LanguageModel)) return given;
     const model = await LanguageModel.load(given as types.CheckpointSource, { signal });
     loaded.push(model);
-    return model as unknown as types.LanguageModel;
+    return model;
   };
   try {
     const models = [await modelOf(a), await modelOf(b)] as const;

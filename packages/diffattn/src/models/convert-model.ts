@@ -1,29 +1,30 @@
 // Whole models converted: Llamas to differential attention, and those of DEX into plain Llamas.
-// What each tensor becomes is Rust's (requests 105, 76, 77); read, made and written here one tensor
-// after the other.
+// What each tensor becomes, derived.ts knows and recode.ts where it is quantised; read, made and
+// written here one tensor after the other.
 
-import type { Handle } from "../backend.js";
 import { checkOptions, has, isAbsent, isArray, oneOf, show, tagOf } from "../check.js";
-import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
-import { create, drop, run } from "./backend.js";
 import type { Reading } from "./byte-source.js";
-import { Checkpoint, Progress } from "./checkpoint.js";
+import { Checkpoint, isQuantized, Progress, type Weights } from "./checkpoint.js";
+import { Derived } from "./derived.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
-import { bufferOf, jsonOf } from "./outputs.js";
+import { fileType, FORMATS, formatOf } from "./formats.js";
+import { openAdapter } from "./load.js";
 import { modelsPlatform, type Sink } from "./platform.js";
-import * as requests from "./requests.generated.js";
+import { filesOf, Recoded } from "./recode.js";
 import { layoutOf, sinkOf, writePieces } from "./safetensors.js";
 import { memoryOf } from "./source.js";
 import type * as types from "./types.js";
 
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
-const OPTIONS = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed", "dtype", ...FOLD_OPTIONS];
-const DTYPES = ["F32", "F16", "BF16"] as const;
+/** What says which conversion. */
+const OF_TARGET = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed"] as const;
+const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", ...FOLD_OPTIONS];
+const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
 
 /** What lies beside weights and stays right for them. */
 const COMPANIONS = [
@@ -37,19 +38,6 @@ const COMPANIONS = [
   "tokenizer.model",
   "chat_template.jinja",
 ];
-
-/** A conversion as it is planned. */
-interface Plan extends Omit<types.ModelConversion, "files"> {
-  /** The text of `config.json`. */
-  readonly config: string;
-  readonly tensors: readonly {
-    readonly name: string;
-    readonly dtype: types.StoredDType;
-    readonly shape: readonly number[];
-    readonly from: readonly string[];
-    readonly copied: boolean;
-  }[];
-}
 
 /** Where files are written, by their names. */
 interface Output {
@@ -74,21 +62,34 @@ function headsOf(given: types.ConvertModelOptions): Pick<types.ConvertModelOptio
   return { ...(heads && { heads }), ...(layers && { layers }) };
 }
 
+/** As what weights are to be written. */
+interface Format {
+  readonly dtype: "F32" | "F16" | "BF16" | "q8" | "q4" | undefined;
+  readonly head: types.WeightFormat | undefined;
+}
+
+/** As what weights are to be written, checked. */
+function formatIn({ dtype, head }: types.ConvertModelOptions): Format {
+  if (!isAbsent(dtype) && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
+  return { dtype: isAbsent(dtype) ? undefined : fileType(dtype), head: formatOf("head", head) };
+}
+
 /** What is asked for, as request 105 takes it; refused before anything is read. */
-function targetOf(given: types.ConvertModelOptions): Record<string, unknown> {
-  const { to, start, seed, dtype } = given;
+function targetOf(given: types.ConvertModelOptions, format: Format): Record<string, unknown> {
+  const { to, start, seed } = given;
   for (const [name, text] of [
     ["to", to],
     ["start", start],
   ] as const)
     if (!isAbsent(text) && typeof text !== "string") fail("OPTION", name, "a text", show(text));
-  if (!isAbsent(dtype) && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
+  const { dtype } = format;
   if (!isAbsent(seed) && !(Number.isSafeInteger(seed) && seed >= 0)) fail("OPTION", "seed", "an integer from 0 to 2^53 - 1", show(seed));
   return {
     to,
     start,
     seed,
-    dtype,
+    // (Quantised when they are written.)
+    dtype: dtype === "q8" || dtype === "q4" ? undefined : dtype,
     lambda: numberOf("lambda", given.lambda),
     share: numberOf("share", given.share),
     ...headsOf(given),
@@ -103,12 +104,16 @@ async function outputOf(target: types.ConvertModelOptions["target"], source: unk
       const file = memoryOf(length);
       let at = 0;
       const sink: Sink = {
-        write: async (bytes) => {
+        write: (bytes) => {
           file.set(bytes, at);
           at += bytes.byteLength;
+          return Promise.resolve();
         },
-        end: async () => void (files[name] = file),
-        abort: async () => {},
+        end: () => {
+          files[name] = file;
+          return Promise.resolve();
+        },
+        abort: () => Promise.resolve(),
       };
       return Promise.resolve(sink);
     };
@@ -145,65 +150,88 @@ async function writeFile(output: Output, name: string, bytes: Uint8Array): Promi
   await sink.end();
 }
 
-/** One tensor of the plan, as bytes. */
-async function tensorOf(plan: Plan, index: number, checkpoint: Checkpoint, conversion: Handle, reading: Reading) {
-  const { signal } = reading;
-  throwIfAborted(signal);
-  const { from, copied } = plan.tensors[index] ?? { from: [], copied: false };
-  const { bytes, owned } = await checkpoint.read(from, reading);
-  const [first] = from;
-  if (copied && first !== undefined) return bytes.get(first) ?? new Uint8Array();
-  const tensors = from.map((name) => checkpoint.stored(name, bytes));
-  const [made] = await run(encode(requests.convertTensor, { conversion, index, tensors }), { signal, transfer: owned && from.length > 0 });
-  return new Uint8Array(bufferOf(made));
+/** Tensors that are to be written, and how the bytes of each are had. */
+interface Written {
+  readonly tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[];
+  readonly config: Uint8Array;
+  readonly notes: readonly string[];
+  tensor(index: number, reading: Reading): Promise<Uint8Array>;
 }
 
-/** The tensors of the plan, in the order of the file. */
-async function writeTensors(
-  plan: Plan,
-  { order, header }: { order: Int32Array; header: Uint8Array },
-  sink: Sink,
-  tensor: (index: number) => Promise<Uint8Array>,
-): Promise<void> {
-  if (order.length !== plan.tensors.length) throw internal("a file that lacks a tensor");
+/** As floats, or quantised weights as MLX has them. */
+async function writtenOf(derived: Derived, { dtype, head }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
+  const { tensors, config: text, notes } = derived.plan;
+  const config = new TextEncoder().encode(text);
+  const isCoded = tensors.some((tensor) => isQuantized(tensor.dtype));
+  if (isCoded || dtype === "q8" || dtype === "q4" || head) {
+    const recoded = await Recoded.of(derived, config, { dtype, head }, signal);
+    return {
+      tensors: recoded.tensors,
+      config: recoded.config,
+      notes: [...notes, ...recoded.notes],
+      tensor: (index, reading) => recoded.tensor(index, reading),
+    };
+  }
+  const tensor = async (index: number, reading: Reading): Promise<Uint8Array> => {
+    const name = tensors[index]?.name ?? "";
+    return (await derived.read([name], reading)).bytes.get(name) ?? new Uint8Array();
+  };
+  return { tensors, config, notes, tensor };
+}
+
+/** Writes the tensors, in the order of the file. */
+async function writeTensors(written: Written, { order, header }: { order: Int32Array; header: Uint8Array }, sink: Sink, reading: Reading) {
+  if (order.length !== written.tensors.length) throw internal("a file that lacks a tensor");
   await writePieces(sink, header);
-  for (const index of order) await writePieces(sink, await tensor(index));
+  for (const index of order) {
+    throwIfAborted(reading.signal);
+    await writePieces(sink, await written.tensor(index, reading));
+  }
 }
 
-/** Plans with `target`, or without one the folding, and writes. */
+/** What belongs to the model besides its weights and its configuration. */
+async function writeCompanions(folder: Folder, weights: Weights, output: Output, signal: types.LoadOptions["signal"]): Promise<void> {
+  const own = await filesOf(weights, signal);
+  for (const name of COMPANIONS) {
+    const bytes = own[name] ?? (await readOptionalText(folder, name, { signal }));
+    if (bytes) await writeFile(output, name, bytes);
+  }
+}
+
+/** Plans with `target` or the adapter, or without either the folding, and writes. */
 async function convertAll(
   folder: Folder,
-  target: object | undefined,
+  what: { readonly target?: object | undefined; readonly adapter?: Folder | undefined },
   output: Output,
-  given: Partial<types.LoadOptions>,
+  given: Partial<types.LoadOptions> & Format,
 ): Promise<types.ModelConversion> {
-  const { signal, onProgress, maxTensors } = given;
+  const { signal, onProgress, maxTensors, dtype, head } = given;
   const progress = new Progress(onProgress);
   const reading = { signal, onBytes: progress.add };
-  const config = await readText(folder, "config.json", { signal });
-  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, progress);
-  let conversion: Handle | undefined;
+  let weights: Weights = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, progress);
   try {
-    const entries = JSON.stringify(checkpoint.entries);
-    conversion = await create(
-      "conversion",
-      encode(requests.createConversion, { config, entries, target: target && JSON.stringify(target) }),
+    const config = weights.own?.config ?? (await readText(folder, "config.json", { signal }));
+    const adapter = what.adapter && (await openAdapter(what.adapter, { signal, maxTensors }));
+    const merged = dtype === "F16" || dtype === "BF16" ? dtype : "F32";
+    const target = what.target && JSON.stringify(what.target);
+    const derived = await Derived.of(
+      weights,
+      {
+        config,
+        target,
+        adapter,
+        ...(adapter && (dtype || weights.entries.some((entry) => isQuantized(entry.dtype))) && { dtype: merged }),
+      },
+      reading,
     );
-    const handle = conversion;
-    const [about] = await run(encode(requests.conversionInfo, { conversion: handle }), { signal });
-    const plan = jsonOf(about) as Plan;
-    const layout = await layoutOf(
-      plan.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-      checkpoint.metadata,
-    );
+    weights = derived;
+    const written = await writtenOf(derived, { dtype, head }, signal);
+    const layout = await layoutOf(written.tensors, weights.metadata);
     const sink = await output.begin(MODEL, layout.length);
     try {
-      await writeTensors(plan, layout, sink, (index) => tensorOf(plan, index, checkpoint, handle, reading));
-      await writeFile(output, "config.json", new TextEncoder().encode(plan.config));
-      for (const name of COMPANIONS) {
-        const bytes = await readOptionalText(folder, name, { signal });
-        if (bytes) await writeFile(output, name, bytes);
-      }
+      await writeTensors(written, layout, sink, reading);
+      await writeFile(output, "config.json", written.config);
+      await writeCompanions(folder, weights, output, signal);
     } catch (error) {
       await sink.abort(error);
       throw error;
@@ -211,34 +239,40 @@ async function convertAll(
     // (The weights get their name last: it stands for a whole checkpoint.)
     await sink.end();
     progress.end();
-    const { exact, heads, parameters, added, notes } = plan;
-    return { exact, heads, parameters, added, notes, files: output.files };
+    const { exact, heads, parameters, added } = derived.plan;
+    const isRounded = dtype === "q8" || dtype === "q4" || head !== undefined;
+    return { exact: exact && !isRounded, heads, parameters, added, notes: written.notes, files: output.files };
   } finally {
-    if (conversion) drop(conversion);
-    checkpoint.close();
+    weights.close();
   }
 }
 
 export async function convertModel(source: types.CheckpointSource, options?: types.ConvertModelOptions): Promise<types.ModelConversion> {
   const given = checkOptions("options", options, OPTIONS);
   const { signal, text, ids } = given;
-  const target = targetOf(given);
+  const format = formatIn(given);
+  const { adapter: from } = given;
+  if (!isAbsent(from))
+    for (const name of OF_TARGET)
+      if (!isAbsent(given[name])) fail("OPTION", name, "none with an adapter, which names it", show(given[name]));
+  const target = targetOf(given, format);
   checkSignal(signal);
   const folder = await folderOf(source, accessOf(given));
+  const adapter = isAbsent(from) ? undefined : await folderOf(from, accessOf(given), "adapter");
   const output = await outputOf(given.target, source);
+  if (adapter) return convertAll(folder, { adapter }, output, { ...given, ...format });
   if (given.heads === "entropy") target["entropy"] = await entropyOf(source, { text, ids }, loadOf(given));
-  return convertAll(folder, target, output, given);
+  return convertAll(folder, { target }, output, { ...given, ...format });
 }
 
 export async function foldDex(source: types.CheckpointSource, options?: types.FoldOptions): Promise<types.ModelConversion> {
   const given = checkOptions("options", options, FOLD_OPTIONS);
   checkSignal(given.signal);
   const folder = await folderOf(source, accessOf(given));
-  return convertAll(folder, undefined, await outputOf(given.target, source), given);
+  return convertAll(folder, {}, await outputOf(given.target, source), { ...given, dtype: undefined, head: undefined });
 }
 
 /** The options of a load, of those of a conversion; its progress is not that of the conversion. */
 function loadOf(given: Partial<types.ConvertModelOptions>): types.LoadOptions {
-  const load = Object.fromEntries(Object.entries(given).filter(([name]) => LOAD_OPTIONS.includes(name) && name !== "onProgress"));
-  return load as types.LoadOptions;
+  return Object.fromEntries(Object.entries(given).filter(([name]) => LOAD_OPTIONS.includes(name) && name !== "onProgress"));
 }

@@ -9,7 +9,7 @@ import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { FORMATS, formatOf } from "./formats.js";
+import { fileType, FORMATS, formatOf } from "./formats.js";
 import { mayBeGguf } from "./gguf.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
@@ -19,12 +19,6 @@ import type * as types from "./types.js";
 
 const OPTIONS = ["dtype", "head", "layout", "target", ...LOAD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
-/** Element types by the names that formats of weights have. */
-const FLOAT_NAMES: Readonly<Partial<Record<types.WeightFormat, "F32" | "F16" | "BF16">>> = {
-  float32: "F32",
-  float16: "F16",
-  bfloat16: "BF16",
-};
 const LAYOUTS = ["diffllama", "unilm"] as const;
 /** What is cast; integers and masks stay as they are. */
 const FLOATS = ["F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"];
@@ -47,7 +41,7 @@ export async function convertCheckpoint(
   const given = checkOptions("options", options, OPTIONS);
   const { layout, target, signal, onProgress, maxTensors } = given;
   if (given.dtype !== undefined && !DTYPES.includes(given.dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(given.dtype));
-  const dtype = FLOAT_NAMES[given.dtype as types.WeightFormat] ?? (given.dtype as "F32" | "F16" | "BF16" | "q8" | "q4" | undefined);
+  const dtype = given.dtype && fileType(given.dtype);
   const head = formatOf("head", given.head);
   if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
   if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");

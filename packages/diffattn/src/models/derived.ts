@@ -7,7 +7,7 @@ import { encode } from "../encode.js";
 import { internal } from "../errors.js";
 import { create, drop, run } from "./backend.js";
 import type { Entry, Reading } from "./byte-source.js";
-import type { Checkpoint, Stored, Weights } from "./checkpoint.js";
+import type { Stored, Weights } from "./checkpoint.js";
 import { jsonOf, bufferOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
@@ -31,7 +31,7 @@ export interface Plan extends Omit<types.ModelConversion, "files"> {
 /** An adapter, open: the bytes of its `adapter_config.json`, and its tensors. */
 export interface OpenAdapter {
   readonly config: Uint8Array;
-  readonly tensors: Checkpoint;
+  readonly tensors: Weights;
 }
 
 /** What a checkpoint is to become. */
@@ -41,7 +41,10 @@ export interface Target {
   /** As request 105 takes it; without it and `adapter`, DEX is folded. */
   readonly target?: string | undefined;
   readonly adapter?: OpenAdapter | undefined;
-  /** What weights are made in where there is an adapter; in what they are unless given. */
+  /**
+   * What weights that an adapter changes are made in; unless given, floats in what they are, and
+   * codes stay, with the difference beside them.
+   */
   readonly dtype?: "F32" | "F16" | "BF16" | undefined;
 }
 
@@ -51,14 +54,14 @@ export class Derived implements Weights {
   private constructor(
     readonly plan: Plan,
     private readonly conversion: Handle,
-    private readonly base: Checkpoint,
-    private readonly adapter: Checkpoint | undefined,
+    private readonly base: Weights,
+    private readonly adapter: Weights | undefined,
   ) {
     this.#index = new Map(plan.tensors.map(({ name }, index) => [name, index]));
   }
 
   /** Plans what a checkpoint becomes; both it and the adapter are closed with what they became. */
-  static async of(base: Checkpoint, { config, target, adapter, dtype }: Target, reading: Pick<Reading, "signal">): Promise<Derived> {
+  static async of(base: Weights, { config, target, adapter, dtype }: Target, reading: Pick<Reading, "signal">): Promise<Derived> {
     const request = encode(requests.createConversion, {
       config,
       entries: JSON.stringify(base.entries),
@@ -75,6 +78,14 @@ export class Derived implements Weights {
     }
   }
 
+  get metadata(): Weights["metadata"] {
+    return this.base.metadata;
+  }
+
+  get own(): Weights["own"] {
+    return this.base.own;
+  }
+
   get entries(): readonly Pick<Entry, "name" | "dtype" | "shape" | "file" | "range">[] {
     // (Their bytes lie in no file.)
     return this.plan.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape, file: "", range: [0, 0] }));
@@ -89,7 +100,7 @@ export class Derived implements Weights {
   }
 
   /** The checkpoint that a tensor is of. */
-  #home(name: string): Checkpoint {
+  #home(name: string): Weights {
     return this.adapter && name.startsWith(PREFIX) ? this.adapter : this.base;
   }
 

@@ -21,7 +21,7 @@ export async function entropyOf(source: types.CheckpointSource, given: TextOrIds
     fail("OPTION", "text", 'a text, or ids, with heads "entropy", over which it is measured', "none");
   using model = await LanguageModel.load(source, options);
   if (model.family !== "llama") fail("FILE", "source", 'a plain Llama (model_type "llama")', model.family);
-  const { data, shape } = idsOfText(model as unknown as types.LanguageModel, given);
+  const { data, shape } = idsOfText(model, given);
   const [B, L] = shape;
   const [layers, heads] = [Number(model.config["num_hidden_layers"]), Number(model.config["num_attention_heads"])];
   const sums = Array.from({ length: layers }, () => new Array<number>(heads).fill(0));

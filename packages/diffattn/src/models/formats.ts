@@ -11,3 +11,11 @@ export function formatOf(name: string, given: unknown): WeightFormat | undefined
   if (isAbsent(given)) return undefined;
   return FORMATS.includes(given as WeightFormat) ? (given as WeightFormat) : fail("OPTION", name, oneOf(FORMATS), show(given));
 }
+
+/** Element types by the names that formats of weights have. */
+const FLOAT_NAMES: Readonly<Partial<Record<string, "F32" | "F16" | "BF16">>> = { float32: "F32", float16: "F16", bfloat16: "BF16" };
+
+type FileType = "F32" | "F16" | "BF16" | "q8" | "q4";
+
+/** An element type in either spelling as files have it. */
+export const fileType = (dtype: FileType | WeightFormat): FileType => FLOAT_NAMES[dtype] ?? (dtype as FileType);

@@ -57,8 +57,8 @@ export async function loadModel(task: Task, folder: Folder, options: ModelLoad):
   return together(signal, (signal) => loadAll(task, folder, { ...options, signal }));
 }
 
-/** As what an adapter is merged into weights that are to be held so. */
-const MERGED_IN = { float32: "F32", float16: "F16", bfloat16: "BF16", q8: "F32", q4: "F32" } as const;
+/** As what an adapter is merged into weights that are to be held so; beside codes it stays. */
+const MERGED_IN = { float32: "F32", float16: "F16", bfloat16: "BF16", q8: undefined, q4: undefined } as const;
 
 /** The files of an adapter. */
 export async function openAdapter(folder: Folder, options: Pick<types.LoadOptions, "signal" | "maxTensors">): Promise<OpenAdapter> {

@@ -139,7 +139,7 @@ export const files: Files = {
     // (What is no path of this machine is no folder of it.)
     const path = typeof given === "string" || given.protocol === "file:" ? pathOf(given) : undefined;
     const [here, there] = await Promise.all(
-      [path, pathOf(folder)].map((one) => (one === undefined ? undefined : stat(one).catch(() => undefined))),
+      [path, pathOf(folder)].map(async (one) => (one === undefined ? undefined : stat(one).catch(() => undefined))),
     );
     if (path === undefined || !here || !there) return false;
     const place = here.isDirectory() ? here : await stat(dirname(path));

@@ -5,7 +5,8 @@
 import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { run } from "./backend.js";
-import type { Checkpoint } from "./checkpoint.js";
+import type { Reading } from "./byte-source.js";
+import type { Weights } from "./checkpoint.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import { layoutOf, openTarget, writePieces } from "./safetensors.js";
@@ -51,77 +52,112 @@ export const quantizationOf = (config: Uint8Array | undefined): unknown => objec
 
 /** The configuration of the new file. */
 function configOf(config: Uint8Array, plan: Plan, dtype: Recoding["dtype"]): Uint8Array<ArrayBuffer> {
-  const { quantization: _, quantization_config: __, ...rest } = objectOf(config) ?? {};
-  const now: Record<string, unknown> = { ...rest, ...(plan.quantization && { quantization: plan.quantization }) };
+  const now = { ...objectOf(config) };
+  delete now["quantization"];
+  delete now["quantization_config"];
+  if (plan.quantization) now["quantization"] = plan.quantization;
   if (dtype && dtype !== "q8" && dtype !== "q4") for (const key of ["dtype", "torch_dtype"]) if (key in now) now[key] = FORMATS[dtype];
   return new TextEncoder().encode(`${JSON.stringify(now, null, 2)}\n`);
 }
 
 /** What a planned tensor becomes, each output's bytes. */
-async function madeOf(checkpoint: Checkpoint, planned: Planned, signal: Signal): Promise<Uint8Array[]> {
+async function madeOf(weights: Weights, planned: Planned, reading: Reading): Promise<Uint8Array[]> {
   const { from, shape, to } = planned;
   const [first = ""] = from;
-  const { bytes, owned } = await checkpoint.read(from, { signal });
+  const { bytes, owned } = await weights.read(from, reading);
+  const tensors = from.map((name) => weights.stored(name, bytes));
   // (Rows of a GGUF file's q and k lie in an order of their own.)
-  if (to === "kept" && checkpoint.entry(first).turnedHeads === undefined) return [bytes.get(first) ?? new Uint8Array()];
-  const tensors = from.map((name) => checkpoint.stored(name, bytes));
+  if (to === "kept" && tensors[0]?.turnedHeads === undefined) return [bytes.get(first) ?? new Uint8Array()];
   const format = to === "kept" || to === "codes" ? undefined : to;
   const request = encode(requests.recodeTensor, { shape, to: format, tensors });
-  const made = await run(request, { signal, transfer: owned });
+  const made = await run(request, { signal: reading.signal, transfer: owned });
   return made.map((output) => new Uint8Array(bufferOf(output)));
+}
+
+/** Weights as they are to be written, planned: tensor by tensor. */
+export class Recoded {
+  readonly #outputs: readonly { readonly tensor: Planned; readonly output: Planned["outputs"][number]; readonly at: number }[];
+  /** Of tensors that were made, what is yet to be written: scales and biases. */
+  readonly #held = new Map<string, Uint8Array>();
+
+  private constructor(
+    private readonly weights: Weights,
+    private readonly plan: Plan,
+    /** The bytes of `config.json`. */
+    readonly config: Uint8Array<ArrayBuffer>,
+  ) {
+    this.#outputs = plan.tensors.flatMap((tensor) => tensor.outputs.map((output, at) => ({ tensor, output, at })));
+  }
+
+  static async of(
+    weights: Weights,
+    config: Uint8Array | undefined,
+    { dtype, head }: Pick<Recoding, "dtype" | "head">,
+    signal: Signal,
+  ): Promise<Recoded> {
+    if (!config) return fail("FILE", "config.json", "a configuration, which tells the weights to be quantised", "none");
+    const entries = JSON.stringify(weights.entries);
+    const request = encode(requests.recodePlan, { config, entries, dtype: dtype && FORMATS[dtype], head });
+    const [planned] = await run(request, { signal });
+    const plan = jsonOf(planned) as Plan;
+    return new Recoded(weights, plan, configOf(config, plan, dtype));
+  }
+
+  get tensors(): readonly Planned["outputs"][number][] {
+    return this.#outputs.map(({ output }) => output);
+  }
+
+  get notes(): readonly string[] {
+    return this.plan.notes;
+  }
+
+  /** The bytes of the tensor of that index; each is asked for once. */
+  async tensor(index: number, reading: Reading): Promise<Uint8Array> {
+    const planned = this.#outputs[index];
+    if (!planned) throw internal("a tensor that is not planned");
+    const { tensor, output, at } = planned;
+    let bytes = this.#held.get(output.name);
+    if (!bytes) {
+      const made = await madeOf(this.weights, tensor, reading);
+      tensor.outputs.forEach(({ name }, i) => {
+        if (i !== at && made[i]) this.#held.set(name, made[i]);
+      });
+      bytes = made[at] ?? new Uint8Array();
+    }
+    this.#held.delete(output.name);
+    return bytes;
+  }
+}
+
+/** What a GGUF file has of a folder's other files, by name. */
+export async function filesOf({ own }: Weights, signal: Signal): Promise<Record<string, Uint8Array<ArrayBuffer>>> {
+  if (!own) return {};
+  const files: Record<string, Uint8Array<ArrayBuffer>> = { "generation_config.json": own.generation };
+  const tokenizer = await own.tokenizer(signal);
+  if (tokenizer) {
+    files["tokenizer.json"] = new Uint8Array(tokenizer.json);
+    if (tokenizer.config) files["tokenizer_config.json"] = new Uint8Array(tokenizer.config);
+  }
+  return files;
 }
 
 /**
  * Writes the weights as they are asked for. Held are one tensor, and of those behind it in the file
  * what was made with it: scales and biases.
  */
-export async function recode(checkpoint: Checkpoint, config: Uint8Array | undefined, recoding: Recoding): Promise<types.Conversion> {
-  const { dtype, head, target, signal } = recoding;
-  if (!config) return fail("FILE", "config.json", "a configuration, which tells the weights to be quantised", "none");
-  const entries = JSON.stringify(checkpoint.entries);
-  const request = encode(requests.recodePlan, { config, entries, dtype: dtype && FORMATS[dtype], head });
-  const [planned] = await run(request, { signal });
-  const plan = jsonOf(planned) as Plan;
-  const outputs = plan.tensors.flatMap((tensor) => tensor.outputs.map((output, at) => ({ tensor, output, at })));
-  const layout = await layoutOf(
-    outputs.map(({ output }) => output),
-    checkpoint.metadata,
-  );
+export async function recode(weights: Weights, config: Uint8Array | undefined, recoding: Recoding): Promise<types.Conversion> {
+  const { target, signal } = recoding;
+  const recoded = await Recoded.of(weights, config, recoding, signal);
+  const layout = await layoutOf(recoded.tensors, weights.metadata);
   const { sink, file } = await openTarget(target, layout.length);
-  const held = new Map<string, Uint8Array>();
   try {
     await writePieces(sink, layout.header);
-    for (const index of layout.order) {
-      const { tensor, output, at } =
-        outputs[index] ??
-        (() => {
-          throw internal("a tensor that is not planned");
-        })();
-      let bytes = held.get(output.name);
-      if (!bytes) {
-        const made = await madeOf(checkpoint, tensor, signal);
-        tensor.outputs.forEach(({ name }, i) => {
-          if (i !== at && made[i]) held.set(name, made[i]);
-        });
-        bytes = made[at] ?? new Uint8Array();
-      }
-      held.delete(output.name);
-      await writePieces(sink, bytes);
-    }
+    for (const index of layout.order) await writePieces(sink, await recoded.tensor(index, { signal }));
   } catch (error) {
     await sink.abort(error);
     throw error;
   }
   await sink.end();
-  const files: Record<string, Uint8Array<ArrayBuffer>> = { "config.json": configOf(config, plan, dtype) };
-  const { own } = checkpoint;
-  if (own) {
-    files["generation_config.json"] = own.generation;
-    const tokenizer = await own.tokenizer(signal);
-    if (tokenizer) {
-      files["tokenizer.json"] = new Uint8Array(tokenizer.json);
-      if (tokenizer.config) files["tokenizer_config.json"] = new Uint8Array(tokenizer.config);
-    }
-  }
-  return { file: file(), files, notes: plan.notes };
+  const files = { "config.json": recoded.config, ...(await filesOf(weights, signal)) };
+  return { file: file(), files, notes: recoded.notes };
 }

@@ -340,8 +340,19 @@ export interface ConvertModelOptions extends LoadOptions {
   lambda?: number | undefined;
   /** Where the random numbers of noise and λ's vectors begin; 0 by default. */
   seed?: number | undefined;
-  /** Element type of all that is F32, F16 or BF16; by default each tensor's own. */
-  dtype?: "F32" | "F16" | "BF16" | undefined;
+  /**
+   * As what weights are written, floats of all that is F32, F16 or BF16, or quantised as {@link
+   * convertCheckpoint} does it; by default each tensor's own, quantised ones as MLX has them.
+   */
+  dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
+  /** As what embeddings and head are written, where that is not what `dtype` says. */
+  head?: WeightFormat | undefined;
+  /**
+   * A low-rank adapter, as {@link LanguageModel.load} takes it, in the place of what says which
+   * conversion: it names one, is merged into the weights, and these are quantised only where
+   * `dtype` says so (of a quantised source, those that it changes become F32 unless it does).
+   */
+  adapter?: CheckpointSource | undefined;
   /**
    * A folder's path (Node), made where there is none; or what gives a stream for each file by its
    * name. Without one the files are returned. The tokenizer's files and `generation_config.json`
