@@ -51,8 +51,8 @@ pub use attention::{
 pub use error::{Error, ErrorKind, Reason};
 pub use linear::{Codes, Linear, Quantisation, Quantised};
 pub use norm::{
-    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
-    RmsNormOptions, group_norm, layer_norm, rms_norm,
+    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, PolyNormOptions,
+    RmsNorm, RmsNormOptions, group_norm, layer_norm, poly_norm, rms_norm,
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;

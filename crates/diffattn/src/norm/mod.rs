@@ -1,15 +1,18 @@
-//! Group norm, layer norm and RMS norm. Statistics are float64 over a fixed number of lanes and
-//! nothing fuses, so every instruction set and every number of threads gives one set of bits.
+//! Group norm, layer norm, RMS norm and PolyNorm. Statistics are float64 over a fixed number of
+//! lanes and nothing fuses, so every instruction set and every number of threads gives one set of
+//! bits.
 
 mod group;
 mod lanes;
 mod layer;
+mod poly;
 mod rms;
 mod spread;
 mod write;
 
 pub use group::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, group_norm};
 pub use layer::{LayerNormOptions, layer_norm};
+pub use poly::{PolyNormOptions, poly_norm};
 pub use rms::{RmsNorm, RmsNormOptions, rms_norm};
 
 pub(crate) use rms::rms_norm_row;
