@@ -1,7 +1,7 @@
 //! The weights of a decoder of Llama's kind, differential or plain: embeddings, layers of attention
 //! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
-use crate::attention::{AttentionSizes, LambdaIds, O, Projections, VECTORS};
+use crate::attention::{self, AttentionSizes, LambdaIds, O, Projections, VECTORS};
 use crate::declare::{Declare, Id, Need};
 use std::fmt;
 
@@ -17,9 +17,9 @@ const LAYERS: &str = "model.layers.";
 /// numbers.
 const MODULES: [&str; 3] = ["model.embed_tokens.", "model.norm.", "lm_head."];
 
-/// What is said where the configuration has no biases, and yet there are.
-pub const BIASES: &str =
-    "config.json says attention_bias false, yet there are biases: they are used";
+/// PolyNorm's weights in a layer's MLP.
+const POLY_NORM: &str = "act_fn.weight";
+const POLY_NORM_BIAS: &str = "act_fn.bias";
 
 /// Where the output projection comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +71,27 @@ pub enum DecoderAttention {
     Differential,
     /// One softmax per head: `llama`.
     Plain,
+    /// Differential attention of the first version, with λ of vectors and a weight in the norm per
+    /// head, its flat heads in groups of signal heads and a noise head: `motif`.
+    Grouped,
+}
+
+impl DecoderAttention {
+    /// The entry of the configuration that says whether the projections of attention have biases.
+    #[must_use]
+    pub fn bias_key(self) -> &'static str {
+        match self {
+            Self::Differential | Self::Plain => "attention_bias",
+            Self::Grouped => "use_bias",
+        }
+    }
+
+    /// What is said where the configuration has no biases, and yet there are.
+    #[must_use]
+    pub fn biases(self) -> String {
+        let key = self.bias_key();
+        format!("config.json says {key} false, yet there are biases: they are used")
+    }
 }
 
 /// Sizes of a decoder's weights. The default is for whoever wants names alone.
@@ -90,6 +111,8 @@ pub struct DecoderSizes {
     pub attention_bias: bool,
     /// Whether the maps of the MLP have biases.
     pub mlp_bias: bool,
+    /// Whether PolyNorm, which has weights, stands between them.
+    pub poly_norm: bool,
     /// Where the head comes from.
     pub head: Head,
 }
@@ -110,12 +133,16 @@ pub struct DecoderLayerIds {
     pub projections: Projections<Id>,
     /// λ, where attention is differential.
     pub lambda: Option<LambdaIds>,
+    /// The weight of the norm per head, where it has one.
+    pub head_norm: Option<Id>,
     /// The MLP's gate.
     pub gate: Id,
     /// What the gate multiplies.
     pub up: Id,
     /// The way out of the MLP.
     pub down: Id,
+    /// PolyNorm's three factors and its bias, where it stands in the MLP.
+    pub poly_norm: Option<[Id; 2]>,
     /// The norm before attention.
     pub input_norm: Id,
     /// The norm before the MLP.
@@ -174,16 +201,19 @@ impl DecoderSizes {
             false => Need::Optional,
         };
         d.within(&format!("{LAYERS}{index}."), |d| {
-            let (projections, lambda) = d.within("self_attn.", |d| {
+            let (projections, lambda, head_norm) = d.within("self_attn.", |d| {
                 let projections = self.attention.projections(d, Some(O), Some(bias));
                 let lambda = match self.kind {
-                    DecoderAttention::Differential => {
+                    DecoderAttention::Differential | DecoderAttention::Grouped => {
                         let vectors = self.attention.vectors(d, Need::Required);
                         Some(LambdaIds::Vectors(vectors))
                     }
                     DecoderAttention::Plain => None,
                 };
-                (projections, lambda)
+                let has_norm = self.kind == DecoderAttention::Grouped;
+                let width = [self.attention.head_width];
+                let head_norm = has_norm.then(|| d.tensor(attention::NORM, &width, Need::Required));
+                (projections, lambda, head_norm)
             });
             let mlp_bias = self.mlp_bias.then_some(Need::Required);
             let [gate, up, down] = d.within("mlp.", |d| {
@@ -193,13 +223,21 @@ impl DecoderSizes {
                     d.linear("down_proj", [hidden, inner], mlp_bias),
                 ]
             });
+            let poly_norm = self.poly_norm.then(|| {
+                d.within("mlp.", |d| {
+                    let weight = d.tensor(POLY_NORM, &[3], Need::Required);
+                    [weight, d.tensor(POLY_NORM_BIAS, &[1], Need::Required)]
+                })
+            });
             let mut norm = |name: &str| d.tensor(name, &[hidden], Need::Required);
             DecoderLayerIds {
                 projections,
                 lambda,
+                head_norm,
                 gate,
                 up,
                 down,
+                poly_norm,
                 input_norm: norm("input_layernorm.weight"),
                 post_norm: norm("post_attention_layernorm.weight"),
             }
@@ -232,6 +270,13 @@ pub fn is_within(name: &str, layers: usize) -> bool {
 pub fn is_lambda(name: &str) -> bool {
     let stem = VECTORS.iter().find_map(|vector| name.strip_suffix(vector));
     layer_of(name).is_some() && stem.is_some_and(|stem| stem.ends_with(".self_attn."))
+}
+
+/// Whether it is PolyNorm's factors in a layer's MLP.
+#[must_use]
+pub fn is_poly_norm(name: &str) -> bool {
+    let stem = name.strip_suffix(POLY_NORM);
+    layer_of(name).is_some() && stem.is_some_and(|stem| stem.ends_with(".mlp."))
 }
 
 /// Whether it is no weight, but the frequencies that old files have.

@@ -7,7 +7,7 @@
 //!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
-//! `diffllama`, and `llama`, whose heads are one softmax each), with caches, sampling and
+//! `diffllama`, Motif, and `llama`, whose heads are one softmax each), with caches, sampling and
 //! generation. `FAMILIES` are all that there are.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices

@@ -1,27 +1,35 @@
-//! What is missing and odd in a checkpoint of a DIFF Llama, and what it shares with a plain one.
+//! What is missing and odd in a checkpoint of a DIFF Llama or a Motif, and what it shares with a
+//! plain Llama.
 
 use super::config::Config;
-use super::inspection::{Inspection, other_heads};
+use super::inspection::{Architecture, Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
 use crate::decoder::{self, AttentionOf, DecoderAttention, DecoderSizes, Head};
 use crate::layer::Layer;
 use std::collections::BTreeSet;
 
-/// Compares the configuration and the names of a DIFF Llama with its tensors.
+/// Compares the configuration and the names of a DIFF Llama, or of a Motif, with its tensors.
 pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
     let Some(first) = inspection.layers.first().cloned() else {
         return;
     };
-    heads(&first, config, inspection);
-    let groups = first.heads.groups.unwrap_or(2 * first.heads.heads);
+    let kind = match inspection.architecture {
+        Some(Architecture::Motif) => DecoderAttention::Grouped,
+        _ => DecoderAttention::Differential,
+    };
+    heads(kind, &first, config, inspection);
+    let groups = match kind {
+        DecoderAttention::Grouped => 2 * first.heads.groups.unwrap_or(first.heads.heads),
+        _ => first.heads.groups.unwrap_or(2 * first.heads.heads),
+    };
     sizes(
         entries,
         config,
         inspection,
         [Some(groups), Some(first.embed_dim)],
     );
-    if groups % 2 == 1 && groups > 1 {
+    if kind == DecoderAttention::Differential && groups % 2 == 1 && groups > 1 {
         inspection.warn(format!(
             "{groups} flat key/value heads are an odd number: output heads share k and v across the two halves"
         ));
@@ -45,18 +53,22 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    names(
-        DecoderAttention::Differential,
-        count,
-        (entries, config),
-        inspection,
-    );
+    names(kind, count, (entries, config), inspection);
 }
 
 /// Compares the heads that the configuration counts.
-fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
+fn heads(kind: DecoderAttention, first: &Layer, config: &Config, inspection: &mut Inspection) {
     let heads = first.heads;
-    let q = 2 * heads.heads;
+    let noise = heads.heads / heads.ratio.unwrap_or(1);
+    let q = heads.heads + noise;
+    if let Some(said) = config.count("num_noise_heads")
+        && kind == DecoderAttention::Grouped
+        && said != noise
+    {
+        inspection.warn(format!(
+            "config.json says num_noise_heads {said}, but the tensors have {noise}"
+        ));
+    }
     let Some(flat) = config.count("num_attention_heads") else {
         return;
     };
@@ -75,7 +87,8 @@ fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
         Some(_) => format!("head_dim {head_dim}"),
         None => format!("num_attention_heads {flat}, which makes head_dim {head_dim}"),
     };
-    let cause = if head_dim == 2 * heads.head_dim {
+    let is_halves = kind == DecoderAttention::Differential;
+    let cause = if is_halves && head_dim == 2 * heads.head_dim {
         format!(
             "it seems to count output heads; diffllama counts flat heads, of which q_proj has {q}"
         )
@@ -134,11 +147,16 @@ pub(super) fn names(
             decoder::HEAD_WEIGHT
         ));
     }
-    let bias = config.flag("attention_bias");
+    let bias = config.flag(kind.bias_key());
     let sizes = DecoderSizes {
         kind,
         attention_bias: bias == Some(true),
-        mlp_bias: kind == DecoderAttention::Plain && config.flag("mlp_bias") == Some(true),
+        mlp_bias: match kind {
+            DecoderAttention::Differential => false,
+            DecoderAttention::Plain => config.flag("mlp_bias") == Some(true),
+            DecoderAttention::Grouped => bias == Some(true),
+        },
+        poly_norm: kind == DecoderAttention::Grouped,
         head: Head::of(is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };
@@ -160,7 +178,7 @@ pub(super) fn names(
         };
     }
     if bias == Some(false) && optional.iter().any(|name| has(name)) {
-        inspection.warn(decoder::BIASES);
+        inspection.warn(kind.biases());
     }
     entries.unexpected(
         |name| wanted.contains(name) || optional.contains(name) || decoder::is_buffer(name),

@@ -13,6 +13,8 @@ pub enum Architecture {
     DiffLlama,
     /// Hugging Face's `LlamaForCausalLM`: plain attention, one softmax per head.
     Llama,
+    /// Motif: grouped differential attention and PolyNorm.
+    Motif,
     /// unilm's first version, naive or flash: names and shapes are the same.
     UnilmV1,
     /// unilm's second version.
@@ -26,6 +28,7 @@ impl fmt::Display for Architecture {
         f.write_str(match self {
             Self::DiffLlama => "Hugging Face diffllama",
             Self::Llama => "Hugging Face llama",
+            Self::Motif => "Motif",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
@@ -40,6 +43,7 @@ impl Architecture {
         match self {
             Self::DiffLlama => "diffllama",
             Self::Llama => "llama",
+            Self::Motif => "motif",
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
@@ -54,10 +58,12 @@ impl Architecture {
                 .iter()
                 .any(|kind| name.contains(kind))
         };
-        let models = [Self::DiffLlama, Self::Llama];
+        let models = [Self::DiffLlama, Self::Llama, Self::Motif];
         let model = models
             .into_iter()
             .find(|model| text("model_type") == Some(model.name()));
+        // (Motif's own files have both spellings.)
+        let model = model.or((text("model_type") == Some("Motif")).then_some(Self::Motif));
         let is_vit = text("architecture").is_some_and(is_vit);
         model.or(is_vit.then_some(Self::TimmDiffVit))
     }

@@ -12,6 +12,7 @@ mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
 
+use crate::decoder::is_poly_norm;
 use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::found::{self, Entries, Found, MARKS, depth_of};
@@ -20,6 +21,7 @@ use crate::notices;
 use config::Config;
 use diffattn::Error;
 use named::Named;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
@@ -56,7 +58,7 @@ pub fn inspect<'e>(
         is_known && llama::is_named(&names.read)
     };
     inspection.architecture = match found.first() {
-        Some(layer) => architecture(layer),
+        Some(layer) => architecture(layer, &names.read),
         None => is_llama().then_some(Architecture::Llama),
     }
     .or_else(|| config.architecture());
@@ -71,23 +73,23 @@ pub fn inspect<'e>(
     }
     let has_base = matches!(
         inspection.architecture,
-        Some(Architecture::DiffLlama | Architecture::Llama)
+        Some(Architecture::DiffLlama | Architecture::Llama | Architecture::Motif)
     );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
         for found in found {
             layers::add(architecture, found, &config, &mut inspection);
         }
-        if let Architecture::DiffLlama | Architecture::Llama | Architecture::TimmDiffVit =
-            architecture
-        {
+        if !matches!(architecture, Architecture::UnilmV1 | Architecture::UnilmV2) {
             let wide = entries
                 .values()
                 .map(|entry| (entry.name.as_str(), entry.dtype));
             inspection.warnings.extend(notices::wide(wide));
             let named = Named::new(names, &entries, &mut inspection);
             match architecture {
-                Architecture::DiffLlama => diff_llama::compare(&named, &config, &mut inspection),
+                Architecture::DiffLlama | Architecture::Motif => {
+                    diff_llama::compare(&named, &config, &mut inspection);
+                }
                 Architecture::Llama => llama::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
@@ -133,11 +135,13 @@ fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
     counts
 }
 
-fn architecture(layer: &Found<'_>) -> Option<Architecture> {
+fn architecture(layer: &Found<'_>, names: &[Cow<'_, str>]) -> Option<Architecture> {
     if layer.has("lambda_proj.weight") {
         Some(Architecture::UnilmV2)
     } else if layer.is_fused || layer.output == Some("proj") {
         Some(Architecture::TimmDiffVit)
+    } else if layer.has("subln.weight") && names.iter().any(|name| is_poly_norm(name)) {
+        Some(Architecture::Motif)
     } else if layer.has("subln.weight") {
         Some(Architecture::UnilmV1)
     } else {

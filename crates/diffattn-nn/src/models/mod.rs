@@ -8,6 +8,7 @@ pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod loader;
+pub(crate) mod motif;
 mod outputs;
 mod pasts;
 mod texts;
@@ -33,7 +34,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 3] = [
+pub const FAMILIES: [Family; 4] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -43,6 +44,11 @@ pub const FAMILIES: [Family; 3] = [
         architecture: Architecture::Llama,
         task: Task::Text,
         open: diff_llama::open_llama,
+    },
+    Family {
+        architecture: Architecture::Motif,
+        task: Task::Text,
+        open: motif::open,
     },
     Family {
         architecture: Architecture::TimmDiffVit,

@@ -23,6 +23,7 @@ fn whole(model: &DiffLlama, ids: &[u32], window: Option<usize>) -> Vec<u32> {
 fn rewind_and_prefixes() {
     rewind_and_prefixes_of("diffllama_gqa");
     rewind_and_prefixes_of("llama");
+    rewind_and_prefixes_of("motif_gda");
 }
 
 fn rewind_and_prefixes_of(name: &str) {
@@ -73,6 +74,7 @@ fn rewind_and_prefixes_of(name: &str) {
 fn windows() {
     windows_of("diffllama_mha", &[1, 3, 255, 256, 300, 700]);
     windows_of("llama", &[1, 256, 300]);
+    windows_of("motif_gda", &[1, 256, 300]);
 }
 
 fn windows_of(name: &str, windows: &[usize]) {
@@ -169,6 +171,7 @@ fn two_tokens_can_always_be_taken_back() {
 fn copies() {
     copies_of("diffllama_gqa");
     copies_of("llama");
+    copies_of("motif_gda");
 }
 
 fn copies_of(name: &str) {

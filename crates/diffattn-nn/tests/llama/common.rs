@@ -21,8 +21,25 @@ pub(crate) const FIXTURES: [&str; 4] = [
     "diffllama_mha",
 ];
 
-/// The same and a plain Llama, whose heads are one softmax each.
-pub(crate) const ALL: [&str; 5] = [FIXTURES[0], FIXTURES[1], FIXTURES[2], FIXTURES[3], "llama"];
+/// Motif with random weights: heads in pairs, and in groups with more signal than noise.
+pub(crate) const MOTIFS: [&str; 5] = [
+    "motif_gda",
+    "motif_gda_shared_kv",
+    "motif_v1",
+    "motif_v1_bf16",
+    "motif_v1_gqa",
+];
+
+/// Those of each kind, and a plain Llama, whose heads are one softmax each.
+pub(crate) const ALL: [&str; 7] = [
+    FIXTURES[0],
+    FIXTURES[1],
+    FIXTURES[2],
+    FIXTURES[3],
+    "llama",
+    MOTIFS[1],
+    MOTIFS[3],
+];
 
 /// The code and sentence of what must fail.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
@@ -81,14 +98,18 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     fn of(folder: &Path) -> Self {
         let text = |name: &str| text(&folder.join(name));
+        let name = folder.display().to_string();
         let config = if folder.ends_with("llama") {
             ok(DiffLlamaConfig::from_llama_json(&text("config.json")))
         } else {
-            let config = ok(DiffLlamaConfig::from_json(&text("config.json")));
-            ok(config.with_generation_config(&text("generation_config.json")))
+            let config = match name.contains("motif_") {
+                true => DiffLlamaConfig::from_motif_json(&text("config.json")),
+                false => DiffLlamaConfig::from_json(&text("config.json")),
+            };
+            ok(ok(config).with_generation_config(&text("generation_config.json")))
         };
         Self {
-            name: folder.display().to_string(),
+            name,
             folder: folder.to_owned(),
             config,
             tensors: read(&folder.join("model.safetensors")),

@@ -1,4 +1,4 @@
-//! Tests of DiffLlama, differential and plain, one program.
+//! Tests of DiffLlama, differential, plain and Motif's, one program.
 
 mod accuracy;
 mod bits;
@@ -10,6 +10,7 @@ mod errors;
 mod families;
 mod generate;
 mod load;
+mod motif;
 mod plain;
 mod reference;
 mod sampling;

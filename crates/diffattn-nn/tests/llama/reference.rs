@@ -1,4 +1,4 @@
-//! A Llama, differential or plain, in float64, of the oracle's layers: for what Hugging Face's cases
+//! A Llama, differential or plain, or a Motif, in float64, of the oracle's layers: for what Hugging Face's cases
 //! leave out, which are windows, maps and the other scalings of the rotary embedding.
 
 use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
@@ -8,8 +8,8 @@ use diffattn_nn::{
     TokenIds,
 };
 use diffattn_reference::{
-    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, Norm, Pairing, Rope, RopeScaling, Tensor,
-    linear, rms_norm, sigmoid,
+    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, Norm, Pairing, PolyNorm, Rope, RopeScaling,
+    Tensor, linear, poly_norm, rms_norm, sigmoid,
 };
 
 /// The model in float64.
@@ -85,11 +85,42 @@ impl Reference<'_> {
                 norm_eps: config.rms_norm_eps,
                 ..MultiheadDiffAttn::new(layer, config.head_dim, weights)
             }),
+            DecoderAttention::Grouped => Attention::Differential(MultiheadDiffAttn {
+                lambda_init: Some(0.8 - 0.6 * (-0.3 * (layer as f64 - 1.0)).exp()),
+                rope,
+                pairing: Pairing::Grouped {
+                    ratio: config.num_heads() / config.num_noise_heads,
+                },
+                norm_eps: config.attn_rms_norm_eps,
+                ..MultiheadDiffAttn::new(layer, config.head_dim, weights)
+            }),
             DecoderAttention::Plain => Attention::Plain(MultiheadAttn {
                 rope,
                 ..MultiheadAttn::new(config.head_dim, weights)
             }),
         }
+    }
+
+    /// The function of a layer's MLP, with its weights where it has any.
+    fn act(&self, name: &str, x: &Tensor<f64>) -> Tensor<f64> {
+        let act: fn(f64) -> f64 = match self.checkpoint.config.hidden_act {
+            HiddenAct::Silu => |x| x * sigmoid(x),
+            HiddenAct::Gelu => |x| 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
+            HiddenAct::GeluTanh => |x| {
+                let slope = (2.0 / std::f64::consts::PI).sqrt();
+                0.5 * x * (1.0 + libm::tanh(slope * (x + 0.044_715 * x.powi(3))))
+            },
+            HiddenAct::PolyNorm => {
+                let weight = self.weight(&format!("{name}.weight")).data;
+                let norm = PolyNorm {
+                    weight: [weight[0], weight[1], weight[2]],
+                    bias: self.weight(&format!("{name}.bias")).data[0],
+                    eps: 1e-6,
+                };
+                return poly_norm(x, &norm);
+            }
+        };
+        Tensor::new(&x.shape, x.data.iter().map(|&x| act(x)).collect())
     }
 
     /// A map of a layer's MLP, with its bias where there is one.
@@ -120,10 +151,11 @@ impl Reference<'_> {
             maps.push(attention.maps(&normed, mask.as_ref()));
             add(&mut x, &attention.forward(&normed, mask.as_ref()));
             let normed = self.norm(&name("post_attention_layernorm.weight"), &x);
-            let mut gate = self.map(&name("mlp.gate_proj"), &normed);
+            let gate = self.map(&name("mlp.gate_proj"), &normed);
+            let mut gate = self.act(&name("mlp.act_fn"), &gate);
             let up = self.map(&name("mlp.up_proj"), &normed);
             for (gate, up) in gate.data.iter_mut().zip(&up.data) {
-                *gate = up * act(config.hidden_act, *gate);
+                *gate *= up;
             }
             add(&mut x, &self.map(&name("mlp.down_proj"), &gate));
         }
@@ -142,17 +174,6 @@ impl Reference<'_> {
     }
 }
 
-fn act(act: HiddenAct, x: f64) -> f64 {
-    match act {
-        HiddenAct::Silu => x * sigmoid(x),
-        HiddenAct::Gelu => 0.5 * x * libm::erfc(-x / 2f64.sqrt()),
-        HiddenAct::GeluTanh => {
-            let slope = (2.0 / std::f64::consts::PI).sqrt();
-            0.5 * x * (1.0 + libm::tanh(slope * (x + 0.044_715 * x.powi(3))))
-        }
-    }
-}
-
 fn add(x: &mut Tensor<f64>, added: &Tensor<f64>) {
     x.data
         .iter_mut()
@@ -165,7 +186,14 @@ const MAP_TOLERANCE: f64 = 3e-6;
 
 #[test]
 fn windows_and_maps() {
-    for name in ["diffllama_bias", "diffllama_mha", "llama"] {
+    for name in [
+        "diffllama_bias",
+        "diffllama_mha",
+        "llama",
+        "motif_gda",
+        "motif_gda_shared_kv",
+        "motif_v1_gqa",
+    ] {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
         let (layers, heads) = (

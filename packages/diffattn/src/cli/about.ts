@@ -20,6 +20,11 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; commands: stri
     about: "a Llama, a language model",
     commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
+  motif: {
+    kind: "text",
+    about: "a Motif, a language model",
+    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
   diff_vit: {
     kind: "picture",
     about: "a DIFF vision transformer, which looks at pictures",

@@ -178,7 +178,7 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "motif", "diff_vit", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
@@ -455,8 +455,9 @@ export interface ModelLoadOptions extends LoadOptions {
 
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
- * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
- * are one softmax each. Weights stay in their dtype.
+ * `model_type`: a DIFF Llama (Hugging Face's `diffllama`), a Motif (`motif` or `Motif`: 2.6B, and
+ * 2-12.7B with its grouped heads) or a plain Llama (`llama`), whose heads are one softmax each.
+ * Weights stay in their dtype.
  */
 export declare class LanguageModel {
   private constructor();
@@ -469,7 +470,7 @@ export declare class LanguageModel {
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
   static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama" or "llama". */
+  /** "diffllama", "llama" or "motif". */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */

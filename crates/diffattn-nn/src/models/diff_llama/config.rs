@@ -12,6 +12,9 @@ const DIFF_LLAMA: &str = "diffllama";
 /// The plain one.
 const LLAMA: &str = "llama";
 
+/// Motif's function of the MLP, by `hidden_act`.
+pub(crate) const POLY_NORM: &str = "poly_norm";
+
 /// What Hugging Face's classes have where a file says nothing, as far as they differ.
 struct Defaults {
     hidden_size: usize,
@@ -23,7 +26,7 @@ struct Defaults {
 /// Those of `DiffLlamaConfig` and of `LlamaConfig`.
 fn defaults(kind: DecoderAttention) -> Defaults {
     match kind {
-        DecoderAttention::Differential => Defaults {
+        DecoderAttention::Differential | DecoderAttention::Grouped => Defaults {
             hidden_size: 2048,
             intermediate_size: 8192,
             num_hidden_layers: 16,
@@ -48,6 +51,8 @@ pub enum HiddenAct {
     Gelu,
     /// [`diffattn::gelu_tanh`].
     GeluTanh,
+    /// [`diffattn::poly_norm`], which has weights: Motif's alone.
+    PolyNorm,
 }
 
 impl HiddenAct {
@@ -77,6 +82,7 @@ impl HiddenAct {
             Self::Silu => "silu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::PolyNorm => POLY_NORM,
         }
     }
 }
@@ -84,7 +90,8 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
-    /// What attention is, by `model_type`: differential (`diffllama`), or plain (`llama`).
+    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`) or
+    /// differential in groups (`motif`).
     pub kind: DecoderAttention,
     /// Token ids are below it. 32000 by default.
     pub vocab_size: usize,
@@ -96,18 +103,24 @@ pub struct DiffLlamaConfig {
     pub hidden_act: HiddenAct,
     /// Decoder layers. 16 by default.
     pub num_hidden_layers: usize,
-    /// Flat q heads: twice the differential heads, or as many as the plain ones. 32 by default.
+    /// Flat q heads: twice the differential heads, or as many as the plain ones; in groups the
+    /// signal and the noise heads. 32 by default.
     pub num_attention_heads: usize,
+    /// Flat q heads whose maps are subtracted, only in groups; half of all by default.
+    pub num_noise_heads: usize,
     /// Flat k and v heads; divides the q heads. As many as those by default.
     pub num_key_value_heads: usize,
     /// Channels of a flat head; `hidden_size / num_attention_heads` by default.
     pub head_dim: usize,
     /// Added to the mean square by every norm. 1e-5 by default.
     pub rms_norm_eps: f64,
+    /// Added to the mean square by the norm per head, which is apart only in groups. 1e-5 by
+    /// default.
+    pub attn_rms_norm_eps: f64,
     /// Whether the projections of attention have a bias. False by default.
     pub attention_bias: bool,
-    /// Whether the projections of the MLP have a bias, which only a plain Llama's may. False by
-    /// default.
+    /// Whether the projections of the MLP have a bias, which those of `diffllama` may not. False
+    /// by default.
     pub mlp_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
@@ -201,11 +214,13 @@ impl DiffLlamaConfig {
             hidden_act,
             num_hidden_layers: or("num_hidden_layers", defaults.num_hidden_layers)?,
             num_attention_heads,
+            num_noise_heads: num_attention_heads / 2,
             num_key_value_heads: or("num_key_value_heads", num_attention_heads)?,
             head_dim: or("head_dim", hidden_size / num_attention_heads)?,
             rms_norm_eps: entries
                 .number("rms_norm_eps")?
                 .unwrap_or(defaults.rms_norm_eps),
+            attn_rms_norm_eps: 1e-5,
             attention_bias: entries.flag("attention_bias")?.unwrap_or(false),
             mlp_bias: is_plain && entries.flag("mlp_bias")?.unwrap_or(false),
             tie_word_embeddings: entries.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -252,7 +267,6 @@ impl DiffLlamaConfig {
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
             "rms_norm_eps": self.rms_norm_eps,
-            "attention_bias": self.attention_bias,
             "tie_word_embeddings": self.tie_word_embeddings,
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope.theta,
@@ -264,19 +278,28 @@ impl DiffLlamaConfig {
             },
             "pad_token_id": self.pad_token_id,
         });
+        known[self.kind.bias_key()] = json!(self.attention_bias);
         match self.kind {
             DecoderAttention::Differential => known["lambda_std_dev"] = json!(self.lambda_std_dev),
             DecoderAttention::Plain => known["mlp_bias"] = json!(self.mlp_bias),
+            DecoderAttention::Grouped => {
+                known["num_noise_heads"] = json!(self.num_noise_heads);
+                known["attn_rms_norm_eps"] = json!(self.attn_rms_norm_eps);
+            }
         }
         known
     }
 
-    /// Output heads: differential ones, of two flat q heads each, or plain ones.
+    /// Output heads: differential ones, of two flat q heads each, plain ones, or signal heads.
     #[must_use]
     pub fn num_heads(&self) -> usize {
         match self.kind {
             DecoderAttention::Differential => self.num_attention_heads / 2,
             DecoderAttention::Plain => self.num_attention_heads,
+            DecoderAttention::Grouped => {
+                let noise = self.num_noise_heads;
+                self.num_attention_heads.saturating_sub(noise)
+            }
         }
     }
 
@@ -304,7 +327,9 @@ impl DiffLlamaConfig {
             let expected = "an even number, as two heads make one difference";
             return Err(wrong("num_attention_heads", expected, heads));
         }
-        if !heads.is_multiple_of(groups) {
+        if self.kind == DecoderAttention::Grouped {
+            self.check_groups()?;
+        } else if !heads.is_multiple_of(groups) {
             let expected = format!("a number that divides num_attention_heads {heads}");
             return Err(wrong("num_key_value_heads", &expected, groups));
         }
@@ -319,15 +344,39 @@ impl DiffLlamaConfig {
                 self.head_dim,
             ));
         }
-        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps.is_finite()) {
-            return Err(file_error(
-                "config.rms_norm_eps",
-                "0 or a positive number",
-                self.rms_norm_eps,
-            ));
+        for (key, eps) in [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("attn_rms_norm_eps", self.attn_rms_norm_eps),
+        ] {
+            if !(eps >= 0.0 && eps.is_finite()) {
+                let argument = format_args!("config.{key}");
+                return Err(file_error(argument, "0 or a positive number", eps));
+            }
         }
         // (How the head is wide does not matter to what is an error, and is not backed by weights
         // yet.)
         check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
+    }
+
+    /// Checks the heads of groups of signal heads and a noise head.
+    fn check_groups(&self) -> Result<(), Error> {
+        let (heads, noise) = (self.num_attention_heads, self.num_noise_heads);
+        let groups = self.num_key_value_heads;
+        let wrong = |key: &str, expected: String, got: usize| {
+            Err(file_error(format_args!("config.{key}"), expected, got))
+        };
+        if noise == 0 || noise >= heads || !heads.is_multiple_of(noise) {
+            let expected = format!(
+                "a number below num_attention_heads {heads} that divides it, as each goes with as many signal heads"
+            );
+            return wrong("num_noise_heads", expected, noise);
+        }
+        if !groups.is_multiple_of(2) || !noise.is_multiple_of(groups / 2) {
+            let expected = format!(
+                "an even number of which half divides num_noise_heads {noise}, as keys go in pairs"
+            );
+            return wrong("num_key_value_heads", expected, groups);
+        }
+        Ok(())
     }
 }

@@ -1,17 +1,15 @@
 //! How a DIFF Llama takes its weights: its sizes, and what becomes of each part. Reads no file;
 //! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
-use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use super::attention;
+use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
-use crate::layers::Embedding;
-use crate::layers::attention::DiffAttnLayer;
-use crate::layers::attention::{MultiheadDiffAttn, PlainAttention, V1Weights};
-use crate::layers::attention::{MultiheadDiffAttnOptions, NormConfig, RopeConfig};
+use crate::layers::{Activation, Embedding};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
-use diffattn::{Error, Linear, Pace, Pairing};
+use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries, Projections};
+use diffattn_files::{AttentionSizes, Declare, Entries, Id};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +24,8 @@ use std::sync::Arc;
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
 /// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
-/// `lm_head.weight` `[vocab_size, hidden_size]`.
+/// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
+/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides.
 ///
 /// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
@@ -75,7 +74,7 @@ impl DiffLlamaLoader {
             has_biases |= entries.has_optional(&list);
         }
         if has_biases {
-            entries.tell([decoder::BIASES.to_owned()]);
+            entries.tell([config.kind.biases()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
         let is_within = |name: &str| decoder::is_within(name, layers);
@@ -102,7 +101,8 @@ pub(crate) fn open_llama(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>,
     of_config(DiffLlamaConfig::from_llama_json(files.config)?, files)
 }
 
-fn of_config(
+/// A loader of a model of this config, which `generation_config.json` completes.
+pub(crate) fn of_config(
     mut config: DiffLlamaConfig,
     files: &ModelFiles<'_>,
 ) -> Result<Box<dyn ModelLoader>, Error> {
@@ -121,6 +121,10 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     } = config;
     let wide = config.num_attention_heads.saturating_mul(head_dim);
     let narrow = config.num_key_value_heads.saturating_mul(head_dim);
+    let head_width = match config.kind {
+        DecoderAttention::Plain => head_dim,
+        DecoderAttention::Differential | DecoderAttention::Grouped => head_dim.saturating_mul(2),
+    };
     DecoderSizes {
         vocab_size: config.vocab_size,
         hidden_size,
@@ -131,12 +135,14 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
             q: wide,
             k: narrow,
             v: narrow,
-            out: wide,
+            out: config.num_heads().saturating_mul(head_width),
             head_dim,
+            head_width,
             ..AttentionSizes::default()
         },
         attention_bias: config.attention_bias,
         mlp_bias: config.mlp_bias,
+        poly_norm: config.hidden_act == HiddenAct::PolyNorm,
         head,
     }
 }
@@ -204,23 +210,13 @@ impl Builder for DiffLlamaBuilder {
                 let mut part = Part::new(list, weights);
                 part.pack(pace).await?;
                 pace.granted().await;
-                let projections = part.projections(ids.projections)?;
-                let attention = match ids.lambda {
-                    None => self.plain(projections)?,
-                    Some(lambda) => {
-                        let weights = V1Weights {
-                            projections,
-                            lambda: part.lambda(lambda)?,
-                            norm: None,
-                        };
-                        self.attention(index, weights)?
-                    }
-                };
+                let attention = attention::of_part(&self.config, (index, &ids), &mut part)?;
                 self.layers[index] = Some(DecoderLayer {
                     attention,
                     gate: part.linear(ids.gate)?,
                     up: part.linear(ids.up)?,
                     down: part.linear(ids.down)?,
+                    act: self.act(&part, ids.poly_norm)?,
                     input_norm: part.vector(ids.input_norm)?,
                     post_norm: part.vector(ids.post_norm)?,
                 });
@@ -292,40 +288,21 @@ impl DiffLlamaBuilder {
         Ok(())
     }
 
-    /// The attention of a layer of a plain Llama.
-    fn plain(&self, projections: Projections<Linear>) -> Result<DiffAttnLayer, Error> {
-        let config = &self.config;
-        let attention = PlainAttention {
-            embed_dim: config.hidden_size,
-            num_heads: config.num_attention_heads,
-            num_kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            rope: Some(RopeConfig {
-                interleaved: false,
-                frequencies: config.rope,
-            }),
-        };
-        attention.of_weights(projections)
-    }
-
-    /// The attention of a layer: flat heads in halves, a norm per head without weight.
-    fn attention(&self, depth: usize, weights: V1Weights) -> Result<DiffAttnLayer, Error> {
-        let config = &self.config;
-        let options = MultiheadDiffAttnOptions {
-            num_kv_heads: Some(config.num_key_value_heads),
-            head_dim: Some(config.head_dim),
-            rope: Some(RopeConfig {
-                interleaved: false,
-                frequencies: config.rope,
-            }),
-            pairing: Pairing::Halves,
-            norm: NormConfig {
-                eps: config.rms_norm_eps as f32,
-                affine: Some(false),
-            },
-            ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
-        };
-        MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
+    /// What stands in the MLP of a layer, with PolyNorm's weights.
+    fn act(&self, part: &Part<'_>, poly_norm: Option<[Id; 2]>) -> Result<Activation, Error> {
+        let none = || Error::internal("PolyNorm without its weights");
+        Ok(match self.config.hidden_act {
+            HiddenAct::Silu => Activation::Silu,
+            HiddenAct::Gelu => Activation::Gelu,
+            HiddenAct::GeluTanh => Activation::GeluTanh,
+            HiddenAct::PolyNorm => {
+                let [weight, bias] = poly_norm.ok_or_else(none)?;
+                let (weight, bias) = (part.vector(weight)?, part.vector(bias)?);
+                let weight = weight.as_slice().try_into().map_err(|_| none())?;
+                let bias = bias.first().copied().ok_or_else(none)?;
+                Activation::PolyNorm { weight, bias }
+            }
+        })
     }
 }
 

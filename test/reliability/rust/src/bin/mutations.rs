@@ -338,6 +338,7 @@ fn main() -> Result<(), String> {
         "diffllama_bias",
         "diffllama_llama3_rope",
         "llama",
+        "motif_gda",
         "diff_vit",
     ];
     let models = names
