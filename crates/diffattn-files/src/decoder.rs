@@ -3,19 +3,62 @@
 
 use crate::attention::{self, AttentionSizes, LambdaIds, O, Projections, VECTORS};
 use crate::declare::{Declare, Id, Need};
-use std::fmt;
 
-/// The table of embeddings.
-pub(crate) const TABLE: &str = "model.embed_tokens.weight";
 /// The output projection.
 pub(crate) const HEAD: &str = "lm_head";
 pub(crate) const HEAD_WEIGHT: &str = "lm_head.weight";
-const NORM: &str = "model.norm.weight";
-const LAYERS: &str = "model.layers.";
 
-/// What the model has besides its layers: a weight within that has no place would change the
-/// numbers.
-const MODULES: [&str; 3] = ["model.embed_tokens.", "model.norm.", "lm_head."];
+/// What a source calls the weights of its decoders, as far as sources differ.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DecoderNames {
+    /// The table of embeddings.
+    pub(crate) table: &'static str,
+    /// The last norm.
+    norm: &'static str,
+    /// What stands before the number of a layer.
+    layers: &'static str,
+    /// The module of a layer's attention.
+    attention: &'static str,
+    /// The weight of the norm per head.
+    head_norm: &'static str,
+    /// Gate, up and down.
+    mlp: [&'static str; 3],
+    input_norm: &'static str,
+    post_norm: &'static str,
+    /// What the model has besides its layers: a weight within that has no place would change the
+    /// numbers.
+    modules: [&'static str; 3],
+    /// What is no weight of the model.
+    others: &'static [&'static str],
+}
+
+/// Hugging Face's.
+const HUGGING_FACE: DecoderNames = DecoderNames {
+    table: "model.embed_tokens.weight",
+    norm: "model.norm.weight",
+    layers: "model.layers.",
+    attention: "self_attn.",
+    head_norm: attention::NORM,
+    mlp: ["gate_proj", "up_proj", "down_proj"],
+    input_norm: "input_layernorm.weight",
+    post_norm: "post_attention_layernorm.weight",
+    modules: ["model.embed_tokens.", "model.norm.", "lm_head."],
+    others: &[],
+};
+
+/// Those of diff-mlx, which keeps the state of its optimizer beside them.
+const DIFF_MLX: DecoderNames = DecoderNames {
+    table: "model.tok_embed.weight",
+    norm: "model.final_norm.scale",
+    layers: "model.blocks.",
+    attention: "attn.",
+    head_norm: "subln.scale",
+    mlp: ["gate", "up", "down"],
+    input_norm: "norm_attn.scale",
+    post_norm: "norm_mlp.scale",
+    modules: ["model.tok_embed.", "model.final_norm.", "lm_head."],
+    others: &["opt."],
+};
 
 /// PolyNorm's weights in a layer's MLP.
 const POLY_NORM: &str = "act_fn.weight";
@@ -39,8 +82,8 @@ pub enum Head {
 impl Head {
     /// What a config that ties the head or not makes of what is there.
     #[must_use]
-    pub fn of(is_tied: bool, has: impl Fn(&str) -> bool) -> Self {
-        match (has(TABLE), has(HEAD_WEIGHT)) {
+    pub fn of(kind: DecoderAttention, is_tied: bool, has: impl Fn(&str) -> bool) -> Self {
+        match (has(kind.names().table), has(HEAD_WEIGHT)) {
             _ if !is_tied => Self::Stored,
             (_, false) => Self::Tied,
             (true, true) => Self::Both,
@@ -74,6 +117,9 @@ pub enum DecoderAttention {
     /// Differential attention of the first version, with λ of vectors and a weight in the norm per
     /// head, its flat heads in groups of signal heads and a noise head: `motif`.
     Grouped,
+    /// The same with flat heads in pairs, and neighbouring channels turned together: the first
+    /// version as its authors have it, under the names of diff-mlx.
+    Interleaved,
 }
 
 impl DecoderAttention {
@@ -81,9 +127,24 @@ impl DecoderAttention {
     #[must_use]
     pub fn bias_key(self) -> &'static str {
         match self {
-            Self::Differential | Self::Plain => "attention_bias",
+            Self::Differential | Self::Plain | Self::Interleaved => "attention_bias",
             Self::Grouped => "use_bias",
         }
+    }
+
+    /// What its source calls weights.
+    #[must_use]
+    pub fn names(self) -> &'static DecoderNames {
+        match self {
+            Self::Differential | Self::Plain | Self::Grouped => &HUGGING_FACE,
+            Self::Interleaved => &DIFF_MLX,
+        }
+    }
+
+    /// Whether the norm per head has a weight.
+    #[must_use]
+    pub fn has_head_norm(self) -> bool {
+        matches!(self, Self::Grouped | Self::Interleaved)
     }
 
     /// What is said where the configuration has no biases, and yet there are.
@@ -182,7 +243,8 @@ impl DecoderSizes {
     pub fn embeddings(&self, d: &mut Declare) -> EmbeddingIds {
         let shape = [self.vocab_size, self.hidden_size];
         let has_table = self.head != Head::Alone;
-        let table = has_table.then(|| d.tensor(TABLE, &shape, Need::Required));
+        let table = self.kind.names().table;
+        let table = has_table.then(|| d.tensor(table, &shape, Need::Required));
         let has_head = matches!(self.head, Head::Both | Head::Alone);
         let head = has_head.then(|| self.head(d));
         EmbeddingIds { table, head }
@@ -196,31 +258,32 @@ impl DecoderSizes {
     /// Lists a layer.
     pub fn layer(&self, index: usize, d: &mut Declare) -> DecoderLayerIds {
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let bias = match self.attention_bias {
-            true => Need::Required,
-            false => Need::Optional,
-        };
-        d.within(&format!("{LAYERS}{index}."), |d| {
-            let (projections, lambda, head_norm) = d.within("self_attn.", |d| {
-                let projections = self.attention.projections(d, Some(O), Some(bias));
+        let names = self.kind.names();
+        d.within(&format!("{}{index}.", names.layers), |d| {
+            let (projections, lambda, head_norm) = d.within(names.attention, |d| {
+                let projections = self.attention.projections(d, Some(O), self.bias());
                 let lambda = match self.kind {
-                    DecoderAttention::Differential | DecoderAttention::Grouped => {
+                    DecoderAttention::Differential
+                    | DecoderAttention::Grouped
+                    | DecoderAttention::Interleaved => {
                         let vectors = self.attention.vectors(d, Need::Required);
                         Some(LambdaIds::Vectors(vectors))
                     }
                     DecoderAttention::Plain => None,
                 };
-                let has_norm = self.kind == DecoderAttention::Grouped;
                 let width = [self.attention.head_width];
-                let head_norm = has_norm.then(|| d.tensor(attention::NORM, &width, Need::Required));
+                let head_norm = self.kind.has_head_norm();
+                let head_norm =
+                    head_norm.then(|| d.tensor(names.head_norm, &width, Need::Required));
                 (projections, lambda, head_norm)
             });
             let mlp_bias = self.mlp_bias.then_some(Need::Required);
+            let [gate, up, down] = names.mlp;
             let [gate, up, down] = d.within("mlp.", |d| {
                 [
-                    d.linear("gate_proj", [inner, hidden], mlp_bias),
-                    d.linear("up_proj", [inner, hidden], mlp_bias),
-                    d.linear("down_proj", [hidden, inner], mlp_bias),
+                    d.linear(gate, [inner, hidden], mlp_bias),
+                    d.linear(up, [inner, hidden], mlp_bias),
+                    d.linear(down, [hidden, inner], mlp_bias),
                 ]
             });
             let poly_norm = self.poly_norm.then(|| {
@@ -238,31 +301,67 @@ impl DecoderSizes {
                 up,
                 down,
                 poly_norm,
-                input_norm: norm("input_layernorm.weight"),
-                post_norm: norm("post_attention_layernorm.weight"),
+                input_norm: norm(names.input_norm),
+                post_norm: norm(names.post_norm),
             }
         })
     }
 
+    /// Whether the projections of attention must have biases, may have them, or have no place for
+    /// them.
+    fn bias(&self) -> Option<Need> {
+        match (self.kind, self.attention_bias) {
+            (DecoderAttention::Interleaved, _) => None,
+            (_, true) => Some(Need::Required),
+            (_, false) => Some(Need::Optional),
+        }
+    }
+
     /// Lists the last norm.
     pub fn norm(&self, d: &mut Declare) -> Id {
-        d.tensor(NORM, &[self.hidden_size], Need::Required)
+        d.tensor(self.kind.names().norm, &[self.hidden_size], Need::Required)
     }
 }
 
-/// The layer that a weight is of, by its number as written: no sign, no zeros before it.
-#[must_use]
-pub fn layer_of(name: &str) -> Option<usize> {
-    let (index, _) = name.strip_prefix(LAYERS)?.split_once('.')?;
-    let number = index.parse::<usize>().ok()?;
-    (number.to_string() == index).then_some(number)
+impl DecoderNames {
+    /// The layer that a weight is of, by its number as written: no sign, no zeros before it.
+    #[must_use]
+    pub fn layer_of(&self, name: &str) -> Option<usize> {
+        let (index, _) = name.strip_prefix(self.layers)?.split_once('.')?;
+        let number = index.parse::<usize>().ok()?;
+        (number.to_string() == index).then_some(number)
+    }
+
+    /// Whether the name is one within a module of a model of that many layers.
+    #[must_use]
+    pub fn is_within(&self, name: &str, layers: usize) -> bool {
+        self.layer_of(name).is_some_and(|layer| layer < layers)
+            || self.modules.iter().any(|module| name.starts_with(module))
+    }
+
+    /// Whether it is no weight of the model, but what its source keeps beside them: the frequencies
+    /// that old files have, or the state of an optimizer.
+    #[must_use]
+    pub fn is_buffer(&self, name: &str) -> bool {
+        name.ends_with("rotary_emb.inv_freq")
+            || self.others.iter().any(|module| name.starts_with(module))
+    }
+
+    /// The module of a layer's attention, without what base models do not have before it.
+    pub(crate) fn attention_of(&self, layer: usize) -> String {
+        let layers = self.layers.trim_start_matches("model.");
+        format!("{layers}{layer}.{}", self.attention)
+    }
 }
 
-/// Whether the name is one within a module of a model of that many layers.
-#[must_use]
-pub fn is_within(name: &str, layers: usize) -> bool {
-    layer_of(name).is_some_and(|layer| layer < layers)
-        || MODULES.iter().any(|module| name.starts_with(module))
+/// The layer that a weight is of under Hugging Face's names.
+pub(crate) fn layer_of(name: &str) -> Option<usize> {
+    HUGGING_FACE.layer_of(name)
+}
+
+/// Whether it is the embeddings of diff-mlx, which no other source calls so.
+pub(crate) fn is_diff_mlx(name: &str) -> bool {
+    name == DIFF_MLX.table
 }
 
 /// Whether it is a weight of λ in a layer's attention: those of a plain decoder have none.
@@ -277,20 +376,4 @@ pub fn is_lambda(name: &str) -> bool {
 pub fn is_poly_norm(name: &str) -> bool {
     let stem = name.strip_suffix(POLY_NORM);
     layer_of(name).is_some() && stem.is_some_and(|stem| stem.ends_with(".mlp."))
-}
-
-/// Whether it is no weight, but the frequencies that old files have.
-#[must_use]
-pub fn is_buffer(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-}
-
-/// The module of a layer's attention, as a sentence or a name has it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AttentionOf(pub(crate) usize);
-
-impl fmt::Display for AttentionOf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "layers.{}.self_attn.", self.0)
-    }
 }

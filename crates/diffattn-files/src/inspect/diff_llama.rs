@@ -1,31 +1,34 @@
-//! What is missing and odd in a checkpoint of a DIFF Llama or a Motif, and what it shares with a
-//! plain Llama.
+//! What is missing and odd in a checkpoint of a DIFF Llama, a Motif or diff-mlx, and what it shares
+//! with a plain Llama.
 
 use super::config::Config;
 use super::inspection::{Architecture, Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
-use crate::decoder::{self, AttentionOf, DecoderAttention, DecoderSizes, Head};
+use crate::decoder::{self, DecoderAttention, DecoderSizes, Head};
 use crate::layer::Layer;
 use std::collections::BTreeSet;
 
-/// Compares the configuration and the names of a DIFF Llama, or of a Motif, with its tensors.
+/// Compares the configuration and the names of a DIFF Llama, a Motif or diff-mlx with its tensors.
 pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
     let Some(first) = inspection.layers.first().cloned() else {
         return;
     };
     let kind = match inspection.architecture {
         Some(Architecture::Motif) => DecoderAttention::Grouped,
+        Some(Architecture::DiffMlx) => DecoderAttention::Interleaved,
         _ => DecoderAttention::Differential,
     };
     heads(kind, &first, config, inspection);
     let groups = match kind {
-        DecoderAttention::Grouped => 2 * first.heads.groups.unwrap_or(first.heads.heads),
+        DecoderAttention::Grouped | DecoderAttention::Interleaved => {
+            2 * first.heads.groups.unwrap_or(first.heads.heads)
+        }
         _ => first.heads.groups.unwrap_or(2 * first.heads.heads),
     };
     sizes(
-        entries,
-        config,
+        kind,
+        (entries, config),
         inspection,
         [Some(groups), Some(first.embed_dim)],
     );
@@ -44,7 +47,7 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         let sentence = other_heads(&layer.prefix, &first.prefix);
         inspection.warn(sentence);
     }
-    let module = AttentionOf(first.depth.unwrap_or(0)).to_string();
+    let module = kind.names().attention_of(first.depth.unwrap_or(0));
     let Some(last) = inspection
         .last_layer()
         .filter(|_| first.prefix.ends_with(&module))
@@ -77,14 +80,15 @@ fn heads(kind: DecoderAttention, first: &Layer, config: &Config, inspection: &mu
     let head_dim = said.or_else(|| hidden.and_then(|hidden| hidden.checked_div(flat)));
     let Some(head_dim) = head_dim.filter(|&head_dim| head_dim != heads.head_dim) else {
         if flat != q {
+            let key = config.shown("num_attention_heads");
             inspection.warn(format!(
-                "config.json says num_attention_heads {flat}, but q_proj has {q} flat heads"
+                "config.json says {key} {flat}, but q_proj has {q} flat heads"
             ));
         }
         return;
     };
     let how = match said {
-        Some(_) => format!("head_dim {head_dim}"),
+        Some(_) => format!("{} {head_dim}", config.shown("head_dim")),
         None => format!("num_attention_heads {flat}, which makes head_dim {head_dim}"),
     };
     let is_halves = kind == DecoderAttention::Differential;
@@ -104,16 +108,20 @@ fn heads(kind: DecoderAttention, first: &Layer, config: &Config, inspection: &mu
 /// Compares the other sizes that the configuration says: key/value heads and channels, which layers
 /// tell, and what other tensors tell.
 pub(super) fn sizes(
-    entries: &Named<'_>,
-    config: &Config,
+    kind: DecoderAttention,
+    (entries, config): (&Named<'_>, &Config),
     inspection: &mut Inspection,
     [groups, embed_dim]: [Option<usize>; 2],
 ) {
     let mut list = Declare::new();
-    let ids = DecoderSizes::default().layer(inspection.first_layer().unwrap_or(0), &mut list);
+    let names = DecoderSizes {
+        kind,
+        ..DecoderSizes::default()
+    };
+    let ids = names.layer(inspection.first_layer().unwrap_or(0), &mut list);
     let inner = entries.rows(&list.get(ids.up).weight());
     let vocab = entries
-        .rows(decoder::TABLE)
+        .rows(kind.names().table)
         .or_else(|| entries.rows(decoder::HEAD_WEIGHT));
     for (key, has) in [
         ("num_key_value_heads", groups),
@@ -124,6 +132,7 @@ pub(super) fn sizes(
         if let (Some(said), Some(has)) = (config.count(key), has)
             && said != has
         {
+            let key = config.shown(key);
             inspection.warn(format!(
                 "config.json says {key} {said}, but the tensors have {has}"
             ));
@@ -139,7 +148,10 @@ pub(super) fn names(
     inspection: &mut Inspection,
 ) {
     let has = |name: &str| entries.has(name);
+    // (diff-mlx has no head of its own.)
+    let is_mlx = kind == DecoderAttention::Interleaved;
     let tied = config.flag("tie_word_embeddings");
+    let tied = tied.or(is_mlx.then_some(true));
     let is_headless = tied.is_none() && !has(decoder::HEAD_WEIGHT);
     if is_headless {
         inspection.warn(format!(
@@ -152,12 +164,12 @@ pub(super) fn names(
         kind,
         attention_bias: bias == Some(true),
         mlp_bias: match kind {
-            DecoderAttention::Differential => false,
+            DecoderAttention::Differential | DecoderAttention::Interleaved => false,
             DecoderAttention::Plain => config.flag("mlp_bias") == Some(true),
             DecoderAttention::Grouped => bias == Some(true),
         },
         poly_norm: kind == DecoderAttention::Grouped,
-        head: Head::of(is_headless || tied == Some(true), has),
+        head: Head::of(kind, is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };
     inspection.warnings.extend(sizes.head.notice());
@@ -181,7 +193,10 @@ pub(super) fn names(
         inspection.warn(kind.biases());
     }
     entries.unexpected(
-        |name| wanted.contains(name) || optional.contains(name) || decoder::is_buffer(name),
+        |name| {
+            let is_listed = wanted.contains(name) || optional.contains(name);
+            is_listed || kind.names().is_buffer(name)
+        },
         inspection,
     );
     entries.missing(wanted, inspection);

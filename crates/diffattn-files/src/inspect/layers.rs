@@ -61,7 +61,9 @@ pub(super) fn add(
         }),
     };
     let eps = match architecture {
-        Architecture::DiffLlama => config.number("rms_norm_eps").unwrap_or(1e-5),
+        Architecture::DiffLlama | Architecture::DiffMlx => {
+            config.number("rms_norm_eps").unwrap_or(1e-5)
+        }
         Architecture::Motif => config.number("attn_rms_norm_eps").unwrap_or(1e-5),
         _ => 1e-5,
     };
@@ -97,7 +99,10 @@ fn absent_lambdas(
         .collect();
     match architecture {
         // By the names that the model has for them, as all that is missing.
-        Architecture::DiffLlama | Architecture::Motif | Architecture::TimmDiffVit => {
+        Architecture::DiffLlama
+        | Architecture::Motif
+        | Architecture::DiffMlx
+        | Architecture::TimmDiffVit => {
             let names = Names::read(absent.iter().map(String::as_str)).read;
             names.into_iter().map(Cow::into_owned).collect()
         }

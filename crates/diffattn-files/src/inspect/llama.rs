@@ -51,7 +51,12 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
     };
     heads(&first, config, inspection);
     let groups = first.heads.map(|heads| heads.groups);
-    sizes(entries, config, inspection, [groups, Some(first.embed_dim)]);
+    sizes(
+        DecoderAttention::Plain,
+        (entries, config),
+        inspection,
+        [groups, Some(first.embed_dim)],
+    );
     let differs =
         |layer: &&PlainLayer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
     if let Some(layer) = inspection.plain_layers.iter().find(differs) {

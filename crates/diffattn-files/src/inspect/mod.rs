@@ -12,7 +12,7 @@ mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
 
-use crate::decoder::is_poly_norm;
+use crate::decoder::{is_diff_mlx, is_poly_norm};
 use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::found::{self, Entries, Found, MARKS, depth_of};
@@ -73,7 +73,12 @@ pub fn inspect<'e>(
     }
     let has_base = matches!(
         inspection.architecture,
-        Some(Architecture::DiffLlama | Architecture::Llama | Architecture::Motif)
+        Some(
+            Architecture::DiffLlama
+                | Architecture::Llama
+                | Architecture::Motif
+                | Architecture::DiffMlx
+        )
     );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
@@ -87,7 +92,7 @@ pub fn inspect<'e>(
             inspection.warnings.extend(notices::wide(wide));
             let named = Named::new(names, &entries, &mut inspection);
             match architecture {
-                Architecture::DiffLlama | Architecture::Motif => {
+                Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
                     diff_llama::compare(&named, &config, &mut inspection);
                 }
                 Architecture::Llama => llama::compare(&named, &config, &mut inspection),
@@ -142,6 +147,8 @@ fn architecture(layer: &Found<'_>, names: &[Cow<'_, str>]) -> Option<Architectur
         Some(Architecture::TimmDiffVit)
     } else if layer.has("subln.weight") && names.iter().any(|name| is_poly_norm(name)) {
         Some(Architecture::Motif)
+    } else if layer.has("subln.weight") && names.iter().any(|name| is_diff_mlx(name)) {
+        Some(Architecture::DiffMlx)
     } else if layer.has("subln.weight") {
         Some(Architecture::UnilmV1)
     } else {

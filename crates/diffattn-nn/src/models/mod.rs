@@ -4,6 +4,7 @@
 
 mod decoder;
 pub(crate) mod diff_llama;
+pub(crate) mod diff_mlx;
 pub(crate) mod diff_vit;
 mod ends;
 mod ids;
@@ -34,7 +35,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 5] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -49,6 +50,11 @@ pub const FAMILIES: [Family; 4] = [
         architecture: Architecture::Motif,
         task: Task::Text,
         open: motif::open,
+    },
+    Family {
+        architecture: Architecture::DiffMlx,
+        task: Task::Text,
+        open: diff_mlx::open,
     },
     Family {
         architecture: Architecture::TimmDiffVit,
@@ -80,7 +86,8 @@ impl Family {
             (None, _) => {
                 let names = able
                     .iter()
-                    .map(|one| format!("{:?}", one.architecture.name()));
+                    .filter_map(|one| one.architecture.model_type())
+                    .map(|name| format!("{name:?}"));
                 let names = names.collect::<Vec<_>>().join(", ");
                 return Err(wrong_family(
                     &entries.map,

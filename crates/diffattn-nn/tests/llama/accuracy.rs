@@ -24,8 +24,12 @@ fn greedy(checkpoint: &Checkpoint, prompt: &[u32], expected: &[u32]) {
 
 #[test]
 fn fixtures() {
-    let motifs = MOTIFS.map(|name| (name, 16));
-    for (name, new_tokens) in FIXTURES.map(|name| (name, 24)).into_iter().chain(motifs) {
+    let others = MOTIFS
+        .into_iter()
+        .chain(["diff_mlx"])
+        .map(|name| (name, 16));
+    let cases = FIXTURES.map(|name| (name, 24)).into_iter().chain(others);
+    for (name, new_tokens) in cases {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
         let (shape, ids) = checkpoint.ids("input_ids");

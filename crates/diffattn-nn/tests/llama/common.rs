@@ -30,8 +30,8 @@ pub(crate) const MOTIFS: [&str; 5] = [
     "motif_v1_gqa",
 ];
 
-/// Those of each kind, and a plain Llama, whose heads are one softmax each.
-pub(crate) const ALL: [&str; 7] = [
+/// Those of each kind, a plain Llama, whose heads are one softmax each, and diff-mlx.
+pub(crate) const ALL: [&str; 8] = [
     FIXTURES[0],
     FIXTURES[1],
     FIXTURES[2],
@@ -39,6 +39,7 @@ pub(crate) const ALL: [&str; 7] = [
     "llama",
     MOTIFS[1],
     MOTIFS[3],
+    "diff_mlx",
 ];
 
 /// The code and sentence of what must fail.
@@ -101,6 +102,8 @@ impl Checkpoint {
         let name = folder.display().to_string();
         let config = if folder.ends_with("llama") {
             ok(DiffLlamaConfig::from_llama_json(&text("config.json")))
+        } else if folder.ends_with("diff_mlx") {
+            ok(DiffLlamaConfig::from_diff_mlx_json(&text("config.json")))
         } else {
             let config = match name.contains("motif_") {
                 true => DiffLlamaConfig::from_motif_json(&text("config.json")),

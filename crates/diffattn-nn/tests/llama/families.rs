@@ -34,6 +34,7 @@ fn a_configuration_leads_to_its_model() {
         ("diffllama_gqa", "diffllama", 8),
         ("llama", "llama", 8),
         ("motif_gda", "motif", 12),
+        ("diff_mlx", "diff_mlx", 12),
     ] {
         let checkpoint = Checkpoint::fixture(name);
         let config = checkpoint.text("config.json");
@@ -65,7 +66,10 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    assert_eq!(names, ["diffllama", "llama", "motif", "diff_vit"]);
+    assert_eq!(
+        names,
+        ["diffllama", "llama", "motif", "diff_mlx", "diff_vit"]
+    );
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! Tests of DiffLlama, differential, plain and Motif's, one program.
+//! Tests of DiffLlama, differential, plain, Motif's and of diff-mlx, one program.
 
 mod accuracy;
 mod bits;
 mod caches;
 mod common;
 mod config;
+mod diff_mlx;
 mod empty;
 mod errors;
 mod families;

@@ -1,5 +1,5 @@
 //! The attention of a layer, as the configuration says it is, of its weights: differential, plain,
-//! or differential in groups. Runs nothing.
+//! differential in groups or in pairs. Runs nothing.
 
 use super::config::DiffLlamaConfig;
 use crate::layers::attention::{
@@ -30,7 +30,7 @@ pub(super) fn of_part(
 
 fn rope(config: &DiffLlamaConfig) -> Option<RopeConfig> {
     Some(RopeConfig {
-        interleaved: false,
+        interleaved: config.kind == DecoderAttention::Interleaved,
         frequencies: config.rope,
     })
 }
@@ -47,7 +47,8 @@ fn plain(config: &DiffLlamaConfig) -> PlainAttention {
 }
 
 /// Differential attention: flat heads in halves, a norm per head without weight, as a DIFF Llama
-/// has them; or in groups, a norm with one, and λ_init that counts the layers from −1, as Motif's.
+/// has them; or in groups, or in pairs, a norm with one, and in groups, which are Motif's, a λ_init
+/// that counts the layers from −1.
 fn differential(
     config: &DiffLlamaConfig,
     depth: usize,
@@ -64,15 +65,18 @@ fn differential(
         },
         ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
     };
-    if config.kind == DecoderAttention::Grouped {
-        options.pairing = Pairing::Grouped;
-        options.ratio = Some(config.num_heads() / config.num_noise_heads);
+    if config.kind.has_head_norm() {
+        options.pairing = Pairing::Interleaved;
         options.num_kv_heads = Some(config.num_key_value_heads / 2);
-        options.lambda_init = Some(lambda_init(depth as f64 - 1.0));
         options.norm = NormConfig {
             eps: config.attn_rms_norm_eps as f32,
             affine: Some(true),
         };
+    }
+    if config.kind == DecoderAttention::Grouped {
+        options.pairing = Pairing::Grouped;
+        options.ratio = Some(config.num_heads() / config.num_noise_heads);
+        options.lambda_init = Some(lambda_init(depth as f64 - 1.0));
     }
     MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
 }

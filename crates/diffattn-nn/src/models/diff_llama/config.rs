@@ -26,7 +26,9 @@ struct Defaults {
 /// Those of `DiffLlamaConfig` and of `LlamaConfig`.
 fn defaults(kind: DecoderAttention) -> Defaults {
     match kind {
-        DecoderAttention::Differential | DecoderAttention::Grouped => Defaults {
+        DecoderAttention::Differential
+        | DecoderAttention::Grouped
+        | DecoderAttention::Interleaved => Defaults {
             hidden_size: 2048,
             intermediate_size: 8192,
             num_hidden_layers: 16,
@@ -90,8 +92,8 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
-    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`) or
-    /// differential in groups (`motif`).
+    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`),
+    /// differential in groups (`motif`) or in pairs (diff-mlx).
     pub kind: DecoderAttention,
     /// Token ids are below it. 32000 by default.
     pub vocab_size: usize,
@@ -282,6 +284,7 @@ impl DiffLlamaConfig {
         match self.kind {
             DecoderAttention::Differential => known["lambda_std_dev"] = json!(self.lambda_std_dev),
             DecoderAttention::Plain => known["mlp_bias"] = json!(self.mlp_bias),
+            DecoderAttention::Interleaved => {}
             DecoderAttention::Grouped => {
                 known["num_noise_heads"] = json!(self.num_noise_heads);
                 known["attn_rms_norm_eps"] = json!(self.attn_rms_norm_eps);
@@ -294,7 +297,9 @@ impl DiffLlamaConfig {
     #[must_use]
     pub fn num_heads(&self) -> usize {
         match self.kind {
-            DecoderAttention::Differential => self.num_attention_heads / 2,
+            DecoderAttention::Differential | DecoderAttention::Interleaved => {
+                self.num_attention_heads / 2
+            }
             DecoderAttention::Plain => self.num_attention_heads,
             DecoderAttention::Grouped => {
                 let noise = self.num_noise_heads;
@@ -323,11 +328,15 @@ impl DiffLlamaConfig {
             }
         }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
-        if self.kind == DecoderAttention::Differential && !heads.is_multiple_of(2) {
+        let is_paired = matches!(
+            self.kind,
+            DecoderAttention::Differential | DecoderAttention::Interleaved
+        );
+        if is_paired && !heads.is_multiple_of(2) {
             let expected = "an even number, as two heads make one difference";
             return Err(wrong("num_attention_heads", expected, heads));
         }
-        if self.kind == DecoderAttention::Grouped {
+        if self.kind.has_head_norm() {
             self.check_groups()?;
         } else if !heads.is_multiple_of(groups) {
             let expected = format!("a number that divides num_attention_heads {heads}");
@@ -358,7 +367,7 @@ impl DiffLlamaConfig {
         check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
     }
 
-    /// Checks the heads of groups of signal heads and a noise head.
+    /// Checks the heads of groups of signal heads and a noise head, or of pairs.
     fn check_groups(&self) -> Result<(), Error> {
         let (heads, noise) = (self.num_attention_heads, self.num_noise_heads);
         let groups = self.num_key_value_heads;

@@ -25,7 +25,8 @@ use std::sync::Arc;
 /// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
 /// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
-/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides.
+/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides; those of diff-mlx
+/// its own names (`model.blocks.N.attn.q_proj.weight`).
 ///
 /// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
@@ -54,7 +55,9 @@ impl DiffLlamaLoader {
                 "\"llama\"",
             ));
         }
-        let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
+        let names = config.kind.names();
+        let has = |name: &str| entries.has(name);
+        let head = Head::of(config.kind, config.tie_word_embeddings, has);
         entries.tell(head.notice());
         let sizes = sizes(config, head);
         let layers = config.num_hidden_layers;
@@ -62,7 +65,10 @@ impl DiffLlamaLoader {
         if head == Head::Stored {
             entries.part(&listed(|d| sizes.head(d)).0)?;
         }
-        let stored: BTreeSet<usize> = entries.names().filter_map(decoder::layer_of).collect();
+        let stored: BTreeSet<usize> = entries
+            .names()
+            .filter_map(|name| names.layer_of(name))
+            .collect();
         if stored.len() > layers {
             entries.tell_layers(layers, stored.len());
         }
@@ -77,8 +83,8 @@ impl DiffLlamaLoader {
             entries.tell([config.kind.biases()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
-        let is_within = |name: &str| decoder::is_within(name, layers);
-        let parts = entries.finish(decoder::is_buffer, is_within)?;
+        let is_within = |name: &str| names.is_within(name, layers);
+        let parts = entries.finish(|name| names.is_buffer(name), is_within)?;
         let builder = DiffLlamaBuilder {
             layers: vec![None; layers],
             config: config.clone(),
@@ -123,7 +129,9 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     let narrow = config.num_key_value_heads.saturating_mul(head_dim);
     let head_width = match config.kind {
         DecoderAttention::Plain => head_dim,
-        DecoderAttention::Differential | DecoderAttention::Grouped => head_dim.saturating_mul(2),
+        DecoderAttention::Differential
+        | DecoderAttention::Grouped
+        | DecoderAttention::Interleaved => head_dim.saturating_mul(2),
     };
     DecoderSizes {
         vocab_size: config.vocab_size,
