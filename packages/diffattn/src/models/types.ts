@@ -130,7 +130,9 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
  * shards, `tokenizer.json` and `generation_config.json` where there are), as a record or as the
  * `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index
  * (`"parts/model-1.safetensors"` in it and as a name of the record; `File`s of a chosen folder know
- * where they lie), never outside of its folder.
+ * where they lie), never outside of its folder. Where there is neither `model.safetensors` nor an
+ * index, weights are `diff/latest.safetensors`, as diff-mlx has them, or else the one
+ * `*.safetensors` of the folder.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -178,7 +180,7 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "motif", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "motif", "diff_mlx", "diff_vit", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
@@ -456,8 +458,8 @@ export interface ModelLoadOptions extends LoadOptions {
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
  * `model_type`: a DIFF Llama (Hugging Face's `diffllama`), a Motif (`motif` or `Motif`: 2.6B, and
- * 2-12.7B with its grouped heads) or a plain Llama (`llama`), whose heads are one softmax each.
- * Weights stay in their dtype.
+ * 2-12.7B with its grouped heads) or a plain Llama (`llama`), whose heads are one softmax each; or
+ * diff-mlx, whose sizes lie in `model` there. Weights stay in their dtype.
  */
 export declare class LanguageModel {
   private constructor();
@@ -470,7 +472,7 @@ export declare class LanguageModel {
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
   static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama", "llama" or "motif". */
+  /** "diffllama", "llama", "motif" or "diff_mlx". */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
