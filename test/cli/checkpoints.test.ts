@@ -141,7 +141,7 @@ test("what is no checkpoint is named, with what one is", async () => {
   writeFileSync(passwd, "root:x:0:0:root:/root:/bin/sh\n".repeat(20));
   const { code, err } = await diffattn(["inspect", passwd]);
   expect(code).toBe(1);
-  expect(err).toMatch(/^diffattn: passwd: .* \(a checkpoint is a folder, a safetensors file or an address: \S+passwd\)\n$/);
+  expect(err).toMatch(/^diffattn: passwd: .* \(a checkpoint is a folder, a safetensors or GGUF file, or an address: \S+passwd\)\n$/);
   expect((await diffattn(["inspect", join(out, "nowhere")])).err).toBe(
     `diffattn: ${join(out, "nowhere")}: there is no such file or folder\n`,
   );

@@ -340,7 +340,7 @@ test.each<[string, string, () => unknown]>([
   ["encode(5)", "OPTION text: expected a text, got 5", () => llama.encode(5 as never)],
   [
     "a tokenizer of 0",
-    "OPTION tokenizer: expected an object with encode and decode, or null, got 0",
+    "OPTION tokenizer: expected an object with encode and decode, a function that makes one, or null, got 0",
     () => models.DiffLlama.load({}, { tokenizer: 0 as never }),
   ],
   [

@@ -63,8 +63,15 @@ registry! {
         #[cfg(feature = "models")] CastRequest,
         #[cfg(feature = "models")] ConvertRequest,
         #[cfg(feature = "models")] FileKindRequest,
+        #[cfg(feature = "models")] ConversionInfoRequest,
+        #[cfg(feature = "models")] ConvertTensorRequest,
+        #[cfg(feature = "models")] MapEntropyRequest,
+        #[cfg(feature = "models")] CompareLogitsRequest,
+        #[cfg(feature = "models")] GgufRequest,
         #[cfg(feature = "models")] InfoRequest,
         #[cfg(feature = "models")] LoadRequest,
+        #[cfg(feature = "models")] GgufTokenizerRequest,
+        #[cfg(feature = "models")] GgufFilesRequest,
         #[cfg(feature = "models")] TextForwardRequest,
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,
@@ -91,6 +98,7 @@ registry! {
         #[cfg(feature = "models")] RewindModelCacheRequest,
         #[cfg(feature = "models")] ModelCacheLengthRequest,
         #[cfg(feature = "models")] CreateGeneratorRequest,
+        #[cfg(feature = "models")] CreateConversionRequest,
         PanicInQuery,
     }
 }

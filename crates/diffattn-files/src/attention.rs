@@ -97,6 +97,13 @@ pub struct Projections<T> {
     pub out: T,
 }
 
+impl<T> Projections<T> {
+    /// All four, in this order.
+    pub fn into_array(self) -> [T; 4] {
+        [self.q, self.k, self.v, self.out]
+    }
+}
+
 /// Where λ's weights are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LambdaIds {

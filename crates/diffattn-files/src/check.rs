@@ -2,7 +2,7 @@
 //! element is read: names, element types, shapes. Names in lists are those that models have
 //! ([`Names`]); sentences on a weight that is there have the file's.
 
-use crate::declare::{Declare, DeclaredTensor, Need};
+use crate::declare::{Declare, DeclaredTensor, Id, Need};
 use crate::dtype::Dtype;
 use crate::names::Names;
 use crate::notices;
@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a checkpoint says of a weight: all but its elements. Of F64, a model takes the elements
-/// rounded to F32.
+/// rounded to F32, of quantised blocks what they stand for, as F32.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightInfo {
     /// Its name.
@@ -46,11 +46,11 @@ impl From<DType> for Dtype {
 
 impl Dtype {
     /// What a model keeps of a weight's elements: those that are wider than it computes with are
-    /// rounded on their way.
+    /// rounded on their way, quantised ones widened.
     #[must_use]
     pub fn kept(self) -> Self {
         match self {
-            Self::F64 => Self::F32,
+            Self::F64 | Self::Q8_0 | Self::Q4_0 | Self::Q4_1 => Self::F32,
             other => other,
         }
     }
@@ -146,11 +146,11 @@ impl<'e> Entries<'e> {
         self.parts.notices.push(notices::layers(said, stored));
     }
 
-    /// Whether there is any tensor that a list has as optional.
+    /// Whether any of these maps of a list has a bias.
     #[must_use]
-    pub fn has_optional(&self, list: &Declare) -> bool {
-        let mut tensors = list.tensors();
-        tensors.any(|tensor| tensor.need == Need::Optional && self.has(&tensor.name))
+    pub fn has_bias(&self, list: &Declare, maps: impl IntoIterator<Item = Id>) -> bool {
+        let mut maps = maps.into_iter();
+        maps.any(|map| self.has(&list.get(map).bias()))
     }
 
     /// The extents of a weight of `N` axes, which `expected` puts in words. Not yet of any part.

@@ -1,12 +1,15 @@
 //! The weights of a decoder of Llama's kind, differential or plain: embeddings, layers of attention
 //! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
-use crate::attention::{self, AttentionSizes, LambdaIds, O, Projections, VECTORS};
+use crate::attention::{self, LAMBDA, LambdaForm, O, VECTORS};
+use crate::attention::{AttentionSizes, LambdaIds, Projections};
 use crate::declare::{Declare, Id, Need};
 
 /// The output projection.
 pub(crate) const HEAD: &str = "lm_head";
 pub(crate) const HEAD_WEIGHT: &str = "lm_head.weight";
+/// The module of what DEX adds to attention.
+pub(crate) const DEX: &str = "dex.";
 
 /// What a source calls the weights of its decoders, as far as sources differ.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,6 +117,9 @@ pub enum DecoderAttention {
     Differential,
     /// One softmax per head: `llama`.
     Plain,
+    /// That of a Llama some of whose heads were made differential, the others left as they were:
+    /// `diffattn_llama`.
+    Converted(ConversionKind),
     /// Differential attention of the first version, with λ of vectors and a weight in the norm per
     /// head, its flat heads in groups of signal heads and a noise head: `motif`.
     Grouped,
@@ -127,7 +133,9 @@ impl DecoderAttention {
     #[must_use]
     pub fn bias_key(self) -> &'static str {
         match self {
-            Self::Differential | Self::Plain | Self::Interleaved => "attention_bias",
+            Self::Differential | Self::Plain | Self::Converted(_) | Self::Interleaved => {
+                "attention_bias"
+            }
             Self::Grouped => "use_bias",
         }
     }
@@ -136,7 +144,7 @@ impl DecoderAttention {
     #[must_use]
     pub fn names(self) -> &'static DecoderNames {
         match self {
-            Self::Differential | Self::Plain | Self::Grouped => &HUGGING_FACE,
+            Self::Differential | Self::Plain | Self::Converted(_) | Self::Grouped => &HUGGING_FACE,
             Self::Interleaved => &DIFF_MLX,
         }
     }
@@ -153,6 +161,35 @@ impl DecoderAttention {
         let key = self.bias_key();
         format!("config.json says {key} false, yet there are biases: they are used")
     }
+}
+
+/// What the differential heads of a converted Llama are. None of them has a norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConversionKind {
+    /// Two maps of two q heads over one k head, λ projected from x per token and head.
+    V2,
+    /// Two maps of two q heads over two k heads, one λ per layer.
+    V1(LambdaForm),
+    /// One map; from what it makes, that times one matrix of the layer and λ is subtracted (DEX,
+    /// arXiv 2505.16333).
+    Dex,
+}
+
+/// What makes heads of a decoder layer differential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecoderLambda {
+    /// One λ for the layer.
+    Layer(LambdaIds),
+    /// λ is projected from x, per token and differential head.
+    Projected(Id),
+    /// That of [`ConversionKind::Dex`].
+    Dex {
+        /// `[value_dim, value_dim]`; rows of what attention made are multiplied with it from the
+        /// left.
+        weight: Id,
+        /// λ, one number.
+        lambda: Id,
+    },
 }
 
 /// Sizes of a decoder's weights. The default is for whoever wants names alone.
@@ -192,8 +229,8 @@ pub struct EmbeddingIds {
 pub struct DecoderLayerIds {
     /// The projections of attention.
     pub projections: Projections<Id>,
-    /// λ, where attention is differential.
-    pub lambda: Option<LambdaIds>,
+    /// λ, where any head is differential.
+    pub lambda: Option<DecoderLambda>,
     /// The weight of the norm per head, where it has one.
     pub head_norm: Option<Id>,
     /// The MLP's gate.
@@ -239,6 +276,38 @@ impl DecoderSizes {
         }
     }
 
+    /// The sizes of a layer of a converted model of whose heads so many are differential; a layer of
+    /// any other model is as all are.
+    #[must_use]
+    pub fn with_differential(self, heads: usize) -> Self {
+        let DecoderAttention::Converted(kind) = self.kind else {
+            return self;
+        };
+        if heads == 0 {
+            let kind = DecoderAttention::Plain;
+            return Self { kind, ..self };
+        }
+        let sizes = self.attention;
+        let more = match kind {
+            ConversionKind::V2 | ConversionKind::V1(_) => heads.saturating_mul(sizes.head_dim),
+            ConversionKind::Dex => 0,
+        };
+        let keys = match kind {
+            ConversionKind::V1(_) => 2,
+            ConversionKind::V2 | ConversionKind::Dex => 1,
+        };
+        Self {
+            attention: AttentionSizes {
+                q: sizes.q.saturating_add(more),
+                k: sizes.k.saturating_mul(keys),
+                head_width: sizes.head_dim,
+                heads,
+                ..sizes
+            },
+            ..self
+        }
+    }
+
     /// Lists the embeddings.
     pub fn embeddings(&self, d: &mut Declare) -> EmbeddingIds {
         let shape = [self.vocab_size, self.hidden_size];
@@ -262,15 +331,7 @@ impl DecoderSizes {
         d.within(&format!("{}{index}.", names.layers), |d| {
             let (projections, lambda, head_norm) = d.within(names.attention, |d| {
                 let projections = self.attention.projections(d, Some(O), self.bias());
-                let lambda = match self.kind {
-                    DecoderAttention::Differential
-                    | DecoderAttention::Grouped
-                    | DecoderAttention::Interleaved => {
-                        let vectors = self.attention.vectors(d, Need::Required);
-                        Some(LambdaIds::Vectors(vectors))
-                    }
-                    DecoderAttention::Plain => None,
-                };
+                let lambda = self.lambda(d);
                 let width = [self.attention.head_width];
                 let head_norm = self.kind.has_head_norm();
                 let head_norm =
@@ -315,6 +376,35 @@ impl DecoderSizes {
             (_, true) => Some(Need::Required),
             (_, false) => Some(Need::Optional),
         }
+    }
+
+    /// Lists what makes heads of a layer differential.
+    fn lambda(&self, d: &mut Declare) -> Option<DecoderLambda> {
+        let sizes = &self.attention;
+        Some(match self.kind {
+            DecoderAttention::Plain => return None,
+            DecoderAttention::Differential
+            | DecoderAttention::Grouped
+            | DecoderAttention::Interleaved
+            | DecoderAttention::Converted(ConversionKind::V1(LambdaForm::Vectors)) => {
+                DecoderLambda::Layer(LambdaIds::Vectors(sizes.vectors(d, Need::Required)))
+            }
+            DecoderAttention::Converted(ConversionKind::V1(LambdaForm::Scalars)) => {
+                let scalars = AttentionSizes::scalars(d, Need::Required);
+                DecoderLambda::Layer(LambdaIds::Scalars(scalars))
+            }
+            DecoderAttention::Converted(ConversionKind::V2) => {
+                let shape = [sizes.heads, sizes.embed_dim];
+                DecoderLambda::Projected(d.linear(LAMBDA, shape, Some(Need::Optional)))
+            }
+            DecoderAttention::Converted(ConversionKind::Dex) => d.within(DEX, |d| {
+                let width = sizes.head_width;
+                DecoderLambda::Dex {
+                    weight: d.tensor("weight", &[width, width], Need::Required),
+                    lambda: d.number("lambda_learn", Need::Required),
+                }
+            }),
+        })
     }
 
     /// Lists the last norm.

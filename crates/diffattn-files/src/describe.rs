@@ -6,8 +6,9 @@ use super::convert::{LayerForm, LayerTarget, NormWeight};
 use super::inspect::{Architecture, DtypeCount, Inspection};
 use super::layer::{Layer, LayerVersion, Piece};
 use super::layout::HeadLayout;
-use super::plain::PlainLayer;
+use super::plain::{ConvertedLayer, HeadChoice, PlainLayer};
 use crate::attention::{LambdaForm, RopeConfig};
+use crate::decoder::ConversionKind;
 use crate::dtype::Dtype;
 use diffattn::{Error, KvRepeat, Pairing, RopeFrequencies};
 use serde::ser::SerializeStruct;
@@ -320,18 +321,19 @@ impl Serialize for DtypeCount {
         count.serialize_field("tensors", &self.tensors)?;
         count.serialize_field("parameters", &self.elements)?;
         // (Elements narrower than a byte fill whole bytes.)
-        let bytes = self
-            .elements
-            .saturating_mul(self.dtype.bitsize() as u64)
-            .div_ceil(8);
+        let bits = self.dtype.bits(self.elements).unwrap_or(u64::MAX);
+        let bytes = bits.div_ceil(8);
         count.serialize_field("bytes", &bytes)?;
         count.end()
     }
 }
 
-impl Serialize for PlainLayer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut layer = serializer.serialize_struct("PlainLayer", 8)?;
+impl PlainLayer {
+    /// How many entries [`PlainLayer::describe`] adds.
+    const ENTRIES: usize = 8;
+
+    /// Adds its entries to those of a layer.
+    fn describe<S: SerializeStruct>(&self, layer: &mut S) -> Result<(), S::Error> {
         layer.serialize_field("prefix", &self.prefix)?;
         layer.serialize_field("depth", &self.depth)?;
         layer.serialize_field("embedDim", &self.embed_dim)?;
@@ -339,19 +341,54 @@ impl Serialize for PlainLayer {
         layer.serialize_field("numKvHeads", &self.heads.map(|heads| heads.groups))?;
         layer.serialize_field("headDim", &self.heads.map(|heads| heads.head_dim))?;
         layer.serialize_field("rope", &RopeDescribed::from(self.rope))?;
-        layer.serialize_field("isCausal", &self.is_causal)?;
+        layer.serialize_field("isCausal", &self.is_causal)
+    }
+}
+
+impl Serialize for PlainLayer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut layer = serializer.serialize_struct("PlainLayer", Self::ENTRIES)?;
+        self.describe(&mut layer)?;
+        layer.end()
+    }
+}
+
+impl Serialize for HeadChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Listed(heads) => heads.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for ConvertedLayer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (kind, lambda) = match self.kind {
+            ConversionKind::V2 => ("v2", Some("sigmoid")),
+            ConversionKind::V1(LambdaForm::Vectors) => ("v1", Some("vectors")),
+            ConversionKind::V1(LambdaForm::Scalars) => ("v1", Some("scalars")),
+            ConversionKind::Dex => ("dex", None),
+        };
+        let entries = PlainLayer::ENTRIES + 3;
+        let mut layer = serializer.serialize_struct("ConvertedLayer", entries)?;
+        self.plain.describe(&mut layer)?;
+        layer.serialize_field("kind", kind)?;
+        layer.serialize_field("lambda", &lambda)?;
+        layer.serialize_field("differentialHeads", &self.differential)?;
         layer.end()
     }
 }
 
 impl Serialize for Inspection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut inspection = serializer.serialize_struct("Inspection", 8)?;
+        let mut inspection = serializer.serialize_struct("Inspection", 9)?;
         inspection.serialize_field("architecture", &self.architecture)?;
         inspection.serialize_field("parameters", &self.parameters)?;
         inspection.serialize_field("dtypes", &self.dtypes)?;
         inspection.serialize_field("layers", &self.layers)?;
         inspection.serialize_field("plainLayers", &self.plain_layers)?;
+        inspection.serialize_field("convertedLayers", &self.converted_layers)?;
         inspection.serialize_field("missing", &self.missing)?;
         inspection.serialize_field("unexpected", &self.unexpected)?;
         inspection.serialize_field("warnings", &self.warnings)?;

@@ -1,5 +1,5 @@
-//! The element types of safetensors files, by the names that they have there. Knows nothing else of
-//! files.
+//! The element types of checkpoints' files, by the names that they have there: those of safetensors,
+//! and the quantised blocks of GGUF. Knows nothing else of files.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -58,11 +58,20 @@ pub enum Dtype {
     I64,
     /// An unsigned integer of 64 bits.
     U64,
+    /// Of GGUF alone: 32 signed codes of 8 bits and their scale.
+    Q8_0,
+    /// Of GGUF alone: 32 codes of 4 bits, 8 more than they stand for, and their scale.
+    Q4_0,
+    /// Of GGUF alone: 32 codes of 4 bits, their scale, and what is added to each.
+    Q4_1,
 }
 
+/// Elements that share a scale, in every type that has one.
+pub(crate) const BLOCK: usize = 32;
+
 impl Dtype {
-    /// Every element type, its name and the bits of an element, in the order in which errors list
-    /// them.
+    /// Every element type of safetensors files, its name and the bits of an element, in the order
+    /// in which errors list them.
     pub(crate) const ALL: [(Self, &'static str, usize); 22] = [
         (Self::BOOL, "BOOL", 8),
         (Self::U8, "U8", 8),
@@ -88,7 +97,14 @@ impl Dtype {
         (Self::C64, "C64", 64),
     ];
 
-    /// The element type of that name in files.
+    /// The types that lie in blocks of 32 elements, their names and the bytes of a block.
+    const BLOCKS: [(Self, &'static str, usize); 3] = [
+        (Self::Q8_0, "Q8_0", 34),
+        (Self::Q4_0, "Q4_0", 18),
+        (Self::Q4_1, "Q4_1", 20),
+    ];
+
+    /// The element type of that name in safetensors files.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let known = Self::ALL.into_iter().find(|(_, known, _)| *known == name);
@@ -97,8 +113,29 @@ impl Dtype {
 
     fn row(self) -> (&'static str, usize) {
         let row = Self::ALL.into_iter().find(|(dtype, ..)| *dtype == self);
-        // (Every variant is in the table, which a test says.)
-        row.map_or(("", 8), |(_, name, bits)| (name, bits))
+        let block = Self::BLOCKS.into_iter().find(|(dtype, ..)| *dtype == self);
+        let block = block.map(|(_, name, bytes)| (name, (8 * bytes).div_ceil(BLOCK)));
+        // (Every variant is in a table, which a test says.)
+        row.map(|(_, name, bits)| (name, bits))
+            .or(block)
+            .unwrap_or(("", 8))
+    }
+
+    /// Bytes of a block of 32 elements, where they lie in blocks: the quantised types of GGUF.
+    #[must_use]
+    pub fn block_bytes(self) -> Option<usize> {
+        let block = Self::BLOCKS.into_iter().find(|(dtype, ..)| *dtype == self);
+        block.map(|(.., bytes)| bytes)
+    }
+
+    /// The bits of so many elements, in whole blocks; none where the number overflows.
+    pub(crate) fn bits(self, elements: u64) -> Option<u64> {
+        match self.block_bytes() {
+            None => elements.checked_mul(self.bitsize() as u64),
+            Some(bytes) => elements
+                .div_ceil(BLOCK as u64)
+                .checked_mul(8 * bytes as u64),
+        }
     }
 
     /// The name that files have for it.
@@ -107,7 +144,13 @@ impl Dtype {
         self.row().0
     }
 
-    /// Bits of an element.
+    /// Whether layers compute with elements of it as they are: F32, F16, BF16.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
+    /// Bits of an element; of one in a block with its share of the scale, rounded up.
     #[must_use]
     pub fn bitsize(self) -> usize {
         self.row().1

@@ -1,6 +1,6 @@
-//! One tensor of a safetensors file as its header lists it, and the format's limits. Reads nothing.
+//! One tensor of a file as its header lists it, and the format's limits. Reads nothing.
 
-use crate::dtype::Dtype;
+use crate::dtype::{BLOCK, Dtype};
 use crate::text::excerpt;
 use std::ops::Range;
 
@@ -39,7 +39,8 @@ impl Entry {
     /// How many elements it has.
     #[must_use]
     pub fn elements(&self) -> u64 {
-        self.byte_len().saturating_mul(8) / self.dtype.bitsize() as u64
+        let sizes = self.shape.iter();
+        sizes.fold(1u64, |product, &size| product.saturating_mul(size as u64))
     }
 }
 
@@ -50,10 +51,14 @@ pub(crate) fn place(file: &str, name: &str) -> String {
 
 /// The bytes of `shape`, or what was expected of it.
 pub(crate) fn byte_len(dtype: Dtype, shape: &[usize]) -> Result<u64, &'static str> {
+    let is_whole = |&size: &usize| size.is_multiple_of(BLOCK);
+    if dtype.block_bytes().is_some() && !shape.last().is_some_and(is_whole) {
+        return Err("a last axis of whole blocks of 32");
+    }
     let bits = shape
         .iter()
         .try_fold(1u64, |product, &size| product.checked_mul(size as u64))
-        .and_then(|elements| elements.checked_mul(dtype.bitsize() as u64))
+        .and_then(|elements| dtype.bits(elements))
         .ok_or("a shape whose size does not overflow")?;
     match bits % 8 {
         0 => Ok(bits / 8),

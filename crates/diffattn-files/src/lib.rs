@@ -1,15 +1,18 @@
 //! Checkpoint files of models with differential attention: safetensors read and written, one file
-//! or shards; what they hold; layers converted between layouts. Runs no model.
+//! or shards, and GGUF read; what they hold; layers converted between layouts. Runs no model.
 //!
 //! - [`Header::parse`] checks a file from its first bytes and its length: for whoever fetches
 //!   tensors by range.
 //! - [`kind_of`] says what a file is that is no checkpoint.
 //! - [`Checkpoint`] and [`Shards`] read tensors out of memory, a map ([`FileMap`]) or a file read
 //!   by range ([`FileRanges`]).
+//! - [`Gguf`] and [`GgufFiles`] read llama.cpp's format as the same: a configuration, a tokenizer
+//!   and tensors in Hugging Face's words.
 //! - [`write()`], [`write_to`] and [`FileLayout`] write.
 //! - [`inspect`] says what a checkpoint is and where its layers are; [`Layer::read`] takes one out.
 //! - [`convert_layer`] moves a layer's weights to another head pairing, rope convention or element
 //!   type.
+//! - [`ModelConversion`] makes heads of a Llama differential, or plain again, tensor by tensor.
 //!
 //! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
 //! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
@@ -21,7 +24,11 @@
 //!
 //! Without the feature `checkpoints` there are only the names and shapes of layers' weights.
 
+#[cfg(feature = "checkpoints")]
+mod adapter;
 mod attention;
+#[cfg(feature = "checkpoints")]
+mod blocks;
 #[cfg(feature = "checkpoints")]
 mod check;
 #[cfg(feature = "checkpoints")]
@@ -43,6 +50,8 @@ mod entry;
 mod floats;
 #[cfg(feature = "checkpoints")]
 mod found;
+#[cfg(feature = "checkpoints")]
+mod gguf;
 #[cfg(feature = "checkpoints")]
 mod header;
 #[cfg(feature = "checkpoints")]
@@ -79,11 +88,18 @@ mod weights;
 #[cfg(feature = "checkpoints")]
 mod write;
 
+#[cfg(feature = "checkpoints")]
+pub use adapter::{ADAPTER_PREFIX, Adapter, AdapterConversion};
 pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
+#[cfg(feature = "checkpoints")]
+pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
 pub use check::{CheckedParts, Entries, WeightInfo};
 #[cfg(feature = "checkpoints")]
-pub use convert::{Converted, LayerForm, LayerTarget, NormWeight, convert_layer, fold_norm};
+pub use convert::{
+    ConversionForm, ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget,
+    ModelConversion, NormWeight, TargetHeads, convert_layer, fold_norm,
+};
 pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
@@ -91,6 +107,10 @@ pub use dtype::Dtype;
 pub use entry::Entry;
 #[cfg(feature = "checkpoints")]
 pub use floats::{FloatTensor, Floats};
+#[cfg(feature = "checkpoints")]
+pub use gguf::{
+    GGUF_MAGIC, Gguf, GgufEntry, GgufFiles, GgufHeader, GgufParsed, GgufTokenizer, split_names,
+};
 #[cfg(feature = "checkpoints")]
 pub use header::{Header, MAX_TENSORS, Parsed};
 #[cfg(feature = "checkpoints")]
@@ -104,7 +124,7 @@ pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
 #[cfg(feature = "checkpoints")]
-pub use plain::{PlainHeads, PlainLayer};
+pub use plain::{ConvertedLayer, HeadChoice, PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]
 pub use raw_weights::{RawWeights, borrow_weights, float_weights};
 #[cfg(feature = "checkpoints")]

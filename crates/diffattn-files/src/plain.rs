@@ -1,7 +1,8 @@
-//! One layer of plain attention of a checkpoint, one softmax per head: what its heads are. Plain
-//! data; finds none.
+//! One layer of plain attention of a checkpoint, one softmax per head, and one some of whose heads
+//! were made differential: what their heads are. Plain data; finds none.
 
 use crate::attention::RopeConfig;
+use crate::decoder::ConversionKind;
 
 /// A layer of plain attention of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,4 +31,25 @@ pub struct PlainHeads {
     pub groups: usize,
     /// d, channels of each.
     pub head_dim: usize,
+}
+
+/// A layer of a Llama that was converted to differential attention.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvertedLayer {
+    /// The layer that it was: as many heads of the result as there were, of the same width.
+    pub plain: PlainLayer,
+    /// What its differential heads are.
+    pub kind: ConversionKind,
+    /// Which heads are differential; `None` where a configuration does not say it, or says what the
+    /// tensors cannot be.
+    pub differential: Option<HeadChoice>,
+}
+
+/// Some heads of a layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeadChoice {
+    /// All of them.
+    All,
+    /// Those of these numbers from 0.
+    Listed(Vec<usize>),
 }

@@ -1,10 +1,12 @@
 //! Tensors of a checkpoint: raw bytes of any element type. Converts between element types; knows no
 //! files.
 
+use crate::blocks::{Block, widen};
 use crate::dtype::Dtype;
 use crate::elements::{elements, read, write};
 use crate::entry::byte_len;
 use crate::floats::{FloatTensor, Floats};
+use crate::layout::turned;
 use diffattn::{Data, Error, Tensor, format_shape, try_zeroed};
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -163,8 +165,8 @@ impl<'a> RawTensor<'a> {
         })
     }
 
-    /// All elements as float32: F16, BF16, booleans and short integers exactly, F64 and longer
-    /// integers rounded once to nearest, ties to even.
+    /// All elements as float32: F16, BF16, booleans, short integers, Q8_0 and Q4_0 exactly, F64,
+    /// longer integers and Q4_1 rounded once to nearest, ties to even.
     ///
     /// # Errors
     /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `argument` for eight-bit and
@@ -186,6 +188,7 @@ impl<'a> RawTensor<'a> {
             Dtype::I32 => read(bytes, |x| i32::from_le_bytes(x) as f32),
             Dtype::U64 => read(bytes, |x| u64::from_le_bytes(x) as f32),
             Dtype::I64 => read(bytes, |x| i64::from_le_bytes(x) as f32),
+            Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_1 => widen(self.dtype, bytes),
             other => Err(Error::dtype(
                 argument,
                 "a boolean, an integer, F16, BF16, F32 or F64",
@@ -251,6 +254,35 @@ impl<'a> RawTensor<'a> {
                 format_args!("{:?} of {}", self.shape, self.dtype),
             )),
         }
+    }
+
+    /// The blocks of 32 elements that the tensor lies in, row by row; none where it lies in none.
+    #[must_use]
+    pub fn blocks(&self) -> Option<impl Iterator<Item = Block> + '_> {
+        let bytes = self.dtype.block_bytes()?;
+        let dtype = self.dtype;
+        let blocks = self.bytes.chunks_exact(bytes);
+        Some(blocks.map(move |bytes| Block::read(dtype, bytes)))
+    }
+
+    /// The rows of `heads` heads of q or k as Hugging Face has them, channel i beside i + d/2, of
+    /// those that GGUF has: the channels that turn together side by side. Elements keep their bits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `argument` for rows that are not
+    /// those of so many heads of an even width; [`Error::out_of_memory`].
+    pub fn half_split(&self, argument: &str, heads: usize) -> Result<RawTensor<'static>, Error> {
+        let rows = self.shape.first().copied().unwrap_or(0);
+        let width = rows.checked_div(heads).unwrap_or(0);
+        if width == 0 || !width.is_multiple_of(2) || width.checked_mul(heads) != Some(rows) {
+            let expected = format_args!("the rows of {heads} heads of an even width").to_string();
+            return Err(Error::shape(argument, expected, format_shape(&self.shape)));
+        }
+        let turned = turned(width, false);
+        let rows: Vec<usize> = (0..heads)
+            .flat_map(|head| turned.iter().map(move |at| head * width + at))
+            .collect();
+        self.gather(argument, &rows)
     }
 
     /// Row `i` of the result is row `rows[i]`; elements keep their bits.

@@ -66,7 +66,7 @@ impl FileLayout {
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) for names that stand twice or are the
-    /// format's own, or a header of more than 100 MB;
+    /// format's own, element types that are none of its, or a header of more than 100 MB;
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for sizes that overflow.
     pub fn new(
         tensors: &[TensorSpec<'_>],
@@ -85,6 +85,11 @@ impl FileLayout {
                 "names of tensors",
                 format_args!("{METADATA:?}, which the format keeps for itself"),
             ));
+        }
+        let in_blocks = |tensor: &&TensorSpec<'_>| tensor.dtype.block_bytes().is_some();
+        if let Some(tensor) = tensors.iter().find(in_blocks) {
+            let expected = "an element type of safetensors files";
+            return Err(Error::option(tensor.name, expected, tensor.dtype));
         }
         let mut order: Vec<usize> = (0..tensors.len()).collect();
         order.sort_by(|&a, &b| {

@@ -7,8 +7,9 @@
 //!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
-//! `diffllama`, Motif, and `llama`, whose heads are one softmax each), with caches, sampling and
-//! generation. `FAMILIES` are all that there are.
+//! `diffllama`; `llama`, whose heads are one softmax each; `diffattn_llama`, a Llama some of whose
+//! heads were made differential; Motif; and diff-mlx), with caches, sampling and generation.
+//! `FAMILIES` are all that there are.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
 //! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many
@@ -61,7 +62,7 @@ mod pass;
 mod weights;
 
 #[cfg(feature = "models")]
-pub use diffattn_files::decoder::DecoderAttention;
+pub use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 #[cfg(feature = "models")]
 pub use generate::{
     Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
@@ -75,7 +76,8 @@ pub use layers::attention::{
 };
 #[cfg(feature = "models")]
 pub use models::diff_llama::{
-    DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, HiddenAct,
+    DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, DifferentialHeads, HiddenAct,
+    LlamaConversion, NoiseOrder,
 };
 #[cfg(feature = "models")]
 pub use models::diff_vit::{
@@ -84,8 +86,9 @@ pub use models::diff_vit::{
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Builder, Decoder, FAMILIES, Family, Loader, Logits, Model, ModelFiles, ModelLoader, Task,
-    TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
+    ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
+    compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{

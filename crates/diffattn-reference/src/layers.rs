@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AttentionMaps, AttentionSpec, Norm, Pairing, Rope, SequenceFusion, Tensor, apply_rope,
+    AttentionMaps, AttentionSpec, Head, Norm, Pairing, Rope, SequenceFusion, Tensor, apply_rope,
     attention, attention_maps, lambda_from_scalars, lambda_full, lambda_init, plan, positions_from,
     rms_norm, sequence_difference, shape4, sigmoid,
 };
@@ -259,12 +259,46 @@ pub struct MultiheadDiffAttnV2 {
     pub rope: Option<Rope>,
     /// Query i sees no later key.
     pub causal: bool,
+    /// The output heads that are differential, where the others are plain: a noise head for each
+    /// lies behind the q heads of all, and λ has a row for each.
+    pub differential: Option<Vec<usize>>,
+    /// A factor of λ.
+    pub mix: f64,
     /// `q_proj.weight`, `k_proj.weight`, `v_proj.weight`, `lambda_proj.weight`, `o_proj.weight` or
     /// `out_proj.weight`, their `.bias` likewise.
     pub weights: BTreeMap<String, Tensor<f64>>,
 }
 
 impl MultiheadDiffAttnV2 {
+    /// The plan of heads some of which are differential, and λ of all (0 where there is none).
+    fn mixed(
+        differential: &[usize],
+        [q, k]: [usize; 2],
+        lambda: &Tensor<f64>,
+    ) -> (Vec<Head>, Tensor<f64>) {
+        let heads = q - differential.len();
+        let noise = |head: usize| differential.iter().position(|&one| one == head);
+        let plan = (0..heads).map(|head| {
+            let group = head / (heads / k);
+            let (q, coefficients) = match noise(head) {
+                Some(index) => (vec![head, heads + index], vec![1.0, -1.0]),
+                None => (vec![head], vec![1.0]),
+            };
+            Head {
+                k: vec![group; q.len()],
+                q,
+                v: vec![group],
+                coefficients,
+            }
+        });
+        let rows = lambda.data.chunks(differential.len());
+        let rows = rows.flat_map(|row| {
+            (0..heads).map(move |head| noise(head).map_or(0.0, |index| row[index]))
+        });
+        let shape = [lambda.shape[0], lambda.shape[1], heads];
+        (plan.collect(), Tensor::new(&shape, rows.collect()))
+    }
+
     /// A causal layer with one noise head per signal head, no rotary embedding.
     pub fn new(head_dim: usize, weights: BTreeMap<String, Tensor<f64>>) -> Self {
         Self {
@@ -272,6 +306,8 @@ impl MultiheadDiffAttnV2 {
             ratio: 1,
             rope: None,
             causal: true,
+            differential: None,
+            mix: 1.0,
             weights,
         }
     }
@@ -285,12 +321,18 @@ impl MultiheadDiffAttnV2 {
         let rope = self.rope.as_ref();
         let [q, k, v] = heads(&self.weights, self.head_dim, rope, x, first_position);
         let mut lambda = project(&self.weights, "lambda_proj", x);
-        lambda.data.iter_mut().for_each(|x| *x = sigmoid(*x));
-        let plan = plan(
-            Pairing::Shared { ratio: self.ratio },
-            [q.shape[1], k.shape[1], v.shape[1]],
-            &[1.0, -1.0],
-        );
+        lambda
+            .data
+            .iter_mut()
+            .for_each(|x| *x = self.mix * sigmoid(*x));
+        let counts = [q.shape[1], k.shape[1], v.shape[1]];
+        let (plan, lambda) = match &self.differential {
+            None => {
+                let pairing = Pairing::Shared { ratio: self.ratio };
+                (plan(pairing, counts, &[1.0, -1.0]), lambda)
+            }
+            Some(differential) => Self::mixed(differential, [counts[0], counts[1]], &lambda),
+        };
         assert_eq!(lambda.shape[2], plan.len(), "one λ per output head");
         let mask = mask.cloned();
         AttentionSpec {

@@ -1,7 +1,7 @@
 //! The product of `Linear` against float64, its bits on every instruction set and thread count, and
 //! weights of halves against the same weights in float32.
 
-use diffattn::{DType, Data, Error, Isa, Linear, Run, Tensor};
+use diffattn::{DType, Data, Error, Isa, Linear, Quantisation, Run, Tensor};
 use diffattn_reference::testing::{bits, noise};
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -379,5 +379,82 @@ fn errors_name_the_argument() {
             .forward(x, y, Run::default())
             .map_err(|error| error.to_string());
         assert_eq!(result, Err(expected.to_owned()));
+    }
+}
+
+/// `y` of [`Linear::with_low_rank`] is the map's own y and then `B (A x)`, over every format of the
+/// map, and close to the product of `W + B A` in float64.
+#[test]
+fn a_low_rank_difference_is_added() {
+    let [inputs, outputs, rank, rows] = [64, 50, 3, 9];
+    let (w, a, b) = (
+        noise(outputs * inputs, 1),
+        noise(rank * inputs, 2),
+        noise(outputs * rank, 3),
+    );
+    let (w, a, b) = (
+        Tensor::f32(&w, &[outputs, inputs]),
+        Tensor::f32(&a, &[rank, inputs]),
+        Tensor::f32(&b, &[outputs, rank]),
+    );
+    let x = noise(rows * inputs, 4);
+    let made = |linear: Result<Linear, Error>| linear.unwrap_or_else(|error| panic!("{error}"));
+    let (lora_a, lora_b) = (made(Linear::new(&a, None)), made(Linear::new(&b, None)));
+    let maps = [
+        made(Linear::new(&w, None)),
+        made(Linear::quantise(&w, None, Quantisation::Q4_0)),
+        made(Linear::quantise(&w, None, Quantisation::Q8_0)),
+    ];
+    for map in maps {
+        let mut weight = vec![0.0; inputs];
+        let mut values = Vec::new();
+        for row in 0..outputs {
+            map.weight_row(row, &mut weight)
+                .unwrap_or_else(|error| panic!("{error}"));
+            values.extend_from_slice(&weight);
+        }
+        let both = made(map.clone().with_low_rank(lora_a.clone(), lora_b.clone()));
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let run = on(isa, threads, false);
+                let forward = |linear: &Linear, x: &[f32]| {
+                    let mut y = vec![f32::NAN; rows * linear.outputs()];
+                    linear
+                        .forward(x, &mut y, run)
+                        .unwrap_or_else(|error| panic!("{error}"));
+                    y
+                };
+                let mut expected = forward(&map, &x);
+                let added = forward(&lora_b, &forward(&lora_a, &x));
+                for (y, added) in expected.iter_mut().zip(&added) {
+                    *y += added;
+                }
+                assert_eq!(bits(&forward(&both, &x)), bits(&expected), "{}", isa.name());
+                let (Data::F32(a), Data::F32(b)) = (&a.data, &b.data) else {
+                    panic!("float32")
+                };
+                for (at, &y) in expected.iter().enumerate() {
+                    let (row, output) = (at / outputs, at % outputs);
+                    let merged: f64 = (0..inputs)
+                        .map(|input| {
+                            let product = |r: usize| {
+                                f64::from(b[output * rank + r]) * f64::from(a[r * inputs + input])
+                            };
+                            let w = f64::from(values[output * inputs + input])
+                                + (0..rank).map(product).sum::<f64>();
+                            w * f64::from(x[row * inputs + input])
+                        })
+                        .sum();
+                    // (x in int8, where the map has codes.)
+                    assert!((f64::from(y) - merged).abs() < 0.1, "{y} {merged}");
+                }
+            }
+        }
+        let refused = |a: &Linear, b: &Linear| {
+            let error = map.clone().with_low_rank(a.clone(), b.clone()).err();
+            error.map_or_else(String::new, |error| error.to_string())
+        };
+        assert!(refused(&lora_b, &lora_b).contains("lora_a"));
+        assert!(refused(&lora_a, &lora_a).contains("lora_b"));
     }
 }

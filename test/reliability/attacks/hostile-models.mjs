@@ -3,7 +3,7 @@
 // the bits of the first.
 
 import { mutated, hostile } from "../lib/hostile.mjs";
-import { filesOf, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
+import { filesOf, gguf, GGUF_HEADER, image, letters, LLAMA, tokenizerFiles, VIT } from "../lib/models.mjs";
 import { api, models } from "../lib/package.mjs";
 import { Random } from "../lib/random.mjs";
 import { bits } from "../lib/suite.mjs";
@@ -41,10 +41,35 @@ const llamaFiles = filesOf(LLAMA);
 const vitFiles = filesOf(VIT);
 const dispose = (made) => made?.dispose?.();
 
+/** The GGUF file with some bytes of its header changed, or cut short. */
+function changedGguf(random) {
+  const bytes = gguf.slice(0, random.oneIn(8) ? random.integer(0, gguf.length) : gguf.length);
+  for (let left = random.integer(0, 4); left > 0; left--) bytes[random.integer(0, GGUF_HEADER)] = random.integer(0, 255);
+  return bytes;
+}
+
 /** What is called, with arguments that are right and the names of its options. */
 const calls = {
   "DiffLlama.load": () => [[llamaFiles, { tokenizer: letters }], LOAD, (args) => models.DiffLlama.load(...args).then(dispose)],
   "DiffViT.load": () => [[vitFiles, {}], LOAD, (args) => models.DiffViT.load(...args).then(dispose)],
+  "LanguageModel.load of GGUF": (random) => [
+    [changedGguf(random), {}],
+    LOAD,
+    async (args) => {
+      const model = await models.LanguageModel.load(...args);
+      try {
+        if (model.tokenizer) model.decode(model.encode("the cat\n 12"));
+        await model.forward([1, 2, 3]);
+      } finally {
+        dispose(model);
+      }
+    },
+  ],
+  "inspectCheckpoint of GGUF": (random) => [
+    [changedGguf(random), { tensors: true }],
+    [...LOAD, "tensors"],
+    (args) => models.inspectCheckpoint(...args),
+  ],
   openSafetensors: () => [
     [llamaFiles["model.safetensors"], {}],
     LOAD,

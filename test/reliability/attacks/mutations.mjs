@@ -1,4 +1,4 @@
-// Headers, indices and configs changed at random, read under AddressSanitizer:
+// Headers (of safetensors and GGUF), indices and configs changed at random, read under AddressSanitizer:
 // rust/src/bin/mutations.rs. The short form needs no build of its own and reads them without.
 
 import { build, buildSanitized, cases, sanitizer } from "../lib/cargo.mjs";

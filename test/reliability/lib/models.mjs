@@ -13,6 +13,10 @@ export function filesOf(path) {
   return Object.fromEntries(names.map((name) => [name, new Uint8Array(readFileSync(folder(`${path}/${name}`)))]));
 }
 
+/** A Llama in a GGUF file, and the bytes of its header, about. */
+export const gguf = new Uint8Array(readFileSync(folder("test/models/gguf/q4_1/model.gguf")));
+export const GGUF_HEADER = 4480;
+
 export const LLAMA = "test/models/diffllama_gqa";
 export const VIT = "test/models/diff_vit";
 

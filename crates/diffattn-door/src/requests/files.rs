@@ -25,8 +25,15 @@ pub(super) struct StoredEntry<'t> {
     pub(super) dtype: Dtype,
     pub(super) shape: Cow<'t, [usize]>,
     #[serde(default)]
-    file: Cow<'t, str>,
-    range: [u64; 2],
+    pub(super) file: Cow<'t, str>,
+    pub(super) range: [u64; 2],
+    /// How many heads its rows are of, where they lie as GGUF files have them.
+    #[serde(
+        default,
+        rename = "turnedHeads",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub(super) turned_heads: Option<usize>,
 }
 
 /// Reads `tensors` as op 64 gave them.
@@ -35,9 +42,20 @@ pub(super) fn entries(text: &str) -> Result<Vec<StoredEntry<'static>>, Error> {
         .map_err(|why| Error::file("tensors", "entries of a checkpoint in JSON", why))
 }
 
-/// An element type by its name in files.
+/// The same as the entries of one file.
+pub(super) fn whole_entries(text: &str) -> Result<Vec<Entry>, Error> {
+    let entries = entries(text)?.into_iter().map(|entry| Entry {
+        name: entry.name.into_owned(),
+        dtype: entry.dtype,
+        shape: entry.shape.into_owned(),
+        range: entry.range[0]..entry.range[1],
+    });
+    Ok(entries.collect())
+}
+
+/// An element type by its name in safetensors files.
 pub(super) fn dtype(argument: &str, name: &str) -> Result<Dtype, Error> {
-    serde_json::from_value(name.into()).map_err(|_| {
+    Dtype::named(name).ok_or_else(|| {
         Error::file(
             argument,
             "an element type of safetensors files",
@@ -180,6 +198,7 @@ impl<'a> Listed<'a> {
                 shape: entry.shape.as_slice().into(),
                 file: (*file).into(),
                 range: [entry.range.start, entry.range.end],
+                turned_heads: None,
             };
             header.entries().iter().filter(is_listed).map(stored)
         };
@@ -298,15 +317,7 @@ impl Operation for InspectRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let operands = inputs.operands;
-        let entries: Vec<Entry> = entries(self.entries.text(operands)?)?
-            .into_iter()
-            .map(|entry| Entry {
-                name: entry.name.into_owned(),
-                dtype: entry.dtype,
-                shape: entry.shape.into_owned(),
-                range: entry.range[0]..entry.range[1],
-            })
-            .collect();
+        let entries = whole_entries(self.entries.text(operands)?)?;
         let config = self.config.as_ref();
         let config = config
             .map(|config| json_text("config.json", config.u8(operands)?))

@@ -11,11 +11,17 @@ mod panics;
 mod sequence;
 
 #[cfg(feature = "models")]
+mod conversion;
+#[cfg(feature = "models")]
 mod convert;
 #[cfg(feature = "models")]
 mod files;
 #[cfg(feature = "models")]
 mod generate;
+#[cfg(feature = "models")]
+mod gguf;
+#[cfg(feature = "models")]
+mod measure;
 #[cfg(feature = "models")]
 mod model;
 #[cfg(feature = "models")]
@@ -43,6 +49,8 @@ pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
 pub(crate) use sequence::{DifferenceRequest, RopeRequest};
 
 #[cfg(feature = "models")]
+pub(crate) use conversion::{ConversionInfoRequest, ConvertTensorRequest, CreateConversionRequest};
+#[cfg(feature = "models")]
 pub(crate) use convert::ConvertRequest;
 #[cfg(feature = "models")]
 pub(crate) use files::{
@@ -51,6 +59,10 @@ pub(crate) use files::{
 };
 #[cfg(feature = "models")]
 pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
+#[cfg(feature = "models")]
+pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
+#[cfg(feature = "models")]
+pub(crate) use measure::{CompareLogitsRequest, MapEntropyRequest};
 #[cfg(feature = "models")]
 pub(crate) use model::{CreateModelRequest, InfoRequest, LoadRequest};
 #[cfg(feature = "models")]

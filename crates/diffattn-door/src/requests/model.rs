@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Dtype, RawTensor, json_object, json_text};
+use diffattn_nn::checkpoint::{RawTensor, json_object, json_text};
 use diffattn_nn::{
     DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, Task, TextModel, Weight,
     WeightData, WeightInfo,
@@ -87,7 +87,7 @@ impl Query for CreateModelRequest {
         let (family, loader) = Family::open(self.task, &files)?;
         let mut config = json_object("config", text)?;
         if let Value::Object(known) = loader.config_json() {
-            config.extend(known);
+            complete(&mut config, known);
         }
         let model = Model {
             family,
@@ -95,6 +95,16 @@ impl Query for CreateModelRequest {
             config,
         };
         asked.door.insert(model).map(f64::from)
+    }
+}
+
+/// Puts what is known in its place, within objects, too.
+fn complete(config: &mut Map<String, Value>, known: Map<String, Value>) {
+    for (key, value) in known {
+        match (config.get_mut(&key), value) {
+            (Some(Value::Object(within)), Value::Object(known)) => complete(within, known),
+            (_, value) => _ = config.insert(key, value),
+        }
     }
 }
 
@@ -150,11 +160,12 @@ impl Operation for LoadRequest {
         for at in &self.tensors {
             let (name, tensor) = at.tensor(inputs.operands)?;
             let argument = format!("weights.{name}");
-            let is_wide = || {
+            let dtype = tensor.dtype();
+            let is_said = || {
                 part.iter()
-                    .any(|entry| entry.name == name && entry.dtype == Dtype::F64)
+                    .any(|entry| entry.name == name && entry.dtype == dtype)
             };
-            let weight = weight(&argument, tensor, is_wide).map_err(in_file)?;
+            let weight = weight(&argument, tensor, is_said).map_err(in_file)?;
             if weights.insert(name.to_owned(), weight).is_some() {
                 return Err(Error::file(argument, "one weight of this name", "two"));
             }
@@ -164,14 +175,14 @@ impl Operation for LoadRequest {
     }
 }
 
-/// A tensor as models take it: in place where it can be; of F64, where it is said to be, rounded to
-/// F32.
+/// A tensor as models take it: in place where it can be; of F64 or quantised, where it is said to
+/// be, as F32.
 fn weight<'m>(
     argument: &str,
     tensor: RawTensor<'m>,
-    is_wide: impl FnOnce() -> bool,
+    is_said: impl FnOnce() -> bool,
 ) -> Result<Weight<'m>, Error> {
-    if tensor.dtype() == Dtype::F64 && is_wide() {
+    if tensor.dtype() != tensor.dtype().kept() && is_said() {
         return Ok(Weight {
             data: WeightData::F32(tensor.to_f32(argument)?.into()),
             shape: tensor.shape().to_vec(),

@@ -179,10 +179,10 @@ impl Operation for ExportModelCacheRequest {
             OutputSpec::new("ids", Kind::I32, &[cache.len()])?,
             OutputSpec::new("state", Kind::U8, &[state.len()])?,
         ];
-        let shape = cache.layer_shape();
-        for _ in 0..cache.layers() {
-            specs.push(OutputSpec::new("k", DType::F32, &shape)?);
-            specs.push(OutputSpec::new("v", DType::F32, &shape)?);
+        for layer in 0..cache.layers() {
+            let [k, v] = cache.layer_shapes(layer);
+            specs.push(OutputSpec::new("k", DType::F32, &k)?);
+            specs.push(OutputSpec::new("v", DType::F32, &v)?);
         }
         Ok(Prepared::new(specs, move |outputs| {
             // (Ids are below 2³¹: they came as int32, or from a vocabulary of weights that fit in

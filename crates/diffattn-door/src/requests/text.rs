@@ -53,7 +53,6 @@ impl Operation for TextForwardRequest {
             run: inputs.run.with_deterministic(self.deterministic),
         };
         let job = TextForward::new(model.decoder(), &ids, caches, &options)?;
-        let terms = job.terms();
         let mut specs = Vec::new();
         if self.logits != Logits::None {
             specs.push(OutputSpec::new("logits", DType::F32, &job.logits_shape())?);
@@ -62,8 +61,8 @@ impl Operation for TextForwardRequest {
             let shape = job.hidden_states_shape();
             specs.push(OutputSpec::new("hidden_states", DType::F32, &shape)?);
         }
-        for _ in &self.layer {
-            specs.extend(map_outputs(terms, &job.map_shape())?);
+        for &layer in &self.layer {
+            specs.extend(map_outputs(job.terms(layer), &job.map_shape(layer))?);
         }
         Ok(Prepared::new(specs, move |outputs| {
             let mut to = TextOutputs::default();
@@ -73,8 +72,8 @@ impl Operation for TextForwardRequest {
             if self.hidden_states {
                 to.hidden_states = outputs.f32()?;
             }
-            for _ in &self.layer {
-                to.maps.push(take_map_outputs(terms, outputs)?);
+            for &layer in &self.layer {
+                to.maps.push(take_map_outputs(job.terms(layer), outputs)?);
             }
             job.into_work(to)
         }))

@@ -33,6 +33,8 @@ fn cached(model: f64, ids: &[i32], shape: &[usize], caches: &[f64]) -> Request {
 fn a_text_in_pieces_gives_the_bits_of_the_whole() {
     in_pieces("diffllama_gqa");
     in_pieces("llama");
+    in_pieces("diffattn_llama/share_half_moved");
+    in_pieces("diffattn_llama/v1_mirror_half");
 }
 
 fn in_pieces(name: &str) {

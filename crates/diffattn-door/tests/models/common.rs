@@ -93,7 +93,8 @@ impl Request {
     /// A tensor as a file holds it.
     pub(crate) fn stored(self, name: &str, dtype: &str, shape: &[usize], bytes: &[u8]) -> Self {
         let shape: Vec<f64> = shape.iter().map(|&size| size as f64).collect();
-        self.text(name).text(dtype).list(&shape).u8(bytes)
+        // (Its rows lie as Hugging Face has them.)
+        self.text(name).text(dtype).list(&shape).u8(bytes).n(&[0.0])
     }
 
     pub(crate) fn operands(&self) -> Vec<&[u8]> {
@@ -267,10 +268,13 @@ impl Folder {
     /// The same without the door.
     pub(crate) fn llama(&self) -> DiffLlama {
         let text = self.text("config.json");
-        let mut config = ok(match text.contains("diffllama") {
-            true => DiffLlamaConfig::from_json(&text),
-            false => DiffLlamaConfig::from_llama_json(&text),
-        });
+        let is_of = |family: &str| text.contains(&format!("\"{family}\""));
+        let read = match (is_of("diffllama"), is_of("diffattn_llama")) {
+            (true, _) => DiffLlamaConfig::from_json,
+            (_, true) => DiffLlamaConfig::from_diffattn_llama_json,
+            _ => DiffLlamaConfig::from_llama_json,
+        };
+        let mut config = ok(read(&text));
         if let Some(generation) = self.generation_config() {
             config = ok(config.with_generation_config(&generation));
         }

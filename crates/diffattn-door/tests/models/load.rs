@@ -38,6 +38,16 @@ fn what_a_model_says_of_itself() {
     assert_eq!(plain["parts"].as_array().map_or(0, Vec::len), 2 + 2 + 1);
     assert_eq!(plain["parts"][2].as_array().map_or(0, Vec::len), 9);
 
+    let folder = Folder::fixture("diffattn_llama/share_half");
+    let model = ok(folder.create(&door, &folder.entries(&door)));
+    let converted = info(&door, model);
+    assert_eq!(converted["family"], "diffattn_llama");
+    // Its own entries stay, those of objects, too.
+    let expected = json!({ "version": 1, "kind": "v2", "heads": [[0, 2, 4], [3, 4, 5]],
+        "order": "appended", "lambda": "sigmoid", "share": 0.5, "mix": 1.0 });
+    assert_eq!(converted["config"]["diff_attention"], expected);
+    assert_eq!(converted["parts"][2].as_array().map_or(0, Vec::len), 10);
+
     let folder = Folder::fixture("diff_vit");
     let model = ok(folder.create(&door, &folder.entries(&door)));
     let said = info(&door, model);

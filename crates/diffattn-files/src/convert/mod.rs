@@ -1,12 +1,29 @@
 //! A layer's weights from one layout to another: head pairing, rope convention, norm weight, names,
 //! element type. Rows are moved bit for bit in any element type; only a folded norm weight and
-//! another element type round, once each. What has no exact form is refused.
+//! another element type round, once each. What has no exact form is refused. And whole
+//! Llamas whose heads are made differential (`llama.rs`), or plain again (`fold.rs`).
 
 mod check;
+mod codes;
+mod described;
+mod fold;
+mod heads;
+mod llama;
+mod model;
 mod norm;
+mod random;
+mod rounded;
+mod start;
+mod step;
 mod target;
 
+pub use heads::TargetHeads;
+pub(crate) use heads::chosen;
+pub use model::ModelConversion;
+pub(crate) use model::Totals;
 pub use norm::fold_norm;
+pub use start::{ConversionForm, ConversionStart, ConversionTarget};
+pub(crate) use step::Step;
 pub use target::{Converted, LayerForm, LayerTarget, NormWeight};
 
 use crate::attention::{O, OUT};

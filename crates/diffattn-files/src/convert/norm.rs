@@ -1,5 +1,6 @@
 //! What becomes of the weight of the norm per head. Rounds each product once.
 
+use super::rounded::map_rows;
 use super::target::NormWeight;
 use crate::attention::NORM;
 use crate::dtype::Dtype;
@@ -8,8 +9,6 @@ use crate::layout::HeadLayout;
 use crate::raw_weights::RawWeights;
 use crate::tensor::RawTensor;
 use diffattn::{Error, format_shape};
-use half::{bf16, f16};
-use std::borrow::Cow;
 
 pub(super) fn apply_norm(
     weights: &mut RawWeights<'static>,
@@ -63,8 +62,8 @@ pub fn fold_norm(
         }
     }
     let gain = norm.to_f32("weights.subln.weight")?;
-    match (projection.shape(), norm.shape()) {
-        (&[_, columns], &[width]) if width > 0 && columns.is_multiple_of(width) => {}
+    let columns = match (projection.shape(), norm.shape()) {
+        (&[_, columns], &[width]) if width > 0 && columns.is_multiple_of(width) => columns,
         (shape, norm) => {
             return Err(Error::shape(
                 argument,
@@ -72,44 +71,10 @@ pub fn fold_norm(
                 format_shape(shape),
             ));
         }
-    }
-    let mut values = projection.to_f32(argument)?;
-    let scaled = |value: f32, gain: f32| f64::from(value) * f64::from(gain);
-    let gains = gain.iter().cycle();
-    let bytes = match projection.dtype() {
-        Dtype::F32 => {
-            for (value, &gain) in values.iter_mut().zip(gains) {
-                *value = scaled(*value, gain) as f32;
-            }
-            write(&values, f32::to_le_bytes)?
-        }
-        narrow => {
-            for (value, &gain) in values.iter_mut().zip(gains) {
-                *value = to_odd(scaled(*value, gain));
-            }
-            match narrow {
-                Dtype::F16 => write(&values, |x| f16::from_f32(x).to_le_bytes())?,
-                _ => write(&values, |x| bf16::from_f32(x).to_le_bytes())?,
-            }
-        }
     };
-    RawTensor::new(
-        argument,
-        projection.dtype(),
-        projection.shape(),
-        Cow::Owned(bytes),
-    )
-}
-
-/// Rounds to odd: what rounds the result again, to at most 22 bits, gets what it would have got of
-/// `x` itself.
-fn to_odd(x: f64) -> f32 {
-    let near = x as f32;
-    if f64::from(near) == x || x.is_nan() {
-        return near;
-    }
-    // One step towards zero where the rounding went away from it; the bits of a float count up with
-    // its magnitude.
-    let away = f64::from(near).abs() > x.abs();
-    f32::from_bits((near.to_bits() - u32::from(away)) | 1)
+    map_rows(argument, projection, columns, |row, made| {
+        for ((made, value), &gain) in made.iter_mut().zip(row).zip(gain.iter().cycle()) {
+            *made = value * f64::from(gain);
+        }
+    })
 }

@@ -56,6 +56,7 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
+    let kind = |_| kind;
     names(kind, count, (entries, config), inspection);
 }
 
@@ -140,16 +141,19 @@ pub(super) fn sizes(
     }
 }
 
-/// Compares the names of a model of `count` layers with those that it should have.
+/// Compares the names of a model of `count` layers, whose attention `kind` says, with those that it
+/// should have.
 pub(super) fn names(
-    kind: DecoderAttention,
+    kind: impl Fn(usize) -> DecoderAttention,
     count: usize,
     (entries, config): (&Named<'_>, &Config),
     inspection: &mut Inspection,
 ) {
     let has = |name: &str| entries.has(name);
+    // (What no layer differs in.)
+    let of = kind(0);
     // (diff-mlx has no head of its own.)
-    let is_mlx = kind == DecoderAttention::Interleaved;
+    let is_mlx = of == DecoderAttention::Interleaved;
     let tied = config.flag("tie_word_embeddings");
     let tied = tied.or(is_mlx.then_some(true));
     let is_headless = tied.is_none() && !has(decoder::HEAD_WEIGHT);
@@ -159,17 +163,11 @@ pub(super) fn names(
             decoder::HEAD_WEIGHT
         ));
     }
-    let bias = config.flag(kind.bias_key());
+    let bias = config.flag(of.bias_key());
     let sizes = DecoderSizes {
-        kind,
+        kind: of,
         attention_bias: bias == Some(true),
-        mlp_bias: match kind {
-            DecoderAttention::Differential | DecoderAttention::Interleaved => false,
-            DecoderAttention::Plain => config.flag("mlp_bias") == Some(true),
-            DecoderAttention::Grouped => bias == Some(true),
-        },
-        poly_norm: kind == DecoderAttention::Grouped,
-        head: Head::of(kind, is_headless || tied == Some(true), has),
+        head: Head::of(of, is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };
     inspection.warnings.extend(sizes.head.notice());
@@ -178,8 +176,23 @@ pub(super) fn names(
     if sizes.head == Head::Stored {
         sizes.head(&mut list);
     }
+    let mut has_bias = false;
     for layer in 0..count {
-        sizes.layer(layer, &mut list);
+        let kind = kind(layer);
+        let sizes = DecoderSizes {
+            kind,
+            mlp_bias: match kind {
+                DecoderAttention::Differential | DecoderAttention::Interleaved => false,
+                DecoderAttention::Plain | DecoderAttention::Converted(_) => {
+                    config.flag("mlp_bias") == Some(true)
+                }
+                DecoderAttention::Grouped => bias == Some(true),
+            },
+            poly_norm: kind == DecoderAttention::Grouped,
+            ..sizes
+        };
+        let maps = sizes.layer(layer, &mut list).projections.into_array();
+        has_bias |= maps.into_iter().any(|map| has(&list.get(map).bias()));
     }
     sizes.norm(&mut list);
     let (mut wanted, mut optional) = (BTreeSet::new(), BTreeSet::new());
@@ -189,13 +202,13 @@ pub(super) fn names(
             Need::Optional | Need::Refused(_) => optional.insert(tensor.name),
         };
     }
-    if bias == Some(false) && optional.iter().any(|name| has(name)) {
-        inspection.warn(kind.biases());
+    if bias == Some(false) && has_bias {
+        inspection.warn(of.biases());
     }
     entries.unexpected(
         |name| {
             let is_listed = wanted.contains(name) || optional.contains(name);
-            is_listed || kind.names().is_buffer(name)
+            is_listed || of.names().is_buffer(name)
         },
         inspection,
     );

@@ -2,7 +2,7 @@
 
 use crate::dtype::Dtype;
 use crate::layer::Layer;
-use crate::plain::PlainLayer;
+use crate::plain::{ConvertedLayer, PlainLayer};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -13,6 +13,8 @@ pub enum Architecture {
     DiffLlama,
     /// Hugging Face's `LlamaForCausalLM`: plain attention, one softmax per head.
     Llama,
+    /// A Llama some of whose heads were made differential.
+    DiffAttnLlama,
     /// Motif: grouped differential attention and PolyNorm.
     Motif,
     /// diff-mlx: the first version as its authors have it, in a language model.
@@ -30,6 +32,7 @@ impl fmt::Display for Architecture {
         f.write_str(match self {
             Self::DiffLlama => "Hugging Face diffllama",
             Self::Llama => "Hugging Face llama",
+            Self::DiffAttnLlama => "Llama converted to differential attention",
             Self::Motif => "Motif",
             Self::DiffMlx => "diff-mlx",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
@@ -46,6 +49,7 @@ impl Architecture {
         match self {
             Self::DiffLlama => "diffllama",
             Self::Llama => "llama",
+            Self::DiffAttnLlama => "diffattn_llama",
             Self::Motif => "motif",
             Self::DiffMlx => "diff_mlx",
             Self::UnilmV1 => "unilm",
@@ -68,7 +72,12 @@ impl Architecture {
                 .iter()
                 .any(|kind| name.contains(kind))
         };
-        let models = [Self::DiffLlama, Self::Llama, Self::Motif];
+        let models = [
+            Self::DiffLlama,
+            Self::Llama,
+            Self::DiffAttnLlama,
+            Self::Motif,
+        ];
         let model = models
             .into_iter()
             .find(|model| text("model_type") == model.model_type());
@@ -103,6 +112,8 @@ pub struct Inspection {
     pub layers: Vec<Layer>,
     /// The layers of plain attention, in order; only of an architecture that has any.
     pub plain_layers: Vec<PlainLayer>,
+    /// The layers of a converted Llama that have differential heads, in order.
+    pub converted_layers: Vec<ConvertedLayer>,
     /// The element types, those with the most elements first.
     pub dtypes: Vec<DtypeCount>,
     /// Elements of all tensors.
@@ -128,18 +139,34 @@ impl Inspection {
         self.missing.dedup();
     }
 
-    /// The number of the first layer.
+    /// The number of every layer that has one, list by list.
+    fn depths(&self) -> impl Iterator<Item = usize> {
+        let plain = self.plain_layers.iter().map(|layer| layer.depth);
+        let converted = self.converted_layers.iter();
+        let converted = converted.map(|layer| layer.plain.depth);
+        let depths = self.layers.iter().map(|layer| layer.depth);
+        depths.chain(plain).chain(converted).flatten()
+    }
+
+    /// The number of a layer that is there.
     pub(super) fn first_layer(&self) -> Option<usize> {
-        let plain = self.plain_layers.first().map(|layer| layer.depth);
-        let first = self.layers.first().map(|layer| layer.depth).or(plain);
-        first.flatten()
+        self.depths().next()
     }
 
     /// The highest number of a layer.
     pub(super) fn last_layer(&self) -> Option<usize> {
-        let plain = self.plain_layers.iter().map(|layer| layer.depth);
-        let depths = self.layers.iter().map(|layer| layer.depth).chain(plain);
-        depths.flatten().max()
+        self.depths().max()
+    }
+
+    /// The layers of a Llama, as they are or were: the plain ones first.
+    pub(super) fn llama_layers(&self) -> impl Iterator<Item = &PlainLayer> {
+        let converted = self.converted_layers.iter().map(|layer| &layer.plain);
+        self.plain_layers.iter().chain(converted)
+    }
+
+    /// How many layers there are.
+    pub(super) fn count(&self) -> usize {
+        self.layers.len() + self.plain_layers.len() + self.converted_layers.len()
     }
 }
 

@@ -106,7 +106,10 @@ fn absent_lambdas(
             let names = Names::read(absent.iter().map(String::as_str)).read;
             names.into_iter().map(Cow::into_owned).collect()
         }
-        Architecture::Llama | Architecture::UnilmV1 | Architecture::UnilmV2 => absent,
+        Architecture::Llama
+        | Architecture::DiffAttnLlama
+        | Architecture::UnilmV1
+        | Architecture::UnilmV2 => absent,
     }
 }
 

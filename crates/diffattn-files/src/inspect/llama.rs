@@ -1,6 +1,7 @@
-//! The layers of a plain Llama, and what is missing and odd in its checkpoint.
+//! The layers of a Llama, plain or converted, and what is missing and odd in its checkpoint.
 
 use super::config::Config;
+use super::converted;
 use super::diff_llama::{names, sizes};
 use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
@@ -38,18 +39,35 @@ pub(super) fn is_named(names: &[Cow<'_, str>]) -> bool {
 }
 
 /// Adds the layers of a Llama to its inspection, and compares its configuration and its names with
-/// its tensors.
-pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
+/// its tensors. Of one that was converted, layers are asked what makes their heads differential.
+pub(super) fn compare(
+    is_converted: bool,
+    (entries, config): (&Named<'_>, &Config),
+    inspection: &mut Inspection,
+) {
+    let kind = |index: usize| match is_converted {
+        true => converted::kind(index, entries),
+        false => None,
+    };
     let layers: BTreeSet<usize> = entries.names().filter_map(layer_of).collect();
-    let layers = layers.into_iter();
-    inspection
-        .plain_layers
-        .extend(layers.filter_map(|index| layer(index, entries, config)));
-    let Some(first) = inspection.plain_layers.first().cloned() else {
+    for index in layers {
+        let kind = kind(index);
+        let Some(plain) = layer(index, kind.is_some(), (entries, config)) else {
+            continue;
+        };
+        let Some(kind) = kind else {
+            inspection.plain_layers.push(plain);
+            continue;
+        };
+        let (layer, warning) = converted::layer((index, kind), plain, (entries, config));
+        inspection.converted_layers.push(layer);
+        inspection.warnings.extend(warning);
+    }
+    let Some(first) = inspection.llama_layers().next().cloned() else {
         inspection.warn("there is no layer of it among the tensors");
         return;
     };
-    heads(&first, config, inspection);
+    heads(&first, is_converted, config, inspection);
     let groups = first.heads.map(|heads| heads.groups);
     sizes(
         DecoderAttention::Plain,
@@ -59,34 +77,40 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
     );
     let differs =
         |layer: &&PlainLayer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
-    if let Some(layer) = inspection.plain_layers.iter().find(differs) {
-        let sentence = other_heads(&layer.prefix, &first.prefix);
+    let other = inspection.llama_layers().find(differs);
+    if let Some(sentence) = other.map(|layer| other_heads(&layer.prefix, &first.prefix)) {
         inspection.warn(sentence);
     }
     let last = inspection.last_layer().unwrap_or(0);
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    names(
-        DecoderAttention::Plain,
-        count,
-        (entries, config),
-        inspection,
-    );
+    let kind = |index| kind(index).map_or(DecoderAttention::Plain, DecoderAttention::Converted);
+    names(kind, count, (entries, config), inspection);
 }
 
-/// A layer, where its projection of q is there.
-fn layer(index: usize, entries: &Named<'_>, config: &Config) -> Option<PlainLayer> {
+/// A layer, where its projection of q is there. The heads of one that was converted are told by
+/// the projections that no conversion makes longer.
+fn layer(
+    index: usize,
+    is_converted: bool,
+    (entries, config): (&Named<'_>, &Config),
+) -> Option<PlainLayer> {
     let (list, ids) = list(index);
-    let q = list.get(ids.projections.q).weight();
+    let name = |id| list.get(id).weight();
+    let q = name(ids.projections.q);
     let &[rows, embed_dim] = entries.shape(&q)? else {
         return None;
     };
-    let k = entries.rows(&list.get(ids.projections.k).weight());
+    let of_out = || Some(*entries.shape(&name(ids.projections.out))?.get(1)?);
+    let (rows, groups) = match is_converted {
+        true => (of_out(), entries.rows(&name(ids.projections.v))),
+        false => (Some(rows), entries.rows(&name(ids.projections.k))),
+    };
     let prefix = entries.stored(&q)?.strip_suffix("q_proj.weight")?;
     Some(PlainLayer {
         prefix: prefix.to_owned(),
         depth: depth_of(prefix),
         embed_dim,
-        heads: k.and_then(|k| heads_of(rows, k, config)),
+        heads: (rows.zip(groups)).and_then(|(rows, groups)| heads_of(rows, groups, config)),
         rope: RopeConfig {
             interleaved: false,
             frequencies: RopeFrequencies {
@@ -120,10 +144,14 @@ fn heads_of(q: usize, k: usize, config: &Config) -> Option<PlainHeads> {
 }
 
 /// Compares the heads that the configuration says.
-fn heads(first: &PlainLayer, config: &Config, inspection: &mut Inspection) {
+fn heads(first: &PlainLayer, is_converted: bool, config: &Config, inspection: &mut Inspection) {
+    let maps = match is_converted {
+        true => "o_proj and v_proj",
+        false => "q_proj and k_proj",
+    };
     let Some(said) = config.count("num_attention_heads") else {
         if first.heads.is_none() {
-            inspection.warn("no config.json says how many heads q_proj and k_proj have");
+            inspection.warn(format!("no config.json says how many heads {maps} have"));
         }
         return;
     };
@@ -135,7 +163,7 @@ fn heads(first: &PlainLayer, config: &Config, inspection: &mut Inspection) {
     let has = first.heads.map(|heads| heads.head_dim);
     if head_dim != has {
         inspection.warn(format!(
-            "config.json says num_attention_heads {how}, which the rows of {}q_proj and k_proj are not",
+            "config.json says num_attention_heads {how}, which the rows of {}{maps} are not",
             first.prefix
         ));
     }

@@ -3,6 +3,7 @@
 //! tensors win and a sentence says so.
 
 mod config;
+mod converted;
 mod diff_llama;
 mod inspection;
 mod layers;
@@ -42,6 +43,7 @@ pub fn inspect<'e>(
         architecture: None,
         layers: Vec::new(),
         plain_layers: Vec::new(),
+        converted_layers: Vec::new(),
         dtypes: dtypes(&entries),
         parameters: entries
             .values()
@@ -50,14 +52,21 @@ pub fn inspect<'e>(
         unexpected: Vec::new(),
         warnings: Vec::new(),
     };
-    let found = find(&entries);
+    let is_named = || llama::is_named(&names.read);
+    let is_converted = config.architecture() == Some(Architecture::DiffAttnLlama) && is_named();
+    // (Names do not tell how a Llama was converted, but the configuration does.)
+    let found = match is_converted {
+        true => Vec::new(),
+        false => find(&entries),
+    };
     // (Other architectures have a Llama's names, too: where a configuration says one that is not
     // known here, it is that.)
     let is_llama = || {
         let is_known = config.architecture().is_some() || config.value("model_type").is_none();
-        is_known && llama::is_named(&names.read)
+        is_known && is_named()
     };
     inspection.architecture = match found.first() {
+        _ if is_converted => Some(Architecture::DiffAttnLlama),
         Some(layer) => architecture(layer, &names.read),
         None => is_llama().then_some(Architecture::Llama),
     }
@@ -76,6 +85,7 @@ pub fn inspect<'e>(
         Some(
             Architecture::DiffLlama
                 | Architecture::Llama
+                | Architecture::DiffAttnLlama
                 | Architecture::Motif
                 | Architecture::DiffMlx
         )
@@ -95,7 +105,9 @@ pub fn inspect<'e>(
                 Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
                     diff_llama::compare(&named, &config, &mut inspection);
                 }
-                Architecture::Llama => llama::compare(&named, &config, &mut inspection),
+                Architecture::Llama | Architecture::DiffAttnLlama => {
+                    llama::compare(is_converted, (&named, &config), &mut inspection);
+                }
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }

@@ -68,7 +68,7 @@ impl<'e> Named<'e> {
 
 /// How many layers there should be.
 pub(super) fn layer_count(said: Option<usize>, last: usize, inspection: &mut Inspection) -> usize {
-    let has = inspection.layers.len() + inspection.plain_layers.len();
+    let has = inspection.count();
     match said {
         Some(said) if said != has => inspection.warn(notices::layers(said, has)),
         None if last >= has => inspection.warn(format!(

@@ -2,8 +2,9 @@
 
 use crate::common::{fixtures, models, ok, refusal};
 use diffattn::{DType, Pairing};
+use diffattn_files::decoder::ConversionKind;
 use diffattn_files::{
-    Architecture, Dtype, Entry, HeadLayout, Inspection, LambdaForm, Layer, LayerTarget,
+    Architecture, Dtype, Entry, HeadChoice, HeadLayout, Inspection, LambdaForm, Layer, LayerTarget,
     LayerVersion, PlainHeads, Shards, inspect,
 };
 
@@ -718,4 +719,86 @@ fn odd_llamas() {
     let found = ok(inspect(&entries, Some(&biased)));
     assert_eq!(found.missing.len(), 2 + 5);
     assert_eq!(found.unexpected.len(), 0);
+}
+
+#[test]
+fn converted_llamas() {
+    let v1 = ConversionKind::V1;
+    let listed = |heads: [[usize; 3]; 2]| heads.map(|list| HeadChoice::Listed(list.to_vec()));
+    let all = [HeadChoice::All, HeadChoice::All];
+    for (name, kind, differential) in [
+        (
+            "share_half",
+            ConversionKind::V2,
+            listed([[0, 2, 4], [3, 4, 5]]),
+        ),
+        ("v2_mirror_lambda_0_3", ConversionKind::V2, all.clone()),
+        ("v1_zero_scalars", v1(LambdaForm::Scalars), all.clone()),
+        ("v1_mirror_half", v1(LambdaForm::Vectors), all),
+        (
+            "dex_trained",
+            ConversionKind::Dex,
+            listed([[1, 3, 5], [0, 1, 2]]),
+        ),
+    ] {
+        let found = model(&format!("diffattn_llama/{name}"), |config| config);
+        assert_eq!(found.architecture, Some(Architecture::DiffAttnLlama));
+        assert_eq!(
+            (&found.missing, &found.unexpected, &found.warnings),
+            (&vec![], &vec![], &vec![]),
+            "{name}"
+        );
+        assert!(found.layers.is_empty() && found.plain_layers.is_empty());
+        assert_eq!(found.converted_layers.len(), 2);
+        let layers = found.converted_layers.iter().zip(differential);
+        for (depth, (layer, differential)) in layers.enumerate() {
+            assert_eq!(layer.plain.depth, Some(depth));
+            let heads = PlainHeads {
+                heads: 6,
+                groups: 2,
+                head_dim: 8,
+            };
+            assert_eq!(layer.plain.heads, Some(heads), "{name}");
+            assert_eq!(layer.kind, kind, "{name}");
+            assert_eq!(layer.differential, Some(differential), "{name}");
+        }
+    }
+}
+
+/// Where a configuration and the tensors disagree, and what is gone or too many.
+#[test]
+fn odd_converted_llamas() {
+    let found = model("diffattn_llama/share_half", |config| {
+        config.replace("    4\n   ],", "    4,\n    5\n   ],")
+    });
+    assert_eq!(
+        found.warnings,
+        [
+            "config.json says 4 differential heads in layer 0, with which model.layers.0.self_attn.q_proj \
+             would have 80 rows, but it has 72"
+        ]
+    );
+    assert_eq!(found.converted_layers[0].differential, None);
+    let second = HeadChoice::Listed(vec![3, 4, 5]);
+    assert_eq!(found.converted_layers[1].differential, Some(second));
+
+    let folder = models().join("diffattn_llama/v1_zero_vectors");
+    let config = std::fs::read_to_string(folder.join("config.json")).unwrap_or_default();
+    let shards = ok(Shards::open(&folder));
+    let mut entries: Vec<Entry> = shards.entries().cloned().collect();
+    let gone = [
+        "model.layers.0.self_attn.lambda_k2",
+        "model.layers.1.mlp.up_proj.weight",
+    ];
+    entries.retain(|entry| !gone.contains(&entry.name.as_str()));
+    let more = "model.layers.0.self_attn.lambda_a".to_owned();
+    entries.push(Entry {
+        name: more.clone(),
+        ..entries[0].clone()
+    });
+    let found = ok(inspect(&entries, Some(&config)));
+    assert_eq!(
+        (found.missing, found.unexpected),
+        (gone.map(str::to_owned).to_vec(), vec![more])
+    );
 }

@@ -1,10 +1,13 @@
 //! Checkpoint files: hostile ones, round trips, and what real ones are found to be.
 
+mod codes;
 mod common;
 mod files;
+mod gguf;
 mod hostile;
 mod inspect;
 mod lists;
+mod llama;
 mod names;
 mod round_trip;
 mod shards;

@@ -20,6 +20,9 @@ pub(crate) fn wrong_family(
         Some(Architecture::Llama) => Some(
             "the configuration of a Llama, a language model: LanguageModel loads it, and the commands generate and maps",
         ),
+        Some(Architecture::DiffAttnLlama) => Some(
+            "the configuration of a Llama with differential heads, a language model: LanguageModel loads it, and the commands generate and maps",
+        ),
         Some(Architecture::Motif) => Some(
             "the configuration of a Motif, a language model: LanguageModel loads it, and the commands generate and maps",
         ),

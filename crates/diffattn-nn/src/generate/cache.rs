@@ -2,7 +2,7 @@
 
 use crate::models::Decoder;
 use crate::pass::State;
-use diffattn::{DType, Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
+use diffattn::{Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
 
 /// How a [`ModelCache`] is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,8 +36,8 @@ pub struct ModelCacheState {
     pub discarded: usize,
     /// As in [`ModelCacheOptions`].
     pub window: Option<usize>,
-    /// k and v of each layer, each `[num_key_value_heads, ids − discarded, head_dim]`, k turned by
-    /// position.
+    /// k and v of each layer, `[heads, ids − discarded, width]`, of the sizes that
+    /// [`ModelCache::layer_shapes`] says; k turned by position.
     pub layers: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
@@ -189,12 +189,12 @@ impl ModelCache {
         self.layers.len()
     }
 
-    /// `[num_key_value_heads, held, head_dim]`: keys, and values, of a layer.
+    /// `[k heads, held, head_dim]` and `[v heads, held, value_dim]`: keys and values of a layer.
     #[must_use]
-    pub fn layer_shape(&self) -> [usize; 3] {
-        let options = self.layers.first().map(State::options);
-        let [groups, width] = options.map_or([0, 0], |options| [options.groups, options.head_dim]);
-        [groups, self.held(), width]
+    pub fn layer_shapes(&self, layer: usize) -> [[usize; 3]; 2] {
+        let shapes = self.layers.get(layer).map(State::token_shapes);
+        let shapes = shapes.unwrap_or_default();
+        shapes.map(|[heads, width]| [heads, self.held(), width])
     }
 
     /// Keys and values of one layer, as [`ModelCache::export`] copies them.
@@ -268,21 +268,9 @@ impl ModelCache {
 
     /// Checks that the model made it, or one of the same sizes.
     pub(crate) fn check(&self, model: &Decoder<'_>) -> Result<(), Error> {
-        let sizes = |options: &KvCacheOptions| {
-            [
-                options.batch,
-                options.groups,
-                options.terms,
-                options.head_dim,
-                options.value_dim,
-            ]
-        };
         let mut pairs = self.layers.iter().zip(model.states(0));
         let fits = self.layers.len() == model.layers.len()
-            && pairs.all(|(state, wanted)| {
-                let given = state.options();
-                given.dtype == DType::F32 && sizes(given) == sizes(&wanted)
-            });
+            && pairs.all(|(state, wanted)| state.is_for(&wanted));
         if fits {
             Ok(())
         } else {

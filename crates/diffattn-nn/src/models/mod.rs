@@ -9,6 +9,7 @@ pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod loader;
+mod measure;
 pub(crate) mod motif;
 mod outputs;
 mod pasts;
@@ -17,6 +18,7 @@ mod texts;
 pub use decoder::{Decoder, TextModel};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
+pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use texts::TextForward;
 
@@ -35,7 +37,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 5] = [
+pub const FAMILIES: [Family; 6] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -45,6 +47,11 @@ pub const FAMILIES: [Family; 5] = [
         architecture: Architecture::Llama,
         task: Task::Text,
         open: diff_llama::open_llama,
+    },
+    Family {
+        architecture: Architecture::DiffAttnLlama,
+        task: Task::Text,
+        open: diff_llama::open_converted,
     },
     Family {
         architecture: Architecture::Motif,

@@ -55,7 +55,8 @@ pub struct TextOutputs<'a> {
     pub logits: &'a mut [f32],
     /// Of [`TextForward::hidden_states_shape`](super::TextForward::hidden_states_shape).
     pub hidden_states: &'a mut [f32],
-    /// Of each layer that was asked for: two terms and the difference, each of
+    /// Of each layer that was asked for: as many terms as
+    /// [`TextForward::terms`](super::TextForward::terms) says and the difference, each of
     /// [`TextForward::map_shape`](super::TextForward::map_shape).
     pub maps: Vec<MapOutputs<'a>>,
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 /// What the layers keep of each text. Caches keep what was committed, however the work ends.
 #[derive(Debug)]
 pub(super) enum Pasts<'a> {
-    /// One state per text, used for one layer after the other.
+    /// One state per text, used for one layer after the other, as far as these are alike.
     Own(Vec<State>),
     Given(Vec<&'a mut ModelCache>),
 }
@@ -30,8 +30,14 @@ impl<'a> Pasts<'a> {
                 Ok(caches.map(|cache| &mut cache.layers[index]).collect())
             }
             Self::Own(states) => {
+                let attention = plan.layers[index].attention;
+                if states
+                    .first()
+                    .is_some_and(|state| !state.is_for(&attention.cache_options(1, 0)))
+                {
+                    states.clear();
+                }
                 for text in &plan.texts[states.len()..] {
-                    let attention = plan.layers[index].attention;
                     let cache = KvCache::new(attention.cache_options(1, text.length))?;
                     states.push(State::Kv(cache));
                 }

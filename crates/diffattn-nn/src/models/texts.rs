@@ -115,8 +115,8 @@ impl<'a> TextForward<'a> {
         };
         checked_len("ids", &job.logits_shape())?;
         checked_len("ids", &job.hidden_states_shape())?;
-        if !job.options.map_layers.is_empty() {
-            checked_len("ids", &job.map_shape())?;
+        for &layer in &job.options.map_layers {
+            checked_len("ids", &job.map_shape(layer))?;
         }
         Ok(job)
     }
@@ -146,20 +146,20 @@ impl<'a> TextForward<'a> {
         [states, batch, length, self.model.hidden_size()]
     }
 
-    /// `[B, H, L, L]`, of each map.
+    /// `[B, H, L, L]`, of each map of a layer.
     #[must_use]
-    pub fn map_shape(&self) -> [usize; 4] {
+    pub fn map_shape(&self, layer: usize) -> [usize; 4] {
         let [batch, length] = self.shape;
-        let layer = self.options.map_layers.first().copied().unwrap_or(0);
         let layer = self.model.layers.get(layer);
         let heads = layer.map_or(0, |layer| layer.attention.num_heads());
         [batch, heads, length, length]
     }
 
-    /// Maps of a layer besides the difference.
+    /// Maps of a layer besides the difference. Where heads of one map are beside heads of two,
+    /// there are two, the second of the former all zeros.
     #[must_use]
-    pub fn terms(&self) -> usize {
-        let layer = self.model.layers.first();
+    pub fn terms(&self, layer: usize) -> usize {
+        let layer = self.model.layers.get(layer);
         layer.map_or(2, |layer| layer.attention.terms())
     }
 
@@ -173,7 +173,7 @@ impl<'a> TextForward<'a> {
             hidden_states: try_zeroed(checked_len("ids", &hidden_states_shape)?)?,
             hidden_states_shape,
             maps: maps
-                .map(|_| Maps::zeroed("ids", self.map_shape(), self.terms()))
+                .map(|&layer| Maps::zeroed("ids", self.map_shape(layer), self.terms(layer)))
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -197,8 +197,8 @@ impl<'a> TextForward<'a> {
                 outputs.maps.len(),
             ));
         }
-        for maps in &outputs.maps {
-            maps.check(self.terms(), &self.map_shape())?;
+        for (maps, &layer) in outputs.maps.iter().zip(&self.options.map_layers) {
+            maps.check(self.terms(layer), &self.map_shape(layer))?;
         }
         Ok(Work::new(self.units(), |pace| self.run(outputs, pace)))
     }

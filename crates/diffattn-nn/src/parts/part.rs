@@ -112,7 +112,7 @@ impl<'w> Part<'w> {
         tensor.map(|tensor| tensor.data.to_f32()).transpose()
     }
 
-    fn number(&self, id: Id) -> Result<f64, Error> {
+    pub(crate) fn number(&self, id: Id) -> Result<f64, Error> {
         let first = self.vector(id)?.first().copied();
         first.map(f64::from).ok_or_else(|| self.missing(id))
     }

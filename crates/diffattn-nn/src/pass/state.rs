@@ -49,4 +49,26 @@ impl State {
     pub(crate) fn options(&self) -> &KvCacheOptions {
         self.kv().options()
     }
+
+    /// Whether it is of the sizes and elements that are wanted, whatever its capacity.
+    pub(crate) fn is_for(&self, wanted: &KvCacheOptions) -> bool {
+        let capacity = 0;
+        let sizes = |options: &KvCacheOptions| KvCacheOptions {
+            capacity,
+            ..*options
+        };
+        sizes(self.options()) == sizes(wanted)
+    }
+
+    /// `[k heads, head_dim]` and `[v heads, value_dim]`: what each token has.
+    pub(crate) fn token_shapes(&self) -> [[usize; 2]; 2] {
+        let KvCacheOptions {
+            groups,
+            terms,
+            head_dim,
+            value_dim,
+            ..
+        } = *self.options();
+        [[terms * groups, head_dim], [groups, value_dim]]
+    }
 }

@@ -100,14 +100,18 @@ impl Checkpoint {
     fn of(folder: &Path) -> Self {
         let text = |name: &str| text(&folder.join(name));
         let name = folder.display().to_string();
-        let config = if folder.ends_with("llama") {
-            ok(DiffLlamaConfig::from_llama_json(&text("config.json")))
+        let entries = text("config.json");
+        let is_of = |family: &str| entries.contains(&format!("\"model_type\": \"{family}\""));
+        let config = if is_of("llama") {
+            ok(DiffLlamaConfig::from_llama_json(&entries))
+        } else if is_of("diffattn_llama") {
+            ok(DiffLlamaConfig::from_diffattn_llama_json(&entries))
         } else if folder.ends_with("diff_mlx") {
-            ok(DiffLlamaConfig::from_diff_mlx_json(&text("config.json")))
+            ok(DiffLlamaConfig::from_diff_mlx_json(&entries))
         } else {
-            let config = match name.contains("motif_") {
-                true => DiffLlamaConfig::from_motif_json(&text("config.json")),
-                false => DiffLlamaConfig::from_json(&text("config.json")),
+            let config = match is_of("motif") {
+                true => DiffLlamaConfig::from_motif_json(&entries),
+                false => DiffLlamaConfig::from_json(&entries),
             };
             ok(ok(config).with_generation_config(&text("generation_config.json")))
         };

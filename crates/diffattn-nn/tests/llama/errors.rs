@@ -269,7 +269,7 @@ fn options_caches_and_outputs() {
     let (mut short, mut fits) = (vec![0.0; 2 * 97 - 1], vec![0.0; 2 * 97]);
     let job = || ok(model.forward_job(ids(), None, &maps));
     assert_eq!(
-        (job().logits_shape(), job().map_shape()),
+        (job().logits_shape(), job().map_shape(0)),
         ([2, 1, 97], [2, 4, 1, 1])
     );
     let refused = refusal(job().into_work(DiffLlamaOutputs {

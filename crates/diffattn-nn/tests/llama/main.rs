@@ -1,15 +1,18 @@
-//! Tests of DiffLlama, differential, plain, Motif's and of diff-mlx, one program.
+//! Tests of DiffLlama, differential, plain, converted, Motif's and of diff-mlx, one program.
 
 mod accuracy;
+mod adapted;
 mod bits;
 mod caches;
 mod common;
 mod config;
+mod converted;
 mod diff_mlx;
 mod empty;
 mod errors;
 mod families;
 mod generate;
+mod gguf;
 mod load;
 mod motif;
 mod plain;

@@ -5,12 +5,12 @@
 use crate::common::{Checkpoint, error, forward, ok, random_ids, refusal};
 use diffattn::{RopeScaling as Scaling, RopeType};
 use diffattn_nn::{
-    DecoderAttention, DiffLlamaOptions, Generation, Generator, GeneratorOptions, HiddenAct,
-    TokenIds,
+    DecoderAttention, DiffLlamaOptions, DifferentialHeads, Generation, Generator, GeneratorOptions,
+    HiddenAct, TokenIds,
 };
 use diffattn_reference::{
-    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, Norm, Pairing, PolyNorm, Rope, RopeScaling,
-    Tensor, linear, poly_norm, rms_norm, sigmoid,
+    AttentionMaps, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm, Pairing, PolyNorm,
+    Rope, RopeScaling, Tensor, linear, poly_norm, rms_norm, sigmoid,
 };
 
 /// The model in float64.
@@ -32,6 +32,7 @@ pub(crate) struct Expected {
 enum Attention {
     Differential(MultiheadDiffAttn),
     Plain(MultiheadAttn),
+    Mixed(MultiheadDiffAttnV2),
 }
 
 impl Attention {
@@ -39,6 +40,7 @@ impl Attention {
         match self {
             Self::Differential(layer) => layer.forward(x, mask, 0),
             Self::Plain(layer) => layer.forward(x, mask, 0),
+            Self::Mixed(layer) => layer.forward(x, mask, 0),
         }
     }
 
@@ -46,6 +48,7 @@ impl Attention {
         match self {
             Self::Differential(layer) => layer.maps(x, mask, 0),
             Self::Plain(layer) => layer.maps(x, mask, 0),
+            Self::Mixed(layer) => layer.maps(x, mask, 0),
         }
     }
 }
@@ -131,6 +134,18 @@ impl Reference<'_> {
                 rope,
                 ..MultiheadAttn::new(config.head_dim, weights)
             }),
+            DecoderAttention::Converted(_) => {
+                let conversion = config.conversion.as_ref();
+                let Some(DifferentialHeads::Listed(heads)) = conversion.map(|one| &one.heads)
+                else {
+                    panic!("no oracle of {conversion:?}")
+                };
+                Attention::Mixed(MultiheadDiffAttnV2 {
+                    rope,
+                    differential: Some(heads[layer].clone()),
+                    ..MultiheadDiffAttnV2::new(config.head_dim, weights)
+                })
+            }
         }
     }
 
@@ -226,6 +241,7 @@ fn windows_and_maps() {
         ("diffllama_bias", MAP_TOLERANCE),
         ("diffllama_mha", MAP_TOLERANCE),
         ("llama", MAP_TOLERANCE),
+        ("diffattn_llama/share_half_moved", MAP_TOLERANCE),
         ("motif_gda", WIDE_MAP_TOLERANCE),
         ("motif_gda_shared_kv", WIDE_MAP_TOLERANCE),
         ("motif_v1_gqa", WIDE_MAP_TOLERANCE),

@@ -10,6 +10,7 @@
 
 mod coded;
 mod format;
+mod low_rank;
 mod pack;
 mod pack_coded;
 mod panels;
@@ -24,6 +25,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub use self::quantised::{Codes, Quantisation, Quantised};
 
+use self::low_rank::LowRank;
 use self::panels::{Panels, with_format};
 use self::quantised::{Quantising, check_inputs};
 use self::rows::Rows;
@@ -44,6 +46,7 @@ pub struct Linear {
     outputs: usize,
     weight: Panels,
     bias: Option<Vec<f32>>,
+    low_rank: Option<Box<LowRank>>,
 }
 
 /// How the rows and outputs of a call are cut, so that every thread has work: blocks of rows of one
@@ -130,6 +133,22 @@ impl Linear {
             outputs,
             weight,
             bias: bias.map(|bias| bias.data.to_f32()).transpose()?,
+            low_rank: None,
+        })
+    }
+
+    /// The same map with a low-rank difference beside it: `y = x Wᵀ + b + (x Aᵀ) Bᵀ` of
+    /// `lora_a` `[rank, inputs]` and `lora_b` `[outputs, rank]` (arXiv 2106.09685, whose factor
+    /// alpha / rank is in one of them). W stays in its own format, and the rows of
+    /// [`Linear::weight_row`] are W's. Another difference takes the place of the one before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `lora_a` or `lora_b`.
+    pub fn with_low_rank(self, lora_a: Self, lora_b: Self) -> Result<Self, Error> {
+        let low_rank = LowRank::new([self.outputs, self.inputs], lora_a, lora_b)?;
+        Ok(Self {
+            low_rank: Some(Box::new(low_rank)),
+            ..self
         })
     }
 
@@ -192,7 +211,7 @@ impl Linear {
             scratch.push(Mutex::new(try_zeroed(widened + packed)?));
         }
         let panels = self.outputs.div_ceil(PANEL);
-        let y = &Disjoint::new(y);
+        let parts = &Disjoint::new(y);
         for_each(cut.threads, cut.blocks * cut.stretches, |slot, item| {
             let first_row = item / cut.stretches * cut.block;
             let first_panel = item % cut.stretches * cut.stretch;
@@ -207,7 +226,7 @@ impl Linear {
                 shape: [self.outputs, self.inputs],
                 bias: self.bias.as_deref(),
                 x: &x[rows.start * self.inputs..rows.end * self.inputs],
-                y,
+                y: parts,
                 rows,
                 panels: first_panel..(first_panel + cut.stretch).min(panels),
                 packed,
@@ -218,7 +237,10 @@ impl Linear {
                 Rows::Int8(_) => run.unfused_kernel(block),
             }
         });
-        Ok(())
+        match &self.low_rank {
+            None => Ok(()),
+            Some(low_rank) => low_rank.add(x, y, run),
+        }
     }
 
     fn cut(&self, rows: usize, run: Run) -> Cut {

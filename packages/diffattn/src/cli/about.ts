@@ -20,6 +20,11 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; commands: stri
     about: "a Llama, a language model",
     commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
+  diffattn_llama: {
+    kind: "text",
+    about: "a Llama with differential heads, a language model",
+    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
   motif: {
     kind: "text",
     about: "a Motif, a language model",
@@ -86,7 +91,9 @@ export async function explained(
   } catch {
     // Nothing of it could be read.
     if (isAddress(source) || (await isFolder(source))) return error;
-    return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors file or an address: ${source})`, { cause: error });
+    return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors or GGUF file, or an address: ${source})`, {
+      cause: error,
+    });
   }
   if (!known || wanted === undefined || known.kind === wanted) return error;
   return new Failure(`${source}: it is ${known.about}; ${known.commands} take it`, { cause: error });

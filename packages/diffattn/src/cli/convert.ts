@@ -1,29 +1,26 @@
-// diffattn convert: a checkpoint with other element types or head layouts.
+// diffattn convert: a checkpoint with other element types or head layouts. (Differential attention,
+// differential.ts.)
 
-import { mkdir, readFile, realpath, rmdir, stat } from "node:fs/promises";
-import { dirname, extname, join, resolve } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { dirname, extname, join } from "node:path";
 import type { WholeFile } from "../models/whole-file.js";
+import { COMPANIONS, isFolder, isThere, madeFolder, placeOf, removeEmpty } from "./checkpoint-output.js";
+import { differential, type DifferentialOptions } from "./differential.js";
 import { Failure, fileFailure, sentence, UsageError } from "./failure.js";
 import { bytes } from "./format.js";
 import { loadModels, opening } from "./library.js";
 import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import type { Terminal } from "./terminal.js";
 
-export interface ConvertOptions {
-  dtype?: "f32" | "f16" | "bf16";
+export interface ConvertOptions extends Omit<DifferentialOptions, "dtype"> {
+  dtype?: keyof typeof DTYPES;
   layout?: "diffllama" | "unilm";
-  force?: boolean;
 }
 
-/** What `config.json` calls the element types. */
-const CONFIG_DTYPES = { f32: "float32", f16: "float16", bf16: "bfloat16" } as const;
-
-/** What lies beside weights and stays right for them. */
-const COMPANIONS = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
-
-const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
-const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
-const placeOf = async (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
+/** Element types by their names here and elsewhere, as files have them. */
+export const DTYPES = { f32: "F32", f16: "F16", bf16: "BF16", float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
+/** What `config.json` calls them. */
+const CONFIG_DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
 
 /** The configuration with what its weights are now. */
 function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]): string {
@@ -35,7 +32,7 @@ function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]
     throw new Failure(`${path}: expected JSON: ${sentence(error)}`, { cause: error });
   }
   if (typeof config === "object" && config !== null)
-    for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[dtype];
+    for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[DTYPES[dtype]];
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
@@ -56,22 +53,13 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
   return found;
 }
 
-/**
- * Removes folders that were made for nothing, from the last to the first; one that holds something
- * by now stays.
- */
-async function removeEmpty(last: string, first: string | undefined): Promise<void> {
-  if (first === undefined) return;
-  try {
-    for (let folder = resolve(last); folder.startsWith(resolve(first)); folder = dirname(folder)) await rmdir(folder);
-  } catch {
-    // It is not empty.
-  }
-}
-
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
-  const { dtype, layout, force } = options;
-  if (!dtype && !layout) throw new UsageError("convert: expected --dtype, --layout or both, got neither");
+  const { dtype, layout, force, ...rest } = options;
+  if (Object.keys(rest).length > 0) {
+    if (layout) throw new UsageError("convert: --layout is for what is differential already; it stands with --dtype alone");
+    return differential(terminal, source, target, { ...rest, ...(force && { force }), ...(dtype && { dtype: DTYPES[dtype] }) });
+  }
+  if (!dtype && !layout) throw new UsageError("convert: expected --to, --fold, --dtype or --layout, got none of them");
   const toFolder = extname(target) !== ".safetensors";
   const file = toFolder ? join(target, "model.safetensors") : target;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");
@@ -88,14 +76,11 @@ export async function convert(terminal: Terminal, source: string, target: string
   // What went wrong with the file, which the library takes for a stream.
   let broken: unknown;
   try {
-    made = await mkdir(dirname(file), { recursive: true }).catch((error: unknown) => {
-      throw fileFailure(target, error, "written");
-    });
+    made = await madeFolder(dirname(file), target);
     // A name that is there stands for a whole checkpoint, so the weights get theirs last.
     const whole = (output = await beginOutput(file, force));
-    const upper = dtype?.toUpperCase() as "F32" | "F16" | "BF16" | undefined;
     const convertOptions = {
-      ...(upper && { dtype: upper }),
+      ...(dtype && { dtype: DTYPES[dtype] }),
       ...(layout && { layout }),
       target: new WritableStream<Uint8Array>({
         write: (piece) =>

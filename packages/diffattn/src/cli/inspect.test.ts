@@ -29,6 +29,7 @@ test("a report names what is missing and says layers that are alike once", () =>
       weights: { "q_proj.weight": { tensor: `model.layers.${depth}.q`, rows: null } },
     })),
     plainLayers: [],
+    convertedLayers: [],
     missing: ["lm_head.weight"],
     unexpected: [],
     warnings: ["it is odd"],
@@ -58,6 +59,7 @@ test("plain layers are told beside the others, their heads where they are said",
       { ...plain, depth: 1, numHeads: 6, numKvHeads: 2, headDim: 8 },
       { ...plain, depth: 2, numHeads: null, numKvHeads: null, headDim: null },
     ],
+    convertedLayers: [],
     missing: [],
     unexpected: [],
     warnings: [],
@@ -70,5 +72,41 @@ test("plain layers are told beside the others, their heads where they are said",
     "  2: heads not said; rope half-split, θ not said; causal",
     "missing: none",
     "unexpected: none",
+  ]);
+});
+
+test("layers with differential heads say which", () => {
+  const layer = {
+    prefix: "a.",
+    embedDim: 48,
+    numHeads: 6,
+    numKvHeads: 2,
+    headDim: 8,
+    rope: { interleaved: false, theta: 10000 },
+    isCausal: true,
+    kind: "v2",
+    lambda: "sigmoid",
+  };
+  const lines = report({
+    architecture: "diffattn_llama",
+    parameters: 1,
+    dtypes: [],
+    layers: [],
+    plainLayers: [],
+    convertedLayers: [
+      { ...layer, depth: 0, differentialHeads: [0, 1, 2, 5] },
+      { ...layer, depth: 1, differentialHeads: "all" },
+      { ...layer, depth: 2, kind: "dex", lambda: null, differentialHeads: null },
+    ],
+    missing: [],
+    unexpected: [],
+    warnings: [],
+  });
+  const heads = "6 heads of 8; 2 k/v heads; rope half-split, θ 10,000; causal";
+  expect(lines.slice(2, 6)).toEqual([
+    "layers        3 with differential heads",
+    `  0: ${heads}; differential (V2, λ by sigmoid): 0–2, 5`,
+    `  1: ${heads}; differential (V2, λ by sigmoid): all`,
+    `  2: ${heads}; differential (DEX): not said which`,
   ]);
 });

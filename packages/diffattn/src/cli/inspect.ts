@@ -2,7 +2,7 @@
 
 import type { Inspection } from "../models/types.js";
 import { bytes, columns, count, counted } from "./format.js";
-import { inspected, loadModels } from "./library.js";
+import { inspected } from "./library.js";
 import { oneLine } from "./plain.js";
 import type { Terminal } from "./terminal.js";
 
@@ -28,6 +28,9 @@ interface Layer {
   isCausal?: boolean;
   eps?: number;
   normWeight?: boolean;
+  kind?: string;
+  lambda?: string | null;
+  differentialHeads?: "all" | readonly number[] | null;
 }
 
 const aboutRope = (rope: Layer["rope"]): string =>
@@ -43,6 +46,14 @@ const aboutPlainLayer = ({ numHeads, numKvHeads, headDim, rope, isCausal }: Laye
   ]
     .filter(Boolean)
     .join("; ");
+
+/** The same of a layer some of whose heads are differential, with these. */
+function aboutConvertedLayer(layer: Layer): string {
+  const { kind = "", lambda, differentialHeads: heads } = layer;
+  const which = heads === "all" ? heads : heads ? ranges(heads.map(String)) : "not said which";
+  const how = [kind.toUpperCase(), lambda && `λ by ${lambda}`].filter(Boolean).join(", ");
+  return `${aboutPlainLayer(layer)}; differential (${how}): ${which}`;
+}
 
 /** A layer's heads and what else layers differ in, on one line. */
 function aboutLayer(layer: Layer): string {
@@ -63,11 +74,14 @@ function aboutLayer(layer: Layer): string {
 }
 
 /** The sentences of a report, without its lists of names. */
-export function report({ architecture, parameters, dtypes, layers, plainLayers, missing, unexpected, warnings }: Inspection): string[] {
-  const kinds = [
-    ...(layers.length > 0 ? [`${layers.length} with differential attention`] : []),
-    ...(plainLayers.length > 0 ? [`${plainLayers.length} with plain attention`] : []),
+export function report(inspection: Inspection): string[] {
+  const { architecture, parameters, dtypes, layers, plainLayers, convertedLayers, missing, unexpected, warnings } = inspection;
+  const lists = [
+    { list: layers, what: "differential attention", about: aboutLayer },
+    { list: convertedLayers, what: "differential heads", about: aboutConvertedLayer },
+    { list: plainLayers, what: "plain attention", about: aboutPlainLayer },
   ];
+  const kinds = lists.filter(({ list }) => list.length > 0).map(({ list, what }) => `${list.length} with ${what}`);
   const rows = [
     ["architecture", architecture ?? "unknown"],
     ["parameters", count(parameters)],
@@ -81,10 +95,7 @@ export function report({ architecture, parameters, dtypes, layers, plainLayers, 
 
   // Layers that are alike are said once.
   const groups = new Map<string, string[]>();
-  for (const [list, aboutOne] of [
-    [layers, aboutLayer],
-    [plainLayers, aboutPlainLayer],
-  ] as const)
+  for (const { list, about: aboutOne } of lists)
     list.forEach((layer: Layer, i) => {
       const about = aboutOne(layer);
       const name = typeof layer.depth === "number" ? String(layer.depth) : (layer.prefix ?? `number ${i}`);
@@ -114,14 +125,9 @@ export function ranges(names: readonly string[]): string {
 }
 
 export async function inspect(terminal: Terminal, source: string, options: InspectOptions): Promise<void> {
-  const found = await inspected(terminal, source);
-  let tensors;
-  if (options.tensors) {
-    const { openSafetensors } = await loadModels();
-    using file = await openSafetensors(source, { signal: terminal.signal });
-    tensors = [...file.tensors];
-  }
-  if (options.json) return terminal.json({ ...found, ...(tensors && { tensors }) }, 2);
+  const found = await inspected(terminal, source, options.tensors);
+  const { tensors } = found;
+  if (options.json) return terminal.json(found, 2);
   for (const line of report(found)) await terminal.line(line);
   if (!tensors) return;
   await terminal.line();

@@ -49,9 +49,9 @@ export async function opening<T>(
   }
 }
 
-/** Looks at a checkpoint. */
-export const inspected = (terminal: Terminal, source: string): Promise<models.Inspection> =>
-  opening(terminal, source, undefined, async ({ signal }) => (await loadModels()).inspectCheckpoint(source, { signal }));
+/** Looks at a checkpoint; `tensors`: at every one. */
+export const inspected = (terminal: Terminal, source: string, tensors = false): Promise<models.Inspection> =>
+  opening(terminal, source, undefined, async ({ signal }) => (await loadModels()).inspectCheckpoint(source, { signal, tensors }));
 
 /** Loads a model. What is odd about its checkpoint is told once the bar is gone. */
 async function loaded<T>(
@@ -69,11 +69,9 @@ async function loaded<T>(
 
 /** Loads a language model. */
 export const loadLanguageModel = (terminal: Terminal, source: string): Promise<models.LanguageModel> =>
-  loaded(terminal, source, "text", async (reading) => {
-    const { LanguageModel } = await loadModels();
-    const tokenizer = await tokenizerOf(source, terminal.signal);
-    return LanguageModel.load(source, { ...reading, ...(tokenizer && { tokenizer }) });
-  });
+  loaded(terminal, source, "text", async (reading) =>
+    (await loadModels()).LanguageModel.load(source, { ...reading, tokenizer: tokenizerOf }),
+  );
 
 /** Loads a vision transformer. */
 export const loadViT = (terminal: Terminal, source: string): Promise<models.DiffViT> =>

@@ -101,8 +101,8 @@ export async function maps(terminal: Terminal, source: string, words: readonly s
   const format = formatOf(options);
   if (format === "png" && output === undefined && terminal.isInteractive)
     throw new UsageError("a PNG file is nothing for a terminal: give --output, or send it to a file");
-  const { architecture, layers: differential, plainLayers } = await inspected(terminal, source);
-  const layers = [...differential, ...plainLayers];
+  const { architecture, layers: differential, plainLayers, convertedLayers } = await inspected(terminal, source);
+  const layers = [...differential, ...plainLayers, ...convertedLayers];
   if (layer >= layers.length) throw new Failure(`--layer: expected a layer below ${layers.length}, got ${layer}`);
   const said = layers[layer]?.["numHeads"];
   if (format === "svg" && head === undefined && typeof said === "number" && said > 1) throw oneHead(said);

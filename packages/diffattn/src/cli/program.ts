@@ -33,6 +33,8 @@ function number(least: number, most = Infinity, { whole = true, open = false } =
 const listed = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text];
 
 const modelArgument = (what: string): Argument => new Argument("<model>", `${what}: a folder, or an address that ends with "/"`);
+const textModelArgument = (what: string): Argument =>
+  new Argument("<model>", `${what}: a folder or a GGUF file, or an address of either (a folder's ends with "/")`);
 
 /** Options of every command that computes. */
 function computes(command: Command): Command {
@@ -55,7 +57,7 @@ function addGenerate(root: Command, terminal: Terminal): void {
         "Continues a text with a DIFF Llama, a Motif or a plain Llama. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
       ),
   )
-    .addArgument(modelArgument("a DIFF Llama, Motif or Llama"))
+    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
     .argument("[prompt...]", "the text to continue; standard input by default")
     .option("-n, --max-new-tokens <count>", "new tokens at most", number(1), 256)
     .option("-t, --temperature <number>", "what logits are divided by; 0 takes the highest", number(0, Infinity, { whole: false }), 0)
@@ -94,7 +96,7 @@ function addMaps(root: Command, terminal: Terminal): void {
         "The attention maps of a layer, of each head: the first, the second and their difference; of a plain Llama its one map. Llamas read a text, a DIFF vision transformer a picture.",
       ),
   )
-    .addArgument(modelArgument("a DIFF Llama, a Motif, a Llama or a DIFF vision transformer"))
+    .addArgument(textModelArgument("a DIFF Llama, a Motif, a Llama or a DIFF vision transformer"))
     .argument("[input...]", "the text, or the PNG or JPEG file; standard input by default")
     .option("-l, --layer <number>", "the layer, from 0", number(0), 0)
     .option("--head <number>", "one head, from 0; all by default", number(0))
@@ -142,19 +144,45 @@ function addClassify(root: Command, terminal: Terminal): void {
     );
 }
 
+/** A share of heads: "1/2", or a number from 0 to 1. */
+function share(text: string): number {
+  const [, over, under] = /^(\d+)\/(\d+)$/.exec(text.trim()) ?? [];
+  const value = over === undefined ? (text.trim() === "" ? NaN : Number(text)) : Number(over) / Number(under);
+  if (value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError('Expected a share from 0 to 1, as "1/2" or 0.5.');
+}
+
 function addConvert(root: Command, terminal: Terminal): void {
   root
     .command("convert")
-    .summary("other element types and head layouts")
-    .description("Writes a checkpoint with another element type, or with its attention layers in another layout.")
+    .summary("differential attention, other element types and head layouts")
+    .description(
+      "Makes heads of a Llama differential, so that it computes at first what it did before; or writes a checkpoint with another element type, or with its attention layers in another layout.",
+    )
     .argument("<source>", "a folder, a safetensors file or an address")
     .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
-    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16"]))
+    .addOption(new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices(["diff", "diffllama"]))
+    .addOption(new Option("--kind <name>", "what the heads are; v2 by default").choices(["v2", "v1", "dex"]))
+    .option("--share <part>", 'the share of each layer\'s heads; "1/2" by default, with v1 all', share)
+    .addOption(new Option("--select <which>", "which heads; the last by default").choices(["last", "first", "entropy", "all"]))
+    .option("--text <file>", "a text over which the entropy of heads is measured, and models are compared")
+    .addOption(new Option("--start <name>", "what they begin with; mirror by default").choices(["mirror", "zero", "mix"]))
+    .option("--lambda <number>", "λ at the beginning; 0.5 by default", number(0, 1, { whole: false }))
+    .option("--seed <number>", "where the random numbers of noise begin", number(0, Number.MAX_SAFE_INTEGER))
+    .option("--fold", "make a plain Llama of one with DEX")
+    .option("--verify", "compare what was written with the source; fails when an exact start is none")
+    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16", "float32", "float16", "bfloat16"]))
     .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
     .option("--force", "replace a target that is there")
     .addHelpText(
       "after",
-      examples("diffattn convert ./model ./model-f32 --dtype f32", "diffattn convert model.safetensors unilm.safetensors --layout unilm"),
+      examples(
+        "diffattn convert ./llama ./diff --to diff --share 1/2 --verify",
+        "diffattn convert ./llama ./diff --to diff --select entropy --text sample.txt",
+        "diffattn convert ./dex ./llama --fold",
+        "diffattn convert ./model ./model-f32 --dtype f32",
+        "diffattn convert model.safetensors unilm.safetensors --layout unilm",
+      ),
     )
     .action(async (source: string, target: string, options: ConvertOptions) =>
       (await import("./convert.js")).convert(terminal, source, target, options),
@@ -168,7 +196,7 @@ function addInspect(root: Command, terminal: Terminal): void {
     .description(
       "Architecture, head layout, element types and parameters of a checkpoint, and what is missing or odd in it. Reads no weights.",
     )
-    .argument("<checkpoint>", "a folder, a safetensors file or an address")
+    .argument("<checkpoint>", "a folder, a safetensors or GGUF file, or an address")
     .option("--tensors", "also every tensor: element type, shape, bytes, file")
     .option("--json", "one JSON object")
     .addHelpText(

@@ -1,6 +1,8 @@
 // The public names of models and checkpoints, each with its public type, for every entry of them.
 
+import * as compare from "./compare.js";
 import * as convert from "./convert.js";
+import * as convertModels from "./convert-model.js";
 import * as languageModel from "./language-model.js";
 import * as safetensors from "./safetensors.js";
 import type * as types from "./types.js";
@@ -9,6 +11,9 @@ import * as vit from "./vit.js";
 export const openSafetensors: typeof types.openSafetensors = safetensors.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = safetensors.saveSafetensors;
 export const convertCheckpoint: typeof types.convertCheckpoint = convert.convertCheckpoint;
+export const convertModel: typeof types.convertModel = convertModels.convertModel;
+export const foldDex: typeof types.foldDex = convertModels.foldDex;
+export const compareModels: typeof types.compareModels = compare.compareModels;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
 export const LanguageModel = languageModel.LanguageModel as unknown as typeof types.LanguageModel;
 export const DiffLlama: typeof types.DiffLlama = LanguageModel;

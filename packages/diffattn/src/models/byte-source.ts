@@ -1,4 +1,6 @@
-// What an open file is to those who read it. Types only.
+// What an open file, and a tensor in it, is to those who read it. Types only.
+
+import type { QuantizedDType, StoredDType } from "./types.js";
 
 /** Who waits for bytes, and is told of them. */
 export interface Reading {
@@ -27,4 +29,16 @@ export interface ByteSource {
   close(): void;
   /** Keeps nothing of it for the next time: it was no good. */
   forget?(): Promise<unknown>;
+}
+
+/** A tensor as requests 64 and 71 tell it. */
+export interface Entry {
+  readonly name: string;
+  readonly dtype: StoredDType | QuantizedDType;
+  readonly shape: readonly number[];
+  readonly file: string;
+  /** Its bytes, from the start of the file. */
+  readonly range: readonly [number, number];
+  /** How many heads its rows are of, where they lie as GGUF files have them. */
+  readonly turnedHeads?: number | undefined;
 }

@@ -6,21 +6,13 @@ import { encode } from "../encode.js";
 import { DiffAttnError, fail, internal } from "../errors.js";
 import { run } from "./backend.js";
 import { type Folder, openFile, openWeights } from "./folder.js";
+import { type GgufTexts, isGguf, openSplits, readGguf } from "./gguf.js";
+import { grow } from "./headers.js";
 import { jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
-import type { ByteSource, Opening, Reading } from "./byte-source.js";
+import type { ByteSource, Entry, Opening, Reading } from "./byte-source.js";
 import { isHtml } from "./source.js";
-import type { LoadOptions, StoredDType } from "./types.js";
-
-/** A tensor as request 64 tells it. */
-export interface Entry {
-  readonly name: string;
-  readonly dtype: StoredDType;
-  readonly shape: readonly number[];
-  readonly file: string;
-  /** Its bytes, from the start of the file. */
-  readonly range: readonly [number, number];
-}
+import type { LoadOptions, QuantizedDType, StoredDType } from "./types.js";
 
 /** What the first read of a file asks for: most headers are shorter. */
 const FIRST = 2 ** 16;
@@ -74,6 +66,25 @@ export class Progress {
   }
 }
 
+/** What files begin with. */
+async function firstsOf(sources: readonly ByteSource[], reading: Reading): Promise<Uint8Array[]> {
+  const firsts: Uint8Array[] = [];
+  for (const source of sources) {
+    const first = await source.read(0, Math.min(FIRST, source.length), reading);
+    if (isHtml(first)) fail("FILE", source.name, "a safetensors file", "an HTML page");
+    firsts.push(first);
+  }
+  return firsts;
+}
+
+const QUANTIZED: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"] satisfies QuantizedDType[];
+
+/** The element type of a safetensors file's tensor: who reads tensor by tensor opens no others. */
+export function storedType(dtype: Entry["dtype"]): StoredDType {
+  if (QUANTIZED.includes(dtype)) throw internal(`a tensor of ${dtype} where none is opened`);
+  return dtype as StoredDType;
+}
+
 /** Tensors of one file that are read at once. */
 interface Run {
   readonly source: ByteSource;
@@ -90,18 +101,23 @@ export class Checkpoint {
     readonly entries: readonly Entry[],
     readonly metadata: Readonly<Record<string, string>>,
     sources: readonly ByteSource[],
+    /** What a GGUF file says itself; undefined for other formats. */
+    readonly own?: GgufTexts,
   ) {
     this.#byName = new Map(entries.map((entry) => [entry.name, entry]));
     this.#sources = new Map(sources.map((source) => [source.name, source]));
   }
 
-  /** Opens the weights of a folder; `all`: to read all of them. */
+  /**
+   * Opens the weights of a folder; `all`: to read all of them; `gguf`: whether they may be of a GGUF
+   * file.
+   */
   static async open(
     folder: Folder,
-    options: Pick<Opening, "signal" | "all"> & Pick<LoadOptions, "maxTensors">,
+    options: Pick<Opening, "signal" | "all"> & Pick<LoadOptions, "maxTensors"> & { readonly gguf?: boolean },
     progress: Progress,
   ): Promise<Checkpoint> {
-    const { signal, all, maxTensors } = options;
+    const { signal, all, maxTensors, gguf } = options;
     const opening = { signal, onBytes: progress.add, onLength: progress.hint };
     const sources: ByteSource[] = [];
     try {
@@ -115,9 +131,17 @@ export class Checkpoint {
         const request = encode(requests.shardFiles, { file: index.name, json: index.json, maxTensors });
         const [names] = await run(request, { signal });
         for (const name of jsonOf(names) as string[]) sources.push(await openFile(folder, name, opening));
+      } else if (gguf) {
+        await openSplits(folder, sources, opening);
       }
       progress.expect(sources.reduce((sum, { length }) => sum + length, 0));
-      return await Checkpoint.#read(sources, index, maxTensors, { signal });
+      const reading = { signal };
+      const firsts = await firstsOf(sources, reading);
+      if (gguf && isGguf(sources, firsts)) {
+        const { entries, metadata, texts } = await readGguf(sources, firsts, maxTensors, reading);
+        return new Checkpoint(entries, metadata, sources, texts);
+      }
+      return await Checkpoint.#read(sources, firsts, index, maxTensors, reading);
     } catch (error) {
       for (const source of sources) source.close();
       if (error instanceof DiffAttnError && error.code === "FILE") for (const source of sources) await source.forget?.();
@@ -127,30 +151,18 @@ export class Checkpoint {
 
   static async #read(
     sources: readonly ByteSource[],
+    firsts: Uint8Array[],
     index: { name: string; json: Uint8Array } | undefined,
     maxTensors: number | undefined,
     reading: Reading,
   ): Promise<Checkpoint> {
-    const firsts: Uint8Array[] = [];
-    for (const source of sources) {
-      const first = await source.read(0, Math.min(FIRST, source.length), reading);
-      if (isHtml(first)) fail("FILE", source.name, "a safetensors file", "an HTML page");
-      firsts.push(first);
-    }
     for (;;) {
       const files = sources.map(({ name, length }, i) => ({ file: name, length, first: firsts[i] ?? new Uint8Array() }));
       const request = encode(requests.checkpoint, { index: index && { file: index.name, json: index.json }, files, maxTensors });
       const [output] = await run(request, { signal: reading.signal });
       const told = jsonOf(output) as { need: number[] } | { tensors: Entry[]; metadata: Record<string, string> };
       if (!("need" in told)) return new Checkpoint(told.tensors, told.metadata, sources);
-      let more = false;
-      for (const [i, source] of sources.entries()) {
-        const [need = 0, have = new Uint8Array()] = [told.need[i], firsts[i]];
-        if (need <= have.byteLength) continue;
-        firsts[i] = await source.read(0, need, reading);
-        more = true;
-      }
-      if (!more) throw internal("a header that needs nothing and is not read");
+      await grow(sources, firsts, told.need, reading);
     }
   }
 
@@ -159,9 +171,12 @@ export class Checkpoint {
   }
 
   /** A tensor as requests take it, of what `read` gave. */
-  stored(name: string, bytes: ReadonlyMap<string, Uint8Array>): Pick<Entry, "name" | "dtype" | "shape"> & { readonly data: Uint8Array } {
-    const { dtype, shape } = this.entry(name);
-    return { name, dtype, shape, data: bytes.get(name) ?? new Uint8Array() };
+  stored(
+    name: string,
+    bytes: ReadonlyMap<string, Uint8Array>,
+  ): Pick<Entry, "name" | "dtype" | "shape" | "turnedHeads"> & { readonly data: Uint8Array } {
+    const { dtype, shape, turnedHeads } = this.entry(name);
+    return { name, dtype, shape, data: bytes.get(name) ?? new Uint8Array(), turnedHeads };
   }
 
   #source(entry: Entry): ByteSource {

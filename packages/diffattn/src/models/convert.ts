@@ -7,7 +7,7 @@ import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
-import { Checkpoint, Progress } from "./checkpoint.js";
+import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
@@ -95,7 +95,8 @@ async function castOf(
   to: types.ConvertOptions["dtype"],
   signal: AbortSignal | undefined,
 ): Promise<types.StoredTensor> {
-  const { dtype, shape } = checkpoint.entry(name);
+  const { shape, ...entry } = checkpoint.entry(name);
+  const dtype = storedType(entry.dtype);
   const { bytes, owned } = await checkpoint.read([name], { signal });
   const data = bytes.get(name);
   if (!data) throw internal(`a tensor that was not read: ${name}`);

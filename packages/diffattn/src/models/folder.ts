@@ -259,6 +259,9 @@ export async function openWeights(folder: Folder, opening: Opening): Promise<Byt
     const [first, ...others] = names.filter((name) => name.endsWith(ending));
     if (first !== undefined && others.length === 0) return openFile(folder, first, opening);
   }
-  const wanted = `${MODEL}, ${INDEX} or one other *.safetensors in ${folder.name}`;
+  // Of a model in several files the first, which names the others.
+  const [gguf, ...others] = names.filter((name) => name.endsWith(".gguf") && !/-(?!00001)\d{5}-of-\d{5}\.gguf$/.test(name));
+  if (gguf !== undefined && others.length === 0) return openFile(folder, gguf, opening);
+  const wanted = `${MODEL}, ${INDEX}, one other *.safetensors or one *.gguf in ${folder.name}`;
   return fail("FILE", MODEL, wanted, names.length > 0 ? names.slice(0, 12).join(", ") : "an empty folder");
 }

@@ -17,13 +17,24 @@ import { cacheState, createCache, importCache, lend, type ModelCache, use } from
 import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
+import { type GgufTexts, mayBeGguf } from "./gguf.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
 import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
-import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, readTokenizer } from "./tokenizer.js";
+import {
+  checkDecode,
+  checkEncode,
+  checkPackage,
+  checkTokenizer,
+  flagOf,
+  isMaker,
+  madeOf,
+  type MakeTokenizer,
+  readTokenizer,
+} from "./tokenizer.js";
 import type * as types from "./types.js";
 
 const LOGITS = ["all", "last"] as const;
@@ -132,28 +143,32 @@ export class LanguageModel extends Owned<Model> {
     this.tokenizer = tokenizer;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
+  static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex"]);
     checkSignal(given.signal);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
-    return together(given.signal, (signal) => LanguageModel.#load(folder, own, { ...given, signal }, regex));
+    const isMade = own && isMaker(own);
+    const read: ReadingTexts = { regex, make: isMade ? own : undefined };
+    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, signal }, read));
   }
 
   static async #load(
     folder: Folder,
     own: types.Tokenizer | null | undefined,
     given: Omit<types.ModelLoadOptions, "tokenizer">,
-    regex: (typeof REGEX)[number],
+    read: ReadingTexts,
   ): Promise<LanguageModel> {
-    // Meanwhile; where both fail, the model's reason is told.
-    const tokenizer = own === undefined ? tokenizerOf(folder, given, regex) : Promise.resolve(own);
-    tokenizer.catch(() => {});
-    const { handle, info } = await loadModel("text", folder, given);
+    // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
+    // told.
+    const beside = own === undefined && !mayBeGguf(folder) ? tokenizerOf(folder, undefined, given, read) : undefined;
+    beside?.catch(() => {});
+    const { handle, info, own: texts } = await loadModel("text", folder, given);
     try {
-      return new LanguageModel(handle, info, await tokenizer);
+      const tokenizer = own === undefined ? await (beside ?? tokenizerOf(folder, texts, given, read)) : own;
+      return new LanguageModel(handle, info, tokenizer);
     } catch (error) {
       drop(handle);
       throw error;
@@ -212,17 +227,8 @@ export class LanguageModel extends Owned<Model> {
 
   async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
     const { signal } = checkOptions("options", options, ["signal"]);
-    const tensor = tensorOfIds("ids", ids);
-    const request = encode(requests.textForward, {
-      model: this.#handle,
-      ids: tensor,
-      caches: [],
-      logits: "none",
-      hiddenStates: false,
-      layer: [layer],
-      deterministic: false,
-    });
-    return mapsOf(await run(request, { signal }));
+    const [maps] = await mapsOfLayers(this, ids, [layer], signal);
+    return maps ?? fail("OPTION", "layer", "a layer", "none");
   }
 
   generate(
@@ -354,6 +360,27 @@ export class LanguageModel extends Owned<Model> {
   }
 }
 
+/** The maps of several layers of one pass, all of which have as many. */
+export async function mapsOfLayers(
+  model: LanguageModel,
+  ids: types.TokenIds,
+  layers: readonly number[],
+  signal: AbortSignal | null | undefined,
+): Promise<AttentionMaps[]> {
+  const request = encode(requests.textForward, {
+    model: live(resourceOf<Model>(model).handle),
+    ids: tensorOfIds("ids", ids),
+    caches: [],
+    logits: "none",
+    hiddenStates: false,
+    layer: layers,
+    deterministic: false,
+  });
+  const outputs = await run(request, { signal });
+  const each = outputs.length / layers.length;
+  return layers.map((_, i) => mapsOf(outputs.slice(i * each, (i + 1) * each)));
+}
+
 /**
  * Refuses a stop id that is no number, by its place. (What is no list is for the request to
  * refuse.)
@@ -363,9 +390,24 @@ function checkStopIds(given: unknown): void {
   for (let i = 0; i < given.length; i++) if (typeof given[i] !== "number") fail("OPTION", `stopIds[${i}]`, "a number", show(given[i]));
 }
 
-/** The tokenizer of a checkpoint's own; null when it has none. */
-async function tokenizerOf(folder: Folder, { signal }: types.LoadOptions, regex: (typeof REGEX)[number]): Promise<types.Tokenizer | null> {
-  const json = await readOptionalText(folder, "tokenizer.json", { signal });
-  if (!json) return null;
-  return readTokenizer(json, await readOptionalText(folder, "tokenizer_config.json", { signal }), regex, kindOf);
+/** How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it. */
+interface ReadingTexts {
+  readonly regex: (typeof REGEX)[number];
+  readonly make: MakeTokenizer | undefined;
+}
+
+/** The tokenizer of a checkpoint's own; null when it has none. `texts`: of a GGUF file. */
+async function tokenizerOf(
+  folder: Folder,
+  texts: GgufTexts | undefined,
+  { signal }: types.LoadOptions,
+  { regex, make }: ReadingTexts,
+): Promise<types.Tokenizer | null> {
+  const beside = async (): Promise<types.TokenizerFiles | undefined> => {
+    const json = await readOptionalText(folder, "tokenizer.json", { signal });
+    return json && { json, config: await readOptionalText(folder, "tokenizer_config.json", { signal }) };
+  };
+  const files = texts ? await texts.tokenizer(signal) : await beside();
+  if (!files) return null;
+  return (make && (await madeOf(make, files))) ?? readTokenizer(files.json, files.config, regex, kindOf);
 }

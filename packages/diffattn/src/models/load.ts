@@ -10,6 +10,7 @@ import { throwIfAborted, together } from "./abort.js";
 import { begin, create, drop, run } from "./backend.js";
 import { Checkpoint, Progress } from "./checkpoint.js";
 import { type Folder, readOptionalText, readText } from "./folder.js";
+import { type GgufTexts, isNamedGguf, mayBeGguf } from "./gguf.js";
 import { jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import type { Reading } from "./byte-source.js";
@@ -33,6 +34,8 @@ export interface ModelInfo {
 export interface Loaded {
   handle: Handle;
   info: ModelInfo;
+  /** What a GGUF file says itself; undefined for other formats. */
+  own: GgufTexts | undefined;
 }
 
 /** What the loads of models take, but for texts. */
@@ -52,11 +55,15 @@ async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTens
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
+  const weights = Checkpoint.open(folder, { ...opening, maxTensors, all: true, gguf: true }, progress);
+  const own = mayBeGguf(folder) ? await ownOf(weights, isNamedGguf(folder)) : undefined;
+  const beside = async (): Promise<Uint8Array | undefined> =>
+    own ? own.generation : readOptionalText(folder, "generation_config.json", opening);
   // All at once; the first that fails in this order is told.
   const opened = [
-    readText(folder, "config.json", opening),
-    task === "text" ? readOptionalText(folder, "generation_config.json", opening) : undefined,
-    Checkpoint.open(folder, { ...opening, maxTensors, all: true }, progress),
+    own ? Promise.resolve(own.config) : readText(folder, "config.json", opening),
+    task === "text" ? beside() : undefined,
+    weights,
   ] as const;
   for (const one of opened) one?.catch(() => {});
   const closing = (error: unknown): never => {
@@ -77,13 +84,26 @@ async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTens
     for (const notice of info.notices) onNotice?.(notice);
     await loadParts(handle, checkpoint, info.parts, { signal, onBytes: progress.add });
     progress.end();
-    return { handle, info };
+    return { handle, info, own };
   } catch (error) {
     if (handle) drop(handle);
     if (error instanceof DiffAttnError && error.code === "FILE") await checkpoint.forget();
     throw error;
   } finally {
     checkpoint.close();
+  }
+}
+
+/**
+ * What a GGUF file says itself. Where there is no such file, what is beside it is looked for first,
+ * unless it is called one.
+ */
+async function ownOf(weights: Promise<Checkpoint>, isNamed: boolean): Promise<GgufTexts | undefined> {
+  try {
+    return (await weights).own;
+  } catch (error) {
+    if (isNamed) throw error;
+    return undefined;
   }
 }
 

@@ -1,7 +1,7 @@
 // Files by their paths, in Node: read by range, written whole or not at all.
 
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fail, outOfMemory, reasonOf } from "../errors.js";
@@ -126,4 +126,21 @@ export const files: Files = {
   },
   open: (folder, name) => openFile(join(pathOf(folder), name), name),
   write,
+  async within(folder, name) {
+    const path = pathOf(folder);
+    try {
+      await mkdir(path, { recursive: true });
+    } catch (error) {
+      fail("FILE", path, "a place where a folder can be made", reasonOf(error), error);
+    }
+    return join(path, name);
+  },
+  async isSame(given, folder) {
+    // (What is no path of this machine is no folder of it.)
+    const path = typeof given === "string" || given.protocol === "file:" ? pathOf(given) : undefined;
+    const [here, there] = await Promise.all([path, pathOf(folder)].map((one) => (one === undefined ? undefined : stat(one).catch(() => undefined))));
+    if (path === undefined || !here || !there) return false;
+    const place = here.isDirectory() ? here : await stat(dirname(path));
+    return place.dev === there.dev && place.ino === there.ino;
+  },
 };

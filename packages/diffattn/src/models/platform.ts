@@ -21,6 +21,10 @@ export interface Files {
   /** undefined when there is no such file. */
   open(folder: string | URL, name: string): Promise<ByteSource | undefined>;
   write(path: string | URL): Promise<Sink>;
+  /** The path of a file in a folder, which is made where there is none. */
+  within(folder: string | URL, name: string): Promise<string>;
+  /** Whether a path leads to a folder, or to a file in it. */
+  isSame(path: string | URL, folder: string | URL): Promise<boolean>;
 }
 
 /** What is known of servers where redirects are followed by the package itself. */

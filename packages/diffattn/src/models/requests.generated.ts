@@ -7,6 +7,7 @@ import {
   int32,
   integer,
   list,
+  nullable,
   number,
   object,
   optional,
@@ -41,7 +42,7 @@ export const castTensor = {
   options: [],
 } as const;
 
-const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8 } as const;
+const storedTensor = { name: text, dtype: text, shape: [list, size], data: uint8, turnedHeads: [optional, size] } as const;
 
 export const convertLayer = {
   op: 69,
@@ -51,9 +52,27 @@ export const convertLayer = {
 
 export const fileKind = { op: 70, operands: { first: uint8 }, options: [] } as const;
 
+export const gguf = {
+  op: 71,
+  operands: {
+    files: [list, [fields, { file: text, length: size, first: uint8 }]],
+    factors: [nullable, uint8],
+    maxTensors: [optional, size],
+  },
+  options: [],
+} as const;
+
 export const modelInfo = { op: 72, operands: { model: object }, options: [] } as const;
 
 export const loadPart = { op: 73, operands: { model: object, part: size, tensors: [list, [fields, storedTensor]] }, options: [] } as const;
+
+export const ggufTokenizer = {
+  op: 74,
+  operands: { files: [list, [fields, { file: text, length: size, first: uint8 }]], maxTensors: [optional, size] },
+  options: [],
+} as const;
+
+export const ggufFiles = { op: 75, operands: { file: text }, options: [] } as const;
 
 export const textForward = {
   op: 80,

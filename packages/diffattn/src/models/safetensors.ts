@@ -23,15 +23,18 @@ import { result } from "../tensor.js";
 import type { Tensor, TensorLike } from "../types.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
-import { Checkpoint, type Entry, Progress } from "./checkpoint.js";
+import type { Entry } from "./byte-source.js";
+import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
+import { mayBeGguf } from "./gguf.js";
 import { modelsPlatform, type Sink } from "./platform.js";
 import { bufferOf, int32Of, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import { memoryOf } from "./source.js";
+import { flagOf } from "./tokenizer.js";
 import type * as types from "./types.js";
 
-const infoOf = ({ name, dtype, shape, range, file }: Entry): types.StoredTensorInfo => ({
+const infoOf = <D extends Entry["dtype"]>(dtype: D, { name, shape, range, file }: Entry): types.StoredTensorInfo<D> => ({
   name,
   dtype,
   shape,
@@ -46,7 +49,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
 
   constructor(checkpoint: Checkpoint) {
     super("safetensors", checkpoint, () => checkpoint.close(), true);
-    this.tensors = checkpoint.entries.map(infoOf);
+    this.tensors = checkpoint.entries.map((entry) => infoOf(storedType(entry.dtype), entry));
     this.names = this.tensors.map(({ name }) => name);
     this.metadata = checkpoint.metadata;
   }
@@ -58,7 +61,7 @@ class SafetensorsFile extends Owned<Checkpoint> implements types.Safetensors {
     const { dtype, shape } = checkpoint.entry(name);
     const { bytes, owned } = await checkpoint.read([name], { signal });
     const data = bytes.get(name) ?? new Uint8Array();
-    return { dtype, shape, data: owned ? data : data.slice() };
+    return { dtype: storedType(dtype), shape, data: owned ? data : data.slice() };
   }
 
   async readFloat32(name: string, options?: { signal?: AbortSignal | undefined }): Promise<Tensor> {
@@ -85,10 +88,11 @@ export async function openSafetensors(
 }
 
 export async function inspectCheckpoint(
-  source: types.CheckpointSource | types.Safetensors,
-  options?: types.LoadOptions,
+  source: types.CheckpointSource | types.FileSource | types.Safetensors,
+  options?: types.InspectOptions,
 ): Promise<types.Inspection> {
-  const given = checkOptions("options", options, LOAD_OPTIONS);
+  const given = checkOptions("options", options, [...LOAD_OPTIONS, "tensors"]);
+  const listed = flagOf("tensors", given.tensors, false);
   const { signal, onProgress, maxTensors } = given;
   checkSignal(signal);
   const access = accessOf(given);
@@ -96,14 +100,17 @@ export async function inspectCheckpoint(
   let config: Uint8Array | undefined;
   let checkpoint = open;
   if (!checkpoint) {
-    const folder = await folderOf(source as types.CheckpointSource, access);
-    config = await readOptionalText(folder, "config.json", { signal });
-    checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
+    const folder = await folderOf(source as types.CheckpointSource | types.FileSource, access);
+    const beside = (): Promise<Uint8Array | undefined> => readOptionalText(folder, "config.json", { signal });
+    if (!mayBeGguf(folder)) config = await beside();
+    checkpoint = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, new Progress(onProgress));
+    config ??= checkpoint.own?.config;
   }
   try {
     const request = encode(requests.inspectCheckpoint, { entries: JSON.stringify(checkpoint.entries), config });
     const [found] = await run(request, { signal });
-    return jsonOf(found) as types.Inspection;
+    const told = jsonOf(found) as types.Inspection;
+    return listed ? { ...told, tensors: checkpoint.entries.map((entry) => infoOf(entry.dtype, entry)) } : told;
   } finally {
     if (!open) checkpoint.close();
   }
@@ -141,7 +148,7 @@ function lengthsOf(header: Uint8Array): Map<string, number> {
 }
 
 /** A stream as a sink. */
-function sinkOf(stream: WritableStream<Uint8Array>): Sink {
+export function sinkOf(stream: WritableStream<Uint8Array>): Sink {
   const writer = stream.getWriter();
   const guarded = async (body: Promise<unknown>): Promise<void> => {
     try {
@@ -181,6 +188,21 @@ function entriesOf(argument: string, what: string, given: unknown): [string, unk
 /** How much a stream gets at once. */
 const PIECE = 2 ** 22;
 
+/** Writes bytes piece by piece. */
+export async function writePieces(sink: Sink, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.byteLength; at += PIECE) await sink.write(bytes.subarray(at, at + PIECE));
+}
+
+/** A file's layout: what it begins with, in which order the tensors follow, its length. */
+export async function layoutOf(
+  tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[],
+  metadata: Readonly<Record<string, string>>,
+): Promise<{ header: Uint8Array; order: Int32Array; length: number }> {
+  const spec = JSON.stringify({ tensors, metadata });
+  const [header, order, about] = await run(encode(requests.safetensorsHeader, { spec }));
+  return { header: new Uint8Array(bufferOf(header)), order: int32Of(order), length: (jsonOf(about) as { length: number }).length };
+}
+
 export async function saveSafetensors(
   tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
@@ -195,9 +217,10 @@ export async function saveSafetensors(
     if (typeof value !== "string") fail("OPTION", `metadata.${key}`, "a text", show(value));
   }
   const stored = entriesOf("tensors", "tensors", tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
-  const spec = { tensors: stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })), metadata: Object.fromEntries(metadata) };
-  const [head, order, about] = await run(encode(requests.safetensorsHeader, { spec: JSON.stringify(spec) }));
-  const header = new Uint8Array(bufferOf(head));
+  const { header, order, length } = await layoutOf(
+    stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    Object.fromEntries(metadata) as Record<string, string>,
+  );
   const lengths = lengthsOf(header);
   for (const { name, dtype, shape, bytes } of stored) {
     const wanted = lengths.get(name);
@@ -205,9 +228,9 @@ export async function saveSafetensors(
       fail("SHAPE", name, `${wanted ?? 0} bytes, for ${show([...shape])} of ${dtype}`, String(bytes.byteLength));
     }
   }
-  const pieces = [header, ...Array.from(int32Of(order), (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
+  const pieces = [header, ...Array.from(order, (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
   if (target === undefined) {
-    const file = memoryOf((jsonOf(about) as { length: number }).length);
+    const file = memoryOf(length);
     let at = 0;
     for (const piece of pieces) {
       file.set(piece, at);
@@ -224,9 +247,7 @@ export async function saveSafetensors(
     sink = await files.write(target);
   }
   try {
-    for (const piece of pieces) {
-      for (let at = 0; at < piece.byteLength; at += PIECE) await sink.write(piece.subarray(at, at + PIECE));
-    }
+    for (const piece of pieces) await writePieces(sink, piece);
   } catch (error) {
     await sink.abort(error);
     throw error;

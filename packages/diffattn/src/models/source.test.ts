@@ -619,7 +619,7 @@ describe("folders", () => {
     const files = await folderOf([new File(["{}"], "config.json"), new File([content], "model.safetensors")] as Iterable<File>, plain);
     expect((await openWeights(files, {})).length).toBe(content.length);
     expect(await refused(async () => openWeights(await folderOf({ "a.safetensors": content, "b.safetensors": content }, plain), {}))).toBe(
-      "FILE model.safetensors: expected model.safetensors, model.safetensors.index.json or one other *.safetensors in source, " +
+      "FILE model.safetensors: expected model.safetensors, model.safetensors.index.json, one other *.safetensors or one *.gguf in source, " +
         "got a.safetensors, b.safetensors",
     );
     expect(await refused(async () => readText(await folderOf({}, plain), "config.json", {}))).toBe(

@@ -30,6 +30,9 @@ export const KNOWN_EXPRESSIONS: readonly string[] = [
   "[一-龥\u3040-ゟ゠-ヿ]+",
   "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*" +
     `|${END}`,
+  // llama.cpp's own, where a GGUF file says no other
+  "[\\p{P}\\$\\+<=>\\^~\\|]+",
+  `${WORDS}| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)`,
   // BLOOM
   " ?[^(\\s|[.,!?…。，、।۔،])]+",
   "[0-9][0-9][0-9]",

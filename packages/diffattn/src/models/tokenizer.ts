@@ -224,11 +224,33 @@ export async function readTokenizer(
   return new FileTokenizer(tokenizer, config ? await objectOf("tokenizer_config.json", config, kindOf) : {}, await library());
 }
 
-/** A tokenizer of the caller's own. */
-export function checkTokenizer(given: unknown): types.Tokenizer {
+/** A tokenizer of the caller's own, or what makes one of files. */
+type Own = Exclude<types.ModelLoadOptions["tokenizer"], null | undefined>;
+export type MakeTokenizer = Extract<Own, (files: types.TokenizerFiles) => unknown>;
+
+const isTokenizer = (given: unknown): given is types.Tokenizer => {
   const isFunction = (name: "encode" | "decode"): boolean => has(given, name) && typeof given[name] === "function";
-  if (!isFunction("encode") || !isFunction("decode")) {
-    return fail("OPTION", "tokenizer", "an object with encode and decode, or null", show(given));
+  return isFunction("encode") && isFunction("decode");
+};
+
+/** A tokenizer of the caller's own, or what makes one. */
+export function checkTokenizer(given: unknown): Own {
+  if (isTokenizer(given) || typeof given === "function") return given as Own;
+  return fail("OPTION", "tokenizer", "an object with encode and decode, a function that makes one, or null", show(given));
+}
+
+/** Whether it is what makes a tokenizer. */
+export const isMaker = (own: Own): own is MakeTokenizer => !isTokenizer(own);
+
+/** What the caller's own function makes of a checkpoint's files; undefined for nothing. */
+export async function madeOf(make: MakeTokenizer, files: types.TokenizerFiles): Promise<types.Tokenizer | undefined> {
+  let made: unknown;
+  try {
+    made = await make(files);
+  } catch (thrown) {
+    if (thrown instanceof DiffAttnError) throw thrown;
+    return fail("OPTION", "tokenizer", "a function that makes a tokenizer", `an exception: ${reasonOf(thrown)}`, thrown);
   }
-  return given as types.Tokenizer;
+  if (made === undefined || isTokenizer(made)) return made;
+  return fail("OPTION", "tokenizer", "a function that makes an object with encode and decode, or undefined", show(made));
 }

@@ -32,10 +32,13 @@ export type Uint8Result = ReturnType<typeof Uint8Array.of>;
 export type StoredDType =
   "BOOL" | "U8" | "I8" | "F8_E5M2" | "F8_E4M3" | "U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64";
 
+/** The quantised types of GGUF files: blocks of 32 codes of 8 or 4 bits with a scale. */
+export type QuantizedDType = "Q8_0" | "Q4_0" | "Q4_1";
+
 /** What a checkpoint says of a tensor. */
-export interface StoredTensorInfo {
+export interface StoredTensorInfo<D extends string = StoredDType> {
   readonly name: string;
-  readonly dtype: StoredDType;
+  readonly dtype: D;
   readonly shape: readonly number[];
   /** Bytes that it takes in the file. */
   readonly byteLength: number;
@@ -133,6 +136,9 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
  * where they lie), never outside of its folder. Where there is neither `model.safetensors` nor an
  * index, weights are `diff/latest.safetensors`, as diff-mlx has them, or else the one
  * `*.safetensors` of the folder.
+ *
+ * A GGUF file holds all of that itself, under any name or none; of a model in several
+ * (`x-00001-of-00003.gguf`) any one stands for all, where the others lie beside it.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -180,10 +186,13 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "motif", "diff_mlx", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /**
+   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "diff_vit", "unilm", …; null when
+   * nothing in it is known.
+   */
   readonly architecture: string | null;
   readonly parameters: number;
-  readonly dtypes: readonly { dtype: StoredDType; tensors: number; parameters: number; bytes: number }[];
+  readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
   /** The layers with differential attention, with their head layout. */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
   /**
@@ -192,6 +201,12 @@ export interface Inspection {
    */
   readonly plainLayers: readonly Readonly<Record<string, unknown>>[];
   /**
+   * The layers of a converted Llama that have differential heads: what plain layers have, the `kind`
+   * ("v2", "v1", "dex"), what makes λ, and which heads are differential (`differentialHeads`: "all",
+   * or their numbers from 0; null where no configuration says it).
+   */
+  readonly convertedLayers: readonly Readonly<Record<string, unknown>>[];
+  /**
    * Names that the architecture wants and the file lacks, and the other way round (these as the
    * file has them).
    */
@@ -199,13 +214,29 @@ export interface Inspection {
   readonly unexpected: readonly string[];
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
+  /**
+   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF file
+   * by Hugging Face's names.
+   */
+  readonly tensors?: readonly StoredTensorInfo<StoredDType | QuantizedDType>[];
+}
+
+/** How {@link inspectCheckpoint} is to look. */
+export interface InspectOptions extends LoadOptions {
+  /** Whether every tensor is told, too. Default: false. */
+  tensors?: boolean | undefined;
 }
 
 /**
- * Looks at a checkpoint without reading its weights: architecture, head layout, dtypes, parameters,
- * what is missing or odd.
+ * Looks at a checkpoint, of safetensors or in a GGUF file, without reading its weights:
+ * architecture, head layout, dtypes, parameters, what is missing or odd.
+ *
+ * @throws {DiffAttnError} FILE naming the file and what is wrong with it; ABORTED.
  */
-export declare function inspectCheckpoint(source: CheckpointSource | Safetensors, options?: LoadOptions): Promise<Inspection>;
+export declare function inspectCheckpoint(
+  source: CheckpointSource | FileSource | Safetensors,
+  options?: InspectOptions,
+): Promise<Inspection>;
 
 /**
  * How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`,
@@ -248,6 +279,133 @@ export interface Conversion {
  *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
  */
 export declare function convertCheckpoint(source: FileSource | CheckpointSource, options: ConvertOptions): Promise<Conversion>;
+
+/** How {@link convertModel} is to make a Llama differential. */
+export interface ConvertModelOptions extends LoadOptions {
+  /**
+   * What the differential heads are: `"v2"` (the default; a second q head over the same k and v, λ
+   * of the sigmoid of a projection), `"v1"` (a second q and k head, λ of vectors, no norm; all heads
+   * of a layer), `"dex"` (a matrix of the layer, which {@link foldDex} makes a part of the output
+   * projection), or Hugging Face's `"diffllama"`, which can never compute what the Llama did: its
+   * norm gives what every head makes the same length.
+   */
+  to?: "v2" | "v1" | "dex" | "diffllama" | undefined;
+  /**
+   * The share of each layer's heads that become differential, from 0 to 1: ⌊share · H + ½⌋ of H; ½
+   * by default, with "v1" and "diffllama" 1.
+   */
+  share?: number | undefined;
+  /**
+   * Which heads: the `"last"` (the default), the `"first"`, those of the highest `"entropy"` over
+   * `text`, `"all"`; or their numbers from 0, a list for each layer, without a share.
+   */
+  heads?: "all" | "last" | "first" | "entropy" | readonly (readonly number[])[] | undefined;
+  /** The layers that get such heads, from 0; all by default. */
+  layers?: readonly number[] | undefined;
+  /**
+   * With heads "entropy": what the maps' rows are measured over, in stretches of 256 tokens, by the
+   * model itself; it needs a tokenizer.
+   */
+  text?: string | undefined;
+  /** The same as token ids, in the place of `text`. */
+  ids?: TokenIds | undefined;
+  /**
+   * What they begin with. `"mirror"` (the default): both maps are the same, and the output
+   * projection is divided by what is left, 1 − λ. `"zero"` ("v1" and "dex", where it is the
+   * default): nothing is subtracted. `"mix"`: the second map is noise, and λ is multiplied with
+   * `diff_attention.mix` of `config.json`, which is 0 until training raises it.
+   */
+  start?: "mirror" | "zero" | "mix" | undefined;
+  /** λ at the beginning; 0.5 by default, where no weight is rounded. */
+  lambda?: number | undefined;
+  /** Where the random numbers of noise and λ's vectors begin; 0 by default. */
+  seed?: number | undefined;
+  /** Element type of all that is F32, F16 or BF16; by default each tensor's own. */
+  dtype?: "F32" | "F16" | "BF16" | undefined;
+  /**
+   * A folder's path (Node), made where there is none; or what gives a stream for each file by its
+   * name. Without one the files are returned. The tokenizer's files and `generation_config.json`
+   * come along.
+   */
+  target?: string | URL | ((name: string) => WritableStream<Uint8Array> | Promise<WritableStream<Uint8Array>>) | undefined;
+}
+
+/** Options of {@link foldDex}. */
+export interface FoldOptions extends LoadOptions, Pick<ConvertModelOptions, "target"> {}
+
+/** What {@link convertModel} and {@link foldDex} made. */
+export interface ModelConversion {
+  /**
+   * Whether the new model computes what the old one did: no weight was rounded, and what is new
+   * subtracts nothing or is made up for. (Sums come in another order, so the last bits differ.)
+   */
+  readonly exact: boolean;
+  /** Of each layer the heads that are differential, or were. */
+  readonly heads: readonly (readonly number[])[];
+  /** Parameters of the new model. */
+  readonly parameters: number;
+  /** How many more they are than before. */
+  readonly added: number;
+  /** What is to be known of it, each a sentence. */
+  readonly notes: readonly string[];
+  /** The files by name, as `load` takes them, where there is no `target`. */
+  readonly files: Readonly<Record<string, Uint8Result>> | undefined;
+}
+
+/**
+ * Makes heads of a plain Llama differential: a checkpoint of `model_type` "diffattn_llama" (or
+ * "diffllama"), which {@link LanguageModel} loads. But for "diffllama", and for a λ or an element
+ * type that rounds weights, it computes at first what the Llama does. Tensors are read, made and
+ * written one by one.
+ *
+ * @throws {DiffAttnError} OPTION naming what does not fit the Llama; FILE naming `source` for what
+ *   is none; DTYPE for weights that the element type cannot hold; OUT_OF_MEMORY; ABORTED.
+ */
+export declare function convertModel(source: CheckpointSource, options?: ConvertModelOptions): Promise<ModelConversion>;
+
+/**
+ * Makes a plain Llama, for every runtime there is, of one with DEX: what is subtracted from heads
+ * becomes part of the output projection, rounded once.
+ *
+ * @throws {DiffAttnError} FILE naming `source` for what is no Llama with DEX; as
+ *   {@link convertModel}.
+ */
+export declare function foldDex(source: CheckpointSource, options?: FoldOptions): Promise<ModelConversion>;
+
+/** Options of {@link compareModels}. */
+export interface CompareOptions {
+  /** What both read, by the first one's tokenizer. */
+  text?: string | undefined;
+  /** The same as token ids; without either 64 ids from all over the vocabulary. */
+  ids?: TokenIds | undefined;
+  /** Tokens that both write after it, each the likeliest; 64 by default. */
+  tokens?: number | undefined;
+  /** Ends the work; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+}
+
+/** What {@link compareModels} found. */
+export interface Comparison {
+  /** The largest difference of two logits. */
+  readonly largest: number;
+  /** The same, divided by the largest logit of the first model. */
+  readonly relative: number;
+  /** Whether both write the same tokens. */
+  readonly sameTokens: boolean;
+}
+
+/**
+ * Compares what two language models with one vocabulary make of a text. Either may be a loaded
+ * model, or a checkpoint, which is loaded for it.
+ *
+ * @throws {DiffAttnError} SHAPE for other vocabularies; UNAVAILABLE for a text without a tokenizer;
+ *   what `load` and `forward` throw.
+ */
+export declare function compareModels(
+  a: LanguageModel | CheckpointSource,
+  b: LanguageModel | CheckpointSource,
+  options?: CompareOptions,
+): Promise<Comparison>;
 
 /** Token ids of one text, or `[B, L]`. */
 export type TokenIds = readonly number[] | Int32Array | TokenTensor;
@@ -379,7 +537,7 @@ export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
   readonly window: number | null;
-  /** Of each layer, `[groups, tokens, head width]`. */
+  /** Of each layer, `[heads, tokens, head width]`. */
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
 }
@@ -429,6 +587,15 @@ export interface Tokenizer {
 }
 
 /** Options of the models' `load`. */
+/** What a checkpoint has of its tokenizer: the bytes of its files, or of what a GGUF file says. */
+export interface TokenizerFiles {
+  /** `tokenizer.json`. */
+  readonly json: Uint8Array;
+  /** `tokenizer_config.json`, where there is one. */
+  readonly config?: Uint8Array | undefined;
+}
+
+/** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
@@ -440,9 +607,10 @@ export interface ModelLoadOptions extends LoadOptions {
   /**
    * Instead of the checkpoint's own `tokenizer.json`, which needs the package
    * `@huggingface/tokenizers` (where it is missing, a model still takes and gives ids, and texts
-   * are UNAVAILABLE); null: none.
+   * are UNAVAILABLE); null: none. A function makes one of the checkpoint's files, where there are
+   * any; what it makes nothing of is read as it is without it.
    */
-  tokenizer?: Tokenizer | null | undefined;
+  tokenizer?: Tokenizer | ((files: TokenizerFiles) => Tokenizer | undefined | Promise<Tokenizer | undefined>) | null | undefined;
   /**
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files
    * of strangers. `encode` matches them on the thread that calls it, and JavaScript takes as long
@@ -469,10 +637,18 @@ export declare class LanguageModel {
    * prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`), or lack the
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
+   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
+   * Q8_0, Q4_0 or Q4_1 are read; quantised weights are kept as the float32 that they stand for.
+   * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
+   * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
+   *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
-  static load(source: CheckpointSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama", "llama", "motif" or "diff_mlx". */
+  static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
+  /**
+   * "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential),
+   * "motif" or "diff_mlx".
+   */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
@@ -506,8 +682,8 @@ export declare class LanguageModel {
   ): AsyncGenerator<GeneratedToken, void, undefined>;
   /**
    * The attention maps of a layer (from 0), each `[B, H, L, L]`: map1, map2 and diff; of a plain
-   * model, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
-   * subtracted.
+   * layer, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
+   * subtracted. Where plain heads are beside differential ones, their map2 is zeros.
    */
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**

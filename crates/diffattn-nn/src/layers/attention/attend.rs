@@ -157,7 +157,7 @@ impl DiffAttnLayer {
                     shape: vec![batch, length, dimensions.heads],
                 }),
             },
-            heads: (self.terms() == 1).then(|| self.heads.plan.clone()),
+            heads: self.heads.is_own_plan.then(|| self.heads.plan.clone()),
             pairing: dimensions.pairing,
             ratio: dimensions.ratio,
             kv_repeat: dimensions.kv_repeat,

@@ -30,6 +30,8 @@ pub(crate) struct Heads {
     pub(crate) value_dim: usize,
     /// Which of them make each output head.
     pub(crate) plan: Vec<HeadPlan>,
+    /// Whether the plan is none that the pairing makes.
+    pub(crate) is_own_plan: bool,
 }
 
 impl Dimensions {
@@ -119,6 +121,7 @@ impl Dimensions {
             v,
             value_dim: head_width / values,
             plan,
+            is_own_plan: false,
         })
     }
 }

@@ -1,5 +1,7 @@
-//! What both versions of the layer are: heads, packed projections, λ, norm. Runs nothing itself.
+//! What all versions of the layer are: heads, packed projections, λ, norm. Runs nothing itself.
 
+#[cfg(feature = "models")]
+use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::options::RopeConfig;
@@ -15,7 +17,27 @@ pub(crate) enum LambdaSource {
     /// One for the layer.
     Value(f32),
     /// σ of a projection of x, per token and head.
-    Projected(Linear),
+    Projected(ProjectedLambda),
+}
+
+/// λ = mix · σ(W x).
+#[derive(Debug, Clone)]
+pub(crate) struct ProjectedLambda {
+    pub(crate) linear: Linear,
+    /// The output heads that W has a row for, ascending, where these are not all.
+    pub(crate) heads: Option<Vec<usize>>,
+    pub(crate) mix: f32,
+}
+
+impl From<Linear> for ProjectedLambda {
+    /// A row for each head, and λ as it comes.
+    fn from(linear: Linear) -> Self {
+        Self {
+            linear,
+            heads: None,
+            mix: 1.0,
+        }
+    }
 }
 
 /// The per-head norm.
@@ -40,6 +62,9 @@ pub struct DiffAttnLayer {
     pub(crate) is_causal: bool,
     pub(crate) norm: Option<HeadNorm>,
     pub(crate) fusion: Option<Fusion>,
+    /// What is subtracted from what some heads made.
+    #[cfg(feature = "models")]
+    pub(crate) dex: Option<Dex>,
 }
 
 impl DiffAttnLayer {
@@ -63,6 +88,8 @@ impl DiffAttnLayer {
             is_causal,
             norm: None,
             fusion: None,
+            #[cfg(feature = "models")]
+            dex: None,
         }
     }
 
@@ -72,7 +99,8 @@ impl DiffAttnLayer {
         self.heads.dimensions.embed_dim
     }
 
-    /// Softmaxes of an output head: two, or one where nothing is subtracted.
+    /// Softmaxes of an output head: two, or one where nothing is subtracted; of a layer with heads
+    /// of both kinds two.
     #[must_use]
     pub fn terms(&self) -> usize {
         match self.lambda {

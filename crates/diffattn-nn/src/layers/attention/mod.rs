@@ -2,6 +2,10 @@
 //! no slices, and not where keys are held.
 
 mod attend;
+#[cfg(feature = "models")]
+mod converted;
+#[cfg(feature = "models")]
+mod dex;
 mod fusion;
 mod heads;
 mod layer;
@@ -14,6 +18,8 @@ mod v1;
 mod v2;
 
 pub(crate) use attend::{LayerMask, Queries};
+#[cfg(feature = "models")]
+pub(crate) use converted::{ConvertedAttention, Difference};
 pub use layer::DiffAttnLayer;
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,

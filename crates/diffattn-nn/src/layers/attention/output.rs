@@ -13,6 +13,10 @@ impl DiffAttnLayer {
 
     /// Rows of y from rows of what attention made.
     pub(crate) fn output(&self, attended: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
+        #[cfg(feature = "models")]
+        if let Some(dex) = &self.dex {
+            return self.out.forward(&dex.rows(attended, run)?, y, run);
+        }
         let (Some(fusion), Some(norm)) = (&self.fusion, &self.norm) else {
             return self.out.forward(attended, y, run);
         };

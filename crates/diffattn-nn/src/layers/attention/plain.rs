@@ -19,17 +19,14 @@ pub(crate) struct PlainAttention {
 }
 
 impl PlainAttention {
-    /// The layer of packed projections, causal.
-    pub(crate) fn of_weights(
-        self,
-        projections: Projections<Linear>,
-    ) -> Result<DiffAttnLayer, Error> {
-        let Self {
+    /// Its heads.
+    pub(super) fn heads(&self) -> Result<Heads, Error> {
+        let &Self {
             embed_dim,
             num_heads,
             num_kv_heads,
             head_dim,
-            rope,
+            ..
         } = self;
         if num_kv_heads == 0 || !num_heads.is_multiple_of(num_kv_heads) {
             return Err(Error::shape(
@@ -44,7 +41,7 @@ impl PlainAttention {
             v: vec![head / (num_heads / num_kv_heads)],
             coefficients: Some(vec![1.0]),
         });
-        let heads = Heads {
+        Ok(Heads {
             dimensions: Dimensions {
                 embed_dim,
                 heads: num_heads,
@@ -60,7 +57,16 @@ impl PlainAttention {
             v: num_kv_heads,
             value_dim: head_dim,
             plan: plan.collect(),
-        };
+            is_own_plan: true,
+        })
+    }
+
+    /// The layer of packed projections, causal.
+    pub(crate) fn of_weights(
+        self,
+        projections: Projections<Linear>,
+    ) -> Result<DiffAttnLayer, Error> {
+        let (heads, rope) = (self.heads()?, self.rope);
         let lambda = LambdaSource::None;
         Ok(DiffAttnLayer::new(heads, projections, lambda, rope, true))
     }

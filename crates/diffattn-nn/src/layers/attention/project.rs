@@ -2,7 +2,7 @@
 //! where the layer has them. Works row by row, so rows can be cut anywhere.
 
 use super::fusion::Fusion;
-use super::layer::{DiffAttnLayer, LambdaSource};
+use super::layer::{DiffAttnLayer, LambdaSource, ProjectedLambda};
 use diffattn::{
     DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run,
     SequenceDifferenceOptions, Tensor, sequence_difference, sigmoid, try_zeroed,
@@ -131,11 +131,20 @@ impl DiffAttnLayer {
         self.project_lambda(x, to.lambda, run)
     }
 
-    /// λ = σ(W x) where it is projected.
+    /// λ where it is projected; 0 for heads that have none.
     fn project_lambda(&self, x: &[f32], to: &mut [f32], run: Run) -> Result<(), Error> {
-        if let LambdaSource::Projected(linear) = &self.lambda {
-            linear.forward(x, to, run)?;
-            sigmoid(to, run);
+        let LambdaSource::Projected(ProjectedLambda { linear, heads, mix }) = &self.lambda else {
+            return Ok(());
+        };
+        let rows = x.len() / linear.inputs();
+        let made = &mut to[..rows * linear.outputs()];
+        linear.forward(x, made, run)?;
+        sigmoid(made, run);
+        if *mix != 1.0 {
+            made.iter_mut().for_each(|lambda| *lambda *= mix);
+        }
+        if let Some(heads) = heads {
+            spread(to, rows, heads);
         }
         Ok(())
     }
@@ -247,6 +256,24 @@ impl DiffAttnLayer {
         }
         to.v.copy_from_slice(&differences(&self.v, self.heads.value_dim, &fusion.v)?);
         self.project_lambda(&x[back * embed_dim..], to.lambda, run)
+    }
+}
+
+/// Moves values of rows from the start of `to`, one for each of `heads` (ascending), to where these
+/// heads are in as many rows as fill it; zeros between them. From the last on, so that none is
+/// written over before it moved.
+fn spread(to: &mut [f32], rows: usize, heads: &[usize]) {
+    let (width, count) = (to.len() / rows.max(1), heads.len());
+    for row in (0..rows).rev() {
+        let mut end = (row + 1) * width;
+        for (index, head) in heads.iter().enumerate().rev() {
+            let value = to[row * count + index];
+            let place = row * width + head;
+            to[place + 1..end].fill(0.0);
+            to[place] = value;
+            end = place;
+        }
+        to[row * width..end].fill(0.0);
     }
 }
 

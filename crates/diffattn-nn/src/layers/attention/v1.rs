@@ -41,7 +41,7 @@ pub(crate) enum LambdaWeights {
 
 impl LambdaWeights {
     /// λ, `init` among it.
-    fn value(&self, init: f64) -> Result<f64, Error> {
+    pub(super) fn value(&self, init: f64) -> Result<f64, Error> {
         match self {
             Self::Vectors([q1, k1, q2, k2]) => lambda_full(q1, k1, q2, k2, init),
             &Self::Scalars([a, b]) => Ok(lambda_scalars(a, b, init)),

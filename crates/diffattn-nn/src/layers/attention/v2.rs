@@ -70,7 +70,7 @@ impl MultiheadDiffAttnV2 {
         };
         let heads = heads.check(fits, options.rope.as_ref())?;
         let (source, ids) = listed(heads.sizes());
-        let lambda = LambdaSource::Projected(source.linear(ids.lambda)?);
+        let lambda = LambdaSource::Projected(source.linear(ids.lambda)?.into());
         let projections = source.projections(ids.projections)?;
         let (rope, is_causal) = (options.rope, options.is_causal);
         let layer = DiffAttnLayer::new(heads, projections, lambda, rope, is_causal);

@@ -1,14 +1,15 @@
 //! The attention of a layer, as the configuration says it is, of its weights: differential, plain,
-//! differential in groups or in pairs. Runs nothing.
+//! or plain but for some heads. Runs nothing.
 
 use super::config::DiffLlamaConfig;
+use super::conversion::NoiseOrder;
 use crate::layers::attention::{
-    DiffAttnLayer, MultiheadDiffAttn, MultiheadDiffAttnOptions, NormConfig, PlainAttention,
-    RopeConfig, V1Weights,
+    ConvertedAttention, DiffAttnLayer, Difference, MultiheadDiffAttn, MultiheadDiffAttnOptions,
+    NormConfig, PlainAttention, RopeConfig, V1Weights,
 };
 use crate::parts::Part;
 use diffattn::{Error, Pairing, lambda_init};
-use diffattn_files::decoder::{DecoderAttention, DecoderLayerIds};
+use diffattn_files::decoder::{DecoderAttention, DecoderLambda, DecoderLayerIds};
 
 /// The attention of the layer of that number, whose maps are packed.
 pub(super) fn of_part(
@@ -19,6 +20,17 @@ pub(super) fn of_part(
     let projections = part.projections(ids.projections)?;
     let Some(lambda) = ids.lambda else {
         return plain(config).of_weights(projections);
+    };
+    if config.converted().is_some() {
+        let converted = ConvertedAttention {
+            plain: plain(config),
+            differential: config.differential_list(index),
+        };
+        let difference = difference(config, (index, lambda), part)?;
+        return converted.of_weights(projections, difference);
+    }
+    let DecoderLambda::Layer(lambda) = lambda else {
+        return Err(Error::internal("a DIFF Llama has one λ per layer"));
     };
     let weights = V1Weights {
         projections,
@@ -44,6 +56,37 @@ fn plain(config: &DiffLlamaConfig) -> PlainAttention {
         head_dim: config.head_dim,
         rope: rope(config),
     }
+}
+
+/// What makes heads of a converted Llama differential.
+fn difference(
+    config: &DiffLlamaConfig,
+    (index, lambda): (usize, DecoderLambda),
+    part: &mut Part<'_>,
+) -> Result<Difference, Error> {
+    let conversion = config.conversion.as_ref();
+    let mix = conversion.map_or(1.0, |conversion| conversion.mix);
+    Ok(match lambda {
+        DecoderLambda::Projected(id) => Difference::V2 {
+            lambda: part.linear(id)?,
+            mix,
+            is_paired: conversion.is_some_and(|one| one.order == NoiseOrder::Pairs),
+        },
+        DecoderLambda::Layer(ids) => {
+            let init = conversion.and_then(|one| one.lambda_init.get(index).copied());
+            let none = || Error::internal("a layer has no λ_init");
+            Difference::V1 {
+                lambda: part.lambda(ids)?,
+                init: init.ok_or_else(none)?,
+                mix,
+            }
+        }
+        DecoderLambda::Dex { weight, lambda } => Difference::Dex {
+            weight: part.vector(weight)?,
+            lambda: part.number(lambda)?,
+            mix,
+        },
+    })
 }
 
 /// Differential attention: flat heads in halves, a norm per head without weight, as a DIFF Llama

@@ -1,9 +1,10 @@
-//! Hugging Face's `config.json` of a Llama, differential or plain, read and checked. Reads text, no
-//! file; knows nothing of weights.
+//! Hugging Face's `config.json` of a Llama, differential, plain or converted, read and checked.
+//! Reads text, no file; knows nothing of weights.
 
+use super::conversion::LlamaConversion;
 use crate::config::{Entries, check_rope, file_error, wrong_family};
 use diffattn::{Error, RopeFrequencies};
-use diffattn_files::decoder::DecoderAttention;
+use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 use serde_json::{Value, json};
 
 /// The differential architecture, by `model_type`.
@@ -12,6 +13,8 @@ const DIFF_LLAMA: &str = "diffllama";
 /// The plain one.
 const LLAMA: &str = "llama";
 
+/// A plain one that was converted.
+const DIFFATTN_LLAMA: &str = "diffattn_llama";
 /// Motif's function of the MLP, by `hidden_act`.
 pub(crate) const POLY_NORM: &str = "poly_norm";
 
@@ -34,12 +37,25 @@ fn defaults(kind: DecoderAttention) -> Defaults {
             num_hidden_layers: 16,
             rms_norm_eps: 1e-5,
         },
-        DecoderAttention::Plain => Defaults {
+        DecoderAttention::Plain | DecoderAttention::Converted(_) => Defaults {
             hidden_size: 4096,
             intermediate_size: 11_008,
             num_hidden_layers: 32,
             rms_norm_eps: 1e-6,
         },
+    }
+}
+
+/// The entries of a configuration of that `model_type`; another is not what was `expected`.
+fn entries_of(
+    text: &str,
+    model_type: &str,
+    expected: std::fmt::Arguments<'_>,
+) -> Result<Entries<'static>, Error> {
+    let entries = Entries::read("config", text)?;
+    match entries.value("model_type").and_then(Value::as_str) {
+        Some(name) if name == model_type => Ok(entries),
+        _ => Err(wrong_family(&entries.map, "model_type", expected)),
     }
 }
 
@@ -92,9 +108,11 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
-    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`),
-    /// differential in groups (`motif`) or in pairs (diff-mlx).
+    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`), plain but
+    /// for some heads (`diffattn_llama`), differential in groups (`motif`) or in pairs (diff-mlx).
     pub kind: DecoderAttention,
+    /// Which heads these are, where attention was converted.
+    pub conversion: Option<LlamaConversion>,
     /// Token ids are below it. 32000 by default.
     pub vocab_size: usize,
     /// Channels of the hidden states. 2048 by default.
@@ -154,16 +172,9 @@ impl DiffLlamaConfig {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
     /// another architecture, a value that does not fit or that is not supported.
     pub fn from_json(text: &str) -> Result<Self, Error> {
-        let entries = Entries::read("config", text)?;
-        match entries.value("model_type") {
-            Some(Value::String(name)) if name == DIFF_LLAMA => {
-                Self::read(&entries, DecoderAttention::Differential)
-            }
-            _ => {
-                let expected = format_args!("{DIFF_LLAMA:?}, a DIFF Llama");
-                Err(wrong_family(&entries.map, "model_type", expected))
-            }
-        }
+        let expected = format_args!("{DIFF_LLAMA:?}, a DIFF Llama");
+        let entries = entries_of(text, DIFF_LLAMA, expected)?;
+        Self::read(&entries, DecoderAttention::Differential, None)
     }
 
     /// Reads the text of a plain Llama's `config.json`, as [`DiffLlamaConfig::from_json`] reads
@@ -173,22 +184,32 @@ impl DiffLlamaConfig {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
     /// another architecture, a value that does not fit or that is not supported.
     pub fn from_llama_json(text: &str) -> Result<Self, Error> {
-        let entries = Entries::read("config", text)?;
-        match entries.value("model_type") {
-            Some(Value::String(name)) if name == LLAMA => {
-                Self::read(&entries, DecoderAttention::Plain)
-            }
-            _ => {
-                let expected = format_args!("{LLAMA:?}, a Llama");
-                Err(wrong_family(&entries.map, "model_type", expected))
-            }
-        }
+        let entries = entries_of(text, LLAMA, format_args!("{LLAMA:?}, a Llama"))?;
+        Self::read(&entries, DecoderAttention::Plain, None)
     }
 
-    /// Reads the entries that both architectures have, and what one of them has besides.
-    fn read(entries: &Entries<'_>, kind: DecoderAttention) -> Result<Self, Error> {
+    /// Reads the text of the `config.json` of a Llama that was converted to differential attention:
+    /// that of a plain one, and how it was converted in `diff_attention`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON,
+    /// another architecture, a value that does not fit or that is not supported.
+    pub fn from_diffattn_llama_json(text: &str) -> Result<Self, Error> {
+        let expected = format_args!("{DIFFATTN_LLAMA:?}, a Llama with differential heads");
+        let entries = entries_of(text, DIFFATTN_LLAMA, expected)?;
+        let (kind, conversion) = LlamaConversion::read(&entries)?;
+        let kind = DecoderAttention::Converted(kind);
+        Self::read(&entries, kind, Some(conversion))
+    }
+
+    /// Reads the entries that all architectures have, and what some of them have besides.
+    fn read(
+        entries: &Entries<'_>,
+        kind: DecoderAttention,
+        conversion: Option<LlamaConversion>,
+    ) -> Result<Self, Error> {
         let defaults = defaults(kind);
-        let is_plain = kind == DecoderAttention::Plain;
+        let is_plain = kind != DecoderAttention::Differential;
         let hidden_act = match entries.value("hidden_act") {
             None => HiddenAct::default(),
             value => value
@@ -210,6 +231,7 @@ impl DiffLlamaConfig {
         let or = |key: &str, default: usize| Ok::<_, Error>(entries.size(key)?.unwrap_or(default));
         let config = Self {
             kind,
+            conversion,
             vocab_size: or("vocab_size", 32_000)?,
             hidden_size,
             intermediate_size: or("intermediate_size", defaults.intermediate_size)?,
@@ -283,12 +305,17 @@ impl DiffLlamaConfig {
         known[self.kind.bias_key()] = json!(self.attention_bias);
         match self.kind {
             DecoderAttention::Differential => known["lambda_std_dev"] = json!(self.lambda_std_dev),
-            DecoderAttention::Plain => known["mlp_bias"] = json!(self.mlp_bias),
+            DecoderAttention::Plain | DecoderAttention::Converted(_) => {
+                known["mlp_bias"] = json!(self.mlp_bias);
+            }
             DecoderAttention::Interleaved => {}
             DecoderAttention::Grouped => {
                 known["num_noise_heads"] = json!(self.num_noise_heads);
                 known["attn_rms_norm_eps"] = json!(self.attn_rms_norm_eps);
             }
+        }
+        if let Some((kind, conversion)) = self.converted() {
+            known["diff_attention"] = conversion.known(kind);
         }
         known
     }
@@ -300,12 +327,36 @@ impl DiffLlamaConfig {
             DecoderAttention::Differential | DecoderAttention::Interleaved => {
                 self.num_attention_heads / 2
             }
-            DecoderAttention::Plain => self.num_attention_heads,
+            DecoderAttention::Plain | DecoderAttention::Converted(_) => self.num_attention_heads,
             DecoderAttention::Grouped => {
                 let noise = self.num_noise_heads;
                 self.num_attention_heads.saturating_sub(noise)
             }
         }
+    }
+
+    /// How it was converted, where it was.
+    pub(crate) fn converted(&self) -> Option<(ConversionKind, &LlamaConversion)> {
+        match self.kind {
+            DecoderAttention::Converted(kind) => Some((kind, self.conversion.as_ref()?)),
+            _ => None,
+        }
+    }
+
+    /// How many heads of a layer are differential, where it was converted.
+    pub(crate) fn differential_heads(&self, layer: usize) -> usize {
+        let converted = self.converted();
+        converted.map_or(0, |(_, conversion)| {
+            conversion.count(layer, self.num_attention_heads)
+        })
+    }
+
+    /// Which heads of a layer are differential, where it was converted.
+    pub(crate) fn differential_list(&self, layer: usize) -> Vec<usize> {
+        let converted = self.converted();
+        converted.map_or_else(Vec::new, |(_, conversion)| {
+            conversion.layer(layer, self.num_attention_heads)
+        })
     }
 
     /// Checks what the entries say of each other.
@@ -361,6 +412,9 @@ impl DiffLlamaConfig {
                 let argument = format_args!("config.{key}");
                 return Err(file_error(argument, "0 or a positive number", eps));
             }
+        }
+        if let Some((kind, conversion)) = self.converted() {
+            conversion.check(kind, [self.num_hidden_layers, heads])?;
         }
         // (How the head is wide does not matter to what is an error, and is not backed by weights
         // yet.)

@@ -22,7 +22,8 @@ use std::sync::Arc;
 /// put its own (`_orig_mod.`, `module.`, `base_model.model.`), or all without `model.`, as base
 /// models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
-/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]`, `.mlp.{gate,up,down}_proj.weight`,
+/// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]` (of a converted Llama whichever weights make its
+/// heads differential), `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
 /// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
 /// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides; those of diff-mlx
@@ -75,11 +76,12 @@ impl DiffLlamaLoader {
         let mut has_biases = false;
         // (As many as the entries bear out: the first that is missing ends it.)
         for index in 0..layers {
-            let (list, _) = listed(|d| sizes.layer(index, d));
+            let sizes = sizes.with_differential(config.differential_heads(index));
+            let (list, ids) = listed(|d| sizes.layer(index, d));
             entries.part(&list)?;
-            has_biases |= entries.has_optional(&list);
+            has_biases |= entries.has_bias(&list, ids.projections.into_array());
         }
-        if has_biases {
+        if has_biases && !config.attention_bias {
             entries.tell([config.kind.biases()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
@@ -100,6 +102,14 @@ impl DiffLlamaLoader {
 /// A loader of a DIFF Llama.
 pub(crate) fn open(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
     of_config(DiffLlamaConfig::from_json(files.config)?, files)
+}
+
+/// A loader of a Llama that was converted to differential attention.
+pub(crate) fn open_converted(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>, Error> {
+    of_config(
+        DiffLlamaConfig::from_diffattn_llama_json(files.config)?,
+        files,
+    )
 }
 
 /// A loader of a plain Llama.
@@ -128,7 +138,7 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     let wide = config.num_attention_heads.saturating_mul(head_dim);
     let narrow = config.num_key_value_heads.saturating_mul(head_dim);
     let head_width = match config.kind {
-        DecoderAttention::Plain => head_dim,
+        DecoderAttention::Plain | DecoderAttention::Converted(_) => head_dim,
         DecoderAttention::Differential
         | DecoderAttention::Grouped
         | DecoderAttention::Interleaved => head_dim.saturating_mul(2),
@@ -189,7 +199,8 @@ impl Builder for DiffLlamaBuilder {
     fn units(&self, part: usize) -> usize {
         match self.part(part) {
             DecoderPart::Layer(index) => {
-                let (list, _) = listed(|d| self.sizes.layer(index, d));
+                let sizes = self.layer_sizes(index);
+                let (list, _) = listed(|d| sizes.layer(index, d));
                 list.linears().count() + 1
             }
             DecoderPart::Embeddings | DecoderPart::Head | DecoderPart::Norm => 1,
@@ -214,6 +225,7 @@ impl Builder for DiffLlamaBuilder {
                 self.head = Some(Part::new(list, weights).linear(id)?);
             }
             DecoderPart::Layer(index) => {
+                let sizes = self.layer_sizes(index);
                 let (list, ids) = listed(|d| sizes.layer(index, d));
                 let mut part = Part::new(list, weights);
                 part.pack(pace).await?;
@@ -266,6 +278,12 @@ impl Builder for DiffLlamaBuilder {
 impl DiffLlamaBuilder {
     fn part(&self, index: usize) -> DecoderPart {
         self.sizes.part(index, self.layers.len())
+    }
+
+    /// The sizes of a layer.
+    fn layer_sizes(&self, index: usize) -> DecoderSizes {
+        let differential = self.config.differential_heads(index);
+        self.sizes.with_differential(differential)
     }
 
     /// The table, and the head where it comes with it.

@@ -24,7 +24,9 @@ pub(crate) struct DecoderLayer {
 /// [`crate::HiddenAct`]'s, SiLU by default), then a norm and the logits (Hugging Face
 /// `transformers`, `modeling_diffllama.py`). Attention is that of [`crate::MultiheadDiffAttn`] with
 /// pairing halves, half-split rotary embedding, and a norm per head without weight; Motif's in
-/// groups, its norm with a weight.
+/// groups, that of diff-mlx in pairs, with a weight in the norm. Of a plain Llama
+/// ([`DiffLlamaConfig::kind`]) heads are one softmax each, of a converted one some of them are
+/// differential, without a norm.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.
 #[derive(Debug, Clone)]

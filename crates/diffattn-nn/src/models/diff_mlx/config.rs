@@ -60,6 +60,7 @@ impl DiffLlamaConfig {
         check_rope(&rope, 2, |_| format!("{}.rope_base", entries.name))?;
         let config = Self {
             kind: DecoderAttention::Interleaved,
+            conversion: None,
             vocab_size: wanted("vocab_size")?,
             hidden_size: wanted("dim")?,
             intermediate_size: wanted("mlp_intermediate")?,

@@ -52,6 +52,7 @@ impl DiffLlamaConfig {
         let use_bias = entries.flag("use_bias")?.unwrap_or(false);
         let config = Self {
             kind: DecoderAttention::Grouped,
+            conversion: None,
             vocab_size: wanted("vocab_size")?,
             hidden_size,
             intermediate_size: wanted("intermediate_size")?,

@@ -1,10 +1,10 @@
-//! Changes headers, indices of shards and configs at random and reads them as a checkpoint is read,
-//! down to the point where a model asks for its weights. Nothing may panic, take memory out of
-//! proportion, or be refused with another error than one about the file. Run with AddressSanitizer
-//! where the toolchain has it: that is how the runner builds this.
+//! Changes headers, of safetensors and GGUF files, indices of shards and configs at random and reads
+//! them as a checkpoint is read, down to the point where a model asks for its weights. Nothing may
+//! panic, take memory out of proportion, or be refused with another error than one about the file.
+//! Run with AddressSanitizer where the toolchain has it: that is how the runner builds this.
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{Checkpoint, Entry, ShardIndex, inspect};
+use diffattn_nn::checkpoint::{Checkpoint, Entry, GgufFiles, ShardIndex, inspect};
 use diffattn_nn::{Family, ModelFiles, Task, WeightInfo};
 use diffattn_reliability::{Arguments, Random, figure, miss};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -55,11 +55,16 @@ struct Model {
     header: usize,
     inspected: Vec<Entry>,
     entries: Vec<WeightInfo>,
+    /// Another model, a GGUF file.
+    gguf: Vec<u8>,
 }
 
-fn infos(entries: &[Entry]) -> Vec<WeightInfo> {
+/// Bytes of a GGUF file's header, about: what lies behind them are blocks, of any bytes.
+const GGUF_HEADER: usize = 4480;
+
+fn infos<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Vec<WeightInfo> {
     entries
-        .iter()
+        .into_iter()
         .map(|entry| WeightInfo {
             name: entry.name.clone(),
             dtype: entry.dtype,
@@ -99,6 +104,7 @@ impl Model {
             header: 8 + length,
             entries: infos(&inspected),
             inspected,
+            gguf: read("../gguf/q4_1/model.gguf")?,
         })
     }
 
@@ -239,11 +245,13 @@ enum Given {
     Header { file: Vec<u8>, text: usize },
     Config { config: String, generation: String },
     Index(Vec<u8>),
+    Gguf(Vec<u8>),
 }
 
 impl Given {
     fn new(random: &mut Random, model: &Model) -> Self {
-        match random.below(5) {
+        match random.below(6) {
+            5 => Self::Gguf(changed(random, &model.gguf, 4, GGUF_HEADER)),
             0 | 1 => {
                 let start = if random.one_in(10) { 0 } else { 8 };
                 let mut file = changed(random, &model.weights, start, model.header);
@@ -278,6 +286,7 @@ impl Given {
             Self::Header { .. } => "header",
             Self::Config { .. } => "config",
             Self::Index(_) => "index",
+            Self::Gguf(_) => "gguf",
         }
     }
 
@@ -286,6 +295,7 @@ impl Given {
             Self::Header { text, .. } => *text,
             Self::Config { config, generation } => config.len() + generation.len(),
             Self::Index(text) => text.len(),
+            Self::Gguf(_) => GGUF_HEADER,
         }
     }
 
@@ -312,6 +322,19 @@ impl Given {
             Self::Index(text) => ShardIndex::parse("index", text).map(|index| {
                 let _ = index.files();
             }),
+            Self::Gguf(file) => {
+                let files = GgufFiles::new(vec![("f".to_owned(), file.as_slice())])?;
+                let entries = files.entries().iter().map(|entry| &entry.entry);
+                inspect(entries.clone(), Some(files.config()))?;
+                files.tokenizer()?;
+                // (A GGUF model is one of texts, whatever the other is.)
+                let files = ModelFiles {
+                    config: files.config(),
+                    generation_config: Some(files.generation_config()),
+                    entries: &infos(entries),
+                };
+                Family::open(Task::Text, &files).map(|_| ())
+            }
         }
     }
 }
@@ -338,6 +361,8 @@ fn main() -> Result<(), String> {
         "diffllama_bias",
         "diffllama_llama3_rope",
         "llama",
+        "diffattn_llama/share_half",
+        "diffattn_llama/v1_mirror_half",
         "motif_gda",
         "diff_vit",
     ];

@@ -1,0 +1,129 @@
+//! A checkpoint with a low-rank adapter: made differential first where the adapter was trained over
+//! that; then its differences are merged into weights of floats, and stand as two thin matrices
+//! beside weights of codes.
+
+use super::{Adapter, AdapterConversion, Change, check_fits};
+use crate::convert::{ModelConversion, Step, Totals, chosen};
+use crate::entry::Entry;
+use crate::inspect::{Architecture, inspect};
+use crate::json::json_object;
+use crate::plain::HeadChoice;
+use diffattn::Error;
+
+impl ModelConversion {
+    /// Plans what a checkpoint of these tensors becomes with an adapter. `config` is the text of
+    /// its `config.json`. Sources that [`Adapter::has`] lie in the adapter's file.
+    ///
+    /// # Errors
+    /// As [`ModelConversion::to_differential`] where the adapter names a conversion;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `adapter` over a model that was
+    /// converted otherwise; [`ErrorKind::File`](diffattn::ErrorKind::File) naming a tensor of the
+    /// adapter that changes no weight, or one of another shape.
+    pub fn with_adapter<'e>(
+        entries: impl IntoIterator<Item = &'e Entry>,
+        config: &str,
+        adapter: &Adapter,
+    ) -> Result<Self, Error> {
+        let entries: Vec<&Entry> = entries.into_iter().collect();
+        let mut plan = match adapter.conversion() {
+            None => Self::unchanged(&entries, config)?,
+            Some(conversion) => Self::converted_for(&entries, config, conversion)?,
+        };
+        let mut added = Vec::new();
+        for (name, change) in &adapter.changes {
+            let Some(step) = plan.steps.iter_mut().find(|step| step.name == *name) else {
+                let expected = format_args!("weights of the model; it has no {name}");
+                let place = match change {
+                    Change::Whole(entry) | Change::LowRank { a: entry, .. } => &entry.name,
+                };
+                return Err(Error::file("adapter", expected, place));
+            };
+            check_fits(name, &step.shape, change)?;
+            match change {
+                Change::Whole(entry) => *step = Step::copy(entry).renamed(name.clone(), 1.0),
+                Change::LowRank { a, b } if step.dtype().is_float() => {
+                    step.merge(a, b, adapter.scale());
+                }
+                Change::LowRank { a, b } => {
+                    let module = name.strip_suffix("weight").unwrap_or(name);
+                    for (part, entry, scale) in [("lora_A", a, 1.0), ("lora_B", b, adapter.scale())]
+                    {
+                        let name = format!("{module}{part}.weight");
+                        added.push(Step::copy(entry).renamed(name, scale));
+                    }
+                }
+            }
+        }
+        plan.steps.extend(added);
+        plan.steps.sort_by(|a, b| a.name.cmp(&b.name));
+        plan.totals = Totals::new(entries.iter().copied(), plan.steps.iter());
+        plan.is_exact = false;
+        Ok(plan)
+    }
+
+    /// The checkpoint as it is.
+    fn unchanged(entries: &[&Entry], config: &str) -> Result<Self, Error> {
+        let steps: Vec<Step> = entries.iter().map(|entry| Step::copy(entry)).collect();
+        Ok(Self {
+            totals: Totals::new(entries.iter().copied(), steps.iter()),
+            is_exact: true,
+            steps,
+            config: json_object("config.json", config)?,
+            heads: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    /// The checkpoint as the adapter wants it: converted, now or already.
+    fn converted_for(
+        entries: &[&Entry],
+        config: &str,
+        conversion: &AdapterConversion,
+    ) -> Result<Self, Error> {
+        let found = inspect(entries.iter().copied(), Some(config))?;
+        if found.architecture != Some(Architecture::DiffAttnLlama) {
+            let plan = Self::to_differential(entries.iter().copied(), config, &conversion.target)?;
+            return match plan.is_order(conversion.order.as_deref()) {
+                true => Ok(plan),
+                false => Err(Error::file(
+                    "adapter_config.diff_attention.order",
+                    "pairs where all heads are differential, else appended",
+                    conversion.order.as_deref().unwrap_or("none"),
+                )),
+            };
+        }
+        let mut plan = Self::unchanged(entries, config)?;
+        // What the adapter's own conversion would have chosen, of layers with these heads.
+        let plain: Vec<_> = found
+            .converted_layers
+            .iter()
+            .filter_map(|layer| layer.plain.heads)
+            .collect();
+        let wanted = chosen(&conversion.target.heads, None, &plain)?;
+        let layers = found.converted_layers.iter().zip(&plain);
+        plan.heads = layers
+            .map(|(layer, of)| match &layer.differential {
+                Some(HeadChoice::Listed(heads)) => heads.clone(),
+                _ => (0..of.heads).collect(),
+            })
+            .collect();
+        let of = |key: &str| plan.config.get("diff_attention").and_then(|of| of.get(key));
+        let is_same = of("kind").is_some_and(|kind| *kind == "v2")
+            && plan.heads == wanted
+            && plan.is_order(conversion.order.as_deref());
+        match is_same {
+            true => Ok(plan),
+            false => Err(Error::option(
+                "adapter",
+                "one that was trained over this conversion",
+                "one of another (diff_attention of adapter_config.json and config.json differ)",
+            )),
+        }
+    }
+
+    /// Whether the configuration has that order of noise heads.
+    fn is_order(&self, order: Option<&str>) -> bool {
+        let of = |key: &str| self.config.get("diff_attention").and_then(|of| of.get(key));
+        order.is_none_or(|order| of("order").is_some_and(|said| *said == order))
+    }
+}
