@@ -55,11 +55,11 @@ test("models' cases: what is read for a token, what is expected and where", () =
   expect(models.length).toBeGreaterThan(5);
   for (const one of models) {
     expect(one.weightBytes, one.id).toBe(
-      { "examples/model": 2 * 6952192, "random-f32": 4 * 221549568, "random-bf16": 2 * 221549568 }[one.model],
+      { "examples/model": 2 * 6952192, "random-f32": 4 * 221549568, "random-bf16": 2 * 221549568, "random-codec": 4 * 54514713 }[one.model],
     );
     expect(expectedOf(one)).toHaveLength(checkedElements(one).length);
     if (one.greedy) expect(one.greedy).toHaveLength(one.tokens);
-    expect(work(one).unit).toBe(one.op === "model_prefill" ? "token" : "B");
+    expect(work(one).unit).toBe({ model_prefill: "token", codec_decode: "second" }[one.op] ?? "B");
   }
   expect(work(cases.get("model-prefill")).amount).toBe(512);
   // The file and the list of cases are of the same model.

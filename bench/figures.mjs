@@ -65,13 +65,14 @@ function moduleOf(name) {
  * `least` or `most`. `digits` are those after the point.
  */
 export function figures({ best, sizes }) {
-  const least = (id, group, what, bound, of, digits = 2) => ({ id, group, what, least: bound, of, digits });
+  const least = (id, group, what, bound, of, digits = 2, unit = "") => ({ id, group, what, least: bound, of, digits, unit });
   const most = (id, group, what, bound, of, digits = 2, unit = "") => ({ id, group, what, most: bound, of, digits, unit });
   const peak = `fma ${best}`;
   const p13b = (what, group, bound, as, bare) => most("P13b", group, `one call, L 2048: ${what}`, bound, slower(as, bare), 3);
   const megabytes = (as) => (m) => ({ value: m.bytes(as) / 1e6 });
   const microseconds = (as) => (m) => ({ value: m.seconds(as) * 1e6 });
 
+  const realTime = (as) => (m) => ({ value: m.rate(as) });
   const tokens = (as) => (m) => ({ value: 1 / m.seconds(as) });
   const milliseconds = (as) => (m) => ({ value: m.seconds(as) * 1000 });
   /** Percent of a model's weights that memory has beyond them. */
@@ -102,6 +103,7 @@ export function figures({ best, sizes }) {
       least("P7", `decode ${length}`, `native decode, Lk ${length} ÷ read bandwidth`, 0.85, share("crate", "read")),
       least("P7", `decode ${length}`, `WebAssembly decode, Lk ${length} ÷ its read bandwidth`, 0.6, share("wasm", "read in WebAssembly")),
     ]),
+    most("Q7", "decode by type", "decode, d 128, Lk 8192: int8 cache ÷ bfloat16", 0.65, slower("int8", "bfloat16")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ memcpy", 0.75, share("crate", "copy")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ PyTorch", 2.0, against("package", "native", "pytorch-cpu")),
     least("P8b", "group-norm-64", "group_norm 64×64, WebAssembly tensors ÷ copy loop", 0.7, share("wasm", "copy in WebAssembly")),
@@ -153,6 +155,17 @@ export function figures({ best, sizes }) {
     least("M3", "prompt", "7M model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     least("M3", "larger model's prompt", "0.22B model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     most("M4", "model in a page", "7M model, Chromium: first token after the start of the page", 500, milliseconds("page"), 0, "ms"),
+    ...[1, 2].map((threads) =>
+      least(
+        "M6",
+        "audio codec",
+        `SAME-S, F32: audio decoded per second, ${threads === 1 ? "one thread" : "two threads"}`,
+        threads,
+        realTime(`native, ${threads}`),
+        1,
+        "s",
+      ),
+    ),
     most("M5", "model's memory", "0.22B model, BF16: memory beyond its weights", 15, beyond("native", "random-load-bf16"), 1, "%"),
     most("P16", "memory", "exponent of scratch, L 2048…16384", 1.05, (m) => ({
       value: exponent(LENGTHS.slice(2).map((length) => [length, m.bytes(`causal-${length}`)])),

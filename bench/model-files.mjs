@@ -1,9 +1,10 @@
-// The models that the benchmark runs: the trained one of examples/, and a larger one with random
-// weights, which is written into .cache once. Its values are exact products of integers, so every
+// The models that the benchmark runs: the trained one of examples/, and with random weights a larger
+// one and an audio codec, which are written into .cache once. Its values are exact products of integers, so every
 // machine writes the same file. Runs no model.
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { cache, ensureFolder, root } from "../scripts/tools.mjs";
+import { CODEC, codecTensors } from "./codec.mjs";
 import { fill } from "./subjects/measuring.mjs";
 
 /** A DIFF Llama of 0.22 billion parameters: as many layers and as wide as small models are. */
@@ -68,7 +69,7 @@ function tensorsOf(config) {
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** Tensor number `t` of the model, float32. */
-function valuesOf(t, [, shape, spread]) {
+export function valuesOf(t, [, shape, spread]) {
   const data = new Float32Array(count(shape));
   if (spread === undefined) return data.fill(1);
   fill(data, t);
@@ -84,10 +85,10 @@ export function toBfloat16(values) {
 
 const DTYPES = { F32: (values) => values, BF16: toBfloat16 };
 
-/** The tensors of the random model by name, as safetensors files have them. */
-export function randomTensors(dtype) {
+/** The tensors of a random model by name, as safetensors files have them. */
+export function randomTensors(dtype, list = tensorsOf(RANDOM)) {
   return Object.fromEntries(
-    tensorsOf(RANDOM).map((tensor, t) => {
+    list.map((tensor, t) => {
       const { buffer } = DTYPES[dtype](valuesOf(t, tensor));
       return [tensor[0], { dtype, shape: tensor[1], data: new Uint8Array(buffer) }];
     }),
@@ -106,13 +107,14 @@ export async function ensureModel({ model }, saveSafetensors) {
   const folder = ensureFolder(folderOf({ model }));
   const file = join(folder, "model.safetensors");
   if (existsSync(file)) return;
-  const dtype = model.slice("random-".length).toUpperCase();
+  const isCodec = model === "random-codec";
+  const dtype = isCodec ? "F32" : model.slice("random-".length).toUpperCase();
   const whole = `${file}.part`;
   rmSync(whole, { force: true });
-  await saveSafetensors(randomTensors(dtype), { target: whole, metadata: { format: "pt" } });
+  await saveSafetensors(randomTensors(dtype, isCodec ? codecTensors() : undefined), { target: whole, metadata: { format: "pt" } });
   writeFileSync(
     join(folder, "config.json"),
-    JSON.stringify({ ...RANDOM, dtype: { F32: "float32", BF16: "bfloat16" }[dtype] }, null, 2) + "\n",
+    JSON.stringify(isCodec ? CODEC : { ...RANDOM, dtype: { F32: "float32", BF16: "bfloat16" }[dtype] }, null, 2) + "\n",
   );
   renameSync(whole, file);
 }

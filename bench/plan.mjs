@@ -152,6 +152,14 @@ export function plan({ best, isFull }) {
       ],
     })),
     {
+      id: "decode by type",
+      figures: ["Q7"],
+      entrants: [
+        ...["float32", "bfloat16", "int8"].map((dtype) => run(dtype, "crate", `decode-8192-${dtype}`, "bare", best, { of: "read" })),
+        bandwidth("read", "crate", "read", "decode-8192-bfloat16"),
+      ],
+    },
+    {
       id: "smallest",
       figures: ["P13"],
       entrants: [
@@ -213,6 +221,11 @@ export function plan({ best, isFull }) {
       id: "model's memory",
       figures: ["M5"],
       entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
+    },
+    {
+      id: "audio codec",
+      figures: ["M6"],
+      entrants: [1, 2].map((threads) => run(`native, ${threads}`, "model", "codec-decode", "decode", best, { threads })),
     },
     ...(isFull
       ? ["causal-2048", "causal-2048-d32", "causal-2048-d128"].map((test) => ({

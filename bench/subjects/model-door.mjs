@@ -1,11 +1,12 @@
 // Handlers of the protocol over our models' public door. Starts nothing: how a model comes to be is
 // given.
+import { latentsOf } from "../codec.mjs";
 import { hash, pick } from "./measuring.mjs";
 
 /** Ids of a prompt that is only long. */
 const hashed = (count, vocabulary) => Int32Array.from({ length: count }, (_, i) => hash(i) % vocabulary);
 
-const VARIANTS = { model_decode: ["generate"], model_prefill: ["forward"] };
+const VARIANTS = { model_decode: ["generate"], model_prefill: ["forward"], codec_decode: ["decode"] };
 
 /** One text, token after token: seconds of each token after the first, which is the prompt's. */
 async function decode(model, { prompt, tokens }) {
@@ -25,7 +26,15 @@ async function prefill(model, { prompt }) {
   return { result: data, seconds: (performance.now() - start) / 1000 };
 }
 
-const RUNS = { model_decode: decode, model_prefill: prefill };
+/** Latents of one piece of audio. */
+async function audio(codec, test) {
+  const latents = latentsOf(test);
+  const start = performance.now();
+  const { data } = await codec.decode(latents);
+  return { result: data, seconds: (performance.now() - start) / 1000 };
+}
+
+const RUNS = { model_decode: decode, model_prefill: prefill, codec_decode: audio };
 
 /** `about()` is the reply to `info`; `start(request)` gives the model of a request. */
 export function modelHandlers({ about, start }) {

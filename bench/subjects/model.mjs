@@ -4,7 +4,7 @@
 //   node bench/subjects/model.mjs native|wasm
 import { readFileSync } from "node:fs";
 import * as api from "../../packages/diffattn/dist/node.js";
-import { DiffLlama, saveSafetensors } from "../../packages/diffattn/dist/models-node.js";
+import { AudioCodec, DiffLlama, saveSafetensors } from "../../packages/diffattn/dist/models-node.js";
 import { ensureModel, folderOf } from "../model-files.mjs";
 import { serve } from "./protocol.mjs";
 import { modelHandlers } from "./model-door.mjs";
@@ -44,6 +44,7 @@ serve({
       api.dispose();
       const running = await api.init({ backend, isa, threads });
       if (isa && running.isa !== isa) throw new Error(`${isa} was asked for, ${running.isa} runs`);
+      if (test.op === "codec_decode") return AudioCodec.load(folderOf(test));
       return DiffLlama.load(folderOf(test), { tokenizer: null });
     },
   }),

@@ -3,7 +3,7 @@
 
 use crate::attention::{self, LAMBDA, LambdaForm, O, VECTORS};
 use crate::attention::{AttentionSizes, LambdaIds, Projections};
-use crate::declare::{Declare, Id, Need};
+use crate::declare::{Declare, Id, Need, Precision};
 
 /// The output projection.
 pub(crate) const HEAD: &str = "lm_head";
@@ -313,7 +313,7 @@ impl DecoderSizes {
         let shape = [self.vocab_size, self.hidden_size];
         let has_table = self.head != Head::Alone;
         let table = self.kind.names().table;
-        let table = has_table.then(|| d.tensor(table, &shape, Need::Required));
+        let table = has_table.then(|| d.table(table, shape));
         let has_head = matches!(self.head, Head::Both | Head::Alone);
         let head = has_head.then(|| self.head(d));
         EmbeddingIds { table, head }
@@ -321,7 +321,9 @@ impl DecoderSizes {
 
     /// Lists the head.
     pub fn head(&self, d: &mut Declare) -> Id {
-        d.linear(HEAD, [self.vocab_size, self.hidden_size], None)
+        let id = d.linear(HEAD, [self.vocab_size, self.hidden_size], None);
+        d.precision(id, Precision::End);
+        id
     }
 
     /// Lists a layer.
@@ -395,7 +397,9 @@ impl DecoderSizes {
             }
             DecoderAttention::Converted(ConversionKind::V2) => {
                 let shape = [sizes.heads, sizes.embed_dim];
-                DecoderLambda::Projected(d.linear(LAMBDA, shape, Some(Need::Optional)))
+                let id = d.linear(LAMBDA, shape, Some(Need::Optional));
+                d.precision(id, Precision::Exact);
+                DecoderLambda::Projected(id)
             }
             DecoderAttention::Converted(ConversionKind::Dex) => d.within(DEX, |d| {
                 let width = sizes.head_width;

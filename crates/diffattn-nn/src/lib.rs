@@ -75,6 +75,8 @@ pub use layers::attention::{
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
+pub use layers::attention::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
+#[cfg(feature = "models")]
 pub use models::diff_llama::{
     DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, DifferentialHeads, HiddenAct,
     LlamaConversion, NoiseOrder,
@@ -85,10 +87,14 @@ pub use models::diff_vit::{
     DiffViTMaps, DiffViTOptions,
 };
 #[cfg(feature = "models")]
+pub use models::same_s::{
+    SameS, SameSBuilder, SameSConfig, SameSDecoding, SameSEncoding, SameSLoader, SameSOptions,
+};
+#[cfg(feature = "models")]
 pub use models::{
     Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
-    ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
-    compare_logits, map_entropy,
+    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions,
+    TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -96,6 +102,11 @@ pub use models::{
     TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{
+    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo,
+    WeightSource,
+};
 pub use pass::alone::{Forward, LayerMaps, Maps};
+#[cfg(feature = "models")]
+pub use pass::{LayerState, PartData, StatePart};
 pub use weights::Weights;

@@ -36,7 +36,8 @@ pub mod testing;
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
 pub use quantised::{
-    Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_q4_0, quantise_q4_1, quantise_q8_0,
+    Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_int8_rows, quantise_q4_0,
+    quantise_q4_1, quantise_q8_0,
 };
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
@@ -865,6 +866,22 @@ pub fn poly_norm(x: &Tensor<f64>, norm: &PolyNorm) -> Tensor<f64> {
         }
     }
     y
+}
+
+/// Dynamic tanh (arXiv 2503.10622) of rows as long as the weight or the bias: `tanh(alpha · x) ·
+/// weight + bias`.
+pub fn dynamic_tanh(
+    x: &[f64],
+    alpha: f64,
+    weight: Option<&[f64]>,
+    bias: Option<&[f64]>,
+) -> Vec<f64> {
+    let of = |values: Option<&[f64]>, at: usize, none: f64| {
+        values.map_or(none, |values| values[at % values.len()])
+    };
+    let value =
+        |(at, &x): (usize, &f64)| libm::tanh(alpha * x) * of(weight, at, 1.0) + of(bias, at, 0.0);
+    x.iter().enumerate().map(value).collect()
 }
 
 /// How [`group_norm`] reads and treats its input.

@@ -43,16 +43,19 @@ mod tensor;
 
 pub use activation::{gelu, gelu_tanh, sigmoid};
 pub use attention::{
-    AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
-    KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
-    PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full, lambda_init,
-    lambda_scalars,
+    AttentionOptions, BlockMask, CacheDType, CacheRows, DiffAttention, DiffAttentionMaps, HeadPlan,
+    KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions,
+    Pairing, PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full,
+    lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind, Reason};
-pub use linear::{Codes, Linear, Quantisation, Quantised};
+pub use linear::{
+    CodedRow, CodedRows, Codes, Linear, Quantisation, Quantised, Quantiser, coded_values,
+};
 pub use norm::{
-    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, PolyNormOptions,
-    RmsNorm, RmsNormOptions, group_norm, layer_norm, poly_norm, rms_norm,
+    Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormOptions, LayerNormOptions,
+    PolyNormOptions, RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, poly_norm,
+    rms_norm,
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;

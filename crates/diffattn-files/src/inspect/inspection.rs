@@ -25,6 +25,8 @@ pub enum Architecture {
     UnilmV2,
     /// timm's vision transformer with differential attention.
     TimmDiffVit,
+    /// The audio codec of Stable Audio 3.
+    SameS,
 }
 
 impl fmt::Display for Architecture {
@@ -38,6 +40,7 @@ impl fmt::Display for Architecture {
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
+            Self::SameS => "Stable Audio 3 SAME-S, an audio codec with differential attention",
         })
     }
 }
@@ -55,13 +58,18 @@ impl Architecture {
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
+            Self::SameS => "same_s",
         }
     }
 
     /// What `model_type` of its configurations is, where they have one.
     #[must_use]
     pub fn model_type(self) -> Option<&'static str> {
-        matches!(self, Self::DiffLlama | Self::Llama | Self::Motif).then_some(self.name())
+        let is_of_hugging_face = matches!(
+            self,
+            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif
+        );
+        is_of_hugging_face.then_some(self.name())
     }
 
     /// What a configuration says that it is of.
@@ -84,10 +92,12 @@ impl Architecture {
         // (Motif's own files have both spellings.)
         let model = model.or((text("model_type") == Some("Motif")).then_some(Self::Motif));
         let is_vit = text("architecture").is_some_and(is_vit);
+        let is_codec = text("architecture") == Some(Self::SameS.name());
         let sizes = config.get("model").and_then(Value::as_object);
         let is_mlx = sizes.is_some_and(|sizes| sizes.contains_key("n_heads_vanilla"));
         model
             .or(is_vit.then_some(Self::TimmDiffVit))
+            .or(is_codec.then_some(Self::SameS))
             .or(is_mlx.then_some(Self::DiffMlx))
     }
 }

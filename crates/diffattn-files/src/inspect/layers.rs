@@ -109,7 +109,8 @@ fn absent_lambdas(
         Architecture::Llama
         | Architecture::DiffAttnLlama
         | Architecture::UnilmV1
-        | Architecture::UnilmV2 => absent,
+        | Architecture::UnilmV2
+        | Architecture::SameS => absent,
     }
 }
 

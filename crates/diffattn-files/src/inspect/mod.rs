@@ -9,6 +9,7 @@ mod inspection;
 mod layers;
 mod llama;
 mod named;
+mod same_s;
 mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
@@ -70,6 +71,7 @@ pub fn inspect<'e>(
         Some(layer) => architecture(layer, &names.read),
         None => is_llama().then_some(Architecture::Llama),
     }
+    .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
     match (inspection.architecture, config.architecture()) {
         (None, _) => inspection
@@ -108,6 +110,7 @@ pub fn inspect<'e>(
                 Architecture::Llama | Architecture::DiffAttnLlama => {
                     llama::compare(is_converted, (&named, &config), &mut inspection);
                 }
+                Architecture::SameS => same_s::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }

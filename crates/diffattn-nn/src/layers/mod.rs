@@ -19,7 +19,7 @@ pub(crate) use head::Head;
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]
-pub(crate) use norm::Norm;
+pub(crate) use norm::{DynamicTanh, HeadsNorm, Norm};
 
 use attention::DiffAttnLayer;
 

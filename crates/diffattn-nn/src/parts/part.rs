@@ -2,10 +2,11 @@
 //! are known to be there, and of their shapes. Runs nothing.
 
 use super::PartWeights;
+use super::matrix::{Matrix, floats};
 use super::source::Weight;
 use crate::layers::attention::LambdaWeights;
-use diffattn::{Data, Error, Linear, Pace, Tensor};
-use diffattn_files::{Declare, Id, LambdaIds, Projections};
+use diffattn::{Data, Error, ErrorKind, Linear, Pace, Tensor};
+use diffattn_files::{Declare, Dtype, Id, LambdaIds, MlxQuantization, Projections, low_rank_names};
 use std::collections::BTreeMap;
 
 /// The weights of a part, and those of its maps that are packed already.
@@ -13,6 +14,12 @@ pub(crate) struct Part<'w> {
     list: Declare,
     weights: PartWeights<'w>,
     packed: BTreeMap<Id, Linear>,
+}
+
+/// Rows of a table: floats, or packed as a linear map's are.
+pub(crate) enum Table<'w> {
+    Floats(Weight<'w>),
+    Packed(Linear),
 }
 
 impl<'w> Part<'w> {
@@ -36,16 +43,84 @@ impl<'w> Part<'w> {
         Ok(())
     }
 
-    /// A linear map, and its elements go: packed before, or now.
+    /// A linear map, and its elements go: packed before, or now. A table may be one, too.
     pub(crate) fn linear(&mut self, id: Id) -> Result<Linear, Error> {
         if let Some(packed) = self.packed.remove(&id) {
             return Ok(packed);
         }
-        let linear = Linear::new(&self.tensor(id)?, self.bias(id).as_ref())?;
-        let map = self.list.get(id);
-        self.weights.remove(&map.weight());
-        self.weights.remove(&map.bias());
-        Ok(linear)
+        let bias = self.weights.remove(&self.list.get(id).bias());
+        let bias = bias.as_ref().and_then(Weight::tensor);
+        let matrix = self.matrix(id)?;
+        let packed = match &matrix {
+            Matrix::Floats(weight) => Linear::new(&floats(weight)?, bias.as_ref()),
+            Matrix::Coded(codes) => codes.linear(bias.as_ref()),
+            Matrix::Quantised(weight, to) => Linear::quantise(&floats(weight)?, bias.as_ref(), *to),
+        };
+        let packed = packed.map_err(|error| self.named(id, error))?;
+        self.with_low_rank(id, packed)
+    }
+
+    /// A map with the low-rank difference that is beside its weight, where there is one.
+    fn with_low_rank(&mut self, id: Id, map: Linear) -> Result<Linear, Error> {
+        let Some(names) = low_rank_names(&self.list.get(id).weight()) else {
+            return Ok(map);
+        };
+        let mut thin = Vec::new();
+        for name in names {
+            let Some(weight) = self.weights.remove(&name) else {
+                return Ok(map);
+            };
+            thin.push(Linear::new(&floats(&weight.into_floats(&name)?)?, None)?);
+        }
+        let (Some(b), Some(a)) = (thin.pop(), thin.pop()) else {
+            return Ok(map);
+        };
+        map.with_low_rank(a, b)
+    }
+
+    /// The table of embeddings, out of the part: floats that were read for this purpose need not be
+    /// copied.
+    pub(crate) fn table(&mut self, id: Id) -> Result<Table<'w>, Error> {
+        let packed = match self.matrix(id)? {
+            Matrix::Floats(weight) => return Ok(Table::Floats(weight)),
+            Matrix::Coded(codes) => codes.linear(None),
+            Matrix::Quantised(weight, to) => Linear::quantise(&floats(&weight)?, None, to),
+        };
+        packed
+            .map(Table::Packed)
+            .map_err(|error| self.named(id, error))
+    }
+
+    /// A weight that the core refuses, by its name.
+    fn named(&self, id: Id, error: Error) -> Error {
+        let name = self.list.get(id).weight();
+        match error.kind() {
+            Some(kind @ (ErrorKind::Option | ErrorKind::Shape)) => error
+                .renamed(kind, |_| format!("weights.{name}"))
+                .of(ErrorKind::File),
+            _ => error,
+        }
+    }
+
+    /// The weight of a map or a table, out of the part, as what it is to be held.
+    fn matrix(&mut self, id: Id) -> Result<Matrix<'w>, Error> {
+        let declared = self.list.get(id);
+        let (name, precision) = (declared.weight(), declared.precision);
+        let shape = declared.tensors().swap_remove(0).shape;
+        let weight = self.weights.remove(&name);
+        let weight = weight.ok_or_else(|| self.missing(id))?;
+        let beside = match weight.dtype() {
+            Dtype::U32 => {
+                let beside = MlxQuantization::beside(&name);
+                match beside.map(|name| self.weights.remove(&name)) {
+                    [Some(scales), Some(biases)] => Some([scales, biases]),
+                    _ => return Err(self.missing(id)),
+                }
+            }
+            _ => None,
+        };
+        let format = self.weights.formats.of(precision);
+        Matrix::new(&format!("weights.{name}"), weight, beside, &shape, format)
     }
 
     pub(crate) fn projections(
@@ -78,10 +153,21 @@ impl<'w> Part<'w> {
         Error::internal(format!("{name} is not in its part"))
     }
 
-    /// A weight, out of the part: one that was read for this purpose need not be copied.
-    pub(crate) fn take(&mut self, id: Id) -> Result<Weight<'w>, Error> {
-        let name = self.list.get(id).weight();
-        self.weights.remove(&name).ok_or_else(|| self.missing(id))
+    /// Whether two weights of one shape are the same bits, scales and biases beside codes included.
+    pub(crate) fn are_equal(&self, a: Id, b: Id) -> bool {
+        let [a, b] = [a, b].map(|id| self.list.get(id).weight());
+        let names = |name: &str| {
+            let [scales, biases] = MlxQuantization::beside(name);
+            [name.to_owned(), scales, biases]
+        };
+        let mut pairs = names(&a).into_iter().zip(names(&b));
+        pairs.all(
+            |(a, b)| match (self.weights.get(&a), self.weights.get(&b)) {
+                (Some(a), Some(b)) => a.data.has_bits_of(&b.data),
+                (None, None) => true,
+                _ => false,
+            },
+        )
     }
 
     /// A weight where it lies.
@@ -90,7 +176,7 @@ impl<'w> Part<'w> {
     }
 
     pub(crate) fn optional(&self, id: Id) -> Option<Tensor<'_>> {
-        self.weight(id).map(Weight::tensor)
+        self.weight(id).and_then(Weight::tensor)
     }
 
     pub(crate) fn tensor(&self, id: Id) -> Result<Tensor<'_>, Error> {
@@ -100,7 +186,7 @@ impl<'w> Part<'w> {
     /// The bias of a linear map, where it has one.
     pub(crate) fn bias(&self, id: Id) -> Option<Tensor<'_>> {
         let bias = self.weights.get(&self.list.get(id).bias());
-        bias.map(Weight::tensor)
+        bias.and_then(Weight::tensor)
     }
 
     pub(crate) fn vector(&self, id: Id) -> Result<Vec<f32>, Error> {

@@ -64,7 +64,7 @@ impl Buffers {
             let attention = layer.attention;
             let wanted = plan.wanted(index);
             widths = widths.max(attention.widths(wanted));
-            if attention.rope.is_some() && attention.fused(wanted).is_none() {
+            if attention.has_still() && attention.fused(wanted).is_none() {
                 still = still.max(attention.q.outputs()).max(attention.k.outputs());
             }
         }

@@ -2,7 +2,9 @@
 
 use crate::common::{Checkpoint, bits, logits, ok, refusal};
 use diffattn::Error;
-use diffattn_nn::{FAMILIES, Family, Model, ModelFiles, ModelLoader, Task, WeightInfo};
+use diffattn_nn::{
+    FAMILIES, Family, Model, ModelFiles, ModelLoader, Task, WeightFormats, WeightInfo,
+};
 use diffattn_nn::{TextForward, TextOptions, TextOutputs, TokenIds};
 use serde_json::json;
 
@@ -23,6 +25,7 @@ fn open(
         config,
         generation_config: None,
         entries,
+        formats: WeightFormats::default(),
     };
     Family::open(task, &files)
 }
@@ -68,7 +71,7 @@ fn a_configuration_leads_to_its_model() {
     let names = FAMILIES.map(|family| family.architecture.name());
     let text = ["diffllama", "llama", "diffattn_llama", "motif", "diff_mlx"];
     assert_eq!(names[..5], text);
-    assert_eq!(names[5], "diff_vit");
+    assert_eq!(names[5..], ["diff_vit", "same_s"]);
 }
 
 #[test]

@@ -72,6 +72,7 @@ fn together_and_alone() {
             let options = GeneratorOptions {
                 window,
                 run: on(Isa::detect(), threads),
+                ..GeneratorOptions::default()
             };
             let together = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
             for (generation, text) in generations.iter().zip(&together) {
@@ -397,6 +398,7 @@ fn texts_join_and_leave() {
         let other = ok(model.cache(&ModelCacheOptions {
             capacity: 0,
             window: Some(7),
+            ..ModelCacheOptions::default()
         }));
         let refused = refusal(generator.add(next, Some(other))).1;
         assert_eq!(

@@ -18,6 +18,7 @@ fn plain(checkpoint: &Checkpoint) -> Reference<'_> {
     Reference {
         checkpoint,
         scaling: RopeScaling::Default,
+        int8: false,
     }
 }
 
@@ -121,6 +122,7 @@ fn memory_of_caches() {
     let cache = ok(model.cache(&ModelCacheOptions {
         capacity: 256,
         window: None,
+        ..ModelCacheOptions::default()
     }));
     // Of 2 layers and 2 heads k of 8 channels and v of a panel of 16, float32.
     assert_eq!(cache.bytes(), 2 * 2 * (8 + 16) * 256 * 4);
@@ -194,6 +196,7 @@ fn variants() {
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling,
+            int8: false,
         };
         let expected = reference.forward(&ids, None).logits;
         let got = forward(

@@ -1,7 +1,8 @@
-//! Group norm, layer norm, RMS norm and PolyNorm. Statistics are float64 over a fixed number of
-//! lanes and nothing fuses, so every instruction set and every number of threads gives one set of
-//! bits.
+//! Group norm, layer norm, RMS norm and PolyNorm, and dynamic tanh, which stands where they do.
+//! Statistics are float64 over a fixed number of lanes and nothing fuses, so every instruction set
+//! and every number of threads gives one set of bits.
 
+mod dynamic_tanh;
 mod group;
 mod lanes;
 mod layer;
@@ -10,6 +11,7 @@ mod rms;
 mod spread;
 mod write;
 
+pub use dynamic_tanh::{DynamicTanhOptions, dynamic_tanh};
 pub use group::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, group_norm};
 pub use layer::{LayerNormOptions, layer_norm};
 pub use poly::{PolyNormOptions, poly_norm};

@@ -89,7 +89,7 @@ export function report(inspection: Inspection): string[] {
       i === 0 ? "element types" : "",
       `${dtype}: ${counted(tensors, "tensor")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
     ]),
-    ["layers", kinds.join(", ") || "none with differential attention"],
+    ["layers", kinds.join(", ") || (architecture === "same_s" ? "blocks with differential attention" : "none with differential attention")],
   ];
   const lines = columns(rows);
 

@@ -49,7 +49,7 @@ export class DiffViT extends Owned<Model> {
 
   static async load(
     source: types.CheckpointSource,
-    options?: Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">,
+    options?: types.WeightLoadOptions,
   ): Promise<DiffViT> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
     const { handle, info } = await loadModel("image", await folderOf(source, accessOf(given)), given);

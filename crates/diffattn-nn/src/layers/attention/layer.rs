@@ -5,7 +5,9 @@ use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::options::RopeConfig;
-use diffattn::{DType, KvCacheOptions, Linear};
+#[cfg(feature = "models")]
+use crate::layers::HeadsNorm;
+use diffattn::{CacheDType, KvCacheOptions, Linear};
 use diffattn_files::Projections;
 
 /// Where λ comes from.
@@ -59,7 +61,12 @@ pub struct DiffAttnLayer {
     pub(crate) out: Linear,
     pub(crate) lambda: LambdaSource,
     pub(crate) rope: Option<RopeConfig>,
+    /// Channels of a head that turn, the first ones: all by default.
+    pub(crate) rotary_dim: usize,
     pub(crate) is_causal: bool,
+    /// The norms of the heads of q and of k before they turn.
+    #[cfg(feature = "models")]
+    pub(crate) heads_norms: Option<[HeadsNorm; 2]>,
     pub(crate) norm: Option<HeadNorm>,
     pub(crate) fusion: Option<Fusion>,
     /// What is subtracted from what some heads made.
@@ -82,10 +89,13 @@ impl DiffAttnLayer {
             k,
             v,
             out,
+            rotary_dim: heads.dimensions.head_dim,
             heads,
             lambda,
             rope,
             is_causal,
+            #[cfg(feature = "models")]
+            heads_norms: None,
             norm: None,
             fusion: None,
             #[cfg(feature = "models")]
@@ -118,7 +128,8 @@ impl DiffAttnLayer {
 
     /// The cache that the layer takes for `batch` sequences, with memory for `capacity` tokens at
     /// once. A layer with `sequence` keeps more in it: the differences of k and v, and its inputs
-    /// (as further k heads), from which the differences of the next tokens are made.
+    /// (as further k heads), from which the differences of the next tokens are made, and takes only
+    /// one of float32; any other layer takes one of any dtype.
     #[must_use]
     pub fn cache_options(&self, batch: usize, capacity: usize) -> KvCacheOptions {
         let Heads {
@@ -148,7 +159,7 @@ impl DiffAttnLayer {
             head_dim,
             value_dim,
             capacity,
-            dtype: DType::F32,
+            dtype: CacheDType::F32,
         }
     }
 }

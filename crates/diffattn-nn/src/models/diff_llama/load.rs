@@ -6,7 +6,7 @@ use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
 use crate::layers::{Activation, Embedding};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
-use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
+use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
 use diffattn_files::{AttentionSizes, Declare, Entries, Id};
@@ -290,15 +290,12 @@ impl DiffLlamaBuilder {
     fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
         let (list, ids) = listed(|d| self.sizes.embeddings(d));
         let mut part = Part::new(list, weights);
-        let of_both = |part: &Part<'_>| {
-            let weight = |id: Option<_>| id.and_then(|id| part.weight(id));
-            Some(is_equal(&weight(ids.table)?.data, &weight(ids.head)?.data))
-        };
+        let are_equal = |table| ids.head.is_some_and(|head| part.are_equal(table, head));
         let tied = match self.sizes.head {
             Head::Stored => None,
             Head::Tied => ids.table,
             Head::Alone => ids.head,
-            Head::Both => ids.table.filter(|_| of_both(&part) == Some(true)),
+            Head::Both => ids.table.filter(|&table| are_equal(table)),
         };
         if let Some(tied) = tied {
             let head = part.linear(tied)?;
@@ -307,7 +304,7 @@ impl DiffLlamaBuilder {
             return Ok(());
         }
         let none = || Error::internal("the embeddings are not in their part");
-        self.embedding = Some(Embedding::new(part.take(ids.table.ok_or_else(none)?)?)?);
+        self.embedding = Some(Embedding::new(part.table(ids.table.ok_or_else(none)?)?)?);
         if let Some(head) = ids.head {
             self.head = Some(part.linear(head)?);
         }
@@ -329,18 +326,5 @@ impl DiffLlamaBuilder {
                 Activation::PolyNorm { weight, bias }
             }
         })
-    }
-}
-
-/// Whether two weights of one shape are the same bits.
-fn is_equal(a: &WeightData<'_>, b: &WeightData<'_>) -> bool {
-    match (a, b) {
-        (WeightData::F32(a), WeightData::F32(b)) => {
-            a.iter().zip(&**b).all(|(a, b)| a.to_bits() == b.to_bits())
-        }
-        (WeightData::F16(a), WeightData::F16(b)) | (WeightData::Bf16(a), WeightData::Bf16(b)) => {
-            a == b
-        }
-        _ => false,
     }
 }

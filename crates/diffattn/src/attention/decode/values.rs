@@ -1,16 +1,21 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
-use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, WIDENS, tile_rows};
+use crate::attention::held::{CacheDType, Held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::Vector;
-use crate::simd::{Gapped, product_over};
+use crate::simd::{ByRow, Gapped, Unscaled, product_over};
+use half::{bf16, f16};
 
-/// Vectors of v's channels that a tile takes, from `first` on.
-struct Columns<const N: usize> {
-    panels: [*const f32; N],
+/// Vectors of v's channels that a tile takes.
+struct Columns<E, const N: usize> {
+    /// The first live key's.
+    panels: [*const E; N],
+    /// The scale of that key, where there is one.
+    scales: *const f32,
     /// Channel of the first.
     channel: usize,
 }
@@ -24,6 +29,17 @@ struct P {
     depth: Gapped,
     /// Where the products of the first row go.
     to: usize,
+}
+
+impl<const N: usize> Columns<f32, N> {
+    /// Of float32, which has no scales.
+    fn wide(panels: [*const f32; N], channel: usize) -> Self {
+        Self {
+            panels,
+            scales: std::ptr::null(),
+            channel,
+        }
+    }
 }
 
 impl DecodeStrip<'_, '_, '_> {
@@ -50,35 +66,105 @@ impl DecodeStrip<'_, '_, '_> {
                 self.add_special::<V>(index, &values, p);
                 continue;
             }
-            let vectors = self.call.value_shape.width.div_ceil(V::LANES);
-            let at = |vector: usize| values.at(strip.start(), vector * V::LANES);
-            let mut vector = 0;
-            while vector + VECTORS <= vectors {
-                let mut panels = [at(vector); VECTORS];
-                for (n, panel) in panels.iter_mut().enumerate() {
-                    *panel = at(vector + n);
-                }
-                let channel = vector * V::LANES;
-                self.products::<V, VECTORS>(&Columns { panels, channel }, p);
-                vector += VECTORS;
-            }
-            for vector in vector..vectors {
-                let (panels, channel) = ([at(vector)], vector * V::LANES);
-                self.products::<V, 1>(&Columns { panels, channel }, p);
+            let is_alone = !WIDENS && p.rows == 1;
+            match values.dtype {
+                CacheDType::F16 if is_alone => self.value_row::<V, f16>(&values, strip, p),
+                CacheDType::Bf16 if is_alone => self.value_row::<V, bf16>(&values, strip, p),
+                CacheDType::Int8 if is_alone => self.value_row::<V, i8>(&values, strip, p),
+                _ => self.value_rows::<V>(&values, strip, p),
             }
         }
     }
 
+    /// One row of P times all channels of v as they are held, widened in registers.
+    #[inline(always)]
+    fn value_row<V: Vector, E: Held>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
+        let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+        let at = |vector: usize| values.at::<E>(strip.start(), vector * V::LANES);
+        let scales = values.scales.as_ptr().wrapping_add(strip.start());
+        let mut vector = 0;
+        while vector + VECTORS <= vectors {
+            let mut panels = [at(vector); VECTORS];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                *panel = at(vector + n);
+            }
+            let channel = vector * V::LANES;
+            let columns = Columns {
+                panels,
+                scales,
+                channel,
+            };
+            self.product::<V, E, 1, VECTORS>(&columns, p, 0);
+            vector += VECTORS;
+        }
+        for vector in vector..vectors {
+            let columns = Columns {
+                panels: [at(vector)],
+                scales,
+                channel: vector * V::LANES,
+            };
+            self.product::<V, E, 1, 1>(&columns, p, 0);
+        }
+    }
+
+    /// All rows of P times all channels of v as float32: where they lie, or a few panels at a time.
+    #[inline(always)]
+    fn value_rows<V: Vector>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
+        let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+        let mut vector = 0;
+        while vector + VECTORS <= vectors {
+            let panels = self.near_columns::<V, VECTORS>(values, strip, vector);
+            self.products::<V, f32, VECTORS>(&Columns::wide(panels, vector * V::LANES), p);
+            vector += VECTORS;
+        }
+        for vector in vector..vectors {
+            let panels = self.near_columns::<V, 1>(values, strip, vector);
+            self.products::<V, f32, 1>(&Columns::wide(panels, vector * V::LANES), p);
+        }
+    }
+
+    /// N vectors of channels of v from vector `vector` on as float32. Those before it in the same
+    /// panel were asked for just now.
+    #[inline(always)]
+    fn near_columns<V: Vector, const N: usize>(
+        &mut self,
+        values: &ValuePanels<'_>,
+        strip: &LiveStrip,
+        vector: usize,
+    ) -> [*const f32; N] {
+        let (first, keys) = (strip.start(), strip.end() - strip.start());
+        let channel = vector * V::LANES;
+        let is_near = values.dtype == CacheDType::F32;
+        if !is_near && channel.is_multiple_of(PANEL) {
+            let near = self.scratch.near.chunks_exact_mut(STRIP * PANEL);
+            let panels = (channel..channel + N * V::LANES).step_by(PANEL);
+            for (channel, near) in panels.zip(near) {
+                values.near::<V>(first, keys, channel, near);
+            }
+        }
+        let near = self.scratch.near.as_ptr();
+        let mut panels = [near; N];
+        for (n, panel) in panels.iter_mut().enumerate() {
+            let within = channel % PANEL + n * V::LANES;
+            *panel = if is_near {
+                values.at(first, channel + n * V::LANES)
+            } else {
+                near.wrapping_add(within / PANEL * STRIP * PANEL + within % PANEL)
+            };
+        }
+        panels
+    }
+
     /// P of all rows times some columns of v.
     #[inline(always)]
-    fn products<V: Vector, const N: usize>(&mut self, columns: &Columns<N>, p: P) {
+    fn products<V: Vector, E: Held, const N: usize>(&mut self, columns: &Columns<E, N>, p: P) {
         let mut row = 0;
         while row < p.rows {
             let count = tile_rows(p.rows - row);
             match count {
-                ROWS => self.product::<V, ROWS, N>(columns, p, row),
-                2 => self.product::<V, 2, N>(columns, p, row),
-                _ => self.product::<V, 1, N>(columns, p, row),
+                ROWS => self.product::<V, E, ROWS, N>(columns, p, row),
+                2 => self.product::<V, E, 2, N>(columns, p, row),
+                _ => self.product::<V, E, 1, N>(columns, p, row),
             }
             row += count;
         }
@@ -86,16 +172,24 @@ impl DecodeStrip<'_, '_, '_> {
 
     /// P of M rows times some columns of v.
     #[inline(always)]
-    fn product<V: Vector, const M: usize, const N: usize>(
+    fn product<V: Vector, E: Held, const M: usize, const N: usize>(
         &mut self,
-        columns: &Columns<N>,
+        columns: &Columns<E, N>,
         p: P,
         row: usize,
     ) {
         let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
         // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have
-        // as many keys from the first live one on, whole vectors of channels.
-        let sums = unsafe { product_over::<V, _, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
+        // as many keys from the first live one on, whole vectors of channels, and as many scales,
+        // where there are any.
+        let sums: [[V; N]; M] = unsafe {
+            let (a, b) = ((a, p.rows), (columns.panels, PANEL));
+            if E::SCALED {
+                product_over(a, b, ByRow(columns.scales), p.depth)
+            } else {
+                product_over(a, b, Unscaled, p.depth)
+            }
+        };
         let padded = self.call.value_shape.padded();
         for (m, sums) in sums.iter().enumerate() {
             let to = &mut self.memory.partial[p.to + (row + m) * padded + columns.channel..];
@@ -144,9 +238,9 @@ impl DecodeStrip<'_, '_, '_> {
     fn add_special<V: Vector>(&mut self, index: usize, values: &ValuePanels<'_>, p: P) {
         let (from, end) = self.rows.keys(self.memory.strip);
         for channel in (0..self.call.value_shape.width).step_by(V::LANES) {
-            values.finite_copy(from, end - from, channel, &mut self.scratch.finite);
+            values.finite_copy::<V>(from, end - from, channel, &mut self.scratch.finite);
             let panels = [self.scratch.finite[p.first * PANEL + channel % PANEL..].as_ptr()];
-            self.products::<V, 1>(&Columns { panels, channel }, p);
+            self.products::<V, f32, 1>(&Columns::wide(panels, channel), p);
         }
         let sequence = self.rows.sequence;
         let (_, uses) = &self.rows.plan.by_value[index];
