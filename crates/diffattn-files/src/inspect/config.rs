@@ -1,7 +1,7 @@
 //! A checkpoint's configuration as an inspection reads it: what does not fit is passed over, for
 //! where it and the tensors disagree, tensors win.
 
-use super::inspection::Architecture;
+use super::architecture::Architecture;
 use crate::json;
 use diffattn::Error;
 use serde_json::{Map, Value};
@@ -29,6 +29,11 @@ impl Config {
         text.map(|text| json::json_object("config.json", text))
             .transpose()
             .map(Self)
+    }
+
+    /// All of it.
+    pub(super) fn map(&self) -> Option<&Map<String, Value>> {
+        self.0.as_ref()
     }
 
     /// The entry of Hugging Face's name, whatever the source calls it.

@@ -2,6 +2,7 @@
 //! where there is one. Reads no tensor and believes no configuration: where the two disagree,
 //! tensors win and a sentence says so.
 
+mod architecture;
 mod config;
 mod converted;
 mod diff_llama;
@@ -9,10 +10,13 @@ mod inspection;
 mod layers;
 mod llama;
 mod named;
+mod quantised;
 mod same_s;
 mod timm;
 
-pub use inspection::{Architecture, DtypeCount, Inspection};
+pub use architecture::Architecture;
+pub use inspection::{DtypeCount, Inspection};
+pub use quantised::QuantizedCount;
 
 use crate::decoder::{is_diff_mlx, is_poly_norm};
 use crate::dtype::Dtype;
@@ -23,6 +27,7 @@ use crate::notices;
 use config::Config;
 use diffattn::Error;
 use named::Named;
+use quantised::Unpacked;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,24 +39,31 @@ pub fn inspect<'e>(
     entries: impl IntoIterator<Item = &'e Entry>,
     config: Option<&str>,
 ) -> Result<Inspection, Error> {
-    let entries: Entries<'e> = entries
-        .into_iter()
+    let stored: Vec<&'e Entry> = entries.into_iter().collect();
+    let config = Config::parse(config)?;
+    let unpacked = Unpacked::of(&stored, &config);
+    let floats = stored
+        .iter()
+        .copied()
+        .filter(|entry| !unpacked.packed.contains(&entry.name));
+    let entries: Entries<'_> = floats
+        .chain(&unpacked.weights)
         .map(|entry| (entry.name.as_str(), entry))
         .collect();
     let names = Names::read(entries.keys().copied());
-    let config = Config::parse(config)?;
     let mut inspection = Inspection {
         architecture: None,
         layers: Vec::new(),
         plain_layers: Vec::new(),
         converted_layers: Vec::new(),
-        dtypes: dtypes(&entries),
+        dtypes: dtypes(&stored),
+        quantized: unpacked.counts,
         parameters: entries
             .values()
             .fold(0u64, |sum, entry| sum.saturating_add(entry.elements())),
         missing: Vec::new(),
         unexpected: Vec::new(),
-        warnings: Vec::new(),
+        warnings: unpacked.warning.into_iter().collect(),
     };
     let is_named = || llama::is_named(&names.read);
     let is_converted = config.architecture() == Some(Architecture::DiffAttnLlama) && is_named();
@@ -73,15 +85,9 @@ pub fn inspect<'e>(
     }
     .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
-    match (inspection.architecture, config.architecture()) {
-        (None, _) => inspection
-            .warnings
-            .push("there is no differential attention that is known in it".to_owned()),
-        (Some(found), Some(said)) if found != said => inspection.warnings.push(format!(
-            "config.json says {said}, but the tensors are those of {found}"
-        )),
-        _ => {}
-    }
+    inspection
+        .warnings
+        .extend(unlike(inspection.architecture, &config));
     let has_base = matches!(
         inspection.architecture,
         Some(
@@ -118,6 +124,17 @@ pub fn inspect<'e>(
     Ok(inspection)
 }
 
+/// What is odd about what was found, beside what the configuration says.
+fn unlike(found: Option<Architecture>, config: &Config) -> Option<String> {
+    match (found, config.architecture()) {
+        (None, _) => Some("there is no differential attention that is known in it".to_owned()),
+        (Some(found), Some(said)) if found != said => Some(format!(
+            "config.json says {said}, but the tensors are those of {found}"
+        )),
+        _ => None,
+    }
+}
+
 /// The layers that there are marks of, in order.
 fn find<'e>(entries: &Entries<'e>) -> Vec<Found<'e>> {
     let mut prefixes = BTreeSet::new();
@@ -139,9 +156,9 @@ fn find<'e>(entries: &Entries<'e>) -> Vec<Found<'e>> {
     found
 }
 
-fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
+fn dtypes(entries: &[&Entry]) -> Vec<DtypeCount> {
     let mut counts: BTreeMap<Dtype, DtypeCount> = BTreeMap::new();
-    for entry in entries.values() {
+    for entry in entries {
         let count = counts.entry(entry.dtype).or_insert(DtypeCount {
             dtype: entry.dtype,
             tensors: 0,

@@ -9,6 +9,7 @@ mod inspect;
 mod lists;
 mod llama;
 mod names;
+mod quantised;
 mod round_trip;
 mod shards;
 

@@ -7,7 +7,7 @@ use crate::parts::{WeightFormat, WeightInfo};
 use diffattn::Error;
 use diffattn_files::{DeclaredTensor, Dtype, MlxPacking, MlxQuantization, Precision};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Input channels that share a scale in what is written.
 const GROUP: usize = 32;
@@ -91,7 +91,7 @@ impl RecodePlan {
             packings: BTreeMap::new(),
             tensors: Vec::new(),
         };
-        let beside: Vec<String> = taken
+        let beside: BTreeSet<String> = taken
             .values()
             .filter(|(info, _)| info.dtype == Dtype::U32)
             .flat_map(|(info, _)| MlxQuantization::beside(&info.name))
@@ -165,7 +165,7 @@ impl Planning<'_> {
         let wanted = format.and_then(WeightFormat::quantisation);
         let stays = |bits: usize| match (format, wanted) {
             (None, _) => true,
-            (_, Some(rule)) => rule.bits() == bits,
+            (_, Some(rule)) => rule.bits() >= bits,
             (_, None) => false,
         };
         match (bits_of(info, tensor), format) {

@@ -19,8 +19,8 @@ pub enum WeightFormat {
     Q4,
 }
 
-/// As what the weights of a model are held. Those that are codes of as many bits already stay as
-/// they are; vectors, norms and small maps whose values matter stay floats.
+/// As what the weights of a model are held. Those that are codes of as many bits, or fewer, already
+/// stay as they are; vectors, norms and small maps whose values matter stay floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WeightFormats {
     /// The linear maps; as they are stored by default.

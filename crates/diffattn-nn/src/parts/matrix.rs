@@ -32,8 +32,9 @@ impl<'w> Matrix<'w> {
             if dtype == Dtype::U32 || dtype.block_bytes().is_some() && shape.len() == 2);
         let mut floats = if is_coded {
             let codes = coded(argument, weight, beside, shape)?;
-            let is_it = |to: Quantisation| to.bits() == codes.bits();
-            if format.is_none() || to.is_some_and(is_it) {
+            // (More bits would tell nothing more.)
+            let is_enough = |to: Quantisation| to.bits() >= codes.bits();
+            if format.is_none() || to.is_some_and(is_enough) {
                 return Ok(Self::Coded(codes));
             }
             Weight {

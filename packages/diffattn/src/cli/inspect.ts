@@ -47,7 +47,7 @@ const aboutPlainLayer = ({ numHeads, numKvHeads, headDim, rope, isCausal }: Laye
     .filter(Boolean)
     .join("; ");
 
-/** The same of a layer some of whose heads are differential, with these. */
+/** A line on a layer some of whose heads are differential, with these. */
 function aboutConvertedLayer(layer: Layer): string {
   const { kind = "", lambda, differentialHeads: heads } = layer;
   const which = heads === "all" ? heads : heads ? ranges(heads.map(String)) : "not said which";
@@ -75,7 +75,7 @@ function aboutLayer(layer: Layer): string {
 
 /** The sentences of a report, without its lists of names. */
 export function report(inspection: Inspection): string[] {
-  const { architecture, parameters, dtypes, layers, plainLayers, convertedLayers, missing, unexpected, warnings } = inspection;
+  const { architecture, parameters, dtypes, quantized, layers, plainLayers, convertedLayers, missing, unexpected, warnings } = inspection;
   const lists = [
     { list: layers, what: "differential attention", about: aboutLayer },
     { list: convertedLayers, what: "differential heads", about: aboutConvertedLayer },
@@ -88,6 +88,10 @@ export function report(inspection: Inspection): string[] {
     ...dtypes.map(({ dtype, tensors, parameters, bytes: size }, i) => [
       i === 0 ? "element types" : "",
       `${dtype}: ${counted(tensors, "tensor")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
+    ]),
+    ...quantized.map(({ bits, groupSize, weights, parameters, bytes: size }, i) => [
+      i === 0 ? "quantised" : "",
+      `MLX, ${bits} bits in groups of ${groupSize}: ${counted(weights, "weight")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
     ]),
     ["layers", kinds.join(", ") || (architecture === "same_s" ? "blocks with differential attention" : "none with differential attention")],
   ];

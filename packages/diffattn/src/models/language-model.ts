@@ -18,6 +18,7 @@ import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { type GgufTexts, mayBeGguf } from "./gguf.js";
+import { formatOf } from "./formats.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
@@ -49,8 +50,7 @@ const STEPS_AHEAD = 2;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
 const REGEX = ["any", "known"] as const;
-/** As what weights are held, where the caller says so. */
-const FORMATS = ["float32", "float16", "bfloat16", "q8", "q4"] as const;
+const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "tokenizerRegex", "dtype", "head", "cacheDtype"];
 const CACHE_DTYPES = ["float32", "float16", "bfloat16", "int8"] as const;
 
 /** One text that is being generated. */
@@ -150,15 +150,9 @@ export class LanguageModel extends Owned<Model> {
   }
 
   static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
-    const given = checkOptions("options", options, [
-      ...[...LOAD_OPTIONS, "adapter", "onNotice", "tokenizer", "tokenizerRegex"],
-      ...["dtype", "head", "cacheDtype"],
-    ]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, ...OWN_OPTIONS]);
     checkSignal(given.signal);
-    for (const name of ["dtype", "head"] as const) {
-      const format = given[name];
-      if (!isAbsent(format) && !FORMATS.includes(format)) fail("OPTION", name, oneOf(FORMATS), show(format));
-    }
+    for (const name of ["dtype", "head"] as const) formatOf(name, given[name]);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const { cacheDtype } = given;
@@ -408,7 +402,9 @@ function checkStopIds(given: unknown): void {
   for (let i = 0; i < given.length; i++) if (typeof given[i] !== "number") fail("OPTION", `stopIds[${i}]`, "a number", show(given[i]));
 }
 
-/** How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it. */
+/**
+ * How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it.
+ */
 interface ReadingTexts {
   readonly regex: (typeof REGEX)[number];
   readonly make: MakeTokenizer | undefined;

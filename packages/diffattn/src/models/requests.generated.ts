@@ -109,6 +109,27 @@ export const exportModelCache = { op: 82, operands: { cache: object }, options: 
 
 export const endText = { op: 83, operands: { generator: object, text: size, kept: size }, options: [] } as const;
 
+export const recodePlan = {
+  op: 84,
+  operands: {
+    config: text,
+    entries: text,
+    dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+  },
+  options: [],
+} as const;
+
+export const recodeTensor = {
+  op: 85,
+  operands: {
+    shape: [list, size],
+    to: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    tensors: [list, [fields, storedTensor]],
+  },
+  options: [],
+} as const;
+
 const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
 
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;

@@ -194,6 +194,11 @@ export interface Inspection {
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
   /**
+   * Quantised weights in MLX's layout, by how they are packed; their codes, scales and biases are
+   * among `dtypes`, too.
+   */
+  readonly quantized: readonly { bits: number; groupSize: number; weights: number; parameters: number; bytes: number }[];
+  /**
    * The layers with differential attention, with their head layout. (Of "same_s", whose blocks are
    * all alike, none is listed.)
    */
@@ -204,9 +209,9 @@ export interface Inspection {
    */
   readonly plainLayers: readonly Readonly<Record<string, unknown>>[];
   /**
-   * The layers of a converted Llama that have differential heads: what plain layers have, the `kind`
-   * ("v2", "v1", "dex"), what makes λ, and which heads are differential (`differentialHeads`: "all",
-   * or their numbers from 0; null where no configuration says it).
+   * The layers of a converted Llama that have differential heads: what plain layers have, the
+   * `kind` ("v2", "v1", "dex"), what makes λ, and which heads are differential
+   * (`differentialHeads`: "all", or their numbers from 0; null where no configuration says it).
    */
   readonly convertedLayers: readonly Readonly<Record<string, unknown>>[];
   /**
@@ -218,8 +223,8 @@ export interface Inspection {
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
   /**
-   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF file
-   * by Hugging Face's names.
+   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF
+   * file by Hugging Face's names.
    */
   readonly tensors?: readonly StoredTensorInfo<StoredDType | QuantizedDType>[];
 }
@@ -248,9 +253,16 @@ export declare function inspectCheckpoint(
 export interface ConvertOptions extends LoadOptions {
   /**
    * Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from
-   * all others exactly.
+   * all others exactly. Quantised weights become what they stand for.
+   *
+   * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
+   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that
+   * are not quantised keep their type. They are written in MLX's layout: groups of 32, scales and
+   * biases of F16, exact for Q8_0, Q4_0 and Q4_1.
    */
-  dtype?: "F32" | "F16" | "BF16" | undefined;
+  dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
+  /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
+  head?: WeightFormat | undefined;
   /**
    * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
    * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
@@ -268,6 +280,11 @@ export interface Conversion {
   /** The file, where there is no `target`. */
   readonly file: Uint8Array<ArrayBuffer> | undefined;
   /**
+   * What belongs beside the file and is not beside its source as it should be, by name: of
+   * quantised weights, before or after, `config.json`; of a GGUF file also its tokenizer.
+   */
+  readonly files: Readonly<Record<string, Uint8Array<ArrayBuffer>>>;
+  /**
    * What was not exact or grew: repeated heads, folded weights, values that overflow. Each a
    * sentence.
    */
@@ -276,7 +293,9 @@ export interface Conversion {
 
 /**
  * Writes a checkpoint with another element type, or with its attention layers in another layout.
- * All of the new file is in memory once.
+ * All of the new file is in memory once; where weights are or become quantised, one tensor at a
+ * time (and scales and biases, until their place in the file comes). The source may then be a GGUF
+ * file.
  *
  * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout;
  *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
@@ -287,10 +306,10 @@ export declare function convertCheckpoint(source: FileSource | CheckpointSource,
 export interface ConvertModelOptions extends LoadOptions {
   /**
    * What the differential heads are: `"v2"` (the default; a second q head over the same k and v, λ
-   * of the sigmoid of a projection), `"v1"` (a second q and k head, λ of vectors, no norm; all heads
-   * of a layer), `"dex"` (a matrix of the layer, which {@link foldDex} makes a part of the output
-   * projection), or Hugging Face's `"diffllama"`, which can never compute what the Llama did: its
-   * norm gives what every head makes the same length.
+   * of the sigmoid of a projection), `"v1"` (a second q and k head, λ of vectors, no norm; all
+   * heads of a layer), `"dex"` (a matrix of the layer, which {@link foldDex} makes a part of the
+   * output projection), or Hugging Face's `"diffllama"`, which can never compute what the Llama
+   * did: its norm gives what every head makes the same length.
    */
   to?: "v2" | "v1" | "dex" | "diffllama" | undefined;
   /**
@@ -391,7 +410,7 @@ export interface CompareOptions {
 export interface Comparison {
   /** The largest difference of two logits. */
   readonly largest: number;
-  /** The same, divided by the largest logit of the first model. */
+  /** The largest difference of two logits, divided by the first model's largest logit. */
   readonly relative: number;
   /** Whether both write the same tokens. */
   readonly sameTokens: boolean;
@@ -630,8 +649,8 @@ export interface TokenizerFiles {
 }
 
 /**
- * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale for
- * each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
+ * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale
+ * for each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
  * Products with codes are those of x in int8, 32 values a scale: the bits of a row are the same on
  * every instruction set.
  */
@@ -643,9 +662,9 @@ export type WeightLoadOptions = LoadOptions & Pick<ModelLoadOptions, "onNotice">
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
-   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json` and
-   * `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules of
-   * `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
+   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json`
+   * and `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules
+   * of `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
    * converted so first; over a model that was converted otherwise it is OPTION. It is merged into
    * weights of floats, and stays beside quantised ones as two thin products.
    */
@@ -683,7 +702,7 @@ export interface ModelLoadOptions extends LoadOptions {
   tokenizerRegex?: "any" | "known" | undefined;
   /**
    * As what the model's linear maps are held; as the checkpoint has them by default, quantised ones
-   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as many bits,
+   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as few bits,
    * part by part: no more than two parts are ever in memory as floats. Rows that are no multiple of
    * 32 wide stay as they are, which `onNotice` tells. The floats make floats of what is quantised.
    * Norms, λ and other vectors are always floats.
@@ -711,10 +730,10 @@ export declare class LanguageModel {
    * prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`), or lack the
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
-   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
-   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization` in
-   * `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
-   * or BF16). Quantised weights stay so, unless `dtype` says otherwise.
+   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16,
+   * BF16, Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights
+   * (`quantization` in `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32,
+   * scales and biases of F16 or BF16). Quantised weights stay so, unless `dtype` says otherwise.
    * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
    * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
    *

@@ -363,6 +363,7 @@ fn main() -> Result<(), String> {
         "diffllama_bias",
         "diffllama_llama3_rope",
         "llama",
+        "mlx",
         "diffattn_llama/share_half",
         "diffattn_llama/v1_mirror_half",
         "motif_gda",
