@@ -2,7 +2,8 @@
 //! with a plain Llama.
 
 use super::config::Config;
-use super::inspection::{Architecture, Inspection, other_heads};
+use super::architecture::Architecture;
+use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
 use crate::decoder::{self, DecoderAttention, DecoderSizes, Head};
