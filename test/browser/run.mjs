@@ -11,7 +11,8 @@ import { serve } from "./server.mjs";
 const TIMEOUT = 600_000;
 
 const fixtures = readdirSync(fileURLToPath(new URL("../fixtures/", import.meta.url)), { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".safetensors"))
+  // (PolyNorm is a kernel of the crates alone.)
+  .filter((name) => name.endsWith(".safetensors") && !name.startsWith("polynorm"))
   .sort();
 
 let passed = 0;

@@ -313,6 +313,20 @@ export function layerOf(api: Api, fixture: Fixture): types.MultiheadDiffAttn | t
     rope: c["rope"] as types.LayerRope,
     weights,
   };
+  if (c["op"] === "GroupedDiffAttn") {
+    const [flat = 0, noise = 1] = ["num_attention_heads", "num_noise_heads"].map((name) => Number(c[name]));
+    return new api.MultiheadDiffAttn({
+      ...common,
+      depth: c["depth"] as number,
+      lambdaInit: c["lambda_init"] as number,
+      numHeads: flat - noise,
+      numKvHeads: Number(c["num_key_value_heads"]) / 2,
+      headDim: c["head_dim"] as number,
+      pairing: "grouped",
+      ratio: flat / noise - 1,
+      norm: { eps: c["attn_rms_norm_eps"] as number },
+    });
+  }
   if (c["op"] === "MultiheadDiffAttnV2") return new api.MultiheadDiffAttnV2({ ...common, headDim: c["head_dim"] as number });
   return new api.MultiheadDiffAttn({ ...common, depth: c["depth"] as number, kvRepeat: c["kv_repeat"] as "paired" | "flat" });
 }
@@ -356,6 +370,7 @@ const OPERATORS: Record<string, (fixture: Fixture) => Check[]> = {
   sequence_diff_attention: fusedSequence,
   MultiheadDiffAttn: layer,
   MultiheadDiffAttnV2: layer,
+  GroupedDiffAttn: layer,
 };
 
 /** Every check of a case. */

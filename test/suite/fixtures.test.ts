@@ -11,7 +11,8 @@ import { readFixture } from "./safetensors.js";
 
 const folder = fileURLToPath(new URL("../fixtures/", import.meta.url));
 const files = readdirSync(folder, { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".safetensors"))
+  // (PolyNorm is a kernel of the crates alone.)
+  .filter((name) => name.endsWith(".safetensors") && !name.startsWith("polynorm"))
   .sort();
 
 test("the cases are there", () => {

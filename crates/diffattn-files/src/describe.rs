@@ -28,6 +28,8 @@ const PAIRINGS: [Pairing; 4] = [
 struct Described {
     prefix: String,
     depth: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lambda_init: Option<f64>,
     /// 1 or 2.
     version: u8,
     lambda_form: Option<LambdaName>,
@@ -130,6 +132,7 @@ impl Serialize for Layer {
         Described {
             prefix: self.prefix.clone(),
             depth: self.depth,
+            lambda_init: self.lambda_init,
             version,
             lambda_form,
             embed_dim: self.embed_dim,
@@ -177,6 +180,7 @@ impl Layer {
         Ok(Self {
             prefix: described.prefix,
             depth: described.depth,
+            lambda_init: described.lambda_init,
             version,
             embed_dim: described.embed_dim,
             heads: HeadLayout {

@@ -16,11 +16,12 @@ pub(crate) type Entries<'e> = BTreeMap<&'e str, &'e Entry>;
 /// What marks a layer: one of these tensors.
 pub(crate) const MARKS: [&str; 3] = [VECTORS[0], SCALARS[0], "lambda_proj.weight"];
 
-/// What timm calls weights of a layer, and their names here.
-const TIMM: [(&str, &str); 3] = [
+/// What timm and diff-mlx call weights of a layer, and their names here.
+const OTHER_SOURCES: [(&str, &str); 4] = [
     ("proj.weight", "out_proj.weight"),
     ("proj.bias", "out_proj.bias"),
     ("sub_norm.weight", NORM),
+    ("subln.scale", NORM),
 ];
 
 /// Norms of q and k, and of all heads together.
@@ -33,8 +34,8 @@ pub(crate) fn names() -> Vec<(String, String)> {
     let own = list.weights().iter().flat_map(both).flatten();
     let own = own.flat_map(|weight| weight.tensors());
     let own = own.map(|tensor| (tensor.name.clone(), tensor.name));
-    let timm = TIMM.map(|(name, here)| (name.to_owned(), here.to_owned()));
-    own.chain(timm).collect()
+    let others = OTHER_SOURCES.map(|(name, here)| (name.to_owned(), here.to_owned()));
+    own.chain(others).collect()
 }
 
 /// A layer's tensors, gathered under the names that layers take, before anything is known of its

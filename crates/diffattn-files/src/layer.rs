@@ -2,7 +2,7 @@
 //! Finds none.
 
 use crate::attention::{LambdaForm, RopeConfig};
-use crate::convert::LayerForm;
+use crate::convert::{LayerForm, LayerTarget};
 use crate::layout::HeadLayout;
 use crate::raw_weights::RawWeights;
 use crate::shards::Shards;
@@ -37,6 +37,8 @@ pub struct Layer {
     pub prefix: String,
     /// The last number in `prefix`: the layer's index from 0, which λ_init of V1 depends on.
     pub depth: Option<usize>,
+    /// λ_init of V1, where it does not follow from `depth` as the first version has it.
+    pub lambda_init: Option<f64>,
     /// Which layer it is.
     pub version: LayerVersion,
     /// E, channels of x and y.
@@ -93,6 +95,26 @@ impl Layer {
             heads: self.heads,
             rope_interleaved: self.rope.map(|rope| rope.interleaved),
         }
+    }
+
+    /// Refuses another layout for a layer whose λ_init does not follow from its index: who reads
+    /// the layout would take another.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layout`.
+    pub fn check_target(&self, target: &LayerTarget) -> Result<(), Error> {
+        let kept = LayerTarget {
+            dtype: target.dtype,
+            ..LayerTarget::keep(&self.heads)
+        };
+        if self.lambda_init.is_none() || *target == kept {
+            return Ok(());
+        }
+        Err(Error::option(
+            "layout",
+            "the layout that the layer has, as its λ_init is not what other layouts take it for",
+            format_args!("{:?} heads", target.pairing.name()),
+        ))
     }
 
     /// The same layer with weights that lie as `form` says: what [`super::convert_layer`] made of

@@ -20,8 +20,12 @@ const WITHIN: [&str; 3] = [
 /// What language models have before the names of all but their head.
 const MODEL: &str = "model.";
 
-/// The modules of a language model without its head.
-const BASE: [&str; 3] = ["embed_tokens.", "layers.", "norm."];
+/// The modules of a language model without its head, and those of diff-mlx, whose older files have
+/// no prefix; the first of each that no other model has.
+const BASES: [[&str; 3]; 2] = [
+    ["layers.", "embed_tokens.", "norm."],
+    ["tok_embed.", "blocks.", "final_norm."],
+];
 
 /// Names as models have them.
 #[derive(Debug)]
@@ -41,14 +45,16 @@ impl<'n> Names<'n> {
             .map(|name| unwrapped(name, &mut taken_off))
             .collect();
         let begins = |prefix: &str| read.iter().any(|name| name.starts_with(prefix));
-        let is_base = begins("layers.") && !begins(MODEL);
-        if is_base {
+        let base = BASES.iter().find(|[first, ..]| begins(first));
+        let base = base.filter(|_| !begins(MODEL));
+        if let Some(modules) = base {
             for name in &mut read {
-                if BASE.iter().any(|module| name.starts_with(module)) {
+                if modules.iter().any(|module| name.starts_with(module)) {
                     *name = Cow::Owned(format!("{MODEL}{name}"));
                 }
             }
         }
+        let is_base = base.is_some();
         Self {
             read,
             taken_off,

@@ -26,6 +26,7 @@ impl DiffAttnLayer {
             LayerVersion::V1(lambda_form) => {
                 let depth = layer.depth.unwrap_or(0);
                 let options = MultiheadDiffAttnOptions {
+                    lambda_init: layer.lambda_init,
                     num_kv_heads: groups,
                     head_dim: Some(head_dim),
                     rope: layer.rope,

@@ -7,9 +7,9 @@
 //!   per token and head, k and v shared by both maps, no norm.
 //!
 //! With the feature `models` also whole models of such layers: `DiffLlama` (Hugging Face's
-//! `diffllama`; `llama`, whose heads are one softmax each; and `diffattn_llama`, a Llama some of
-//! whose heads were made differential), with caches, sampling and generation. `FAMILIES` are all
-//! that there are.
+//! `diffllama`; `llama`, whose heads are one softmax each; `diffattn_llama`, a Llama some of whose
+//! heads were made differential; Motif; and diff-mlx), with caches, sampling and generation.
+//! `FAMILIES` are all that there are.
 //!
 //! Both are a [`DiffAttnLayer`], which runs them: at once ([`DiffAttnLayer::forward`]) or in slices
 //! ([`DiffAttnLayer::forward_job`]). A row's bits do not depend on batch, threads or how many

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     AttentionSpec, GroupNorm, Head, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm,
-    Pairing, Rope, RopeScaling, SequenceFusion, Tensor, plan,
+    Pairing, PolyNorm, Rope, RopeScaling, SequenceFusion, Tensor, plan,
 };
 
 /// A tensor as it lies in the file.
@@ -434,6 +434,19 @@ impl Fixture {
         }
     }
 
+    /// What the oracle takes for a `polynorm` case.
+    pub fn poly_norm(&self) -> PolyNorm {
+        self.check_known(&["op", "eps", "formula"], &["x", "weight", "bias", "dy"]);
+        let [cubes, squares, values] = self.f64("weight").data[..] else {
+            panic!("{}: three weights", self.name)
+        };
+        PolyNorm {
+            weight: [cubes, squares, values],
+            bias: self.f64("bias").data[0],
+            eps: self.number("eps").unwrap_or(1e-6),
+        }
+    }
+
     /// What the oracle takes for a `rope` case; positions start at its `first_position`.
     pub fn rope(&self) -> Rope {
         let options = [
@@ -502,6 +515,38 @@ impl Fixture {
             norm_eps: self.number("eps").unwrap_or(1e-5),
             lambda_form: LambdaForm::Vectors,
             ..MultiheadDiffAttn::new(required("depth"), head_dim, self.weights())
+        }
+    }
+
+    /// What the oracle takes for a `GroupedDiffAttn` case: the first version with `num_noise_heads`
+    /// of the flat q heads subtracted, as Motif counts them.
+    pub fn layer_grouped(&self) -> MultiheadDiffAttn {
+        let options = [
+            "op",
+            "embed_dim",
+            "depth",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "num_noise_heads",
+            "head_dim",
+            "rope",
+            "lambda_init",
+            "attn_rms_norm_eps",
+        ];
+        self.check_known(&options, &["x", "weights."]);
+        let required = |name| {
+            self.count(name)
+                .unwrap_or_else(|| panic!("{}: no {name}", self.name))
+        };
+        let noise = required("num_noise_heads");
+        MultiheadDiffAttn {
+            lambda_init: self.number("lambda_init"),
+            rope: Some(rope(&self.case["rope"])),
+            pairing: Pairing::Grouped {
+                ratio: required("num_attention_heads") / noise - 1,
+            },
+            norm_eps: self.number("attn_rms_norm_eps").unwrap_or(1e-5),
+            ..MultiheadDiffAttn::new(required("depth"), required("head_dim"), self.weights())
         }
     }
 

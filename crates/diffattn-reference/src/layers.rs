@@ -102,6 +102,8 @@ pub enum LambdaForm {
 pub struct MultiheadDiffAttn {
     /// The layer's index from 0, for λ_init.
     pub depth: usize,
+    /// λ_init itself, where it does not follow from `depth`.
+    pub lambda_init: Option<f64>,
     /// d: q and k channels per head; `q_proj`, `k_proj` and `v_proj` make as many heads as fit
     /// their rows.
     pub head_dim: usize,
@@ -131,6 +133,7 @@ impl MultiheadDiffAttn {
     pub fn new(depth: usize, head_dim: usize, weights: BTreeMap<String, Tensor<f64>>) -> Self {
         Self {
             depth,
+            lambda_init: None,
             head_dim,
             value_dim: 2 * head_dim,
             rope: None,
@@ -143,10 +146,14 @@ impl MultiheadDiffAttn {
         }
     }
 
+    fn lambda_init(&self) -> f64 {
+        self.lambda_init.unwrap_or_else(|| lambda_init(self.depth))
+    }
+
     /// The layer's λ.
     pub fn lambda(&self) -> f64 {
         let values = |name| weight(&self.weights, name).data.as_slice();
-        let init = lambda_init(self.depth);
+        let init = self.lambda_init();
         match self.lambda_form {
             LambdaForm::Vectors => {
                 let [q1, k1, q2, k2] =
@@ -210,7 +217,7 @@ impl MultiheadDiffAttn {
                 .weights
                 .get("subln.weight")
                 .map(|weight| weight.data.clone()),
-            scale: 1.0 - lambda_init(self.depth),
+            scale: 1.0 - self.lambda_init(),
         };
         project_out(&self.weights, &join_heads(&rms_norm(&out, &norm)))
     }

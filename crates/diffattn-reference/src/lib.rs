@@ -837,6 +837,37 @@ pub fn rms_norm(x: &Tensor<f64>, norm: &Norm) -> Tensor<f64> {
     y
 }
 
+/// What [`poly_norm`] makes of a row.
+#[derive(Clone, Debug)]
+pub struct PolyNorm {
+    /// Factors of the normalised cubes, squares and values.
+    pub weight: [f64; 3],
+    /// Added to each result.
+    pub bias: f64,
+    /// Added to each mean square.
+    pub eps: f64,
+}
+
+/// w₀·rms(x³) + w₁·rms(x²) + w₂·rms(x) + bias over the last axis (arXiv 2411.03884).
+pub fn poly_norm(x: &Tensor<f64>, norm: &PolyNorm) -> Tensor<f64> {
+    let mut y = Tensor {
+        shape: x.shape.clone(),
+        data: vec![norm.bias; x.data.len()],
+    };
+    for (power, weight) in [3, 2, 1].into_iter().zip(norm.weight) {
+        let powers = x.data.iter().map(|x| x.powi(power)).collect();
+        let rms = Norm {
+            eps: norm.eps,
+            ..Norm::default()
+        };
+        let terms = rms_norm(&Tensor::new(&x.shape, powers), &rms);
+        for (y, term) in y.data.iter_mut().zip(terms.data) {
+            *y += weight * term;
+        }
+    }
+    y
+}
+
 /// Dynamic tanh (arXiv 2503.10622) of rows as long as the weight or the bias: `tanh(alpha · x) ·
 /// weight + bias`.
 pub fn dynamic_tanh(

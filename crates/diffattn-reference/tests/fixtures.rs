@@ -3,8 +3,8 @@
 
 use diffattn_reference::fixture::{Fixture, folder, read_all};
 use diffattn_reference::{
-    AttentionSpec, Tensor, apply_rope, attention, attention_maps, group_norm, positions_from,
-    rms_norm, sequence_difference, sequence_fused_attention,
+    AttentionSpec, Tensor, apply_rope, attention, attention_maps, group_norm, poly_norm,
+    positions_from, rms_norm, sequence_difference, sequence_fused_attention,
 };
 
 /// Two ways to sum the same float64 values.
@@ -159,6 +159,14 @@ fn rms_norms() {
 }
 
 #[test]
+fn poly_norms() {
+    each("polynorm", 7, |fixture| {
+        let got = poly_norm(&fixture.f64("x"), &fixture.poly_norm());
+        close(&fixture.name, &required(fixture, "y"), &got, FLOAT64)
+    });
+}
+
+#[test]
 fn rope() {
     each("rope", 6, |fixture| {
         let (x, expected) = (fixture.f64("x"), required(fixture, "y"));
@@ -211,6 +219,14 @@ fn modules() {
             other => panic!("{}: op {other:?}", fixture.name),
         };
         close(&fixture.name, &required(fixture, "y"), &got, tolerance)
+    });
+}
+
+#[test]
+fn grouped_modules() {
+    each("grouped", 3, |fixture| {
+        let got = fixture.layer_grouped().forward(&fixture.f64("x"), None, 0);
+        close(&fixture.name, &required(fixture, "y"), &got, FLOAT64)
     });
 }
 

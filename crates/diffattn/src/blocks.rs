@@ -122,6 +122,9 @@ pub(crate) mod norm {
 
     /// Lanes of two such sums at once. Part of the numeric contract.
     pub(crate) const SHIFTED_LANES: usize = 16;
+
+    /// Lanes of three such sums at once. Part of the numeric contract.
+    pub(crate) const POWER_LANES: usize = 16;
 }
 
 /// What stands between two projections.

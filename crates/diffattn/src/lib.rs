@@ -54,7 +54,8 @@ pub use linear::{
 };
 pub use norm::{
     Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormOptions, LayerNormOptions,
-    RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, rms_norm,
+    PolyNormOptions, RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, poly_norm,
+    rms_norm,
 };
 pub use run::Run;
 pub use run::buffer::try_zeroed;

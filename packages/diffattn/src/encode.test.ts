@@ -231,8 +231,8 @@ test("layers: weights in the protocol's order, whatever the caller's", () => {
     weights: { "o_proj.weight": f32(8, 8), lambda_b: new Float32Array(2), lambda_a: new Float32Array(1), "q_proj.weight": f32(8, 4) },
   });
   expect(v1.params).toEqual([
-    8, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1, 1, 1,
-    1, 1, 2, 0,
+    8, 0, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1,
+    1, 1, 1, 1, 2, 0,
   ]);
   expect(lengths(v1)).toEqual([128, 256, 4, 8]);
 

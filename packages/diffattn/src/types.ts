@@ -806,16 +806,23 @@ export interface MultiheadDiffAttnOptions {
   embedDim: number;
   /** The layer's index from 0: λ_init = 0.8 − 0.6·exp(−0.3·depth). */
   depth: number;
-  /** Output heads H; a checkpoint's flat heads are 2H. */
+  /** λ_init itself, where it does not follow from `depth` (Motif counts from −1). */
+  lambdaInit?: number | undefined;
+  /** Output heads H; a checkpoint's flat heads are 2H. "grouped": the signal heads. */
   numHeads: number;
-  /** Key/value groups G ("halves": the flat K); numHeads by default ("halves": 2·numHeads). */
+  /**
+   * Key/value groups G ("halves": the flat K; "grouped": the pairs of k heads); by default no head
+   * shares k and v with another ("halves": 2·numHeads; "grouped": one per noise head).
+   */
   numKvHeads?: number | undefined;
   /** d; embedDim / numHeads / 2 by default. */
   headDim?: number | undefined;
   /** Rotary embedding; none by default. Positions start at the cache's length. */
   rope?: LayerRope | null | undefined;
-  /** "interleaved" by default (unilm); "halves" is Hugging Face's diffllama. */
+  /** "interleaved" by default (unilm); "halves" is Hugging Face's diffllama, "grouped" Motif's. */
   pairing?: Pairing | undefined;
+  /** Signal heads per noise head; 1 by default. Only with "grouped" and "shared". */
+  ratio?: number | undefined;
   /**
    * "paired" by default (unilm's flash module); "flat" is its naive module. Only with
    * "interleaved".

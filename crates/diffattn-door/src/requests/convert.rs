@@ -33,6 +33,7 @@ impl Operation for ConvertRequest {
         let layer = Layer::from_json(self.layer.text(operands)?)?;
         let form = layer.form();
         let target = LayerTarget::from_json(self.target.text(operands)?, &form.heads)?;
+        layer.check_target(&target)?;
         let tensors = self.tensors.iter().map(|at| at.tensor(operands));
         let tensors = tensors.collect::<Result<BTreeMap<&str, RawTensor<'_>>, Error>>()?;
         let weights = layer.weights(|name| {

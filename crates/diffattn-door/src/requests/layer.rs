@@ -111,11 +111,13 @@ request! {
     44 createMultiheadDiffAttn CreateLayerRequest {} options {
         embed_dim: Size,
         depth: Count,
+        lambda_init: Option<Number>,
         num_heads: Size,
         num_kv_heads: Option<Size>,
         head_dim: Option<Size>,
         rope: Option<RopeAt>,
         pairing: Option<Pairing>,
+        ratio: Option<Count>,
         kv_repeat: Option<KvRepeat>,
         is_causal: Option<Flag>,
         norm: Option<NormAt>,
@@ -128,10 +130,12 @@ request! {
 impl Query for CreateLayerRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let mut options = MultiheadDiffAttnOptions::new(self.embed_dim, self.depth, self.num_heads);
+        options.lambda_init = self.lambda_init;
         options.num_kv_heads = self.num_kv_heads;
         options.head_dim = self.head_dim;
         options.rope = self.rope.as_ref().map(rope_config);
         options.pairing = self.pairing.unwrap_or(options.pairing);
+        options.ratio = self.ratio;
         options.kv_repeat = self.kv_repeat;
         options.is_causal = self.is_causal.unwrap_or(options.is_causal);
         if let Some(norm) = self.norm {

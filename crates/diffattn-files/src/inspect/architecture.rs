@@ -12,6 +12,10 @@ pub enum Architecture {
     Llama,
     /// A Llama some of whose heads were made differential.
     DiffAttnLlama,
+    /// Motif: grouped differential attention and PolyNorm.
+    Motif,
+    /// diff-mlx: the first version as its authors have it, in a language model.
+    DiffMlx,
     /// unilm's first version, naive or flash: names and shapes are the same.
     UnilmV1,
     /// unilm's second version.
@@ -28,6 +32,8 @@ impl fmt::Display for Architecture {
             Self::DiffLlama => "Hugging Face diffllama",
             Self::Llama => "Hugging Face llama",
             Self::DiffAttnLlama => "Llama converted to differential attention",
+            Self::Motif => "Motif",
+            Self::DiffMlx => "diff-mlx",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
@@ -44,11 +50,23 @@ impl Architecture {
             Self::DiffLlama => "diffllama",
             Self::Llama => "llama",
             Self::DiffAttnLlama => "diffattn_llama",
+            Self::Motif => "motif",
+            Self::DiffMlx => "diff_mlx",
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
             Self::SameS => "same_s",
         }
+    }
+
+    /// What `model_type` of its configurations is, where they have one.
+    #[must_use]
+    pub fn model_type(self) -> Option<&'static str> {
+        let is_of_hugging_face = matches!(
+            self,
+            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif
+        );
+        is_of_hugging_face.then_some(self.name())
     }
 
     /// What a configuration says that it is of.
@@ -59,14 +77,24 @@ impl Architecture {
                 .iter()
                 .any(|kind| name.contains(kind))
         };
-        let models = [Self::DiffLlama, Self::Llama, Self::DiffAttnLlama];
+        let models = [
+            Self::DiffLlama,
+            Self::Llama,
+            Self::DiffAttnLlama,
+            Self::Motif,
+        ];
         let model = models
             .into_iter()
-            .find(|model| text("model_type") == Some(model.name()));
+            .find(|model| text("model_type") == model.model_type());
+        // (Motif's own files have both spellings.)
+        let model = model.or((text("model_type") == Some("Motif")).then_some(Self::Motif));
         let is_vit = text("architecture").is_some_and(is_vit);
+        let sizes = config.get("model").and_then(Value::as_object);
+        let is_mlx = sizes.is_some_and(|sizes| sizes.contains_key("n_heads_vanilla"));
         let is_codec = text("architecture") == Some(Self::SameS.name());
         model
             .or(is_vit.then_some(Self::TimmDiffVit))
             .or(is_codec.then_some(Self::SameS))
+            .or(is_mlx.then_some(Self::DiffMlx))
     }
 }

@@ -6,6 +6,21 @@ use crate::json;
 use diffattn::Error;
 use serde_json::{Map, Value};
 
+/// What diff-mlx calls the entries of Hugging Face's configurations, in its `model`.
+const DIFF_MLX: [(&str, &str); 11] = [
+    ("vocab_size", "vocab_size"),
+    ("hidden_size", "dim"),
+    ("intermediate_size", "mlp_intermediate"),
+    ("num_hidden_layers", "n_layers"),
+    ("num_attention_heads", "n_heads_vanilla"),
+    ("num_key_value_heads", "n_heads_vanilla"),
+    ("head_dim", "qk_head_dim"),
+    ("rms_norm_eps", "rms_eps"),
+    ("attn_rms_norm_eps", "rms_eps"),
+    ("rope_theta", "rope_base"),
+    ("tie_word_embeddings", "tie_embeddings"),
+];
+
 /// A configuration, or none.
 pub(super) struct Config(Option<Map<String, Value>>);
 
@@ -21,8 +36,30 @@ impl Config {
         self.0.as_ref()
     }
 
+    /// The entry of Hugging Face's name, whatever the source calls it.
     pub(super) fn value(&self, key: &str) -> Option<&Value> {
-        self.0.as_ref()?.get(key)
+        let map = self.0.as_ref()?;
+        match self.diff_mlx(key) {
+            Some(name) => map.get("model")?.get(name),
+            None => map.get(key),
+        }
+    }
+
+    /// What diff-mlx calls an entry, where the configuration is of its.
+    fn diff_mlx(&self, key: &str) -> Option<&'static str> {
+        let is_of_it = self.architecture() == Some(Architecture::DiffMlx);
+        let (_, name) = DIFF_MLX
+            .iter()
+            .find(|(known, _)| is_of_it && *known == key)?;
+        Some(name)
+    }
+
+    /// An entry as the file calls it.
+    pub(super) fn shown(&self, key: &str) -> String {
+        match self.diff_mlx(key) {
+            Some(name) => format!("model.{name}"),
+            None => key.to_owned(),
+        }
     }
 
     pub(super) fn count(&self, key: &str) -> Option<usize> {

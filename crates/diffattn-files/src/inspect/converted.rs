@@ -4,7 +4,7 @@
 use super::config::Config;
 use super::named::Named;
 use crate::attention::{LAMBDA, LambdaForm, Q, SCALARS, VECTORS};
-use crate::decoder::{AttentionOf, ConversionKind, DEX};
+use crate::decoder::{ConversionKind, DEX, DecoderAttention};
 use crate::plain::{ConvertedLayer, HeadChoice, PlainLayer};
 use serde_json::Value;
 
@@ -13,7 +13,8 @@ const KEY: &str = "diff_attention";
 
 /// A tensor of a layer's attention, by the name that models have for it.
 fn name(index: usize, tensor: &str) -> String {
-    format!("model.{}{tensor}", AttentionOf(index))
+    let attention = DecoderAttention::Plain.names().attention_of(index);
+    format!("model.{attention}{tensor}")
 }
 
 /// What the differential heads of a layer are; none where it has none.

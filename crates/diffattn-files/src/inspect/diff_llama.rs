@@ -1,27 +1,39 @@
-//! What is missing and odd in a checkpoint of a DIFF Llama, and what it shares with a plain one.
+//! What is missing and odd in a checkpoint of a DIFF Llama, a Motif or diff-mlx, and what it shares
+//! with a plain Llama.
 
 use super::config::Config;
+use super::architecture::Architecture;
 use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};
-use crate::decoder::{self, AttentionOf, DecoderAttention, DecoderSizes, Head};
+use crate::decoder::{self, DecoderAttention, DecoderSizes, Head};
 use crate::layer::Layer;
 use std::collections::BTreeSet;
 
-/// Compares the configuration and the names of a DIFF Llama with its tensors.
+/// Compares the configuration and the names of a DIFF Llama, a Motif or diff-mlx with its tensors.
 pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Inspection) {
     let Some(first) = inspection.layers.first().cloned() else {
         return;
     };
-    heads(&first, config, inspection);
-    let groups = first.heads.groups.unwrap_or(2 * first.heads.heads);
+    let kind = match inspection.architecture {
+        Some(Architecture::Motif) => DecoderAttention::Grouped,
+        Some(Architecture::DiffMlx) => DecoderAttention::Interleaved,
+        _ => DecoderAttention::Differential,
+    };
+    heads(kind, &first, config, inspection);
+    let groups = match kind {
+        DecoderAttention::Grouped | DecoderAttention::Interleaved => {
+            2 * first.heads.groups.unwrap_or(first.heads.heads)
+        }
+        _ => first.heads.groups.unwrap_or(2 * first.heads.heads),
+    };
     sizes(
-        entries,
-        config,
+        kind,
+        (entries, config),
         inspection,
         [Some(groups), Some(first.embed_dim)],
     );
-    if groups % 2 == 1 && groups > 1 {
+    if kind == DecoderAttention::Differential && groups % 2 == 1 && groups > 1 {
         inspection.warn(format!(
             "{groups} flat key/value heads are an odd number: output heads share k and v across the two halves"
         ));
@@ -36,7 +48,7 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         let sentence = other_heads(&layer.prefix, &first.prefix);
         inspection.warn(sentence);
     }
-    let module = AttentionOf(first.depth.unwrap_or(0)).to_string();
+    let module = kind.names().attention_of(first.depth.unwrap_or(0));
     let Some(last) = inspection
         .last_layer()
         .filter(|_| first.prefix.ends_with(&module))
@@ -45,14 +57,23 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
         return;
     };
     let count = layer_count(config.count("num_hidden_layers"), last, inspection);
-    let kind = |_| DecoderAttention::Differential;
+    let kind = |_| kind;
     names(kind, count, (entries, config), inspection);
 }
 
 /// Compares the heads that the configuration counts.
-fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
+fn heads(kind: DecoderAttention, first: &Layer, config: &Config, inspection: &mut Inspection) {
     let heads = first.heads;
-    let q = 2 * heads.heads;
+    let noise = heads.heads / heads.ratio.unwrap_or(1);
+    let q = heads.heads + noise;
+    if let Some(said) = config.count("num_noise_heads")
+        && kind == DecoderAttention::Grouped
+        && said != noise
+    {
+        inspection.warn(format!(
+            "config.json says num_noise_heads {said}, but the tensors have {noise}"
+        ));
+    }
     let Some(flat) = config.count("num_attention_heads") else {
         return;
     };
@@ -61,17 +82,19 @@ fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
     let head_dim = said.or_else(|| hidden.and_then(|hidden| hidden.checked_div(flat)));
     let Some(head_dim) = head_dim.filter(|&head_dim| head_dim != heads.head_dim) else {
         if flat != q {
+            let key = config.shown("num_attention_heads");
             inspection.warn(format!(
-                "config.json says num_attention_heads {flat}, but q_proj has {q} flat heads"
+                "config.json says {key} {flat}, but q_proj has {q} flat heads"
             ));
         }
         return;
     };
     let how = match said {
-        Some(_) => format!("head_dim {head_dim}"),
+        Some(_) => format!("{} {head_dim}", config.shown("head_dim")),
         None => format!("num_attention_heads {flat}, which makes head_dim {head_dim}"),
     };
-    let cause = if head_dim == 2 * heads.head_dim {
+    let is_halves = kind == DecoderAttention::Differential;
+    let cause = if is_halves && head_dim == 2 * heads.head_dim {
         format!(
             "it seems to count output heads; diffllama counts flat heads, of which q_proj has {q}"
         )
@@ -87,16 +110,20 @@ fn heads(first: &Layer, config: &Config, inspection: &mut Inspection) {
 /// Compares the other sizes that the configuration says: key/value heads and channels, which layers
 /// tell, and what other tensors tell.
 pub(super) fn sizes(
-    entries: &Named<'_>,
-    config: &Config,
+    kind: DecoderAttention,
+    (entries, config): (&Named<'_>, &Config),
     inspection: &mut Inspection,
     [groups, embed_dim]: [Option<usize>; 2],
 ) {
     let mut list = Declare::new();
-    let ids = DecoderSizes::default().layer(inspection.first_layer().unwrap_or(0), &mut list);
+    let names = DecoderSizes {
+        kind,
+        ..DecoderSizes::default()
+    };
+    let ids = names.layer(inspection.first_layer().unwrap_or(0), &mut list);
     let inner = entries.rows(&list.get(ids.up).weight());
     let vocab = entries
-        .rows(decoder::TABLE)
+        .rows(kind.names().table)
         .or_else(|| entries.rows(decoder::HEAD_WEIGHT));
     for (key, has) in [
         ("num_key_value_heads", groups),
@@ -107,6 +134,7 @@ pub(super) fn sizes(
         if let (Some(said), Some(has)) = (config.count(key), has)
             && said != has
         {
+            let key = config.shown(key);
             inspection.warn(format!(
                 "config.json says {key} {said}, but the tensors have {has}"
             ));
@@ -123,7 +151,12 @@ pub(super) fn names(
     inspection: &mut Inspection,
 ) {
     let has = |name: &str| entries.has(name);
+    // (What no layer differs in.)
+    let of = kind(0);
+    // (diff-mlx has no head of its own.)
+    let is_mlx = of == DecoderAttention::Interleaved;
     let tied = config.flag("tie_word_embeddings");
+    let tied = tied.or(is_mlx.then_some(true));
     let is_headless = tied.is_none() && !has(decoder::HEAD_WEIGHT);
     if is_headless {
         inspection.warn(format!(
@@ -131,10 +164,11 @@ pub(super) fn names(
             decoder::HEAD_WEIGHT
         ));
     }
-    let bias = config.flag("attention_bias");
+    let bias = config.flag(of.bias_key());
     let sizes = DecoderSizes {
+        kind: of,
         attention_bias: bias == Some(true),
-        head: Head::of(is_headless || tied == Some(true), has),
+        head: Head::of(of, is_headless || tied == Some(true), has),
         ..DecoderSizes::default()
     };
     inspection.warnings.extend(sizes.head.notice());
@@ -146,10 +180,16 @@ pub(super) fn names(
     let mut has_bias = false;
     for layer in 0..count {
         let kind = kind(layer);
-        let is_differential = kind == DecoderAttention::Differential;
         let sizes = DecoderSizes {
             kind,
-            mlp_bias: !is_differential && config.flag("mlp_bias") == Some(true),
+            mlp_bias: match kind {
+                DecoderAttention::Differential | DecoderAttention::Interleaved => false,
+                DecoderAttention::Plain | DecoderAttention::Converted(_) => {
+                    config.flag("mlp_bias") == Some(true)
+                }
+                DecoderAttention::Grouped => bias == Some(true),
+            },
+            poly_norm: kind == DecoderAttention::Grouped,
             ..sizes
         };
         let maps = sizes.layer(layer, &mut list).projections.into_array();
@@ -164,10 +204,13 @@ pub(super) fn names(
         };
     }
     if bias == Some(false) && has_bias {
-        inspection.warn(decoder::BIASES);
+        inspection.warn(of.biases());
     }
     entries.unexpected(
-        |name| wanted.contains(name) || optional.contains(name) || decoder::is_buffer(name),
+        |name| {
+            let is_listed = wanted.contains(name) || optional.contains(name);
+            is_listed || of.names().is_buffer(name)
+        },
         inspection,
     );
     entries.missing(wanted, inspection);

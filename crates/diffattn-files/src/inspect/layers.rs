@@ -8,7 +8,7 @@ use crate::found::{Found, depth_of};
 use crate::layer::{Layer, LayerVersion};
 use crate::layout::HeadLayout;
 use crate::names::Names;
-use diffattn::{Pairing, RopeFrequencies};
+use diffattn::{Pairing, RopeFrequencies, lambda_init};
 use std::borrow::Cow;
 
 /// Adds a layer, or says why it is none.
@@ -27,6 +27,7 @@ pub(super) fn add(
     let absent = absent_lambdas(architecture, version, &found);
     inspection.missing.extend(absent);
     let halves = architecture == Architecture::DiffLlama;
+    let is_motif = architecture == Architecture::Motif;
     let (heads, embed_dim) = match found.heads(version, halves, config.timm_head_dim()) {
         Ok(heads) => heads,
         Err(reason) => {
@@ -53,7 +54,7 @@ pub(super) fn add(
     let rope = match architecture {
         Architecture::TimmDiffVit => None,
         _ => Some(RopeConfig {
-            interleaved: !halves,
+            interleaved: !halves && !is_motif,
             frequencies: RopeFrequencies {
                 theta: config.theta(),
                 ..RopeFrequencies::default()
@@ -61,12 +62,17 @@ pub(super) fn add(
         }),
     };
     let eps = match architecture {
-        Architecture::DiffLlama => config.number("rms_norm_eps").unwrap_or(1e-5),
+        Architecture::DiffLlama | Architecture::DiffMlx => {
+            config.number("rms_norm_eps").unwrap_or(1e-5)
+        }
+        Architecture::Motif => config.number("attn_rms_norm_eps").unwrap_or(1e-5),
         _ => 1e-5,
     };
     inspection.layers.push(Layer {
         prefix: prefix.to_owned(),
         depth,
+        // (Motif counts its layers from −1 there.)
+        lambda_init: is_motif.then(|| lambda_init(depth.unwrap_or(0) as f64 - 1.0)),
         version,
         embed_dim,
         heads,
@@ -94,7 +100,10 @@ fn absent_lambdas(
         .collect();
     match architecture {
         // By the names that the model has for them, as all that is missing.
-        Architecture::DiffLlama | Architecture::TimmDiffVit => {
+        Architecture::DiffLlama
+        | Architecture::Motif
+        | Architecture::DiffMlx
+        | Architecture::TimmDiffVit => {
             let names = Names::read(absent.iter().map(String::as_str)).read;
             names.into_iter().map(Cow::into_owned).collect()
         }

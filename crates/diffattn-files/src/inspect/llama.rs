@@ -69,7 +69,12 @@ pub(super) fn compare(
     };
     heads(&first, is_converted, config, inspection);
     let groups = first.heads.map(|heads| heads.groups);
-    sizes(entries, config, inspection, [groups, Some(first.embed_dim)]);
+    sizes(
+        DecoderAttention::Plain,
+        (entries, config),
+        inspection,
+        [groups, Some(first.embed_dim)],
+    );
     let differs =
         |layer: &&PlainLayer| layer.heads != first.heads || layer.embed_dim != first.embed_dim;
     let other = inspection.llama_layers().find(differs);

@@ -18,6 +18,7 @@ pub use architecture::Architecture;
 pub use inspection::{DtypeCount, Inspection};
 pub use quantised::QuantizedCount;
 
+use crate::decoder::{is_diff_mlx, is_poly_norm};
 use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::found::{self, Entries, Found, MARKS, depth_of};
@@ -27,6 +28,7 @@ use config::Config;
 use diffattn::Error;
 use named::Named;
 use quantised::Unpacked;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
@@ -78,7 +80,7 @@ pub fn inspect<'e>(
     };
     inspection.architecture = match found.first() {
         _ if is_converted => Some(Architecture::DiffAttnLlama),
-        Some(layer) => architecture(layer),
+        Some(layer) => architecture(layer, &names.read),
         None => is_llama().then_some(Architecture::Llama),
     }
     .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
@@ -88,7 +90,13 @@ pub fn inspect<'e>(
         .extend(unlike(inspection.architecture, &config));
     let has_base = matches!(
         inspection.architecture,
-        Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
+        Some(
+            Architecture::DiffLlama
+                | Architecture::Llama
+                | Architecture::DiffAttnLlama
+                | Architecture::Motif
+                | Architecture::DiffMlx
+        )
     );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
@@ -102,7 +110,9 @@ pub fn inspect<'e>(
             inspection.warnings.extend(notices::wide(wide));
             let named = Named::new(names, &entries, &mut inspection);
             match architecture {
-                Architecture::DiffLlama => diff_llama::compare(&named, &config, &mut inspection),
+                Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
+                    diff_llama::compare(&named, &config, &mut inspection);
+                }
                 Architecture::Llama | Architecture::DiffAttnLlama => {
                     llama::compare(is_converted, (&named, &config), &mut inspection);
                 }
@@ -162,11 +172,15 @@ fn dtypes(entries: &[&Entry]) -> Vec<DtypeCount> {
     counts
 }
 
-fn architecture(layer: &Found<'_>) -> Option<Architecture> {
+fn architecture(layer: &Found<'_>, names: &[Cow<'_, str>]) -> Option<Architecture> {
     if layer.has("lambda_proj.weight") {
         Some(Architecture::UnilmV2)
     } else if layer.is_fused || layer.output == Some("proj") {
         Some(Architecture::TimmDiffVit)
+    } else if layer.has("subln.weight") && names.iter().any(|name| is_poly_norm(name)) {
+        Some(Architecture::Motif)
+    } else if layer.has("subln.weight") && names.iter().any(|name| is_diff_mlx(name)) {
+        Some(Architecture::DiffMlx)
     } else if layer.has("subln.weight") {
         Some(Architecture::UnilmV1)
     } else {

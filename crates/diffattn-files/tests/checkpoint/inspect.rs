@@ -4,8 +4,8 @@ use crate::common::{fixtures, models, ok, refusal};
 use diffattn::{DType, Pairing};
 use diffattn_files::decoder::ConversionKind;
 use diffattn_files::{
-    Architecture, Dtype, Entry, HeadChoice, HeadLayout, Inspection, LambdaForm, LayerVersion,
-    PlainHeads, Shards, inspect,
+    Architecture, Dtype, Entry, HeadChoice, HeadLayout, Inspection, LambdaForm, Layer, LayerTarget,
+    LayerVersion, PlainHeads, Shards, inspect,
 };
 
 /// A model's folder, and its configuration after `change`.
@@ -76,6 +76,108 @@ fn diffllama() {
         assert_eq!(found.dtypes[0].elements, found.parameters);
         assert!(parameters.is_none_or(|parameters| parameters == found.parameters));
     }
+}
+
+#[test]
+fn motif() {
+    for (name, heads, groups, head_dim, ratio, layers) in [
+        ("motif_v1", 4, 4, 8, None, 2),
+        ("motif_v1_bf16", 4, 4, 8, None, 3),
+        ("motif_v1_gqa", 4, 2, 8, None, 2),
+        ("motif_gda", 8, 2, 12, Some(4), 2),
+        ("motif_gda_shared_kv", 8, 2, 8, Some(2), 2),
+    ] {
+        let upper = |config: String| config.replace("\"motif\"", "\"Motif\"");
+        assert_eq!(model(name, upper), model(name, |config| config));
+        let found = model(name, |config| config);
+        assert_eq!(found.architecture, Some(Architecture::Motif), "{name}");
+        let none = vec![""; 0];
+        assert_eq!(found.missing, none, "{name}");
+        assert_eq!(found.unexpected, none, "{name}");
+        assert_eq!(found.warnings, none, "{name}");
+        assert_eq!(found.layers.len(), layers);
+        for (depth, layer) in found.layers.iter().enumerate() {
+            let pairing = match ratio {
+                None => Pairing::Interleaved,
+                Some(_) => Pairing::Grouped,
+            };
+            let layout = HeadLayout {
+                pairing,
+                kv_repeat: None,
+                ratio,
+                heads,
+                groups: Some(groups),
+                head_dim,
+                head_width: 2 * head_dim,
+            };
+            assert_eq!((layer.heads, layer.depth), (layout, Some(depth)), "{name}");
+            assert_eq!((layer.eps, layer.norm_weight), (1e-5, true));
+            assert_eq!(
+                layer.lambda_init,
+                Some(diffattn::lambda_init(depth as f64 - 1.0))
+            );
+            assert!(layer.is_causal && layer.rope.is_some_and(|rope| !rope.interleaved));
+            let json = ok(serde_json::to_string(layer));
+            assert_eq!(&ok(Layer::from_json(&json)), layer);
+            // Its λ_init is not what other layouts say of the same depth.
+            ok(layer.check_target(&LayerTarget::keep(&layer.heads)));
+            let (code, sentence) = refusal(layer.check_target(&LayerTarget::unilm()));
+            assert_eq!(code, "OPTION");
+            assert!(
+                sentence.starts_with("layout: expected the layout that the layer has"),
+                "{sentence}"
+            );
+        }
+    }
+    // Without a configuration its tensors tell.
+    let shards = ok(Shards::open(models().join("motif_gda")));
+    let found = ok(inspect(shards.entries(), None));
+    assert_eq!(found.architecture, Some(Architecture::Motif));
+}
+
+#[test]
+fn odd_motifs() {
+    for (from, to, warnings) in [
+        (
+            "\"num_noise_heads\": 2",
+            "\"num_noise_heads\": 5",
+            &["config.json says num_noise_heads 5, but the tensors have 2"][..],
+        ),
+        (
+            "\"num_key_value_heads\": 4",
+            "\"num_key_value_heads\": 2",
+            &["config.json says num_key_value_heads 2, but the tensors have 4"],
+        ),
+        (
+            "\"num_attention_heads\": 10",
+            "\"num_attention_heads\": 12",
+            &["config.json says num_attention_heads 12, but q_proj has 10 flat heads"],
+        ),
+        (
+            "\"model_type\": \"motif\"",
+            "\"model_type\": \"llama\"",
+            &["config.json says Hugging Face llama, but the tensors are those of Motif"],
+        ),
+    ] {
+        let found = model("motif_gda", |config| {
+            assert!(config.contains(from), "{config}");
+            config.replace(from, to)
+        });
+        assert_eq!(found.architecture, Some(Architecture::Motif));
+        assert_eq!(found.warnings, warnings);
+    }
+    let found = model("motif_gda", |config| {
+        config.replace("\"use_bias\": false", "\"use_bias\": true")
+    });
+    assert_eq!(found.missing.len(), 14);
+    let found = model("motif_v1_gqa", |config| {
+        config.replace("\"use_bias\": true", "\"use_bias\": false")
+    });
+    assert_eq!(
+        found.warnings,
+        ["config.json says use_bias false, yet there are biases: they are used"]
+    );
+    assert_eq!(found.unexpected.len(), 6);
 }
 
 /// By hand: 97 · 64 · 2 embeddings, 3 layers of 3 · 112 · 64 + 2 · 64² + 2 · 32 · 64 + 2 · 64 + 4 ·

@@ -1,7 +1,7 @@
 //! Lists of weights against the checkpoints of their sources: every tensor has its place.
 
 use crate::common::{models, ok, refusal};
-use diffattn_files::decoder::{self, DecoderAttention, DecoderSizes, Head};
+use diffattn_files::decoder::{DecoderAttention, DecoderSizes, Head};
 use diffattn_files::vision::{self, BlockForm, BlockSizes, TokenSizes};
 use diffattn_files::{
     AttentionSizes, CheckedParts, Declare, Entries, LambdaForm, Need, Shards, WeightInfo,
@@ -48,7 +48,11 @@ fn decoder(
         entries.part(&list(|d| sizes.layer(index, d)))?;
     }
     entries.part(&list(|d| sizes.norm(d)))?;
-    entries.finish(decoder::is_buffer, |name| decoder::is_within(name, layers))
+    let names = sizes.kind.names();
+    entries.finish(
+        |name| names.is_buffer(name),
+        |name| names.is_within(name, layers),
+    )
 }
 
 fn plain() -> DecoderSizes {

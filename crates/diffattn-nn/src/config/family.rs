@@ -23,6 +23,12 @@ pub(crate) fn wrong_family(
         Some(Architecture::DiffAttnLlama) => Some(
             "the configuration of a Llama with differential heads, a language model: LanguageModel loads it, and the commands generate and maps",
         ),
+        Some(Architecture::Motif) => Some(
+            "the configuration of a Motif, a language model: LanguageModel loads it, and the commands generate and maps",
+        ),
+        Some(Architecture::DiffMlx) => Some(
+            "the configuration of a model of diff-mlx, a language model: LanguageModel loads it, and the commands generate and maps",
+        ),
         Some(Architecture::TimmDiffVit) => Some(
             "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify",
         ),

@@ -1,10 +1,10 @@
 //! Multilayer perceptrons over rows, in two halves: what widens them and acts on them, and what
 //! makes them as wide as they were.
 
-use diffattn::{Error, Linear, Run, gelu, gelu_tanh, sigmoid};
+use diffattn::{Error, Linear, PolyNormOptions, Run, gelu, gelu_tanh, poly_norm, sigmoid};
 
 /// What acts on the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Activation {
     /// `x · σ(x)`.
     Silu,
@@ -12,6 +12,8 @@ pub(crate) enum Activation {
     Gelu,
     /// The GELU by tanh.
     GeluTanh,
+    /// PolyNorm over the whole row, its eps the default one.
+    PolyNorm { weight: [f32; 3], bias: f32 },
 }
 
 /// An MLP.
@@ -92,6 +94,16 @@ impl Mlp<'_> {
                     *gate = *gate * sigmoid * up;
                 }
                 return Ok(());
+            }
+            Activation::PolyNorm { weight, bias } => {
+                let options = PolyNormOptions {
+                    weight,
+                    bias,
+                    factors: Some(raised),
+                    run,
+                    ..PolyNormOptions::default()
+                };
+                return poly_norm(hidden, self.width(), &options);
             }
             Activation::Gelu => gelu(hidden, run),
             Activation::GeluTanh => gelu_tanh(hidden, run),

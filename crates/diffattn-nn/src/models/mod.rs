@@ -4,11 +4,13 @@
 
 mod decoder;
 pub(crate) mod diff_llama;
+pub(crate) mod diff_mlx;
 pub(crate) mod diff_vit;
 mod ends;
 mod ids;
 mod loader;
 mod measure;
+pub(crate) mod motif;
 mod outputs;
 mod pasts;
 mod recode;
@@ -39,7 +41,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 5] = [
+pub const FAMILIES: [Family; 7] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -54,6 +56,16 @@ pub const FAMILIES: [Family; 5] = [
         architecture: Architecture::DiffAttnLlama,
         task: Task::Text,
         open: diff_llama::open_converted,
+    },
+    Family {
+        architecture: Architecture::Motif,
+        task: Task::Text,
+        open: motif::open,
+    },
+    Family {
+        architecture: Architecture::DiffMlx,
+        task: Task::Text,
+        open: diff_mlx::open,
     },
     Family {
         architecture: Architecture::TimmDiffVit,
@@ -90,7 +102,8 @@ impl Family {
             (None, _) => {
                 let names = able
                     .iter()
-                    .map(|one| format!("{:?}", one.architecture.name()));
+                    .filter_map(|one| one.architecture.model_type())
+                    .map(|name| format!("{name:?}"));
                 let names = names.collect::<Vec<_>>().join(", ");
                 return Err(wrong_family(
                     &entries.map,

@@ -58,6 +58,7 @@ fn random(
     let layer = Layer {
         prefix: String::new(),
         depth: Some(2),
+        lambda_init: None,
         version: LayerVersion::V1(LambdaForm::Vectors),
         embed_dim: EMBED,
         heads,

@@ -85,6 +85,22 @@ fn modules() {
     }
 }
 
+/// Motif's: more signal heads than noise heads, λ_init of the index before the layer's.
+#[test]
+fn grouped_modules() {
+    let fixtures = read_all("grouped");
+    assert_eq!(fixtures.len(), 3);
+    for fixture in fixtures {
+        let count = |name: &str| fixture.count(name).unwrap_or_else(|| panic!("no {name}"));
+        let heads = count("num_attention_heads") - count("num_noise_heads");
+        let groups = Some(count("num_key_value_heads") / 2);
+        let case = Case::v1(&fixture.name, heads, groups, fixture.layer_grouped());
+        let expected = fixture.expected("y").unwrap_or_else(|| panic!("no y")).data;
+        let tolerance = 2e-6 * magnitude(&expected);
+        check(&case, &fixture.f64("x"), &expected, tolerance);
+    }
+}
+
 #[test]
 fn a_layer_of_a_trained_model() {
     let path = folder().join("../../examples/data/sample_layer.safetensors");

@@ -99,6 +99,7 @@ impl Case {
         let (embed_dim, head_dim) = (q[1], oracle.head_dim);
         let (pairing, kv_repeat, ratio) = pairing(oracle.pairing);
         let options = MultiheadDiffAttnOptions {
+            lambda_init: oracle.lambda_init,
             num_kv_heads: groups,
             head_dim: (head_dim * heads * 2 != embed_dim).then_some(head_dim),
             rope: oracle.rope.as_ref().map(rope_config),

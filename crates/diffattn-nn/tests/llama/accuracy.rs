@@ -1,6 +1,6 @@
-//! Logits, hidden states and greedy continuations against Hugging Face's, in float64.
+//! Logits, hidden states and greedy continuations against those of the sources, in float64.
 
-use crate::common::{Checkpoint, FIXTURES, error, forward, ok};
+use crate::common::{Checkpoint, FIXTURES, MOTIFS, error, forward, ok};
 use diffattn_nn::{DiffLlamaOptions, Generation, Generator, GeneratorOptions};
 
 /// Of the largest error, in standard deviations: what the sources' own float32 parts leave certain.
@@ -24,7 +24,12 @@ fn greedy(checkpoint: &Checkpoint, prompt: &[u32], expected: &[u32]) {
 
 #[test]
 fn fixtures() {
-    for name in FIXTURES {
+    let others = MOTIFS
+        .into_iter()
+        .chain(["diff_mlx"])
+        .map(|name| (name, 16));
+    let cases = FIXTURES.map(|name| (name, 24)).into_iter().chain(others);
+    for (name, new_tokens) in cases {
         let checkpoint = Checkpoint::fixture(name);
         let model = checkpoint.model();
         let (shape, ids) = checkpoint.ids("input_ids");
@@ -53,7 +58,7 @@ fn fixtures() {
         let (_, continuation) = checkpoint.ids("expected.greedy");
         greedy(
             &checkpoint,
-            &continuation[..continuation.len() - 24],
+            &continuation[..continuation.len() - new_tokens],
             &continuation,
         );
     }

@@ -25,6 +25,7 @@ fn whole(model: &DiffLlama, ids: &[u32], window: Option<usize>) -> Vec<u32> {
 fn rewind_and_prefixes() {
     rewind_and_prefixes_of("diffllama_gqa");
     rewind_and_prefixes_of("llama");
+    rewind_and_prefixes_of("motif_gda");
 }
 
 fn rewind_and_prefixes_of(name: &str) {
@@ -186,6 +187,7 @@ fn generators_with_every_type_of_cache() {
 fn windows() {
     windows_of("diffllama_mha", &[1, 3, 255, 256, 300, 700]);
     windows_of("llama", &[1, 256, 300]);
+    windows_of("motif_gda", &[1, 256, 300]);
 }
 
 fn windows_of(name: &str, windows: &[usize]) {
@@ -285,6 +287,7 @@ fn two_tokens_can_always_be_taken_back() {
 fn copies() {
     copies_of("diffllama_gqa");
     copies_of("llama");
+    copies_of("motif_gda");
 }
 
 fn copies_of(name: &str) {

@@ -21,8 +21,26 @@ pub(crate) const FIXTURES: [&str; 4] = [
     "diffllama_mha",
 ];
 
-/// The same and a plain Llama, whose heads are one softmax each.
-pub(crate) const ALL: [&str; 5] = [FIXTURES[0], FIXTURES[1], FIXTURES[2], FIXTURES[3], "llama"];
+/// Motif with random weights: heads in pairs, and in groups with more signal than noise.
+pub(crate) const MOTIFS: [&str; 5] = [
+    "motif_gda",
+    "motif_gda_shared_kv",
+    "motif_v1",
+    "motif_v1_bf16",
+    "motif_v1_gqa",
+];
+
+/// Those of each kind, a plain Llama, whose heads are one softmax each, and diff-mlx.
+pub(crate) const ALL: [&str; 8] = [
+    FIXTURES[0],
+    FIXTURES[1],
+    FIXTURES[2],
+    FIXTURES[3],
+    "llama",
+    MOTIFS[1],
+    MOTIFS[3],
+    "diff_mlx",
+];
 
 /// The code and sentence of what must fail.
 pub(crate) fn refusal<T>(result: Result<T, Error>) -> (&'static str, String) {
@@ -81,18 +99,24 @@ pub(crate) struct Checkpoint {
 impl Checkpoint {
     fn of(folder: &Path) -> Self {
         let text = |name: &str| text(&folder.join(name));
+        let name = folder.display().to_string();
         let entries = text("config.json");
         let is_of = |family: &str| entries.contains(&format!("\"model_type\": \"{family}\""));
         let config = if is_of("llama") {
             ok(DiffLlamaConfig::from_llama_json(&entries))
         } else if is_of("diffattn_llama") {
             ok(DiffLlamaConfig::from_diffattn_llama_json(&entries))
+        } else if folder.ends_with("diff_mlx") {
+            ok(DiffLlamaConfig::from_diff_mlx_json(&entries))
         } else {
-            let config = ok(DiffLlamaConfig::from_json(&entries));
-            ok(config.with_generation_config(&text("generation_config.json")))
+            let config = match is_of("motif") {
+                true => DiffLlamaConfig::from_motif_json(&entries),
+                false => DiffLlamaConfig::from_json(&entries),
+            };
+            ok(ok(config).with_generation_config(&text("generation_config.json")))
         };
         Self {
-            name: folder.display().to_string(),
+            name,
             folder: folder.to_owned(),
             config,
             tensors: read(&folder.join("model.safetensors")),

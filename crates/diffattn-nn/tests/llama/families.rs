@@ -33,15 +33,23 @@ fn open(
 /// The same bits as by the family's own types.
 #[test]
 fn a_configuration_leads_to_its_model() {
-    for (name, family) in [("diffllama_gqa", "diffllama"), ("llama", "llama")] {
+    for (name, family, head_dim) in [
+        ("diffllama_gqa", "diffllama", 8),
+        ("llama", "llama", 8),
+        ("motif_gda", "motif", 12),
+        ("diff_mlx", "diff_mlx", 12),
+    ] {
         let checkpoint = Checkpoint::fixture(name);
         let config = checkpoint.text("config.json");
         let (found, mut loader) = ok(open(Task::Text, &config, &entries(&checkpoint)));
         assert_eq!(found.architecture.name(), family);
         let known = loader.config_json();
-        assert_eq!(known["head_dim"], json!(8));
+        assert_eq!(known["head_dim"], json!(head_dim));
         assert_eq!(known.get("mlp_bias").is_some(), family == "llama");
         assert_eq!(known.get("lambda_std_dev").is_some(), family == "diffllama");
+        assert_eq!(known.get("num_noise_heads").is_some(), family == "motif");
+        assert_eq!(known.get("use_bias").is_some(), family == "motif");
+        assert_eq!(known.get("attention_bias").is_none(), family == "motif");
         let unfinished = loader.whole().map(drop);
         assert_eq!(refusal(unfinished).0, "OPTION");
         let weights = checkpoint.weights();
@@ -61,18 +69,16 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    assert_eq!(
-        names,
-        ["diffllama", "llama", "diffattn_llama", "diff_vit", "same_s"]
-    );
+    let text = ["diffllama", "llama", "diffattn_llama", "motif", "diff_mlx"];
+    assert_eq!(names[..5], text);
+    assert_eq!(names[5..], ["diff_vit", "same_s"]);
 }
 
 #[test]
 fn what_no_family_takes() {
     let entries = entries(&Checkpoint::fixture("llama"));
     let vit = "{\"architecture\": \"vit_dwee_patch16_reg1_gap_256\"}";
-    let one_of =
-        "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", got ";
+    let one_of = "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"motif\", got ";
     for (config, got) in [
         ("{\"model_type\": \"mistral\"}", "\"mistral\""),
         ("{}", "none"),

@@ -1,4 +1,4 @@
-//! Tests of DiffLlama, differential, plain and converted, one program.
+//! Tests of DiffLlama, differential, plain, converted, Motif's and of diff-mlx, one program.
 
 mod accuracy;
 mod adapted;
@@ -7,12 +7,14 @@ mod caches;
 mod common;
 mod config;
 mod converted;
+mod diff_mlx;
 mod empty;
 mod errors;
 mod families;
 mod generate;
 mod gguf;
 mod load;
+mod motif;
 mod plain;
 mod quantised;
 mod reference;

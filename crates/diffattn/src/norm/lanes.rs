@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use crate::blocks::norm::{FAR_AHEAD, LANES, SHIFTED_LANES};
+use crate::blocks::norm::{FAR_AHEAD, LANES, POWER_LANES, SHIFTED_LANES};
 use crate::simd::{Use, Vector, Wide};
 
 /// Accumulators at once: half of the sixteen registers that the smaller sets have.
@@ -40,6 +40,24 @@ impl<W: Wide> Terms<W, 1> for Squares {
     unsafe fn add(&self, [squares]: [W; 1], x: *const f32) -> [W; 1] {
         // SAFETY: the caller's promise.
         [squares.add_square(unsafe { W::widen(x) })]
+    }
+}
+
+/// x², which is exact, x⁴ and x⁶.
+struct Powers;
+
+impl<W: Wide> Terms<W, 3> for Powers {
+    #[inline(always)]
+    unsafe fn add(&self, [second, fourth, sixth]: [W; 3], x: *const f32) -> [W; 3] {
+        // SAFETY: the caller's promise.
+        let x = unsafe { W::widen(x) };
+        let square = x.mul(x);
+        let power = square.mul(square);
+        [
+            second.add(square),
+            fourth.add(power),
+            sixth.add(power.mul(square)),
+        ]
     }
 }
 
@@ -82,6 +100,12 @@ pub(super) fn shifted_sums<V: Vector, const LARGE: bool>(x: &[f32], shift: f32) 
         vector: PhantomData,
     };
     sum_terms::<V::Wide, SHIFTED_LANES, 2>(x, shift, terms)
+}
+
+/// Σ x², Σ x⁴ and Σ x⁶; in the order of [`sum_squares`], but over [`POWER_LANES`].
+#[inline(always)]
+pub(super) fn sum_powers<W: Wide>(x: &[f32]) -> [f64; 3] {
+    sum_terms::<W, POWER_LANES, 3>(x, 0.0, Powers)
 }
 
 /// `T` sums at once, to which `terms` adds those of a vector; `padding` has terms of zero.

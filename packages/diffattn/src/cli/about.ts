@@ -25,6 +25,16 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string
     about: "a Llama with differential heads, a language model",
     takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
+  motif: {
+    kind: "text",
+    about: "a Motif, a language model",
+    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
+  diff_mlx: {
+    kind: "text",
+    about: "a model of diff-mlx, a language model",
+    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
   diff_vit: {
     kind: "picture",
     about: "a DIFF vision transformer, which looks at pictures",

@@ -57,10 +57,10 @@ function addGenerate(root: Command, terminal: Terminal): void {
       .command("generate")
       .summary("continue a text")
       .description(
-        "Continues a text with a DIFF Llama or a plain one. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
+        "Continues a text with a DIFF Llama, a Motif or a plain Llama. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
       ),
   )
-    .addArgument(textModelArgument("a DIFF Llama or Llama"))
+    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
     .argument("[prompt...]", "the text to continue; standard input by default")
     .option("-n, --max-new-tokens <count>", "new tokens at most", number(1), 256)
     .option("-t, --temperature <number>", "what logits are divided by; 0 takes the highest", number(0, Infinity, { whole: false }), 0)
@@ -99,7 +99,7 @@ function addMaps(root: Command, terminal: Terminal): void {
         "The attention maps of a layer, of each head: the first, the second and their difference; of a plain Llama its one map. Llamas read a text, a DIFF vision transformer a picture.",
       ),
   )
-    .addArgument(textModelArgument("a DIFF Llama, a Llama or a DIFF vision transformer"))
+    .addArgument(textModelArgument("a DIFF Llama, a Motif, a Llama or a DIFF vision transformer"))
     .argument("[input...]", "the text, or the PNG or JPEG file; standard input by default")
     .option("-l, --layer <number>", "the layer, from 0", number(0), 0)
     .option("--head <number>", "one head, from 0; all by default", number(0))
@@ -229,9 +229,9 @@ function addBench(root: Command, terminal: Terminal): void {
     root
       .command("bench")
       .summary("how fast this machine is")
-      .description("Times the operators on this machine, and a DIFF Llama or Llama if one is given. Every answer is checked."),
+      .description("Times the operators on this machine, and a DIFF Llama, Motif or Llama if one is given. Every answer is checked."),
   )
-    .argument("[model]", "a DIFF Llama or Llama to time as well")
+    .argument("[model]", "a DIFF Llama, Motif or Llama to time as well")
     .option("--seconds <number>", "for each measurement", number(0, 600, { whole: false, open: true }), 2)
     .option("--json", "one JSON object")
     .addHelpText("after", examples("diffattn bench", "diffattn bench ./model --threads 1", "diffattn bench --backend wasm --json"))

@@ -24,6 +24,8 @@ export interface Folder {
 
 export const INDEX = "model.safetensors.index.json";
 export const MODEL = "model.safetensors";
+/** Where diff-mlx has the weights of its differential model, beside those of a plain one. */
+const DIFF_MLX = "diff/latest.safetensors";
 
 // (A tag may be anybody's.)
 const isBlob = (x: unknown): x is Blob => /^(Blob|File)$/.test(tagOf(x)) && has(x, "size") && has(x, "slice");
@@ -105,7 +107,7 @@ function ofRecord(record: Readonly<Record<string, unknown>>, access: Access, onl
 
 /**
  * The files of an `<input type="file">`; of a folder's, those that lie highest, and below the
- * index, by their paths from there, all.
+ * index, or the configuration, by their paths from there, all.
  */
 function ofFiles(files: Iterable<unknown>, access: Access): Folder {
   // (Outside of browsers a File knows no path.)
@@ -122,7 +124,7 @@ function ofFiles(files: Iterable<unknown>, access: Access): Folder {
     all.push(given);
   }
   const index = Object.keys(record).find((name) => name.endsWith(".safetensors.index.json"));
-  const at = record[index ?? ""];
+  const at = record[index ?? "config.json"];
   const root = at ? pathOf(at).slice(0, -at.name.length) : undefined;
   const below = all.filter((file) => root !== undefined && pathOf(file).startsWith(root));
   return ofRecord(record, access, undefined, new Map(below.map((file) => [pathOf(file).slice(root?.length), file])));
@@ -243,11 +245,16 @@ export async function openWeights(folder: Folder, opening: Opening): Promise<Byt
   const { names, only } = folder;
   if (only !== undefined) return openFile(folder, only, opening);
   if (!names) {
-    const source = (await folder.open(MODEL, opening, true)) ?? (await folder.open(INDEX, opening, true));
-    return source ?? fail("FILE", MODEL, `${MODEL} or ${INDEX} in ${folder.name}`, "neither");
+    for (const name of [MODEL, INDEX, DIFF_MLX]) {
+      const source = await folder.open(name, opening, true);
+      if (source) return source;
+    }
+    return fail("FILE", MODEL, `${MODEL} or ${INDEX} in ${folder.name}`, "neither");
   }
   // An index before the shards that it names, of which one alone may be there.
   for (const name of [MODEL, INDEX]) if (names.includes(name)) return openFile(folder, name, opening);
+  const below = await folder.open(DIFF_MLX, opening, true);
+  if (below) return below;
   for (const ending of [".safetensors.index.json", ".safetensors"]) {
     const [first, ...others] = names.filter((name) => name.endsWith(ending));
     if (first !== undefined && others.length === 0) return openFile(folder, first, opening);

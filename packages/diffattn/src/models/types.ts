@@ -133,7 +133,9 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
  * shards, `tokenizer.json` and `generation_config.json` where there are), as a record or as the
  * `File`s of an `<input type="file" multiple>`. Shards may lie in folders beside their index
  * (`"parts/model-1.safetensors"` in it and as a name of the record; `File`s of a chosen folder know
- * where they lie), never outside of its folder.
+ * where they lie), never outside of its folder. Where there is neither `model.safetensors` nor an
+ * index, weights are `diff/latest.safetensors`, as diff-mlx has them, or else the one
+ * `*.safetensors` of the folder.
  *
  * A GGUF file holds all of that itself, under any name or none; of a model in several
  * (`x-00001-of-00003.gguf`) any one stands for all, where the others lie beside it.
@@ -185,8 +187,8 @@ export declare function saveSafetensors(
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
   /**
-   * "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in
-   * it is known.
+   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "diff_vit", "same_s", "unilm", …;
+   * null when nothing in it is known.
    */
   readonly architecture: string | null;
   readonly parameters: number;
@@ -726,9 +728,10 @@ export interface ModelLoadOptions extends LoadOptions {
 
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
- * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
- * are one softmax each. Weights stay in their dtype, unless `dtype` of {@link ModelLoadOptions}
- * says otherwise.
+ * `model_type`: a DIFF Llama (Hugging Face's `diffllama`), a Motif (`motif` or `Motif`: 2.6B, and
+ * 2-12.7B with its grouped heads) or a plain Llama (`llama`), whose heads are one softmax each; or
+ * diff-mlx, whose sizes lie in `model` there. Weights stay in their dtype, unless `dtype` of
+ * {@link ModelLoadOptions} says otherwise.
  */
 export declare class LanguageModel {
   private constructor();
@@ -749,7 +752,8 @@ export declare class LanguageModel {
    */
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
   /**
-   * "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential.
+   * "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential),
+   * "motif" or "diff_mlx".
    */
   readonly family: string;
   readonly config: ModelConfig;

@@ -45,6 +45,8 @@ pub struct MultiheadDiffAttnOptions {
     pub embed_dim: usize,
     /// The layer's index from 0, for λ_init.
     pub depth: usize,
+    /// λ_init, where it is not `0.8 − 0.6·exp(−0.3·depth)`, which is the default.
+    pub lambda_init: Option<f64>,
     /// H, output heads; a checkpoint's flat q heads are 2H.
     pub num_heads: usize,
     /// G, key/value groups (with [`Pairing::Halves`]: flat k heads); by default no head shares k
@@ -78,6 +80,7 @@ impl MultiheadDiffAttnOptions {
         Self {
             embed_dim,
             depth,
+            lambda_init: None,
             num_heads,
             num_kv_heads: None,
             head_dim: None,

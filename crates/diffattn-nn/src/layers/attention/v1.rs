@@ -17,6 +17,7 @@ use std::ops::Deref;
 /// | unilm `multihead_diffattn.py` | interleaved, repeat `Flat` | interleaved | `subln.weight` | |
 /// | unilm `multihead_flashdiff_2.py` | interleaved | interleaved | `subln.weight` | |
 /// | Hugging Face `diffllama` | halves, counted flat | half-split | no weight | `o_proj` |
+/// | Motif | grouped, V1 with ratio 1 | half-split | `subln.weight` | `o_proj`; `lambda_init` of depth − 1 |
 /// | timm `DiffAttention` | interleaved | none | `sub_norm.weight` | not causal; `dual_lambda` |
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttn(DiffAttnLayer);
@@ -110,7 +111,7 @@ impl MultiheadDiffAttn {
         };
         let heads = dimensions(options)?.check(fits, options.rope.as_ref())?;
         let (source, ids) = listed(heads.sizes());
-        let init = lambda_init(options.depth as f64);
+        let init = init(options)?;
         let lambda = LambdaWeights::of(&source, &ids)?.value(init)?;
         let norm = norm(options, init, || source.values(ids.norm))?;
         let fusion = fusion(options, &heads)?;
@@ -130,7 +131,7 @@ impl MultiheadDiffAttn {
         weights: V1Weights,
     ) -> Result<Self, Error> {
         let heads = dimensions(options)?.check(|_| Ok(()), options.rope.as_ref())?;
-        let init = lambda_init(options.depth as f64);
+        let init = init(options)?;
         let lambda = weights.lambda.value(init)?;
         let norm = norm(options, init, || Ok(weights.norm))?;
         let fusion = fusion(options, &heads)?;
@@ -156,6 +157,15 @@ impl MultiheadDiffAttn {
             fusion,
             ..DiffAttnLayer::new(heads, projections, lambda, rope, is_causal)
         })
+    }
+}
+
+/// λ_init, which follows from the layer's index where it is not given.
+fn init(options: &MultiheadDiffAttnOptions) -> Result<f64, Error> {
+    match options.lambda_init {
+        None => Ok(lambda_init(options.depth as f64)),
+        Some(init) if init.is_finite() => Ok(init),
+        Some(init) => Err(Error::option("lambda_init", "a finite number", init)),
     }
 }
 

@@ -8,8 +8,8 @@ use crate::layers::attention::{
     NormConfig, PlainAttention, RopeConfig, V1Weights,
 };
 use crate::parts::Part;
-use diffattn::{Error, Pairing};
-use diffattn_files::decoder::{DecoderLambda, DecoderLayerIds};
+use diffattn::{Error, Pairing, lambda_init};
+use diffattn_files::decoder::{DecoderAttention, DecoderLambda, DecoderLayerIds};
 
 /// The attention of the layer of that number, whose maps are packed.
 pub(super) fn of_part(
@@ -35,14 +35,14 @@ pub(super) fn of_part(
     let weights = V1Weights {
         projections,
         lambda: part.lambda(lambda)?,
-        norm: None,
+        norm: ids.head_norm.map(|id| part.vector(id)).transpose()?,
     };
     differential(config, index, weights)
 }
 
 fn rope(config: &DiffLlamaConfig) -> Option<RopeConfig> {
     Some(RopeConfig {
-        interleaved: false,
+        interleaved: config.kind == DecoderAttention::Interleaved,
         frequencies: config.rope,
     })
 }
@@ -89,13 +89,15 @@ fn difference(
     })
 }
 
-/// That of a DIFF Llama: flat heads in halves, a norm per head without weight.
+/// Differential attention: flat heads in halves, a norm per head without weight, as a DIFF Llama
+/// has them; or in groups, or in pairs, a norm with one, and in groups, which are Motif's, a λ_init
+/// that counts the layers from −1.
 fn differential(
     config: &DiffLlamaConfig,
     depth: usize,
     weights: V1Weights,
 ) -> Result<DiffAttnLayer, Error> {
-    let options = MultiheadDiffAttnOptions {
+    let mut options = MultiheadDiffAttnOptions {
         num_kv_heads: Some(config.num_key_value_heads),
         head_dim: Some(config.head_dim),
         rope: rope(config),
@@ -106,5 +108,18 @@ fn differential(
         },
         ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
     };
+    if config.kind.has_head_norm() {
+        options.pairing = Pairing::Interleaved;
+        options.num_kv_heads = Some(config.num_key_value_heads / 2);
+        options.norm = NormConfig {
+            eps: config.attn_rms_norm_eps as f32,
+            affine: Some(true),
+        };
+    }
+    if config.kind == DecoderAttention::Grouped {
+        options.pairing = Pairing::Grouped;
+        options.ratio = Some(config.num_heads() / config.num_noise_heads);
+        options.lambda_init = Some(lambda_init(depth as f64 - 1.0));
+    }
     MultiheadDiffAttn::of_weights(&options, weights).map(DiffAttnLayer::from)
 }

@@ -15,6 +15,8 @@ const LLAMA: &str = "llama";
 
 /// A plain one that was converted.
 const DIFFATTN_LLAMA: &str = "diffattn_llama";
+/// Motif's function of the MLP, by `hidden_act`.
+pub(crate) const POLY_NORM: &str = "poly_norm";
 
 /// What Hugging Face's classes have where a file says nothing, as far as they differ.
 struct Defaults {
@@ -27,7 +29,9 @@ struct Defaults {
 /// Those of `DiffLlamaConfig` and of `LlamaConfig`.
 fn defaults(kind: DecoderAttention) -> Defaults {
     match kind {
-        DecoderAttention::Differential => Defaults {
+        DecoderAttention::Differential
+        | DecoderAttention::Grouped
+        | DecoderAttention::Interleaved => Defaults {
             hidden_size: 2048,
             intermediate_size: 8192,
             num_hidden_layers: 16,
@@ -65,6 +69,8 @@ pub enum HiddenAct {
     Gelu,
     /// [`diffattn::gelu_tanh`].
     GeluTanh,
+    /// [`diffattn::poly_norm`], which has weights: Motif's alone.
+    PolyNorm,
 }
 
 impl HiddenAct {
@@ -94,6 +100,7 @@ impl HiddenAct {
             Self::Silu => "silu",
             Self::Gelu => "gelu",
             Self::GeluTanh => "gelu_pytorch_tanh",
+            Self::PolyNorm => POLY_NORM,
         }
     }
 }
@@ -101,8 +108,8 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
-    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`), or plain
-    /// but for some heads (`diffattn_llama`).
+    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`), plain but
+    /// for some heads (`diffattn_llama`), differential in groups (`motif`) or in pairs (diff-mlx).
     pub kind: DecoderAttention,
     /// Which heads these are, where attention was converted.
     pub conversion: Option<LlamaConversion>,
@@ -116,18 +123,24 @@ pub struct DiffLlamaConfig {
     pub hidden_act: HiddenAct,
     /// Decoder layers. 16 by default.
     pub num_hidden_layers: usize,
-    /// Flat q heads: twice the differential heads, or as many as the plain ones. 32 by default.
+    /// Flat q heads: twice the differential heads, or as many as the plain ones; in groups the
+    /// signal and the noise heads. 32 by default.
     pub num_attention_heads: usize,
+    /// Flat q heads whose maps are subtracted, only in groups; half of all by default.
+    pub num_noise_heads: usize,
     /// Flat k and v heads; divides the q heads. As many as those by default.
     pub num_key_value_heads: usize,
     /// Channels of a flat head; `hidden_size / num_attention_heads` by default.
     pub head_dim: usize,
     /// Added to the mean square by every norm. 1e-5 by default.
     pub rms_norm_eps: f64,
+    /// Added to the mean square by the norm per head, which is apart only in groups. 1e-5 by
+    /// default.
+    pub attn_rms_norm_eps: f64,
     /// Whether the projections of attention have a bias. False by default.
     pub attention_bias: bool,
-    /// Whether the projections of the MLP have a bias, which only a plain Llama's may. False by
-    /// default.
+    /// Whether the projections of the MLP have a bias, which those of `diffllama` may not. False
+    /// by default.
     pub mlp_bias: bool,
     /// Whether the embedding is the output projection, too. False by default.
     pub tie_word_embeddings: bool,
@@ -225,11 +238,13 @@ impl DiffLlamaConfig {
             hidden_act,
             num_hidden_layers: or("num_hidden_layers", defaults.num_hidden_layers)?,
             num_attention_heads,
+            num_noise_heads: num_attention_heads / 2,
             num_key_value_heads: or("num_key_value_heads", num_attention_heads)?,
             head_dim: or("head_dim", hidden_size / num_attention_heads)?,
             rms_norm_eps: entries
                 .number("rms_norm_eps")?
                 .unwrap_or(defaults.rms_norm_eps),
+            attn_rms_norm_eps: 1e-5,
             attention_bias: entries.flag("attention_bias")?.unwrap_or(false),
             mlp_bias: is_plain && entries.flag("mlp_bias")?.unwrap_or(false),
             tie_word_embeddings: entries.flag("tie_word_embeddings")?.unwrap_or(false),
@@ -276,7 +291,6 @@ impl DiffLlamaConfig {
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
             "rms_norm_eps": self.rms_norm_eps,
-            "attention_bias": self.attention_bias,
             "tie_word_embeddings": self.tie_word_embeddings,
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope.theta,
@@ -288,10 +302,16 @@ impl DiffLlamaConfig {
             },
             "pad_token_id": self.pad_token_id,
         });
+        known[self.kind.bias_key()] = json!(self.attention_bias);
         match self.kind {
             DecoderAttention::Differential => known["lambda_std_dev"] = json!(self.lambda_std_dev),
             DecoderAttention::Plain | DecoderAttention::Converted(_) => {
                 known["mlp_bias"] = json!(self.mlp_bias);
+            }
+            DecoderAttention::Interleaved => {}
+            DecoderAttention::Grouped => {
+                known["num_noise_heads"] = json!(self.num_noise_heads);
+                known["attn_rms_norm_eps"] = json!(self.attn_rms_norm_eps);
             }
         }
         if let Some((kind, conversion)) = self.converted() {
@@ -300,12 +320,18 @@ impl DiffLlamaConfig {
         known
     }
 
-    /// Output heads: differential ones, of two flat q heads each, or plain ones.
+    /// Output heads: differential ones, of two flat q heads each, plain ones, or signal heads.
     #[must_use]
     pub fn num_heads(&self) -> usize {
         match self.kind {
-            DecoderAttention::Differential => self.num_attention_heads / 2,
+            DecoderAttention::Differential | DecoderAttention::Interleaved => {
+                self.num_attention_heads / 2
+            }
             DecoderAttention::Plain | DecoderAttention::Converted(_) => self.num_attention_heads,
+            DecoderAttention::Grouped => {
+                let noise = self.num_noise_heads;
+                self.num_attention_heads.saturating_sub(noise)
+            }
         }
     }
 
@@ -313,7 +339,7 @@ impl DiffLlamaConfig {
     pub(crate) fn converted(&self) -> Option<(ConversionKind, &LlamaConversion)> {
         match self.kind {
             DecoderAttention::Converted(kind) => Some((kind, self.conversion.as_ref()?)),
-            DecoderAttention::Differential | DecoderAttention::Plain => None,
+            _ => None,
         }
     }
 
@@ -353,11 +379,17 @@ impl DiffLlamaConfig {
             }
         }
         let (heads, groups) = (self.num_attention_heads, self.num_key_value_heads);
-        if self.kind == DecoderAttention::Differential && !heads.is_multiple_of(2) {
+        let is_paired = matches!(
+            self.kind,
+            DecoderAttention::Differential | DecoderAttention::Interleaved
+        );
+        if is_paired && !heads.is_multiple_of(2) {
             let expected = "an even number, as two heads make one difference";
             return Err(wrong("num_attention_heads", expected, heads));
         }
-        if !heads.is_multiple_of(groups) {
+        if self.kind.has_head_norm() {
+            self.check_groups()?;
+        } else if !heads.is_multiple_of(groups) {
             let expected = format!("a number that divides num_attention_heads {heads}");
             return Err(wrong("num_key_value_heads", &expected, groups));
         }
@@ -372,12 +404,14 @@ impl DiffLlamaConfig {
                 self.head_dim,
             ));
         }
-        if !(self.rms_norm_eps >= 0.0 && self.rms_norm_eps.is_finite()) {
-            return Err(file_error(
-                "config.rms_norm_eps",
-                "0 or a positive number",
-                self.rms_norm_eps,
-            ));
+        for (key, eps) in [
+            ("rms_norm_eps", self.rms_norm_eps),
+            ("attn_rms_norm_eps", self.attn_rms_norm_eps),
+        ] {
+            if !(eps >= 0.0 && eps.is_finite()) {
+                let argument = format_args!("config.{key}");
+                return Err(file_error(argument, "0 or a positive number", eps));
+            }
         }
         if let Some((kind, conversion)) = self.converted() {
             conversion.check(kind, [self.num_hidden_layers, heads])?;
@@ -385,5 +419,27 @@ impl DiffLlamaConfig {
         // (How the head is wide does not matter to what is an error, and is not backed by weights
         // yet.)
         check_rope(&self.rope, 2, |entry| format!("config.rope.{entry}"))
+    }
+
+    /// Checks the heads of groups of signal heads and a noise head, or of pairs.
+    fn check_groups(&self) -> Result<(), Error> {
+        let (heads, noise) = (self.num_attention_heads, self.num_noise_heads);
+        let groups = self.num_key_value_heads;
+        let wrong = |key: &str, expected: String, got: usize| {
+            Err(file_error(format_args!("config.{key}"), expected, got))
+        };
+        if noise == 0 || noise >= heads || !heads.is_multiple_of(noise) {
+            let expected = format!(
+                "a number below num_attention_heads {heads} that divides it, as each goes with as many signal heads"
+            );
+            return wrong("num_noise_heads", expected, noise);
+        }
+        if !groups.is_multiple_of(2) || !noise.is_multiple_of(groups / 2) {
+            let expected = format!(
+                "an even number of which half divides num_noise_heads {noise}, as keys go in pairs"
+            );
+            return wrong("num_key_value_heads", expected, groups);
+        }
+        Ok(())
     }
 }

@@ -2,14 +2,14 @@
 //! which weights there are, its lists say ([`diffattn_files::decoder`]).
 
 use super::attention;
-use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
+use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
-use crate::layers::Embedding;
+use crate::layers::{Activation, Embedding};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries};
+use diffattn_files::{AttentionSizes, Declare, Entries, Id};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,9 @@ use std::sync::Arc;
 /// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]` (of a converted Llama whichever weights make its
 /// heads differential), `.mlp.{gate,up,down}_proj.weight`,
 /// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
-/// `lm_head.weight` `[vocab_size, hidden_size]`.
+/// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
+/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides; those of diff-mlx
+/// its own names (`model.blocks.N.attn.q_proj.weight`).
 ///
 /// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
@@ -54,7 +56,9 @@ impl DiffLlamaLoader {
                 "\"llama\"",
             ));
         }
-        let head = Head::of(config.tie_word_embeddings, |name| entries.has(name));
+        let names = config.kind.names();
+        let has = |name: &str| entries.has(name);
+        let head = Head::of(config.kind, config.tie_word_embeddings, has);
         entries.tell(head.notice());
         let sizes = sizes(config, head);
         let layers = config.num_hidden_layers;
@@ -62,7 +66,10 @@ impl DiffLlamaLoader {
         if head == Head::Stored {
             entries.part(&listed(|d| sizes.head(d)).0)?;
         }
-        let stored: BTreeSet<usize> = entries.names().filter_map(decoder::layer_of).collect();
+        let stored: BTreeSet<usize> = entries
+            .names()
+            .filter_map(|name| names.layer_of(name))
+            .collect();
         if stored.len() > layers {
             entries.tell_layers(layers, stored.len());
         }
@@ -75,11 +82,11 @@ impl DiffLlamaLoader {
             has_biases |= entries.has_bias(&list, ids.projections.into_array());
         }
         if has_biases && !config.attention_bias {
-            entries.tell([decoder::BIASES.to_owned()]);
+            entries.tell([config.kind.biases()]);
         }
         entries.part(&listed(|d| sizes.norm(d)).0)?;
-        let is_within = |name: &str| decoder::is_within(name, layers);
-        let parts = entries.finish(decoder::is_buffer, is_within)?;
+        let is_within = |name: &str| names.is_within(name, layers);
+        let parts = entries.finish(|name| names.is_buffer(name), is_within)?;
         let builder = DiffLlamaBuilder {
             layers: vec![None; layers],
             config: config.clone(),
@@ -110,7 +117,8 @@ pub(crate) fn open_llama(files: &ModelFiles<'_>) -> Result<Box<dyn ModelLoader>,
     of_config(DiffLlamaConfig::from_llama_json(files.config)?, files)
 }
 
-fn of_config(
+/// A loader of a model of this config, which `generation_config.json` completes.
+pub(crate) fn of_config(
     mut config: DiffLlamaConfig,
     files: &ModelFiles<'_>,
 ) -> Result<Box<dyn ModelLoader>, Error> {
@@ -129,6 +137,12 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     } = config;
     let wide = config.num_attention_heads.saturating_mul(head_dim);
     let narrow = config.num_key_value_heads.saturating_mul(head_dim);
+    let head_width = match config.kind {
+        DecoderAttention::Plain | DecoderAttention::Converted(_) => head_dim,
+        DecoderAttention::Differential
+        | DecoderAttention::Grouped
+        | DecoderAttention::Interleaved => head_dim.saturating_mul(2),
+    };
     DecoderSizes {
         vocab_size: config.vocab_size,
         hidden_size,
@@ -139,12 +153,14 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
             q: wide,
             k: narrow,
             v: narrow,
-            out: wide,
+            out: config.num_heads().saturating_mul(head_width),
             head_dim,
+            head_width,
             ..AttentionSizes::default()
         },
         attention_bias: config.attention_bias,
         mlp_bias: config.mlp_bias,
+        poly_norm: config.hidden_act == HiddenAct::PolyNorm,
         head,
     }
 }
@@ -220,6 +236,7 @@ impl Builder for DiffLlamaBuilder {
                     gate: part.linear(ids.gate)?,
                     up: part.linear(ids.up)?,
                     down: part.linear(ids.down)?,
+                    act: self.act(&part, ids.poly_norm)?,
                     input_norm: part.vector(ids.input_norm)?,
                     post_norm: part.vector(ids.post_norm)?,
                 });
@@ -292,5 +309,22 @@ impl DiffLlamaBuilder {
             self.head = Some(part.linear(head)?);
         }
         Ok(())
+    }
+
+    /// What stands in the MLP of a layer, with PolyNorm's weights.
+    fn act(&self, part: &Part<'_>, poly_norm: Option<[Id; 2]>) -> Result<Activation, Error> {
+        let none = || Error::internal("PolyNorm without its weights");
+        Ok(match self.config.hidden_act {
+            HiddenAct::Silu => Activation::Silu,
+            HiddenAct::Gelu => Activation::Gelu,
+            HiddenAct::GeluTanh => Activation::GeluTanh,
+            HiddenAct::PolyNorm => {
+                let [weight, bias] = poly_norm.ok_or_else(none)?;
+                let (weight, bias) = (part.vector(weight)?, part.vector(bias)?);
+                let weight = weight.as_slice().try_into().map_err(|_| none())?;
+                let bias = bias.first().copied().ok_or_else(none)?;
+                Activation::PolyNorm { weight, bias }
+            }
+        })
     }
 }

@@ -9,9 +9,10 @@ mod load;
 mod model;
 mod run;
 
+pub(crate) use config::POLY_NORM;
 pub use config::{DiffLlamaConfig, HiddenAct};
 pub use conversion::{DifferentialHeads, LlamaConversion, NoiseOrder};
 pub use load::{DiffLlamaBuilder, DiffLlamaLoader};
-pub(crate) use load::{open, open_converted, open_llama};
+pub(crate) use load::{of_config, open, open_converted, open_llama};
 pub(crate) use model::DecoderLayer;
 pub use model::DiffLlama;

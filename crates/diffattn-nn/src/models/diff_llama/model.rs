@@ -1,6 +1,6 @@
 //! The weights of a DIFF Llama, and the list of layers that they are. Runs nothing.
 
-use super::config::{DiffLlamaConfig, HiddenAct};
+use super::config::DiffLlamaConfig;
 use crate::layers::Embedding;
 use crate::layers::attention::DiffAttnLayer;
 use crate::layers::{Activation, Head, Layer, Mlp, MlpBranch, Norm};
@@ -16,14 +16,17 @@ pub(crate) struct DecoderLayer {
     pub(crate) gate: Linear,
     pub(crate) up: Linear,
     pub(crate) down: Linear,
+    pub(crate) act: Activation,
 }
 
-/// A DIFF Llama with its weights: `x = x + attention(norm(x))`, `x = x + down(act(gate(y)) ·
-/// up(y))` with `y = norm(x)` in each layer (act is [`HiddenAct`]'s, SiLU by default), then a norm
-/// and the logits (Hugging Face `transformers`, `modeling_diffllama.py`). Attention is that of
-/// [`crate::MultiheadDiffAttn`] with pairing halves, half-split rotary embedding, and a norm per
-/// head without weight. Of a plain Llama ([`DiffLlamaConfig::kind`]) heads are one softmax each, of
-/// a converted one some of them are differential, without a norm.
+/// A DIFF Llama, or another decoder of its kind, with its weights: `x = x + attention(norm(x))`, `x
+/// = x + down(act(gate(y)) · up(y))` with `y = norm(x)` in each layer (act is
+/// [`crate::HiddenAct`]'s, SiLU by default), then a norm and the logits (Hugging Face
+/// `transformers`, `modeling_diffllama.py`). Attention is that of [`crate::MultiheadDiffAttn`] with
+/// pairing halves, half-split rotary embedding, and a norm per head without weight; Motif's in
+/// groups, that of diff-mlx in pairs, with a weight in the norm. Of a plain Llama
+/// ([`DiffLlamaConfig::kind`]) heads are one softmax each, of a converted one some of them are
+/// differential, without a norm.
 ///
 /// A row's bits do not depend on batch, threads or how many tokens are computed at once.
 #[derive(Debug, Clone)]
@@ -56,12 +59,8 @@ impl DiffLlama {
             gate,
             up,
             down,
+            act,
         } = layer;
-        let act = match self.config.hidden_act {
-            HiddenAct::Silu => Activation::Silu,
-            HiddenAct::Gelu => Activation::Gelu,
-            HiddenAct::GeluTanh => Activation::GeluTanh,
-        };
         Layer {
             attention,
             norm: Some(self.norm(input_norm)),
@@ -72,7 +71,7 @@ impl DiffLlama {
                     gate,
                     up,
                     down,
-                    act,
+                    act: *act,
                 },
                 scale: None,
             }),

@@ -366,6 +366,7 @@ fn main() -> Result<(), String> {
         "mlx",
         "diffattn_llama/share_half",
         "diffattn_llama/v1_mirror_half",
+        "motif_gda",
         "diff_vit",
     ];
     let models = names
