@@ -131,14 +131,14 @@ export class Checkpoint implements Weights {
 
   /**
    * Opens the weights of a folder; `all`: to read all of them; `gguf`: whether they may be of a
-   * GGUF file.
+   * GGUF file; `onGguf`: called once they are known to be.
    */
   static async open(
     folder: Folder,
-    options: Pick<Opening, "signal" | "all"> & Pick<LoadOptions, "maxTensors"> & { readonly gguf?: boolean },
+    options: Pick<Opening, "signal" | "all"> & Pick<LoadOptions, "maxTensors"> & { readonly gguf?: boolean; readonly onGguf?: () => void },
     progress: Progress,
   ): Promise<Checkpoint> {
-    const { signal, all, maxTensors, gguf } = options;
+    const { signal, all, maxTensors, gguf, onGguf } = options;
     const opening = { signal, onBytes: progress.add, onLength: progress.hint };
     const sources: ByteSource[] = [];
     try {
@@ -159,6 +159,7 @@ export class Checkpoint implements Weights {
       const reading = { signal };
       const firsts = await firstsOf(sources, reading);
       if (gguf && isGguf(sources, firsts)) {
+        onGguf?.();
         const { entries, metadata, texts } = await readGguf(sources, firsts, maxTensors, reading);
         return new Checkpoint(entries, metadata, sources, texts);
       }

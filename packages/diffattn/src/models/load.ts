@@ -92,8 +92,10 @@ async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
-  const weights = Checkpoint.open(folder, { ...opening, maxTensors, all: true, gguf: true }, progress);
-  const own = mayBeGguf(folder) ? await ownOf(weights, isNamedGguf(folder)) : undefined;
+  let isGguf = isNamedGguf(folder);
+  const onGguf = (): void => void (isGguf = true);
+  const weights = Checkpoint.open(folder, { ...opening, maxTensors, all: true, gguf: true, onGguf }, progress);
+  const own = mayBeGguf(folder) ? await ownOf(weights, () => isGguf) : undefined;
   const beside = async (): Promise<Uint8Array | undefined> =>
     own ? own.generation : readOptionalText(folder, "generation_config.json", opening);
   // All at once; the first that fails in this order is told.
@@ -135,13 +137,13 @@ async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<
 
 /**
  * What a GGUF file says itself. Where there is no such file, what is beside it is looked for first,
- * unless it is called one.
+ * unless it is called one, or begins as one.
  */
-async function ownOf(weights: Promise<Checkpoint>, isNamed: boolean): Promise<GgufTexts | undefined> {
+async function ownOf(weights: Promise<Checkpoint>, isGguf: () => boolean): Promise<GgufTexts | undefined> {
   try {
     return (await weights).own;
   } catch (error) {
-    if (isNamed) throw error;
+    if (isGguf()) throw error;
     return undefined;
   }
 }
