@@ -81,15 +81,8 @@ pub fn inspect<'e>(
     }
     .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
-    match (inspection.architecture, config.architecture()) {
-        (None, _) => inspection
-            .warnings
-            .push("there is no differential attention that is known in it".to_owned()),
-        (Some(found), Some(said)) if found != said => inspection.warnings.push(format!(
-            "config.json says {said}, but the tensors are those of {found}"
-        )),
-        _ => {}
-    }
+    let told = disagreement(inspection.architecture, config.architecture());
+    inspection.warnings.extend(told);
     let has_base = matches!(
         inspection.architecture,
         Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
@@ -116,6 +109,17 @@ pub fn inspect<'e>(
         }
     }
     Ok(inspection)
+}
+
+/// That nothing is known, or that the configuration says something else than the tensors are.
+fn disagreement(found: Option<Architecture>, said: Option<Architecture>) -> Option<String> {
+    match (found, said) {
+        (None, _) => Some("there is no differential attention that is known in it".to_owned()),
+        (Some(found), Some(said)) if found != said => Some(format!(
+            "config.json says {said}, but the tensors are those of {found}"
+        )),
+        _ => None,
+    }
 }
 
 /// The layers that there are marks of, in order.
