@@ -4,7 +4,19 @@ import { readFileSync } from "node:fs";
 import { secondsOf } from "./codec.mjs";
 import { BLOCK, liveBlocks } from "./subjects/measuring.mjs";
 
-export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
+const read = (name) => JSON.parse(readFileSync(new URL(name, import.meta.url), "utf8"));
+
+/** Prompts of real text by name: their ids and the same as text. */
+const prompts = read("prompts.json");
+
+/** A case whose prompt is one of those, with both. */
+function withPrompt(test) {
+  if (typeof test.prompt !== "string") return test;
+  const { ids, text } = prompts[test.prompt];
+  return { ...test, prompt: ids, text };
+}
+
+export const cases = new Map(read("cases.json").map((test) => [test.id, withPrompt(test)]));
 
 const BYTES = 4;
 /** Of an element of a cache; with int8 each row has a float32 scale beside. */
@@ -54,19 +66,19 @@ export function bytes(test) {
 export function work(test) {
   if (test.op === "attention") return { amount: flops(test), unit: "FLOP" };
   if (test.op === "codec_decode") return { amount: secondsOf(test), unit: "second" };
-  if (test.op === "model_prefill") return { amount: test.prompt, unit: "token" };
+  if (test.op === "model_prefill") return { amount: test.prompt.length ?? test.prompt, unit: "token" };
   return { amount: bytes(test), unit: "B" };
 }
 
 /**
- * What a model's case expects: ids, or logits of the last token at some indices; computed in
- * float64 by transformers.
+ * What a model's case expects, computed in float64: the first ids that follow the prompt, or logits
+ * of its last token at some indices.
  */
 export const expectedOf = ({ greedy, expected }) => greedy ?? expected?.values;
 
 /**
  * Flat indices of the result that are checked: whole rows, spread from the first to the last; of
- * models all ids, or some logits.
+ * models the ids that are expected, or some logits.
  */
 export function checkedElements({ out, greedy, expected }) {
   if (!out) return expected?.at ?? greedy.map((_, i) => i);

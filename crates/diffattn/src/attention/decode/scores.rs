@@ -77,12 +77,12 @@ impl DecodeStrip<'_, '_, '_> {
     /// Scores of all rows over keys as float32: where they lie, or a few panels at a time.
     #[inline(always)]
     fn score_rows<V: Vector>(&mut self, of: &Keys<'_>) {
+        let is_near = of.panels.dtype == CacheDType::F32;
+        let most = if is_near { STRIP } else { NEAR_KEYS };
         for &(run, end) in of.strip.runs() {
-            for first in (run..end).step_by(NEAR_KEYS) {
-                let near = of
-                    .panels
-                    .near::<V>(first, NEAR_KEYS, &mut self.scratch.near);
-                let keys = (first, end.min(first + NEAR_KEYS));
+            for first in (run..end).step_by(most) {
+                let near = of.panels.near::<V>(first, most, &mut self.scratch.near);
+                let keys = (first, end.min(first + most));
                 let mut row = of.rows.start;
                 while row < of.rows.end {
                     let count = tile_rows(of.rows.end - row);
