@@ -1,5 +1,5 @@
-//! Requests that write checkpoints of other floats or of MLX's codes: which tensors become what, and
-//! a tensor that becomes it. Knows no format; diffattn-nn does.
+//! Requests that write checkpoints of other floats or of MLX's codes: which tensors become what,
+//! and a tensor that becomes it. Knows no format; diffattn-nn does.
 
 use diffattn::{Error, Work};
 use diffattn_nn::checkpoint::{RawTensor, json_text};
@@ -46,7 +46,7 @@ impl Operation for RecodePlanRequest {
 }
 
 request! {
-    /// A request of `recodeTensor`: the tensor, and where it is MLX's codes their scales and biases.
+    /// A request of `recodeTensor`: the tensor, and of MLX's codes their scales and biases.
     85 recodeTensor RecodeRequest {
         shape: List<Size>,
         to("dtype"): Option<WeightFormat>,

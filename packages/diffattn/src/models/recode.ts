@@ -1,6 +1,6 @@
 // Checkpoints whose weights are, or become, quantised: MLX's layout in safetensors. Which tensor
-// becomes what is planned in Rust (request 84), and so is each made (85); read, made and written here
-// one after the other.
+// becomes what is planned in Rust (request 84), and so is each made (85); here they are read, made
+// and written one after the other.
 
 import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";

@@ -251,9 +251,9 @@ export interface ConvertOptions extends LoadOptions {
    * all others exactly. Quantised weights become what they stand for.
    *
    * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
-   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that are not
-   * quantised keep their type. They are written in MLX's layout: groups of 32, scales and biases of
-   * F16, exact for Q8_0, Q4_0 and Q4_1.
+   * {@link ModelLoadOptions} has it; codes of as many bits or fewer stay as they are, floats that
+   * are not quantised keep their type. They are written in MLX's layout: groups of 32, scales and
+   * biases of F16, exact for Q8_0, Q4_0 and Q4_1.
    */
   dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
   /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
@@ -288,8 +288,9 @@ export interface Conversion {
 
 /**
  * Writes a checkpoint with another element type, or with its attention layers in another layout.
- * All of the new file is in memory once; where weights are or become quantised, one tensor at a time
- * (and scales and biases, until their place in the file comes). The source may then be a GGUF file.
+ * All of the new file is in memory once; where weights are or become quantised, one tensor at a
+ * time (and scales and biases, until their place in the file comes). The source may then be a GGUF
+ * file.
  *
  * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout;
  *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
@@ -643,8 +644,8 @@ export interface TokenizerFiles {
 }
 
 /**
- * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale for
- * each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
+ * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale
+ * for each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
  * Products with codes are those of x in int8, 32 values a scale: the bits of a row are the same on
  * every instruction set.
  */
@@ -724,8 +725,8 @@ export declare class LanguageModel {
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
    * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
-   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization` in
-   * `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
+   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization`
+   * in `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
    * or BF16). Quantised weights stay so, unless `dtype` says otherwise.
    * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
    * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
