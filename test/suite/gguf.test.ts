@@ -15,6 +15,7 @@ import { byteLevel, ggufOf, pieces, type Values } from "./gguf-file.js";
 import { float64, integers, readFixture, stored } from "./safetensors.js";
 
 const CASES = ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "untied", "rope_freqs", "split"];
+const QUANTISED = ["q8_0", "q4_0", "q4_1", "split"];
 const SPLIT = ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"] as const;
 const path = (name: string): string => fileURLToPath(new URL(`../../test/models/gguf/${name}`, import.meta.url));
 const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path(name)));
@@ -87,7 +88,9 @@ onEachIsa(() => {
       const { options, tensors } = readFixture(file(`${name}/expected.safetensors`));
       const fixture = { options, tensors };
       const notices: string[] = [];
-      using model = await models.LanguageModel.load(path(first(name)), { dtype: "float32", onNotice: (text) => notices.push(text) });
+      // (What quantised weights stand for; computed with as they are, below.)
+      const load = { dtype: QUANTISED.includes(name) ? "float32" : undefined, onNotice: (text: string) => notices.push(text) } as const;
+      using model = await models.LanguageModel.load(path(first(name)), load);
       expect(notices).toEqual([]);
       expect(model.family).toBe("llama");
       const { shape } = stored(fixture, "input_ids");
@@ -106,6 +109,20 @@ onEachIsa(() => {
         expect(model.decode(encoded)).toBe(decoded[i]);
       }
       expect(model.encode(chat, { addSpecialTokens: false })).toEqual(integers(stored(fixture, "expected.encode_chat")));
+    });
+
+    test.each(QUANTISED)("%s as it is: activations of eight bits, the same likeliest ids", async (name) => {
+      const fixture = readFixture(file(`${name}/expected.safetensors`));
+      using model = await models.LanguageModel.load(path(first(name)), { tokenizer: null });
+      const { shape } = stored(fixture, "input_ids");
+      const y = await model.forward({ data: Int32Array.from(integers(stored(fixture, "input_ids"))), shape });
+      const [floats, want] = ["expected.logits", "expected.logits_int8"].map((tensor) => float64(stored(fixture, tensor)));
+      const distance = (to: ArrayLike<number> = []): number =>
+        Math.sqrt(y.data.reduce((sum, x, i) => sum + (x - (to[i] ?? NaN)) ** 2, 0) / y.data.length);
+      // (A product that rounds to the next code moves what comes after it a little.)
+      expect(distance(want)).toBeLessThan(distance(floats) / 4);
+      const greedy = integers(stored(fixture, "expected.greedy"));
+      expect(await written(model, greedy.slice(0, -NEW))).toEqual(greedy.slice(-NEW));
     });
 
     test("from a folder, bytes, a Blob, files by name, whichever of several is named", async () => {

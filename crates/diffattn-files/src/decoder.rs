@@ -185,8 +185,8 @@ impl DecoderSizes {
         }
     }
 
-    /// The sizes of a layer of a converted model of whose heads so many are differential; a layer of
-    /// any other model is as all are.
+    /// The sizes of a layer of a converted model of whose heads so many are differential; a layer
+    /// of any other model is as all are.
     #[must_use]
     pub fn with_differential(self, heads: usize) -> Self {
         let DecoderAttention::Converted(kind) = self.kind else {

@@ -1,5 +1,5 @@
-//! The element types of checkpoints' files, by the names that they have there: those of safetensors,
-//! and the quantised blocks of GGUF. Knows nothing else of files.
+//! The element types of checkpoints' files, by the names that they have there: those of
+//! safetensors, and the quantised blocks of GGUF. Knows nothing else of files.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

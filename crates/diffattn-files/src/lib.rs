@@ -93,6 +93,8 @@ mod tensor;
 mod text;
 #[cfg(feature = "checkpoints")]
 pub mod vision;
+#[cfg(feature = "checkpoints")]
+mod weight_info;
 mod weights;
 #[cfg(feature = "checkpoints")]
 mod write;
@@ -103,7 +105,7 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
-pub use check::{CheckedParts, Entries, WeightInfo, low_rank_names};
+pub use check::{CheckedParts, Entries, low_rank_names};
 #[cfg(feature = "checkpoints")]
 pub use coded::CodedTensor;
 #[cfg(feature = "checkpoints")]
@@ -150,6 +152,8 @@ pub use source::ByteSource;
 pub use source::{FileMap, FileRanges};
 #[cfg(feature = "checkpoints")]
 pub use tensor::{Cast, RawTensor};
+#[cfg(feature = "checkpoints")]
+pub use weight_info::WeightInfo;
 pub use weights::Weights;
 #[cfg(feature = "checkpoints")]
 pub use write::{FileLayout, TensorSpec, write, write_to};

@@ -2,8 +2,8 @@
 //! bias for each group, `value = code · scale + bias`, and what `config.json` says of them. Packs
 //! rows of codes so. Makes no codes and reads no file.
 
-use crate::check::WeightInfo;
 use crate::dtype::{BLOCK, Dtype};
+use crate::weight_info::WeightInfo;
 use diffattn::{CodedRow, CodedRows, Error, checked_len, format_shape, try_zeroed};
 use half::{bf16, f16};
 use serde_json::{Map, Value, json};

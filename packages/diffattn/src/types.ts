@@ -462,7 +462,8 @@ export interface AttentionMaps {
  * Node: yes / browser: yes.
  * @param q `[B, n_q, Lq, d]` (layout "bhsd") or `[B, Lq, n_q, d]` ("bshd"). n_q, n_k and n_v follow
  *   from {@link Pairing}.
- * @param k `[B, n_k, Lk, d]` or `[B, Lk, n_k, d]`, of q's dtype; or a {@link KvCache} of any, with v null.
+ * @param k `[B, n_k, Lk, d]` or `[B, Lk, n_k, d]`, of q's dtype; or a {@link KvCache} of any, with
+ * v null.
  * @param v `[B, n_v, Lk, dv]` or `[B, Lk, n_v, dv]`, of q's dtype; dv is free.
  * @returns `[B, H, Lq, dv]` or `[B, Lq, H, dv]` ("halves": 2·dv channels), in q's dtype.
  * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,

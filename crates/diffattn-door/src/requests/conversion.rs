@@ -22,8 +22,9 @@ impl Held for Conversion {
 }
 
 request! {
-    /// Plans the conversion of a model: of a Llama to differential attention, as `target` says; with
-    /// an adapter, made in the element type `dtype`; or without either of DEX into a Llama; its id.
+    /// Plans the conversion of a model: of a Llama to differential attention, as `target` says;
+    /// with an adapter, made in the element type `dtype`; or without either of DEX into a Llama;
+    /// its id.
     105 createConversion CreateConversionRequest {
         config: Text,
         entries("tensors"): Text,

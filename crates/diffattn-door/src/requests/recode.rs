@@ -46,7 +46,8 @@ impl Operation for RecodePlanRequest {
 }
 
 request! {
-    /// A request of `recodeTensor`: the tensor, and of MLX's codes their scales and biases.
+    /// A request of `recodeTensor`: the tensor, and where it is MLX's codes their scales and
+    /// biases.
     85 recodeTensor RecodeRequest {
         shape: List<Size>,
         to("dtype"): Option<WeightFormat>,

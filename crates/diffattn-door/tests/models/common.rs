@@ -245,7 +245,9 @@ impl Folder {
             Some(generation) => request.n(&[1.0]).text(&generation),
             None => request.n(&[0.0]),
         };
-        request.text(&entries.to_string()).query(door, 96)
+        // (Held as the files have it: neither `dtype` nor `head`.)
+        request = request.text(&entries.to_string()).n(&[0.0, 0.0]);
+        request.query(door, 96)
     }
 
     pub(crate) fn part(&self, model: f64, part: usize, names: &Value) -> Request {

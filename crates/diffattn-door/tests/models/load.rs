@@ -165,7 +165,12 @@ fn wrong_entries_are_refused_at_once() {
     let config = folder.text("config.json");
     let create = |config: &str| {
         let request = Request::default().n(&[0.0]).text(config).n(&[0.0]);
-        refusal(request.text(&entries.to_string()).query(&door, 96))
+        refusal(
+            request
+                .text(&entries.to_string())
+                .n(&[0.0, 0.0])
+                .query(&door, 96),
+        )
     };
     let many = config.replace(
         "\"num_hidden_layers\": 3",
@@ -188,7 +193,10 @@ fn wrong_entries_are_refused_at_once() {
         "config.model_type: expected one of \"diffllama\", \"llama\", got \"gpt2\""
     );
     let not_text = Request::default().n(&[0.0]).u8(&[0xff]).n(&[0.0]);
-    assert_eq!(refusal(not_text.text("[]").query(&door, 96)).0, "FILE");
+    assert_eq!(
+        refusal(not_text.text("[]").n(&[0.0, 0.0]).query(&door, 96)).0,
+        "FILE"
+    );
 }
 
 /// Weights that are not as their entries said.

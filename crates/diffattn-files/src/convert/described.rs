@@ -1,5 +1,5 @@
-//! How a Llama is to be converted, out of JSON, and the conversion in JSON, with names as JavaScript
-//! has them. Decides nothing but what is meant where nothing is said.
+//! How a Llama is to be converted, out of JSON, and the conversion in JSON, with names as
+//! JavaScript has them. Decides nothing but what is meant where nothing is said.
 
 use super::heads::TargetHeads;
 use super::model::ModelConversion;
@@ -47,8 +47,8 @@ fn named<T: Copy>(argument: &str, name: &str, names: &[(&str, T)]) -> Result<T, 
 impl ConversionTarget {
     /// Reads `{ to, start, lambda, heads, share, entropy, layers, seed, dtype }`, all of which may
     /// be left out. `to` is "v2", "v1", "dex" or "diffllama"; `heads` "all", "last", "first",
-    /// "entropy" or lists of numbers. Without `heads` they are the last, half of them by default, or
-    /// all where the form knows no others.
+    /// "entropy" or lists of numbers. Without `heads` they are the last, half of them by default,
+    /// or all where the form knows no others.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the entry.

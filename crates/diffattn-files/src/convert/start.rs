@@ -18,8 +18,8 @@ pub(super) const VECTORS_DEVIATION: f64 = 0.1;
 pub enum ConversionForm {
     /// The second version: two q heads over one k head, λ = σ(`lambda_proj` x) per token and head.
     V2,
-    /// The first version without a norm: two q heads over two k heads, one λ per layer. All heads of
-    /// a layer, or none.
+    /// The first version without a norm: two q heads over two k heads, one λ per layer. All heads
+    /// of a layer, or none.
     V1(LambdaForm),
     /// DEX (arXiv 2505.16333): from what a head makes, that times one matrix of the layer and λ is
     /// subtracted.

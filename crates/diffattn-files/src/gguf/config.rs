@@ -1,14 +1,12 @@
-//! What a `config.json` and a `generation_config.json` of Hugging Face's would say of the Llama that
-//! a GGUF file holds. Checks no sizes against one another: who reads the configuration does.
+//! What a `config.json` and a `generation_config.json` of Hugging Face's would say of the Llama
+//! that a GGUF file holds. Checks no sizes against one another: who reads the configuration does.
 
 use super::keys::Keys;
+use super::llama::{LLAMA, of_llama};
 use super::rope;
 use crate::entry::Entry;
 use diffattn::Error;
 use serde_json::{Map, Value, json};
-
-/// The one architecture that is read.
-pub(super) const LLAMA: &str = "llama";
 
 /// Keys behind the architecture's name that change the numbers in a way that Hugging Face's Llama
 /// knows nothing of, unless they are 0 or false.
@@ -53,11 +51,6 @@ pub(super) fn check_architecture(keys: &Keys<'_, '_>) -> Result<(), Error> {
             Err(keys.refuse(&key, "none, as a Llama has none", scale))
         }
     }
-}
-
-/// A key of the architecture's own.
-pub(super) fn of_llama(key: &str) -> String {
-    format!("{LLAMA}.{key}")
 }
 
 /// Heads, and what is wide by them.

@@ -1,4 +1,5 @@
-//! Open GGUF files: their headers, and tensors on demand, in Hugging Face's names and order of rows.
+//! Open GGUF files: their headers, and tensors on demand, in Hugging Face's names and order of
+//! rows.
 
 use super::header::{GgufHeader, GgufParsed};
 use super::{Gguf, GgufEntry, GgufTokenizer};

@@ -12,6 +12,7 @@ mod cursor;
 mod files;
 mod header;
 mod keys;
+mod llama;
 mod names;
 mod rope;
 mod splits;

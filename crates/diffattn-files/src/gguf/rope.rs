@@ -1,8 +1,8 @@
 //! The rotary embedding that a GGUF file speaks of, as the `rope_scaling` of a configuration of
 //! Hugging Face's. Turns nothing.
 
-use super::config::of_llama;
 use super::keys::Keys;
+use super::llama::of_llama;
 use super::names::ROPE_FACTORS;
 use crate::entry::place;
 use diffattn::Error;

@@ -1,7 +1,7 @@
 //! A checkpoint's configuration as an inspection reads it: what does not fit is passed over, for
 //! where it and the tensors disagree, tensors win.
 
-use super::inspection::Architecture;
+use super::architecture::Architecture;
 use crate::json;
 use diffattn::Error;
 use serde_json::{Map, Value};

@@ -1,5 +1,5 @@
-//! The layers of a Llama that was converted to differential attention: what their differential heads
-//! are, and which. Compares nothing but that.
+//! The layers of a Llama that was converted to differential attention: what their differential
+//! heads are, and which. Compares nothing but that.
 
 use super::config::Config;
 use super::named::Named;

@@ -1,79 +1,10 @@
 //! What an inspection says: plain data. Decides nothing.
 
+use super::architecture::Architecture;
 use super::quantised::QuantizedCount;
 use crate::dtype::Dtype;
 use crate::layer::Layer;
 use crate::plain::{ConvertedLayer, PlainLayer};
-use serde_json::{Map, Value};
-use std::fmt;
-
-/// What a checkpoint is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// Hugging Face's `DiffLlamaForCausalLM`.
-    DiffLlama,
-    /// Hugging Face's `LlamaForCausalLM`: plain attention, one softmax per head.
-    Llama,
-    /// A Llama some of whose heads were made differential.
-    DiffAttnLlama,
-    /// unilm's first version, naive or flash: names and shapes are the same.
-    UnilmV1,
-    /// unilm's second version.
-    UnilmV2,
-    /// timm's vision transformer with differential attention.
-    TimmDiffVit,
-    /// The audio codec of Stable Audio 3.
-    SameS,
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DiffLlama => "Hugging Face diffllama",
-            Self::Llama => "Hugging Face llama",
-            Self::DiffAttnLlama => "Llama converted to differential attention",
-            Self::UnilmV1 => "unilm multihead_diffattn (V1)",
-            Self::UnilmV2 => "unilm multihead_diffattn (V2)",
-            Self::TimmDiffVit => "timm vision transformer with differential attention",
-            Self::SameS => "Stable Audio 3 SAME-S, an audio codec with differential attention",
-        })
-    }
-}
-
-impl Architecture {
-    /// Its name in an inspection, of a model of Hugging Face's its `model_type`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DiffLlama => "diffllama",
-            Self::Llama => "llama",
-            Self::DiffAttnLlama => "diffattn_llama",
-            Self::UnilmV1 => "unilm",
-            Self::UnilmV2 => "unilm_v2",
-            Self::TimmDiffVit => "diff_vit",
-            Self::SameS => "same_s",
-        }
-    }
-
-    /// What a configuration says that it is of.
-    pub fn of_config(config: &Map<String, Value>) -> Option<Self> {
-        let text = |key: &str| config.get(key).and_then(Value::as_str);
-        let is_vit = |name: &str| {
-            ["_dwee_", "_dlittle_", "_dpwee_"]
-                .iter()
-                .any(|kind| name.contains(kind))
-        };
-        let models = [Self::DiffLlama, Self::Llama, Self::DiffAttnLlama];
-        let model = models
-            .into_iter()
-            .find(|model| text("model_type") == Some(model.name()));
-        let is_vit = text("architecture").is_some_and(is_vit);
-        let is_codec = text("architecture") == Some(Self::SameS.name());
-        model
-            .or(is_vit.then_some(Self::TimmDiffVit))
-            .or(is_codec.then_some(Self::SameS))
-    }
-}
 
 /// How much of a checkpoint is of one element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

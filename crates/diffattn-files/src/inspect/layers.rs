@@ -1,7 +1,8 @@
 //! Adds a layer that was found to an inspection, or says why it is none.
 
+use super::architecture::Architecture;
 use super::config::Config;
-use super::inspection::{Architecture, Inspection, shown};
+use super::inspection::{Inspection, shown};
 use crate::attention::{LambdaForm, NORM, RopeConfig, SCALARS, lambda_names};
 use crate::found::{Found, depth_of};
 use crate::layer::{Layer, LayerVersion};

@@ -2,6 +2,7 @@
 //! where there is one. Reads no tensor and believes no configuration: where the two disagree,
 //! tensors win and a sentence says so.
 
+mod architecture;
 mod config;
 mod converted;
 mod diff_llama;
@@ -13,7 +14,8 @@ mod quantised;
 mod same_s;
 mod timm;
 
-pub use inspection::{Architecture, DtypeCount, Inspection};
+pub use architecture::Architecture;
+pub use inspection::{DtypeCount, Inspection};
 pub use quantised::QuantizedCount;
 
 use crate::dtype::Dtype;
@@ -81,8 +83,9 @@ pub fn inspect<'e>(
     }
     .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
-    let told = disagreement(inspection.architecture, config.architecture());
-    inspection.warnings.extend(told);
+    inspection
+        .warnings
+        .extend(unlike(inspection.architecture, &config));
     let has_base = matches!(
         inspection.architecture,
         Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
@@ -111,9 +114,9 @@ pub fn inspect<'e>(
     Ok(inspection)
 }
 
-/// That nothing is known, or that the configuration says something else than the tensors are.
-fn disagreement(found: Option<Architecture>, said: Option<Architecture>) -> Option<String> {
-    match (found, said) {
+/// What is odd about what was found, beside what the configuration says.
+fn unlike(found: Option<Architecture>, config: &Config) -> Option<String> {
+    match (found, config.architecture()) {
         (None, _) => Some("there is no differential attention that is known in it".to_owned()),
         (Some(found), Some(said)) if found != said => Some(format!(
             "config.json says {said}, but the tensors are those of {found}"

@@ -47,7 +47,8 @@ fn mlx(case: &[u8]) -> CodedTensor<'static> {
 
 /// What the codes stand for, in float64.
 fn expected(case: &[u8]) -> Vec<f64> {
-    let (values, rest) = raw(case, "expected.w").into_bytes().as_chunks::<8>();
+    let bytes = raw(case, "expected.w").into_bytes();
+    let (values, rest) = bytes.as_chunks::<8>();
     assert!(rest.is_empty());
     values
         .iter()

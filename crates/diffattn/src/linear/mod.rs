@@ -10,7 +10,6 @@
 
 mod coded;
 mod format;
-mod low_rank;
 mod pack;
 mod pack_coded;
 mod panels;
@@ -27,7 +26,6 @@ pub use self::quantised::{
     CodedRow, CodedRows, Codes, Quantisation, Quantised, Quantiser, coded_values,
 };
 
-use self::low_rank::LowRank;
 use self::panels::{Panels, with_format};
 use self::quantised::{check_inputs, check_weight};
 use self::rows::Rows;
@@ -48,7 +46,8 @@ pub struct Linear {
     outputs: usize,
     weight: Panels,
     bias: Option<Vec<f32>>,
-    low_rank: Option<Box<LowRank>>,
+    /// A and B of a low-rank difference.
+    low_rank: Option<Box<[Self; 2]>>,
 }
 
 /// How the rows and outputs of a call are cut, so that every thread has work: blocks of rows of one
@@ -161,9 +160,22 @@ impl Linear {
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `lora_a` or `lora_b`.
     pub fn with_low_rank(self, lora_a: Self, lora_b: Self) -> Result<Self, Error> {
-        let low_rank = LowRank::new([self.outputs, self.inputs], lora_a, lora_b)?;
+        if lora_a.inputs != self.inputs {
+            return Err(Error::shape(
+                "lora_a",
+                format_args!("shape [rank, {}]", self.inputs),
+                format_args!("[{}, {}]", lora_a.outputs, lora_a.inputs),
+            ));
+        }
+        if lora_b.outputs != self.outputs || lora_b.inputs != lora_a.outputs {
+            return Err(Error::shape(
+                "lora_b",
+                format_args!("shape [{}, {}]", self.outputs, lora_a.outputs),
+                format_args!("[{}, {}]", lora_b.outputs, lora_b.inputs),
+            ));
+        }
         Ok(Self {
-            low_rank: Some(Box::new(low_rank)),
+            low_rank: Some(Box::new([lora_a, lora_b])),
             ..self
         })
     }
@@ -253,10 +265,18 @@ impl Linear {
                 Rows::Int8(_) => run.unfused_kernel(block),
             }
         });
-        match &self.low_rank {
-            None => Ok(()),
-            Some(low_rank) => low_rank.add(x, y, run),
+        let Some(low_rank) = &self.low_rank else {
+            return Ok(());
+        };
+        let [lora_a, lora_b] = &**low_rank;
+        let mut thin = try_zeroed(rows * lora_a.outputs)?;
+        lora_a.forward(x, &mut thin, run)?;
+        let mut added = try_zeroed(y.len())?;
+        lora_b.forward(&thin, &mut added, run)?;
+        for (y, added) in y.iter_mut().zip(&added) {
+            *y += added;
         }
+        Ok(())
     }
 
     fn cut(&self, rows: usize, run: Run) -> Cut {

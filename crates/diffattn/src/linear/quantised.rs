@@ -80,9 +80,8 @@ pub trait CodedRows {
 /// What the rows of `rows`, a weight `[outputs, inputs]`, stand for: `code · scale + bias` in
 /// float32, which rounds once, at the sum.
 ///
-/// # Errors
-/// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple of
-/// 32; what reading a row says; [`Error::out_of_memory`].
+/// # Errors [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no
+/// multiple of 32; what reading a row says; [`Error::out_of_memory`].
 pub fn coded_values(
     rows: &mut impl CodedRows,
     [outputs, inputs]: [usize; 2],

@@ -1,5 +1,5 @@
-// Where a command writes a checkpoint: a folder, or a file of its own. What lies beside weights, and
-// what is left of a folder that was made for nothing. Knows no conversion.
+// Where a command writes a checkpoint: a folder, or a file of its own. What lies beside weights,
+// and what is left of a folder that was made for nothing. Knows no conversion.
 
 import { mkdir, realpath, rmdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";

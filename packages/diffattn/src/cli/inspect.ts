@@ -47,7 +47,7 @@ const aboutPlainLayer = ({ numHeads, numKvHeads, headDim, rope, isCausal }: Laye
     .filter(Boolean)
     .join("; ");
 
-/** The same of a layer some of whose heads are differential, with these. */
+/** A line on a layer some of whose heads are differential, with these. */
 function aboutConvertedLayer(layer: Layer): string {
   const { kind = "", lambda, differentialHeads: heads } = layer;
   const which = heads === "all" ? heads : heads ? ranges(heads.map(String)) : "not said which";

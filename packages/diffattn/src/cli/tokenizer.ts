@@ -1,5 +1,5 @@
-// The tokenizer of a checkpoint. A program installs @huggingface/tokenizers itself; it is part of the
-// command line, so that `npx diffattn` needs nothing else.
+// The tokenizer of a checkpoint. A program installs @huggingface/tokenizers itself; it is part of
+// the command line, so that `npx diffattn` needs nothing else.
 
 import { readTokenizer } from "../models/tokenizer.js";
 import type { Tokenizer, TokenizerFiles } from "../models/types.js";

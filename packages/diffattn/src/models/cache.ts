@@ -158,10 +158,7 @@ export async function lend(states: readonly State[]): Promise<() => Promise<void
   };
 }
 
-export async function createCache(
-  model: Handle,
-  { capacity, window, dtype }: types.ModelCacheOptions,
-): Promise<ModelCache> {
+export async function createCache(model: Handle, { capacity, window, dtype }: types.ModelCacheOptions): Promise<ModelCache> {
   return new ModelCache(await create("cache", encode(requests.createModelCache, { model, capacity, window, dtype })), 0);
 }
 

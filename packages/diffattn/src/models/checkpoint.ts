@@ -124,8 +124,8 @@ export class Checkpoint implements Weights {
   }
 
   /**
-   * Opens the weights of a folder; `all`: to read all of them; `gguf`: whether they may be of a GGUF
-   * file.
+   * Opens the weights of a folder; `all`: to read all of them; `gguf`: whether they may be of a
+   * GGUF file.
    */
   static async open(
     folder: Folder,

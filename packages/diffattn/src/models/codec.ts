@@ -29,10 +29,7 @@ export class AudioCodec extends Owned<Codec> {
     this.config = config;
   }
 
-  static async load(
-    source: types.CheckpointSource,
-    options?: types.WeightLoadOptions,
-  ): Promise<AudioCodec> {
+  static async load(source: types.CheckpointSource, options?: types.WeightLoadOptions): Promise<AudioCodec> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
     const { handle, info } = await loadModel("audio", await folderOf(source, accessOf(given)), given);
     return new AudioCodec(handle, info.config);

@@ -402,7 +402,9 @@ function checkStopIds(given: unknown): void {
   for (let i = 0; i < given.length; i++) if (typeof given[i] !== "number") fail("OPTION", `stopIds[${i}]`, "a number", show(given[i]));
 }
 
-/** How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it. */
+/**
+ * How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it.
+ */
 interface ReadingTexts {
   readonly regex: (typeof REGEX)[number];
   readonly make: MakeTokenizer | undefined;

@@ -1,6 +1,6 @@
 // Checkpoints whose weights are, or become, quantised: MLX's layout in safetensors. Which tensor
-// becomes what is planned in Rust (request 84), and so is each made (85); here they are read, made
-// and written one after the other.
+// becomes what is planned in Rust (request 84), and so is each made (85); read, made and written
+// here one after the other.
 
 import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
@@ -51,8 +51,8 @@ export const quantizationOf = (config: Uint8Array | undefined): unknown => objec
 
 /** The configuration of the new file. */
 function configOf(config: Uint8Array, plan: Plan, dtype: Recoding["dtype"]): Uint8Array<ArrayBuffer> {
-  const rest = Object.entries(objectOf(config) ?? {}).filter(([key]) => key !== "quantization" && key !== "quantization_config");
-  const now: Record<string, unknown> = { ...Object.fromEntries(rest), ...(plan.quantization && { quantization: plan.quantization }) };
+  const { quantization: _, quantization_config: __, ...rest } = objectOf(config) ?? {};
+  const now: Record<string, unknown> = { ...rest, ...(plan.quantization && { quantization: plan.quantization }) };
   if (dtype && dtype !== "q8" && dtype !== "q4") for (const key of ["dtype", "torch_dtype"]) if (key in now) now[key] = FORMATS[dtype];
   return new TextEncoder().encode(`${JSON.stringify(now, null, 2)}\n`);
 }

@@ -184,7 +184,10 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in it is known. */
+  /**
+   * "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in
+   * it is known.
+   */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
@@ -204,9 +207,9 @@ export interface Inspection {
    */
   readonly plainLayers: readonly Readonly<Record<string, unknown>>[];
   /**
-   * The layers of a converted Llama that have differential heads: what plain layers have, the `kind`
-   * ("v2", "v1", "dex"), what makes λ, and which heads are differential (`differentialHeads`: "all",
-   * or their numbers from 0; null where no configuration says it).
+   * The layers of a converted Llama that have differential heads: what plain layers have, the
+   * `kind` ("v2", "v1", "dex"), what makes λ, and which heads are differential
+   * (`differentialHeads`: "all", or their numbers from 0; null where no configuration says it).
    */
   readonly convertedLayers: readonly Readonly<Record<string, unknown>>[];
   /**
@@ -218,8 +221,8 @@ export interface Inspection {
   /** What is odd, each a sentence. */
   readonly warnings: readonly string[];
   /**
-   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF file
-   * by Hugging Face's names.
+   * Every tensor, where the option `tensors` asks for them: in the order of the files; of a GGUF
+   * file by Hugging Face's names.
    */
   readonly tensors?: readonly StoredTensorInfo<StoredDType | QuantizedDType>[];
 }
@@ -275,8 +278,8 @@ export interface Conversion {
   /** The file, where there is no `target`. */
   readonly file: Uint8Array<ArrayBuffer> | undefined;
   /**
-   * What belongs beside the file and is not beside its source as it should be, by name: of quantised
-   * weights, before or after, `config.json`; of a GGUF file also its tokenizer.
+   * What belongs beside the file and is not beside its source as it should be, by name: of
+   * quantised weights, before or after, `config.json`; of a GGUF file also its tokenizer.
    */
   readonly files: Readonly<Record<string, Uint8Array<ArrayBuffer>>>;
   /**
@@ -301,10 +304,10 @@ export declare function convertCheckpoint(source: FileSource | CheckpointSource,
 export interface ConvertModelOptions extends LoadOptions {
   /**
    * What the differential heads are: `"v2"` (the default; a second q head over the same k and v, λ
-   * of the sigmoid of a projection), `"v1"` (a second q and k head, λ of vectors, no norm; all heads
-   * of a layer), `"dex"` (a matrix of the layer, which {@link foldDex} makes a part of the output
-   * projection), or Hugging Face's `"diffllama"`, which can never compute what the Llama did: its
-   * norm gives what every head makes the same length.
+   * of the sigmoid of a projection), `"v1"` (a second q and k head, λ of vectors, no norm; all
+   * heads of a layer), `"dex"` (a matrix of the layer, which {@link foldDex} makes a part of the
+   * output projection), or Hugging Face's `"diffllama"`, which can never compute what the Llama
+   * did: its norm gives what every head makes the same length.
    */
   to?: "v2" | "v1" | "dex" | "diffllama" | undefined;
   /**
@@ -405,7 +408,7 @@ export interface CompareOptions {
 export interface Comparison {
   /** The largest difference of two logits. */
   readonly largest: number;
-  /** The same, divided by the largest logit of the first model. */
+  /** The largest difference of two logits, divided by the first model's largest logit. */
   readonly relative: number;
   /** Whether both write the same tokens. */
   readonly sameTokens: boolean;
@@ -657,9 +660,9 @@ export type WeightLoadOptions = LoadOptions & Pick<ModelLoadOptions, "onNotice">
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
   /**
-   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json` and
-   * `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules of
-   * `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
+   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json`
+   * and `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules
+   * of `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
    * converted so first; over a model that was converted otherwise it is OPTION. It is merged into
    * weights of floats, and stays beside quantised ones as two thin products.
    */
@@ -713,8 +716,8 @@ export interface ModelLoadOptions extends LoadOptions {
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
  * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
- * are one softmax each. Weights stay in their dtype, unless `dtype` of {@link ModelLoadOptions} says
- * otherwise.
+ * are one softmax each. Weights stay in their dtype, unless `dtype` of {@link ModelLoadOptions}
+ * says otherwise.
  */
 export declare class LanguageModel {
   private constructor();
@@ -724,17 +727,19 @@ export declare class LanguageModel {
    * prefix of what wrapped the model (`_orig_mod.`, `module.`, `base_model.model.`), or lack the
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
-   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
-   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization`
-   * in `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
-   * or BF16). Quantised weights stay so, unless `dtype` says otherwise.
+   * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16,
+   * BF16, Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights
+   * (`quantization` in `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32,
+   * scales and biases of F16 or BF16). Quantised weights stay so, unless `dtype` says otherwise.
    * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
    * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
    *
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential. */
+  /**
+   * "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential.
+   */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */

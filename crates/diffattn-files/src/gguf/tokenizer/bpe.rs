@@ -1,8 +1,8 @@
 //! Byte-level BPE, llama.cpp's model `gpt2`: merges, and how a text is split before them, by the
 //! name of its pre-tokenizer. The expressions are those of the tokenizers that the names are of.
 
+use super::parts::{Bpe, Parts};
 use super::vocabulary::Vocabulary;
-use super::{Bpe, Parts};
 use crate::gguf::keys::Keys;
 use diffattn::Error;
 use serde_json::{Value, json};

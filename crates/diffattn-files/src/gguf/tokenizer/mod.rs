@@ -2,11 +2,13 @@
 //! `tokenizer_config.json` beside it. Splits no text.
 
 mod bpe;
+mod parts;
 mod sentencepiece;
 mod vocabulary;
 
 use super::keys::Keys;
 use diffattn::Error;
+use parts::Bpe;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vocabulary::{Added, Vocabulary};
@@ -18,40 +20,6 @@ pub struct GgufTokenizer {
     pub tokenizer: String,
     /// The text of `tokenizer_config.json`, with the chat template where there is one.
     pub config: String,
-}
-
-/// A model of the library's. (Written as it stands: as a tree of values it would be many times the
-/// file's header.)
-#[derive(Serialize)]
-struct Bpe<'b, 'v> {
-    r#type: &'static str,
-    dropout: Option<f32>,
-    unk_token: Option<&'b str>,
-    continuing_subword_prefix: Option<&'b str>,
-    end_of_word_suffix: Option<&'b str>,
-    fuse_unk: bool,
-    byte_fallback: bool,
-    ignore_merges: bool,
-    vocab: &'v Vocabulary<'b>,
-    merges: Vec<(&'b str, &'b str)>,
-}
-
-impl<'b, 'v> Bpe<'b, 'v> {
-    /// The model of these merges, everything else at its default.
-    fn new(vocab: &'v Vocabulary<'b>, merges: Vec<(&'b str, &'b str)>) -> Self {
-        Self {
-            r#type: "BPE",
-            dropout: None,
-            unk_token: None,
-            continuing_subword_prefix: None,
-            end_of_word_suffix: None,
-            fuse_unk: false,
-            byte_fallback: false,
-            ignore_merges: false,
-            vocab,
-            merges,
-        }
-    }
 }
 
 /// A whole tokenizer of the library's.
@@ -66,18 +34,6 @@ struct Json<'b, 'v> {
     post_processor: Value,
     decoder: Value,
     model: Bpe<'b, 'v>,
-}
-
-/// What the models of tokenizers differ in.
-struct Parts<'b, 'v> {
-    model: Bpe<'b, 'v>,
-    normalizer: Value,
-    pre_tokenizer: Value,
-    decoder: Value,
-    /// Whether a text begins with its token where the file does not say.
-    adds_bos: bool,
-    /// The class that Hugging Face has for it.
-    class: &'static str,
 }
 
 /// Reads the tokenizer; none where the file has none.

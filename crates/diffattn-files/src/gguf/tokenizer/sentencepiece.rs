@@ -2,8 +2,8 @@
 //! bytes for what no piece has. As Hugging Face's Llama has it: the merges that the scores stand
 //! for.
 
+use super::parts::{Bpe, Parts};
 use super::vocabulary::{BYTE, TOKENS, UNKNOWN, Vocabulary};
-use super::{Bpe, Parts};
 use crate::gguf::keys::Keys;
 use diffattn::Error;
 use serde_json::{Value, json};

@@ -101,8 +101,8 @@ impl HiddenAct {
 /// What a [`crate::DiffLlama`] is made of: the entries of a checkpoint's `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiffLlamaConfig {
-    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`), or plain but
-    /// for some heads (`diffattn_llama`).
+    /// What attention is, by `model_type`: differential (`diffllama`), plain (`llama`), or plain
+    /// but for some heads (`diffattn_llama`).
     pub kind: DecoderAttention,
     /// Which heads these are, where attention was converted.
     pub conversion: Option<LlamaConversion>,

@@ -1,6 +1,6 @@
 //! The DIFF Llama of Hugging Face (`diffllama`): a decoder whose attention is
-//! [`crate::MultiheadDiffAttn`]; and the Llamas that differ from it in nothing else: plain ones, and
-//! those some of whose heads were made differential.
+//! [`crate::MultiheadDiffAttn`]; and the Llamas that differ from it in nothing else: plain ones,
+//! and those some of whose heads were made differential.
 
 mod attention;
 mod config;

@@ -73,8 +73,8 @@ pub(super) struct Encoder {
 
 /// SAME-S with its weights, the audio codec of Stable Audio 3 (Stability-AI/stable-audio-3):
 /// patches of audio and latents as tokens, in spans whose tokens see each other; after half of the
-/// blocks the spans move by half of their length. Blocks are [`crate::FiveWayDiffAttn`] and a gated MLP,
-/// both behind dynamic tanh ([`diffattn::dynamic_tanh`]). It computes in float32.
+/// blocks the spans move by half of their length. Blocks are [`crate::FiveWayDiffAttn`] and a gated
+/// MLP, both behind dynamic tanh ([`diffattn::dynamic_tanh`]). It computes in float32.
 ///
 /// The bits of a piece of audio do not depend on the batch, on threads or on the slices that a job
 /// is worked off in.

@@ -14,8 +14,8 @@ use crate::tensor::{Data, Tensor};
 use std::sync::atomic::Ordering;
 
 impl KvCache {
-    /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`, of any type,
-    /// rounded once to what the cache holds.
+    /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`, of any
+    /// type, rounded once to what the cache holds.
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when they do not fit;

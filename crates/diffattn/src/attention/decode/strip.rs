@@ -61,7 +61,8 @@ pub(super) struct StripScratch {
 }
 
 impl StripScratch {
-    /// For `rows` rows of P; `widened`: channels of a key, where keys are held as less than float32.
+    /// For `rows` rows of P; `widened`: channels of a key, where keys are held as less than
+    /// float32.
     pub(super) fn new(rows: usize, widened: Option<usize>) -> Result<Self, Error> {
         let near = widened.map_or(0, |width| {
             (NEAR_KEYS * width).max(NEAR_PANELS * STRIP * PANEL)
