@@ -12,8 +12,7 @@ const gguf = join(modelOf("gguf/q4_1"), "model.gguf");
 test("convert of a GGUF file writes a folder that writes the same", async () => {
   const target = join(folder(), "model-q4");
   const { code, err } = await diffattn(["convert", gguf, target, "--dtype", "q4"]);
-  expect({ code, err }).toMatchObject({ code: 0 });
-  expect(err).toMatch(/written: .*model\.safetensors \(\d+\.\d KB\)\n$/);
+  expect({ code, err }).toEqual({ code: 0, err: "" });
   const config = JSON.parse(readFileSync(join(target, "config.json"), "utf8")) as Record<string, unknown>;
   expect(config["quantization"]).toEqual({
     group_size: 32,

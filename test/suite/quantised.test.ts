@@ -14,7 +14,7 @@ import { float64, integers, readFixture, stored } from "./safetensors.js";
 
 const path = (name: string): string => fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
 const trained = fileURLToPath(new URL("../../examples/model", import.meta.url));
-const IDS = [5, 9, 3, 77, 12, 40, 8];
+const IDS = [5, 9, 3, 57, 12, 40, 8];
 
 type Source = Parameters<typeof models.LanguageModel.load>[0];
 
@@ -145,7 +145,7 @@ onEachIsa(() => {
       expect(await sentence(() => load({ group_size: 64 }))).toMatch(
         /^FILE weights\.\S+: expected 4 bits and groups of 64, as config\.quantization says/,
       );
-      expect(await sentence(() => load({}, weights.slice(0, -1)))).toMatch(/^FILE model\.safetensors: /);
+      expect(await sentence(() => load({}, weights.slice(0, -1)))).toMatch(/^FILE model\.safetensors[:,] /);
       expect(await load({})).toEqual(await logitsOf(path("mlx")));
     });
   });

@@ -139,8 +139,8 @@ fn distance(expected: &[f64], got: &[f32]) -> f64 {
     (error / scale).sqrt()
 }
 
-/// The logits are far nearer float64 of the same codes and x as int8 than float64 of the codes alone
-/// is. What is between the former two are a few values of x that lie at the edge between two codes:
+/// The logits are far nearer float64 of the same codes and x as int8 than float64 of the codes
+/// alone is. What is between the former two are a few values of x that lie at the edge between two codes:
 /// one in some thousands, of the unit that all others are rounded to.
 fn check_logits(name: &str, model: &DiffLlama, coded: &Checkpoint, ids: &[u32]) {
     let options = DiffLlamaOptions::default();
