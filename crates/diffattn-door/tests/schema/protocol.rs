@@ -100,6 +100,7 @@ fn words(encoding: &Encoding) -> String {
         Encoding::Atom("vector") => "tensor (float32)".into(),
         Encoding::Atom("mask" | "uint8") => "tensor (uint8)".into(),
         Encoding::Atom("int32") => "tensor (int32)".into(),
+        Encoding::Atom("numbers") => "tensor (floats, or uint8 as codes)".into(),
         Encoding::Atom("numberOrVector") => {
             "enum { 0 absent, 1 number, 2 tensor (float32) }".into()
         }

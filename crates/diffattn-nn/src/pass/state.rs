@@ -31,9 +31,9 @@ pub(crate) enum State {
 pub enum LayerState {
     /// Keys and values of every token.
     Kv {
-        /// `[num_key_value_heads, tokens, head_dim]`, turned by position.
+        /// `[k heads, tokens, head_dim]`, turned by position.
         keys: CacheRows,
-        /// As the keys.
+        /// `[v heads, tokens, value_dim]`.
         values: CacheRows,
     },
 }
