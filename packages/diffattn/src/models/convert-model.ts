@@ -1,22 +1,17 @@
 // Whole models converted: Llamas to differential attention, and those of DEX into plain Llamas.
-// What each tensor becomes is Rust's (requests 105, 76, 77); read, made and written here one tensor
-// after the other.
+// Read, made (derived.ts) and written one tensor after the other.
 
-import type { Handle } from "../backend.js";
 import { checkOptions, has, isAbsent, isArray, oneOf, show, tagOf } from "../check.js";
-import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
-import { create, drop, run } from "./backend.js";
 import type { Reading } from "./byte-source.js";
 import { Checkpoint, Progress } from "./checkpoint.js";
+import { Derived } from "./derived.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
-import { bufferOf, jsonOf } from "./outputs.js";
 import { modelsPlatform, type Sink } from "./platform.js";
-import * as requests from "./requests.generated.js";
 import { layoutOf, sinkOf, writePieces } from "./safetensors.js";
 import { memoryOf } from "./source.js";
 import type * as types from "./types.js";
@@ -37,19 +32,6 @@ const COMPANIONS = [
   "tokenizer.model",
   "chat_template.jinja",
 ];
-
-/** A conversion as it is planned. */
-interface Plan extends Omit<types.ModelConversion, "files"> {
-  /** The text of `config.json`. */
-  readonly config: string;
-  readonly tensors: readonly {
-    readonly name: string;
-    readonly dtype: types.StoredDType;
-    readonly shape: readonly number[];
-    readonly from: readonly string[];
-    readonly copied: boolean;
-  }[];
-}
 
 /** Where files are written, by their names. */
 interface Output {
@@ -145,29 +127,22 @@ async function writeFile(output: Output, name: string, bytes: Uint8Array): Promi
   await sink.end();
 }
 
-/** One tensor of the plan, as bytes. */
-async function tensorOf(plan: Plan, index: number, checkpoint: Checkpoint, conversion: Handle, reading: Reading) {
-  const { signal } = reading;
-  throwIfAborted(signal);
-  const { from, copied } = plan.tensors[index] ?? { from: [], copied: false };
-  const { bytes, owned } = await checkpoint.read(from, reading);
-  const [first] = from;
-  if (copied && first !== undefined) return bytes.get(first) ?? new Uint8Array();
-  const tensors = from.map((name) => checkpoint.stored(name, bytes));
-  const [made] = await run(encode(requests.convertTensor, { conversion, index, tensors }), { signal, transfer: owned && from.length > 0 });
-  return new Uint8Array(bufferOf(made));
-}
-
 /** The tensors of the plan, in the order of the file. */
 async function writeTensors(
-  plan: Plan,
+  made: Derived,
   { order, header }: { order: Int32Array; header: Uint8Array },
   sink: Sink,
-  tensor: (index: number) => Promise<Uint8Array>,
+  reading: Reading,
 ): Promise<void> {
-  if (order.length !== plan.tensors.length) throw internal("a file that lacks a tensor");
+  const { tensors } = made.plan;
+  if (order.length !== tensors.length) throw internal("a file that lacks a tensor");
   await writePieces(sink, header);
-  for (const index of order) await writePieces(sink, await tensor(index));
+  for (const index of order) {
+    throwIfAborted(reading.signal);
+    const name = tensors[index]?.name ?? "";
+    const { bytes } = await made.read([name], reading);
+    await writePieces(sink, bytes.get(name) ?? new Uint8Array());
+  }
 }
 
 /** Plans with `target`, or without one the folding, and writes. */
@@ -182,23 +157,17 @@ async function convertAll(
   const reading = { signal, onBytes: progress.add };
   const config = await readText(folder, "config.json", { signal });
   const checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, progress);
-  let conversion: Handle | undefined;
+  let made: Derived | undefined;
   try {
-    const entries = JSON.stringify(checkpoint.entries);
-    conversion = await create(
-      "conversion",
-      encode(requests.createConversion, { config, entries, target: target && JSON.stringify(target) }),
-    );
-    const handle = conversion;
-    const [about] = await run(encode(requests.conversionInfo, { conversion: handle }), { signal });
-    const plan = jsonOf(about) as Plan;
+    made = await Derived.of(checkpoint, { config, target: target && JSON.stringify(target) }, { signal });
+    const { plan } = made;
     const layout = await layoutOf(
       plan.tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
       checkpoint.metadata,
     );
     const sink = await output.begin(MODEL, layout.length);
     try {
-      await writeTensors(plan, layout, sink, (index) => tensorOf(plan, index, checkpoint, handle, reading));
+      await writeTensors(made, layout, sink, reading);
       await writeFile(output, "config.json", new TextEncoder().encode(plan.config));
       for (const name of COMPANIONS) {
         const bytes = await readOptionalText(folder, name, { signal });
@@ -214,8 +183,7 @@ async function convertAll(
     const { exact, heads, parameters, added, notes } = plan;
     return { exact, heads, parameters, added, notes, files: output.files };
   } finally {
-    if (conversion) drop(conversion);
-    checkpoint.close();
+    (made ?? checkpoint).close();
   }
 }
 
