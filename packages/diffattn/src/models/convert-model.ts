@@ -12,8 +12,7 @@ import { Derived } from "./derived.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
 import { modelsPlatform, type Sink } from "./platform.js";
-import { layoutOf, sinkOf, writePieces } from "./safetensors.js";
-import { memoryOf } from "./source.js";
+import { layoutOf, openTarget, writePieces } from "./safetensors.js";
 import type * as types from "./types.js";
 
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
@@ -81,27 +80,17 @@ function targetOf(given: types.ConvertModelOptions): Record<string, unknown> {
 async function outputOf(target: types.ConvertModelOptions["target"], source: unknown): Promise<Output> {
   if (isAbsent(target)) {
     const files: Record<string, Uint8Array<ArrayBuffer>> = {};
-    const begin = (name: string, length: number): Promise<Sink> => {
-      const file = memoryOf(length);
-      let at = 0;
-      const sink: Sink = {
-        write: async (bytes) => {
-          file.set(bytes, at);
-          at += bytes.byteLength;
-        },
-        end: async () => void (files[name] = file),
-        abort: async () => {},
-      };
-      return Promise.resolve(sink);
+    const begin = async (name: string, length: number): Promise<Sink> => {
+      const { sink, file } = await openTarget(undefined, length);
+      return { ...sink, end: async () => void (files[name] = file() ?? new Uint8Array()) };
     };
     return { begin, files };
   }
   if (typeof target === "function") {
-    const open = async (name: string): Promise<Sink> => {
+    const open = async (name: string, length: number): Promise<Sink> => {
       const stream: unknown = await target(name);
-      return has(stream, "getWriter")
-        ? sinkOf(stream as unknown as WritableStream<Uint8Array>)
-        : fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
+      if (!has(stream, "getWriter")) fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
+      return (await openTarget(stream, length)).sink;
     };
     return { begin: open, files: undefined };
   }
