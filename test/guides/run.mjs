@@ -46,6 +46,8 @@ function prepare() {
   cpSync(join(root, "examples/model"), join(folder, "model"), { recursive: true });
   cpSync(join(root, "test/models/diff_vit"), join(folder, "vit"), { recursive: true });
   cpSync(join(root, "test/models/same_s"), join(folder, "codec"), { recursive: true });
+  cpSync(join(root, "test/models/llama"), join(folder, "llama"), { recursive: true });
+  cpSync(join(root, "test/models/diffattn_llama/dex_trained"), join(folder, "dex"), { recursive: true });
   writeFileSync(join(folder, "picture.png"), picture());
 }
 

@@ -28,12 +28,12 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string
   motif: {
     kind: "text",
     about: "a Motif, a language model",
-    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
   diff_mlx: {
     kind: "text",
     about: "a model of diff-mlx, a language model",
-    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
   diff_vit: {
     kind: "picture",

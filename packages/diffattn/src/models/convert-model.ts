@@ -16,8 +16,7 @@ import { fileType, FORMATS, formatOf } from "./formats.js";
 import { openAdapter } from "./load.js";
 import { modelsPlatform, type Sink } from "./platform.js";
 import { filesOf, Recoded } from "./recode.js";
-import { layoutOf, sinkOf, writePieces } from "./safetensors.js";
-import { memoryOf } from "./source.js";
+import { layoutOf, openTarget, writePieces } from "./safetensors.js";
 import type * as types from "./types.js";
 
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
@@ -100,31 +99,21 @@ function targetOf(given: types.ConvertModelOptions, format: Format): Record<stri
 async function outputOf(target: types.ConvertModelOptions["target"], source: unknown): Promise<Output> {
   if (isAbsent(target)) {
     const files: Record<string, Uint8Array<ArrayBuffer>> = {};
-    const begin = (name: string, length: number): Promise<Sink> => {
-      const file = memoryOf(length);
-      let at = 0;
-      const sink: Sink = {
-        write: (bytes) => {
-          file.set(bytes, at);
-          at += bytes.byteLength;
-          return Promise.resolve();
-        },
-        end: () => {
-          files[name] = file;
-          return Promise.resolve();
-        },
-        abort: () => Promise.resolve(),
+    const begin = async (name: string, length: number): Promise<Sink> => {
+      const { sink, file } = await openTarget(undefined, length);
+      const end = async (): Promise<void> => {
+        await sink.end();
+        files[name] = file() ?? new Uint8Array();
       };
-      return Promise.resolve(sink);
+      return { ...sink, end };
     };
     return { begin, files };
   }
   if (typeof target === "function") {
-    const open = async (name: string): Promise<Sink> => {
+    const open = async (name: string, length: number): Promise<Sink> => {
       const stream: unknown = await target(name);
-      return has(stream, "getWriter")
-        ? sinkOf(stream as unknown as WritableStream<Uint8Array>)
-        : fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
+      if (!has(stream, "getWriter")) fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
+      return (await openTarget(stream, length)).sink;
     };
     return { begin: open, files: undefined };
   }

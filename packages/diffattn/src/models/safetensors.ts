@@ -148,7 +148,7 @@ function lengthsOf(header: Uint8Array): Map<string, number> {
 }
 
 /** A stream as a sink. */
-export function sinkOf(stream: WritableStream<Uint8Array>): Sink {
+function sinkOf(stream: WritableStream<Uint8Array>): Sink {
   const writer = stream.getWriter();
   const guarded = async (body: Promise<unknown>): Promise<void> => {
     try {

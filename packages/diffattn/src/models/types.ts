@@ -329,7 +329,7 @@ export interface ConvertModelOptions extends LoadOptions {
    * model itself; it needs a tokenizer.
    */
   text?: string | undefined;
-  /** The same as token ids, in the place of `text`. */
+  /** Token ids in the place of `text`. */
   ids?: TokenIds | undefined;
   /**
    * What they begin with. `"mirror"` (the default): both maps are the same, and the output
@@ -409,7 +409,7 @@ export declare function foldDex(source: CheckpointSource, options?: FoldOptions)
 export interface CompareOptions {
   /** What both read, by the first one's tokenizer. */
   text?: string | undefined;
-  /** The same as token ids; without either 64 ids from all over the vocabulary. */
+  /** What both read, as token ids; without ids and text 64 ids from all over the vocabulary. */
   ids?: TokenIds | undefined;
   /** Tokens that both write after it, each the likeliest; 64 by default. */
   tokens?: number | undefined;
