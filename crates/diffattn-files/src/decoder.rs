@@ -123,8 +123,8 @@ pub enum DecoderAttention {
     /// Differential attention of the first version, with λ of vectors and a weight in the norm per
     /// head, its flat heads in groups of signal heads and a noise head: `motif`.
     Grouped,
-    /// The same with flat heads in pairs, and neighbouring channels turned together: the first
-    /// version as its authors have it, under the names of diff-mlx.
+    /// Differential attention of the first version as its authors have it, flat heads in pairs and
+    /// neighbouring channels turned together, under the names of diff-mlx.
     Interleaved,
 }
 

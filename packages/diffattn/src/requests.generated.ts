@@ -166,11 +166,13 @@ export const createMultiheadDiffAttn = {
     {
       embedDim: size,
       depth: size,
+      lambdaInit: [optional, number],
       numHeads: size,
       numKvHeads: [optional, size],
       headDim: [optional, size],
       rope: [optional, [record, rope]],
       pairing: [optional, [choice, "interleaved", "halves", "grouped", "shared"]],
+      ratio: [optional, size],
       kvRepeat: [optional, [choice, "paired", "flat"]],
       isCausal: [optional, flag],
       norm: [optional, [record, { eps: [optional, number], affine: [optional, flag] }]],

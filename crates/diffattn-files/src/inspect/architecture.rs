@@ -43,6 +43,16 @@ impl fmt::Display for Architecture {
 }
 
 impl Architecture {
+    /// Whether it is a language model, which may be saved without its head.
+    pub(super) fn is_text(self) -> bool {
+        match self {
+            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif | Self::DiffMlx => {
+                true
+            }
+            Self::UnilmV1 | Self::UnilmV2 | Self::TimmDiffVit | Self::SameS => false,
+        }
+    }
+
     /// Its name in an inspection, of a model of Hugging Face's its `model_type`.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -1,8 +1,8 @@
 //! What is missing and odd in a checkpoint of a DIFF Llama, a Motif or diff-mlx, and what it shares
 //! with a plain Llama.
 
-use super::config::Config;
 use super::architecture::Architecture;
+use super::config::Config;
 use super::inspection::{Inspection, other_heads};
 use super::named::{Named, layer_count};
 use crate::declare::{Declare, Need};

@@ -88,16 +88,7 @@ pub fn inspect<'e>(
     inspection
         .warnings
         .extend(unlike(inspection.architecture, &config));
-    let has_base = matches!(
-        inspection.architecture,
-        Some(
-            Architecture::DiffLlama
-                | Architecture::Llama
-                | Architecture::DiffAttnLlama
-                | Architecture::Motif
-                | Architecture::DiffMlx
-        )
-    );
+    let has_base = inspection.architecture.is_some_and(Architecture::is_text);
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
         for found in found {

@@ -23,11 +23,11 @@ use std::sync::Arc;
 /// models have them: `model.embed_tokens.weight` `[vocab_size, hidden_size]`; for each layer N
 /// `model.layers.N.self_attn.{q,k,v,o}_proj.weight` (and `.bias` with `attention_bias`),
 /// `.self_attn.lambda_{q1,k1,q2,k2}` `[head_dim]` (of a converted Llama whichever weights make its
-/// heads differential), `.mlp.{gate,up,down}_proj.weight`,
-/// `.input_layernorm.weight` and `.post_attention_layernorm.weight`; `model.norm.weight`;
-/// `lm_head.weight` `[vocab_size, hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 ·
-/// head_dim]`, `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides; those of diff-mlx
-/// its own names (`model.blocks.N.attn.q_proj.weight`).
+/// heads differential), `.mlp.{gate,up,down}_proj.weight`, `.input_layernorm.weight` and
+/// `.post_attention_layernorm.weight`; `model.norm.weight`; `lm_head.weight` `[vocab_size,
+/// hidden_size]`. Those of Motif have `.self_attn.subln.weight` `[2 · head_dim]`,
+/// `.mlp.act_fn.weight` `[3]` and `.mlp.act_fn.bias` `[1]` besides; those of diff-mlx its own names
+/// (`model.blocks.N.attn.q_proj.weight`).
 ///
 /// Weights that are there win over what the config claims: with `tie_word_embeddings` a head of the
 /// file's own is the head (it comes with the embeddings, and where both are the same they are held
