@@ -94,6 +94,7 @@ impl Model {
             .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
         let task = match name {
             "diff_vit" => Task::Image,
+            "same_s" => Task::Audio,
             _ => Task::Text,
         };
         Ok(Self {
@@ -367,6 +368,7 @@ fn main() -> Result<(), String> {
         "diffattn_llama/share_half",
         "diffattn_llama/v1_mirror_half",
         "diff_vit",
+        "same_s",
     ];
     let models = names
         .iter()
