@@ -237,10 +237,13 @@ impl Folder {
 
     pub(crate) fn create(&self, door: &Door, entries: &Value) -> Result<f64, Error> {
         let config = self.text("config.json");
-        let is_text = config.contains("llama");
-        let mut request = Request::default()
-            .n(&[if is_text { 0.0 } else { 1.0 }])
-            .text(&config);
+        let is = |part: &str| config.contains(part);
+        let task = match (is("llama"), is("same_s")) {
+            (true, _) => 0.0,
+            (_, true) => 2.0,
+            _ => 1.0,
+        };
+        let mut request = Request::default().n(&[task]).text(&config);
         request = match self.generation_config() {
             Some(generation) => request.n(&[1.0]).text(&generation),
             None => request.n(&[0.0]),

@@ -3,6 +3,7 @@
 //! One program.
 
 mod caches;
+mod codec;
 mod common;
 mod files;
 mod generate;

@@ -94,6 +94,7 @@ impl Model {
             .fold(0, |sum, &byte| sum << 8 | usize::from(byte));
         let task = match name {
             "diff_vit" => Task::Image,
+            "same_s" => Task::Audio,
             _ => Task::Text,
         };
         Ok(Self {
@@ -368,6 +369,7 @@ fn main() -> Result<(), String> {
         "diffattn_llama/v1_mirror_half",
         "motif_gda",
         "diff_vit",
+        "same_s",
     ];
     let models = names
         .iter()
