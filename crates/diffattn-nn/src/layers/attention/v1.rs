@@ -17,7 +17,7 @@ use std::ops::Deref;
 /// | unilm `multihead_diffattn.py` | interleaved, repeat `Flat` | interleaved | `subln.weight` | |
 /// | unilm `multihead_flashdiff_2.py` | interleaved | interleaved | `subln.weight` | |
 /// | Hugging Face `diffllama` | halves, counted flat | half-split | no weight | `o_proj` |
-/// | Motif | grouped, V1 with ratio 1 | half-split | `subln.weight` | `o_proj`; λ_init of depth − 1 |
+/// | Motif | grouped, V1 with ratio 1 | half-split | `subln.weight` | `o_proj` |
 /// | timm `DiffAttention` | interleaved | none | `sub_norm.weight` | not causal; `dual_lambda` |
 #[derive(Debug, Clone)]
 pub struct MultiheadDiffAttn(DiffAttnLayer);
