@@ -47,7 +47,11 @@ function prepare() {
   cpSync(join(root, "test/models/diff_vit"), join(folder, "vit"), { recursive: true });
   cpSync(join(root, "test/models/same_s"), join(folder, "codec"), { recursive: true });
   cpSync(join(root, "test/models/llama"), join(folder, "llama"), { recursive: true });
-  cpSync(join(root, "test/models/diffattn_llama/dex_trained"), join(folder, "dex"), { recursive: true });
+  for (const [name, as] of [
+    ["dex_trained", "dex"],
+    ["adapter", "adapter"],
+  ])
+    cpSync(join(root, "test/models/diffattn_llama", name), join(folder, as), { recursive: true });
   writeFileSync(join(folder, "picture.png"), picture());
 }
 
