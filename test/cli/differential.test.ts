@@ -101,7 +101,9 @@ test("what cannot be meant is one line, and leaves nothing", async () => {
   expect(await refused("--to", "diff", "--kind", "v1", "--share", "1/2")).toBe(
     '1 diffattn: heads: expected all heads of a layer or none, with "v1", got some\n',
   );
-  expect(await refused("--to", "diff", "--text", join(llama, "config.json"))).toMatch(/^1 diffattn: --text: expected a source with a tokenizer/);
+  expect(await refused("--to", "diff", "--text", join(llama, "config.json"))).toMatch(
+    /^1 diffattn: --text: expected a source with a tokenizer/,
+  );
   const { code, err } = await diffattn(["convert", trained, within("nothing"), "--to", "diff"]);
   expect(`${code} ${err}`).toMatch(/^1 diffattn: source: expected a plain Llama \(model_type "llama"\), got Hugging Face diffllama\n$/);
 });

@@ -95,7 +95,14 @@ onEachIsa(() => {
 
     test("what an inspection says", async () => {
       const found = await models.inspectCheckpoint(path("diffattn_llama/share_half"));
-      expect(found).toMatchObject({ architecture: "diffattn_llama", layers: [], plainLayers: [], missing: [], unexpected: [], warnings: [] });
+      expect(found).toMatchObject({
+        architecture: "diffattn_llama",
+        layers: [],
+        plainLayers: [],
+        missing: [],
+        unexpected: [],
+        warnings: [],
+      });
       expect(found.convertedLayers).toEqual(
         [
           [0, 2, 4],

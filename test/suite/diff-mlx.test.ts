@@ -113,7 +113,10 @@ onEachIsa(() => {
         copyFileSync(join(folder, "config.json"), join(within, "config.json"));
         for (const variant of ["diff", "vanilla"])
           copyFileSync(join(folder, "model.safetensors"), join(within, variant, "latest.safetensors"));
-        const sources = [within, { "config.json": config, "diff/latest.safetensors": weights, "vanilla/latest.safetensors": new Uint8Array(9) }];
+        const sources = [
+          within,
+          { "config.json": config, "diff/latest.safetensors": weights, "vanilla/latest.safetensors": new Uint8Array(9) },
+        ];
         for (const source of sources) {
           using other = await models.LanguageModel.load(source);
           sameBits(await other.forward([1, 2, 3]), logits);
@@ -136,9 +139,7 @@ onEachIsa(() => {
       const source = { "config.json": file("config.json"), "model.safetensors": weights };
       using older = await models.LanguageModel.load(source, { onNotice: (notice: string) => notices.push(notice) });
       sameBits(await older.forward([1, 2, 3]), await model.forward([1, 2, 3]));
-      expect(notices).toEqual([
-        "names of tensors lack the prefix model., as a base model's do: it is read as if it were there",
-      ]);
+      expect(notices).toEqual(["names of tensors lack the prefix model., as a base model's do: it is read as if it were there"]);
     });
 
     test("what an inspection says", async () => {
