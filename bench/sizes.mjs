@@ -70,16 +70,18 @@ export async function shaken(dist = ownDist) {
  * line is lowered with what is saved, and raised with what it pays for.
  */
 export const LIMITS = {
-  "diffattn-simd128.wasm": 151_600,
-  "diffattn-relaxed.wasm": 160_100,
-  "diffattn-threads.wasm": 181_700,
-  "diffattn-models-simd128.wasm": 355_100,
-  "diffattn-models-relaxed.wasm": 363_200,
-  "diffattn-models-threads.wasm": 386_100,
+  "diffattn-simd128.wasm": 164_300,
+  "diffattn-relaxed.wasm": 173_500,
+  "diffattn-threads.wasm": 195_900,
+  // (Of 524 KB 352 were there before GGUF files, quantised weights, conversions, adapters and three
+  // families came; 12 of them are caches in other types, which the operators have, too.)
+  "diffattn-models-simd128.wasm": 529_400,
+  "diffattn-models-relaxed.wasm": 540_300,
+  "diffattn-models-threads.wasm": 564_800,
   // (12 KB are wanted. What a page calls without `init` is 11.0: one operator 8.3, the others, their
   // options and `init` 2.7. Caches, layers and tensors are 1.8, and the sync side 2.6: it works in
   // workers without `init`, so it cannot come later. Two files of it cost 0.5.)
-  "entry with its chunks": 16_100,
+  "entry with its chunks": 16_400,
   "worker.js": 9_000,
 };
 
