@@ -19,7 +19,7 @@ const configOf = (folder: string): Config => JSON.parse(readFileSync(join(folder
 test("an adapter is merged over the conversion that it names", async () => {
   const out = join(folder(), "healed");
   const { code, err } = await diffattn(["convert", llama, out, "--adapter", adapter]);
-  expect({ code, err }).toEqual({ code: 0, err: expect.stringContaining("12 heads in 2 layers") as string });
+  expect({ code, err }).toEqual({ code: 0, err: "" });
   expect(configOf(out)).toMatchObject({ model_type: "diffattn_llama", diff_attention: { kind: "v2", order: "pairs" } });
   expect((await diffattn(["inspect", out])).out).toContain("unexpected: none");
 });

@@ -29,13 +29,18 @@ test("convert of a GGUF file writes a folder that writes the same", async () => 
   expect(text).toBe(wanted);
 });
 
-test("convert of floats, both spellings, and what stands alone", async () => {
+test("convert of floats, both spellings, and with differential heads", async () => {
   const target = join(folder(), "model-q8");
   expect(await diffattn(["convert", modelOf("llama"), target, "--dtype", "q8"])).toMatchObject({ code: 0 });
   const back = join(folder(), "model-float32");
   expect(await diffattn(["convert", target, back, "--dtype", "float32"])).toMatchObject({ code: 0 });
   expect(JSON.parse(readFileSync(join(back, "config.json"), "utf8"))).not.toHaveProperty("quantization");
-  const both = await diffattn(["convert", modelOf("llama"), join(folder(), "x"), "--to", "diff", "--dtype", "q4"]);
-  expect(both.code).toBe(2);
-  expect(both.err).toContain("stand alone");
+  const both = join(folder(), "both");
+  expect(await diffattn(["convert", modelOf("gguf/q8_0/model.gguf"), both, "--to", "diff", "--share", "1", "--dtype", "q4"])).toMatchObject({
+    code: 0,
+  });
+  expect(JSON.parse(readFileSync(join(both, "config.json"), "utf8"))).toMatchObject({
+    model_type: "diffattn_llama",
+    quantization: { group_size: 32 },
+  });
 });

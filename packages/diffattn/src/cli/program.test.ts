@@ -86,7 +86,7 @@ test.each([
   [["maps", "m", "a", "-o", "file.gif"], "diffattn: file.gif: expected a name that ends with .html, .svg, .png or .json, or --format"],
   [["classify", "m"], "diffattn: missing required argument 'picture'"],
   [["convert", "a", "b", "--dtype", "f64"], "Allowed choices are f32, f16, bf16, float32, float16, bfloat16, q8, q4."],
-  [["convert", "a", "b"], "diffattn: convert: expected --to, --fold, --dtype or --layout, got none of them"],
+  [["convert", "a", "b"], "diffattn: convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them"],
   [["bench", "--seconds", "0"], "Expected a number above 0 and at most 600."],
 ])("%j is one sentence and code 2", async (args, sentence) => {
   const { code, out, err } = await run(...args);
