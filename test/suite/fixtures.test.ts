@@ -10,8 +10,8 @@ import { checksOf } from "./fixture-cases.js";
 import { readFixture } from "./safetensors.js";
 
 /**
- * Cases of what the public API has no operator for: kernels and layers of the crates, whose tests
- * they are, and caches of int8 (caches.test.ts).
+ * Cases of what the public API has no operator for: codes of weights and caches, kernels and layers
+ * of the crates, whose tests read them.
  */
 const ELSEWHERE = ["polynorm", "quant", "five_way", "cache"];
 

@@ -884,9 +884,12 @@ fn layers_are_made_and_run() {
     let lambdas: Vec<Vec<f32>> = (0..4).map(|i| values(2, 30 + i)).collect();
     let subln = values(4, 40);
     let mut create = Request::default()
-        .n(&[8.0, 1.0, 2.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0]) // …, headDim, rope half-split
-        // pairing, kvRepeat, causal, norm, lambdaForm, sequence
-        .n(&[0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0]);
+        // embedDim, depth, lambdaInit, numHeads, …, headDim, rope half-split
+        .n(&[8.0, 1.0, 0.0, 2.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+        // pairing, ratio, kvRepeat, causal, norm, lambdaForm, sequence
+        .n(&[
+            0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0,
+        ]);
     for weight in &projections {
         create = create.t(&[8, 8], weight).n(&[0.0]);
     }

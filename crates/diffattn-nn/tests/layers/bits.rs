@@ -332,7 +332,9 @@ fn caches_of_every_type() {
         };
         let options = on(Isa::detect(), 1, false);
         let has_differences = match &case.oracle {
-            Oracle::V1(oracle) => oracle.sequence.is_some(),
+            Oracle::V1(oracle) => {
+                oracle.sequence.is_some() && case.name != "differences of no head"
+            }
             Oracle::V2(_) => false,
         };
         for dtype in dtypes {
