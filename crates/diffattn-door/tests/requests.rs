@@ -979,7 +979,7 @@ fn layers_are_made_and_run() {
         wrong.params[place] = number;
         Failure::from(wrong.query(&door, 44).unwrap_err())
     };
-    let failure = refused(23, 4.0);
+    let failure = refused(25, 4.0);
     assert_eq!(
         (failure.code, failure.message.as_str()),
         (
