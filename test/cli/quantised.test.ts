@@ -36,9 +36,11 @@ test("convert of floats, both spellings, and with differential heads", async () 
   expect(await diffattn(["convert", target, back, "--dtype", "float32"])).toMatchObject({ code: 0 });
   expect(JSON.parse(readFileSync(join(back, "config.json"), "utf8"))).not.toHaveProperty("quantization");
   const both = join(folder(), "both");
-  expect(await diffattn(["convert", modelOf("gguf/q8_0/model.gguf"), both, "--to", "diff", "--share", "1", "--dtype", "q4"])).toMatchObject({
-    code: 0,
-  });
+  expect(await diffattn(["convert", modelOf("gguf/q8_0/model.gguf"), both, "--to", "diff", "--share", "1", "--dtype", "q4"])).toMatchObject(
+    {
+      code: 0,
+    },
+  );
   expect(JSON.parse(readFileSync(join(both, "config.json"), "utf8"))).toMatchObject({
     model_type: "diffattn_llama",
     quantization: { group_size: 32 },
