@@ -52,7 +52,7 @@ onEachIsa(() => {
           ];
         }),
       );
-      const weights = await models.saveSafetensors(tensors);
+      const weights = (await models.saveSafetensors(tensors)) ?? new Uint8Array();
       const adapter = { "adapter_config.json": new TextEncoder().encode(JSON.stringify(config)), "adapter_model.safetensors": weights };
       using llama = await models.LanguageModel.load(path("gguf/q4_1/model.gguf"), { tokenizer: null });
       using model = await models.LanguageModel.load(path("gguf/q4_1/model.gguf"), { adapter, tokenizer: null });

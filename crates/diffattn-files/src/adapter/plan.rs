@@ -44,7 +44,7 @@ impl ModelConversion {
             check_fits(name, &step.shape, change)?;
             match change {
                 Change::Whole(entry) => *step = Step::copy(entry).renamed(name.clone(), 1.0),
-                Change::LowRank { a, b } if dtype.is_some() || step.dtype().is_float() => {
+                Change::LowRank { a, b } if dtype.is_some() || step.written().is_float() => {
                     if let Some(dtype) = dtype {
                         step.cast(dtype);
                     }

@@ -186,7 +186,7 @@ impl Changes<'_> {
         let (layer, of) = self.layer;
         let q = steps.get(&self.name(Q, "weight"));
         // (What is new stands beside codes as floats.)
-        let dtype = q.map(Step::dtype).filter(|dtype| dtype.is_float());
+        let dtype = q.map(Step::written).filter(|dtype| dtype.is_float());
         let dtype = dtype.unwrap_or(Dtype::F32);
         let left = self.start.rest(self.target.unwrap_or(dtype));
         self.heads_of_q_and_k(steps)?;

@@ -101,7 +101,7 @@ impl ModelConversion {
     pub fn tensors(&self) -> Vec<TensorSpec<'_>> {
         let specs = self.steps.iter().map(|step| TensorSpec {
             name: &step.name,
-            dtype: step.dtype(),
+            dtype: step.written(),
             shape: &step.shape,
         });
         specs.collect()

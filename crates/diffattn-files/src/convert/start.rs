@@ -225,7 +225,8 @@ fn lambda(form: ConversionForm, start: ConversionStart, given: Option<f64>) -> R
     }
     let lambda = given.unwrap_or(0.5);
     let is_v2 = form == ConversionForm::V2;
-    if !(lambda > 0.0 || (lambda == 0.0 && !is_v2)) || !(lambda < 1.0) {
+    let is_within = (lambda > 0.0 || (lambda == 0.0 && !is_v2)) && lambda < 1.0;
+    if !is_within {
         let expected = match is_v2 {
             true => "a number between 0 and 1",
             false => "a number of at least 0 and below 1",

@@ -100,7 +100,7 @@ impl Step {
     }
 
     /// The element type that it is written in.
-    pub(crate) fn dtype(&self) -> Dtype {
+    pub(crate) fn written(&self) -> Dtype {
         self.written
     }
 

@@ -39,7 +39,7 @@ fn floats(tensor: RawTensor<'static>) -> FloatTensor<'static> {
 fn mlx(case: &[u8]) -> CodedTensor<'static> {
     let numbers = |name: &str| {
         let bits = raw(case, name);
-        floats(of(Dtype::BF16, &bits.shape().to_vec(), &bits))
+        floats(of(Dtype::BF16, bits.shape(), &bits))
     };
     let tensors = (raw(case, "weight"), numbers("scales"), numbers("biases"));
     ok(CodedTensor::mlx("w", tensors, SHAPE))

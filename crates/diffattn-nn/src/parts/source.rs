@@ -143,7 +143,7 @@ impl<'a> Weight<'a> {
     }
 
     /// The floats that it is, where it is any; those of a file as long as they have not been made
-    /// such ([`Weight::into_floats`]) are none.
+    /// such are none.
     #[must_use]
     pub fn tensor(&self) -> Option<Tensor<'_>> {
         let data = match &self.data {

@@ -172,7 +172,6 @@ fn check_logits(name: &str, model: &DiffLlama, coded: &Checkpoint, ids: &[u32]) 
             [0, 1].map(|of: usize| distance(&expected[of].logits, &got.logits)),
         ),
     ] {
-        println!("{name}: {what}: {same:e} beside {float:e}");
         assert!(
             same * factor < float && float < 0.1,
             "{name}: {what}: {same:e} beside {float:e}"
