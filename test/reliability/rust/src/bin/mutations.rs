@@ -75,12 +75,12 @@ fn infos<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> Vec<WeightInfo> {
 
 impl Model {
     fn read(name: &str) -> Result<Self, String> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../models")
-            .join(name);
-        let read = |file: &str| {
-            std::fs::read(folder.join(file)).map_err(|why| format!("{name}/{file}: {why}"))
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        let read_of = |name: &str, file: &str| {
+            let path = models.join(name).join(file);
+            std::fs::read(path).map_err(|why| format!("{name}/{file}: {why}"))
         };
+        let read = |file: &str| read_of(name, file);
         let weights = read("model.safetensors")?;
         let inspected = {
             let checkpoint =
@@ -105,7 +105,7 @@ impl Model {
             header: 8 + length,
             entries: infos(&inspected),
             inspected,
-            gguf: read("../gguf/q4_1/model.gguf")?,
+            gguf: read_of("gguf/q4_1", "model.gguf")?,
         })
     }
 
