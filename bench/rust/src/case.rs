@@ -176,9 +176,8 @@ pub fn cases() -> io::Result<Vec<Case>> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases.json"))?;
     let listed: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     let of_a_model = |case: &serde_json::Value| {
-        case["op"]
-            .as_str()
-            .is_some_and(|op| op.starts_with("model_"))
+        let is_model = |op: &str| op.starts_with("model_") || op.starts_with("codec_");
+        case["op"].as_str().is_some_and(is_model)
     };
     listed
         .into_iter()
