@@ -5,7 +5,7 @@ use crate::case::{Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
     AttentionOptions, BlockMask, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions,
-    Isa, KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
+    Isa, KeysValues, CacheDType, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
     Run, Tensor,
 };
 
@@ -176,7 +176,7 @@ fn caches(heads: &Heads) -> Result<Vec<KvCache>, Error> {
                 head_dim: heads.k[3],
                 value_dim: heads.v[3],
                 capacity: heads.k[2],
-                dtype: DType::F32,
+                dtype: CacheDType::F32,
             })?;
             cache.append(
                 Tensor::f32(&k, &heads.k),

@@ -120,6 +120,8 @@ tensors! {
     Uint8 "uint8",
     #[cfg(feature = "models")]
     Ints "int32",
+    #[cfg(feature = "models")]
+    Numbers "numbers",
 }
 
 impl<E: Encoded> Encoded for Option<E> {

@@ -129,7 +129,6 @@ impl<'m> Outputs<'m> {
     }
 
     /// The next output, whose spec says uint8.
-    #[cfg(feature = "models")]
     pub(crate) fn u8(&mut self) -> Result<&'m mut [u8], Error> {
         match self.0.next() {
             Some(Typed::U8(out)) => Ok(out),

@@ -5,10 +5,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use diffattn::{
-    Activation, AttentionOptions, BlockMask, ChannelLayout, DType, Data, DataMut, DiffAttention,
-    DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
-    KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing, Positions,
-    RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
+    Activation, AttentionOptions, BlockMask, CacheDType, ChannelLayout, DType, Data, DataMut,
+    DiffAttention, DiffAttentionMaps, Error, GroupNormOptions, HeadPlan, KeysOnly, KeysValues,
+    KvCache, KvCacheOptions, KvRepeat, Lambda, Layout, MapOutputs, Mask, NormOptions, Pairing,
+    Positions, RmsNormOptions, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
     SequenceDifferenceOptions, Tensor, apply_rope, group_norm, lambda_full, lambda_init, rms_norm,
     sequence_difference,
 };
@@ -698,7 +698,7 @@ fn a_cache_is_made_filled_read_and_dropped() {
         head_dim: 3,
         value_dim: 5,
         capacity: 0,
-        dtype: DType::F32,
+        dtype: CacheDType::F32,
     })
     .unwrap();
     cache

@@ -124,6 +124,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut caches = [model.cache(&ModelCacheOptions {
         capacity: PREFILL,
         window: None,
+        ..ModelCacheOptions::default()
     })?];
     let seconds = median(|| {
         caches[0].clear();

@@ -98,4 +98,6 @@ pub use models::{
 #[cfg(feature = "models")]
 pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
 pub use pass::alone::{Forward, LayerMaps, Maps};
+#[cfg(feature = "models")]
+pub use pass::{LayerState, PartData, StatePart};
 pub use weights::Weights;

@@ -37,7 +37,8 @@ pub mod testing;
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
 pub use quantised::{
-    Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_q4_0, quantise_q4_1, quantise_q8_0,
+    Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_int8_rows, quantise_q4_0,
+    quantise_q4_1, quantise_q8_0,
 };
 
 use std::ops::{Add, AddAssign, Div, Mul, Sub};

@@ -30,19 +30,22 @@ impl QuantisedWeight {
     }
 }
 
-/// Values as int8: value = code · scale, a scale for each 32 of them.
+/// Values as int8: value = code · scale, a scale for each few of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Int8 {
     /// The codes.
     pub codes: Vec<i8>,
-    /// One for each 32 codes.
+    /// One for each `width` codes.
     pub scales: Vec<f32>,
+    /// Codes that share a scale.
+    pub width: usize,
 }
 
 impl Int8 {
     /// What the codes stand for.
     pub fn values(&self) -> Vec<f64> {
-        let of = |(at, &code): (usize, &i8)| f64::from(code) * f64::from(self.scales[at / BLOCK]);
+        let of =
+            |(at, &code): (usize, &i8)| f64::from(code) * f64::from(self.scales[at / self.width]);
         self.codes.iter().enumerate().map(of).collect()
     }
 }
@@ -59,14 +62,24 @@ fn largest(block: &[f32]) -> f32 {
 
 /// A row of x for a product with quantised weights: scale max |x| / 127, ties to even.
 pub fn quantise_int8(x: &[f32]) -> Int8 {
+    quantise_int8_rows(x, BLOCK)
+}
+
+/// Rows of `width` numbers by the same rule, each with a scale: as a cache of int8 holds keys and
+/// values.
+pub fn quantise_int8_rows(x: &[f32], width: usize) -> Int8 {
     let (mut codes, mut scales) = (Vec::new(), Vec::new());
-    for block in x.chunks(BLOCK) {
+    for block in x.chunks(width) {
         let scale = largest(block) / 127.0;
         let steps = block.iter().map(|x| x * inverse(scale));
         codes.extend(steps.map(|steps| steps.round_ties_even() as i8));
         scales.push(scale);
     }
-    Int8 { codes, scales }
+    Int8 {
+        codes,
+        scales,
+        width,
+    }
 }
 
 /// Quantises block by block: `of` gives a block's codes, scale and bias as float32.

@@ -44,10 +44,10 @@ mod tensor;
 
 pub use activation::{gelu, gelu_tanh, sigmoid, silu_gate, softplus};
 pub use attention::{
-    AttentionOptions, BlockMask, DiffAttention, DiffAttentionMaps, HeadPlan, KeysOnly, KeysValues,
-    KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions, Pairing,
-    PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full, lambda_init,
-    lambda_scalars,
+    AttentionOptions, BlockMask, CacheDType, CacheRows, DiffAttention, DiffAttentionMaps, HeadPlan,
+    KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions,
+    Pairing, PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full,
+    lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind, Reason};
 pub use linear::{Codes, Linear, Quantisation, Quantised};

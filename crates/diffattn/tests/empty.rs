@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use diffattn::{
-    AttentionOptions, ChannelLayout, DType, Data, DataMut, DiffAttention, DiffAttentionMaps, Error,
-    GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions, Lambda,
-    LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions, Rope, RopeFrequencies,
-    RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
+    AttentionOptions, CacheDType, CacheRows, ChannelLayout, Data, DataMut, DiffAttention,
+    DiffAttentionMaps, Error, GroupNorm, GroupNormOptions, HeadPlan, KeysOnly, KeysValues, KvCache,
+    KvCacheOptions, Lambda, LayerNormOptions, Layout, MapOutputs, Pairing, RmsNorm, RmsNormOptions,
+    Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType, Run, SequenceDifference,
     SequenceDifferenceOptions, Tensor, layer_norm,
 };
 
@@ -335,7 +335,7 @@ fn caches_take_memory_for_tokens() {
         head_dim: 4,
         value_dim: 4,
         capacity: 0,
-        dtype: DType::F32,
+        dtype: CacheDType::F32,
     };
     for vast in [
         KvCacheOptions {
@@ -377,7 +377,10 @@ fn caches_take_memory_for_tokens() {
         wide.append(k, v, Layout::Bhsd).unwrap();
     });
     assert_eq!(wide.len(), 0);
-    assert_eq!(wide.export().unwrap(), (Vec::new(), Vec::new()));
+    assert_eq!(
+        wide.export().unwrap(),
+        (CacheRows::F32(Vec::new()), CacheRows::F32(Vec::new()))
+    );
     // A capacity of more than there is is refused before any of it is taken, however many heads
     // share it.
     let vast = KvCacheOptions {
@@ -406,7 +409,8 @@ fn caches_take_memory_for_tokens() {
         )
         .unwrap();
     assert_eq!((cache.len(), cache.bytes()), (1, bytes));
-    assert_eq!(cache.export().unwrap(), (ones.to_vec(), ones[..4].to_vec()));
+    let rows = [&ones[..], &ones[..4]].map(|rows| CacheRows::F32(rows.to_vec()));
+    assert_eq!(cache.export().unwrap(), rows.into());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use diffattn::{Error, Work};
+use diffattn::{CacheDType, Error, Work};
 use diffattn_nn::{
     Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions, TextModel,
 };
@@ -12,7 +12,7 @@ use super::model::Model;
 use super::model_cache::Caches;
 use super::ready::ready;
 use crate::encoding::{
-    Count, Encoded, Flag, Ints, List, Number, Object, Seed, Size, record, request,
+    Count, Encoded, Flag, Ints, List, Number, Object, Or, Seed, Size, record, request,
 };
 use crate::job::{OutputSpec, Prepared};
 use crate::kind::Kind;
@@ -132,6 +132,7 @@ request! {
         window: Option<Count>,
         deterministic: Flag,
         caches: Caches,
+        cache_dtype: Or<CacheDType>,
     }
 }
 
@@ -139,6 +140,7 @@ impl Query for CreateGeneratorRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let options = GeneratorOptions {
             window: self.window,
+            cache_dtype: self.cache_dtype,
             run: asked.run.with_deterministic(self.deterministic),
         };
         let texts = self.texts.iter();

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use diffattn::{DType, Error, Work, try_zeroed};
-use diffattn_nn::{ModelCache, ModelCacheOptions, ModelCacheState};
+use diffattn::{CacheDType, CacheRows, DType, DataMut, Error, Work, try_zeroed};
+use diffattn_nn::{
+    LayerState, ModelCache, ModelCacheOptions, ModelCacheState, PartData, StatePart,
+};
 use serde_json::json;
 
 use super::model::Model;
 use super::ready::json_bytes;
-use crate::encoding::{Count, Encoded, Ints, List, Object, Size, Tensor, record, request};
-use crate::job::{OutputSpec, Prepared};
+use crate::encoding::{
+    Count, Encoded, Ints, List, Numbers, Object, Or, Size, Tensor, choice, record, request,
+};
+use crate::job::{OutputSpec, Outputs, Prepared};
 use crate::kind::Kind;
 use crate::objects::{Door, Held, Slot, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
@@ -51,6 +55,7 @@ request! {
         model: Object<Model>,
         capacity: Option<Size>,
         window: Option<Count>,
+        dtype: Or<CacheDType>,
     }
 }
 
@@ -59,6 +64,7 @@ impl Query for CreateModelCacheRequest {
         let options = ModelCacheOptions {
             capacity: self.capacity.unwrap_or(0),
             window: self.window,
+            dtype: self.dtype,
         };
         let cache = self
             .model
@@ -67,14 +73,76 @@ impl Query for CreateModelCacheRequest {
     }
 }
 
+/// The kind of what a layer keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LayerKind {
+    Kv,
+}
+
+choice! { LayerKind { "kv" = Kv } }
+
 record! {
-    /// What a cache held, as it was exported.
+    /// What a layer held, by its kind: of keys and values both, with scales where they are codes.
+    record "layerState" LayerAt in "state.layers." {
+        kind: LayerKind,
+        keys: Option<Numbers>,
+        key_scales: Option<Tensor>,
+        values: Option<Numbers>,
+        value_scales: Option<Tensor>,
+    }
+}
+
+record! {
+    /// What a cache held, as it was exported: its layers, or the keys and values of each.
     record StateAt in "state." {
         ids: Ints,
         discarded: Size,
         window: Option<Count>,
         keys: List<Tensor>,
         values: List<Tensor>,
+        layers: Option<List<LayerAt>>,
+    }
+}
+
+/// Numbers as a cache holds them: floats, or bytes as codes, which have scales.
+fn rows(at: &TensorAt, scales: Option<&TensorAt>, operands: &[&[u8]]) -> Result<CacheRows, Error> {
+    fn copied<T: Copy + Default>(from: &[T]) -> Result<Vec<T>, Error> {
+        let mut values = try_zeroed(from.len())?;
+        values.copy_from_slice(from);
+        Ok(values)
+    }
+    if at.kind != Kind::U8 {
+        return Ok(match at.tensor(operands)?.data {
+            diffattn::Data::F32(values) => CacheRows::F32(copied(values)?),
+            diffattn::Data::F16(bits) => CacheRows::F16(copied(bits)?),
+            diffattn::Data::Bf16(bits) => CacheRows::Bf16(copied(bits)?),
+        });
+    }
+    let Some(scales) = scales else {
+        return Err(Error::dtype(at.argument, "scales beside int8", "none"));
+    };
+    let codes = at.u8(operands)?;
+    let mut signed = try_zeroed(codes.len())?;
+    for (to, &code) in signed.iter_mut().zip(codes) {
+        *to = code.cast_signed();
+    }
+    Ok(CacheRows::Int8 {
+        codes: signed,
+        scales: copied(scales.f32(operands)?)?,
+    })
+}
+
+impl LayerAt {
+    fn with(&self, operands: &[&[u8]]) -> Result<LayerState, Error> {
+        let LayerKind::Kv = self.kind;
+        let there = |at: &Option<TensorAt>, scales: &Option<TensorAt>, argument| match at {
+            Some(at) => rows(at, scales.as_ref(), operands),
+            None => Err(Error::dtype(argument, "a tensor", "none")),
+        };
+        Ok(LayerState::Kv {
+            keys: there(&self.keys, &self.key_scales, "state.layers.keys")?,
+            values: there(&self.values, &self.value_scales, "state.layers.values")?,
+        })
     }
 }
 
@@ -88,7 +156,7 @@ request! {
 
 impl StateAt {
     fn with(&self, operands: &[&[u8]]) -> Result<ModelCacheState, Error> {
-        if self.keys.len() != self.values.len() {
+        if self.layers.is_none() && self.keys.len() != self.values.len() {
             return Err(Error::shape(
                 "state.values",
                 format_args!("{}, one beside each of state.keys", self.keys.len()),
@@ -100,19 +168,24 @@ impl StateAt {
         for (to, &id) in ids.iter_mut().zip(given) {
             *to = u32::try_from(id).map_err(|_| Error::option("state.ids", "ids from 0", id))?;
         }
-        let copy = |at: &TensorAt| {
-            let given = at.f32(operands)?;
-            let mut values = try_zeroed(given.len())?;
-            values.copy_from_slice(given);
-            Ok(values)
+        let layers: Result<_, Error> = match &self.layers {
+            Some(layers) => layers.iter().map(|layer| layer.with(operands)).collect(),
+            None => {
+                let layers = self.keys.iter().zip(&self.values);
+                let layers = layers.map(|(k, v)| {
+                    Ok(LayerState::Kv {
+                        keys: rows(k, None, operands)?,
+                        values: rows(v, None, operands)?,
+                    })
+                });
+                layers.collect()
+            }
         };
-        let layers = self.keys.iter().zip(&self.values);
-        let layers = layers.map(|(k, v)| Ok((copy(k)?, copy(v)?)));
         Ok(ModelCacheState {
             ids,
             discarded: self.discarded,
             window: self.window,
-            layers: layers.collect::<Result<_, Error>>()?,
+            layers: layers?,
         })
     }
 }
@@ -171,18 +244,29 @@ impl Operation for ExportModelCacheRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let cache = inputs.objects.look(&self.cache)?;
+        let of_layers = (0..cache.layers()).map(|layer| (cache.kind(layer), cache.parts(layer)));
+        let of_layers: Vec<_> = of_layers.collect();
+        let about = of_layers.iter().map(|(kind, parts)| {
+            let names = parts.iter().map(|part| part.name);
+            json!({ "kind": kind, "parts": names.collect::<Vec<_>>() })
+        });
         let state = json_bytes(&json!({
             "discarded": cache.len() - cache.held(),
             "window": cache.window(),
+            "layers": about.collect::<Vec<_>>(),
         }))?;
         let mut specs = vec![
             OutputSpec::new("ids", Kind::I32, &[cache.len()])?,
             OutputSpec::new("state", Kind::U8, &[state.len()])?,
         ];
-        for layer in 0..cache.layers() {
-            let [k, v] = cache.layer_shapes(layer);
-            specs.push(OutputSpec::new("k", DType::F32, &k)?);
-            specs.push(OutputSpec::new("v", DType::F32, &v)?);
+        for part in of_layers.iter().flat_map(|(_, parts)| parts) {
+            let kind = match part.dtype {
+                CacheDType::F32 => DType::F32.into(),
+                CacheDType::F16 => DType::F16.into(),
+                CacheDType::Bf16 => DType::Bf16.into(),
+                CacheDType::Int8 => Kind::U8,
+            };
+            specs.push(OutputSpec::new(part.name, kind, &part.shape)?);
         }
         Ok(Prepared::new(specs, move |outputs| {
             // (Ids are below 2³¹: they came as int32, or from a vocabulary of weights that fit in
@@ -191,20 +275,59 @@ impl Operation for ExportModelCacheRequest {
                 *to = id as i32;
             }
             outputs.u8()?.copy_from_slice(&state);
-            let layers = (0..cache.layers()).map(|_| Ok([outputs.f32()?, outputs.f32()?]));
-            let mut layers = layers.collect::<Result<Vec<_>, Error>>()?;
+            let places = |(_, parts): &(_, Vec<StatePart>)| {
+                let places = parts
+                    .iter()
+                    .map(|part| PartPlace::next(part.dtype, outputs));
+                places.collect::<Result<Vec<_>, Error>>()
+            };
+            let mut layers = of_layers
+                .iter()
+                .map(places)
+                .collect::<Result<Vec<_>, _>>()?;
             Ok(Work::new(layers.len(), |pace| async move {
                 pace.rows(0..layers.len(), 1, |range| {
                     for layer in range {
-                        let (k, v) = cache.export_layer(layer)?;
-                        let [to_k, to_v] = &mut layers[layer];
-                        to_k.copy_from_slice(&k);
-                        to_v.copy_from_slice(&v);
+                        let state = cache.export_layer(layer)?;
+                        for (to, from) in layers[layer].iter_mut().zip(state.data()) {
+                            to.take(from);
+                        }
                     }
                     Ok(())
                 })
                 .await
             }))
         }))
+    }
+}
+
+/// Where a part of a layer's state goes.
+enum PartPlace<'m> {
+    Floats(DataMut<'m>),
+    Bytes(&'m mut [u8]),
+}
+
+impl<'m> PartPlace<'m> {
+    fn next(dtype: CacheDType, outputs: &mut Outputs<'m>) -> Result<Self, Error> {
+        Ok(match dtype {
+            CacheDType::Int8 => Self::Bytes(outputs.u8()?),
+            _ => Self::Floats(outputs.data()?),
+        })
+    }
+
+    /// Takes elements of the type that the place was made for.
+    fn take(&mut self, from: PartData<'_>) {
+        match (self, from) {
+            (Self::Floats(DataMut::F32(to)), PartData::F32(values)) => to.copy_from_slice(values),
+            (Self::Floats(DataMut::F16(to) | DataMut::Bf16(to)), PartData::Halves(bits)) => {
+                to.copy_from_slice(bits);
+            }
+            (Self::Bytes(to), PartData::Int8(codes)) => {
+                for (to, &code) in to.iter_mut().zip(codes) {
+                    *to = code.cast_unsigned();
+                }
+            }
+            _ => {}
+        }
     }
 }

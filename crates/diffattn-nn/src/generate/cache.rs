@@ -1,8 +1,8 @@
 //! What every layer of a model keeps of one text, with the ids that it is of. Runs nothing.
 
 use crate::models::Decoder;
-use crate::pass::State;
-use diffattn::{Error, KvCache, KvCacheOptions, Layout, Tensor, check_len};
+use crate::pass::{LayerState, State, StatePart};
+use diffattn::{CacheDType, Error};
 
 /// How a [`ModelCache`] is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +14,8 @@ pub struct ModelCacheOptions {
     /// for little more than the window (up to 257 tokens, beside those of a running forward pass).
     /// All by default.
     pub window: Option<usize>,
+    /// What layers hold keys and values as; float32 by default.
+    pub dtype: CacheDType,
 }
 
 /// The past of one text: its ids, and the keys and values of every layer. A
@@ -36,9 +38,8 @@ pub struct ModelCacheState {
     pub discarded: usize,
     /// As in [`ModelCacheOptions`].
     pub window: Option<usize>,
-    /// k and v of each layer, `[heads, ids − discarded, width]`, of the sizes that
-    /// [`ModelCache::layer_shapes`] says; k turned by position.
-    pub layers: Vec<(Vec<f32>, Vec<f32>)>,
+    /// What each layer held of the ids past those.
+    pub layers: Vec<LayerState>,
 }
 
 impl ModelCache {
@@ -58,8 +59,8 @@ impl ModelCache {
                 .saturating_add(chunk_of(window));
             options.capacity.min(most)
         });
-        let layers = model.states(capacity);
-        let layers = layers.map(|options| KvCache::new(options).map(State::Kv));
+        let layers = model.states();
+        let layers = layers.map(|layer| State::new(&layer.holding(capacity, options.dtype)));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
             ids: Vec::new(),
@@ -178,7 +179,7 @@ impl ModelCache {
             layers: self
                 .layers
                 .iter()
-                .map(|layer| layer.kv().export())
+                .map(State::export)
                 .collect::<Result<_, _>>()?,
         })
     }
@@ -189,24 +190,29 @@ impl ModelCache {
         self.layers.len()
     }
 
-    /// `[k heads, held, head_dim]` and `[v heads, held, value_dim]`: keys and values of a layer.
+    /// The kind of a layer's state, as [`LayerState::kind`]; `""` where there is no layer of that
+    /// number.
     #[must_use]
-    pub fn layer_shapes(&self, layer: usize) -> [[usize; 3]; 2] {
-        let shapes = self.layers.get(layer).map(State::token_shapes);
-        let shapes = shapes.unwrap_or_default();
-        shapes.map(|[heads, width]| [heads, self.held(), width])
+    pub fn kind(&self, layer: usize) -> &'static str {
+        self.layers.get(layer).map_or("", State::kind)
     }
 
-    /// Keys and values of one layer, as [`ModelCache::export`] copies them.
+    /// The lists of numbers of a layer's state, in the order of [`LayerState::data`]; none where
+    /// there is no layer of that number.
+    #[must_use]
+    pub fn parts(&self, layer: usize) -> Vec<StatePart> {
+        self.layers.get(layer).map_or_else(Vec::new, State::parts)
+    }
+
+    /// The state of one layer, as [`ModelCache::export`] copies it.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` when there is none of that
     /// number; [`Error::out_of_memory`].
-    pub fn export_layer(&self, layer: usize) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    pub fn export_layer(&self, layer: usize) -> Result<LayerState, Error> {
         let cache = self.layers.get(layer);
         cache
             .ok_or_else(|| Error::option("layer", "a layer of the model", layer))?
-            .kv()
             .export()
     }
 
@@ -242,24 +248,14 @@ impl ModelCache {
         }
         let held = ids.len() - discarded;
         let options = ModelCacheOptions {
-            capacity: held,
             window: *window,
+            ..ModelCacheOptions::default()
         };
         let mut cache = Self::new(model, &options)?;
-        for (index, (layer, (k, v))) in cache.layers.iter_mut().zip(layers).enumerate() {
-            let KvCacheOptions {
-                groups,
-                terms,
-                head_dim,
-                value_dim,
-                ..
-            } = *layer.options();
-            let k_shape = [1, terms * groups, held, head_dim];
-            let v_shape = [1, groups, held, value_dim];
-            check_len(&format!("state.layers[{index}] k"), &k_shape, k.len())?;
-            check_len(&format!("state.layers[{index}] v"), &v_shape, v.len())?;
-            let (k, v) = (Tensor::f32(k, &k_shape), Tensor::f32(v, &v_shape));
-            layer.kv_mut().append(k, v, Layout::Bhsd)?;
+        let wanted = model.states().zip(layers).enumerate();
+        for (to, (index, (options, layer))) in cache.layers.iter_mut().zip(wanted) {
+            *to = State::new(&options.holding(0, layer.dtype()))?;
+            to.import(layer, held, &format!("state.layers[{index}]"))?;
         }
         cache.ids.clone_from(ids);
         cache.discarded = *discarded;
@@ -268,9 +264,9 @@ impl ModelCache {
 
     /// Checks that the model made it, or one of the same sizes.
     pub(crate) fn check(&self, model: &Decoder<'_>) -> Result<(), Error> {
-        let mut pairs = self.layers.iter().zip(model.states(0));
+        let mut pairs = self.layers.iter().zip(model.states());
         let fits = self.layers.len() == model.layers.len()
-            && pairs.all(|(state, wanted)| state.is_for(&wanted));
+            && pairs.all(|(state, wanted)| state.fits(&wanted));
         if fits {
             Ok(())
         } else {

@@ -5,7 +5,7 @@
 use super::cache::{ModelCache, ModelCacheOptions};
 use super::sampler::{Sampler, SamplerOptions};
 use crate::models::{Decoder, TextForward, TextModel, TextOutputs};
-use diffattn::{Error, Run, Work, checked_len, try_zeroed};
+use diffattn::{CacheDType, Error, Run, Work, checked_len, try_zeroed};
 use std::ops::Deref;
 
 /// A text to go on with.
@@ -27,6 +27,9 @@ pub struct GeneratorOptions {
     /// Tokens that each token sees, itself included; all by default. (Caches that are given have
     /// their own.)
     pub window: Option<usize>,
+    /// What caches of its own hold keys and values as; float32 by default. (Caches that are given
+    /// have their own.)
+    pub cache_dtype: CacheDType,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,
 }
@@ -78,6 +81,8 @@ pub struct Generator<M> {
     run: Run,
     /// That of all caches.
     window: Option<usize>,
+    /// What further caches hold.
+    cache_dtype: CacheDType,
     texts: Vec<Text>,
     logits: Vec<f32>,
 }
@@ -105,6 +110,7 @@ where
             let options = ModelCacheOptions {
                 capacity: generation.prompt.len(),
                 window: options.window,
+                dtype: options.cache_dtype,
             };
             ModelCache::new(&decoder, &options)
         });
@@ -165,6 +171,7 @@ where
             model,
             run: options.run,
             window,
+            cache_dtype: options.cache_dtype,
             texts,
             logits: Vec::new(),
         })
@@ -189,6 +196,7 @@ where
                 let options = ModelCacheOptions {
                     capacity: generation.prompt.len(),
                     window: self.window,
+                    dtype: self.cache_dtype,
                 };
                 ModelCache::new(&decoder, &options)?
             }

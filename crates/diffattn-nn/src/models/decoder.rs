@@ -1,7 +1,8 @@
 //! A text model as passes, caches and generation see it. Knows no family and runs nothing.
 
 use crate::layers::{Embedding, Head, Layer};
-use diffattn::{Error, KvCacheOptions};
+use crate::pass::StateOptions;
+use diffattn::Error;
 
 /// The parts of a model that continues texts: embeddings, a list of layers and the head, which has
 /// the last norm.
@@ -35,10 +36,10 @@ impl Decoder<'_> {
         self.head.inputs()
     }
 
-    /// What the state of each layer is made for, for one text.
-    pub(crate) fn states(&self, capacity: usize) -> impl Iterator<Item = KvCacheOptions> {
+    /// What the state of each layer is made for, for one text, before it is said what it holds.
+    pub(crate) fn states(&self) -> impl Iterator<Item = StateOptions> {
         let layers = self.layers.iter();
-        layers.map(move |layer| layer.attention.cache_options(1, capacity))
+        layers.map(|layer| StateOptions::Kv(layer.attention.cache_options(1, 0)))
     }
 
     /// Checks that all ids are below `vocab_size`.

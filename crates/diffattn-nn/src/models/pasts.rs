@@ -1,8 +1,8 @@
 //! What the layers of a model keep of the texts of a pass: in caches that are given, or of its own.
 
 use crate::generate::ModelCache;
-use crate::pass::{Plan, State};
-use diffattn::{Error, KvCache};
+use crate::pass::{Plan, State, StateOptions};
+use diffattn::Error;
 use std::ops::Range;
 
 /// What the layers keep of each text. Caches keep what was committed, however the work ends.
@@ -33,13 +33,14 @@ impl<'a> Pasts<'a> {
                 let attention = plan.layers[index].attention;
                 if states
                     .first()
-                    .is_some_and(|state| !state.is_for(&attention.cache_options(1, 0)))
+                    .is_some_and(|state| !state.fits(&StateOptions::Kv(attention.cache_options(1, 0))))
                 {
                     states.clear();
                 }
                 for text in &plan.texts[states.len()..] {
-                    let cache = KvCache::new(attention.cache_options(1, text.length))?;
-                    states.push(State::Kv(cache));
+                    let attention = plan.layers[index].attention;
+                    let options = attention.cache_options(1, text.length);
+                    states.push(State::new(&StateOptions::Kv(options))?);
                 }
                 for state in states.iter_mut() {
                     state.rewind(0);

@@ -8,8 +8,8 @@ use crate::layers::attention::DiffAttnLayer;
 use crate::layers::attention::ForwardOptions;
 use crate::layers::attention::LayerMask;
 use diffattn::{
-    DType, Data, DataMut, Error, KvCache, KvCacheOptions, MapOutputs, Pace, Run, Tensor, Work,
-    check_len, checked_len, format_shape, try_zeroed,
+    Data, DataMut, Error, KvCache, KvCacheOptions, MapOutputs, Pace, Run, Tensor, Work, check_len,
+    checked_len, format_shape, try_zeroed,
 };
 
 /// The maps of a layer, float32.
@@ -79,7 +79,8 @@ impl<'a> Call<'a> {
         }
         check_len("x", &x.shape, data.len())?;
         if let Some(cache) = cache {
-            check_cache(cache.options(), &layer.cache_options(batch, 0))?;
+            let wanted = layer.cache_options(batch, 0);
+            check_cache(cache.options(), &wanted, layer.fusion.is_some())?;
         }
         let past = cache.map_or(0, KvCache::len);
         let sizes = [batch, layer.num_heads(), length, past + length];
@@ -322,12 +323,17 @@ impl DiffAttnLayer {
     }
 }
 
-/// The cache must be made for such a layer and batch; its capacity is its own affair.
-fn check_cache(given: &KvCacheOptions, wanted: &KvCacheOptions) -> Result<(), Error> {
-    if given.dtype != wanted.dtype {
+/// The cache must be made for such a layer and batch; its capacity is its own affair, and what it
+/// holds numbers as, unless it `keeps_inputs`, which must stay what they are.
+fn check_cache(
+    given: &KvCacheOptions,
+    wanted: &KvCacheOptions,
+    keeps_inputs: bool,
+) -> Result<(), Error> {
+    if keeps_inputs && given.dtype != wanted.dtype {
         return Err(Error::dtype(
             "cache",
-            DType::name(wanted.dtype),
+            format_args!("{} for a layer with sequence", wanted.dtype.name()),
             given.dtype.name(),
         ));
     }

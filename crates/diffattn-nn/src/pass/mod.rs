@@ -20,7 +20,9 @@ pub(crate) use pieces::{Block, Text};
 pub(crate) use plan::After;
 pub(crate) use plan::{Keys, Plan};
 #[cfg(feature = "models")]
-pub(crate) use state::State;
+pub use state::{LayerState, PartData, StatePart};
+#[cfg(feature = "models")]
+pub(crate) use state::{State, StateOptions};
 
 use crate::layers::attention::LayerMask;
 use buffers::Buffers;

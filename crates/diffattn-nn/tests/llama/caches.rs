@@ -34,6 +34,7 @@ fn rewind_and_prefixes_of(name: &str) {
     let mut cache = ok(model.cache(&ModelCacheOptions {
         capacity: 280,
         window: None,
+        ..ModelCacheOptions::default()
     }));
     let bytes = cache.bytes();
     append(&model, &mut cache, &ids);
@@ -85,6 +86,7 @@ fn windows_of(name: &str, windows: &[usize]) {
         let options = ModelCacheOptions {
             capacity: 100_000,
             window: Some(window),
+            ..ModelCacheOptions::default()
         };
         for stretches in [vec![1400], vec![600, 1, 1, 500, 298], vec![255, 1, 1, 1143]] {
             let mut cache = ok(model.cache(&options));
@@ -119,6 +121,7 @@ fn rewind_in_a_window() {
     let options = ModelCacheOptions {
         capacity: 0,
         window: Some(100),
+        ..ModelCacheOptions::default()
     };
     let mut cache = ok(model.cache(&options));
     append(&model, &mut cache, &ids);
@@ -150,6 +153,7 @@ fn two_tokens_can_always_be_taken_back() {
     let mut cache = ok(model.cache(&ModelCacheOptions {
         capacity: 0,
         window: Some(100),
+        ..ModelCacheOptions::default()
     }));
     append(&model, &mut cache, &ids[..350]);
     // (At 357 tokens 256 are let go of.)
@@ -180,6 +184,7 @@ fn copies_of(name: &str) {
         let options = ModelCacheOptions {
             capacity: 0,
             window,
+            ..ModelCacheOptions::default()
         };
         let mut cache = ok(model.cache(&options));
         append(&model, &mut cache, &ids[..600]);
@@ -197,12 +202,29 @@ fn copies_of(name: &str) {
         };
         assert!(fails(&|state| state.ids[3] = vocab as u32).starts_with("state.ids"));
         assert!(fails(&|state| drop(state.layers.pop())).starts_with("state.layers"));
-        assert!(fails(&|state| state.layers[1].0.push(0.0)).starts_with("state.layers[1] k"));
-        assert!(fails(&|state| state.layers[1].1.push(0.0)).starts_with("state.layers[1] v"));
+        assert!(fails(&|state| longer(state, true)).starts_with("state.layers[1] k"));
+        assert!(fails(&|state| longer(state, false)).starts_with("state.layers[1] v"));
         for discarded in [1, 255, 768, usize::MAX] {
             let sentence = fails(&|state| state.discarded = discarded);
             assert!(sentence.starts_with("state.discarded"), "{sentence}");
         }
+    }
+}
+
+/// Lets the second layer have one key, or value, more than fits.
+fn longer(state: &mut diffattn_nn::ModelCacheState, keys: bool) {
+    match &mut state.layers[1] {
+        diffattn_nn::LayerState::Kv { keys: rows, .. } if keys => push(rows),
+        diffattn_nn::LayerState::Kv { values, .. } => push(values),
+        _ => panic!("keys and values"),
+    }
+}
+
+fn push(rows: &mut diffattn::CacheRows) {
+    match rows {
+        diffattn::CacheRows::F32(values) => values.push(0.0),
+        diffattn::CacheRows::F16(bits) | diffattn::CacheRows::Bf16(bits) => bits.push(0),
+        diffattn::CacheRows::Int8 { codes, .. } => codes.push(0),
     }
 }
 
@@ -217,6 +239,7 @@ fn a_job_that_is_dropped() {
         let options = ModelCacheOptions {
             capacity: 0,
             window,
+            ..ModelCacheOptions::default()
         };
         let mut cache = ok(model.cache(&options));
         append(&model, &mut cache, &ids[..10]);

@@ -191,6 +191,7 @@ fn options_caches_and_outputs() {
         ok(model.cache(&ModelCacheOptions {
             capacity: 0,
             window,
+            ..ModelCacheOptions::default()
         }))
     };
     let ids = || TokenIds::u32(&[1, 2], &[2, 1]);
@@ -247,6 +248,7 @@ fn options_caches_and_outputs() {
             refusal(model.cache(&ModelCacheOptions {
                 capacity: 0,
                 window: Some(0),
+                ..ModelCacheOptions::default()
             })),
             "window: ",
         ),
@@ -254,6 +256,7 @@ fn options_caches_and_outputs() {
             refusal(model.cache(&ModelCacheOptions {
                 capacity: usize::MAX,
                 window: None,
+                ..ModelCacheOptions::default()
             })),
             "capacity: ",
         ),

@@ -397,6 +397,7 @@ fn texts_join_and_leave() {
         let other = ok(model.cache(&ModelCacheOptions {
             capacity: 0,
             window: Some(7),
+            ..ModelCacheOptions::default()
         }));
         let refused = refusal(generator.add(next, Some(other))).1;
         assert_eq!(

@@ -121,6 +121,7 @@ fn memory_of_caches() {
     let cache = ok(model.cache(&ModelCacheOptions {
         capacity: 256,
         window: None,
+        ..ModelCacheOptions::default()
     }));
     // Of 2 layers and 2 heads k of 8 channels and v of a panel of 16, float32.
     assert_eq!(cache.bytes(), 2 * 2 * (8 + 16) * 256 * 4);

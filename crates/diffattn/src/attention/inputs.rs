@@ -1,6 +1,7 @@
 //! Where a call takes its keys and values from.
 
 use super::cache::KvCache;
+use super::held::CacheDType;
 use crate::tensor::axis::HeadAxis;
 use crate::tensor::{Data, Tensor};
 
@@ -14,7 +15,7 @@ pub enum KeysValues<'a> {
         /// `[B, n_v, Lk, dv]` in the call's layout.
         v: Tensor<'a>,
     },
-    /// Everything that a cache holds.
+    /// Everything that a cache holds, of whatever type.
     Cache(&'a KvCache),
 }
 
@@ -67,6 +68,14 @@ pub(super) enum Source<'a> {
 }
 
 impl Source<'_> {
+    /// What keys and values lie as before the kernels.
+    pub(super) fn dtype(&self) -> CacheDType {
+        match self {
+            Self::Tensors { .. } => CacheDType::F32,
+            Self::Cache(cache) => cache.options().dtype,
+        }
+    }
+
     /// Whether there are values.
     pub(super) fn has_values(&self) -> bool {
         !matches!(self, Self::Tensors { v: None, .. })

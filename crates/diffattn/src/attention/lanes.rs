@@ -2,7 +2,7 @@
 //! layout; a slice that is too short is a bug of ours and panics, which a chunk of `V::LANES` never
 //! does.
 
-use crate::simd::{self, Vector};
+use crate::simd::{self, Element, Vector};
 
 /// The first vector of `values`.
 #[inline(always)]
@@ -10,6 +10,14 @@ pub(super) fn load<V: Vector>(values: &[f32]) -> V {
     assert!(values.len() >= V::LANES);
     // SAFETY: the slice has a vector's values.
     unsafe { V::load(values.as_ptr()) }
+}
+
+/// The first vector of `values`, as float32.
+#[inline(always)]
+pub(super) fn load_held<V: Vector, E: Element>(values: &[E]) -> V {
+    assert!(values.len() >= V::LANES);
+    // SAFETY: the slice has a vector's values.
+    unsafe { E::load(values.as_ptr()) }
 }
 
 /// Writes `vector` at the beginning of `values`.

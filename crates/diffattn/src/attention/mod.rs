@@ -9,6 +9,7 @@ mod decode;
 mod decode_plan;
 mod diff_attention;
 mod groups;
+mod held;
 mod inputs;
 mod lambda;
 mod lanes;
@@ -31,8 +32,9 @@ mod softmax;
 mod visible;
 mod waves;
 
-pub use cache::{KvCache, KvCacheOptions};
+pub use cache::{CacheRows, KvCache, KvCacheOptions};
 pub use diff_attention::{DiffAttention, diff_attention};
+pub use held::CacheDType;
 pub use inputs::{KeysOnly, KeysValues};
 pub use lambda::{lambda_full, lambda_init, lambda_scalars};
 pub use maps::DiffAttentionMaps;

@@ -1,11 +1,14 @@
 //! Keys and values in the panels that the kernels read. K: panels of 16 keys,
 //! `[panel][channel][key]`. V: strips of 256 keys, `[strip][panel of 16 channels][key][channel]`.
-//! Both serve prefill and decode on every instruction set. Packing widens halves to float32; it
-//! knows nothing of heads or masks.
+//! Both serve prefill and decode on every instruction set. Packing for a call widens halves to
+//! float32; a cache's panels are of the type that it holds. Knows nothing of heads or masks.
 
+use super::held::{CacheDType, Held, held, with_held};
+use super::lanes::{load, load_held, store};
 use crate::blocks::{PANEL, STRIP};
-use crate::simd::{Kernel, Vector, transpose};
+use crate::simd::{Kernel, Vector, transpose, widen};
 use crate::tensor::axis::Rows;
+use half::{bf16, f16};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keys to which packed K is rounded up: the widest decode tile, four vectors of 16 keys.
@@ -66,7 +69,11 @@ impl ValueShape {
 /// Packed K of one head, to read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct KeyPanels<'a> {
-    pub(super) data: &'a [f32],
+    /// Words of memory of `dtype`.
+    pub(super) words: &'a [f32],
+    pub(super) dtype: CacheDType,
+    /// One per key, where the type has them.
+    pub(super) scales: &'a [f32],
     pub(super) width: usize,
 }
 
@@ -74,18 +81,68 @@ impl KeyPanels<'_> {
     /// Channel 0 of `key`; channel c lies `c · PANEL` further, the next keys of the panel beside
     /// it.
     #[inline(always)]
-    pub(super) fn at(&self, key: usize) -> *const f32 {
-        debug_assert!((key / PANEL + 1) * PANEL * self.width <= self.data.len());
-        self.data
-            .as_ptr()
-            .wrapping_add(key / PANEL * PANEL * self.width + key % PANEL)
+    pub(super) fn at<E: Held>(&self, key: usize) -> *const E {
+        debug_assert!((key / PANEL + 1) * PANEL * self.width <= held::<E>(self.words).len());
+        let first = self.words.as_ptr().cast::<E>();
+        first.wrapping_add(key / PANEL * PANEL * self.width + key % PANEL)
+    }
+
+    /// The scales of N vectors of keys from `key` on, where there are any.
+    #[inline(always)]
+    pub(super) fn scales<V: Vector, const N: usize>(&self, key: usize) -> [V; N] {
+        let mut scales = [V::splat(1.0); N];
+        let from = self.scales[key..].chunks_exact(V::LANES);
+        for (to, from) in scales.iter_mut().zip(from) {
+            *to = load(from);
+        }
+        scales
+    }
+
+    /// Keys `key..key + keys`, whole panels, as float32, to be read as [`KeyPanels::at`] says:
+    /// where they lie or in `buffer`, which has room for them.
+    #[inline(always)]
+    pub(super) fn near<V: Vector>(
+        &self,
+        key: usize,
+        keys: usize,
+        buffer: &mut [f32],
+    ) -> *const f32 {
+        let range = key * self.width..(key + keys) * self.width;
+        match self.dtype {
+            CacheDType::F32 => return self.at(key),
+            CacheDType::F16 => widen::<V, f16>(&held(self.words)[range], buffer),
+            CacheDType::Bf16 => widen::<V, bf16>(&held(self.words)[range], buffer),
+            CacheDType::Int8 => {
+                let panels = held::<i8>(self.words)[range].chunks_exact(PANEL * self.width);
+                let scales = self.scales[key..].chunks_exact(PANEL);
+                let to = buffer.chunks_exact_mut(PANEL * self.width);
+                for ((panel, scales), to) in panels.zip(scales).zip(to) {
+                    let rows = panel.chunks_exact(PANEL).zip(to.chunks_exact_mut(PANEL));
+                    for (codes, to) in rows {
+                        for ((codes, scales), to) in codes
+                            .chunks_exact(V::LANES)
+                            .zip(scales.chunks_exact(V::LANES))
+                            .zip(to.chunks_exact_mut(V::LANES))
+                        {
+                            store(load_held::<V, i8>(codes).mul(load::<V>(scales)), to);
+                        }
+                    }
+                }
+                buffer
+            }
+        }
+        .as_ptr()
     }
 }
 
 /// Packed V of one head, to read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ValuePanels<'a> {
-    pub(super) data: &'a [f32],
+    /// Words of memory of `dtype`.
+    pub(super) words: &'a [f32],
+    pub(super) dtype: CacheDType,
+    /// One per key, where the type has them.
+    pub(super) scales: &'a [f32],
     pub(super) shape: ValueShape,
     /// Per strip: whether a value is NaN or infinite, so that a masked key's 0 · value would not be
     /// 0.
@@ -96,10 +153,42 @@ impl ValuePanels<'_> {
     /// (`key`, `channel`); the next key lies `PANEL` further, the next channels of the panel beside
     /// it.
     #[inline(always)]
-    pub(super) fn at(&self, key: usize, channel: usize) -> *const f32 {
+    pub(super) fn at<E: Held>(&self, key: usize, channel: usize) -> *const E {
         let index = self.shape.index(key, channel);
-        debug_assert!(index < self.data.len());
-        self.data.as_ptr().wrapping_add(index)
+        debug_assert!(index < held::<E>(self.words).len());
+        self.words.as_ptr().cast::<E>().wrapping_add(index)
+    }
+
+    /// Channels of one panel, `channel..channel + PANEL`, of `keys` keys from `first` on, all of
+    /// one strip, as float32, to be read as [`ValuePanels::at`] says: where they lie or in
+    /// `buffer`, which has room for them.
+    #[inline(always)]
+    pub(super) fn near<V: Vector>(
+        &self,
+        first: usize,
+        keys: usize,
+        channel: usize,
+        buffer: &mut [f32],
+    ) -> *const f32 {
+        let start = self.shape.index(first, channel);
+        let range = start..start + keys * PANEL;
+        match self.dtype {
+            CacheDType::F32 => return self.at(first, channel),
+            CacheDType::F16 => widen::<V, f16>(&held(self.words)[range], buffer),
+            CacheDType::Bf16 => widen::<V, bf16>(&held(self.words)[range], buffer),
+            CacheDType::Int8 => {
+                let codes = held::<i8>(self.words)[range].chunks_exact(PANEL);
+                let rows = codes.zip(&self.scales[first..first + keys]);
+                for ((codes, &scale), to) in rows.zip(buffer.chunks_exact_mut(PANEL)) {
+                    let codes = codes.chunks_exact(V::LANES);
+                    for (codes, to) in codes.zip(to.chunks_exact_mut(V::LANES)) {
+                        store(load_held::<V, i8>(codes).mul(V::splat(scale)), to);
+                    }
+                }
+                buffer
+            }
+        }
+        .as_ptr()
     }
 
     #[inline(always)]
@@ -109,13 +198,34 @@ impl ValuePanels<'_> {
             .is_some_and(|special| special.load(Ordering::Relaxed))
     }
 
+    /// (`key`, `channel`) as float32.
+    pub(super) fn value(&self, key: usize, channel: usize) -> f32 {
+        let index = self.shape.index(key, channel);
+        let scale = self.scales.get(key).copied().unwrap_or(1.0);
+        with_held!(self.dtype, E => held::<E>(self.words)[index].widen()) * scale
+    }
+
     /// Channels `channel..channel + PANEL` of `keys` keys from `first`, with NaN and infinities as
     /// zeros.
     #[cold]
-    pub(super) fn finite_copy(&self, first: usize, keys: usize, channel: usize, to: &mut [f32]) {
-        let from = &self.data[self.shape.index(first, channel / PANEL * PANEL)..][..keys * PANEL];
-        for (to, &value) in to.iter_mut().zip(from) {
-            *to = if value.is_finite() { value } else { 0.0 };
+    pub(super) fn finite_copy<V: Vector>(
+        &self,
+        first: usize,
+        keys: usize,
+        channel: usize,
+        to: &mut [f32],
+    ) {
+        let panel = channel / PANEL * PANEL;
+        let to = &mut to[..keys * PANEL];
+        if self.dtype == CacheDType::F32 {
+            to.copy_from_slice(&self.words[self.shape.index(first, panel)..][..keys * PANEL]);
+        } else {
+            self.near::<V>(first, keys, panel, to);
+        }
+        for value in to {
+            if !value.is_finite() {
+                *value = 0.0;
+            }
         }
     }
 
@@ -129,7 +239,7 @@ impl ValuePanels<'_> {
     ) {
         for key in first..first + keys {
             for channel in 0..self.shape.width {
-                let value = self.data[self.shape.index(key, channel)];
+                let value = self.value(key, channel);
                 if !value.is_finite() {
                     each(key, channel, value);
                 }

@@ -2,6 +2,7 @@
 //! nothing of what is in them.
 
 use super::cache::KvCache;
+use super::held::CacheDType;
 use super::packed::{KeyPanels, ValuePanels, ValueShape};
 use std::sync::atomic::AtomicBool;
 
@@ -38,7 +39,9 @@ impl<'c> Panels<'c> {
                 let place = unit.k.binary_search_by_key(&head, |entry| entry.0);
                 let first = place.map_or(k.len(), |place| unit.k[place].1);
                 KeyPanels {
-                    data: &k[first..],
+                    words: &k[first..],
+                    dtype: CacheDType::F32,
+                    scales: &[],
                     width,
                 }
             }
@@ -62,7 +65,9 @@ impl<'c> Panels<'c> {
                     (first, flags)
                 });
                 ValuePanels {
-                    data: &v[first..],
+                    words: &v[first..],
+                    dtype: CacheDType::F32,
+                    scales: &[],
                     shape,
                     special: &special[flags..],
                 }

@@ -3,6 +3,7 @@
 
 use super::decode::{DecodeUnit, run_units};
 use super::groups::Block;
+use super::held::CacheDType;
 use super::outputs::{Outputs, RowsOut};
 use super::packing::Packed;
 use super::prefill::{Asked, Consumer, Prefill, RowBlock};
@@ -144,6 +145,7 @@ impl<'a> Planned<'a> {
                 width: call.width,
                 channels: call.plan.values * call.value_shape.padded(),
                 elements: !call.elements.is_empty(),
+                widens: call.source.dtype() != CacheDType::F32,
             };
             scratch.push(Mutex::new(Scratch::new(&size)?));
         }
@@ -197,7 +199,8 @@ impl<'a> Planned<'a> {
             let macs = macs.sum::<usize>() * sequence.queries;
             // Bound by bytes, not by multiply-adds: a key costs what its K and V cost to read.
             let bytes = cluster.k.len() * call.width + cluster.v.len() * call.value_shape.width;
-            let work = sequence.keys.saturating_mul(macs + 8 * bytes);
+            let bytes = bytes * call.source.dtype().bytes();
+            let work = sequence.keys.saturating_mul(macs + 2 * bytes);
             made.push((unit, DecodeUnit::new(call, sequence, plan)?, work));
         }
         Ok(made)

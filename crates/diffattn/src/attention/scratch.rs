@@ -22,6 +22,8 @@ pub(super) struct ScratchSize {
     /// Padded channels of a result row.
     pub(super) channels: usize,
     pub(super) elements: bool,
+    /// Whether keys are held as less than float32.
+    pub(super) widens: bool,
 }
 
 /// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
@@ -56,8 +58,10 @@ pub(super) struct Scratch {
     pub(super) bias: Vec<f32>,
     /// outᵀ, `[channel][query]`.
     pub(super) out: Buffer,
-    /// One panel of one strip of v without NaN and infinities, `[key][channel]`.
+    /// One panel of one strip of v without NaN and infinities or as float32, `[key][channel]`.
     pub(super) finite: Vec<f32>,
+    /// One panel of keys as float32, where they are not held as that.
+    pub(super) near: Vec<f32>,
     /// As many rows of q or of the result as a vector has lanes, at most.
     pub(super) rows: Buffer,
 }
@@ -72,6 +76,7 @@ impl Scratch {
             width,
             channels,
             elements,
+            widens,
         } = *size;
         // A block's first key is rounded down to a panel, its last tile reaches to a panel's end.
         let slot_len = (keys + 2 * PANEL) * stride;
@@ -101,6 +106,7 @@ impl Scratch {
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
             out: Buffer::new(channels * stride)?,
             finite: try_zeroed(STRIP.min(keys + PANEL) * PANEL)?,
+            near: try_zeroed(if widens { PANEL * width } else { 0 })?,
             rows: Buffer::new(PANEL * channels.max(width))?,
         })
     }

@@ -11,7 +11,7 @@ use super::pack::gather;
 use super::rows::Rows;
 use crate::blocks::linear::{CHANNELS, PANEL};
 use crate::run::buffer::LINE;
-use crate::simd::{Element, PackedRows, Use, Vector, columns, product_of};
+use crate::simd::{Element, PackedRows, Unscaled, Use, Vector, columns, product_of, widen};
 use crate::tensor::Data;
 
 /// A way to hold weights. Whichever way it is asked, a row of x gets the same bits, whatever stands
@@ -86,7 +86,7 @@ unsafe fn product<V: Vector, E: Element, const M: usize, const N: usize>(
     };
     let vectors = columns(strip[lane..].as_ptr(), V::LANES);
     // SAFETY: the caller's promise.
-    unsafe { product_of(rows, vectors, PANEL, ask) }
+    unsafe { product_of(rows, vectors, PANEL, Unscaled, ask) }
 }
 
 impl Format for Plain<f32> {
@@ -186,17 +186,3 @@ macro_rules! halves {
 }
 
 halves!(f16: F16, bf16: Bf16);
-
-/// As many of `to` as there are elements, now these. Both are whole vectors.
-#[inline(always)]
-fn widen<'w, V: Vector, E: Element>(elements: &[E], to: &'w mut [f32]) -> &'w [f32] {
-    let to = &mut to[..elements.len()];
-    for (from, to) in elements
-        .chunks_exact(V::LANES)
-        .zip(to.chunks_exact_mut(V::LANES))
-    {
-        // SAFETY: LANES values on both sides.
-        unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
-    }
-    to
-}

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::blocks::linear::{CHANNELS, MAX_ROWS};
 use crate::simd::BLOCK;
+use crate::tensor::int8;
 
 /// As what a format meets rows of x.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +33,6 @@ pub(super) const NUMBERS: usize = 2;
 pub(super) const fn int8_width(depth: usize) -> usize {
     depth / 4 + depth / BLOCK * NUMBERS
 }
-
-/// 1.5 · 2²³: adding it leaves the nearest integer in the low bits of the significand.
-const ROUND: f32 = 12_582_912.0;
 
 impl Rows {
     /// Float32 values that `depth` channels of a row take.
@@ -108,19 +106,12 @@ pub(super) fn pack_int8(
     }
 }
 
-/// Codes of a block and their scale: its largest magnitude is ±127, ties go to even. A scale of
-/// zero, or so small that float32 has no reciprocal of it, has codes of zero. A block with a NaN
-/// or an infinity has a scale that is none or infinite, so that every sum becomes NaN.
+/// Codes of a block and their scale: by the rule of [`int8`]. A block with a NaN or an infinity has
+/// a scale that is none, so that every sum becomes NaN.
 #[inline(always)]
 fn quantise(x: &[f32; BLOCK]) -> ([i8; BLOCK], f32) {
-    // As integers, magnitudes have the order of the numbers, and NaN comes last.
-    let magnitudes = x.map(|x| x.to_bits() & 0x7fff_ffff);
+    let magnitudes = x.map(int8::magnitude);
     let largest = magnitudes.into_iter().fold(0, u32::max);
-    let scale = f32::from_bits(largest) / 127.0;
-    let inverse = 1.0 / scale;
-    let inverse = if inverse.is_finite() { inverse } else { 0.0 };
-    let codes = x.map(|x| (x * inverse + ROUND).to_bits() as u8 as i8);
-    // The sum times an infinite scale must not be a number.
-    let scale = if scale.is_finite() { scale } else { f32::NAN };
-    (codes, scale)
+    let [scale, inverse] = int8::scale_of(largest);
+    (x.map(|x| int8::code(x, inverse)), scale)
 }

@@ -40,6 +40,8 @@ impl Vector for F32x8 {
             let upper = _mm256_load_si256(UPPER.0.as_ptr().cast());
             _mm256_castsi256_ps(_mm256_shuffle_epi8(twice, upper))
         };
+        unsafe fn load_i8(from: *const i8) =
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast())));
         unsafe fn store(self, to: *mut f32) -> () = _mm256_storeu_ps(to, self.0);
         fn add(self, other: Self) = _mm256_add_ps(self.0, other.0);
         fn sub(self, other: Self) = _mm256_sub_ps(self.0, other.0);

@@ -36,6 +36,8 @@ impl Vector for F32x16 {
             let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
         };
+        unsafe fn load_i8(from: *const i8) =
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())));
         unsafe fn store(self, to: *mut f32) -> () = _mm512_storeu_ps(to, self.0);
         fn add(self, other: Self) = _mm512_add_ps(self.0, other.0);
         fn sub(self, other: Self) = _mm512_sub_ps(self.0, other.0);

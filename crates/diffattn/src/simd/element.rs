@@ -1,5 +1,5 @@
-//! What memory holds where a vector has float32: float32 itself, or halves that are widened as they
-//! are loaded.
+//! What memory holds where a vector has float32: float32 itself, or halves and bytes that are
+//! widened as they are loaded.
 
 use half::{bf16, f16};
 
@@ -45,4 +45,19 @@ elements! {
     f32: load, load;
     f16: load_f16, load_f16;
     bf16: load_bf16, load_bf16_beside::<M, N>;
+    i8: load_i8, load_i8;
+}
+
+/// As many of `to` as there are elements, now these. Both are whole vectors.
+#[inline(always)]
+pub(crate) fn widen<'w, V: Vector, E: Element>(elements: &[E], to: &'w mut [f32]) -> &'w [f32] {
+    let to = &mut to[..elements.len()];
+    for (from, to) in elements
+        .chunks_exact(V::LANES)
+        .zip(to.chunks_exact_mut(V::LANES))
+    {
+        // SAFETY: LANES values on both sides.
+        unsafe { E::load::<V>(from.as_ptr()).store(to.as_mut_ptr()) };
+    }
+    to
 }

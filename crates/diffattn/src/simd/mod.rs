@@ -28,11 +28,11 @@ mod simd128;
 mod tests;
 
 pub(crate) use dots::{BLOCK, Dot, Dots};
-pub(crate) use element::Element;
+pub(crate) use element::{Element, widen};
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub use peak::fma_flops;
-pub(crate) use tile::{PackedRows, columns, product, product_of, product_over};
+pub(crate) use tile::{ByLane, ByRow, PackedRows, Unscaled, columns, product_of, product_over};
 pub(crate) use vector::{
     Depth, Gapped, Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, Whole, transpose,
 };

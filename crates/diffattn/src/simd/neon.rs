@@ -38,6 +38,10 @@ impl Vector for F32x4 {
             let bits = vmovl_u16(vld1_u16(from.cast()));
             vreinterpretq_f32_u32(vshlq_n_u32::<16>(bits))
         };
+        unsafe fn load_i8(from: *const i8) = {
+            let bytes = vcreate_s8(u64::from(from.cast::<u32>().read_unaligned()));
+            vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))
+        };
         unsafe fn store(self, to: *mut f32) -> () = vst1q_f32(to, self.0);
         fn add(self, other: Self) = vaddq_f32(self.0, other.0);
         fn sub(self, other: Self) = vsubq_f32(self.0, other.0);

@@ -36,6 +36,7 @@ impl Vector for Scalar {
         // Not `to_f32`, which asks what the machine has each time.
         unsafe fn load_f16(from: *const f16) = from.read_unaligned().to_f32_const();
         unsafe fn load_bf16(from: *const bf16) = from.read_unaligned().to_f32_const();
+        unsafe fn load_i8(from: *const i8) = f32::from(from.read());
         unsafe fn store(self, to: *mut f32) -> () = to.write_unaligned(self.0);
     }
     #[inline(always)]

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use super::dots::{Dot, Dots, word};
 use super::instructions::instructions;
-use super::tile::{columns, product_over};
+use super::tile::{Unscaled, columns, product_over};
 use super::vector::{Depth, Operands, Sink, Tile, Vector};
 use super::wide::Wide;
 
@@ -59,20 +59,20 @@ unsafe fn parts<V: Vector, D: Depth, S: Sink<V>, const N: usize>(operands: Opera
         b_vector,
         depth,
     } = operands;
-    let b = columns::<_, N>(b, b_vector);
+    let b = (columns::<_, N>(b, b_vector), b_stride);
     // SAFETY: (all) the caller's promise.
     unsafe {
         sink.take(
             0,
-            product_over::<V, D, 6, N>(a, a_stride, b, b_stride, depth),
+            product_over::<V, _, _, D, 6, N>((a, a_stride), b, Unscaled, depth),
         );
         sink.take(
             6,
-            product_over::<V, D, 5, N>(a.add(6), a_stride, b, b_stride, depth),
+            product_over::<V, _, _, D, 5, N>((a.add(6), a_stride), b, Unscaled, depth),
         );
         sink.take(
             11,
-            product_over::<V, D, 5, N>(a.add(11), a_stride, b, b_stride, depth),
+            product_over::<V, _, _, D, 5, N>((a.add(11), a_stride), b, Unscaled, depth),
         );
     }
 }
@@ -115,6 +115,10 @@ impl Vector for F32x4 {
             v128_or(v128_or(scaled, special), sign)
         };
         unsafe fn load_bf16(from: *const bf16) = u32x4_shl(u32x4_load_extend_u16x4(from.cast()), 16);
+        unsafe fn load_i8(from: *const i8) = {
+            let bytes = v128_load32_zero(from.cast());
+            f32x4_convert_i32x4(i32x4_extend_low_i16x8(i16x8_extend_low_i8x16(bytes)))
+        };
         unsafe fn store(self, to: *mut f32) -> () = v128_store(to.cast(), self.0);
     }
     #[inline(always)]

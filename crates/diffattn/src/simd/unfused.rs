@@ -35,6 +35,7 @@ impl<V: Vector> Vector for Unfused<V> {
         unsafe fn load(from: *const f32) = V::load(from);
         unsafe fn load_f16(from: *const f16) = V::load_f16(from);
         unsafe fn load_bf16(from: *const bf16) = V::load_bf16(from);
+        unsafe fn load_i8(from: *const i8) = V::load_i8(from);
         unsafe fn store(self, to: *mut f32) -> () = self.0.store(to);
         unsafe fn stream(self, to: *mut f32) -> () = self.0.stream(to);
         unsafe fn transpose(

@@ -63,6 +63,11 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Vector::load`].
     unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// `LANES` integers of a byte as float32.
+    ///
+    /// # Safety
+    /// As [`Vector::load`].
+    unsafe fn load_i8(from: *const i8) -> Self;
     /// [`Vector::load_bf16`] beside `M` by `N` sums, which may leave no register for a constant.
     ///
     /// # Safety

@@ -3,6 +3,7 @@
 pub(crate) mod axis;
 pub(crate) mod call;
 mod halves;
+pub(crate) mod int8;
 pub(crate) mod output;
 pub(crate) mod shape;
 

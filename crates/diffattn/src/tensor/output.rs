@@ -90,7 +90,7 @@ impl DataMut<'_> {
     }
 
     /// Writes `values`, as many as there are elements, each rounded once to nearest even.
-    fn fill(self, values: &[f32]) {
+    pub(crate) fn fill(self, values: &[f32]) {
         match self {
             Self::F32(x) => x.copy_from_slice(values),
             Self::F16(x) => narrow_f16(values, x),

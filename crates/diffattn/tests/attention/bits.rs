@@ -4,7 +4,7 @@
 use crate::accuracy::random_spec;
 use crate::support::{How, Owned, Values, bits, every_way, run, run_cached, run_maps};
 use diffattn::{
-    AttentionOptions, DType, Data, DataMut, DiffAttention, Isa, KeysValues, KvCache,
+    AttentionOptions, CacheDType, Data, DataMut, DiffAttention, Isa, KeysValues, KvCache,
     KvCacheOptions, Lambda, Layout, Tensor,
 };
 use diffattn_reference::{AttentionSpec, Head, Tensor as Reference};
@@ -363,7 +363,7 @@ fn a_cache_equals_the_tensors() {
         head_dim: d,
         value_dim: dv,
         capacity: 0,
-        dtype: DType::F32,
+        dtype: CacheDType::F32,
     };
     let mut cache = KvCache::new(options).unwrap();
     let append = |cache: &mut KvCache, first: usize, end: usize| {
@@ -443,6 +443,7 @@ fn a_cache_equals_the_tensors() {
         }
     }
     let (k, v) = cache.export().unwrap();
+    let [k, v] = [k.to_f32(d).unwrap(), v.to_f32(dv).unwrap()];
     assert_eq!(bits(&k), bits(&rows(&spec.k, 0, held).0));
     assert_eq!(bits(&v), bits(&rows(&spec.v, 0, held).0));
 }
@@ -496,7 +497,7 @@ fn discarded_tokens() {
         head_dim: d,
         value_dim: dv,
         capacity: 0,
-        dtype: DType::F32,
+        dtype: CacheDType::F32,
     };
     let value = |at: usize| ((at as f32 * 0.618_034).fract() - 0.5) * 2.0;
     // The same of every token in both caches: values by position, some special.

@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod bits;
+mod caches;
 mod errors;
 mod ranges;
 mod sparse;

@@ -265,6 +265,16 @@ pub(crate) fn run_maps(
     how: &How,
     rows: [usize; 2],
 ) -> Result<Vec<Vec<f32>>, Error> {
+    maps_of(spec, None, how, rows)
+}
+
+/// The same over a cache's keys, where there is one.
+pub(crate) fn maps_of(
+    spec: &AttentionSpec,
+    cache: Option<&KvCache>,
+    how: &How,
+    rows: [usize; 2],
+) -> Result<Vec<Vec<f32>>, Error> {
     let owned = Owned::new(spec, how.layout);
     let options = AttentionOptions {
         norm: None,
@@ -273,7 +283,7 @@ pub(crate) fn run_maps(
     };
     let call = DiffAttentionMaps::new(
         owned.q(),
-        KeysOnly::Tensor(owned.k()),
+        cache.map_or_else(|| KeysOnly::Tensor(owned.k()), KeysOnly::Cache),
         &options,
         None,
         Some(rows),

@@ -5,7 +5,7 @@ use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::options::RopeConfig;
-use diffattn::{DType, KvCacheOptions, Linear};
+use diffattn::{CacheDType, KvCacheOptions, Linear};
 use diffattn_files::Projections;
 
 /// Where λ comes from.
@@ -118,7 +118,8 @@ impl DiffAttnLayer {
 
     /// The cache that the layer takes for `batch` sequences, with memory for `capacity` tokens at
     /// once. A layer with `sequence` keeps more in it: the differences of k and v, and its inputs
-    /// (as further k heads), from which the differences of the next tokens are made.
+    /// (as further k heads), from which the differences of the next tokens are made, and takes only
+    /// one of float32; any other layer takes one of any dtype.
     #[must_use]
     pub fn cache_options(&self, batch: usize, capacity: usize) -> KvCacheOptions {
         let Heads {
@@ -148,7 +149,7 @@ impl DiffAttnLayer {
             head_dim,
             value_dim,
             capacity,
-            dtype: DType::F32,
+            dtype: CacheDType::F32,
         }
     }
 }

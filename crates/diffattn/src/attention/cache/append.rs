@@ -1,6 +1,8 @@
-//! Adds tokens to a cache: what fits it, packed into its panels.
+//! Adds tokens to a cache: what fits it, packed into its panels, or row by row rounded to what it
+//! holds.
 
 use super::{KvCache, KvCacheOptions};
+use crate::attention::held::{CacheDType, Held, held_mut, with_held};
 use crate::attention::packed::{PackKeys, PackValues};
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
@@ -12,11 +14,11 @@ use crate::tensor::{Data, Tensor};
 use std::sync::atomic::Ordering;
 
 impl KvCache {
-    /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`.
+    /// Adds tokens: k `[B, terms·groups, L, d]` and v `[B, groups, L, dv]` in `layout`, of any type,
+    /// rounded once to what the cache holds.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
-    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when they do not fit;
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when they do not fit;
     /// [`Error::out_of_memory`]. The cache is then unchanged.
     pub fn append(&mut self, k: Tensor<'_>, v: Tensor<'_>, layout: Layout) -> Result<(), Error> {
         let KvCacheOptions {
@@ -36,10 +38,6 @@ impl KvCache {
                 v_axis.length,
             ));
         }
-        let end = self
-            .length
-            .checked_add(added)
-            .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
         // Without tokens there is nothing to do, however wide a head is.
         if added == 0 {
             return Ok(());
@@ -48,12 +46,30 @@ impl KvCache {
             .checked_mul(head_dim.max(value_dim))
             .ok_or_else(|| Error::shape("k", "a width that fits this machine", head_dim))?;
         let mut buffer = Buffer::new(panel)?;
-        self.reserve(end)?;
-        self.fill(end.div_ceil(STRIP));
-        self.pack_keys((k.data, k_axis), end, &mut buffer);
-        self.pack_values((v.data, v_axis), end, &mut buffer);
+        let end = self.make_room(added)?;
+        match self.options.dtype {
+            CacheDType::F32 => {
+                self.pack_keys((k.data, k_axis), end, &mut buffer);
+                self.pack_values((v.data, v_axis), end, &mut buffer);
+            }
+            dtype => with_held!(dtype, E => {
+                self.hold_rows::<E>((k.data, k_axis), &mut buffer, Self::hold_key);
+                self.hold_rows::<E>((v.data, v_axis), &mut buffer, Self::hold_value);
+            }),
+        }
         self.length = end;
         Ok(())
+    }
+
+    /// Memory for so many more tokens, filled; gives how many there will be.
+    pub(super) fn make_room(&mut self, added: usize) -> Result<usize, Error> {
+        let end = self
+            .length
+            .checked_add(added)
+            .ok_or_else(|| Error::shape("k", "a length that fits", added))?;
+        self.reserve(end)?;
+        self.fill(end.div_ceil(STRIP));
+        Ok(end)
     }
 
     /// The axis of tokens of `[heads, width]`, where they fit the cache.
@@ -64,14 +80,7 @@ impl KvCache {
         [heads, width]: [usize; 2],
         layout: Layout,
     ) -> Result<HeadAxis, Error> {
-        let KvCacheOptions { batch, dtype, .. } = self.options;
-        if tensor.data.dtype() != dtype {
-            return Err(Error::dtype(
-                argument,
-                format_args!("{} as the cache", dtype.name()),
-                tensor.data.dtype().name(),
-            ));
-        }
+        let batch = self.options.batch;
         check_len(argument, &tensor.shape, tensor.data.len())?;
         match (tensor.shape.as_slice(), layout) {
             (&[b, h, length, w], Layout::Bhsd) | (&[b, length, h, w], Layout::Bshd)
@@ -102,7 +111,27 @@ impl KvCache {
         }
     }
 
-    /// Packs keys as tokens from the last to `end`, for which there is room.
+    /// Rounds rows of heads and hands each to `hold` with its head, token and scale; there is room
+    /// for them past the last token.
+    fn hold_rows<E: Held>(
+        &mut self,
+        (data, axis): (Data<'_>, HeadAxis),
+        buffer: &mut [f32],
+        hold: fn(&mut Self, [usize; 2], &[E], f32),
+    ) {
+        let (wide, narrow) = buffer.split_at_mut(axis.width);
+        let narrow = &mut held_mut::<E>(narrow)[..axis.width];
+        for index in 0..axis.batch * axis.heads {
+            let rows = axis.rows(data, index / axis.heads, index % axis.heads, 0);
+            for token in 0..axis.length {
+                let (row, _) = rows.read(token, 1, wide);
+                let scale = E::narrow(row, narrow);
+                hold(self, [index, self.length + token], narrow, scale);
+            }
+        }
+    }
+
+    /// Packs float32 keys as tokens from the last to `end`, for which there is room.
     fn pack_keys(&mut self, (data, axis): (Data<'_>, HeadAxis), end: usize, buffer: &mut [f32]) {
         // Panels are the same whatever packed them.
         let isa = Isa::detect();
@@ -119,7 +148,7 @@ impl KvCache {
         }
     }
 
-    /// Packs values as tokens from the last to `end`, for which there is room.
+    /// Packs float32 values as tokens from the last to `end`, for which there is room.
     fn pack_values(&mut self, (data, axis): (Data<'_>, HeadAxis), end: usize, buffer: &mut [f32]) {
         let isa = Isa::detect();
         let shape = self.value_shape();

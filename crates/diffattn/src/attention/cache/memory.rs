@@ -23,24 +23,27 @@ impl KvCache {
             groups,
             terms,
             head_dim,
+            dtype,
             ..
         } = self.options;
         let overflow = || Error::shape("capacity", "a size that fits this machine", tokens);
-        let key_len = strips
-            .checked_mul(STRIP)
-            .and_then(|tokens| tokens.checked_mul(head_dim))
-            .ok_or_else(overflow)?;
-        let value_len = self
-            .value_shape()
-            .len(strips.checked_mul(STRIP).ok_or_else(overflow)?)
-            .ok_or_else(overflow)?;
+        let tokens = strips.checked_mul(STRIP).ok_or_else(overflow)?;
+        let key_len = tokens.checked_mul(head_dim).ok_or_else(overflow)?;
+        let value_len = self.value_shape().len(tokens).ok_or_else(overflow)?;
+        let scales = if dtype.is_scaled() { tokens } else { 0 };
         // (Both head counts are small, see `MAX_HEADS`.)
         let (k_heads, v_heads) = (batch * groups * terms, batch * groups);
-        let all = key_len
-            .checked_mul(k_heads)
-            .zip(value_len.checked_mul(v_heads))
-            .and_then(|(keys, values)| keys.checked_add(values))
-            .ok_or_else(overflow)?;
+        let wanted = [
+            (dtype.words(key_len), k_heads),
+            (dtype.words(value_len), v_heads),
+            (scales, k_heads),
+            (scales, v_heads),
+        ];
+        let mut all = 0usize;
+        for (len, heads) in wanted {
+            let len = len.checked_mul(heads).ok_or_else(overflow)?;
+            all = all.checked_add(len).ok_or_else(overflow)?;
+        }
         let refused =
             |len: usize| Error::out_of_memory((len as u64).saturating_mul(size_of::<f32>() as u64));
         // Reserve everything first: a refusal leaves the cache as it was. Asked for as one first,
@@ -49,16 +52,20 @@ impl KvCache {
         Vec::<f32>::new()
             .try_reserve_exact(all)
             .map_err(|_| refused(all))?;
-        try_extended(&mut self.keys, k_heads)?;
-        try_extended(&mut self.values, v_heads)?;
-        try_extended(&mut self.special, v_heads)?;
-        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
-            for buffer in buffers.iter_mut() {
-                buffer
-                    .try_reserve_exact(len - buffer.len())
+        let lists = [
+            &mut self.keys,
+            &mut self.values,
+            &mut self.key_scales,
+            &mut self.value_scales,
+        ];
+        for (lists, (len, heads)) in lists.into_iter().zip(wanted) {
+            try_extended(lists, heads)?;
+            for list in lists {
+                list.try_reserve_exact(len - list.len())
                     .map_err(|_| refused(len))?;
             }
         }
+        try_extended(&mut self.special, v_heads)?;
         for special in &mut self.special {
             special
                 .try_reserve_exact(strips - special.len())
@@ -70,11 +77,17 @@ impl KvCache {
 
     /// Makes the lists of each head at least `strips` strips long, in memory that is reserved.
     pub(super) fn fill(&mut self, strips: usize) {
-        let key_len = strips * STRIP * self.options.head_dim;
-        let value_len = strips * self.value_shape().strip_len();
-        for (buffers, len) in [(&mut self.keys, key_len), (&mut self.values, value_len)] {
-            for buffer in buffers {
-                buffer.resize(len.max(buffer.len()), 0.0);
+        let [keys, values, scales] = self.strip_words();
+        let words = [keys, values, scales, scales];
+        let lists = [
+            &mut self.keys,
+            &mut self.values,
+            &mut self.key_scales,
+            &mut self.value_scales,
+        ];
+        for (lists, words) in lists.into_iter().zip(words) {
+            for list in lists {
+                list.resize((strips * words).max(list.len()), 0.0);
             }
         }
         for special in &mut self.special {

@@ -1,14 +1,16 @@
-//! Keys and values of past tokens, kept in the kernel's own panels, so that decoding reads them
-//! once and packs nothing. Values are held as float32, whatever the dtype of what is appended.
+//! Keys and values of past tokens, kept in the kernel's own panels and in one of several types, so
+//! that decoding reads them once, as few bytes as they have, and packs nothing.
 
 mod append;
 mod memory;
+mod rows;
 
+pub use rows::CacheRows;
+
+use super::held::{CacheDType, Held, held, with_held};
 use super::packed::{KeyPanels, ValuePanels, ValueShape};
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::run::buffer::try_zeroed;
-use crate::tensor::DType;
 use crate::tensor::shape::check_len;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,8 +32,8 @@ pub struct KvCacheOptions {
     pub value_dim: usize,
     /// Tokens to reserve memory for at once; it grows past them.
     pub capacity: usize,
-    /// The dtype of what is appended (and of q).
-    pub dtype: DType,
+    /// What it holds. What is appended, and q, may be of any type.
+    pub dtype: CacheDType,
 }
 
 /// Keys and values of past tokens: append, rewind, and use wherever k and v are taken.
@@ -42,10 +44,14 @@ pub struct KvCache {
     /// Strips of 256 tokens that each head has memory for; those up to the last token are in its
     /// lists.
     strips: usize,
-    /// One per (batch, k head); none before the first token or capacity, as the lists below.
+    /// Panels, as words of memory: one list per (batch, k head); none before the first token or
+    /// capacity, as the lists below.
     keys: Vec<Vec<f32>>,
     /// One per (batch, v head).
     values: Vec<Vec<f32>>,
+    /// One number per token where the type has them, else empty lists.
+    key_scales: Vec<Vec<f32>>,
+    value_scales: Vec<Vec<f32>>,
     special: Vec<Vec<AtomicBool>>,
 }
 
@@ -92,6 +98,8 @@ impl KvCache {
             strips: 0,
             keys: Vec::new(),
             values: Vec::new(),
+            key_scales: Vec::new(),
+            value_scales: Vec::new(),
             special: Vec::new(),
         };
         cache.reserve(capacity)?;
@@ -119,13 +127,14 @@ impl KvCache {
     /// Bytes of memory it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let floats = self
-            .keys
-            .iter()
-            .chain(&self.values)
-            .map(Vec::capacity)
-            .sum::<usize>();
-        floats * size_of::<f32>()
+        let lists = [
+            &self.keys,
+            &self.values,
+            &self.key_scales,
+            &self.value_scales,
+        ];
+        let words = lists.into_iter().flatten().map(Vec::capacity);
+        words.sum::<usize>() * size_of::<f32>()
     }
 
     /// Forgets all but the first `length` tokens. Keeps the memory.
@@ -156,10 +165,12 @@ impl KvCache {
         }
         // Whole strips, with what lies past the last token: a strip's flag keeps belonging to its
         // values.
-        let value_len = self.value_shape().strip_len();
+        let [key_len, value_len, scales] = self.strip_words();
         for (buffers, len) in [
-            (&mut self.keys, STRIP * self.options.head_dim),
+            (&mut self.keys, key_len),
             (&mut self.values, value_len),
+            (&mut self.key_scales, scales),
+            (&mut self.value_scales, scales),
         ] {
             for buffer in buffers {
                 buffer.copy_within(strips * len..used * len, 0);
@@ -176,7 +187,7 @@ impl KvCache {
     }
 
     /// Copies one token's row of k head `head` (of `terms·groups`) to `to`, which has `head_dim`
-    /// values.
+    /// values, as float32.
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when there is no such row, or `to` has another
@@ -192,6 +203,7 @@ impl KvCache {
             groups,
             terms,
             head_dim,
+            dtype,
             ..
         } = self.options;
         for (name, index, count) in [
@@ -208,48 +220,28 @@ impl KvCache {
             }
         }
         check_len("to", &[head_dim], to.len())?;
-        let keys = &self.keys[batch * terms * groups + head]
-            [token / PANEL * PANEL * head_dim + token % PANEL..];
-        for (to, &value) in to.iter_mut().zip(keys.iter().step_by(PANEL)) {
-            *to = value;
-        }
+        let keys = self.keys(batch, head);
+        let first = token / PANEL * PANEL * head_dim + token % PANEL;
+        let scale = keys.scales.get(token).copied().unwrap_or(1.0);
+        with_held!(dtype, E => {
+            let keys = held::<E>(keys.words)[first..].iter().step_by(PANEL);
+            for (to, value) in to.iter_mut().zip(keys) {
+                *to = value.widen() * scale;
+            }
+        });
         Ok(())
     }
 
-    /// Copies the tokens out, as [`KvCache::append`] takes them in `Bhsd`: k
-    /// `[B, terms·groups, L, d]` and v `[B, groups, L, dv]`, float32.
-    ///
-    /// # Errors
-    /// [`Error::out_of_memory`].
-    pub fn export(&self) -> Result<(Vec<f32>, Vec<f32>), Error> {
+    /// Words of memory that a strip of a k head takes, one of a v head, and the scales of either.
+    fn strip_words(&self) -> [usize; 3] {
         let KvCacheOptions {
-            head_dim,
-            value_dim,
-            ..
+            head_dim, dtype, ..
         } = self.options;
-        let mut k = try_zeroed(self.keys.len() * self.length * head_dim)?;
-        for (index, head) in k
-            .chunks_exact_mut((self.length * head_dim).max(1))
-            .enumerate()
-        {
-            let heads = self.options.terms * self.options.groups;
-            for (token, row) in head.chunks_exact_mut(head_dim).enumerate() {
-                self.key(index / heads, index % heads, token, row)?;
-            }
-        }
-        let shape = self.value_shape();
-        let mut v = try_zeroed(self.values.len() * self.length * value_dim)?;
-        for (index, head) in v
-            .chunks_exact_mut((self.length * value_dim).max(1))
-            .enumerate()
-        {
-            let panels = &self.values[index];
-            for (at, value) in head.iter_mut().enumerate() {
-                let (key, channel) = (at / value_dim, at % value_dim);
-                *value = panels[shape.index(key, channel)];
-            }
-        }
-        Ok((k, v))
+        [
+            dtype.words(STRIP * head_dim),
+            dtype.words(self.value_shape().strip_len()),
+            if dtype.is_scaled() { STRIP } else { 0 },
+        ]
     }
 
     pub(super) fn value_shape(&self) -> ValueShape {
@@ -258,21 +250,28 @@ impl KvCache {
 
     pub(super) fn keys(&self, batch: usize, head: usize) -> KeyPanels<'_> {
         let heads = self.options.terms * self.options.groups;
-        let keys = self.keys.get(batch * heads + head);
+        let index = batch * heads + head;
         KeyPanels {
-            data: keys.map_or(&[], Vec::as_slice),
+            words: list(&self.keys, index),
+            dtype: self.options.dtype,
+            scales: list(&self.key_scales, index),
             width: self.options.head_dim,
         }
     }
 
     pub(super) fn values(&self, batch: usize, head: usize) -> ValuePanels<'_> {
         let index = batch * self.options.groups + head;
-        let values = self.values.get(index);
-        let special = self.special.get(index);
         ValuePanels {
-            data: values.map_or(&[], Vec::as_slice),
+            words: list(&self.values, index),
+            dtype: self.options.dtype,
+            scales: list(&self.value_scales, index),
             shape: self.value_shape(),
-            special: special.map_or(&[], Vec::as_slice),
+            special: list(&self.special, index),
         }
     }
+}
+
+/// The list of that number; an empty one where there is none.
+fn list<T>(lists: &[Vec<T>], index: usize) -> &[T] {
+    lists.get(index).map_or(&[], Vec::as_slice)
 }

@@ -61,7 +61,6 @@ pub(in crate::attention) fn operands<'a>(
 
 fn cached<'a>(q: Data<'a>, q_axis: HeadAxis, cache: &'a KvCache) -> Result<Operands<'a>, Error> {
     let of = cache.options();
-    as_q("cache", of.dtype, q.dtype())?;
     same("cache", "batch", q_axis.batch, of.batch)?;
     same("cache", "head_dim", q_axis.width, of.head_dim)?;
     Ok(Operands {

@@ -40,7 +40,10 @@ pub(super) fn run_units(
     let rows = units.iter().map(|(_, unit)| unit.rows.value_rows()).max();
     let mut scratch = Vec::with_capacity(threads);
     for _ in 0..threads {
-        scratch.push(Mutex::new(StripScratch::new(rows.unwrap_or(0))?));
+        scratch.push(Mutex::new(StripScratch::new(
+            rows.unwrap_or(0),
+            call.width,
+        )?));
     }
     for phase in [Phase::Exponentials, Phase::Values] {
         let mut strips = Vec::new();

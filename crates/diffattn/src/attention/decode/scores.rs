@@ -1,8 +1,9 @@
 //! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into
 //! exponentials with their sums.
 
-use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, NEAR_KEYS, ROWS, VECTORS, WIDENS, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
+use crate::attention::held::{Held, with_held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
@@ -10,7 +11,7 @@ use crate::attention::softmax::{exponentials, safe_max};
 use crate::attention::visible::MASK_BLOCK;
 use crate::blocks::{PANEL, ROW_SUMS, STRIP};
 use crate::simd::Vector;
-use crate::simd::product;
+use crate::simd::{ByLane, PackedRows, Unscaled, product_of};
 use std::ops::Range;
 
 /// Keys of a strip, and the rows that share them.
@@ -36,21 +37,16 @@ impl DecodeStrip<'_, '_, '_> {
         let plan = self.rows.plan;
         let queries = self.rows.sequence.queries;
         for (k, pairs) in &plan.by_key {
+            let keys = self.panels.keys(*k);
             let of = Keys {
-                panels: self.panels.keys(*k),
+                panels: keys,
                 strip,
                 rows: pairs.start * queries..pairs.end * queries,
             };
-            let rows = of.rows.clone();
-            let mut row = rows.start;
-            while row < rows.end {
-                let count = tile_rows(rows.end - row);
-                match count {
-                    ROWS => self.score_tiles::<V, ROWS>(&of, row),
-                    2 => self.score_tiles::<V, 2>(&of, row),
-                    _ => self.score_tiles::<V, 1>(&of, row),
-                }
-                row += count;
+            if WIDENS {
+                self.widened_scores::<V>(&of);
+            } else {
+                with_held!(keys.dtype, E => self.held_scores::<V, E>(&of));
             }
         }
         for pair in 0..plan.pairs.len() {
@@ -60,31 +56,90 @@ impl DecodeStrip<'_, '_, '_> {
         }
     }
 
-    /// Scores of M rows from `row` on, of those that share keys.
+    /// Scores of all rows over keys as they are held.
     #[inline(always)]
-    fn score_tiles<V: Vector, const M: usize>(&mut self, of: &Keys<'_>, row: usize) {
-        let Keys {
-            panels: keys, rows, ..
-        } = of;
+    fn held_scores<V: Vector, E: Held>(&mut self, of: &Keys<'_>) {
+        let mut row = of.rows.start;
+        while row < of.rows.end {
+            let count = tile_rows(of.rows.end - row);
+            for &(run, end) in of.strip.runs() {
+                let keys = (run, end);
+                match count {
+                    ROWS => self.score_tiles::<V, E, ROWS>(of, row, keys, of.panels.at(run)),
+                    2 => self.score_tiles::<V, E, 2>(of, row, keys, of.panels.at(run)),
+                    _ => self.score_tiles::<V, E, 1>(of, row, keys, of.panels.at(run)),
+                }
+            }
+            row += count;
+        }
+    }
+
+    /// Scores of all rows over keys as float32, a few panels at a time.
+    #[inline(always)]
+    fn widened_scores<V: Vector>(&mut self, of: &Keys<'_>) {
+        for &(run, end) in of.strip.runs() {
+            for first in (run..end).step_by(NEAR_KEYS) {
+                let near = of
+                    .panels
+                    .near::<V>(first, NEAR_KEYS, &mut self.scratch.near);
+                let keys = (first, end.min(first + NEAR_KEYS));
+                let mut row = of.rows.start;
+                while row < of.rows.end {
+                    let count = tile_rows(of.rows.end - row);
+                    match count {
+                        ROWS => self.score_tiles::<V, f32, ROWS>(of, row, keys, near),
+                        2 => self.score_tiles::<V, f32, 2>(of, row, keys, near),
+                        _ => self.score_tiles::<V, f32, 1>(of, row, keys, near),
+                    }
+                    row += count;
+                }
+            }
+        }
+    }
+
+    /// Scores of M rows from `row` on, of those that share keys, over keys `run..end`, the first of
+    /// a panel, which lie at `first`.
+    #[inline(always)]
+    fn score_tiles<V: Vector, E: Held, const M: usize>(
+        &mut self,
+        of: &Keys<'_>,
+        row: usize,
+        (run, end): (usize, usize),
+        first: *const E,
+    ) {
+        let rows = of.rows.clone();
         let width = self.call.width;
         let queries = &self.rows.queries[rows.start * width..][..rows.len() * width];
-        let a = queries[row - rows.start..].as_ptr();
+        let a = PackedRows {
+            first: queries[row - rows.start..].as_ptr(),
+            stride: rows.len(),
+            depth: width,
+        };
         let (from, _) = self.rows.keys(self.memory.strip);
-        for &(run, end) in of.strip.runs() {
-            for key in (run..end).step_by(VECTORS * V::LANES) {
-                let mut panels = [keys.at(key); VECTORS];
-                for (n, panel) in panels.iter_mut().enumerate() {
-                    *panel = keys.at(key + n * V::LANES);
+        for key in (run..end).step_by(VECTORS * V::LANES) {
+            let at = |key: usize| {
+                let panel = (key - run) / PANEL * PANEL * width;
+                first.wrapping_add(panel + key % PANEL)
+            };
+            let mut panels = [first; VECTORS];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                *panel = at(key + n * V::LANES);
+            }
+            // SAFETY: packed queries have `width` rows, M values of each from `row` on; VECTORS
+            // vectors of keys from a multiple of them on lie below the next multiple of KEY_ROUND,
+            // to which packed K reaches, and as many scales, where there are any.
+            let sums: [[V; VECTORS]; M] = unsafe {
+                if E::SCALED {
+                    let scaling = ByLane(of.panels.scales(key));
+                    product_of(a, panels, PANEL, scaling, |_| {})
+                } else {
+                    product_of(a, panels, PANEL, Unscaled, |_| {})
                 }
-                // SAFETY: packed queries have `width` rows, M values of each from `row` on; VECTORS
-                // vectors of keys from a multiple of them on lie below the next multiple of
-                // KEY_ROUND, to which packed K reaches.
-                let sums = unsafe { product::<V, M, VECTORS>(a, rows.len(), panels, PANEL, width) };
-                for (m, sums) in sums.iter().enumerate() {
-                    let to = &mut self.memory.scores[(row + m) * STRIP + key - from..];
-                    for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
-                        store(sum, to);
-                    }
+            };
+            for (m, sums) in sums.iter().enumerate() {
+                let to = &mut self.memory.scores[(row + m) * STRIP + key - from..];
+                for (&sum, to) in sums.iter().zip(to.chunks_exact_mut(V::LANES)) {
+                    store(sum, to);
                 }
             }
         }

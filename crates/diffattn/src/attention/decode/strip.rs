@@ -3,6 +3,7 @@
 
 use super::unit::{StripMemory, UnitRows};
 use crate::attention::call::Call;
+use crate::attention::packed::KEY_ROUND;
 use crate::attention::panels::Panels;
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
@@ -10,6 +11,14 @@ use crate::run::buffer::try_zeroed;
 
 /// Vectors of a decode tile: four streams of panels keep the loads coming.
 pub(super) const VECTORS: usize = 4;
+
+/// Whether keys and values that are held as less than float32 become that in memory, a few panels
+/// at a time, and not in registers: in WebAssembly, where loops for each type would be too much to
+/// download.
+pub(super) const WIDENS: bool = cfg!(target_arch = "wasm32");
+
+/// Keys that become float32 at a time there: what a tile of WebAssembly has; elsewhere what any has.
+pub(super) const NEAR_KEYS: usize = if WIDENS { PANEL } else { KEY_ROUND };
 
 /// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
 /// sixteen-register ones, which seldom see more than one row.
@@ -42,16 +51,21 @@ pub(super) struct StripScratch {
     /// P of one row.
     pub(super) p_row: Vec<f32>,
     pub(super) bias: Vec<f32>,
+    /// A panel of a strip of v, without NaN and infinities or as float32.
     pub(super) finite: Vec<f32>,
+    /// Some keys as float32.
+    pub(super) near: Vec<f32>,
 }
 
 impl StripScratch {
-    pub(super) fn new(rows: usize) -> Result<Self, Error> {
+    pub(super) fn new(rows: usize, width: usize) -> Result<Self, Error> {
+        let near = if WIDENS { NEAR_KEYS * width } else { 0 };
         Ok(Self {
             p: try_zeroed(rows * STRIP)?,
             p_row: try_zeroed(STRIP)?,
             bias: try_zeroed(STRIP)?,
             finite: try_zeroed(STRIP * PANEL)?,
+            near: try_zeroed(near)?,
         })
     }
 }

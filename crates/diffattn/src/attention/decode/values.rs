@@ -1,16 +1,20 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
-use super::strip::{DecodeStrip, ROWS, VECTORS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, WIDENS, tile_rows};
+use crate::attention::held::{Held, with_held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::Vector;
-use crate::simd::{Gapped, product_over};
+use crate::simd::{ByRow, Gapped, Unscaled, product_over};
 
-/// Vectors of v's channels that a tile takes, from `first` on.
-struct Columns<const N: usize> {
-    panels: [*const f32; N],
+/// Vectors of v's channels that a tile takes.
+struct Columns<E, const N: usize> {
+    /// The first live key's.
+    panels: [*const E; N],
+    /// The scale of that key, where there is one.
+    scales: *const f32,
     /// Channel of the first.
     channel: usize,
 }
@@ -24,6 +28,17 @@ struct P {
     depth: Gapped,
     /// Where the products of the first row go.
     to: usize,
+}
+
+impl<const N: usize> Columns<f32, N> {
+    /// Of float32, which has no scales.
+    fn wide(panels: [*const f32; N], channel: usize) -> Self {
+        Self {
+            panels,
+            scales: std::ptr::null(),
+            channel,
+        }
+    }
 }
 
 impl DecodeStrip<'_, '_, '_> {
@@ -50,35 +65,83 @@ impl DecodeStrip<'_, '_, '_> {
                 self.add_special::<V>(index, &values, p);
                 continue;
             }
-            let vectors = self.call.value_shape.width.div_ceil(V::LANES);
-            let at = |vector: usize| values.at(strip.start(), vector * V::LANES);
-            let mut vector = 0;
-            while vector + VECTORS <= vectors {
-                let mut panels = [at(vector); VECTORS];
-                for (n, panel) in panels.iter_mut().enumerate() {
-                    *panel = at(vector + n);
-                }
-                let channel = vector * V::LANES;
-                self.products::<V, VECTORS>(&Columns { panels, channel }, p);
-                vector += VECTORS;
+            if WIDENS {
+                self.widened_values::<V>(&values, strip, p);
+            } else {
+                with_held!(values.dtype, E => self.held_values::<V, E>(&values, strip, p));
             }
-            for vector in vector..vectors {
-                let (panels, channel) = ([at(vector)], vector * V::LANES);
-                self.products::<V, 1>(&Columns { panels, channel }, p);
+        }
+    }
+
+    /// P times all channels of v as they are held.
+    #[inline(always)]
+    fn held_values<V: Vector, E: Held>(
+        &mut self,
+        values: &ValuePanels<'_>,
+        strip: &LiveStrip,
+        p: P,
+    ) {
+        let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+        let at = |vector: usize| values.at::<E>(strip.start(), vector * V::LANES);
+        let scales = values.scales.as_ptr().wrapping_add(strip.start());
+        let mut vector = 0;
+        while vector + VECTORS <= vectors {
+            let mut panels = [at(vector); VECTORS];
+            for (n, panel) in panels.iter_mut().enumerate() {
+                *panel = at(vector + n);
+            }
+            let columns = Columns {
+                panels,
+                scales,
+                channel: vector * V::LANES,
+            };
+            self.products::<V, E, VECTORS>(&columns, p);
+            vector += VECTORS;
+        }
+        for vector in vector..vectors {
+            let columns = Columns {
+                panels: [at(vector)],
+                scales,
+                channel: vector * V::LANES,
+            };
+            self.products::<V, E, 1>(&columns, p);
+        }
+    }
+
+    /// P times all channels of v as float32, a panel at a time.
+    #[inline(always)]
+    fn widened_values<V: Vector>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
+        let (first, keys) = (strip.start(), strip.end() - strip.start());
+        let width = self.call.value_shape.width;
+        for panel in (0..width).step_by(PANEL) {
+            let near = values.near::<V>(first, keys, panel, &mut self.scratch.finite);
+            let vectors = (width - panel).min(PANEL).div_ceil(V::LANES);
+            let columns = |vector: usize| near.wrapping_add(vector * V::LANES);
+            if vectors == VECTORS {
+                let mut panels = [near; VECTORS];
+                for (n, panel) in panels.iter_mut().enumerate() {
+                    *panel = columns(n);
+                }
+                self.products::<V, f32, VECTORS>(&Columns::wide(panels, panel), p);
+                continue;
+            }
+            for vector in 0..vectors {
+                let channel = panel + vector * V::LANES;
+                self.products::<V, f32, 1>(&Columns::wide([columns(vector)], channel), p);
             }
         }
     }
 
     /// P of all rows times some columns of v.
     #[inline(always)]
-    fn products<V: Vector, const N: usize>(&mut self, columns: &Columns<N>, p: P) {
+    fn products<V: Vector, E: Held, const N: usize>(&mut self, columns: &Columns<E, N>, p: P) {
         let mut row = 0;
         while row < p.rows {
             let count = tile_rows(p.rows - row);
             match count {
-                ROWS => self.product::<V, ROWS, N>(columns, p, row),
-                2 => self.product::<V, 2, N>(columns, p, row),
-                _ => self.product::<V, 1, N>(columns, p, row),
+                ROWS => self.product::<V, E, ROWS, N>(columns, p, row),
+                2 => self.product::<V, E, 2, N>(columns, p, row),
+                _ => self.product::<V, E, 1, N>(columns, p, row),
             }
             row += count;
         }
@@ -86,16 +149,24 @@ impl DecodeStrip<'_, '_, '_> {
 
     /// P of M rows times some columns of v.
     #[inline(always)]
-    fn product<V: Vector, const M: usize, const N: usize>(
+    fn product<V: Vector, E: Held, const M: usize, const N: usize>(
         &mut self,
-        columns: &Columns<N>,
+        columns: &Columns<E, N>,
         p: P,
         row: usize,
     ) {
         let a = self.scratch.p[p.first * p.rows + row..].as_ptr();
         // SAFETY: P has a row of `rows` values per key of the strip, M from `row` on; V panels have
-        // as many keys from the first live one on, whole vectors of channels.
-        let sums = unsafe { product_over::<V, _, M, N>(a, p.rows, columns.panels, PANEL, p.depth) };
+        // as many keys from the first live one on, whole vectors of channels, and as many scales,
+        // where there are any.
+        let sums: [[V; N]; M] = unsafe {
+            let (a, b) = ((a, p.rows), (columns.panels, PANEL));
+            if E::SCALED {
+                product_over(a, b, ByRow(columns.scales), p.depth)
+            } else {
+                product_over(a, b, Unscaled, p.depth)
+            }
+        };
         let padded = self.call.value_shape.padded();
         for (m, sums) in sums.iter().enumerate() {
             let to = &mut self.memory.partial[p.to + (row + m) * padded + columns.channel..];
@@ -144,9 +215,9 @@ impl DecodeStrip<'_, '_, '_> {
     fn add_special<V: Vector>(&mut self, index: usize, values: &ValuePanels<'_>, p: P) {
         let (from, end) = self.rows.keys(self.memory.strip);
         for channel in (0..self.call.value_shape.width).step_by(V::LANES) {
-            values.finite_copy(from, end - from, channel, &mut self.scratch.finite);
+            values.finite_copy::<V>(from, end - from, channel, &mut self.scratch.finite);
             let panels = [self.scratch.finite[p.first * PANEL + channel % PANEL..].as_ptr()];
-            self.products::<V, 1>(&Columns { panels, channel }, p);
+            self.products::<V, f32, 1>(&Columns::wide(panels, channel), p);
         }
         let sequence = self.rows.sequence;
         let (_, uses) = &self.rows.plan.by_value[index];

@@ -40,6 +40,7 @@ impl RowBlock<'_, '_> {
                     keys: self.block.panels.keys(term.k),
                     queries: &scratch.queries[index * packed..][..packed],
                     elements: &scratch.bias,
+                    near: &mut scratch.near,
                     ends: (&scratch.low, &scratch.high),
                     scores: &mut scratch.scores[term.slot * scratch.slot_len..],
                     max: &mut scratch.strip_max[at..][..stride],
@@ -108,6 +109,8 @@ struct StripScores<'s, 'a> {
     queries: &'s [f32],
     /// `[key][query]` from [`first_row`] on; empty where nothing masks by element.
     elements: &'s [f32],
+    /// Room for a panel of keys as float32, where they are not held as that.
+    near: &'s mut [f32],
     /// First and end key of each query.
     ends: (&'s [f32], &'s [f32]),
     /// `[vector of queries][key][lane]`.
@@ -131,7 +134,12 @@ impl StripScores<'_, '_> {
             let is_whole = geometry.spans[..vectors]
                 .iter()
                 .all(|span| span.is_full(from, to.next_multiple_of(PANEL)));
+            let mut panel = self.keys.at(from);
             for key in (from..to).step_by(V::Tile::ROWS) {
+                if key.is_multiple_of(PANEL) {
+                    panel = self.keys.near::<V>(key, PANEL, self.near);
+                }
+                let keys = panel.wrapping_add(key % PANEL);
                 let mut chunk = 0;
                 while chunk < vectors {
                     let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
@@ -141,7 +149,7 @@ impl StripScores<'_, '_> {
                         geometry.active((chunk, chunk_end), key, key + V::Tile::ROWS)
                     };
                     if first < last {
-                        self.tile::<V>(key, first..last, full);
+                        self.tile::<V>((key, keys), first..last, full);
                     }
                     chunk = chunk_end;
                 }
@@ -149,9 +157,15 @@ impl StripScores<'_, '_> {
         }
     }
 
-    /// One tile of scores: keys from `key`, vectors of queries, and whether they see all of it.
+    /// One tile of scores: keys from `key` on, which lie at `keys`, vectors of queries, and whether
+    /// they see all of it.
     #[inline(always)]
-    fn tile<V: Vector>(&mut self, key: usize, vectors: Range<usize>, full: bool) {
+    fn tile<V: Vector>(
+        &mut self,
+        (key, keys): (usize, *const f32),
+        vectors: Range<usize>,
+        full: bool,
+    ) {
         let Geometry {
             stride,
             score_column,
@@ -182,7 +196,7 @@ impl StripScores<'_, '_> {
             }),
         };
         let operands = Operands {
-            a: self.keys.at(key),
+            a: keys,
             a_stride: PANEL,
             b: self.queries[lane..].as_ptr(),
             b_stride: stride,

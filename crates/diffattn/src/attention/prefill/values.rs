@@ -78,7 +78,9 @@ impl RowBlock<'_, '_> {
         depth: D,
     ) {
         for panel in (0..self.call.value_shape.width).step_by(PANEL) {
-            let a = of.values.at(of.strip.start(), panel);
+            let (first, keys) = (of.strip.start(), of.strip.end() - of.strip.start());
+            let finite = &mut self.scratch.finite;
+            let a = of.values.near::<V>(first, keys, panel, finite);
             self.add_panel::<V, D>(geometry, of, depth, (panel, a));
         }
     }
@@ -196,7 +198,8 @@ impl RowBlock<'_, '_> {
         let keys = of.strip.end() - of.strip.start();
         for panel in (0..self.call.value_shape.width).step_by(PANEL) {
             let finite = &mut self.scratch.finite;
-            of.values.finite_copy(of.strip.start(), keys, panel, finite);
+            of.values
+                .finite_copy::<V>(of.strip.start(), keys, panel, finite);
             let a = finite.as_ptr();
             self.add_panel::<V, _>(geometry, of, of.depth, (panel, a));
         }
