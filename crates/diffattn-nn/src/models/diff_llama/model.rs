@@ -63,7 +63,7 @@ impl DiffLlama {
             HiddenAct::GeluTanh => Activation::GeluTanh,
         };
         Layer {
-            attention,
+            mixer: attention.into(),
             norm: Some(self.norm(input_norm)),
             scale: None,
             mlp: Some(MlpBranch {
