@@ -21,7 +21,7 @@ const WITHIN: [&str; 3] = [
 const MODEL: &str = "model.";
 
 /// The modules of a language model without its head.
-const BASE: [&str; 3] = ["embed_tokens.", "layers.", "norm."];
+const BASE: [&str; 4] = ["embed_tokens.", "layers.", "norm.", "final_layernorm."];
 
 /// Names as models have them.
 #[derive(Debug)]

@@ -85,6 +85,10 @@ pub use models::diff_vit::{
     DiffViTMaps, DiffViTOptions,
 };
 #[cfg(feature = "models")]
+pub use models::phi4flash::{
+    FlashWindows, Phi4Flash, Phi4FlashBuilder, Phi4FlashConfig, Phi4FlashLoader,
+};
+#[cfg(feature = "models")]
 pub use models::{
     Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
     ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,

@@ -15,6 +15,8 @@ pub enum Architecture {
     Llama,
     /// A Llama some of whose heads were made differential.
     DiffAttnLlama,
+    /// Microsoft's Phi-4-mini-flash: Mamba, differential attention and gates by turns.
+    Phi4Flash,
     /// unilm's first version, naive or flash: names and shapes are the same.
     UnilmV1,
     /// unilm's second version.
@@ -29,6 +31,7 @@ impl fmt::Display for Architecture {
             Self::DiffLlama => "Hugging Face diffllama",
             Self::Llama => "Hugging Face llama",
             Self::DiffAttnLlama => "Llama converted to differential attention",
+            Self::Phi4Flash => "Phi-4-mini-flash (SambaY)",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
@@ -44,6 +47,7 @@ impl Architecture {
             Self::DiffLlama => "diffllama",
             Self::Llama => "llama",
             Self::DiffAttnLlama => "diffattn_llama",
+            Self::Phi4Flash => "phi4flash",
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
@@ -58,7 +62,12 @@ impl Architecture {
                 .iter()
                 .any(|kind| name.contains(kind))
         };
-        let models = [Self::DiffLlama, Self::Llama, Self::DiffAttnLlama];
+        let models = [
+            Self::DiffLlama,
+            Self::Llama,
+            Self::DiffAttnLlama,
+            Self::Phi4Flash,
+        ];
         let model = models
             .into_iter()
             .find(|model| text("model_type") == Some(model.name()));

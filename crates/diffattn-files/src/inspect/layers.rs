@@ -50,7 +50,7 @@ pub(super) fn add(
         ));
     }
     let rope = match architecture {
-        Architecture::TimmDiffVit => None,
+        Architecture::TimmDiffVit | Architecture::Phi4Flash => None,
         _ => Some(RopeConfig {
             interleaved: !halves,
             frequencies: RopeFrequencies {
@@ -101,6 +101,8 @@ fn absent_lambdas(
         | Architecture::DiffAttnLlama
         | Architecture::UnilmV1
         | Architecture::UnilmV2 => absent,
+        // (Its list has them.)
+        Architecture::Phi4Flash => Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod inspection;
 mod layers;
 mod llama;
 mod named;
+mod phi4flash;
 mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
@@ -80,11 +81,17 @@ pub fn inspect<'e>(
     }
     let has_base = matches!(
         inspection.architecture,
-        Some(Architecture::DiffLlama | Architecture::Llama | Architecture::DiffAttnLlama)
+        Some(
+            Architecture::DiffLlama
+                | Architecture::Llama
+                | Architecture::DiffAttnLlama
+                | Architecture::Phi4Flash
+        )
     );
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
-        for found in found {
+        // (A layer that reads another's keys and values cannot be taken out of its model.)
+        for found in found.into_iter().filter(|found| !found.has_no_keys()) {
             layers::add(architecture, found, &config, &mut inspection);
         }
         if !matches!(architecture, Architecture::UnilmV1 | Architecture::UnilmV2) {
@@ -98,6 +105,7 @@ pub fn inspect<'e>(
                 Architecture::Llama | Architecture::DiffAttnLlama => {
                     llama::compare(is_converted, (&named, &config), &mut inspection);
                 }
+                Architecture::Phi4Flash => phi4flash::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }
@@ -143,7 +151,9 @@ fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
 }
 
 fn architecture(layer: &Found<'_>) -> Option<Architecture> {
-    if layer.has("lambda_proj.weight") {
+    if layer.is_flash {
+        Some(Architecture::Phi4Flash)
+    } else if layer.has("lambda_proj.weight") {
         Some(Architecture::UnilmV2)
     } else if layer.is_fused || layer.output == Some("proj") {
         Some(Architecture::TimmDiffVit)

@@ -23,6 +23,9 @@ pub(crate) fn wrong_family(
         Some(Architecture::DiffAttnLlama) => Some(
             "the configuration of a Llama with differential heads, a language model: LanguageModel loads it, and the commands generate and maps",
         ),
+        Some(Architecture::Phi4Flash) => Some(
+            "the configuration of a Phi-4-mini-flash, a language model: LanguageModel loads it, and the commands generate and maps",
+        ),
         Some(Architecture::TimmDiffVit) => Some(
             "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify",
         ),

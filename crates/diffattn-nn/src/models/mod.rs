@@ -11,6 +11,8 @@ mod loader;
 mod measure;
 mod outputs;
 mod pasts;
+pub(crate) mod phi4flash;
+mod tables;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
@@ -35,7 +37,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 4] = [
+pub const FAMILIES: [Family; 5] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -50,6 +52,11 @@ pub const FAMILIES: [Family; 4] = [
         architecture: Architecture::DiffAttnLlama,
         task: Task::Text,
         open: diff_llama::open_converted,
+    },
+    Family {
+        architecture: Architecture::Phi4Flash,
+        task: Task::Text,
+        open: phi4flash::open,
     },
     Family {
         architecture: Architecture::TimmDiffVit,

@@ -42,10 +42,44 @@ impl<'w> Part<'w> {
             return Ok(packed);
         }
         let linear = Linear::new(&self.tensor(id)?, self.bias(id).as_ref())?;
+        self.let_go(id);
+        Ok(linear)
+    }
+
+    /// The rows of a linear map as maps of so many rows each, one behind the other, and its
+    /// elements go.
+    pub(crate) fn split<const N: usize>(
+        &mut self,
+        id: Id,
+        rows: [usize; N],
+    ) -> Result<[Linear; N], Error> {
+        let whole = self.tensor(id)?;
+        let bias = self.bias(id);
+        let inputs = whole.shape.last().copied().unwrap_or(0);
+        let (mut first, mut made) = (0, Vec::with_capacity(N));
+        for rows in rows {
+            let range = first..first + rows;
+            let weight = Tensor {
+                data: elements(&whole.data, range.start * inputs..range.end * inputs),
+                shape: vec![rows, inputs],
+            };
+            let bias = bias.as_ref().map(|bias| Tensor {
+                data: elements(&bias.data, range.clone()),
+                shape: vec![rows],
+            });
+            made.push(Linear::new(&weight, bias.as_ref())?);
+            first = range.end;
+        }
+        self.let_go(id);
+        let counted = |_| Error::internal("parts of a map were lost");
+        <[Linear; N]>::try_from(made).map_err(counted)
+    }
+
+    /// The elements of a linear map go.
+    fn let_go(&mut self, id: Id) {
         let map = self.list.get(id);
         self.weights.remove(&map.weight());
         self.weights.remove(&map.bias());
-        Ok(linear)
     }
 
     pub(crate) fn projections(

@@ -5,8 +5,9 @@ use super::attention;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig};
 use crate::config::file_error;
 use crate::layers::Embedding;
+use crate::models::tables::embeddings;
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
-use crate::parts::{Part, PartWeights, Parts, WeightData, WeightInfo};
+use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
 use diffattn_files::{AttentionSizes, Declare, Entries};
@@ -201,7 +202,8 @@ impl Builder for DiffLlamaBuilder {
         match self.part(part) {
             DecoderPart::Embeddings => {
                 pace.granted().await;
-                self.embeddings(weights)?;
+                let (embedding, head) = embeddings(&sizes, weights)?;
+                (self.embedding, self.head) = (Some(embedding), head.or(self.head.take()));
             }
             DecoderPart::Head => {
                 pace.granted().await;
@@ -267,46 +269,5 @@ impl DiffLlamaBuilder {
     fn layer_sizes(&self, index: usize) -> DecoderSizes {
         let differential = self.config.differential_heads(index);
         self.sizes.with_differential(differential)
-    }
-
-    /// The table, and the head where it comes with it.
-    fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
-        let (list, ids) = listed(|d| self.sizes.embeddings(d));
-        let mut part = Part::new(list, weights);
-        let of_both = |part: &Part<'_>| {
-            let weight = |id: Option<_>| id.and_then(|id| part.weight(id));
-            Some(is_equal(&weight(ids.table)?.data, &weight(ids.head)?.data))
-        };
-        let tied = match self.sizes.head {
-            Head::Stored => None,
-            Head::Tied => ids.table,
-            Head::Alone => ids.head,
-            Head::Both => ids.table.filter(|_| of_both(&part) == Some(true)),
-        };
-        if let Some(tied) = tied {
-            let head = part.linear(tied)?;
-            self.embedding = Some(Embedding::of_head(&head));
-            self.head = Some(head);
-            return Ok(());
-        }
-        let none = || Error::internal("the embeddings are not in their part");
-        self.embedding = Some(Embedding::new(part.take(ids.table.ok_or_else(none)?)?)?);
-        if let Some(head) = ids.head {
-            self.head = Some(part.linear(head)?);
-        }
-        Ok(())
-    }
-}
-
-/// Whether two weights of one shape are the same bits.
-fn is_equal(a: &WeightData<'_>, b: &WeightData<'_>) -> bool {
-    match (a, b) {
-        (WeightData::F32(a), WeightData::F32(b)) => {
-            a.iter().zip(&**b).all(|(a, b)| a.to_bits() == b.to_bits())
-        }
-        (WeightData::F16(a), WeightData::F16(b)) | (WeightData::Bf16(a), WeightData::Bf16(b)) => {
-            a == b
-        }
-        _ => false,
     }
 }
