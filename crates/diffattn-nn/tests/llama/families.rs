@@ -58,15 +58,23 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    assert_eq!(names, ["diffllama", "llama", "diffattn_llama", "diff_vit"]);
+    assert_eq!(
+        names,
+        [
+            "diffllama",
+            "llama",
+            "diffattn_llama",
+            "phi4flash",
+            "diff_vit"
+        ]
+    );
 }
 
 #[test]
 fn what_no_family_takes() {
     let entries = entries(&Checkpoint::fixture("llama"));
     let vit = "{\"architecture\": \"vit_dwee_patch16_reg1_gap_256\"}";
-    let one_of =
-        "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", got ";
+    let one_of = "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"phi4flash\", got ";
     for (config, got) in [
         ("{\"model_type\": \"mistral\"}", "\"mistral\""),
         ("{}", "none"),

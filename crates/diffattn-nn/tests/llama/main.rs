@@ -1,4 +1,5 @@
-//! Tests of DiffLlama, differential, plain and converted, one program.
+//! Tests of language models: DiffLlama, differential, plain and converted, and Phi-4-mini-flash,
+//! one program.
 
 mod accuracy;
 mod adapted;
@@ -13,6 +14,7 @@ mod families;
 mod generate;
 mod gguf;
 mod load;
+mod phi4flash;
 mod plain;
 mod reference;
 mod sampling;
