@@ -6,7 +6,8 @@ import { expect, test } from "vitest";
 import { bytes, cases, checkedElements, expectedOf, flops, work } from "./cases.mjs";
 import { chart } from "./chart.mjs";
 import { evaluate, figures } from "./figures.mjs";
-import { folderOf, toBfloat16 } from "./model-files.mjs";
+import { placeOf, toBfloat16 } from "./model-files.mjs";
+import { bytesOf, motifTensors } from "./motif-file.mjs";
 import { comparisons, costs, sizeRows, verdict } from "./pace-plan.mjs";
 import { chosen, plan } from "./plan.mjs";
 import { csv } from "./record.mjs";
@@ -50,20 +51,50 @@ test("checked elements are whole rows from the first to the last", () => {
   }
 });
 
+/**
+ * Bytes of SmolLM2's weights: 30 layers of linears of 4 bits, `block` bytes per 32, tied embeddings
+ * of 8 with a half, norms in float32, λ's projection in bfloat16. `queries` is how often its heads
+ * have each query.
+ */
+function smollm2Bytes(queries, block) {
+  const [layers, hidden, inner, heads, groups, width, vocabulary] = [30, 576, 1536, 9, 3, 64, 49152];
+  const linears = hidden * (queries * heads * width + 2 * groups * width + heads * width + 3 * inner);
+  const lambda = queries > 1 ? 2 * heads * hidden : 0;
+  return layers * ((linears * block) / 32 + lambda) + (vocabulary * hidden * 34) / 32 + 4 * (2 * layers + 1) * hidden;
+}
+
 test("models' cases: what is read for a token, what is expected and where", () => {
   const models = [...cases.values()].filter(({ model }) => model);
   expect(models.length).toBeGreaterThan(5);
+  const weights = {
+    "examples/model": 2 * 6952192,
+    "random-f32": 4 * 221549568,
+    "random-bf16": 2 * 221549568,
+    "random-codec": 4 * 54514713,
+    smollm2: smollm2Bytes(1, 20),
+    "smollm2-diff": smollm2Bytes(2, 18),
+    motif: motifTensors().reduce((sum, tensor) => sum + bytesOf(tensor), 0),
+  };
   for (const one of models) {
-    expect(one.weightBytes, one.id).toBe(
-      { "examples/model": 2 * 6952192, "random-f32": 4 * 221549568, "random-bf16": 2 * 221549568 }[one.model],
-    );
+    expect(one.weightBytes, one.id).toBe(weights[one.model]);
     expect(expectedOf(one)).toHaveLength(checkedElements(one).length);
-    if (one.greedy) expect(one.greedy).toHaveLength(one.tokens);
-    expect(work(one).unit).toBe(one.op === "model_prefill" ? "token" : "B");
+    if (one.greedy && one.tokens) expect(one.greedy.length).toBeLessThanOrEqual(one.tokens);
+    expect(work(one).unit).toBe({ model_prefill: "token", codec_decode: "second" }[one.op] ?? "B");
   }
-  expect(work(cases.get("model-prefill")).amount).toBe(512);
+  for (const id of ["model-prefill", "smollm2-prefill"]) expect(work(cases.get(id)).amount).toBe(512);
+  expect(cases.get("smollm2-decode").prompt).toHaveLength(16);
   // The file and the list of cases are of the same model.
-  expect(statSync(join(folderOf(cases.get("model-decode")), "model.safetensors")).size).toBeGreaterThan(2 * 6952192);
+  expect(statSync(join(placeOf(cases.get("model-decode")), "model.safetensors")).size).toBeGreaterThan(2 * 6952192);
+});
+
+test("the quantised Motif: its tensors are those of MLX, and have the parameters of Motif-2.6B", () => {
+  const tensors = new Map(motifTensors().map((tensor) => [tensor.name, tensor]));
+  expect(tensors.get("model.layers.31.mlp.down_proj.weight")).toMatchObject({ dtype: "U32", shape: [2048, 1024] });
+  expect(tensors.get("model.layers.0.self_attn.q_proj.scales")).toMatchObject({ dtype: "BF16", shape: [2048, 32] });
+  expect(tensors.get("model.embed_tokens.weight").shape).toEqual([219520, 512]);
+  const weights = ({ name, shape }) => (name.endsWith("s.weight") ? 4 : 8) * shape[0] * shape[1];
+  const coded = [...tensors.values()].filter(({ dtype }) => dtype === "U32");
+  expect(coded.reduce((sum, tensor) => sum + weights(tensor), 0)).toBe(219520 * 2048 + 32 * (4 * 2048 ** 2 + 3 * 2048 * 8192));
 });
 
 test("random weights are the same everywhere, and bfloat16 is their nearest", () => {
@@ -90,6 +121,7 @@ function measured(groups) {
     subject: entrant.only?.[0] ?? "pytorch-cpu",
     variant: "plain",
     kind: "run",
+    threads: entrant.threads ?? 1,
   });
   const webToo = ({ peers }) => (peers === "wasm" ? [{ peers, only: ["onnxruntime-web"] }] : []);
   return new Map(

@@ -1,11 +1,26 @@
 // The cases of cases.json: how much work each is, and which elements of its result are checked.
 // bench/rust/src/case.rs counts the same work. Runs nothing.
 import { readFileSync } from "node:fs";
+import { secondsOf } from "./codec.mjs";
 import { BLOCK, liveBlocks } from "./subjects/measuring.mjs";
 
-export const cases = new Map(JSON.parse(readFileSync(new URL("cases.json", import.meta.url), "utf8")).map((test) => [test.id, test]));
+const read = (name) => JSON.parse(readFileSync(new URL(name, import.meta.url), "utf8"));
+
+/** Prompts of real text by name: their ids and the same as text. */
+const prompts = read("prompts.json");
+
+/** A case whose prompt is one of those, with both. */
+function withPrompt(test) {
+  if (typeof test.prompt !== "string") return test;
+  const { ids, text } = prompts[test.prompt];
+  return { ...test, prompt: ids, text };
+}
+
+export const cases = new Map(read("cases.json").map((test) => [test.id, withPrompt(test)]));
 
 const BYTES = 4;
+/** Of an element of a cache; with int8 each row has a float32 scale beside. */
+const HELD = { float32: 4, float16: 2, bfloat16: 2, int8: 1 };
 /** Elements of a result that are checked, about. */
 const CHECKED = 4096;
 
@@ -38,28 +53,32 @@ export function flops(test) {
  */
 export function bytes(test) {
   if (test.weightBytes) return test.weightBytes;
-  return BYTES * (test.x ? 2 * count(test.x) : (test.caches ?? 1) * (count(test.k) + count(test.v)));
+  if (test.x) return BYTES * 2 * count(test.x);
+  const dtype = test.cacheDtype ?? "float32";
+  const of = (shape) => count(shape) * (HELD[dtype] + (dtype === "int8" ? BYTES / shape.at(-1) : 0));
+  return (test.caches ?? 1) * (of(test.k) + of(test.v));
 }
 
 /**
- * What a case's rate counts. Of a model's prompt that is tokens; a decoded token reads all weights
- * once.
+ * What a case's rate counts. Of a model's prompt that is tokens, of a codec seconds of audio; a
+ * decoded token reads all weights once.
  */
 export function work(test) {
   if (test.op === "attention") return { amount: flops(test), unit: "FLOP" };
-  if (test.op === "model_prefill") return { amount: test.prompt, unit: "token" };
+  if (test.op === "codec_decode") return { amount: secondsOf(test), unit: "second" };
+  if (test.op === "model_prefill") return { amount: test.prompt.length ?? test.prompt, unit: "token" };
   return { amount: bytes(test), unit: "B" };
 }
 
 /**
- * What a model's case expects: ids, or logits of the last token at some indices; computed in
- * float64 by transformers.
+ * What a model's case expects, computed in float64: the first ids that follow the prompt, or logits
+ * of its last token at some indices.
  */
 export const expectedOf = ({ greedy, expected }) => greedy ?? expected?.values;
 
 /**
  * Flat indices of the result that are checked: whole rows, spread from the first to the last; of
- * models all ids, or some logits.
+ * models the ids that are expected, or some logits.
  */
 export function checkedElements({ out, greedy, expected }) {
   if (!out) return expected?.at ?? greedy.map((_, i) => i);

@@ -30,9 +30,10 @@ export class Measured {
   seconds = (as) => this.#find(as).seconds.median;
   bytes = (as) => this.#find(as).bytes;
 
-  /** The fastest variant of the peers, or of one of them. */
-  best(kind, subject) {
-    const peers = this.#all.filter((one) => one.peer === kind && (!subject || one.subject === subject));
+  /** The fastest variant of the peers, or of one of them, or on so many threads. */
+  best(kind, { subject, threads } = {}) {
+    const meant = (one) => one.peer === kind && (!subject || one.subject === subject) && (!threads || one.threads === threads);
+    const peers = this.#all.filter(meant);
     const there = peers.filter(({ error }) => !error).sort((a, b) => b.rate - a.rate);
     if (there.length === 0) throw new NotMeasurable(peers[0]?.error ?? `no ${subject ?? `peer (${kind})`} was measured`);
     return there[0];
@@ -43,8 +44,17 @@ const share = (a, b) => (m) => ({ value: m.rate(a) / m.rate(b) });
 
 /** Times as fast as the best peer, which the row names. */
 const against = (as, kind, subject) => (m) => {
-  const best = m.best(kind, subject);
+  const best = m.best(kind, { subject });
   return { value: m.rate(as) / best.rate, note: `${best.subject} ${best.variant}` };
+};
+
+/**
+ * Times as fast as the best peer, whose model may have other weights: by a token's time, or a
+ * prompt's. Without `threads` the peer's best of all that it was measured on counts.
+ */
+const sooner = (as, kind, threads) => (m) => {
+  const best = m.best(kind, { threads });
+  return { value: best.seconds.median / m.seconds(as), note: best.as };
 };
 
 const slower = (a, b) => (m) => ({ value: m.seconds(a) / m.seconds(b) });
@@ -60,18 +70,50 @@ function moduleOf(name) {
   return name.includes("threads") ? 170 : 150;
 }
 
+/** Those of SmolLM2 beside llama.cpp, on one thread against one or on two against its best. */
+function smollm2(least) {
+  const kinds = [
+    ["Q1", "decode", "decode", 2],
+    ["Q2", "prompt", "prompt of 512 tokens", 3],
+  ];
+  const pages = [
+    ["decode", 5, 3],
+    ["prompt", 6, 3],
+  ];
+  return [
+    ...kinds.flatMap(([id, group, what, bound]) => [
+      least(id, `SmolLM2, ${group}`, `SmolLM2, Q4_1: ${what} ÷ llama.cpp, one thread`, bound, sooner("native, 1", "gguf", 1)),
+      least(id, `SmolLM2, ${group}`, `SmolLM2, Q4_1: ${what} ÷ llama.cpp's best, two threads`, bound, sooner("native, 2", "gguf")),
+    ]),
+    least("Q1", "SmolLM2, decode", "SmolLM2, Q4_1: decode ÷ read bandwidth, one thread", 0.8, share("native, 1", "read, 1")),
+    least("Q3", "differential SmolLM2, decode", "differential SmolLM2: decode ÷ llama.cpp's plain", 1.7, sooner("native", "gguf", 1)),
+    least("Q3", "differential SmolLM2, prompt", "differential SmolLM2: prompt ÷ llama.cpp's plain", 2.2, sooner("native", "gguf", 1)),
+    least("Q4", "SmolLM2, decode", "SmolLM2, decode: two threads ÷ one ÷ reading's", 0.9, scaling("native", "read, 1", "read, 2")),
+    least("Q4", "SmolLM2, prompt", "SmolLM2, prompt: two threads ÷ one ÷ multiply-adds'", 0.9, scaling("native", "fma, 1", "fma, 2")),
+    ...pages.flatMap(([what, relaxed, simd128]) => {
+      const group = `SmolLM2 in a page, ${what}`;
+      return [
+        least("Q5", group, `SmolLM2 in Chromium, ${what}: relaxed SIMD ÷ wllama`, relaxed, sooner("relaxed", "gguf page", 1)),
+        least("Q5", group, `SmolLM2 in Chromium, ${what}: simd128 ÷ wllama`, simd128, sooner("simd128", "gguf page", 1)),
+        least("Q5", group, `SmolLM2 in Chromium, ${what}: two threads ÷ one`, 1.6, slower("relaxed", "two threads")),
+      ];
+    }),
+  ];
+}
+
 /**
  * Every figure: the group it comes from, `of(measured)` its value with a note, and its bound,
  * `least` or `most`. `digits` are those after the point.
  */
 export function figures({ best, sizes }) {
-  const least = (id, group, what, bound, of, digits = 2) => ({ id, group, what, least: bound, of, digits });
+  const least = (id, group, what, bound, of, digits = 2, unit = "") => ({ id, group, what, least: bound, of, digits, unit });
   const most = (id, group, what, bound, of, digits = 2, unit = "") => ({ id, group, what, most: bound, of, digits, unit });
   const peak = `fma ${best}`;
   const p13b = (what, group, bound, as, bare) => most("P13b", group, `one call, L 2048: ${what}`, bound, slower(as, bare), 3);
   const megabytes = (as) => (m) => ({ value: m.bytes(as) / 1e6 });
   const microseconds = (as) => (m) => ({ value: m.seconds(as) * 1e6 });
 
+  const realTime = (as) => (m) => ({ value: m.rate(as) });
   const tokens = (as) => (m) => ({ value: 1 / m.seconds(as) });
   const milliseconds = (as) => (m) => ({ value: m.seconds(as) * 1000 });
   /** Percent of a model's weights that memory has beyond them. */
@@ -102,6 +144,7 @@ export function figures({ best, sizes }) {
       least("P7", `decode ${length}`, `native decode, Lk ${length} ÷ read bandwidth`, 0.85, share("crate", "read")),
       least("P7", `decode ${length}`, `WebAssembly decode, Lk ${length} ÷ its read bandwidth`, 0.6, share("wasm", "read in WebAssembly")),
     ]),
+    most("Q7", "decode by type", "decode, d 128, Lk 8192: int8 cache ÷ bfloat16", 0.65, slower("int8", "bfloat16")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ memcpy", 0.75, share("crate", "copy")),
     least("P8", "group-norm-64", "group_norm 64×64, native ÷ PyTorch", 2.0, against("package", "native", "pytorch-cpu")),
     least("P8b", "group-norm-64", "group_norm 64×64, WebAssembly tensors ÷ copy loop", 0.7, share("wasm", "copy in WebAssembly")),
@@ -152,7 +195,29 @@ export function figures({ best, sizes }) {
     ]),
     least("M3", "prompt", "7M model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     least("M3", "larger model's prompt", "0.22B model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
+    ...smollm2(least),
+    least("Q6", "Motif", "Motif-2.6B's shapes, q4, two threads: decode ÷ read bandwidth", 0.8, share("native, 2", "read, 2")),
+    most("Q6", "Motif's memory", "Motif-2.6B's shapes, q4: memory beyond its weights", 10, beyond("native", "motif-load"), 1, "%"),
+    ...[
+      ["generate", "without", 250],
+      ["text", "with", 400],
+    ].map(([as, how, bound]) =>
+      most("Q9", "SmolLM2, first token", `SmolLM2: load to first token, ${how} its tokenizer`, bound, milliseconds(as), 0, "ms"),
+    ),
+    least("Q11", "model", "7M model, BF16: native decode ÷ read bandwidth", 0.7, share("native", "read")),
+    least("Q11", "model", "7M model, BF16: native decode ÷ transformers", 15, against("native", "model"), 1),
     most("M4", "model in a page", "7M model, Chromium: first token after the start of the page", 500, milliseconds("page"), 0, "ms"),
+    ...[1, 2].map((threads) =>
+      least(
+        "M6",
+        "audio codec",
+        `SAME-S, F32: audio decoded per second, ${threads === 1 ? "one thread" : "two threads"}`,
+        threads,
+        realTime(`native, ${threads}`),
+        1,
+        "s",
+      ),
+    ),
     most("M5", "model's memory", "0.22B model, BF16: memory beyond its weights", 15, beyond("native", "random-load-bf16"), 1, "%"),
     most("P16", "memory", "exponent of scratch, L 2048…16384", 1.05, (m) => ({
       value: exponent(LENGTHS.slice(2).map((length) => [length, m.bytes(`causal-${length}`)])),

@@ -2,7 +2,7 @@
 // Whatever fails becomes the entrant's `error`, one sentence; nothing here ends the benchmark.
 import { seconds } from "../scripts/tools.mjs";
 import { cases, checkedElements, expectedOf, work } from "./cases.mjs";
-import { folderOf } from "./model-files.mjs";
+import { placeOf } from "./model-files.mjs";
 import { median, relativeError } from "./statistics.mjs";
 import { Subject } from "./subject.mjs";
 
@@ -14,7 +14,7 @@ export const TOLERANCE = 2e-5;
 
 /**
  * In short runs only the best counts: a peer's variant that takes so many times as long as its
- * fastest one runs once.
+ * fastest one on as many threads runs once.
  */
 const SLOW = 1.3;
 /** And so does every variant of a peer that takes so many times as long as the best peer. */
@@ -93,12 +93,13 @@ export class Bench {
       for (const [name, subject] of this.#subjects) {
         if (subject.kind !== kind || (only && !only.includes(name))) continue;
         const one = { kind: "run", peer: kind, subject: name, case: id, threads, of };
+        const named = (as) => (threads > 1 ? `${as}, ${threads} threads` : as);
         try {
           const process = await this.#process(name, "0");
           const { variants } = await process.ask({ do: "variants", case: cases.get(id) }, this.#limits.patience);
-          all.push(...variants.map((variant) => ({ ...one, as: `${name} ${variant}`, variant })));
+          all.push(...variants.map((variant) => ({ ...one, as: named(`${name} ${variant}`), variant })));
         } catch (error) {
-          all.push({ ...one, as: name, error: error.message });
+          all.push({ ...one, as: named(name), error: error.message });
         }
       }
     }
@@ -141,8 +142,8 @@ export class Bench {
       const start = Date.now();
       const test = cases.get(id);
       // Only ours makes files that are missing, and comes first.
-      const folder = test.model && folderOf(test);
-      await process.ask({ do: "load", case: test, variant, ...(folder && { folder }), ...on }, patience);
+      const place = test.model && placeOf(test);
+      await process.ask({ do: "load", case: test, variant, ...(place && { place }), ...on }, patience);
       this.#say(`  ${entrant.as}: loaded in ${seconds(start)}`);
     } else if (kind === "scratch") {
       this.#say(`  ${entrant.as}: one call`);
@@ -188,8 +189,12 @@ export class Bench {
       this.#expected.set(test.id, decode((await this.#reference.ask({ do: "answer", at }, patience)).values));
     }
     const values = decode((await entrant.process.ask({ do: "answer", at }, patience)).values);
-    entrant.answerError = relativeError(values, this.#expected.get(test.id));
-    if (!(entrant.answerError <= TOLERANCE))
+    const expected = this.#expected.get(test.id);
+    entrant.answerError = relativeError(values, expected);
+    if (test.greedy) {
+      const first = values.findIndex((id, i) => id !== expected[i]);
+      if (first >= 0) throw new Error(`a wrong answer: token ${first} is ${values[first]}, ${expected[first]} is expected`);
+    } else if (!(entrant.answerError <= TOLERANCE))
       throw new Error(`a wrong answer: its error is ${entrant.answerError.toExponential(1)} of the largest value, ${TOLERANCE} is allowed`);
   }
 }
@@ -212,11 +217,12 @@ function slotOf({ kind, subject, case: id, peer, threads }, counts) {
 /** Leaves out the peers' variants that the first round shows to be slow. */
 function leaveOutSlow(entrants) {
   const peers = entrants.filter(({ peer, samples }) => peer && samples.length > 0);
-  const fastest = (of) => Math.min(...peers.filter(of).map(({ samples }) => samples[0]));
   for (const entrant of peers) {
     const [seconds] = entrant.samples;
-    const isSlow = seconds > SLOW * fastest(({ subject }) => subject === entrant.subject);
-    const isFar = seconds > FAR * fastest(({ peer }) => peer === entrant.peer);
+    const rivals = peers.filter(({ peer, threads }) => peer === entrant.peer && threads === entrant.threads);
+    const fastest = (some) => Math.min(...some.map(({ samples }) => samples[0]));
+    const isSlow = seconds > SLOW * fastest(rivals.filter(({ subject }) => subject === entrant.subject));
+    const isFar = seconds > FAR * fastest(rivals);
     entrant.isLeftOut = isSlow || isFar;
     if (entrant.isLeftOut) entrant.note = isFar ? "one run: far from the best peer" : "one run: slower than its best variant";
   }

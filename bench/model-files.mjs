@@ -1,9 +1,13 @@
-// The models that the benchmark runs: the trained one of examples/, and a larger one with random
-// weights, which is written into .cache once. Its values are exact products of integers, so every
-// machine writes the same file. Runs no model.
+// The models that the benchmark runs: the trained one of examples/, SmolLM2 as it is and
+// differential, and larger ones and an audio codec with random weights, which are written into
+// .cache once. Their values are exact products of integers, so every machine writes the same files.
+// Runs no model.
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { smollm2File, smollm2Path } from "../scripts/smollm2-file.mjs";
 import { cache, ensureFolder, root } from "../scripts/tools.mjs";
+import { CODEC, codecTensors } from "./codec.mjs";
+import { writeMotif } from "./motif-file.mjs";
 import { fill } from "./subjects/measuring.mjs";
 
 /** A DIFF Llama of 0.22 billion parameters: as many layers and as wide as small models are. */
@@ -68,7 +72,7 @@ function tensorsOf(config) {
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 
 /** Tensor number `t` of the model, float32. */
-function valuesOf(t, [, shape, spread]) {
+export function valuesOf(t, [, shape, spread]) {
   const data = new Float32Array(count(shape));
   if (spread === undefined) return data.fill(1);
   fill(data, t);
@@ -84,35 +88,69 @@ export function toBfloat16(values) {
 
 const DTYPES = { F32: (values) => values, BF16: toBfloat16 };
 
-/** The tensors of the random model by name, as safetensors files have them. */
-export function randomTensors(dtype) {
+/** The tensors of a random model by name, as safetensors files have them. */
+export function randomTensors(dtype, list = tensorsOf(RANDOM)) {
   return Object.fromEntries(
-    tensorsOf(RANDOM).map((tensor, t) => {
+    list.map((tensor, t) => {
       const { buffer } = DTYPES[dtype](valuesOf(t, tensor));
       return [tensor[0], { dtype, shape: tensor[1], data: new Uint8Array(buffer) }];
     }),
   );
 }
 
-/** Where a case's model lies. */
-export const folderOf = ({ model }) => (model.startsWith("random-") ? join(cache, "bench-models", model) : join(root, model));
+/**
+ * What the package converts SmolLM2 to: in float32, which holds the file's values exactly, so that
+ * its adapter is merged before anything is quantised.
+ */
+const DIFFERENTIAL = { to: "v2", heads: "all", start: "mirror", dtype: "F32" };
+
+/** A model of random weights in float files. */
+const randomModel = (name, dtype, config, tensors) => ({
+  place: join(cache, "bench-models", name),
+  file: "model.safetensors",
+  async make(folder, { saveSafetensors }) {
+    writeFileSync(join(folder, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+    const part = join(folder, "model.safetensors.part");
+    await saveSafetensors(randomTensors(dtype, tensors), { target: part, metadata: { format: "pt" } });
+    renameSync(part, join(folder, "model.safetensors"));
+  },
+});
 
 /**
- * Writes a case's model with `saveSafetensors` unless it is there; the file takes its name once it
- * is whole.
+ * The models that are made, by name: `place`, the folder where each lies, of which `file` is there
+ * last, and `make(folder, package)`, which puts it there by the functions of `diffattn/models`.
  */
-export async function ensureModel({ model }, saveSafetensors) {
-  if (!model.startsWith("random-")) return;
-  const folder = ensureFolder(folderOf({ model }));
-  const file = join(folder, "model.safetensors");
-  if (existsSync(file)) return;
-  const dtype = model.slice("random-".length).toUpperCase();
-  const whole = `${file}.part`;
-  rmSync(whole, { force: true });
-  await saveSafetensors(randomTensors(dtype), { target: whole, metadata: { format: "pt" } });
-  writeFileSync(
-    join(folder, "config.json"),
-    JSON.stringify({ ...RANDOM, dtype: { F32: "float32", BF16: "bfloat16" }[dtype] }, null, 2) + "\n",
-  );
-  renameSync(whole, file);
+const MADE = {
+  "random-f32": randomModel("random-f32", "F32", { ...RANDOM, dtype: "float32" }),
+  "random-bf16": randomModel("random-bf16", "BF16", { ...RANDOM, dtype: "bfloat16" }),
+  "random-codec": randomModel("random-codec", "F32", CODEC, codecTensors()),
+  "smollm2-diff": {
+    place: join(cache, "bench-models", "smollm2-diff"),
+    file: "config.json",
+    async make(folder, { convertModel }) {
+      const part = `${folder}.part`;
+      rmSync(part, { recursive: true, force: true });
+      await convertModel(smollm2File(), { ...DIFFERENTIAL, target: part });
+      rmSync(folder, { recursive: true, force: true });
+      renameSync(part, folder);
+    },
+  },
+  motif: { place: join(cache, "bench-models", "motif-q4"), file: "config.json", make: (folder) => writeMotif(folder) },
+};
+
+/** Where a case's model lies: a folder, or a GGUF file. */
+export function placeOf({ model }) {
+  if (model === "smollm2") return smollm2Path;
+  return MADE[model]?.place ?? join(root, model);
+}
+
+/**
+ * Brings a case's model to its place unless it is there, with the functions of `diffattn/models`.
+ * Throws where it cannot be had.
+ */
+export async function ensureModel({ model }, library) {
+  if (model === "smollm2") return void smollm2File();
+  const made = MADE[model];
+  if (!made || existsSync(join(made.place, made.file))) return;
+  await made.make(ensureFolder(made.place), library);
 }

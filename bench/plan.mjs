@@ -23,8 +23,10 @@ export function plan({ best, isFull }) {
   const limit = (as, subject, what, isa, more = {}) => ({ as, kind: "limit", subject, what, isa, threads: 1, ...more });
   const fma = (isa = best, threads = 1) =>
     limit(threads === 1 ? `fma ${isa}` : `fma ${isa}, two threads`, "crate", "fma", isa, { threads });
-  const model = (as, test, more) => run(as, "model", test, test.includes("prefill") ? "forward" : "generate", best, more);
-  const bandwidth = (as, subject, what, test) => limit(as, subject, what, undefined, { bytes: bytes(cases.get(test)) });
+  const how = (test) => (test.includes("prefill") ? "forward" : "generate");
+  const model = (as, test, more) => run(as, "model", test, how(test), best, more);
+  const modelPage = (as, test, isa, threads = 1) => run(as, "models-page", test, how(test), isa, { threads });
+  const bandwidth = (as, subject, what, test, more) => limit(as, subject, what, undefined, { bytes: bytes(cases.get(test)), ...more });
 
   /** Ours and the native peers on one case. */
   const beside = (test) => [
@@ -152,6 +154,14 @@ export function plan({ best, isFull }) {
       ],
     })),
     {
+      id: "decode by type",
+      figures: ["Q7"],
+      entrants: [
+        ...["float32", "bfloat16", "int8"].map((dtype) => run(dtype, "crate", `decode-8192-${dtype}`, "bare", best, { of: "read" })),
+        bandwidth("read", "crate", "read", "decode-8192-bfloat16"),
+      ],
+    },
+    {
       id: "smallest",
       figures: ["P13"],
       entrants: [
@@ -183,7 +193,7 @@ export function plan({ best, isFull }) {
     },
     {
       id: "model",
-      figures: ["M1"],
+      figures: ["M1", "Q11"],
       entrants: [
         model("native", "model-decode", { of: "read" }),
         bandwidth("read", "crate", "read", "model-decode"),
@@ -213,6 +223,68 @@ export function plan({ best, isFull }) {
       id: "model's memory",
       figures: ["M5"],
       entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
+    },
+    {
+      id: "audio codec",
+      figures: ["M6"],
+      entrants: [1, 2].map((threads) => run(`native, ${threads}`, "model", "codec-decode", "decode", best, { threads })),
+    },
+    {
+      id: "SmolLM2, decode",
+      figures: ["Q1", "Q4"],
+      entrants: [
+        ...[1, 2].flatMap((threads) => [
+          model(`native, ${threads}`, "smollm2-decode", { threads, of: `read, ${threads}` }),
+          bandwidth(`read, ${threads}`, "crate", "read", "smollm2-decode", { threads }),
+          { ...peers("gguf", "smollm2-decode", undefined, `read, ${threads}`), threads },
+        ]),
+      ],
+    },
+    {
+      id: "SmolLM2, prompt",
+      figures: ["Q2", "Q4"],
+      entrants: [
+        ...[1, 2].flatMap((threads) => [
+          model(`native, ${threads}`, "smollm2-prefill", { threads }),
+          { ...fma(best, threads), as: `fma, ${threads}` },
+          { ...peers("gguf", "smollm2-prefill"), threads },
+        ]),
+      ],
+    },
+    ...["decode", "prefill"].map((what) => ({
+      id: `differential SmolLM2, ${what === "decode" ? what : "prompt"}`,
+      figures: ["Q3"],
+      entrants: [model("native", `smollm2-diff-${what}`), model("native, plain", `smollm2-${what}`), peers("gguf", `smollm2-${what}`)],
+    })),
+    ...["decode", "prefill"].map((what) => ({
+      id: `SmolLM2 in a page, ${what === "decode" ? what : "prompt"}`,
+      figures: ["Q5"],
+      entrants: [
+        modelPage("relaxed", `smollm2-${what}`, "relaxed-simd"),
+        modelPage("simd128", `smollm2-${what}`, "simd128"),
+        modelPage("two threads", `smollm2-${what}`, "relaxed-simd+threads", 2),
+        peers("gguf page", `smollm2-${what}`),
+        ...full({ ...peers("gguf page", `smollm2-${what}`), threads: 2 }),
+      ],
+    })),
+    {
+      id: "Motif",
+      figures: ["Q6"],
+      entrants: [
+        model("native, 2", "motif-decode", { threads: 2, of: "read, 2" }),
+        bandwidth("read, 2", "crate", "read", "motif-decode", { threads: 2 }),
+        ...full(model("native, 1", "motif-decode", { of: "read, 1" }), bandwidth("read, 1", "crate", "read", "motif-decode")),
+      ],
+    },
+    {
+      id: "Motif's memory",
+      figures: ["Q6"],
+      entrants: [{ as: "native", kind: "scratch", subject: "model", case: "motif-load", isa: best, threads: 2 }],
+    },
+    {
+      id: "SmolLM2, first token",
+      figures: ["Q9"],
+      entrants: ["generate", "text"].map((variant) => run(variant, "model", "smollm2-first", variant, best, { threads: 2 })),
     },
     ...(isFull
       ? ["causal-2048", "causal-2048-d32", "causal-2048-d128"].map((test) => ({

@@ -47,6 +47,7 @@ export function shareOf(one, group) {
 function amount({ kind, what, unit, rate, bytes }) {
   if (kind === "scratch") return bytes === undefined ? "" : `${(bytes / 1e6).toFixed(1)} MB`;
   if (unit === "token") return rate === undefined ? "" : `${rate.toFixed(0)} tokens/s`;
+  if (unit === "second") return rate === undefined ? "" : `${rate.toFixed(2)} × real time`;
   const countsFlops = kind === "limit" ? what === "fma" : unit === "FLOP";
   return rate === undefined ? "" : `${giga(rate)} ${countsFlops ? "GFLOP/s" : "GB/s"}`;
 }

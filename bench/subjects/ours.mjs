@@ -28,6 +28,7 @@ export const ours = [
   { name: "model", command: [process.execPath, "--expose-gc", subject("model.mjs"), "native"] },
   { name: "model-wasm", command: [newerNode, "--expose-gc", subject("model.mjs"), "wasm"], missing: newer },
   { name: "model-page", command: [process.execPath, subject("model-page.mjs")] },
-  { name: "page", command: [process.execPath, subject("page.mjs"), "plain"] },
-  { name: "page-isolated", command: [process.execPath, subject("page.mjs"), "isolated"] },
+  { name: "page", command: [process.execPath, subject("page.mjs"), "plain", "client"] },
+  { name: "page-isolated", command: [process.execPath, subject("page.mjs"), "isolated", "client"] },
+  { name: "models-page", command: [process.execPath, subject("page.mjs"), "isolated", "models"] },
 ];

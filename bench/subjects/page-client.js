@@ -1,7 +1,6 @@
-// The subject in a page: answers requests that page.mjs hands over, through the package's public
-// door and with the limits of the page's engine. `answer(request)` is global.
+// Our operators in a page, through the package's public door, and the limits of the page's engine.
 import * as api from "/packages/diffattn/dist/browser.js";
-import { sentence } from "./measuring.mjs";
+import { answering, runtime } from "./page-answers.js";
 import { handlers } from "./public-door.mjs";
 import { rateOf } from "./wasm-limits.mjs";
 
@@ -29,17 +28,11 @@ async function limit({ what, isa, threads = 1 }) {
   return { perSecond: rateOf(await Promise.all(pool.workers.slice(0, threads).map((worker) => told(worker, "run")))) };
 }
 
-const answers = handlers(api, {
-  about: () => ({ runtime: /Chrome\/[\d.]+/.exec(navigator.userAgent)?.[0] ?? navigator.userAgent }),
-  start: (isa, threads) => ({ isa, threads }),
-  limit,
-  isWasm: true,
-});
-
-globalThis.answer = async (request) => {
-  try {
-    return (await answers[request.do](request)) ?? {};
-  } catch (error) {
-    return { error: sentence(error) };
-  }
-};
+answering(
+  handlers(api, {
+    about: () => ({ runtime: runtime() }),
+    start: (isa, threads) => ({ isa, threads }),
+    limit,
+    isWasm: true,
+  }),
+);

@@ -35,5 +35,12 @@ export const peers = [
     needs: "python",
     command: (more = []) => [python, subject("transformers_cpu.py"), ...more],
   },
+  { name: "llama.cpp", kind: "gguf", needs: "javascript", command: (more = []) => [process.execPath, subject("llama-cpp.mjs"), ...more] },
+  {
+    name: "wllama",
+    kind: "gguf page",
+    needs: "javascript",
+    command: (more = []) => [process.execPath, subject("page.mjs"), "isolated", "wllama", ...more],
+  },
   { name: "pytorch-cpu", kind: "native", needs: "python", command: (more = []) => [python, subject("torch_cpu.py"), ...more] },
 ];

@@ -58,7 +58,7 @@ function decode(api, test) {
   const [groups, terms] = [test.v[1], test.k[1] / test.v[1]];
   const [k, v] = [array(test.k, 1), array(test.v, 2)];
   const caches = Array.from({ length: test.caches }, () => {
-    const cache = new api.KvCache({ groups, terms, headDim: test.k[3], valueDim: test.v[3], capacity: test.k[2] });
+    const cache = new api.KvCache({ groups, terms, headDim: test.k[3], valueDim: test.v[3], capacity: test.k[2], dtype: test.cacheDtype });
     cache.append(k, v);
     return cache;
   });

@@ -50,12 +50,12 @@ class Subject:
         case = request["case"]
         torch.set_num_threads(request.get("threads", 1))
         dtype, attention = request["variant"].split("-")
-        if self.key != (request["folder"], dtype, attention):
+        if self.key != (request["place"], dtype, attention):
             self.model = None
             self.model = transformers.DiffLlamaForCausalLM.from_pretrained(
-                request["folder"], dtype=DTYPES[dtype], attn_implementation=attention
+                request["place"], dtype=DTYPES[dtype], attn_implementation=attention
             ).eval()
-            self.key = (request["folder"], dtype, attention)
+            self.key = (request["place"], dtype, attention)
         self.case = case
         self.run(request)
         return {}

@@ -45,6 +45,7 @@ function prepare() {
     cpSync(join(root, "node_modules", name), join(folder, "node_modules", name), { recursive: true, dereference: true });
   cpSync(join(root, "examples/model"), join(folder, "model"), { recursive: true });
   cpSync(join(root, "test/models/diff_vit"), join(folder, "vit"), { recursive: true });
+  cpSync(join(root, "test/models/same_s"), join(folder, "codec"), { recursive: true });
   writeFileSync(join(folder, "picture.png"), picture());
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use crate::inputs::live_blocks;
-use diffattn::Pairing;
+use diffattn::{CacheDType, Pairing};
 use serde::{Deserialize, Deserializer};
 
 /// Queries and keys to a side of a block of a block mask.
@@ -66,6 +66,9 @@ pub struct Heads {
     pub window: Option<[Option<usize>; 2]>,
     /// Caches in rotation, of decode.
     pub caches: Option<usize>,
+    /// What the caches hold, of decode; float32 where it is not said.
+    #[serde(default, rename = "cacheDtype")]
+    pub cache_dtype: Option<String>,
     /// Of so many blocks one is live in each row of blocks; then there is no other mask.
     #[serde(rename = "blockMask")]
     pub block_mask: Option<usize>,
@@ -85,6 +88,23 @@ fn pairing<'de, D: Deserializer<'de>>(from: D) -> Result<Pairing, D::Error> {
 }
 
 impl Heads {
+    /// What the caches hold.
+    ///
+    /// # Panics
+    /// For a name that no type has.
+    #[must_use]
+    pub fn held(&self) -> CacheDType {
+        let all = [
+            CacheDType::F32,
+            CacheDType::F16,
+            CacheDType::Bf16,
+            CacheDType::Int8,
+        ];
+        let name = self.cache_dtype.as_deref().unwrap_or("float32");
+        let found = all.into_iter().find(|dtype| dtype.name() == name);
+        found.unwrap_or_else(|| panic!("no cache holds {name}"))
+    }
+
     /// The block mask, by rows of blocks.
     #[must_use]
     pub fn blocks(&self) -> Option<Vec<u8>> {

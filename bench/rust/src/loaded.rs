@@ -4,9 +4,9 @@
 use crate::case::{Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, made};
 use diffattn::{
-    AttentionOptions, BlockMask, DType, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions,
-    Isa, KeysValues, CacheDType, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions,
-    Run, Tensor,
+    AttentionOptions, BlockMask, DataMut, DiffAttention, Error, GroupNorm, GroupNormOptions, Isa,
+    KeysValues, KvCache, KvCacheOptions, Lambda, Layout, Pairing, RmsNorm, RmsNormOptions, Run,
+    Tensor,
 };
 
 /// A case that is ready to run.
@@ -176,7 +176,7 @@ fn caches(heads: &Heads) -> Result<Vec<KvCache>, Error> {
                 head_dim: heads.k[3],
                 value_dim: heads.v[3],
                 capacity: heads.k[2],
-                dtype: CacheDType::F32,
+                dtype: heads.held(),
             })?;
             cache.append(
                 Tensor::f32(&k, &heads.k),

@@ -3,9 +3,12 @@
 
 use crate::case::{BLOCK, Case, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, value};
+use diffattn::CacheDType;
 use diffattn_reference::{
-    AttentionSpec, GroupNorm, Head, Norm, Pairing, Tensor, attention, group_norm, plan, rms_norm,
+    AttentionSpec, GroupNorm, Head, Norm, Pairing, Tensor, attention, group_norm, plan,
+    quantise_int8_rows, rms_norm,
 };
+use half::{bf16, f16};
 use std::collections::HashMap;
 
 /// The result's values at flat indices `at`.
@@ -32,6 +35,20 @@ pub fn values(case: &Case, at: &[usize]) -> Vec<f64> {
 /// `len` values of tensor number `t` from element `first` on.
 fn part(t: usize, first: usize, len: usize) -> Vec<f64> {
     (first..first + len).map(|i| value(t, i).into()).collect()
+}
+
+/// What a cache of that type holds of rows of `width` numbers.
+fn held(values: Vec<f64>, width: usize, dtype: CacheDType) -> Vec<f64> {
+    let each = |of: fn(f64) -> f64| values.iter().copied().map(of).collect();
+    match dtype {
+        CacheDType::F32 => values,
+        CacheDType::F16 => each(|x| f16::from_f32(x as f32).to_f64()),
+        CacheDType::Bf16 => each(|x| bf16::from_f32(x as f32).to_f64()),
+        CacheDType::Int8 => {
+            let values: Vec<f32> = each(|x| x).iter().map(|&x: &f64| x as f32).collect();
+            quantise_int8_rows(&values, width).values()
+        }
+    }
 }
 
 /// Gives output row `index`, counted over batch, heads and queries.
@@ -68,7 +85,11 @@ fn one_row(heads: &Heads, head: &Head, b: usize, row: usize) -> Vec<f64> {
     let tensor = |t: usize, shape: [usize; 4], list: &[usize], first: usize, rows: usize| {
         let [_, n, length, width] = shape;
         let rows_of = |&h: &usize| part(t, ((b * n + h) * length + first) * width, rows * width);
-        let data = list.iter().flat_map(rows_of).collect();
+        let data: Vec<f64> = list.iter().flat_map(rows_of).collect();
+        let data = match t {
+            0 => data,
+            _ => held(data, width, heads.held()),
+        };
         Tensor::new(&[1, list.len(), rows, width], data)
     };
     let own = Head {

@@ -72,6 +72,8 @@ registry! {
         #[cfg(feature = "models")] LoadRequest,
         #[cfg(feature = "models")] GgufTokenizerRequest,
         #[cfg(feature = "models")] GgufFilesRequest,
+        #[cfg(feature = "models")] RecodePlanRequest,
+        #[cfg(feature = "models")] RecodeRequest,
         #[cfg(feature = "models")] TextForwardRequest,
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,
@@ -79,6 +81,8 @@ registry! {
         #[cfg(feature = "models")] VitForwardRequest,
         #[cfg(feature = "models")] VitMapsRequest,
         #[cfg(feature = "models")] VitClassifyRequest,
+        #[cfg(feature = "models")] AudioEncodeRequest,
+        #[cfg(feature = "models")] AudioDecodeRequest,
         PanicEarly,
         PanicInStep,
     }

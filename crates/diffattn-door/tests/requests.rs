@@ -744,6 +744,52 @@ fn a_cache_is_made_filled_read_and_dropped() {
     );
 }
 
+/// What a cache of int8 gives as bytes makes the same cache of an empty one; what does not fit is
+/// refused.
+#[test]
+fn a_cache_of_int8_goes_out_and_in() {
+    let door = Door::new();
+    let made = || {
+        let request = Request::default().n(&[2.0, 3.0, 5.0, 0.0, 0.0, 3.0, 1.0, 2.0]);
+        request.query(&door, 40).unwrap()
+    };
+    let (id, twin) = (made(), made());
+    let (append, k, _) = append_request(id, 6, 1);
+    assert_eq!(append.query(&door, 41), Ok(6.0));
+    let export = |id: f64| Request::default().n(&[id]).run(&door, 7).unwrap();
+    let exported = export(id);
+    assert_eq!(exported[0].0, [2, 4, 6, 7]);
+    assert_eq!(exported[1].0, [2, 2, 6, 9]);
+    let row = &exported[0].1[..7];
+    let largest = k[..3].iter().fold(0.0f32, |most, x| most.max(x.abs()));
+    assert_eq!(row[3..7], (largest / 127.0).to_le_bytes());
+    let codes = k[..3]
+        .iter()
+        .map(|x| (x * (1.0 / (largest / 127.0))).round_ties_even() as i8);
+    assert_eq!(row[..3], codes.map(|code| code as u8).collect::<Vec<_>>());
+    let back = |id: f64, k: &Output, v: &Output| {
+        let request = Request::default().n(&[id]);
+        let request = request.raw(4, &k.0, &k.1).raw(4, &v.0, &v.1).n(&[0.0]);
+        request.query(&door, 41)
+    };
+    assert_eq!(back(twin, &exported[0], &exported[1]), Ok(6.0));
+    assert_eq!(export(twin), exported);
+    for (k, v) in [(0, 0), (1, 1), (1, 0)] {
+        let refused = back(twin, &exported[k], &exported[v]).map_err(|error| error.code());
+        assert_eq!(refused, Err("SHAPE"));
+    }
+    let floats = cache_request().query(&door, 40).unwrap();
+    let refused = back(floats, &exported[0], &exported[1]).map_err(|error| error.to_string());
+    let sentence = "k: expected float32 as the cache, got int8";
+    assert_eq!(refused, Err(sentence.to_owned()));
+    // Halves go as they are.
+    let halves = Request::default().n(&[2.0, 3.0, 5.0, 0.0, 0.0, 2.0, 1.0, 2.0]);
+    let halves = halves.query(&door, 40).unwrap();
+    append_request(halves, 6, 1).0.query(&door, 41).unwrap();
+    let exported = export(halves);
+    assert_eq!(exported[0].1.len(), 2 * 4 * 6 * 3 * 2);
+}
+
 #[test]
 fn a_refused_append_changes_nothing() {
     let door = Door::new();

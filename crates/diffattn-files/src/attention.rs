@@ -1,7 +1,7 @@
 //! The weights of an attention layer: which there are in each version, by name and shape, and what
 //! they do not say of themselves. Plain data; runs nothing.
 
-use crate::declare::{Declare, Id, Need};
+use crate::declare::{Declare, Id, Need, Precision};
 use diffattn::RopeFrequencies;
 
 /// Rotary embedding of q and k, over the whole head; positions start at the cache's length.
@@ -195,9 +195,12 @@ impl AttentionSizes {
     /// Lists a layer of the second version, as unilm names its weights; biases as there are.
     pub fn v2(&self, d: &mut Declare) -> V2Ids {
         let bias = Some(Need::Optional);
+        let projections = self.projections(d, None, bias);
+        let lambda = d.linear(LAMBDA, [self.heads, self.embed_dim], bias);
+        d.precision(lambda, Precision::Exact);
         V2Ids {
-            projections: self.projections(d, None, bias),
-            lambda: d.linear(LAMBDA, [self.heads, self.embed_dim], bias),
+            projections,
+            lambda,
         }
     }
 }

@@ -1,9 +1,11 @@
 //! A checkpoint's entries against the lists of a model's weights, part by part, before a single
 //! element is read: names, element types, shapes. Names in lists are those that models have
-//! ([`Names`]); sentences on a weight that is there have the file's.
+//! ([`Names`]); sentences on a weight that is there have the file's. A quantised weight is one of a
+//! list, whatever tensors a file has for it.
 
-use crate::declare::{Declare, DeclaredTensor, Id, Need};
+use crate::declare::{Declare, DeclaredTensor, Id, Need, Precision};
 use crate::dtype::Dtype;
+use crate::mlx::{self, MlxQuantization};
 use crate::names::Names;
 use crate::notices;
 use diffattn::{DType, Error, Tensor, format_shape};
@@ -56,6 +58,14 @@ impl Dtype {
     }
 }
 
+/// What A and B of a low-rank difference beside a map's weight are called, `W x + B A x`; none of a
+/// tensor that is no map's weight. (Not as PEFT calls them, whose B A is yet to be multiplied.)
+#[must_use]
+pub fn low_rank_names(weight: &str) -> Option<[String; 2]> {
+    let module = weight.strip_suffix(".weight")?;
+    Some(["a", "b"].map(|part| format!("{module}.low_rank_{part}.weight")))
+}
+
 /// A checkpoint's entries on their way into the parts of a model.
 #[derive(Debug)]
 pub struct Entries<'e> {
@@ -69,7 +79,7 @@ pub struct Entries<'e> {
 #[derive(Debug, Clone, Default)]
 pub struct CheckedParts {
     list: Vec<Vec<WeightInfo>>,
-    names: Vec<Vec<String>>,
+    declared: Vec<Vec<DeclaredTensor>>,
     notices: Vec<String>,
 }
 
@@ -80,10 +90,11 @@ impl CheckedParts {
         &self.list
     }
 
-    /// What the model calls each weight of each part.
+    /// What each weight of each part is to the model, by the model's names. Where the file has
+    /// scales and biases of a quantised weight beside it, they follow it.
     #[must_use]
-    pub fn names(&self) -> &[Vec<String>] {
-        &self.names
+    pub fn declared(&self) -> &[Vec<DeclaredTensor>] {
+        &self.declared
     }
 
     /// What is odd about the checkpoint and loaded all the same.
@@ -179,20 +190,32 @@ impl<'e> Entries<'e> {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the first weight of the list that is
     /// missing, not wanted, of another shape, or of elements that no model takes.
     pub fn part(&mut self, list: &Declare) -> Result<(), Error> {
-        let (mut part, mut names) = (Vec::new(), Vec::new());
+        let (mut part, mut declared) = (Vec::new(), Vec::new());
         for tensor in list.tensors() {
-            if let Some(info) = self.take(&tensor)? {
+            let Some(info) = self.take(&tensor)? else {
+                continue;
+            };
+            part.push(info.clone());
+            let beside = match info.dtype {
+                Dtype::U32 => self.take_numbers(info, &tensor)?,
+                _ => Vec::new(),
+            };
+            declared.push(tensor);
+            let low_rank = self.take_low_rank(&declared[declared.len() - 1])?;
+            for (info, tensor) in beside.into_iter().chain(low_rank) {
                 part.push(info.clone());
-                names.push(tensor.name);
+                declared.push(tensor);
             }
         }
         self.parts.list.push(part);
-        self.parts.names.push(names);
+        self.parts.declared.push(declared);
         Ok(())
     }
 
     fn take(&mut self, tensor: &DeclaredTensor) -> Result<Option<&'e WeightInfo>, Error> {
-        let DeclaredTensor { name, shape, need } = tensor;
+        let DeclaredTensor {
+            name, shape, need, ..
+        } = tensor;
         let Some(&entry) = self.by_name.get(name.as_str()) else {
             return match need {
                 Need::Optional | Need::Refused(_) => Ok(None),
@@ -203,14 +226,15 @@ impl<'e> Entries<'e> {
                 )),
             };
         };
-        if entry.shape != *shape {
+        let is_packed = entry.dtype == Dtype::U32 && tensor.precision != Precision::Exact;
+        if entry.shape != *shape && !is_packed {
             return Err(Error::file(
                 format_args!("weights.{}", entry.name),
                 format_args!("a tensor of shape {}", format_shape(shape)),
                 format_shape(&entry.shape),
             ));
         }
-        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&entry.dtype.kept()) {
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&entry.dtype.kept()) && !is_packed {
             return Err(Error::file(
                 format_args!("weights.{}", entry.name),
                 "elements of F64, F32, F16 or BF16",
@@ -223,6 +247,66 @@ impl<'e> Entries<'e> {
         }
         self.used.insert(&entry.name);
         Ok(Some(entry))
+    }
+
+    /// The low-rank difference beside the weight of a map, where there is one ([`low_rank_names`]).
+    fn take_low_rank(
+        &mut self,
+        tensor: &DeclaredTensor,
+    ) -> Result<Vec<(&'e WeightInfo, DeclaredTensor)>, Error> {
+        let &[outputs, inputs] = tensor.shape.as_slice() else {
+            return Ok(Vec::new());
+        };
+        let Some([a, b]) = low_rank_names(&tensor.name) else {
+            return Ok(Vec::new());
+        };
+        let rank = match (tensor.precision, self.by_name.get(a.as_str())) {
+            (Precision::Map, Some(entry)) => entry.shape.first().copied().unwrap_or(0),
+            _ => return Ok(Vec::new()),
+        };
+        let mut taken = Vec::new();
+        for (name, shape) in [(a, [rank, inputs]), (b, [outputs, rank])] {
+            let declared = DeclaredTensor {
+                name,
+                shape: shape.to_vec(),
+                need: Need::Required,
+                precision: Precision::Exact,
+            };
+            if let Some(entry) = self.take(&declared)? {
+                taken.push((entry, declared));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// The scales and biases of codes as MLX packs them, which must fit the weight `tensor`.
+    fn take_numbers(
+        &mut self,
+        codes: &WeightInfo,
+        tensor: &DeclaredTensor,
+    ) -> Result<Vec<(&'e WeightInfo, DeclaredTensor)>, Error> {
+        let mut numbers = Vec::new();
+        for name in MlxQuantization::beside(&tensor.name) {
+            let entry = self.by_name.get(name.as_str()).copied();
+            let entry = entry.ok_or_else(|| {
+                Error::file(
+                    format_args!("weights.{name}"),
+                    format_args!("a tensor, as {} is of U32, MLX's codes", codes.name),
+                    "none",
+                )
+            })?;
+            self.used.insert(&entry.name);
+            let declared = DeclaredTensor {
+                name,
+                shape: entry.shape.clone(),
+                need: Need::Optional,
+                precision: Precision::Exact,
+            };
+            numbers.push((entry, declared));
+        }
+        let [scales, biases] = [0, 1].map(|at: usize| numbers[at].0);
+        mlx::check([codes, scales, biases], &tensor.shape)?;
+        Ok(numbers)
     }
 
     /// The parts. Tells of the entries that none took and `is_buffer` does not know of. One within

@@ -17,6 +17,17 @@ pub enum Need {
     Refused(&'static str),
 }
 
+/// What may become of a weight's elements where a model is quantised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// They stay floats: vectors, norms, whatever is small and matters.
+    Exact,
+    /// They are those of a map within the model.
+    Map,
+    /// They are those of the embeddings or of the head, which are quantised less.
+    End,
+}
+
 /// What a weight is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -47,6 +58,8 @@ pub struct Declared {
     pub kind: Kind,
     /// Whether it must be there.
     pub need: Need,
+    /// Whether it may be quantised; the bias of a linear map never is.
+    pub precision: Precision,
 }
 
 /// One tensor of a list: a weight, or the bias beside one.
@@ -58,6 +71,8 @@ pub struct DeclaredTensor {
     pub shape: Vec<usize>,
     /// Whether it must be there.
     pub need: Need,
+    /// Whether it may be quantised.
+    pub precision: Precision,
 }
 
 /// A list of weights in the making, in the order in which they are checked and taken in.
@@ -84,16 +99,22 @@ impl Declare {
     }
 
     fn add(&mut self, name: &str, kind: Kind, need: Need) -> Id {
+        let precision = match kind {
+            Kind::Linear { .. } => Precision::Map,
+            Kind::Tensor(_) | Kind::Number => Precision::Exact,
+        };
         self.weights.push(Declared {
             name: format!("{}{name}", self.prefix),
             also: None,
             kind,
             need,
+            precision,
         });
         Id(self.weights.len() - 1)
     }
 
-    /// A linear map `[outputs, inputs]`, which must be there.
+    /// A linear map `[outputs, inputs]`, which must be there. Where a model is quantised, so is it,
+    /// unless [`Declare::precision`] says otherwise.
     pub fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: Option<Need>) -> Id {
         let kind = Kind::Linear {
             outputs,
@@ -106,6 +127,18 @@ impl Declare {
     /// The same weight under either of two names.
     pub fn also(&mut self, Id(index): Id, name: &str) {
         self.weights[index].also = Some(format!("{}{name}", self.prefix));
+    }
+
+    /// The table of embeddings `[rows, width]`, which must be there.
+    pub fn table(&mut self, name: &str, shape: [usize; 2]) -> Id {
+        let id = self.tensor(name, &shape, Need::Required);
+        self.precision(id, Precision::End);
+        id
+    }
+
+    /// What may become of a weight where the model is quantised.
+    pub fn precision(&mut self, Id(index): Id, precision: Precision) {
+        self.weights[index].precision = precision;
     }
 
     /// A tensor of this shape.
@@ -149,19 +182,26 @@ impl Declared {
     #[must_use]
     pub fn tensors(&self) -> Vec<DeclaredTensor> {
         let tensor =
-            |name: String, shape: Vec<usize>, need: Need| DeclaredTensor { name, shape, need };
+            |name: String, shape: Vec<usize>, need: Need, precision: Precision| DeclaredTensor {
+                name,
+                shape,
+                need,
+                precision,
+            };
+        let whole = |shape: Vec<usize>| tensor(self.weight(), shape, self.need, self.precision);
         match &self.kind {
             &Kind::Linear {
                 outputs,
                 inputs,
                 bias,
             } => {
-                let weight = tensor(self.weight(), vec![outputs, inputs], self.need);
-                let bias = bias.map(|need| tensor(self.bias(), vec![outputs], need));
+                let exact = Precision::Exact;
+                let bias = bias.map(|need| tensor(self.bias(), vec![outputs], need, exact));
+                let weight = whole(vec![outputs, inputs]);
                 std::iter::once(weight).chain(bias).collect()
             }
-            Kind::Tensor(shape) => vec![tensor(self.name.clone(), shape.clone(), self.need)],
-            Kind::Number => vec![tensor(self.name.clone(), Vec::new(), self.need)],
+            Kind::Tensor(shape) => vec![whole(shape.clone())],
+            Kind::Number => vec![whole(Vec::new())],
         }
     }
 

@@ -2,7 +2,7 @@
 //! and a gated MLP, a norm, a head. Written once, for loading and inspecting. Runs nothing.
 
 use crate::attention::{AttentionSizes, LAMBDA, LambdaForm, LambdaIds, O, Projections, VECTORS};
-use crate::declare::{Declare, Id, Need};
+use crate::declare::{Declare, Id, Need, Precision};
 use std::fmt;
 
 /// The table of embeddings.
@@ -221,7 +221,7 @@ impl DecoderSizes {
     pub fn embeddings(&self, d: &mut Declare) -> EmbeddingIds {
         let shape = [self.vocab_size, self.hidden_size];
         let has_table = self.head != Head::Alone;
-        let table = has_table.then(|| d.tensor(TABLE, &shape, Need::Required));
+        let table = has_table.then(|| d.table(TABLE, shape));
         let has_head = matches!(self.head, Head::Both | Head::Alone);
         let head = has_head.then(|| self.head(d));
         EmbeddingIds { table, head }
@@ -229,7 +229,9 @@ impl DecoderSizes {
 
     /// Lists the head.
     pub fn head(&self, d: &mut Declare) -> Id {
-        d.linear(HEAD, [self.vocab_size, self.hidden_size], None)
+        let id = d.linear(HEAD, [self.vocab_size, self.hidden_size], None);
+        d.precision(id, Precision::End);
+        id
     }
 
     /// Lists a layer.
@@ -280,7 +282,9 @@ impl DecoderSizes {
             }
             DecoderAttention::Converted(ConversionKind::V2) => {
                 let shape = [sizes.heads, sizes.embed_dim];
-                DecoderLambda::Projected(d.linear(LAMBDA, shape, Some(Need::Optional)))
+                let id = d.linear(LAMBDA, shape, Some(Need::Optional));
+                d.precision(id, Precision::Exact);
+                DecoderLambda::Projected(id)
             }
             DecoderAttention::Converted(ConversionKind::Dex) => d.within(DEX, |d| {
                 let width = sizes.head_width;

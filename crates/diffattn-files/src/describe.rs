@@ -3,7 +3,7 @@
 //! Decides nothing.
 
 use super::convert::{LayerForm, LayerTarget, NormWeight};
-use super::inspect::{Architecture, DtypeCount, Inspection};
+use super::inspect::{Architecture, DtypeCount, Inspection, QuantizedCount};
 use super::layer::{Layer, LayerVersion, Piece};
 use super::layout::HeadLayout;
 use super::plain::{ConvertedLayer, HeadChoice, PlainLayer};
@@ -341,6 +341,18 @@ impl PlainLayer {
     }
 }
 
+impl Serialize for QuantizedCount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut count = serializer.serialize_struct("QuantizedCount", 5)?;
+        count.serialize_field("bits", &self.packing.bits)?;
+        count.serialize_field("groupSize", &self.packing.group_size)?;
+        count.serialize_field("weights", &self.weights)?;
+        count.serialize_field("parameters", &self.elements)?;
+        count.serialize_field("bytes", &self.bytes)?;
+        count.end()
+    }
+}
+
 impl Serialize for PlainLayer {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut layer = serializer.serialize_struct("PlainLayer", Self::ENTRIES)?;
@@ -378,10 +390,11 @@ impl Serialize for ConvertedLayer {
 
 impl Serialize for Inspection {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut inspection = serializer.serialize_struct("Inspection", 9)?;
+        let mut inspection = serializer.serialize_struct("Inspection", 10)?;
         inspection.serialize_field("architecture", &self.architecture)?;
         inspection.serialize_field("parameters", &self.parameters)?;
         inspection.serialize_field("dtypes", &self.dtypes)?;
+        inspection.serialize_field("quantized", &self.quantized)?;
         inspection.serialize_field("layers", &self.layers)?;
         inspection.serialize_field("plainLayers", &self.plain_layers)?;
         inspection.serialize_field("convertedLayers", &self.converted_layers)?;

@@ -15,7 +15,8 @@
 //! - [`ModelConversion`] makes heads of a Llama differential, or plain again, tensor by tensor.
 //!
 //! Which weights a layer has stands once, as a list of names, shapes and needs ([`Declare`]):
-//! attention ([`AttentionSizes`]), decoders ([`decoder`]), vision transformers ([`vision`]).
+//! attention ([`AttentionSizes`], [`five_way`]), decoders ([`decoder`]), vision transformers
+//! ([`vision`]), an audio codec ([`same_s`]).
 //! [`Entries`] checks a checkpoint against the lists of a model, part by part; inspection and
 //! conversion read the same ones.
 //!
@@ -32,6 +33,8 @@ mod blocks;
 #[cfg(feature = "checkpoints")]
 mod check;
 #[cfg(feature = "checkpoints")]
+mod coded;
+#[cfg(feature = "checkpoints")]
 mod convert;
 mod declare;
 #[cfg(feature = "checkpoints")]
@@ -46,6 +49,8 @@ mod elements;
 mod entries;
 #[cfg(feature = "checkpoints")]
 mod entry;
+#[cfg(feature = "checkpoints")]
+pub mod five_way;
 #[cfg(feature = "checkpoints")]
 mod floats;
 #[cfg(feature = "checkpoints")]
@@ -65,6 +70,8 @@ mod layer;
 #[cfg(feature = "checkpoints")]
 mod layout;
 #[cfg(feature = "checkpoints")]
+mod mlx;
+#[cfg(feature = "checkpoints")]
 mod names;
 #[cfg(feature = "checkpoints")]
 mod notices;
@@ -76,6 +83,8 @@ mod plain;
 mod raw_weights;
 #[cfg(feature = "checkpoints")]
 mod reader;
+#[cfg(feature = "checkpoints")]
+pub mod same_s;
 #[cfg(feature = "checkpoints")]
 mod shards;
 #[cfg(feature = "checkpoints")]
@@ -96,13 +105,15 @@ pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConf
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;
 #[cfg(feature = "checkpoints")]
-pub use check::{CheckedParts, Entries, WeightInfo};
+pub use check::{CheckedParts, Entries, WeightInfo, low_rank_names};
+#[cfg(feature = "checkpoints")]
+pub use coded::CodedTensor;
 #[cfg(feature = "checkpoints")]
 pub use convert::{
     ConversionForm, ConversionStart, ConversionTarget, Converted, LayerForm, LayerTarget,
     ModelConversion, NormWeight, TargetHeads, convert_layer, fold_norm,
 };
-pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need};
+pub use declare::{Declare, Declared, DeclaredTensor, Id, Kind, Need, Precision};
 #[cfg(feature = "checkpoints")]
 pub use dtype::Dtype;
 #[cfg(feature = "checkpoints")]
@@ -116,7 +127,7 @@ pub use gguf::{
 #[cfg(feature = "checkpoints")]
 pub use header::{Header, MAX_TENSORS, Parsed};
 #[cfg(feature = "checkpoints")]
-pub use inspect::{Architecture, DtypeCount, Inspection, inspect};
+pub use inspect::{Architecture, DtypeCount, Inspection, QuantizedCount, inspect};
 #[cfg(feature = "checkpoints")]
 pub use json::{json_object, json_text};
 #[cfg(feature = "checkpoints")]
@@ -125,6 +136,8 @@ pub use kind::kind_of;
 pub use layer::{Layer, LayerVersion, Piece};
 #[cfg(feature = "checkpoints")]
 pub use layout::HeadLayout;
+#[cfg(feature = "checkpoints")]
+pub use mlx::{MlxPacking, MlxQuantization, MlxWeight};
 #[cfg(feature = "checkpoints")]
 pub use plain::{ConvertedLayer, HeadChoice, PlainHeads, PlainLayer};
 #[cfg(feature = "checkpoints")]

@@ -3,7 +3,7 @@
 //! ([`crate::decoder`]). Runs nothing.
 
 use crate::attention::{LambdaIds, VECTORS};
-use crate::declare::{Declare, Id, Need};
+use crate::declare::{Declare, Id, Need, Precision};
 use crate::decoder::{DecoderSizes, Head, layer_of};
 
 const LAYERS: &str = "model.layers.";
@@ -188,12 +188,17 @@ impl FlashSizes {
             ..
         } = self;
         let required = Need::Required;
+        let x_proj = d.linear("x_proj", [rank + 2 * states, inner], None);
+        let step = d.linear("dt_proj", [inner, rank], Some(required));
+        // (Steps are exponents, and these maps small.)
+        d.precision(x_proj, Precision::Exact);
+        d.precision(step, Precision::Exact);
         FlashMixerIds::Mamba {
             input: d.linear("in_proj", [2 * inner, hidden], None),
             convolution: d.tensor("conv1d.weight", &[inner, 1, taps], required),
             convolution_bias: d.tensor("conv1d.bias", &[inner], required),
-            x_proj: d.linear("x_proj", [rank + 2 * states, inner], None),
-            step: d.linear("dt_proj", [inner, rank], Some(required)),
+            x_proj,
+            step,
             a_log: d.tensor("A_log", &[inner, states], required),
             d: d.tensor("D", &[inner], required),
             output: d.linear("out_proj", [hidden, inner], None),

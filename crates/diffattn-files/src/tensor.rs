@@ -106,6 +106,12 @@ impl<'a> RawTensor<'a> {
         self.bytes.into_owned()
     }
 
+    /// The elements out of the tensor, borrowed where they were.
+    #[must_use]
+    pub fn into_elements(self) -> Cow<'a, [u8]> {
+        self.bytes
+    }
+
     /// The tensor, borrowing from this one.
     #[must_use]
     pub fn borrowed(&self) -> RawTensor<'_> {

@@ -2,7 +2,7 @@
 //! Written once, for loading and inspecting. Runs nothing.
 
 use crate::attention::{AttentionSizes, LambdaForm, LambdaIds, SCALARS};
-use crate::declare::{Declare, Id, Need};
+use crate::declare::{Declare, Id, Need, Precision};
 
 /// The map of patches to tokens, `[embed_dim, in_chans, patch_size, patch_size]`.
 pub const PATCHES: &str = "patch_embed.proj.weight";
@@ -38,6 +38,13 @@ pub struct LayerNormIds {
     pub weight: Id,
     /// What is added.
     pub bias: Id,
+}
+
+/// Several maps in one weight, which is cut as floats.
+fn in_one(d: &mut Declare, name: &str, shape: [usize; 2], bias: Option<Need>) -> Id {
+    let id = d.linear(name, shape, bias);
+    d.precision(id, Precision::Exact);
+    id
 }
 
 fn layer_norm(d: &mut Declare, name: &str, width: usize) -> LayerNormIds {
@@ -253,7 +260,7 @@ impl BlockSizes {
         let (width, hidden) = (self.embed_dim, self.hidden);
         let bias = Some(Need::Optional);
         BlockMaps::Plain {
-            qkv: d.linear("attn.qkv", [self.qkv(), width], bias),
+            qkv: in_one(d, "attn.qkv", [self.qkv(), width], bias),
             proj: d.linear("attn.proj", [width, width], bias),
             fc1: d.linear("mlp.fc1", [hidden, width], bias),
             fc2: d.linear("mlp.fc2", [width, hidden], bias),
@@ -268,9 +275,14 @@ impl BlockSizes {
             false => Need::Optional,
         };
         BlockMaps::Parallel {
-            into: d.linear("in_proj", [hidden.saturating_add(self.qkv()), width], bias),
+            into: in_one(
+                d,
+                "in_proj",
+                [hidden.saturating_add(self.qkv()), width],
+                bias,
+            ),
             mlp_bias: d.tensor("mlp_bias", &[hidden], mlp_bias),
-            out: d.linear("out_proj", [width, width.saturating_add(hidden)], bias),
+            out: in_one(d, "out_proj", [width, width.saturating_add(hidden)], bias),
         }
     }
 

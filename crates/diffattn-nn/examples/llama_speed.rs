@@ -37,7 +37,8 @@ impl WeightSource<'static> for Source<'_> {
         let Some(_) = self.0.header().get(name) else {
             return Ok(None);
         };
-        self.0.raw(name)?.into_owned()?.into_floats(name).map(Some)
+        let raw = self.0.raw(name)?.into_owned()?;
+        Ok(Some(raw.into_floats(name)?.into()))
     }
 }
 

@@ -75,6 +75,8 @@ pub use layers::attention::{
     MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, NormConfig, RopeConfig, SequenceFusion,
 };
 #[cfg(feature = "models")]
+pub use layers::attention::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
+#[cfg(feature = "models")]
 pub use models::diff_llama::{
     DiffLlama, DiffLlamaBuilder, DiffLlamaConfig, DiffLlamaLoader, DifferentialHeads, HiddenAct,
     LlamaConversion, NoiseOrder,
@@ -89,10 +91,14 @@ pub use models::phi4flash::{
     FlashWindows, Phi4Flash, Phi4FlashBuilder, Phi4FlashConfig, Phi4FlashLoader,
 };
 #[cfg(feature = "models")]
+pub use models::same_s::{
+    SameS, SameSBuilder, SameSConfig, SameSDecoding, SameSEncoding, SameSLoader, SameSOptions,
+};
+#[cfg(feature = "models")]
 pub use models::{
     Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
-    ModelLoader, Task, TextForward, TextModel, TextOptions, TextOutput, TextOutputs, TokenIds,
-    compare_logits, map_entropy,
+    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions,
+    TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{
@@ -100,7 +106,10 @@ pub use models::{
     TextOutput as DiffLlamaOutput, TextOutputs as DiffLlamaOutputs,
 };
 #[cfg(feature = "models")]
-pub use parts::{PartWeights, Weight, WeightData, WeightInfo, WeightSource};
+pub use parts::{
+    PartWeights, Recoding, Weight, WeightData, WeightFormat, WeightFormats, WeightInfo,
+    WeightSource,
+};
 pub use pass::alone::{Forward, LayerMaps, Maps};
 #[cfg(feature = "models")]
 pub use pass::{LayerState, PartData, StatePart};

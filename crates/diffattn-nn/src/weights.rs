@@ -90,6 +90,12 @@ impl<'w, 'a> Source<'w, 'a> {
         }
     }
 
+    /// The weight of a linear map, not packed.
+    #[cfg(feature = "models")]
+    pub(crate) fn tensor(&self, id: Id) -> Result<&'w Tensor<'a>, Error> {
+        Ok(self.map(id)?.0)
+    }
+
     /// A linear map, packed.
     pub(crate) fn linear(&self, id: Id) -> Result<Linear, Error> {
         let (weight, bias) = self.map(id)?;

@@ -838,6 +838,22 @@ pub fn rms_norm(x: &Tensor<f64>, norm: &Norm) -> Tensor<f64> {
     y
 }
 
+/// Dynamic tanh (arXiv 2503.10622) of rows as long as the weight or the bias: `tanh(alpha · x) ·
+/// weight + bias`.
+pub fn dynamic_tanh(
+    x: &[f64],
+    alpha: f64,
+    weight: Option<&[f64]>,
+    bias: Option<&[f64]>,
+) -> Vec<f64> {
+    let of = |values: Option<&[f64]>, at: usize, none: f64| {
+        values.map_or(none, |values| values[at % values.len()])
+    };
+    let value =
+        |(at, &x): (usize, &f64)| libm::tanh(alpha * x) * of(weight, at, 1.0) + of(bias, at, 0.0);
+    x.iter().enumerate().map(value).collect()
+}
+
 /// How [`group_norm`] reads and treats its input.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {

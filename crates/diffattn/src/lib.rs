@@ -50,10 +50,12 @@ pub use attention::{
     lambda_init, lambda_scalars,
 };
 pub use error::{Error, ErrorKind, Reason};
-pub use linear::{Codes, Linear, Quantisation, Quantised};
+pub use linear::{
+    CodedRow, CodedRows, Codes, Linear, Quantisation, Quantised, Quantiser, coded_values,
+};
 pub use norm::{
-    Activation, ChannelLayout, GroupNorm, GroupNormOptions, LayerNormOptions, RmsNorm,
-    RmsNormOptions, group_norm, layer_norm, rms_norm,
+    Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormOptions, LayerNormOptions,
+    RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, rms_norm,
 };
 pub use recurrent::{CausalConvolution, ScanRows, SelectiveScan};
 pub use run::Run;

@@ -143,7 +143,7 @@ export const createKvCache = {
       valueDim: size,
       capacity: [optional, size],
       terms: [optional, size],
-      dtype: [or, "float32", [choice, "float32", "float16", "bfloat16"]],
+      dtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
       batch: [optional, size],
     },
   ],

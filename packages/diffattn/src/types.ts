@@ -27,6 +27,13 @@ declare global {
 export type DType = "float32" | "float16" | "bfloat16";
 
 /**
+ * What a cache holds keys and values as. float16, bfloat16: rounded to the nearest, ties to even.
+ * int8: a code of a byte for each number, and a float32 scale for each token of each head, its
+ * largest magnitude / 127; a row with a NaN or an infinity is NaN as a whole.
+ */
+export type CacheDType = DType | "int8";
+
+/**
  * The runtime's `Float16Array`, described by its shape so that these types compile where TypeScript
  * does not know it yet.
  */
@@ -455,7 +462,7 @@ export interface AttentionMaps {
  * Node: yes / browser: yes.
  * @param q `[B, n_q, Lq, d]` (layout "bhsd") or `[B, Lq, n_q, d]` ("bshd"). n_q, n_k and n_v follow
  *   from {@link Pairing}.
- * @param k `[B, n_k, Lk, d]` or `[B, Lk, n_k, d]`, of q's dtype; or a {@link KvCache}, with v null.
+ * @param k `[B, n_k, Lk, d]` or `[B, Lk, n_k, d]`, of q's dtype; or a {@link KvCache} of any, with v null.
  * @param v `[B, n_v, Lk, dv]` or `[B, Lk, n_v, dv]`, of q's dtype; dv is free.
  * @returns `[B, H, Lq, dv]` or `[B, Lq, H, dv]` ("halves": 2·dv channels), in q's dtype.
  * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
@@ -724,8 +731,11 @@ export interface KvCacheOptions {
   valueDim: number;
   /** Tokens to reserve memory for; it grows past them. */
   capacity?: number | undefined;
-  /** The dtype of what is appended, and of q; "float32" by default. */
-  dtype?: DType | undefined;
+  /**
+   * What it holds: "float32" by default. What is appended, and q, may be of any dtype; attention
+   * sees what is held, bit for bit as over tensors of it, in the call that appends too.
+   */
+  dtype?: CacheDType | undefined;
 }
 
 /**
@@ -746,7 +756,7 @@ export declare class KvCache {
   /**
    * Adds tokens; what is given is copied.
    * @param k `[B, terms·groups, L, headDim]` (layout "bshd": `[B, L, terms·groups, headDim]`), of
-   *   the cache's dtype.
+   *   any dtype, rounded once to what the cache holds.
    * @param v `[B, groups, L, valueDim]` (layout "bshd": `[B, L, groups, valueDim]`).
    * @throws {@link DiffAttnError} SHAPE, DTYPE, OUT_OF_MEMORY, DISPOSED; the cache is then
    *   unchanged.

@@ -2,12 +2,12 @@
 //! tensor. Knows no form of them; diffattn-files does.
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{ConversionTarget, Entry, ModelConversion, json_text};
+use diffattn_nn::checkpoint::{Adapter, ConversionTarget, Entry, ModelConversion, json_text};
 
 use super::files;
 use super::ready::{Made, ready};
 use super::stored::StoredTensorAt;
-use crate::encoding::{Count, List, Object, Text, request};
+use crate::encoding::{Count, List, Object, Text, record, request};
 use crate::job::Prepared;
 use crate::objects::{Held, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
@@ -22,12 +22,31 @@ impl Held for Conversion {
 }
 
 request! {
-    /// Plans the conversion of a model: of a Llama to differential attention, as `target` says, or
-    /// without one of DEX into a Llama; its id.
+    /// Plans the conversion of a model: of a Llama to differential attention, as `target` says; with
+    /// an adapter, made in the element type `dtype`; or without either of DEX into a Llama; its id.
     105 createConversion CreateConversionRequest {
         config: Text,
         entries("tensors"): Text,
         target: Option<Text>,
+        adapter: Option<AdapterFiles>,
+    }
+}
+
+record! {
+    /// An adapter: its configuration, the entries of its tensors, and the element type that all of
+    /// the model is made in.
+    fields AdapterFiles {
+        config("adapter_config.json"): Text,
+        entries("tensors"): Text,
+        dtype: Option<Text>,
+    }
+}
+
+impl AdapterFiles {
+    fn adapter(&self, operands: &[&[u8]]) -> Result<Adapter, Error> {
+        let config = json_text("adapter_config.json", self.config.u8(operands)?)?;
+        let entries: Vec<Entry> = files::whole_entries(self.entries.text(operands)?)?;
+        Adapter::new(config, &entries)
     }
 }
 
@@ -36,12 +55,20 @@ impl Query for CreateConversionRequest {
         let operands = asked.operands;
         let config = json_text("config.json", self.config.u8(operands)?)?;
         let entries: Vec<Entry> = files::whole_entries(self.entries.text(operands)?)?;
-        let conversion = match &self.target {
-            Some(target) => {
+        let conversion = match (&self.adapter, &self.target) {
+            (Some(files), _) => {
+                let adapter = files.adapter(operands)?;
+                let dtype = match &files.dtype {
+                    None => None,
+                    Some(name) => Some(files::dtype("dtype", name.text(operands)?)?),
+                };
+                ModelConversion::with_adapter(&entries, config, &adapter, dtype)?
+            }
+            (None, Some(target)) => {
                 let target = ConversionTarget::from_json(target.text(operands)?)?;
                 ModelConversion::to_differential(&entries, config, &target)?
             }
-            None => ModelConversion::fold_dex(&entries, config)?,
+            (None, None) => ModelConversion::fold_dex(&entries, config)?,
         };
         asked.door.insert(Conversion(conversion)).map(f64::from)
     }

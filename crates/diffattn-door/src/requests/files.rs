@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use diffattn::{Error, Work};
 use diffattn_nn::checkpoint::{
     Dtype, Entry, FileLayout, Header, MAX_TENSORS, Parsed, RawTensor, ShardIndex, TensorSpec,
-    inspect, json_text, kind_of,
+    WeightInfo, inspect, json_text, kind_of,
 };
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
@@ -40,6 +40,16 @@ pub(super) struct StoredEntry<'t> {
 pub(super) fn entries(text: &str) -> Result<Vec<StoredEntry<'static>>, Error> {
     serde_json::from_str(text)
         .map_err(|why| Error::file("tensors", "entries of a checkpoint in JSON", why))
+}
+
+/// The same as models take them.
+pub(super) fn weights(text: &str) -> Result<Vec<WeightInfo>, Error> {
+    let weight = |entry: StoredEntry<'_>| WeightInfo {
+        name: entry.name.into_owned(),
+        dtype: entry.dtype,
+        shape: entry.shape.into_owned(),
+    };
+    Ok(entries(text)?.into_iter().map(weight).collect())
 }
 
 /// The same as the entries of one file.

@@ -11,6 +11,8 @@ mod panics;
 mod sequence;
 
 #[cfg(feature = "models")]
+mod codec;
+#[cfg(feature = "models")]
 mod conversion;
 #[cfg(feature = "models")]
 mod convert;
@@ -28,6 +30,8 @@ mod model;
 mod model_cache;
 #[cfg(feature = "models")]
 mod ready;
+#[cfg(feature = "models")]
+mod recode;
 #[cfg(feature = "models")]
 mod stored;
 #[cfg(feature = "models")]
@@ -48,6 +52,8 @@ pub(crate) use norm::{GroupNormRequest, RmsNormRequest};
 pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
 pub(crate) use sequence::{DifferenceRequest, RopeRequest};
 
+#[cfg(feature = "models")]
+pub(crate) use codec::{AudioDecodeRequest, AudioEncodeRequest};
 #[cfg(feature = "models")]
 pub(crate) use conversion::{ConversionInfoRequest, ConvertTensorRequest, CreateConversionRequest};
 #[cfg(feature = "models")]
@@ -70,6 +76,8 @@ pub(crate) use model_cache::{
     CreateModelCacheRequest, ExportModelCacheRequest, ImportModelCacheRequest,
     ModelCacheLengthRequest, RewindModelCacheRequest,
 };
+#[cfg(feature = "models")]
+pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 #[cfg(feature = "models")]
 pub(crate) use text::TextForwardRequest;
 #[cfg(feature = "models")]

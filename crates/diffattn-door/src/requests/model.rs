@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use diffattn::Error;
-use diffattn_nn::checkpoint::{RawTensor, json_object, json_text};
+use diffattn_nn::checkpoint::{json_object, json_text};
 use diffattn_nn::{
-    DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, Task, TextModel, Weight,
-    WeightData, WeightInfo,
+    DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, SameS, Task, TextModel,
+    WeightFormat, WeightFormats,
 };
 use serde_json::{Map, Value, json};
 
 use super::files;
-use super::ready::{Made, in_file, ready};
+use super::ready::{Made, ready};
 use super::stored::StoredTensorAt;
 use crate::encoding::{Count, List, Object, Text, choice, request};
 use crate::job::Prepared;
@@ -38,7 +38,7 @@ impl Model {
     pub(super) fn text(&self) -> Result<Arc<dyn TextModel>, Error> {
         match self.loader.whole()? {
             Whole::Text(model) => Ok(model),
-            Whole::Image(_) => Err(Error::dtype("model", "a DiffLlama", "a DiffViT")),
+            other => Err(wrong(&other, "a DiffLlama")),
         }
     }
 
@@ -46,12 +46,40 @@ impl Model {
     pub(super) fn image(&self) -> Result<Arc<DiffViT>, Error> {
         match self.loader.whole()? {
             Whole::Image(model) => Ok(model),
-            Whole::Text(_) => Err(Error::dtype("model", "a DiffViT", "a DiffLlama")),
+            other => Err(wrong(&other, "a DiffViT")),
+        }
+    }
+
+    /// The whole model, which makes latents of audio and audio of latents.
+    pub(super) fn audio(&self) -> Result<Arc<SameS>, Error> {
+        match self.loader.whole()? {
+            Whole::Audio(model) => Ok(model),
+            other => Err(wrong(&other, "an AudioCodec")),
         }
     }
 }
 
-choice! { Task { "text" = Text, "image" = Image } }
+/// That a model does something else.
+fn wrong(model: &Whole, expected: &str) -> Error {
+    let got = match model {
+        Whole::Text(_) => "a DiffLlama",
+        Whole::Image(_) => "a DiffViT",
+        Whole::Audio(_) => "an AudioCodec",
+    };
+    Error::dtype("model", expected, got)
+}
+
+choice! { Task { "text" = Text, "image" = Image, "audio" = Audio } }
+
+choice! {
+    WeightFormat {
+        "float32" = F32,
+        "float16" = F16,
+        "bfloat16" = Bf16,
+        "q8" = Q8,
+        "q4" = Q4,
+    }
+}
 
 request! {
     /// Makes a model, without its weights, of the family that its config says; its id.
@@ -60,6 +88,8 @@ request! {
         config: Text,
         generation_config: Option<Text>,
         entries("tensors"): Text,
+        dtype: Option<WeightFormat>,
+        head: Option<WeightFormat>,
     }
 }
 
@@ -67,14 +97,7 @@ impl Query for CreateModelRequest {
     fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
         let operands = asked.operands;
         let text = json_text("config", self.config.u8(operands)?)?;
-        let entries: Vec<WeightInfo> = files::entries(self.entries.text(operands)?)?
-            .into_iter()
-            .map(|entry| WeightInfo {
-                name: entry.name.into_owned(),
-                dtype: entry.dtype,
-                shape: entry.shape.into_owned(),
-            })
-            .collect();
+        let entries = files::weights(self.entries.text(operands)?)?;
         let generation = self.generation_config.as_ref();
         let generation = generation
             .map(|at| json_text("generation_config", at.u8(operands)?))
@@ -83,6 +106,10 @@ impl Query for CreateModelRequest {
             config: text,
             generation_config: generation,
             entries: &entries,
+            formats: WeightFormats {
+                maps: self.dtype,
+                ends: self.head,
+            },
         };
         let (family, loader) = Family::open(self.task, &files)?;
         let mut config = json_object("config", text)?;
@@ -155,38 +182,15 @@ impl Operation for LoadRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let loader = &mut inputs.objects.take(&self.model)?.loader;
-        let part = loader.parts().get(self.part).map_or(&[][..], Vec::as_slice);
         let mut weights = PartWeights::new();
         for at in &self.tensors {
             let (name, tensor) = at.tensor(inputs.operands)?;
             let argument = format!("weights.{name}");
-            let dtype = tensor.dtype();
-            let is_said = || {
-                part.iter()
-                    .any(|entry| entry.name == name && entry.dtype == dtype)
-            };
-            let weight = weight(&argument, tensor, is_said).map_err(in_file)?;
-            if weights.insert(name.to_owned(), weight).is_some() {
+            if weights.insert(name.to_owned(), tensor.into()).is_some() {
                 return Err(Error::file(argument, "one weight of this name", "two"));
             }
         }
         let load = loader.load_part(self.part, weights)?;
         Ok(Prepared::new(Vec::new(), |_outputs| Ok(load)))
     }
-}
-
-/// A tensor as models take it: in place where it can be; of F64 or quantised, where it is said to
-/// be, as F32.
-fn weight<'m>(
-    argument: &str,
-    tensor: RawTensor<'m>,
-    is_said: impl FnOnce() -> bool,
-) -> Result<Weight<'m>, Error> {
-    if tensor.dtype() != tensor.dtype().kept() && is_said() {
-        return Ok(Weight {
-            data: WeightData::F32(tensor.to_f32(argument)?.into()),
-            shape: tensor.shape().to_vec(),
-        });
-    }
-    tensor.into_floats(argument)
 }

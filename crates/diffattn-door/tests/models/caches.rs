@@ -5,12 +5,17 @@ use crate::llama::{PLAIN, forward};
 use diffattn_door::Door;
 
 pub(crate) fn create(door: &Door, model: f64, window: Option<f64>) -> f64 {
+    create_of(door, model, window, 0.0)
+}
+
+/// `dtype`: the number of float32, float16, bfloat16, int8.
+fn create_of(door: &Door, model: f64, window: Option<f64>, dtype: f64) -> f64 {
     let request = Request::default().n(&[model, 1.0, 4.0]);
     let request = match window {
         None => request.n(&[0.0]),
         Some(window) => request.n(&[1.0, window]),
     };
-    ok(request.query(door, 97))
+    ok(request.n(&[dtype]).query(door, 97))
 }
 
 pub(crate) fn length(door: &Door, cache: f64) -> f64 {
@@ -106,7 +111,7 @@ fn what_is_exported_comes_back() {
                     request = request.f32(&tensor.spec.shape, tensor.f32());
                 }
             }
-            request.query(&door, 98)
+            request.n(&[0.0]).query(&door, 98)
         };
         let again = ok(import(&ids, discarded, layers));
         assert_eq!(length(&door, again), 600.0);
@@ -128,6 +133,73 @@ fn what_is_exported_comes_back() {
             assert!(sentence.contains("were discarded"), "{sentence}");
         }
         assert_eq!(ok(rewind(&door, cache, 0.0)), 0.0);
+    }
+}
+
+/// What a cache of any type holds goes out by layers, in its own type, and comes back to the bit.
+#[test]
+fn layers_of_every_type_come_back() {
+    let folder = Folder::fixture("diffllama_gqa");
+    let door = Door::new();
+    let model = folder.load(&door);
+    let ids: Vec<i32> = (0..40).map(|at| (at * 31 + 7) % 90).collect();
+    for dtype in 0..4 {
+        let cache = create_of(&door, model, None, f64::from(dtype));
+        ok(cached(model, &ids, &[1, 40], &[cache]).run(&door, 80));
+        let export = |cache| ok(Request::default().n(&[cache]).run(&door, 82));
+        let out = export(cache);
+        let state = out[1].json();
+        let layers = state["layers"].as_array().map_or(0, Vec::len);
+        let names: &[&str] = match dtype {
+            3 => &["keys", "key_scales", "values", "value_scales"],
+            _ => &["keys", "values"],
+        };
+        let parts = &out[2..];
+        assert_eq!(parts.len(), layers * names.len());
+        assert_eq!(state["layers"][0]["kind"], "kv");
+        assert_eq!(state["layers"][0]["parts"], serde_json::json!(names));
+        let width = parts[0].spec.bytes / parts[0].spec.shape.iter().product::<usize>();
+        assert_eq!(width, [4, 2, 2, 1][dtype as usize]);
+        // `scales`: whether those of the keys are there.
+        let import = |parts: &[Output], scales: bool| {
+            let mut request = Request::default().n(&[model]).i32(&[40], &ids);
+            request = request.n(&[0.0, 0.0, 0.0, 0.0, 1.0, (parts.len() / names.len()) as f64]);
+            for layer in parts.chunks(names.len()) {
+                request = request.n(&[0.0]);
+                let mut at = 0;
+                for name in ["keys", "key_scales", "values", "value_scales"] {
+                    let part = layer.get(at).filter(|_| names.contains(&name));
+                    at += usize::from(part.is_some());
+                    request = match part.filter(|_| scales || name != "key_scales") {
+                        None => request.n(&[0.0]),
+                        Some(part) => {
+                            let kind = part.spec.kind.number();
+                            request.raw(kind, &part.spec.shape, part.bytes())
+                        }
+                    };
+                }
+            }
+            request.query(&door, 98)
+        };
+        let again = ok(import(parts, true));
+        let bytes = |out: &[Output]| {
+            out.iter()
+                .map(|out| out.bytes().to_vec())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bytes(&export(again)), bytes(&out));
+        let next = |cache| ok(cached(model, &[3, 4], &[1, 2], &[cache]).run(&door, 80));
+        assert_eq!(bits(next(cache)[0].f32()), bits(next(again)[0].f32()));
+        if dtype == 3 {
+            assert_eq!(
+                refusal(import(parts, false)),
+                (
+                    "DTYPE",
+                    "state.layers.keys: expected scales beside int8, got none".into()
+                )
+            );
+        }
+        assert_eq!(refusal(import(&parts[names.len()..], true)).0, "SHAPE");
     }
 }
 
@@ -226,7 +298,7 @@ fn caches_in_use_twice_or_gone_are_refused() {
             "length: expected at most 0, the tokens held, got 1".into()
         )
     );
-    let windowless = Request::default().n(&[model, 0.0, 1.0, 0.0]);
+    let windowless = Request::default().n(&[model, 0.0, 1.0, 0.0, 0.0]);
     assert_eq!(refusal(windowless.query(&door, 97)).0, "OPTION");
     ok(Request::default().n(&[cache]).query(&door, 46));
     assert_eq!(

@@ -97,6 +97,19 @@ impl Request {
         self.text(name).text(dtype).list(&shape).u8(bytes).n(&[0.0])
     }
 
+    /// A tensor as a file holds it, of an entry that was told.
+    pub(crate) fn entry(self, entry: &Value, bytes: &[u8]) -> Self {
+        let text = |key: &str| entry[key].as_str().unwrap_or_else(|| panic!("{entry}"));
+        let shape = entry["shape"].as_array().into_iter().flatten();
+        let shape: Vec<f64> = shape.filter_map(Value::as_f64).collect();
+        let request = self.text(text("name")).text(text("dtype"));
+        let request = request.list(&shape).u8(bytes);
+        match entry["turnedHeads"].as_f64() {
+            Some(heads) => request.n(&[1.0, heads]),
+            None => request.n(&[0.0]),
+        }
+    }
+
     pub(crate) fn operands(&self) -> Vec<&[u8]> {
         self.operands
             .iter()

@@ -40,6 +40,7 @@ fn generator(
     optional(request, window)
         .n(&[0.0])
         .list(caches)
+        .n(&[0.0])
         .query(door, 101)
 }
 

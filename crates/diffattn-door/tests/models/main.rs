@@ -6,6 +6,7 @@ mod caches;
 mod common;
 mod files;
 mod generate;
+mod gguf;
 mod llama;
 mod load;
 mod vit;

@@ -3,7 +3,9 @@
 //! beside weights of codes.
 
 use super::{Adapter, AdapterConversion, Change, check_fits};
+use crate::check::low_rank_names;
 use crate::convert::{ModelConversion, Step, Totals, chosen};
+use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::inspect::{Architecture, inspect};
 use crate::json::json_object;
@@ -23,12 +25,19 @@ impl ModelConversion {
         entries: impl IntoIterator<Item = &'e Entry>,
         config: &str,
         adapter: &Adapter,
+        dtype: Option<Dtype>,
     ) -> Result<Self, Error> {
         let entries: Vec<&Entry> = entries.into_iter().collect();
         let mut plan = match adapter.conversion() {
             None => Self::unchanged(&entries, config)?,
             Some(conversion) => Self::converted_for(&entries, config, conversion)?,
         };
+        if let Some(dtype) = dtype {
+            for step in &mut plan.steps {
+                step.cast(dtype);
+            }
+            plan.name_dtype(dtype);
+        }
         let mut added = Vec::new();
         for (name, change) in &adapter.changes {
             let Some(step) = plan.steps.iter_mut().find(|step| step.name == *name) else {
@@ -45,10 +54,9 @@ impl ModelConversion {
                     step.merge(a, b, adapter.scale());
                 }
                 Change::LowRank { a, b } => {
-                    let module = name.strip_suffix("weight").unwrap_or(name);
-                    for (part, entry, scale) in [("lora_A", a, 1.0), ("lora_B", b, adapter.scale())]
-                    {
-                        let name = format!("{module}{part}.weight");
+                    let scales = [(a, 1.0), (b, adapter.scale())];
+                    let names = low_rank_names(name).into_iter().flatten();
+                    for (name, (entry, scale)) in names.zip(scales) {
                         added.push(Step::copy(entry).renamed(name, scale));
                     }
                 }
@@ -115,8 +123,8 @@ impl ModelConversion {
             true => Ok(plan),
             false => Err(Error::option(
                 "adapter",
-                "one that was trained over this conversion",
-                "one of another (diff_attention of adapter_config.json and config.json differ)",
+                "one that was trained over the model's own conversion",
+                "one that was trained over another",
             )),
         }
     }

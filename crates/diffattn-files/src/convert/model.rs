@@ -83,7 +83,7 @@ impl ModelConversion {
     }
 
     /// Has the configuration say that element type, where it says one.
-    pub(super) fn name_dtype(&mut self, dtype: Dtype) {
+    pub(crate) fn name_dtype(&mut self, dtype: Dtype) {
         let name = match dtype {
             Dtype::F16 => "float16",
             Dtype::BF16 => "bfloat16",

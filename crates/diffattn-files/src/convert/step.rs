@@ -15,8 +15,10 @@ use std::cell::Cell;
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) name: String,
-    /// The element type that it is made in, that of what it is made of.
+    /// The element type that it is made in: that of what it is made of, or floats of its codes.
     dtype: Dtype,
+    /// The element type of the first tensor that it is made of.
+    source: Dtype,
     /// The element type that it is written in.
     written: Dtype,
     pub(crate) shape: Vec<usize>,
@@ -72,6 +74,7 @@ impl Step {
         Self {
             name: entry.name.clone(),
             dtype: entry.dtype,
+            source: entry.dtype,
             written: entry.dtype,
             shape: entry.shape.clone(),
             from: vec![entry.name.clone()],
@@ -86,6 +89,7 @@ impl Step {
         Self {
             name,
             dtype,
+            source: dtype,
             written: dtype,
             shape,
             from: Vec::new(),
@@ -102,13 +106,16 @@ impl Step {
 
     /// Whether its bytes are those of the tensor that it is made of.
     pub(super) fn is_copied(&self) -> bool {
-        matches!(self.make, Make::Copy) && self.merge.is_none() && self.written == self.dtype
+        matches!(self.make, Make::Copy) && self.merge.is_none() && self.written == self.source
     }
 
-    /// Has it written in another element type, where it has floats of 16 bits or more; whether that
-    /// rounds.
-    pub(super) fn cast(&mut self, to: Dtype) -> bool {
-        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&self.dtype) {
+    /// Has it written in another element type, where it has floats of 16 bits or more, or codes of
+    /// floats; whether that rounds.
+    pub(crate) fn cast(&mut self, to: Dtype) -> bool {
+        if self.source.block_bytes().is_some() {
+            self.dtype = Dtype::F32;
+        }
+        if !self.dtype.is_float() {
             return false;
         }
         self.written = to;
@@ -216,13 +223,20 @@ impl Step {
         source: RawTensor<'a>,
         others: impl Iterator<Item = RawTensor<'a>>,
     ) -> Result<RawTensor<'a>, Error> {
-        if source.shape() != self.before || source.dtype() != self.dtype {
+        if source.shape() != self.before || source.dtype() != self.source {
             return Err(Error::file(
                 argument,
-                format_args!("{} of {}", format_shape(&self.before), self.dtype),
+                format_args!("{} of {}", format_shape(&self.before), self.source),
                 format_args!("{} of {}", format_shape(source.shape()), source.dtype()),
             ));
         }
+        let source = match self.dtype == self.source {
+            true => source,
+            false => {
+                let values = write(&source.to_f32(argument)?, f32::to_le_bytes)?;
+                RawTensor::new(argument, self.dtype, &self.before, values)?
+            }
+        };
         let columns = self.shape.last().copied().unwrap_or(0);
         let made = match &self.make {
             Make::Copy => return Ok(source),

@@ -42,7 +42,10 @@ pub(super) fn check(headers: &[(&str, GgufHeader<'_>)]) -> Result<(), Error> {
         };
         let count = keys.count("split.count")?.unwrap_or(1).max(1);
         if count != headers.len() as u64 {
-            let expected = format!("the {count} files of its model (split.count)");
+            let expected = match count {
+                1 => "one file, as its model has no others (split.count)".to_owned(),
+                _ => format!("the {count} files of its model (split.count)"),
+            };
             return Err(Error::file(file, expected, headers.len()));
         }
         let number = keys.count("split.no")?.unwrap_or(0);

@@ -16,6 +16,11 @@ impl Config {
             .map(Self)
     }
 
+    /// All of it.
+    pub(super) fn map(&self) -> Option<&Map<String, Value>> {
+        self.0.as_ref()
+    }
+
     pub(super) fn value(&self, key: &str) -> Option<&Value> {
         self.0.as_ref()?.get(key)
     }

@@ -1,5 +1,6 @@
 //! What an inspection says: plain data. Decides nothing.
 
+use super::quantised::QuantizedCount;
 use crate::dtype::Dtype;
 use crate::layer::Layer;
 use crate::plain::{ConvertedLayer, PlainLayer};
@@ -23,6 +24,8 @@ pub enum Architecture {
     UnilmV2,
     /// timm's vision transformer with differential attention.
     TimmDiffVit,
+    /// The audio codec of Stable Audio 3.
+    SameS,
 }
 
 impl fmt::Display for Architecture {
@@ -35,6 +38,7 @@ impl fmt::Display for Architecture {
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
+            Self::SameS => "Stable Audio 3 SAME-S, an audio codec with differential attention",
         })
     }
 }
@@ -51,6 +55,7 @@ impl Architecture {
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
+            Self::SameS => "same_s",
         }
     }
 
@@ -72,7 +77,10 @@ impl Architecture {
             .into_iter()
             .find(|model| text("model_type") == Some(model.name()));
         let is_vit = text("architecture").is_some_and(is_vit);
-        model.or(is_vit.then_some(Self::TimmDiffVit))
+        let is_codec = text("architecture") == Some(Self::SameS.name());
+        model
+            .or(is_vit.then_some(Self::TimmDiffVit))
+            .or(is_codec.then_some(Self::SameS))
     }
 }
 
@@ -100,7 +108,10 @@ pub struct Inspection {
     pub converted_layers: Vec<ConvertedLayer>,
     /// The element types, those with the most elements first.
     pub dtypes: Vec<DtypeCount>,
-    /// Elements of all tensors.
+    /// Quantised weights as MLX has them, by how they are packed; their tensors are among the
+    /// element types, too.
+    pub quantized: Vec<QuantizedCount>,
+    /// Elements of all tensors, of quantised weights those of the weights.
     pub parameters: u64,
     /// Tensors that the architecture wants and that are not there, by the names that it has for
     /// them.

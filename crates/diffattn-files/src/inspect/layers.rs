@@ -100,7 +100,8 @@ fn absent_lambdas(
         Architecture::Llama
         | Architecture::DiffAttnLlama
         | Architecture::UnilmV1
-        | Architecture::UnilmV2 => absent,
+        | Architecture::UnilmV2
+        | Architecture::SameS => absent,
         // (Its list has them.)
         Architecture::Phi4Flash => Vec::new(),
     }

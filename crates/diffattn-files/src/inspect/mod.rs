@@ -10,9 +10,12 @@ mod layers;
 mod llama;
 mod named;
 mod phi4flash;
+mod quantised;
+mod same_s;
 mod timm;
 
 pub use inspection::{Architecture, DtypeCount, Inspection};
+pub use quantised::QuantizedCount;
 
 use crate::dtype::Dtype;
 use crate::entry::Entry;
@@ -22,6 +25,7 @@ use crate::notices;
 use config::Config;
 use diffattn::Error;
 use named::Named;
+use quantised::Unpacked;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
@@ -32,24 +36,31 @@ pub fn inspect<'e>(
     entries: impl IntoIterator<Item = &'e Entry>,
     config: Option<&str>,
 ) -> Result<Inspection, Error> {
-    let entries: Entries<'e> = entries
-        .into_iter()
+    let stored: Vec<&'e Entry> = entries.into_iter().collect();
+    let config = Config::parse(config)?;
+    let unpacked = Unpacked::of(&stored, &config);
+    let floats = stored
+        .iter()
+        .copied()
+        .filter(|entry| !unpacked.packed.contains(&entry.name));
+    let entries: Entries<'_> = floats
+        .chain(&unpacked.weights)
         .map(|entry| (entry.name.as_str(), entry))
         .collect();
     let names = Names::read(entries.keys().copied());
-    let config = Config::parse(config)?;
     let mut inspection = Inspection {
         architecture: None,
         layers: Vec::new(),
         plain_layers: Vec::new(),
         converted_layers: Vec::new(),
-        dtypes: dtypes(&entries),
+        dtypes: dtypes(&stored),
+        quantized: unpacked.counts,
         parameters: entries
             .values()
             .fold(0u64, |sum, entry| sum.saturating_add(entry.elements())),
         missing: Vec::new(),
         unexpected: Vec::new(),
-        warnings: Vec::new(),
+        warnings: unpacked.warning.into_iter().collect(),
     };
     let is_named = || llama::is_named(&names.read);
     let is_converted = config.architecture() == Some(Architecture::DiffAttnLlama) && is_named();
@@ -69,6 +80,7 @@ pub fn inspect<'e>(
         Some(layer) => architecture(layer),
         None => is_llama().then_some(Architecture::Llama),
     }
+    .or_else(|| same_s::is_named(&names.read).then_some(Architecture::SameS))
     .or_else(|| config.architecture());
     match (inspection.architecture, config.architecture()) {
         (None, _) => inspection
@@ -106,6 +118,7 @@ pub fn inspect<'e>(
                     llama::compare(is_converted, (&named, &config), &mut inspection);
                 }
                 Architecture::Phi4Flash => phi4flash::compare(&named, &config, &mut inspection),
+                Architecture::SameS => same_s::compare(&named, &config, &mut inspection),
                 _ => timm::compare(&named, &config, &mut inspection),
             }
         }
@@ -134,9 +147,9 @@ fn find<'e>(entries: &Entries<'e>) -> Vec<Found<'e>> {
     found
 }
 
-fn dtypes(entries: &Entries<'_>) -> Vec<DtypeCount> {
+fn dtypes(entries: &[&Entry]) -> Vec<DtypeCount> {
     let mut counts: BTreeMap<Dtype, DtypeCount> = BTreeMap::new();
-    for entry in entries.values() {
+    for entry in entries {
         let count = counts.entry(entry.dtype).or_insert(DtypeCount {
             dtype: entry.dtype,
             tensors: 0,

@@ -57,6 +57,33 @@ fn quantised_llamas() {
     }
 }
 
+/// Made in floats, they are made of what their codes stand for.
+#[test]
+fn quantised_llamas_in_floats() {
+    let files = ok(GgufFiles::open(models().join("gguf/q4_1/model.gguf")));
+    let entries: Vec<Entry> = files.entries().iter().map(|of| of.entry.clone()).collect();
+    let target = ConversionTarget {
+        dtype: Some(Dtype::F32),
+        ..ConversionTarget::new(ConversionForm::V2, TargetHeads::First(0.25))
+    };
+    let plan = ok(ModelConversion::to_differential(
+        &entries,
+        files.config(),
+        &target,
+    ));
+    for (index, spec) in plan.tensors().iter().enumerate() {
+        let sources = plan.sources(index).iter().map(|name| ok(files.raw(name)));
+        let made = ok(plan.make(index, sources.collect()));
+        assert_eq!(made.dtype(), Dtype::F32, "{}", spec.name);
+        if let [source] = plan.sources(index)
+            && source.contains("embed_tokens")
+        {
+            let wide = ok(ok(files.raw(source)).to_f32(source));
+            assert!(ok(made.to_f32(source)) == wide);
+        }
+    }
+}
+
 /// What blocks cannot hold is refused, by the tensor's name.
 #[test]
 fn what_is_not_exact() {

@@ -29,6 +29,9 @@ pub(crate) fn wrong_family(
         Some(Architecture::TimmDiffVit) => Some(
             "the configuration of a DIFF vision transformer: DiffViT loads it, and the command classify",
         ),
+        Some(Architecture::SameS) => {
+            Some("the configuration of SAME-S, an audio codec: AudioCodec loads it")
+        }
         Some(Architecture::UnilmV1 | Architecture::UnilmV2) | None => None,
     };
     let got = match (value, of_another) {

@@ -281,7 +281,15 @@ impl ModelCache {
                 discarded,
             ));
         }
-        let held = ids.len() - discarded;
+        // With recurrent states, which may be behind the ids, keys tell of how many they are.
+        let recurs = model.states().any(|options| options.recurs());
+        let mut told = model.states().zip(layers);
+        let told = told.find_map(|(options, layer)| options.held(layer));
+        let ready = told
+            .filter(|_| recurs)
+            .and_then(|held| held.checked_add(*discarded))
+            .map_or(ids.len(), |ready| ready.min(ids.len()));
+        let held = ready.saturating_sub(*discarded);
         let options = ModelCacheOptions {
             window: *window,
             ..ModelCacheOptions::default()
@@ -290,10 +298,10 @@ impl ModelCache {
         let wanted = model.states().zip(layers).enumerate();
         for (to, (index, (options, layer))) in cache.layers.iter_mut().zip(wanted) {
             *to = State::new(&options.holding(0, layer.dtype()), true)?;
-            to.import(layer, [ids.len(), held], &format!("state.layers[{index}]"))?;
+            to.import(layer, [ready, held], &format!("state.layers[{index}]"))?;
         }
         cache.ids.clone_from(ids);
-        cache.ready = ids.len();
+        cache.ready = ready;
         Ok(cache)
     }
 

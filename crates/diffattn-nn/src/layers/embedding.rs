@@ -1,8 +1,8 @@
-//! The table of token embeddings, held in the element type of the checkpoint, and once where it is
-//! the output head too. Computes nothing.
+//! The table of token embeddings, held in the element type of the checkpoint or as codes, and once
+//! where it is the output head too. Computes nothing.
 
 use super::Head;
-use crate::parts::{Weight, WeightData};
+use crate::parts::{Table, WeightData};
 use diffattn::{Error, Linear, try_zeroed};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
@@ -18,6 +18,8 @@ pub(crate) struct Embedding {
 enum Rows {
     /// Those of the output head's weight.
     OfHead,
+    /// Those of a packed weight.
+    Packed(Linear),
     F32(Vec<f32>),
     F16(Vec<u16>),
     Bf16(Vec<u16>),
@@ -32,22 +34,32 @@ impl Embedding {
         }
     }
 
-    /// Keeps the checked weight, without a copy where it was read for this purpose.
-    pub(crate) fn new(weight: Weight<'_>) -> Result<Self, Error> {
+    /// Keeps the checked table, floats without a copy where they were read for this purpose.
+    pub(crate) fn new(table: Table<'_>) -> Result<Self, Error> {
+        let weight = match table {
+            Table::Floats(weight) => weight,
+            Table::Packed(packed) => {
+                let width = packed.inputs();
+                let rows = Rows::Packed(packed);
+                return Ok(Self { rows, width });
+            }
+        };
         let width = weight.shape.last().copied().unwrap_or(0);
         let rows = match weight.data {
             WeightData::F32(data) => Rows::F32(owned(data)?),
             WeightData::F16(data) => Rows::F16(owned(data)?),
             WeightData::Bf16(data) => Rows::Bf16(owned(data)?),
+            WeightData::Stored(..) => return Err(Error::internal("a table of bytes")),
         };
         Ok(Self { rows, width })
     }
 
-    /// The row of a checked id, widened exactly. `head` is the model's.
+    /// The row of a checked id, widened. `head` is the model's.
     pub(crate) fn row(&self, head: &Head<'_>, id: u32, to: &mut [f32]) -> Result<(), Error> {
         let range = id as usize * self.width..(id as usize + 1) * self.width;
         match &self.rows {
             Rows::OfHead => return head.weight_row(id as usize, to),
+            Rows::Packed(rows) => return rows.weight_row(id as usize, to),
             Rows::F32(rows) => to.copy_from_slice(&rows[range]),
             Rows::F16(rows) => rows[range]
                 .reinterpret_cast::<f16>()

@@ -121,7 +121,7 @@ impl<'m> Mixer<'m> {
     pub(crate) fn still(self, wanted: Wanted) -> usize {
         match self {
             Self::Attention(Attention { layer, .. }) => {
-                match layer.rope.is_some() && layer.fused(wanted).is_none() {
+                match layer.has_still() && layer.fused(wanted).is_none() {
                     true => layer.q.outputs().max(layer.k.outputs()),
                     false => 0,
                 }

@@ -25,7 +25,7 @@ pub(crate) use mixer::{Attention, Mixer};
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]
-pub(crate) use norm::Norm;
+pub(crate) use norm::{DynamicTanh, HeadsNorm, Norm};
 
 use attention::DiffAttnLayer;
 

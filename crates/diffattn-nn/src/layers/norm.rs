@@ -1,7 +1,8 @@
 //! Norms of rows, with their weights.
 
 use diffattn::{
-    DataMut, Error, LayerNormOptions, RmsNorm, RmsNormOptions, Run, Tensor, layer_norm,
+    DataMut, DynamicTanhOptions, Error, LayerNormOptions, RmsNorm, RmsNormOptions, Run, Tensor,
+    dynamic_tanh, layer_norm,
 };
 
 /// A norm over the channels of each row.
@@ -15,13 +16,21 @@ pub(crate) enum Norm<'m> {
         bias: &'m [f32],
         eps: f32,
     },
+    /// `tanh(alpha · x) · weight + bias`.
+    DynamicTanh {
+        alpha: f32,
+        weight: &'m [f32],
+        bias: &'m [f32],
+    },
 }
 
 impl Norm<'_> {
     /// Channels of a row.
     pub(crate) fn width(self) -> usize {
         match self {
-            Self::Rms { weight, .. } | Self::Layer { weight, .. } => weight.len(),
+            Self::Rms { weight, .. }
+            | Self::Layer { weight, .. }
+            | Self::DynamicTanh { weight, .. } => weight.len(),
         }
     }
 
@@ -49,6 +58,56 @@ impl Norm<'_> {
                 let width = weight.len();
                 layer_norm(Tensor::f32(x, &[x.len() / width, width]), y, &options)
             }
+            Self::DynamicTanh {
+                alpha,
+                weight,
+                bias,
+            } => {
+                let options = DynamicTanhOptions {
+                    alpha,
+                    weight: Some(weight),
+                    bias: Some(bias),
+                    run,
+                };
+                let width = weight.len();
+                dynamic_tanh(Tensor::f32(x, &[x.len() / width, width]), y, &options)
+            }
+        }
+    }
+}
+
+/// A norm of heads of q or k, with the weights that are its own.
+#[derive(Debug, Clone)]
+pub(crate) enum HeadsNorm {
+    /// [`Norm::Rms`].
+    Rms { weight: Vec<f32>, eps: f32 },
+    /// [`Norm::DynamicTanh`].
+    DynamicTanh(DynamicTanh),
+}
+
+/// The weights of [`Norm::DynamicTanh`].
+#[derive(Debug, Clone)]
+pub(crate) struct DynamicTanh {
+    pub(crate) alpha: f32,
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+}
+
+impl HeadsNorm {
+    pub(crate) fn rows(&self) -> Norm<'_> {
+        match self {
+            Self::Rms { weight, eps } => Norm::Rms { weight, eps: *eps },
+            Self::DynamicTanh(norm) => norm.rows(),
+        }
+    }
+}
+
+impl DynamicTanh {
+    pub(crate) fn rows(&self) -> Norm<'_> {
+        Norm::DynamicTanh {
+            alpha: self.alpha,
+            weight: &self.weight,
+            bias: &self.bias,
         }
     }
 }

@@ -3,8 +3,10 @@
 
 use super::decoder::TextModel;
 use super::diff_vit::DiffViT;
-use crate::parts::{PartWeights, Parts, WeightInfo, WeightSource, read_part};
+use super::same_s::SameS;
+use crate::parts::{PartWeights, Parts, WeightFormats, WeightInfo, WeightSource, read_part};
 use diffattn::{Error, Pace, Work};
+use diffattn_files::DeclaredTensor;
 use serde_json::Value;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub enum Task {
     Text,
     /// It looks at images.
     Image,
+    /// It makes latents of audio, and audio of latents.
+    Audio,
 }
 
 /// A whole model, of whatever family.
@@ -25,6 +29,8 @@ pub enum Model {
     Text(Arc<dyn TextModel>),
     /// One that looks at images.
     Image(Arc<DiffViT>),
+    /// One that makes latents of audio, and audio of latents.
+    Audio(Arc<SameS>),
 }
 
 /// What a checkpoint says of itself: all but the elements of its weights.
@@ -36,6 +42,8 @@ pub struct ModelFiles<'f> {
     pub generation_config: Option<&'f str>,
     /// Its weights.
     pub entries: &'f [WeightInfo],
+    /// As what they are held.
+    pub formats: WeightFormats,
 }
 
 /// A model on its way: checked as a whole before it has a single element, then loaded part by part,
@@ -50,8 +58,16 @@ pub trait ModelLoader: Debug + Send + Sync {
     /// prefixes of names that were taken off.
     fn notices(&self) -> &[String];
 
+    /// Says as what the weights are held, before the first comes: as they are stored, if nothing
+    /// is said. Those that cannot be so stay as they are stored, and [`ModelLoader::notices`] names
+    /// them.
+    fn hold_as(&mut self, formats: WeightFormats);
+
     /// The weights of each part.
     fn parts(&self) -> &[Vec<WeightInfo>];
+
+    /// Every weight that the model takes, as its file has it, and what it is to the model.
+    fn weights(&self) -> Vec<(&WeightInfo, &DeclaredTensor)>;
 
     /// Checks the weights of a part and prepares to pack them.
     ///
@@ -173,8 +189,16 @@ impl<B: Builder> ModelLoader for Loader<B> {
         self.parts.notices()
     }
 
+    fn hold_as(&mut self, formats: WeightFormats) {
+        self.parts.hold_as(formats);
+    }
+
     fn parts(&self) -> &[Vec<WeightInfo>] {
         self.parts.list()
+    }
+
+    fn weights(&self) -> Vec<(&WeightInfo, &DeclaredTensor)> {
+        self.parts.weights().collect()
     }
 
     fn load_part<'l>(

@@ -12,6 +12,8 @@ mod measure;
 mod outputs;
 mod pasts;
 pub(crate) mod phi4flash;
+mod recode;
+pub(crate) mod same_s;
 mod tables;
 mod texts;
 
@@ -20,11 +22,13 @@ pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
 pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
+pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use texts::TextForward;
 
 use crate::checkpoint::Architecture;
 use crate::config::{Entries, wrong_family};
 use diffattn::Error;
+use diffattn_files::MlxQuantization;
 
 /// A family of models.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +41,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 5] = [
+pub const FAMILIES: [Family; 6] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -63,6 +67,11 @@ pub const FAMILIES: [Family; 5] = [
         task: Task::Image,
         open: diff_vit::open,
     },
+    Family {
+        architecture: Architecture::SameS,
+        task: Task::Audio,
+        open: same_s::open,
+    },
 ];
 
 impl Family {
@@ -71,8 +80,8 @@ impl Family {
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the entry of the config as
-    /// `config.KEY`, or the weight as `weights.NAME`: no JSON, no family that does this, or what
-    /// the family's own loader refuses.
+    /// `config.KEY`, or the weight as `weights.NAME`: no JSON, no family that does this, codes
+    /// other than the configuration says, or what the family's own loader refuses.
     pub fn open(
         task: Task,
         files: &ModelFiles<'_>,
@@ -97,6 +106,11 @@ impl Family {
                 ));
             }
         };
-        Ok((family, (family.open)(files)?))
+        if let Some(quantization) = MlxQuantization::of_config(&entries.map)? {
+            quantization.check(files.entries)?;
+        }
+        let mut loader = (family.open)(files)?;
+        loader.hold_as(files.formats);
+        Ok((family, loader))
     }
 }

@@ -3,16 +3,19 @@
 //! packed and not needed afterwards, so that no more than one part is in memory twice. Reads no
 //! file; what a model is made of, its lists say.
 
+mod formats;
+mod matrix;
 mod part;
 mod source;
 
-pub(crate) use part::{Part, elements};
+pub use formats::{WeightFormat, WeightFormats};
+pub use matrix::Recoding;
+pub(crate) use part::{Part, Table, elements};
 pub use source::{PartWeights, Weight, WeightData, WeightSource};
 
-use crate::checkpoint::Dtype;
-use diffattn::{Error, check_len, format_shape};
-use diffattn_files::CheckedParts;
+use diffattn::{Error, format_shape};
 pub use diffattn_files::WeightInfo;
+use diffattn_files::{CheckedParts, DeclaredTensor, Dtype, Precision};
 use std::sync::Arc;
 
 /// The parts of a model, and which are there.
@@ -20,14 +23,35 @@ use std::sync::Arc;
 pub(crate) struct Parts {
     checked: CheckedParts,
     loaded: Vec<bool>,
+    formats: WeightFormats,
+    notices: Vec<String>,
 }
 
 impl Parts {
     pub(crate) fn new(checked: CheckedParts) -> Self {
         Self {
             loaded: vec![false; checked.list().len()],
+            notices: checked.notices().to_vec(),
             checked,
+            formats: WeightFormats::default(),
         }
+    }
+
+    /// Says as what the weights are held, before the first comes.
+    pub(crate) fn hold_as(&mut self, formats: WeightFormats) {
+        self.formats = formats;
+        let missing: Vec<&str> = self
+            .weights()
+            .filter(|(_, tensor)| formats.misses(tensor))
+            .map(|(info, _)| info.name.as_str())
+            .collect();
+        self.notices.extend(not_quantised(&missing));
+    }
+
+    /// Every weight, as its file says it and as what the model has it.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (&WeightInfo, &DeclaredTensor)> {
+        let parts = self.list().iter().zip(self.checked.declared());
+        parts.flat_map(|(infos, tensors)| infos.iter().zip(tensors))
     }
 
     /// The weights of each part, by the file's names.
@@ -37,7 +61,7 @@ impl Parts {
 
     /// What is odd about the checkpoint and loaded all the same.
     pub(crate) fn notices(&self) -> &[String] {
-        self.checked.notices()
+        &self.notices
     }
 
     /// Checks the weights of a part; gives them by the names that the model has for them.
@@ -47,10 +71,22 @@ impl Parts {
         mut weights: PartWeights<'w>,
     ) -> Result<PartWeights<'w>, Error> {
         self.check(part, &weights)?;
-        let pairs = self.list()[part].iter().zip(&self.checked.names()[part]);
-        Ok(pairs
-            .filter_map(|(info, name)| Some((name.clone(), weights.remove(&info.name)?)))
-            .collect())
+        let pairs = self.list()[part].iter().zip(&self.checked.declared()[part]);
+        let mut taken = PartWeights::new();
+        taken.formats = self.formats;
+        for (info, tensor) in pairs {
+            let Some(weight) = weights.remove(&info.name) else {
+                continue;
+            };
+            let is_coded = info.dtype != info.dtype.kept() || info.dtype == Dtype::U32;
+            let weight = if tensor.precision != Precision::Exact && is_coded {
+                weight
+            } else {
+                weight.into_floats(&format!("weights.{}", info.name))?
+            };
+            taken.insert(tensor.name.clone(), weight);
+        }
+        Ok(taken)
     }
 
     /// The part is there; gives whether all are.
@@ -107,13 +143,13 @@ impl Parts {
             let Some(weight) = weights.get(&entry.name) else {
                 return Err(Error::file(argument, expected(), "none"));
             };
-            let tensor = weight.tensor();
-            let dtype = Dtype::from(tensor.data.dtype());
-            if (dtype, &weight.shape) != (entry.dtype.kept(), &entry.shape) {
+            let dtype = weight.dtype();
+            let is_it = [entry.dtype, entry.dtype.kept()].contains(&dtype);
+            if !is_it || weight.shape != entry.shape {
                 let got = format!("{} of {dtype}", format_shape(&weight.shape));
                 return Err(Error::file(argument, expected(), got));
             }
-            check_len(&argument, &weight.shape, tensor.data.len())?;
+            weight.check_len(&argument)?;
         }
         if let Some(other) = weights
             .keys()
@@ -127,6 +163,22 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// That weights are not quantised, though it was asked for.
+fn not_quantised(names: &[&str]) -> Option<String> {
+    const LISTED: usize = 4;
+    let (listed, more) = names.split_at(names.len().min(LISTED));
+    let more = match more.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!names.is_empty()).then(|| {
+        format!(
+            "weights whose rows are no multiple of 32 stay as they are stored: {}{more}",
+            listed.join(", ")
+        )
+    })
 }
 
 /// The weights of a part, read from a source.

@@ -257,13 +257,13 @@ impl<'a> Pass<'a> {
                 &*normed
             }
         };
-        let head_dim = attention.heads.dimensions.head_dim;
+        let rotary_dim = attention.rotary_dim;
         if let Some(rope) = &attention.rope {
-            self.tables.cover(rope, head_dim, &positioned, run)?;
+            self.tables.cover(rope, rotary_dim, &positioned, run)?;
         }
         let turns = |rows: &[Positioned]| match &attention.rope {
             None => Vec::new(),
-            Some(rope) => self.tables.turns(rope, head_dim, rows),
+            Some(rope) => self.tables.turns(rope, rotary_dim, rows),
         };
         let widths = self.plan.layers[index].mixer.widths(wanted);
         let Some(fusion) = attention.fused(wanted) else {

@@ -124,6 +124,27 @@ impl StateOptions {
         self
     }
 
+    /// Whether it is a recurrent state.
+    pub(crate) fn recurs(&self) -> bool {
+        matches!(self, Self::Recurrent { .. })
+    }
+
+    /// Tokens whose keys and values a layer without a window of its own held.
+    pub(crate) fn held(&self, state: &LayerState) -> Option<usize> {
+        let (
+            Self::Kv {
+                options,
+                window: None,
+            },
+            LayerState::Kv { keys, .. },
+        ) = (self, state)
+        else {
+            return None;
+        };
+        let row = options.terms.saturating_mul(options.groups);
+        keys.len().checked_div(row.saturating_mul(options.head_dim))
+    }
+
     /// Tokens that each token sees, itself included, where the layer says so.
     pub(crate) fn window(&self) -> Option<usize> {
         match self {

@@ -39,7 +39,7 @@ impl Tables {
         self.0.clear();
     }
 
-    /// Makes what is missing for rows of heads of `width` channels.
+    /// Makes what is missing for rows of heads of which `width` channels turn.
     pub(crate) fn cover(
         &mut self,
         rope: &RopeConfig,

@@ -1,7 +1,9 @@
 //! The rules of bits: what may not change a row, and what a job and its cache promise.
 
 use crate::common::{Case, Oracle, Projections, Random, bits, ok, on, rope, step_through, zoo};
-use diffattn::{DataMut, Isa, KvCache, Layout, MapOutputs, Mask, Tensor};
+use diffattn::{
+    CacheDType, DataMut, Isa, KvCache, KvCacheOptions, Layout, MapOutputs, Mask, Tensor,
+};
 use diffattn_nn::ForwardOptions;
 use diffattn_reference as reference;
 
@@ -308,6 +310,62 @@ fn a_cache_is_changed_by_a_finished_job_only() {
             case.name
         );
     }
+}
+
+/// A layer takes a cache of any type, and its rows see what that holds, in the call that appends
+/// too. One with differences keeps its inputs there, and takes only float32.
+#[test]
+fn caches_of_every_type() {
+    let dtypes = [CacheDType::F16, CacheDType::Bf16, CacheDType::Int8];
+    let mut refused = 0;
+    for (seed, case) in zoo()
+        .into_iter()
+        .enumerate()
+        .filter(|(_, case)| causal(case))
+    {
+        let x = case.input(seed as u64 + 950, 2, 30);
+        let data: Vec<f32> = x.data.iter().map(|&x| x as f32).collect();
+        let part = |tokens: std::ops::Range<usize>| -> Vec<f32> {
+            let texts = data.chunks_exact(30 * case.embed_dim);
+            let rows = tokens.start * case.embed_dim..tokens.end * case.embed_dim;
+            texts.flat_map(|text| text[rows.clone()].to_vec()).collect()
+        };
+        let options = on(Isa::detect(), 1, false);
+        let has_differences = match &case.oracle {
+            Oracle::V1(oracle) => oracle.sequence.is_some(),
+            Oracle::V2(_) => false,
+        };
+        for dtype in dtypes {
+            let made = || {
+                ok(KvCache::new(KvCacheOptions {
+                    dtype,
+                    ..case.layer.cache_options(2, 0)
+                }))
+            };
+            let forward = |tokens: std::ops::Range<usize>, cache: &mut KvCache| {
+                let rows = part(tokens.clone());
+                let x = Tensor::f32(&rows, &[2, tokens.len(), case.embed_dim]);
+                case.layer.forward(x, Some(cache), &options)
+            };
+            let mut cache = made();
+            if has_differences {
+                let error = forward(0..30, &mut cache).err().map(|error| error.code());
+                assert_eq!(error, Some("DTYPE"), "{}", case.name);
+                refused += 1;
+                continue;
+            }
+            let y = bits(&ok(forward(0..30, &mut cache)));
+            let mut cache = made();
+            for tokens in [0..1, 1..2, 2..20, 20..21, 21..30] {
+                let got = bits(&ok(forward(tokens.clone(), &mut cache)));
+                let texts = y.chunks_exact(30 * case.embed_dim);
+                let rows = tokens.start * case.embed_dim..tokens.end * case.embed_dim;
+                let expected: Vec<u32> = texts.flat_map(|y| y[rows.clone()].to_vec()).collect();
+                assert_eq!(got, expected, "{} {dtype:?} {tokens:?}", case.name);
+            }
+        }
+    }
+    assert!(refused >= 3);
 }
 
 /// Long enough that filling the cache takes several units.

@@ -49,6 +49,7 @@ fn adapted(name: &str) -> DiffLlama {
         base.entries(),
         &config(name),
         &adapter,
+        None,
     ));
     let mut weights: Vec<(String, RawTensor<'_>)> = Vec::new();
     for (index, spec) in plan.tensors().iter().enumerate() {
@@ -98,7 +99,7 @@ fn over_another_conversion() {
         "diffattn_llama/dex_zero",
     ] {
         let base = ok(Shards::open(folder(name)));
-        let plan = ModelConversion::with_adapter(base.entries(), &config(name), &adapter());
+        let plan = ModelConversion::with_adapter(base.entries(), &config(name), &adapter(), None);
         let (code, sentence) = refusal(plan);
         assert_eq!(code, "OPTION", "{name}: {sentence}");
         assert!(sentence.contains("adapter"), "{name}: {sentence}");
@@ -146,7 +147,7 @@ fn tensors_that_are_refused() {
     let refused = |entries: Vec<Entry>| {
         let made = Adapter::new(&config_text, &entries).and_then(|adapter| {
             let base = Shards::open(folder("llama"))?;
-            ModelConversion::with_adapter(base.entries(), &config("llama"), &adapter)
+            ModelConversion::with_adapter(base.entries(), &config("llama"), &adapter, None)
         });
         refusal(made)
     };

@@ -1,8 +1,10 @@
 //! Caches: rewinding, prefixes, windows, copies, and what a job that does not end leaves behind.
 
 use crate::common::{Checkpoint, bits, forward, ok, random_ids, refusal};
+use diffattn::CacheDType;
 use diffattn_nn::{
-    DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Logits, ModelCache, ModelCacheOptions, TokenIds,
+    DiffLlama, DiffLlamaOptions, DiffLlamaOutputs, Generation, Generator, GeneratorOptions, Logits,
+    ModelCache, ModelCacheOptions, TokenIds,
 };
 
 fn append(model: &DiffLlama, cache: &mut ModelCache, ids: &[u32]) -> Vec<u32> {
@@ -68,6 +70,116 @@ fn rewind_and_prefixes_of(name: &str) {
     );
     assert_eq!(cache.keep_prefix(&[]), 0);
     assert!(cache.is_empty());
+}
+
+const DTYPES: [CacheDType; 4] = [
+    CacheDType::F32,
+    CacheDType::F16,
+    CacheDType::Bf16,
+    CacheDType::Int8,
+];
+
+/// Whatever a cache holds, a text in pieces and token by token has the bits of one pass, with a
+/// window, after a rewind and from a copy.
+#[test]
+fn every_type_of_cache() {
+    every_type_of("diffllama_gqa");
+    every_type_of("llama");
+}
+
+fn every_type_of(name: &str) {
+    let checkpoint = Checkpoint::fixture(name);
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let ids = random_ids(11, 330, vocab);
+    let mut seen = Vec::new();
+    for window in [None, Some(40)] {
+        for dtype in DTYPES {
+            let options = ModelCacheOptions {
+                capacity: 0,
+                window,
+                dtype,
+            };
+            let mut cache = ok(model.cache(&options));
+            let expected = append(&model, &mut cache, &ids);
+            if dtype == CacheDType::F32 {
+                assert_eq!(expected, whole(&model, &ids, window));
+            }
+            if window.is_none() {
+                // (Of int8 each row has a scale beside its codes.)
+                let bytes = model.cache(&ModelCacheOptions::default()).map(|mut cache| {
+                    append(&model, &mut cache, &ids);
+                    cache.bytes()
+                });
+                let share = cache.bytes() as f64 / ok(bytes) as f64;
+                let (least, most) = match dtype {
+                    CacheDType::F32 => (1.0, 1.0),
+                    CacheDType::F16 | CacheDType::Bf16 => (0.5, 0.5),
+                    CacheDType::Int8 => (0.25, 0.4),
+                };
+                assert!((least..=most).contains(&share), "{dtype:?}: {share}");
+                assert!(!seen.contains(&expected), "{dtype:?} rounds nothing");
+                seen.push(expected.clone());
+            }
+            let mut pieces = ok(model.cache(&options));
+            let mut at = 0;
+            for length in [1, 1, 20, 1, 230, 4, 1, 72] {
+                let got = append(&model, &mut pieces, &ids[at..at + length]);
+                let wanted = &expected[at * vocab..(at + length) * vocab];
+                assert_eq!(got, wanted, "{dtype:?}, {window:?}, {length} at {at}");
+                at += length;
+            }
+            ok(pieces.rewind(328));
+            assert_eq!(
+                append(&model, &mut pieces, &ids[328..]),
+                expected[328 * vocab..]
+            );
+            let state = ok(pieces.export());
+            assert!(state.layers.iter().all(|layer| layer.dtype() == dtype));
+            assert_eq!(state.layers[0].kind(), "kv");
+            let mut copy = ok(model.import_cache(&state));
+            assert_eq!(ok(copy.export()), state);
+            let next = append(&model, &mut pieces, &ids[..3]);
+            assert_eq!(append(&model, &mut copy, &ids[..3]), next);
+        }
+    }
+}
+
+/// A generator's own caches hold what it was asked for: as one with such a cache given.
+#[test]
+fn generators_with_every_type_of_cache() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let generation = || Generation {
+        prompt: random_ids(12, 9, checkpoint.config.vocab_size),
+        max_new_tokens: 6,
+        stop_ids: Some(Vec::new()),
+        ..Generation::default()
+    };
+    for dtype in DTYPES {
+        let options = GeneratorOptions {
+            cache_dtype: dtype,
+            ..GeneratorOptions::default()
+        };
+        let mut own = ok(Generator::new(&model, vec![generation()], &options));
+        let mut caches = vec![ok(model.cache(&ModelCacheOptions {
+            dtype,
+            ..ModelCacheOptions::default()
+        }))];
+        let options = GeneratorOptions::default();
+        let mut given = ok(Generator::with_caches(
+            &model,
+            vec![generation()],
+            &mut caches,
+            &options,
+        ));
+        while !own.is_finished() {
+            assert_eq!(ok(own.step()), ok(given.step()));
+        }
+        let state = own.take_cache(0).map(|cache| ok(cache.export()));
+        let layers = state.map_or(Vec::new(), |state| state.layers);
+        assert!(!layers.is_empty() && layers.iter().all(|layer| layer.dtype() == dtype));
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn text(path: &Path) -> String {
 /// A checkpoint folder and what is expected of it.
 pub(crate) struct Checkpoint {
     pub(crate) name: String,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     pub(crate) config: DiffLlamaConfig,
     pub(crate) tensors: Tensors,
     pub(crate) expected: Tensors,
@@ -165,6 +165,7 @@ impl Checkpoint {
                 Stored::F32(data) => data.iter().map(|&x| f64::from(x)).collect(),
                 Stored::F16(data) => data.iter().map(|&x| f16::from_bits(x).to_f64()).collect(),
                 Stored::Bf16(data) => data.iter().map(|&x| bf16::from_bits(x).to_f64()).collect(),
+                Stored::F64(data) => data.clone(),
                 other => panic!("a weight of {other:?}"),
             };
             diffattn_reference::Tensor::new(shape, data)

@@ -319,7 +319,7 @@ fn what_is_refused() {
         ),
         (
             v2(json!({ "norm": { "eps": 1e-5 } })),
-            "config.diff_attention.norm: expected none, as converted heads have no norm, got {\"eps\":1e-5}",
+            "config.diff_attention.norm: expected none, as converted heads have no norm, got {\"eps\":0.00001}",
         ),
         (
             v2(json!({ "mix": "half" })),

@@ -2,7 +2,9 @@
 
 use crate::common::{Checkpoint, bits, logits, ok, refusal};
 use diffattn::Error;
-use diffattn_nn::{FAMILIES, Family, Model, ModelFiles, ModelLoader, Task, WeightInfo};
+use diffattn_nn::{
+    FAMILIES, Family, Model, ModelFiles, ModelLoader, Task, WeightFormats, WeightInfo,
+};
 use diffattn_nn::{TextForward, TextOptions, TextOutputs, TokenIds};
 use serde_json::json;
 
@@ -23,6 +25,7 @@ fn open(
         config,
         generation_config: None,
         entries,
+        formats: WeightFormats::default(),
     };
     Family::open(task, &files)
 }
@@ -65,7 +68,8 @@ fn a_configuration_leads_to_its_model() {
             "llama",
             "diffattn_llama",
             "phi4flash",
-            "diff_vit"
+            "diff_vit",
+            "same_s"
         ]
     );
 }

@@ -72,6 +72,7 @@ fn together_and_alone() {
             let options = GeneratorOptions {
                 window,
                 run: on(Isa::detect(), threads),
+                ..GeneratorOptions::default()
             };
             let together = run(ok(Generator::new(&model, generations.clone(), &options)), 5);
             for (generation, text) in generations.iter().zip(&together) {

@@ -16,5 +16,6 @@ mod gguf;
 mod load;
 mod phi4flash;
 mod plain;
+mod quantised;
 mod reference;
 mod sampling;

@@ -18,6 +18,7 @@ fn plain(checkpoint: &Checkpoint) -> Reference<'_> {
     Reference {
         checkpoint,
         scaling: RopeScaling::Default,
+        int8: false,
     }
 }
 
@@ -195,6 +196,7 @@ fn variants() {
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling,
+            int8: false,
         };
         let expected = reference.forward(&ids, None).logits;
         let got = forward(

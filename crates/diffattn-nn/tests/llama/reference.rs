@@ -9,13 +9,16 @@ use diffattn_nn::{
 };
 use diffattn_reference::{
     AttentionMaps, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm, Pairing, Rope,
-    RopeScaling, Tensor, linear, rms_norm, sigmoid,
+    RopeScaling, Tensor, linear, quantise_int8, rms_norm, sigmoid,
 };
+use std::collections::BTreeMap;
 
 /// The model in float64.
 pub(crate) struct Reference<'c> {
     pub(crate) checkpoint: &'c Checkpoint,
     pub(crate) scaling: RopeScaling,
+    /// Whether linear maps of whole blocks of 32 meet x as int8, as quantised weights do.
+    pub(crate) int8: bool,
 }
 
 /// What it gives of one text.
@@ -71,9 +74,18 @@ impl Reference<'_> {
         let config = &self.checkpoint.config;
         let prefix = format!("model.layers.{layer}.self_attn.");
         let names = self.checkpoint.tensors.keys();
-        let weights = names
+        let mut weights = names
             .filter_map(|name| Some((name.strip_prefix(&prefix)?.to_owned(), self.weight(name))))
-            .collect();
+            .collect::<BTreeMap<String, Tensor<f64>>>();
+        if self.int8 {
+            // (Its rows are met as int8 outside.)
+            let out = weights
+                .get_mut("o_proj.weight")
+                .unwrap_or_else(|| panic!("no o_proj"));
+            let width = out.shape[1];
+            let diagonal = (0..width * width).map(|at| f64::from(at / width == at % width));
+            *out = Tensor::new(&[width, width], diagonal.collect());
+        }
         let rope = Some(Rope {
             interleaved: false,
             theta: config.rope.theta.unwrap_or(f64::NAN),
@@ -110,7 +122,28 @@ impl Reference<'_> {
     /// A map of a layer's MLP, with its bias where there is one.
     fn map(&self, name: &str, x: &Tensor<f64>) -> Tensor<f64> {
         let bias = self.checkpoint.wide(&format!("{name}.bias"));
-        linear(x, &self.weight(&format!("{name}.weight")), bias.as_ref())
+        let x = self.met(x, self.weight(&format!("{name}.weight")).shape[1]);
+        linear(&x, &self.weight(&format!("{name}.weight")), bias.as_ref())
+    }
+
+    /// Rows as a linear map of so many inputs meets them.
+    fn met(&self, x: &Tensor<f64>, inputs: usize) -> Tensor<f64> {
+        if !self.int8 || !inputs.is_multiple_of(32) {
+            return x.clone();
+        }
+        let narrow: Vec<f32> = x.data.iter().map(|&x| x as f32).collect();
+        Tensor::new(&x.shape, quantise_int8(&narrow).values())
+    }
+
+    /// What attention adds to rows.
+    fn attended(&self, layer: usize, x: &Tensor<f64>, mask: Option<&Tensor<bool>>) -> Tensor<f64> {
+        let attention = self.attention(layer);
+        if !self.int8 {
+            return attention.forward(x, mask);
+        }
+        let x = self.met(x, self.checkpoint.config.hidden_size);
+        let name = format!("model.layers.{layer}.self_attn.o_proj");
+        self.map(&name, &attention.forward(&x, mask))
     }
 
     /// Logits, hidden states and maps of one text.
@@ -133,7 +166,7 @@ impl Reference<'_> {
             let attention = self.attention(layer);
             let normed = self.norm(&name("input_layernorm.weight"), &x);
             maps.push(attention.maps(&normed, mask.as_ref()));
-            add(&mut x, &attention.forward(&normed, mask.as_ref()));
+            add(&mut x, &self.attended(layer, &normed, mask.as_ref()));
             let normed = self.norm(&name("post_attention_layernorm.weight"), &x);
             let mut gate = self.map(&name("mlp.gate_proj"), &normed);
             let up = self.map(&name("mlp.up_proj"), &normed);
@@ -150,7 +183,7 @@ impl Reference<'_> {
             self.weight("lm_head.weight")
         };
         Expected {
-            logits: linear(&x, &head, None).data,
+            logits: linear(&self.met(&x, head.shape[1]), &head, None).data,
             hidden_states,
             maps,
         }
@@ -195,6 +228,7 @@ fn windows_and_maps() {
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling: RopeScaling::Default,
+            int8: false,
         };
         let ids = random_ids(1, 70, checkpoint.config.vocab_size);
         for window in [None, Some(1), Some(13)] {
@@ -265,6 +299,7 @@ fn rope_scalings() {
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling: of_reference,
+            int8: false,
         };
         let Expected { logits, .. } = reference.forward(&ids, None);
         let got = forward(
@@ -287,6 +322,7 @@ fn functions_of_the_mlp() {
         let reference = Reference {
             checkpoint: &checkpoint,
             scaling: RopeScaling::Default,
+            int8: false,
         };
         let Expected { logits, .. } = reference.forward(&ids, None);
         let options = DiffLlamaOptions::default();

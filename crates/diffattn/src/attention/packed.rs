@@ -100,7 +100,9 @@ impl KeyPanels<'_> {
 
     /// Keys `key..key + keys`, whole panels, as float32, to be read as [`KeyPanels::at`] says:
     /// where they lie or in `buffer`, which has room for them.
-    #[inline(always)]
+    // (Not against the law of `Vector`: WebAssembly's features are the module's, not a function's.)
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     pub(super) fn near<V: Vector>(
         &self,
         key: usize,
@@ -162,7 +164,9 @@ impl ValuePanels<'_> {
     /// Channels of one panel, `channel..channel + PANEL`, of `keys` keys from `first` on, all of
     /// one strip, as float32, to be read as [`ValuePanels::at`] says: where they lie or in
     /// `buffer`, which has room for them.
-    #[inline(always)]
+    // (Not against the law of `Vector`: WebAssembly's features are the module's, not a function's.)
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     pub(super) fn near<V: Vector>(
         &self,
         first: usize,

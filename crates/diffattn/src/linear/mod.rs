@@ -23,11 +23,13 @@ mod tests;
 
 use std::sync::{Mutex, PoisonError};
 
-pub use self::quantised::{Codes, Quantisation, Quantised};
+pub use self::quantised::{
+    CodedRow, CodedRows, Codes, Quantisation, Quantised, Quantiser, coded_values,
+};
 
 use self::low_rank::LowRank;
 use self::panels::{Panels, with_format};
-use self::quantised::{Quantising, check_inputs};
+use self::quantised::{check_inputs, check_weight};
 use self::rows::Rows;
 use self::strip::Block;
 use crate::blocks::linear::{BLOCK, FEW_ROWS, PANEL, READ_COST};
@@ -90,13 +92,7 @@ impl Linear {
         to: Quantisation,
     ) -> Result<Self, Error> {
         let shape = check_weight(weight)?;
-        check_inputs(shape[1])?;
-        let rows = Quantising {
-            weight: weight.data,
-            to,
-            values: try_zeroed(shape[1])?,
-        };
-        Self::of(Panels::of_codes(rows, shape)?, shape, bias)
+        Self::of_codes(Quantiser::new(weight, to)?, shape, bias)
     }
 
     /// Packs a weight that is quantised already; products are those of [`Linear::quantise`].
@@ -109,8 +105,28 @@ impl Linear {
     /// [`Error::out_of_memory`].
     pub fn quantised(weight: &Quantised<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         weight.check()?;
-        let panels = Panels::of_codes(weight, weight.shape)?;
-        Self::of(panels, weight.shape, bias)
+        Self::of_codes(weight, weight.shape, bias)
+    }
+
+    /// Packs a weight `[outputs, inputs]` row by row out of whatever holds its codes; products are
+    /// those of [`Linear::quantise`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple
+    /// of 32, or `bias`; what reading a row says; [`Error::out_of_memory`].
+    pub fn of_codes(
+        rows: impl CodedRows,
+        shape: [usize; 2],
+        bias: Option<&Tensor<'_>>,
+    ) -> Result<Self, Error> {
+        check_inputs(shape[1])?;
+        Self::of(Panels::of_codes(rows, shape)?, shape, bias)
+    }
+
+    /// Bits that a weight takes, its share of scales and biases included and rounded down.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        with_format!(&self.weight, weight => weight.bits())
     }
 
     fn of(
@@ -245,7 +261,7 @@ impl Linear {
 
     fn cut(&self, rows: usize, run: Run) -> Cut {
         let weights = self.outputs.saturating_mul(self.inputs);
-        let bits = with_format!(&self.weight, weight => weight.bits());
+        let bits = self.bits();
         let threads = thread_count(
             run.threads(),
             weights.saturating_mul(rows.saturating_add(READ_COST * bits / 8)),
@@ -266,17 +282,4 @@ impl Linear {
             stretches: panels.div_ceil(stretch),
         }
     }
-}
-
-/// The shape of a weight, `[outputs, inputs]`.
-fn check_weight(weight: &Tensor<'_>) -> Result<[usize; 2], Error> {
-    let &[outputs, inputs] = weight.shape.as_slice() else {
-        return Err(Error::shape(
-            "weight",
-            "2 axes, [outputs, inputs]",
-            format_shape(&weight.shape),
-        ));
-    };
-    check_len("weight", &weight.shape, weight.data.len())?;
-    Ok([outputs, inputs])
 }

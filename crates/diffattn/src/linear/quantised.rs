@@ -4,9 +4,10 @@
 use half::f16;
 
 use crate::error::{Error, ErrorKind};
+use crate::run::buffer::try_zeroed;
 use crate::simd::BLOCK;
-use crate::tensor::shape::{check_len, checked_len};
-use crate::tensor::{DType, Data};
+use crate::tensor::shape::{check_len, checked_len, format_shape};
+use crate::tensor::{DType, Data, Tensor};
 
 /// How floats become codes, in blocks of 32 input channels: the rules of GGUF, whose names these
 /// are. Scales, and Q4_1's minima, are float16.
@@ -48,23 +49,75 @@ pub struct Quantised<'a> {
     pub biases: Option<Data<'a>>,
 }
 
-/// A row's codes, unsigned, a byte each; a scale and a bias for each 32 of them.
-pub(super) struct CodedRow<'r> {
-    pub(super) codes: &'r mut [u8],
-    pub(super) scales: &'r mut [f32],
-    pub(super) biases: &'r mut [f32],
+/// A row of a quantised weight: value = code · scale + bias.
+#[derive(Debug)]
+pub struct CodedRow<'r> {
+    /// A code for each input channel, unsigned, a byte each.
+    pub codes: &'r mut [u8],
+    /// A scale for each 32 codes.
+    pub scales: &'r mut [f32],
+    /// As many biases.
+    pub biases: &'r mut [f32],
 }
 
-/// What rows of codes are read from.
-pub(super) trait CodedRows {
-    /// Bits of a code: four or eight.
+/// What rows of quantised weights are read from, whatever their form: one row at a time, so that
+/// nothing is unpacked as a whole.
+pub trait CodedRows {
+    /// Bits of a code: 4, or 8.
     fn bits(&self) -> usize;
 
     /// Whether a bfloat16 holds scales and biases exactly; else float16 does.
     fn bf16(&self) -> bool;
 
-    /// Row `index`.
+    /// Row `index` into all of `row`, which is of as many channels as rows have. Rows may be asked
+    /// for in any order, and again.
+    ///
+    /// # Errors
+    /// What keeps the row from being made.
     fn read(&mut self, index: usize, row: CodedRow<'_>) -> Result<(), Error>;
+}
+
+/// What the rows of `rows`, a weight `[outputs, inputs]`, stand for: `code · scale + bias` in
+/// float32, which rounds once, at the sum.
+///
+/// # Errors
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight` when `inputs` is no multiple of 32;
+/// what reading a row says; [`Error::out_of_memory`].
+pub fn coded_values(
+    rows: &mut impl CodedRows,
+    [outputs, inputs]: [usize; 2],
+) -> Result<Vec<f32>, Error> {
+    check_inputs(inputs)?;
+    let mut values = try_zeroed(checked_len("weight", &[outputs, inputs])?)?;
+    let mut codes: Vec<u8> = try_zeroed(inputs)?;
+    let blocks = inputs / BLOCK;
+    let (mut scales, mut biases) = (try_zeroed(blocks)?, try_zeroed(blocks)?);
+    for (index, values) in values.chunks_exact_mut(inputs.max(1)).enumerate() {
+        let row = CodedRow {
+            codes: &mut codes,
+            scales: &mut scales,
+            biases: &mut biases,
+        };
+        rows.read(index, row)?;
+        for (at, (value, &code)) in values.iter_mut().zip(&codes).enumerate() {
+            // (A code of eight bits times a float16 is exact.)
+            *value = f32::from(code) * scales[at / BLOCK] + biases[at / BLOCK];
+        }
+    }
+    Ok(values)
+}
+
+/// The shape of a weight, `[outputs, inputs]`.
+pub(super) fn check_weight(weight: &Tensor<'_>) -> Result<[usize; 2], Error> {
+    let &[outputs, inputs] = weight.shape.as_slice() else {
+        return Err(Error::shape(
+            "weight",
+            "2 axes, [outputs, inputs]",
+            format_shape(&weight.shape),
+        ));
+    };
+    check_len("weight", &weight.shape, weight.data.len())?;
+    Ok([outputs, inputs])
 }
 
 /// Refuses a number of input channels that is no multiple of 32.
@@ -187,20 +240,47 @@ fn from_zero(bits: usize, scales: &[f32], biases: &mut [f32]) {
     }
 }
 
-/// Rows of floats, quantised as they are read.
-pub(super) struct Quantising<'a> {
-    pub(super) weight: Data<'a>,
-    pub(super) to: Quantisation,
+/// Rows of floats, quantised as they are read. A row with a number that is not finite, or too large
+/// for a scale of float16, is [`ErrorKind::Option`](crate::ErrorKind::Option) naming `weight`.
+#[derive(Debug)]
+pub struct Quantiser<'a> {
+    weight: Data<'a>,
+    to: Quantisation,
     /// A row.
-    pub(super) values: Vec<f32>,
+    values: Vec<f32>,
 }
 
-impl CodedRows for Quantising<'_> {
-    fn bits(&self) -> usize {
-        match self.to {
-            Quantisation::Q8_0 => 8,
-            Quantisation::Q4_0 | Quantisation::Q4_1 => 4,
+impl<'a> Quantiser<'a> {
+    /// The rows of `weight`, `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `weight`: other axes, elements that do
+    /// not fill it, or `inputs` that are no multiple of 32; [`Error::out_of_memory`].
+    pub fn new(weight: &Tensor<'a>, to: Quantisation) -> Result<Self, Error> {
+        let [_, inputs] = check_weight(weight)?;
+        check_inputs(inputs)?;
+        Ok(Self {
+            weight: weight.data,
+            to,
+            values: try_zeroed(inputs)?,
+        })
+    }
+}
+
+impl Quantisation {
+    /// Bits of a code.
+    #[must_use]
+    pub fn bits(self) -> usize {
+        match self {
+            Self::Q8_0 => 8,
+            Self::Q4_0 | Self::Q4_1 => 4,
         }
+    }
+}
+
+impl CodedRows for Quantiser<'_> {
+    fn bits(&self) -> usize {
+        self.to.bits()
     }
 
     fn bf16(&self) -> bool {

@@ -1,6 +1,8 @@
-//! Group norm, layer norm and RMS norm. Statistics are float64 over a fixed number of lanes and
-//! nothing fuses, so every instruction set and every number of threads gives one set of bits.
+//! Group norm, layer norm and RMS norm, and dynamic tanh, which stands where they do. Statistics
+//! are float64 over a fixed number of lanes and nothing fuses, so every instruction set and every
+//! number of threads gives one set of bits.
 
+mod dynamic_tanh;
 mod group;
 mod lanes;
 mod layer;
@@ -8,6 +10,7 @@ mod rms;
 mod spread;
 mod write;
 
+pub use dynamic_tanh::{DynamicTanhOptions, dynamic_tanh};
 pub use group::{Activation, ChannelLayout, GroupNorm, GroupNormOptions, group_norm};
 pub use layer::{LayerNormOptions, layer_norm};
 pub use rms::{RmsNorm, RmsNormOptions, rms_norm};

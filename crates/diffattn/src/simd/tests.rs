@@ -506,6 +506,17 @@ impl<E: Element> Kernel for Widen<'_, E> {
     }
 }
 
+#[test]
+fn bytes_widen_exactly() {
+    // One value off any alignment.
+    let bytes: Vec<i8> = std::iter::once(0).chain(i8::MIN..=i8::MAX).collect();
+    for isa in Isa::available() {
+        let widened = isa.run(false, Widen(&bytes[1..]));
+        let expected: Vec<f32> = bytes[1..].iter().map(|&byte| byte.into()).collect();
+        assert_eq!(widened, expected, "{isa:?}");
+    }
+}
+
 /// Every one, by its bits.
 #[test]
 fn halves_widen_exactly() {

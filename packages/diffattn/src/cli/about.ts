@@ -7,28 +7,33 @@ import type { Inspection } from "../models/types.js";
 import { Failure, sentence } from "./failure.js";
 
 /** What a model reads. */
-export type Kind = "text" | "picture";
+export type Kind = "text" | "picture" | "audio";
 
-const KINDS: Readonly<Record<string, { kind: Kind; about: string; commands: string }>> = {
+const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string }>> = {
   diffllama: {
     kind: "text",
     about: "a DIFF Llama, a language model",
-    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
   llama: {
     kind: "text",
     about: "a Llama, a language model",
-    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
   diffattn_llama: {
     kind: "text",
     about: "a Llama with differential heads, a language model",
-    commands: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
   diff_vit: {
     kind: "picture",
     about: "a DIFF vision transformer, which looks at pictures",
-    commands: '"diffattn classify" and "diffattn maps"',
+    takers: '"diffattn classify" and "diffattn maps"',
+  },
+  same_s: {
+    kind: "audio",
+    about: "SAME-S, an audio codec",
+    takers: "AudioCodec and inspectCheckpoint of diffattn/models",
   },
 };
 
@@ -86,5 +91,5 @@ export async function explained(
     });
   }
   if (!known || wanted === undefined || known.kind === wanted) return error;
-  return new Failure(`${source}: it is ${known.about}; ${known.commands} take it`, { cause: error });
+  return new Failure(`${source}: it is ${known.about}; ${known.takers} take it`, { cause: error });
 }

@@ -13,7 +13,8 @@ import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output
 import type { Terminal } from "./terminal.js";
 
 export interface ConvertOptions extends Omit<DifferentialOptions, "dtype"> {
-  dtype?: keyof typeof DTYPES;
+  dtype?: keyof typeof DTYPES | "q8" | "q4";
+  head?: keyof typeof DTYPES | "q8" | "q4";
   layout?: "diffllama" | "unilm";
 }
 
@@ -21,6 +22,17 @@ export interface ConvertOptions extends Omit<DifferentialOptions, "dtype"> {
 export const DTYPES = { f32: "F32", f16: "F16", bf16: "BF16", float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 /** What `config.json` calls them. */
 const CONFIG_DTYPES = { F32: "float32", F16: "float16", BF16: "bfloat16" } as const;
+
+const isQuantized = (dtype: ConvertOptions["dtype"]): dtype is "q8" | "q4" => dtype === "q8" || dtype === "q4";
+/** An element type as the library calls it. */
+const typeOf = (dtype: keyof typeof DTYPES | "q8" | "q4"): "F32" | "F16" | "BF16" | "q8" | "q4" =>
+  isQuantized(dtype) ? dtype : DTYPES[dtype];
+/** A format of weights as the library calls it. */
+const formatOf = (dtype: keyof typeof DTYPES | "q8" | "q4"): "float32" | "float16" | "bfloat16" | "q8" | "q4" =>
+  isQuantized(dtype) ? dtype : CONFIG_DTYPES[DTYPES[dtype]];
+
+/** What is written of a GGUF file besides its weights. */
+const OF_GGUF = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
 
 /** The configuration with what its weights are now. */
 function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]): string {
@@ -32,7 +44,8 @@ function configOf(path: string, text: Uint8Array, dtype: ConvertOptions["dtype"]
     throw new Failure(`${path}: expected JSON: ${sentence(error)}`, { cause: error });
   }
   if (typeof config === "object" && config !== null)
-    for (const key of ["dtype", "torch_dtype"]) if (key in config && dtype) config[key] = CONFIG_DTYPES[DTYPES[dtype]];
+    for (const key of ["dtype", "torch_dtype"])
+      if (key in config && dtype && !isQuantized(dtype)) config[key] = CONFIG_DTYPES[DTYPES[dtype]];
   return `${JSON.stringify(config, null, 2)}\n`;
 }
 
@@ -54,22 +67,27 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
 }
 
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
-  const { dtype, layout, force, ...rest } = options;
+  const { dtype, head, layout, force, ...rest } = options;
   if (Object.keys(rest).length > 0) {
+    if (isQuantized(dtype) || head)
+      throw new UsageError("convert: --dtype q8 and q4, and --head, stand alone: quantise what was written, with the command once more");
     if (layout) throw new UsageError("convert: --layout is for what is differential already; it stands with --dtype alone");
     return differential(terminal, source, target, { ...rest, ...(force && { force }), ...(dtype && { dtype: DTYPES[dtype] }) });
   }
-  if (!dtype && !layout) throw new UsageError("convert: expected --to, --fold, --dtype or --layout, got none of them");
+  if (!dtype && !layout && !head) throw new UsageError("convert: expected --to, --fold, --dtype or --layout, got none of them");
   const toFolder = extname(target) !== ".safetensors";
   const file = toFolder ? join(target, "model.safetensors") : target;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");
-  const companions = toFolder && (await isFolder(source)) ? await companionsOf(source, options) : new Map<string, never>();
+  const companions = toFolder && (await isFolder(source)) ? await companionsOf(source, options) : new Map<string, string | Uint8Array>();
   const inputs = await checkpointFiles(source);
-  for (const path of [file, ...[...companions.keys()].map((name) => join(target, name))])
+  // (What the library says of a quantised checkpoint wins over what lies beside it.)
+  const told = toFolder && layout === undefined ? (source.endsWith(".gguf") ? OF_GGUF : ["config.json"]) : [];
+  for (const path of [file, ...[...new Set([...companions.keys(), ...told])].map((name) => join(target, name))])
     await checkOutput(path, { force, inputs, makesFolder: true });
 
   const { convertCheckpoint } = await loadModels();
   let notes: readonly string[];
+  let files: Readonly<Record<string, Uint8Array>>;
   let output: WholeFile | undefined;
   /** The first folder that was not there. */
   let made: string | undefined;
@@ -80,7 +98,8 @@ export async function convert(terminal: Terminal, source: string, target: string
     // A name that is there stands for a whole checkpoint, so the weights get theirs last.
     const whole = (output = await beginOutput(file, force));
     const convertOptions = {
-      ...(dtype && { dtype: DTYPES[dtype] }),
+      ...(dtype && { dtype: typeOf(dtype) }),
+      ...(head && { head: formatOf(head) }),
       ...(layout && { layout }),
       target: new WritableStream<Uint8Array>({
         write: (piece) =>
@@ -89,7 +108,10 @@ export async function convert(terminal: Terminal, source: string, target: string
           }),
       }),
     };
-    ({ notes } = await opening(terminal, source, undefined, (reading) => convertCheckpoint(source, { ...convertOptions, ...reading })));
+    ({ notes, files } = await opening(terminal, source, undefined, (reading) =>
+      convertCheckpoint(source, { ...convertOptions, ...reading }),
+    ));
+    if (toFolder) for (const [name, content] of Object.entries(files)) companions.set(name, content);
     for (const [name, content] of companions) await writeOutput(join(target, name), content, force);
     await whole.end();
   } catch (error) {

@@ -52,9 +52,10 @@ async function idsOf(source: string, path: string | undefined, signal: AbortSign
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw fileFailure(path, error);
   });
-  const tokenizer = await tokenizerOf(source, signal);
-  if (!tokenizer) throw new Failure(`--text: expected a source with a tokenizer.json, which ${source} has not`);
-  const ids = Array.from(tokenizer.encode(text));
+  // (What a folder or a GGUF file has of a tokenizer, its model knows.)
+  using model = await (await loadModels()).LanguageModel.load(source, { signal, tokenizer: tokenizerOf });
+  if (!model.tokenizer) throw new Failure(`--text: expected a source with a tokenizer.json, which ${source} has not`);
+  const ids = model.encode(text);
   if (ids.length === 0) throw new Failure(`${path}: expected a text, got nothing`);
   return ids;
 }

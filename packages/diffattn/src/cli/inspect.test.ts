@@ -11,6 +11,7 @@ test("a report names what is missing and says layers that are alike once", () =>
     architecture: "diffllama",
     parameters: 1234567,
     dtypes: [{ dtype: "BF16", tensors: 2, parameters: 1234567, bytes: 2469134 }],
+    quantized: [{ bits: 4, groupSize: 32, weights: 1, parameters: 64, bytes: 40 }],
     layers: [0, 1, 2].map((depth) => ({
       prefix: `model.layers.${depth}.`,
       depth,
@@ -37,6 +38,7 @@ test("a report names what is missing and says layers that are alike once", () =>
   expect(lines.slice(1)).toEqual([
     "parameters     1,234,567",
     "element types  BF16: 2 tensors, 1,234,567 parameters, 2.5 MB",
+    "quantised      MLX, 4 bits in groups of 32: 1 weight, 64 parameters, 40 B",
     "layers         3 with differential attention",
     "  0–1: V1; λ by vectors; halves; 4 heads of 32 (64 of v); 2 k/v heads; rope half-split, θ 10,000; causal; norm without weight, eps 0.00001",
     "  2: V1; λ by vectors; halves; 8 heads of 32 (64 of v); 2 k/v heads; rope half-split, θ 10,000; causal; norm without weight, eps 0.00001",
@@ -53,6 +55,7 @@ test("plain layers are told beside the others, their heads where they are said",
     architecture: "llama",
     parameters: 1,
     dtypes: [],
+    quantized: [],
     layers: [],
     plainLayers: [
       { ...plain, depth: 0, numHeads: 6, numKvHeads: 2, headDim: 8 },
@@ -91,6 +94,7 @@ test("layers with differential heads say which", () => {
     architecture: "diffattn_llama",
     parameters: 1,
     dtypes: [],
+    quantized: [],
     layers: [],
     plainLayers: [],
     convertedLayers: [

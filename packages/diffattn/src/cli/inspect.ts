@@ -75,7 +75,7 @@ function aboutLayer(layer: Layer): string {
 
 /** The sentences of a report, without its lists of names. */
 export function report(inspection: Inspection): string[] {
-  const { architecture, parameters, dtypes, layers, plainLayers, convertedLayers, missing, unexpected, warnings } = inspection;
+  const { architecture, parameters, dtypes, quantized, layers, plainLayers, convertedLayers, missing, unexpected, warnings } = inspection;
   const lists = [
     { list: layers, what: "differential attention", about: aboutLayer },
     { list: convertedLayers, what: "differential heads", about: aboutConvertedLayer },
@@ -89,7 +89,11 @@ export function report(inspection: Inspection): string[] {
       i === 0 ? "element types" : "",
       `${dtype}: ${counted(tensors, "tensor")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
     ]),
-    ["layers", kinds.join(", ") || "none with differential attention"],
+    ...quantized.map(({ bits, groupSize, weights, parameters, bytes: size }, i) => [
+      i === 0 ? "quantised" : "",
+      `MLX, ${bits} bits in groups of ${groupSize}: ${counted(weights, "weight")}, ${counted(parameters, "parameter")}, ${bytes(size)}`,
+    ]),
+    ["layers", kinds.join(", ") || (architecture === "same_s" ? "blocks with differential attention" : "none with differential attention")],
   ];
   const lines = columns(rows);
 

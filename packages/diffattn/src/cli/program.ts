@@ -36,6 +36,9 @@ const modelArgument = (what: string): Argument => new Argument("<model>", `${wha
 const textModelArgument = (what: string): Argument =>
   new Argument("<model>", `${what}: a folder or a GGUF file, or an address of either (a folder's ends with "/")`);
 
+/** As what weights are written. */
+const WRITTEN = ["f32", "f16", "bf16", "float32", "float16", "bfloat16", "q8", "q4"];
+
 /** Options of every command that computes. */
 function computes(command: Command): Command {
   return command
@@ -159,9 +162,14 @@ function addConvert(root: Command, terminal: Terminal): void {
     .description(
       "Makes heads of a Llama differential, so that it computes at first what it did before; or writes a checkpoint with another element type, or with its attention layers in another layout.",
     )
-    .argument("<source>", "a folder, a safetensors file or an address")
+    .argument("<source>", "a folder, a safetensors or GGUF file, or an address")
     .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
-    .addOption(new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices(["diff", "diffllama"]))
+    .addOption(
+      new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices([
+        "diff",
+        "diffllama",
+      ]),
+    )
     .addOption(new Option("--kind <name>", "what the heads are; v2 by default").choices(["v2", "v1", "dex"]))
     .option("--share <part>", 'the share of each layer\'s heads; "1/2" by default, with v1 all', share)
     .addOption(new Option("--select <which>", "which heads; the last by default").choices(["last", "first", "entropy", "all"]))
@@ -171,7 +179,10 @@ function addConvert(root: Command, terminal: Terminal): void {
     .option("--seed <number>", "where the random numbers of noise begin", number(0, Number.MAX_SAFE_INTEGER))
     .option("--fold", "make a plain Llama of one with DEX")
     .option("--verify", "compare what was written with the source; fails when an exact start is none")
-    .addOption(new Option("--dtype <type>", "element type of all weights").choices(["f32", "f16", "bf16", "float32", "float16", "bfloat16"]))
+    .addOption(
+      new Option("--dtype <type>", "element type of all weights; q8 and q4 quantise linear maps, embeddings and head").choices(WRITTEN),
+    )
+    .addOption(new Option("--head <type>", "element type of embeddings and head; q8 with --dtype q4").choices(WRITTEN))
     .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
     .option("--force", "replace a target that is there")
     .addHelpText(
@@ -181,6 +192,7 @@ function addConvert(root: Command, terminal: Terminal): void {
         "diffattn convert ./llama ./diff --to diff --select entropy --text sample.txt",
         "diffattn convert ./dex ./llama --fold",
         "diffattn convert ./model ./model-f32 --dtype f32",
+        "diffattn convert model.gguf ./model-q4 --dtype q4",
         "diffattn convert model.safetensors unilm.safetensors --layout unilm",
       ),
     )

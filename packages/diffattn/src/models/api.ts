@@ -1,5 +1,6 @@
 // The public names of models and checkpoints, each with its public type, for every entry of them.
 
+import * as codec from "./codec.js";
 import * as compare from "./compare.js";
 import * as convert from "./convert.js";
 import * as convertModels from "./convert-model.js";
@@ -17,4 +18,5 @@ export const compareModels: typeof types.compareModels = compare.compareModels;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
 export const LanguageModel = languageModel.LanguageModel as unknown as typeof types.LanguageModel;
 export const DiffLlama: typeof types.DiffLlama = LanguageModel;
+export const AudioCodec = codec.AudioCodec as unknown as typeof types.AudioCodec;
 export const DiffViT = vit.DiffViT as unknown as typeof types.DiffViT;

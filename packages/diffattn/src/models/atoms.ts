@@ -2,9 +2,10 @@
 // texts and images. Knows no request.
 
 import { operand, type Stream, tensor, type Write, writeList } from "../atoms.js";
-import { isArray, Kind, show } from "../check.js";
+import { arrayType, bytesOf, elementsOf, has, isArray, Kind, shapeOf, show } from "../check.js";
 import { fail } from "../errors.js";
 import type * as types from "../types.js";
+import type { Int8Tensor } from "./types.js";
 
 export * from "../atoms.js";
 
@@ -24,6 +25,13 @@ const elements = (s: Stream, kind: number, x: Elements | Raw<Elements>): void =>
 export const uint8: Write<Uint8Array | Raw<Uint8Array>> = (s, _name, x) => elements(s, Kind.uint8, x as Uint8Array);
 
 export const int32: Write<Int32Array | Raw<Int32Array>> = (s, _name, x) => elements(s, Kind.int32, x as Int32Array);
+
+/** Numbers of a cache: a tensor of floats, or codes. */
+export const numbers: Write<types.TensorLike | Int8Tensor> = (s, name, x) => {
+  if (!has(x, "data") || arrayType(x.data) !== "Int8Array") return tensor(s, name, x);
+  const shape = shapeOf(name, x);
+  operand(s, Kind.uint8, shape, bytesOf(name, elementsOf(name, x, shape, x.data as Int8Array)));
+};
 
 /** A text, or its bytes. */
 export const text: Write<string | Uint8Array> = (s, _name, x) =>

@@ -1,14 +1,15 @@
 // ModelCache: the handle of a text's keys and values, which live in the backend. Keeps the order of
 // what is done with it.
 
-import type { Handle } from "../backend.js";
-import { arrayType, has, isOf, show } from "../check.js";
+import type { Handle, Output } from "../backend.js";
+import { arrayType, has, isAbsent, isOf, Kind, show } from "../check.js";
 import { encode } from "../encode.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
+import type { Tensor } from "../types.js";
 import { create, drop, query, run } from "./backend.js";
-import { int32Of, jsonOf, tensorOf } from "./outputs.js";
+import { bufferOf, int32Of, jsonOf, tensorOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
@@ -55,17 +56,39 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
   async export(): Promise<types.ModelCacheState> {
     const state = freeState(this);
     const outputs = await use([state], () => run(encode(requests.exportModelCache, { cache: state.handle })));
-    const [ids, about, ...layers] = outputs;
-    const { discarded, window } = jsonOf(about) as { discarded: number; window: number | null };
-    const tensors = layers.map(tensorOf);
+    const [ids, about, ...parts] = outputs;
+    const { discarded, window, layers } = jsonOf(about) as About;
+    const states = layers.map(({ kind, parts: names }) => {
+      const named = names.map((name) => [camel(name), heldOf(parts.shift())]);
+      return { kind, ...Object.fromEntries(named) } as types.LayerCacheState;
+    });
+    const isPlain = states.every(({ keys, values }) => keys.dtype !== "int8" && values.dtype !== "int8");
+    const tensors = isPlain ? (states as { keys: Tensor; values: Tensor }[]) : [];
     return {
       ids: int32Of(ids),
       discarded,
       window,
-      keys: tensors.filter((_, index) => index % 2 === 0),
-      values: tensors.filter((_, index) => index % 2 === 1),
+      layers: states,
+      keys: tensors.map(({ keys }) => keys),
+      values: tensors.map(({ values }) => values),
     };
   }
+}
+
+/** What an export says of itself. */
+interface About {
+  discarded: number;
+  window: number | null;
+  layers: { kind: string; parts: string[] }[];
+}
+
+const camel = (name: string): string => name.replace(/_(.)/g, (_, letter: string) => letter.toUpperCase());
+
+/** An output as the cache holds it: floats, or bytes that are codes. */
+function heldOf(output: Output | undefined): Tensor | types.Int8Tensor {
+  if (output?.kind !== Kind.uint8) return tensorOf(output);
+  const { shape } = output;
+  return { data: new Int8Array(bufferOf(output)), shape, dims: shape, dtype: "int8", type: "int8" };
 }
 
 /** A cache that no generator has. */
@@ -137,17 +160,18 @@ export async function lend(states: readonly State[]): Promise<() => Promise<void
 
 export async function createCache(
   model: Handle,
-  options: { capacity?: number | undefined; window?: number | undefined },
+  { capacity, window, dtype }: types.ModelCacheOptions,
 ): Promise<ModelCache> {
-  const { capacity, window } = options;
-  return new ModelCache(await create("cache", encode(requests.createModelCache, { model, capacity, window })), 0);
+  return new ModelCache(await create("cache", encode(requests.createModelCache, { model, capacity, window, dtype })), 0);
 }
 
 export async function importCache(model: Handle, state: types.ModelCacheState): Promise<ModelCache> {
   if (typeof state !== "object" || (state as unknown) === null) fail("OPTION", "state", "what export() gave", show(state));
   if (!has(state, "ids")) return fail("DTYPE", "state.ids", "an Int32Array", show(state));
-  const { ids, discarded, window, keys, values } = state;
+  const { ids, discarded, window, layers } = state;
+  // (What has both says the same twice.)
+  const { keys, values } = isAbsent(layers) ? state : { keys: [], values: [] };
   if (arrayType(ids) !== "Int32Array") fail("DTYPE", "state.ids", "an Int32Array", show(ids));
-  const request = encode(requests.importModelCache, { model, state: { ids, discarded, window, keys, values } });
+  const request = encode(requests.importModelCache, { model, state: { ids, discarded, window, keys, values, layers } });
   return new ModelCache(await create("cache", request), ids.length);
 }

@@ -93,7 +93,22 @@ interface Run {
   readonly entries: Entry[];
 }
 
-export class Checkpoint {
+/** A tensor as requests take it. */
+export type Stored = Pick<Entry, "name" | "dtype" | "shape" | "turnedHeads"> & { readonly data: Uint8Array };
+
+/** The weights of a model, to be read part by part. */
+export interface Weights {
+  readonly entries: readonly Pick<Entry, "name" | "dtype" | "shape" | "file" | "range">[];
+  /** The bytes of tensors, and whether all of their memory may be given away. */
+  read(names: readonly string[], reading: Reading): Promise<{ bytes: Map<string, Uint8Array<ArrayBuffer>>; owned: boolean }>;
+  /** A tensor as requests take it, of what `read` gave. */
+  stored(name: string, bytes: ReadonlyMap<string, Uint8Array>): Stored;
+  close(): void;
+  /** Keeps nothing of its files for the next time. */
+  forget(): Promise<void>;
+}
+
+export class Checkpoint implements Weights {
   readonly #byName: ReadonlyMap<string, Entry>;
   readonly #sources: ReadonlyMap<string, ByteSource>;
 
@@ -171,10 +186,7 @@ export class Checkpoint {
   }
 
   /** A tensor as requests take it, of what `read` gave. */
-  stored(
-    name: string,
-    bytes: ReadonlyMap<string, Uint8Array>,
-  ): Pick<Entry, "name" | "dtype" | "shape" | "turnedHeads"> & { readonly data: Uint8Array } {
+  stored(name: string, bytes: ReadonlyMap<string, Uint8Array>): Stored {
     const { dtype, shape, turnedHeads } = this.entry(name);
     return { name, dtype, shape, data: bytes.get(name) ?? new Uint8Array(), turnedHeads };
   }

@@ -7,8 +7,10 @@ import { checkOptions, has, isAbsent, isArray, oneOf, show, tagOf } from "../che
 import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
+import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
+import type { Reading } from "./byte-source.js";
 import { Checkpoint, Progress } from "./checkpoint.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
@@ -122,7 +124,8 @@ async function outputOf(target: types.ConvertModelOptions["target"], source: unk
     return { begin: open, files: undefined };
   }
   const isPath = typeof target === "string" ? target !== "" : has(target, "protocol") && tagOf(target) === "URL";
-  if (!isPath) return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
+  if (!isPath)
+    return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
   const { files } = modelsPlatform();
   if (!files) return fail("OPTION", "target", "a function that gives a WritableStream for each name, or none, in browsers", show(target));
   if ((typeof source === "string" || tagOf(source) === "URL") && (await files.isSame(source as string | URL, target)))
@@ -143,9 +146,11 @@ async function writeFile(output: Output, name: string, bytes: Uint8Array): Promi
 }
 
 /** One tensor of the plan, as bytes. */
-async function tensorOf(plan: Plan, index: number, checkpoint: Checkpoint, conversion: Handle, signal: types.LoadOptions["signal"]) {
+async function tensorOf(plan: Plan, index: number, checkpoint: Checkpoint, conversion: Handle, reading: Reading) {
+  const { signal } = reading;
+  throwIfAborted(signal);
   const { from, copied } = plan.tensors[index] ?? { from: [], copied: false };
-  const { bytes, owned } = await checkpoint.read(from, { signal });
+  const { bytes, owned } = await checkpoint.read(from, reading);
   const [first] = from;
   if (copied && first !== undefined) return bytes.get(first) ?? new Uint8Array();
   const tensors = from.map((name) => checkpoint.stored(name, bytes));
@@ -174,6 +179,7 @@ async function convertAll(
 ): Promise<types.ModelConversion> {
   const { signal, onProgress, maxTensors } = given;
   const progress = new Progress(onProgress);
+  const reading = { signal, onBytes: progress.add };
   const config = await readText(folder, "config.json", { signal });
   const checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, progress);
   let conversion: Handle | undefined;
@@ -192,7 +198,7 @@ async function convertAll(
     );
     const sink = await output.begin(MODEL, layout.length);
     try {
-      await writeTensors(plan, layout, sink, (index) => tensorOf(plan, index, checkpoint, handle, signal));
+      await writeTensors(plan, layout, sink, (index) => tensorOf(plan, index, checkpoint, handle, reading));
       await writeFile(output, "config.json", new TextEncoder().encode(plan.config));
       for (const name of COMPANIONS) {
         const bytes = await readOptionalText(folder, name, { signal });

@@ -1,5 +1,5 @@
 // Checkpoints with other element types or head layouts. What becomes of a layer's weights is Rust's
-// (request 69); the rest is copied, or cast tensor by tensor.
+// (request 69); the rest is copied, or cast tensor by tensor. (Quantised weights: recode.ts.)
 
 import { checkOptions, oneOf, show } from "../check.js";
 import { encode } from "../encode.js";
@@ -9,13 +9,22 @@ import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
+import { FORMATS, formatOf } from "./formats.js";
+import { mayBeGguf } from "./gguf.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
+import { quantizationOf, recode } from "./recode.js";
 import { saveSafetensors } from "./safetensors.js";
 import type * as types from "./types.js";
 
-const OPTIONS = ["dtype", "layout", "target", ...LOAD_OPTIONS];
-const DTYPES = ["F32", "F16", "BF16"] as const;
+const OPTIONS = ["dtype", "head", "layout", "target", ...LOAD_OPTIONS];
+const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
+/** Element types by the names that formats of weights have. */
+const FLOAT_NAMES: Readonly<Partial<Record<types.WeightFormat, "F32" | "F16" | "BF16">>> = {
+  float32: "F32",
+  float16: "F16",
+  bfloat16: "BF16",
+};
 const LAYOUTS = ["diffllama", "unilm"] as const;
 /** What is cast; integers and masks stay as they are. */
 const FLOATS = ["F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"];
@@ -36,15 +45,24 @@ export async function convertCheckpoint(
   options: types.ConvertOptions,
 ): Promise<types.Conversion> {
   const given = checkOptions("options", options, OPTIONS);
-  const { dtype, layout, target, signal, onProgress, maxTensors } = given;
-  if (dtype !== undefined && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
+  const { layout, target, signal, onProgress, maxTensors } = given;
+  if (given.dtype !== undefined && !DTYPES.includes(given.dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(given.dtype));
+  const dtype = FLOAT_NAMES[given.dtype as types.WeightFormat] ?? (given.dtype as "F32" | "F16" | "BF16" | "q8" | "q4" | undefined);
+  const head = formatOf("head", given.head);
   if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
   if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");
   checkSignal(signal);
   const folder = await folderOf(source, accessOf(given));
-  const config = await readOptionalText(folder, "config.json", { signal });
-  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors }, new Progress(onProgress));
+  const beside = mayBeGguf(folder) ? undefined : await readOptionalText(folder, "config.json", { signal });
+  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors, gguf: layout === undefined }, new Progress(onProgress));
+  const config = beside ?? checkpoint.own?.config ?? (await readOptionalText(folder, "config.json", { signal }));
   try {
+    const isQuantized = checkpoint.own !== undefined || (await quantizationOf(config)) !== undefined;
+    if (dtype === "q8" || dtype === "q4" || head !== undefined || (isQuantized && layout === undefined)) {
+      if (layout !== undefined) fail("OPTION", "layout", "none with quantised weights", show(layout));
+      return await recode(checkpoint, config, { dtype, head, target, signal });
+    }
+    if (isQuantized) fail("OPTION", "layout", "none for a checkpoint of quantised weights", show(layout));
     // (Of no prototype: a tensor may have any name.)
     const tensors = Object.create(null) as Record<string, types.StoredTensor>;
     const notes = new Map<string, string[]>();
@@ -70,6 +88,7 @@ export async function convertCheckpoint(
     const file = await saveSafetensors(tensors, { metadata: checkpoint.metadata, target });
     return {
       file,
+      files: {},
       notes: [...notes].map(
         ([note, [first = "", ...more]]) => `${note} (${first}${more.length > 0 ? ` and ${more.length} other layers` : ""})`,
       ),
@@ -92,7 +111,7 @@ async function layersOf(checkpoint: Checkpoint, config: Uint8Array | undefined, 
 async function castOf(
   checkpoint: Checkpoint,
   name: string,
-  to: types.ConvertOptions["dtype"],
+  to: "F32" | "F16" | "BF16" | undefined,
   signal: AbortSignal | undefined,
 ): Promise<types.StoredTensor> {
   const { shape, ...entry } = checkpoint.entry(name);

@@ -144,10 +144,10 @@ function ofAddress(address: URL, access: Access): Folder {
 
 /**
  * What a caller gave, as a folder of files. A single file lies in the folder that it has beside it,
- * or in one of its own.
+ * or in one of its own. `argument` is what errors call it.
  */
-export async function folderOf(source: FileSource | CheckpointSource, access: Access): Promise<Folder> {
-  const folder = await unlimited(source, access);
+export async function folderOf(source: FileSource | CheckpointSource, access: Access, argument = "source"): Promise<Folder> {
+  const folder = await unlimited(source, access, argument);
   return {
     ...folder,
     async open(name, opening, optional) {
@@ -161,13 +161,13 @@ export async function folderOf(source: FileSource | CheckpointSource, access: Ac
   };
 }
 
-async function unlimited(source: FileSource | CheckpointSource, access: Access): Promise<Folder> {
+async function unlimited(source: FileSource | CheckpointSource, access: Access, argument: string): Promise<Folder> {
   if (typeof source === "string" || isUrl(source)) {
     const address = addressOf(source);
     if (address) return ofAddress(address, access);
     const { files } = modelsPlatform();
-    if (!files) return fail("OPTION", "source", "an address", show(source));
-    permitPath("source", access);
+    if (!files) return fail("OPTION", argument, "an address", show(source));
+    permitPath(argument, access);
     const names = await files.list(source);
     const { folder, name } = files.split(source);
     const at = names ? source : folder;
@@ -180,12 +180,12 @@ async function unlimited(source: FileSource | CheckpointSource, access: Access):
   // Of any realm, and no class of the caller's own.
   const given: unknown = source;
   if (typeof given !== "object" || given === null || arrayType(given)) {
-    return fail("OPTION", "source", "a folder, an address, a file, or files by name", show(given));
+    return fail("OPTION", argument, "a folder, an address, a file, or files by name", show(given));
   }
   try {
     return Symbol.iterator in given ? ofFiles(given as Iterable<unknown>, access) : ofRecord(given as Record<string, unknown>, access);
   } catch (thrown) {
-    return unreadable("OPTION", "source", thrown);
+    return unreadable("OPTION", argument, thrown);
   }
 }
 

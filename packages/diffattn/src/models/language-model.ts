@@ -9,7 +9,7 @@ import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import { mapsOf } from "../plans.js";
 import { checkSignal } from "../run.js";
-import type { AttentionMaps } from "../types.js";
+import type { AttentionMaps, CacheDType } from "../types.js";
 import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
@@ -18,6 +18,7 @@ import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
 import { type Folder, folderOf, readOptionalText } from "./folder.js";
 import { type GgufTexts, mayBeGguf } from "./gguf.js";
+import { formatOf } from "./formats.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
@@ -49,6 +50,8 @@ const STEPS_AHEAD = 2;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
 const REGEX = ["any", "known"] as const;
+const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "tokenizerRegex", "dtype", "head", "cacheDtype"];
+const CACHE_DTYPES = ["float32", "float16", "bfloat16", "int8"] as const;
 
 /** One text that is being generated. */
 class Text {
@@ -128,9 +131,11 @@ export class LanguageModel extends Owned<Model> {
   readonly family: string;
   readonly config: types.ModelConfig;
   readonly tokenizer: types.Tokenizer | null;
+  /** What its caches hold. */
+  readonly #cacheDtype: CacheDType | undefined;
 
   /** Use `load`. */
-  constructor(handle: Handle, { family, config }: ModelInfo, tokenizer: types.Tokenizer | null) {
+  constructor(handle: Handle, { family, config }: ModelInfo, tokenizer: types.Tokenizer | null, cacheDtype?: CacheDType) {
     const model = { handle, calls: 0, dropped: false };
     const end = (): void => {
       model.dropped = true;
@@ -141,24 +146,29 @@ export class LanguageModel extends Owned<Model> {
     this.family = family;
     this.config = config;
     this.tokenizer = tokenizer;
+    this.#cacheDtype = cacheDtype;
   }
 
   static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
-    const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice", "tokenizer", "tokenizerRegex"]);
+    const given = checkOptions("options", options, [...LOAD_OPTIONS, ...OWN_OPTIONS]);
     checkSignal(given.signal);
+    for (const name of ["dtype", "head"] as const) formatOf(name, given[name]);
     const regex = given.tokenizerRegex ?? "any";
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
+    const { cacheDtype } = given;
+    if (!isAbsent(cacheDtype) && !CACHE_DTYPES.includes(cacheDtype)) fail("OPTION", "cacheDtype", oneOf(CACHE_DTYPES), show(cacheDtype));
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
+    const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
     const isMade = own && isMaker(own);
     const read: ReadingTexts = { regex, make: isMade ? own : undefined };
-    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, signal }, read));
+    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, adapter, signal }, read));
   }
 
   static async #load(
     folder: Folder,
     own: types.Tokenizer | null | undefined,
-    given: Omit<types.ModelLoadOptions, "tokenizer">,
+    given: Omit<types.ModelLoadOptions, "tokenizer" | "adapter"> & { adapter: Folder | undefined },
     read: ReadingTexts,
   ): Promise<LanguageModel> {
     // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
@@ -168,7 +178,7 @@ export class LanguageModel extends Owned<Model> {
     const { handle, info, own: texts } = await loadModel("text", folder, given);
     try {
       const tokenizer = own === undefined ? await (beside ?? tokenizerOf(folder, texts, given, read)) : own;
-      return new LanguageModel(handle, info, tokenizer);
+      return new LanguageModel(handle, info, tokenizer, given.cacheDtype ?? undefined);
     } catch (error) {
       drop(handle);
       throw error;
@@ -260,6 +270,7 @@ export class LanguageModel extends Owned<Model> {
       window,
       deterministic: deterministic ?? false,
       caches: caches.map(({ handle }) => handle),
+      cacheDtype: this.#cacheDtype,
     });
 
     const running = new Running(await lend(caches));
@@ -351,8 +362,9 @@ export class LanguageModel extends Owned<Model> {
     return this.tokenizer;
   }
 
-  async createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache> {
-    return createCache(this.#handle, checkOptions("options", options, ["capacity", "window"]));
+  async createCache(options?: types.ModelCacheOptions): Promise<ModelCache> {
+    const { dtype, ...given } = checkOptions("options", options, ["capacity", "window", "dtype"]);
+    return createCache(this.#handle, { ...given, dtype: isAbsent(dtype) ? this.#cacheDtype : dtype });
   }
 
   async importCache(state: types.ModelCacheState): Promise<ModelCache> {

@@ -8,7 +8,8 @@ import { DiffAttnError, fail } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted, together } from "./abort.js";
 import { begin, create, drop, run } from "./backend.js";
-import { Checkpoint, Progress } from "./checkpoint.js";
+import { Checkpoint, Progress, type Weights } from "./checkpoint.js";
+import { Derived, type OpenAdapter } from "./derived.js";
 import { type Folder, readOptionalText, readText } from "./folder.js";
 import { type GgufTexts, isNamedGguf, mayBeGguf } from "./gguf.js";
 import { jsonOf } from "./outputs.js";
@@ -39,7 +40,12 @@ export interface Loaded {
 }
 
 /** What the loads of models take, but for texts. */
-type ModelLoad = Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">;
+interface ModelLoad extends Omit<types.ModelLoadOptions, "cacheDtype" | "tokenizer" | "tokenizerRegex" | "adapter"> {
+  /** The folder of a low-rank adapter. */
+  adapter?: Folder | undefined;
+}
+
+const ADAPTER = { config: "adapter_config.json", weights: "adapter_model.safetensors" };
 
 /**
  * What else is under way ends with the first failure: no download outlives the load that it is for.
@@ -51,7 +57,38 @@ export async function loadModel(task: Task, folder: Folder, options: ModelLoad):
   return together(signal, (signal) => loadAll(task, folder, { ...options, signal }));
 }
 
-async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTensors, onNotice }: ModelLoad): Promise<Loaded> {
+/** As what an adapter is merged into weights that are to be held so. */
+const MERGED_IN = { float32: "F32", float16: "F16", bfloat16: "BF16", q8: "F32", q4: "F32" } as const;
+
+/** The files of an adapter. */
+export async function openAdapter(folder: Folder, options: Pick<types.LoadOptions, "signal" | "maxTensors">): Promise<OpenAdapter> {
+  const { signal, maxTensors } = options;
+  const config = await readText(folder, ADAPTER.config, { signal });
+  const only = { ...folder, only: folder.only ?? ADAPTER.weights };
+  // (What is told of progress is the model's.)
+  const tensors = await Checkpoint.open(only, { signal, maxTensors, all: true }, new Progress(undefined));
+  return { config, tensors };
+}
+
+/** A checkpoint with an adapter, and what its `config.json` says then; without one, as it is. */
+async function adapted(
+  checkpoint: Checkpoint,
+  config: Uint8Array,
+  { adapter, dtype, signal, maxTensors }: ModelLoad,
+): Promise<{ weights: Weights; config: Uint8Array }> {
+  if (!adapter) return { weights: checkpoint, config };
+  const open = await openAdapter(adapter, { signal, maxTensors });
+  try {
+    const weights = await Derived.of(checkpoint, { config, adapter: open, dtype: dtype && MERGED_IN[dtype] }, { signal });
+    return { weights, config: new TextEncoder().encode(weights.plan.config) };
+  } catch (error) {
+    open.tensors.close();
+    throw error;
+  }
+}
+
+async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<Loaded> {
+  const { signal, onProgress, maxTensors, onNotice, dtype, head } = options;
   begin();
   const progress = new Progress(onProgress);
   const opening = { signal };
@@ -70,13 +107,15 @@ async function loadAll(task: Task, folder: Folder, { signal, onProgress, maxTens
     opened[2].then((checkpoint) => checkpoint.close()).catch(() => {});
     throw error;
   };
-  const config = await opened[0].catch(closing);
+  const given = await opened[0].catch(closing);
   const generation = await opened[1]?.catch(closing);
-  const checkpoint = await opened[2];
+  let checkpoint: Weights = await opened[2];
   let handle: Handle | undefined;
   try {
+    const { weights, config } = await adapted(await opened[2], given, options);
+    checkpoint = weights;
     const entries = JSON.stringify(checkpoint.entries);
-    const request = encode(requests.createModel, { task, config, generationConfig: generation, entries });
+    const request = encode(requests.createModel, { task, config, generationConfig: generation, entries, dtype, head });
     throwIfAborted(signal);
     handle = await create("model", request);
     const [output] = await run(encode(requests.modelInfo, { model: handle }), { signal });
@@ -107,8 +146,8 @@ async function ownOf(weights: Promise<Checkpoint>, isNamed: boolean): Promise<Gg
   }
 }
 
-async function loadParts(handle: Handle, checkpoint: Checkpoint, parts: readonly (readonly string[])[], reading: Reading): Promise<void> {
-  const read = (part: number): ReturnType<Checkpoint["read"]> | undefined => {
+async function loadParts(handle: Handle, checkpoint: Weights, parts: readonly (readonly string[])[], reading: Reading): Promise<void> {
+  const read = (part: number): ReturnType<Weights["read"]> | undefined => {
     const names = parts[part];
     const promise = names && checkpoint.read(names, reading);
     // Where the part before it fails, nobody waits for this one.

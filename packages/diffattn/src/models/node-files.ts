@@ -138,7 +138,9 @@ export const files: Files = {
   async isSame(given, folder) {
     // (What is no path of this machine is no folder of it.)
     const path = typeof given === "string" || given.protocol === "file:" ? pathOf(given) : undefined;
-    const [here, there] = await Promise.all([path, pathOf(folder)].map((one) => (one === undefined ? undefined : stat(one).catch(() => undefined))));
+    const [here, there] = await Promise.all(
+      [path, pathOf(folder)].map((one) => (one === undefined ? undefined : stat(one).catch(() => undefined))),
+    );
     if (path === undefined || !here || !there) return false;
     const place = here.isDirectory() ? here : await stat(dirname(path));
     return place.dev === there.dev && place.ino === there.ino;

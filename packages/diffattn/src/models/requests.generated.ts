@@ -9,8 +9,10 @@ import {
   list,
   nullable,
   number,
+  numbers,
   object,
   optional,
+  or,
   record,
   size,
   tensor,
@@ -74,6 +76,18 @@ export const ggufTokenizer = {
 
 export const ggufFiles = { op: 75, operands: { file: text }, options: [] } as const;
 
+export const conversionInfo = { op: 76, operands: { conversion: object }, options: [] } as const;
+
+export const convertTensor = {
+  op: 77,
+  operands: { conversion: object, index: size, tensors: [list, [fields, storedTensor]] },
+  options: [],
+} as const;
+
+export const mapEntropy = { op: 78, operands: { map: tensor }, options: [] } as const;
+
+export const compareLogits = { op: 79, operands: { a: tensor, b: tensor }, options: [] } as const;
+
 export const textForward = {
   op: 80,
   operands: {
@@ -95,6 +109,27 @@ export const exportModelCache = { op: 82, operands: { cache: object }, options: 
 
 export const endText = { op: 83, operands: { generator: object, text: size, kept: size }, options: [] } as const;
 
+export const recodePlan = {
+  op: 84,
+  operands: {
+    config: text,
+    entries: text,
+    dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+  },
+  options: [],
+} as const;
+
+export const recodeTensor = {
+  op: 85,
+  operands: {
+    shape: [list, size],
+    to: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    tensors: [list, [fields, storedTensor]],
+  },
+  options: [],
+} as const;
+
 const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
 
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
@@ -103,21 +138,58 @@ export const vitMaps = { op: 89, operands: { model: object, image, layer: size, 
 
 export const vitClassify = { op: 90, operands: { model: object, image, top: size, deterministic: flag }, options: [] } as const;
 
+export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, deterministic: flag }, options: [] } as const;
+
+export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
+
 export const createModel = {
   op: 96,
-  operands: { task: [choice, "text", "image"], config: text, generationConfig: [optional, text], entries: text },
+  operands: {
+    task: [choice, "text", "image", "audio"],
+    config: text,
+    generationConfig: [optional, text],
+    entries: text,
+    dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+  },
   options: [],
 } as const;
 
 export const createModelCache = {
   op: 97,
-  operands: { model: object, capacity: [optional, size], window: [optional, size] },
+  operands: {
+    model: object,
+    capacity: [optional, size],
+    window: [optional, size],
+    dtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
+  },
   options: [],
+} as const;
+
+const layerState = {
+  kind: [choice, "kv"],
+  keys: [nullable, numbers],
+  keyScales: [nullable, tensor],
+  values: [nullable, numbers],
+  valueScales: [nullable, tensor],
 } as const;
 
 export const importModelCache = {
   op: 98,
-  operands: { model: object, state: [record, { ids: int32, discarded: size, window: [optional, size], keys: tensors, values: tensors }] },
+  operands: {
+    model: object,
+    state: [
+      record,
+      {
+        ids: int32,
+        discarded: size,
+        window: [optional, size],
+        keys: tensors,
+        values: tensors,
+        layers: [optional, [list, [record, layerState]]],
+      },
+    ],
+  },
   options: [],
 } as const;
 
@@ -148,6 +220,18 @@ export const createGenerator = {
     window: [optional, size],
     deterministic: flag,
     caches: [list, object],
+    cacheDtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
+  },
+  options: [],
+} as const;
+
+export const createConversion = {
+  op: 105,
+  operands: {
+    config: text,
+    entries: text,
+    target: [optional, text],
+    adapter: [optional, [fields, { config: text, entries: text, dtype: [optional, text] }]],
   },
   options: [],
 } as const;

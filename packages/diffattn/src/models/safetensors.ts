@@ -203,6 +203,29 @@ export async function layoutOf(
   return { header: new Uint8Array(bufferOf(header)), order: int32Of(order), length: (jsonOf(about) as { length: number }).length };
 }
 
+/** Where a file of so many bytes goes, and the file, where it is memory. */
+export async function openTarget(
+  target: unknown,
+  length: number,
+): Promise<{ sink: Sink; file: () => Uint8Array<ArrayBuffer> | undefined }> {
+  const checked = checkTarget(target);
+  if (checked === undefined) {
+    const file = memoryOf(length);
+    let at = 0;
+    const write = (bytes: Uint8Array): Promise<void> => {
+      file.set(bytes, at);
+      at += bytes.byteLength;
+      return Promise.resolve();
+    };
+    return { sink: { write, end: () => Promise.resolve(), abort: () => Promise.resolve() }, file: () => file };
+  }
+  const none = (): undefined => undefined;
+  if (has(checked, "getWriter")) return { sink: sinkOf(checked), file: none };
+  const { files } = modelsPlatform();
+  if (!files) return fail("OPTION", "target", "a WritableStream, or none, in browsers", show(checked));
+  return { sink: await files.write(checked), file: none };
+}
+
 export async function saveSafetensors(
   tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
@@ -229,23 +252,7 @@ export async function saveSafetensors(
     }
   }
   const pieces = [header, ...Array.from(order, (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
-  if (target === undefined) {
-    const file = memoryOf(length);
-    let at = 0;
-    for (const piece of pieces) {
-      file.set(piece, at);
-      at += piece.byteLength;
-    }
-    return file;
-  }
-  let sink: Sink;
-  if (has(target, "getWriter")) {
-    sink = sinkOf(target);
-  } else {
-    const { files } = modelsPlatform();
-    if (!files) return fail("OPTION", "target", "a WritableStream, or none, in browsers", show(target));
-    sink = await files.write(target);
-  }
+  const { sink, file } = await openTarget(target, length);
   try {
     for (const piece of pieces) await writePieces(sink, piece);
   } catch (error) {
@@ -253,5 +260,5 @@ export async function saveSafetensors(
     throw error;
   }
   await sink.end();
-  return undefined;
+  return file();
 }

@@ -3,7 +3,7 @@
 //
 // Letters: B batch, L tokens, H output heads, N tokens of an image, S side of an image.
 
-import type { AttentionMaps, Placed, Tensor, TensorLike } from "../types.js";
+import type { AttentionMaps, CacheDType, CallOptions, Placed, Tensor, TensorLike } from "../types.js";
 
 // As in ../types.ts: names that a runtime without a DOM has too, or never meets.
 /* eslint-disable @typescript-eslint/no-empty-object-type, @typescript-eslint/no-unused-vars */
@@ -184,11 +184,19 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
-  /** The layers with differential attention, with their head layout. */
+  /**
+   * Quantised weights in MLX's layout, by how they are packed; their codes, scales and biases are
+   * among `dtypes`, too.
+   */
+  readonly quantized: readonly { bits: number; groupSize: number; weights: number; parameters: number; bytes: number }[];
+  /**
+   * The layers with differential attention, with their head layout. (Of "same_s", whose blocks are
+   * all alike, none is listed.)
+   */
   readonly layers: readonly Readonly<Record<string, unknown>>[];
   /**
    * The layers of plain attention, one softmax per head, of an architecture that has any; the
@@ -240,9 +248,16 @@ export declare function inspectCheckpoint(
 export interface ConvertOptions extends LoadOptions {
   /**
    * Element type of all floats. Rounded to nearest, ties to even; to "F32" from "F64" once, from
-   * all others exactly.
+   * all others exactly. Quantised weights become what they stand for.
+   *
+   * "q8" and "q4" quantise a language model's linear maps, embeddings and head, as `dtype` of
+   * {@link ModelLoadOptions} has it; codes of as many bits stay as they are, floats that are not
+   * quantised keep their type. They are written in MLX's layout: groups of 32, scales and biases of
+   * F16, exact for Q8_0, Q4_0 and Q4_1.
    */
-  dtype?: "F32" | "F16" | "BF16" | undefined;
+  dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
+  /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
+  head?: WeightFormat | undefined;
   /**
    * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
    * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
@@ -260,6 +275,11 @@ export interface Conversion {
   /** The file, where there is no `target`. */
   readonly file: Uint8Array<ArrayBuffer> | undefined;
   /**
+   * What belongs beside the file and is not beside its source as it should be, by name: of quantised
+   * weights, before or after, `config.json`; of a GGUF file also its tokenizer.
+   */
+  readonly files: Readonly<Record<string, Uint8Array<ArrayBuffer>>>;
+  /**
    * What was not exact or grew: repeated heads, folded weights, values that overflow. Each a
    * sentence.
    */
@@ -268,7 +288,8 @@ export interface Conversion {
 
 /**
  * Writes a checkpoint with another element type, or with its attention layers in another layout.
- * All of the new file is in memory once.
+ * All of the new file is in memory once; where weights are or become quantised, one tensor at a time
+ * (and scales and biases, until their place in the file comes). The source may then be a GGUF file.
  *
  * @throws {DiffAttnError} OPTION naming the reason for heads that have no place in the layout;
  *   FILE; DTYPE; OUT_OF_MEMORY; ABORTED.
@@ -524,6 +545,26 @@ export interface ModelForwardOptions {
  */
 export type ModelOutput = Tensor & { readonly hiddenStates?: Tensor };
 
+/** Codes of an int8 cache: a number is code · scale of its row. */
+export interface Int8Tensor {
+  readonly data: Int8Array;
+  readonly shape: readonly number[];
+  readonly dims: readonly number[];
+  readonly dtype: "int8";
+  readonly type: "int8";
+}
+
+/** What a layer held of a text, by kind: keys and values of every token. */
+export interface LayerCacheState {
+  readonly kind: "kv";
+  /** `[heads, tokens, head width]`, as the cache holds them. */
+  readonly keys: Tensor | Int8Tensor;
+  readonly values: Tensor | Int8Tensor;
+  /** Of int8, `[heads, tokens]`. */
+  readonly keyScales?: Tensor | undefined;
+  readonly valueScales?: Tensor | undefined;
+}
+
 /**
  * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
  * again.
@@ -532,9 +573,21 @@ export interface ModelCacheState {
   readonly ids: Int32Array;
   readonly discarded: number;
   readonly window: number | null;
-  /** Of each layer, `[heads, tokens, head width]`. */
+  /** Of each layer, by its kind. A state without them is read by its keys and values. */
+  readonly layers?: readonly LayerCacheState[] | undefined;
+  /**
+   * Of each layer, `[heads, tokens, head width]`, where all are keys and values of floats: those of
+   * `layers`. Empty otherwise.
+   */
   readonly keys: readonly Tensor[];
   readonly values: readonly Tensor[];
+}
+
+/** Options of {@link LanguageModel.createCache}. */
+export interface ModelCacheOptions {
+  capacity?: number | undefined;
+  window?: number | undefined;
+  dtype?: CacheDType | undefined;
 }
 
 /** Keys and values of one text in every layer of a model. */
@@ -581,7 +634,6 @@ export interface Tokenizer {
   decode(ids: readonly number[] | Int32Array, options?: DecodeOptions): string;
 }
 
-/** Options of the models' `load`. */
 /** What a checkpoint has of its tokenizer: the bytes of its files, or of what a GGUF file says. */
 export interface TokenizerFiles {
   /** `tokenizer.json`. */
@@ -590,8 +642,34 @@ export interface TokenizerFiles {
   readonly config?: Uint8Array | undefined;
 }
 
+/**
+ * As what weights are held in memory: floats, or codes of eight or four bits with a float16 scale for
+ * each 32 of a row (8.5 and 4.5 bits per weight), made by the rules of GGUF's Q8_0 and Q4_0.
+ * Products with codes are those of x in int8, 32 values a scale: the bits of a row are the same on
+ * every instruction set.
+ */
+export type WeightFormat = "float32" | "float16" | "bfloat16" | "q8" | "q4";
+
+/** How a model that is not one of texts is to be loaded. */
+export type WeightLoadOptions = LoadOptions & Pick<ModelLoadOptions, "onNotice">;
+
 /** How {@link LanguageModel.load} is to load. */
 export interface ModelLoadOptions extends LoadOptions {
+  /**
+   * A low-rank adapter in PEFT's names: a folder, an address or files with `adapter_config.json` and
+   * `adapter_model.safetensors` (`lora_A`, `lora_B`, W + lora_alpha / r · B A, and the modules of
+   * `modules_to_save` whole). Where its `diff_attention` names a conversion, a plain Llama is
+   * converted so first; over a model that was converted otherwise it is OPTION. It is merged into
+   * weights of floats, and stays beside quantised ones as two thin products.
+   */
+  adapter?: CheckpointSource | undefined;
+  /**
+   * What caches of the model hold keys and values as, those that `generate` makes for itself too;
+   * "float32" by default. "bfloat16" and "float16" take half the memory, "int8" little more than a
+   * quarter, and a long text is continued in about as much of the time. (A `forward` without a
+   * cache keeps float32.)
+   */
+  cacheDtype?: CacheDType | undefined;
   /**
    * Told, before the weights are read, of what is odd about the checkpoint and loaded all the same,
    * each a sentence: weights that the model has no use for, a head of the file's own where the
@@ -616,12 +694,26 @@ export interface ModelLoadOptions extends LoadOptions {
    * added tokens of more than 1000 characters, pieces of more than 128, words of more than 100.
    */
   tokenizerRegex?: "any" | "known" | undefined;
+  /**
+   * As what the model's linear maps are held; as the checkpoint has them by default, quantised ones
+   * of GGUF and MLX included. "q4" and "q8" quantise what is not quantised yet to as many bits,
+   * part by part: no more than two parts are ever in memory as floats. Rows that are no multiple of
+   * 32 wide stay as they are, which `onNotice` tells. The floats make floats of what is quantised.
+   * Norms, λ and other vectors are always floats.
+   */
+  dtype?: WeightFormat | undefined;
+  /**
+   * As what the embeddings and the head are held, which are one where `config.json` ties them. By
+   * default as `dtype` says, but "q8" where that is "q4".
+   */
+  head?: WeightFormat | undefined;
 }
 
 /**
  * A language model: text in, logits or text out. Its family is what `config.json` calls it in
  * `model_type`: a DIFF Llama (Hugging Face's `diffllama`) or a plain Llama (`llama`), whose heads
- * are one softmax each. Weights stay in their dtype.
+ * are one softmax each. Weights stay in their dtype, unless `dtype` of {@link ModelLoadOptions} says
+ * otherwise.
  */
 export declare class LanguageModel {
   private constructor();
@@ -632,7 +724,9 @@ export declare class LanguageModel {
    * `model.` that a base model lacks. Weights that are there win over what `config.json` claims.
    *
    * Of GGUF files, version 2 or 3, those of the architecture `llama` with weights of F32, F16, BF16,
-   * Q8_0, Q4_0 or Q4_1 are read; quantised weights are kept as the float32 that they stand for.
+   * Q8_0, Q4_0 or Q4_1 are read; of safetensors files also MLX's quantised weights (`quantization` in
+   * `config.json`: mode "affine", 4 or 8 bits, groups of a multiple of 32, scales and biases of F16
+   * or BF16). Quantised weights stay so, unless `dtype` says otherwise.
    * Their tokenizers: `gpt2` with the pre-tokenizer default, gpt-2, smollm, llama-bpe or qwen2, and
    * `llama`. Others are FILE with the reason, a tokenizer only where `tokenizer` is not given.
    *
@@ -679,9 +773,9 @@ export declare class LanguageModel {
   maps(ids: TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
   /**
    * An empty cache: `capacity` tokens reserved at once (0 by default); `window`: tokens that each
-   * token sees (all by default).
+   * token sees (all by default); `dtype`: what it holds (the model's `cacheDtype` by default).
    */
-  createCache(options?: { capacity?: number | undefined; window?: number | undefined }): Promise<ModelCache>;
+  createCache(options?: ModelCacheOptions): Promise<ModelCache>;
   /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
   /**
@@ -721,7 +815,7 @@ export interface Classification {
 /** A DIFF vision transformer of timm (`vit_dwee…`, `vit_dlittle…`, `vit_dpwee…`). */
 export declare class DiffViT {
   private constructor();
-  static load(source: CheckpointSource, options?: Omit<ModelLoadOptions, "tokenizer" | "tokenizerRegex">): Promise<DiffViT>;
+  static load(source: CheckpointSource, options?: WeightLoadOptions): Promise<DiffViT>;
   readonly config: ModelConfig;
   /**
    * Logits `[B, classes]` of images, or of pixels `[B, C, S, S]` that are already resized and
@@ -750,6 +844,52 @@ export declare class DiffViT {
    * the patches row by row. Of pixels `[B, C, H, W]`, `[B, H, N, N]`.
    */
   maps(image: ImageSource | TensorLike, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps>;
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
+/** How a call of {@link AudioCodec} is run. */
+export interface AudioCodecOptions {
+  /** Ends the call; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+  /** Called between slices of the call. What it throws rejects the call. */
+  onProgress?: CallOptions["onProgress"];
+}
+
+/**
+ * SAME-S, the audio codec of Stable Audio 3: audio to latents and back, in float32. Sizes in
+ * brackets are those of the public codec, of stereo at 44.1 kHz; `config` has the loaded one's.
+ *
+ * A checkpoint has the weights of the authors' files `same_s_decoder_f32` and `same_s_encoder_f32`,
+ * their names behind `decoder.` and `encoder.`, in safetensors, and a `config.json` with
+ * `"architecture": "same_s"`; what else it leaves out is the public codec's. One of the two alone
+ * will do for its direction. Other names (of PyTorch checkpoints) are refused.
+ */
+export declare class AudioCodec {
+  private constructor();
+  static load(source: CheckpointSource, options?: WeightLoadOptions): Promise<AudioCodec>;
+  /**
+   * Among others `audio_channels` (2), `latent_dim` (256), `patch_size` times `stride`, the samples
+   * of a latent (256 times 16), `chunk_size` divided by `stride`, of which T is a multiple (2), and
+   * `sample_rate` (44100).
+   */
+  readonly config: ModelConfig;
+  /**
+   * Latents `[B, latent_dim, T]` of audio `[B, audio_channels, samples]`, float32, the channels one
+   * after the other. Behind its end audio is filled with zeros to a whole number of 8192 samples
+   * (two latents).
+   *
+   * @throws {DiffAttnError} (as a rejection) SHAPE or DTYPE naming `pcm`; UNAVAILABLE for a
+   *   checkpoint without an encoder.
+   */
+  encode(pcm: TensorLike, options?: AudioCodecOptions): Promise<Tensor>;
+  /**
+   * Audio `[B, audio_channels, samples]` of latents `[B, latent_dim, T]`, float32; T is even.
+   *
+   * @throws {DiffAttnError} (as a rejection) SHAPE or DTYPE naming `latents`; UNAVAILABLE for a
+   *   checkpoint without a decoder.
+   */
+  decode(latents: TensorLike, options?: AudioCodecOptions): Promise<Tensor>;
   dispose(): void;
   [Symbol.dispose](): void;
 }

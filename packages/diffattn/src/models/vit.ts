@@ -47,10 +47,7 @@ export class DiffViT extends Owned<Model> {
     this.config = config;
   }
 
-  static async load(
-    source: types.CheckpointSource,
-    options?: Omit<types.ModelLoadOptions, "tokenizer" | "tokenizerRegex">,
-  ): Promise<DiffViT> {
+  static async load(source: types.CheckpointSource, options?: types.WeightLoadOptions): Promise<DiffViT> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
     const { handle, info } = await loadModel("image", await folderOf(source, accessOf(given)), given);
     return new DiffViT(handle, info.config);

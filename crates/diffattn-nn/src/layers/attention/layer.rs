@@ -5,6 +5,8 @@ use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::options::RopeConfig;
+#[cfg(feature = "models")]
+use crate::layers::HeadsNorm;
 use diffattn::{CacheDType, KvCacheOptions, Linear};
 use diffattn_files::Projections;
 
@@ -59,7 +61,12 @@ pub struct DiffAttnLayer {
     pub(crate) out: Linear,
     pub(crate) lambda: LambdaSource,
     pub(crate) rope: Option<RopeConfig>,
+    /// Channels of a head that turn, the first ones: all by default.
+    pub(crate) rotary_dim: usize,
     pub(crate) is_causal: bool,
+    /// The norms of the heads of q and of k before they turn.
+    #[cfg(feature = "models")]
+    pub(crate) heads_norms: Option<[HeadsNorm; 2]>,
     pub(crate) norm: Option<HeadNorm>,
     pub(crate) fusion: Option<Fusion>,
     /// What is subtracted from what some heads made.
@@ -82,10 +89,13 @@ impl DiffAttnLayer {
             k,
             v,
             out,
+            rotary_dim: heads.dimensions.head_dim,
             heads,
             lambda,
             rope,
             is_causal,
+            #[cfg(feature = "models")]
+            heads_norms: None,
             norm: None,
             fusion: None,
             #[cfg(feature = "models")]

@@ -6,6 +6,8 @@ mod attend;
 mod converted;
 #[cfg(feature = "models")]
 mod dex;
+#[cfg(feature = "models")]
+mod five_way;
 mod fusion;
 mod heads;
 mod layer;
@@ -20,6 +22,10 @@ mod v2;
 pub(crate) use attend::{LayerMask, Queries};
 #[cfg(feature = "models")]
 pub(crate) use converted::{ConvertedAttention, Difference};
+#[cfg(feature = "models")]
+pub use five_way::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
+#[cfg(feature = "models")]
+pub(crate) use five_way::{FiveWayWeights, heads_norm};
 pub use layer::DiffAttnLayer;
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,

@@ -116,19 +116,48 @@ impl DiffAttnLayer {
         still: &mut [f32],
         run: Run,
     ) -> Result<(), Error> {
-        for (linear, to) in [(&self.q, to.q), (&self.k, to.k)] {
-            if self.rope.is_none() {
-                linear.forward(x, to, run)?;
+        for (which, to) in [to.q, to.k].into_iter().enumerate() {
+            if !self.has_still() {
+                self.heads_of(which, x, to, &mut [], run)?;
                 continue;
             }
             let still = &mut still[..to.len()];
-            linear.forward(x, still, run)?;
+            self.heads_of(which, x, still, to, run)?;
             self.turn(still, to, turns, run)?;
         }
         if !to.v.is_empty() {
             self.v.forward(x, to.v, run)?;
         }
         self.project_lambda(x, to.lambda, run)
+    }
+
+    /// Whether q and k need scratch on their way.
+    pub(crate) fn has_still(&self) -> bool {
+        #[cfg(feature = "models")]
+        if self.heads_norms.is_some() {
+            return true;
+        }
+        self.rope.is_some()
+    }
+
+    /// q (0) or k (1) of rows as they are before they turn; `spare` is as long where they have a
+    /// norm.
+    fn heads_of(
+        &self,
+        which: usize,
+        x: &[f32],
+        to: &mut [f32],
+        spare: &mut [f32],
+        run: Run,
+    ) -> Result<(), Error> {
+        let linear = [&self.q, &self.k][which];
+        #[cfg(feature = "models")]
+        if let Some(norms) = &self.heads_norms {
+            linear.forward(x, spare, run)?;
+            return norms[which].rows().rows(spare, to, run);
+        }
+        let _ = spare;
+        linear.forward(x, to, run)
     }
 
     /// λ where it is projected; 0 for heads that have none.
@@ -180,6 +209,7 @@ impl DiffAttnLayer {
             let options = RopeOptions {
                 layout: Layout::Bshd,
                 interleaved: rope.interleaved,
+                rotary_dim: Some(self.rotary_dim),
                 first_position: Some(vec![turn.position as i64]),
                 table: Some(turn.table),
                 run,

@@ -17,6 +17,7 @@ mod values;
 pub(super) use unit::DecodeUnit;
 
 use super::call::Call;
+use super::held::CacheDType;
 use super::outputs::RowsOut;
 use super::panels::Panels;
 use crate::error::Error;
@@ -38,12 +39,10 @@ pub(super) fn run_units(
     threads: usize,
 ) -> Result<(), Error> {
     let rows = units.iter().map(|(_, unit)| unit.rows.value_rows()).max();
+    let widened = (call.source.dtype() != CacheDType::F32).then_some(call.width);
     let mut scratch = Vec::with_capacity(threads);
     for _ in 0..threads {
-        scratch.push(Mutex::new(StripScratch::new(
-            rows.unwrap_or(0),
-            call.width,
-        )?));
+        scratch.push(Mutex::new(StripScratch::new(rows.unwrap_or(0), widened)?));
     }
     for phase in [Phase::Exponentials, Phase::Values] {
         let mut strips = Vec::new();

@@ -3,7 +3,7 @@
 
 use super::strip::{DecodeStrip, NEAR_KEYS, ROWS, VECTORS, WIDENS, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
-use crate::attention::held::{Held, with_held};
+use crate::attention::held::{CacheDType, Held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::KeyPanels;
@@ -12,6 +12,7 @@ use crate::attention::visible::MASK_BLOCK;
 use crate::blocks::{PANEL, ROW_SUMS, STRIP};
 use crate::simd::Vector;
 use crate::simd::{ByLane, PackedRows, Unscaled, product_of};
+use half::{bf16, f16};
 use std::ops::Range;
 
 /// Keys of a strip, and the rows that share them.
@@ -19,6 +20,14 @@ struct Keys<'s> {
     panels: KeyPanels<'s>,
     strip: &'s LiveStrip,
     rows: Range<usize>,
+}
+
+impl Keys<'_> {
+    /// Whether one row has the keys to itself, and widens them in registers.
+    #[inline(always)]
+    fn is_alone(&self) -> bool {
+        !WIDENS && self.rows.len() == 1
+    }
 }
 
 impl DecodeStrip<'_, '_, '_> {
@@ -43,10 +52,11 @@ impl DecodeStrip<'_, '_, '_> {
                 strip,
                 rows: pairs.start * queries..pairs.end * queries,
             };
-            if WIDENS {
-                self.widened_scores::<V>(&of);
-            } else {
-                with_held!(keys.dtype, E => self.held_scores::<V, E>(&of));
+            match keys.dtype {
+                CacheDType::F16 if of.is_alone() => self.score_row::<V, f16>(&of),
+                CacheDType::Bf16 if of.is_alone() => self.score_row::<V, bf16>(&of),
+                CacheDType::Int8 if of.is_alone() => self.score_row::<V, i8>(&of),
+                _ => self.score_rows::<V>(&of),
             }
         }
         for pair in 0..plan.pairs.len() {
@@ -56,33 +66,23 @@ impl DecodeStrip<'_, '_, '_> {
         }
     }
 
-    /// Scores of all rows over keys as they are held.
+    /// Scores of one row over keys as they are held, widened in registers.
     #[inline(always)]
-    fn held_scores<V: Vector, E: Held>(&mut self, of: &Keys<'_>) {
-        let mut row = of.rows.start;
-        while row < of.rows.end {
-            let count = tile_rows(of.rows.end - row);
-            for &(run, end) in of.strip.runs() {
-                let keys = (run, end);
-                match count {
-                    ROWS => self.score_tiles::<V, E, ROWS>(of, row, keys, of.panels.at(run)),
-                    2 => self.score_tiles::<V, E, 2>(of, row, keys, of.panels.at(run)),
-                    _ => self.score_tiles::<V, E, 1>(of, row, keys, of.panels.at(run)),
-                }
-            }
-            row += count;
+    fn score_row<V: Vector, E: Held>(&mut self, of: &Keys<'_>) {
+        for &(run, end) in of.strip.runs() {
+            self.score_tiles::<V, E, 1>(of, of.rows.start, (run, end), of.panels.at(run));
         }
     }
 
-    /// Scores of all rows over keys as float32, a few panels at a time.
+    /// Scores of all rows over keys as float32: where they lie, or a few panels at a time.
     #[inline(always)]
-    fn widened_scores<V: Vector>(&mut self, of: &Keys<'_>) {
+    fn score_rows<V: Vector>(&mut self, of: &Keys<'_>) {
+        let is_near = of.panels.dtype == CacheDType::F32;
+        let most = if is_near { STRIP } else { NEAR_KEYS };
         for &(run, end) in of.strip.runs() {
-            for first in (run..end).step_by(NEAR_KEYS) {
-                let near = of
-                    .panels
-                    .near::<V>(first, NEAR_KEYS, &mut self.scratch.near);
-                let keys = (first, end.min(first + NEAR_KEYS));
+            for first in (run..end).step_by(most) {
+                let near = of.panels.near::<V>(first, most, &mut self.scratch.near);
+                let keys = (first, end.min(first + most));
                 let mut row = of.rows.start;
                 while row < of.rows.end {
                     let count = tile_rows(of.rows.end - row);

@@ -12,13 +12,17 @@ use crate::run::buffer::try_zeroed;
 /// Vectors of a decode tile: four streams of panels keep the loads coming.
 pub(super) const VECTORS: usize = 4;
 
-/// Whether keys and values that are held as less than float32 become that in memory, a few panels
-/// at a time, and not in registers: in WebAssembly, where loops for each type would be too much to
-/// download.
+/// Whether keys and values that are held as less than float32 always become that in memory, a few
+/// panels at a time: in WebAssembly, where loops for each type would be too much to download.
+/// Elsewhere one row, which is bound by reading them, widens them in registers; for several, which
+/// share what becomes of them, memory serves as well.
 pub(super) const WIDENS: bool = cfg!(target_arch = "wasm32");
 
-/// Keys that become float32 at a time there: what a tile of WebAssembly has; elsewhere what any has.
+/// Keys that become float32 in memory at a time: as many as any tile has.
 pub(super) const NEAR_KEYS: usize = if WIDENS { PANEL } else { KEY_ROUND };
+
+/// Panels of values that do: as many as any tile has.
+const NEAR_PANELS: usize = NEAR_KEYS / PANEL;
 
 /// Query rows of a decode tile at most: 4 × 4 accumulators fit the registers of every set but the
 /// sixteen-register ones, which seldom see more than one row.
@@ -51,15 +55,17 @@ pub(super) struct StripScratch {
     /// P of one row.
     pub(super) p_row: Vec<f32>,
     pub(super) bias: Vec<f32>,
-    /// A panel of a strip of v, without NaN and infinities or as float32.
     pub(super) finite: Vec<f32>,
-    /// Some keys as float32.
+    /// Some keys, or panels of values, as float32, where they are not held as that.
     pub(super) near: Vec<f32>,
 }
 
 impl StripScratch {
-    pub(super) fn new(rows: usize, width: usize) -> Result<Self, Error> {
-        let near = if WIDENS { NEAR_KEYS * width } else { 0 };
+    /// For `rows` rows of P; `widened`: channels of a key, where keys are held as less than float32.
+    pub(super) fn new(rows: usize, widened: Option<usize>) -> Result<Self, Error> {
+        let near = widened.map_or(0, |width| {
+            (NEAR_KEYS * width).max(NEAR_PANELS * STRIP * PANEL)
+        });
         Ok(Self {
             p: try_zeroed(rows * STRIP)?,
             p_row: try_zeroed(STRIP)?,

@@ -1,13 +1,14 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
 use super::strip::{DecodeStrip, ROWS, VECTORS, WIDENS, tile_rows};
-use crate::attention::held::{Held, with_held};
+use crate::attention::held::{CacheDType, Held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
 use crate::attention::packed::ValuePanels;
 use crate::blocks::{PANEL, STRIP};
 use crate::simd::Vector;
 use crate::simd::{ByRow, Gapped, Unscaled, product_over};
+use half::{bf16, f16};
 
 /// Vectors of v's channels that a tile takes.
 struct Columns<E, const N: usize> {
@@ -65,22 +66,19 @@ impl DecodeStrip<'_, '_, '_> {
                 self.add_special::<V>(index, &values, p);
                 continue;
             }
-            if WIDENS {
-                self.widened_values::<V>(&values, strip, p);
-            } else {
-                with_held!(values.dtype, E => self.held_values::<V, E>(&values, strip, p));
+            let is_alone = !WIDENS && p.rows == 1;
+            match values.dtype {
+                CacheDType::F16 if is_alone => self.value_row::<V, f16>(&values, strip, p),
+                CacheDType::Bf16 if is_alone => self.value_row::<V, bf16>(&values, strip, p),
+                CacheDType::Int8 if is_alone => self.value_row::<V, i8>(&values, strip, p),
+                _ => self.value_rows::<V>(&values, strip, p),
             }
         }
     }
 
-    /// P times all channels of v as they are held.
+    /// One row of P times all channels of v as they are held, widened in registers.
     #[inline(always)]
-    fn held_values<V: Vector, E: Held>(
-        &mut self,
-        values: &ValuePanels<'_>,
-        strip: &LiveStrip,
-        p: P,
-    ) {
+    fn value_row<V: Vector, E: Held>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
         let vectors = self.call.value_shape.width.div_ceil(V::LANES);
         let at = |vector: usize| values.at::<E>(strip.start(), vector * V::LANES);
         let scales = values.scales.as_ptr().wrapping_add(strip.start());
@@ -90,12 +88,13 @@ impl DecodeStrip<'_, '_, '_> {
             for (n, panel) in panels.iter_mut().enumerate() {
                 *panel = at(vector + n);
             }
+            let channel = vector * V::LANES;
             let columns = Columns {
                 panels,
                 scales,
-                channel: vector * V::LANES,
+                channel,
             };
-            self.products::<V, E, VECTORS>(&columns, p);
+            self.product::<V, E, 1, VECTORS>(&columns, p, 0);
             vector += VECTORS;
         }
         for vector in vector..vectors {
@@ -104,32 +103,56 @@ impl DecodeStrip<'_, '_, '_> {
                 scales,
                 channel: vector * V::LANES,
             };
-            self.products::<V, E, 1>(&columns, p);
+            self.product::<V, E, 1, 1>(&columns, p, 0);
         }
     }
 
-    /// P times all channels of v as float32, a panel at a time.
+    /// All rows of P times all channels of v as float32: where they lie, or a few panels at a time.
     #[inline(always)]
-    fn widened_values<V: Vector>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
+    fn value_rows<V: Vector>(&mut self, values: &ValuePanels<'_>, strip: &LiveStrip, p: P) {
+        let vectors = self.call.value_shape.width.div_ceil(V::LANES);
+        let mut vector = 0;
+        while vector + VECTORS <= vectors {
+            let panels = self.near_columns::<V, VECTORS>(values, strip, vector);
+            self.products::<V, f32, VECTORS>(&Columns::wide(panels, vector * V::LANES), p);
+            vector += VECTORS;
+        }
+        for vector in vector..vectors {
+            let panels = self.near_columns::<V, 1>(values, strip, vector);
+            self.products::<V, f32, 1>(&Columns::wide(panels, vector * V::LANES), p);
+        }
+    }
+
+    /// N vectors of channels of v from vector `vector` on as float32. Those before it in the same
+    /// panel were asked for just now.
+    #[inline(always)]
+    fn near_columns<V: Vector, const N: usize>(
+        &mut self,
+        values: &ValuePanels<'_>,
+        strip: &LiveStrip,
+        vector: usize,
+    ) -> [*const f32; N] {
         let (first, keys) = (strip.start(), strip.end() - strip.start());
-        let width = self.call.value_shape.width;
-        for panel in (0..width).step_by(PANEL) {
-            let near = values.near::<V>(first, keys, panel, &mut self.scratch.finite);
-            let vectors = (width - panel).min(PANEL).div_ceil(V::LANES);
-            let columns = |vector: usize| near.wrapping_add(vector * V::LANES);
-            if vectors == VECTORS {
-                let mut panels = [near; VECTORS];
-                for (n, panel) in panels.iter_mut().enumerate() {
-                    *panel = columns(n);
-                }
-                self.products::<V, f32, VECTORS>(&Columns::wide(panels, panel), p);
-                continue;
-            }
-            for vector in 0..vectors {
-                let channel = panel + vector * V::LANES;
-                self.products::<V, f32, 1>(&Columns::wide([columns(vector)], channel), p);
+        let channel = vector * V::LANES;
+        let is_near = values.dtype == CacheDType::F32;
+        if !is_near && channel.is_multiple_of(PANEL) {
+            let near = self.scratch.near.chunks_exact_mut(STRIP * PANEL);
+            let panels = (channel..channel + N * V::LANES).step_by(PANEL);
+            for (channel, near) in panels.zip(near) {
+                values.near::<V>(first, keys, channel, near);
             }
         }
+        let near = self.scratch.near.as_ptr();
+        let mut panels = [near; N];
+        for (n, panel) in panels.iter_mut().enumerate() {
+            let within = channel % PANEL + n * V::LANES;
+            *panel = if is_near {
+                values.at(first, channel + n * V::LANES)
+            } else {
+                near.wrapping_add(within / PANEL * STRIP * PANEL + within % PANEL)
+            };
+        }
+        panels
     }
 
     /// P of all rows times some columns of v.

@@ -134,7 +134,7 @@ impl StripScores<'_, '_> {
             let is_whole = geometry.spans[..vectors]
                 .iter()
                 .all(|span| span.is_full(from, to.next_multiple_of(PANEL)));
-            let mut panel = self.keys.at(from);
+            let mut panel = std::ptr::null();
             for key in (from..to).step_by(V::Tile::ROWS) {
                 if key.is_multiple_of(PANEL) {
                     panel = self.keys.near::<V>(key, PANEL, self.near);

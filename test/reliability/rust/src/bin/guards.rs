@@ -364,7 +364,7 @@ mod unix {
                     head_dim: d,
                     value_dim: dv,
                     capacity: 0,
-                    dtype,
+                    dtype: dtype.into(),
                 })
                 .map_err(said)?;
                 let (k, v) = (

@@ -5,7 +5,7 @@
 
 use diffattn::Error;
 use diffattn_nn::checkpoint::{Checkpoint, Entry, GgufFiles, ShardIndex, inspect};
-use diffattn_nn::{Family, ModelFiles, Task, WeightInfo};
+use diffattn_nn::{Family, ModelFiles, Task, WeightFormats, WeightInfo};
 use diffattn_reliability::{Arguments, Random, figure, miss};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -332,6 +332,7 @@ impl Given {
                     config: files.config(),
                     generation_config: Some(files.generation_config()),
                     entries: &infos(entries),
+                    formats: WeightFormats::default(),
                 };
                 Family::open(Task::Text, &files).map(|_| ())
             }
@@ -346,6 +347,7 @@ impl Model {
             config,
             generation_config: (self.task == Task::Text).then_some(generation),
             entries,
+            formats: WeightFormats::default(),
         };
         Family::open(self.task, &files).map(|_| ())
     }
