@@ -184,7 +184,7 @@ export declare function saveSafetensors(
 
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
-  /** "diffllama", "llama", "diffattn_llama", "diff_vit", "same_s", "unilm", …; null when nothing in it is known. */
+  /** "diffllama", "llama", "diffattn_llama", "phi4flash", "diff_vit", "same_s", "unilm", …; null when nothing in it is known. */
   readonly architecture: string | null;
   readonly parameters: number;
   readonly dtypes: readonly { dtype: StoredDType | QuantizedDType; tensors: number; parameters: number; bytes: number }[];
@@ -733,7 +733,7 @@ export declare class LanguageModel {
    * @throws {DiffAttnError} FILE naming what is wrong; OUT_OF_MEMORY; ABORTED.
    */
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
-  /** "diffllama", "llama", or "diffattn_llama": a Llama some of whose heads were made differential. */
+  /** "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential) or "phi4flash". */
   readonly family: string;
   readonly config: ModelConfig;
   /** null when the checkpoint has none. */
