@@ -189,7 +189,7 @@ fn greedy_ids_are_the_originals() {
 #[test]
 fn bits_do_not_depend_on_threads_or_instructions() {
     let model = model("phi4flash");
-    let ids = random_ids(41, 97, 5);
+    let ids = random_ids(5, 41, 97);
     let run = |run: Run| {
         let options = TextOptions {
             run,
@@ -218,7 +218,7 @@ fn bits_do_not_depend_on_threads_or_instructions() {
 fn a_text_in_pieces_has_the_bits_of_the_whole() {
     for name in FIXTURES {
         let model = model(name);
-        let ids = random_ids(620, 97, 7);
+        let ids = random_ids(7, 620, 97);
         let whole = forward(&model, (&ids, &[1, 620]), None, &TextOptions::default()).logits;
         for steps in [
             &[620][..],
@@ -252,7 +252,7 @@ fn a_text_in_pieces_has_the_bits_of_the_whole() {
 #[test]
 fn texts_side_by_side_have_the_bits_of_each_alone() {
     let model = model("phi4flash_bf16");
-    let ids = random_ids(3 * 290, 97, 9);
+    let ids = random_ids(9, 3 * 290, 97);
     let together = forward(&model, (&ids, &[3, 290]), None, &TextOptions::default()).logits;
     let mut caches = [cache(&model), cache(&model), cache(&model)];
     let held = forward(&model, (&ids, &[3, 290]), Some(&mut caches), &last()).logits;
@@ -294,8 +294,8 @@ fn texts_side_by_side_have_the_bits_of_each_alone() {
 fn taking_a_text_back_is_never_having_gone_there() {
     for name in FIXTURES {
         let model = model(name);
-        let ids = random_ids(1700, 97, 11);
-        let other = random_ids(30, 97, 13);
+        let ids = random_ids(11, 1700, 97);
+        let other = random_ids(13, 30, 97);
         for (held, length) in [
             (300, 298),
             (300, 297),
@@ -336,7 +336,7 @@ fn taking_a_text_back_is_never_having_gone_there() {
 #[test]
 fn a_pass_that_is_given_up_changes_nothing() {
     let model = model("phi4flash");
-    let ids = random_ids(600, 97, 15);
+    let ids = random_ids(15, 600, 97);
     let mut held = cache(&model);
     next(&model, &mut held, &ids[..100]);
     for steps in [1, 3, 9, 20] {
@@ -375,7 +375,7 @@ fn a_pass_that_is_given_up_changes_nothing() {
 fn caches_go_out_and_come_back() {
     for name in FIXTURES {
         let model = model(name);
-        let ids = random_ids(1500, 97, 17);
+        let ids = random_ids(17, 1500, 97);
         for held in [3, 300, 1500] {
             let mut first = cache(&model);
             next(&model, &mut first, &ids[..held]);
@@ -401,7 +401,7 @@ fn caches_go_out_and_come_back() {
 fn every_layer_of_attention_has_maps() {
     for name in FIXTURES {
         let model = model(name);
-        let (ids, layers) = (random_ids(23, 97, 19), model.config().num_hidden_layers);
+        let (ids, layers) = (random_ids(19, 23, 97), model.config().num_hidden_layers);
         let attention: Vec<usize> = (1..layers).step_by(2).collect();
         let options = TextOptions {
             logits: Logits::None,
