@@ -12,8 +12,12 @@ use std::path::{Path, PathBuf};
 
 const FIXTURES: [&str; 3] = ["phi4flash", "phi4flash_bf16", "phi4flash_wide"];
 
-/// Of the largest error, in standard deviations.
-const TOLERANCE: f64 = 2e-5;
+/// The largest error that the formulas of the fixtures have in plain float32, each operation
+/// rounded, in standard deviations of the logits.
+const PLAIN: [f64; 3] = [1.92e-5, 5.34e-5, 7.91e-6];
+
+/// How often that errors may be, as of attention.
+const TIMES: f64 = 1.5;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -128,7 +132,8 @@ fn last() -> TextOptions {
 
 #[test]
 fn hidden_states_and_logits_are_the_originals() {
-    for name in FIXTURES {
+    for (name, plain) in FIXTURES.into_iter().zip(PLAIN) {
+        let tolerance = TIMES * plain;
         let (model, file) = (
             model(name),
             read(&folder(name).join("expected.safetensors")),
@@ -142,12 +147,12 @@ fn hidden_states_and_logits_are_the_originals() {
             };
             let got = forward(&model, (&ids, &shape), None, &options);
             let worst = error(&expected(&file, "expected.logits"), &got.logits);
-            assert!(worst < TOLERANCE, "{name}: logits {worst:e}");
+            assert!(worst < tolerance, "{name}: logits {worst:e}");
             let layers = model.config().num_hidden_layers;
             let len = got.hidden.len() / (layers + 1);
             for (index, state) in got.hidden.chunks_exact(len).enumerate() {
                 let worst = error(&expected(&file, &format!("expected.hidden_{index}")), state);
-                assert!(worst < TOLERANCE, "{name}: hidden state {index} {worst:e}");
+                assert!(worst < tolerance, "{name}: hidden state {index} {worst:e}");
             }
         }
         // Above the lower half, only the last rows are computed, to the same bits.
