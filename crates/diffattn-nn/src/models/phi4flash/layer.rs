@@ -1,15 +1,31 @@
 //! A layer of a Phi-4-mini-flash, and how it is made of the weights of its part. Runs nothing.
 
 use super::config::Phi4FlashConfig;
-use super::model::NormWeights;
 use crate::layers::attention::{
     DiffAttnLayer, MultiheadDiffAttn, MultiheadDiffAttnOptions, NormConfig, V1Weights,
 };
-use crate::layers::{Mamba, MemoryGate};
+use crate::layers::{Mamba, MemoryGate, Norm};
 use crate::parts::Part;
 use diffattn::{CausalConvolution, Error, Linear, Pace, Pairing, SelectiveScan, Tensor};
 use diffattn_files::phi4flash::{FlashLayerIds, FlashMixer, FlashMixerIds, FlashSizes};
 use diffattn_files::{Id, Projections};
+
+/// Weight and bias of a layer norm.
+#[derive(Debug, Clone)]
+pub(super) struct NormWeights {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+impl NormWeights {
+    pub(super) fn rows(&self, eps: f64) -> Norm<'_> {
+        Norm::Layer {
+            weight: &self.weight,
+            bias: &self.bias,
+            eps: eps as f32,
+        }
+    }
+}
 
 /// A layer with its weights.
 #[derive(Debug, Clone)]

@@ -2,13 +2,13 @@
 //! file; which weights there are, its lists say ([`diffattn_files::phi4flash`]).
 
 use super::config::Phi4FlashConfig;
-use super::layer::{FlashLayer, Making, norm};
-use super::model::{NormWeights, Phi4Flash};
+use super::layer::{FlashLayer, Making, NormWeights, norm};
+use super::model::Phi4Flash;
 use crate::config::file_error;
 use crate::layers::Embedding;
 use crate::models::tables::embeddings;
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
-use crate::parts::{Part, PartWeights, Parts, WeightInfo};
+use crate::parts::{Part, PartWeights, Parts, WeightInfo, WeightSource};
 use diffattn::{Error, Linear, Pace};
 use diffattn_files::decoder::{self, DecoderPart, Head};
 use diffattn_files::phi4flash::{self, FlashSizes, X_PROJ};
@@ -69,6 +69,23 @@ impl Phi4FlashLoader {
             head: None,
         };
         Ok(Self::of(Parts::new(parts), builder))
+    }
+}
+
+impl Phi4Flash {
+    /// Takes the weights from `source`, one part after the other; see
+    /// [`Phi4FlashLoader`].
+    ///
+    /// # Errors
+    /// As [`Phi4FlashLoader::new`]; what the source says;
+    /// [`Error::out_of_memory`].
+    pub fn load<'a>(
+        config: &Phi4FlashConfig,
+        source: &mut dyn WeightSource<'a>,
+    ) -> Result<Self, Error> {
+        let mut loader = Phi4FlashLoader::new(config, &source.entries()?)?;
+        <dyn ModelLoader>::load_all(&mut loader, source)?;
+        loader.finish()
     }
 }
 

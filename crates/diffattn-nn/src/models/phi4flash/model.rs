@@ -1,33 +1,15 @@
 //! The weights of a Phi-4-mini-flash, and the list of layers that they are. Runs nothing.
 
 use super::config::Phi4FlashConfig;
-use super::layer::{FlashLayer, Weights};
+use super::layer::{FlashLayer, NormWeights, Weights};
 use crate::layers::attention::DiffAttnLayer;
-use crate::layers::{Activation, Attention, Embedding, Head, Layer, Mixer, Mlp, MlpBranch, Norm};
-use crate::models::{Decoder, ModelLoader, TextModel};
-use crate::parts::WeightSource;
-use diffattn::{Error, Linear};
+use crate::layers::{Activation, Attention, Embedding, Head, Layer, Mixer, Mlp, MlpBranch};
+use crate::models::{Decoder, TextModel};
+use diffattn::Linear;
 
-/// Weight and bias of a layer norm.
-#[derive(Debug, Clone)]
-pub(super) struct NormWeights {
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-}
-
-impl NormWeights {
-    fn rows(&self, eps: f64) -> Norm<'_> {
-        Norm::Layer {
-            weight: &self.weight,
-            bias: &self.bias,
-            eps: eps as f32,
-        }
-    }
-}
-
-/// A Phi-4-mini-flash with its weights (SambaY, arXiv 2507.06607): `x = x + mixer(norm(x))`, `x = x
-/// + fc2(up · silu(gate))` with `[gate ‖ up] = fc1(norm(x))` in each layer, norms being layer norms;
-/// then a norm and the logits. Mixers of the lower half are Mamba and differential attention of a
+/// A Phi-4-mini-flash with its weights (SambaY, arXiv 2507.06607): `x = x + mixer(norm(x))`, `x = x +
+/// fc2(up · silu(gate))` with `[gate ‖ up] = fc1(norm(x))` in each layer, norms being layer
+/// norms; then a norm and the logits. Mixers of the lower half are Mamba and differential attention of a
 /// window by turns; a Mamba and attention over all tokens follow; above, gates on what that Mamba
 /// gave of the same token, and differential attention over that attention's keys and values, by
 /// turns. There is no positional encoding.
@@ -45,21 +27,6 @@ pub struct Phi4Flash {
 }
 
 impl Phi4Flash {
-    /// Takes the weights from `source`, one part after the other; see
-    /// [`Phi4FlashLoader`](crate::Phi4FlashLoader).
-    ///
-    /// # Errors
-    /// As [`Phi4FlashLoader::new`](crate::Phi4FlashLoader::new); what the source says;
-    /// [`Error::out_of_memory`].
-    pub fn load<'a>(
-        config: &Phi4FlashConfig,
-        source: &mut dyn WeightSource<'a>,
-    ) -> Result<Self, Error> {
-        let mut loader = crate::Phi4FlashLoader::new(config, &source.entries()?)?;
-        <dyn ModelLoader>::load_all(&mut loader, source)?;
-        loader.finish()
-    }
-
     /// What it is made of.
     #[must_use]
     pub fn config(&self) -> &Phi4FlashConfig {
