@@ -33,13 +33,15 @@ function logSumExp(row) {
 
 const WINDOW = 1024;
 
-/** Mean negative log-likelihood of positions 1… of each window, in nats. */
-async function loss(language, ids, options) {
+/** Mean negative log-likelihood of positions 1… of each window, in nats; `cached`: each by a cache of its own. */
+async function loss(language, ids, cached = false) {
   let total = 0;
   let count = 0;
   for (let first = 0; first + WINDOW <= ids.length; first += WINDOW) {
     const window = ids.slice(first, first + WINDOW);
-    const { data, shape } = await language.forward(window, options);
+    const cache = cached ? await language.createCache() : undefined;
+    const { data, shape } = await language.forward(window, { cache });
+    cache?.dispose();
     const vocabulary = shape.at(-1);
     for (let at = 1; at < WINDOW; at++) {
       const row = data.subarray((at - 1) * vocabulary, at * vocabulary);
@@ -174,20 +176,8 @@ const parts = {
     check(`q4: loss ${nats.toFixed(4)}, more than the rule's (${rule.toFixed(4)}) by`, nats - rule, 1e-3);
   },
   int8: async () => {
-    const nats = await using(gguf, { dtype: "float32", cacheDtype: "int8" }, async (language) => {
-      const cacheOf = async () => language.createCache();
-      let total = 0;
-      let count = 0;
-      const ids = evaluationIds(language);
-      for (let first = 0; first + WINDOW <= ids.length; first += WINDOW) {
-        const state = await cacheOf();
-        const one = ids.slice(first, first + WINDOW);
-        total += (await loss(language, one, { cache: state })) * (WINDOW - 1);
-        count += WINDOW - 1;
-        state.dispose();
-      }
-      return total / count;
-    });
+    const options = { dtype: "float32", cacheDtype: "int8" };
+    const nats = await using(gguf, options, async (language) => loss(language, evaluationIds(language), true));
     check(`int8 cache: loss ${nats.toFixed(4)}, more than float32's by`, nats - (await plain()), 2e-3);
   },
 };

@@ -7,7 +7,7 @@
 #![expect(clippy::print_stdout, reason = "a bench tells what it found")]
 
 use diffattn::{DType, Data, Error, Isa, Linear, Quantisation, Run, Tensor};
-use diffattn_bench::{Limits, seconds_of};
+use diffattn_bench::{Limits, bench, halves, seconds_of};
 use std::process::ExitCode;
 
 /// Outputs, inputs: at four bits 75 MB, beyond the caches of most cores.
@@ -45,12 +45,7 @@ impl Format {
     }
 
     fn linear(self, shape: [usize; 2]) -> Result<Linear, Error> {
-        // Numbers of float16 between 0.25 and 0.5, both signs.
-        let bits = (0..shape[0] * shape[1]).map(|at| {
-            let noise = (at as u32).wrapping_mul(0x9e37_79b9) >> 16;
-            0x3400 | (noise & 0x83ff) as u16
-        });
-        let bits: Vec<u16> = bits.collect();
+        let bits = halves(shape[0] * shape[1]);
         let wide;
         let mut weight = Tensor {
             data: Data::F16(&bits),
@@ -76,13 +71,7 @@ fn fastest(linear: &Linear, rows: usize, run: Run) -> Result<f64, Error> {
     seconds_of(|| linear.forward(&x, &mut y, run))
 }
 
-fn measure() -> Result<(), Error> {
-    let mut arguments = std::env::args().skip(1).filter(|word| word != "--bench");
-    let isa = arguments
-        .next()
-        .map_or_else(|| Ok(Isa::detect()), |name| Isa::named(&name))?;
-    let threads = arguments.next().and_then(|threads| threads.parse().ok());
-    let run = Run::new(Some(isa), threads.or(Some(1)), false)?;
+fn measure(isa: Isa, run: Run) -> Result<(), Error> {
     let mut limits = Limits::default();
     println!("{}, {} threads", isa.name(), run.threads());
     for format in Format::ALL {
@@ -112,15 +101,5 @@ fn measure() -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    // (A test of all targets runs it, too, without the word that `cargo bench` gives.)
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    measure().map_or_else(
-        |error| {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    )
+    bench(measure)
 }

@@ -12,7 +12,7 @@ use diffattn::{
     AttentionOptions, CacheDType, Data, DataMut, DiffAttention, Error, Isa, KeysValues, KvCache,
     KvCacheOptions, Layout, Linear, Quantisation, RmsNorm, RmsNormOptions, Run, Tensor,
 };
-use diffattn_bench::{EPS, Limits, made};
+use diffattn_bench::{EPS, Limits, bench, halves, made};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -56,12 +56,7 @@ fn widths(of: &[usize], fused: bool) -> Vec<usize> {
 }
 
 fn linear(outputs: usize, inputs: usize, to: Quantisation) -> Result<Linear, Error> {
-    // Numbers of float16 between 0.25 and 0.5, both signs.
-    let bits = (0..outputs * inputs).map(|at| {
-        let noise = (at as u32).wrapping_mul(0x9e37_79b9) >> 16;
-        0x3400 | (noise & 0x83ff) as u16
-    });
-    let bits: Vec<u16> = bits.collect();
+    let bits = halves(outputs * inputs);
     let weight = Tensor {
         data: Data::F16(&bits),
         shape: vec![outputs, inputs],
@@ -194,13 +189,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn measure() -> Result<(), Error> {
-    let mut arguments = std::env::args().skip(1).filter(|word| word != "--bench");
-    let isa = arguments
-        .next()
-        .map_or_else(|| Ok(Isa::detect()), |name| Isa::named(&name))?;
-    let threads = arguments.next().and_then(|threads| threads.parse().ok());
-    let run = Run::new(Some(isa), threads.or(Some(1)), false)?;
+fn measure(isa: Isa, run: Run) -> Result<(), Error> {
     let total: f64 = (0..PARTS.len()).map(bytes_of).sum();
     let mut limits = Limits::default();
     let head = linear(VOCABULARY, HIDDEN, Quantisation::Q8_0)?;
@@ -245,15 +234,5 @@ fn measure() -> Result<(), Error> {
 }
 
 fn main() -> ExitCode {
-    // (A test of all targets runs it, too, without the word that `cargo bench` gives.)
-    if !std::env::args().any(|argument| argument == "--bench") {
-        return ExitCode::SUCCESS;
-    }
-    measure().map_or_else(
-        |error| {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        },
-        |()| ExitCode::SUCCESS,
-    )
+    bench(measure)
 }

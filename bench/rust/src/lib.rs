@@ -2,12 +2,14 @@
 //! their inputs, one call of a case, and the machine's limits. The protocol and the rules of timing
 //! stand in `bench/README.md`.
 
+mod by_hand;
 mod case;
 mod inputs;
 mod limits;
 mod loaded;
 pub mod reference;
 
+pub use by_hand::{bench, halves};
 pub use case::{Case, Heads, Work, cases};
 pub use inputs::{EPS, LAMBDA, fill, made};
 pub use limits::Limits;

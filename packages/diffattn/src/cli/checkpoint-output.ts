@@ -5,9 +5,6 @@ import { mkdir, realpath, rmdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileFailure } from "./failure.js";
 
-/** What lies beside weights and stays right for them. */
-export const COMPANIONS = ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
-
 export const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 export const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
 /** A path by which one place is equal to itself. */

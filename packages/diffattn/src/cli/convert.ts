@@ -3,8 +3,9 @@
 
 import { readFile, stat } from "node:fs/promises";
 import { dirname, extname, join } from "node:path";
+import { COMPANIONS } from "../models/companions.js";
 import type { WholeFile } from "../models/whole-file.js";
-import { COMPANIONS, isFolder, isThere, madeFolder, placeOf, removeEmpty } from "./checkpoint-output.js";
+import { isFolder, isThere, madeFolder, placeOf, removeEmpty } from "./checkpoint-output.js";
 import { differential, type DifferentialOptions } from "./differential.js";
 import { Failure, fileFailure, sentence, UsageError } from "./failure.js";
 import { bytes } from "./format.js";

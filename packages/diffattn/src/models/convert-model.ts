@@ -10,6 +10,7 @@ import { accessOf, LOAD_OPTIONS } from "./access.js";
 import type { Reading } from "./byte-source.js";
 import { Checkpoint, isQuantized, Progress, type Weights } from "./checkpoint.js";
 import { Derived } from "./derived.js";
+import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
 import { fileType, FORMATS, formatOf } from "./formats.js";
@@ -24,19 +25,6 @@ const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
 const OF_TARGET = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed"] as const;
 const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", ...FOLD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
-
-/** What lies beside weights and stays right for them. */
-const COMPANIONS = [
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "tokenizer.model",
-  "chat_template.jinja",
-];
 
 /** Where files are written, by their names. */
 interface Output {
