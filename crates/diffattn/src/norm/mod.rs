@@ -8,6 +8,7 @@ mod lanes;
 mod layer;
 mod poly;
 mod rms;
+mod rows;
 mod spread;
 mod write;
 
@@ -24,9 +25,20 @@ use crate::tensor::shape::check_len;
 
 /// Checks what the norms take: `eps`, and one value per channel.
 fn check_norm(eps: f32, channels: usize, values: [(&str, Option<&[f32]>); 2]) -> Result<(), Error> {
+    check_eps(eps)?;
+    check_channels(channels, values)
+}
+
+/// Checks what is added to a mean square.
+fn check_eps(eps: f32) -> Result<(), Error> {
     if eps.is_nan() || eps < 0.0 {
         return Err(Error::option("eps", "a number of at least 0", eps));
     }
+    Ok(())
+}
+
+/// Checks that there is a value for each channel, where there are any.
+fn check_channels(channels: usize, values: [(&str, Option<&[f32]>); 2]) -> Result<(), Error> {
     for (name, values) in values {
         if let Some(values) = values {
             check_len(name, &[channels], values.len())?;

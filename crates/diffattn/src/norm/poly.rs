@@ -1,7 +1,7 @@
 //! PolyNorm over rows, in place: a row's three sums in one walk, then one walk that writes. Whole
 //! rows at once, float32 only; callers that need slices hand it fewer rows.
 
-use super::{check_norm, lanes, spread::InverseSpread};
+use super::{check_eps, lanes, spread::InverseSpread};
 use crate::blocks::norm::UNIT;
 use crate::error::Error;
 use crate::run::Run;
@@ -189,7 +189,7 @@ pub fn poly_norm(
             format_args!("{len} elements"),
         ));
     }
-    check_norm(options.eps, width, [("weight", None), ("bias", None)])?;
+    check_eps(options.eps)?;
     if let Some(factors) = options.factors {
         check_len("factors", &[len], factors.len())?;
     }
