@@ -2,15 +2,12 @@
 // first and over the model that was converted already, from a folder and from bytes, and what is
 // refused.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { models, onEachIsa, refused } from "./backends.js";
 import { within } from "./compare.js";
+import { file, path } from "./language-models.js";
 import { float64, integers, readFixture, stored } from "./safetensors.js";
 
-const path = (name: string): string => fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
-const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path(name)));
 const ADAPTER = "diffattn_llama/adapter";
 
 /** The adapter's files in memory, its configuration as it is to be. */

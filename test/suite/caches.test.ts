@@ -1,5 +1,6 @@
 // Caches of every type, through the public API: attention sees what is held, bit for bit as over
 // tensors of it; caches of models hold what they are asked to, and give it out and take it back.
+import { writtenIds } from "./language-models.js";
 
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -49,12 +50,6 @@ function held({ data, shape }: Plain, dtype: types.CacheDType): Plain {
     return Math.fround(toUnit(Math.fround(x * inverse), 1) * scale);
   });
   return { data: of, shape };
-}
-
-async function greedy(model: modelTypes.LanguageModel, prompt: number[], options?: modelTypes.GenerateOptions): Promise<number[]> {
-  const ids: number[] = [];
-  for await (const { id } of model.generate(prompt, { maxNewTokens: 12, stopIds: [], ...options })) ids.push(id);
-  return ids;
 }
 
 onEachIsa(() => {
@@ -121,9 +116,10 @@ onEachIsa(() => {
         copy.dispose();
       }
       // The model's own caches, of whatever it was loaded with, and one that is given.
-      const own = await greedy(model, text);
+      const greedy = { maxNewTokens: 12, stopIds: [] };
+      const own = await writtenIds(model, text, greedy);
       await cache.rewind(0);
-      expect(await greedy(model, text, { cache })).toEqual(own);
+      expect(await writtenIds(model, text, { ...greedy, cache })).toEqual(own);
       const layers = (await cache.export()).layers ?? [];
       expect(layers.every(({ keys }) => keys.dtype === dtype)).toBe(true);
     });

@@ -2,16 +2,12 @@
 // logits against float64, the ids of the Llama that they were, caches, maps of heads of both kinds,
 // what an inspection says.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
 import { models, onEachIsa, refused } from "./backends.js";
 import { sameBits, within } from "./compare.js";
+import { file, path, writtenIds } from "./language-models.js";
 import { float64, integers, readFixture, stored } from "./safetensors.js";
 
-const path = (name: string): string => fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
-const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path(name)));
 const VOCAB = 59;
 
 /** Each checkpoint, and whether it gives what the Llama gives that it was. */
@@ -31,12 +27,6 @@ const CONVERTED: readonly [string, boolean][] = [
   ["dex_trained", false],
 ];
 
-async function greedy(model: modelTypes.LanguageModel, prompt: number[], count: number): Promise<number[]> {
-  const ids: number[] = [];
-  for await (const { id } of model.generate(prompt, { maxNewTokens: count, stopIds: [] })) ids.push(id);
-  return ids;
-}
-
 onEachIsa(() => {
   describe("a converted Llama", () => {
     test.each(CONVERTED)("%s: logits, and what comes after them", async (name, isLlama) => {
@@ -52,7 +42,8 @@ onEachIsa(() => {
       if (!isLlama) return;
       using llama = await models.LanguageModel.load(path("llama"));
       const prompt = ids.slice(0, L);
-      expect(await greedy(model, prompt, 24)).toEqual(await greedy(llama, prompt, 24));
+      const next = { maxNewTokens: 24, stopIds: [] };
+      expect(await writtenIds(model, prompt, next)).toEqual(await writtenIds(llama, prompt, next));
     });
 
     test.each(["share_half_moved", "v1_mirror_half", "dex_trained"])("%s: a cache, by pieces, exported and imported", async (name) => {

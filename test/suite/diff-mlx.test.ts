@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
-import { models, onEachIsa, refused } from "./backends.js";
-import { sameBits, within } from "./compare.js";
-import { float64, integers, readFixture, stored } from "./safetensors.js";
+import { models, onEachIsa } from "./backends.js";
+import { sameBits } from "./compare.js";
+import { nearFixture, sentence } from "./language-models.js";
+import { integers, readFixture, stored } from "./safetensors.js";
 
 const folder = fileURLToPath(new URL("../../test/models/diff_mlx", import.meta.url));
 const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(join(folder, name)));
@@ -19,11 +20,6 @@ const [B = 0, L = 0] = stored(expected, "input_ids").shape;
 const ids = integers(stored(expected, "input_ids"));
 const greedy = integers(stored(expected, "expected.greedy"));
 const VOCAB = 97;
-
-const sentence = async (body: () => unknown): Promise<string> => {
-  const { code, message } = await refused(body);
-  return `${code} ${message}`;
-};
 
 /** The checkpoint with other sizes in its configuration. */
 const changed = (entries: object): Record<string, Uint8Array<ArrayBuffer>> => {
@@ -55,17 +51,8 @@ onEachIsa(() => {
 
     test("logits and hidden states", async () => {
       const y = await model.forward({ data: Int32Array.from(ids), shape: [B, L] }, { hiddenStates: true });
-      const near = (actual: Float32Array, want: Float64Array): void => {
-        const spread = Math.max(...want) - Math.min(...want);
-        within(actual, want, () => 5e-6 * spread);
-      };
       expect(y.shape).toEqual([B, L, VOCAB]);
-      near(y.data, float64(stored(expected, "expected.logits")));
-      const states = y.hiddenStates;
-      if (!states) throw new Error("no hidden states");
-      const size = states.data.length / (states.shape[0] ?? 1);
-      for (let at = 0; at < (states.shape[0] ?? 0); at++)
-        near(states.data.subarray(at * size, (at + 1) * size), float64(stored(expected, `expected.hidden_${at}`)));
+      nearFixture(y, expected);
     });
 
     test("the likeliest ids, token by token as at once", async () => {

@@ -1,16 +1,13 @@
 // Motif through the public API, on every backend: logits, hidden states and the likeliest ids
 // against float64, caches, maps, what an inspection says, what is refused.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
-import { models, onEachIsa, refused } from "./backends.js";
-import { sameBits, within } from "./compare.js";
-import { float64, integers, readFixture, stored } from "./safetensors.js";
+import { models, onEachIsa } from "./backends.js";
+import { sameBits } from "./compare.js";
+import { changed, file, nearFixture, path, sentence, writtenIds } from "./language-models.js";
+import { integers, readFixture, stored } from "./safetensors.js";
 
-const path = (name: string): string => fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
-const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path(name)));
 /** Heads: signal, noise, pairs of k and v. */
 const MODELS = [
   ["motif_v1", 4, 4, 4],
@@ -19,30 +16,6 @@ const MODELS = [
   ["motif_gda", 8, 2, 2],
   ["motif_gda_shared_kv", 8, 4, 2],
 ] as const;
-
-/** A checkpoint with other entries in its configuration. */
-const changed = (of: string, entries: object): Record<string, Uint8Array<ArrayBuffer>> => {
-  const config = JSON.parse(new TextDecoder().decode(file(`${of}/config.json`))) as object;
-  return {
-    "config.json": new TextEncoder().encode(JSON.stringify({ ...config, ...entries })),
-    "model.safetensors": file(`${of}/model.safetensors`),
-  };
-};
-
-const sentence = async (body: () => unknown): Promise<string> => {
-  const { code, message } = await refused(body);
-  return `${code} ${message}`;
-};
-
-async function generated(
-  model: modelTypes.LanguageModel,
-  prompt: readonly number[],
-  options: modelTypes.GenerateOptions,
-): Promise<number[]> {
-  const list: number[] = [];
-  for await (const { id } of model.generate(prompt, options)) list.push(id);
-  return list;
-}
 
 onEachIsa(() => {
   describe.each(MODELS)("%s", (name, signal, noise, pairs) => {
@@ -72,25 +45,16 @@ onEachIsa(() => {
 
     test("logits and hidden states", async () => {
       const y = await model.forward({ data: Int32Array.from(ids), shape: [B, L] }, { hiddenStates: true });
-      const near = (actual: Float32Array, want: Float64Array): void => {
-        const spread = Math.max(...want) - Math.min(...want);
-        within(actual, want, () => 5e-6 * spread);
-      };
       expect(y.shape).toEqual([B, L, VOCAB]);
-      near(y.data, float64(stored(expected, "expected.logits")));
-      const states = y.hiddenStates;
-      if (!states) throw new Error("no hidden states");
-      const size = states.data.length / (states.shape[0] ?? 1);
-      for (let at = 0; at < (states.shape[0] ?? 0); at++)
-        near(states.data.subarray(at * size, (at + 1) * size), float64(stored(expected, `expected.hidden_${at}`)));
+      nearFixture(y, expected);
     });
 
     test("the likeliest ids, with a cache and without", async () => {
       const options = { maxNewTokens: 16, stopIds: [] };
-      expect(await generated(model, prompt, options)).toEqual(rest);
+      expect(await writtenIds(model, prompt, options)).toEqual(rest);
       const cache = await model.createCache();
-      const begun = await generated(model, prompt, { ...options, maxNewTokens: 6, cache });
-      const ended = await generated(model, [...prompt, ...begun], { ...options, maxNewTokens: 10, cache });
+      const begun = await writtenIds(model, prompt, { ...options, maxNewTokens: 6, cache });
+      const ended = await writtenIds(model, [...prompt, ...begun], { ...options, maxNewTokens: 10, cache });
       expect([...begun, ...ended]).toEqual(rest);
     });
 
@@ -151,7 +115,7 @@ onEachIsa(() => {
 
   describe("a Motif", () => {
     test("its other spelling", async () => {
-      using model = await models.LanguageModel.load(changed("motif_gda", { model_type: "Motif" }));
+      using model = await models.LanguageModel.load(changed({ model_type: "Motif" }, "motif_gda"));
       expect(model.family).toBe("motif");
     });
 
@@ -167,7 +131,7 @@ onEachIsa(() => {
     });
 
     test("what is refused is one sentence", async () => {
-      const load = (entries: object): Promise<string> => sentence(() => models.LanguageModel.load(changed("motif_gda", entries)));
+      const load = (entries: object): Promise<string> => sentence(() => models.LanguageModel.load(changed(entries, "motif_gda")));
       expect(await load({ k_ratio: 2 })).toBe("FILE config.k_ratio: expected 1, as each noise key goes with one signal key, got 2");
       expect(await load({ hidden_act: "silu" })).toBe('FILE config.hidden_act: expected "poly_norm", got "silu"');
       expect(await load({ head_dim: null })).toMatch(/^FILE config\.head_dim: .* as there is num_noise_heads, got none$/);

@@ -1,16 +1,13 @@
 // A plain Llama through the public API, on every backend: logits against float64, the same text
 // everywhere, caches, maps of one term, what an inspection says, what is refused.
 
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
-import { models, onEachIsa, refused } from "./backends.js";
+import { models, onEachIsa } from "./backends.js";
 import { sameBits, within } from "./compare.js";
+import { changed, file, path, sentence } from "./language-models.js";
 import { float64, integers, readFixture, stored } from "./safetensors.js";
 
-const path = (name: string): string => fileURLToPath(new URL(`../../test/models/${name}`, import.meta.url));
-const file = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(path(name)));
 const expected = readFixture(file("llama/expected.safetensors"));
 const [B = 0, L = 0] = stored(expected, "input_ids").shape;
 const ids = integers(stored(expected, "input_ids"));
@@ -20,20 +17,6 @@ const GREEDY = [
   [20, 32, 46, 14, 42, 17, 38, 29, 9, 46, 34, 20, 46, 37, 56, 46, 57, 37, 42, 46, 37, 56, 37, 3],
   [58, 29, 42, 52, 21, 56, 4, 18, 6, 42, 52, 56, 4, 18, 41, 33, 6, 18, 53, 16, 52, 7, 51, 9],
 ];
-
-/** The checkpoint with other entries in its configuration. */
-const changed = (entries: object, of = "llama"): Record<string, Uint8Array<ArrayBuffer>> => {
-  const config = JSON.parse(new TextDecoder().decode(file(`${of}/config.json`))) as object;
-  return {
-    "config.json": new TextEncoder().encode(JSON.stringify({ ...config, ...entries })),
-    "model.safetensors": file(`${of}/model.safetensors`),
-  };
-};
-
-const sentence = async (body: () => unknown): Promise<string> => {
-  const { code, message } = await refused(body);
-  return `${code} ${message}`;
-};
 
 async function generated(
   model: modelTypes.LanguageModel,
@@ -109,7 +92,7 @@ onEachIsa(() => {
       const [, stopped] = await generated(spoken, prompt, { maxNewTokens: 24, stopIds: [], stop });
       expect(stopped).toBe(text.slice(0, text.indexOf(stop)));
       using ending = await models.LanguageModel.load({
-        ...changed({}),
+        ...changed({}, "llama"),
         "generation_config.json": new TextEncoder().encode(JSON.stringify({ eos_token_id: [GREEDY[0]?.[4] ?? 0] })),
       });
       const first = (GREEDY[0] ?? []).indexOf(GREEDY[0]?.[4] ?? 0);
@@ -183,7 +166,7 @@ onEachIsa(() => {
     });
 
     test("what is refused is one sentence", async () => {
-      const load = (entries: object, of?: string): Promise<string> => sentence(() => models.LanguageModel.load(changed(entries, of)));
+      const load = (entries: object, of = "llama"): Promise<string> => sentence(() => models.LanguageModel.load(changed(entries, of)));
       expect(await load({ model_type: "mistral" })).toBe(
         'FILE config.model_type: expected one of "diffllama", "llama", "diffattn_llama", "motif", got "mistral"',
       );
