@@ -1,7 +1,7 @@
 //! Attention against the float64 oracle: the fixtures and random cases, on every instruction set.
 //! Accuracy by the rule of plain float32; the bits are in `bits.rs`, refusals in `errors.rs`.
 
-use crate::support::{How, Owned, Values, every_way, run, run_maps};
+use crate::support::{DRAWS, How, Owned, Values, every_way, rotated, run, run_maps};
 use diffattn::{Data, DataMut, DiffAttention, KeysValues, Layout, Pairing, Tensor};
 use diffattn_reference::fixture::{Fixture, Stored, read_all};
 use diffattn_reference::{Accuracy, CaseErrors};
@@ -16,28 +16,6 @@ fn without_norm(spec: &AttentionSpec) -> AttentionSpec {
         ..spec.clone()
     }
 }
-
-/// The spec with other values of the same kind: q, k and v rotated along their tokens.
-fn rotated(spec: &AttentionSpec, by: usize) -> AttentionSpec {
-    let turn = |tensor: &Reference<f64>| {
-        let mut turned = tensor.clone();
-        let row = tensor.shape[3];
-        for head in turned.data.chunks_mut((tensor.shape[2] * row).max(1)) {
-            let len = head.len();
-            head.rotate_left((by * row) % len.max(1));
-        }
-        turned
-    };
-    AttentionSpec {
-        q: turn(&spec.q),
-        k: turn(&spec.k),
-        v: turn(&spec.v),
-        ..spec.clone()
-    }
-}
-
-/// Draws of a case's values; see [`judge`].
-const DRAWS: usize = 25;
 
 /// The rule for one case. The largest error of a few hundred values is luck (plain float32 has none
 /// at all in some fixtures), so a case is measured on DRAWS draws of its values: its own and

@@ -336,3 +336,26 @@ impl Values {
 fn on(isa: Isa, threads: usize) -> Run {
     Run::new(Some(isa), Some(threads), false).unwrap_or_else(|error| panic!("{error}"))
 }
+
+/// The spec with other values of the same kind: q, k and v rotated along their tokens.
+pub(crate) fn rotated(spec: &AttentionSpec, by: usize) -> AttentionSpec {
+    let turn = |tensor: &Reference<f64>| {
+        let mut turned = tensor.clone();
+        let row = tensor.shape[3];
+        for head in turned.data.chunks_mut((tensor.shape[2] * row).max(1)) {
+            let len = head.len();
+            head.rotate_left((by * row) % len.max(1));
+        }
+        turned
+    };
+    AttentionSpec {
+        q: turn(&spec.q),
+        k: turn(&spec.k),
+        v: turn(&spec.v),
+        ..spec.clone()
+    }
+}
+
+/// Draws of a case's values by which its largest error is judged: its own and rotations. That of
+/// one draw, a few hundred values, is luck.
+pub(crate) const DRAWS: usize = 25;
