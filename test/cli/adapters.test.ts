@@ -24,6 +24,13 @@ test("an adapter is merged over the conversion that it names", async () => {
   expect((await diffattn(["inspect", out])).out).toContain("unexpected: none");
 });
 
+test("--dtype is that of all weights, not only of those that an adapter changes", async () => {
+  const out = join(folder(), "bf16");
+  expect(await diffattn(["convert", llama, out, "--adapter", adapter, "--dtype", "bf16"])).toMatchObject({ code: 0 });
+  const { dtypes } = JSON.parse((await diffattn(["inspect", out, "--json"])).out) as { dtypes: { dtype: string }[] };
+  expect(dtypes.map(({ dtype }) => dtype)).toEqual(["BF16"]);
+});
+
 test("a quantised source, quantised again", async () => {
   const out = join(folder(), "q8");
   const gguf = join(modelOf("gguf"), "q4_1", "model.gguf");

@@ -79,6 +79,9 @@ async function firstsOf(sources: readonly ByteSource[], reading: Reading): Promi
 
 const QUANTIZED: readonly string[] = ["Q8_0", "Q4_0", "Q4_1"] satisfies QuantizedDType[];
 
+/** Whether a tensor is of floats that models compute with as they are. */
+export const isFloat = (dtype: Entry["dtype"]): boolean => dtype === "F32" || dtype === "F16" || dtype === "BF16";
+
 /** Whether a tensor is of quantised blocks, which safetensors files do not have. */
 export const isQuantized = (dtype: Entry["dtype"]): boolean => QUANTIZED.includes(dtype);
 

@@ -8,8 +8,8 @@ import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import type { Reading } from "./byte-source.js";
-import { Checkpoint, isQuantized, Progress, type Weights } from "./checkpoint.js";
-import { Derived } from "./derived.js";
+import { Checkpoint, isFloat, isQuantized, Progress, type Weights } from "./checkpoint.js";
+import { Derived, type Plan } from "./derived.js";
 import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
@@ -135,12 +135,17 @@ interface Written {
   tensor(index: number, reading: Reading): Promise<Uint8Array>;
 }
 
-/** As floats, or quantised weights as MLX has them. */
+/**
+ * As they are made, where all floats are what they are to be; else in other types, or quantised as
+ * MLX has it.
+ */
 async function writtenOf(derived: Derived, { dtype, head }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
   const { tensors, config: text, notes } = derived.plan;
   const config = new TextEncoder().encode(text);
-  const isCoded = tensors.some((tensor) => isQuantized(tensor.dtype));
-  if (isCoded || dtype === "q8" || dtype === "q4" || head) {
+  // (A plan has its floats in one type already; with an adapter only those that it changes.)
+  const isOther = ({ dtype: is }: Plan["tensors"][number]): boolean =>
+    isQuantized(is) || (dtype !== undefined && isFloat(is) && is !== dtype);
+  if (head || tensors.some(isOther)) {
     const recoded = await Recoded.of(derived, config, { dtype, head }, signal);
     return {
       tensors: recoded.tensors,

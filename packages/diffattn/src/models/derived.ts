@@ -60,20 +60,25 @@ export class Derived implements Weights {
     this.#index = new Map(plan.tensors.map(({ name }, index) => [name, index]));
   }
 
-  /** Plans what a checkpoint becomes; both it and the adapter are closed with what they became. */
+  /**
+   * Plans what a checkpoint becomes: both it and the adapter are closed with that. Where it becomes
+   * nothing, the adapter is closed now.
+   */
   static async of(base: Weights, { config, target, adapter, dtype }: Target, reading: Pick<Reading, "signal">): Promise<Derived> {
-    const request = encode(requests.createConversion, {
-      config,
-      entries: JSON.stringify(base.entries),
-      target,
-      adapter: adapter && { config: adapter.config, entries: JSON.stringify(adapter.tensors.entries), dtype },
-    });
-    const conversion = await create("conversion", request);
+    let conversion: Handle | undefined;
     try {
+      const request = encode(requests.createConversion, {
+        config,
+        entries: JSON.stringify(base.entries),
+        target,
+        adapter: adapter && { config: adapter.config, entries: JSON.stringify(adapter.tensors.entries), dtype },
+      });
+      conversion = await create("conversion", request);
       const [about] = await run(encode(requests.conversionInfo, { conversion }), reading);
       return new Derived(jsonOf(about) as Plan, conversion, base, adapter?.tensors);
     } catch (error) {
-      drop(conversion);
+      if (conversion) drop(conversion);
+      adapter?.tensors.close();
       throw error;
     }
   }

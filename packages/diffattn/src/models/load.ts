@@ -78,13 +78,8 @@ async function adapted(
 ): Promise<{ weights: Weights; config: Uint8Array }> {
   if (!adapter) return { weights: checkpoint, config };
   const open = await openAdapter(adapter, { signal, maxTensors });
-  try {
-    const weights = await Derived.of(checkpoint, { config, adapter: open, dtype: dtype && MERGED_IN[dtype] }, { signal });
-    return { weights, config: new TextEncoder().encode(weights.plan.config) };
-  } catch (error) {
-    open.tensors.close();
-    throw error;
-  }
+  const weights = await Derived.of(checkpoint, { config, adapter: open, dtype: dtype && MERGED_IN[dtype] }, { signal });
+  return { weights, config: new TextEncoder().encode(weights.plan.config) };
 }
 
 async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<Loaded> {
