@@ -15,7 +15,7 @@ use super::rows::Rows;
 use crate::blocks::linear::{AHEAD, CHANNELS, PANEL};
 use crate::error::Error;
 use crate::run::buffer::Lines;
-use crate::simd::{BLOCK, Vector};
+use crate::simd::Vector;
 use crate::tensor::Data;
 use crate::tensor::shape::checked_len;
 
@@ -135,9 +135,8 @@ where
                 return Ok(None);
             }
             for from in (0..inputs).step_by(CHANNELS) {
-                let blocks = CHANNELS.min(inputs - from) / BLOCK;
                 let place = packed.place(from, panel);
-                rows.pack(format, from, &mut packed.stored[place], blocks);
+                rows.pack(format, from, &mut packed.stored[place]);
             }
         }
         Ok(Some(packed))
