@@ -3,7 +3,7 @@
 //! reads no file.
 
 use super::{Family, ModelFiles, ModelLoader, Task};
-use crate::parts::{WeightFormat, WeightInfo};
+use crate::parts::{WeightFormat, WeightInfo, stored_bits};
 use diffattn::Error;
 use diffattn_files::{DeclaredTensor, Dtype, MlxPacking, MlxQuantization, Precision};
 use serde_json::{Value, json};
@@ -53,19 +53,6 @@ fn dtype_of(format: WeightFormat) -> Dtype {
         WeightFormat::F16 => Dtype::F16,
         WeightFormat::Bf16 => Dtype::BF16,
         WeightFormat::F32 | WeightFormat::Q8 | WeightFormat::Q4 => Dtype::F32,
-    }
-}
-
-/// Bits of the codes that a tensor is, with how MLX packs them where it is MLX's.
-fn bits_of(info: &WeightInfo, tensor: &DeclaredTensor) -> Option<usize> {
-    match info.dtype {
-        Dtype::Q8_0 => Some(8),
-        Dtype::Q4_0 | Dtype::Q4_1 => Some(4),
-        Dtype::U32 => {
-            let words = info.shape.last()?.checked_mul(32)?;
-            words.checked_div(*tensor.shape.last()?)
-        }
-        _ => None,
     }
 }
 
@@ -168,7 +155,7 @@ impl Planning<'_> {
             (_, Some(rule)) => rule.bits() >= bits,
             (_, None) => false,
         };
-        match (bits_of(info, tensor), format) {
+        match (stored_bits(info, tensor), format) {
             (Some(_), _) if info.dtype == Dtype::U32 && self.keeps(info, tensor, stays) => {}
             (Some(bits), _) if info.dtype != Dtype::U32 && stays(bits) => {
                 self.pack(info, tensor, bits, RecodedAs::Codes);
@@ -188,7 +175,7 @@ impl Planning<'_> {
         tensor: &DeclaredTensor,
         stays: impl Fn(usize) -> bool,
     ) -> bool {
-        let Some(bits) = bits_of(info, tensor).filter(|&bits| stays(bits)) else {
+        let Some(bits) = stored_bits(info, tensor).filter(|&bits| stays(bits)) else {
             return false;
         };
         let [scales, biases] = MlxQuantization::beside(&info.name);

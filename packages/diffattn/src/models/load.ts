@@ -25,6 +25,10 @@ export interface ModelInfo {
   /** As `config.json` calls it. */
   family: string;
   config: types.ModelConfig;
+  /** Elements of its weights. */
+  parameters: number;
+  /** As what its linear maps are held. */
+  dtype: types.WeightFormat;
   /** The names of tensors that are taken over together. */
   parts: string[][];
   /** What is odd about the checkpoint and loaded all the same. */

@@ -110,8 +110,8 @@ export interface LoadOptions {
   allowPrivate?: boolean | undefined;
   /**
    * The most bytes of a file that is read whole, counted after decompression: by default 64 MiB
-   * (2^26) of each JSON file (configurations, tokenizer, index) and 4 GiB (2^32) of weights whose
-   * server sends them whole instead of by range. More is FILE, at once.
+   * (2^26) of each text (configurations, tokenizer, index, template) and 4 GiB (2^32) of weights
+   * whose server sends them whole instead of by range. More is FILE, at once.
    */
   maxFileBytes?: number | undefined;
   /**
@@ -757,8 +757,25 @@ export declare class LanguageModel {
    */
   readonly family: string;
   readonly config: ModelConfig;
+  /**
+   * Elements of all weights, those of an adapter's conversion included; of quantised ones those
+   * that their codes stand for. A head that is the embeddings counts once.
+   */
+  readonly parameters: number;
+  /**
+   * As what its linear maps are held, whatever their file has: what most of their elements are,
+   * where not all are alike. (Embeddings and head may be held otherwise, as `head` says; Q4_0 and
+   * Q4_1 are both "q4".)
+   */
+  readonly dtype: WeightFormat;
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
+  /**
+   * The template in Jinja that makes a prompt of messages, as it is: of `chat_template.jinja`, or
+   * of `tokenizer_config.json` (of several there the one called "default"), or of a GGUF file's
+   * `tokenizer.chat_template`. undefined when the checkpoint has none, and with `tokenizer: null`.
+   */
+  readonly chatTemplate: string | undefined;
   /**
    * The ids of a text, on the calling thread.
    *
