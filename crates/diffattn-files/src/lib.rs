@@ -100,7 +100,9 @@ mod weights;
 mod write;
 
 #[cfg(feature = "checkpoints")]
-pub use adapter::{ADAPTER_PREFIX, Adapter, AdapterConversion};
+pub use adapter::{
+    ADAPTER_PREFIX, Adapter, AdapterConversion, AdapterOptions, AdapterWeight, WrittenAdapter,
+};
 pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;

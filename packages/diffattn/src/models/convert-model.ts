@@ -2,7 +2,7 @@
 // What each tensor becomes, derived.ts knows and recode.ts where it is quantised; read, made and
 // written here one tensor after the other.
 
-import { checkOptions, has, isAbsent, isArray, oneOf, show, tagOf } from "../check.js";
+import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
@@ -13,11 +13,12 @@ import { Derived, type Plan } from "./derived.js";
 import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
+import { type Output, outputOf, writeFile } from "./folder-output.js";
 import { fileType, FORMATS, formatOf } from "./formats.js";
 import { openAdapter } from "./load.js";
-import { modelsPlatform, type Sink } from "./platform.js";
+import type { Sink } from "./platform.js";
 import { filesOf, Recoded } from "./recode.js";
-import { layoutOf, openTarget, writePieces } from "./safetensors.js";
+import { layoutOf, writePieces } from "./safetensors.js";
 import type * as types from "./types.js";
 
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
@@ -25,12 +26,6 @@ const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
 const OF_TARGET = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed"] as const;
 const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", ...FOLD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
-
-/** Where files are written, by their names. */
-interface Output {
-  begin(name: string, length: number): Promise<Sink>;
-  readonly files: Record<string, Uint8Array<ArrayBuffer>> | undefined;
-}
 
 /** A number that JSON can hold. */
 function numberOf(name: string, given: unknown): number | undefined {
@@ -81,50 +76,6 @@ function targetOf(given: types.ConvertModelOptions, format: Format): Record<stri
     share: numberOf("share", given.share),
     ...headsOf(given),
   };
-}
-
-/** A folder by its path, streams by name, or memory. */
-async function outputOf(target: types.ConvertModelOptions["target"], source: unknown): Promise<Output> {
-  if (isAbsent(target)) {
-    const files: Record<string, Uint8Array<ArrayBuffer>> = {};
-    const begin = async (name: string, length: number): Promise<Sink> => {
-      const { sink, file } = await openTarget(undefined, length);
-      const end = async (): Promise<void> => {
-        await sink.end();
-        files[name] = file() ?? new Uint8Array();
-      };
-      return { ...sink, end };
-    };
-    return { begin, files };
-  }
-  if (typeof target === "function") {
-    const open = async (name: string, length: number): Promise<Sink> => {
-      const stream: unknown = await target(name);
-      if (!has(stream, "getWriter")) fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
-      return (await openTarget(stream, length)).sink;
-    };
-    return { begin: open, files: undefined };
-  }
-  const isPath = typeof target === "string" ? target !== "" : has(target, "protocol") && tagOf(target) === "URL";
-  if (!isPath)
-    return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
-  const { files } = modelsPlatform();
-  if (!files) return fail("OPTION", "target", "a function that gives a WritableStream for each name, or none, in browsers", show(target));
-  if ((typeof source === "string" || tagOf(source) === "URL") && (await files.isSame(source as string | URL, target)))
-    fail("OPTION", "target", "a folder other than the source's", show(target));
-  return { begin: async (name) => files.write(await files.within(target, name)), files: undefined };
-}
-
-/** A whole file. */
-async function writeFile(output: Output, name: string, bytes: Uint8Array): Promise<void> {
-  const sink = await output.begin(name, bytes.byteLength);
-  try {
-    await writePieces(sink, bytes);
-  } catch (error) {
-    await sink.abort(error);
-    throw error;
-  }
-  await sink.end();
 }
 
 /** Tensors that are to be written, and how the bytes of each are had. */

@@ -142,6 +142,8 @@ export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, det
 
 export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
 
+export const adapterFiles = { op: 93, operands: { spec: text }, options: [] } as const;
+
 export const createModel = {
   op: 96,
   operands: {

@@ -405,6 +405,47 @@ export declare function convertModel(source: CheckpointSource, options?: Convert
  */
 export declare function foldDex(source: CheckpointSource, options?: FoldOptions): Promise<ModelConversion>;
 
+/**
+ * What an adapter has of a weight: `a` `[r, inputs]` and `b` `[outputs, r]` of a low-rank
+ * difference, W + alpha / r · B A; or the whole weight. F32, F16 or BF16.
+ */
+export type AdapterWeight = { readonly a: StoredLike | TensorLike; readonly b: StoredLike | TensorLike } | StoredLike | TensorLike;
+
+/** Options of {@link saveAdapter}. */
+export interface SaveAdapterOptions {
+  /** What B A is multiplied with, times the rank: `lora_alpha`; the rank by default. */
+  alpha?: number | undefined;
+  /**
+   * The conversion that a plain Llama needs first, in the words of {@link convertModel}, which
+   * becomes `diff_attention`: `to: "v2"`, `start: "mirror"` (the defaults, and the only ones that
+   * adapters are of), `heads: "all"` (the default) or lists, as `convertModel` gave them back.
+   * Without it the adapter is for a model as it is.
+   */
+  conversion?: Pick<ConvertModelOptions, "to" | "heads" | "start"> | undefined;
+  /** Where the model is that it is for; `base_model_name_or_path`, none by default. */
+  baseModel?: string | undefined;
+  /** As {@link convertModel} has it. */
+  target?: ConvertModelOptions["target"];
+  /** Ends the work; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes a low-rank adapter in PEFT's names: `adapter_config.json` and `adapter_model.safetensors`,
+ * which {@link LanguageModel.load} and {@link convertModel} take as `adapter`. `weights` are by the
+ * names that the model has for them (`"model.layers.0.self_attn.q_proj.weight"`), those of a model
+ * converted to differential attention as they are then. All low-rank differences have one rank.
+ * Gives the files by name where there is no `target`. The tensors' memory is read, not copied:
+ * leave it alone until the promise settles.
+ *
+ * @throws {DiffAttnError} SHAPE, DTYPE or OPTION naming the weight (`weights.NAME.a`) or the
+ *   option; FILE when it cannot be written; ABORTED.
+ */
+export declare function saveAdapter(
+  weights: Readonly<Record<string, AdapterWeight>>,
+  options?: SaveAdapterOptions,
+): Promise<Readonly<Record<string, Uint8Result>> | undefined>;
+
 /** Options of {@link compareModels}. */
 export interface CompareOptions {
   /** What both read, by the first one's tokenizer. */
