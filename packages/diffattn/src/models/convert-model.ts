@@ -8,7 +8,7 @@ import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import type { Reading } from "./byte-source.js";
-import { Checkpoint, isFloat, isQuantized, Progress, type Weights } from "./checkpoint.js";
+import { Checkpoint, isCodes, isFloat, isQuantized, Progress, type Weights } from "./checkpoint.js";
 import { Derived, type Plan } from "./derived.js";
 import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
@@ -95,7 +95,7 @@ async function writtenOf(derived: Derived, { dtype, head }: Format, signal: type
   const config = new TextEncoder().encode(text);
   // (A plan has its floats in one type already; with an adapter only those that it changes.)
   const isOther = ({ dtype: is }: Plan["tensors"][number]): boolean =>
-    isQuantized(is) || (dtype !== undefined && isFloat(is) && is !== dtype);
+    isQuantized(is) || (dtype !== undefined && is !== dtype && (isFloat(is) || isCodes(is)));
   if (head || tensors.some(isOther)) {
     const recoded = await Recoded.of(derived, config, { dtype, head }, signal);
     return {
@@ -153,7 +153,7 @@ async function convertAll(
         config,
         target,
         adapter,
-        ...(adapter && (dtype || weights.entries.some((entry) => isQuantized(entry.dtype))) && { dtype: merged }),
+        ...(adapter && (dtype || weights.entries.some((entry) => isCodes(entry.dtype))) && { dtype: merged }),
       },
       reading,
     );
