@@ -9,8 +9,10 @@ use diffattn_files::{DeclaredTensor, Dtype, MlxPacking, MlxQuantization, Precisi
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Input channels that share a scale in what is written.
+/// Input channels that share a scale in what is written, where nothing is said.
 const GROUP: usize = 32;
+/// What may be said.
+const GROUPS: [usize; 2] = [GROUP, 64];
 
 /// How a checkpoint is written anew.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,8 @@ pub struct Recoded {
     pub shape: Vec<usize>,
     /// What it becomes.
     pub to: RecodedAs,
+    /// Input channels that share a scale in what it becomes, where that is codes.
+    pub group_size: usize,
     /// The tensors that it becomes.
     pub outputs: Vec<WeightInfo>,
 }
@@ -57,11 +61,18 @@ fn dtype_of(format: WeightFormat) -> Dtype {
 }
 
 impl RecodePlan {
-    /// The plan for a checkpoint of texts, its weights as `files.formats` says.
+    /// The plan for a checkpoint of texts, its weights as `files.formats` says. `group_size`: how
+    /// many inputs share a scale in floats that become codes, 32 by default (scales and biases of
+    /// F16, by GGUF's rules), or 64 (of BF16, by MLX's), where rows are whole groups of so many.
     ///
     /// # Errors
-    /// As [`Family::open`].
-    pub fn new(files: &ModelFiles<'_>) -> Result<Self, Error> {
+    /// As [`Family::open`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `groupSize`
+    /// for other sizes.
+    pub fn new(files: &ModelFiles<'_>, group_size: Option<usize>) -> Result<Self, Error> {
+        let group_size = group_size.unwrap_or(GROUP);
+        if !GROUPS.contains(&group_size) {
+            return Err(Error::option("groupSize", "32 or 64", group_size));
+        }
         let (_, loader) = Family::open(Task::Text, files)?;
         let taken = loader.weights();
         let taken: BTreeMap<&str, (&WeightInfo, &DeclaredTensor)> = taken
@@ -77,6 +88,7 @@ impl RecodePlan {
                 .collect(),
             packings: BTreeMap::new(),
             tensors: Vec::new(),
+            group_size,
         };
         let beside: BTreeSet<String> = taken
             .values()
@@ -118,6 +130,7 @@ impl RecodePlan {
                 "from": tensor.from,
                 "shape": tensor.shape,
                 "to": to,
+                "groupSize": tensor.group_size,
                 "outputs": outputs.collect::<Vec<_>>(),
             })
         });
@@ -143,6 +156,8 @@ struct Planning<'f> {
     /// How each weight of codes is packed.
     packings: BTreeMap<String, MlxPacking>,
     tensors: Vec<Recoded>,
+    /// Input channels that share a scale in floats that become codes.
+    group_size: usize,
 }
 
 impl Planning<'_> {
@@ -199,6 +214,7 @@ impl Planning<'_> {
             from: vec![info.name.clone()],
             shape: info.shape.clone(),
             to: RecodedAs::Kept,
+            group_size: GROUP,
             outputs: vec![info.clone()],
         });
     }
@@ -220,6 +236,7 @@ impl Planning<'_> {
             from: self.from(info),
             shape: shape.to_vec(),
             to: RecodedAs::Format(format),
+            group_size: GROUP,
             outputs: vec![WeightInfo {
                 name: info.name.clone(),
                 dtype,
@@ -232,22 +249,29 @@ impl Planning<'_> {
         let &[outputs, inputs] = tensor.shape.as_slice() else {
             return self.keep(info);
         };
-        let packing = MlxPacking {
-            bits,
-            group_size: GROUP,
+        // (Codes stay in the groups that they have.)
+        let group_size = match to {
+            RecodedAs::Format(_) if inputs.is_multiple_of(self.group_size) => self.group_size,
+            _ => GROUP,
         };
+        let packing = MlxPacking { bits, group_size };
         self.packings.insert(info.name.clone(), packing);
         let [scales, biases] = MlxQuantization::beside(&info.name);
-        let groups = [outputs, inputs / GROUP];
+        let groups = [outputs, inputs / group_size];
+        let half = match group_size {
+            GROUP => Dtype::F16,
+            _ => Dtype::BF16,
+        };
         let made = [
             (info.name.clone(), Dtype::U32, [outputs, inputs / 32 * bits]),
-            (scales, Dtype::F16, groups),
-            (biases, Dtype::F16, groups),
+            (scales, half, groups),
+            (biases, half, groups),
         ];
         self.tensors.push(Recoded {
             from: self.from(info),
             shape: tensor.shape.clone(),
             to,
+            group_size,
             outputs: made
                 .into_iter()
                 .map(|(name, dtype, shape)| WeightInfo {

@@ -14,7 +14,7 @@ import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
 import { type Output, outputOf, writeFile } from "./folder-output.js";
-import { fileType, FORMATS, formatOf } from "./formats.js";
+import { fileType, FORMATS, formatOf, groupSizeOf } from "./formats.js";
 import { openAdapter } from "./load.js";
 import type { Sink } from "./platform.js";
 import { filesOf, Recoded } from "./recode.js";
@@ -24,7 +24,7 @@ import type * as types from "./types.js";
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
 /** What says which conversion. */
 const OF_TARGET = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed"] as const;
-const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", ...FOLD_OPTIONS];
+const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", "groupSize", ...FOLD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
 
 /** A number that JSON can hold. */
@@ -48,12 +48,14 @@ function headsOf(given: types.ConvertModelOptions): Pick<types.ConvertModelOptio
 interface Format {
   readonly dtype: "F32" | "F16" | "BF16" | "q8" | "q4" | undefined;
   readonly head: types.WeightFormat | undefined;
+  readonly groupSize: types.ConvertOptions["groupSize"];
 }
 
 /** As what weights are to be written, checked. */
-function formatIn({ dtype, head }: types.ConvertModelOptions): Format {
-  if (!isAbsent(dtype) && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
-  return { dtype: isAbsent(dtype) ? undefined : fileType(dtype), head: formatOf("head", head) };
+function formatIn({ dtype: given, head: of, groupSize }: types.ConvertModelOptions): Format {
+  if (!isAbsent(given) && !DTYPES.includes(given)) fail("OPTION", "dtype", oneOf(DTYPES), show(given));
+  const [dtype, head] = [isAbsent(given) ? undefined : fileType(given), formatOf("head", of)];
+  return { dtype, head, groupSize: groupSizeOf(groupSize, [dtype, head]) };
 }
 
 /** What is asked for, as request 105 takes it; refused before anything is read. */
@@ -90,14 +92,14 @@ interface Written {
  * As they are made, where all floats are what they are to be; else in other types, or quantised as
  * MLX has it.
  */
-async function writtenOf(derived: Derived, { dtype, head }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
+async function writtenOf(derived: Derived, { dtype, head, groupSize }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
   const { tensors, config: text, notes } = derived.plan;
   const config = new TextEncoder().encode(text);
   // (A plan has its floats in one type already; with an adapter only those that it changes.)
   const isOther = ({ dtype: is }: Plan["tensors"][number]): boolean =>
     isQuantized(is) || (dtype !== undefined && is !== dtype && (isFloat(is) || isCodes(is)));
   if (head || tensors.some(isOther)) {
-    const recoded = await Recoded.of(derived, config, { dtype, head }, signal);
+    const recoded = await Recoded.of(derived, config, { dtype, head, groupSize }, signal);
     return {
       tensors: recoded.tensors,
       config: recoded.config,
@@ -138,7 +140,7 @@ async function convertAll(
   output: Output,
   given: Partial<types.LoadOptions> & Format,
 ): Promise<types.ModelConversion> {
-  const { signal, onProgress, maxTensors, dtype, head } = given;
+  const { signal, onProgress, maxTensors, dtype, head, groupSize } = given;
   const progress = new Progress(onProgress);
   const reading = { signal, onBytes: progress.add };
   let weights: Weights = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, progress);
@@ -158,7 +160,7 @@ async function convertAll(
       reading,
     );
     weights = derived;
-    const written = await writtenOf(derived, { dtype, head }, signal);
+    const written = await writtenOf(derived, { dtype, head, groupSize }, signal);
     const layout = await layoutOf(written.tensors, weights.metadata);
     const sink = await output.begin(MODEL, layout.length);
     try {
@@ -202,7 +204,12 @@ export async function foldDex(source: types.CheckpointSource, options?: types.Fo
   const given = checkOptions("options", options, FOLD_OPTIONS);
   checkSignal(given.signal);
   const folder = await folderOf(source, accessOf(given));
-  return convertAll(folder, {}, await outputOf(given.target, source), { ...given, dtype: undefined, head: undefined });
+  return convertAll(folder, {}, await outputOf(given.target, source), {
+    ...given,
+    dtype: undefined,
+    head: undefined,
+    groupSize: undefined,
+  });
 }
 
 /** The options of a load, of those of a conversion; its progress is not that of the conversion. */

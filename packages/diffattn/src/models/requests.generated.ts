@@ -116,6 +116,7 @@ export const recodePlan = {
     entries: text,
     dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
     head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    groupSize: [optional, size],
   },
   options: [],
 } as const;
@@ -125,6 +126,7 @@ export const recodeTensor = {
   operands: {
     shape: [list, size],
     to: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    groupSize: size,
     tensors: [list, [fields, storedTensor]],
   },
   options: [],

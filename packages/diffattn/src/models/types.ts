@@ -264,6 +264,12 @@ export interface ConvertOptions extends LoadOptions {
   /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
   head?: WeightFormat | undefined;
   /**
+   * How many inputs of a row share a scale in floats that "q8" or "q4" quantises: 32 (the default,
+   * as `dtype` says), or 64 by MLX's own rule, with scales and biases of BF16, as MLX's tools write
+   * them; rows that are no whole groups of 64 have groups of 32.
+   */
+  groupSize?: 32 | 64 | undefined;
+  /**
    * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
    * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
    * (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit;
@@ -349,6 +355,8 @@ export interface ConvertModelOptions extends LoadOptions {
   dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
   /** As what embeddings and head are written, where that is not what `dtype` says. */
   head?: WeightFormat | undefined;
+  /** As {@link convertCheckpoint} has it, for `dtype` or `head` "q8" and "q4". */
+  groupSize?: ConvertOptions["groupSize"];
   /**
    * A low-rank adapter, as {@link LanguageModel.load} takes it, in the place of what says which
    * conversion: it names one, is merged into the weights, and these are quantised only where
