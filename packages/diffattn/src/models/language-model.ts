@@ -14,28 +14,18 @@ import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { create, drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
-import { kindOf } from "./checkpoint.js";
 import { Detokenizer } from "./detokenize.js";
-import { type Folder, folderOf, readOptionalText } from "./folder.js";
-import { type GgufTexts, mayBeGguf } from "./gguf.js";
+import { type Folder, folderOf } from "./folder.js";
 import { formatOf } from "./formats.js";
+import { mayBeGguf } from "./gguf.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { int32Of, tensorOf } from "./outputs.js";
 import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
-import {
-  checkDecode,
-  checkEncode,
-  checkPackage,
-  checkTokenizer,
-  flagOf,
-  isMaker,
-  madeOf,
-  type MakeTokenizer,
-  readTokenizer,
-} from "./tokenizer.js";
+import { type ReadingTexts, type Texts, textsOf } from "./texts.js";
+import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, isMaker } from "./tokenizer.js";
 import type * as types from "./types.js";
 
 const LOGITS = ["all", "last"] as const;
@@ -130,12 +120,15 @@ const release = (model: Model): void => {
 export class LanguageModel extends Owned<Model> {
   readonly family: string;
   readonly config: types.ModelConfig;
+  readonly parameters: number;
+  readonly dtype: types.WeightFormat;
   readonly tokenizer: types.Tokenizer | null;
+  readonly chatTemplate: string | undefined;
   /** What its caches hold. */
   readonly #cacheDtype: CacheDType | undefined;
 
   /** Use `load`. */
-  constructor(handle: Handle, { family, config }: ModelInfo, tokenizer: types.Tokenizer | null, cacheDtype?: CacheDType) {
+  constructor(handle: Handle, info: ModelInfo, texts: Texts, cacheDtype?: CacheDType) {
     const model = { handle, calls: 0, dropped: false };
     const end = (): void => {
       model.dropped = true;
@@ -143,9 +136,12 @@ export class LanguageModel extends Owned<Model> {
     };
     super("model", model, end, true);
     throughProxies(LanguageModel);
-    this.family = family;
-    this.config = config;
-    this.tokenizer = tokenizer;
+    this.family = info.family;
+    this.config = info.config;
+    this.parameters = info.parameters;
+    this.dtype = info.dtype;
+    this.tokenizer = texts.tokenizer;
+    this.chatTemplate = texts.chatTemplate;
     this.#cacheDtype = cacheDtype;
   }
 
@@ -161,24 +157,23 @@ export class LanguageModel extends Owned<Model> {
     const folder = await folderOf(source, accessOf(given));
     const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
     const isMade = own && isMaker(own);
-    const read: ReadingTexts = { regex, make: isMade ? own : undefined };
-    return together(given.signal, (signal) => LanguageModel.#load(folder, isMade ? undefined : own, { ...given, adapter, signal }, read));
+    const reading: ReadingTexts = { regex, make: isMade ? own : undefined, own: isMade ? undefined : own };
+    return together(given.signal, (signal) => LanguageModel.#load(folder, { ...given, adapter, signal }, reading));
   }
 
   static async #load(
     folder: Folder,
-    own: types.Tokenizer | null | undefined,
     given: Omit<types.ModelLoadOptions, "tokenizer" | "adapter"> & { adapter: Folder | undefined },
-    read: ReadingTexts,
+    reading: ReadingTexts,
   ): Promise<LanguageModel> {
     // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
     // told.
-    const beside = own === undefined && !mayBeGguf(folder) ? tokenizerOf(folder, undefined, given, read) : undefined;
+    const beside = mayBeGguf(folder) ? undefined : textsOf(folder, undefined, reading, given);
     beside?.catch(() => {});
-    const { handle, info, own: texts } = await loadModel("text", folder, given);
+    const { handle, info, own } = await loadModel("text", folder, given);
     try {
-      const tokenizer = own === undefined ? await (beside ?? tokenizerOf(folder, texts, given, read)) : own;
-      return new LanguageModel(handle, info, tokenizer, given.cacheDtype ?? undefined);
+      const texts = await (beside ?? textsOf(folder, own, reading, given));
+      return new LanguageModel(handle, info, texts, given.cacheDtype ?? undefined);
     } catch (error) {
       drop(handle);
       throw error;
@@ -400,28 +395,4 @@ export async function mapsOfLayers(
 function checkStopIds(given: unknown): void {
   if (!isArray(given)) return;
   for (let i = 0; i < given.length; i++) if (typeof given[i] !== "number") fail("OPTION", `stopIds[${i}]`, "a number", show(given[i]));
-}
-
-/**
- * How a checkpoint's tokenizer is read: which expressions it may have, and what else may read it.
- */
-interface ReadingTexts {
-  readonly regex: (typeof REGEX)[number];
-  readonly make: MakeTokenizer | undefined;
-}
-
-/** The tokenizer of a checkpoint's own; null when it has none. `texts`: of a GGUF file. */
-async function tokenizerOf(
-  folder: Folder,
-  texts: GgufTexts | undefined,
-  { signal }: types.LoadOptions,
-  { regex, make }: ReadingTexts,
-): Promise<types.Tokenizer | null> {
-  const beside = async (): Promise<types.TokenizerFiles | undefined> => {
-    const json = await readOptionalText(folder, "tokenizer.json", { signal });
-    return json && { json, config: await readOptionalText(folder, "tokenizer_config.json", { signal }) };
-  };
-  const files = texts ? await texts.tokenizer(signal) : await beside();
-  if (!files) return null;
-  return (make && (await madeOf(make, files))) ?? readTokenizer(files.json, files.config, regex, kindOf);
 }
