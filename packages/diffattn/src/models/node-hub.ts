@@ -126,6 +126,8 @@ class Snapshot {
     const { commit, cache, access, place } = this;
     const { revision = MAIN } = place;
     const isHere = await isFile(this.at(file));
+    // (Another may have removed it since it was listed.)
+    if (!isHere && !this.listing.isOnline) fail("FILE", file, `the file in ${this.folder}`, "none");
     if (!isHere) {
       const name = file.slice(file.lastIndexOf("/") + 1);
       const wish = { name, url: this.#url(file), commit, access };
