@@ -64,13 +64,33 @@ test("every command takes a name", async () => {
 });
 
 test.each([
-  ["none of that name", ["generate", "org/none", "a"], {}, /^diffattn: source: expected a model that may be read at .*\/org\/none, got none of that name, or one that wants a token .*\n$/],
+  [
+    "none of that name",
+    ["generate", "org/none", "a"],
+    {},
+    /^diffattn: source: expected a model that may be read at .*\/org\/none, got none of that name, or one that wants a token .*\n$/,
+  ],
   ["no such revision", ["inspect", "org/model@v2"], {}, /^diffattn: revision: expected a branch, a tag or a commit of .*, got "v2"\n$/],
-  ["offline", ["generate", "hf:org/model@main", "a"], { HF_HUB_OFFLINE: "1" }, /^diffattn: source: expected org\/model, revision main, in the cache .*HF_HUB_OFFLINE is set\n$/],
-  ["no hub", ["download", "org/model"], { HF_ENDPOINT: "http://127.0.0.1:9" }, /^diffattn: source: expected an answer from http:\/\/127\.0\.0\.1:9, or .*\n$/],
+  [
+    "offline",
+    ["generate", "hf:org/model@main", "a"],
+    { HF_HUB_OFFLINE: "1" },
+    /^diffattn: source: expected org\/model, revision main, in the cache .*HF_HUB_OFFLINE is set\n$/,
+  ],
+  [
+    "no hub",
+    ["download", "org/model"],
+    { HF_ENDPOINT: "http://127.0.0.1:9" },
+    /^diffattn: source: expected an answer from http:\/\/127\.0\.0\.1:9, or .*\n$/,
+  ],
   ["a wrong name", ["download", "hf:a/../b"], {}, /^diffattn: source: expected .*\n$/],
   ["a path", ["download", trained], {}, /^diffattn: source: expected a model of the hub, .*\n$/],
-  ["no file of that name", ["download", "org/model", "--include", "*.gguf"], {}, /^diffattn: include: expected names of files of hf:org\/model, got none of \d+ that fits\n$/],
+  [
+    "no file of that name",
+    ["download", "org/model", "--include", "*.gguf"],
+    {},
+    /^diffattn: include: expected names of files of hf:org\/model, got none of \d+ that fits\n$/,
+  ],
 ] as [string, string[], Record<string, string>, RegExp][])("%s: one sentence and code 1", async (_, args, more, sentence) => {
   const { code, out, err } = await run(args, more);
   expect({ code, out }).toEqual({ code: 1, out: "" });

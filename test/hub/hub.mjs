@@ -105,12 +105,20 @@ export async function serveHub(repos) {
   function resolve(request, response, [, name, revision, path]) {
     const commit = found(request, response, name, decodeURIComponent(revision));
     if (!commit) return;
-    if (hub.repos[name].isGated && !hub.repos[name].isGranted) return refusal(response, request.headers.authorization ? 403 : 401, "GatedRepo");
+    if (hub.repos[name].isGated && !hub.repos[name].isGranted)
+      return refusal(response, request.headers.authorization ? 403 : 401, "GatedRepo");
     const file = path.split("/").map(decodeURIComponent).join("/");
     const bytes = Object.hasOwn(commit.files, file) ? commit.files[file] : undefined;
     if (!bytes) return refusal(response, 404, "EntryNotFound");
     const common = { "X-Repo-Commit": commit.sha };
-    if (!LARGE.test(file)) return send(request, response, bytes, { ...common, ETag: `"${sha1(bytes)}"` }, request.method === "GET" ? hub.cuts[file]?.shift() : undefined);
+    if (!LARGE.test(file))
+      return send(
+        request,
+        response,
+        bytes,
+        { ...common, ETag: `"${sha1(bytes)}"` },
+        request.method === "GET" ? hub.cuts[file]?.shift() : undefined,
+      );
     const linked = { "X-Linked-Size": bytes.length, "X-Linked-ETag": `"${sha256(bytes)}"`, ETag: '"0123456789abcdef"' };
     response.writeHead(302, { ...common, ...linked, Location: `${storeAddress}/${sha256(bytes)}?X-Key=secret` }).end();
   }

@@ -7,7 +7,11 @@ import type { Terminal } from "./terminal.js";
 import type { Download, DownloadOptions } from "../models/types.js";
 
 /** Brings a model of the hub to this disk, with a bar. */
-export async function fetched(terminal: Terminal, source: string, options: Omit<DownloadOptions, "signal" | "onProgress"> = {}): Promise<Download> {
+export async function fetched(
+  terminal: Terminal,
+  source: string,
+  options: Omit<DownloadOptions, "signal" | "onProgress"> = {},
+): Promise<Download> {
   const bar = terminal.bar("downloading", bytes);
   try {
     const { downloadCheckpoint } = await loadModels();

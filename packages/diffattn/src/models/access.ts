@@ -69,7 +69,9 @@ function originsOf(given: unknown): Set<string> | undefined {
 function tokenOf(given: unknown): string | null | undefined {
   if (given === undefined || given === null) return given;
   const isToken = typeof given === "string" && /^[\x21-\x7e]+$/.test(given);
-  return isToken ? given : fail("OPTION", "token", "a token of the hub, or null for none", typeof given === "string" ? "another text" : show(given));
+  return isToken
+    ? given
+    : fail("OPTION", "token", "a token of the hub, or null for none", typeof given === "string" ? "another text" : show(given));
 }
 
 /** Checks the options that say how files may be reached. */

@@ -16,7 +16,10 @@ const BESIDE = /^[^/]+\.(json|jinja|txt|model|md)$|^LICEN[CS]E[^/]*$/i;
 
 /** A pattern as the hub's own tools have it: `*` stands for any characters, `?` for one. */
 function patternOf(given: string): RegExp {
-  const text = given.replace(/[.+^${}()|[\]\\]/g, "\\$&").replace(/\*+/g, ".*").replaceAll("?", ".");
+  const text = given
+    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replace(/\*+/g, ".*")
+    .replaceAll("?", ".");
   return new RegExp(`^${given.endsWith("/") ? `${text}.*` : text}$`, "s");
 }
 

@@ -57,7 +57,8 @@ export function isSafePath(path: string): boolean {
   return path.split("/").every((part) => part !== "" && !/^\.+$|[. ]$/.test(part) && bytes(part) <= NAME);
 }
 
-const isRepo = (repo: string): boolean => repo.length <= REPO && repo.split("/").length <= 2 && repo.split("/").every((part) => PART.test(part));
+const isRepo = (repo: string): boolean =>
+  repo.length <= REPO && repo.split("/").length <= 2 && repo.split("/").every((part) => PART.test(part));
 
 /** Refuses a revision that is none. */
 export function checkRevision(argument: string, revision: string): string {

@@ -72,7 +72,7 @@ export class Partial {
   /** A new one, or one that nobody writes any longer; undefined once the blob is there. */
   static async of(blob: string, { signal, onSize }: Waiting): Promise<Partial | undefined> {
     await mkdir(dirname(blob), { recursive: true });
-    for (let seen: Seen[] = []; ; ) {
+    for (let seen: Seen[] = []; ;) {
       if (await isFile(blob)) return undefined;
       seen = await partialsOf(blob, seen);
       let busy = seen.find(isBusy);
@@ -117,7 +117,7 @@ export class Partial {
 
   /** Adds bytes at its end. */
   async write(bytes: Uint8Array): Promise<void> {
-    for (let done = 0; done < bytes.byteLength; ) {
+    for (let done = 0; done < bytes.byteLength;) {
       const { bytesWritten } = await this.#file.write(bytes, done, bytes.byteLength - done, this.size);
       done += bytesWritten;
       this.size += bytesWritten;
@@ -127,7 +127,7 @@ export class Partial {
   /** Its bytes, piece by piece. */
   async *read(piece: number): AsyncGenerator<Uint8Array> {
     const buffer = Buffer.allocUnsafe(piece);
-    for (let at = 0; at < this.size; ) {
+    for (let at = 0; at < this.size;) {
       const { bytesRead } = await this.#file.read(buffer, 0, Math.min(piece, this.size - at), at);
       if (bytesRead === 0) return;
       at += bytesRead;

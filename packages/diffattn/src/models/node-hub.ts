@@ -43,7 +43,8 @@ function listingOf(place: HubPlace, json: Uint8Array): Listing {
   try {
     told = JSON.parse(new TextDecoder().decode(json)) as typeof told;
   } catch (error) {
-    return fail("FILE", name, "JSON", reasonOf(error), error);
+    // (Without it as the cause: an answer came.)
+    return fail("FILE", name, "JSON", reasonOf(error));
   }
   const { sha, siblings } = told ?? {};
   if (typeof sha !== "string" || !isCommit(sha)) return fail("FILE", name, "a commit", show(sha));
@@ -152,8 +153,7 @@ class Snapshot {
   async open(file: string, name: string, opening: Opening, optional: boolean): Promise<ByteSource | undefined> {
     if (!this.#names.has(file)) return undefined;
     const inParts = WEIGHTS.test(file) && !opening.all && this.listing.isOnline;
-    if (inParts && !(await isFile(this.at(file))))
-      return openUrl(name, this.#url(file), opening, optional, this.access);
+    if (inParts && !(await isFile(this.at(file)))) return openUrl(name, this.#url(file), opening, optional, this.access);
     await this.fetch(file, opening);
     const below = file.slice(0, file.length - name.length);
     return disk.open(join(this.folder, below), name);
