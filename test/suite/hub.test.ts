@@ -36,14 +36,14 @@ const sharded: Record<string, string | Buffer> = {
   "pytorch_model.bin": "no one reads this",
   "onnx/model.onnx": "nor this",
 };
-const gguf = filesOf(path("test/models/gguf/q4_1"));
+const gguf = { "model.gguf": readFileSync(path("test/models/gguf/q4_1/model.gguf")) };
 
 const main = commitOf({ ...llama, "tokenizer.json": readFileSync(path("examples/model/tokenizer.json")) });
 const older = commitOf({ ...llama, "older.txt": "an older commit" });
 
 const repos = (): Record<string, Repo> => ({
   "org/llama": { revisions: { main, "v1.0": older, "feature/x": older, "refs/pr/7": older } },
-  "org/gguf": { revisions: { main: commitOf({ ...gguf, "sub/other.gguf": gguf["model.gguf"] ?? "" }) } },
+  "org/gguf": { revisions: { main: commitOf({ ...gguf, "sub/other.gguf": gguf["model.gguf"] }) } },
   "org/diff": { revisions: { main: commitOf(sharded) } },
   "org/adapter": { revisions: { main: commitOf(filesOf(path("test/models/diffattn_llama/adapter"))) } },
   "org/large": { revisions: { main: commitOf({ "data.bin": large, "notes.txt": large }) } },
