@@ -12,7 +12,12 @@ import { pathToFileURL } from "node:url";
 
 const LARGE = /\.(safetensors|gguf|bin)$/;
 
-const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");
+const known = new WeakMap();
+/** (Once of each: models are asked for again and again.) */
+function sha256(bytes) {
+  if (!known.has(bytes)) known.set(bytes, createHash("sha256").update(bytes).digest("hex"));
+  return known.get(bytes);
+}
 /** Git's name of a content. */
 const sha1 = (bytes) => createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes).digest("hex");
 

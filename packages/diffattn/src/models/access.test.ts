@@ -247,9 +247,9 @@ describe("allowedOrigins", () => {
   });
   test("another port, scheme or host of the same name is another origin", async () => {
     for (const address of ["http://x.example/", "https://x.example:8443/", "https://y.x.example/", "https://x.example.org/"])
-      expect(
-        await refused(() => ask("f", new URL(address), {}, accessOf({ allowedOrigins: ["https://x.example"] }), undefined)),
-      ).toBe(`FILE f: expected an address of https://x.example (option allowedOrigins), got ${new URL(address).origin}`);
+      expect(await refused(() => ask("f", new URL(address), {}, accessOf({ allowedOrigins: ["https://x.example"] }), undefined))).toBe(
+        `FILE f: expected an address of https://x.example (option allowedOrigins), got ${new URL(address).origin}`,
+      );
   });
   test("paths and other addresses are of none", async () => {
     const access = accessOf({ allowedOrigins: [origins.a] });

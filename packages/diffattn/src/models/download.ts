@@ -32,9 +32,9 @@ function patternsOf(given: unknown): RegExp[] | undefined {
 }
 
 /** Fetches the files of some names, and says which these are. */
-async function fetchAll({ files, fetch }: HubFiles, isWanted: (file: string) => boolean, reading: Parameters<HubFiles["fetch"]>[1]) {
-  const wanted = files.filter(isWanted);
-  for (const file of wanted) await fetch(file, reading);
+async function fetchAll(hub: HubFiles, isWanted: (file: string) => boolean, reading: Parameters<HubFiles["fetch"]>[1]) {
+  const wanted = hub.files.filter(isWanted);
+  for (const file of wanted) await hub.fetch(file, reading);
   return wanted;
 }
 

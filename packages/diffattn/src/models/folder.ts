@@ -113,8 +113,9 @@ async function openOne(
   if (typeof source === "string" || isUrl(source)) {
     const place = await hubOf(/^[a-z][a-z\d+.-]+:/i.test(String(source)) ? source : undefined, access);
     if (place) {
-      const { only, open } = await ofHub(place, access);
-      return only === undefined ? fail("OPTION", name, "a file of the hub's model", String(source)) : open(only, opening, optional);
+      const folder = await ofHub(place, access);
+      if (folder.only !== undefined) return folder.open(folder.only, opening, optional);
+      fail("OPTION", name, "a file of the hub's model", String(source));
     }
     const address = addressOf(source);
     if (address) return openUrl(name, address, opening, optional, access);

@@ -86,10 +86,9 @@ export class HubCache {
     if (await isFile(path)) return;
     const temporary = besideName(path);
     try {
-      if (this.#links && (await linked(relative(dirname(path), blob), temporary))) return await rename(temporary, path);
-      if (isNew) return await rename(blob, path);
-      await copyFile(blob, temporary, constants.COPYFILE_FICLONE);
-      await rename(temporary, path);
+      const isLinked = this.#links && (await linked(relative(dirname(path), blob), temporary));
+      if (!isLinked && !isNew) await copyFile(blob, temporary, constants.COPYFILE_FICLONE);
+      await rename(isLinked || !isNew ? temporary : blob, path);
     } catch (error) {
       await rm(temporary, { force: true });
       // Another process was faster.

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
-import { DiffAttnError, fail } from "../errors.js";
+import { DiffAttnError, fail, reasonOf } from "../errors.js";
 import { endOf, throwIfAborted } from "./abort.js";
 import { ask, cancel, mostOf, shown, tooLong } from "./access.js";
 import type { Access, Reading } from "./byte-source.js";
@@ -154,16 +154,24 @@ async function pull(wish: Wish, partial: Partial, file: HubFile, reading: Readin
     throw new Broken(new DiffAttnError("FILE", `${name}: expected ${file.size} bytes, got ${partial.size} of them: the file is cut short`));
 }
 
+/** Says how far it came, and what the last try ended with. */
+function giveUp({ name }: Wish, { size }: Partial, file: HubFile, last: unknown): never {
+  const why = reasonOf((last as Error).cause ?? last);
+  const wanted = file.size === undefined ? "all of its bytes" : `${file.size} bytes`;
+  fail("FILE", name, wanted, `${size} of them after ${BREAKS + 1} tries, from where the next call goes on (${why})`, last);
+}
+
 /** Pulls until all is there. */
 async function pullAll(wish: Wish, partial: Partial, file: HubFile, reading: Reading): Promise<void> {
   let breaks = 0;
   for (let before = partial.size; file.size === undefined || partial.size !== file.size; before = partial.size) {
     try {
-      return await pull(wish, partial, file, reading);
+      await pull(wish, partial, file, reading);
+      return;
     } catch (error) {
       if (!(error instanceof Broken)) throw error;
       breaks = partial.size - before >= ADVANCE ? 1 : breaks + 1;
-      if (breaks > BREAKS) throw error.cause;
+      if (breaks > BREAKS) giveUp(wish, partial, file, error.cause);
       await pause(WAIT * 2 ** (breaks - 1), undefined, reading.signal ? { signal: reading.signal } : {});
     }
   }
