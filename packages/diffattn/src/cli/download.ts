@@ -1,5 +1,5 @@
-// diffattn download: brings a model of the hub into the cache on this disk. Standard output gets its
-// path alone, which every command takes.
+// diffattn download: brings a model of the hub into the cache on this disk. Standard output gets
+// its path alone, which every command takes.
 
 import { counted } from "./format.js";
 import { fetched } from "./hub.js";

@@ -21,6 +21,6 @@ export async function fetched(
   }
 }
 
-/** A path, or an address that is none of the hub's: where a model of the hub lies, once it is here. */
+/** A source as it is; of a model of the hub where it lies, once it is here. */
 export const localOf = async (terminal: Terminal, source: string): Promise<string> =>
   (await isOfHub(source)) ? (await fetched(terminal, source)).path : source;

@@ -1,5 +1,5 @@
-// What files are to those who open and read them: where they may be looked for, a folder of them, an
-// open one, and a tensor in it. Types only.
+// What files are to those who open and read them: where they may be looked for, a folder of them,
+// an open one, and a tensor in it. Types only.
 
 import type { LoadOptions, QuantizedDType, StoredDType } from "./types.js";
 

@@ -1,5 +1,5 @@
-// downloadCheckpoint: brings what a model of the hub is made of into the cache on this disk, without
-// loading it. Which files these are, those say that read them.
+// downloadCheckpoint: brings what a model of the hub is made of into the cache on this disk,
+// without loading it. Which files these are, those say that read them.
 
 import { checkOptions, isAbsent, isArray, show } from "../check.js";
 import { fail } from "../errors.js";

@@ -1,5 +1,5 @@
-// Names of the hub where no disk keeps its files: in browsers, and for sources of strangers. They are
-// addresses there, with what the hub's refusals mean.
+// Names of the hub where no disk keeps its files: in browsers, and for sources of strangers. They
+// are addresses there, with what the hub's refusals mean.
 
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { accessOf } from "./access.js";

@@ -1,6 +1,6 @@
 // A model in the hub's cache on this disk, in the layout of the hub's own tools
-// (models--org--name/{blobs,refs,snapshots}): where its files lie, which there are, and how one gets
-// its name. Asks no one. What goes wrong is Node's error.
+// (models--org--name/{blobs,refs,snapshots}): where its files lie, which there are, and how one
+// gets its name. Asks no one. What goes wrong is Node's error.
 
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";

@@ -1,4 +1,5 @@
-// Names of models on the hub and addresses of its pages: what each is, what is none, what is refused.
+// Names of models on the hub and addresses of its pages: what each is, what is none, what is
+// refused.
 
 import { describe, expect, test } from "vitest";
 import { barePlaceOf, fileAddress, HUB, hubPlaceOf, isSafePath, listAddress, nameOf } from "./hub-name.js";

@@ -94,7 +94,7 @@ export class Partial {
     return new Partial(blob, path, await open(path, "wx+"), 0);
   }
 
-  /** One that was left: ours as it is, of other tools' a copy, which may be theirs to go on with. */
+  /** One that was left: ours as it is, a copy of other tools', who may go on with theirs. */
   static async #taken(blob: string, seen: readonly Seen[]): Promise<Partial | undefined> {
     const most = [...seen].sort((a, b) => b.size - a.size);
     for (const { path: left } of most) {

@@ -120,11 +120,11 @@ export interface LoadOptions {
    */
   maxTensors?: number | undefined;
   /**
-   * What lets a private or gated model of the Hugging Face Hub be read; null: nothing does. In Node,
-   * where it is not given, it is `HF_TOKEN`, or what the hub's own tools have kept on this machine
-   * (`hf auth login`); neither is used where `allowedOrigins` or `allowPrivate: false` say that the
-   * source is a stranger's. It goes to the hub (`HF_ENDPOINT`, or https://huggingface.co), and to no
-   * other origin.
+   * What lets a private or gated model of the Hugging Face Hub be read; null: nothing does. In
+   * Node, where it is not given, it is `HF_TOKEN`, or what the hub's own tools have kept on this
+   * machine (`hf auth login`); neither is used where `allowedOrigins` or `allowPrivate: false` say
+   * that the source is a stranger's. It goes to the hub (`HF_ENDPOINT`, or
+   * https://huggingface.co), and to no other origin.
    */
   token?: string | null | undefined;
   /**
@@ -272,7 +272,7 @@ export declare function inspectCheckpoint(
 export interface DownloadOptions extends LoadOptions {
   /**
    * Names of files, as "*.gguf" or a list of them, instead of those that a load reads: `*` stands
-   * for any characters, a slash among them, `?` for one, and a slash at the end for all of a folder.
+   * for any characters, a slash among them, `?` for one; a slash at the end means all of a folder.
    */
   include?: string | readonly string[] | undefined;
 }
@@ -292,7 +292,8 @@ export interface Download {
  * as a load of it does, and does not load it: its weights, and the configurations and texts beside
  * them. What was interrupted goes on where it ended. `onProgress` tells bytes of weights.
  *
- * @throws {DiffAttnError} OPTION for what is no name of the hub; FILE naming what is wrong; ABORTED.
+ * @throws {DiffAttnError} OPTION for what is no name of the hub; FILE naming what is wrong;
+ *   ABORTED.
  */
 export declare function downloadCheckpoint(source: string | URL, options?: DownloadOptions): Promise<Download>;
 
