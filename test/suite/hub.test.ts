@@ -436,7 +436,12 @@ describe.runIf(isNative)("the hub", () => {
         "hf:org/llama as it is in the cache",
       );
     });
-    test("a repository that was renamed is found", async () => {
+    test("an address of the hub that is none, which no path minds", async () => {
+    process.env["HF_ENDPOINT"] = "nowhere";
+    expect(await why("hf:org/llama")).toBe('OPTION HF_ENDPOINT: expected the address of a hub, got "nowhere"');
+    expect((await models.inspectCheckpoint(path("test/models/llama"))).architecture).toBe("llama");
+  });
+  test("a repository that was renamed is found", async () => {
       hub.moved["org/old"] = "org/llama";
       expect((await models.inspectCheckpoint("org/old")).architecture).toBe("llama");
     });

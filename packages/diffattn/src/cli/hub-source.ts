@@ -2,7 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { barePlaceOf, hubPlaceOf } from "../models/hub-name.js";
-import { endpointOf } from "../models/node-hub-settings.js";
+import { knownEndpoint } from "../models/node-hub-settings.js";
 
 /**
  * Whether a source names a model of the hub, as the library has it; what is wrong with a name, the
@@ -10,8 +10,8 @@ import { endpointOf } from "../models/node-hub-settings.js";
  */
 export async function isOfHub(source: string): Promise<boolean> {
   try {
-    if (hubPlaceOf(source, endpointOf())) return true;
-    return barePlaceOf(source, endpointOf()) !== undefined && (await stat(source).catch(() => undefined)) === undefined;
+    if (hubPlaceOf(source, knownEndpoint())) return true;
+    return barePlaceOf(source, knownEndpoint()) !== undefined && (await stat(source).catch(() => undefined)) === undefined;
   } catch {
     return true;
   }

@@ -33,6 +33,15 @@ export function endpointOf(env: Environment = process.env): string {
   return url && isPlain ? url.href.replace(/\/+$/, "") : fail("OPTION", "HF_ENDPOINT", "the address of a hub", JSON.stringify(given));
 }
 
+/** The same for who only looks whether an address is the hub's: what is wrong is told by who asks. */
+export function knownEndpoint(): string {
+  try {
+    return endpointOf();
+  } catch {
+    return HUB;
+  }
+}
+
 export interface HubSettings {
   /** The folder of the cache. */
   readonly cache: string;

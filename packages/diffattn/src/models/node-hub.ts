@@ -10,7 +10,7 @@ import { HubCache, isCommit, isFile } from "./hub-cache.js";
 import { download, lookAt } from "./hub-download.js";
 import { fileAddress, type HubPlace, isSafePath, listAddress, MAIN, nameOf, refuse } from "./hub-name.js";
 import { files as disk } from "./node-files.js";
-import { endpointOf, type HubSettings, hubSettings } from "./node-hub-settings.js";
+import { endpointOf, type HubSettings, hubSettings, knownEndpoint } from "./node-hub-settings.js";
 import type { Hub } from "./platform.js";
 import { openUrl } from "./source.js";
 
@@ -173,6 +173,7 @@ function within({ path, isFolder, repo }: HubPlace, { commit, files }: Listing):
 }
 
 async function open(place: HubPlace, access: Access): Promise<Folder> {
+  endpointOf();
   const settings = hubSettings();
   const own = "authorization" in access.headers;
   const token = access.token !== undefined ? access.token : own ? undefined : await settings.token();
@@ -201,4 +202,4 @@ async function open(place: HubPlace, access: Access): Promise<Folder> {
   };
 }
 
-export const hub: Hub = { endpoint: endpointOf, open };
+export const hub: Hub = { endpoint: knownEndpoint, open };
