@@ -29,11 +29,15 @@ interface Seen {
   readonly path: string;
   readonly size: number;
   readonly mtime: number;
+  /** When it was made, as far as the file system says. */
+  readonly born: number;
   /** Since when it has not changed, as far as is known. */
   readonly since: number;
 }
 
 const isBusy = ({ since }: Seen): boolean => Date.now() - since < QUIET;
+
+const isBefore = (a: Seen, b: Seen): boolean => a.born < b.born || (a.born === b.born && a.path < b.path);
 
 /** Files of a blob that are not whole, and how long each has been quiet. */
 async function partialsOf(blob: string, before: readonly Seen[]): Promise<Seen[]> {
@@ -45,10 +49,10 @@ async function partialsOf(blob: string, before: readonly Seen[]): Promise<Seen[]
     const path = join(folder, name);
     const stats = await stat(path).catch(() => undefined);
     if (!stats?.isFile()) continue;
-    const { size, mtimeMs: mtime } = stats;
+    const { size, mtimeMs: mtime, birthtimeMs: born } = stats;
     const known = before.find((one) => one.path === path && one.size === size && one.mtime === mtime);
     // (Another machine's clock may be ahead.)
-    found.push({ path, size, mtime, since: known?.since ?? Math.min(mtime, Date.now()) });
+    found.push({ path, size, mtime, born, since: known?.since ?? Math.min(mtime, Date.now()) });
   }
   return found;
 }
@@ -78,9 +82,10 @@ export class Partial {
       let busy = seen.find(isBusy);
       if (!busy) {
         const mine = (await Partial.#taken(blob, seen)) ?? (await Partial.#made(blob));
-        // Of those who begin at once the first by name goes on.
+        // Of those who begin at once the first goes on.
         seen = await partialsOf(blob, seen);
-        busy = seen.find((one) => isBusy(one) && one.path < mine.#path);
+        const me = seen.find(({ path }) => path === mine.#path);
+        busy = seen.find((one) => me && isBusy(one) && isBefore(one, me));
         if (!busy) return mine;
         await mine.leave();
       }
