@@ -33,7 +33,10 @@ export function endpointOf(env: Environment = process.env): string {
   return url && isPlain ? url.href.replace(/\/+$/, "") : fail("OPTION", "HF_ENDPOINT", "the address of a hub", JSON.stringify(given));
 }
 
-/** The same for who only looks whether an address is the hub's: what is wrong is told by who asks. */
+/**
+ * Where the hub is, for who only looks whether an address is one of its own: a wrong setting is told
+ * by who asks the hub.
+ */
 export function knownEndpoint(): string {
   try {
     return endpointOf();
