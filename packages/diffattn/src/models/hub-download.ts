@@ -9,7 +9,7 @@ import { dirname } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { DiffAttnError, fail, reasonOf } from "../errors.js";
 import { endOf, throwIfAborted } from "./abort.js";
-import { ask, cancel, mostOf, shown, tooLong } from "./access.js";
+import { ask, cancel, isText, mostOf, shown, tooLong } from "./access.js";
 import type { Access, Reading } from "./byte-source.js";
 import { isCommit, isFile } from "./hub-cache.js";
 import { Partial } from "./hub-partial.js";
@@ -76,7 +76,7 @@ export async function lookAt(wish: Wish, signal: AbortSignal | undefined): Promi
 
 /** The most bytes that are taken of a file. */
 function limitOf({ name, access }: Wish, { size }: HubFile): number {
-  const most = size === undefined || name.endsWith(".json") ? mostOf(name, access) : Infinity;
+  const most = size === undefined || isText(name) ? mostOf(name, access) : Infinity;
   return size !== undefined && size > most ? tooLong(name, most, String(size)) : Math.min(most, size ?? most);
 }
 
