@@ -437,11 +437,11 @@ describe.runIf(isNative)("the hub", () => {
       );
     });
     test("an address of the hub that is none, which no path minds", async () => {
-    process.env["HF_ENDPOINT"] = "nowhere";
-    expect(await why("hf:org/llama")).toBe('OPTION HF_ENDPOINT: expected the address of a hub, got "nowhere"');
-    expect((await models.inspectCheckpoint(path("test/models/llama"))).architecture).toBe("llama");
-  });
-  test("a repository that was renamed is found", async () => {
+      process.env["HF_ENDPOINT"] = "nowhere";
+      expect(await why("hf:org/llama")).toBe('OPTION HF_ENDPOINT: expected the address of a hub, got "nowhere"');
+      expect((await models.inspectCheckpoint(path("test/models/llama"))).architecture).toBe("llama");
+    });
+    test("a repository that was renamed is found", async () => {
       hub.moved["org/old"] = "org/llama";
       expect((await models.inspectCheckpoint("org/old")).architecture).toBe("llama");
     });
@@ -479,17 +479,20 @@ describe.runIf(isNative)("the hub", () => {
     };
     const sha1 = (text: string): string => createHash("sha1").update(`blob ${text.length}\0${text}`).digest("hex");
 
-    test.each(["../x", "a/../../x", "/etc/x", "a//b", "", "..", "a\\..\\b", "C:x", "a\u0000b", "a/..", "a.", 5, "a".repeat(300)])(
-      "of names: %j",
+    test.each(["../x", "a/../../x", "/etc/x", "a//b", "", "..", "a\\..\\b", "C:x", "a\u0000b", "a/..", "a.", "a".repeat(300)])(
+      "of names, which are none: %j",
       async (name) => {
         list(["config.json", name]);
-        expect(await get()).toMatch(/^FILE the list of org\/llama: expected names of files within the repository, got /);
-        expect(readdirSync(folder)).toEqual([]);
+        expect((await models.downloadCheckpoint("org/llama", { include: "*" })).files).toEqual(["config.json"]);
+        expect(readdirSync(folder)).toEqual(["hub"]);
+        expect(asked("hub")).toHaveLength(3);
       },
     );
     test("of commits, and of what a list is", async () => {
       list(["config.json"], "../../x");
       expect(await get()).toBe('FILE the list of org/llama: expected a commit, got "../../x"');
+      list(["config.json", 5]);
+      expect(await get()).toBe("FILE the list of org/llama: expected names of files, got 5");
       list(5);
       expect(await get()).toMatch(/^FILE the list of org\/llama: expected a list of at most 100000 files, got 5/);
       hub.answers["/api/models/org/llama/revision/main"] = (_, response) => response.end("<html>");

@@ -51,9 +51,10 @@ function listingOf(place: HubPlace, json: Uint8Array): Listing {
   if (!Array.isArray(siblings) || siblings.length > FILES) return fail("FILE", name, `a list of at most ${FILES} files`, show(siblings));
   const files = siblings.map((one: { rfilename?: unknown } | null) => {
     const file = one?.rfilename;
-    return typeof file === "string" && isSafePath(file) ? file : fail("FILE", name, "names of files within the repository", show(file));
+    return typeof file === "string" ? file : fail("FILE", name, "names of files", show(file));
   });
-  return { commit: sha, files, isOnline: true };
+  // What cannot be a file's name on every system, or leads elsewhere, is none for us.
+  return { commit: sha, files: files.filter(isSafePath), isOnline: true };
 }
 
 /** Asks the hub for a revision's files. */
