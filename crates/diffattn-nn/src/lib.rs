@@ -65,7 +65,7 @@ mod weights;
 pub use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 #[cfg(feature = "models")]
 pub use generate::{
-    Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
+    Finish, Generation, GenerationStep, Generator, GeneratorOptions, Logprobs, ModelCache, ModelCacheOptions,
     ModelCacheState, Sampler, SamplerOptions, Token,
 };
 #[cfg(feature = "models")]
