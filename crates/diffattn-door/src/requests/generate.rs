@@ -11,6 +11,7 @@ use diffattn_nn::{
 use super::model::Model;
 use super::model_cache::Caches;
 use super::ready::ready;
+use super::text::token_ids;
 use crate::encoding::{
     Count, Encoded, Flag, Ints, List, Number, Object, Or, Seed, Size, record, request,
 };
@@ -116,13 +117,10 @@ impl Encoded for TokenId {
 
 impl TextAt {
     fn generation(&self, operands: &[&[u8]]) -> Result<Generation, Error> {
-        let prompt = self.prompt.i32(operands)?.iter();
-        let prompt = prompt
-            .map(|&id| u32::try_from(id).map_err(|_| Error::option("prompt", "ids from 0", id)));
         let default = SamplerOptions::default();
         let biased = self.logit_bias.iter().flatten();
         Ok(Generation {
-            prompt: prompt.collect::<Result<_, _>>()?,
+            prompt: token_ids("prompt", &self.prompt, operands)?,
             max_new_tokens: self.max_new_tokens,
             stop_ids: self.stop_ids.clone(),
             sampler: SamplerOptions {

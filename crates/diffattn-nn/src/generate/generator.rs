@@ -5,7 +5,7 @@
 use super::cache::{ModelCache, ModelCacheOptions};
 use super::logprobs::Logprobs;
 use super::sampler::{Sampler, SamplerOptions};
-use crate::models::{Decoder, TextForward, TextModel, TextOutputs};
+use crate::models::{Decoder, TextForward, TextModel};
 use diffattn::{CacheDType, Error, Run, Work, checked_len, try_zeroed};
 use std::ops::Deref;
 
@@ -470,11 +470,7 @@ impl<'g> GenerationStep<'g> {
             return Ok(Work::new(0, |_| async { Ok(()) }));
         };
         Ok(Work::new(total, |pace| async move {
-            let outputs = TextOutputs {
-                logits: &mut *logits,
-                ..TextOutputs::default()
-            };
-            forward.run(outputs, pace).await?;
+            forward.run_into(&mut *logits, pace).await?;
             let mut failed = None;
             for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab)) {
                 match text.choose(logits) {
