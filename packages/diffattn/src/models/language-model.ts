@@ -12,7 +12,7 @@ import { checkSignal } from "../run.js";
 import type { AttentionMaps, CacheDType, Tensor } from "../types.js";
 import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
-import { create, drop, run } from "./backend.js";
+import { drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { CHAT_OPTIONS, type ChatTexts, checkTemplate, Conversation, endsOfTurn, isMessages, promptOfChat } from "./chat-template.js";
 import { type Folder, folderOf } from "./folder.js";

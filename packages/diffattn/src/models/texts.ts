@@ -28,6 +28,9 @@ export interface Texts {
   readonly chat: ChatTexts | undefined;
 }
 
+/** The bytes of a tokenizer, of its configuration and of a template, where there are any. */
+type Files = readonly (Uint8Array | undefined)[];
+
 /** The text of a template's own file. */
 function textOf(bytes: Uint8Array): string {
   try {
@@ -46,9 +49,9 @@ export async function textsOf(
 ): Promise<Texts> {
   if (own === null) return { tokenizer: null, chat: undefined };
   const read = (name: string): ReturnType<typeof readOptionalText> => readOptionalText(folder, name, { signal });
-  const beside = async (): Promise<readonly [json?: Uint8Array, config?: Uint8Array, template?: Uint8Array]> =>
+  const beside = async (): Promise<Files> =>
     Promise.all([own ? undefined : read("tokenizer.json"), read(CONFIG), read(TEMPLATE)]);
-  const itself = async (of: GgufTexts): Promise<readonly [json?: Uint8Array, config?: Uint8Array, template?: Uint8Array]> => {
+  const itself = async (of: GgufTexts): Promise<Files> => {
     // (With a tokenizer of the caller's own it need be none that is read here.)
     const files = await (own ? of.tokenizer(signal).catch(() => undefined) : of.tokenizer(signal));
     return [files?.json, files?.config];
