@@ -8,8 +8,7 @@ import { api, backend, isas, models } from "./backends.js";
 import { path, sentence } from "./language-models.js";
 
 /** SmolLM2-Instruct's, as its files have it. */
-const SMOLLM2 =
-  "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+const { chat_template: SMOLLM2 } = JSON.parse(readFileSync(path("chat/tokenizer_config.json"), "utf8")) as { chat_template: string };
 const FIRST = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n";
 
 const VOCABULARY = 97;
