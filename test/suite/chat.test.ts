@@ -237,7 +237,7 @@ describe("templates of strangers", () => {
   ])("%s", async (_, template) => {
     const begin = performance.now();
     expect(await sentence(() => rendered(template))).toContain("FILE chat_template: ");
-    expect(performance.now() - begin).toBeLessThan(5000);
+    expect(performance.now() - begin).toBeLessThan(20_000);
   });
 
   test("a long conversation is no trouble", async () => {

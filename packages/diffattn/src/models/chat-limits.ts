@@ -153,12 +153,12 @@ function counting(library: Library): new (environment: Environment, program: Par
      * is not computed again.
      */
     #lookAhead(node: Part, environment: Environment): void {
-      const { callee, filter, property } = node;
+      const { assignee, callee, filter, property } = node;
       let nodes: unknown[] = [];
       let check = (_: Value[]): void => {};
-      if (node.type === "Set" && isPart(node["value"])) {
+      if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression") {
         nodes = [node["value"]];
-        check = ([value]) => isNamespace(value) && tooMuch("a namespace that is assigned");
+        check = ([value]) => isNamespace(value) && tooMuch("a namespace within a namespace");
       } else if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression") {
         nodes = [node["operand"], ...(filter["args"] as Part[]).map(valueNode)];
         check = ([operand, ...given]) => operand && this.#checkGrowth(nameOf(filter), operand, given);
@@ -248,7 +248,9 @@ export function render(library: Library, template: string, variables: Readonly<R
   if (template.length > LONGEST) tooMuch(`a template of ${template.length} characters (${LONGEST} at most)`);
   if (SPACES.test(template)) tooMuch("1000 characters of white space in a row");
   const most = WORK + WORK_EACH * (template.length + size);
-  const program = library.parse(library.tokenize(template, { lstrip_blocks: true, trim_blocks: true }));
+  // (Line ends are one kind to Jinja.)
+  const source = template.replaceAll(/\r\n?/g, "\n");
+  const program = library.parse(library.tokenize(source, { lstrip_blocks: true, trim_blocks: true }));
   const environment = new library.Environment();
   const globals = {
     ...{ true: true, True: true, false: false, False: false, none: null, None: null },
