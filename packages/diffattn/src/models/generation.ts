@@ -3,11 +3,13 @@
 
 import type { Handle, Output, Request } from "../backend.js";
 import { isAbsent, show } from "../check.js";
+import type { ValuesOf } from "../encode.js";
 import { fail } from "../errors.js";
 import { Owned, resourceOf } from "../owned.js";
 import { create, drop } from "./backend.js";
 import { Detokenizer } from "./detokenize.js";
 import { int32Of, tensorOf } from "./outputs.js";
+import type * as requests from "./requests.generated.js";
 import { type StopPatterns, Stops } from "./stops.js";
 import type * as types from "./types.js";
 
@@ -15,6 +17,9 @@ import type * as types from "./types.js";
 const MOST = 128;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
+
+/** A text as the request takes it. */
+type TextAt = ValuesOf<typeof requests.createGenerator.operands>["texts"][number];
 
 /** What a step chose for a text. */
 export interface Chosen {
@@ -111,7 +116,7 @@ export function countOf(n: unknown): number {
 }
 
 /** How each of the texts that one prompt becomes is chosen, as the request takes it. */
-export function samplingOf(given: types.GenerateOptions) {
+export function samplingOf(given: types.GenerateOptions): (text: number) => Omit<TextAt, "prompt"> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds, maxNewTokens, seed } = given;
   const all = { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds };
   const logitBias = biasOf(given.logitBias);
