@@ -38,7 +38,10 @@ export class Dialogue {
       this.#waiting?.(END);
     });
     this.#lines.on("SIGINT", () => {
-      if (!this.#waiting) return onInterrupt();
+      if (!this.#waiting) {
+        onInterrupt();
+        return;
+      }
       // What was typed goes.
       this.#lines.write(null, { ctrl: true, name: "e" });
       this.#lines.write(null, { ctrl: true, name: "u" });

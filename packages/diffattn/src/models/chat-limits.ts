@@ -82,8 +82,7 @@ function countOf({ value }: Value): number | undefined {
   return value instanceof Map ? value.size : undefined;
 }
 
-const heldBy = ({ value }: Value): Iterable<Value> =>
-  Array.isArray(value) ? (value as Value[]) : value instanceof Map ? (value as Map<string, Value>).values() : [];
+const heldBy = ({ value }: Value): Iterable<Value> => (Array.isArray(value) ? value : value instanceof Map ? value.values() : []);
 
 /** What of an argument of a call is computed. */
 const valueNode = (argument: Part): unknown =>
@@ -148,36 +147,38 @@ function counting(library: Library): new (environment: Environment, program: Par
       return size;
     }
 
-    /**
-     * Computes what an operation is given, where its result may be of any size, and looks at it. It
-     * is not computed again.
-     */
+    /** Looks at what an operation is given, where its result may be of any size. */
     #lookAhead(node: Part, environment: Environment): void {
       const { assignee, callee, filter, property } = node;
-      let nodes: unknown[] = [];
-      let check = (_: Value[]): void => {};
       if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression") {
-        nodes = [node["value"]];
-        check = ([value]) => isNamespace(value) && tooMuch("a namespace within a namespace");
+        this.#compute([node["value"]], environment, ([value]) => {
+          if (isNamespace(value)) tooMuch("a namespace within a namespace");
+        });
       } else if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression") {
-        nodes = [node["operand"], ...(filter["args"] as Part[]).map(valueNode)];
-        check = ([operand, ...given]) => operand && this.#checkGrowth(nameOf(filter), operand, given);
+        this.#compute([node["operand"], ...(filter["args"] as Part[]).map(valueNode)], environment, ([operand, ...given]) => {
+          if (operand) this.#checkGrowth(nameOf(filter), operand, given);
+        });
       } else if (node.type === "CallExpression" && isPart(callee) && callee.type === "MemberExpression") {
-        nodes = [...(node["args"] as Part[]).map(valueNode), callee["object"]];
-        check = (values) => {
-          const object = values.pop();
+        this.#compute([...(node["args"] as Part[]).map(valueNode), callee["object"]], environment, (values) => {
+          const object = values.at(-1);
+          if (!isText(object)) return;
           // A text's method: `split` makes many of one, `replace` a longer one.
-          if (isText(object)) this.#checkGrowth("replace", object, values);
-          if (isText(object)) this.#spend(APART * object.value.length);
-        };
+          this.#checkGrowth("replace", object, values.slice(0, -1));
+          this.#spend(APART * object.value.length);
+        });
       } else if (node.type === "MemberExpression" && isPart(property) && property.type === "SliceExpression") {
-        nodes = [node["object"]];
-        check = ([object]) => isText(object) && this.#spend(APART * object.value.length);
-      } else return;
+        this.#compute([node["object"]], environment, ([object]) => {
+          if (isText(object)) this.#spend(APART * object.value.length);
+        });
+      }
+    }
+
+    /** Computes parts of an operation, which are not computed again, and looks at them. */
+    #compute(nodes: readonly unknown[], environment: Environment, check: (values: readonly Value[]) => void): void {
       const values = nodes.map((node) => this.evaluate(node as Node, environment));
-      check([...values]);
+      check(values);
       // (At the end: what is computed may meet the same nodes, in a macro that calls itself.)
-      nodes.forEach((node, at) => this.#ready.set(node, values[at] as Value));
+      for (const [at, value] of values.entries()) this.#ready.set(nodes[at], value);
     }
 
     #checkGrowth(name: string, operand: Value, given: readonly Value[]): void {
@@ -263,5 +264,6 @@ export function render(library: Library, template: string, variables: Readonly<R
   };
   for (const [name, value] of Object.entries(globals)) environment.set(name, value);
   const Counting = counting(library);
-  return String(new Counting(environment, program as unknown as Part, most).run(program).value);
+  const { value } = new Counting(environment, program as unknown as Part, most).run(program);
+  return value as string;
 }
