@@ -47,7 +47,7 @@ const tool = {
   function: {
     name: "weather",
     description: "The weather of a place, in °C.",
-    parameters: { type: "object", properties: { place: { type: "string", description: "Where \"it\" is" } }, required: ["place"] },
+    parameters: { type: "object", properties: { place: { type: "string", description: 'Where "it" is' } }, required: ["place"] },
   },
 };
 const turns = [
@@ -70,7 +70,9 @@ const cases = NAMES.flatMap((name) =>
   conversations.map((conversation) => ({ ...conversation, template: readFileSync(join(templates, `${name}.jinja`), "utf8"), of: name })),
 );
 const input = JSON.stringify({ tokens, cases });
-const expected = JSON.parse(execFileSync(python, [join(root, "scripts/check-templates.py")], { input, encoding: "utf8", maxBuffer: 1 << 26 }));
+const expected = JSON.parse(
+  execFileSync(python, [join(root, "scripts/check-templates.py")], { input, encoding: "utf8", maxBuffer: 1 << 26 }),
+);
 
 const { LanguageModel } = createRequire(import.meta.url)("../packages/diffattn/dist/models-node.js");
 const model = join(root, "examples/model");
@@ -86,7 +88,9 @@ for (const [at, { of, name, template, messages, addGenerationPrompt, variables }
   const same = text === undefined ? made.code === "OPTION" : made.text === text;
   if (same) continue;
   failed += 1;
-  console.error(`${of}, ${name}: transformers has\n${JSON.stringify(text ?? error)}\nand here it is\n${JSON.stringify(made.text ?? made.error)}`);
+  console.error(
+    `${of}, ${name}: transformers has\n${JSON.stringify(text ?? error)}\nand here it is\n${JSON.stringify(made.text ?? made.error)}`,
+  );
 }
 console.log(`${cases.length - failed} passed, ${failed} failed (${NAMES.length} templates of trl ${TRL}: ${NAMES.join(", ")})`);
 process.exitCode = failed > 0 ? 1 : 0;

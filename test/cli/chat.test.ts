@@ -112,12 +112,18 @@ describe("before a person", () => {
       "sys.exit(os.waitstatus_to_exitcode(status))",
     ].join("\n");
     const pairs = `[${keys.map((key) => `(${JSON.stringify(key.split("|")[0])}, ${JSON.stringify(key.split("|")[1])})`).join(", ")}]`;
-    const run = spawnSync("python3", ["-c", script, pairs, process.execPath, program, "chat", model, ...more], { encoding: "utf8", timeout: 120_000 });
+    const run = spawnSync("python3", ["-c", script, pairs, process.execPath, program, "chat", model, ...more], {
+      encoding: "utf8",
+      timeout: 120_000,
+    });
     return { status: run.status, stdout: run.stdout };
   };
 
   test("Ctrl-C stops an answer and not the program; Ctrl-D ends", () => {
-    const { status, stdout } = typed(["> |A thread\r", "|\u0003", "stopped|", "> |/clear\r", "> |half a line\u0003", "> |\u0004"], ["-n", "100000", "-t", "1"]);
+    const { status, stdout } = typed(
+      ["> |A thread\r", "|\u0003", "stopped|", "> |/clear\r", "> |half a line\u0003", "> |\u0004"],
+      ["-n", "100000", "-t", "1"],
+    );
     expect(stdout).toContain("stopped");
     expect(stdout).toContain("a new conversation");
     expect(stdout).toContain("Ctrl-D, ends");

@@ -145,7 +145,9 @@ describe("the template of SmolLM2", () => {
     expect(await sentence(() => model.chat(hello, { template: "tool_use" }).next())).toContain("OPTION template: ");
     expect(await sentence(() => model.chat(hello, { variables: 3 as never }).next())).toContain("OPTION variables: ");
     expect(await sentence(() => model.generate("Hello", { variables: {} } as never).next())).toContain("OPTION options: ");
-    expect(await sentence(() => model.applyChatTemplate(hello, { addGenerationPrompt: 1 as never }))).toContain("OPTION addGenerationPrompt");
+    expect(await sentence(() => model.applyChatTemplate(hello, { addGenerationPrompt: 1 as never }))).toContain(
+      "OPTION addGenerationPrompt",
+    );
   });
 });
 
@@ -186,7 +188,9 @@ describe("where a template lies", () => {
       other.dispose();
     }
     expect(await sentence(() => load({}, {}, { chatTemplate: 3 as never }))).toContain("OPTION chatTemplate: ");
-    expect(await sentence(() => load({}, { "chat_template.jinja": Uint8Array.of(0xff, 0xfe, 0xfd) }))).toContain("FILE chat_template.jinja: ");
+    expect(await sentence(() => load({}, { "chat_template.jinja": Uint8Array.of(0xff, 0xfe, 0xfd) }))).toContain(
+      "FILE chat_template.jinja: ",
+    );
   });
 });
 
@@ -220,17 +224,26 @@ describe("templates of strangers", () => {
     ["loops in loops", "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}"],
     ["a text that doubles", "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"],
     ["a list that doubles", "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}"],
-    ["lists of one list", "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}"],
+    [
+      "lists of one list",
+      "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
+    ],
     [
       "namespaces of one namespace",
       `{% set n0 = namespace(a='x') %}${Array.from({ length: 40 }, (_, i) => `{% set n${i + 1} = namespace() %}{% set n${i + 1}.a = n${i} %}{% set n${i + 1}.b = n${i} %}`).join("")}{{ n40 | tojson }}`,
     ],
     ["a macro without end", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"],
     ["a macro that calls itself twice", "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"],
-    ["texts put in everywhere", "{% set a = 'x' * 1 if false else 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' %}{{ a.replace('', a).replace('', a).replace('', a).replace('', a).replace('', a) }}"],
+    [
+      "texts put in everywhere",
+      "{% set a = 'x' * 1 if false else 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa' %}{{ a.replace('', a).replace('', a).replace('', a).replace('', a).replace('', a) }}",
+    ],
     ["indents", "{{ 'a\nb' | indent(500000000) }}"],
     ["indents of JSON", "{{ messages | tojson(indent=500000000) }}"],
-    ["separators", "{% set a = 'aaaaaaaaaaaaaaaa' %}{% set a = a.replace('a', a).replace('a', a).replace('a', a) %}{{ range(90000) | join(a) }}"],
+    [
+      "separators",
+      "{% set a = 'aaaaaaaaaaaaaaaa' %}{% set a = a.replace('a', a).replace('a', a).replace('a', a) %}{{ range(90000) | join(a) }}",
+    ],
     ["spaces", `{{ 1 }}${" ".repeat(100_000)}{{ 2 }}`],
     ["length", "a".repeat(1 << 18)],
     ["depth", `{{ ${"(".repeat(60_000)}1${")".repeat(60_000)} }}`],
@@ -241,7 +254,10 @@ describe("templates of strangers", () => {
   });
 
   test("a long conversation is no trouble", async () => {
-    const messages = Array.from({ length: 2000 }, (_, at) => ({ role: at % 2 ? "assistant" : "user", content: `Message ${at} `.repeat(20) }));
+    const messages = Array.from({ length: 2000 }, (_, at) => ({
+      role: at % 2 ? "assistant" : "user",
+      content: `Message ${at} `.repeat(20),
+    }));
     const prompt = await rendered(SMOLLM2, messages);
     expect(prompt.split("<|im_start|>").length).toBe(2003);
     const long = [{ role: "user", content: "a\n".repeat(500_000) }];

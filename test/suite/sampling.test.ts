@@ -210,7 +210,10 @@ describe("embed", () => {
     ] as const)
       expect(await sentence(() => model.embed(given as never, options))).toContain(said);
     const controller = new AbortController();
-    const running = model.embed(Array.from({ length: 64 }, () => texts[2] ?? []), { signal: controller.signal });
+    const running = model.embed(
+      Array.from({ length: 64 }, () => texts[2] ?? []),
+      { signal: controller.signal },
+    );
     controller.abort();
     expect(await sentence(() => running)).toContain("ABORTED");
     expect((await model.embed([1])).shape[0]).toBe(1);

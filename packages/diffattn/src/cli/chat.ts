@@ -15,7 +15,7 @@ export interface ChatOptions extends SamplingOptions {
 }
 
 const HELP = [
-  "A line is a message. One that ends with \\ goes on in the next; between two lines of \"\"\" it has any number.",
+  'A line is a message. One that ends with \\ goes on in the next; between two lines of """ it has any number.',
   "/system TEXT  sets what the model is told first (alone: nothing)    /clear  forgets the conversation",
   "/exit         ends, as the end of input does (Ctrl-D)               Ctrl-C  stops an answer",
 ];
@@ -97,7 +97,9 @@ class Talk {
     if (this.json) await terminal.json({ text, ids, finish });
     else await terminal.line();
     const seconds = (performance.now() - begin) / 1000;
-    terminal.note(`${counted(ids.length, "token")}, ${(ids.length / seconds).toFixed(1)} tokens/s${finish === "interrupted" ? ", stopped" : ""}`);
+    terminal.note(
+      `${counted(ids.length, "token")}, ${(ids.length / seconds).toFixed(1)} tokens/s${finish === "interrupted" ? ", stopped" : ""}`,
+    );
   }
 
   /** Whether the conversation goes on after a command. */
@@ -133,13 +135,15 @@ export async function chat(terminal: Terminal, source: string, options: ChatOpti
   using model = await loadLanguageModel(terminal, source);
   if (!model.tokenizer) throw new Failure(`${source}: it has no tokenizer, without which there is no conversation`);
   if (model.chatTemplate === undefined)
-    throw new Failure(`${source}: it has no chat template (tokenizer_config.json, chat_template.jinja); "diffattn generate" continues a text with it`);
+    throw new Failure(
+      `${source}: it has no chat template (tokenizer_config.json, chat_template.jinja); "diffattn generate" continues a text with it`,
+    );
   using cache = await model.createCache();
   const talk = new Talk(terminal, model, cache, rest, json);
   talk.system = system;
   const dialogue = terminal.dialogue(() => talk.interrupt());
   try {
-    terminal.note('a line is a message; /help tells the rest, /exit or the end of input ends');
+    terminal.note("a line is a message; /help tells the rest, /exit or the end of input ends");
     for (;;) {
       const next = await said(dialogue);
       if (next === END) return;

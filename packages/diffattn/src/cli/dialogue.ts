@@ -22,7 +22,11 @@ export class Dialogue {
    * `output` shows what is typed, where both are terminals. `onInterrupt`: Ctrl-C while nothing is
    * asked.
    */
-  constructor(input: NodeJS.ReadableStream & { isTTY?: boolean }, output: NodeJS.WritableStream & { isTTY?: boolean }, onInterrupt: () => void) {
+  constructor(
+    input: NodeJS.ReadableStream & { isTTY?: boolean },
+    output: NodeJS.WritableStream & { isTTY?: boolean },
+    onInterrupt: () => void,
+  ) {
     this.#isTerminal = input.isTTY === true && output.isTTY === true;
     // (What is typed while an answer is written would stand in it.)
     const shown = new Writable({

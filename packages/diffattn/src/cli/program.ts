@@ -62,9 +62,17 @@ function samples(command: Command): Command {
       "above 1: what the text already has is less likely",
       number(0, Infinity, { whole: false, open: true }),
     )
-    .option("--min-p <number>", "choose among tokens at least so many times as probable as the most probable", number(0, 1, { whole: false }))
+    .option(
+      "--min-p <number>",
+      "choose among tokens at least so many times as probable as the most probable",
+      number(0, 1, { whole: false }),
+    )
     .option("--presence-penalty <number>", "above 0: what was written is less likely", number(-Infinity, Infinity, { whole: false }))
-    .option("--frequency-penalty <number>", "above 0: less likely with each time that it was written", number(-Infinity, Infinity, { whole: false }))
+    .option(
+      "--frequency-penalty <number>",
+      "above 0: less likely with each time that it was written",
+      number(-Infinity, Infinity, { whole: false }),
+    )
     .option("--seed <number>", "where the random numbers begin", number(0, Number.MAX_SAFE_INTEGER))
     .option("--stop <text>", "end before this text; can be given several times", listed);
 }
@@ -105,7 +113,7 @@ function addChat(root: Command, terminal: Terminal): void {
       .command("chat")
       .summary("talk with a model")
       .description(
-        "A conversation with a model that has a chat template. A line is a message; one that ends with \\ goes on in the next, and between two lines of \"\"\" it has any number. " +
+        'A conversation with a model that has a chat template. A line is a message; one that ends with \\ goes on in the next, and between two lines of """ it has any number. ' +
           "/system TEXT sets what the model is told first, /clear forgets the conversation, /exit ends. Ctrl-C stops an answer. From a pipe each line is a message, too.",
       ),
   )

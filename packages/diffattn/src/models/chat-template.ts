@@ -107,7 +107,9 @@ type Own = NonNullable<types.ModelLoadOptions["chatTemplate"]>;
 /** A template of the caller's own. */
 export function checkTemplate(given: unknown): Own | undefined {
   if (isAbsent(given)) return undefined;
-  return typeof given === "string" || typeof given === "function" ? (given as Own) : fail("OPTION", "chatTemplate", "a text or a function", show(given));
+  return typeof given === "string" || typeof given === "function"
+    ? (given as Own)
+    : fail("OPTION", "chatTemplate", "a text or a function", show(given));
 }
 
 /** The package, or why it cannot be had. */
@@ -149,7 +151,12 @@ export async function promptOfChat(
   if (!isAbsent(variables) && !isRecord(variables)) fail("OPTION", "variables", "an object", show(variables));
   const more = isAbsent(variables) ? {} : (JSON.parse(jsonOf("variables", variables)) as Record<string, unknown>);
   const names = Object.keys(texts?.templates ?? {});
-  const text = typeof own === "string" && isAbsent(name) ? own : texts && Object.hasOwn(texts.templates, name ?? DEFAULT) ? texts.templates[name ?? DEFAULT] : undefined;
+  const text =
+    typeof own === "string" && isAbsent(name)
+      ? own
+      : texts && Object.hasOwn(texts.templates, name ?? DEFAULT)
+        ? texts.templates[name ?? DEFAULT]
+        : undefined;
   if (text === undefined && !isAbsent(name)) fail("OPTION", "template", `one of ${show(names)}`, show(name));
   const given = {
     ...texts?.tokens,
@@ -160,7 +167,8 @@ export async function promptOfChat(
     add_generation_prompt: addGenerationPrompt ?? true,
   };
   if (typeof own === "function") return writtenBy(own, { template: text ?? "", variables: given });
-  if (text === undefined) fail("UNAVAILABLE", "chatTemplate", "a model with a chat template (chat_template, or the option chatTemplate)", "none");
+  if (text === undefined)
+    fail("UNAVAILABLE", "chatTemplate", "a model with a chat template (chat_template, or the option chatTemplate)", "none");
   return renderTemplate({ template: text, variables: given });
 }
 

@@ -117,7 +117,8 @@ export function countOf(n: unknown): number {
 
 /** How each of the texts that one prompt becomes is chosen, as the request takes it. */
 export function samplingOf(given: types.GenerateOptions): (text: number) => Omit<TextAt, "prompt"> {
-  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds, maxNewTokens, seed } = given;
+  const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds, maxNewTokens, seed } =
+    given;
   const all = { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds };
   const logitBias = biasOf(given.logitBias);
   return (text: number) => ({
@@ -132,7 +133,8 @@ export function samplingOf(given: types.GenerateOptions): (text: number) => Omit
 /** Biases of ids, as the request takes them. */
 function biasOf(given: unknown): { id: number; bias: number }[] | undefined {
   if (isAbsent(given)) return undefined;
-  if (typeof given !== "object" || Array.isArray(given)) return fail("OPTION", "logitBias", "an object of numbers by token id", show(given));
+  if (typeof given !== "object" || Array.isArray(given))
+    return fail("OPTION", "logitBias", "an object of numbers by token id", show(given));
   return Object.entries(given as Record<string, unknown>).map(([name, bias]) => {
     if (!/^(0|[1-9]\d{0,9})$/.test(name)) fail("OPTION", "logitBias", "token ids as names", show(name));
     return typeof bias === "number" ? { id: Number(name), bias } : fail("OPTION", `logitBias[${name}]`, "a number", show(bias));

@@ -49,15 +49,15 @@ export async function textsOf(
 ): Promise<Texts> {
   if (own === null) return { tokenizer: null, chat: undefined };
   const read = (name: string): ReturnType<typeof readOptionalText> => readOptionalText(folder, name, { signal });
-  const beside = async (): Promise<Files> =>
-    Promise.all([own ? undefined : read("tokenizer.json"), read(CONFIG), read(TEMPLATE)]);
+  const beside = async (): Promise<Files> => Promise.all([own ? undefined : read("tokenizer.json"), read(CONFIG), read(TEMPLATE)]);
   const itself = async (of: GgufTexts): Promise<Files> => {
     // (With a tokenizer of the caller's own it need be none that is read here.)
     const files = await (own ? of.tokenizer(signal).catch(() => undefined) : of.tokenizer(signal));
     return [files?.json, files?.config];
   };
   const [json, config, template] = await (gguf ? itself(gguf) : beside());
-  const made = own ?? (json ? ((make && (await madeOf(make, { json, config }))) ?? (await readTokenizer(json, config, regex, kindOf))) : null);
+  const made =
+    own ?? (json ? ((make && (await madeOf(make, { json, config }))) ?? (await readTokenizer(json, config, regex, kindOf))) : null);
   const parsed = config && (json || own || template) ? await parseJson(CONFIG, config, kindOf) : {};
   const said = typeof parsed === "object" && parsed !== null && !Array.isArray(parsed) ? (parsed as Record<string, unknown>) : {};
   return { tokenizer: made, chat: chatTexts(said, template && textOf(template)) };

@@ -914,10 +914,7 @@ export declare class LanguageModel {
    * @throws {DiffAttnError} (as a rejection) OPTION for a text without tokens or an id outside the
    *   vocabulary; UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
    */
-  embed(
-    texts: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
-    options?: EmbedOptions,
-  ): Promise<Tensor>;
+  embed(texts: string | TokenIds | readonly (string | readonly number[] | Int32Array)[], options?: EmbedOptions): Promise<Tensor>;
   /**
    * The attention maps of a layer (from 0), each `[B, H, L, L]`: map1, map2 and diff; of a plain
    * layer, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
