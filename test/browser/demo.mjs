@@ -95,10 +95,23 @@ const fill = (page, id, value) =>
 /** The drawing's name in `place`. */
 const drawn = (page, place) => page.evaluate((place) => document.querySelector(`#${place} svg`).getAttribute("aria-label"), place);
 
+/**
+ * A click as a user's, once the place of what is clicked rests: a driver finds the place first and
+ * clicks then, so that what a late drawing moves is missed.
+ */
+async function click(page, selector) {
+  const place = () => page.evaluate((selector) => JSON.stringify(document.querySelector(selector).getBoundingClientRect()), selector);
+  for (let before = "", now = await place(); now !== before; now = await place()) {
+    before = now;
+    await pause(100);
+  }
+  await page.click(selector);
+}
+
 async function saveAs(page, kind, picture) {
   if (picture) await fill(page, "picture", picture);
   await page.evaluate(() => void (globalThis.saved.length = 0));
-  await page.click(`#${kind}`);
+  await click(page, `#${kind}`);
   await until(page, `${kind} is saved`, () => globalThis.saved.length > 0);
   return page.evaluate(async () => {
     const [{ name, blob }] = globalThis.saved;
@@ -127,7 +140,7 @@ const tests = {
     assert.equal(await page.evaluate(() => document.getElementById("prompt").value), prompt.text);
     await fill(page, "temperature", 0);
     await fill(page, "tokens", 12);
-    await page.click("#write");
+    await click(page, "#write");
     await until(page, "maps are shown", mapsShown);
     const { ids, rows, relevant } = tokensOf(model, prompt);
     const noises = await noisesOf(model, prompt, attentionNoise);
@@ -364,9 +377,9 @@ const tests = {
   async "Stop ends writing, and what is written can be looked at"({ page }) {
     await fill(page, "tokens", 400);
     await fill(page, "temperature", 1);
-    await page.click("#write");
+    await click(page, "#write");
     await until(page, "some tokens are there", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
-    await page.click("#stop");
+    await click(page, "#stop");
     await until(page, "it has ended", idle);
     await until(page, "maps are shown", mapsShown);
     const count = await tokenCount(page);
@@ -377,10 +390,10 @@ const tests = {
   },
 
   async "a second text begins before the first has ended, and Escape ends it"({ page }) {
-    await page.click("#write");
+    await click(page, "#write");
     await until(page, "some tokens are there", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
     await fill(page, "prompt", "This function panics if");
-    await page.click("#write");
+    await click(page, "#write");
     await until(page, "the second has begun", () => document.querySelectorAll(".token:not(.prompt)").length > 4);
     await page.keyboard.press("Escape");
     await until(page, "maps are shown", mapsShown);
@@ -390,12 +403,12 @@ const tests = {
 
   async "an empty prompt is a sentence, not a silence"({ page }) {
     await fill(page, "prompt", "");
-    await page.click("#write");
+    await click(page, "#write");
     for (let i = 0; i < 100 && (await textOf(page, "error")) === ""; i += 1) await pause(30);
     assert.match(await textOf(page, "error"), /prompt: expected some text/);
     await fill(page, "prompt", reference.prompt);
     await fill(page, "tokens", 40);
-    await page.click("#write");
+    await click(page, "#write");
     await until(page, "maps are shown", mapsShown);
     assert.equal(await page.evaluate(() => document.getElementById("error").hidden), true);
   },
@@ -420,7 +433,7 @@ const tests = {
     await driver.resize(page, 320, 640);
     await pause(300);
     for (const tab of ["bench", "write"]) {
-      await page.click(`#tab-${tab}`);
+      await click(page, `#tab-${tab}`);
       const wide = await page.evaluate(() =>
         document.documentElement.scrollWidth > innerWidth
           ? Array.from(document.querySelectorAll("main *"))
@@ -438,11 +451,11 @@ const tests = {
     await page.focus("#tab-write");
     await page.keyboard.press("ArrowRight");
     assert.equal(await page.evaluate(() => document.activeElement.id), "tab-bench");
-    await page.click("#bench-start");
+    await click(page, "#bench-start");
     await until(page, "the first row is there", () => document.querySelectorAll("#bench-table tbody tr").length > 0);
-    await page.click("#bench-stop");
+    await click(page, "#bench-stop");
     assert.equal(await textOf(page, "bench-state"), "Stopped.");
-    await page.click("#bench-start");
+    await click(page, "#bench-start");
     await until(page, "the bench is done", () => document.getElementById("bench-state").textContent === "Done.");
     await benchAgrees(page);
   },
@@ -452,7 +465,7 @@ const tests = {
     for (const theme of driver.theme ? ["light", "dark"] : [undefined])
       for (const tab of ["bench", "write"]) {
         if (theme) await driver.theme(page, theme);
-        await page.click(`#tab-${tab}`);
+        await click(page, `#tab-${tab}`);
         await pause(100);
         const violations = await page.evaluate(async () =>
           (await globalThis.axe.run()).violations.map(
@@ -471,7 +484,7 @@ const tests = {
 /** Where there are threads. */
 const withThreads = {
   async "a bench whose worker falls silent goes on with one thread"({ page }) {
-    await page.click("#tab-bench");
+    await click(page, "#tab-bench");
     await page.evaluate(() => {
       globalThis.Worker = class extends Worker {
         constructor(url, options) {
@@ -481,7 +494,7 @@ const withThreads = {
         }
       };
     });
-    await page.click("#bench-start");
+    await click(page, "#bench-start");
     await until(page, "the bench is done", () => document.getElementById("bench-state").textContent === "Done.");
     assert.match(await textOf(page, "bench-about"), /^1 thread\./);
     await benchAgrees(page);

@@ -169,6 +169,60 @@ onEachIsa(() => {
       expect(await logitsOf(filesOf(conversion))).toEqual(await logitsOf(trained, { dtype, head }));
     });
 
+    test("in groups of 64, by MLX's rule: scales and biases of BF16, read back", async () => {
+      const float = await logitsOf(trained);
+      const [q8, q4] = await Promise.all(
+        (["q8", "q4"] as const).map(async (dtype) => {
+          const conversion = await models.convertCheckpoint(trained, { dtype, groupSize: 64 });
+          const config = JSON.parse(new TextDecoder().decode(conversion.files["config.json"])) as { quantization: unknown };
+          const bits = dtype === "q4" ? 4 : 8;
+          expect(config.quantization).toEqual({
+            group_size: 64,
+            bits,
+            mode: "affine",
+            ...(dtype === "q4" && { "model.embed_tokens": { group_size: 64, bits: 8 } }),
+          });
+          const files = filesOf(conversion);
+          const found = await models.inspectCheckpoint(files);
+          expect(found.quantized.every(({ groupSize }) => groupSize === 64)).toBe(true);
+          expect(found).toMatchObject({ missing: [], unexpected: [], warnings: [] });
+          using opened = await models.openSafetensors(files);
+          const numbers = opened.tensors.filter(({ name }) => /\.(scales|biases)$/.test(name));
+          expect(numbers.length).toBeGreaterThan(0);
+          expect(numbers.every(({ dtype }) => dtype === "BF16")).toBe(true);
+          return distance(float, await logitsOf(files));
+        }),
+      );
+      expect(q8).toBeLessThan(0.03);
+      expect(q4).toBeLessThan(0.4);
+      expect(q4).toBeGreaterThan(2 * (q8 ?? 1));
+      // 32 is what nothing said is.
+      const [said, unsaid] = [
+        await models.convertCheckpoint(trained, { dtype: "q4", groupSize: 32 }),
+        await models.convertCheckpoint(trained, { dtype: "q4" }),
+      ];
+      expect(said.file).toEqual(unsaid.file);
+    });
+
+    test("in groups of 64: codes keep their groups, and narrow rows have groups of 32", async () => {
+      const conversion = await models.convertCheckpoint(path("mlx"), { dtype: "q8", groupSize: 64 });
+      expect(conversion.file).toEqual((await models.convertCheckpoint(path("mlx"), { dtype: "q8" })).file);
+      const floats = filesOf(await models.convertCheckpoint(path("mlx"), { dtype: "F32" }));
+      const anew = await models.convertCheckpoint(floats, { dtype: "q4", groupSize: 64 });
+      const found = await models.inspectCheckpoint(filesOf(anew));
+      // (The MLP's last map, of rows of 96.)
+      expect(found.quantized.map(({ bits, groupSize, weights }) => [bits, groupSize, weights])).toEqual([
+        [4, 32, 2],
+        [4, 64, 12],
+        [8, 64, 1],
+      ]);
+      expect(distance(await logitsOf(floats), await logitsOf(filesOf(anew)))).toBeLessThan(0.4);
+      const made = await models.convertModel(floats, { heads: "all", dtype: "q4", groupSize: 64 });
+      expect((await models.inspectCheckpoint(made.files ?? {})).quantized).toContainEqual(
+        expect.objectContaining({ bits: 4, groupSize: 64 }),
+      );
+    });
+
     test("of a GGUF file, with its configuration and tokenizer, and once more: byte for byte", async () => {
       const gguf = path("gguf/q4_1/model.gguf");
       const conversion = await models.convertCheckpoint(gguf, { dtype: "q4" });
@@ -207,6 +261,14 @@ onEachIsa(() => {
     });
 
     test("what is not written", async () => {
+      for (const [options, words] of [
+        [{ dtype: "q4", groupSize: 48 }, "OPTION groupSize: expected 32 or 64, got 48"],
+        [{ dtype: "q4", groupSize: "64" }, 'OPTION groupSize: expected 32 or 64, got "64"'],
+        [{ dtype: "F16", groupSize: 64 }, 'OPTION groupSize: expected none but with "q8" or "q4", got 64'],
+      ] as const) {
+        expect(await sentence(() => models.convertCheckpoint(trained, options as modelTypes.ConvertOptions))).toBe(words);
+        expect(await sentence(() => models.convertModel(path("llama"), options as modelTypes.ConvertModelOptions))).toBe(words);
+      }
       expect(await sentence(() => models.convertCheckpoint(trained, { dtype: "q4", layout: "unilm" }))).toMatch(/^OPTION layout: /);
       expect(await sentence(() => models.convertCheckpoint(path("mlx"), { layout: "unilm" }))).toMatch(/^OPTION layout: /);
       const only = new Uint8Array(readFileSync(path("llama/model.safetensors")));

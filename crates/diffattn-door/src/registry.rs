@@ -84,6 +84,7 @@ registry! {
         #[cfg(feature = "models")] VitClassifyRequest,
         #[cfg(feature = "models")] AudioEncodeRequest,
         #[cfg(feature = "models")] AudioDecodeRequest,
+        #[cfg(feature = "models")] AdapterFilesRequest,
         PanicEarly,
         PanicInStep,
     }

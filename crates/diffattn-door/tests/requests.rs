@@ -334,7 +334,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         },
     ];
     let options = AttentionOptions {
-        heads: Some(heads),
+        heads: Some(heads.into()),
         is_causal: true,
         cu_seqlens_q: Some(&[0, 3, 7]),
         cu_seqlens_k: Some(&[0, 3, 7]),

@@ -27,6 +27,8 @@
 
 #[cfg(feature = "checkpoints")]
 mod adapter;
+#[cfg(feature = "checkpoints")]
+mod affine;
 mod attention;
 #[cfg(feature = "checkpoints")]
 mod blocks;
@@ -100,7 +102,11 @@ mod weights;
 mod write;
 
 #[cfg(feature = "checkpoints")]
-pub use adapter::{ADAPTER_PREFIX, Adapter, AdapterConversion};
+pub use adapter::{
+    ADAPTER_PREFIX, Adapter, AdapterConversion, AdapterOptions, AdapterWeight, WrittenAdapter,
+};
+#[cfg(feature = "checkpoints")]
+pub use affine::AffineRows;
 pub use attention::{AttentionSizes, LambdaForm, LambdaIds, Projections, RopeConfig, V1Ids, V2Ids};
 #[cfg(feature = "checkpoints")]
 pub use blocks::Block;

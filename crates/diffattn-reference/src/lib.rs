@@ -30,11 +30,13 @@ mod accuracy;
 #[cfg(feature = "fixture")]
 pub mod fixture;
 mod layers;
+mod measure;
 mod quantised;
 pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
 pub use layers::{LambdaForm, MultiheadAttn, MultiheadDiffAttn, MultiheadDiffAttnV2, linear};
+pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use quantised::{
     Int8, QuantisedWeight, linear_int8, quantise_int8, quantise_int8_rows, quantise_q4_0,
     quantise_q4_1, quantise_q8_0,

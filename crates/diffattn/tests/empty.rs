@@ -318,7 +318,7 @@ fn many_heads_are_planned_in_proportion() {
         .collect();
     let shape = within(limit, "a chain", || {
         let options = AttentionOptions {
-            heads: Some(chain.clone()),
+            heads: Some(chain.clone().into()),
             ..AttentionOptions::default()
         };
         attention([of(heads), of(heads), of(1)], &options)

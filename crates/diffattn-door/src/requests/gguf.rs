@@ -91,6 +91,7 @@ impl Operation for GgufRequest {
                 names: &names,
             },
             metadata: model.metadata(),
+            chat_template: model.chat_template(),
         };
         ready(vec![
             ("checkpoint", Made::json(&about)?),
@@ -102,9 +103,12 @@ impl Operation for GgufRequest {
 
 /// An open model in JSON.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Opened<'a> {
     tensors: Listed<'a>,
     metadata: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chat_template: Option<&'a str>,
 }
 
 struct Listed<'a> {

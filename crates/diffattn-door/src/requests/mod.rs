@@ -11,6 +11,8 @@ mod panics;
 mod sequence;
 
 #[cfg(feature = "models")]
+mod adapter;
+#[cfg(feature = "models")]
 mod codec;
 #[cfg(feature = "models")]
 mod conversion;
@@ -52,6 +54,8 @@ pub(crate) use norm::{GroupNormRequest, RmsNormRequest};
 pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
 pub(crate) use sequence::{DifferenceRequest, RopeRequest};
 
+#[cfg(feature = "models")]
+pub(crate) use adapter::AdapterFilesRequest;
 #[cfg(feature = "models")]
 pub(crate) use codec::{AudioDecodeRequest, AudioEncodeRequest};
 #[cfg(feature = "models")]

@@ -158,6 +158,8 @@ impl Operation for InfoRequest {
         let about = json!({
             "family": model.family.architecture.name(),
             "config": model.config,
+            "parameters": loader.parameters(),
+            "dtype": loader.held_as().name(),
             "parts": parts,
             "notices": loader.notices(),
         });

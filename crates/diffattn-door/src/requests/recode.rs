@@ -20,6 +20,7 @@ request! {
         entries("tensors"): Text,
         dtype: Option<WeightFormat>,
         head: Option<WeightFormat>,
+        group_size: Option<Size>,
     }
 }
 
@@ -40,7 +41,7 @@ impl Operation for RecodePlanRequest {
                 ends: self.head,
             },
         };
-        let plan = RecodePlan::new(&files)?;
+        let plan = RecodePlan::new(&files, self.group_size)?;
         ready(vec![("plan", Made::json(&plan.to_json())?)])
     }
 }
@@ -51,6 +52,7 @@ request! {
     85 recodeTensor RecodeRequest {
         shape: List<Size>,
         to("dtype"): Option<WeightFormat>,
+        group_size: Size,
         tensors: List<StoredTensorAt>,
     }
 }
@@ -74,13 +76,19 @@ impl Operation for RecodeRequest {
             (Some(weight), Some(scales), Some(biases)) => (weight, Some([scales, biases])),
             _ => return Err(Error::option("tensors", "1 or 3", self.tensors.len())),
         };
-        let recoding = Recoding::new(&argument, (weight, beside), &self.shape, self.to);
+        let recoding = Recoding::new(
+            &argument,
+            (weight, beside),
+            &self.shape,
+            (self.to, self.group_size),
+        );
         let recoding = recoding.map_err(in_file)?;
         let (Some(bits), &[outputs, inputs]) = (recoding.bits(), self.shape.as_slice()) else {
             let floats = RawTensor::of(&argument, &recoding.floats()?)?;
             return ready(vec![("tensor", Made::Bytes(floats.into_bytes()))]);
         };
-        let widths = [inputs / 8 * bits, inputs / 32 * 2, inputs / 32 * 2];
+        let numbers = inputs / recoding.group_size().max(1) * 2;
+        let widths = [inputs / 8 * bits, numbers, numbers];
         let [codes, scales, biases] = widths.map(|width| outputs.saturating_mul(width));
         let specs = vec![
             OutputSpec::new("codes", Kind::U8, &[codes])?,

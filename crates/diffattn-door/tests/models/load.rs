@@ -22,6 +22,11 @@ fn what_a_model_says_of_itself() {
     assert_eq!(said["parts"][1], json!(["lm_head.weight"]));
     assert_eq!(said["parts"][5], json!(["model.norm.weight"]));
     assert_eq!(said["parts"][2].as_array().map_or(0, Vec::len), 13);
+    // Two tables, three layers (norms, MLP, q, o, k, v, λ), the last norm.
+    let layer = 2 * 64 + 3 * 64 * 112 + 2 * 64 * 64 + 2 * 32 * 64 + 4 * 8;
+    let parameters = 2 * 97 * 64 + 3 * layer + 64;
+    let told = (&said["parameters"], &said["dtype"]);
+    assert_eq!(told, (&json!(parameters), &json!("float32")));
 
     let folder = Folder::fixture("llama");
     let model = ok(folder.create(&door, &folder.entries(&door)));

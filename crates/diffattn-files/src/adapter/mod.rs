@@ -1,14 +1,17 @@
 //! Low-rank adapters in PEFT's names: which weights a file of one changes, by how much, and which
-//! conversion it was trained over. Reads text and headers; holds no elements and merges none.
+//! conversion it was trained over; read and written. Knows text and headers; holds no elements and
+//! merges none.
 
 mod config;
 mod plan;
+mod written;
 
 use crate::entry::Entry;
 use config::AdapterConfig;
 pub use config::AdapterConversion;
 use diffattn::{Error, format_shape};
 use std::collections::BTreeMap;
+pub use written::{AdapterOptions, AdapterWeight, WrittenAdapter};
 
 /// What stands before the names of a model's modules in an adapter.
 pub const ADAPTER_PREFIX: &str = "base_model.model.";

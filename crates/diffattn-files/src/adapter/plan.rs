@@ -4,7 +4,7 @@
 
 use super::{Adapter, AdapterConversion, Change, check_fits};
 use crate::check::low_rank_names;
-use crate::convert::{ModelConversion, Step, Totals, chosen};
+use crate::convert::{ModelConversion, Step, Totals, chosen, copies};
 use crate::dtype::Dtype;
 use crate::entry::Entry;
 use crate::inspect::{Architecture, inspect};
@@ -28,9 +28,15 @@ impl ModelConversion {
         dtype: Option<Dtype>,
     ) -> Result<Self, Error> {
         let entries: Vec<&Entry> = entries.into_iter().collect();
+        // (What is there whole, or merged, takes the place of codes.)
+        let unpack = |name: &str| match adapter.changes.get(name) {
+            None => false,
+            Some(Change::Whole(_)) => true,
+            Some(Change::LowRank { .. }) => dtype.is_some(),
+        };
         let mut plan = match adapter.conversion() {
-            None => Self::unchanged(&entries, config)?,
-            Some(conversion) => Self::converted_for(&entries, config, conversion)?,
+            None => Self::unchanged(&entries, config, &unpack)?,
+            Some(conversion) => Self::converted_for(&entries, config, conversion, &unpack)?,
         };
         let mut added = Vec::new();
         for (name, change) in &adapter.changes {
@@ -41,7 +47,7 @@ impl ModelConversion {
                 };
                 return Err(Error::file("adapter", expected, place));
             };
-            check_fits(name, &step.shape, change)?;
+            check_fits(name, &step.extents(), change)?;
             match change {
                 Change::Whole(entry) => *step = Step::copy(entry).renamed(name.clone(), 1.0),
                 Change::LowRank { a, b } if dtype.is_some() || step.written().is_float() => {
@@ -61,16 +67,21 @@ impl ModelConversion {
         }
         plan.steps.extend(added);
         plan.steps.sort_by(|a, b| a.name.cmp(&b.name));
-        plan.totals = Totals::new(entries.iter().copied(), plan.steps.iter());
+        plan.totals = plan.totals.becoming(plan.steps.iter());
         plan.is_exact = false;
+        plan.forget_packing();
         Ok(plan)
     }
 
     /// The checkpoint as it is.
-    fn unchanged(entries: &[&Entry], config: &str) -> Result<Self, Error> {
-        let steps: Vec<Step> = entries.iter().map(|entry| Step::copy(entry)).collect();
+    fn unchanged(
+        entries: &[&Entry],
+        config: &str,
+        unpack: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, Error> {
+        let steps = copies(entries, config, unpack)?;
         Ok(Self {
-            totals: Totals::new(entries.iter().copied(), steps.iter()),
+            totals: Totals::new(steps.iter()),
             is_exact: true,
             steps,
             config: json_object("config.json", config)?,
@@ -84,10 +95,12 @@ impl ModelConversion {
         entries: &[&Entry],
         config: &str,
         conversion: &AdapterConversion,
+        unpack: &dyn Fn(&str) -> bool,
     ) -> Result<Self, Error> {
         let found = inspect(entries.iter().copied(), Some(config))?;
         if found.architecture != Some(Architecture::DiffAttnLlama) {
-            let plan = Self::to_differential(entries.iter().copied(), config, &conversion.target)?;
+            let entries = entries.iter().copied();
+            let plan = Self::differential(entries, config, &conversion.target, unpack)?;
             return match plan.is_order(conversion.order.as_deref()) {
                 true => Ok(plan),
                 false => Err(Error::file(
@@ -97,7 +110,7 @@ impl ModelConversion {
                 )),
             };
         }
-        let mut plan = Self::unchanged(entries, config)?;
+        let mut plan = Self::unchanged(entries, config, unpack)?;
         // What the adapter's own conversion would have chosen, of layers with these heads.
         let plain: Vec<_> = found
             .converted_layers

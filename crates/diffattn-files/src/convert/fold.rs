@@ -1,6 +1,7 @@
 //! A Llama with DEX (arXiv 2505.16333) made a plain one: what is subtracted from some heads becomes
 //! part of the output projection.
 
+use super::copies::copies;
 use super::model::{ModelConversion, Totals};
 use super::step::{Make, Step};
 use crate::attention::O;
@@ -11,7 +12,7 @@ use crate::json::json_object;
 use crate::plain::HeadChoice;
 use diffattn::Error;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl ModelConversion {
     /// Plans what makes a plain Llama of one with DEX, which computes the same: the columns of a
@@ -31,12 +32,16 @@ impl ModelConversion {
             .collect();
         let found = inspect(entries.values().copied(), Some(config))?;
         check(&found)?;
+        // (What is multiplied are floats.)
+        let layers = found.converted_layers.iter();
+        let outputs: BTreeSet<String> = layers.map(|layer| output(&layer.plain.prefix)).collect();
+        let entries: Vec<&Entry> = entries.into_values().collect();
+        let copies = copies(&entries, config, &|name| outputs.contains(name))?;
+        let totals = Totals::new(copies.iter());
         let mut config = json_object("config.json", config)?;
         let mix = mix(&config)?;
-        let mut steps: BTreeMap<String, Step> = entries
-            .values()
-            .map(|entry| (entry.name.clone(), Step::copy(entry)))
-            .collect();
+        let named = copies.into_iter().map(|step| (step.name.clone(), step));
+        let mut steps: BTreeMap<String, Step> = named.collect();
         let mut folded = Vec::new();
         for layer in &found.converted_layers {
             let prefix = &layer.plain.prefix;
@@ -48,7 +53,7 @@ impl ModelConversion {
             for name in &dex {
                 steps.remove(name);
             }
-            let Some(step) = steps.get_mut(&format!("{prefix}{O}.weight")) else {
+            let Some(step) = steps.get_mut(&output(prefix)) else {
                 continue;
             };
             let shape = [layer.plain.embed_dim, of.heads.saturating_mul(of.head_dim)];
@@ -70,8 +75,8 @@ impl ModelConversion {
         config.remove("diff_attention");
         config.insert("model_type".to_owned(), json!(Architecture::Llama.name()));
         config.insert("architectures".to_owned(), json!(["LlamaForCausalLM"]));
-        Ok(Self {
-            totals: Totals::new(entries.values().copied(), steps.values()),
+        let mut conversion = Self {
+            totals: totals.becoming(steps.values()),
             is_exact: false,
             steps: steps.into_values().collect(),
             config,
@@ -79,8 +84,15 @@ impl ModelConversion {
             notes: vec![
                 "the columns of these heads in o_proj were multiplied and rounded once".to_owned(),
             ],
-        })
+        };
+        conversion.forget_packing();
+        Ok(conversion)
     }
+}
+
+/// The output projection of a layer.
+fn output(prefix: &str) -> String {
+    format!("{prefix}{O}.weight")
 }
 
 fn wrong(got: impl std::fmt::Display) -> Error {

@@ -1,11 +1,14 @@
 //! A plain Llama whose heads are made differential: which tensors there are then, and what each is
 //! made of.
 
+use super::copies::copies;
 use super::heads::chosen;
 use super::model::{ModelConversion, Totals};
+use super::packed::{self, Packed};
 use super::random::Noise;
+use super::rounded::is_power;
 use super::start::{ConversionForm, ConversionStart, ConversionTarget, Start, VECTORS_DEVIATION};
-use super::step::{Make, Step};
+use super::step::{Make, Step, places};
 use crate::attention::{K, LAMBDA, LambdaForm, O, Q, SCALARS, V, VECTORS};
 use crate::decoder::DEX;
 use crate::dtype::Dtype;
@@ -34,12 +37,23 @@ impl ModelConversion {
         config: &str,
         target: &ConversionTarget,
     ) -> Result<Self, Error> {
+        let is_float = target.dtype.is_some();
+        Self::differential(entries, config, target, &|_| is_float)
+    }
+
+    /// The same, with floats of the packed weights that `unpack` names.
+    pub(crate) fn differential<'e>(
+        entries: impl IntoIterator<Item = &'e Entry>,
+        text: &str,
+        target: &ConversionTarget,
+        unpack: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, Error> {
         let entries: BTreeMap<&str, &Entry> = entries
             .into_iter()
             .map(|entry| (entry.name.as_str(), entry))
             .collect();
-        let layers = layers(&entries, config)?;
-        let config = json_object("config.json", config)?;
+        let layers = layers(&entries, text)?;
+        let config = json_object("config.json", text)?;
         if let Some(said) = config.get("num_hidden_layers")
             && said.as_u64() != Some(layers.len() as u64)
         {
@@ -55,11 +69,11 @@ impl ModelConversion {
             let expected = "a Llama without biases in its MLP, with \"diffllama\"";
             return Err(Error::file("config.mlp_bias", expected, true));
         }
-        let copied = entries.values().map(|entry| {
-            let step = Step::copy(entry);
-            (entry.name.clone(), step)
-        });
-        let mut steps: Steps = copied.collect();
+        let entries: Vec<&Entry> = entries.into_values().collect();
+        let copies = copies(&entries, text, unpack)?;
+        let totals = Totals::new(copies.iter());
+        let named = copies.into_iter().map(|step| (step.name.clone(), step));
+        let mut steps: Steps = named.collect();
         let mut rest = 1.0;
         for ((layer, of), differential) in layers.iter().zip(&heads) {
             if !differential.is_empty() {
@@ -82,7 +96,7 @@ impl ModelConversion {
         };
         let notes = notes(&start, rest, target.dtype.filter(|_| is_cast));
         let mut conversion = Self {
-            totals: Totals::new(entries.values().copied(), steps.values()),
+            totals: totals.becoming(steps.values()),
             is_exact: !is_cast && is_power(rest) && start.form != ConversionForm::DiffLlama,
             steps: steps.into_values().collect(),
             config,
@@ -92,14 +106,9 @@ impl ModelConversion {
         if let Some(dtype) = target.dtype {
             conversion.name_dtype(dtype);
         }
+        conversion.forget_packing();
         Ok(conversion)
     }
-}
-
-/// Whether a division by it rounds nothing.
-fn is_power(rest: f64) -> bool {
-    const MANTISSA: u64 = (1 << 52) - 1;
-    rest.to_bits() & MANTISSA == 0
 }
 
 /// What is to be known of a conversion.
@@ -210,14 +219,47 @@ impl Changes<'_> {
             }),
             _ => None,
         };
-        if let (Some(change), Some(step)) = (change, steps.get_mut(&self.name(O, "weight"))) {
-            step.change(shape, change)?;
+        if let Some(change) = change {
+            self.change_output(steps, shape, change)?;
         }
         for (name, shape, make) in self.new_tensors(dtype) {
             let name = format!("{}{name}", layer.prefix);
             steps.insert(name.clone(), Step::new(name, dtype, shape, make));
         }
         Ok(if is_power(left) { rest } else { left })
+    }
+
+    /// Changes the output projection, a matrix of that shape.
+    fn change_output(
+        &self,
+        steps: &mut Steps,
+        shape: [usize; 2],
+        change: Make,
+    ) -> Result<(), Error> {
+        let name = self.name(O, "weight");
+        let Some(step) = steps.get_mut(&name) else {
+            return Ok(());
+        };
+        let Some(Packed::Codes { inputs, group_size }) = step.packed else {
+            return step.change(shape, change);
+        };
+        step.check(shape)?;
+        let argument = format!("weights.{name}");
+        let Make::Divide { heads, width, by } = change else {
+            let expected = "floats, of which heads are doubled";
+            return Err(Error::dtype(argument, expected, "MLX's codes"));
+        };
+        // (Codes stay: their values grow with scales and biases.)
+        let columns = places(&heads, width);
+        let heads = packed::groups(&argument, columns, (inputs, group_size), by)?;
+        for part in ["scales", "biases"] {
+            if let Some(step) = steps.get_mut(&self.name(O, part)) {
+                let shape = [shape[0], inputs / group_size.max(1)];
+                let (heads, width) = (heads.clone(), 1);
+                step.change(shape, Make::Divide { heads, width, by })?;
+            }
+        }
+        Ok(())
     }
 
     /// A tensor of the layer.
@@ -234,7 +276,8 @@ impl Changes<'_> {
         steps: &mut Steps,
     ) -> Result<(), Error> {
         let (layer, of) = self.layer;
-        for part in ["weight", "bias"] {
+        // (Of packed codes, scales and biases have as many rows.)
+        for part in ["weight", "bias", "scales", "biases"] {
             if let Some(step) = steps.get_mut(&self.name(map, part)) {
                 let deviation = match part {
                     "weight" => 1.0 / libm::sqrt(layer.embed_dim as f64),

@@ -5,18 +5,21 @@
 
 mod check;
 mod codes;
+mod copies;
 mod described;
 mod fold;
 mod heads;
 mod llama;
 mod model;
 mod norm;
+mod packed;
 mod random;
 mod rounded;
 mod start;
 mod step;
 mod target;
 
+pub(crate) use copies::copies;
 pub use heads::TargetHeads;
 pub(crate) use heads::chosen;
 pub use model::ModelConversion;

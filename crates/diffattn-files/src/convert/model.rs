@@ -3,7 +3,7 @@
 
 use super::step::Step;
 use crate::dtype::Dtype;
-use crate::entry::Entry;
+use crate::mlx;
 use crate::tensor::RawTensor;
 use crate::write::TensorSpec;
 use diffattn::Error;
@@ -28,23 +28,34 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    /// Those of a checkpoint before and after.
-    pub(crate) fn new<'t>(
-        entries: impl Iterator<Item = &'t Entry>,
-        steps: impl Iterator<Item = &'t Step>,
-    ) -> Self {
-        let count = |shape: &[usize]| {
-            let sizes = shape.iter().map(|&size| size as u64);
-            sizes.fold(1, u64::saturating_mul)
-        };
-        Self {
-            before: entries.map(|entry| count(&entry.shape)).sum(),
-            after: steps.map(|step| count(&step.shape)).sum(),
-        }
+    /// Those of a checkpoint, of which nothing has become yet.
+    pub(crate) fn new<'t>(steps: impl Iterator<Item = &'t Step>) -> Self {
+        let before = count(steps);
+        let after = before;
+        Self { before, after }
+    }
+
+    /// Those of what it becomes.
+    pub(crate) fn becoming<'t>(self, steps: impl Iterator<Item = &'t Step>) -> Self {
+        let after = count(steps);
+        Self { after, ..self }
     }
 }
 
+fn count<'t>(steps: impl Iterator<Item = &'t Step>) -> u64 {
+    steps.fold(0, |sum, step| sum.saturating_add(step.parameters()))
+}
+
 impl ModelConversion {
+    /// Has the configuration say nothing of packed weights where all became floats.
+    pub(crate) fn forget_packing(&mut self) {
+        let mut steps = self.steps.iter();
+        if steps.clone().any(Step::is_unpacked) && !steps.any(Step::is_codes) {
+            self.config.remove(mlx::KEY);
+            self.config.remove("quantization_config");
+        }
+    }
+
     /// Which heads of each layer it makes differential, or makes plain.
     #[must_use]
     pub fn heads(&self) -> &[Vec<usize>] {

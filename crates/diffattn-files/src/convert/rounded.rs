@@ -68,3 +68,9 @@ fn to_odd(x: f64) -> f32 {
     let away = f64::from(near).abs() > x.abs();
     f32::from_bits((near.to_bits() - u32::from(away)) | 1)
 }
+
+/// Whether a division by it rounds nothing.
+pub(super) fn is_power(rest: f64) -> bool {
+    const MANTISSA: u64 = (1 << 52) - 1;
+    rest.to_bits() & MANTISSA == 0
+}

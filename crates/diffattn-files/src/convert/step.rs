@@ -1,11 +1,13 @@
 //! One tensor of a checkpoint that is converted: what it is made of, and how. Holds no other.
 
 use super::codes::divide_columns;
+use super::packed::{self, Packed};
 use super::random::Noise;
 use super::rounded::map_rows;
 use crate::dtype::Dtype;
 use crate::elements::write;
 use crate::entry::Entry;
+use crate::mlx::MlxQuantization;
 use crate::tensor::RawTensor;
 use diffattn::{Error, format_shape, try_zeroed};
 use std::borrow::Cow;
@@ -29,6 +31,11 @@ pub(crate) struct Step {
     make: Make,
     /// Into which two further tensors, A and B, are merged at last: `W + scale · B A`.
     merge: Option<f64>,
+    /// What it is to a packed weight that stays so.
+    pub(super) packed: Option<Packed>,
+    /// Whether its first source is codes, with scales and biases behind it, of which it is the
+    /// floats.
+    is_unpacked: bool,
 }
 
 /// How a tensor is made.
@@ -81,6 +88,8 @@ impl Step {
             before: entry.shape.clone(),
             make: Make::Copy,
             merge: None,
+            packed: None,
+            is_unpacked: false,
         }
     }
 
@@ -96,7 +105,54 @@ impl Step {
             before: Vec::new(),
             make,
             merge: None,
+            packed: None,
+            is_unpacked: false,
         }
+    }
+
+    /// The floats of codes of rows of so many inputs, before anything is done to them.
+    pub(super) fn unpacked(mut self, inputs: usize) -> Self {
+        if let Some(last) = self.shape.last_mut() {
+            *last = inputs;
+        }
+        self.before.clone_from(&self.shape);
+        self.from.extend(MlxQuantization::beside(&self.name));
+        let dtype = Dtype::F32;
+        Self {
+            dtype,
+            source: dtype,
+            written: dtype,
+            is_unpacked: true,
+            ..self
+        }
+    }
+
+    /// Whether it makes floats of a packed weight.
+    pub(crate) fn is_unpacked(&self) -> bool {
+        self.is_unpacked
+    }
+
+    /// Whether it is codes of a packed weight, which stays so.
+    pub(crate) fn is_codes(&self) -> bool {
+        matches!(self.packed, Some(Packed::Codes { .. }))
+    }
+
+    /// The extent of each axis; of packed codes that of what they stand for.
+    pub(crate) fn extents(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        if let (Some(Packed::Codes { inputs, .. }), Some(last)) = (&self.packed, shape.last_mut()) {
+            *last = *inputs;
+        }
+        shape
+    }
+
+    /// Elements of the weight that it is; none of scales and biases beside one.
+    pub(super) fn parameters(&self) -> u64 {
+        if matches!(self.packed, Some(Packed::Numbers { .. })) {
+            return 0;
+        }
+        let sizes = self.extents().into_iter().map(|size| size as u64);
+        sizes.fold(1, u64::saturating_mul)
     }
 
     /// The element type that it is written in.
@@ -106,7 +162,8 @@ impl Step {
 
     /// Whether its bytes are those of the tensor that it is made of.
     pub(super) fn is_copied(&self) -> bool {
-        matches!(self.make, Make::Copy) && self.merge.is_none() && self.written == self.source
+        let is_copy = matches!(self.make, Make::Copy) && self.merge.is_none();
+        is_copy && self.written == self.source && !self.is_unpacked
     }
 
     /// Has it written in another element type, where it has floats of 16 bits or more, or codes of
@@ -129,6 +186,13 @@ impl Step {
         width: usize,
         noise: (usize, Noise),
     ) -> Result<(), Error> {
+        if noise.0 > 0 && !self.dtype.is_float() {
+            return Err(Error::dtype(
+                format_args!("weights.{}", self.name),
+                "floats, behind which there can be heads of noise",
+                self.dtype,
+            ));
+        }
         let rows = heads.len().checked_mul(width);
         let (Some(rows), Some(first)) = (rows, self.shape.first_mut()) else {
             return Err(Error::shape(
@@ -148,12 +212,13 @@ impl Step {
 
     /// Checks that it is a matrix of that shape.
     pub(super) fn check(&self, shape: [usize; 2]) -> Result<(), Error> {
-        match self.shape == shape {
+        let extents = self.extents();
+        match extents == shape {
             true => Ok(()),
             false => Err(Error::file(
                 format_args!("weights.{}", self.name),
                 format_args!("a tensor of shape {}", format_shape(&shape)),
-                format_shape(&self.shape),
+                format_shape(&extents),
             )),
         }
     }
@@ -201,7 +266,11 @@ impl Step {
             Some(scale) => sources.pop().zip(sources.pop()).map(|(b, a)| (a, b, scale)),
         };
         let mut sources = sources.into_iter();
-        let made = match sources.next() {
+        let first = match self.is_unpacked {
+            true => Some(packed::floats(&argument, &mut sources, &self.before)?),
+            false => sources.next(),
+        };
+        let made = match first {
             None => self.of_nothing(&argument)?,
             Some(source) => self.of_source(&argument, source, sources)?,
         };
@@ -385,7 +454,7 @@ fn sum(
 }
 
 /// Rows, or columns, of heads.
-fn places(heads: &[usize], width: usize) -> impl Iterator<Item = usize> {
+pub(super) fn places(heads: &[usize], width: usize) -> impl Iterator<Item = usize> {
     heads
         .iter()
         .flat_map(move |head| head * width..(head + 1) * width)

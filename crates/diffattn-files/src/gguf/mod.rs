@@ -160,6 +160,12 @@ impl<'b> Gguf<'b> {
         tokenizer::read(&self.keys())
     }
 
+    /// The template that makes a prompt of messages, where the file has one.
+    #[must_use]
+    pub fn chat_template(&self) -> Option<&'b str> {
+        self.keys().value(tokenizer::CHAT_TEMPLATE)?.text()
+    }
+
     /// Texts and numbers of the first file's metadata, by their keys; lists and long texts are left
     /// out.
     #[must_use]

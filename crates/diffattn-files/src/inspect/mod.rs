@@ -31,6 +31,13 @@ use quantised::Unpacked;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The weights that lie packed as MLX has them, by the codes' names, with the shapes that they have
+/// as floats. `config` is the text of the checkpoint's `config.json`.
+pub(crate) fn packed_weights(entries: &[&Entry], config: &str) -> Result<Vec<Entry>, Error> {
+    let config = Config::parse(Some(config))?;
+    Ok(Unpacked::of(entries, &config).weights)
+}
+
 /// Says what a checkpoint of these tensors is. `config` is the text of its `config.json`.
 ///
 /// # Errors

@@ -2,8 +2,10 @@
 //! they stand for, and packed as MLX has them.
 
 use crate::common::ok;
+use diffattn::{Data, Tensor};
 use diffattn_files::{
-    Checkpoint, CodedTensor, Dtype, FloatTensor, MlxPacking, MlxQuantization, MlxWeight, RawTensor,
+    AffineRows, Checkpoint, CodedTensor, Dtype, FloatTensor, MlxPacking, MlxQuantization,
+    MlxWeight, RawTensor,
 };
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -127,6 +129,78 @@ fn tensors_of_mlx_stay_the_same_bytes() {
         assert_eq!(packed.scales, raw(&case, "scales").into_bytes(), "{name}");
         assert_eq!(packed.biases, raw(&case, "biases").into_bytes(), "{name}");
     }
+}
+
+/// MLX's rule makes the codes, scales and biases that MLX makes: of blocks of zeros, an outlier,
+/// equal values, equal magnitudes of both signs; of bfloat16 as of float32.
+#[test]
+fn floats_become_the_codes_that_mlx_makes() {
+    for (name, bits, group_size) in [
+        ("mlx_affine_4bit_g32", 4, 32),
+        ("mlx_affine_4bit_g64", 4, 64),
+        ("mlx_affine_8bit_g64", 8, 64),
+    ] {
+        let case = bytes(name);
+        let wide = floats(raw(&case, "w"));
+        let narrow = ok(raw(&case, "w").cast("w", Dtype::BF16));
+        let narrow = floats(ok(narrow.tensor.into_owned()));
+        for weight in [wide, narrow] {
+            let mut rows = ok(AffineRows::new(&weight.tensor(), bits, group_size));
+            let packing = MlxPacking { bits, group_size };
+            // (Rows in any order, and again.)
+            for range in [5..SHAPE[0], 0..SHAPE[0]] {
+                let first = range.start;
+                let packed = ok(MlxWeight::pack(&mut rows, SHAPE[1], range, packing));
+                for (made, of) in [
+                    (packed.codes, "weight"),
+                    (packed.scales, "scales"),
+                    (packed.biases, "biases"),
+                ] {
+                    let all = raw(&case, of).into_bytes();
+                    let from = first * all.len() / SHAPE[0];
+                    assert_eq!(made, all[from..], "{name}: {of}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_mlx_has_no_codes_for() {
+    let refused = |shape: &[usize], value: f32, group_size: usize| {
+        let mut values = vec![0.25f32; shape.iter().product()];
+        if let Some(last) = values.last_mut() {
+            *last = value;
+        }
+        let tensor = Tensor {
+            data: Data::F32(&values),
+            shape: shape.to_vec(),
+        };
+        let packing = MlxPacking {
+            bits: 4,
+            group_size,
+        };
+        let made = AffineRows::new(&tensor, 4, group_size);
+        let packed = made.and_then(|mut rows| {
+            MlxWeight::pack(&mut rows, shape[shape.len() - 1], 0..shape[0], packing)
+        });
+        match packed {
+            Err(error) => format!("{}: {error}", error.code()),
+            Ok(packed) => panic!("{packed:?}"),
+        }
+    };
+    for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX] {
+        assert_eq!(
+            refused(&[2, 64], value, 64),
+            "OPTION: weight: expected finite numbers whose scales bfloat16 holds, to be \
+             quantised, got others in row 1"
+        );
+    }
+    for (shape, group) in [(&[2, 96], 64), (&[2, 64], 48), (&[2, 64], 0)] {
+        let expected = format!("SHAPE: weight: expected whole groups of {group} input channels, ");
+        assert!(refused(shape, 0.0, group).starts_with(&expected));
+    }
+    assert!(refused(&[64], 0.0, 64).starts_with("SHAPE: weight: expected 2 axes"));
 }
 
 /// Scales whose 128-fold float16 does not hold.

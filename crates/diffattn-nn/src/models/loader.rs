@@ -4,7 +4,9 @@
 use super::decoder::TextModel;
 use super::diff_vit::DiffViT;
 use super::same_s::SameS;
-use crate::parts::{PartWeights, Parts, WeightFormats, WeightInfo, WeightSource, read_part};
+use crate::parts::{
+    PartWeights, Parts, WeightFormat, WeightFormats, WeightInfo, WeightSource, read_part,
+};
 use diffattn::{Error, Pace, Work};
 use diffattn_files::DeclaredTensor;
 use serde_json::Value;
@@ -62,6 +64,14 @@ pub trait ModelLoader: Debug + Send + Sync {
     /// is said. Those that cannot be so stay as they are stored, and [`ModelLoader::notices`] names
     /// them.
     fn hold_as(&mut self, formats: WeightFormats);
+
+    /// As what the linear maps are held; where not all are alike, as what most of their elements
+    /// are.
+    fn held_as(&self) -> WeightFormat;
+
+    /// Elements of all weights that the model takes; of quantised ones those that their codes stand
+    /// for, of a head that is the embeddings none besides these.
+    fn parameters(&self) -> u64;
 
     /// The weights of each part.
     fn parts(&self) -> &[Vec<WeightInfo>];
@@ -191,6 +201,14 @@ impl<B: Builder> ModelLoader for Loader<B> {
 
     fn hold_as(&mut self, formats: WeightFormats) {
         self.parts.hold_as(formats);
+    }
+
+    fn held_as(&self) -> WeightFormat {
+        self.parts.held_as()
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parts.parameters()
     }
 
     fn parts(&self) -> &[Vec<WeightInfo>] {

@@ -3,14 +3,16 @@
 //! reads no file.
 
 use super::{Family, ModelFiles, ModelLoader, Task};
-use crate::parts::{WeightFormat, WeightInfo};
+use crate::parts::{WeightFormat, WeightInfo, stored_bits};
 use diffattn::Error;
 use diffattn_files::{DeclaredTensor, Dtype, MlxPacking, MlxQuantization, Precision};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Input channels that share a scale in what is written.
+/// Input channels that share a scale in what is written, where nothing is said.
 const GROUP: usize = 32;
+/// What may be said.
+const GROUPS: [usize; 2] = [GROUP, 64];
 
 /// How a checkpoint is written anew.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,8 @@ pub struct Recoded {
     pub shape: Vec<usize>,
     /// What it becomes.
     pub to: RecodedAs,
+    /// Input channels that share a scale in what it becomes, where that is codes.
+    pub group_size: usize,
     /// The tensors that it becomes.
     pub outputs: Vec<WeightInfo>,
 }
@@ -56,25 +60,19 @@ fn dtype_of(format: WeightFormat) -> Dtype {
     }
 }
 
-/// Bits of the codes that a tensor is, with how MLX packs them where it is MLX's.
-fn bits_of(info: &WeightInfo, tensor: &DeclaredTensor) -> Option<usize> {
-    match info.dtype {
-        Dtype::Q8_0 => Some(8),
-        Dtype::Q4_0 | Dtype::Q4_1 => Some(4),
-        Dtype::U32 => {
-            let words = info.shape.last()?.checked_mul(32)?;
-            words.checked_div(*tensor.shape.last()?)
-        }
-        _ => None,
-    }
-}
-
 impl RecodePlan {
-    /// The plan for a checkpoint of texts, its weights as `files.formats` says.
+    /// The plan for a checkpoint of texts, its weights as `files.formats` says. `group_size`: how
+    /// many inputs share a scale in floats that become codes, 32 by default (scales and biases of
+    /// F16, by GGUF's rules), or 64 (of BF16, by MLX's), where rows are whole groups of so many.
     ///
     /// # Errors
-    /// As [`Family::open`].
-    pub fn new(files: &ModelFiles<'_>) -> Result<Self, Error> {
+    /// As [`Family::open`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `groupSize`
+    /// for other sizes.
+    pub fn new(files: &ModelFiles<'_>, group_size: Option<usize>) -> Result<Self, Error> {
+        let group_size = group_size.unwrap_or(GROUP);
+        if !GROUPS.contains(&group_size) {
+            return Err(Error::option("groupSize", "32 or 64", group_size));
+        }
         let (_, loader) = Family::open(Task::Text, files)?;
         let taken = loader.weights();
         let taken: BTreeMap<&str, (&WeightInfo, &DeclaredTensor)> = taken
@@ -90,6 +88,7 @@ impl RecodePlan {
                 .collect(),
             packings: BTreeMap::new(),
             tensors: Vec::new(),
+            group_size,
         };
         let beside: BTreeSet<String> = taken
             .values()
@@ -131,6 +130,7 @@ impl RecodePlan {
                 "from": tensor.from,
                 "shape": tensor.shape,
                 "to": to,
+                "groupSize": tensor.group_size,
                 "outputs": outputs.collect::<Vec<_>>(),
             })
         });
@@ -156,6 +156,8 @@ struct Planning<'f> {
     /// How each weight of codes is packed.
     packings: BTreeMap<String, MlxPacking>,
     tensors: Vec<Recoded>,
+    /// Input channels that share a scale in floats that become codes.
+    group_size: usize,
 }
 
 impl Planning<'_> {
@@ -168,7 +170,7 @@ impl Planning<'_> {
             (_, Some(rule)) => rule.bits() >= bits,
             (_, None) => false,
         };
-        match (bits_of(info, tensor), format) {
+        match (stored_bits(info, tensor), format) {
             (Some(_), _) if info.dtype == Dtype::U32 && self.keeps(info, tensor, stays) => {}
             (Some(bits), _) if info.dtype != Dtype::U32 && stays(bits) => {
                 self.pack(info, tensor, bits, RecodedAs::Codes);
@@ -188,7 +190,7 @@ impl Planning<'_> {
         tensor: &DeclaredTensor,
         stays: impl Fn(usize) -> bool,
     ) -> bool {
-        let Some(bits) = bits_of(info, tensor).filter(|&bits| stays(bits)) else {
+        let Some(bits) = stored_bits(info, tensor).filter(|&bits| stays(bits)) else {
             return false;
         };
         let [scales, biases] = MlxQuantization::beside(&info.name);
@@ -212,6 +214,7 @@ impl Planning<'_> {
             from: vec![info.name.clone()],
             shape: info.shape.clone(),
             to: RecodedAs::Kept,
+            group_size: GROUP,
             outputs: vec![info.clone()],
         });
     }
@@ -233,6 +236,7 @@ impl Planning<'_> {
             from: self.from(info),
             shape: shape.to_vec(),
             to: RecodedAs::Format(format),
+            group_size: GROUP,
             outputs: vec![WeightInfo {
                 name: info.name.clone(),
                 dtype,
@@ -245,22 +249,29 @@ impl Planning<'_> {
         let &[outputs, inputs] = tensor.shape.as_slice() else {
             return self.keep(info);
         };
-        let packing = MlxPacking {
-            bits,
-            group_size: GROUP,
+        // (Codes stay in the groups that they have.)
+        let group_size = match to {
+            RecodedAs::Format(_) if inputs.is_multiple_of(self.group_size) => self.group_size,
+            _ => GROUP,
         };
+        let packing = MlxPacking { bits, group_size };
         self.packings.insert(info.name.clone(), packing);
         let [scales, biases] = MlxQuantization::beside(&info.name);
-        let groups = [outputs, inputs / GROUP];
+        let groups = [outputs, inputs / group_size];
+        let half = match group_size {
+            GROUP => Dtype::F16,
+            _ => Dtype::BF16,
+        };
         let made = [
             (info.name.clone(), Dtype::U32, [outputs, inputs / 32 * bits]),
-            (scales, Dtype::F16, groups),
-            (biases, Dtype::F16, groups),
+            (scales, half, groups),
+            (biases, half, groups),
         ];
         self.tensors.push(Recoded {
             from: self.from(info),
             shape: tensor.shape.clone(),
             to,
+            group_size,
             outputs: made
                 .into_iter()
                 .map(|(name, dtype, shape)| WeightInfo {

@@ -4,7 +4,7 @@
 use super::WeightFormat;
 use super::source::{Weight, WeightData};
 use diffattn::{Error, Quantisation, Quantiser, Tensor};
-use diffattn_files::{CodedTensor, Dtype, MlxPacking, MlxWeight};
+use diffattn_files::{AffineRows, CodedTensor, Dtype, MlxPacking, MlxWeight};
 use std::ops::Range;
 
 /// A weight as it is to be held or written.
@@ -84,11 +84,16 @@ pub(super) fn floats<'t>(weight: &'t Weight<'_>) -> Result<Tensor<'t>, Error> {
 pub struct Recoding<'w> {
     matrix: Matrix<'w>,
     shape: Vec<usize>,
+    group_size: usize,
 }
+
+/// Input channels that share a scale where nothing is said, and in all codes of GGUF.
+const GROUP: usize = 32;
 
 impl<'w> Recoding<'w> {
     /// The weight of this shape, with the scales and biases of MLX's codes; without a format codes
-    /// stay the codes that they are.
+    /// stay the codes that they are. `group_size`: of floats that become codes, how many inputs of
+    /// a row share a scale: 32, by GGUF's rules, or a larger multiple of it, by MLX's.
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
@@ -98,12 +103,22 @@ impl<'w> Recoding<'w> {
         argument: &str,
         (weight, beside): (Weight<'w>, Option<[Weight<'w>; 2]>),
         shape: &[usize],
-        format: Option<WeightFormat>,
+        (format, group_size): (Option<WeightFormat>, usize),
     ) -> Result<Self, Error> {
         Ok(Self {
             matrix: Matrix::new(argument, weight, beside, shape, format)?,
             shape: shape.to_vec(),
+            group_size,
         })
+    }
+
+    /// Input channels that share a scale and a bias in the codes that it becomes.
+    #[must_use]
+    pub fn group_size(&self) -> usize {
+        match &self.matrix {
+            Matrix::Quantised(..) => self.group_size,
+            Matrix::Floats(_) | Matrix::Coded(_) => GROUP,
+        }
     }
 
     /// Bits of the codes that it becomes; none for floats.
@@ -129,22 +144,27 @@ impl<'w> Recoding<'w> {
         }
     }
 
-    /// Rows of the codes that it becomes, with a scale and a bias of float16 for each 32.
+    /// Rows of the codes that it becomes, with a scale and a bias for each group: of float16 for
+    /// each 32, else of bfloat16.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `weight` for numbers that float16
-    /// has no scale or bias for; [`Error::internal`] for floats; [`Error::out_of_memory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `weight` for numbers that these
+    /// have no scale or bias for; [`Error::internal`] for floats; [`Error::out_of_memory`].
     pub fn rows(&self, rows: Range<usize>) -> Result<MlxWeight, Error> {
         let inputs = self.shape.last().copied().unwrap_or(0);
         let packing = |bits: usize| MlxPacking {
             bits,
-            group_size: 32,
+            group_size: self.group_size(),
         };
         match &self.matrix {
             Matrix::Floats(_) => Err(Error::internal("floats where codes are meant")),
             Matrix::Coded(codes) => {
                 let bits = codes.bits();
                 MlxWeight::pack(&mut { codes }, inputs, rows, packing(bits))
+            }
+            Matrix::Quantised(weight, to) if self.group_size != GROUP => {
+                let mut from = AffineRows::new(&floats(weight)?, to.bits(), self.group_size)?;
+                MlxWeight::pack(&mut from, inputs, rows, packing(to.bits()))
             }
             Matrix::Quantised(weight, to) => {
                 let mut from = Quantiser::new(&floats(weight)?, *to)?;

@@ -8,6 +8,7 @@ mod matrix;
 mod part;
 mod source;
 
+pub(crate) use formats::stored_bits;
 pub use formats::{WeightFormat, WeightFormats};
 pub use matrix::Recoding;
 pub(crate) use part::{Part, Table, elements};
@@ -15,7 +16,8 @@ pub use source::{PartWeights, Weight, WeightData, WeightSource};
 
 use diffattn::{Error, format_shape};
 pub use diffattn_files::WeightInfo;
-use diffattn_files::{CheckedParts, DeclaredTensor, Dtype, Precision};
+use diffattn_files::{CheckedParts, DeclaredTensor, Dtype, MlxQuantization, Precision};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The parts of a model, and which are there.
@@ -52,6 +54,34 @@ impl Parts {
     pub(crate) fn weights(&self) -> impl Iterator<Item = (&WeightInfo, &DeclaredTensor)> {
         let parts = self.list().iter().zip(self.checked.declared());
         parts.flat_map(|(infos, tensors)| infos.iter().zip(tensors))
+    }
+
+    /// Elements of all weights; of quantised ones those that the codes stand for.
+    pub(crate) fn parameters(&self) -> u64 {
+        let weights: Vec<_> = self.weights().collect();
+        let beside: BTreeSet<String> = weights
+            .iter()
+            .filter(|(info, _)| info.dtype == Dtype::U32)
+            .flat_map(|(_, tensor)| MlxQuantization::beside(&tensor.name))
+            .collect();
+        let counted = weights.iter().filter(|(_, of)| !beside.contains(&of.name));
+        counted.fold(0, |sum, (_, of)| sum.saturating_add(elements_of(of)))
+    }
+
+    /// As what the linear maps are held: where not all are alike, that of most elements.
+    pub(crate) fn held_as(&self) -> WeightFormat {
+        let mut counts: Vec<(WeightFormat, u64)> = Vec::new();
+        let maps = self.weights();
+        for (info, tensor) in maps.filter(|(_, of)| of.precision == Precision::Map) {
+            let format = self.formats.held(info, tensor);
+            match counts.iter_mut().find(|(known, _)| *known == format) {
+                Some((_, count)) => *count = count.saturating_add(elements_of(tensor)),
+                None => counts.push((format, elements_of(tensor))),
+            }
+        }
+        // (Of as many, the first.)
+        let most = counts.iter().rev().max_by_key(|(_, count)| *count);
+        most.map_or(WeightFormat::F32, |(format, _)| *format)
     }
 
     /// The weights of each part, by the file's names.
@@ -163,6 +193,12 @@ impl Parts {
         }
         Ok(())
     }
+}
+
+/// Elements of a weight.
+fn elements_of(tensor: &DeclaredTensor) -> u64 {
+    let sizes = tensor.shape.iter().map(|&size| size as u64);
+    sizes.fold(1, u64::saturating_mul)
 }
 
 /// That weights are not quantised, though it was asked for.

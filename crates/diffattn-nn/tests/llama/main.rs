@@ -14,6 +14,7 @@ mod families;
 mod generate;
 mod gguf;
 mod load;
+mod measure;
 mod motif;
 mod plain;
 mod quantised;

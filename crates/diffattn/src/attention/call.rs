@@ -3,11 +3,10 @@
 
 use super::check::{self, LambdaAt, Norm, Sinks};
 use super::inputs::{Keys, Source};
+use super::kept::KeptPlan;
 use super::mask::{Band, Elements, RowAt, Sequence};
 use super::options::AttentionOptions;
 use super::packed::ValueShape;
-use super::pairing::plan;
-use super::plan::Plan;
 use super::scale::ScoreScale;
 use super::visible::{Blocks, Visible};
 use crate::error::Error;
@@ -17,6 +16,7 @@ use crate::simd::Vector;
 use crate::tensor::axis::HeadAxis;
 use crate::tensor::axis::Rows;
 use crate::tensor::{DType, Data, Tensor};
+use std::sync::Arc;
 
 /// What all blocks share.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
     q: Data<'a>,
     q_axis: HeadAxis,
     pub(super) source: Source<'a>,
-    pub(super) plan: Plan,
+    pub(super) plan: Arc<KeptPlan>,
     pub(super) sequences: Vec<Sequence>,
     pub(super) band: Band,
     pub(super) elements: Elements<'a>,
@@ -53,7 +53,7 @@ impl<'a> Call<'a> {
         options: &AttentionOptions<'a>,
     ) -> Result<Self, Error> {
         let operands = check::operands(q, keys, options)?;
-        let plan = plan(operands.counts, options)?;
+        let plan = KeptPlan::of(operands.counts, options)?;
         let axis = check::out_axis(&operands, &plan)?;
         let lambda = check::lambda(options.lambda.as_ref(), &axis)?;
         let elements = check::elements(options, &axis, operands.keys)?;

@@ -1,7 +1,7 @@
 //! Which rows of few queries share which K and V. Knows nothing of numbers.
 
-use super::call::Call;
 use super::groups::{Cluster, HeadGroup};
+use super::plan::Plan;
 use std::ops::Range;
 
 /// Which rows share which K and V in one head cluster. Made once per call.
@@ -20,9 +20,13 @@ pub(super) struct DecodePlan {
     pub(super) rows: Vec<usize>,
 }
 
-/// The plan of one cluster.
-pub(super) fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Cluster) -> DecodePlan {
-    let per_head = call.masks_depend_on_head();
+/// The plan of one cluster of a plan's heads, whose masks differ where they are `per_head`.
+pub(super) fn decode_plan(
+    of: &Plan,
+    per_head: bool,
+    groups: &[HeadGroup],
+    cluster: &Cluster,
+) -> DecodePlan {
     let heads: Vec<usize> = cluster
         .groups
         .iter()
@@ -33,12 +37,7 @@ pub(super) fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Clust
         |head: usize, term: &(usize, usize)| (term.1, term.0, if per_head { head } else { 0 });
     let mut maps: Vec<(usize, usize, usize)> = heads
         .iter()
-        .flat_map(|&head| {
-            call.plan.heads[head]
-                .terms
-                .iter()
-                .map(move |term| key(head, term))
-        })
+        .flat_map(|&head| of.heads[head].terms.iter().map(move |term| key(head, term)))
         .collect();
     maps.sort_unstable();
     maps.dedup();
@@ -55,12 +54,12 @@ pub(super) fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Clust
     // By v head, its entry of `by_value`.
     let mut places: Vec<Option<usize>> = Vec::new();
     for (entry, &head) in heads.iter().enumerate() {
-        let pairs = call.plan.heads[head]
+        let pairs = of.heads[head]
             .terms
             .iter()
             .filter_map(|term| maps.binary_search(&key(head, term)).ok());
         plan.heads.push((head, pairs.collect()));
-        for (place, &v) in call.plan.heads[head].v.iter().enumerate() {
+        for (place, &v) in of.heads[head].v.iter().enumerate() {
             if places.len() <= v {
                 places.resize(v + 1, None);
             }
@@ -71,7 +70,7 @@ pub(super) fn decode_plan(call: &Call<'_>, groups: &[HeadGroup], cluster: &Clust
             plan.by_value[by].1.push((entry, place));
         }
     }
-    let values = call.plan.values;
+    let values = of.values;
     plan.rows = vec![0; heads.len() * values];
     let uses = plan.by_value.iter().flat_map(|(_, uses)| uses);
     for (row, &(entry, place)) in uses.enumerate() {

@@ -1,9 +1,9 @@
 //! What of a plan runs together: heads that share a map in one group, groups that share K or V in
 //! one cluster. Knows nothing of queries or keys.
 
-use super::call::Call;
 use super::mask::Sequence;
 use super::panels::Panels;
+use super::plan::Plan;
 use std::ops::Range;
 
 /// Slots of shared maps in a group at most: more would push the scores of long rows out of cache.
@@ -54,13 +54,14 @@ pub(super) struct Block<'c> {
     pub(super) rows: usize,
 }
 
-/// Puts heads that share a map into one group, and gives every map a slot.
-pub(super) fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
-    let heads = call.plan.heads.len();
+/// Puts heads that share a map into one group, and gives every map a slot. Heads whose masks differ,
+/// `is_per_head`, share none.
+pub(super) fn head_groups(plan: &Plan, is_per_head: bool) -> Vec<HeadGroup> {
+    let heads = plan.heads.len();
     // The last head before each one that has a map in common with it.
     let mut before: Vec<Option<usize>> = vec![None; heads];
-    if heads > 1 && !call.masks_depend_on_head() {
-        let users = users(call, 0..heads);
+    if heads > 1 && !is_per_head {
+        let users = users(plan, 0..heads);
         for pair in users.windows(2) {
             let ((one, other), (next, head)) = (pair[0], pair[1]);
             if one == next {
@@ -73,21 +74,21 @@ pub(super) fn head_groups(call: &Call<'_>) -> Vec<HeadGroup> {
     for (head, before) in before.iter().enumerate().skip(1) {
         // Heads that share lie side by side in every pairing: only the last group need be asked.
         if before.is_none_or(|other| other < first) {
-            groups.push(head_group(call, first..head));
+            groups.push(head_group(plan, first..head));
             first = head;
         }
     }
     if first < heads {
-        groups.push(head_group(call, first..heads));
+        groups.push(head_group(plan, first..heads));
     }
     groups
 }
 
 /// Each map with each of the heads that use it: those of one map side by side.
-fn users(call: &Call<'_>, heads: Range<usize>) -> Vec<((usize, usize), usize)> {
+fn users(plan: &Plan, heads: Range<usize>) -> Vec<((usize, usize), usize)> {
     let mut users: Vec<_> = heads
         .flat_map(|head| {
-            let terms = call.plan.heads[head].terms.iter();
+            let terms = plan.heads[head].terms.iter();
             terms.map(move |term| (*term, head))
         })
         .collect();
@@ -96,11 +97,11 @@ fn users(call: &Call<'_>, heads: Range<usize>) -> Vec<((usize, usize), usize)> {
     users
 }
 
-fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
-    let terms_of = |head: usize| &call.plan.heads[head].terms;
+fn head_group(plan: &Plan, members: Range<usize>) -> HeadGroup {
+    let terms_of = |head: usize| &plan.heads[head].terms;
     let mut shared: Vec<(usize, usize)> = Vec::new();
     if members.len() > 1 {
-        let users = users(call, members.clone());
+        let users = users(plan, members.clone());
         let is_shared = |term: &(usize, usize)| {
             let first = users.partition_point(|(other, _)| other < term);
             users.get(first + 1).is_some_and(|(other, _)| other == term)
@@ -121,7 +122,7 @@ fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
             head,
             compute: Vec::new(),
             slots: Vec::new(),
-            v: call.plan.heads[head].v.clone(),
+            v: plan.heads[head].v.clone(),
         };
         for term in terms_of(head) {
             let (slot, is_new) = match shared.iter().position(|other| other == term) {
@@ -149,9 +150,8 @@ fn head_group(call: &Call<'_>, members: Range<usize>) -> HeadGroup {
     HeadGroup { steps, slots }
 }
 
-/// Joins groups that share a K or V head.
-pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
-    let has_values = call.source.has_values();
+/// Joins groups that share a K or, where there are values, a V head.
+pub(super) fn clusters(plan: &Plan, groups: &[HeadGroup], has_values: bool) -> Vec<Cluster> {
     // Groups that touch are joined to the last of them, by number (a forest: each points to a later
     // one, or is the last).
     let mut joined: Vec<usize> = (0..groups.len()).collect();
@@ -160,7 +160,7 @@ pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
     let touching = if groups.len() > 1 { groups } else { &[] };
     for (index, group) in touching.iter().enumerate() {
         for step in &group.steps {
-            let terms = &call.plan.heads[step.head].terms;
+            let terms = &plan.heads[step.head].terms;
             for &(_, head) in terms {
                 join(&mut joined, &mut of_k, head, index);
             }
@@ -177,7 +177,7 @@ pub(super) fn clusters(call: &Call<'_>, groups: &[HeadGroup]) -> Vec<Cluster> {
         let cluster = &mut clusters[last_of(&mut joined, index)];
         cluster.groups.push(index);
         for step in &group.steps {
-            let terms = call.plan.heads[step.head].terms.iter();
+            let terms = plan.heads[step.head].terms.iter();
             cluster.k.extend(terms.map(|term| term.1));
             if has_values {
                 cluster.v.extend(&step.v);

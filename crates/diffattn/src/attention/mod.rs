@@ -11,6 +11,7 @@ mod diff_attention;
 mod groups;
 mod held;
 mod inputs;
+mod kept;
 mod lambda;
 mod lanes;
 mod live;

@@ -4,6 +4,7 @@
 use crate::run::Run;
 use crate::tensor::Tensor;
 use crate::tensor::axis::Layout;
+use std::borrow::Cow;
 
 /// Which q, k and v heads make an output head; the rules stand in `pairing/layouts.rs`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -125,7 +126,7 @@ pub struct AttentionOptions<'a> {
     /// The head layout; not with `heads`.
     pub pairing: Pairing,
     /// The plan itself, one entry per output head.
-    pub heads: Option<Vec<HeadPlan>>,
+    pub heads: Option<Cow<'a, [HeadPlan]>>,
     /// Signal heads per noise head; only with `Grouped` and `Shared`; 1 by default.
     pub ratio: Option<usize>,
     /// Only with `Interleaved`; `Paired` by default.

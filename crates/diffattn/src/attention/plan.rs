@@ -37,7 +37,7 @@ pub(super) struct Plan {
 }
 
 /// Head counts of q, k and v; no v when only maps are wanted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeadCounts {
     pub(super) q: usize,
     pub(super) k: usize,

@@ -97,7 +97,7 @@ impl<'a> Planned<'a> {
     fn block_of<'c>(&'c self, wave: &'c Wave, packed: &'c Packed, item: Item) -> Block<'c> {
         Block {
             sequence: &self.call.sequences[wave.units[item.unit].0],
-            group: &self.groups[item.group],
+            group: &self.sharing.groups[item.group],
             panels: packed.panels(&self.call, wave, item.unit),
             first: item.first,
             rows: item.rows,
@@ -106,7 +106,7 @@ impl<'a> Planned<'a> {
 
     /// Multiply-adds of one query row of a group, per key it sees.
     fn macs_per_score(&self, group: usize) -> usize {
-        let steps = &self.groups[group].steps;
+        let steps = &self.sharing.groups[group].steps;
         let maps: usize = steps.iter().map(|step| step.compute.len()).sum();
         maps * self.call.width + steps.len() * self.call.plan.values * self.call.value_shape.width
     }
@@ -117,7 +117,7 @@ impl<'a> Planned<'a> {
             let sequence = &self.call.sequences[wave.units[item.unit].0];
             let last = item.first + item.rows - 1;
             let (low, high) = self.call.band.keys(sequence, last);
-            let head = self.groups[item.group].steps[0].head;
+            let head = self.sharing.groups[item.group].steps[0].head;
             let visible = self.call.visible(sequence.row(head, last));
             let seen: usize = visible.ranges(low, high).map(|(from, to)| to - from).sum();
             item.rows
@@ -136,7 +136,7 @@ impl<'a> Planned<'a> {
                 .sequences
                 .iter()
                 .map(|s| call.band.reach(s, self.block));
-            let slots = self.groups.iter().map(|group| group.slots);
+            let slots = self.sharing.groups.iter().map(|group| group.slots);
             let size = ScratchSize {
                 stride: self.block,
                 keys: reach.max().unwrap_or(0),
@@ -186,8 +186,9 @@ impl<'a> Planned<'a> {
         let mut scratch_len = 0;
         for &unit in units {
             let (sequence, cluster) = wave.units[unit];
-            let (sequence, plan) = (&call.sequences[sequence], &self.decode[cluster]);
-            let cluster = &self.clusters[cluster];
+            let sequence = &call.sequences[sequence];
+            let plan = &self.sharing.decode(&call.plan)[cluster];
+            let cluster = &self.sharing.clusters[cluster];
             scratch_len += DecodeUnit::scratch_len(call, sequence, plan);
             if !made.is_empty() && scratch_len > DECODE_SCRATCH {
                 break;

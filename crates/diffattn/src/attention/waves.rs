@@ -2,16 +2,15 @@
 //! Decides order and sizes only: no result depends on it.
 
 use super::call::Call;
-use super::decode_plan::{DecodePlan, decode_plan};
-use super::groups::{Cluster, HeadGroup, clusters, head_groups};
 use super::inputs::Source;
-use super::mask::Sequence;
+use super::kept::Sharing;
 use super::packed::keys_len;
 use super::panels::PackedUnit;
 use super::prefill::BlockQueries;
 use super::visible::MASK_BLOCK;
 use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 use crate::error::Error;
+use std::sync::Arc;
 
 /// A block of one group of one unit of the wave.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +48,7 @@ pub(super) struct PackedSize {
 #[derive(Debug)]
 pub(super) struct Planned<'a> {
     pub(super) call: Call<'a>,
-    pub(super) groups: Vec<HeadGroup>,
-    pub(super) clusters: Vec<Cluster>,
-    /// By cluster; empty where no sequence decodes.
-    pub(super) decode: Vec<DecodePlan>,
+    pub(super) sharing: Arc<Sharing>,
     /// Queries of a row block.
     pub(super) block: usize,
     /// Whether few queries take the decode path: maps never do.
@@ -66,18 +62,11 @@ impl<'a> Planned<'a> {
     pub(super) fn new(call: Call<'a>, rows: [usize; 2], decodes: bool) -> Self {
         // (Without rows nothing is cut: a call over nothing costs nothing, however many heads it
         // names.)
-        let groups = if call.sequences.is_empty() {
-            Vec::new()
+        let sharing = if call.sequences.is_empty() {
+            Arc::default()
         } else {
-            head_groups(&call)
-        };
-        let clusters = clusters(&call, &groups);
-        let is_decode = |sequence: &Sequence| decodes && sequence.queries <= DECODE_QUERIES;
-        let decode = if call.sequences.iter().any(is_decode) {
-            let plan = |cluster| decode_plan(&call, &groups, cluster);
-            clusters.iter().map(plan).collect()
-        } else {
-            Vec::new()
+            let has_values = call.source.has_values();
+            call.plan.sharing(call.masks_depend_on_head(), has_values)
         };
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
@@ -87,9 +76,7 @@ impl<'a> Planned<'a> {
         });
         Self {
             call,
-            groups,
-            clusters,
-            decode,
+            sharing,
             block,
             decodes,
             rows,
@@ -103,9 +90,9 @@ impl<'a> Planned<'a> {
             if rows[0] >= rows[1] {
                 0
             } else if self.is_decode(sequence) {
-                self.clusters.len()
+                self.sharing.clusters.len()
             } else {
-                self.groups.len() * self.row_blocks(rows).count()
+                self.sharing.groups.len() * self.row_blocks(rows).count()
             }
         };
         (0..self.call.sequences.len()).map(units).sum()
@@ -151,7 +138,7 @@ impl<'a> Planned<'a> {
     /// rows.
     pub(super) fn next_wave(&self, next: &mut usize) -> Result<Option<Wave>, Error> {
         let mut wave = Wave::default();
-        let clusters = self.clusters.len();
+        let clusters = self.sharing.clusters.len();
         let wave_bytes = WAVE_BYTES.saturating_mul(self.call.run.threads());
         while *next < self.call.sequences.len() * clusters {
             let (sequence, cluster) = (*next / clusters, *next % clusters);
@@ -172,7 +159,7 @@ impl<'a> Planned<'a> {
                 } else {
                     // The groups of a cluster side by side: they share K.
                     for (first, rows) in self.row_blocks(rows) {
-                        let groups = self.clusters[cluster].groups.iter();
+                        let groups = self.sharing.clusters[cluster].groups.iter();
                         wave.items.extend(groups.map(|&group| Item {
                             unit,
                             group,
@@ -203,13 +190,17 @@ impl<'a> Planned<'a> {
         let keys = self.call.sequences[sequence].keys;
         let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
         let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
-        packed.k.reserve_exact(self.clusters[cluster].k.len());
-        packed.v.reserve_exact(self.clusters[cluster].v.len());
-        for &head in &self.clusters[cluster].k {
+        packed
+            .k
+            .reserve_exact(self.sharing.clusters[cluster].k.len());
+        packed
+            .v
+            .reserve_exact(self.sharing.clusters[cluster].v.len());
+        for &head in &self.sharing.clusters[cluster].k {
             packed.k.push((head, size.k));
             size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
         }
-        for &head in &self.clusters[cluster].v {
+        for &head in &self.sharing.clusters[cluster].v {
             packed.v.push((head, size.v, size.flags));
             size.v = size.v.checked_add(v_head).ok_or_else(too_long)?;
             size.flags += keys.div_ceil(STRIP);

@@ -9,12 +9,14 @@ use half::{bf16, f16};
 use super::format::Format;
 use super::rows::{NUMBERS, Offset, Rows, int8_width};
 use crate::blocks::linear::PANEL;
-use crate::run::buffer::LINE;
-use crate::simd::{BLOCK, Dot, Dots, PackedRows, Use, Vector};
+use crate::simd::{BLOCK, Dot, Dots, PackedRows, Vector};
 
-/// Codes of `BITS` bits, four or eight, unsigned. A strip is, block by block, the codes; then the
-/// scales, `[block][PANEL outputs]`; then the biases so. Codes are `[four][PANEL outputs][4
-/// channels]`, of four bits the second half of a block's in the high bits of the first's.
+/// Codes of `BITS` bits, four or eight, unsigned. A strip is, block by block, the codes, the scales,
+/// `[PANEL outputs]`, and the biases so: one stream, as memory is read. Codes are `[four][PANEL
+/// outputs][4 channels]`, of four bits the second half of a block's in the high bits of the
+/// first's. Nothing is asked for ahead of time: one stream is what the hardware fetches by itself.
+/// (Zen 4, from memory, 4 and 8 bits: 24 and 18 GB/s; each line asked for 8 KiB ahead 14 and 12,
+/// into L2 17 and 16, and 10 and 9 where the scales of a strip lie behind its codes.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Coded<const BITS: usize> {
     /// Whether a value is `code · scale + bias`, not `(code − ZERO) · scale`.
@@ -31,24 +33,23 @@ impl<const BITS: usize> Coded<BITS> {
     const FOURS: usize = BITS;
 
     /// Bytes of a panel's codes of one block.
-    pub(super) const BLOCK_BYTES: usize = PANEL * BLOCK * BITS / 8;
+    pub(super) const CODE_BYTES: usize = PANEL * BLOCK * BITS / 8;
 
     /// Bytes of a panel's scales, or biases, of one block.
     pub(super) const SCALES_BYTES: usize = PANEL * size_of::<u16>();
 
-    /// Where in a strip of `blocks` blocks its scales begin, and its biases.
+    /// Bytes of a panel's block: codes, scales and biases.
     #[inline(always)]
-    pub(super) const fn scales(blocks: usize) -> [usize; 2] {
-        let scales = blocks * Self::BLOCK_BYTES;
-        [scales, scales + blocks * Self::SCALES_BYTES]
+    pub(super) const fn block_bytes(self) -> usize {
+        Self::CODE_BYTES + Self::SCALES_BYTES * (1 + self.biases as usize)
     }
 
     /// Which byte of a strip holds channel `channel` of output `lane`, and from which bit on.
-    pub(super) const fn code(channel: usize, lane: usize) -> (usize, usize) {
+    const fn code(self, channel: usize, lane: usize) -> (usize, usize) {
         let (block, within) = (channel / BLOCK, channel % BLOCK);
         let (four, high) = (within / 4 % Self::FOURS, within / 4 / Self::FOURS);
         let place = (four * PANEL + lane) * 4 + within % 4;
-        (block * Self::BLOCK_BYTES + place, high * BITS)
+        (block * self.block_bytes() + place, high * BITS)
     }
 
     /// A scale or a bias as a strip has it.
@@ -71,12 +72,12 @@ impl<const BITS: usize> Coded<BITS> {
         }
     }
 
-    /// Scales or biases from byte `at` of a strip on.
+    /// Scales or biases from `at` on.
     ///
     /// # Safety
     /// As many as there are lanes are readable there.
     #[inline(always)]
-    unsafe fn numbers<V: Vector>(self, at: *const u8) -> V {
+    unsafe fn numbers<V: Vector>(self, at: *const u16) -> V {
         // SAFETY: the caller's promise.
         unsafe {
             if self.bf16 {
@@ -97,7 +98,6 @@ impl<const BITS: usize> Coded<BITS> {
         strip: &[u8],
         lane: usize,
         rows: PackedRows,
-        ahead: usize,
     ) -> [[V; N]; M]
     where
         V: Vector,
@@ -108,18 +108,19 @@ impl<const BITS: usize> Coded<BITS> {
         let width = int8_width(rows.depth);
         let mut sums = [[V::splat(0.0); N]; M];
         for block in 0..blocks {
-            let codes = strip[block * Self::BLOCK_BYTES + lane * 4..].as_ptr();
+            let stored = &strip[block * self.block_bytes()..(block + 1) * self.block_bytes()];
+            let codes = stored[lane * 4..].as_ptr();
+            let numbers = stored[Self::CODE_BYTES..].as_ptr().cast::<u16>();
             let x = rows.first.wrapping_add(block * BLOCK / 4);
             // SAFETY: the rows have these channels, and the panel these codes, by the contract.
-            let dots = unsafe { Self::dots::<V, D, P, M, N>(codes, (x, width), ahead) };
+            let dots = unsafe { Self::dots::<V, D, P, M, N>(codes, (x, width)) };
             for n in 0..N {
-                let at = (block * PANEL + lane + n * V::LANES) * size_of::<u16>();
-                let [scales, biases] = Self::scales(blocks);
+                let scales = numbers.wrapping_add(lane + n * V::LANES);
                 // SAFETY: the panel has these outputs, by the contract; biases where there are any.
                 let (scale, bias): (V, V) = unsafe {
-                    let scale = self.numbers(strip[scales + at..].as_ptr());
+                    let scale = self.numbers(scales);
                     if self.biases {
-                        (scale, self.numbers(strip[biases + at..].as_ptr()))
+                        (scale, self.numbers(scales.wrapping_add(PANEL)))
                     } else {
                         (scale, scale)
                     }
@@ -152,7 +153,6 @@ impl<const BITS: usize> Coded<BITS> {
     unsafe fn dots<V, D, P, const M: usize, const N: usize>(
         codes: *const u8,
         (x, width): (*const f32, usize),
-        ahead: usize,
     ) -> [[P::Sums; N]; M]
     where
         V: Vector,
@@ -163,9 +163,6 @@ impl<const BITS: usize> Coded<BITS> {
         for four in 0..Self::FOURS {
             for n in 0..N {
                 let codes = codes.wrapping_add((four * PANEL + n * V::LANES) * 4);
-                if (n * V::LANES * 4).is_multiple_of(LINE) {
-                    V::prefetch(codes.wrapping_add(ahead).cast(), Use::Read);
-                }
                 // SAFETY: (all of the loop) the caller's promise.
                 unsafe {
                     let bytes = D::load(codes);
@@ -222,8 +219,7 @@ macro_rules! coded {
             }
 
             fn strip_len(self, depth: usize) -> usize {
-                let numbers = Self::SCALES_BYTES * (1 + usize::from(self.biases));
-                depth / BLOCK * (Self::BLOCK_BYTES + numbers)
+                depth / BLOCK * self.block_bytes()
             }
 
             #[inline(always)]
@@ -232,7 +228,7 @@ macro_rules! coded {
                 strip: &[u8],
                 lane: usize,
                 rows: PackedRows,
-                ahead: usize,
+                _: usize,
             ) -> [[V; N]; M] {
                 // `Linear` runs what is of integers unfused, so that it is compiled once.
                 if V::FUSES {
@@ -242,11 +238,11 @@ macro_rules! coded {
                 unsafe {
                     if V::has_fast_dots() {
                         self.product_by::<V, V::FastDots, <V::FastDots as Dots>::$dot, M, N>(
-                            strip, lane, rows, ahead,
+                            strip, lane, rows,
                         )
                     } else {
                         self.product_by::<V, V::Dots, <V::Dots as Dots>::$dot, M, N>(
-                            strip, lane, rows, ahead,
+                            strip, lane, rows,
                         )
                     }
                 }
@@ -258,13 +254,11 @@ macro_rules! coded {
             }
 
             fn read(self, strip: &[u8], lane: usize, to: &mut [f32]) {
-                let places = Self::scales(to.len() / BLOCK);
                 for (channel, to) in to.iter_mut().enumerate() {
-                    let (at, shift) = Self::code(channel, lane);
+                    let (at, shift) = self.code(channel, lane);
                     let code = (strip[at] >> shift) & (u8::MAX >> (8 - $bits));
-                    let [scale, bias] = places.map(|first| {
-                        first + (channel / BLOCK * PANEL + lane) * size_of::<u16>()
-                    });
+                    let block = channel / BLOCK * self.block_bytes() + Self::CODE_BYTES;
+                    let [scale, bias] = [lane, PANEL + lane].map(|at| block + at * size_of::<u16>());
                     let scale = self.number(strip, scale);
                     *to = if self.biases {
                         f32::from(code) * scale + self.number(strip, bias)

@@ -65,13 +65,13 @@ impl PanelRows {
         format: Coded<BITS>,
         from: usize,
         strip: &mut [u8],
-        blocks: usize,
     ) {
-        let (codes, numbers) = strip.split_at_mut(blocks * Coded::<BITS>::BLOCK_BYTES);
-        let in_block = codes.chunks_exact_mut(Coded::<BITS>::BLOCK_BYTES);
+        let per_row = self.inputs / BLOCK;
+        let in_block = strip.chunks_exact_mut(format.block_bytes());
         for (block, to) in in_block.enumerate() {
             let first = from + block * BLOCK;
-            for (at, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let (codes, numbers) = to.split_at_mut(Coded::<BITS>::CODE_BYTES);
+            for (at, to) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
                 let (four, lane) = (at / PANEL, at % PANEL);
                 let channel = lane * self.inputs + first + four * 4;
                 let low = &self.codes[channel..channel + 4];
@@ -84,20 +84,18 @@ impl PanelRows {
                     }
                 }
             }
-        }
-        let per_row = self.inputs / BLOCK;
-        for (kind, to) in numbers
-            .chunks_exact_mut(blocks * Coded::<BITS>::SCALES_BYTES)
-            .enumerate()
-        {
-            let from_numbers = if kind == 0 {
-                &self.scales
-            } else {
-                &self.biases
-            };
-            for (at, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                let (block, lane) = (at / PANEL, at % PANEL);
-                *to = format.stored(from_numbers[lane * per_row + from / BLOCK + block]);
+            for (kind, to) in numbers
+                .chunks_exact_mut(Coded::<BITS>::SCALES_BYTES)
+                .enumerate()
+            {
+                let from_numbers = if kind == 0 {
+                    &self.scales
+                } else {
+                    &self.biases
+                };
+                for (lane, to) in to.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    *to = format.stored(from_numbers[lane * per_row + first / BLOCK]);
+                }
             }
         }
     }

@@ -15,7 +15,7 @@ use super::rows::Rows;
 use crate::blocks::linear::{AHEAD, CHANNELS, PANEL};
 use crate::error::Error;
 use crate::run::buffer::Lines;
-use crate::simd::{BLOCK, Vector};
+use crate::simd::Vector;
 use crate::tensor::Data;
 use crate::tensor::shape::checked_len;
 
@@ -97,15 +97,24 @@ where
     Coded<BITS>: Format<Stored = u8>,
 {
     /// Packs the rows of `codes`, `[outputs, inputs]`: without biases, where all of them only say
-    /// that codes count from their middle.
+    /// that codes count from their middle. (Most say so, or not, from the first panel on: it is
+    /// asked before there is memory for all.)
     pub(super) fn of_codes(codes: &mut impl CodedRows, shape: [usize; 2]) -> Result<Self, Error> {
+        let [outputs, inputs] = shape;
         let bf16 = codes.bf16();
-        let biases = false;
-        if let Some(packed) = Self::in_format(Coded { biases, bf16 }, codes, shape)? {
-            return Ok(packed);
+        let mut rows = PanelRows::new(inputs)?;
+        rows.read(codes, 0, PANEL.min(outputs))?;
+        if rows.count_from(Coded::<BITS>::ZERO) {
+            let format = Coded {
+                biases: false,
+                bf16,
+            };
+            if let Some(packed) = Self::in_format(format, codes, &mut rows, shape)? {
+                return Ok(packed);
+            }
         }
-        let biases = true;
-        match Self::in_format(Coded { biases, bf16 }, codes, shape)? {
+        let format = Coded { biases: true, bf16 };
+        match Self::in_format(format, codes, &mut rows, shape)? {
             Some(packed) => Ok(packed),
             None => Err(Error::internal("biases are not packed")),
         }
@@ -116,6 +125,7 @@ where
     fn in_format(
         format: Coded<BITS>,
         codes: &mut impl CodedRows,
+        rows: &mut PanelRows,
         [outputs, inputs]: [usize; 2],
     ) -> Result<Option<Self>, Error> {
         let panels = outputs.div_ceil(PANEL);
@@ -128,16 +138,14 @@ where
             panels,
             inputs,
         };
-        let mut rows = PanelRows::new(inputs)?;
         for panel in 0..panels {
             rows.read(codes, panel * PANEL, ((panel + 1) * PANEL).min(outputs))?;
             if !format.biases && !rows.count_from(Coded::<BITS>::ZERO) {
                 return Ok(None);
             }
             for from in (0..inputs).step_by(CHANNELS) {
-                let blocks = CHANNELS.min(inputs - from) / BLOCK;
                 let place = packed.place(from, panel);
-                rows.pack(format, from, &mut packed.stored[place], blocks);
+                rows.pack(format, from, &mut packed.stored[place]);
             }
         }
         Ok(Some(packed))

@@ -68,7 +68,9 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
 }
 
 export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
-  const { dtype, head, layout, force, ...rest } = options;
+  const { dtype, head, groupSize, layout, force, ...rest } = options;
+  if (groupSize && !isQuantized(dtype) && !isQuantized(head))
+    throw new UsageError("convert: --group-size is for --dtype or --head q8 and q4");
   if (Object.keys(rest).length > 0) {
     if (layout) throw new UsageError("convert: --layout is for what is differential already; it stands with --dtype alone");
     return differential(terminal, source, target, {
@@ -76,6 +78,7 @@ export async function convert(terminal: Terminal, source: string, target: string
       ...(force && { force }),
       ...(dtype && { dtype: typeOf(dtype) }),
       ...(head && { head: formatOf(head) }),
+      ...(groupSize && { groupSize }),
     });
   }
   if (!dtype && !layout && !head) throw new UsageError("convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them");
@@ -104,6 +107,7 @@ export async function convert(terminal: Terminal, source: string, target: string
     const convertOptions = {
       ...(dtype && { dtype: typeOf(dtype) }),
       ...(head && { head: formatOf(head) }),
+      ...(groupSize && { groupSize }),
       ...(layout && { layout }),
       target: new WritableStream<Uint8Array>({
         write: (piece) =>

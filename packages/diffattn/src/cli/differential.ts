@@ -27,6 +27,8 @@ export interface DifferentialOptions {
   force?: boolean;
   dtype?: "F32" | "F16" | "BF16" | "q8" | "q4";
   head?: models.WeightFormat;
+  /** Inputs of a row that share a scale in what is quantised. */
+  groupSize?: 32 | 64;
   adapter?: string;
 }
 
@@ -106,7 +108,7 @@ async function compared(
 
 export async function differential(terminal: Terminal, source: string, target: string, options: DifferentialOptions): Promise<void> {
   check(options);
-  const { to, kind, share, select, text, start, lambda, seed, fold, verify, force, dtype, head, adapter } = options;
+  const { to, kind, share, select, text, start, lambda, seed, fold, verify, force, dtype, head, groupSize, adapter } = options;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");
   if (target.endsWith(".safetensors")) throw new UsageError("convert: expected a folder, as the configuration is a part of the conversion");
   const inputs = await checkpointFiles(source);
@@ -133,6 +135,7 @@ export async function differential(terminal: Terminal, source: string, target: s
         ...(seed !== undefined && { seed }),
         ...(dtype && { dtype }),
         ...(head && { head }),
+        ...(groupSize && { groupSize }),
       });
     });
   } catch (error) {

@@ -197,6 +197,13 @@ function share(text: string): number {
   throw new InvalidArgumentError('Expected a share from 0 to 1, as "1/2" or 0.5.');
 }
 
+/** Inputs that share a scale. */
+function groupSize(text: string): 32 | 64 {
+  if (text === "32") return 32;
+  if (text === "64") return 64;
+  throw new InvalidArgumentError("Expected 32 or 64.");
+}
+
 function addConvert(root: Command, terminal: Terminal): void {
   root
     .command("convert")
@@ -226,6 +233,11 @@ function addConvert(root: Command, terminal: Terminal): void {
       new Option("--dtype <type>", "element type of all weights; q8 and q4 quantise linear maps, embeddings and head").choices(WRITTEN),
     )
     .addOption(new Option("--head <type>", "element type of embeddings and head; q8 with --dtype q4").choices(WRITTEN))
+    .option(
+      "--group-size <count>",
+      "inputs that share a scale with q8 and q4: 32 (F16), or 64 by MLX's rule (BF16); 32 by default",
+      groupSize,
+    )
     .addOption(new Option("--layout <name>", "Hugging Face's diffllama or unilm's multihead_flashdiff_2").choices(["diffllama", "unilm"]))
     .option("--force", "replace a target that is there")
     .addHelpText(

@@ -101,9 +101,11 @@ export function accessOf(options: Partial<LoadOptions>): Access {
   };
 }
 
+/** Whether a file is read whole wherever it comes from: JSON, and the templates of chats. */
+export const isText = (name: string): boolean => /\.(json|jinja)$/.test(name);
+
 /** The most bytes that are read of a file that comes whole. */
-export const mostOf = (name: string, { maxFileBytes }: Access): number =>
-  maxFileBytes ?? (name.endsWith(".json") ? JSON_BYTES : WHOLE_BYTES);
+export const mostOf = (name: string, { maxFileBytes }: Access): number => maxFileBytes ?? (isText(name) ? JSON_BYTES : WHOLE_BYTES);
 
 /** Refuses a file that has more bytes than are read of one. */
 export const tooLong = (name: string, most: number, got: string): never =>

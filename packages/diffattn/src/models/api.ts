@@ -1,5 +1,6 @@
 // The public names of models and checkpoints, each with its public type, for every entry of them.
 
+import * as adapter from "./adapter.js";
 import * as codec from "./codec.js";
 import * as compare from "./compare.js";
 import * as convert from "./convert.js";
@@ -11,6 +12,7 @@ import * as vit from "./vit.js";
 
 export const openSafetensors: typeof types.openSafetensors = safetensors.openSafetensors;
 export const saveSafetensors: typeof types.saveSafetensors = safetensors.saveSafetensors;
+export const saveAdapter: typeof types.saveAdapter = adapter.saveAdapter;
 export const convertCheckpoint: typeof types.convertCheckpoint = convert.convertCheckpoint;
 export const convertModel: typeof types.convertModel = convertModels.convertModel;
 export const foldDex: typeof types.foldDex = convertModels.foldDex;

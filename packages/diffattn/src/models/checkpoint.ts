@@ -85,6 +85,9 @@ export const isFloat = (dtype: Entry["dtype"]): boolean => dtype === "F32" || dt
 /** Whether a tensor is of quantised blocks, which safetensors files do not have. */
 export const isQuantized = (dtype: Entry["dtype"]): boolean => QUANTIZED.includes(dtype);
 
+/** Whether a tensor is of codes, GGUF's or those that MLX packs into words. */
+export const isCodes = (dtype: Entry["dtype"]): boolean => isQuantized(dtype) || dtype === "U32";
+
 /** The element type of a safetensors file's tensor: who reads tensor by tensor opens no others. */
 export function storedType(dtype: Entry["dtype"]): StoredDType {
   if (isQuantized(dtype)) throw internal(`a tensor of ${dtype} where none is opened`);

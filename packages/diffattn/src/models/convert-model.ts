@@ -2,35 +2,30 @@
 // What each tensor becomes, derived.ts knows and recode.ts where it is quantised; read, made and
 // written here one tensor after the other.
 
-import { checkOptions, has, isAbsent, isArray, oneOf, show, tagOf } from "../check.js";
+import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { fail, internal } from "../errors.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
 import type { Reading } from "./byte-source.js";
-import { Checkpoint, isFloat, isQuantized, Progress, type Weights } from "./checkpoint.js";
+import { Checkpoint, isCodes, isFloat, isQuantized, Progress, type Weights } from "./checkpoint.js";
 import { Derived, type Plan } from "./derived.js";
 import { COMPANIONS } from "./companions.js";
 import { entropyOf } from "./entropy.js";
 import { type Folder, folderOf, MODEL, readOptionalText, readText } from "./folder.js";
-import { fileType, FORMATS, formatOf } from "./formats.js";
+import { type Output, outputOf, writeFile } from "./folder-output.js";
+import { fileType, FORMATS, formatOf, groupSizeOf } from "./formats.js";
 import { openAdapter } from "./load.js";
-import { modelsPlatform, type Sink } from "./platform.js";
+import type { Sink } from "./platform.js";
 import { filesOf, Recoded } from "./recode.js";
-import { layoutOf, openTarget, writePieces } from "./safetensors.js";
+import { layoutOf, writePieces } from "./safetensors.js";
 import type * as types from "./types.js";
 
 const FOLD_OPTIONS = ["target", ...LOAD_OPTIONS];
 /** What says which conversion. */
 const OF_TARGET = ["to", "share", "heads", "layers", "text", "ids", "start", "lambda", "seed"] as const;
-const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", ...FOLD_OPTIONS];
+const OPTIONS = [...OF_TARGET, "adapter", "dtype", "head", "groupSize", ...FOLD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
-
-/** Where files are written, by their names. */
-interface Output {
-  begin(name: string, length: number): Promise<Sink>;
-  readonly files: Record<string, Uint8Array<ArrayBuffer>> | undefined;
-}
 
 /** A number that JSON can hold. */
 function numberOf(name: string, given: unknown): number | undefined {
@@ -53,12 +48,14 @@ function headsOf(given: types.ConvertModelOptions): Pick<types.ConvertModelOptio
 interface Format {
   readonly dtype: "F32" | "F16" | "BF16" | "q8" | "q4" | undefined;
   readonly head: types.WeightFormat | undefined;
+  readonly groupSize: types.ConvertOptions["groupSize"];
 }
 
 /** As what weights are to be written, checked. */
-function formatIn({ dtype, head }: types.ConvertModelOptions): Format {
-  if (!isAbsent(dtype) && !DTYPES.includes(dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(dtype));
-  return { dtype: isAbsent(dtype) ? undefined : fileType(dtype), head: formatOf("head", head) };
+function formatIn({ dtype: given, head: of, groupSize }: types.ConvertModelOptions): Format {
+  if (!isAbsent(given) && !DTYPES.includes(given)) fail("OPTION", "dtype", oneOf(DTYPES), show(given));
+  const [dtype, head] = [isAbsent(given) ? undefined : fileType(given), formatOf("head", of)];
+  return { dtype, head, groupSize: groupSizeOf(groupSize, [dtype, head]) };
 }
 
 /** What is asked for, as request 105 takes it; refused before anything is read. */
@@ -83,50 +80,6 @@ function targetOf(given: types.ConvertModelOptions, format: Format): Record<stri
   };
 }
 
-/** A folder by its path, streams by name, or memory. */
-async function outputOf(target: types.ConvertModelOptions["target"], source: unknown): Promise<Output> {
-  if (isAbsent(target)) {
-    const files: Record<string, Uint8Array<ArrayBuffer>> = {};
-    const begin = async (name: string, length: number): Promise<Sink> => {
-      const { sink, file } = await openTarget(undefined, length);
-      const end = async (): Promise<void> => {
-        await sink.end();
-        files[name] = file() ?? new Uint8Array();
-      };
-      return { ...sink, end };
-    };
-    return { begin, files };
-  }
-  if (typeof target === "function") {
-    const open = async (name: string, length: number): Promise<Sink> => {
-      const stream: unknown = await target(name);
-      if (!has(stream, "getWriter")) fail("OPTION", "target", "a function that gives a WritableStream for each name", show(stream));
-      return (await openTarget(stream, length)).sink;
-    };
-    return { begin: open, files: undefined };
-  }
-  const isPath = typeof target === "string" ? target !== "" : has(target, "protocol") && tagOf(target) === "URL";
-  if (!isPath)
-    return fail("OPTION", "target", "the path of a folder, or a function that gives a WritableStream for each name", show(target));
-  const { files } = modelsPlatform();
-  if (!files) return fail("OPTION", "target", "a function that gives a WritableStream for each name, or none, in browsers", show(target));
-  if ((typeof source === "string" || tagOf(source) === "URL") && (await files.isSame(source as string | URL, target)))
-    fail("OPTION", "target", "a folder other than the source's", show(target));
-  return { begin: async (name) => files.write(await files.within(target, name)), files: undefined };
-}
-
-/** A whole file. */
-async function writeFile(output: Output, name: string, bytes: Uint8Array): Promise<void> {
-  const sink = await output.begin(name, bytes.byteLength);
-  try {
-    await writePieces(sink, bytes);
-  } catch (error) {
-    await sink.abort(error);
-    throw error;
-  }
-  await sink.end();
-}
-
 /** Tensors that are to be written, and how the bytes of each are had. */
 interface Written {
   readonly tensors: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[];
@@ -139,14 +92,14 @@ interface Written {
  * As they are made, where all floats are what they are to be; else in other types, or quantised as
  * MLX has it.
  */
-async function writtenOf(derived: Derived, { dtype, head }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
+async function writtenOf(derived: Derived, { dtype, head, groupSize }: Format, signal: types.LoadOptions["signal"]): Promise<Written> {
   const { tensors, config: text, notes } = derived.plan;
   const config = new TextEncoder().encode(text);
   // (A plan has its floats in one type already; with an adapter only those that it changes.)
   const isOther = ({ dtype: is }: Plan["tensors"][number]): boolean =>
-    isQuantized(is) || (dtype !== undefined && isFloat(is) && is !== dtype);
+    isQuantized(is) || (dtype !== undefined && is !== dtype && (isFloat(is) || isCodes(is)));
   if (head || tensors.some(isOther)) {
-    const recoded = await Recoded.of(derived, config, { dtype, head }, signal);
+    const recoded = await Recoded.of(derived, config, { dtype, head, groupSize }, signal);
     return {
       tensors: recoded.tensors,
       config: recoded.config,
@@ -187,7 +140,7 @@ async function convertAll(
   output: Output,
   given: Partial<types.LoadOptions> & Format,
 ): Promise<types.ModelConversion> {
-  const { signal, onProgress, maxTensors, dtype, head } = given;
+  const { signal, onProgress, maxTensors, dtype, head, groupSize } = given;
   const progress = new Progress(onProgress);
   const reading = { signal, onBytes: progress.add };
   let weights: Weights = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, progress);
@@ -202,12 +155,12 @@ async function convertAll(
         config,
         target,
         adapter,
-        ...(adapter && (dtype || weights.entries.some((entry) => isQuantized(entry.dtype))) && { dtype: merged }),
+        ...(adapter && (dtype || weights.entries.some((entry) => isCodes(entry.dtype))) && { dtype: merged }),
       },
       reading,
     );
     weights = derived;
-    const written = await writtenOf(derived, { dtype, head }, signal);
+    const written = await writtenOf(derived, { dtype, head, groupSize }, signal);
     const layout = await layoutOf(written.tensors, weights.metadata);
     const sink = await output.begin(MODEL, layout.length);
     try {
@@ -251,7 +204,12 @@ export async function foldDex(source: types.CheckpointSource, options?: types.Fo
   const given = checkOptions("options", options, FOLD_OPTIONS);
   checkSignal(given.signal);
   const folder = await folderOf(source, accessOf(given));
-  return convertAll(folder, {}, await outputOf(given.target, source), { ...given, dtype: undefined, head: undefined });
+  return convertAll(folder, {}, await outputOf(given.target, source), {
+    ...given,
+    dtype: undefined,
+    head: undefined,
+    groupSize: undefined,
+  });
 }
 
 /** The options of a load, of those of a conversion; its progress is not that of the conversion. */

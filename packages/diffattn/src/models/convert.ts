@@ -9,7 +9,7 @@ import { accessOf, LOAD_OPTIONS } from "./access.js";
 import { run } from "./backend.js";
 import { Checkpoint, Progress, storedType } from "./checkpoint.js";
 import { folderOf, readOptionalText } from "./folder.js";
-import { fileType, FORMATS, formatOf } from "./formats.js";
+import { fileType, FORMATS, formatOf, groupSizeOf } from "./formats.js";
 import { mayBeGguf } from "./gguf.js";
 import { bufferOf, jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
@@ -17,7 +17,7 @@ import { quantizationOf, recode } from "./recode.js";
 import { saveSafetensors } from "./safetensors.js";
 import type * as types from "./types.js";
 
-const OPTIONS = ["dtype", "head", "layout", "target", ...LOAD_OPTIONS];
+const OPTIONS = ["dtype", "head", "groupSize", "layout", "target", ...LOAD_OPTIONS];
 const DTYPES = ["F32", "F16", "BF16", ...FORMATS] as const;
 const LAYOUTS = ["diffllama", "unilm"] as const;
 /** What is cast; integers and masks stay as they are. */
@@ -43,6 +43,7 @@ export async function convertCheckpoint(
   if (given.dtype !== undefined && !DTYPES.includes(given.dtype)) fail("OPTION", "dtype", oneOf(DTYPES), show(given.dtype));
   const dtype = given.dtype && fileType(given.dtype);
   const head = formatOf("head", given.head);
+  const groupSize = groupSizeOf(given.groupSize, [dtype, head]);
   if (layout !== undefined && !LAYOUTS.includes(layout)) fail("OPTION", "layout", oneOf(LAYOUTS), show(layout));
   if (dtype === undefined && layout === undefined) fail("OPTION", "options", "dtype, layout or both", "neither");
   checkSignal(signal);
@@ -54,7 +55,7 @@ export async function convertCheckpoint(
     const isQuantized = checkpoint.own !== undefined || (await quantizationOf(config)) !== undefined;
     if (dtype === "q8" || dtype === "q4" || head !== undefined || (isQuantized && layout === undefined)) {
       if (layout !== undefined) fail("OPTION", "layout", "none with quantised weights", show(layout));
-      return await recode(checkpoint, config, { dtype, head, target, signal });
+      return await recode(checkpoint, config, { dtype, head, groupSize, target, signal });
     }
     if (isQuantized) fail("OPTION", "layout", "none for a checkpoint of quantised weights", show(layout));
     // (Of no prototype: a tensor may have any name.)

@@ -4,7 +4,7 @@
 import { arrayType, bytesOf, has, show, tagOf, unreadable } from "../check.js";
 import { fail, reasonOf } from "../errors.js";
 import { endOf } from "./abort.js";
-import { type Access, mostOf, refusesPaths, tooLong } from "./access.js";
+import { type Access, isText, mostOf, refusesPaths, tooLong } from "./access.js";
 import { modelsPlatform } from "./platform.js";
 import type { ByteSource, Opening, Reading } from "./byte-source.js";
 import { BlobSource, isHtml, MemorySource, openUrl } from "./source.js";
@@ -154,8 +154,8 @@ export async function folderOf(source: FileSource | CheckpointSource, access: Ac
     ...folder,
     async open(name, opening, optional) {
       const file = await folder.open(name, opening, optional);
-      // JSON is read whole, wherever it comes from. (What else comes whole was counted as it came.)
-      const most = name.endsWith(".json") ? mostOf(name, access) : Infinity;
+      // (What else comes whole was counted as it came.)
+      const most = isText(name) ? mostOf(name, access) : Infinity;
       if (!file || file.length <= most) return file;
       file.close();
       return tooLong(name, most, String(file.length));

@@ -15,6 +15,8 @@ import type { TokenizerFiles } from "./types.js";
 export interface GgufTexts {
   readonly config: Uint8Array<ArrayBuffer>;
   readonly generation: Uint8Array<ArrayBuffer>;
+  /** The template that makes a prompt of messages, where it has one. */
+  readonly chatTemplate: string | undefined;
   /** Its tokenizer; undefined where it has none. FILE for one that is not read. */
   tokenizer(signal: AbortSignal | undefined): Promise<TokenizerFiles | undefined>;
 }
@@ -49,6 +51,13 @@ export async function openSplits(folder: Folder, sources: ByteSource[], opening:
   sources.sort((a, b) => place(a) - place(b));
 }
 
+/** What a file's header says of its tensors and of itself. */
+interface Told {
+  readonly tensors: Entry[];
+  readonly metadata: Record<string, string>;
+  readonly chatTemplate?: string | undefined;
+}
+
 const bytesOf = (output: Parameters<typeof bufferOf>[0]): Uint8Array<ArrayBuffer> => new Uint8Array(bufferOf(output));
 
 /** Reads the headers of a model's files; `firsts`: what they begin with. */
@@ -64,7 +73,7 @@ export async function readGguf(
   let factors: Uint8Array | undefined;
   for (;;) {
     const [about, config, generation] = await run(encode(requests.gguf, { files: files(), factors, maxTensors }), { signal });
-    const told = jsonOf(about) as { need: number[] } | { factors: Entry } | { tensors: Entry[]; metadata: Record<string, string> };
+    const told = jsonOf(about) as { need: number[] } | { factors: Entry } | Told;
     if ("need" in told) {
       await grow(sources, firsts, told.need, reading);
     } else if ("factors" in told) {
@@ -78,7 +87,8 @@ export async function readGguf(
         const read = { json: bytesOf(json), config: bytesOf(config) };
         return read.json.byteLength > 0 ? read : undefined;
       };
-      const texts = { config: bytesOf(config), generation: bytesOf(generation), tokenizer };
+      const { chatTemplate } = told;
+      const texts = { config: bytesOf(config), generation: bytesOf(generation), chatTemplate, tokenizer };
       return { entries: told.tensors, metadata: told.metadata, texts };
     }
   }

@@ -66,6 +66,8 @@ interface Turn {
 export class LanguageModel extends Owned<Model> {
   readonly family: string;
   readonly config: types.ModelConfig;
+  readonly parameters: number;
+  readonly dtype: types.WeightFormat;
   readonly tokenizer: types.Tokenizer | null;
   readonly chatTemplate: string | undefined;
   readonly #chat: ChatTexts | undefined;
@@ -74,7 +76,7 @@ export class LanguageModel extends Owned<Model> {
   readonly #cacheDtype: CacheDType | undefined;
 
   /** Use `load`. */
-  constructor(handle: Handle, { family, config }: ModelInfo, { tokenizer, chat }: Texts, given: types.ModelLoadOptions) {
+  constructor(handle: Handle, info: ModelInfo, { tokenizer, chat }: Texts, given: types.ModelLoadOptions) {
     const model = { handle, calls: 0, dropped: false };
     const end = (): void => {
       model.dropped = true;
@@ -82,8 +84,10 @@ export class LanguageModel extends Owned<Model> {
     };
     super("model", model, end, true);
     throughProxies(LanguageModel);
-    this.family = family;
-    this.config = config;
+    this.family = info.family;
+    this.config = info.config;
+    this.parameters = info.parameters;
+    this.dtype = info.dtype;
     this.tokenizer = tokenizer;
     this.chatTemplate = typeof given.chatTemplate === "string" ? given.chatTemplate : chat?.templates["default"];
     this.#chat = chat;

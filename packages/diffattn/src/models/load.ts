@@ -25,6 +25,10 @@ export interface ModelInfo {
   /** As `config.json` calls it. */
   family: string;
   config: types.ModelConfig;
+  /** Elements of its weights. */
+  parameters: number;
+  /** As what its linear maps are held. */
+  dtype: types.WeightFormat;
   /** The names of tensors that are taken over together. */
   parts: string[][];
   /** What is odd about the checkpoint and loaded all the same. */
@@ -45,7 +49,8 @@ interface ModelLoad extends Omit<types.ModelLoadOptions, "cacheDtype" | "tokeniz
   adapter?: Folder | undefined;
 }
 
-const ADAPTER = { config: "adapter_config.json", weights: "adapter_model.safetensors" };
+/** The files of an adapter, as PEFT calls them. */
+export const ADAPTER = { config: "adapter_config.json", weights: "adapter_model.safetensors" };
 
 /**
  * What else is under way ends with the first failure: no download outlives the load that it is for.
@@ -60,7 +65,7 @@ export async function loadModel(task: Task, folder: Folder, options: ModelLoad):
 /** As what an adapter is merged into weights that are to be held so; beside codes it stays. */
 const MERGED_IN = { float32: "F32", float16: "F16", bfloat16: "BF16", q8: undefined, q4: undefined } as const;
 
-/** The files of an adapter. */
+/** An adapter, open. */
 export async function openAdapter(folder: Folder, options: Pick<types.LoadOptions, "signal" | "maxTensors">): Promise<OpenAdapter> {
   const { signal, maxTensors } = options;
   const config = await readText(folder, ADAPTER.config, { signal });

@@ -18,6 +18,7 @@ type Signal = AbortSignal | undefined;
 interface Recoding {
   readonly dtype: "F32" | "F16" | "BF16" | "q8" | "q4" | undefined;
   readonly head: types.WeightFormat | undefined;
+  readonly groupSize: types.ConvertOptions["groupSize"];
   readonly target: types.ConvertOptions["target"];
   readonly signal: Signal;
 }
@@ -26,6 +27,7 @@ interface Planned {
   readonly from: readonly string[];
   readonly shape: readonly number[];
   readonly to: types.WeightFormat | "kept" | "codes";
+  readonly groupSize: number;
   readonly outputs: readonly { readonly name: string; readonly dtype: string; readonly shape: readonly number[] }[];
 }
 
@@ -62,14 +64,14 @@ function configOf(config: Uint8Array, plan: Plan, dtype: Recoding["dtype"]): Uin
 
 /** What a planned tensor becomes, each output's bytes. */
 async function madeOf(weights: Weights, planned: Planned, reading: Reading): Promise<Uint8Array[]> {
-  const { from, shape, to } = planned;
+  const { from, shape, to, groupSize } = planned;
   const [first = ""] = from;
   const { bytes, owned } = await weights.read(from, reading);
   const tensors = from.map((name) => weights.stored(name, bytes));
   // (Rows of a GGUF file's q and k lie in an order of their own.)
   if (to === "kept" && tensors[0]?.turnedHeads === undefined) return [bytes.get(first) ?? new Uint8Array()];
   const format = to === "kept" || to === "codes" ? undefined : to;
-  const request = encode(requests.recodeTensor, { shape, to: format, tensors });
+  const request = encode(requests.recodeTensor, { shape, to: format, groupSize, tensors });
   const made = await run(request, { signal: reading.signal, transfer: owned });
   return made.map((output) => new Uint8Array(bufferOf(output)));
 }
@@ -92,12 +94,12 @@ export class Recoded {
   static async of(
     weights: Weights,
     config: Uint8Array | undefined,
-    { dtype, head }: Pick<Recoding, "dtype" | "head">,
+    { dtype, head, groupSize }: Pick<Recoding, "dtype" | "head" | "groupSize">,
     signal: Signal,
   ): Promise<Recoded> {
     if (!config) return fail("FILE", "config.json", "a configuration, which tells the weights to be quantised", "none");
     const entries = JSON.stringify(weights.entries);
-    const request = encode(requests.recodePlan, { config, entries, dtype: dtype && FORMATS[dtype], head });
+    const request = encode(requests.recodePlan, { config, entries, dtype: dtype && FORMATS[dtype], head, groupSize });
     const [planned] = await run(request, { signal });
     const plan = jsonOf(planned) as Plan;
     return new Recoded(weights, plan, configOf(config, plan, dtype));

@@ -116,6 +116,7 @@ export const recodePlan = {
     entries: text,
     dtype: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
     head: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    groupSize: [optional, size],
   },
   options: [],
 } as const;
@@ -125,6 +126,7 @@ export const recodeTensor = {
   operands: {
     shape: [list, size],
     to: [optional, [choice, "float32", "float16", "bfloat16", "q8", "q4"]],
+    groupSize: size,
     tensors: [list, [fields, storedTensor]],
   },
   options: [],
@@ -147,6 +149,8 @@ export const vitClassify = { op: 90, operands: { model: object, image, top: size
 export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, deterministic: flag }, options: [] } as const;
 
 export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
+
+export const adapterFiles = { op: 93, operands: { spec: text }, options: [] } as const;
 
 export const createModel = {
   op: 96,

@@ -118,8 +118,15 @@ export async function inspectCheckpoint(
 
 const STORED = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
+/** A tensor to be written. */
+export interface Written {
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array;
+}
+
 /** What is to be written of a tensor, from either form. */
-function storedOf(name: string, given: unknown): { dtype: string; shape: readonly number[]; bytes: Uint8Array } {
+export function storedOf(name: string, given: unknown): Written {
   if (!has(given, "data")) return fail("DTYPE", name, "a tensor { dtype, shape, data }", show(given));
   try {
     const { data, dtype } = given as { data: unknown; dtype?: unknown };
@@ -176,7 +183,7 @@ function checkTarget(target: unknown): string | URL | WritableStream<Uint8Array>
 }
 
 /** What an object holds by name. */
-function entriesOf(argument: string, what: string, given: unknown): [string, unknown][] {
+export function entriesOf(argument: string, what: string, given: unknown): [string, unknown][] {
   if (tagOf(given) !== "Object") return fail("OPTION", argument, `${what} by name`, show(given));
   try {
     return Object.entries(given as object);
@@ -226,6 +233,25 @@ export async function openTarget(
   return { sink: await files.write(checked), file: none };
 }
 
+/**
+ * A file of tensors, piece by piece; `argument`: how errors name one, where that is not its name in
+ * the file.
+ */
+export async function piecesOf(
+  tensors: readonly (Written & { readonly name: string; readonly argument?: string })[],
+  metadata: Readonly<Record<string, string>>,
+): Promise<{ pieces: readonly Uint8Array[]; length: number }> {
+  const specs = tensors.map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const { header, order, length } = await layoutOf(specs, metadata);
+  const lengths = lengthsOf(header);
+  for (const { name, argument, dtype, shape, bytes } of tensors) {
+    const wanted = lengths.get(name);
+    if (wanted !== bytes.byteLength)
+      fail("SHAPE", argument ?? name, `${wanted ?? 0} bytes, for ${show([...shape])} of ${dtype}`, String(bytes.byteLength));
+  }
+  return { pieces: [header, ...Array.from(order, (index) => tensors[index]?.bytes ?? header.subarray(0, 0))], length };
+}
+
 export async function saveSafetensors(
   tensors: Readonly<Record<string, types.StoredLike | TensorLike>>,
   options?: {
@@ -240,18 +266,7 @@ export async function saveSafetensors(
     if (typeof value !== "string") fail("OPTION", `metadata.${key}`, "a text", show(value));
   }
   const stored = entriesOf("tensors", "tensors", tensors).map(([name, tensor]) => ({ name, ...storedOf(name, tensor) }));
-  const { header, order, length } = await layoutOf(
-    stored.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-    Object.fromEntries(metadata) as Record<string, string>,
-  );
-  const lengths = lengthsOf(header);
-  for (const { name, dtype, shape, bytes } of stored) {
-    const wanted = lengths.get(name);
-    if (wanted !== bytes.byteLength) {
-      fail("SHAPE", name, `${wanted ?? 0} bytes, for ${show([...shape])} of ${dtype}`, String(bytes.byteLength));
-    }
-  }
-  const pieces = [header, ...Array.from(order, (index) => stored[index]?.bytes ?? header.subarray(0, 0))];
+  const { pieces, length } = await piecesOf(stored, Object.fromEntries(metadata) as Record<string, string>);
   const { sink, file } = await openTarget(target, length);
   try {
     for (const piece of pieces) await writePieces(sink, piece);

@@ -58,7 +58,7 @@ export async function textsOf(
   const [json, config, template] = await (gguf ? itself(gguf) : beside());
   const made =
     own ?? (json ? ((make && (await madeOf(make, { json, config }))) ?? (await readTokenizer(json, config, regex, kindOf))) : null);
-  const parsed = config && (json || own || template) ? await parseJson(CONFIG, config, kindOf) : {};
+  const parsed = config ? await parseJson(CONFIG, config, kindOf) : {};
   const said = typeof parsed === "object" && parsed !== null && !Array.isArray(parsed) ? (parsed as Record<string, unknown>) : {};
-  return { tokenizer: made, chat: chatTexts(said, template && textOf(template)) };
+  return { tokenizer: made, chat: chatTexts(said, template ? textOf(template) : gguf?.chatTemplate) };
 }

@@ -110,8 +110,8 @@ export interface LoadOptions {
   allowPrivate?: boolean | undefined;
   /**
    * The most bytes of a file that is read whole, counted after decompression: by default 64 MiB
-   * (2^26) of each JSON file (configurations, tokenizer, index) and 4 GiB (2^32) of weights whose
-   * server sends them whole instead of by range. More is FILE, at once.
+   * (2^26) of each text (configurations, tokenizer, index, template) and 4 GiB (2^32) of weights
+   * whose server sends them whole instead of by range. More is FILE, at once.
    */
   maxFileBytes?: number | undefined;
   /**
@@ -264,6 +264,12 @@ export interface ConvertOptions extends LoadOptions {
   /** As {@link ModelLoadOptions} has it: "q8" with "q4" by default. */
   head?: WeightFormat | undefined;
   /**
+   * How many inputs of a row share a scale in floats that "q8" or "q4" quantises: 32 (the default,
+   * as `dtype` says), or 64 by MLX's own rule, with scales and biases of BF16, as MLX's tools write
+   * them; rows that are no whole groups of 64 have groups of 32.
+   */
+  groupSize?: 32 | 64 | undefined;
+  /**
    * How attention layers lie and are named: as Hugging Face's `diffllama` (pairing halves,
    * half-split rope, no norm weight, `o_proj`) or as unilm's `multihead_flashdiff_2.py`
    * (interleaved heads and rope, `subln.weight`, `out_proj`). Heads and channels move bit for bit;
@@ -349,6 +355,8 @@ export interface ConvertModelOptions extends LoadOptions {
   dtype?: "F32" | "F16" | "BF16" | WeightFormat | undefined;
   /** As what embeddings and head are written, where that is not what `dtype` says. */
   head?: WeightFormat | undefined;
+  /** As {@link convertCheckpoint} has it, for `dtype` or `head` "q8" and "q4". */
+  groupSize?: ConvertOptions["groupSize"];
   /**
    * A low-rank adapter, as {@link LanguageModel.load} takes it, in the place of what says which
    * conversion: it names one, is merged into the weights, and these are quantised only where
@@ -404,6 +412,47 @@ export declare function convertModel(source: CheckpointSource, options?: Convert
  *   {@link convertModel}.
  */
 export declare function foldDex(source: CheckpointSource, options?: FoldOptions): Promise<ModelConversion>;
+
+/**
+ * What an adapter has of a weight: `a` `[r, inputs]` and `b` `[outputs, r]` of a low-rank
+ * difference, W + alpha / r · B A; or the whole weight. F32, F16 or BF16.
+ */
+export type AdapterWeight = { readonly a: StoredLike | TensorLike; readonly b: StoredLike | TensorLike } | StoredLike | TensorLike;
+
+/** Options of {@link saveAdapter}. */
+export interface SaveAdapterOptions {
+  /** What B A is multiplied with, times the rank: `lora_alpha`; the rank by default. */
+  alpha?: number | undefined;
+  /**
+   * The conversion that a plain Llama needs first, in the words of {@link convertModel}, which
+   * becomes `diff_attention`: `to: "v2"`, `start: "mirror"` (the defaults, and the only ones that
+   * adapters are of), `heads: "all"` (the default) or lists, as `convertModel` gave them back.
+   * Without it the adapter is for a model as it is.
+   */
+  conversion?: Pick<ConvertModelOptions, "to" | "heads" | "start"> | undefined;
+  /** Where the model is that it is for; `base_model_name_or_path`, none by default. */
+  baseModel?: string | undefined;
+  /** As {@link convertModel} has it. */
+  target?: ConvertModelOptions["target"];
+  /** Ends the work; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Writes a low-rank adapter in PEFT's names: `adapter_config.json` and `adapter_model.safetensors`,
+ * which {@link LanguageModel.load} and {@link convertModel} take as `adapter`. `weights` are by the
+ * names that the model has for them (`"model.layers.0.self_attn.q_proj.weight"`), those of a model
+ * converted to differential attention as they are then. All low-rank differences have one rank.
+ * Gives the files by name where there is no `target`. The tensors' memory is read, not copied:
+ * leave it alone until the promise settles.
+ *
+ * @throws {DiffAttnError} SHAPE, DTYPE or OPTION naming the weight (`weights.NAME.a`) or the
+ *   option; FILE when it cannot be written; ABORTED.
+ */
+export declare function saveAdapter(
+  weights: Readonly<Record<string, AdapterWeight>>,
+  options?: SaveAdapterOptions,
+): Promise<Readonly<Record<string, Uint8Result>> | undefined>;
 
 /** Options of {@link compareModels}. */
 export interface CompareOptions {
@@ -854,6 +903,17 @@ export declare class LanguageModel {
    */
   readonly family: string;
   readonly config: ModelConfig;
+  /**
+   * Elements of all weights, those of an adapter's conversion included; of quantised ones those
+   * that their codes stand for. A head that is the embeddings counts once.
+   */
+  readonly parameters: number;
+  /**
+   * As what its linear maps are held, whatever their file has: what most of their elements are,
+   * where not all are alike. (Embeddings and head may be held otherwise, as `head` says; Q4_0 and
+   * Q4_1 are both "q4".)
+   */
+  readonly dtype: WeightFormat;
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
   /**

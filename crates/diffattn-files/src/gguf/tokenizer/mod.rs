@@ -13,6 +13,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use vocabulary::{Added, Vocabulary};
 
+/// The template that makes a prompt of messages.
+pub(super) const CHAT_TEMPLATE: &str = "tokenizer.chat_template";
+
 /// A tokenizer as two files of Hugging Face's have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTokenizer {
@@ -91,7 +94,7 @@ pub(super) fn read(keys: &Keys<'_, '_>) -> Result<Option<GgufTokenizer>, Error> 
             config.insert(name.to_owned(), json!(text));
         }
     }
-    if let Some(template) = keys.text("tokenizer.chat_template")? {
+    if let Some(template) = keys.text(CHAT_TEMPLATE)? {
         config.insert("chat_template".to_owned(), json!(template));
     }
     Ok(Some(GgufTokenizer {

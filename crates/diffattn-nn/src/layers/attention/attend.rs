@@ -105,7 +105,7 @@ impl DiffAttnLayer {
         let mut options = self.attention_options(queries);
         if let Some(fusion) = &self.fusion {
             (options.pairing, options.ratio, options.kv_repeat) = Default::default();
-            options.heads = Some(fusion.plan.clone());
+            options.heads = Some(Cow::Borrowed(&fusion.plan));
         } else if let Some(norm) = &self.norm {
             options.norm = Some(NormOptions {
                 eps: norm.eps,
@@ -157,7 +157,10 @@ impl DiffAttnLayer {
                     shape: vec![batch, length, dimensions.heads],
                 }),
             },
-            heads: self.heads.is_own_plan.then(|| self.heads.plan.clone()),
+            heads: self
+                .heads
+                .is_own_plan
+                .then(|| Cow::Borrowed(&self.heads.plan[..])),
             pairing: dimensions.pairing,
             ratio: dimensions.ratio,
             kv_repeat: dimensions.kv_repeat,

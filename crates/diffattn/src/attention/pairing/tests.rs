@@ -1,9 +1,12 @@
 //! Plans of each head layout, and the rules that impossible counts break.
 
 use super::plan;
-use crate::attention::options::{AttentionOptions, Lambda, Pairing};
+use crate::attention::kept::KeptPlan;
+use crate::attention::options::{AttentionOptions, HeadPlan, KvRepeat, Lambda, Pairing};
 use crate::attention::plan::{HeadCounts, Plan};
 use crate::error::Error;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 fn of(pairing: Pairing, q: usize, k: usize, v: usize, ratio: Option<usize>) -> Result<Plan, Error> {
     let options = AttentionOptions {
@@ -123,4 +126,79 @@ fn impossible_counts_name_the_rule() {
             .map_err(|error| error.to_string());
         assert_eq!(error, Err(says.to_owned()));
     }
+}
+
+/// A plan is kept for what it is made from, and nothing that it depends on is left out.
+#[test]
+fn plans_are_kept_for_what_they_are_made_from() -> Result<(), Error> {
+    let counts = HeadCounts {
+        q: 8,
+        k: 4,
+        v: Some(2),
+    };
+    let with = |lambda: f32| AttentionOptions {
+        lambda: Some(Lambda::Value(lambda)),
+        ..AttentionOptions::default()
+    };
+    // (Where another test looks for one just now, a plan is made anew.)
+    type Made<'a> = (HeadCounts, AttentionOptions<'a>);
+    let is_kept = |one: &Made<'_>, other: &Made<'_>| {
+        let same = |_| {
+            let plans = [one, other].map(|(counts, options)| KeptPlan::of(*counts, options));
+            matches!(plans, [Ok(one), Ok(other)] if Arc::ptr_eq(&one, &other))
+        };
+        (0..1000).any(same)
+    };
+    assert!(is_kept(&(counts, with(0.5)), &(counts, with(0.25))));
+    let coefficients = |coefficients| AttentionOptions {
+        coefficients: Some(coefficients),
+        ..AttentionOptions::default()
+    };
+    let heads = |coefficient| AttentionOptions {
+        heads: Some(Cow::Owned(vec![HeadPlan {
+            q: vec![0],
+            k: vec![0],
+            v: vec![0],
+            coefficients: Some(vec![coefficient]),
+        }])),
+        ..AttentionOptions::default()
+    };
+    let flat = AttentionOptions {
+        kv_repeat: Some(KvRepeat::Flat),
+        ..with(0.5)
+    };
+    let halves = AttentionOptions {
+        pairing: Pairing::Halves,
+        ..with(0.5)
+    };
+    let fewer = HeadCounts {
+        k: 2,
+        v: None,
+        ..counts
+    };
+    let four = HeadCounts {
+        v: Some(4),
+        ..counts
+    };
+    let others = [
+        (counts, coefficients(&[1.0, 0.0])),
+        (counts, coefficients(&[1.0, -0.0])),
+        (counts, heads(0.0)),
+        (counts, heads(-0.0)),
+        (counts, flat),
+        (four, halves),
+        (fewer, with(0.5)),
+    ];
+    for other in &others {
+        assert!(!is_kept(&(counts, with(0.5)), other), "{other:?}");
+        assert!(is_kept(other, other), "{other:?}");
+        let (counts, options) = other;
+        let made = plan(*counts, options)?;
+        assert_eq!(KeptPlan::of(*counts, options)?.heads, made.heads);
+    }
+    // A zero has a sign.
+    for [one, other] in [[0, 1], [2, 3]] {
+        assert!(!is_kept(&others[one], &others[other]));
+    }
+    Ok(())
 }
