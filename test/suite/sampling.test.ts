@@ -127,12 +127,12 @@ describe("options", () => {
 
   test("what is no option", async () => {
     const wrong: [modelTypes.GenerateOptions, string][] = [
-      [{ minP: 1.5 }, "min_p: "],
+      [{ minP: 1.5 }, "minP: "],
       [{ minP: "a" as never }, "minP: "],
-      [{ presencePenalty: NaN }, "presence_penalty: "],
-      [{ frequencyPenalty: Infinity }, "frequency_penalty: "],
-      [{ logitBias: { [VOCABULARY]: 1 } }, "logit_bias: "],
-      [{ logitBias: { 3: NaN } }, "logit_bias: "],
+      [{ presencePenalty: NaN }, "presencePenalty: "],
+      [{ frequencyPenalty: Infinity }, "frequencyPenalty: "],
+      [{ logitBias: { [VOCABULARY]: 1 } }, "logitBias: "],
+      [{ logitBias: { 3: NaN } }, "logitBias: "],
       [{ logitBias: { "03": 1 } as never }, "logitBias: "],
       [{ logitBias: { 3: "a" as never } }, "logitBias[3]: "],
       [{ logitBias: [1] as never }, "logitBias: "],
