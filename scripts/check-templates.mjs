@@ -78,12 +78,13 @@ const { LanguageModel } = createRequire(import.meta.url)("../packages/diffattn/d
 const model = join(root, "examples/model");
 let failed = 0;
 for (const [at, { of, name, template, messages, addGenerationPrompt, variables }] of cases.entries()) {
-  using loaded = await LanguageModel.load(model, { chatTemplate: template });
+  const loaded = await LanguageModel.load(model, { chatTemplate: template });
   const options = { addGenerationPrompt, variables: { ...tokens, ...variables } };
   const made = await loaded.applyChatTemplate(messages, options).then(
     (text) => ({ text }),
     (error) => ({ error: error.message, code: error.code }),
   );
+  loaded.dispose();
   const { text, error } = expected[at];
   const same = text === undefined ? made.code === "OPTION" : made.text === text;
   if (same) continue;

@@ -14,6 +14,9 @@ cpSync(trained, model, { recursive: true });
 const TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
 writeFileSync(join(model, "tokenizer_config.json"), JSON.stringify({ chat_template: TEMPLATE }));
 
+/** What was written comes again, and no end. */
+const ENDLESS = ["-n", "1000000", "--frequency-penalty=-2"];
+
 interface Answer {
   text: string;
   ids: number[];
@@ -68,7 +71,7 @@ describe("from a pipe", () => {
 
   test("SIGINT stops the answer, and not the program", async () => {
     let count = 0;
-    const { code, out, err } = await diffattn(["chat", model, "-n", "100000", "-t", "1", "--verbose"], {
+    const { code, out, err } = await diffattn(["chat", model, ...ENDLESS, "--verbose"], {
       input: "A thread\n/clear\n/exit\n",
       onOutput: (child) => {
         count += 1;
@@ -120,10 +123,7 @@ describe("before a person", () => {
   };
 
   test("Ctrl-C stops an answer and not the program; Ctrl-D ends", () => {
-    const { status, stdout } = typed(
-      ["> |A thread\r", "|\u0003", "stopped|", "> |/clear\r", "> |half a line\u0003", "> |\u0004"],
-      ["-n", "100000", "-t", "1"],
-    );
+    const { status, stdout } = typed(["> |A thread\r", "|\u0003", "stopped|", "> |/clear\r", "> |half a line\u0003", "> |\u0004"], ENDLESS);
     expect(stdout).toContain("stopped");
     expect(stdout).toContain("a new conversation");
     expect(stdout).toContain("Ctrl-D, ends");

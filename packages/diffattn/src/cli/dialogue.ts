@@ -39,7 +39,7 @@ export class Dialogue {
     this.#lines.on("line", (line) => this.#give(line));
     this.#lines.on("close", () => {
       this.#ended = true;
-      this.#waiting?.(END);
+      if (this.#waiting) this.#give(END);
     });
     this.#lines.on("SIGINT", () => {
       if (!this.#waiting) {
@@ -55,7 +55,10 @@ export class Dialogue {
   }
 
   #give(line: Line): void {
-    if (this.#waiting) this.#waiting(line);
+    // (Of a pipe several come at once.)
+    const waiting = this.#waiting;
+    this.#waiting = undefined;
+    if (waiting) waiting(line);
     else this.#early.push(line);
   }
 
@@ -71,7 +74,6 @@ export class Dialogue {
       this.#lines.prompt(true);
     }
     const given = await line;
-    this.#waiting = undefined;
     this.#isMuted = true;
     return given;
   }
