@@ -83,7 +83,7 @@ const common: Options = {
   splitting: false,
   sourcemap: true,
   define: { __VERSION__: JSON.stringify(version) },
-  external: [/^node:/, "@huggingface/tokenizers"],
+  external: [/^node:/, "@huggingface/tokenizers", "@huggingface/jinja"],
   esbuildPlugins: [glue],
 };
 

@@ -56,9 +56,11 @@ function prepare() {
   writeFileSync(join(folder, "package.json"), JSON.stringify({ name: "guides", private: true, type: "module" }));
   const options = ["--offline", "--omit=optional", "--omit=peer", "--legacy-peer-deps", "--no-audit", "--no-fund"];
   run("npm", ["install", ...options, ...ours.map((name) => tarballs[name])], folder);
-  for (const name of ["@huggingface/tokenizers", "pngjs"])
+  for (const name of ["@huggingface/tokenizers", "@huggingface/jinja", "pngjs"])
     cpSync(join(root, "node_modules", name), join(folder, "node_modules", name), { recursive: true, dereference: true });
   cpSync(join(root, "examples/model"), join(folder, "model"), { recursive: true });
+  cpSync(join(root, "examples/model"), join(folder, "instruct"), { recursive: true });
+  cpSync(join(root, "test/models/chat/tokenizer_config.json"), join(folder, "instruct/tokenizer_config.json"));
   cpSync(join(root, "test/models/diff_vit"), join(folder, "vit"), { recursive: true });
   cpSync(join(root, "test/models/same_s"), join(folder, "codec"), { recursive: true });
   cpSync(join(root, "test/models/llama"), join(folder, "llama"), { recursive: true });

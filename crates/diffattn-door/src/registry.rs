@@ -75,6 +75,7 @@ registry! {
         #[cfg(feature = "models")] RecodePlanRequest,
         #[cfg(feature = "models")] RecodeRequest,
         #[cfg(feature = "models")] TextForwardRequest,
+        #[cfg(feature = "models")] EmbedTextsRequest,
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,
         #[cfg(feature = "models")] EndRequest,

@@ -65,8 +65,8 @@ mod weights;
 pub use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 #[cfg(feature = "models")]
 pub use generate::{
-    Finish, Generation, GenerationStep, Generator, GeneratorOptions, ModelCache, ModelCacheOptions,
-    ModelCacheState, Sampler, SamplerOptions, Token,
+    Finish, Generation, GenerationStep, Generator, GeneratorOptions, Logprobs, ModelCache,
+    ModelCacheOptions, ModelCacheState, Sampler, SamplerOptions, Token,
 };
 #[cfg(feature = "models")]
 pub use image::{ClassScore, Image, Interpolation, Preprocessing, top_classes};
@@ -92,9 +92,9 @@ pub use models::same_s::{
 };
 #[cfg(feature = "models")]
 pub use models::{
-    Builder, Decoder, FAMILIES, Family, Loader, Logits, LogitsDistance, Model, ModelFiles,
-    ModelLoader, RecodePlan, Recoded, RecodedAs, Task, TextForward, TextModel, TextOptions,
-    TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
+    Builder, Decoder, EmbedOptions, FAMILIES, Family, Loader, Logits, LogitsDistance, Model,
+    ModelFiles, ModelLoader, Pooling, RecodePlan, Recoded, RecodedAs, Task, TextEmbed, TextForward,
+    TextModel, TextOptions, TextOutput, TextOutputs, TokenIds, compare_logits, map_entropy,
 };
 #[cfg(feature = "models")]
 pub use models::{

@@ -40,6 +40,7 @@ export const exportModelCache = 82;
 export const endText = 83;
 export const recodePlan = 84;
 export const recodeTensor = 85;
+export const embedTexts = 86;
 export const vitForward = 88;
 export const vitMaps = 89;
 export const vitClassify = 90;

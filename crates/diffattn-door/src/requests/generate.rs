@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use diffattn::{CacheDType, Error, Work};
+use diffattn::{CacheDType, DType, Error, Work};
 use diffattn_nn::{
-    Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions, TextModel,
+    Finish, Generation, Generator, GeneratorOptions, ModelCache, SamplerOptions, TextModel, Token,
 };
 
 use super::model::Model;
 use super::model_cache::Caches;
 use super::ready::ready;
+use super::text::token_ids;
 use crate::encoding::{
     Count, Encoded, Flag, Ints, List, Number, Object, Or, Seed, Size, record, request,
 };
@@ -82,8 +83,21 @@ record! {
         temperature: Option<Number>,
         top_k: Option<Count>,
         top_p: Option<Number>,
+        min_p: Option<Number>,
         repetition_penalty: Option<Number>,
+        presence_penalty: Option<Number>,
+        frequency_penalty: Option<Number>,
+        logit_bias: Option<List<BiasAt>>,
         seed: Option<Seed>,
+        logprobs: Option<Count>,
+    }
+}
+
+record! {
+    /// What is added to the logit of an id.
+    fields BiasAt {
+        id("logit_bias"): TokenId,
+        bias("logit_bias"): Number,
     }
 }
 
@@ -103,23 +117,26 @@ impl Encoded for TokenId {
 
 impl TextAt {
     fn generation(&self, operands: &[&[u8]]) -> Result<Generation, Error> {
-        let prompt = self.prompt.i32(operands)?.iter();
-        let prompt = prompt
-            .map(|&id| u32::try_from(id).map_err(|_| Error::option("prompt", "ids from 0", id)));
         let default = SamplerOptions::default();
+        let biased = self.logit_bias.iter().flatten();
         Ok(Generation {
-            prompt: prompt.collect::<Result<_, _>>()?,
+            prompt: token_ids("prompt", &self.prompt, operands)?,
             max_new_tokens: self.max_new_tokens,
             stop_ids: self.stop_ids.clone(),
             sampler: SamplerOptions {
                 temperature: self.temperature.unwrap_or(default.temperature),
                 top_k: self.top_k,
                 top_p: self.top_p.unwrap_or(default.top_p),
+                min_p: self.min_p.unwrap_or(default.min_p),
                 repetition_penalty: self
                     .repetition_penalty
                     .unwrap_or(default.repetition_penalty),
+                presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+                frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+                logit_bias: biased.map(|at| (at.id, at.bias)).collect(),
                 seed: self.seed.unwrap_or(default.seed),
             },
+            logprobs: self.logprobs,
         })
     }
 }
@@ -174,28 +191,56 @@ impl Operation for StepRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
         let step = held.generator.step_job()?;
-        let total = step.units();
-        let spec = OutputSpec::new("tokens", Kind::I32, &[step.tokens(), 3])?;
-        Ok(Prepared::new(vec![spec], move |outputs| {
+        let (total, best) = (step.units(), step.logprobs());
+        let width = 3 + best.unwrap_or(0);
+        let mut specs = vec![OutputSpec::new(
+            "tokens",
+            Kind::I32,
+            &[step.tokens(), width],
+        )?];
+        if let Some(best) = best {
+            let shape = [step.tokens(), 1 + best];
+            specs.push(OutputSpec::new("logprobs", DType::F32, &shape)?);
+        }
+        Ok(Prepared::new(specs, move |outputs| {
             let out = outputs.i32()?;
+            let probable = match best {
+                Some(_) => outputs.f32()?,
+                None => &mut [],
+            };
             Ok(Work::new(total, |pace| async move {
                 let mut tokens = Vec::new();
                 let mut work = step.into_work(&mut tokens)?;
                 pace.within(&mut work, total).await?;
                 drop(work);
-                for (row, token) in out.chunks_exact_mut(3).zip(tokens) {
-                    // (A batch is no longer than its request, and ids are those of a vocabulary in
-                    // memory.)
-                    let finish = match token.finish {
-                        None | Some(Finish::Failed) => 0,
-                        Some(Finish::Stop) => 1,
-                        Some(Finish::Length) => 2,
-                    };
-                    row.copy_from_slice(&[token.text as i32, token.id as i32, finish]);
+                let mut probable = probable.chunks_exact_mut(width - 2);
+                for (row, token) in out.chunks_exact_mut(width).zip(tokens) {
+                    write_token(row, probable.next().unwrap_or_default(), &token);
                 }
                 Ok(())
             }))
         }))
+    }
+}
+
+/// A token as numbers: its text, its id, how it ends, and the ids of the most probable ones, −1
+/// where its text asks for fewer; their logarithms apart, NaN there, the token's own first.
+fn write_token(row: &mut [i32], probable: &mut [f32], token: &Token) {
+    // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+    let finish = match token.finish {
+        None | Some(Finish::Failed) => 0,
+        Some(Finish::Stop) => 1,
+        Some(Finish::Length) => 2,
+    };
+    row.fill(-1);
+    row[..3].copy_from_slice(&[token.text as i32, token.id as i32, finish]);
+    probable.fill(f32::NAN);
+    if let (Some(told), Some((chosen, best))) = (&token.logprobs, probable.split_first_mut()) {
+        *chosen = told.chosen as f32;
+        for ((id, of), &(best_id, best_of)) in row[3..].iter_mut().zip(best).zip(&told.best) {
+            *id = best_id as i32;
+            *of = best_of as f32;
+        }
     }
 }
 

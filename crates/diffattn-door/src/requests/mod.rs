@@ -83,6 +83,6 @@ pub(crate) use model_cache::{
 #[cfg(feature = "models")]
 pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 #[cfg(feature = "models")]
-pub(crate) use text::TextForwardRequest;
+pub(crate) use text::{EmbedTextsRequest, TextForwardRequest};
 #[cfg(feature = "models")]
 pub(crate) use vit::{VitClassifyRequest, VitForwardRequest, VitMapsRequest};

@@ -1,7 +1,9 @@
-//! Forward passes over texts.
+//! Forward passes over texts, and texts as vectors.
 
 use diffattn::{DType, Error};
-use diffattn_nn::{Logits, TextForward, TextOptions, TextOutputs, TokenIds};
+use diffattn_nn::{
+    EmbedOptions, Logits, Pooling, TextEmbed, TextForward, TextOptions, TextOutputs, TokenIds,
+};
 
 use super::maps::{map_outputs, take_map_outputs};
 use super::model::Model;
@@ -10,6 +12,7 @@ use crate::encoding::{Count, Flag, Ints, List, Object, choice, request};
 use crate::job::{OutputSpec, Prepared};
 use crate::objects::Use;
 use crate::operation::{Inputs, Operation};
+use crate::reader::TensorAt;
 
 choice! { Logits { "none" = None, "last" = Last, "all" = All } }
 
@@ -78,4 +81,52 @@ impl Operation for TextForwardRequest {
             job.into_work(to)
         }))
     }
+}
+
+choice! { Pooling { "mean" = Mean, "last" = Last } }
+
+request! {
+    /// A request of `embedTexts`.
+    86 embedTexts EmbedTextsRequest {
+        model: Object<Model>,
+        texts: List<Ints>,
+        pooling: Pooling,
+        normalize: Flag,
+        deterministic: Flag,
+    }
+}
+
+impl Operation for EmbedTextsRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.model.to_use(false)]
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let model = inputs.objects.look(&self.model)?.text()?;
+        let model = inputs.objects.keep(model);
+        let texts = self.texts.iter();
+        let texts = texts.map(|ids| token_ids("texts", ids, inputs.operands));
+        let options = EmbedOptions {
+            pooling: self.pooling,
+            normalize: self.normalize,
+            run: inputs.run.with_deterministic(self.deterministic),
+        };
+        let texts = texts.collect::<Result<_, _>>()?;
+        let job = TextEmbed::new(model.decoder(), texts, &options)?;
+        let spec = OutputSpec::new("embeddings", DType::F32, &job.shape())?;
+        Ok(Prepared::new(vec![spec], move |outputs| {
+            job.into_work(outputs.f32()?)
+        }))
+    }
+}
+
+/// The ids of one text.
+pub(super) fn token_ids(
+    argument: &'static str,
+    ids: &TensorAt,
+    operands: &[&[u8]],
+) -> Result<Vec<u32>, Error> {
+    let ids = ids.i32(operands)?.iter();
+    ids.map(|&id| u32::try_from(id).map_err(|_| Error::option(argument, "ids from 0", id)))
+        .collect()
 }

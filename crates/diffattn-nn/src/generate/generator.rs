@@ -3,8 +3,9 @@
 //! alone.
 
 use super::cache::{ModelCache, ModelCacheOptions};
+use super::logprobs::Logprobs;
 use super::sampler::{Sampler, SamplerOptions};
-use crate::models::{Decoder, TextForward, TextModel, TextOutputs};
+use crate::models::{Decoder, TextForward, TextModel};
 use diffattn::{CacheDType, Error, Run, Work, checked_len, try_zeroed};
 use std::ops::Deref;
 
@@ -19,6 +20,9 @@ pub struct Generation {
     pub stop_ids: Option<Vec<u32>>,
     /// How ids are chosen.
     pub sampler: SamplerOptions,
+    /// Whether to tell how probable each chosen id was, and of how many of the most probable ids
+    /// beside it; not by default.
+    pub logprobs: Option<usize>,
 }
 
 /// How a [`Generator`] is run.
@@ -46,7 +50,7 @@ pub enum Finish {
 }
 
 /// An id that a step chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Token {
     /// Which of the texts it continues.
     pub text: usize,
@@ -54,6 +58,8 @@ pub struct Token {
     pub id: u32,
     /// Whether it is the text's last, and why.
     pub finish: Option<Finish>,
+    /// How probable it was, where [`Generation::logprobs`] asks.
+    pub logprobs: Option<Logprobs>,
 }
 
 /// A text on its way.
@@ -65,6 +71,7 @@ struct Text {
     max_new_tokens: usize,
     stop_ids: Vec<u32>,
     sampler: Sampler,
+    logprobs: Option<usize>,
     finish: Option<Finish>,
     /// Holds the text but for what the next step computes: the rest of the prompt, or the last id.
     /// `None` once it was given up.
@@ -300,7 +307,9 @@ where
             texts.push(Choice {
                 text: index,
                 ids: &mut text.ids,
+                prompt: text.prompt,
                 sampler: &mut text.sampler,
+                logprobs: text.logprobs,
                 stop_ids: &text.stop_ids,
                 end: text.prompt.saturating_add(text.max_new_tokens),
                 finish: &mut text.finish,
@@ -341,13 +350,17 @@ fn text(model: &Decoder<'_>, generation: Generation) -> Result<Text, Error> {
         max_new_tokens,
         stop_ids,
         sampler,
+        logprobs,
     } = generation;
+    let vocab = model.vocab_size();
+    sampler.check_ids(vocab)?;
     Ok(Text {
         prompt: prompt.len(),
         ids: prompt,
         max_new_tokens,
         stop_ids: stop_ids.unwrap_or_else(|| model.eos_token_ids.to_vec()),
         sampler: Sampler::new(&sampler)?,
+        logprobs: logprobs.map(|best| best.min(vocab)),
         finish: (max_new_tokens == 0).then_some(Finish::Length),
         cache: None,
     })
@@ -369,7 +382,10 @@ fn check_prompts(model: &Decoder<'_>, generations: &[Generation]) -> Result<(), 
 struct Choice<'g> {
     text: usize,
     ids: &'g mut Vec<u32>,
+    /// How many of them are its prompt.
+    prompt: usize,
     sampler: &'g mut Sampler,
+    logprobs: Option<usize>,
     stop_ids: &'g [u32],
     /// Ids that it has at most.
     end: usize,
@@ -379,7 +395,13 @@ struct Choice<'g> {
 impl Choice<'_> {
     /// Chooses the next id.
     fn choose(&mut self, logits: &[f32]) -> Result<Token, Error> {
-        let id = self.sampler.sample(logits, self.ids).inspect_err(|_| {
+        let (prompt, generated) = self.ids.split_at(self.prompt.min(self.ids.len()));
+        let chosen = self.sampler.sample(logits, prompt, generated);
+        let told = chosen.and_then(|id| {
+            let told = self.logprobs.map(|best| Logprobs::of(logits, id, best));
+            Ok((id, told.transpose()?))
+        });
+        let (id, logprobs) = told.inspect_err(|_| {
             *self.finish = Some(Finish::Failed);
         })?;
         self.ids.push(id);
@@ -394,6 +416,7 @@ impl Choice<'_> {
             text: self.text,
             id,
             finish: *self.finish,
+            logprobs,
         })
     }
 }
@@ -413,6 +436,13 @@ impl<'g> GenerationStep<'g> {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.texts.len()
+    }
+
+    /// Of how many of the most probable ids it will tell at most; `None` where no text asks how
+    /// probable its ids are.
+    #[must_use]
+    pub fn logprobs(&self) -> Option<usize> {
+        self.texts.iter().filter_map(|text| text.logprobs).max()
     }
 
     /// Units of its work.
@@ -440,11 +470,7 @@ impl<'g> GenerationStep<'g> {
             return Ok(Work::new(0, |_| async { Ok(()) }));
         };
         Ok(Work::new(total, |pace| async move {
-            let outputs = TextOutputs {
-                logits: &mut *logits,
-                ..TextOutputs::default()
-            };
-            forward.run(outputs, pace).await?;
+            forward.run_into(&mut *logits, pace).await?;
             let mut failed = None;
             for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab)) {
                 match text.choose(logits) {

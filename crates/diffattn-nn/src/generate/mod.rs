@@ -3,9 +3,11 @@
 
 mod cache;
 mod generator;
+mod logprobs;
 mod sampler;
 
 pub(crate) use cache::chunk_of;
 pub use cache::{ModelCache, ModelCacheOptions, ModelCacheState};
 pub use generator::{Finish, Generation, GenerationStep, Generator, GeneratorOptions, Token};
+pub use logprobs::Logprobs;
 pub use sampler::{Sampler, SamplerOptions};

@@ -7,8 +7,9 @@ use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng;
 use std::cmp::Ordering;
 
-/// How the next token is chosen. Penalty, temperature, `top_k` and `top_p` act in this order.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How the next token is chosen. `logit_bias`, the penalties (of repetition, frequency, presence),
+/// temperature, `top_k`, `top_p` and `min_p` act in this order.
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplerOptions {
     /// What logits are divided by before they become probabilities; 0, the default, takes the
     /// highest logit (of equal ones the lowest id), and nothing is left to chance.
@@ -18,9 +19,20 @@ pub struct SamplerOptions {
     pub top_k: Option<usize>,
     /// Only the most probable ids, as few as together exceed it; 1, the default, takes all.
     pub top_p: f64,
-    /// What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1
-    /// by default.
+    /// Only ids that are at least so many times as probable as the most probable one; 0, the
+    /// default, takes all.
+    pub min_p: f64,
+    /// What a logit above 0 is divided by, and one below multiplied with, if the text has its id,
+    /// in its prompt or since; 1 by default.
     pub repetition_penalty: f64,
+    /// What is subtracted from the logit of an id that was generated, prompt apart; 0 by default.
+    pub presence_penalty: f64,
+    /// What is subtracted from the logit of an id for each time that it was generated, prompt
+    /// apart; 0 by default.
+    pub frequency_penalty: f64,
+    /// What is added to the logits of these ids, each a number or −∞, which bans the id; of one
+    /// that is listed twice, both. None by default.
+    pub logit_bias: Vec<(u32, f64)>,
     /// Where the random numbers begin; 0 by default.
     pub seed: u64,
 }
@@ -31,7 +43,11 @@ impl Default for SamplerOptions {
             temperature: 0.0,
             top_k: None,
             top_p: 1.0,
+            min_p: 0.0,
             repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
             seed: 0,
         }
     }
@@ -46,6 +62,8 @@ pub struct Sampler {
     options: SamplerOptions,
     random: Pcg32,
     scores: Vec<f64>,
+    /// How often each id was met, while penalties are taken off; zeros otherwise.
+    counts: Vec<u32>,
     candidates: Vec<Candidate>,
 }
 
@@ -62,49 +80,32 @@ impl Sampler {
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the one out of its range.
     pub fn new(options: &SamplerOptions) -> Result<Self, Error> {
-        let &SamplerOptions {
-            temperature,
-            top_k,
-            top_p,
-            repetition_penalty,
-            seed,
-        } = options;
-        if !(temperature >= 0.0 && temperature.is_finite()) {
-            let expected = "0 (greedy) or a positive number";
-            return Err(Error::option("temperature", expected, temperature));
-        }
-        if top_k == Some(0) {
-            return Err(Error::option("top_k", "1 or more", 0));
-        }
-        if !(0.0..=1.0).contains(&top_p) {
-            return Err(Error::option("top_p", "a number from 0 to 1", top_p));
-        }
-        if !(repetition_penalty > 0.0 && repetition_penalty.is_finite()) {
-            let expected = "a positive number";
-            return Err(Error::option(
-                "repetition_penalty",
-                expected,
-                repetition_penalty,
-            ));
-        }
+        options.check()?;
         Ok(Self {
-            options: *options,
-            random: Pcg32::new(seed, STREAM),
+            options: options.clone(),
+            random: Pcg32::new(options.seed, STREAM),
             scores: Vec::new(),
+            counts: Vec::new(),
             candidates: Vec::new(),
         })
     }
 
-    /// The next id after the text `ids` (which only the repetition penalty looks at), given the
-    /// logits of all ids.
+    /// The next id after a text, of which the penalties alone take note: its prompt, and the ids
+    /// that were generated since; given the logits of all ids.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `logits` when one is NaN or +∞ or
-    /// none is above −∞, `ids` when one has no logit; [`Error::out_of_memory`].
-    pub fn sample(&mut self, logits: &[f32], ids: &[u32]) -> Result<u32, Error> {
+    /// none is above −∞, as they come or once penalties and bias acted on them; `ids` or
+    /// `logit_bias` when one has no logit; [`Error::out_of_memory`].
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<u32, Error> {
         let highest = check_logits(logits)?;
-        let penalises = self.options.repetition_penalty != 1.0;
-        if self.options.temperature == 0.0 && !penalises {
+        let adjusts = self.options.adjusts();
+        if self.options.temperature == 0.0 && !adjusts {
             return Ok(highest);
         }
         if self.scores.len() != logits.len() {
@@ -113,38 +114,72 @@ impl Sampler {
         for (score, &logit) in self.scores.iter_mut().zip(logits) {
             *score = f64::from(logit);
         }
-        if penalises {
-            self.penalise(logits, ids)?;
+        if adjusts {
+            self.adjust(prompt, generated)?;
+        }
+        let highest = highest_of(&self.scores);
+        if !self.scores[highest].is_finite() {
+            let expected = "one above −∞ and none of +∞ after penalties and bias";
+            return Err(Error::option("logits", expected, self.scores[highest]));
         }
         if self.options.temperature == 0.0 {
-            return Ok(highest_of(&self.scores) as u32);
+            return Ok(highest as u32);
         }
-        self.keep_candidates()?;
+        self.keep_candidates(self.scores[highest])?;
         Ok(self.draw())
     }
 
-    fn penalise(&mut self, logits: &[f32], ids: &[u32]) -> Result<(), Error> {
-        let penalty = self.options.repetition_penalty;
-        for &id in ids {
-            let (Some(score), Some(&logit)) =
-                (self.scores.get_mut(id as usize), logits.get(id as usize))
-            else {
-                let expected = format!("ids from 0 to {}", logits.len() - 1);
+    /// What bias and penalties make of the scores.
+    fn adjust(&mut self, prompt: &[u32], generated: &[u32]) -> Result<(), Error> {
+        let most = self.scores.len() as u64 - 1;
+        let Self {
+            options,
+            scores,
+            counts,
+            ..
+        } = self;
+        for &(id, bias) in &options.logit_bias {
+            let Some(score) = scores.get_mut(id as usize) else {
+                let expected = format_args!("ids from 0 to {most}");
+                return Err(Error::option("logit_bias", expected, id));
+            };
+            *score += bias;
+        }
+        if !options.penalises() {
+            return Ok(());
+        }
+        for &id in prompt.iter().chain(generated) {
+            if u64::from(id) > most {
+                let expected = format_args!("ids from 0 to {most}");
                 return Err(Error::option("ids", expected, id));
-            };
-            // From the logit, so that an id counts once however often the text has it.
-            let logit = f64::from(logit);
-            *score = if logit < 0.0 {
-                logit * penalty
-            } else {
-                logit / penalty
-            };
+            }
+        }
+        if counts.len() != scores.len() {
+            *counts = try_zeroed(scores.len())?;
+        }
+        let penalty = options.repetition_penalty;
+        if penalty != 1.0 {
+            // An id counts once however often the text has it.
+            once(counts, prompt.iter().chain(generated), |id, _| {
+                let score = &mut scores[id];
+                *score = if *score < 0.0 {
+                    *score * penalty
+                } else {
+                    *score / penalty
+                };
+            });
+        }
+        let (each, once_there) = (options.frequency_penalty, options.presence_penalty);
+        if each != 0.0 || once_there != 0.0 {
+            once(counts, generated.iter(), |id, count| {
+                scores[id] -= f64::from(count) * each + once_there;
+            });
         }
         Ok(())
     }
 
     /// The ids that may be drawn, in order, with weights in proportion to their probabilities.
-    fn keep_candidates(&mut self) -> Result<(), Error> {
+    fn keep_candidates(&mut self, highest: f64) -> Result<(), Error> {
         let Self {
             options,
             scores,
@@ -158,7 +193,6 @@ impl Sampler {
             let (_, kth, _) = sorted.select_nth_unstable_by(top_k - 1, |a, b| b.total_cmp(a));
             least = *kth;
         }
-        let highest = scores[highest_of(scores)];
         candidates.clear();
         candidates
             .try_reserve(scores.len())
@@ -191,6 +225,10 @@ impl Sampler {
             candidates.drain(..gone);
             candidates.sort_unstable_by_key(|candidate| candidate.id);
         }
+        // (The weight of the most probable is 1.)
+        if options.min_p > 0.0 {
+            candidates.retain(|candidate| candidate.weight >= options.min_p);
+        }
         Ok(())
     }
 
@@ -216,6 +254,83 @@ impl Sampler {
             }
         }
         chosen
+    }
+}
+
+impl SamplerOptions {
+    /// Whether scores are others than logits.
+    fn adjusts(&self) -> bool {
+        self.penalises() || !self.logit_bias.is_empty()
+    }
+
+    fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+    }
+
+    /// Whether each is within its range.
+    fn check(&self) -> Result<(), Error> {
+        let refused = |name, expected, got: f64| Err(Error::option(name, expected, got));
+        if !(self.temperature >= 0.0 && self.temperature.is_finite()) {
+            let expected = "0 (greedy) or a positive number";
+            return refused("temperature", expected, self.temperature);
+        }
+        if self.top_k == Some(0) {
+            return Err(Error::option("top_k", "1 or more", 0));
+        }
+        for (name, share) in [("top_p", self.top_p), ("min_p", self.min_p)] {
+            if !(0.0..=1.0).contains(&share) {
+                return refused(name, "a number from 0 to 1", share);
+            }
+        }
+        let penalty = self.repetition_penalty;
+        if !(penalty > 0.0 && penalty.is_finite()) {
+            return refused("repetition_penalty", "a positive number", penalty);
+        }
+        for (name, penalty) in [
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ] {
+            if !penalty.is_finite() {
+                return refused(name, "a number", penalty);
+            }
+        }
+        for &(_, bias) in &self.logit_bias {
+            if bias.is_nan() || bias == f64::INFINITY {
+                return refused("logit_bias", "numbers below infinity", bias);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether ids of a vocabulary alone have a bias.
+    pub(super) fn check_ids(&self, vocab: usize) -> Result<(), Error> {
+        let mut biased = self.logit_bias.iter();
+        match biased.find(|(id, _)| *id as usize >= vocab) {
+            Some((id, _)) => {
+                let expected = format_args!("ids from 0 to {}", vocab - 1);
+                Err(Error::option("logit_bias", expected, id))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Each of the ids once, with how often it is among them; `counts` are zeros before and after.
+fn once<'i>(
+    counts: &mut [u32],
+    ids: impl Iterator<Item = &'i u32> + Clone,
+    mut body: impl FnMut(usize, u32),
+) {
+    for &id in ids.clone() {
+        counts[id as usize] = counts[id as usize].saturating_add(1);
+    }
+    for &id in ids {
+        let count = std::mem::take(&mut counts[id as usize]);
+        if count > 0 {
+            body(id as usize, count);
+        }
     }
 }
 

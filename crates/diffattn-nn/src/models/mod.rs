@@ -6,6 +6,7 @@ mod decoder;
 pub(crate) mod diff_llama;
 pub(crate) mod diff_mlx;
 pub(crate) mod diff_vit;
+mod embed;
 mod ends;
 mod ids;
 mod loader;
@@ -18,6 +19,7 @@ pub(crate) mod same_s;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
+pub use embed::{EmbedOptions, Pooling, TextEmbed};
 pub use ids::{Logits, TokenIds};
 pub use loader::{Builder, Loader, Model, ModelFiles, ModelLoader, Task};
 pub use measure::{LogitsDistance, compare_logits, map_entropy};

@@ -27,6 +27,8 @@ pub struct TextForward<'a> {
     texts: Vec<Vec<u32>>,
     caches: Option<Vec<&'a mut ModelCache>>,
     window: Option<usize>,
+    /// Whether the last hidden states are wanted in the place of logits.
+    features: bool,
 }
 
 impl<'a> TextForward<'a> {
@@ -89,6 +91,26 @@ impl<'a> TextForward<'a> {
         Self::checked(model, texts, shape, Some(caches), &options)
     }
 
+    /// Of texts of any lengths, none empty, all ids of the vocabulary: for the last hidden states in
+    /// the place of logits, packed, one text's rows after the other's.
+    pub(crate) fn features(
+        model: Decoder<'a>,
+        texts: Vec<Vec<u32>>,
+        logits: Logits,
+        run: Run,
+    ) -> Result<Self, Error> {
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let shape = [texts.len(), longest];
+        let options = TextOptions {
+            logits,
+            run,
+            ..TextOptions::default()
+        };
+        let mut job = Self::checked(model, texts, shape, None, &options)?;
+        job.features = true;
+        Ok(job)
+    }
+
     /// Checks what any texts must comply with; L matters only for the shapes of outputs.
     fn checked(
         model: Decoder<'a>,
@@ -112,6 +134,7 @@ impl<'a> TextForward<'a> {
             texts,
             caches,
             window,
+            features: false,
         };
         checked_len("ids", &job.logits_shape())?;
         checked_len("ids", &job.hidden_states_shape())?;
@@ -131,7 +154,15 @@ impl<'a> TextForward<'a> {
             Logits::Last => 1,
             Logits::All => length,
         };
-        [batch, rows, self.model.vocab_size()]
+        [batch, rows, self.width()]
+    }
+
+    /// Values of a row of the result.
+    fn width(&self) -> usize {
+        match self.features {
+            true => self.model.hidden_size(),
+            false => self.model.vocab_size(),
+        }
     }
 
     /// `[num_hidden_layers + 1, B, L, hidden_size]`, the first axis 0 where they are not wanted.
@@ -248,18 +279,23 @@ impl<'a> TextForward<'a> {
     fn ends(&self) -> Ends {
         Ends {
             hidden_size: self.model.hidden_size(),
-            vocab_size: self.model.vocab_size(),
+            vocab_size: self.width(),
             logits: self.options.logits,
             hidden_states: self.options.hidden_states,
         }
     }
 
+    /// The pass itself, whose logits (or features) alone are wanted.
+    pub(crate) async fn run_into(self, logits: &mut [f32], pace: Arc<Pace>) -> Result<(), Error> {
+        let outputs = TextOutputs {
+            logits,
+            ..TextOutputs::default()
+        };
+        self.run(outputs, pace).await
+    }
+
     /// The pass itself, into outputs that fit.
-    pub(crate) async fn run(
-        mut self,
-        outputs: TextOutputs<'_>,
-        pace: Arc<Pace>,
-    ) -> Result<(), Error> {
+    async fn run(mut self, outputs: TextOutputs<'_>, pace: Arc<Pace>) -> Result<(), Error> {
         let (plan, ends) = (self.plan(), self.ends());
         let mut pasts = Pasts::new(self.caches.take());
         let TextOutputs {
@@ -306,7 +342,7 @@ impl<'a> TextForward<'a> {
             {
                 let start = rows.start;
                 let head = |rows: Range<usize>| {
-                    let first = (first + rows.start - start) * self.model.vocab_size();
+                    let first = (first + rows.start - start) * self.width();
                     self.head(&pass.x, rows, &mut logits[first..])
                 };
                 pace.rows(rows, unit, head).await?;
@@ -363,8 +399,11 @@ impl<'a> TextForward<'a> {
     /// Logits of rows of x, one after the other.
     fn head(&self, x: &[f32], rows: Range<usize>, logits: &mut [f32]) -> Result<(), Error> {
         let (width, run) = (self.model.hidden_size(), self.options.run);
-        let logits = &mut logits[..rows.len() * self.model.vocab_size()];
+        let logits = &mut logits[..rows.len() * self.width()];
         let x = &x[rows.start * width..rows.end * width];
+        if self.features {
+            return self.model.head.norm.rows(x, logits, run);
+        }
         self.model.head.rows(x, logits, run)
     }
 }

@@ -3,7 +3,8 @@
 use crate::common::{Checkpoint, ok, random_ids, refusal};
 use diffattn::{Isa, Run};
 use diffattn_nn::{
-    DiffLlama, Finish, Generation, Generator, GeneratorOptions, ModelCacheOptions, SamplerOptions,
+    DiffLlama, Finish, Generation, Generator, GeneratorOptions, Logits, Logprobs,
+    ModelCacheOptions, SamplerOptions, TextOptions, TokenIds,
 };
 
 fn run(mut generator: Generator<&DiffLlama>, texts: usize) -> Vec<Vec<u32>> {
@@ -51,6 +52,7 @@ fn generations(vocab: usize) -> Vec<Generation> {
                     top_p: 0.95,
                     repetition_penalty: 1.1,
                     seed: index as u64,
+                    ..SamplerOptions::default()
                 }
             },
         })
@@ -134,6 +136,61 @@ fn stop_ids_and_lengths() {
         ..base
     };
     assert_eq!(alone(&model, &nothing, &options), [1, 2, 3]);
+}
+
+/// What is told of an id is the log-softmax of the logits that a pass gives, whatever the options.
+#[test]
+fn log_probabilities() {
+    let checkpoint = Checkpoint::fixture("diffllama_gqa");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let mut generations = generations(vocab);
+    for (generation, logprobs) in
+        generations
+            .iter_mut()
+            .zip([Some(3), None, Some(0), Some(1), Some(vocab + 1)])
+    {
+        generation.logprobs = logprobs;
+    }
+    let options = GeneratorOptions::default();
+    let mut generator = ok(Generator::new(&model, generations.clone(), &options));
+    assert_eq!(ok(generator.step_job()).logprobs(), Some(vocab));
+    let mut told = 0;
+    while !generator.is_finished() {
+        for token in ok(generator.step()) {
+            let wanted = generations[token.text].logprobs;
+            let Some(logprobs) = &token.logprobs else {
+                assert_eq!(wanted, None);
+                continue;
+            };
+            let ids = generator.ids(token.text).unwrap_or_default();
+            let before: Vec<i32> = ids[..ids.len() - 1].iter().map(|&id| id as i32).collect();
+            let shape = [1, before.len()];
+            let output = ok(model.forward(
+                TokenIds::i32(&before, &shape),
+                None,
+                &TextOptions {
+                    logits: Logits::Last,
+                    ..TextOptions::default()
+                },
+            ));
+            let expected = Logprobs::of(&output.logits, token.id, wanted.unwrap_or(0));
+            assert_eq!(*logprobs, ok(expected));
+            told += 1;
+        }
+    }
+    assert_eq!(told, 4 + 10 + 13 + 16);
+    let biased = |id| Generation {
+        sampler: SamplerOptions {
+            logit_bias: vec![(id, 100.0)],
+            ..SamplerOptions::default()
+        },
+        ..generations[0].clone()
+    };
+    let banned = Generator::new(&model, vec![biased(vocab as u32)], &options);
+    assert!(refusal(banned).1.starts_with("logit_bias: "));
+    let ids = alone(&model, &biased(5), &options);
+    assert_eq!(ids[1..], [5; 4]);
 }
 
 /// Steps in slices, some of them dropped on the way.

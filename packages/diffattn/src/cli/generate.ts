@@ -4,14 +4,21 @@ import { counted, duration } from "./format.js";
 import { type BackendOptions, loadLanguageModel, start } from "./library.js";
 import type { Terminal } from "./terminal.js";
 
-export interface GenerateOptions extends BackendOptions {
+/** How tokens are chosen, and how many. */
+export interface SamplingOptions extends BackendOptions {
   maxNewTokens: number;
   temperature: number;
   topK?: number;
   topP?: number;
+  minP?: number;
   repetitionPenalty?: number;
+  presencePenalty?: number;
+  frequencyPenalty?: number;
   seed?: number;
   stop?: string[];
+}
+
+export interface GenerateOptions extends SamplingOptions {
   window?: number;
   deterministic?: boolean;
   json?: boolean;

@@ -3,6 +3,7 @@
 import type * as operators from "../types.js";
 import type * as models from "../models/types.js";
 import type * as viz from "../viz/index.js";
+import { renderTemplate } from "../models/chat-template.js";
 import { explained, type Kind } from "./about.js";
 import { bytes } from "./format.js";
 import { tokenizerOf } from "./tokenizer.js";
@@ -70,7 +71,7 @@ async function loaded<T>(
 /** Loads a language model. */
 export const loadLanguageModel = (terminal: Terminal, source: string): Promise<models.LanguageModel> =>
   loaded(terminal, source, "text", async (reading) =>
-    (await loadModels()).LanguageModel.load(source, { ...reading, tokenizer: tokenizerOf }),
+    (await loadModels()).LanguageModel.load(source, { ...reading, tokenizer: tokenizerOf, chatTemplate: renderTemplate }),
   );
 
 /** Loads a vision transformer. */

@@ -6,14 +6,14 @@ import { main } from "./program.js";
 import { Terminal } from "./terminal.js";
 
 const interruption = new AbortController();
+const terminal = new Terminal(process, interruption.signal);
 
 // The first asks the work to stop where it can; who asks again does not wait.
 process.on("SIGINT", () => {
+  if (terminal.interrupted()) return;
   if (interruption.signal.aborted) process.exit(Exit.interrupted);
   interruption.abort();
 });
-
-const terminal = new Terminal(process, interruption.signal);
 
 // A reader that has seen enough, as head has, is no failure.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

@@ -5,6 +5,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import type * as operators from "../types.js";
 import { Exit, sentence, UsageError } from "./failure.js";
 import type { BenchOptions } from "./bench.js";
+import type { ChatOptions } from "./chat.js";
 import type { ClassifyOptions } from "./classify.js";
 import type { ConvertOptions } from "./convert.js";
 import type { DoctorOptions } from "./doctor.js";
@@ -21,8 +22,8 @@ const ISAS: readonly operators.Isa[] = ["avx512", "avx2", "neon", "scalar", "rel
 /** A parser of numbers within bounds. */
 function number(least: number, most = Infinity, { whole = true, open = false } = {}): (text: string) => number {
   const noun = whole ? "an integer" : "a number";
-  const from = open ? `above ${least}` : most === Infinity ? `of ${least} or more` : `from ${least}`;
-  const wanted = `${noun} ${from}${most === Infinity ? "" : ` ${open ? "and at most" : "to"} ${most}`}`;
+  const from = least === -Infinity ? "" : open ? `above ${least}` : most === Infinity ? `of ${least} or more` : `from ${least}`;
+  const wanted = `${noun}${from && " "}${from}${most === Infinity ? "" : ` ${open ? "and at most" : "to"} ${most}`}`;
   return (text) => {
     const value = text.trim() === "" ? NaN : Number(text);
     if (Number.isFinite(value) && (!whole || Number.isInteger(value)) && value <= most && (open ? value > least : value >= least))
@@ -54,19 +55,9 @@ function computes(command: Command): Command {
 
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
 
-// A function per command.
-
-function addGenerate(root: Command, terminal: Terminal): void {
-  computes(
-    root
-      .command("generate")
-      .summary("continue a text")
-      .description(
-        "Continues a text with a DIFF Llama, a Motif or a plain Llama. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
-      ),
-  )
-    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
-    .argument("[prompt...]", "the text to continue; standard input by default")
+/** Options of every command that writes. */
+function samples(command: Command): Command {
+  return computes(command)
     .option("-n, --max-new-tokens <count>", "new tokens at most", number(1), 256)
     .option("-t, --temperature <number>", "what logits are divided by; 0 takes the highest", number(0, Infinity, { whole: false }), 0)
     .option("--top-k <count>", "choose among so many of the highest logits", number(1))
@@ -76,8 +67,34 @@ function addGenerate(root: Command, terminal: Terminal): void {
       "above 1: what the text already has is less likely",
       number(0, Infinity, { whole: false, open: true }),
     )
+    .option(
+      "--min-p <number>",
+      "choose among tokens at least so many times as probable as the most probable",
+      number(0, 1, { whole: false }),
+    )
+    .option("--presence-penalty <number>", "above 0: what was written is less likely", number(-Infinity, Infinity, { whole: false }))
+    .option(
+      "--frequency-penalty <number>",
+      "above 0: less likely with each time that it was written",
+      number(-Infinity, Infinity, { whole: false }),
+    )
     .option("--seed <number>", "where the random numbers begin", number(0, Number.MAX_SAFE_INTEGER))
-    .option("--stop <text>", "end before this text; can be given several times", listed)
+    .option("--stop <text>", "end before this text; can be given several times", listed);
+}
+
+// A function per command.
+
+function addGenerate(root: Command, terminal: Terminal): void {
+  samples(
+    root
+      .command("generate")
+      .summary("continue a text")
+      .description(
+        "Continues a text with a DIFF Llama, a Motif or a plain Llama. Standard output gets the new text alone, as it comes; speed is told to a terminal, on standard error.",
+      ),
+  )
+    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
+    .argument("[prompt...]", "the text to continue; standard input by default")
     .option("--window <count>", "tokens that each token sees; all by default", number(1))
     .option("--deterministic", "the same bits on every backend; slower")
     .option("--json", "one JSON object at the end instead of the text")
@@ -93,6 +110,31 @@ function addGenerate(root: Command, terminal: Terminal): void {
     .action(async (model: string, prompt: string[], options: GenerateOptions) =>
       (await import("./generate.js")).generate(terminal, model, prompt, options),
     );
+}
+
+function addChat(root: Command, terminal: Terminal): void {
+  samples(
+    root
+      .command("chat")
+      .summary("talk with a model")
+      .description(
+        'A conversation with a model that has a chat template. A line is a message; one that ends with \\ goes on in the next, and between two lines of """ it has any number. ' +
+          "/system TEXT sets what the model is told first, /clear forgets the conversation, /exit ends. Ctrl-C stops an answer. From a pipe each line is a message, too.",
+      ),
+  )
+    .addArgument(textModelArgument("an instruct model"))
+    .option("--system <text>", "what the model is told first")
+    .option("--json", "one JSON object per answer and line instead of the text")
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn chat ./model",
+        'diffattn chat ./model.gguf --system "You answer in one sentence." -t 0.7 --min-p 0.05',
+        "echo 'What is a norm?' | diffattn chat ./model",
+        "diffattn chat ./model --json < questions.txt | jq -r .text",
+      ),
+    )
+    .action(async (model: string, options: ChatOptions) => (await import("./chat.js")).chat(terminal, model, options));
 }
 
 function addMaps(root: Command, terminal: Terminal): void {
@@ -314,7 +356,7 @@ export function program(terminal: Terminal): Command {
       )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
     );
 
-  for (const add of [addGenerate, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor]) add(root, terminal);
+  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor]) add(root, terminal);
   for (const command of [root, ...root.commands])
     command
       .helpOption("-h, --help", "this help")

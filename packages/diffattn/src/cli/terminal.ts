@@ -3,6 +3,7 @@
 // own sequences. Knows no command.
 
 import { SingleBar } from "cli-progress";
+import { Dialogue } from "./dialogue.js";
 import { UsageError } from "./failure.js";
 import { oneLine, plain } from "./plain.js";
 
@@ -30,6 +31,8 @@ export class Terminal {
   isVerbose = false;
   /** Aborted by SIGINT. */
   readonly signal: AbortSignal;
+  /** What SIGINT ends in the place of the command, where there is something: whether there was. */
+  #interrupt: (() => boolean) | undefined;
 
   constructor(streams: Streams, signal: AbortSignal) {
     this.#streams = streams;
@@ -107,6 +110,23 @@ export class Terminal {
       },
       stop: () => bar?.stop(),
     };
+  }
+
+  /** Whether a person types. */
+  get isAsked(): boolean {
+    return this.#streams.stdin.isTTY === true;
+  }
+
+  /** Whether something was ended by SIGINT that is not the command. */
+  interrupted(): boolean {
+    return this.#interrupt?.() ?? false;
+  }
+
+  /** Lines of standard input, asked for on standard error. `interrupt` is what Ctrl-C ends. */
+  dialogue(interrupt: () => boolean): Dialogue {
+    const { stdin, stderr } = this.#streams;
+    this.#interrupt = interrupt;
+    return new Dialogue(stdin, stderr, () => void interrupt());
   }
 
   /**

@@ -1,7 +1,7 @@
 // LanguageModel: the handle of a model in the backend, its tokenizer, and the loop that asks for
 // one token after the other. Knows no family: which it is, the configuration says.
 
-import type { Handle, Output, Request } from "../backend.js";
+import type { Handle, Output } from "../backend.js";
 import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { encode } from "../encode.js";
 import { aborted, fail } from "../errors.js";
@@ -9,102 +9,41 @@ import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import { mapsOf } from "../plans.js";
 import { checkSignal } from "../run.js";
-import type { AttentionMaps, CacheDType } from "../types.js";
+import type { AttentionMaps, CacheDType, Tensor } from "../types.js";
 import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
-import { create, drop, run } from "./backend.js";
+import { drop, run } from "./backend.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
-import { Detokenizer } from "./detokenize.js";
+import { CHAT_OPTIONS, type ChatTexts, checkTemplate, Conversation, endsOfTurn, isMessages, promptOfChat } from "./chat-template.js";
 import { type Folder, folderOf } from "./folder.js";
 import { formatOf } from "./formats.js";
+import { chosen, countOf, Running, samplingOf, Text } from "./generation.js";
 import { mayBeGguf } from "./gguf.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
-import { int32Of, tensorOf } from "./outputs.js";
+import { tensorOf } from "./outputs.js";
 import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
-import { stopPatterns, type StopPatterns, Stops } from "./stops.js";
+import { stopPatterns, type StopPatterns } from "./stops.js";
 import { type ReadingTexts, type Texts, textsOf } from "./texts.js";
-import { checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, isMaker } from "./tokenizer.js";
+import { addedTokens, checkDecode, checkEncode, checkPackage, checkTokenizer, flagOf, isMaker } from "./tokenizer.js";
 import type * as types from "./types.js";
 
 const LOGITS = ["all", "last"] as const;
-const SAMPLING = ["temperature", "topK", "topP", "repetitionPenalty", "seed"] as const;
+const PENALTIES = ["repetitionPenalty", "presencePenalty", "frequencyPenalty", "logitBias"] as const;
+const SAMPLING = ["temperature", "topK", "topP", "minP", ...PENALTIES, "seed", "n", "logprobs"] as const;
 const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "addSpecialTokens", "window", "cache", "deterministic", "signal"];
+const POOLINGS = ["mean", "last"] as const;
+const EMBED = ["pooling", "normalize", "addSpecialTokens", "deterministic", "signal", "onProgress"];
 const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "signal", "onProgress"];
 /**
  * Steps that are asked for at once: the backend computes the second while the first is told and the
  * next one asked for. (One: 1.2 times the time per token of a model that takes 0.3 ms.)
  */
 const STEPS_AHEAD = 2;
-/** New tokens, where the caller says nothing. */
-const MAX_NEW_TOKENS = 256;
 const REGEX = ["any", "known"] as const;
-const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "tokenizerRegex", "dtype", "head", "cacheDtype"];
+const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "chatTemplate", "tokenizerRegex", "dtype", "head", "cacheDtype"];
 const CACHE_DTYPES = ["float32", "float16", "bfloat16", "int8"] as const;
-
-/** One text that is being generated. */
-class Text {
-  readonly #detokenizer: Detokenizer | undefined;
-  readonly #stops: Stops | undefined;
-  /** How many ids the caller was given. */
-  told = 0;
-  ended = false;
-
-  constructor(prompt: Int32Array, tokenizer: types.Tokenizer | undefined, stops: StopPatterns | undefined) {
-    if (tokenizer) this.#detokenizer = new Detokenizer(tokenizer, prompt);
-    if (stops) this.#stops = new Stops(stops);
-  }
-
-  /** What an id adds to the text. `finish`: whether it is the last one, and why. */
-  push(id: number, index: number, finish: types.GeneratedToken["finish"]): types.GeneratedToken {
-    const ends = this.#stops?.needsEnds;
-    const before = ends ? this.#detokenizer?.peek() : "";
-    let text = this.#detokenizer?.push(id) ?? "";
-    if (finish) text += this.#detokenizer?.end() ?? "";
-    const after = ends && !finish ? this.#detokenizer?.peek() : "";
-    let stopped = false;
-    if (this.#stops) ({ text, stopped } = this.#stops.push({ id, text, before, after }));
-    if (finish && !stopped) text += this.#stops?.end() ?? "";
-    const why = stopped ? "stop" : finish;
-    this.told++;
-    this.ended = why !== null;
-    return { id, text, index, finish: why };
-  }
-}
-
-interface Generation {
-  generator: Handle | undefined;
-  /** Gives the caches back. */
-  readonly home: () => Promise<void>;
-  ended: Promise<void> | undefined;
-}
-
-const endGeneration = (generation: Generation): void => {
-  if (generation.generator) drop(generation.generator);
-  generation.ended = generation.home();
-};
-
-/** A generator in the backend; one whose loop was forgotten ends with the garbage collection. */
-class Running extends Owned<Generation> {
-  constructor(home: () => Promise<void>) {
-    const generation: Generation = { generator: undefined, home, ended: undefined };
-    super("generator", generation, () => endGeneration(generation), true);
-  }
-
-  async start(request: Request): Promise<Handle> {
-    return (resourceOf<Generation>(this).generator = await create("generator", request));
-  }
-
-  /** When the caches are back. */
-  async end(): Promise<void> {
-    const generation = resourceOf<Generation>(this);
-    this.dispose();
-    await generation.ended;
-  }
-}
-
-const FINISH = [null, "stop", "length"] as const;
 
 interface Model {
   readonly handle: Handle;
@@ -117,6 +56,13 @@ const release = (model: Model): void => {
   if (model.dropped && model.calls === 0) drop(model.handle);
 };
 
+/** A conversation as a prompt. */
+interface Turn {
+  readonly prompt: readonly number[];
+  /** What ends the answer. */
+  readonly stopIds: readonly number[] | Int32Array;
+}
+
 export class LanguageModel extends Owned<Model> {
   readonly family: string;
   readonly config: types.ModelConfig;
@@ -124,11 +70,13 @@ export class LanguageModel extends Owned<Model> {
   readonly dtype: types.WeightFormat;
   readonly tokenizer: types.Tokenizer | null;
   readonly chatTemplate: string | undefined;
+  readonly #chat: ChatTexts | undefined;
+  readonly #template: types.ModelLoadOptions["chatTemplate"];
   /** What its caches hold. */
   readonly #cacheDtype: CacheDType | undefined;
 
   /** Use `load`. */
-  constructor(handle: Handle, info: ModelInfo, texts: Texts, cacheDtype?: CacheDType) {
+  constructor(handle: Handle, info: ModelInfo, { tokenizer, chat }: Texts, given: types.ModelLoadOptions) {
     const model = { handle, calls: 0, dropped: false };
     const end = (): void => {
       model.dropped = true;
@@ -140,9 +88,11 @@ export class LanguageModel extends Owned<Model> {
     this.config = info.config;
     this.parameters = info.parameters;
     this.dtype = info.dtype;
-    this.tokenizer = texts.tokenizer;
-    this.chatTemplate = texts.chatTemplate;
-    this.#cacheDtype = cacheDtype;
+    this.tokenizer = tokenizer;
+    this.chatTemplate = typeof given.chatTemplate === "string" ? given.chatTemplate : chat?.templates["default"];
+    this.#chat = chat;
+    this.#template = given.chatTemplate;
+    this.#cacheDtype = given.cacheDtype ?? undefined;
   }
 
   static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
@@ -153,6 +103,7 @@ export class LanguageModel extends Owned<Model> {
     if (!REGEX.includes(regex)) fail("OPTION", "tokenizerRegex", oneOf(REGEX), show(regex));
     const { cacheDtype } = given;
     if (!isAbsent(cacheDtype) && !CACHE_DTYPES.includes(cacheDtype)) fail("OPTION", "cacheDtype", oneOf(CACHE_DTYPES), show(cacheDtype));
+    checkTemplate(given.chatTemplate);
     const own = isAbsent(given.tokenizer) ? given.tokenizer : checkTokenizer(given.tokenizer);
     const folder = await folderOf(source, accessOf(given));
     const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
@@ -163,17 +114,17 @@ export class LanguageModel extends Owned<Model> {
 
   static async #load(
     folder: Folder,
-    given: Omit<types.ModelLoadOptions, "tokenizer" | "adapter"> & { adapter: Folder | undefined },
+    { adapter, ...given }: Omit<types.ModelLoadOptions, "adapter"> & { adapter: Folder | undefined },
     reading: ReadingTexts,
   ): Promise<LanguageModel> {
     // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
     // told.
     const beside = mayBeGguf(folder) ? undefined : textsOf(folder, undefined, reading, given);
     beside?.catch(() => {});
-    const { handle, info, own } = await loadModel("text", folder, given);
+    const { handle, info, own } = await loadModel("text", folder, { ...given, adapter });
     try {
       const texts = await (beside ?? textsOf(folder, own, reading, given));
-      return new LanguageModel(handle, info, texts, given.cacheDtype ?? undefined);
+      return new LanguageModel(handle, info, texts, given);
     } catch (error) {
       drop(handle);
       throw error;
@@ -220,14 +171,8 @@ export class LanguageModel extends Owned<Model> {
       deterministic: deterministic ?? false,
     });
     checkSignal(signal);
-    model.calls++;
-    try {
-      const [output, hidden] = await use(caches, () => run(request, { signal, onProgress }));
-      return hidden ? Object.assign(tensorOf(output), { hiddenStates: tensorOf(hidden) }) : tensorOf(output);
-    } finally {
-      model.calls--;
-      release(model);
-    }
+    const [output, hidden] = await this.#busy(() => use(caches, () => run(request, { signal, onProgress })));
+    return hidden ? Object.assign(tensorOf(output), { hiddenStates: tensorOf(hidden) }) : tensorOf(output);
   }
 
   async maps(ids: types.TokenIds, layer: number, options?: { signal?: AbortSignal | undefined }): Promise<AttentionMaps> {
@@ -236,22 +181,77 @@ export class LanguageModel extends Owned<Model> {
     return maps ?? fail("OPTION", "layer", "a layer", "none");
   }
 
-  generate(
-    prompt: string | types.TokenIds | readonly (string | readonly number[] | Int32Array)[],
-    options?: types.GenerateOptions,
-  ): AsyncGenerator<types.GeneratedToken, void, undefined> {
-    // Nothing is done before the first token is asked for, but the prompt is that of now.
-    return this.#generate(promptOf(prompt), options);
+  async embed(
+    texts: string | types.TokenIds | readonly (string | readonly number[] | Int32Array)[],
+    options?: types.EmbedOptions,
+  ): Promise<Tensor> {
+    const given = checkOptions("options", options, EMBED);
+    const { pooling, normalize, addSpecialTokens, deterministic, signal, onProgress } = given;
+    const how = pooling ?? "mean";
+    if (!POOLINGS.includes(how)) fail("OPTION", "pooling", oneOf(POOLINGS), show(pooling));
+    flagOf("addSpecialTokens", addSpecialTokens, true);
+    checkDense("texts", texts);
+    const model = resourceOf<Model>(this);
+    const request = encode(requests.embedTexts, {
+      model: live(model.handle),
+      texts: this.#prompts(promptOf(texts), addSpecialTokens === undefined ? undefined : { addSpecialTokens }, "texts"),
+      pooling: how,
+      normalize: flagOf("normalize", normalize, true),
+      deterministic: deterministic ?? false,
+    });
+    const [output] = await this.#busy(() => run(request, { signal, onProgress }));
+    return tensorOf(output);
   }
 
-  async *#generate(prompt: unknown, options?: types.GenerateOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
-    const given = checkOptions("options", options, GENERATE);
-    const { maxNewTokens, stop, stopIds, addSpecialTokens, window, cache, deterministic, signal, ...sampling } = given;
-    checkSignal(signal);
+  /** Something with the model, which outlives its end for it. */
+  async #busy<T>(body: () => Promise<T>): Promise<T> {
+    const model = resourceOf<Model>(this);
+    model.calls++;
+    try {
+      return await body();
+    } finally {
+      model.calls--;
+      release(model);
+    }
+  }
+
+  async applyChatTemplate(messages: readonly types.ChatMessage[], options?: types.ChatTemplateOptions): Promise<string> {
+    return promptOfChat(this.#chat, this.#template ?? undefined, new Conversation(messages), options ?? {});
+  }
+
+  chat(messages: readonly types.ChatMessage[], options?: types.ChatOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    return this.#generate(new Conversation(messages), options);
+  }
+
+  generate(
+    prompt: string | types.TokenIds | readonly (string | readonly number[] | Int32Array)[] | readonly types.ChatMessage[],
+    options?: types.ChatOptions,
+  ): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    // Nothing is done before the first token is asked for, but the prompt is that of now.
+    return this.#generate(isMessages(prompt) ? new Conversation(prompt) : promptOf(prompt), options);
+  }
+
+  /** The ids of a conversation, and what ends its answer. */
+  async #turn(conversation: Conversation, { template, variables, addSpecialTokens, stopIds }: types.ChatOptions): Promise<Turn> {
+    if (addSpecialTokens === true) fail("OPTION", "addSpecialTokens", "false, or nothing, with messages: their template has them", "true");
+    const text = await promptOfChat(this.#chat, this.#template ?? undefined, conversation, { template, variables });
+    const prompt = this.encode(text, { addSpecialTokens: false });
+    return { prompt, stopIds: stopIds ?? endsOfTurn(this.config, this.#chat, addedTokens(this.#tokenizer)) };
+  }
+
+  async *#generate(given: unknown, options?: types.ChatOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    const isChat = given instanceof Conversation;
+    const asked = checkOptions("options", options, isChat ? [...GENERATE, ...CHAT_OPTIONS] : GENERATE);
+    checkSignal(asked.signal);
+    const turn = isChat ? await this.#turn(given, asked) : undefined;
+    const { stop, stopIds, addSpecialTokens, window, cache, deterministic, signal } = asked;
+    const prompt = turn?.prompt ?? given;
     checkDense("prompt", prompt);
     const handle = this.#handle;
     flagOf("addSpecialTokens", addSpecialTokens, true);
-    const prompts = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
+    const count = countOf(asked.n);
+    const each = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
+    const prompts = each.flatMap((ids) => Array.from({ length: count }, () => ids));
     const stops = this.#stops(stop);
     const tokenizer = this.#textual();
     if (!isAbsent(cache) && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
@@ -259,9 +259,10 @@ export class LanguageModel extends Owned<Model> {
     const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
 
     checkStopIds(stopIds);
+    const sampling = samplingOf({ ...asked, stopIds: turn?.stopIds ?? stopIds });
     const request = encode(requests.createGenerator, {
       model: handle,
-      texts: prompts.map((prompt) => ({ prompt, maxNewTokens: maxNewTokens ?? MAX_NEW_TOKENS, stopIds, ...sampling })),
+      texts: prompts.map((prompt, index) => ({ prompt, ...sampling(index % count) })),
       window,
       deterministic: deterministic ?? false,
       caches: caches.map(({ handle }) => handle),
@@ -290,19 +291,17 @@ export class LanguageModel extends Owned<Model> {
       while (texts.some(({ ended }) => !ended)) {
         // The model may be disposed of between two tokens.
         live(resourceOf<Model>(this).handle);
-        const [output] = (await steps.shift()) ?? [];
-        const rows = int32Of(output);
+        const rows = chosen((await steps.shift()) ?? []);
         if (rows.length === 0) return;
         ask();
-        for (let row = 0; row < rows.length; row += 3) {
-          const [index = 0, id = 0, finish = 0] = rows.subarray(row, row + 3);
-          const text = texts[index];
+        for (const row of rows) {
+          const text = texts[row.index];
           // One that has come to a stop string, of which the steps ahead did not know.
           if (!text || text.ended) continue;
           if (stopped.signal.aborted) throw aborted(stopped.signal.reason);
-          const token = text.push(id, index, FINISH[finish] ?? null);
+          const token = text.push(row);
           // The backend knows nothing of stop strings. (A text alone is ended below.)
-          if (token.finish && finish === 0 && texts.length > 1) end(index).catch(() => {});
+          if (token.finish && !row.finish && texts.length > 1) end(row.index).catch(() => {});
           yield token;
         }
       }
@@ -318,19 +317,19 @@ export class LanguageModel extends Owned<Model> {
   }
 
   /** The texts of a prompt, as ids. */
-  #prompts(prompt: unknown, options: types.EncodeOptions | undefined): Int32Array[] {
+  #prompts(prompt: unknown, options: types.EncodeOptions | undefined, argument = "prompt"): Int32Array[] {
     const idsIn = (name: string, given: unknown): Int32Array => {
       const ids = idsOf(name, typeof given === "string" ? this.encode(given, options) : given);
       return ids.length > 0 ? ids : fail("OPTION", name, "1 id or more", "none");
     };
-    if (typeof prompt === "string") return [idsIn("prompt", prompt)];
+    if (typeof prompt === "string") return [idsIn(argument, prompt)];
     if (isArray(prompt) && prompt.length > 0 && prompt.every((item) => typeof item !== "number")) {
-      return prompt.map((item: unknown, index) => idsIn(`prompt[${index}]`, item));
+      return prompt.map((item: unknown, index) => idsIn(`${argument}[${index}]`, item));
     }
-    const { data, shape } = tensorOfIds("prompt", prompt);
+    const { data, shape } = tensorOfIds(argument, prompt);
     const [B, L] = shape;
     // Before anything is made for each text: of those without ids there may be any number.
-    if (L === 0 && B > 0) fail("OPTION", "prompt", "1 id or more", "none");
+    if (L === 0 && B > 0) fail("OPTION", argument, "1 id or more", "none");
     return Array.from({ length: B }, (_, b) => data.slice(b * L, (b + 1) * L));
   }
 

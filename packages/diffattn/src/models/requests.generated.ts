@@ -132,6 +132,12 @@ export const recodeTensor = {
   options: [],
 } as const;
 
+export const embedTexts = {
+  op: 86,
+  operands: { model: object, texts: [list, int32], pooling: [choice, "mean", "last"], normalize: flag, deterministic: flag },
+  options: [],
+} as const;
+
 const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
 
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
@@ -216,8 +222,13 @@ export const createGenerator = {
           temperature: [optional, number],
           topK: [optional, size],
           topP: [optional, number],
+          minP: [optional, number],
           repetitionPenalty: [optional, number],
+          presencePenalty: [optional, number],
+          frequencyPenalty: [optional, number],
+          logitBias: [optional, [list, [fields, { id: integer, bias: number }]]],
           seed: [optional, number],
+          logprobs: [optional, size],
         },
       ],
     ],

@@ -1,7 +1,8 @@
-// What a checkpoint has of texts: its tokenizer, and the template that makes a prompt of messages.
+// What a checkpoint has of texts: its tokenizer, and the templates that make a prompt of messages.
 // Reads the files that hold them; splits no text and knows no language of templates.
 
 import { fail } from "../errors.js";
+import { chatTexts, type ChatTexts } from "./chat-template.js";
 import { kindOf } from "./checkpoint.js";
 import { type Folder, parseJson, readOptionalText } from "./folder.js";
 import type { GgufTexts } from "./gguf.js";
@@ -24,19 +25,11 @@ export interface ReadingTexts {
 export interface Texts {
   /** null where there is none. */
   readonly tokenizer: types.Tokenizer | null;
-  readonly chatTemplate: string | undefined;
+  readonly chat: ChatTexts | undefined;
 }
 
-/** The template of a `tokenizer_config.json`, of several by name the one called "default". */
-async function templateIn(config: Uint8Array | undefined): Promise<string | undefined> {
-  if (!config) return undefined;
-  const read = (await parseJson(CONFIG, config, kindOf)) as { chat_template?: unknown } | null;
-  const template: unknown = read?.chat_template;
-  if (typeof template === "string") return template;
-  if (!Array.isArray(template)) return undefined;
-  const named = (template as ({ name?: unknown; template?: unknown } | null)[]).find((one) => one?.name === "default");
-  return typeof named?.template === "string" ? named.template : undefined;
-}
+/** The bytes of a tokenizer, of its configuration and of a template, where there are any. */
+type Files = readonly (Uint8Array | undefined)[];
 
 /** The text of a template's own file. */
 function textOf(bytes: Uint8Array): string {
@@ -54,15 +47,18 @@ export async function textsOf(
   { regex, make, own }: ReadingTexts,
   { signal }: Pick<types.LoadOptions, "signal">,
 ): Promise<Texts> {
-  if (own === null) return { tokenizer: null, chatTemplate: undefined };
-  const tokenizerOf = async (files: types.TokenizerFiles | undefined): Promise<types.Tokenizer | null> => {
-    if (own || !files) return own ?? null;
-    return (make && (await madeOf(make, files))) ?? readTokenizer(files.json, files.config, regex, kindOf);
-  };
-  if (gguf) return { tokenizer: await tokenizerOf(own ? undefined : await gguf.tokenizer(signal)), chatTemplate: gguf.chatTemplate };
+  if (own === null) return { tokenizer: null, chat: undefined };
   const read = (name: string): ReturnType<typeof readOptionalText> => readOptionalText(folder, name, { signal });
-  const [json, config, template] = await Promise.all([own ? undefined : read("tokenizer.json"), read(CONFIG), read(TEMPLATE)]);
-  const tokenizer = await tokenizerOf(json && { json, config });
-  // (A template's own file is the newer place, which other readers take first, too.)
-  return { tokenizer, chatTemplate: template ? textOf(template) : await templateIn(config) };
+  const beside = async (): Promise<Files> => Promise.all([own ? undefined : read("tokenizer.json"), read(CONFIG), read(TEMPLATE)]);
+  const itself = async (of: GgufTexts): Promise<Files> => {
+    // (With a tokenizer of the caller's own it need be none that is read here.)
+    const files = await (own ? of.tokenizer(signal).catch(() => undefined) : of.tokenizer(signal));
+    return [files?.json, files?.config];
+  };
+  const [json, config, template] = await (gguf ? itself(gguf) : beside());
+  const made =
+    own ?? (json ? ((make && (await madeOf(make, { json, config }))) ?? (await readTokenizer(json, config, regex, kindOf))) : null);
+  const parsed = config ? await parseJson(CONFIG, config, kindOf) : {};
+  const said = typeof parsed === "object" && parsed !== null && !Array.isArray(parsed) ? (parsed as Record<string, unknown>) : {};
+  return { tokenizer: made, chat: chatTexts(said, template ? textOf(template) : gguf?.chatTemplate) };
 }

@@ -556,7 +556,8 @@ export interface TokenTensor extends Placed {
 export type ModelConfig = Readonly<Record<string, unknown>>;
 
 /**
- * How the next token is chosen. Repetition penalty, temperature, topK and topP act in this order.
+ * How the next token is chosen. Bias, the penalties (of repetition, frequency, presence),
+ * temperature, topK, topP and minP act in this order.
  */
 export interface SamplingOptions {
   /** What logits are divided by; 0, the default, takes the highest. */
@@ -566,10 +567,28 @@ export interface SamplingOptions {
   /** Only the most probable ids, as few as together exceed it; 1 by default. */
   topP?: number | undefined;
   /**
-   * What a logit above 0 is divided by, and one below multiplied with, if the text has its id; 1 by
-   * default.
+   * Only ids that are at least so many times as probable as the most probable one, from 0 (the
+   * default: all) to 1.
+   */
+  minP?: number | undefined;
+  /**
+   * What a logit above 0 is divided by, and one below multiplied with, if the text has its id, in
+   * its prompt or since; 1 by default.
    */
   repetitionPenalty?: number | undefined;
+  /**
+   * What is subtracted from the logit of an id that was generated, prompt apart; 0 by default.
+   */
+  presencePenalty?: number | undefined;
+  /**
+   * What is subtracted from the logit of an id for each time that it was generated, prompt apart; 0
+   * by default.
+   */
+  frequencyPenalty?: number | undefined;
+  /**
+   * What is added to logits, by token id: numbers, or -Infinity, which bans an id. None by default.
+   */
+  logitBias?: Readonly<Record<number, number>> | undefined;
   /**
    * Where the random numbers begin: an integer from 0 to 2⁵³ − 1; 0 by default. The same seed gives
    * the same text on every backend.
@@ -581,6 +600,16 @@ export interface SamplingOptions {
 export interface GenerateOptions extends SamplingOptions {
   /** New tokens at most; 256 by default. */
   maxNewTokens?: number | undefined;
+  /**
+   * How many texts each prompt becomes, from 1 (the default) to 128, side by side: those of the
+   * first prompt have `index` 0 to n − 1. The one of index i is what `seed` + i gives alone.
+   */
+  n?: number | undefined;
+  /**
+   * Also tells how probable each token was (`logprob`), and of how many of the most probable ones
+   * beside it (`topLogprobs`; 0 or more). Not by default.
+   */
+  logprobs?: number | undefined;
   /**
    * Texts before which generation ends; they are not given, and what may become one is held back.
    * Needs a tokenizer. One with an added token of `tokenizer.json` in it (`"<|im_end|>"`,
@@ -615,6 +644,64 @@ export interface GenerateOptions extends SamplingOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** How probable an id was: the natural logarithm, before any option of sampling acts. */
+export interface TokenLogprob {
+  readonly id: number;
+  readonly logprob: number;
+}
+
+/** A message of a conversation. What else it has, templates may look at. */
+export interface ChatMessage {
+  /** "system", "user", "assistant", or what else a template knows. */
+  readonly role: string;
+  /** A text; a list of objects (`{ type: "text", text }`) where the template takes them. */
+  readonly content?: string | readonly object[] | null | undefined;
+  readonly [more: string]: unknown;
+}
+
+/** What the template of a conversation is told besides its messages. */
+export interface ChatTemplateOptions {
+  /**
+   * The name of one of several templates that a checkpoint has ("tool_use"); "default" by default.
+   */
+  template?: string | undefined;
+  /**
+   * Variables that templates ask for (`tools`, `enable_thinking`, `date_string`), in JSON. None by
+   * default.
+   */
+  variables?: Readonly<Record<string, unknown>> | undefined;
+  /** Whether the prompt ends where an answer begins; true by default. */
+  addGenerationPrompt?: boolean | undefined;
+}
+
+/** Options of {@link LanguageModel.chat}. `stopIds` are those that end a turn, by default. */
+export interface ChatOptions extends GenerateOptions, Omit<ChatTemplateOptions, "addGenerationPrompt"> {}
+
+/** What a function in the place of a template makes a prompt of. */
+export interface ChatConversation {
+  /** The checkpoint's own template, in Jinja; empty where it has none. */
+  readonly template: string;
+  /**
+   * What templates may name: `messages`, `add_generation_prompt`, `tools`, special tokens
+   * (`bos_token`), and the caller's `variables`.
+   */
+  readonly variables: Readonly<Record<string, unknown>>;
+}
+
+/** Options of {@link LanguageModel.embed}. */
+export interface EmbedOptions {
+  /** The mean of the hidden states of a text's tokens (the default), or those of the last. */
+  pooling?: "mean" | "last" | undefined;
+  /** Whether vectors have length 1; true by default. */
+  normalize?: boolean | undefined;
+  /** As {@link EncodeOptions} has it, for texts; true by default. */
+  addSpecialTokens?: boolean | undefined;
+  /** Unfused multiply-adds: the same bits on every backend. */
+  deterministic?: boolean | undefined;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
+}
+
 /** A piece of a generated text. */
 export interface GeneratedToken {
   /** The token. */
@@ -629,13 +716,17 @@ export interface GeneratedToken {
    * tokenizer.
    */
   readonly text: string;
-  /** Which text of a batch; 0 for one text. */
+  /** Which text of a batch; 0 for one text. With n texts of each prompt, its prompt's · n + i. */
   readonly index: number;
   /**
    * Why the text ends with it: a stop id, a stop string, or the number of tokens; null when it does
    * not.
    */
   readonly finish: "stop" | "length" | null;
+  /** How probable it was, where `logprobs` asks: as {@link TokenLogprob} has it. */
+  readonly logprob?: number;
+  /** The most probable ones in its place, the most probable first, where `logprobs` asks. */
+  readonly topLogprobs?: readonly TokenLogprob[];
 }
 
 /** Options of {@link LanguageModel.forward}. */
@@ -802,6 +893,12 @@ export interface ModelLoadOptions extends LoadOptions {
    */
   tokenizer?: Tokenizer | ((files: TokenizerFiles) => Tokenizer | undefined | Promise<Tokenizer | undefined>) | null | undefined;
   /**
+   * Instead of the checkpoint's own template of conversations: one in Jinja, or a function that
+   * writes a prompt. The checkpoint's needs the package `@huggingface/jinja` (where it is missing,
+   * conversations are UNAVAILABLE).
+   */
+  chatTemplate?: string | ((conversation: ChatConversation) => string | Promise<string>) | null | undefined;
+  /**
    * Which regular expressions `tokenizer.json` may have: "any" (the default), or "known", for files
    * of strangers. `encode` matches them on the thread that calls it, and JavaScript takes as long
    * as an expression likes: `(a+)+b` twice as long with every letter. "known" are those of
@@ -871,9 +968,9 @@ export declare class LanguageModel {
   /** null when the checkpoint has none. */
   readonly tokenizer: Tokenizer | null;
   /**
-   * The template in Jinja that makes a prompt of messages, as it is: of `chat_template.jinja`, or
-   * of `tokenizer_config.json` (of several there the one called "default"), or of a GGUF file's
-   * `tokenizer.chat_template`. undefined when the checkpoint has none, and with `tokenizer: null`.
+   * The template in Jinja that makes a prompt of messages: the option's, or of
+   * `chat_template.jinja`, of `tokenizer_config.json` (of several there the one called "default")
+   * or of a GGUF file. undefined when the checkpoint has none, and with `tokenizer: null`.
    */
   readonly chatTemplate: string | undefined;
   /**
@@ -903,6 +1000,32 @@ export declare class LanguageModel {
     prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: GenerateOptions,
   ): AsyncGenerator<GeneratedToken, void, undefined>;
+  /** Answers a conversation: as {@link LanguageModel.chat}. */
+  generate(messages: readonly ChatMessage[], options?: ChatOptions): AsyncGenerator<GeneratedToken, void, undefined>;
+  /**
+   * Answers a conversation: its messages become a prompt by the checkpoint's template, which has
+   * the special tokens (none is put before it), and the answer ends at any of the config's
+   * `eos_token_id`, the tokenizer's `eos_token` and added tokens that are known to end a turn
+   * (`<|im_end|>`, `<|eot_id|>`). Special tokens that messages name are tokens in the prompt, too.
+   *
+   * Templates are programs: what one does is bounded in proportion to itself and to what it is
+   * given (FILE says so).
+   *
+   * @throws {DiffAttnError} (from the iterator) as `generate` does; UNAVAILABLE without a template,
+   *   or without the package that renders it; OPTION for messages that are none, or that the
+   *   template refuses; FILE for a template that cannot be rendered.
+   */
+  chat(messages: readonly ChatMessage[], options?: ChatOptions): AsyncGenerator<GeneratedToken, void, undefined>;
+  /** The prompt that a conversation becomes, as a text. Throws as `chat` does. */
+  applyChatTemplate(messages: readonly ChatMessage[], options?: ChatTemplateOptions): Promise<string>;
+  /**
+   * Texts as vectors `[B, hidden]`, float32: of each text's last hidden states (behind the last
+   * norm) the mean, or the last token's.
+   *
+   * @throws {DiffAttnError} (as a rejection) OPTION for a text without tokens or an id outside the
+   *   vocabulary; UNAVAILABLE, OUT_OF_MEMORY, ABORTED, DISPOSED.
+   */
+  embed(texts: string | TokenIds | readonly (string | readonly number[] | Int32Array)[], options?: EmbedOptions): Promise<Tensor>;
   /**
    * The attention maps of a layer (from 0), each `[B, H, L, L]`: map1, map2 and diff; of a plain
    * layer, whose heads have one map, that one in `maps`, and as `diff`, from which nothing is
