@@ -55,6 +55,7 @@ fn generations(vocab: usize) -> Vec<Generation> {
                     ..SamplerOptions::default()
                 }
             },
+            logprobs: None,
         })
         .collect()
 }
