@@ -31,6 +31,7 @@ mod accuracy;
 pub mod fixture;
 mod layers;
 mod quantised;
+pub mod recurrent;
 pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};
