@@ -1,4 +1,5 @@
-//! Tests of DiffLlama, differential, plain, converted, Motif's and of diff-mlx, one program.
+//! Tests of DiffLlama, differential, plain, converted, Motif's and of diff-mlx, and of
+//! Phi-4-mini-flash, one program.
 
 mod accuracy;
 mod adapted;
@@ -15,6 +16,7 @@ mod generate;
 mod gguf;
 mod load;
 mod motif;
+mod phi4flash;
 mod plain;
 mod quantised;
 mod reference;

@@ -187,7 +187,7 @@ export declare function saveSafetensors(
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
   /**
-   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "diff_vit", "same_s", "unilm", …;
+   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "phi4flash", "diff_vit", "same_s", "unilm", …;
    * null when nothing in it is known.
    */
   readonly architecture: string | null;
@@ -753,7 +753,7 @@ export declare class LanguageModel {
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
   /**
    * "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential),
-   * "motif" or "diff_mlx".
+   * "motif", "diff_mlx" or "phi4flash".
    */
   readonly family: string;
   readonly config: ModelConfig;
