@@ -45,7 +45,9 @@ impl<'n> Names<'n> {
             .map(|name| unwrapped(name, &mut taken_off))
             .collect();
         let begins = |prefix: &str| read.iter().any(|name| name.starts_with(prefix));
-        let base = BASES.iter().find(|modules| modules.first().is_some_and(|first| begins(first)));
+        let base = BASES
+            .iter()
+            .find(|modules| modules.first().is_some_and(|first| begins(first)));
         let base = base.filter(|_| !begins(MODEL));
         if let Some(modules) = base {
             for name in &mut read {

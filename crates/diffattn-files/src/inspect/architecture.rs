@@ -81,11 +81,7 @@ impl Architecture {
     pub fn model_type(self) -> Option<&'static str> {
         let is_of_hugging_face = matches!(
             self,
-            Self::DiffLlama
-                | Self::Llama
-                | Self::DiffAttnLlama
-                | Self::Motif
-                | Self::Phi4Flash
+            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif | Self::Phi4Flash
         );
         is_of_hugging_face.then_some(self.name())
     }

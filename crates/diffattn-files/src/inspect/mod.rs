@@ -102,20 +102,36 @@ pub fn inspect<'e>(
                 .map(|entry| (entry.name.as_str(), entry.dtype));
             inspection.warnings.extend(notices::wide(wide));
             let named = Named::new(names, &entries, &mut inspection);
-            match architecture {
-                Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
-                    diff_llama::compare(&named, &config, &mut inspection);
-                }
-                Architecture::Llama | Architecture::DiffAttnLlama => {
-                    llama::compare(is_converted, (&named, &config), &mut inspection);
-                }
-                Architecture::Phi4Flash => phi4flash::compare(&named, &config, &mut inspection),
-                Architecture::SameS => same_s::compare(&named, &config, &mut inspection),
-                _ => timm::compare(&named, &config, &mut inspection),
-            }
+            compare(
+                architecture,
+                is_converted,
+                (&named, &config),
+                &mut inspection,
+            );
         }
     }
     Ok(inspection)
+}
+
+/// Compares the configuration and the names of a model with what it should have; `is_converted`:
+/// whether it is a Llama with differential heads.
+fn compare(
+    architecture: Architecture,
+    is_converted: bool,
+    (entries, config): (&Named<'_>, &Config),
+    inspection: &mut Inspection,
+) {
+    match architecture {
+        Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
+            diff_llama::compare(entries, config, inspection);
+        }
+        Architecture::Llama | Architecture::DiffAttnLlama => {
+            llama::compare(is_converted, (entries, config), inspection);
+        }
+        Architecture::Phi4Flash => phi4flash::compare(entries, config, inspection),
+        Architecture::SameS => same_s::compare(entries, config, inspection),
+        _ => timm::compare(entries, config, inspection),
+    }
 }
 
 /// What is odd about what was found, beside what the configuration says.

@@ -39,7 +39,9 @@ pub(super) fn compare(entries: &Named<'_>, config: &Config, inspection: &mut Ins
     let sizes = FlashSizes {
         layers,
         mlp_bias: config.flag("mlp_bias") == Some(true),
-        head: Head::of(DecoderAttention::default(), is_tied, |name| entries.has(name)),
+        head: Head::of(DecoderAttention::default(), is_tied, |name| {
+            entries.has(name)
+        }),
         ..FlashSizes::default()
     };
     inspection.warnings.extend(sizes.head.notice());

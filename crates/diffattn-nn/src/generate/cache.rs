@@ -97,8 +97,9 @@ impl ModelCache {
         self.ready.saturating_sub(self.discarded())
     }
 
-    /// Tokens at the start of which no layer holds keys and values any more.
-    fn discarded(&self) -> usize {
+    /// Tokens at the start of which no layer holds keys and values any more; a multiple of 256.
+    #[must_use]
+    pub fn discarded(&self) -> usize {
         let layers = self
             .layers
             .iter()
@@ -345,8 +346,8 @@ impl ModelCache {
     }
 }
 
-/// Tokens to reserve memory for, where each sees `window` of them, and the text may be taken back by
-/// `back`.
+/// Tokens to reserve memory for, where each sees `window` of them, and the text may be taken back
+/// by `back`.
 fn reserved(capacity: usize, window: Option<usize>, back: usize) -> usize {
     window.map_or(capacity, |window| {
         let most = [STRIP, chunk_of(window), back].into_iter();

@@ -1,5 +1,6 @@
 //! Mamba (arXiv 2312.00752) and the gated memory unit that reads what it gave (arXiv 2507.06607),
-//! over rows. Knows no texts: whoever calls it hands it rows of one text with the state before them.
+//! over rows. Knows no texts: whoever calls it hands it rows of one text with the state before
+//! them.
 
 use super::attention::Widths;
 use diffattn::{

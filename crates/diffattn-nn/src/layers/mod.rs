@@ -49,8 +49,8 @@ pub(crate) struct Layer<'m> {
 #[cfg(feature = "models")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MlpBranch<'m> {
-    /// `None`: the MLP reads what the mixer reads, `mlp(norm(x))` of the x before the mixer's result
-    /// is added.
+    /// `None`: the MLP reads what the mixer reads, `mlp(norm(x))` of the x before the mixer's
+    /// result is added.
     pub(crate) norm: Option<Norm<'m>>,
     pub(crate) mlp: Mlp<'m>,
     /// One factor per channel of what the MLP adds.

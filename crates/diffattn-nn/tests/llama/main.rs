@@ -12,6 +12,7 @@ mod diff_mlx;
 mod empty;
 mod errors;
 mod families;
+mod flash_formulas;
 mod generate;
 mod gguf;
 mod load;

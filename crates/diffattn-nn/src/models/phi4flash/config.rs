@@ -51,9 +51,9 @@ pub struct Phi4FlashConfig {
 /// Tokens that a layer of attention in the lower half sees, itself included.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FlashWindows {
-    /// The same in all such layers; all tokens where it is none.
+    /// One window for all such layers; all tokens where it is none.
     All(Option<usize>),
-    /// By layer of the model; those of other kinds have none.
+    /// One for each layer of the model; none where a layer sees all tokens or is no attention.
     List(Vec<Option<usize>>),
 }
 

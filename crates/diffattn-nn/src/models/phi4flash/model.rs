@@ -7,12 +7,12 @@ use crate::layers::{Activation, Attention, Embedding, Head, Layer, Mixer, Mlp, M
 use crate::models::{Decoder, TextModel};
 use diffattn::Linear;
 
-/// A Phi-4-mini-flash with its weights (SambaY, arXiv 2507.06607): `x = x + mixer(norm(x))`, `x = x +
-/// fc2(up · silu(gate))` with `[gate ‖ up] = fc1(norm(x))` in each layer, norms being layer
-/// norms; then a norm and the logits. Mixers of the lower half are Mamba and differential attention of a
-/// window by turns; a Mamba and attention over all tokens follow; above, gates on what that Mamba
-/// gave of the same token, and differential attention over that attention's keys and values, by
-/// turns. There is no positional encoding.
+/// A Phi-4-mini-flash with its weights (SambaY, arXiv 2507.06607): `x = x + mixer(norm(x))`, `x =
+/// x + fc2(up · silu(gate))` with `[gate ‖ up] = fc1(norm(x))` in each layer, norms being layer
+/// norms; then a norm and the logits. Mixers of the lower half are Mamba and differential attention
+/// of a window by turns; a Mamba and attention over all tokens follow; above, gates on what that
+/// Mamba gave of the same token, and differential attention over that attention's keys and values,
+/// by turns. There is no positional encoding.
 ///
 /// Nothing above the lower half keeps anything, so of a prompt only the last token goes through it,
 /// unless more is asked for. A row's bits do not depend on batch, threads or how many tokens are
