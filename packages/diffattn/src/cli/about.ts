@@ -35,6 +35,11 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string
     about: "a model of diff-mlx, a language model",
     takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
+  phi4flash: {
+    kind: "text",
+    about: "a Phi-4-mini-flash, a language model",
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
   diff_vit: {
     kind: "picture",
     about: "a DIFF vision transformer, which looks at pictures",

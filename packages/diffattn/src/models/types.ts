@@ -209,8 +209,8 @@ export declare function saveSafetensors(
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
   /**
-   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "diff_vit", "same_s", "unilm", …;
-   * null when nothing in it is known.
+   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "phi4flash", "diff_vit", "same_s",
+   * "unilm", …; null when nothing in it is known.
    */
   readonly architecture: string | null;
   readonly parameters: number;
@@ -762,8 +762,8 @@ export interface Int8Tensor {
   readonly type: "int8";
 }
 
-/** What a layer held of a text, by kind: keys and values of every token. */
-export interface LayerCacheState {
+/** Keys and values that a layer held of every token, or of the last ones where it has a window. */
+export interface KvLayerState {
   readonly kind: "kv";
   /** `[heads, tokens, head width]`, as the cache holds them. */
   readonly keys: Tensor | Int8Tensor;
@@ -772,6 +772,23 @@ export interface LayerCacheState {
   readonly keyScales?: Tensor | undefined;
   readonly valueScales?: Tensor | undefined;
 }
+
+/** The state of a recurrent layer behind all tokens, in the order of the kernels: for importing. */
+export interface RecurrentLayerState {
+  readonly kind: "recurrent";
+  /** The last inputs of the convolution, `[(taps − 1) · channels]`, oldest first. */
+  readonly window: Tensor;
+  /** The state of the scan, one list of numbers. */
+  readonly scan: Tensor;
+}
+
+/** Of a layer that keeps nothing, as it reads what others keep. */
+export interface EmptyLayerState {
+  readonly kind: "none";
+}
+
+/** What a layer held of a text, by kind. */
+export type LayerCacheState = KvLayerState | RecurrentLayerState | EmptyLayerState;
 
 /**
  * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
@@ -804,7 +821,8 @@ export interface ModelCache {
   readonly length: number;
   /**
    * Forgets all but the first `length` tokens. SHAPE when there are fewer or they have left the
-   * window.
+   * window. Recurrent layers are marked every 256 tokens, over the last 1024: the next call
+   * computes anew from the mark before `length`, or else from the beginning.
    */
   rewind(length: number): Promise<void>;
   /** Copies everything out; `importCache` of the model takes it back. */
@@ -950,7 +968,7 @@ export declare class LanguageModel {
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
   /**
    * "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential),
-   * "motif" or "diff_mlx".
+   * "motif", "diff_mlx" or "phi4flash".
    */
   readonly family: string;
   readonly config: ModelConfig;
