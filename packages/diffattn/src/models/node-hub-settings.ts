@@ -34,8 +34,8 @@ export function endpointOf(env: Environment = process.env): string {
 }
 
 /**
- * Where the hub is, for who only looks whether an address is one of its own: a wrong setting is told
- * by who asks the hub.
+ * Where the hub is, for who only looks whether an address is one of its own: a wrong setting is
+ * told by who asks the hub.
  */
 export function knownEndpoint(): string {
   try {

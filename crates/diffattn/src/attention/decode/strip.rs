@@ -40,9 +40,9 @@ pub(super) fn tile_rows(left: usize) -> usize {
     }
 }
 
-/// Asks, line by line, for what lies `bytes` past what one row of int8 reads, the next tile: vectors
-/// of sixteen bytes out of several panels are no streams that the hardware follows. (Zen 4, 8192
-/// keys from memory: 0.80 of the time; into the first cache 0.91. Halves are bound by memory.)
+/// Asks, line by line, for what lies `bytes` past what one row of int8 reads, the next tile:
+/// vectors of sixteen bytes out of several panels are no streams that the hardware follows. (Zen 4,
+/// 8192 keys from memory: 0.80 of the time; into the first cache 0.91. Halves are bound by memory.)
 #[inline(always)]
 pub(super) fn ahead<V: Vector, E: Held, const M: usize, const N: usize>(
     bytes: usize,
