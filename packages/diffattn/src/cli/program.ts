@@ -356,7 +356,8 @@ export function program(terminal: Terminal): Command {
       )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
     );
 
-  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor]) add(root, terminal);
+  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor])
+    add(root, terminal);
   for (const command of [root, ...root.commands])
     command
       .helpOption("-h, --help", "this help")

@@ -1006,6 +1006,8 @@ export declare class LanguageModel {
    *   OUT_OF_MEMORY, ABORTED, DISPOSED; caches are then as they were.
    */
   forward(ids: TokenIds, options?: ModelForwardOptions): Promise<ModelOutput>;
+  /** Answers a conversation: as {@link LanguageModel.chat}. */
+  generate(messages: readonly ChatMessage[], options?: ChatOptions): AsyncGenerator<GeneratedToken, void, undefined>;
   /**
    * Continues a text, or several side by side (a list of texts or of lists of ids): one token after
    * the other, of a batch one of each text in turn. Nothing is computed before the first token is
@@ -1018,8 +1020,6 @@ export declare class LanguageModel {
     prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[],
     options?: GenerateOptions,
   ): AsyncGenerator<GeneratedToken, void, undefined>;
-  /** Answers a conversation: as {@link LanguageModel.chat}. */
-  generate(messages: readonly ChatMessage[], options?: ChatOptions): AsyncGenerator<GeneratedToken, void, undefined>;
   /**
    * Answers a conversation: its messages become a prompt by the checkpoint's template, which has
    * the special tokens (none is put before it), and the answer ends at any of the config's

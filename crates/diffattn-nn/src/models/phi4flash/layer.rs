@@ -43,7 +43,7 @@ pub(super) struct FlashLayer {
 pub(super) enum Weights {
     Mamba(Box<Mamba>),
     Attention(Box<DiffAttnLayer>),
-    MemoryGate(MemoryGate),
+    MemoryGate(Box<MemoryGate>),
 }
 
 /// Weight and bias of a norm.
@@ -72,10 +72,12 @@ impl Making<'_, '_> {
         let weights = match ids.mixer {
             FlashMixerIds::Mamba { .. } => self.mamba(ids.mixer, pace).await?,
             FlashMixerIds::Attention { .. } => self.attention(ids.mixer, pace).await?,
-            FlashMixerIds::MemoryGate { input, output } => Weights::MemoryGate(MemoryGate {
-                gate: self.map(input, pace).await?,
-                output: self.map(output, pace).await?,
-            }),
+            FlashMixerIds::MemoryGate { input, output } => {
+                Weights::MemoryGate(Box::new(MemoryGate {
+                    gate: self.map(input, pace).await?,
+                    output: self.map(output, pace).await?,
+                }))
+            }
         };
         let inner = self.sizes.intermediate_size;
         let [gate, up] = self.parts(ids.fc1, [inner, inner], pace).await?;
