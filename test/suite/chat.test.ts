@@ -125,6 +125,8 @@ describe("the template of SmolLM2", () => {
       [[], "OPTION messages: expected a list of messages"],
       ["Hello", "OPTION messages: "],
       [[null], "OPTION messages[0]: "],
+      [new Array(2 ** 32 - 1), "OPTION messages[0]: "],
+      [[{ role: "user", content: new Array(2 ** 32 - 1) }], "OPTION messages[0].content: "],
       [[{ content: "Hello" }], "OPTION messages[0].role: "],
       [[{ role: "user", content: 3 }], "OPTION messages[0].content: "],
       [[{ role: "user", content: ["Hello"] }], "OPTION messages[0].content: "],
