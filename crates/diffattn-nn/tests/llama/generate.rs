@@ -40,7 +40,6 @@ fn generations(vocab: usize) -> Vec<Generation> {
         .into_iter()
         .enumerate()
         .map(|(index, length)| Generation {
-            logprobs: None,
             prompt: random_ids(index as u64, length, vocab),
             max_new_tokens: 4 + 3 * index,
             stop_ids: Some(Vec::new()),
@@ -56,6 +55,7 @@ fn generations(vocab: usize) -> Vec<Generation> {
                     ..SamplerOptions::default()
                 }
             },
+            logprobs: None,
         })
         .collect()
 }
