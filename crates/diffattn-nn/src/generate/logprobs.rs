@@ -1,5 +1,5 @@
-//! How probable a chosen token was, and which were the most probable: the log-softmax of raw logits,
-//! whatever options of sampling made of them. In float64 with `libm`. Chooses nothing.
+//! How probable a chosen token was, and which were the most probable: the log-softmax of raw
+//! logits, whatever options of sampling made of them. In float64 with `libm`. Chooses nothing.
 
 use diffattn::{Error, try_zeroed};
 use std::cmp::Ordering;

@@ -91,8 +91,8 @@ impl<'a> TextForward<'a> {
         Self::checked(model, texts, shape, Some(caches), &options)
     }
 
-    /// Of texts of any lengths, none empty, all ids of the vocabulary: for the last hidden states in
-    /// the place of logits, packed, one text's rows after the other's.
+    /// Of texts of any lengths, none empty, all ids of the vocabulary: for the last hidden states
+    /// in the place of logits, packed, one text's rows after the other's.
     pub(crate) fn features(
         model: Decoder<'a>,
         texts: Vec<Vec<u32>>,

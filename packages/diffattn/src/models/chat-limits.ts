@@ -11,7 +11,7 @@ type Value = ReturnType<Interpreter["evaluate"]>;
 
 /** Characters of a template; the longest published ones have 30 thousand. */
 const LONGEST = 1 << 17;
-/** White space in a row: the library looks for some tags by an expression that is quadratic in it. */
+/** White space in a row: an expression by which the library finds some tags is quadratic in it. */
 const SPACES = /\s{1000}/;
 /** Work that any template may do, and per character of it and of what it is given. */
 const WORK = 1_000_000;
@@ -88,6 +88,41 @@ const heldBy = ({ value }: Value): Iterable<Value> => (Array.isArray(value) ? va
 const valueNode = (argument: Part): unknown =>
   argument.type === "KeywordArgumentExpression" ? argument["value"] : /Spread/.test(argument.type) ? argument["argument"] : argument;
 
+/** What of an operation is looked at before it is done, as its result may be of any size. */
+type Ahead = readonly [kind: "assigned" | "filter" | "method" | "slice", nodes: readonly unknown[]];
+
+/** Of a filter or a method its operand or object comes first. */
+function aheadOf(node: Part): Ahead | undefined {
+  const { assignee, callee, filter, property } = node;
+  if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression")
+    return ["assigned", [node["value"]]];
+  if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression")
+    return ["filter", [node["operand"], ...(filter["args"] as Part[]).map(valueNode)]];
+  if (node.type === "CallExpression" && isPart(callee) && callee.type === "MemberExpression")
+    return ["method", [callee["object"], ...(node["args"] as Part[]).map(valueNode)]];
+  if (node.type === "MemberExpression" && isPart(property) && property.type === "SliceExpression") return ["slice", [node["object"]]];
+  return undefined;
+}
+
+/** What an operation counts beyond its steps, by what it is given; `sizeOf`: of lists and objects. */
+function growthOf(name: string, operand: Value, given: readonly Value[], sizeOf: (value: Value) => number): number {
+  const all = given.flatMap((value) => [value, ...heldBy(value)]);
+  const [first, second] = all.filter(isText);
+  const longest = Math.max(0, ...all.filter(isText).map(({ value }) => value.length));
+  const count = countOf(operand) ?? (isText(operand) ? operand.value.length : 1);
+  if (name === "replace" && isText(operand) && first && second) {
+    // (Which comes first, keywords may turn around.)
+    const found = [first.value, second.value].map((text) => (text === "" ? count + 1 : operand.value.split(text).length - 1));
+    return Math.max(...found) * longest;
+  }
+  if (name === "join") return count * (longest + (isText(operand) ? APART : 0));
+  if (name !== "indent" && name !== "tojson") return 0;
+  const numbers = all.map(({ value }) => value).filter((value) => typeof value === "number");
+  const width = Math.max(longest, ...numbers);
+  if (width > INDENT) tooMuch(`${name} by more than ${INDENT} characters`);
+  return width * (isText(operand) ? operand.value.split("\n").length : sizeOf(operand));
+}
+
 /** A library's interpreter that counts. */
 function counting(library: Library): new (environment: Environment, program: Part, most: number) => Interpreter {
   return class extends library.Interpreter {
@@ -147,57 +182,20 @@ function counting(library: Library): new (environment: Environment, program: Par
       return size;
     }
 
-    /** Looks at what an operation is given, where its result may be of any size. */
+    /** Computes what an operation is given, and looks at it. It is not computed again. */
     #lookAhead(node: Part, environment: Environment): void {
-      const { assignee, callee, filter, property } = node;
-      if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression") {
-        this.#compute([node["value"]], environment, ([value]) => {
-          if (isNamespace(value)) tooMuch("a namespace within a namespace");
-        });
-      } else if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression") {
-        this.#compute([node["operand"], ...(filter["args"] as Part[]).map(valueNode)], environment, ([operand, ...given]) => {
-          if (operand) this.#checkGrowth(nameOf(filter), operand, given);
-        });
-      } else if (node.type === "CallExpression" && isPart(callee) && callee.type === "MemberExpression") {
-        this.#compute([...(node["args"] as Part[]).map(valueNode), callee["object"]], environment, (values) => {
-          const object = values.at(-1);
-          if (!isText(object)) return;
-          // A text's method: `split` makes many of one, `replace` a longer one.
-          this.#checkGrowth("replace", object, values.slice(0, -1));
-          this.#spend(APART * object.value.length);
-        });
-      } else if (node.type === "MemberExpression" && isPart(property) && property.type === "SliceExpression") {
-        this.#compute([node["object"]], environment, ([object]) => {
-          if (isText(object)) this.#spend(APART * object.value.length);
-        });
-      }
-    }
-
-    /** Computes parts of an operation, which are not computed again, and looks at them. */
-    #compute(nodes: readonly unknown[], environment: Environment, check: (values: readonly Value[]) => void): void {
+      const ahead = aheadOf(node);
+      if (!ahead) return;
+      const [kind, nodes] = ahead;
       const values = nodes.map((node) => this.evaluate(node as Node, environment));
-      check(values);
+      const [operand, ...given] = values;
+      if (kind === "assigned" && isNamespace(operand)) tooMuch("a namespace within a namespace");
+      if (kind === "filter" && operand) this.#spend(growthOf(nameOf(node["filter"]), operand, given, (value) => this.#size(value)));
+      // A text's method: `split` makes many of one, `replace` a longer one.
+      if (kind === "method" && isText(operand)) this.#spend(growthOf("replace", operand, given, (value) => this.#size(value)));
+      if ((kind === "method" || kind === "slice") && isText(operand)) this.#spend(APART * operand.value.length);
       // (At the end: what is computed may meet the same nodes, in a macro that calls itself.)
       for (const [at, value] of values.entries()) this.#ready.set(nodes[at], value);
-    }
-
-    #checkGrowth(name: string, operand: Value, given: readonly Value[]): void {
-      const all = given.flatMap((value) => [value, ...heldBy(value)]);
-      const [first, second] = all.filter(isText);
-      const longest = Math.max(0, ...all.filter(isText).map(({ value }) => value.length));
-      const count = countOf(operand) ?? (isText(operand) ? operand.value.length : 1);
-      if (name === "replace" && isText(operand) && first && second) {
-        // (Which comes first, keywords may turn around.)
-        const found = [first.value, second.value].map((text) => (text === "" ? count + 1 : operand.value.split(text).length - 1));
-        this.#spend(Math.max(...found) * longest);
-      } else if (name === "join") {
-        this.#spend(count * (longest + (isText(operand) ? APART : 0)));
-      } else if (name === "indent" || name === "tojson") {
-        const numbers = all.map(({ value }) => value).filter((value) => typeof value === "number");
-        if (Math.max(longest, ...numbers) > INDENT) tooMuch(`${name} by more than ${INDENT} characters`);
-        const lines = isText(operand) ? operand.value.split("\n").length : this.#size(operand);
-        this.#spend(lines * Math.max(longest, ...numbers));
-      }
     }
   };
 }

@@ -20,7 +20,7 @@ export interface ChatTexts {
 
 const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null && !Array.isArray(x);
 
-/** Whether all items of a list are so: no further than the first that is not, as in one of holes. */
+/** Whether all items of a list are so; no further than the first that is not, a hole for one. */
 function all(list: readonly unknown[], is: (item: unknown) => boolean): boolean {
   for (let at = 0; at < list.length; at++) if (!is(list[at])) return false;
   return true;
