@@ -135,12 +135,6 @@ test("a reader that goes away ends it quietly", async () => {
 
 test.each([
   ["no such model", [join(trained, "nowhere"), "a"], /^diffattn: .*nowhere: there is no such file or folder\n$/],
-  [
-    "a name on a hub",
-    ["org/model", "a"],
-    /^diffattn: org\/model: there is no such folder\. .*a folder or an address.*hf download org\/model .*\n$/,
-  ],
-  ["the same with its scheme", ["hf:org/model@main", "a"], /^diffattn: hf:org\/model@main: .*hf download org\/model .*\n$/],
   ["no tokenizer", [modelOf("diffllama_mha"), "a"], /^diffattn: tokenizer: expected .*, got none\n$/],
   [
     "a picture model",

@@ -33,6 +33,21 @@ function picture() {
   return PNG.sync.write(png);
 }
 
+/** An imitation of the hub, as a process of its own: a block's program is waited for. */
+async function startHub() {
+  const repos = join(folder, "hub/repos/example");
+  for (const [name, from] of [
+    ["model", "examples/model"],
+    ["gguf", "test/models/gguf/q4_1"],
+    ["llama", "test/models/llama"],
+  ])
+    cpSync(join(root, from), join(repos, name), { recursive: true });
+  const server = spawn(process.execPath, [join(root, "test/hub/hub.mjs"), dirname(repos)], { stdio: ["ignore", "pipe", "inherit"] });
+  const [address] = await once(createInterface({ input: server.stdout }), "line");
+  Object.assign(env, { HF_ENDPOINT: address, HF_HOME: join(folder, "hub/home") });
+  return server;
+}
+
 /** What the guides say that there is. Packages of others are copied, since no registry is asked. */
 function prepare() {
   const tarballs = pack();
@@ -161,8 +176,10 @@ async function shows(files, what, expected) {
 
 let passed = 0;
 let failed = 0;
+let hub;
 try {
   prepare();
+  hub = await startHub();
   const only = process.argv[2];
   for (const guide of readdirSync(guides)
     .filter((name) => name.endsWith(".md") && (!only || name === only))
@@ -177,6 +194,7 @@ try {
         console.error(`FAILED  ${name}\n${error instanceof Error ? error.message : error}`);
       }
 } finally {
+  hub?.kill();
   rmSync(folder, { recursive: true, force: true });
 }
 console.log(`${passed} passed, ${failed} failed`);

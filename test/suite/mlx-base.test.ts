@@ -170,7 +170,7 @@ onEachIsa(() => {
       ["all heads", "all"],
       ["those of a group", LAST],
     ] as const)("%s: beside the codes, as over GGUF's", async (_, heads) => {
-      const own = await adapter(heads as "all" | number[][]);
+      const own = await adapter(heads);
       using model = await models.LanguageModel.load(mlx, { adapter: own, tokenizer: null });
       expect([model.family, model.dtype]).toEqual(["diffattn_llama", "q4"]);
       const logits = [...(await model.forward(IDS)).data];

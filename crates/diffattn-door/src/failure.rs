@@ -98,9 +98,19 @@ const KEPT: &[&str] = &[
     "mscale_all_dim",
 ];
 
-/// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays.
+/// What stands before the name of a weight, which is spelled as its file has it.
+const WEIGHTS: &str = "weights.";
+
+/// `key_lengths` to `keyLengths` in a whole sentence; quoted text (what the user wrote) stays, and
+/// so does the name of a weight that the sentence begins with.
 pub(crate) fn in_camel_case(sentence: &str) -> String {
     let mut result = String::with_capacity(sentence.len());
+    let name = match sentence.starts_with(WEIGHTS) {
+        true => sentence.find(": ").unwrap_or(0),
+        false => 0,
+    };
+    let (name, sentence) = sentence.split_at(name);
+    result.push_str(name);
     let mut word = String::new();
     let mut quoted = false;
     for c in sentence.chars() {

@@ -1,5 +1,5 @@
-//! MLX's own rule by which floats become codes: in each group of a row, the edge of larger magnitude
-//! is met exactly. Packs nothing.
+//! MLX's own rule by which floats become codes: in each group of a row, the edge of larger
+//! magnitude is met exactly. Packs nothing.
 
 use crate::dtype::BLOCK;
 use diffattn::{CodedRow, CodedRows, Data, Error, Tensor, check_len, format_shape};

@@ -9,6 +9,7 @@ use crate::tensor::RawTensor;
 use diffattn::{
     CodedRow, CodedRows, Codes, DType, Error, Linear, Quantised, Tensor, coded_values, format_shape,
 };
+use std::ops::Range;
 
 /// A quantised weight `[outputs, inputs]`.
 #[derive(Debug, Clone)]
@@ -115,6 +116,26 @@ impl<'a> CodedTensor<'a> {
         Linear::of_codes(self, self.shape, bias)
     }
 
+    /// As [`CodedTensor::linear`], of some of the rows.
+    ///
+    /// # Errors
+    /// Those of [`Linear::of_codes`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for rows
+    /// that there are not.
+    pub fn rows(&self, rows: Range<usize>, bias: Option<&Tensor<'_>>) -> Result<Linear, Error> {
+        let [outputs, inputs] = self.shape;
+        if rows.start > rows.end || rows.end > outputs {
+            let expected = format_args!("rows of {outputs}").to_string();
+            let given = format!("{} to {}", rows.start, rows.end);
+            return Err(Error::shape("rows", expected, given));
+        }
+        let shape = [rows.len(), inputs];
+        let rows = SomeRows {
+            of: self,
+            first: rows.start,
+        };
+        Linear::of_codes(rows, shape, bias)
+    }
+
     /// What the codes stand for, as float32.
     ///
     /// # Errors
@@ -158,6 +179,26 @@ impl CodedRows for &CodedTensor<'_> {
                 (&quantised).read(index, row)
             }
         }
+    }
+}
+
+/// The rows of a tensor from one on.
+struct SomeRows<'t, 'a> {
+    of: &'t CodedTensor<'a>,
+    first: usize,
+}
+
+impl CodedRows for SomeRows<'_, '_> {
+    fn bits(&self) -> usize {
+        self.of.bits()
+    }
+
+    fn bf16(&self) -> bool {
+        self.of.bf16()
+    }
+
+    fn read(&mut self, index: usize, row: CodedRow<'_>) -> Result<(), Error> {
+        (&mut self.of).read(self.first + index, row)
     }
 }
 

@@ -24,6 +24,9 @@ const OTHER_SOURCES: [(&str, &str); 4] = [
     ("subln.scale", NORM),
 ];
 
+/// The module of λ and the norm within the attention of a Phi-4-mini-flash.
+const FLASH: &str = "inner_cross_attn.";
+
 /// Norms of q and k, and of all heads together.
 const OTHER_NORMS: [&str; 3] = ["q_norm.weight", "k_norm.weight", "norm.weight"];
 
@@ -46,15 +49,19 @@ pub(crate) struct Found<'e> {
     shapes: BTreeMap<String, Vec<usize>>,
     /// Norms that the layers here have not.
     pub(crate) other_norms: Vec<String>,
-    /// Whether q, k and v are one tensor.
+    /// Whether q, k and v are one tensor, as timm has them.
     pub(crate) is_fused: bool,
+    /// Whether it is of a Phi-4-mini-flash.
+    pub(crate) is_flash: bool,
     /// The output projection's name in the file.
     pub(crate) output: Option<&'static str>,
 }
 
 impl<'e> Found<'e> {
     /// The tensors under `prefix`, by [`names`].
-    pub(crate) fn new(entries: &Entries<'e>, prefix: &'e str, names: &[(String, String)]) -> Self {
+    pub(crate) fn new(entries: &Entries<'e>, inner: &'e str, names: &[(String, String)]) -> Self {
+        let outer = inner.strip_suffix(FLASH);
+        let prefix = outer.unwrap_or(inner);
         let other = |name: &str| {
             let name = format!("{prefix}{name}");
             entries.contains_key(name.as_str()).then_some(name)
@@ -63,18 +70,21 @@ impl<'e> Found<'e> {
             prefix,
             other_norms: OTHER_NORMS.into_iter().filter_map(other).collect(),
             is_fused: other("qkv.weight").is_some(),
+            is_flash: outer.is_some(),
             pieces: BTreeMap::new(),
             shapes: BTreeMap::new(),
             output: None,
         };
         for (name, as_layer) in names {
-            if let Some(entry) = entries.get(format!("{prefix}{name}").as_str()) {
+            let within = |module: &str| entries.get(format!("{module}{name}").as_str());
+            if let Some(entry) = within(inner).or_else(|| within(prefix)) {
                 found.add(as_layer, entry, None);
                 let stem = name.strip_suffix(".weight");
                 let output = [OUT, O, "proj"].into_iter().find(|&out| stem == Some(out));
                 found.output = output.or(found.output);
             }
         }
+        found.split_flash(entries);
         // timm keeps q, k and v in one, a third each.
         for part in ["weight", "bias"] {
             let Some(entry) = entries.get(format!("{prefix}qkv.{part}").as_str()) else {
@@ -90,6 +100,33 @@ impl<'e> Found<'e> {
             }
         }
         found
+    }
+
+    /// Phi-4-mini-flash keeps q, k and v in one; q is as wide as what goes into the output
+    /// projection, and layers without keys and values of their own have q alone.
+    fn split_flash(&mut self, entries: &Entries<'e>) {
+        let output = self.shape("out_proj.weight");
+        let Some(&[_, q]) = output.filter(|_| self.is_flash) else {
+            return;
+        };
+        for part in ["weight", "bias"] {
+            let name = format!("{}Wqkv.{part}", self.prefix);
+            let Some(entry) = entries.get(name.as_str()) else {
+                continue;
+            };
+            let rows = entry.shape.first().copied().unwrap_or(0);
+            let (q, k) = (q.min(rows), rows.saturating_sub(q) / 2);
+            self.add(&format!("{Q}.{part}"), entry, Some(0..q));
+            if k > 0 {
+                self.add(&format!("{K}.{part}"), entry, Some(q..q + k));
+                self.add(&format!("{V}.{part}"), entry, Some(q + k..q + 2 * k));
+            }
+        }
+    }
+
+    /// Whether it reads another layer's keys and values.
+    pub(crate) fn has_no_keys(&self) -> bool {
+        self.is_flash && self.has("q_proj.weight") && !self.has("k_proj.weight")
     }
 
     fn add(&mut self, name: &str, entry: &Entry, rows: Option<Range<usize>>) {

@@ -78,6 +78,8 @@ mod names;
 #[cfg(feature = "checkpoints")]
 mod notices;
 #[cfg(feature = "checkpoints")]
+pub mod phi4flash;
+#[cfg(feature = "checkpoints")]
 mod plain;
 #[cfg(feature = "checkpoints")]
 mod raw_weights;

@@ -22,9 +22,9 @@ const MODEL: &str = "model.";
 
 /// The modules of a language model without its head, and those of diff-mlx, whose older files have
 /// no prefix; the first of each that no other model has.
-const BASES: [[&str; 3]; 2] = [
-    ["layers.", "embed_tokens.", "norm."],
-    ["tok_embed.", "blocks.", "final_norm."],
+const BASES: [&[&str]; 2] = [
+    &["layers.", "embed_tokens.", "norm.", "final_layernorm."],
+    &["tok_embed.", "blocks.", "final_norm."],
 ];
 
 /// Names as models have them.
@@ -45,7 +45,9 @@ impl<'n> Names<'n> {
             .map(|name| unwrapped(name, &mut taken_off))
             .collect();
         let begins = |prefix: &str| read.iter().any(|name| name.starts_with(prefix));
-        let base = BASES.iter().find(|[first, ..]| begins(first));
+        let base = BASES
+            .iter()
+            .find(|modules| modules.first().is_some_and(|first| begins(first)));
         let base = base.filter(|_| !begins(MODEL));
         if let Some(modules) = base {
             for name in &mut read {

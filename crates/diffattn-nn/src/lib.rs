@@ -87,6 +87,10 @@ pub use models::diff_vit::{
     DiffViTMaps, DiffViTOptions,
 };
 #[cfg(feature = "models")]
+pub use models::phi4flash::{
+    FlashWindows, Phi4Flash, Phi4FlashBuilder, Phi4FlashConfig, Phi4FlashLoader,
+};
+#[cfg(feature = "models")]
 pub use models::same_s::{
     SameS, SameSBuilder, SameSConfig, SameSDecoding, SameSEncoding, SameSLoader, SameSOptions,
 };

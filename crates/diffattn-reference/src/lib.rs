@@ -32,6 +32,7 @@ pub mod fixture;
 mod layers;
 mod measure;
 mod quantised;
+pub mod recurrent;
 pub mod testing;
 
 pub use accuracy::{Accuracy, CaseErrors};

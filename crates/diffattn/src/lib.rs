@@ -36,12 +36,13 @@ mod blocks;
 mod error;
 mod linear;
 mod norm;
+mod recurrent;
 mod run;
 mod sequence;
 mod simd;
 mod tensor;
 
-pub use activation::{gelu, gelu_tanh, sigmoid};
+pub use activation::{gelu, gelu_tanh, sigmoid, silu_gate, softplus};
 pub use attention::{
     AttentionOptions, BlockMask, CacheDType, CacheRows, DiffAttention, DiffAttentionMaps, HeadPlan,
     KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions,
@@ -57,6 +58,7 @@ pub use norm::{
     PolyNormOptions, RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, poly_norm,
     rms_norm,
 };
+pub use recurrent::{CausalConvolution, ScanRows, SelectiveScan};
 pub use run::Run;
 pub use run::buffer::try_zeroed;
 pub use run::threads::{available_threads, release_threads};

@@ -14,6 +14,10 @@ fn names_are_those_of_the_javascript_side() {
             "weights.q_proj.weight: expected [8, 8], got none",
         ),
         (
+            "weights.model.layers.0.self_attn.q_proj.weight.a: expected key_lengths, got none",
+            "weights.model.layers.0.self_attn.q_proj.weight.a: expected keyLengths, got none",
+        ),
+        (
             "isa: expected one of scalar, got \"a_b\"",
             "isa: expected one of scalar, got \"a_b\"",
         ),

@@ -77,18 +77,23 @@ impl Query for CreateModelCacheRequest {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LayerKind {
     Kv,
+    Recurrent,
+    Nothing,
 }
 
-choice! { LayerKind { "kv" = Kv } }
+choice! { LayerKind { "kv" = Kv, "recurrent" = Recurrent, "none" = Nothing } }
 
 record! {
-    /// What a layer held, by its kind: of keys and values both, with scales where they are codes.
+    /// What a layer held, by its kind: keys and values, with scales where they are codes; window
+    /// and scan of a recurrent state; or nothing.
     record "layerState" LayerAt in "state.layers." {
         kind: LayerKind,
         keys: Option<Numbers>,
         key_scales: Option<Tensor>,
         values: Option<Numbers>,
         value_scales: Option<Tensor>,
+        window: Option<Tensor>,
+        scan: Option<Tensor>,
     }
 }
 
@@ -104,13 +109,14 @@ record! {
     }
 }
 
+fn copied<T: Copy + Default>(from: &[T]) -> Result<Vec<T>, Error> {
+    let mut values = try_zeroed(from.len())?;
+    values.copy_from_slice(from);
+    Ok(values)
+}
+
 /// Numbers as a cache holds them: floats, or bytes as codes, which have scales.
 fn rows(at: &TensorAt, scales: Option<&TensorAt>, operands: &[&[u8]]) -> Result<CacheRows, Error> {
-    fn copied<T: Copy + Default>(from: &[T]) -> Result<Vec<T>, Error> {
-        let mut values = try_zeroed(from.len())?;
-        values.copy_from_slice(from);
-        Ok(values)
-    }
     if at.kind != Kind::U8 {
         return Ok(match at.tensor(operands)?.data {
             diffattn::Data::F32(values) => CacheRows::F32(copied(values)?),
@@ -134,14 +140,24 @@ fn rows(at: &TensorAt, scales: Option<&TensorAt>, operands: &[&[u8]]) -> Result<
 
 impl LayerAt {
     fn with(&self, operands: &[&[u8]]) -> Result<LayerState, Error> {
-        let LayerKind::Kv = self.kind;
-        let there = |at: &Option<TensorAt>, scales: &Option<TensorAt>, argument| match at {
-            Some(at) => rows(at, scales.as_ref(), operands),
-            None => Err(Error::dtype(argument, "a tensor", "none")),
-        };
-        Ok(LayerState::Kv {
-            keys: there(&self.keys, &self.key_scales, "state.layers.keys")?,
-            values: there(&self.values, &self.value_scales, "state.layers.values")?,
+        fn there<'a>(at: &'a Option<TensorAt>, name: &'static str) -> Result<&'a TensorAt, Error> {
+            at.as_ref()
+                .ok_or_else(|| Error::dtype(name, "a tensor", "none"))
+        }
+        Ok(match self.kind {
+            LayerKind::Kv => {
+                let keys = there(&self.keys, "state.layers.keys")?;
+                let values = there(&self.values, "state.layers.values")?;
+                LayerState::Kv {
+                    keys: rows(keys, self.key_scales.as_ref(), operands)?,
+                    values: rows(values, self.value_scales.as_ref(), operands)?,
+                }
+            }
+            LayerKind::Recurrent => LayerState::Recurrent {
+                window: copied(there(&self.window, "state.layers.window")?.f32(operands)?)?,
+                scan: copied(there(&self.scan, "state.layers.scan")?.f32(operands)?)?,
+            },
+            LayerKind::Nothing => LayerState::Nothing,
         })
     }
 }
@@ -251,7 +267,7 @@ impl Operation for ExportModelCacheRequest {
             json!({ "kind": kind, "parts": names.collect::<Vec<_>>() })
         });
         let state = json_bytes(&json!({
-            "discarded": cache.len() - cache.held(),
+            "discarded": cache.discarded(),
             "window": cache.window(),
             "layers": about.collect::<Vec<_>>(),
         }))?;

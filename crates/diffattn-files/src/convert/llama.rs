@@ -41,7 +41,8 @@ impl ModelConversion {
         Self::differential(entries, config, target, &|_| is_float)
     }
 
-    /// The same, with floats of the packed weights that `unpack` names.
+    /// A plan that makes Llamas differential, with floats of the packed weights that `unpack`
+    /// names.
     pub(crate) fn differential<'e>(
         entries: impl IntoIterator<Item = &'e Entry>,
         text: &str,

@@ -1,5 +1,5 @@
-//! Weights that MLX has as codes with scales and biases beside them, in a conversion: what a division
-//! of columns does to them, and their floats. Knows no layer.
+//! Weights that MLX has as codes with scales and biases beside them, in a conversion: what a
+//! division of columns does to them, and their floats. Knows no layer.
 
 use super::rounded::is_power;
 use crate::coded::CodedTensor;

@@ -16,6 +16,8 @@ pub enum Architecture {
     Motif,
     /// diff-mlx: the first version as its authors have it, in a language model.
     DiffMlx,
+    /// Microsoft's Phi-4-mini-flash: Mamba, differential attention and gates by turns.
+    Phi4Flash,
     /// unilm's first version, naive or flash: names and shapes are the same.
     UnilmV1,
     /// unilm's second version.
@@ -34,6 +36,7 @@ impl fmt::Display for Architecture {
             Self::DiffAttnLlama => "Llama converted to differential attention",
             Self::Motif => "Motif",
             Self::DiffMlx => "diff-mlx",
+            Self::Phi4Flash => "Phi-4-mini-flash (SambaY)",
             Self::UnilmV1 => "unilm multihead_diffattn (V1)",
             Self::UnilmV2 => "unilm multihead_diffattn (V2)",
             Self::TimmDiffVit => "timm vision transformer with differential attention",
@@ -46,9 +49,12 @@ impl Architecture {
     /// Whether it is a language model, which may be saved without its head.
     pub(super) fn is_text(self) -> bool {
         match self {
-            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif | Self::DiffMlx => {
-                true
-            }
+            Self::DiffLlama
+            | Self::Llama
+            | Self::DiffAttnLlama
+            | Self::Motif
+            | Self::DiffMlx
+            | Self::Phi4Flash => true,
             Self::UnilmV1 | Self::UnilmV2 | Self::TimmDiffVit | Self::SameS => false,
         }
     }
@@ -62,6 +68,7 @@ impl Architecture {
             Self::DiffAttnLlama => "diffattn_llama",
             Self::Motif => "motif",
             Self::DiffMlx => "diff_mlx",
+            Self::Phi4Flash => "phi4flash",
             Self::UnilmV1 => "unilm",
             Self::UnilmV2 => "unilm_v2",
             Self::TimmDiffVit => "diff_vit",
@@ -74,7 +81,7 @@ impl Architecture {
     pub fn model_type(self) -> Option<&'static str> {
         let is_of_hugging_face = matches!(
             self,
-            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif
+            Self::DiffLlama | Self::Llama | Self::DiffAttnLlama | Self::Motif | Self::Phi4Flash
         );
         is_of_hugging_face.then_some(self.name())
     }
@@ -92,6 +99,7 @@ impl Architecture {
             Self::Llama,
             Self::DiffAttnLlama,
             Self::Motif,
+            Self::Phi4Flash,
         ];
         let model = models
             .into_iter()

@@ -52,7 +52,7 @@ pub(super) fn add(
         ));
     }
     let rope = match architecture {
-        Architecture::TimmDiffVit => None,
+        Architecture::TimmDiffVit | Architecture::Phi4Flash => None,
         _ => Some(RopeConfig {
             interleaved: !halves && !is_motif,
             frequencies: RopeFrequencies {
@@ -112,6 +112,8 @@ fn absent_lambdas(
         | Architecture::UnilmV1
         | Architecture::UnilmV2
         | Architecture::SameS => absent,
+        // (Its list has them.)
+        Architecture::Phi4Flash => Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod inspection;
 mod layers;
 mod llama;
 mod named;
+mod phi4flash;
 mod quantised;
 mod same_s;
 mod timm;
@@ -98,7 +99,8 @@ pub fn inspect<'e>(
     let has_base = inspection.architecture.is_some_and(Architecture::is_text);
     inspection.warnings.extend(names.notices(has_base));
     if let Some(architecture) = inspection.architecture {
-        for found in found {
+        // (A layer that reads another's keys and values cannot be taken out of its model.)
+        for found in found.into_iter().filter(|found| !found.has_no_keys()) {
             layers::add(architecture, found, &config, &mut inspection);
         }
         if !matches!(architecture, Architecture::UnilmV1 | Architecture::UnilmV2) {
@@ -107,19 +109,36 @@ pub fn inspect<'e>(
                 .map(|entry| (entry.name.as_str(), entry.dtype));
             inspection.warnings.extend(notices::wide(wide));
             let named = Named::new(names, &entries, &mut inspection);
-            match architecture {
-                Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
-                    diff_llama::compare(&named, &config, &mut inspection);
-                }
-                Architecture::Llama | Architecture::DiffAttnLlama => {
-                    llama::compare(is_converted, (&named, &config), &mut inspection);
-                }
-                Architecture::SameS => same_s::compare(&named, &config, &mut inspection),
-                _ => timm::compare(&named, &config, &mut inspection),
-            }
+            compare(
+                architecture,
+                is_converted,
+                (&named, &config),
+                &mut inspection,
+            );
         }
     }
     Ok(inspection)
+}
+
+/// Compares the configuration and the names of a model with what it should have; `is_converted`:
+/// whether it is a Llama with differential heads.
+fn compare(
+    architecture: Architecture,
+    is_converted: bool,
+    (entries, config): (&Named<'_>, &Config),
+    inspection: &mut Inspection,
+) {
+    match architecture {
+        Architecture::DiffLlama | Architecture::Motif | Architecture::DiffMlx => {
+            diff_llama::compare(entries, config, inspection);
+        }
+        Architecture::Llama | Architecture::DiffAttnLlama => {
+            llama::compare(is_converted, (entries, config), inspection);
+        }
+        Architecture::Phi4Flash => phi4flash::compare(entries, config, inspection),
+        Architecture::SameS => same_s::compare(entries, config, inspection),
+        _ => timm::compare(entries, config, inspection),
+    }
 }
 
 /// What is odd about what was found, beside what the configuration says.
@@ -171,7 +190,9 @@ fn dtypes(entries: &[&Entry]) -> Vec<DtypeCount> {
 }
 
 fn architecture(layer: &Found<'_>, names: &[Cow<'_, str>]) -> Option<Architecture> {
-    if layer.has("lambda_proj.weight") {
+    if layer.is_flash {
+        Some(Architecture::Phi4Flash)
+    } else if layer.has("lambda_proj.weight") {
         Some(Architecture::UnilmV2)
     } else if layer.is_fused || layer.output == Some("proj") {
         Some(Architecture::TimmDiffVit)

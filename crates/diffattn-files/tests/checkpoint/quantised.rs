@@ -142,7 +142,8 @@ fn floats_become_the_codes_that_mlx_makes() {
     ] {
         let case = bytes(name);
         let wide = floats(raw(&case, "w"));
-        let narrow = ok(raw(&case, "w").cast("w", Dtype::BF16));
+        let whole = raw(&case, "w");
+        let narrow = ok(whole.cast("w", Dtype::BF16));
         let narrow = floats(ok(narrow.tensor.into_owned()));
         for weight in [wide, narrow] {
             let mut rows = ok(AffineRows::new(&weight.tensor(), bits, group_size));

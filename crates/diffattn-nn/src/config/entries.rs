@@ -113,6 +113,24 @@ impl Entries<'_> {
     }
 }
 
+/// What a `generation_config.json` says of the ids that begin, fill and end a text.
+pub(crate) struct GenerationIds {
+    pub(crate) bos: Option<u32>,
+    pub(crate) pad: Option<u32>,
+    pub(crate) eos: Option<Vec<u32>>,
+}
+
+impl Entries<'_> {
+    /// Those ids; none where it says nothing, or null.
+    pub(crate) fn generation_ids(&self) -> Result<GenerationIds, Error> {
+        Ok(GenerationIds {
+            bos: self.id("bos_token_id")?.flatten(),
+            pad: self.id("pad_token_id")?.flatten(),
+            eos: self.ids("eos_token_id")?.filter(|ids| !ids.is_empty()),
+        })
+    }
+}
+
 fn as_id(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|id| u32::try_from(id).ok())
 }

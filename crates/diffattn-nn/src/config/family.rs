@@ -26,6 +26,9 @@ pub(crate) fn wrong_family(
         Some(Architecture::Motif) => Some(
             "the configuration of a Motif, a language model: LanguageModel loads it, and the commands generate and maps",
         ),
+        Some(Architecture::Phi4Flash) => Some(
+            "the configuration of a Phi-4-mini-flash, a language model: LanguageModel loads it, and the commands generate and maps",
+        ),
         Some(Architecture::DiffMlx) => Some(
             "the configuration of a model of diff-mlx, a language model: LanguageModel loads it, and the commands generate and maps",
         ),

@@ -1,7 +1,7 @@
 //! What every layer of a model keeps of one text, with the ids that it is of. Runs nothing.
 
 use crate::models::Decoder;
-use crate::pass::{LayerState, State, StatePart};
+use crate::pass::{LayerState, MARKED, STRIP, State, StatePart, TAKEN_BACK};
 use diffattn::{CacheDType, Error};
 
 /// How a [`ModelCache`] is made.
@@ -24,8 +24,9 @@ pub struct ModelCacheOptions {
 pub struct ModelCache {
     pub(crate) layers: Vec<State>,
     ids: Vec<u32>,
-    /// Tokens at the start of which no layer holds keys and values any more.
-    discarded: usize,
+    /// Tokens that the states are of: fewer than there are ids where a recurrent state could not be
+    /// taken back as far as the text was. The next pass computes the others again.
+    ready: usize,
     window: Option<usize>,
 }
 
@@ -53,18 +54,15 @@ impl ModelCache {
         if options.window == Some(0) {
             return Err(Error::option("window", "1 token or more", 0));
         }
-        let capacity = options.window.map_or(options.capacity, |window| {
-            let most = window
-                .saturating_add(STRIP)
-                .saturating_add(chunk_of(window));
-            options.capacity.min(most)
+        let capacity = reserved(options.capacity, options.window, 0);
+        let layers = model.states().map(|layer| {
+            let capacity = reserved(capacity, layer.window(), MARKED);
+            State::new(&layer.holding(capacity, options.dtype), true)
         });
-        let layers = model.states();
-        let layers = layers.map(|layer| State::new(&layer.holding(capacity, options.dtype)));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
             ids: Vec::new(),
-            discarded: 0,
+            ready: 0,
             window: options.window,
         })
     }
@@ -96,7 +94,28 @@ impl ModelCache {
     /// Tokens of which it holds keys and values; without a window, all.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.ids.len() - self.discarded
+        self.ready.saturating_sub(self.discarded())
+    }
+
+    /// Tokens at the start of which no layer holds keys and values any more; a multiple of 256.
+    #[must_use]
+    pub fn discarded(&self) -> usize {
+        let layers = self
+            .layers
+            .iter()
+            .filter_map(State::kv)
+            .map(|kv| kv.discarded);
+        layers.min().unwrap_or(0)
+    }
+
+    /// Tokens that the states are of: the position of the next that a pass computes.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready
+    }
+
+    /// The ids that the states are behind by: a pass computes them again.
+    pub(crate) fn behind(&self) -> &[u32] {
+        &self.ids[self.ready..]
     }
 
     /// Bytes of memory of keys and values.
@@ -119,22 +138,39 @@ impl ModelCache {
                 length,
             ));
         }
-        if length == 0 {
-            self.discarded = 0;
-        } else if self.discarded > self.first_seen(length) {
+        let Some(ready) = self.nearest(length) else {
             return Err(Error::shape(
                 "length",
                 format_args!(
                     "0, or a length whose window of {} begins at token {} or later, as those before were discarded",
                     self.window.unwrap_or(0),
-                    self.discarded
+                    self.discarded()
                 ),
                 length,
             ));
-        }
+        };
         self.ids.truncate(length);
+        self.ready = ready;
         self.roll_back();
         Ok(())
+    }
+
+    /// The longest of at most `length` tokens that the states can be of: that itself, but with
+    /// recurrent states, which can be taken back only to where they were marked.
+    fn nearest(&self, length: usize) -> Option<usize> {
+        let can_be = |length: &usize| {
+            let mut layers = self.layers.iter();
+            layers.all(|layer| layer.can_be_at(*length, self.window))
+        };
+        let length = length.min(self.ready);
+        let recurrent = self.layers.iter().find_map(State::recurrent);
+        match recurrent {
+            None => Some(length).filter(can_be),
+            Some(recurrent) => {
+                let lengths = recurrent.lengths().filter(|&marked| marked <= length);
+                lengths.filter(can_be).max()
+            }
+        }
     }
 
     /// How many of the first `ids` are those of the cache: what a prompt that begins with them need
@@ -162,7 +198,7 @@ impl ModelCache {
     /// Forgets everything. Keeps the memory.
     pub fn clear(&mut self) {
         self.ids.clear();
-        self.discarded = 0;
+        self.ready = 0;
         self.roll_back();
     }
 
@@ -174,7 +210,7 @@ impl ModelCache {
     pub fn export(&self) -> Result<ModelCacheState, Error> {
         Ok(ModelCacheState {
             ids: self.ids.clone(),
-            discarded: self.discarded,
+            discarded: self.discarded(),
             window: self.window,
             layers: self
                 .layers
@@ -246,7 +282,15 @@ impl ModelCache {
                 discarded,
             ));
         }
-        let held = ids.len() - discarded;
+        // With recurrent states, which may be behind the ids, keys tell of how many they are.
+        let recurs = model.states().any(|options| options.recurs());
+        let mut told = model.states().zip(layers);
+        let told = told.find_map(|(options, layer)| options.held(layer));
+        let ready = told
+            .filter(|_| recurs)
+            .and_then(|held| held.checked_add(*discarded))
+            .map_or(ids.len(), |ready| ready.min(ids.len()));
+        let held = ready.saturating_sub(*discarded);
         let options = ModelCacheOptions {
             window: *window,
             ..ModelCacheOptions::default()
@@ -254,11 +298,11 @@ impl ModelCache {
         let mut cache = Self::new(model, &options)?;
         let wanted = model.states().zip(layers).enumerate();
         for (to, (index, (options, layer))) in cache.layers.iter_mut().zip(wanted) {
-            *to = State::new(&options.holding(0, layer.dtype()))?;
-            to.import(layer, held, &format!("state.layers[{index}]"))?;
+            *to = State::new(&options.holding(0, layer.dtype()), true)?;
+            to.import(layer, [ready, held], &format!("state.layers[{index}]"))?;
         }
         cache.ids.clone_from(ids);
-        cache.discarded = *discarded;
+        cache.ready = ready;
         Ok(cache)
     }
 
@@ -278,41 +322,38 @@ impl ModelCache {
         }
     }
 
-    /// Takes over tokens that every layer now holds, and lets go of those that no later one sees,
-    /// were the last [`TAKEN_BACK`] taken back.
+    /// Takes over tokens that every layer now holds (those that were computed again, it has), and
+    /// lets go of those that no later one sees, were the last taken back.
     pub(crate) fn commit(&mut self, ids: &[u32]) {
-        self.ids.extend_from_slice(ids);
-        let first = self.first_seen(self.len().saturating_sub(TAKEN_BACK));
-        let first = first.max(self.discarded) - self.discarded;
-        let mut gone = 0;
+        let again = self.behind().len().min(ids.len());
+        self.ids.extend_from_slice(&ids[again..]);
+        self.ready += ids.len();
+        let back = match self.layers.iter().any(|layer| layer.recurrent().is_some()) {
+            true => MARKED,
+            false => TAKEN_BACK,
+        };
         for layer in &mut self.layers {
-            gone = layer.discard_before(first);
+            layer.discard_before(self.ready.saturating_sub(back), self.window);
         }
-        self.discarded += gone;
     }
 
     /// Forgets what layers hold past the committed tokens.
     pub(crate) fn roll_back(&mut self) {
-        let held = self.held();
         for layer in &mut self.layers {
             // (Every layer holds at least the committed tokens.)
-            layer.rewind(held);
+            layer.rewind(self.ready);
         }
-    }
-
-    /// The first token that the one at `position` sees.
-    fn first_seen(&self, position: usize) -> usize {
-        self.window
-            .map_or(0, |window| (position + 1).saturating_sub(window))
     }
 }
 
-/// Tokens by which a text with a window can always be taken back: steps that a caller has under way
-/// when it ends the text.
-const TAKEN_BACK: usize = 2;
-
-/// Tokens that a [`KvCache`] discards at a time.
-const STRIP: usize = 256;
+/// Tokens to reserve memory for, where each sees `window` of them, and the text may be taken back
+/// by `back`.
+fn reserved(capacity: usize, window: Option<usize>, back: usize) -> usize {
+    window.map_or(capacity, |window| {
+        let most = [STRIP, chunk_of(window), back].into_iter();
+        capacity.min(most.fold(window, usize::saturating_add))
+    })
+}
 
 /// Tokens that are computed at once through all layers where there is a window: as many as keep
 /// memory near it.

@@ -8,6 +8,9 @@ mod embedding;
 #[cfg(feature = "models")]
 mod head;
 #[cfg(feature = "models")]
+mod mamba;
+mod mixer;
+#[cfg(feature = "models")]
 mod mlp;
 #[cfg(feature = "models")]
 mod norm;
@@ -17,22 +20,25 @@ pub(crate) use embedding::Embedding;
 #[cfg(feature = "models")]
 pub(crate) use head::Head;
 #[cfg(feature = "models")]
+pub(crate) use mamba::{Mamba, MambaRows, MemoryGate};
+pub(crate) use mixer::{Attention, Mixer};
+#[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]
 pub(crate) use norm::{DynamicTanh, HeadsNorm, Norm};
 
 use attention::DiffAttnLayer;
 
-/// A layer of a model: attention and an MLP, each behind a norm and beside a residual connection,
-/// `x = x + scale · attention(norm(x))`, then `x = x + scale · mlp(norm(x))`. Without norm and MLP
-/// it is attention alone, whose result replaces the rows.
+/// A layer of a model: a mixer (attention, mostly) and an MLP, each behind a norm and beside a
+/// residual connection, `x = x + scale · mixer(norm(x))`, then `x = x + scale · mlp(norm(x))`.
+/// Without norm and MLP it is attention alone, whose result replaces the rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Layer<'m> {
-    pub(crate) attention: &'m DiffAttnLayer,
-    /// The norm before attention; `None` for attention alone.
+    pub(crate) mixer: Mixer<'m>,
+    /// The norm before the mixer; `None` for attention alone.
     #[cfg(feature = "models")]
     pub(crate) norm: Option<Norm<'m>>,
-    /// One factor per channel of what attention adds.
+    /// One factor per channel of what the mixer adds.
     #[cfg(feature = "models")]
     pub(crate) scale: Option<&'m [f32]>,
     #[cfg(feature = "models")]
@@ -43,7 +49,7 @@ pub(crate) struct Layer<'m> {
 #[cfg(feature = "models")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MlpBranch<'m> {
-    /// `None`: the MLP reads what attention reads, `mlp(norm(x))` of the x before attention's
+    /// `None`: the MLP reads what the mixer reads, `mlp(norm(x))` of the x before the mixer's
     /// result is added.
     pub(crate) norm: Option<Norm<'m>>,
     pub(crate) mlp: Mlp<'m>,
@@ -55,7 +61,7 @@ impl<'m> Layer<'m> {
     /// Attention alone.
     pub(crate) fn alone(attention: &'m DiffAttnLayer) -> Self {
         Self {
-            attention,
+            mixer: attention.into(),
             #[cfg(feature = "models")]
             norm: None,
             #[cfg(feature = "models")]

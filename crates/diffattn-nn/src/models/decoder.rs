@@ -39,7 +39,13 @@ impl Decoder<'_> {
     /// What the state of each layer is made for, for one text, before it is said what it holds.
     pub(crate) fn states(&self) -> impl Iterator<Item = StateOptions> {
         let layers = self.layers.iter();
-        layers.map(|layer| StateOptions::Kv(layer.attention.cache_options(1, 0)))
+        layers.map(|layer| StateOptions::of(layer.mixer))
+    }
+
+    /// The smallest window that a layer has of its own.
+    pub(crate) fn own_window(&self) -> Option<usize> {
+        let layers = self.layers.iter();
+        layers.filter_map(|layer| layer.mixer.window(None)).min()
     }
 
     /// Checks that all ids are below `vocab_size`.

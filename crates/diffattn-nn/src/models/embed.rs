@@ -51,9 +51,8 @@ pub struct TextEmbed<'a> {
 impl<'a> TextEmbed<'a> {
     /// Checks texts of any lengths.
     ///
-    /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `texts` for one without ids or
-    /// with an id outside of the vocabulary;
+    /// # Errors [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `texts` for one without
+    /// ids or with an id outside of the vocabulary;
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for more ids than can be.
     pub fn new(
         model: Decoder<'a>,

@@ -2,7 +2,7 @@
 //! hidden states and logits after. Knows nothing of numbers.
 
 use super::ids::Logits;
-use crate::pass::{Block, Plan};
+use crate::pass::{Block, Plan, Text};
 use std::ops::Range;
 
 /// Elements of a row that copying costs as much as a multiply-add of each: embeddings, norms.
@@ -66,7 +66,7 @@ impl Ends {
         let mut first = 0;
         for text in &plan.texts {
             firsts.push(first);
-            first += text.length;
+            first += text.length - text.again;
         }
         let mut heads = Vec::new();
         for (index, block) in blocks.iter().enumerate() {
@@ -79,7 +79,7 @@ impl Ends {
                     };
                     rows.map(|rows| (text(&rows), rows)).collect()
                 }
-                Logits::All => whole_rows(block, &firsts),
+                Logits::All => whole_rows(block, &plan.texts, &firsts),
             };
             heads.extend(wanted.into_iter().map(|(first, rows)| Stretch {
                 block: index,
@@ -111,13 +111,16 @@ impl Stretch {
 
 /// All rows of a block in stretches that lie together in the result, too: where each begins there,
 /// and its rows.
-fn whole_rows(block: &Block, firsts: &[usize]) -> Vec<(usize, Range<usize>)> {
+fn whole_rows(block: &Block, texts: &[Text], firsts: &[usize]) -> Vec<(usize, Range<usize>)> {
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
-    for piece in &block.pieces {
+    let pieces = block.pieces.iter();
+    for piece in pieces.filter_map(|piece| piece.fresh(texts)) {
         let to = firsts[piece.text] + piece.tokens.start;
         let end = piece.row + piece.tokens.len();
         match found.last_mut() {
-            Some((first, rows)) if *first + rows.len() == to => rows.end = end,
+            Some((first, rows)) if *first + rows.len() == to && rows.end == piece.row => {
+                rows.end = end;
+            }
             _ => found.push((to, piece.row..end)),
         }
     }

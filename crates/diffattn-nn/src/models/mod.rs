@@ -14,8 +14,10 @@ mod measure;
 pub(crate) mod motif;
 mod outputs;
 mod pasts;
+pub(crate) mod phi4flash;
 mod recode;
 pub(crate) mod same_s;
+mod tables;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};
@@ -43,7 +45,7 @@ pub struct Family {
 }
 
 /// Every family: how its configuration is read, and how its models are loaded.
-pub const FAMILIES: [Family; 7] = [
+pub const FAMILIES: [Family; 8] = [
     Family {
         architecture: Architecture::DiffLlama,
         task: Task::Text,
@@ -68,6 +70,11 @@ pub const FAMILIES: [Family; 7] = [
         architecture: Architecture::DiffMlx,
         task: Task::Text,
         open: diff_mlx::open,
+    },
+    Family {
+        architecture: Architecture::Phi4Flash,
+        task: Task::Text,
+        open: phi4flash::open,
     },
     Family {
         architecture: Architecture::TimmDiffVit,

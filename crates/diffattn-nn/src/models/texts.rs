@@ -8,6 +8,7 @@ use super::ids::{Logits, TokenIds};
 use super::outputs::{TextOptions, TextOutput, TextOutputs};
 use super::pasts::Pasts;
 use crate::generate::{ModelCache, chunk_of};
+use crate::layers::attention::DiffAttnLayer;
 use crate::pass::alone::Maps;
 use crate::pass::{After, Block, Keys, Memory, Outputs, Pass, Plan, Settings, Text};
 use diffattn::{Error, Pace, Run, Work, check_len, checked_len, format_shape, try_zeroed};
@@ -24,7 +25,10 @@ pub struct TextForward<'a> {
     /// B and L; L is the longest where they differ.
     shape: [usize; 2],
     options: TextOptions,
+    /// All ids that go through the layers: those that are computed again, then the new ones.
     texts: Vec<Vec<u32>>,
+    /// How many of each text's are computed again.
+    again: Vec<usize>,
     caches: Option<Vec<&'a mut ModelCache>>,
     window: Option<usize>,
     /// Whether the last hidden states are wanted in the place of logits.
@@ -114,16 +118,19 @@ impl<'a> TextForward<'a> {
     /// Checks what any texts must comply with; L matters only for the shapes of outputs.
     fn checked(
         model: Decoder<'a>,
-        texts: Vec<Vec<u32>>,
+        mut texts: Vec<Vec<u32>>,
         shape: [usize; 2],
         caches: Option<Vec<&'a mut ModelCache>>,
         options: &TextOptions,
     ) -> Result<Self, Error> {
         let window = check_options(&model, caches.as_deref(), options)?;
-        let mut total = 0usize;
-        for (index, ids) in texts.iter().enumerate() {
-            let start = caches.as_ref().map_or(0, |caches| caches[index].len());
-            check_length(&model, start, ids.len())?;
+        let (mut total, mut again) = (0usize, Vec::with_capacity(texts.len()));
+        for (index, ids) in texts.iter_mut().enumerate() {
+            let cache = caches.as_ref().map(|caches| &*caches[index]);
+            check_length(&model, cache.map_or(0, |cache| cache.len()), ids.len())?;
+            let behind = cache.map_or(&[][..], |cache| cache.behind());
+            again.push(behind.len());
+            ids.splice(0..0, behind.iter().copied());
             total = total.saturating_add(ids.len());
         }
         checked_len("ids", &[total, 8])?;
@@ -132,6 +139,7 @@ impl<'a> TextForward<'a> {
             shape,
             options: options.clone(),
             texts,
+            again,
             caches,
             window,
             features: false,
@@ -182,7 +190,9 @@ impl<'a> TextForward<'a> {
     pub fn map_shape(&self, layer: usize) -> [usize; 4] {
         let [batch, length] = self.shape;
         let layer = self.model.layers.get(layer);
-        let heads = layer.map_or(0, |layer| layer.attention.num_heads());
+        let heads = layer
+            .and_then(|layer| layer.mixer.attention())
+            .map_or(0, DiffAttnLayer::num_heads);
         [batch, heads, length, length]
     }
 
@@ -191,7 +201,8 @@ impl<'a> TextForward<'a> {
     #[must_use]
     pub fn terms(&self, layer: usize) -> usize {
         let layer = self.model.layers.get(layer);
-        layer.map_or(2, |layer| layer.attention.terms())
+        let attention = layer.and_then(|layer| layer.mixer.attention());
+        attention.map_or(2, DiffAttnLayer::terms)
     }
 
     /// Memory for the outputs.
@@ -249,10 +260,14 @@ impl<'a> TextForward<'a> {
             texts: texts
                 .map(|(index, ids)| Text {
                     length: ids.len(),
-                    start: self.caches.as_ref().map_or(0, |caches| caches[index].len()),
+                    start: self
+                        .caches
+                        .as_ref()
+                        .map_or(0, |caches| caches[index].ready()),
+                    again: self.again[index],
                 })
                 .collect(),
-            chunk: match (&self.caches, self.window) {
+            chunk: match (&self.caches, self.window.or(self.model.own_window())) {
                 (Some(_), Some(window)) => chunk_of(window),
                 _ => usize::MAX,
             },
@@ -384,7 +399,8 @@ impl<'a> TextForward<'a> {
         let Some(states) = &mut outputs.states else {
             return Ok(());
         };
-        for piece in block.within(rows) {
+        let pieces = block.within(rows);
+        for piece in pieces.filter_map(|piece| piece.fresh(&pass.plan.texts)) {
             let row = (self.model.layers.len() * batch + piece.text) * length + piece.tokens.start;
             let len = piece.tokens.len() * width;
             self.model.head.norm.rows(
@@ -423,6 +439,14 @@ fn check_options(
             "map_layers",
             format_args!("layers from 0 to {}", layers - 1),
             layer,
+        ));
+    }
+    let has_maps = |layer: &&usize| model.layers[**layer].mixer.attention().is_some();
+    if let Some(layer) = options.map_layers.iter().find(|layer| !has_maps(layer)) {
+        return Err(Error::option(
+            "map_layers",
+            "layers with attention",
+            format_args!("{layer}, which has none"),
         ));
     }
     let Some(caches) = caches else {

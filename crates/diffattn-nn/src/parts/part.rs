@@ -60,6 +60,40 @@ impl<'w> Part<'w> {
         self.with_low_rank(id, packed)
     }
 
+    /// The rows of a linear map as maps of so many rows each, one behind the other, and its
+    /// elements go.
+    pub(crate) fn split<const N: usize>(
+        &mut self,
+        id: Id,
+        rows: [usize; N],
+    ) -> Result<[Linear; N], Error> {
+        let bias = self.weights.remove(&self.list.get(id).bias());
+        let bias = bias.as_ref().and_then(Weight::tensor);
+        let matrix = self.matrix(id)?;
+        let (mut first, mut made) = (0, Vec::with_capacity(N));
+        for rows in rows {
+            let range = first..first + rows;
+            first = range.end;
+            let bias = bias.as_ref().map(|bias| Tensor {
+                data: elements(&bias.data, range.clone()),
+                shape: vec![rows],
+            });
+            let packed = match &matrix {
+                Matrix::Floats(weight) => {
+                    Linear::new(&rows_of(&floats(weight)?, range), bias.as_ref())
+                }
+                Matrix::Coded(codes) => codes.rows(range, bias.as_ref()),
+                Matrix::Quantised(weight, to) => {
+                    let weight = rows_of(&floats(weight)?, range);
+                    Linear::quantise(&weight, bias.as_ref(), *to)
+                }
+            };
+            made.push(packed.map_err(|error| self.named(id, error))?);
+        }
+        let counted = |_| Error::internal("parts of a map were lost");
+        <[Linear; N]>::try_from(made).map_err(counted)
+    }
+
     /// A map with the low-rank difference that is beside its weight, where there is one.
     fn with_low_rank(&mut self, id: Id, map: Linear) -> Result<Linear, Error> {
         let Some(names) = low_rank_names(&self.list.get(id).weight()) else {
@@ -210,5 +244,14 @@ pub(crate) fn elements<'a>(data: &Data<'a>, range: std::ops::Range<usize>) -> Da
         Data::F32(x) => Data::F32(&x[range]),
         Data::F16(x) => Data::F16(&x[range]),
         Data::Bf16(x) => Data::Bf16(&x[range]),
+    }
+}
+
+/// Some rows of a matrix, where they lie.
+fn rows_of<'a>(matrix: &Tensor<'a>, rows: std::ops::Range<usize>) -> Tensor<'a> {
+    let inputs = matrix.shape.last().copied().unwrap_or(0);
+    Tensor {
+        data: elements(&matrix.data, rows.start * inputs..rows.end * inputs),
+        shape: vec![rows.len(), inputs],
     }
 }

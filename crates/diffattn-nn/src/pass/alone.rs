@@ -100,6 +100,8 @@ impl<'a> Call<'a> {
         let text = Text {
             length,
             start: self.past,
+            #[cfg(feature = "models")]
+            again: 0,
         };
         Plan {
             layers: vec![Layer::alone(self.layer)],

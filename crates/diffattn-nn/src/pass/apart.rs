@@ -10,16 +10,6 @@ use diffattn::{
 };
 use std::ops::Range;
 
-impl Memory<'_> {
-    /// Tokens that each text's state holds before the chunk.
-    pub(super) fn places(&self) -> Vec<usize> {
-        match self {
-            Self::Rows | Self::Cache(_) => Vec::new(),
-            Self::States(states) => states.iter().map(|state| state.kv().len()).collect(),
-        }
-    }
-}
-
 /// Rows of a piece in the buffers of its block, of `width` values each.
 fn of_block(at: &At<'_>, piece: &super::pieces::Piece, width: usize) -> Range<usize> {
     let first = (piece.row - at.block.rows.start) * width;
@@ -27,16 +17,42 @@ fn of_block(at: &At<'_>, piece: &super::pieces::Piece, width: usize) -> Range<us
 }
 
 impl Pass<'_> {
+    /// Tokens of each text that a layer's keys hold before the chunk. (Those of another layer hold
+    /// the chunk's, too.) Recurrent states begin the chunk.
+    pub(super) fn places(
+        &self,
+        index: usize,
+        memory: &mut Memory<'_>,
+    ) -> Result<Vec<usize>, Error> {
+        let Memory::States(states) = memory else {
+            return Ok(Vec::new());
+        };
+        let is_others = self.plan.layers[index].mixer.keys_of().is_some();
+        let mut places = Vec::with_capacity(states.len());
+        for (state, text) in states.iter_mut().zip(&self.plan.texts) {
+            let tokens = self.plan.tokens(self.chunk, text.length);
+            if !tokens.is_empty() {
+                state.begin()?;
+            }
+            let held = state.kv().map_or(0, |kv| kv.cache.len());
+            places.push(held.saturating_sub(if is_others { tokens.len() } else { 0 }));
+        }
+        Ok(places)
+    }
+
     /// The states take the keys and values of the rows.
     pub(super) fn remember(&mut self, at: &At<'_>, memory: &mut Memory<'_>) -> Result<(), Error> {
         let Memory::States(states) = memory else {
             return Ok(());
         };
-        let attention = self.plan.layers[at.index].attention;
-        let widths = attention.widths(self.plan.wanted(at.index));
+        let mixer = self.plan.layers[at.index].mixer;
+        if !mixer.keeps() {
+            return Ok(());
+        }
+        let widths = mixer.widths(self.plan.wanted(at.index));
         let operands = &self.buffers.operands;
         for piece in at.block.within(&at.rows) {
-            let cache = states[piece.text].kv_mut();
+            let cache = states[piece.text].cache_mut()?;
             let KvCacheOptions {
                 head_dim,
                 value_dim,
@@ -61,8 +77,8 @@ impl Pass<'_> {
         piece: &super::pieces::Piece,
         places: &[usize],
     ) -> Queries<'_> {
-        let attention = self.plan.layers[at.index].attention;
-        let widths = attention.widths(self.plan.wanted(at.index));
+        let mixer = self.plan.layers[at.index].mixer;
+        let widths = mixer.widths(self.plan.wanted(at.index));
         let length = self.plan.texts[piece.text].length;
         let first = self.plan.tokens(self.chunk, length).start;
         let operands = &self.buffers.operands;
@@ -71,7 +87,7 @@ impl Pass<'_> {
             lambda: &operands.lambda[of_block(at, piece, widths.lambda)],
             shape: [1, piece.tokens.len()],
             mask: None,
-            window: self.settings.window,
+            window: mixer.window(self.settings.window),
             place: Some(places[piece.text] + piece.tokens.start - first),
             run: self.settings.run,
         }
@@ -84,7 +100,7 @@ impl Pass<'_> {
         memory: &Memory<'_>,
         places: &[usize],
     ) -> Result<(), Error> {
-        let attention = self.plan.layers[at.index].attention;
+        let attention = self.attention(at.index)?;
         let width = attention.widths(self.plan.wanted(at.index)).attended;
         let mut attended = std::mem::take(&mut self.buffers.attended);
         for piece in at.block.within(&at.rows) {
@@ -109,7 +125,7 @@ impl Pass<'_> {
         places: &[usize],
         outputs: &mut Outputs<'_>,
     ) -> Result<(), Error> {
-        let attention = self.plan.layers[at.index].attention;
+        let attention = self.attention(at.index)?;
         let (heads, length) = (attention.num_heads(), outputs.length);
         for piece in at.block.within(&at.rows) {
             let Some((cache, _)) = memory.held(piece.text) else {
@@ -158,7 +174,7 @@ impl Pass<'_> {
             return Ok(());
         };
         let run = self.settings.run;
-        let width = layer.attention.embed_dim();
+        let width = layer.mixer.width();
         let normed = &mut self.buffers.row[..at.rows.len() * width];
         norm.rows(
             &self.x[at.rows.start * width..at.rows.end * width],
@@ -178,7 +194,7 @@ impl Pass<'_> {
     pub(super) fn second(&mut self, at: &At<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let layer = self.plan.layers[at.index];
         if let Some(branch) = layer.mlp {
-            let (width, inner) = (layer.attention.embed_dim(), branch.mlp.width());
+            let (width, inner) = (layer.mixer.width(), branch.mlp.width());
             let added = &mut self.buffers.row[..at.rows.len() * width];
             let first = at.rows.start - at.block.rows.start;
             let hidden = &self.buffers.hidden[first * inner..(first + at.rows.len()) * inner];
@@ -208,7 +224,8 @@ impl Pass<'_> {
             return;
         };
         let width = states.len() / ((self.plan.layers.len() + 1) * batch * length).max(1);
-        for piece in block.within(rows) {
+        let pieces = block.within(rows);
+        for piece in pieces.filter_map(|piece| piece.fresh(&self.plan.texts)) {
             let row = (index * batch + piece.text) * length + piece.tokens.start;
             let len = piece.tokens.len() * width;
             let from = &self.x[piece.row * width..][..len];

@@ -34,11 +34,15 @@ pub(super) struct Buffers {
     /// As wide as hidden states: normalised ones, or what is to be added to them.
     #[cfg(feature = "models")]
     pub(super) row: Vec<f32>,
-    /// q or k, not yet turned.
+    /// q or k, not yet turned; of Mamba, B and C.
     pub(super) still: Vec<f32>,
     pub(super) operands: Operands,
-    /// What attention makes, of as many rows as its operands.
+    /// What the mixer makes, of as many rows as its operands.
     pub(super) attended: Vec<f32>,
+    /// What a recurrent layer gave for later ones, of the rows of the chunk that go into these: of
+    /// all, or of each text's last.
+    #[cfg(feature = "models")]
+    pub(super) memory: Vec<f32>,
     /// Between the halves of an MLP.
     #[cfg(feature = "models")]
     pub(super) hidden: Vec<f32>,
@@ -61,12 +65,9 @@ impl Buffers {
         };
         let (mut widths, mut still) = (Widths::default(), 0);
         for (index, layer) in plan.layers.iter().enumerate() {
-            let attention = layer.attention;
             let wanted = plan.wanted(index);
-            widths = widths.max(attention.widths(wanted));
-            if attention.has_still() && attention.fused(wanted).is_none() {
-                still = still.max(attention.q.outputs()).max(attention.k.outputs());
-            }
+            widths = widths.max(layer.mixer.widths(wanted));
+            still = still.max(layer.mixer.still(wanted));
         }
         let zeroed = |rows: usize, width: usize| -> Result<Vec<f32>, Error> {
             try_zeroed(checked_len(argument, &[rows, width])?)
@@ -87,6 +88,8 @@ impl Buffers {
                 Keys::Apart => zeroed(kept, widths.attended)?,
             },
             #[cfg(feature = "models")]
+            memory: zeroed(plan.memory_rows(rows), plan.memory_width())?,
+            #[cfg(feature = "models")]
             hidden: zeroed(block, mlp_width(plan, |mlp| mlp.width()))?,
             #[cfg(feature = "models")]
             spare: zeroed(block, mlp_width(plan, |mlp| mlp.spare()))?,
@@ -99,10 +102,7 @@ impl Buffers {
 fn row_width(plan: &Plan<'_>) -> usize {
     let layers = plan.layers.iter();
     let widths = layers.filter(|layer| layer.norm.is_some());
-    widths
-        .map(|layer| layer.attention.embed_dim())
-        .max()
-        .unwrap_or(0)
+    widths.map(|layer| layer.mixer.width()).max().unwrap_or(0)
 }
 
 #[cfg(feature = "models")]

@@ -6,8 +6,12 @@ pub(crate) mod alone;
 #[cfg(feature = "models")]
 mod apart;
 mod buffers;
+#[cfg(feature = "models")]
+mod marks;
 mod pieces;
 mod plan;
+#[cfg(feature = "models")]
+mod recurrent;
 #[cfg(feature = "models")]
 mod residual;
 #[cfg(feature = "models")]
@@ -15,6 +19,8 @@ mod state;
 mod tables;
 mod whole;
 
+#[cfg(feature = "models")]
+pub(crate) use marks::{MARKED, TAKEN_BACK};
 pub(crate) use pieces::{Block, Text};
 #[cfg(feature = "models")]
 pub(crate) use plan::After;
@@ -22,9 +28,9 @@ pub(crate) use plan::{Keys, Plan};
 #[cfg(feature = "models")]
 pub use state::{LayerState, PartData, StatePart};
 #[cfg(feature = "models")]
-pub(crate) use state::{State, StateOptions};
+pub(crate) use state::{STRIP, State, StateOptions};
 
-use crate::layers::attention::LayerMask;
+use crate::layers::attention::{DiffAttnLayer, LayerMask};
 use buffers::Buffers;
 #[cfg(feature = "models")]
 use diffattn::checked_len;
@@ -145,7 +151,7 @@ impl<'a> Pass<'a> {
         let blocks = self.blocks.clone();
         self.look_back(index, &memory)?;
         #[cfg(feature = "models")]
-        let places = memory.places();
+        let places = self.places(index, &mut memory)?;
         for task in self.plan.tasks(&blocks, index) {
             if matches!(task.part, Part::AttendWhole | Part::MapWhole) {
                 let mut attended = std::mem::take(&mut self.buffers.attended);
@@ -167,6 +173,10 @@ impl<'a> Pass<'a> {
                 };
                 match task.part {
                     #[cfg(feature = "models")]
+                    Part::Project if self.plan.layers[index].mixer.attention().is_none() => {
+                        self.recur(&at, &mut memory)
+                    }
+                    #[cfg(feature = "models")]
                     Part::Project if matches!(memory, Memory::States(_)) => {
                         self.project(&at)?;
                         self.remember(&at, &mut memory)
@@ -186,15 +196,25 @@ impl<'a> Pass<'a> {
             };
             pace.rows(task.rows.clone(), task.unit, work).await?;
         }
+        #[cfg(feature = "models")]
+        self.end_states(&mut memory);
         Ok(())
+    }
+
+    /// The attention of a layer.
+    fn attention(&self, index: usize) -> Result<&'a DiffAttnLayer, Error> {
+        let attention = self.plan.layers[index].mixer.attention();
+        attention.ok_or_else(|| Error::internal("attention of a layer that has none"))
     }
 
     /// What the differences of a layer look back at: the last inputs that it was given before this
     /// pass.
     fn look_back(&mut self, index: usize, memory: &Memory<'_>) -> Result<(), Error> {
         self.tails.clear();
-        let attention = self.plan.layers[index].attention;
-        if let Some(fusion) = attention.fused(self.plan.wanted(index)) {
+        let wanted = self.plan.wanted(index);
+        if let Some(attention) = self.plan.layers[index].mixer.attention()
+            && let Some(fusion) = attention.fused(wanted)
+        {
             for text in 0..self.plan.texts.len() {
                 let tail = match memory.held(text) {
                     None => Vec::new(),
@@ -215,7 +235,7 @@ impl<'a> Pass<'a> {
     /// q, k, v and λ of rows.
     fn project(&mut self, at: &At<'_>) -> Result<(), Error> {
         let (index, rows) = (at.index, &at.rows);
-        let (attention, wanted) = (self.plan.layers[index].attention, self.plan.wanted(index));
+        let (attention, wanted) = (self.attention(index)?, self.plan.wanted(index));
         let first = rows.start - self.first_kept(at);
         let width = attention.embed_dim();
         let run = self.settings.run;
@@ -245,7 +265,7 @@ impl<'a> Pass<'a> {
             None => Vec::new(),
             Some(rope) => self.tables.turns(rope, rotary_dim, rows),
         };
-        let widths = attention.widths(wanted);
+        let widths = self.plan.layers[index].mixer.widths(wanted);
         let Some(fusion) = attention.fused(wanted) else {
             let to = operands.rows(&widths, first..first + rows.len());
             return attention.project(x, to, &turns(&positioned), still, run);
@@ -270,7 +290,7 @@ impl<'a> Pass<'a> {
     fn positioned(&self, at: &At<'_>) -> impl Iterator<Item = Positioned> {
         let first = at.rows.start;
         at.block.within(&at.rows).map(move |piece| {
-            let Text { start, length } = self.plan.texts[piece.text];
+            let Text { start, length, .. } = self.plan.texts[piece.text];
             let row = piece.row - first;
             Positioned {
                 rows: row..row + piece.tokens.len(),
@@ -280,22 +300,22 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// Attention's output projection of rows.
+    /// The mixer's output projection of rows.
     fn output(&mut self, at: &At<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let layer = self.plan.layers[at.index];
         let first = at.rows.start - self.first_kept(at);
         let run = self.settings.run;
-        let width = layer.attention.widths(self.plan.wanted(at.index)).attended;
+        let width = layer.mixer.widths(self.plan.wanted(at.index)).attended;
         let attended = &self.buffers.attended[first * width..(first + at.rows.len()) * width];
-        let width = layer.attention.embed_dim();
+        let width = layer.mixer.width();
         let to = at.rows.start * width..at.rows.end * width;
         if let Some(y) = &mut outputs.alone {
-            return layer.attention.output(attended, &mut y[to], run);
+            return layer.mixer.output(attended, &mut y[to], run);
         }
         #[cfg(feature = "models")]
         {
             let added = &mut self.buffers.row[..to.len()];
-            layer.attention.output(attended, added, run)?;
+            layer.mixer.output(attended, added, run)?;
             residual::add(&mut self.x[to], added, layer.scale);
         }
         Ok(())
@@ -327,7 +347,7 @@ impl Memory<'_> {
             Self::Rows => None,
             Self::Cache(cache) => Some((cache, text)),
             #[cfg(feature = "models")]
-            Self::States(states) => Some((states[text].kv(), 0)),
+            Self::States(states) => Some((&states[text].kv()?.cache, 0)),
         }
     }
 }

@@ -10,6 +10,10 @@ pub(crate) struct Text {
     pub(crate) length: usize,
     /// The position of the first.
     pub(crate) start: usize,
+    /// Of its tokens, the first so many are computed again, for the states alone: nothing is given
+    /// of them.
+    #[cfg(feature = "models")]
+    pub(crate) again: usize,
 }
 
 /// Tokens of one text in a block.
@@ -34,6 +38,18 @@ impl Piece {
                 tokens: first..first + end - row,
                 row,
             }
+        })
+    }
+
+    /// The part of it that is not computed again, its tokens counted from the first such one.
+    #[cfg(feature = "models")]
+    pub(crate) fn fresh(&self, texts: &[Text]) -> Option<Self> {
+        let again = texts[self.text].again;
+        let first = self.tokens.start.max(again);
+        (first < self.tokens.end).then(|| Self {
+            text: self.text,
+            tokens: first - again..self.tokens.end - again,
+            row: self.row + first - self.tokens.start,
         })
     }
 }

@@ -4,7 +4,7 @@
 
 use super::pieces::{Block, Text, blocks};
 use crate::layers::Layer;
-use crate::layers::attention::Wanted;
+use crate::layers::attention::{DiffAttnLayer, Wanted};
 use std::ops::Range;
 
 /// Rows that go through a layer at once at most, where each text has a cache: what the MLP makes of
@@ -59,7 +59,8 @@ pub(crate) enum After {
 /// A part of a layer's work on some rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// q, k, v and λ; the states of texts take the keys.
+    /// q, k, v and λ; the states of texts take the keys. Of a mixer that is no attention, all but
+    /// its output projection.
     Project,
     /// The way of k and v into the one cache; rows are tokens of each text.
     Append,
@@ -73,7 +74,7 @@ pub(crate) enum Part {
     /// Attention of the rows.
     #[cfg(feature = "models")]
     Attend,
-    /// Attention's output projection, added to x or given as the result.
+    /// The mixer's output projection, added to x or given as the result.
     Output,
     /// The first half of the MLP.
     #[cfg(feature = "models")]
@@ -169,11 +170,38 @@ impl Plan<'_> {
         }
     }
 
-    fn after_layer(&self, layer: usize) -> After {
-        if layer + 1 == self.layers.len() {
+    /// Of which rows the hidden states are wanted after a layer: behind the last one that keeps
+    /// anything for later tokens or has maps to give, of those alone that are wanted at the end.
+    pub(crate) fn after_layer(&self, layer: usize) -> After {
+        if layer >= self.last_of_all() {
             self.after
         } else {
             After::All
+        }
+    }
+
+    /// Of which rows the hidden states go into a layer.
+    pub(crate) fn before_layer(&self, layer: usize) -> After {
+        match layer.checked_sub(1) {
+            None => After::All,
+            Some(before) => self.after_layer(before),
+        }
+    }
+
+    /// The last layer that every row must go into.
+    fn last_of_all(&self) -> usize {
+        let keeps = self.layers.iter().rposition(|layer| layer.mixer.keeps());
+        let maps = self.map_layers.iter().max().copied();
+        keeps.max(maps).unwrap_or(0)
+    }
+
+    /// The rows of a block that `after` says.
+    #[cfg(feature = "models")]
+    fn rows_of(&self, block: &Block, after: After) -> Vec<Range<usize>> {
+        match after {
+            After::None => Vec::new(),
+            After::Last => block.last_rows(&self.texts),
+            After::All => vec![block.rows.clone()],
         }
     }
 
@@ -204,15 +232,16 @@ impl Plan<'_> {
         let Some(text) = self.texts.first() else {
             return tasks;
         };
-        let attention = self.layers[layer].attention;
-        let unit = self.unit(attention.project_work());
+        let mixer = self.layers[layer].mixer;
+        let unit = self.unit(mixer.project_work());
         for (index, block) in blocks.iter().enumerate() {
             tasks.push(Task::new(Part::Project, index, block.rows.clone(), unit));
         }
         if let Some(unit) = append {
             tasks.push(Task::new(Part::Append, 0, 0..text.length, unit));
         }
-        let heads = self.texts.len() * attention.num_heads();
+        let heads = mixer.attention().map_or(0, DiffAttnLayer::num_heads);
+        let heads = self.texts.len() * heads;
         if self.map_layers.contains(&layer) {
             let units = heads * text.length.div_ceil(MAP_ROWS);
             tasks.push(Task::new(Part::MapWhole, 0, 0..units, 1));
@@ -231,22 +260,25 @@ impl Plan<'_> {
     #[cfg(feature = "models")]
     fn apart_tasks(&self, blocks: &[Block], layer: usize) -> Vec<Task> {
         let mut tasks = Vec::new();
-        let attention = self.layers[layer].attention;
-        let projection = self.unit(attention.project_work());
+        let mixer = self.layers[layer].mixer;
+        let projection = self.unit(mixer.project_work());
         for (index, block) in blocks.iter().enumerate() {
-            let rows = &block.rows;
-            tasks.push(Task::new(Part::Project, index, rows.clone(), projection));
+            for rows in self.rows_of(block, self.before_layer(layer)) {
+                tasks.push(Task::new(Part::Project, index, rows, projection));
+            }
+            let wanted = self.rows_of(block, self.after_layer(layer));
+            let Some(attention) = mixer.attention() else {
+                for rows in wanted {
+                    self.rest_tasks(&mut tasks, layer, index, &rows);
+                }
+                continue;
+            };
             let pieces = block.pieces.iter();
             let keys = pieces.map(|piece| self.texts[piece.text].start + piece.tokens.end);
             let attended = self.unit(attention.attend_work(keys.max().unwrap_or(0)));
             if self.map_layers.contains(&layer) {
-                tasks.push(Task::new(Part::Map, index, rows.clone(), attended));
+                tasks.push(Task::new(Part::Map, index, block.rows.clone(), attended));
             }
-            let wanted = match self.after_layer(layer) {
-                After::None => Vec::new(),
-                After::Last => block.last_rows(&self.texts),
-                After::All => vec![rows.clone()],
-            };
             for rows in wanted {
                 tasks.push(Task::new(Part::Attend, index, rows.clone(), attended));
                 self.rest_tasks(&mut tasks, layer, index, &rows);
@@ -255,14 +287,14 @@ impl Plan<'_> {
         tasks
     }
 
-    /// What follows attention.
+    /// What follows the mixer.
     fn rest_tasks(&self, tasks: &mut Vec<Task>, layer: usize, block: usize, rows: &Range<usize>) {
         let layer = &self.layers[layer];
-        let output = self.unit(layer.attention.output_work());
+        let output = self.unit(layer.mixer.output_work());
         #[cfg(feature = "models")]
         if let Some(branch) = &layer.mlp {
             let [first, second] = branch.mlp.work().map(|work| self.unit(work));
-            // An MLP that reads what attention reads does so before x changes.
+            // An MLP that reads what the mixer reads does so before x changes.
             if branch.norm.is_none() {
                 tasks.push(Task::new(Part::First, block, rows.clone(), first));
             }

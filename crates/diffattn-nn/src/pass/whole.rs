@@ -46,7 +46,7 @@ impl Pass<'_> {
         };
         let [batch, length] = self.sizes();
         let widths = self.plan.layers[index]
-            .attention
+            .mixer
             .widths(self.plan.wanted(index));
         let count = tokens.len();
         let stretch = |data: &[f32], width: usize| -> Result<Vec<f32>, Error> {
@@ -81,7 +81,7 @@ impl Pass<'_> {
         memory: &'p Memory<'_>,
         attended: &'p mut Vec<f32>,
     ) -> Result<Work<'p>, Error> {
-        let attention = self.plan.layers[index].attention;
+        let attention = self.attention(index)?;
         let widths = attention.widths(self.plan.wanted(index));
         let [batch, length] = self.sizes();
         if matches!(memory, Memory::Cache(_)) {
@@ -105,7 +105,7 @@ impl Pass<'_> {
                 v: tensor(&operands.v, [batch, length], widths.v, value_dim),
             },
         };
-        attention.attend(&self.queries(index), keys, &mut attended[..len])
+        attention.attend(&self.queries(index)?, keys, &mut attended[..len])
     }
 
     /// The maps of all rows, into where they are wanted.
@@ -114,7 +114,7 @@ impl Pass<'_> {
         index: usize,
         outputs: &'p mut Outputs<'_>,
     ) -> Result<Work<'p>, Error> {
-        let attention = self.plan.layers[index].attention;
+        let attention = self.attention(index)?;
         let widths = attention.widths(self.plan.wanted(index));
         let place = self
             .plan
@@ -130,16 +130,16 @@ impl Pass<'_> {
             terms: maps.terms.iter_mut().map(|map| &mut **map).collect(),
             diff: &mut *maps.diff,
         };
-        attention.map(&self.queries(index), KeysOnly::Tensor(k), to)
+        attention.map(&self.queries(index)?, KeysOnly::Tensor(k), to)
     }
 
     /// All queries.
-    fn queries(&self, index: usize) -> Queries<'_> {
-        let attention = self.plan.layers[index].attention;
+    fn queries(&self, index: usize) -> Result<Queries<'_>, Error> {
+        let attention = self.attention(index)?;
         let widths = attention.widths(self.plan.wanted(index));
         let [batch, length] = self.sizes();
         let operands = &self.buffers.operands;
-        Queries {
+        Ok(Queries {
             q: &operands.q[..batch * length * widths.q],
             lambda: &operands.lambda[..batch * length * widths.lambda],
             shape: [batch, length],
@@ -147,7 +147,7 @@ impl Pass<'_> {
             window: self.settings.window,
             place: None,
             run: self.settings.run,
-        }
+        })
     }
 }
 

@@ -69,16 +69,23 @@ fn a_configuration_leads_to_its_model() {
         assert_eq!(bits(&got), bits(&logits(&checkpoint)));
     }
     let names = FAMILIES.map(|family| family.architecture.name());
-    let text = ["diffllama", "llama", "diffattn_llama", "motif", "diff_mlx"];
-    assert_eq!(names[..5], text);
-    assert_eq!(names[5..], ["diff_vit", "same_s"]);
+    let text = [
+        "diffllama",
+        "llama",
+        "diffattn_llama",
+        "motif",
+        "diff_mlx",
+        "phi4flash",
+    ];
+    assert_eq!(names[..6], text);
+    assert_eq!(names[6..], ["diff_vit", "same_s"]);
 }
 
 #[test]
 fn what_no_family_takes() {
     let entries = entries(&Checkpoint::fixture("llama"));
     let vit = "{\"architecture\": \"vit_dwee_patch16_reg1_gap_256\"}";
-    let one_of = "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"motif\", got ";
+    let one_of = "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"motif\", \"phi4flash\", got ";
     for (config, got) in [
         ("{\"model_type\": \"mistral\"}", "\"mistral\""),
         ("{}", "none"),

@@ -1,17 +1,9 @@
 //! The Gaussian error linear unit over a slice, exact (by erf) and in its form by tanh. In float64;
 //! nothing fuses, so every instruction set gives the same bits.
 
-use crate::blocks::activation::AT_ONCE;
+use super::wide::{Function, each, exp2, polynomial};
 use crate::run::Run;
-use crate::run::threads::{for_each_chunk, thread_count};
-use crate::simd::math::MAX_LANES;
-use crate::simd::{Kernel, Vector, Wide};
-
-/// Values of one item of work: some tens of microseconds.
-const ITEM: usize = 1 << 13;
-
-/// Multiply-adds that one value costs.
-const VALUE_WORK: usize = 64;
+use crate::simd::Wide;
 
 /// Below its negative x · Φ(x) is less than half of the smallest float32; so far [`TAIL`] is
 /// fitted.
@@ -36,50 +28,6 @@ const TAIL: [f64; 12] = [
     -9.124_758_742_668_957e-6,
     2.838_950_980_459_706e-6,
 ];
-
-/// 2^r on [−½, ½], fitted as [`TAIL`]; 2⁻²⁹ off.
-const EXP2: [f64; 7] = [
-    1.000_000_000_554_213_8,
-    0.693_147_205_737_112,
-    0.240_226_468_902_894_4,
-    0.055_503_287_772_172_92,
-    0.009_618_488_994_425_356,
-    0.001_339_993_113_830_12,
-    0.000_153_458_019_654_160_66,
-];
-
-/// c₀ + c₁x + … by Horner, of all N side by side: one after the other, each step waits for the one
-/// before.
-#[inline(always)]
-fn polynomial<W: Wide, const C: usize, const N: usize>(
-    coefficients: &[f64; C],
-    x: [W; N],
-) -> [W; N] {
-    let mut p = [W::splat(coefficients[C - 1]); N];
-    for coefficient in coefficients[..C - 1].iter().rev() {
-        for i in 0..N {
-            p[i] = p[i].mul(x[i]).add(W::splat(*coefficient));
-        }
-    }
-    p
-}
-
-/// 2^power, where that is no subnormal and no infinity.
-#[inline(always)]
-fn exp2<W: Wide, const N: usize>(power: [W; N]) -> [W; N] {
-    // 1.5 · 2⁵²: adding it leaves the nearest integer in the low bits of the significand.
-    let round = W::splat(6_755_399_441_055_744.0);
-    let (mut shifted, mut rest) = (power, power);
-    for i in 0..N {
-        shifted[i] = power[i].add(round);
-        rest[i] = power[i].sub(shifted[i].sub(round));
-    }
-    let mut p = polynomial(&EXP2, rest);
-    for i in 0..N {
-        p[i] = p[i].mul(shifted[i].low_bits_to_power());
-    }
-    p
-}
 
 /// x · Φ(x).
 #[inline(always)]
@@ -120,44 +68,23 @@ fn by_tanh<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
     x
 }
 
-struct Gelu<'c, const TANH: bool>(&'c mut [f32]);
+/// [`gelu`].
+struct Exact;
 
-impl<const TANH: bool> Kernel for Gelu<'_, TANH> {
-    type Output = ();
-
+impl Function for Exact {
     #[inline(always)]
-    fn run<V: Vector>(self) {
-        let mut blocks = self.0.chunks_exact_mut(AT_ONCE * V::Wide::LANES);
-        for block in &mut blocks {
-            // SAFETY: a block has so many vectors.
-            unsafe { replace::<V::Wide, TANH>(block.as_mut_ptr()) };
-        }
-        let tail = blocks.into_remainder();
-        if !tail.is_empty() {
-            let mut block = [0.0; AT_ONCE * MAX_LANES];
-            block[..tail.len()].copy_from_slice(tail);
-            // SAFETY: MAX_LANES is at least LANES.
-            unsafe { replace::<V::Wide, TANH>(block.as_mut_ptr()) };
-            tail.copy_from_slice(&block[..tail.len()]);
-        }
+    fn of<W: Wide, const N: usize>(x: [W; N]) -> [W; N] {
+        of(x)
     }
 }
 
-/// The values of [`AT_ONCE`] vectors by those of the unit.
-///
-/// # Safety
-/// So many values are at `values`.
-#[inline(always)]
-unsafe fn replace<W: Wide, const TANH: bool>(values: *mut f32) {
-    let mut x = [W::splat(0.0); AT_ONCE];
-    for (i, x) in x.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *x = unsafe { W::widen(values.add(i * W::LANES)) };
-    }
-    let y = if TANH { by_tanh(x) } else { of(x) };
-    for (i, y) in y.into_iter().enumerate() {
-        // SAFETY: as above.
-        unsafe { y.store_narrow(values.add(i * W::LANES)) };
+/// [`gelu_tanh`].
+struct ByTanh;
+
+impl Function for ByTanh {
+    #[inline(always)]
+    fn of<W: Wide, const N: usize>(x: [W; N]) -> [W; N] {
+        by_tanh(x)
     }
 }
 
@@ -170,7 +97,7 @@ unsafe fn replace<W: Wide, const TANH: bool>(values: *mut f32) {
 /// assert_eq!(values, [0.0, 0.841_344_77, f32::INFINITY]);
 /// ```
 pub fn gelu(values: &mut [f32], run: Run) {
-    each::<false>(values, run)
+    each::<Exact>(values, run)
 }
 
 /// Replaces each value x by `x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 · x³)))`, the form of
@@ -183,18 +110,7 @@ pub fn gelu(values: &mut [f32], run: Run) {
 /// assert_eq!(values, [0.0, 0.841_192, f32::INFINITY]);
 /// ```
 pub fn gelu_tanh(values: &mut [f32], run: Run) {
-    each::<true>(values, run)
-}
-
-fn each<const TANH: bool>(values: &mut [f32], run: Run) {
-    let threads = thread_count(run.threads(), values.len().saturating_mul(VALUE_WORK));
-    if threads == 1 {
-        run.unfused_kernel(Gelu::<TANH>(values));
-    } else {
-        for_each_chunk(threads, values, ITEM, |_, _, values| {
-            run.unfused_kernel(Gelu::<TANH>(values));
-        });
-    }
+    each::<ByTanh>(values, run)
 }
 
 #[cfg(test)]

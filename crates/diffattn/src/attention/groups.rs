@@ -54,8 +54,8 @@ pub(super) struct Block<'c> {
     pub(super) rows: usize,
 }
 
-/// Puts heads that share a map into one group, and gives every map a slot. Heads whose masks differ,
-/// `is_per_head`, share none.
+/// Puts heads that share a map into one group, and gives every map a slot. Heads whose masks
+/// differ, `is_per_head`, share none.
 pub(super) fn head_groups(plan: &Plan, is_per_head: bool) -> Vec<HeadGroup> {
     let heads = plan.heads.len();
     // The last head before each one that has a map in common with it.

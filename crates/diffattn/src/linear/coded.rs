@@ -11,12 +11,12 @@ use super::rows::{NUMBERS, Offset, Rows, int8_width};
 use crate::blocks::linear::PANEL;
 use crate::simd::{BLOCK, Dot, Dots, PackedRows, Vector};
 
-/// Codes of `BITS` bits, four or eight, unsigned. A strip is, block by block, the codes, the scales,
-/// `[PANEL outputs]`, and the biases so: one stream, as memory is read. Codes are `[four][PANEL
-/// outputs][4 channels]`, of four bits the second half of a block's in the high bits of the
-/// first's. Nothing is asked for ahead of time: one stream is what the hardware fetches by itself.
-/// (Zen 4, from memory, 4 and 8 bits: 24 and 18 GB/s; each line asked for 8 KiB ahead 14 and 12,
-/// into L2 17 and 16, and 10 and 9 where the scales of a strip lie behind its codes.)
+/// Codes of `BITS` bits, four or eight, unsigned. A strip is, block by block, the codes, the
+/// scales, `[PANEL outputs]`, and the biases so: one stream, as memory is read. Codes are
+/// `[four][PANEL outputs][4 channels]`, of four bits the second half of a block's in the high bits
+/// of the first's. Nothing is asked for ahead of time: one stream is what the hardware fetches by
+/// itself. (Zen 4, from memory, 4 and 8 bits: 24 and 18 GB/s; each line asked for 8 KiB ahead 14
+/// and 12, into L2 17 and 16, and 10 and 9 where the scales of a strip lie behind its codes.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Coded<const BITS: usize> {
     /// Whether a value is `code · scale + bias`, not `(code − ZERO) · scale`.

@@ -112,6 +112,7 @@ impl Vector for F32x16 {
         unsafe {
             match using {
                 Use::Read => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                Use::Soon => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
                 Use::Write => _mm_prefetch::<_MM_HINT_ET0>(at.cast()),
             }
         }

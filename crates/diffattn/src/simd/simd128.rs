@@ -64,15 +64,15 @@ unsafe fn parts<V: Vector, D: Depth, S: Sink<V>, const N: usize>(operands: Opera
     unsafe {
         sink.take(
             0,
-            product_over::<V, _, _, D, 6, N>((a, a_stride), b, Unscaled, depth),
+            product_over::<V, _, _, D, 6, N>((a, a_stride), b, Unscaled, depth, |_| {}),
         );
         sink.take(
             6,
-            product_over::<V, _, _, D, 5, N>((a.add(6), a_stride), b, Unscaled, depth),
+            product_over::<V, _, _, D, 5, N>((a.add(6), a_stride), b, Unscaled, depth, |_| {}),
         );
         sink.take(
             11,
-            product_over::<V, _, _, D, 5, N>((a.add(11), a_stride), b, Unscaled, depth),
+            product_over::<V, _, _, D, 5, N>((a.add(11), a_stride), b, Unscaled, depth, |_| {}),
         );
     }
 }

@@ -41,6 +41,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                         (columns::<_, N>(b, b_vector), b_stride),
                         Unscaled,
                         depth,
+                        |_| {},
                     ),
                 );
             } else if vectors == 1 {
@@ -51,6 +52,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                         ([b], b_stride),
                         Unscaled,
                         depth,
+                        |_| {},
                     ),
                 );
             } else if vectors == 2 {
@@ -61,6 +63,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                         (columns::<_, 2>(b, b_vector), b_stride),
                         Unscaled,
                         depth,
+                        |_| {},
                     ),
                 );
             } else {
@@ -71,6 +74,7 @@ impl<const M: usize, const N: usize, const B: usize> Tile for TileOf<M, N, B> {
                         (columns::<_, 3>(b, b_vector), b_stride),
                         Unscaled,
                         depth,
+                        |_| {},
                     ),
                 );
             }
@@ -148,6 +152,7 @@ pub(crate) unsafe fn product_over<V, E, S, D, const M: usize, const N: usize>(
     (b, b_stride): ([*const E; N], usize),
     scaling: S,
     depth: D,
+    ahead: impl Fn(&[*const E; N]),
 ) -> [[V; N]; M]
 where
     V: Vector,
@@ -161,7 +166,7 @@ where
         depth: depth.rows(),
     };
     // SAFETY: the caller's promise.
-    let mut sums = unsafe { product_of::<V, E, S, M, N>(rows, b, b_stride, scaling, |_| {}) };
+    let mut sums = unsafe { product_of::<V, E, S, M, N>(rows, b, b_stride, scaling, ahead) };
     // A loop of its own: one over both stretches takes three instructions more a step, 3 % of the
     // time.
     for k in depth.more() {

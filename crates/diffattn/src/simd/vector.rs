@@ -15,6 +15,8 @@ use super::wide::Wide;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
     Read,
+    /// Reading, not at once: into the second cache.
+    Soon,
     Write,
 }
 

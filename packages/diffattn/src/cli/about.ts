@@ -2,9 +2,9 @@
 // fits. Looks only after something failed.
 
 import { stat } from "node:fs/promises";
-import { dirname } from "node:path";
 import type { Inspection } from "../models/types.js";
 import { Failure, sentence } from "./failure.js";
+import { isOfHub } from "./hub-source.js";
 
 /** What a model reads. */
 export type Kind = "text" | "picture" | "audio";
@@ -35,6 +35,11 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string
     about: "a model of diff-mlx, a language model",
     takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
   },
+  phi4flash: {
+    kind: "text",
+    about: "a Phi-4-mini-flash, a language model",
+    takers: '"diffattn generate", "diffattn maps" and "diffattn bench"',
+  },
   diff_vit: {
     kind: "picture",
     about: "a DIFF vision transformer, which looks at pictures",
@@ -52,23 +57,8 @@ export const isAddress = (source: string): boolean => /^[a-z][a-z\d+.-]+:/i.test
 const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
 const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
 
-/** "org/model", perhaps with a revision, where no folder of that name is begun. */
-async function isHubName(source: string): Promise<boolean> {
-  if (/^hf:/i.test(source)) return true;
-  return (
-    /^\w[\w.-]*\/\w[\w.-]*(@[\w./-]+)?$/.test(source) && !/\.(safetensors|json|gguf)$/i.test(source) && !(await isThere(dirname(source)))
-  );
-}
-
 /** Why a path leads nowhere; undefined when it does not. */
 async function absence(source: string): Promise<Failure | undefined> {
-  if (await isHubName(source)) {
-    const name = source.replace(/^hf:/i, "").replace(/@.*$/, "");
-    return new Failure(
-      `${source}: there is no such folder. It looks like a name on the Hugging Face Hub; models are taken from a folder or an address: ` +
-        `download it (hf download ${name} --local-dir ./model), or give https://huggingface.co/${name}/resolve/main/`,
-    );
-  }
   if (isAddress(source) || (await isThere(source))) return undefined;
   return new Failure(`${source}: there is no such file or folder`);
 }
@@ -87,7 +77,8 @@ export async function explained(
 ): Promise<unknown> {
   // What else can fail has nothing to do with what was given.
   if ((error as { code?: string }).code !== "FILE") return error;
-  const absent = await absence(source);
+  const ofHub = await isOfHub(source);
+  const absent = ofHub ? undefined : await absence(source);
   if (absent) return absent;
   let known: (typeof KINDS)[string] | undefined;
   try {
@@ -95,7 +86,7 @@ export async function explained(
     known = architecture === null ? undefined : KINDS[architecture];
   } catch {
     // Nothing of it could be read.
-    if (isAddress(source) || (await isFolder(source))) return error;
+    if (ofHub || isAddress(source) || (await isFolder(source))) return error;
     return new Failure(`${sentence(error)} (a checkpoint is a folder, a safetensors or GGUF file, or an address: ${source})`, {
       cause: error,
     });

@@ -9,6 +9,7 @@ import { isFolder, isThere, madeFolder, placeOf, removeEmpty } from "./checkpoin
 import { differential, type DifferentialOptions } from "./differential.js";
 import { Failure, fileFailure, sentence, UsageError } from "./failure.js";
 import { bytes } from "./format.js";
+import { localOf } from "./hub.js";
 import { loadModels, opening } from "./library.js";
 import { beginOutput, checkOutput, checkpointFiles, writeOutput } from "./output.js";
 import type { Terminal } from "./terminal.js";
@@ -67,13 +68,13 @@ async function companionsOf(folder: string, { dtype, layout }: ConvertOptions): 
   return found;
 }
 
-export async function convert(terminal: Terminal, source: string, target: string, options: ConvertOptions): Promise<void> {
+export async function convert(terminal: Terminal, given: string, target: string, options: ConvertOptions): Promise<void> {
   const { dtype, head, groupSize, layout, force, ...rest } = options;
   if (groupSize && !isQuantized(dtype) && !isQuantized(head))
     throw new UsageError("convert: --group-size is for --dtype or --head q8 and q4");
   if (Object.keys(rest).length > 0) {
     if (layout) throw new UsageError("convert: --layout is for what is differential already; it stands with --dtype alone");
-    return differential(terminal, source, target, {
+    return differential(terminal, await localOf(terminal, given), target, {
       ...rest,
       ...(force && { force }),
       ...(dtype && { dtype: typeOf(dtype) }),
@@ -82,6 +83,7 @@ export async function convert(terminal: Terminal, source: string, target: string
     });
   }
   if (!dtype && !layout && !head) throw new UsageError("convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them");
+  const source = await localOf(terminal, given);
   const toFolder = extname(target) !== ".safetensors";
   const file = toFolder ? join(target, "model.safetensors") : target;
   if ((await placeOf(target)) === (await placeOf(source))) throw new UsageError("convert: expected a target that is not the source");

@@ -9,6 +9,7 @@ import type { ChatOptions } from "./chat.js";
 import type { ClassifyOptions } from "./classify.js";
 import type { ConvertOptions } from "./convert.js";
 import type { DoctorOptions } from "./doctor.js";
+import type { DownloadOptions } from "./download.js";
 import type { GenerateOptions } from "./generate.js";
 import type { InspectOptions } from "./inspect.js";
 import type { MapsOptions } from "./maps.js";
@@ -33,9 +34,13 @@ function number(least: number, most = Infinity, { whole = true, open = false } =
 
 const listed = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text];
 
-const modelArgument = (what: string): Argument => new Argument("<model>", `${what}: a folder, or an address that ends with "/"`);
+const modelArgument = (what: string): Argument =>
+  new Argument("<model>", `${what}: a folder, an address that ends with "/", or a model of the hub (org/name)`);
 const textModelArgument = (what: string): Argument =>
-  new Argument("<model>", `${what}: a folder or a GGUF file, or an address of either (a folder's ends with "/")`);
+  new Argument(
+    "<model>",
+    `${what}: a folder or a GGUF file, an address of either (a folder's ends with "/"), or a model of the hub (org/name, hf:org/name@revision/file.gguf)`,
+  );
 
 /** As what weights are written. */
 const WRITTEN = ["f32", "f16", "bf16", "float32", "float16", "bfloat16", "q8", "q4"];
@@ -211,7 +216,7 @@ function addConvert(root: Command, terminal: Terminal): void {
     .description(
       "Makes heads of a Llama differential, so that it computes at first what it did before; or writes a checkpoint with another element type, or with its attention layers in another layout.",
     )
-    .argument("<source>", "a folder, a safetensors or GGUF file, or an address")
+    .argument("<source>", "a folder, a safetensors or GGUF file, an address, or a model of the hub (org/name)")
     .argument("<target>", "a safetensors file, or a folder, which also gets the configuration and the tokenizer")
     .addOption(
       new Option("--to <name>", "a Llama with differential heads, or Hugging Face's diffllama, which is another model").choices([
@@ -257,6 +262,30 @@ function addConvert(root: Command, terminal: Terminal): void {
     );
 }
 
+function addDownload(root: Command, terminal: Terminal): void {
+  root
+    .command("download")
+    .summary("bring a model of the Hugging Face Hub to this disk")
+    .description(
+      "Brings a model of the Hugging Face Hub into the cache of the hub's own tools (HF_HUB_CACHE, HF_HOME): what a load of it reads. Prints where it lies. What was interrupted goes on where it ended.",
+    )
+    .argument("<name>", "org/name, hf:org/name@revision/file.gguf, or the address of its page")
+    .option("--revision <name>", "branch, tag or commit; main by default")
+    .option("--token <token>", "for what is private or gated; by default HF_TOKEN, or what hf auth login has kept")
+    .option("--include <pattern>", "files of these names instead, as '*.gguf'; can be given several times", listed)
+    .option("--json", "one JSON object: path, commit, files")
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn download HuggingFaceTB/SmolLM2-135M-Instruct",
+        "diffattn download hf:org/name@v1.0/model-q4_0.gguf",
+        "diffattn download org/name --include '*.json' --include 'tokenizer*'",
+        'HF_HUB_OFFLINE=1 diffattn generate org/name "Once"',
+      ),
+    )
+    .action(async (name: string, options: DownloadOptions) => (await import("./download.js")).download(terminal, name, options));
+}
+
 function addInspect(root: Command, terminal: Terminal): void {
   root
     .command("inspect")
@@ -264,7 +293,7 @@ function addInspect(root: Command, terminal: Terminal): void {
     .description(
       "Architecture, head layout, element types and parameters of a checkpoint, and what is missing or odd in it. Reads no weights.",
     )
-    .argument("<checkpoint>", "a folder, a safetensors or GGUF file, or an address")
+    .argument("<checkpoint>", "a folder, a safetensors or GGUF file, an address, or a model of the hub (org/name)")
     .option("--tensors", "also every tensor: element type, shape, bytes, file")
     .option("--json", "one JSON object")
     .addHelpText(
@@ -327,7 +356,7 @@ export function program(terminal: Terminal): Command {
       )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
     );
 
-  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addInspect, addBench, addDoctor]) add(root, terminal);
+  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor]) add(root, terminal);
   for (const command of [root, ...root.commands])
     command
       .helpOption("-h, --help", "this help")

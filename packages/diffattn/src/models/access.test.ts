@@ -177,7 +177,7 @@ describe("what requests carry", () => {
   test("a fetch that gives no Response, throws, or does not heed the signal", async () => {
     const at = "https://x.example/config.json";
     const asks = (fetch: unknown, signal?: AbortSignal): Promise<string> =>
-      refused(() => ask("config.json", new URL(at), undefined, accessOf({ fetch: fetch as never }), signal));
+      refused(() => ask("config.json", new URL(at), {}, accessOf({ fetch: fetch as never }), signal));
     expect(await asks(() => undefined)).toBe("OPTION fetch: expected a function that gives a Response, got undefined");
     expect(
       await asks(() => {
@@ -212,18 +212,18 @@ describe("redirects", () => {
   });
   test("from https to http", async () => {
     const fetch = stub({ "https://x.example/f": to("http://x.example/f?key=k") });
-    expect(await refused(() => ask("f", new URL("https://x.example/f"), undefined, accessOf({ fetch }), undefined))).toBe(
+    expect(await refused(() => ask("f", new URL("https://x.example/f"), {}, accessOf({ fetch }), undefined))).toBe(
       "FILE f: expected a redirect that stays with https, got http://x.example/f",
     );
   });
   test("with a name and password", async () => {
     const fetch = stub({ "https://x.example/f": to("https://u:p@y.example/f") });
-    expect(await refused(() => ask("f", new URL("https://x.example/f"), undefined, accessOf({ fetch }), undefined))).toBe(
+    expect(await refused(() => ask("f", new URL("https://x.example/f"), {}, accessOf({ fetch }), undefined))).toBe(
       "FILE f: expected an address without name and password (they go into the option headers), got https://y.example/f",
     );
     // Nor is a key told that a server added.
     const failing = stub({ "https://x.example/f?k=1": to("https://y.example/f?key=2") });
-    const asked = (): Promise<Response> => ask("f", new URL("https://x.example/f?k=1"), undefined, accessOf({ fetch: failing }), undefined);
+    const asked = (): Promise<Response> => ask("f", new URL("https://x.example/f?k=1"), {}, accessOf({ fetch: failing }), undefined);
     expect(await refused(asked)).toMatch(/^FILE f: expected an answer from https:\/\/y\.example\/f, got /);
   });
 });
@@ -247,9 +247,9 @@ describe("allowedOrigins", () => {
   });
   test("another port, scheme or host of the same name is another origin", async () => {
     for (const address of ["http://x.example/", "https://x.example:8443/", "https://y.x.example/", "https://x.example.org/"])
-      expect(
-        await refused(() => ask("f", new URL(address), undefined, accessOf({ allowedOrigins: ["https://x.example"] }), undefined)),
-      ).toBe(`FILE f: expected an address of https://x.example (option allowedOrigins), got ${new URL(address).origin}`);
+      expect(await refused(() => ask("f", new URL(address), {}, accessOf({ allowedOrigins: ["https://x.example"] }), undefined))).toBe(
+        `FILE f: expected an address of https://x.example (option allowedOrigins), got ${new URL(address).origin}`,
+      );
   });
   test("paths and other addresses are of none", async () => {
     const access = accessOf({ allowedOrigins: [origins.a] });
@@ -272,8 +272,8 @@ describe("allowedOrigins", () => {
     for (const platform of [node, browser]) {
       useModelsPlatform(platform);
       const access = accessOf({ fetch, allowedOrigins: ["https://x.example"] });
-      expect((await ask("f", new URL("https://x.example/a"), undefined, access, undefined)).status).toBe(200);
-      expect(await refused(() => ask("f", new URL("https://x.example/b"), undefined, access, undefined))).toBe(
+      expect((await ask("f", new URL("https://x.example/a"), {}, access, undefined)).status).toBe(200);
+      expect(await refused(() => ask("f", new URL("https://x.example/b"), {}, access, undefined))).toBe(
         "FILE f: expected an address of https://x.example (option allowedOrigins), got https://y.example",
       );
     }
@@ -281,7 +281,7 @@ describe("allowedOrigins", () => {
   test("a browser follows redirects itself", async () => {
     useModelsPlatform(browser);
     const asked: [string, RequestInit][] = [];
-    await ask("f", new URL("https://x.example/a"), undefined, accessOf({ fetch: stub({ "https://x.example/a": file }, asked) }), undefined);
+    await ask("f", new URL("https://x.example/a"), {}, accessOf({ fetch: stub({ "https://x.example/a": file }, asked) }), undefined);
     expect(asked[0]?.[1]).not.toHaveProperty("redirect");
   });
 });
@@ -311,7 +311,7 @@ describe("allowPrivate", () => {
   ])("%s is refused, unasked", async (address) => {
     const asked: [string, RequestInit][] = [];
     const access = accessOf({ allowPrivate: false, fetch: stub({}, asked) });
-    expect(await refused(() => ask("f", new URL(address), undefined, access, undefined))).toBe(
+    expect(await refused(() => ask("f", new URL(address), {}, access, undefined))).toBe(
       `FILE f: expected a public address (option allowPrivate), got the private one of ${new URL(address).hostname}`,
     );
     expect(asked).toEqual([]);
@@ -324,7 +324,7 @@ describe("allowPrivate", () => {
       "http://8.8.8.8/d": file,
     });
     const asks = (path: string): Promise<Response> =>
-      ask("f", new URL(path, "http://8.8.8.8"), undefined, accessOf({ allowPrivate: false, fetch }), undefined);
+      ask("f", new URL(path, "http://8.8.8.8"), {}, accessOf({ allowPrivate: false, fetch }), undefined);
     for (const path of ["/a", "/c"])
       expect(await refused(() => asks(path))).toBe(
         "FILE f: expected a public address (option allowPrivate), got the private one of 127.0.0.1",
@@ -336,7 +336,7 @@ describe("allowPrivate", () => {
     const access = accessOf({ allowPrivate: false, fetch: stub({ "http://x.example/": file }) });
     const asks = (isPrivate: () => Promise<boolean>, signal?: AbortSignal): Promise<string> => {
       useModelsPlatform({ ...node, web: { isPrivate } });
-      return refused(() => ask("f", new URL("http://x.example/"), undefined, access, signal));
+      return refused(() => ask("f", new URL("http://x.example/"), {}, access, signal));
     };
     expect(await asks(() => Promise.resolve(true))).toContain("got the private one of x.example");
     expect(await asks(() => Promise.reject(new Error("getaddrinfo ENOTFOUND x.example")))).toBe(

@@ -4,30 +4,19 @@
 import { oneOf, show } from "../check.js";
 import { fail, reasonOf } from "../errors.js";
 import { endOf, throwIfAborted, until } from "./abort.js";
+import type { Access } from "./byte-source.js";
+import { checkRevision } from "./hub-name.js";
 import { modelsPlatform } from "./platform.js";
 import type { LoadOptions } from "./types.js";
 
 type Fetch = NonNullable<LoadOptions["fetch"]>;
 type Credentials = NonNullable<LoadOptions["credentials"]>;
 
-/** The options of a load that say how its files may be reached. */
-export interface Access {
-  /** The name of the store in a browser's Cache Storage. */
-  readonly cache: string | undefined;
-  /** What the caller adds to each request, by lower-case names. */
-  readonly headers: Readonly<Record<string, string>>;
-  readonly fetch: Fetch | undefined;
-  readonly credentials: Credentials | undefined;
-  /** The origins that requests may go to; undefined: all. */
-  readonly origins: ReadonlySet<string> | undefined;
-  readonly allowPrivate: boolean;
-  readonly maxFileBytes: number | undefined;
-}
-
 /** What every load takes. */
 export const LOAD_OPTIONS: readonly string[] = [
   ...["signal", "onProgress", "cache", "maxTensors"],
   ...["headers", "fetch", "credentials", "allowedOrigins", "allowPrivate", "maxFileBytes"],
+  ...["token", "revision"],
 ];
 
 const CREDENTIALS: readonly Credentials[] = ["omit", "same-origin", "include"];
@@ -76,9 +65,18 @@ function originsOf(given: unknown): Set<string> | undefined {
   return new Set(Array.from(given, originOf));
 }
 
+/** What lets private models be read. It is a secret, also in errors. */
+function tokenOf(given: unknown): string | null | undefined {
+  if (given === undefined || given === null) return given;
+  const isToken = typeof given === "string" && /^[\x21-\x7e]+$/.test(given);
+  return isToken
+    ? given
+    : fail("OPTION", "token", "a token of the hub, or null for none", typeof given === "string" ? "another text" : show(given));
+}
+
 /** Checks the options that say how files may be reached. */
 export function accessOf(options: Partial<LoadOptions>): Access {
-  const { cache, headers, fetch, credentials, allowedOrigins, allowPrivate, maxFileBytes } = options as {
+  const { cache, headers, fetch, credentials, allowedOrigins, allowPrivate, maxFileBytes, token, revision } = options as {
     [K in keyof LoadOptions]: unknown;
   };
   if (isGiven(cache) && typeof cache !== "string") fail("OPTION", "cache", "a name", show(cache));
@@ -90,6 +88,7 @@ export function accessOf(options: Partial<LoadOptions>): Access {
     fail("OPTION", "allowPrivate", "true outside of Node, where no one is told what a name resolves to", "false");
   if (isGiven(maxFileBytes) && !(Number.isSafeInteger(maxFileBytes) && (maxFileBytes as number) > 0))
     fail("OPTION", "maxFileBytes", "an integer of 1 or more", show(maxFileBytes));
+  if (isGiven(revision) && typeof revision !== "string") fail("OPTION", "revision", "a branch, a tag or a commit", show(revision));
   return {
     cache: (cache ?? undefined) as string | undefined,
     headers: headersOf(headers),
@@ -98,6 +97,9 @@ export function accessOf(options: Partial<LoadOptions>): Access {
     origins: originsOf(allowedOrigins),
     allowPrivate: allowPrivate !== false,
     maxFileBytes: (maxFileBytes ?? undefined) as number | undefined,
+    token: tokenOf(token),
+    revision: isGiven(revision) ? checkRevision("revision", revision as string) : undefined,
+    signal: options.signal ?? undefined,
   };
 }
 
@@ -197,6 +199,19 @@ async function once(name: string, url: URL, told: string, init: RequestInit, { f
   return isResponse(response) ? response : fail("OPTION", "fetch", "a function that gives a Response", show(response));
 }
 
+/** What is asked of an address. */
+export interface Wanted {
+  /** As the header has it. */
+  readonly range?: string | undefined;
+  /**
+   * Only what would come with it; at a redirect to another origin that is the redirect's own answer
+   * (Node).
+   */
+  readonly head?: boolean;
+  /** Not in a compressed form (Node). */
+  readonly plain?: boolean;
+}
+
 /**
  * The answer of an address, and where it lies. In Node redirects are followed here: each is looked
  * at before it is asked, and the caller's headers stay behind for good at the first that leads to
@@ -205,7 +220,7 @@ async function once(name: string, url: URL, told: string, init: RequestInit, { f
 export async function ask(
   name: string,
   address: URL,
-  range: string | undefined,
+  { range, head, plain }: Wanted,
   access: Access,
   signal: AbortSignal | undefined,
 ): Promise<Response> {
@@ -215,7 +230,8 @@ export async function ask(
   for (let redirects = 0; ; redirects += 1) {
     await permit(name, url, access, signal);
     const init: RequestInit = {
-      headers: { ...headers, ...(range !== undefined && { Range: range }) },
+      headers: { ...headers, ...(range !== undefined && { Range: range }), ...(plain && { "Accept-Encoding": "identity" }) },
+      ...(head && { method: "HEAD" }),
       signal: signal ?? null,
       ...(follows && { redirect: "manual" }),
       ...(access.credentials && { credentials: access.credentials }),
@@ -223,7 +239,7 @@ export async function ask(
     const response = await once(name, url, redirects === 0 ? shown(url) : placeOf(url), init, access);
     try {
       const to = redirectOf(name, response, url);
-      if (!to) {
+      if (!to || (head && to.origin !== url.origin)) {
         await arrived(name, response, url, access, signal);
         return response;
       }

@@ -5,6 +5,7 @@ import * as codec from "./codec.js";
 import * as compare from "./compare.js";
 import * as convert from "./convert.js";
 import * as convertModels from "./convert-model.js";
+import * as download from "./download.js";
 import * as languageModel from "./language-model.js";
 import * as safetensors from "./safetensors.js";
 import type * as types from "./types.js";
@@ -17,6 +18,7 @@ export const convertCheckpoint: typeof types.convertCheckpoint = convert.convert
 export const convertModel: typeof types.convertModel = convertModels.convertModel;
 export const foldDex: typeof types.foldDex = convertModels.foldDex;
 export const compareModels: typeof types.compareModels = compare.compareModels;
+export const downloadCheckpoint: typeof types.downloadCheckpoint = download.downloadCheckpoint;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
 export const LanguageModel = languageModel.LanguageModel as unknown as typeof types.LanguageModel;
 export const DiffLlama: typeof types.DiffLlama = LanguageModel;

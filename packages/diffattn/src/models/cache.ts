@@ -62,7 +62,7 @@ export class ModelCache extends Owned<State> implements types.ModelCache {
       const named = names.map((name) => [camel(name), heldOf(parts.shift())]);
       return { kind, ...Object.fromEntries(named) } as types.LayerCacheState;
     });
-    const isPlain = states.every(({ keys, values }) => keys.dtype !== "int8" && values.dtype !== "int8");
+    const isPlain = states.every((state) => state.kind === "kv" && state.keys.dtype !== "int8" && state.values.dtype !== "int8");
     const tensors = isPlain ? (states as { keys: Tensor; values: Tensor }[]) : [];
     return {
       ids: int32Of(ids),

@@ -11,7 +11,7 @@ type Value = ReturnType<Interpreter["evaluate"]>;
 
 /** Characters of a template; the longest published ones have 30 thousand. */
 const LONGEST = 1 << 17;
-/** White space in a row: an expression by which the library finds some tags is quadratic in it. */
+/** White space in a row: the library looks for some tags by an expression quadratic in it. */
 const SPACES = /\s{1000}/;
 /** Work that any template may do, and per character of it and of what it is given. */
 const WORK = 1_000_000;
@@ -88,23 +88,7 @@ const heldBy = ({ value }: Value): Iterable<Value> => (Array.isArray(value) ? va
 const valueNode = (argument: Part): unknown =>
   argument.type === "KeywordArgumentExpression" ? argument["value"] : /Spread/.test(argument.type) ? argument["argument"] : argument;
 
-/** What of an operation is looked at before it is done, as its result may be of any size. */
-type Ahead = readonly [kind: "assigned" | "filter" | "method" | "slice", nodes: readonly unknown[]];
-
-/** Of a filter or a method its operand or object comes first. */
-function aheadOf(node: Part): Ahead | undefined {
-  const { assignee, callee, filter, property } = node;
-  if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression")
-    return ["assigned", [node["value"]]];
-  if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression")
-    return ["filter", [node["operand"], ...(filter["args"] as Part[]).map(valueNode)]];
-  if (node.type === "CallExpression" && isPart(callee) && callee.type === "MemberExpression")
-    return ["method", [callee["object"], ...(node["args"] as Part[]).map(valueNode)]];
-  if (node.type === "MemberExpression" && isPart(property) && property.type === "SliceExpression") return ["slice", [node["object"]]];
-  return undefined;
-}
-
-/** What an operation counts beyond its steps, by what it is given; `sizeOf`: of lists and objects. */
+/** Work of what makes `operand` grow, by its name: a filter's, or "replace" for a text's method. */
 function growthOf(name: string, operand: Value, given: readonly Value[], sizeOf: (value: Value) => number): number {
   const all = given.flatMap((value) => [value, ...heldBy(value)]);
   const [first, second] = all.filter(isText);
@@ -118,9 +102,26 @@ function growthOf(name: string, operand: Value, given: readonly Value[], sizeOf:
   if (name === "join") return count * (longest + (isText(operand) ? APART : 0));
   if (name !== "indent" && name !== "tojson") return 0;
   const numbers = all.map(({ value }) => value).filter((value) => typeof value === "number");
-  const width = Math.max(longest, ...numbers);
-  if (width > INDENT) tooMuch(`${name} by more than ${INDENT} characters`);
-  return width * (isText(operand) ? operand.value.split("\n").length : sizeOf(operand));
+  if (Math.max(longest, ...numbers) > INDENT) tooMuch(`${name} by more than ${INDENT} characters`);
+  const lines = isText(operand) ? operand.value.split("\n").length : sizeOf(operand);
+  return lines * Math.max(longest, ...numbers);
+}
+
+/**
+ * Parts and characters of a value, those within it included; refuses lists that hold more than
+ * `most`, and namespaces in them, which can change. `known` keeps those of lists and objects.
+ */
+function sizeWithin(most: number, known: WeakMap<object, number>, value: Value): number {
+  const before = known.get(value);
+  if (before !== undefined) return before;
+  let size = 1 + (isText(value) ? value.value.length : 0);
+  for (const held of heldBy(value)) {
+    if (isNamespace(held)) tooMuch("a namespace within a value");
+    size += sizeWithin(most, known, held);
+    if (size > most) tooMuch(`a value of more than ${most} parts and characters`);
+  }
+  if (countOf(value) !== undefined && !isNamespace(value)) known.set(value, size);
+  return size;
 }
 
 /** A library's interpreter that counts. */
@@ -156,7 +157,7 @@ function counting(library: Library): new (environment: Environment, program: Par
       const makes = MAKING.has(node.type);
       const count = countOf(value);
       if (count !== undefined) {
-        const size = this.#size(value);
+        const size = sizeWithin(this.most, this.#sizes, value);
         if (this.#written.has(node)) this.#spend(size);
         else if (makes) this.#spend(count);
       } else if (makes && isText(value)) this.#spend(value.value.length);
@@ -168,34 +169,38 @@ function counting(library: Library): new (environment: Environment, program: Par
       if (!(this.#left >= 0)) tooMuch(`more work than for ${this.most} characters`);
     }
 
-    /** Refuses lists that hold too much, and namespaces in them, which can change. */
-    #size(value: Value): number {
-      const known = this.#sizes.get(value);
-      if (known !== undefined) return known;
-      let size = 1 + (isText(value) ? value.value.length : 0);
-      for (const held of heldBy(value)) {
-        if (isNamespace(held)) tooMuch("a namespace within a value");
-        size += this.#size(held);
-        if (size > this.most) tooMuch(`a value of more than ${this.most} parts and characters`);
-      }
-      if (countOf(value) !== undefined && !isNamespace(value)) this.#sizes.set(value, size);
-      return size;
+    #grow(name: string, operand: Value, given: readonly Value[]): void {
+      this.#spend(growthOf(name, operand, given, (value) => sizeWithin(this.most, this.#sizes, value)));
     }
 
-    /** Computes what an operation is given, and looks at it. It is not computed again. */
+    /** Looks at what an operation is given, where its result may be of any size. */
     #lookAhead(node: Part, environment: Environment): void {
-      const ahead = aheadOf(node);
-      if (!ahead) return;
-      const [kind, nodes] = ahead;
+      const { assignee, callee, filter, property } = node;
+      if (node.type === "Set" && isPart(node["value"]) && isPart(assignee) && assignee.type === "MemberExpression") {
+        const [value] = this.#compute([node["value"]], environment);
+        if (isNamespace(value)) tooMuch("a namespace within a namespace");
+      } else if (node.type === "FilterExpression" && isPart(filter) && filter.type === "CallExpression") {
+        const [operand, ...given] = this.#compute([node["operand"], ...(filter["args"] as Part[]).map(valueNode)], environment);
+        if (operand) this.#grow(nameOf(filter), operand, given);
+      } else if (node.type === "CallExpression" && isPart(callee) && callee.type === "MemberExpression") {
+        const values = this.#compute([...(node["args"] as Part[]).map(valueNode), callee["object"]], environment);
+        const object = values.at(-1);
+        if (!isText(object)) return;
+        // A text's method: `split` makes many of one, `replace` a longer one.
+        this.#grow("replace", object, values.slice(0, -1));
+        this.#spend(APART * object.value.length);
+      } else if (node.type === "MemberExpression" && isPart(property) && property.type === "SliceExpression") {
+        const [object] = this.#compute([node["object"]], environment);
+        if (isText(object)) this.#spend(APART * object.value.length);
+      }
+    }
+
+    /** Computes parts of an operation, to be looked at; they are not computed again. */
+    #compute(nodes: readonly unknown[], environment: Environment): Value[] {
       const values = nodes.map((node) => this.evaluate(node as Node, environment));
-      const [operand, ...given] = values;
-      if (kind === "assigned" && isNamespace(operand)) tooMuch("a namespace within a namespace");
-      if (kind === "filter" && operand) this.#spend(growthOf(nameOf(node["filter"]), operand, given, (value) => this.#size(value)));
-      // A text's method: `split` makes many of one, `replace` a longer one.
-      if (kind === "method" && isText(operand)) this.#spend(growthOf("replace", operand, given, (value) => this.#size(value)));
-      if ((kind === "method" || kind === "slice") && isText(operand)) this.#spend(APART * operand.value.length);
       // (At the end: what is computed may meet the same nodes, in a macro that calls itself.)
       for (const [at, value] of values.entries()) this.#ready.set(nodes[at], value);
+      return values;
     }
   };
 }

@@ -145,10 +145,10 @@ export class Checkpoint implements Weights {
     progress: Progress,
   ): Promise<Checkpoint> {
     const { signal, all, maxTensors, gguf, onGguf } = options;
-    const opening = { signal, onBytes: progress.add, onLength: progress.hint };
+    const opening = { signal, onBytes: progress.add, onLength: progress.hint, all };
     const sources: ByteSource[] = [];
     try {
-      const weights = await openWeights(folder, { ...opening, all });
+      const weights = await openWeights(folder, opening);
       sources.push(weights);
       let index: { name: string; json: Uint8Array } | undefined;
       if (weights.name.endsWith(".json")) {
@@ -192,6 +192,11 @@ export class Checkpoint implements Weights {
       if (!("need" in told)) return new Checkpoint(told.tensors, told.metadata, sources);
       await grow(sources, firsts, told.need, reading);
     }
+  }
+
+  /** The names of its files of weights. */
+  get files(): string[] {
+    return [...this.#sources.keys()];
   }
 
   entry(name: string): Entry {

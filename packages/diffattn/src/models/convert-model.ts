@@ -143,7 +143,7 @@ async function convertAll(
   const { signal, onProgress, maxTensors, dtype, head, groupSize } = given;
   const progress = new Progress(onProgress);
   const reading = { signal, onBytes: progress.add };
-  let weights: Weights = await Checkpoint.open(folder, { signal, maxTensors, gguf: true }, progress);
+  let weights: Weights = await Checkpoint.open(folder, { signal, maxTensors, all: true, gguf: true }, progress);
   try {
     const config = weights.own?.config ?? (await readText(folder, "config.json", { signal }));
     const adapter = what.adapter && (await openAdapter(what.adapter, { signal, maxTensors }));

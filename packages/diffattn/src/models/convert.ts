@@ -49,7 +49,7 @@ export async function convertCheckpoint(
   checkSignal(signal);
   const folder = await folderOf(source, accessOf(given));
   const beside = mayBeGguf(folder) ? undefined : await readOptionalText(folder, "config.json", { signal });
-  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors, gguf: layout === undefined }, new Progress(onProgress));
+  const checkpoint = await Checkpoint.open(folder, { signal, maxTensors, all: true, gguf: layout === undefined }, new Progress(onProgress));
   const config = beside ?? checkpoint.own?.config ?? (await readOptionalText(folder, "config.json", { signal }));
   try {
     const isQuantized = checkpoint.own !== undefined || (await quantizationOf(config)) !== undefined;

@@ -4,23 +4,14 @@
 import { arrayType, bytesOf, has, show, tagOf, unreadable } from "../check.js";
 import { fail, reasonOf } from "../errors.js";
 import { endOf } from "./abort.js";
-import { type Access, isText, mostOf, refusesPaths, tooLong } from "./access.js";
-import { modelsPlatform } from "./platform.js";
-import type { ByteSource, Opening, Reading } from "./byte-source.js";
+import { isText, mostOf, refusesPaths, tooLong } from "./access.js";
+import type { Access, ByteSource, Folder, Opening, Reading } from "./byte-source.js";
+import { barePlaceOf, fileAddress, HUB, type HubPlace, hubPlaceOf, MAIN, refuse } from "./hub-name.js";
+import { type Files, modelsPlatform } from "./platform.js";
 import { BlobSource, isHtml, MemorySource, openUrl } from "./source.js";
 import type { CheckpointSource, FileSource } from "./types.js";
 
-/** Files by name. */
-export interface Folder {
-  /** What errors call it. */
-  readonly name: string;
-  /** All names, where they can be known. */
-  readonly names: readonly string[] | undefined;
-  /** The one file that was named for its weights, where one was. */
-  readonly only: string | undefined;
-  /** undefined when there is none of that name. `optional`: whether that is fine. */
-  open(name: string, opening: Opening, optional: boolean): Promise<ByteSource | undefined>;
-}
+export type { Folder } from "./byte-source.js";
 
 export const INDEX = "model.safetensors.index.json";
 export const MODEL = "model.safetensors";
@@ -62,6 +53,55 @@ function permitPath(name: string, access: Access): void {
   if (refusesPaths(access)) fail("FILE", name, "an address, no path (options allowedOrigins, allowPrivate)", "a path");
 }
 
+/** Whether there is a file or a folder of that name. */
+async function isHere(path: string, files: Files): Promise<boolean> {
+  if (await files.list(path)) return true;
+  const { folder, name } = files.split(path);
+  const file = await files.open(folder, name);
+  file?.close();
+  return file !== undefined;
+}
+
+/**
+ * The place on the hub that a source is; undefined for all else. "org/name" is one where no file or
+ * folder is called so; in browsers it is an address.
+ */
+async function hubOf(source: unknown, access: Access): Promise<HubPlace | undefined> {
+  if (typeof source !== "string" && !isUrl(source)) return undefined;
+  const { hub, files } = modelsPlatform();
+  const endpoint = hub?.endpoint() ?? HUB;
+  const place = hubPlaceOf(source, endpoint);
+  if (place || !files || typeof source !== "string") return place;
+  const bare = barePlaceOf(source, endpoint);
+  return bare && !refusesPaths(access) && (await isHere(source, files)) ? undefined : bare;
+}
+
+/** A model on the hub, as the option `revision` has it. */
+function revised(place: HubPlace, { revision }: Access): HubPlace {
+  if (revision === undefined || revision === place.revision) return place;
+  if (place.revision !== undefined) fail("OPTION", "revision", `${show(place.revision)}, as the source says, or none`, show(revision));
+  return { ...place, revision };
+}
+
+/**
+ * The files of a model on the hub: in Node out of the cache on this disk, where they come to at
+ * first; in browsers, and for who named them as a stranger, at their addresses.
+ */
+async function ofHub(place: HubPlace, access: Access): Promise<Folder> {
+  const { hub } = modelsPlatform();
+  // (What this machine keeps, and the token that it has, are not for strangers.)
+  if (hub && !refusesPaths(access)) return hub.open(place, access);
+  const { token, headers } = access;
+  const at = fileAddress(place, place.revision ?? MAIN, place.path);
+  const isFolder = place.isFolder ?? true;
+  if (isFolder && !at.pathname.endsWith("/")) at.pathname += "/";
+  return ofAddress(at, {
+    ...access,
+    headers: token ? { ...headers, authorization: `Bearer ${token}` } : headers,
+    onRefusal: (name, response) => refuse(name, response, place, Boolean(token) || "authorization" in headers),
+  });
+}
+
 /** One file; `name` is what errors call it where it has no name of its own. */
 async function openOne(
   source: unknown,
@@ -71,6 +111,12 @@ async function openOne(
   access: Access,
 ): Promise<ByteSource | undefined> {
   if (typeof source === "string" || isUrl(source)) {
+    const place = await hubOf(/^[a-z][a-z\d+.-]+:/i.test(String(source)) ? source : undefined, access);
+    if (place) {
+      const folder = await ofHub(place, access);
+      if (folder.only !== undefined) return folder.open(folder.only, opening, optional);
+      fail("OPTION", name, "a file of the hub's model", String(source));
+    }
     const address = addressOf(source);
     if (address) return openUrl(name, address, opening, optional, access);
     permitPath(name, access);
@@ -149,7 +195,7 @@ function ofAddress(address: URL, access: Access): Folder {
  * or in one of its own. `argument` is what errors call it.
  */
 export async function folderOf(source: FileSource | CheckpointSource, access: Access, argument = "source"): Promise<Folder> {
-  const folder = await unlimited(source, access, argument);
+  const folder = await unlimited(source, argument === "source" ? access : { ...access, revision: undefined }, argument);
   return {
     ...folder,
     async open(name, opening, optional) {
@@ -164,6 +210,9 @@ export async function folderOf(source: FileSource | CheckpointSource, access: Ac
 }
 
 async function unlimited(source: FileSource | CheckpointSource, access: Access, argument: string): Promise<Folder> {
+  const place = await hubOf(source, access);
+  if (place) return ofHub(revised(place, access), access);
+  if (access.revision !== undefined) fail("OPTION", "revision", "none for what is no model of the hub", show(access.revision));
   if (typeof source === "string" || isUrl(source)) {
     const address = addressOf(source);
     if (address) return ofAddress(address, access);

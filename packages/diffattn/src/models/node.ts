@@ -4,6 +4,7 @@ import { usePlatform } from "../init.js";
 import { filesOf, platform } from "../node-platform.js";
 import { isPrivate } from "./node-addresses.js";
 import { files } from "./node-files.js";
+import { hub } from "./node-hub.js";
 import { useModelsPlatform, withModels } from "./platform.js";
 
 const ownFiles = () =>
@@ -14,6 +15,6 @@ const ownFiles = () =>
   });
 
 usePlatform(platform);
-useModelsPlatform({ wasm: withModels(platform, ownFiles), files, web: { isPrivate } });
+useModelsPlatform({ wasm: withModels(platform, ownFiles), files, web: { isPrivate }, hub });
 
 export * from "./api.js";

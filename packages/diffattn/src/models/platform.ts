@@ -3,7 +3,8 @@
 
 import type { OwnFiles } from "../own-files.js";
 import type { Platform } from "../platform.js";
-import type { ByteSource } from "./byte-source.js";
+import type { Access, ByteSource, Folder } from "./byte-source.js";
+import type { HubPlace } from "./hub-name.js";
 
 /** Where bytes are written, one piece after the other. */
 export interface Sink {
@@ -33,6 +34,14 @@ export interface Web {
   isPrivate(host: string): Promise<boolean>;
 }
 
+/** The hub, and what this machine keeps of it. */
+export interface Hub {
+  /** Where it is, as the environment says, without a slash at the end. */
+  endpoint(): string;
+  /** What there is of a model; a file comes when it is opened. */
+  open(place: HubPlace, access: Access): Promise<Folder>;
+}
+
 export interface ModelsPlatform {
   /** How the WASM builds with models are loaded and run. */
   readonly wasm: Platform;
@@ -40,6 +49,8 @@ export interface ModelsPlatform {
   readonly files?: Files;
   /** Absent in browsers, which follow redirects and resolve names unseen. */
   readonly web?: Web;
+  /** Absent in browsers, where the hub is a server as any other. */
+  readonly hub?: Hub;
 }
 
 /** How the builds with models are run, from how the others are; `files`: theirs. */

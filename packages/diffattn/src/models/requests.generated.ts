@@ -177,11 +177,13 @@ export const createModelCache = {
 } as const;
 
 const layerState = {
-  kind: [choice, "kv"],
+  kind: [choice, "kv", "recurrent", "none"],
   keys: [nullable, numbers],
   keyScales: [nullable, tensor],
   values: [nullable, numbers],
   valueScales: [nullable, tensor],
+  window: [nullable, tensor],
+  scan: [nullable, tensor],
 } as const;
 
 export const importModelCache = {

@@ -3,8 +3,8 @@
 
 import { DiffAttnError, fail, outOfMemory } from "../errors.js";
 import { endOf, throwIfAborted, until } from "./abort.js";
-import { type Access, ask, cancel, isWeb, mostOf, permit, shown, tooLong } from "./access.js";
-import type { ByteSource, Opening, Reading } from "./byte-source.js";
+import { ask, cancel, isWeb, mostOf, permit, shown, tooLong } from "./access.js";
+import type { Access, ByteSource, Opening, Reading } from "./byte-source.js";
 
 /** New memory of a size that some file claims. */
 export function memoryOf(bytes: number): Uint8Array<ArrayBuffer> {
@@ -109,7 +109,7 @@ const htmlAnswer = (response: Response): boolean => /^\s*(text\/html|application
  * has: a length that is no integer of less than 2^53, an end before the first byte or past the
  * last.
  */
-function rangeOf(name: string, response: Response): { first: number; end: number; total: number } | undefined {
+export function rangeOf(name: string, response: Response): { first: number; end: number; total: number } | undefined {
   const given = response.headers.get("content-range");
   const [, ...numbers] = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(given ?? "") ?? [];
   const [first = 0, last = 0, total] = numbers.map(Number);
@@ -122,7 +122,7 @@ function rangeOf(name: string, response: Response): { first: number; end: number
 }
 
 /** The pieces of a body, each at most once. */
-async function* piecesOf(name: string, response: Response, { signal, onBytes }: Reading): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+export async function* piecesOf(name: string, response: Response, { signal, onBytes }: Reading): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const reader = response.body?.getReader();
   if (!reader) return;
   try {
@@ -277,7 +277,7 @@ class RangeSource implements ByteSource {
   /** The bytes of a range, by a request. */
   async #ask(first: number, end: number, reading: Reading): Promise<Uint8Array<ArrayBuffer>> {
     const { name, access } = this;
-    const response = await ask(name, this.url, `bytes=${first}-${end - 1}`, access, reading.signal);
+    const response = await ask(name, this.url, { range: `bytes=${first}-${end - 1}` }, access, reading.signal);
     const etag = response.headers.get("etag");
     const range = response.status === 206 ? rangeOf(name, response) : undefined;
     if ((this.etag !== null && etag !== null && etag !== this.etag) || (range && range.total !== this.length)) {
@@ -329,7 +329,7 @@ async function cached(name: string, url: URL, cache: string, access: Access, rea
   }
   const told = !found;
   if (!found) {
-    const response = await ask(name, url, undefined, access, reading.signal);
+    const response = await ask(name, url, {}, access, reading.signal);
     if (!response.ok || htmlAnswer(response)) return response;
     const pieces = within(name, response, limitOf(name, access), reading);
     let broken: unknown;
@@ -384,6 +384,16 @@ export async function openUrl(
   }
 }
 
+/** Tells of a refusal to who knows what it means. */
+function told(name: string, response: Response, { onRefusal }: Access): void {
+  try {
+    onRefusal?.(name, response);
+  } catch (error) {
+    cancel(response);
+    throw error;
+  }
+}
+
 async function openAnswer(
   name: string,
   url: URL,
@@ -399,7 +409,8 @@ async function openAnswer(
   if (kept && "read" in kept) return kept;
   // (What is no server may answer with a range's bytes and the status of the whole file, as an
   // extension's address in Chromium does.)
-  let response = kept ?? (await ask(name, url, isWeb(url) ? `bytes=0-${FIRST - 1}` : undefined, access, signal));
+  let response = kept ?? (await ask(name, url, isWeb(url) ? { range: `bytes=0-${FIRST - 1}` } : {}, access, signal));
+  if (!response.ok) told(name, response, access);
   if (response.status === 404 || response.status === 410) {
     cancel(response);
     return undefined;
@@ -426,7 +437,7 @@ async function openAnswer(
     }
     // A server of another origin that does not let its Content-Range be seen.
     cancel(response);
-    response = await ask(name, url, undefined, access, signal);
+    response = await ask(name, url, {}, access, signal);
     if (response.status !== 200) {
       cancel(response);
       return fail("FILE", name, `the file at ${shown(url)}`, `the status ${response.status}`);

@@ -119,6 +119,19 @@ export interface LoadOptions {
    * more is FILE before memory is spent on them.
    */
   maxTensors?: number | undefined;
+  /**
+   * What lets a private or gated model of the Hugging Face Hub be read; null: nothing does. In
+   * Node, where it is not given, it is `HF_TOKEN`, or what the hub's own tools have kept on this
+   * machine (`hf auth login`); neither is used where `allowedOrigins` or `allowPrivate: false` say
+   * that the source is a stranger's. It goes to the hub (`HF_ENDPOINT`, or
+   * https://huggingface.co), and to no other origin.
+   */
+  token?: string | null | undefined;
+  /**
+   * The branch, tag or commit of a model on the hub; "main" by default. A source that says another
+   * is OPTION, and so is one that is no model of the hub. (An adapter's own stands in its name.)
+   */
+  revision?: string | undefined;
 }
 
 /**
@@ -139,6 +152,15 @@ export type FileSource = string | URL | Blob | ArrayBuffer | ArrayBufferView;
  *
  * A GGUF file holds all of that itself, under any name or none; of a model in several
  * (`x-00001-of-00003.gguf`) any one stands for all, where the others lie beside it.
+ *
+ * A model of the Hugging Face Hub is "hf:org/name", "hf:org/name@revision", with what of it is
+ * meant ("hf:org/name@revision/file.gguf", a folder alike), or the address of its page, of a folder
+ * or of a file there. In Node "org/name" and "org/name@revision" are such names, too, where there
+ * is no file or folder of that name; in browsers those are addresses. In Node its files come into
+ * the cache of the hub's own tools (`HF_HUB_CACHE`, `HF_HOME`), whole and checked, before they are
+ * read, and are read from there when the hub does not answer, or `HF_HUB_OFFLINE` is set. In
+ * browsers, and in Node where `allowedOrigins` or `allowPrivate: false` are given, they are read at
+ * their addresses, and a GGUF file must be named.
  */
 export type CheckpointSource = string | URL | Readonly<Record<string, FileSource>> | Iterable<File>;
 
@@ -187,8 +209,8 @@ export declare function saveSafetensors(
 /** What {@link inspectCheckpoint} found. */
 export interface Inspection {
   /**
-   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "diff_vit", "same_s", "unilm", …;
-   * null when nothing in it is known.
+   * "diffllama", "llama", "diffattn_llama", "motif", "diff_mlx", "phi4flash", "diff_vit", "same_s",
+   * "unilm", …; null when nothing in it is known.
    */
   readonly architecture: string | null;
   readonly parameters: number;
@@ -245,6 +267,35 @@ export declare function inspectCheckpoint(
   source: CheckpointSource | FileSource | Safetensors,
   options?: InspectOptions,
 ): Promise<Inspection>;
+
+/** What {@link downloadCheckpoint} is to bring. */
+export interface DownloadOptions extends LoadOptions {
+  /**
+   * Names of files, as "*.gguf" or a list of them, instead of those that a load reads: `*` stands
+   * for any characters, a slash among them, `?` for one; a slash at the end means all of a folder.
+   */
+  include?: string | readonly string[] | undefined;
+}
+
+/** Where a model of the hub lies on this disk. */
+export interface Download {
+  /** What loads take: the folder of its files, or the one file that was named. */
+  readonly path: string;
+  /** The commit that the revision is. */
+  readonly commit: string;
+  /** What of it is there now because it was asked for, by paths from its folder. */
+  readonly files: readonly string[];
+}
+
+/**
+ * Brings a model of the Hugging Face Hub into the cache on this disk (Node; elsewhere UNAVAILABLE),
+ * as a load of it does, and does not load it: its weights, and the configurations and texts beside
+ * them. What was interrupted goes on where it ended. `onProgress` tells bytes of weights.
+ *
+ * @throws {DiffAttnError} OPTION for what is no name of the hub; FILE naming what is wrong;
+ *   ABORTED.
+ */
+export declare function downloadCheckpoint(source: string | URL, options?: DownloadOptions): Promise<Download>;
 
 /**
  * How {@link convertCheckpoint} is to write a checkpoint. What is not said stays as it is; `dtype`,
@@ -711,8 +762,8 @@ export interface Int8Tensor {
   readonly type: "int8";
 }
 
-/** What a layer held of a text, by kind: keys and values of every token. */
-export interface LayerCacheState {
+/** Keys and values that a layer held of every token, or of the last ones where it has a window. */
+export interface KvLayerState {
   readonly kind: "kv";
   /** `[heads, tokens, head width]`, as the cache holds them. */
   readonly keys: Tensor | Int8Tensor;
@@ -721,6 +772,23 @@ export interface LayerCacheState {
   readonly keyScales?: Tensor | undefined;
   readonly valueScales?: Tensor | undefined;
 }
+
+/** The state of a recurrent layer behind all tokens, in the order of the kernels: for importing. */
+export interface RecurrentLayerState {
+  readonly kind: "recurrent";
+  /** The last inputs of the convolution, `[(taps − 1) · channels]`, oldest first. */
+  readonly window: Tensor;
+  /** The state of the scan, one list of numbers. */
+  readonly scan: Tensor;
+}
+
+/** Of a layer that keeps nothing, as it reads what others keep. */
+export interface EmptyLayerState {
+  readonly kind: "none";
+}
+
+/** What a layer held of a text, by kind. */
+export type LayerCacheState = KvLayerState | RecurrentLayerState | EmptyLayerState;
 
 /**
  * What a cache holds, apart from any model: to be stored (structured clone, IndexedDB) and imported
@@ -753,7 +821,8 @@ export interface ModelCache {
   readonly length: number;
   /**
    * Forgets all but the first `length` tokens. SHAPE when there are fewer or they have left the
-   * window.
+   * window. Recurrent layers are marked every 256 tokens, over the last 1024: the next call
+   * computes anew from the mark before `length`, or else from the beginning.
    */
   rewind(length: number): Promise<void>;
   /** Copies everything out; `importCache` of the model takes it back. */
@@ -899,7 +968,7 @@ export declare class LanguageModel {
   static load(source: CheckpointSource | FileSource, options?: ModelLoadOptions): Promise<LanguageModel>;
   /**
    * "diffllama", "llama", "diffattn_llama" (a Llama some of whose heads were made differential),
-   * "motif" or "diff_mlx".
+   * "motif", "diff_mlx" or "phi4flash".
    */
   readonly family: string;
   readonly config: ModelConfig;

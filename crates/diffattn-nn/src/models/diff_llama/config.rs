@@ -265,16 +265,10 @@ impl DiffLlamaConfig {
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `generation_config.KEY`.
     pub fn with_generation_config(mut self, text: &str) -> Result<Self, Error> {
-        let entries = Entries::read("generation_config", text)?;
-        if let Some(Some(id)) = entries.id("bos_token_id")? {
-            self.bos_token_id = Some(id);
-        }
-        if let Some(Some(id)) = entries.id("pad_token_id")? {
-            self.pad_token_id = Some(id);
-        }
-        if let Some(ids) = entries.ids("eos_token_id")?.filter(|ids| !ids.is_empty()) {
-            self.eos_token_ids = ids;
-        }
+        let ids = Entries::read("generation_config", text)?.generation_ids()?;
+        self.bos_token_id = ids.bos.or(self.bos_token_id);
+        self.pad_token_id = ids.pad.or(self.pad_token_id);
+        self.eos_token_ids = ids.eos.unwrap_or(self.eos_token_ids);
         Ok(self)
     }
 

@@ -5,6 +5,7 @@ use super::attention;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
 use crate::layers::{Activation, Embedding};
+use crate::models::tables::embeddings;
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
 use diffattn::{Error, Linear, Pace};
@@ -217,7 +218,8 @@ impl Builder for DiffLlamaBuilder {
         match self.part(part) {
             DecoderPart::Embeddings => {
                 pace.granted().await;
-                self.embeddings(weights)?;
+                let (embedding, head) = embeddings(&sizes, weights)?;
+                (self.embedding, self.head) = (Some(embedding), head.or(self.head.take()));
             }
             DecoderPart::Head => {
                 pace.granted().await;
@@ -284,31 +286,6 @@ impl DiffLlamaBuilder {
     fn layer_sizes(&self, index: usize) -> DecoderSizes {
         let differential = self.config.differential_heads(index);
         self.sizes.with_differential(differential)
-    }
-
-    /// The table, and the head where it comes with it.
-    fn embeddings(&mut self, weights: PartWeights<'_>) -> Result<(), Error> {
-        let (list, ids) = listed(|d| self.sizes.embeddings(d));
-        let mut part = Part::new(list, weights);
-        let are_equal = |table| ids.head.is_some_and(|head| part.are_equal(table, head));
-        let tied = match self.sizes.head {
-            Head::Stored => None,
-            Head::Tied => ids.table,
-            Head::Alone => ids.head,
-            Head::Both => ids.table.filter(|&table| are_equal(table)),
-        };
-        if let Some(tied) = tied {
-            let head = part.linear(tied)?;
-            self.embedding = Some(Embedding::of_head(&head));
-            self.head = Some(head);
-            return Ok(());
-        }
-        let none = || Error::internal("the embeddings are not in their part");
-        self.embedding = Some(Embedding::new(part.table(ids.table.ok_or_else(none)?)?)?);
-        if let Some(head) = ids.head {
-            self.head = Some(part.linear(head)?);
-        }
-        Ok(())
     }
 
     /// What stands in the MLP of a layer, with PolyNorm's weights.

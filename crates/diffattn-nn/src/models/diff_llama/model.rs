@@ -62,7 +62,7 @@ impl DiffLlama {
             act,
         } = layer;
         Layer {
-            attention,
+            mixer: attention.into(),
             norm: Some(self.norm(input_norm)),
             scale: None,
             mlp: Some(MlpBranch {

@@ -77,6 +77,7 @@ impl<'a> Call<'a> {
         let text = Text {
             length: self.tokens,
             start: 0,
+            again: 0,
         };
         Plan {
             layers,

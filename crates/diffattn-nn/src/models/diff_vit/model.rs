@@ -137,7 +137,7 @@ impl DiffViT {
                 mlp_scale,
             } = block;
             Layer {
-                attention,
+                mixer: attention.into(),
                 norm: Some(norm.rows()),
                 scale: attention_scale.as_deref(),
                 mlp: Some(MlpBranch {

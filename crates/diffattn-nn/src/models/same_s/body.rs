@@ -64,6 +64,7 @@ impl<'a> Body<'a> {
         let text = Text {
             length: self.config.span(),
             start: 0,
+            again: 0,
         };
         Plan {
             layers: blocks.iter().map(Block::layer).collect(),

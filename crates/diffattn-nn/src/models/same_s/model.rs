@@ -28,7 +28,7 @@ impl Block {
             down,
         } = self;
         Layer {
-            attention,
+            mixer: attention.into(),
             norm: Some(pre_norm.rows()),
             scale: None,
             mlp: Some(MlpBranch {

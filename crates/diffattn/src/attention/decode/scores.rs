@@ -1,7 +1,7 @@
 //! The first phase of a strip: scores of all its rows, masked, with their maxima, turned into
 //! exponentials with their sums.
 
-use super::strip::{DecodeStrip, NEAR_KEYS, ROWS, VECTORS, WIDENS, tile_rows};
+use super::strip::{DecodeStrip, NEAR_KEYS, ROWS, VECTORS, WIDENS, ahead, tile_rows};
 use crate::attention::adjust::{add_bias, cap};
 use crate::attention::held::{CacheDType, Held};
 use crate::attention::lanes::{load, store};
@@ -131,7 +131,8 @@ impl DecodeStrip<'_, '_, '_> {
             let sums: [[V; VECTORS]; M] = unsafe {
                 if E::SCALED {
                     let scaling = ByLane(of.panels.scales(key));
-                    product_of(a, panels, PANEL, scaling, |_| {})
+                    let ask = ahead::<V, E, M, VECTORS>(VECTORS * V::LANES * width);
+                    product_of(a, panels, PANEL, scaling, ask)
                 } else {
                     product_of(a, panels, PANEL, Unscaled, |_| {})
                 }

@@ -3,11 +3,13 @@
 
 use super::unit::{StripMemory, UnitRows};
 use crate::attention::call::Call;
+use crate::attention::held::Held;
 use crate::attention::packed::KEY_ROUND;
 use crate::attention::panels::Panels;
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
-use crate::run::buffer::{Buffer, try_zeroed};
+use crate::run::buffer::{Buffer, LINE, try_zeroed};
+use crate::simd::{Use, Vector};
 
 /// Vectors of a decode tile: four streams of panels keep the loads coming.
 pub(super) const VECTORS: usize = 4;
@@ -35,6 +37,25 @@ pub(super) fn tile_rows(left: usize) -> usize {
         ROWS.. => ROWS,
         2.. => 2,
         _ => 1,
+    }
+}
+
+/// Asks, line by line, for what lies `bytes` past what one row of int8 reads, the next tile:
+/// vectors of sixteen bytes out of several panels are no streams that the hardware follows. (Zen 4,
+/// 8192 keys from memory: 0.80 of the time; into the first cache 0.91. Halves are bound by memory.)
+#[inline(always)]
+pub(super) fn ahead<V: Vector, E: Held, const M: usize, const N: usize>(
+    bytes: usize,
+) -> impl Fn(&[*const E; N]) {
+    move |vectors| {
+        if M > 1 || size_of::<E>() > 1 {
+            return;
+        }
+        for vector in vectors {
+            if vector.addr().is_multiple_of(LINE) {
+                V::prefetch(vector.wrapping_byte_add(bytes).cast(), Use::Soon);
+            }
+        }
     }
 }
 

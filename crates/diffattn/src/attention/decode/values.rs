@@ -1,6 +1,6 @@
 //! The second phase of a strip: terms combined into P, and P times v, from zero.
 
-use super::strip::{DecodeStrip, ROWS, VECTORS, WIDENS, tile_rows};
+use super::strip::{DecodeStrip, ROWS, VECTORS, WIDENS, ahead, tile_rows};
 use crate::attention::held::{CacheDType, Held};
 use crate::attention::lanes::{load, store};
 use crate::attention::live::LiveStrip;
@@ -185,9 +185,10 @@ impl DecodeStrip<'_, '_, '_> {
         let sums: [[V; N]; M] = unsafe {
             let (a, b) = ((a, p.rows), (columns.panels, PANEL));
             if E::SCALED {
-                product_over(a, b, ByRow(columns.scales), p.depth)
+                let ask = ahead::<V, E, M, N>(N * V::LANES * STRIP);
+                product_over(a, b, ByRow(columns.scales), p.depth, ask)
             } else {
-                product_over(a, b, Unscaled, p.depth)
+                product_over(a, b, Unscaled, p.depth, |_| {})
             }
         };
         let padded = self.call.value_shape.padded();

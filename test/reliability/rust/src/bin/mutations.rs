@@ -368,6 +368,7 @@ fn main() -> Result<(), String> {
         "diffattn_llama/share_half",
         "diffattn_llama/v1_mirror_half",
         "motif_gda",
+        "phi4flash",
         "diff_vit",
         "same_s",
     ];
