@@ -26,9 +26,14 @@ function all(list: readonly unknown[], is: (item: unknown) => boolean): boolean 
   return true;
 }
 
-/** Whether a prompt is messages: a list of objects with roles. */
-export const isMessages = (given: unknown): boolean =>
-  isArray(given) && given.length > 0 && all(given, (item) => !isArray(item) && has(item, "role"));
+/** Whether a prompt is messages: a list of objects with roles; no, where it cannot be read. */
+export function isMessages(given: unknown): boolean {
+  try {
+    return isArray(given) && given.length > 0 && all(given, (item) => !isArray(item) && has(item, "role"));
+  } catch {
+    return false;
+  }
+}
 
 /** What a `tokenizer_config.json` and a template's own file have of conversations. */
 export function chatTexts(config: Readonly<Record<string, unknown>>, file: string | undefined): ChatTexts {
@@ -80,9 +85,9 @@ export class Conversation {
 function checked(given: unknown): string {
   if (!isArray(given) || given.length === 0) fail("OPTION", "messages", "a list of messages { role, content }", show(given));
   for (let at = 0; at < given.length; at++) {
-    const message = given[at];
-    if (!isRecord(message)) fail("OPTION", `messages[${at}]`, "a message { role, content }", show(message));
     try {
+      const message = given[at];
+      if (!isRecord(message)) fail("OPTION", `messages[${at}]`, "a message { role, content }", show(message));
       const { role, content } = message;
       if (typeof role !== "string") fail("OPTION", `messages[${at}].role`, "a text", show(role));
       const isContent = isAbsent(content) || typeof content === "string" || (isArray(content) && all(content, isRecord));
