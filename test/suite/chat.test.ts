@@ -125,6 +125,8 @@ describe("the template of SmolLM2", () => {
       [[], "OPTION messages: expected a list of messages"],
       ["Hello", "OPTION messages: "],
       [[null], "OPTION messages[0]: "],
+      [new Array(2 ** 32 - 1), "OPTION messages[0]: "],
+      [[{ role: "user", content: new Array(2 ** 32 - 1) }], "OPTION messages[0].content: "],
       [[{ content: "Hello" }], "OPTION messages[0].role: "],
       [[{ role: "user", content: 3 }], "OPTION messages[0].content: "],
       [[{ role: "user", content: ["Hello"] }], "OPTION messages[0].content: "],
@@ -141,6 +143,15 @@ describe("the template of SmolLM2", () => {
       },
     });
     expect(await sentence(() => model.chat([getter as never]).next())).toContain("OPTION messages[0]: ");
+    const { proxy, revoke } = Proxy.revocable<modelTypes.ChatMessage[]>([], {});
+    revoke();
+    const throwing = new Proxy([...hello], {
+      get: (list, name) => {
+        if (name === "0") throw new Error("no");
+        return Reflect.get(list, name) as unknown;
+      },
+    });
+    for (const given of [proxy, throwing]) expect(await sentence(() => model.chat(given).next())).toContain("OPTION messages");
     expect(await sentence(() => model.chat(hello, { addSpecialTokens: true }).next())).toContain("OPTION addSpecialTokens: ");
     expect(await sentence(() => model.chat(hello, { template: "tool_use" }).next())).toContain("OPTION template: ");
     expect(await sentence(() => model.chat(hello, { variables: 3 as never }).next())).toContain("OPTION variables: ");

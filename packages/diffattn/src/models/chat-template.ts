@@ -20,9 +20,20 @@ export interface ChatTexts {
 
 const isRecord = (x: unknown): x is Record<string, unknown> => typeof x === "object" && x !== null && !Array.isArray(x);
 
-/** Whether a prompt is messages: a list of objects with roles. */
-export const isMessages = (given: unknown): boolean =>
-  isArray(given) && given.length > 0 && Array.from(given).every((item) => !isArray(item) && has(item, "role"));
+/** Whether all items of a list are so; no further than the first that is not, a hole for one. */
+function all(list: readonly unknown[], is: (item: unknown) => boolean): boolean {
+  for (let at = 0; at < list.length; at++) if (!is(list[at])) return false;
+  return true;
+}
+
+/** Whether a prompt is messages: a list of objects with roles; no, where it cannot be read. */
+export function isMessages(given: unknown): boolean {
+  try {
+    return isArray(given) && given.length > 0 && all(given, (item) => !isArray(item) && has(item, "role"));
+  } catch {
+    return false;
+  }
+}
 
 /** What a `tokenizer_config.json` and a template's own file have of conversations. */
 export function chatTexts(config: Readonly<Record<string, unknown>>, file: string | undefined): ChatTexts {
@@ -73,19 +84,19 @@ export class Conversation {
 
 function checked(given: unknown): string {
   if (!isArray(given) || given.length === 0) fail("OPTION", "messages", "a list of messages { role, content }", show(given));
-  const messages = Array.from(given);
-  messages.forEach((message, at) => {
-    if (!isRecord(message)) fail("OPTION", `messages[${at}]`, "a message { role, content }", show(message));
+  for (let at = 0; at < given.length; at++) {
     try {
+      const message = given[at];
+      if (!isRecord(message)) fail("OPTION", `messages[${at}]`, "a message { role, content }", show(message));
       const { role, content } = message;
       if (typeof role !== "string") fail("OPTION", `messages[${at}].role`, "a text", show(role));
-      const isContent = isAbsent(content) || typeof content === "string" || (isArray(content) && Array.from(content).every(isRecord));
+      const isContent = isAbsent(content) || typeof content === "string" || (isArray(content) && all(content, isRecord));
       if (!isContent) fail("OPTION", `messages[${at}].content`, "a text, or a list of objects", show(content));
     } catch (thrown) {
       unreadable("OPTION", `messages[${at}]`, thrown);
     }
-  });
-  return jsonOf("messages", messages);
+  }
+  return jsonOf("messages", given);
 }
 
 /** What a template gets, which is JSON, as that. */
