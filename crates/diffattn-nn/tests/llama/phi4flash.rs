@@ -25,20 +25,15 @@ fn config_text(name: &str) -> String {
 }
 
 fn weights(tensors: &Tensors) -> Weights<'_> {
-    let tensor = |(shape, stored): &(Vec<usize>, Stored)| match stored {
-        Stored::F32(_) | Stored::Bf16(_) => shape.clone(),
-        other => panic!("a weight of {other:?}"),
-    };
-    let data = |stored| match stored {
-        &Stored::F32(ref data) => Data::F32(data),
-        Stored::Bf16(data) => Data::Bf16(data),
-        other => panic!("a weight of {other:?}"),
-    };
     tensors
         .iter()
-        .map(|(name, stored)| {
-            let shape = tensor(stored);
-            let data = data(&stored.1);
+        .map(|(name, (shape, stored))| {
+            let data = match stored {
+                Stored::F32(data) => Data::F32(data),
+                Stored::Bf16(data) => Data::Bf16(data),
+                other => panic!("a weight of {other:?}"),
+            };
+            let shape = shape.clone();
             (name.clone(), Tensor { data, shape })
         })
         .collect()
