@@ -46,6 +46,7 @@ export const vitMaps = 89;
 export const vitClassify = 90;
 export const audioEncode = 91;
 export const audioDecode = 92;
+export const adapterFiles = 93;
 export const createModel = 96;
 export const createModelCache = 97;
 export const importModelCache = 98;
