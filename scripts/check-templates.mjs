@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { python as peersPython } from "../bench/peers/setup.mjs";
-import { cache, onPath, root, run } from "./tools.mjs";
+import { cache, launch, onPath, root, run } from "./tools.mjs";
 
 const TRL = "1.16.0";
 const TRANSFORMERS = ["transformers==5.24.0", "jinja2==3.1.6"];
@@ -71,7 +71,7 @@ const cases = NAMES.flatMap((name) =>
 );
 const input = JSON.stringify({ tokens, cases });
 const expected = JSON.parse(
-  execFileSync(python, [join(root, "scripts/check-templates.py")], { input, encoding: "utf8", maxBuffer: 1 << 26 }),
+  execFileSync(...launch(python, [join(root, "scripts/check-templates.py")]), { input, encoding: "utf8", maxBuffer: 1 << 26 }),
 );
 
 const { LanguageModel } = createRequire(import.meta.url)("../packages/diffattn/dist/models-node.js");

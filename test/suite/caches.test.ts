@@ -147,7 +147,8 @@ onEachIsa(() => {
     };
     expect(await spoilt((layer) => delete layer["keyScales"])).toMatchObject({ code: "DTYPE" });
     expect(await spoilt((layer) => delete layer["values"])).toMatchObject({ code: "DTYPE" });
-    expect(await spoilt((layer) => (layer["kind"] = "recurrent"))).toMatchObject({ code: "OPTION" });
+    expect(await spoilt((layer) => (layer["kind"] = "recurrent"))).toMatchObject({ code: "DTYPE" });
+    expect(await spoilt((layer) => (layer["kind"] = "sparse"))).toMatchObject({ code: "OPTION" });
     expect(await spoilt((layer) => (layer["keys"] = 5))).toMatchObject({ code: "DTYPE" });
     expect(await refused(() => model.importCache({ ...state, layers: [] }))).toMatchObject({ code: "SHAPE" });
     cache.dispose();

@@ -16,6 +16,8 @@ import { sameBits } from "./compare.js";
 const path = (name: string): string => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 const gqa = path("test/models/diffllama_gqa");
 const NAMES = ["config.json", "generation_config.json", "model.safetensors"];
+/** What a language model is asked for besides. */
+const TEXTS = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 const fileOf = (name: string): Uint8Array<ArrayBuffer> => new Uint8Array(readFileSync(join(gqa, name)));
 const tokenizer = path("examples/model/tokenizer.json");
 
@@ -381,7 +383,7 @@ onEachIsa(() => {
 
     /** Each way to load, and what it asks for. */
     const loads: [string, (options: modelTypes.LoadOptions) => Promise<unknown>, string[]][] = [
-      ["DiffLlama.load", async (options) => (await models.DiffLlama.load(of(gqa), options)).dispose(), [...NAMES, "tokenizer.json"]],
+      ["DiffLlama.load", async (options) => (await models.DiffLlama.load(of(gqa), options)).dispose(), [...NAMES, ...TEXTS]],
       ["DiffViT.load", async (options) => (await models.DiffViT.load(of(vit), options)).dispose(), ["config.json", "model.safetensors"]],
       ["openSafetensors", async (options) => (await models.openSafetensors(of(gqa), options)).dispose(), ["model.safetensors"]],
       ["inspectCheckpoint", (options) => models.inspectCheckpoint(of(gqa), options), ["config.json", "model.safetensors"]],

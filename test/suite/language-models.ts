@@ -39,10 +39,10 @@ export async function writtenIds(
 }
 
 /** Logits and all hidden states within 5e-6 of their spread. */
-export function nearFixture(y: modelTypes.ModelOutput, expected: ReturnType<typeof readFixture>): void {
+export function nearFixture(y: modelTypes.ModelOutput, expected: ReturnType<typeof readFixture>, times = 1): void {
   const near = (actual: Float32Array, want: Float64Array): void => {
     const spread = Math.max(...want) - Math.min(...want);
-    within(actual, want, () => 5e-6 * spread);
+    within(actual, want, () => 5e-6 * times * spread);
   };
   near(y.data, float64(stored(expected, "expected.logits")));
   const states = y.hiddenStates;

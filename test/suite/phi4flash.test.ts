@@ -49,7 +49,9 @@ onEachIsa(() => {
       const y = await model.forward({ data: Int32Array.from(ids), shape: [B, L] }, { hiddenStates: true });
       expect(y.shape).toEqual([B, L, VOCAB]);
       expect(y.hiddenStates?.shape.slice(0, 3)).toEqual([layers + 1, B, L]);
-      nearFixture(y, expected);
+      // (Some rows' attention is a difference near zero: plain float32 is as far off by the order of
+      // its sums. The crate's test has that beside it; here is one number for all.)
+      nearFixture(y, expected, 3);
     });
 
     test("the likeliest ids, with a cache and without", async () => {

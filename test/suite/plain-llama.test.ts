@@ -168,7 +168,7 @@ onEachIsa(() => {
     test("what is refused is one sentence", async () => {
       const load = (entries: object, of = "llama"): Promise<string> => sentence(() => models.LanguageModel.load(changed(entries, of)));
       expect(await load({ model_type: "mistral" })).toBe(
-        'FILE config.model_type: expected one of "diffllama", "llama", "diffattn_llama", "motif", got "mistral"',
+        'FILE config.model_type: expected one of "diffllama", "llama", "diffattn_llama", "motif", "phi4flash", got "mistral"',
       );
       expect(await load({ num_key_value_heads: 4 })).toBe(
         "FILE config.num_key_value_heads: expected a number that divides num_attention_heads 6, got 4",

@@ -61,7 +61,7 @@ describe("log-probabilities", () => {
   test("none of the best, and all of them", async () => {
     const [none] = await all(prompt, { maxNewTokens: 1, logprobs: 0 });
     expect(none?.topLogprobs).toEqual([]);
-    const [every] = await all(prompt, { maxNewTokens: 1, logprobs: 2 ** 40 });
+    const [every] = await all(prompt, { maxNewTokens: 1, logprobs: 2 ** 20 });
     expect(every?.topLogprobs?.length).toBe(VOCABULARY);
     expect(every?.topLogprobs?.[0]).toEqual({ id: every?.id, logprob: every?.logprob });
     const sum = every?.topLogprobs?.reduce((sum, { logprob }) => sum + Math.exp(logprob), 0);

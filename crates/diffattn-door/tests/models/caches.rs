@@ -178,6 +178,8 @@ fn layers_of_every_type_come_back() {
                         }
                     };
                 }
+                // Neither window nor scan.
+                request = request.n(&[0.0, 0.0]);
             }
             request.query(&door, 98)
         };

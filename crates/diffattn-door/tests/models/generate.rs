@@ -33,7 +33,23 @@ fn generator(
             None => request.n(&[0.0]),
             Some(ids) => request.n(&[1.0]).list(ids),
         };
-        for value in wanted.sampling {
+        let [temperature, top_k, top_p, repetition_penalty, seed] = wanted.sampling;
+        let (min_p, presence_penalty, frequency_penalty) = (None, None, None);
+        for value in [
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            repetition_penalty,
+            presence_penalty,
+            frequency_penalty,
+        ] {
+            request = optional(request, value);
+        }
+        let logprobs = None;
+        // (No logit_bias.)
+        request = request.n(&[0.0]);
+        for value in [seed, logprobs] {
             request = optional(request, value);
         }
     }

@@ -195,7 +195,7 @@ fn wrong_entries_are_refused_at_once() {
     let (_, sentence) = create(&config.replace("diffllama", "gpt2"));
     assert_eq!(
         sentence,
-        "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"motif\", got \"gpt2\""
+        "config.model_type: expected one of \"diffllama\", \"llama\", \"diffattn_llama\", \"motif\", \"phi4flash\", got \"gpt2\""
     );
     let not_text = Request::default().n(&[0.0]).u8(&[0xff]).n(&[0.0]);
     assert_eq!(

@@ -220,7 +220,7 @@ export class LanguageModel extends Owned<Model> {
   }
 
   chat(messages: readonly types.ChatMessage[], options?: types.ChatOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
-    return this.#generate(new Conversation(messages), options);
+    return this.#generate(undefined, options, new Conversation(messages));
   }
 
   generate(
@@ -228,7 +228,8 @@ export class LanguageModel extends Owned<Model> {
     options?: types.ChatOptions,
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
     // Nothing is done before the first token is asked for, but the prompt is that of now.
-    return this.#generate(isMessages(prompt) ? new Conversation(prompt) : promptOf(prompt), options);
+    if (isMessages(prompt)) return this.#generate(undefined, options, new Conversation(prompt));
+    return this.#generate(promptOf(prompt), options);
   }
 
   /** The ids of a conversation, and what ends its answer. */
@@ -239,11 +240,15 @@ export class LanguageModel extends Owned<Model> {
     return { prompt, stopIds: stopIds ?? endsOfTurn(this.config, this.#chat, addedTokens(this.#tokenizer)) };
   }
 
-  async *#generate(given: unknown, options?: types.ChatOptions): AsyncGenerator<types.GeneratedToken, void, undefined> {
-    const isChat = given instanceof Conversation;
-    const asked = checkOptions("options", options, isChat ? [...GENERATE, ...CHAT_OPTIONS] : GENERATE);
+  /** Goes on with what is given, or with a conversation. */
+  async *#generate(
+    given: unknown,
+    options?: types.ChatOptions,
+    conversation?: Conversation,
+  ): AsyncGenerator<types.GeneratedToken, void, undefined> {
+    const asked = checkOptions("options", options, conversation ? [...GENERATE, ...CHAT_OPTIONS] : GENERATE);
     checkSignal(asked.signal);
-    const turn = isChat ? await this.#turn(given, asked) : undefined;
+    const turn = conversation && (await this.#turn(conversation, asked));
     const { stop, stopIds, addSpecialTokens, window, cache, deterministic, signal } = asked;
     const prompt = turn?.prompt ?? given;
     checkDense("prompt", prompt);
