@@ -138,8 +138,10 @@ const tests = {
       const { scripts = {}, dependencies = {}, peerDependencies = {}, peerDependenciesMeta = {} } = manifest(whole, name);
       for (const hook of ["preinstall", "install", "postinstall", "prepare"]) assert.ok(!(hook in scripts), `${name} has ${hook}`);
       assert.deepEqual(dependencies, {}, name);
-      // A tokenizer for models' texts, which whoever needs it installs.
-      assert.deepEqual(Object.keys(peerDependencies), name === "diffattn" ? ["@huggingface/tokenizers"] : [], name);
+      // Templates of conversations and a tokenizer for models' texts, which whoever needs them
+      // installs.
+      const peers = name === "diffattn" ? ["@huggingface/jinja", "@huggingface/tokenizers"] : [];
+      assert.deepEqual(Object.keys(peerDependencies), peers, name);
       for (const peer of Object.keys(peerDependencies)) assert.deepEqual(peerDependenciesMeta[peer], { optional: true });
     }
     assert.deepEqual(Object.keys(manifest(whole, "diffattn").optionalDependencies), ["@diffattn/native"]);
