@@ -235,6 +235,9 @@ export async function ask(
       signal: signal ?? null,
       ...(follows && { redirect: "manual" }),
       ...(access.credentials && { credentials: access.credentials }),
+      // (Browsers put a range together from what they hold of it and what the server sends for the
+      // rest; Chromium gave the held part alone.)
+      ...(range !== undefined && !follows && { cache: "no-store" as const }),
     };
     const response = await once(name, url, redirects === 0 ? shown(url) : placeOf(url), init, access);
     try {
