@@ -7,7 +7,7 @@ use crate::elements::{elements, read, write};
 use crate::entry::byte_len;
 use crate::floats::{FloatTensor, Floats};
 use crate::layout::turned;
-use diffattn::{Data, Error, Tensor, format_shape, try_zeroed};
+use diffattn::{Data, Error, Tensor, format_shape, try_copied};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
@@ -129,11 +129,7 @@ impl<'a> RawTensor<'a> {
     pub fn into_owned(self) -> Result<RawTensor<'static>, Error> {
         let bytes = match self.bytes {
             Cow::Owned(bytes) => bytes,
-            Cow::Borrowed(from) => {
-                let mut bytes = try_zeroed(from.len())?;
-                bytes.copy_from_slice(from);
-                bytes
-            }
+            Cow::Borrowed(bytes) => try_copied(bytes)?,
         };
         Ok(RawTensor {
             dtype: self.dtype,

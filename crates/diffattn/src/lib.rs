@@ -60,7 +60,7 @@ pub use norm::{
 };
 pub use recurrent::{CausalConvolution, ScanRows, SelectiveScan};
 pub use run::Run;
-pub use run::buffer::try_zeroed;
+pub use run::buffer::{try_copied, try_zeroed};
 pub use run::threads::{available_threads, release_threads};
 pub use run::work::{Pace, Work};
 pub use sequence::{

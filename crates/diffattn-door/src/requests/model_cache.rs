@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use diffattn::{CacheDType, CacheRows, DType, DataMut, Error, Work, try_zeroed};
+use diffattn::{CacheDType, CacheRows, DType, DataMut, Error, Work, try_copied, try_zeroed};
 use diffattn_nn::{
     LayerState, ModelCache, ModelCacheOptions, ModelCacheState, PartData, StatePart,
 };
@@ -109,19 +109,13 @@ record! {
     }
 }
 
-fn copied<T: Copy + Default>(from: &[T]) -> Result<Vec<T>, Error> {
-    let mut values = try_zeroed(from.len())?;
-    values.copy_from_slice(from);
-    Ok(values)
-}
-
 /// Numbers as a cache holds them: floats, or bytes as codes, which have scales.
 fn rows(at: &TensorAt, scales: Option<&TensorAt>, operands: &[&[u8]]) -> Result<CacheRows, Error> {
     if at.kind != Kind::U8 {
         return Ok(match at.tensor(operands)?.data {
-            diffattn::Data::F32(values) => CacheRows::F32(copied(values)?),
-            diffattn::Data::F16(bits) => CacheRows::F16(copied(bits)?),
-            diffattn::Data::Bf16(bits) => CacheRows::Bf16(copied(bits)?),
+            diffattn::Data::F32(values) => CacheRows::F32(try_copied(values)?),
+            diffattn::Data::F16(bits) => CacheRows::F16(try_copied(bits)?),
+            diffattn::Data::Bf16(bits) => CacheRows::Bf16(try_copied(bits)?),
         });
     }
     let Some(scales) = scales else {
@@ -134,7 +128,7 @@ fn rows(at: &TensorAt, scales: Option<&TensorAt>, operands: &[&[u8]]) -> Result<
     }
     Ok(CacheRows::Int8 {
         codes: signed,
-        scales: copied(scales.f32(operands)?)?,
+        scales: try_copied(scales.f32(operands)?)?,
     })
 }
 
@@ -154,8 +148,8 @@ impl LayerAt {
                 }
             }
             LayerKind::Recurrent => LayerState::Recurrent {
-                window: copied(there(&self.window, "state.layers.window")?.f32(operands)?)?,
-                scan: copied(there(&self.scan, "state.layers.scan")?.f32(operands)?)?,
+                window: try_copied(there(&self.window, "state.layers.window")?.f32(operands)?)?,
+                scan: try_copied(there(&self.scan, "state.layers.scan")?.f32(operands)?)?,
             },
             LayerKind::Nothing => LayerState::Nothing,
         })

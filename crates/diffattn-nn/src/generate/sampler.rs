@@ -2,7 +2,7 @@
 //! defines it. All in float64 with `libm` and a generator of its own, so that a seed gives the same
 //! tokens everywhere. Runs no model.
 
-use diffattn::{Error, try_zeroed};
+use diffattn::{Error, try_copied, try_zeroed};
 use rand_pcg::Pcg32;
 use rand_pcg::rand_core::Rng;
 use std::cmp::Ordering;
@@ -188,8 +188,7 @@ impl Sampler {
         } = self;
         let mut least = f64::NEG_INFINITY;
         if let Some(top_k) = options.top_k.filter(|&top_k| top_k < scores.len()) {
-            let mut sorted = try_zeroed::<f64>(scores.len())?;
-            sorted.copy_from_slice(scores);
+            let mut sorted = try_copied(scores)?;
             let (_, kth, _) = sorted.select_nth_unstable_by(top_k - 1, |a, b| b.total_cmp(a));
             least = *kth;
         }

@@ -3,7 +3,7 @@
 
 use super::Head;
 use crate::parts::{Table, WeightData};
-use diffattn::{Error, Linear, try_zeroed};
+use diffattn::{Error, Linear, try_copied};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::{bf16, f16};
 
@@ -76,10 +76,6 @@ impl Embedding {
 fn owned<T: Copy + Default>(data: std::borrow::Cow<'_, [T]>) -> Result<Vec<T>, Error> {
     match data {
         std::borrow::Cow::Owned(data) => Ok(data),
-        std::borrow::Cow::Borrowed(data) => {
-            let mut copy = try_zeroed(data.len())?;
-            copy.copy_from_slice(data);
-            Ok(copy)
-        }
+        std::borrow::Cow::Borrowed(data) => try_copied(data),
     }
 }

@@ -1,7 +1,7 @@
 //! The state of a recurrent layer for one text, and the marks that it can be taken back to: every
 //! 256 tokens, and the last few. Knows nothing of what it stands for.
 
-use diffattn::{Error, try_zeroed};
+use diffattn::{Error, try_copied, try_zeroed};
 
 /// Tokens between two marks of a recurrent state, from a text's beginning.
 pub(crate) const MARK: usize = 256;
@@ -56,7 +56,7 @@ impl Recurrent {
 
     /// Copies window and scan out.
     pub(crate) fn export(&self) -> Result<[Vec<f32>; 2], Error> {
-        Ok([copied(&self.window)?, copied(&self.scan)?])
+        Ok([try_copied(&self.window)?, try_copied(&self.scan)?])
     }
 
     /// Takes a window and a scan of these sizes in, of so many tokens.
@@ -110,8 +110,8 @@ impl Recurrent {
         };
         self.begun = tokens;
         if let Some(mark) = mark_at(&mut self.marks, tokens) {
-            mark.window = copied(&self.window)?;
-            mark.scan = copied(&self.scan)?;
+            mark.window = try_copied(&self.window)?;
+            mark.scan = try_copied(&self.scan)?;
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Recurrent {
         if tokens.is_multiple_of(MARK)
             && let Some(mark) = mark_at(&mut self.marks, tokens)
         {
-            mark.window = copied(&self.window)?;
+            mark.window = try_copied(&self.window)?;
         }
         Ok(())
     }
@@ -131,7 +131,7 @@ impl Recurrent {
         if tokens.is_multiple_of(MARK)
             && let Some(mark) = mark_at(&mut self.marks, tokens)
         {
-            mark.scan = copied(&self.scan)?;
+            mark.scan = try_copied(&self.scan)?;
         }
         Ok(())
     }
@@ -162,10 +162,4 @@ fn mark_at(marks: &mut Option<Vec<Mark>>, tokens: usize) -> Option<&mut Mark> {
         });
     }
     marks.iter_mut().rfind(|mark| mark.tokens == tokens)
-}
-
-fn copied(values: &[f32]) -> Result<Vec<f32>, Error> {
-    let mut copy = try_zeroed(values.len())?;
-    copy.copy_from_slice(values);
-    Ok(copy)
 }

@@ -4,7 +4,7 @@ use super::groups::{Cluster, HeadGroup};
 use super::plan::Plan;
 use std::ops::Range;
 
-/// Which rows share which K and V in one head cluster. Made once per call.
+/// Which rows share which K and V in one head cluster. Made once per plan.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DecodePlan {
     /// Maps to compute: (q head, an output head it is for), sorted by k head.

@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::run::Run;
-use crate::run::buffer::try_zeroed;
+use crate::run::buffer::{try_copied, try_zeroed};
 use crate::run::threads::{for_each_chunk, thread_count};
 use crate::simd::math::{MAX_LANES, silu};
 use crate::simd::{Kernel, Vector};
@@ -60,13 +60,11 @@ impl CausalConvolution {
                 *to = from[tap];
             }
         }
-        let mut own = try_zeroed(channels)?;
-        own.copy_from_slice(bias);
         Ok(Self {
             channels,
             taps,
             weight: by_tap,
-            bias: own,
+            bias: try_copied(bias)?,
         })
     }
 

@@ -30,6 +30,13 @@ pub fn try_zeroed<T: Default + Clone>(len: usize) -> Result<Vec<T>, Error> {
     Ok(buffer)
 }
 
+/// A copy of `values`, or [`Error::out_of_memory`] with the bytes wanted.
+pub fn try_copied<T: Default + Copy>(values: &[T]) -> Result<Vec<T>, Error> {
+    let mut copy = try_zeroed(values.len())?;
+    copy.copy_from_slice(values);
+    Ok(copy)
+}
+
 /// Values from the start of a cache line. (A clone's may lie elsewhere, which costs speed, nothing
 /// else.)
 #[derive(Debug, Clone, Default)]

@@ -7,7 +7,7 @@
 //! every bit of plain attention. It costs `value_dim²` multiply-adds of a head and row, where the
 //! projection has `value_dim · embed_dim`.
 
-use diffattn::{Error, Linear, Run, Tensor, try_zeroed};
+use diffattn::{Error, Linear, Run, Tensor, try_copied, try_zeroed};
 
 /// What is subtracted from what some heads made.
 #[derive(Debug, Clone)]
@@ -53,8 +53,7 @@ impl Dex {
             to.copy_from_slice(&attended[place..place + width]);
         }
         self.map.forward(&taken, &mut added, run)?;
-        let mut made = try_zeroed(attended.len())?;
-        made.copy_from_slice(attended);
+        let mut made = try_copied(attended)?;
         for (place, added) in places().zip(added.chunks_exact(width)) {
             let to = made[place..place + width].iter_mut();
             to.zip(added).for_each(|(to, added)| *to += added);
