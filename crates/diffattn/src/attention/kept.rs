@@ -38,7 +38,7 @@ struct Key {
 pub(super) struct KeptPlan {
     key: Key,
     plan: Plan,
-    /// By [`Sharing::index`].
+    /// By whether masks differ between heads, and whether v is wanted.
     sharing: [OnceLock<Arc<Sharing>>; 4],
 }
 

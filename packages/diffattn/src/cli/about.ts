@@ -1,8 +1,8 @@
 // What a command was given instead of a checkpoint that it can use, in words, and which command
 // fits. Looks only after something failed.
 
-import { stat } from "node:fs/promises";
 import type { Inspection } from "../models/types.js";
+import { isFolder, isThere } from "./checkpoint-output.js";
 import { Failure, sentence } from "./failure.js";
 import { isOfHub } from "./hub-source.js";
 
@@ -53,9 +53,6 @@ const KINDS: Readonly<Record<string, { kind: Kind; about: string; takers: string
 };
 
 export const isAddress = (source: string): boolean => /^[a-z][a-z\d+.-]+:/i.test(source);
-
-const isFolder = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined))?.isDirectory() ?? false;
-const isThere = async (path: string): Promise<boolean> => (await stat(path).catch(() => undefined)) !== undefined;
 
 /** Why a path leads nowhere; undefined when it does not. */
 async function absence(source: string): Promise<Failure | undefined> {
