@@ -4,13 +4,13 @@
 use super::attention;
 use super::{DecoderLayer, DiffLlama, DiffLlamaConfig, HiddenAct};
 use crate::config::file_error;
-use crate::layers::{Activation, Embedding};
-use crate::models::tables::embeddings;
+use crate::layers::Activation;
+use crate::models::tables::{TextParts, listed};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo};
-use diffattn::{Error, Linear, Pace};
+use diffattn::{Error, Pace};
 use diffattn_files::decoder::{self, DecoderAttention, DecoderPart, DecoderSizes, Head};
-use diffattn_files::{AttentionSizes, Declare, Entries, Id};
+use diffattn_files::{AttentionSizes, Entries, Id};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -89,12 +89,9 @@ impl DiffLlamaLoader {
         let is_within = |name: &str| names.is_within(name, layers);
         let parts = entries.finish(|name| names.is_buffer(name), is_within)?;
         let builder = DiffLlamaBuilder {
-            layers: vec![None; layers],
+            parts: TextParts::new(layers),
             config: config.clone(),
             sizes,
-            embedding: None,
-            norm: None,
-            head: None,
         };
         Ok(Self::of(Parts::new(parts), builder))
     }
@@ -166,22 +163,12 @@ fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     }
 }
 
-/// A list, and what `declare` calls its weights.
-fn listed<T>(declare: impl FnOnce(&mut Declare) -> T) -> (Declare, T) {
-    let mut list = Declare::new();
-    let ids = declare(&mut list);
-    (list, ids)
-}
-
 /// What is there of a [`DiffLlama`], part by part.
 #[derive(Debug)]
 pub struct DiffLlamaBuilder {
     config: DiffLlamaConfig,
     sizes: DecoderSizes,
-    embedding: Option<Embedding>,
-    layers: Vec<Option<DecoderLayer>>,
-    norm: Option<Vec<f32>>,
-    head: Option<Linear>,
+    parts: TextParts<DecoderLayer, Vec<f32>>,
 }
 
 impl Builder for DiffLlamaBuilder {
@@ -218,13 +205,11 @@ impl Builder for DiffLlamaBuilder {
         match self.part(part) {
             DecoderPart::Embeddings => {
                 pace.granted().await;
-                let (embedding, head) = embeddings(&sizes, weights)?;
-                (self.embedding, self.head) = (Some(embedding), head.or(self.head.take()));
+                self.parts.embeddings(&sizes, weights)?;
             }
             DecoderPart::Head => {
                 pace.granted().await;
-                let (list, id) = listed(|d| sizes.head(d));
-                self.head = Some(Part::new(list, weights).linear(id)?);
+                self.parts.head(&sizes, weights)?;
             }
             DecoderPart::Layer(index) => {
                 let sizes = self.layer_sizes(index);
@@ -233,7 +218,7 @@ impl Builder for DiffLlamaBuilder {
                 part.pack(pace).await?;
                 pace.granted().await;
                 let attention = attention::of_part(&self.config, (index, &ids), &mut part)?;
-                self.layers[index] = Some(DecoderLayer {
+                self.parts.layers[index] = Some(DecoderLayer {
                     attention,
                     gate: part.linear(ids.gate)?,
                     up: part.linear(ids.up)?,
@@ -246,29 +231,20 @@ impl Builder for DiffLlamaBuilder {
             DecoderPart::Norm => {
                 pace.granted().await;
                 let (list, id) = listed(|d| sizes.norm(d));
-                self.norm = Some(Part::new(list, weights).vector(id)?);
+                self.parts.norm = Some(Part::new(list, weights).vector(id)?);
             }
         }
         Ok(())
     }
 
     fn complete(&mut self) -> Result<DiffLlama, Error> {
-        let layers = std::mem::take(&mut self.layers).into_iter().collect();
-        let parts = (
-            layers,
-            self.embedding.take(),
-            self.norm.take(),
-            self.head.take(),
-        );
-        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
-            return Err(Error::internal("a part left nothing behind"));
-        };
+        let whole = self.parts.complete()?;
         Ok(DiffLlama {
             config: self.config.clone(),
-            embedding,
-            layers,
-            norm,
-            head,
+            embedding: whole.embedding,
+            layers: whole.layers,
+            norm: whole.norm,
+            head: whole.head,
         })
     }
 
@@ -279,7 +255,7 @@ impl Builder for DiffLlamaBuilder {
 
 impl DiffLlamaBuilder {
     fn part(&self, index: usize) -> DecoderPart {
-        self.sizes.part(index, self.layers.len())
+        self.sizes.part(index, self.parts.layers.len())
     }
 
     /// The sizes of a layer.

@@ -5,14 +5,13 @@ use super::config::Phi4FlashConfig;
 use super::layer::{FlashLayer, Making, NormWeights, norm};
 use super::model::Phi4Flash;
 use crate::config::file_error;
-use crate::layers::Embedding;
-use crate::models::tables::embeddings;
+use crate::models::tables::{TextParts, listed};
 use crate::models::{Builder, Loader, Model, ModelFiles, ModelLoader};
 use crate::parts::{Part, PartWeights, Parts, WeightInfo, WeightSource};
-use diffattn::{Error, Linear, Pace};
+use diffattn::{Error, Pace};
+use diffattn_files::Entries;
 use diffattn_files::decoder::{DecoderAttention, DecoderPart, Head};
 use diffattn_files::phi4flash::{self, FlashSizes, X_PROJ};
-use diffattn_files::{Declare, Entries};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,12 +63,9 @@ impl Phi4FlashLoader {
         let is_within = |name: &str| phi4flash::is_within(name, layers);
         let parts = entries.finish(|name| names.is_buffer(name), is_within)?;
         let builder = Phi4FlashBuilder {
-            layers: vec![None; layers],
+            parts: TextParts::new(layers),
             config: config.clone(),
             sizes,
-            embedding: None,
-            norm: None,
-            head: None,
         };
         Ok(Self::of(Parts::new(parts), builder))
     }
@@ -128,27 +124,17 @@ fn sizes(config: &Phi4FlashConfig, head: Head, entries: &Entries<'_>) -> Result<
     })
 }
 
-/// A list, and what `declare` calls its weights.
-fn listed<T>(declare: impl FnOnce(&mut Declare) -> T) -> (Declare, T) {
-    let mut list = Declare::new();
-    let ids = declare(&mut list);
-    (list, ids)
-}
-
 /// What is there of a [`Phi4Flash`], part by part.
 #[derive(Debug)]
 pub struct Phi4FlashBuilder {
     config: Phi4FlashConfig,
     sizes: FlashSizes,
-    embedding: Option<Embedding>,
-    layers: Vec<Option<FlashLayer>>,
-    norm: Option<NormWeights>,
-    head: Option<Linear>,
+    parts: TextParts<FlashLayer, NormWeights>,
 }
 
 impl Phi4FlashBuilder {
     fn part(&self, index: usize) -> DecoderPart {
-        self.sizes.decoder().part(index, self.layers.len())
+        self.sizes.decoder().part(index, self.parts.layers.len())
     }
 }
 
@@ -185,14 +171,11 @@ impl Builder for Phi4FlashBuilder {
         match self.part(part) {
             DecoderPart::Embeddings => {
                 pace.granted().await;
-                let (embedding, head) = embeddings(&sizes.decoder(), weights)?;
-                self.embedding = Some(embedding);
-                self.head = head.or(self.head.take());
+                self.parts.embeddings(&sizes.decoder(), weights)?;
             }
             DecoderPart::Head => {
                 pace.granted().await;
-                let (list, id) = listed(|d| sizes.decoder().head(d));
-                self.head = Some(Part::new(list, weights).linear(id)?);
+                self.parts.head(&sizes.decoder(), weights)?;
             }
             DecoderPart::Layer(index) => {
                 let (list, ids) = listed(|d| sizes.layer(index, d));
@@ -204,34 +187,25 @@ impl Builder for Phi4FlashBuilder {
                 };
                 let layer = making.layer(&ids, pace).await?;
                 pace.granted().await;
-                self.layers[index] = Some(layer);
+                self.parts.layers[index] = Some(layer);
             }
             DecoderPart::Norm => {
                 pace.granted().await;
                 let (list, ids) = listed(|d| sizes.norm(d));
-                self.norm = Some(norm(&Part::new(list, weights), ids)?);
+                self.parts.norm = Some(norm(&Part::new(list, weights), ids)?);
             }
         }
         Ok(())
     }
 
     fn complete(&mut self) -> Result<Phi4Flash, Error> {
-        let layers = std::mem::take(&mut self.layers).into_iter().collect();
-        let parts = (
-            layers,
-            self.embedding.take(),
-            self.norm.take(),
-            self.head.take(),
-        );
-        let (Some(layers), Some(embedding), Some(norm), Some(head)) = parts else {
-            return Err(Error::internal("a part left nothing behind"));
-        };
+        let whole = self.parts.complete()?;
         Ok(Phi4Flash {
             config: self.config.clone(),
-            embedding,
-            layers,
-            norm,
-            head,
+            embedding: whole.embedding,
+            layers: whole.layers,
+            norm: whole.norm,
+            head: whole.head,
         })
     }
 
