@@ -110,6 +110,8 @@ const script =
 
 /** diffattn-wasm's `threads` is for its own target alone; the others are on. */
 const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
+/** The crates of the small modules and of Rust users, with the features that these begin with. */
+const kernelCrates = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door"].flatMap((name) => ["-p", name]);
 
 const lint = {
   prettier: program("prettier", "--check", "."),
@@ -121,6 +123,7 @@ const lint = {
   rustfmt: check("cargo", ["fmt", "--all", "--check"]),
   "rustfmt of the example": check("cargo", ["fmt", "--manifest-path", "examples/rust/Cargo.toml", "--check"]),
   clippy: check("cargo", ["clippy", ...everyCrate, "--all-targets", "--", "-D", "warnings"]),
+  "clippy without models": check("cargo", ["clippy", ...kernelCrates, "--", "-D", "warnings"]),
   rustdoc: check("cargo", ["doc", ...everyCrate, "--no-deps"], { RUSTDOCFLAGS: "-D warnings" }),
   structure: check(process.execPath, ["scripts/structure.mjs"]),
   // What the packages hold; check-release.mjs compiles them, too.

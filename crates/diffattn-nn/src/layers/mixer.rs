@@ -25,6 +25,7 @@ pub(crate) enum Mixer<'m> {
 pub(crate) struct Attention<'m> {
     pub(crate) layer: &'m DiffAttnLayer,
     /// Tokens that each token sees, itself included; all where there is none.
+    #[cfg(feature = "models")]
     pub(crate) window: Option<usize>,
     /// The layer before it whose keys and values it reads; it makes and keeps none then.
     pub(crate) keys_of: Option<usize>,
@@ -35,6 +36,7 @@ impl<'m> From<&'m DiffAttnLayer> for Mixer<'m> {
     fn from(layer: &'m DiffAttnLayer) -> Self {
         Self::Attention(Attention {
             layer,
+            #[cfg(feature = "models")]
             window: None,
             keys_of: None,
         })
@@ -52,10 +54,10 @@ impl<'m> Mixer<'m> {
     }
 
     /// The layer whose keys and values it reads, where these are not its own.
+    #[cfg(feature = "models")]
     pub(crate) fn keys_of(self) -> Option<usize> {
         match self {
             Self::Attention(attention) => attention.keys_of,
-            #[cfg(feature = "models")]
             _ => None,
         }
     }

@@ -21,7 +21,9 @@ pub(crate) use embedding::Embedding;
 pub(crate) use head::Head;
 #[cfg(feature = "models")]
 pub(crate) use mamba::{Mamba, MambaRows, MemoryGate};
-pub(crate) use mixer::{Attention, Mixer};
+#[cfg(feature = "models")]
+pub(crate) use mixer::Attention;
+pub(crate) use mixer::Mixer;
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]

@@ -181,6 +181,7 @@ impl Plan<'_> {
     }
 
     /// Of which rows the hidden states go into a layer.
+    #[cfg(feature = "models")]
     pub(crate) fn before_layer(&self, layer: usize) -> After {
         match layer.checked_sub(1) {
             None => After::All,
