@@ -3,7 +3,7 @@
 
 use diffattn::Error;
 use diffattn_files::json_object;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 /// A JSON object and what it is called in errors.
@@ -128,6 +128,15 @@ impl Entries<'_> {
             pad: self.id("pad_token_id")?.flatten(),
             eos: self.ids("eos_token_id")?.filter(|ids| !ids.is_empty()),
         })
+    }
+}
+
+/// Token ids as a config has them: what [`Entries::ids`] reads as these.
+pub(crate) fn ids_json(ids: &[u32]) -> Value {
+    match ids {
+        [] => Value::Null,
+        [id] => json!(id),
+        ids => json!(ids),
     }
 }
 

@@ -4,6 +4,6 @@ mod entries;
 mod family;
 mod rope;
 
-pub(crate) use entries::{Entries, described, file_error};
+pub(crate) use entries::{Entries, described, file_error, ids_json};
 pub(crate) use family::wrong_family;
 pub(crate) use rope::check_rope;

@@ -6,6 +6,7 @@ use super::attention::Widths;
 use diffattn::{
     CausalConvolution, Error, Linear, Run, ScanRows, SelectiveScan, silu_gate, softplus,
 };
+use std::ops::Range;
 
 /// `u = silu(conv(input(x)))`, `[δ ‖ B ‖ C] = x_proj(u)`, `Δ = softplus(step(δ))`, `y = scan(u, Δ,
 /// B, C)`, then `output(y · silu(gate(x)))`.
@@ -25,6 +26,11 @@ pub(crate) struct Mamba {
     pub(crate) output: Linear,
     /// Whether its result before the gate is the memory that later layers read.
     pub(crate) is_memory: bool,
+}
+
+/// Where the elements of some rows lie.
+fn elements(rows: &Range<usize>, width: usize) -> Range<usize> {
+    rows.start * width..rows.end * width
 }
 
 /// Rows of what is made on the way.
@@ -91,11 +97,11 @@ impl Mamba {
     pub(crate) fn convolve(
         &self,
         rows: &mut MambaRows<'_>,
-        some: std::ops::Range<usize>,
+        some: &Range<usize>,
         state: &mut [f32],
         run: Run,
     ) -> Result<(), Error> {
-        let of = some.start * self.channels()..some.end * self.channels();
+        let of = elements(some, self.channels());
         let (inputs, u) = (&rows.inputs[of.clone()], &mut rows.u[of]);
         self.convolution.forward(inputs, state, u, run)
     }
@@ -104,16 +110,15 @@ impl Mamba {
     pub(crate) fn scan(
         &self,
         rows: &mut MambaRows<'_>,
-        some: std::ops::Range<usize>,
+        some: &Range<usize>,
         state: &mut [f32],
         run: Run,
     ) -> Result<(), Error> {
-        let of = some.start * self.channels()..some.end * self.channels();
-        let width = self.b_c.outputs();
+        let of = elements(some, self.channels());
         let inputs = ScanRows {
             u: &rows.u[of.clone()],
             delta: &rows.delta[of.clone()],
-            b_c: &rows.b_c[some.start * width..some.end * width],
+            b_c: &rows.b_c[elements(some, self.b_c.outputs())],
         };
         self.scan.forward(&inputs, state, &mut rows.inputs[of], run)
     }

@@ -12,7 +12,8 @@ const COPY_WORK: usize = 16;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ends {
     pub(super) hidden_size: usize,
-    pub(super) vocab_size: usize,
+    /// Numbers of a row of the result.
+    pub(super) width: usize,
     pub(super) logits: Logits,
     pub(super) hidden_states: bool,
 }
@@ -60,7 +61,7 @@ impl Ends {
 
     /// Rows whose logits are wanted, and where these go.
     pub(super) fn heads(&self, plan: &Plan<'_>, blocks: &[Block]) -> Vec<Stretch> {
-        let unit = plan.unit(self.vocab_size.saturating_mul(self.hidden_size));
+        let unit = plan.unit(self.width.saturating_mul(self.hidden_size));
         // The row of the result that each text's first is.
         let mut firsts = Vec::with_capacity(plan.texts.len());
         let mut first = 0;

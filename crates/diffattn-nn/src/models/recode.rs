@@ -3,15 +3,13 @@
 //! reads no file.
 
 use super::{Family, ModelFiles, ModelLoader, Task};
-use crate::parts::{WeightFormat, WeightInfo, stored_bits};
+use crate::parts::{GROUP, WeightFormat, WeightInfo, stored_bits};
 use diffattn::Error;
 use diffattn_files::{DeclaredTensor, Dtype, MlxPacking, MlxQuantization, Precision};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Input channels that share a scale in what is written, where nothing is said.
-const GROUP: usize = 32;
-/// What may be said.
+/// How many input channels may be said to share a scale in what is written.
 const GROUPS: [usize; 2] = [GROUP, 64];
 
 /// How a checkpoint is written anew.

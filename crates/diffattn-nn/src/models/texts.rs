@@ -294,7 +294,7 @@ impl<'a> TextForward<'a> {
     fn ends(&self) -> Ends {
         Ends {
             hidden_size: self.model.hidden_size(),
-            vocab_size: self.width(),
+            width: self.width(),
             logits: self.options.logits,
             hidden_states: self.options.hidden_states,
         }

@@ -88,7 +88,7 @@ pub struct Recoding<'w> {
 }
 
 /// Input channels that share a scale where nothing is said, and in all codes of GGUF.
-const GROUP: usize = 32;
+pub(crate) const GROUP: usize = 32;
 
 impl<'w> Recoding<'w> {
     /// The weight of this shape, with the scales and biases of MLX's codes; without a format codes

@@ -10,6 +10,7 @@ mod source;
 
 pub(crate) use formats::stored_bits;
 pub use formats::{WeightFormat, WeightFormats};
+pub(crate) use matrix::GROUP;
 pub use matrix::Recoding;
 pub(crate) use part::{Part, Table, elements};
 pub use source::{PartWeights, Weight, WeightData, WeightSource};

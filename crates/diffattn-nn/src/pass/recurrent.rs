@@ -29,6 +29,17 @@ impl Plan<'_> {
             .map_or(After::None, |(first, _)| self.before_layer(first))
     }
 
+    /// Which of a text's rows at work are of these, and the first one's place among all of them;
+    /// `first` is the first row at work.
+    fn remembered(&self, kept: After, of: &Rows, first: usize) -> (Range<usize>, usize) {
+        let Text { start, length, .. } = self.texts[of.text];
+        match kept {
+            After::All => (of.rows.clone(), first + of.rows.start),
+            After::Last if of.end == start + length => (of.rows.end - 1..of.rows.end, of.text),
+            After::Last | After::None => (0..0, 0),
+        }
+    }
+
     /// How many rows these are at most.
     pub(super) fn memory_rows(&self, rows: usize) -> usize {
         match self.memory_of() {
@@ -102,7 +113,6 @@ impl Pass<'_> {
         let run = self.settings.run;
         let first = at.rows.start - at.block.rows.start;
         let by_text = self.rows_by_text(at);
-        let kept = self.plan.memory_of();
         let (channels, parts) = (mamba.channels(), mamba.widths());
         let of = |width: usize| first * width..(first + at.rows.len()) * width;
         let buffers = &mut self.buffers;
@@ -115,48 +125,23 @@ impl Pass<'_> {
             gated: &mut buffers.attended[of(channels)],
         };
         mamba.enter(x, &mut rows, run)?;
-        for Rows {
-            text,
-            rows: some,
-            end,
-        } in &by_text
-        {
-            let state = states[*text].recurrent_mut()?;
-            mamba.convolve(&mut rows, some.clone(), &mut state.window, run)?;
-            state.mark_window(*end)?;
+        for of in &by_text {
+            let state = states[of.text].recurrent_mut()?;
+            mamba.convolve(&mut rows, &of.rows, &mut state.window, run)?;
+            state.mark_window(of.end)?;
         }
         mamba.choose(&mut rows, run)?;
-        for Rows {
-            text,
-            rows: some,
-            end,
-        } in &by_text
-        {
-            let state = states[*text].recurrent_mut()?;
-            mamba.scan(&mut rows, some.clone(), &mut state.scan, run)?;
-            state.mark_scan(*end)?;
+        for of in &by_text {
+            let state = states[of.text].recurrent_mut()?;
+            mamba.scan(&mut rows, &of.rows, &mut state.scan, run)?;
+            state.mark_scan(of.end)?;
         }
         if mamba.is_memory {
-            for Rows {
-                text,
-                rows: some,
-                end,
-            } in &by_text
-            {
-                let given = &rows.inputs[some.start * channels..some.end * channels];
-                let Text { start, length, .. } = self.plan.texts[*text];
-                match kept {
-                    After::None => {}
-                    After::All => {
-                        let to = (at.rows.start + some.start) * channels;
-                        buffers.memory[to..to + given.len()].copy_from_slice(given);
-                    }
-                    After::Last if *end == start + length => {
-                        let last = &given[given.len() - channels..];
-                        buffers.memory[text * channels..][..channels].copy_from_slice(last);
-                    }
-                    After::Last => {}
-                }
+            let kept = self.plan.memory_of();
+            for of in &by_text {
+                let (from, to) = self.plan.remembered(kept, of, at.rows.start);
+                let given = &rows.inputs[from.start * channels..from.end * channels];
+                buffers.memory[to * channels..][..given.len()].copy_from_slice(given);
             }
         }
         mamba.leave(x, &mut rows, run)

@@ -190,17 +190,14 @@ impl<'a> Planned<'a> {
         let keys = self.call.sequences[sequence].keys;
         let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
         let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
-        packed
-            .k
-            .reserve_exact(self.sharing.clusters[cluster].k.len());
-        packed
-            .v
-            .reserve_exact(self.sharing.clusters[cluster].v.len());
-        for &head in &self.sharing.clusters[cluster].k {
+        let cluster = &self.sharing.clusters[cluster];
+        packed.k.reserve_exact(cluster.k.len());
+        packed.v.reserve_exact(cluster.v.len());
+        for &head in &cluster.k {
             packed.k.push((head, size.k));
             size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
         }
-        for &head in &self.sharing.clusters[cluster].v {
+        for &head in &cluster.v {
             packed.v.push((head, size.v, size.flags));
             size.v = size.v.checked_add(v_head).ok_or_else(too_long)?;
             size.flags += keys.div_ceil(STRIP);

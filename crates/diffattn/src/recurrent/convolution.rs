@@ -7,7 +7,7 @@ use crate::run::buffer::{try_copied, try_zeroed};
 use crate::run::threads::{for_each_chunk, thread_count};
 use crate::simd::math::{MAX_LANES, silu};
 use crate::simd::{Kernel, Vector};
-use crate::tensor::shape::{check_len, checked_len};
+use crate::tensor::shape::check_len;
 
 /// Multiply-adds that the bias and the SiLU of a value cost.
 const VALUE_WORK: usize = 32;
@@ -135,20 +135,6 @@ impl CausalConvolution {
             state.copy_within(new.., 0);
             state[kept - new..].copy_from_slice(x);
         }
-    }
-
-    /// The bytes of packed weights.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        (self.weight.len() + self.bias.len()) * size_of::<f32>()
-    }
-
-    /// Checks that a convolution of such sizes fits this machine; gives the values of its state.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming `argument`.
-    pub fn checked_state_len(argument: &str, [channels, taps]: [usize; 2]) -> Result<usize, Error> {
-        checked_len(argument, &[taps.saturating_sub(1), channels])
     }
 }
 

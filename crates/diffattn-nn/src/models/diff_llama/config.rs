@@ -2,7 +2,7 @@
 //! Reads text, no file; knows nothing of weights.
 
 use super::conversion::LlamaConversion;
-use crate::config::{Entries, check_rope, file_error, wrong_family};
+use crate::config::{Entries, check_rope, file_error, ids_json, wrong_family};
 use diffattn::{Error, RopeFrequencies};
 use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 use serde_json::{Value, json};
@@ -289,11 +289,7 @@ impl DiffLlamaConfig {
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope.theta,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": match self.eos_token_ids.as_slice() {
-                [] => Value::Null,
-                [id] => json!(id),
-                ids => json!(ids),
-            },
+            "eos_token_id": ids_json(&self.eos_token_ids),
             "pad_token_id": self.pad_token_id,
         });
         known[self.kind.bias_key()] = json!(self.attention_bias);

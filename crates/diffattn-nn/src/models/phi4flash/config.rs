@@ -1,7 +1,7 @@
 //! The `config.json` of a Phi-4-mini-flash, read and checked. Reads text, no file; knows nothing of
 //! weights.
 
-use crate::config::{Entries, file_error, wrong_family};
+use crate::config::{Entries, file_error, ids_json, wrong_family};
 use diffattn::Error;
 use serde_json::{Value, json};
 
@@ -147,11 +147,7 @@ impl Phi4FlashConfig {
             "tie_word_embeddings": self.tie_word_embeddings,
             "max_position_embeddings": self.max_position_embeddings,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": match self.eos_token_ids.as_slice() {
-                [] => Value::Null,
-                [id] => json!(id),
-                ids => json!(ids),
-            },
+            "eos_token_id": ids_json(&self.eos_token_ids),
             "pad_token_id": self.pad_token_id,
         })
     }
