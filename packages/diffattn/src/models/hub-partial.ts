@@ -86,8 +86,11 @@ export class Partial {
         seen = await partialsOf(blob, seen);
         const me = seen.find(({ path }) => path === mine.#path);
         busy = seen.find((one) => me && isBusy(one) && isBefore(one, me));
-        if (!busy) return mine;
+        // One that ended between two looks is no longer among them: the blob tells of it.
+        const isThere = !busy && (await isFile(blob));
+        if (!busy && !isThere) return mine;
         await mine.leave();
+        if (!busy) return undefined;
       }
       onSize?.(busy.size);
       await pause(LOOK, undefined, signal ? { signal } : {});
