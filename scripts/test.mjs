@@ -6,6 +6,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { build, parts } from "./build.mjs";
 import { setup } from "./setup.mjs";
 import { bin, browsers, cache, CommandFailed, ensureFolder, launch, newerNode, root, seconds } from "./tools.mjs";
@@ -40,6 +41,13 @@ const REPEATED_LINES = 40;
 
 /** The last lines of a command's output. */
 const end = (text) => text.trimEnd().split("\n").slice(-REPEATED_LINES);
+
+/** What vitest says of errors that belong to no test, which its report leaves out. */
+function outsideTests(text) {
+  const lines = stripVTControlCharacters(text).split("\n");
+  const first = lines.findIndex((line) => line.includes("Unhandled Error"));
+  return first < 0 ? end(text) : lines.slice(first, first + REPEATED_LINES);
+}
 
 /** A command that succeeds or not counts as one. */
 const check = (command, args, env) => async () => {
@@ -96,7 +104,7 @@ const vitest =
       if (status === "failed" && failed.length === 0) return [`${name}: ${message}`];
       return failed.map((test) => `${name}: ${test.fullName}: ${test.failureMessages[0]?.split("\n")[0]}`);
     });
-    if (failures.length === 0 && !ok) failures.push(...end(text));
+    if (failures.length === 0 && !ok) return { passed: numPassedTests, failed: 1, failures: outsideTests(text) };
     return { passed: numPassedTests, failed: failures.length, failures };
   };
 
@@ -199,9 +207,10 @@ for (const part of parts)
   );
 for (const name of names) await record(name, suites[name], true);
 
-for (const { name, failures } of results) if (failures?.length > 0) console.log(`\n== ${name}, what failed\n${failures.join("\n")}`);
 console.log("");
 for (const result of results) console.log(`${result.name}: ${line(result)} (${result.took})`);
+// (Last: of a long output its end is what everyone sees.)
+for (const { name, failures } of results) if (failures?.length > 0) console.log(`\n== ${name}, what failed\n${failures.join("\n")}\n`);
 const sum = (key) => results.reduce((total, result) => total + result[key], 0);
 console.log(line({ passed: sum("passed"), failed: sum("failed") }));
 process.exitCode = sum("failed") > 0 ? 1 : 0;
