@@ -1,7 +1,7 @@
 // Text out of the trained model: the words that float64 expects, in every way of asking.
 
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -151,8 +151,10 @@ test.each([
 test("a tokenizer without an end, or one that is a FIFO: one sentence and code 1", async () => {
   const spaces = new Uint8Array(2 ** 16).fill(32);
   const server = createServer(({ url = "" }, response) => {
+    const path = join(trained, url);
+    if (!existsSync(path)) return void response.writeHead(404).end();
     response.writeHead(200);
-    if (url !== "/tokenizer.json") return void response.end(readFileSync(join(trained, url)));
+    if (url !== "/tokenizer.json") return void response.end(readFileSync(path));
     const more = (): void => {
       while (!response.destroyed && response.write(spaces));
     };
