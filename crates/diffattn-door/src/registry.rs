@@ -79,6 +79,8 @@ registry! {
         #[cfg(feature = "models")] StepRequest,
         #[cfg(feature = "models")] ExportModelCacheRequest,
         #[cfg(feature = "models")] EndRequest,
+        #[cfg(feature = "models")] AddTextRequest,
+        #[cfg(feature = "models")] RemoveTextRequest,
         #[cfg(feature = "models")] VitForwardRequest,
         #[cfg(feature = "models")] VitMapsRequest,
         #[cfg(feature = "models")] VitClassifyRequest,

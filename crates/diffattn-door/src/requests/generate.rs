@@ -10,7 +10,7 @@ use diffattn_nn::{
 
 use super::model::Model;
 use super::model_cache::Caches;
-use super::ready::ready;
+use super::ready::{Made, ready};
 use super::text::token_ids;
 use crate::encoding::{
     Count, Encoded, Flag, Ints, List, Number, Object, Or, Seed, Size, record, request,
@@ -150,6 +150,8 @@ request! {
         deterministic: Flag,
         caches: Caches,
         cache_dtype: Or<CacheDType>,
+        prefix_bytes: Option<Size>,
+        step_tokens: Option<Count>,
     }
 }
 
@@ -158,6 +160,8 @@ impl Query for CreateGeneratorRequest {
         let options = GeneratorOptions {
             window: self.window,
             cache_dtype: self.cache_dtype,
+            prefix_bytes: self.prefix_bytes,
+            step_tokens: self.step_tokens,
             run: asked.run.with_deterministic(self.deterministic),
         };
         let texts = self.texts.iter();
@@ -192,7 +196,7 @@ impl Operation for StepRequest {
         let held = inputs.objects.take(&self.generator)?;
         let step = held.generator.step_job()?;
         let (total, best) = (step.units(), step.logprobs());
-        let width = 3 + best.unwrap_or(0);
+        let width = TOLD + best.unwrap_or(0);
         let mut specs = vec![OutputSpec::new(
             "tokens",
             Kind::I32,
@@ -213,7 +217,7 @@ impl Operation for StepRequest {
                 let mut work = step.into_work(&mut tokens)?;
                 pace.within(&mut work, total).await?;
                 drop(work);
-                let mut probable = probable.chunks_exact_mut(width - 2);
+                let mut probable = probable.chunks_exact_mut(width + 1 - TOLD);
                 for (row, token) in out.chunks_exact_mut(width).zip(tokens) {
                     write_token(row, probable.next().unwrap_or_default(), &token);
                 }
@@ -223,21 +227,32 @@ impl Operation for StepRequest {
     }
 }
 
-/// A token as numbers: its text, its id, how it ends, and the ids of the most probable ones, −1
-/// where its text asks for fewer; their logarithms apart, NaN there, the token's own first.
+/// Numbers of a token before the ids of the most probable ones.
+const TOLD: usize = 4;
+
+/// A token as numbers: its text, its id, how it ends, how many ids of the prompt were not computed,
+/// and the ids of the most probable ones, −1 where its text asks for fewer; their logarithms apart,
+/// NaN there, the token's own first.
 fn write_token(row: &mut [i32], probable: &mut [f32], token: &Token) {
-    // (A batch is no longer than its request, and ids are those of a vocabulary in memory.)
+    // (Numbers of texts are below 2³¹, prompts came as int32, and ids are those of a vocabulary in
+    // memory.)
     let finish = match token.finish {
-        None | Some(Finish::Failed) => 0,
+        None => 0,
         Some(Finish::Stop) => 1,
         Some(Finish::Length) => 2,
+        Some(Finish::Failed) => 3,
     };
     row.fill(-1);
-    row[..3].copy_from_slice(&[token.text as i32, token.id as i32, finish]);
+    row[..TOLD].copy_from_slice(&[
+        token.text as i32,
+        token.id as i32,
+        finish,
+        token.reused as i32,
+    ]);
     probable.fill(f32::NAN);
     if let (Some(told), Some((chosen, best))) = (&token.logprobs, probable.split_first_mut()) {
         *chosen = told.chosen as f32;
-        for ((id, of), &(best_id, best_of)) in row[3..].iter_mut().zip(best).zip(&told.best) {
+        for ((id, of), &(best_id, best_of)) in row[TOLD..].iter_mut().zip(best).zip(&told.best) {
             *id = best_id as i32;
             *of = best_of as f32;
         }
@@ -261,6 +276,48 @@ impl Operation for EndRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
         held.generator.end(self.text, self.kept)?;
+        ready(Vec::new())
+    }
+}
+
+request! {
+    /// A request of `addText`.
+    87 addText AddTextRequest {
+        generator: Object<HeldGenerator>,
+        text: TextAt,
+    }
+}
+
+impl Operation for AddTextRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.generator.to_use(true)]
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let generation = self.text.generation(inputs.operands)?;
+        let held = inputs.objects.take(&self.generator)?;
+        let number = held.generator.add(generation, None)?;
+        ready(vec![("text", Made::Ints(vec![number as i32]))])
+    }
+}
+
+request! {
+    /// A request of `removeText`.
+    94 removeText RemoveTextRequest {
+        generator: Object<HeldGenerator>,
+        text: Size,
+        kept: Size,
+    }
+}
+
+impl Operation for RemoveTextRequest {
+    fn uses(&self) -> Vec<Use> {
+        vec![self.generator.to_use(true)]
+    }
+
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let held = inputs.objects.take(&self.generator)?;
+        held.generator.remove(self.text, self.kept)?;
         ready(Vec::new())
     }
 }

@@ -68,7 +68,9 @@ pub(crate) use files::{
     ShardFilesRequest,
 };
 #[cfg(feature = "models")]
-pub(crate) use generate::{CreateGeneratorRequest, EndRequest, StepRequest};
+pub(crate) use generate::{
+    AddTextRequest, CreateGeneratorRequest, EndRequest, RemoveTextRequest, StepRequest,
+};
 #[cfg(feature = "models")]
 pub(crate) use gguf::{GgufFilesRequest, GgufRequest, GgufTokenizerRequest};
 #[cfg(feature = "models")]

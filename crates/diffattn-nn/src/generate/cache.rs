@@ -195,6 +195,25 @@ impl ModelCache {
         }
     }
 
+    /// Another cache with the first `length` tokens, in memory for no more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or some of them have
+    /// left the window; [`Error::out_of_memory`].
+    pub fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
+        if length > self.len() || self.discarded > 0 {
+            let expected = format_args!("at most {} tokens, none of them discarded", self.len());
+            return Err(Error::shape("length", expected, length));
+        }
+        let layers = self.layers.iter().map(|layer| layer.copy_prefix(length));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
+            ids: self.ids[..length].to_vec(),
+            discarded: 0,
+            window: self.window,
+        })
+    }
+
     /// Forgets everything. Keeps the memory.
     pub fn clear(&mut self) {
         self.ids.clear();

@@ -3,27 +3,12 @@
 //! alone.
 
 use super::cache::{ModelCache, ModelCacheOptions};
-use super::logprobs::Logprobs;
-use super::sampler::{Sampler, SamplerOptions};
-use crate::models::{Decoder, TextForward, TextModel};
+use super::prefixes::Prefixes;
+use super::text::{Choice, Finish, Generation, Text, Token, check_prompts, text};
+use crate::models::{TextForward, TextModel, check_length};
 use diffattn::{CacheDType, Error, Run, Work, checked_len, try_zeroed};
+use std::collections::BTreeMap;
 use std::ops::Deref;
-
-/// A text to go on with.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Generation {
-    /// The ids it begins with, one or more.
-    pub prompt: Vec<u32>,
-    /// How many ids are generated at most.
-    pub max_new_tokens: usize,
-    /// Each of these ends the text, and is its last id; the config's `eos_token_id` unless given.
-    pub stop_ids: Option<Vec<u32>>,
-    /// How ids are chosen.
-    pub sampler: SamplerOptions,
-    /// Whether to tell how probable each chosen id was, and of how many of the most probable ids
-    /// beside it; not by default.
-    pub logprobs: Option<usize>,
-}
 
 /// How a [`Generator`] is run.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,52 +19,20 @@ pub struct GeneratorOptions {
     /// What caches of its own hold keys and values as; float32 by default. (Caches that are given
     /// have their own.)
     pub cache_dtype: CacheDType,
+    /// For texts that come and go: what prompts have in common is computed once, as each text is
+    /// begun with a copy of the longest beginning that another text holds or one of those that
+    /// were removed, which are kept within so many bytes, 0 or more. A text waits for another that
+    /// is computing what both begin with. Not so by default.
+    pub prefix_bytes: Option<usize>,
+    /// Ids of prompts that a step computes at most, so that long ones do not hold up others; all
+    /// by default.
+    pub step_tokens: Option<usize>,
     /// How the call runs: instruction set, threads, fused or not.
     pub run: Run,
 }
 
-/// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// It came to one of its stop ids.
-    Stop,
-    /// It has as many new ids as it may have.
-    Length,
-    /// Its logits were no numbers, which was an error of that step.
-    Failed,
-}
-
-/// An id that a step chose.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Token {
-    /// Which of the texts it continues.
-    pub text: usize,
-    /// The id.
-    pub id: u32,
-    /// Whether it is the text's last, and why.
-    pub finish: Option<Finish>,
-    /// How probable it was, where [`Generation::logprobs`] asks.
-    pub logprobs: Option<Logprobs>,
-}
-
-/// A text on its way.
-#[derive(Debug)]
-struct Text {
-    /// Prompt and what was generated.
-    ids: Vec<u32>,
-    prompt: usize,
-    max_new_tokens: usize,
-    stop_ids: Vec<u32>,
-    sampler: Sampler,
-    logprobs: Option<usize>,
-    finish: Option<Finish>,
-    /// Holds the text but for what the next step computes: the rest of the prompt, or the last id.
-    /// `None` once it was given up.
-    cache: Option<ModelCache>,
-}
-
 /// Continues any number of texts, one id of each per step. Texts can join ([`Generator::add`]) and
-/// leave ([`Generator::end`], [`Generator::take_cache`]) between steps. M is whatever leads to a
+/// leave ([`Generator::end`], [`Generator::remove`], [`Generator::take_cache`]) between steps. M is whatever leads to a
 /// [`TextModel`]: a reference, or an [`Arc`](std::sync::Arc) for a generator that outlives its
 /// maker.
 #[derive(Debug)]
@@ -90,7 +43,12 @@ pub struct Generator<M> {
     window: Option<usize>,
     /// What further caches hold.
     cache_dtype: CacheDType,
-    texts: Vec<Text>,
+    prefixes: Option<Prefixes>,
+    step_tokens: Option<usize>,
+    /// By their numbers.
+    texts: BTreeMap<usize, Text>,
+    /// The number of the next text, unless another has it.
+    next: usize,
     logits: Vec<f32>,
 }
 
@@ -164,32 +122,41 @@ where
             cache.check(&decoder)?;
         }
         check_prompts(&decoder, &generations)?;
-        let mut texts = Vec::with_capacity(generations.len());
-        for generation in generations {
-            texts.push(text(&decoder, generation)?);
+        if options.step_tokens == Some(0) {
+            return Err(Error::option("step_tokens", "1 or more", 0));
+        }
+        let mut texts = BTreeMap::new();
+        for (number, generation) in generations.into_iter().enumerate() {
+            texts.insert(number, text(&decoder, generation)?);
         }
         let window = caches.first().map_or(options.window, ModelCache::window);
         // Last, so that an error changes nothing.
-        for (text, mut cache) in texts.iter_mut().zip(std::mem::take(caches)) {
-            cache.keep_prefix(&text.ids);
+        for (text, mut cache) in texts.values_mut().zip(std::mem::take(caches)) {
+            text.reused = cache.keep_prefix(&text.ids);
             text.cache = Some(cache);
         }
+        let next = texts.len();
         Ok(Self {
             model,
             run: options.run,
             window,
             cache_dtype: options.cache_dtype,
+            prefixes: options.prefix_bytes.map(Prefixes::new),
+            step_tokens: options.step_tokens,
             texts,
+            next,
             logits: Vec::new(),
         })
     }
 
     /// A further text, which later steps continue, too; with a cache of its own, or with the one
-    /// given, of whose beginning nothing is computed again. Gives its number.
+    /// given, of whose beginning nothing is computed again. Gives its number, which no other text
+    /// has until it is removed.
     ///
     /// # Errors
     /// As [`Generator::new`]; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for the cache of
-    /// another model, [`ErrorKind::Option`](diffattn::ErrorKind::Option) for one of another window
+    /// another model and, where texts come and go, for a text that may become longer than the model
+    /// computes; [`ErrorKind::Option`](diffattn::ErrorKind::Option) for a cache of another window
     /// than the generator's.
     pub fn add(
         &mut self,
@@ -198,53 +165,110 @@ where
     ) -> Result<usize, Error> {
         let decoder = self.model.decoder();
         check_prompts(&decoder, std::slice::from_ref(&generation))?;
-        let mut cache = match cache {
-            None => {
-                let options = ModelCacheOptions {
-                    capacity: generation.prompt.len(),
-                    window: self.window,
-                    dtype: self.cache_dtype,
-                };
-                ModelCache::new(&decoder, &options)?
+        if let Some(cache) = &cache {
+            cache.check(&decoder)?;
+            if cache.window() != self.window {
+                return Err(Error::option("caches", "caches of one window", "several"));
             }
-            Some(cache) => {
-                cache.check(&decoder)?;
-                if cache.window() != self.window {
-                    return Err(Error::option("caches", "caches of one window", "several"));
-                }
-                cache
-            }
-        };
+        }
         let mut text = text(&decoder, generation)?;
-        cache.keep_prefix(&text.ids);
-        text.cache = Some(cache);
-        self.texts.push(text);
-        Ok(self.texts.len() - 1)
+        let is_begun_later = self.prefixes.is_some() && cache.is_none();
+        if self.prefixes.is_some() {
+            // Here, as a step fails for all of its texts.
+            check_length(&decoder, text.prompt, text.max_new_tokens)?;
+        }
+        if !is_begun_later {
+            let options = self.cache_options(text.prompt);
+            let mut cache = match cache {
+                None => ModelCache::new(&self.model.decoder(), &options)?,
+                Some(cache) => cache,
+            };
+            text.reused = cache.keep_prefix(&text.ids);
+            text.cache = Some(cache);
+        }
+        let number = self.free_number();
+        self.texts.insert(number, text);
+        Ok(number)
+    }
+
+    /// A number that no text has, below 2³¹. (Numbers come again as late as can be: who is told of
+    /// a text that was removed a moment ago takes it for no other.)
+    fn free_number(&mut self) -> usize {
+        loop {
+            let number = self.next;
+            self.next = (number + 1) & (i32::MAX as usize);
+            if !self.texts.contains_key(&number) {
+                return number;
+            }
+        }
+    }
+
+    fn cache_options(&self, capacity: usize) -> ModelCacheOptions {
+        ModelCacheOptions {
+            capacity,
+            window: self.window,
+            dtype: self.cache_dtype,
+        }
+    }
+
+    /// Begins texts that came since the last step, each with what it can have of another's
+    /// beginning; but not those of whose beginning another text is computing more.
+    fn begin_texts(&mut self) -> Result<(), Error> {
+        let Some(mut prefixes) = self.prefixes.take() else {
+            return Ok(());
+        };
+        let new = self.texts.iter().filter(|(_, text)| text.is_new());
+        let new: Vec<usize> = new.map(|(&number, _)| number).collect();
+        let mut result = Ok(());
+        for number in new {
+            let Some(mut text) = self.texts.remove(&number) else {
+                continue;
+            };
+            let others = self.texts.values();
+            if !prefixes.is_worth_waiting(&text, others) {
+                let options = self.cache_options(text.prompt);
+                let others = self.texts.values();
+                let begun = match prefixes.beginning(&text.ids, others) {
+                    Some(cache) => Ok(cache),
+                    None => ModelCache::new(&self.model.decoder(), &options),
+                };
+                match begun {
+                    Ok(mut cache) => {
+                        text.reused = cache.keep_prefix(&text.ids);
+                        text.cache = Some(cache);
+                    }
+                    Err(error) => result = Err(error),
+                }
+            }
+            self.texts.insert(number, text);
+        }
+        self.prefixes = Some(prefixes);
+        result
     }
 
     /// Whether all texts ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.texts.iter().all(|text| text.finish.is_some())
+        self.texts.values().all(|text| text.finish.is_some())
     }
 
     /// Texts that have not ended.
     #[must_use]
     pub fn running(&self) -> usize {
-        let texts = self.texts.iter();
+        let texts = self.texts.values();
         texts.filter(|text| text.finish.is_none()).count()
     }
 
     /// The ids of a text so far, those of its prompt first.
     #[must_use]
     pub fn ids(&self, text: usize) -> Option<&[u32]> {
-        self.texts.get(text).map(|text| text.ids.as_slice())
+        self.texts.get(&text).map(|text| text.ids.as_slice())
     }
 
     /// Why a text ended, once it did.
     #[must_use]
     pub fn finish(&self, text: usize) -> Option<Finish> {
-        self.texts.get(text).and_then(|text| text.finish)
+        self.texts.get(&text).and_then(|text| text.finish)
     }
 
     /// Ends a text at the `kept` first of the ids that it was given (all, where it has fewer), as
@@ -259,7 +283,7 @@ where
         let count = self.texts.len();
         let text = self
             .texts
-            .get_mut(text)
+            .get_mut(&text)
             .ok_or_else(|| Error::option("text", format_args!("one of the {count} texts"), text))?;
         text.ids.truncate(text.prompt.saturating_add(kept));
         text.finish = text.finish.or(Some(Finish::Stop));
@@ -273,10 +297,32 @@ where
         Ok(())
     }
 
+    /// Ends a text as [`Generator::end`] does and forgets it; what its cache holds later texts may
+    /// begin with ([`GeneratorOptions::prefix_bytes`]).
+    ///
+    /// # Errors
+    /// As [`Generator::end`].
+    pub fn remove(&mut self, text: usize, kept: usize) -> Result<(), Error> {
+        self.end(text, kept)?;
+        let cache = self.texts.remove(&text).and_then(|text| text.cache);
+        if let (Some(prefixes), Some(cache)) = (&mut self.prefixes, cache) {
+            prefixes.keep(cache);
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory of keys and values: of texts, and of what later ones may begin with.
+    #[must_use]
+    pub fn cache_bytes(&self) -> [usize; 2] {
+        let texts = self.texts.values().filter_map(|text| text.cache.as_ref());
+        let kept = self.prefixes.as_ref().map_or(0, Prefixes::bytes);
+        [texts.map(ModelCache::bytes).sum(), kept]
+    }
+
     /// Ends a text that goes on, as it is, and gives up its cache; nothing where there is no such
     /// text or its cache was taken before.
     pub fn take_cache(&mut self, text: usize) -> Option<ModelCache> {
-        let text = self.texts.get_mut(text)?;
+        let text = self.texts.get_mut(&text)?;
         text.finish = text.finish.or(Some(Finish::Stop));
         text.cache.take()
     }
@@ -285,7 +331,7 @@ where
     /// but for those that were taken.
     #[must_use]
     pub fn into_caches(self) -> Vec<ModelCache> {
-        let texts = self.texts.into_iter();
+        let texts = self.texts.into_values();
         texts.filter_map(|text| text.cache).collect()
     }
 
@@ -295,25 +341,21 @@ where
     /// # Errors
     /// As a forward pass of the model.
     pub fn step_job(&mut self) -> Result<GenerationStep<'_>, Error> {
+        self.begin_texts()?;
         let decoder = self.model.decoder();
         let vocab = decoder.vocab_size();
         let (mut fresh, mut caches, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, text) in self.texts.iter_mut().enumerate() {
-            let (None, Some(cache)) = (text.finish, &mut text.cache) else {
+        let mut left = self.step_tokens.unwrap_or(usize::MAX);
+        for (&number, text) in &mut self.texts {
+            let Some(next) = text.next(number, left) else {
                 continue;
             };
-            fresh.push(text.ids[cache.len()..].to_vec());
-            caches.push(cache);
-            texts.push(Choice {
-                text: index,
-                ids: &mut text.ids,
-                prompt: text.prompt,
-                sampler: &mut text.sampler,
-                logprobs: text.logprobs,
-                stop_ids: &text.stop_ids,
-                end: text.prompt.saturating_add(text.max_new_tokens),
-                finish: &mut text.finish,
-            });
+            if next.fresh.len() > 1 {
+                left -= next.fresh.len();
+            }
+            fresh.push(next.fresh);
+            caches.push(next.cache);
+            texts.push(next.choice);
         }
         let mut forward = None;
         if !fresh.is_empty() {
@@ -328,6 +370,7 @@ where
             texts,
             logits: &mut self.logits,
             vocab,
+            is_contained: self.prefixes.is_some(),
         })
     }
 
@@ -343,106 +386,32 @@ where
     }
 }
 
-/// A checked text, without its cache.
-fn text(model: &Decoder<'_>, generation: Generation) -> Result<Text, Error> {
-    let Generation {
-        prompt,
-        max_new_tokens,
-        stop_ids,
-        sampler,
-        logprobs,
-    } = generation;
-    let vocab = model.vocab_size();
-    sampler.check_ids(vocab)?;
-    Ok(Text {
-        prompt: prompt.len(),
-        ids: prompt,
-        max_new_tokens,
-        stop_ids: stop_ids.unwrap_or_else(|| model.eos_token_ids.to_vec()),
-        sampler: Sampler::new(&sampler)?,
-        logprobs: logprobs.map(|best| best.min(vocab)),
-        finish: (max_new_tokens == 0).then_some(Finish::Length),
-        cache: None,
-    })
-}
-
-/// Whether each text has ids, all of the vocabulary.
-fn check_prompts(model: &Decoder<'_>, generations: &[Generation]) -> Result<(), Error> {
-    for Generation { prompt, .. } in generations {
-        if prompt.is_empty() {
-            return Err(Error::option("prompt", "1 id or more", "none"));
-        }
-        model.check_ids("prompt", prompt.iter().map(|&id| i64::from(id)))?;
-    }
-    Ok(())
-}
-
-/// A text at the point where its next id is chosen.
-#[derive(Debug)]
-struct Choice<'g> {
-    text: usize,
-    ids: &'g mut Vec<u32>,
-    /// How many of them are its prompt.
-    prompt: usize,
-    sampler: &'g mut Sampler,
-    logprobs: Option<usize>,
-    stop_ids: &'g [u32],
-    /// Ids that it has at most.
-    end: usize,
-    finish: &'g mut Option<Finish>,
-}
-
-impl Choice<'_> {
-    /// Chooses the next id.
-    fn choose(&mut self, logits: &[f32]) -> Result<Token, Error> {
-        let (prompt, generated) = self.ids.split_at(self.prompt.min(self.ids.len()));
-        let chosen = self.sampler.sample(logits, prompt, generated);
-        let told = chosen.and_then(|id| {
-            let told = self.logprobs.map(|best| Logprobs::of(logits, id, best));
-            Ok((id, told.transpose()?))
-        });
-        let (id, logprobs) = told.inspect_err(|_| {
-            *self.finish = Some(Finish::Failed);
-        })?;
-        self.ids.push(id);
-        *self.finish = if self.stop_ids.contains(&id) {
-            Some(Finish::Stop)
-        } else if self.ids.len() >= self.end {
-            Some(Finish::Length)
-        } else {
-            None
-        };
-        Ok(Token {
-            text: self.text,
-            id,
-            finish: *self.finish,
-            logprobs,
-        })
-    }
-}
-
 /// A checked step of a [`Generator`], worked off by what [`GenerationStep::into_work`] makes of it.
 #[derive(Debug)]
 pub struct GenerationStep<'g> {
     /// `None` once all texts have ended.
     forward: Option<TextForward<'g>>,
-    texts: Vec<Choice<'g>>,
+    /// `None` of those of whose prompt it computes a part.
+    texts: Vec<Option<Choice<'g>>>,
     logits: &'g mut [f32],
     vocab: usize,
+    /// Whether the failure of one text is that of none beside it.
+    is_contained: bool,
 }
 
 impl<'g> GenerationStep<'g> {
     /// How many ids it will choose.
     #[must_use]
     pub fn tokens(&self) -> usize {
-        self.texts.len()
+        self.texts.iter().flatten().count()
     }
 
     /// Of how many of the most probable ids it will tell at most; `None` where no text asks how
     /// probable its ids are.
     #[must_use]
     pub fn logprobs(&self) -> Option<usize> {
-        self.texts.iter().filter_map(|text| text.logprobs).max()
+        let texts = self.texts.iter().flatten();
+        texts.filter_map(|text| text.logprobs).max()
     }
 
     /// Units of its work.
@@ -465,6 +434,7 @@ impl<'g> GenerationStep<'g> {
             mut texts,
             logits,
             vocab,
+            is_contained,
         } = self;
         let Some(forward) = forward else {
             return Ok(Work::new(0, |_| async { Ok(()) }));
@@ -473,8 +443,12 @@ impl<'g> GenerationStep<'g> {
             forward.run_into(&mut *logits, pace).await?;
             let mut failed = None;
             for (text, logits) in texts.iter_mut().zip(logits.chunks_exact(vocab)) {
+                let Some(text) = text else {
+                    continue;
+                };
                 match text.choose(logits) {
                     Ok(token) => tokens.push(token),
+                    Err(_) if is_contained => tokens.push(text.failed()),
                     Err(error) => failed = failed.or(Some(error)),
                 }
             }

@@ -4,10 +4,13 @@
 mod cache;
 mod generator;
 mod logprobs;
+mod prefixes;
 mod sampler;
+mod text;
 
 pub(crate) use cache::chunk_of;
 pub use cache::{ModelCache, ModelCacheOptions, ModelCacheState};
-pub use generator::{Finish, Generation, GenerationStep, Generator, GeneratorOptions, Token};
+pub use generator::{GenerationStep, Generator, GeneratorOptions};
 pub use logprobs::Logprobs;
 pub use sampler::{Sampler, SamplerOptions};
+pub use text::{Finish, Generation, Token};

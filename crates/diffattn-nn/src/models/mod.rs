@@ -28,6 +28,7 @@ pub use measure::{LogitsDistance, compare_logits, map_entropy};
 pub use outputs::{TextOptions, TextOutput, TextOutputs};
 pub use recode::{RecodePlan, Recoded, RecodedAs};
 pub use texts::TextForward;
+pub(crate) use texts::check_length;
 
 use crate::checkpoint::Architecture;
 use crate::config::{Entries, wrong_family};

@@ -470,7 +470,7 @@ fn check_options(
 }
 
 /// Whether positions go as far as a text of `start` and `more` tokens.
-fn check_length(model: &Decoder<'_>, start: usize, more: usize) -> Result<(), Error> {
+pub(crate) fn check_length(model: &Decoder<'_>, start: usize, more: usize) -> Result<(), Error> {
     let Some(end) = start
         .checked_add(more)
         .filter(|&end| end <= i32::MAX as usize)

@@ -220,6 +220,12 @@ impl State {
         }
     }
 
+    /// Another with the first `length` tokens, which it holds.
+    pub(crate) fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
+        let Self::Kv(cache) = self;
+        cache.copy_prefix(length).map(Self::Kv)
+    }
+
     /// The name of its kind, as [`LayerState::kind`].
     pub(crate) fn kind(&self) -> &'static str {
         match self {

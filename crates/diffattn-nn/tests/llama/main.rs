@@ -3,6 +3,7 @@
 
 mod accuracy;
 mod adapted;
+mod batch;
 mod bits;
 mod caches;
 mod common;

@@ -18,32 +18,42 @@ const MOST = 128;
 /** New tokens, where the caller says nothing. */
 const MAX_NEW_TOKENS = 256;
 
-/** A text as the request takes it. */
-type TextAt = ValuesOf<typeof requests.createGenerator.operands>["texts"][number];
+/** A text as a request of a generator takes it. */
+export type TextRequest = ValuesOf<typeof requests.createGenerator.operands>["texts"][number];
 
 /** What a step chose for a text. */
 export interface Chosen {
   readonly index: number;
   readonly id: number;
   readonly finish: types.GeneratedToken["finish"];
-  /** Where it was asked for. */
-  readonly logprob?: number;
-  readonly topLogprobs?: readonly types.TokenLogprob[];
+  /** Whether there is no id, as its logits were no numbers. */
+  readonly isFailed: boolean;
+  /** Ids of its prompt that were not computed, as a cache held them. */
+  readonly reused: number;
+  /** How probable it was, where that was asked for. */
+  readonly probable: Pick<types.GeneratedToken, "logprob" | "topLogprobs">;
 }
 
 const FINISH = [null, "stop", "length"] as const;
+const FAILED = 3;
+/** Numbers of a row before the ids of the most probable tokens. */
+const TOLD = 4;
 
-/** The rows of a step: a text, an id and how it ends; the most probable ids, and how probable. */
+/**
+ * The rows of a step: a text, an id, how it ends, and how much of its prompt was there; the most
+ * probable ids, and how probable.
+ */
 export function chosen([tokens, logprobs]: readonly Output[]): Chosen[] {
-  const [width = 3] = tokens?.shape.slice(1) ?? [];
+  const [width = TOLD] = tokens?.shape.slice(1) ?? [];
   const ids = int32Of(tokens);
   const probable = logprobs && tensorOf(logprobs).data;
   return Array.from({ length: ids.length / width }, (_, row) => {
-    const [index = 0, id = 0, finish = 0, ...best] = ids.subarray(row * width, (row + 1) * width);
-    const made = { index, id, finish: FINISH[finish] ?? null };
+    const [index = 0, id = 0, finish = 0, reused = 0, ...best] = ids.subarray(row * width, (row + 1) * width);
+    const made = { index, id, finish: FINISH[finish] ?? null, isFailed: finish === FAILED, reused, probable: {} };
     if (!probable) return made;
-    const [logprob = 0, ...of] = probable.subarray(row * (width - 2), (row + 1) * (width - 2));
-    return { ...made, logprob, topLogprobs: best.map((id, at) => ({ id, logprob: of[at] ?? 0 })) };
+    const numbers = width - TOLD + 1;
+    const [logprob = 0, ...of] = probable.subarray(row * numbers, (row + 1) * numbers);
+    return { ...made, probable: { logprob, topLogprobs: best.map((id, at) => ({ id, logprob: of[at] ?? 0 })) } };
   });
 }
 
@@ -61,7 +71,7 @@ export class Text {
   }
 
   /** What an id adds to the text. */
-  push({ id, index, finish, ...told }: Chosen): types.GeneratedToken {
+  push({ id, index, finish, probable }: Chosen): types.GeneratedToken {
     const ends = this.#stops?.needsEnds;
     const before = ends ? this.#detokenizer?.peek() : "";
     let text = this.#detokenizer?.push(id) ?? "";
@@ -73,7 +83,7 @@ export class Text {
     const why = stopped ? "stop" : finish;
     this.told++;
     this.ended = why !== null;
-    return { id, text, index, finish: why, ...told };
+    return { id, text, index, finish: why, ...probable };
   }
 }
 
@@ -116,7 +126,7 @@ export function countOf(n: unknown): number {
 }
 
 /** How each of the texts that one prompt becomes is chosen, as the request takes it. */
-export function samplingOf(given: types.GenerateOptions): (text: number) => Omit<TextAt, "prompt"> {
+export function samplingOf(given: types.GenerateOptions): (text: number) => Omit<TextRequest, "prompt"> {
   const { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds, maxNewTokens, seed } =
     given;
   const all = { temperature, topK, topP, minP, repetitionPenalty, presencePenalty, frequencyPenalty, logprobs, stopIds };

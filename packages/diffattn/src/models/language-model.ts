@@ -1,7 +1,7 @@
 // LanguageModel: the handle of a model in the backend, its tokenizer, and the loop that asks for
 // one token after the other. Knows no family: which it is, the configuration says.
 
-import type { Handle, Output } from "../backend.js";
+import type { Handle, Output, Request } from "../backend.js";
 import { checkOptions, isAbsent, isArray, oneOf, show } from "../check.js";
 import { encode } from "../encode.js";
 import { aborted, fail } from "../errors.js";
@@ -12,7 +12,8 @@ import { checkSignal } from "../run.js";
 import type { AttentionMaps, CacheDType, Tensor } from "../types.js";
 import { together } from "./abort.js";
 import { accessOf, LOAD_OPTIONS } from "./access.js";
-import { drop, run } from "./backend.js";
+import { create, drop, run } from "./backend.js";
+import { type Asked, GenerationBatch } from "./batch.js";
 import { cacheState, createCache, importCache, lend, type ModelCache, use } from "./cache.js";
 import { CHAT_OPTIONS, type ChatTexts, checkTemplate, Conversation, endsOfTurn, isMessages, promptOfChat } from "./chat-template.js";
 import { type Folder, folderOf } from "./folder.js";
@@ -32,7 +33,9 @@ import type * as types from "./types.js";
 const LOGITS = ["all", "last"] as const;
 const PENALTIES = ["repetitionPenalty", "presencePenalty", "frequencyPenalty", "logitBias"] as const;
 const SAMPLING = ["temperature", "topK", "topP", "minP", ...PENALTIES, "seed", "n", "logprobs"] as const;
-const GENERATE = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "addSpecialTokens", "window", "cache", "deterministic", "signal"];
+/** Of a text alone, whichever others are written beside it. */
+const OF_TEXT = [...SAMPLING, "maxNewTokens", "stop", "stopIds", "addSpecialTokens", "signal"];
+const GENERATE = [...OF_TEXT, "window", "cache", "deterministic"];
 const POOLINGS = ["mean", "last"] as const;
 const EMBED = ["pooling", "normalize", "addSpecialTokens", "deterministic", "signal", "onProgress"];
 const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "signal", "onProgress"];
@@ -41,6 +44,11 @@ const FORWARD = ["cache", "hiddenStates", "logits", "window", "deterministic", "
  * next one asked for. (One: 1.2 times the time per token of a model that takes 0.3 ms.)
  */
 const STEPS_AHEAD = 2;
+const BATCH = ["size", "prefixBytes", "stepTokens", "window", "deterministic"];
+/** What a batch has where its maker says nothing. */
+const PLACES = 16;
+const PREFIX_BYTES = 2 ** 28;
+const STEP_TOKENS = 256;
 const REGEX = ["any", "known"] as const;
 const OWN_OPTIONS = ["adapter", "onNotice", "tokenizer", "chatTemplate", "tokenizerRegex", "dtype", "head", "cacheDtype"];
 const CACHE_DTYPES = ["float32", "float16", "bfloat16", "int8"] as const;
@@ -240,6 +248,27 @@ export class LanguageModel extends Owned<Model> {
     return { prompt, stopIds: stopIds ?? endsOfTurn(this.config, this.#chat, addedTokens(this.#tokenizer)) };
   }
 
+  /** The texts that a call makes of prompts or of a conversation, as a generator takes them. */
+  async #asked(given: unknown, options: types.ChatOptions, conversation?: Conversation): Promise<Asked[]> {
+    const { stop, stopIds, addSpecialTokens } = options;
+    const turn = conversation && (await this.#turn(conversation, options));
+    const prompt = turn?.prompt ?? given;
+    checkDense("prompt", prompt);
+    live(resourceOf<Model>(this).handle);
+    flagOf("addSpecialTokens", addSpecialTokens, true);
+    const count = countOf(options.n);
+    const prompts = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
+    const stops = this.#stops(stop);
+    const tokenizer = this.#textual();
+    checkStopIds(stopIds);
+    const sampling = samplingOf({ ...options, stopIds: turn?.stopIds ?? stopIds });
+    const each = prompts.flatMap((ids) => Array.from({ length: count }, () => ids));
+    return each.map((prompt, index) => ({
+      text: new Text(prompt, tokenizer, stops),
+      request: { prompt, ...sampling(index % count) },
+    }));
+  }
+
   /** Goes on with what is given, or with a conversation. */
   async *#generate(
     given: unknown,
@@ -248,26 +277,14 @@ export class LanguageModel extends Owned<Model> {
   ): AsyncGenerator<types.GeneratedToken, void, undefined> {
     const asked = checkOptions("options", options, conversation ? [...GENERATE, ...CHAT_OPTIONS] : GENERATE);
     checkSignal(asked.signal);
-    const turn = conversation && (await this.#turn(conversation, asked));
-    const { stop, stopIds, addSpecialTokens, window, cache, deterministic, signal } = asked;
-    const prompt = turn?.prompt ?? given;
-    checkDense("prompt", prompt);
-    const handle = this.#handle;
-    flagOf("addSpecialTokens", addSpecialTokens, true);
-    const count = countOf(asked.n);
-    const each = this.#prompts(prompt, addSpecialTokens === undefined ? undefined : { addSpecialTokens });
-    const prompts = each.flatMap((ids) => Array.from({ length: count }, () => ids));
-    const stops = this.#stops(stop);
-    const tokenizer = this.#textual();
-    if (!isAbsent(cache) && prompts.length !== 1) fail("OPTION", "cache", "one text with a cache", `${prompts.length} texts`);
+    const each = await this.#asked(given, asked, conversation);
+    const { window, cache, deterministic, signal } = asked;
+    if (!isAbsent(cache) && each.length !== 1) fail("OPTION", "cache", "one text with a cache", `${each.length} texts`);
     const caches = isAbsent(cache) ? [] : [cacheState(cache)];
-    const texts = prompts.map((ids) => new Text(ids, tokenizer, stops));
-
-    checkStopIds(stopIds);
-    const sampling = samplingOf({ ...asked, stopIds: turn?.stopIds ?? stopIds });
+    const texts = each.map(({ text }) => text);
     const request = encode(requests.createGenerator, {
-      model: handle,
-      texts: prompts.map((prompt, index) => ({ prompt, ...sampling(index % count) })),
+      model: this.#handle,
+      texts: each.map(({ request }) => request),
       window,
       deterministic: deterministic ?? false,
       caches: caches.map(({ handle }) => handle),
@@ -319,6 +336,31 @@ export class LanguageModel extends Owned<Model> {
       if (caches.length > 0) await end?.(0).catch(() => {});
       await running.end();
     }
+  }
+
+  async createBatch(options?: types.BatchOptions): Promise<GenerationBatch> {
+    const { size, prefixBytes, stepTokens, window, deterministic } = checkOptions("options", options, BATCH);
+    const places = atLeastOne("size", size, PLACES);
+    const request = (): Request =>
+      encode(requests.createGenerator, {
+        model: this.#handle,
+        texts: [],
+        window,
+        deterministic: deterministic ?? false,
+        caches: [],
+        cacheDtype: this.#cacheDtype,
+        prefixBytes: prefixBytes ?? PREFIX_BYTES,
+        stepTokens: atLeastOne("stepTokens", stepTokens, STEP_TOKENS),
+      });
+    // What is wrong with the options is told here.
+    drop(await create("generator", request()));
+    const ask = async (prompt: unknown, given: types.BatchGenerateOptions | undefined): Promise<Asked[]> => {
+      const isChat = isMessages(prompt);
+      const asked = checkOptions("options", given, isChat ? [...OF_TEXT, ...CHAT_OPTIONS] : OF_TEXT);
+      checkSignal(asked.signal);
+      return isChat ? this.#asked(undefined, asked, new Conversation(prompt)) : this.#asked(promptOf(prompt), asked);
+    };
+    return new GenerationBatch(places, request, ask);
   }
 
   /** The texts of a prompt, as ids. */
@@ -390,6 +432,12 @@ export async function mapsOfLayers(
   const outputs = await run(request, { signal });
   const each = outputs.length / layers.length;
   return layers.map((_, i) => mapsOf(outputs.slice(i * each, (i + 1) * each)));
+}
+
+/** A whole number of 1 or more, or what stands for none. */
+function atLeastOne(name: string, given: number | undefined, otherwise: number): number {
+  const value = given ?? otherwise;
+  return Number.isSafeInteger(value) && value >= 1 ? value : fail("OPTION", name, "a whole number from 1", show(given));
 }
 
 /**

@@ -140,6 +140,32 @@ export const embedTexts = {
 
 const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
 
+export const addText = {
+  op: 87,
+  operands: {
+    generator: object,
+    text: [
+      fields,
+      {
+        prompt: int32,
+        maxNewTokens: size,
+        stopIds: [optional, [list, integer]],
+        temperature: [optional, number],
+        topK: [optional, size],
+        topP: [optional, number],
+        minP: [optional, number],
+        repetitionPenalty: [optional, number],
+        presencePenalty: [optional, number],
+        frequencyPenalty: [optional, number],
+        logitBias: [optional, [list, [fields, { id: integer, bias: number }]]],
+        seed: [optional, number],
+        logprobs: [optional, size],
+      },
+    ],
+  },
+  options: [],
+} as const;
+
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
 
 export const vitMaps = { op: 89, operands: { model: object, image, layer: size, deterministic: flag }, options: [] } as const;
@@ -151,6 +177,8 @@ export const audioEncode = { op: 91, operands: { model: object, pcm: tensor, det
 export const audioDecode = { op: 92, operands: { model: object, latents: tensor, deterministic: flag }, options: [] } as const;
 
 export const adapterFiles = { op: 93, operands: { spec: text }, options: [] } as const;
+
+export const removeText = { op: 94, operands: { generator: object, text: size, kept: size }, options: [] } as const;
 
 export const createModel = {
   op: 96,
@@ -238,6 +266,8 @@ export const createGenerator = {
     deterministic: flag,
     caches: [list, object],
     cacheDtype: [or, "float32", [choice, "float32", "float16", "bfloat16", "int8"]],
+    prefixBytes: [optional, size],
+    stepTokens: [optional, size],
   },
   options: [],
 } as const;

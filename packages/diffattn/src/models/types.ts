@@ -729,6 +729,63 @@ export interface GeneratedToken {
   readonly topLogprobs?: readonly TokenLogprob[];
 }
 
+/** Options of {@link LanguageModel.createBatch}. */
+export interface BatchOptions {
+  /** Texts that are written side by side; further ones wait for a place. 16 by default. */
+  size?: number | undefined;
+  /**
+   * Bytes of memory for keys and values of texts that have ended, of which later texts that begin
+   * alike take over what they have in common; 0 keeps none. 2²⁸ (256 MiB) by default.
+   */
+  prefixBytes?: number | undefined;
+  /**
+   * Ids of prompts that are computed in one step at most, so that a long prompt does not hold up
+   * other texts for long; 256 by default.
+   */
+  stepTokens?: number | undefined;
+  /** Tokens that each token sees, itself included; all by default. */
+  window?: number | undefined;
+  /** Unfused multiply-adds: the same bits on every backend. */
+  deterministic?: boolean | undefined;
+}
+
+/** Options of {@link GenerationBatch.generate}. */
+export type BatchGenerateOptions = Omit<ChatOptions, "window" | "cache" | "deterministic">;
+
+/** A piece of a text of a batch. */
+export interface BatchToken extends GeneratedToken {
+  /** Tokens of the text's prompt. */
+  readonly promptTokens: number;
+  /** How many of them were not computed, as another text had them. */
+  readonly reusedTokens: number;
+}
+
+/**
+ * Texts of any number of callers, continued side by side (continuous batching): each joins those
+ * that are under way between two steps and leaves them when it ends. What prompts have in common is
+ * computed once. Each text is what {@link LanguageModel.generate} gives of it alone.
+ */
+export declare class GenerationBatch {
+  private constructor();
+  /** Texts that have a place. */
+  readonly running: number;
+  /** Texts that wait for one. */
+  readonly waiting: number;
+  /**
+   * As {@link LanguageModel.generate}; but texts go on whether or not the next token is asked for.
+   * Leaving the loop, or the signal, frees their places.
+   *
+   * @throws {DiffAttnError} (from the iterator) as there, and DISPOSED.
+   */
+  generate(
+    prompt: string | TokenIds | readonly (string | readonly number[] | Int32Array)[] | readonly ChatMessage[],
+    options?: BatchGenerateOptions,
+  ): AsyncGenerator<BatchToken, void, undefined>;
+  /** Ends all of its texts (DISPOSED) and frees their memory. A second call does nothing. */
+  dispose(): void;
+  [Symbol.dispose](): void;
+}
+
 /** Options of {@link LanguageModel.forward}. */
 export interface ModelForwardOptions {
   /** One per text; positions start at their lengths, and the ids are added to them. */
@@ -1055,6 +1112,8 @@ export declare class LanguageModel {
    * token sees (all by default); `dtype`: what it holds (the model's `cacheDtype` by default).
    */
   createCache(options?: ModelCacheOptions): Promise<ModelCache>;
+  /** A batch that texts join and leave. OPTION for what it cannot be made with. */
+  createBatch(options?: BatchOptions): Promise<GenerationBatch>;
   /** Takes back what {@link ModelCache.export} gave. SHAPE when it is of a model of other sizes. */
   importCache(state: ModelCacheState): Promise<ModelCache>;
   /**

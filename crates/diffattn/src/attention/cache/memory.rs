@@ -3,7 +3,7 @@
 use super::{KvCache, KvCacheOptions};
 use crate::blocks::STRIP;
 use crate::error::Error;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 impl KvCache {
     /// Memory for `tokens`, all heads or none, none of it touched: doubled when it must grow, so
@@ -73,6 +73,47 @@ impl KvCache {
         }
         self.strips = strips;
         Ok(())
+    }
+
+    /// Another cache with the first `length` tokens, in memory for no more: what a call over it
+    /// computes has the bits of the same over this one, rewound.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when it holds fewer, [`Error::out_of_memory`].
+    pub fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
+        if length > self.length {
+            return Err(Error::shape(
+                "length",
+                format_args!("at most {}, the tokens held", self.length),
+                length,
+            ));
+        }
+        let mut copy = Self::new(KvCacheOptions {
+            capacity: length,
+            ..self.options
+        })?;
+        // Whole strips, with what lies past the last token, as after a rewind: a strip's flag keeps
+        // belonging to its values.
+        let strips = length.div_ceil(STRIP);
+        let [keys, values, scales] = self.strip_words();
+        for (to, from, words) in [
+            (&mut copy.keys, &self.keys, keys),
+            (&mut copy.values, &self.values, values),
+            (&mut copy.key_scales, &self.key_scales, scales),
+            (&mut copy.value_scales, &self.value_scales, scales),
+        ] {
+            for (to, from) in to.iter_mut().zip(from) {
+                // (In the memory that was reserved.)
+                to.extend_from_slice(&from[..strips * words]);
+            }
+        }
+        for (to, from) in copy.special.iter_mut().zip(&self.special) {
+            let flags = from[..strips].iter();
+            to.extend(flags.map(|flag| AtomicBool::new(flag.load(Ordering::Relaxed))));
+        }
+        copy.length = length;
+        copy.options.capacity = self.options.capacity;
+        Ok(copy)
     }
 
     /// Makes the lists of each head at least `strips` strips long, in memory that is reserved.
