@@ -22,6 +22,9 @@ export default defineConfig({
       })),
       // The built command line, as a process; it chooses its backend itself.
       { extends: true as const, test: { name: "cli", include: ["test/cli/*.test.ts"] } },
+      // The server of the built command line: over plain HTTP, and with the clients that people have, which want a newer Node.
+      { extends: true as const, test: { name: "serve", include: ["test/serve/serve.test.ts"] } },
+      { extends: true as const, test: { name: "clients", include: ["test/serve/clients.test.ts"] } },
       // What needs no backend: requests, checks and errors of the package alone; what the benchmark computes without measuring; the server of the page, and its words.
       {
         extends: true as const,

@@ -13,6 +13,7 @@ import type { DownloadOptions } from "./download.js";
 import type { GenerateOptions } from "./generate.js";
 import type { InspectOptions } from "./inspect.js";
 import type { MapsOptions } from "./maps.js";
+import type { ServeOptions } from "./serve.js";
 import type { Terminal } from "./terminal.js";
 
 declare const __VERSION__: string;
@@ -135,6 +136,38 @@ function addChat(root: Command, terminal: Terminal): void {
       ),
     )
     .action(async (model: string, options: ChatOptions) => (await import("./chat.js")).chat(terminal, model, options));
+}
+
+function addServe(root: Command, terminal: Terminal): void {
+  computes(
+    root
+      .command("serve")
+      .summary("answer the requests of OpenAI's clients")
+      .description(
+        "Serves a model over HTTP: /v1/models, /v1/completions, /v1/chat/completions, /v1/embeddings, /tokenize, /health, /metrics. " +
+          "Texts of all callers are written side by side, and what their prompts begin with in common is computed once. SIGTERM and Ctrl-C finish what is being written.",
+      ),
+  )
+    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
+    .option("--host <address>", "where to listen", "127.0.0.1")
+    .option("--port <number>", "0 takes any that is free", number(0, 65535), 8080)
+    .option("--api-key <key>", "what callers must name; by default the variable DIFFATTN_API_KEY, or none")
+    .option("--cors <origin>", "an origin whose pages may call, or *; can be given several times", listed)
+    .option("--name <name>", "what the model is called; by default the name of its folder or file")
+    .option("--parallel <count>", "texts that are written at once", number(1, 1024), 16)
+    .option("--queue <count>", "texts that wait for a place; further ones are refused (429)", number(0, 100_000), 64)
+    .option("--prefix-memory <MiB>", "memory for what prompts may begin with in common", number(0, 1e6, { whole: false }), 256)
+    .option("--max-body <MiB>", "how large a request may be", number(0, 1024, { whole: false, open: true }), 1)
+    .option("--grace <seconds>", "how long what is being written may go on once the server is to stop", number(0, 86_400), 30)
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn serve ./model",
+        "DIFFATTN_API_KEY=secret diffattn serve ./model.gguf --host 0.0.0.0 --port 80",
+        "curl http://127.0.0.1:8080/v1/completions -H 'content-type: application/json' -d '{\"prompt\": \"A Vec is\"}'",
+      ),
+    )
+    .action(async (model: string, options: ServeOptions) => (await import("./serve.js")).serve(terminal, model, options));
 }
 
 function addMaps(root: Command, terminal: Terminal): void {
@@ -356,7 +389,7 @@ export function program(terminal: Terminal): Command {
       )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
     );
 
-  for (const add of [addGenerate, addChat, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor])
+  for (const add of [addGenerate, addChat, addServe, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor])
     add(root, terminal);
   for (const command of [root, ...root.commands])
     command
