@@ -71,6 +71,8 @@ export async function chat(json: unknown, engine: Engine): Promise<Asked> {
   fields.ignore("max_tokens", ...IGNORED);
   fields.end();
   if (!engine.model.tokenizer) throw new ApiError(400, "the model has no tokenizer: it completes token ids alone", "messages");
+  if (engine.model.chatTemplate === undefined)
+    throw new ApiError(400, "the model has no chat template: /v1/completions continues a text with it", "messages", "no_chat_template");
   // (Rendered twice, which costs little beside an answer: here for its length.)
   const text = await engine.model.applyChatTemplate(prompt);
   const tokens = engine.model.encode(text, { addSpecialTokens: false }).length;
