@@ -66,7 +66,8 @@ test("openai: sixteen at once are what each is alone", async () => {
 });
 
 test("openai: an abort frees the place; errors are its own", async () => {
-  const body = { model: "tiny", prompt: "Once", max_tokens: 500, temperature: 0, logit_bias: { 0: -100 } };
+  // (Sixteen texts: they are there as long as the test needs them.)
+  const body = { model: "tiny", prompt: "Once", n: 16, max_tokens: 500, temperature: 0, logit_bias: { 0: -100 } };
   const stream = await client.completions.create({ ...body, stream: true });
   let count = 0;
   for await (const chunk of stream) if (chunk.choices.length > 0 && ++count === 3) break;
@@ -111,7 +112,12 @@ test("ai: an abort frees the place; a wrong key is refused", async () => {
     onError: () => undefined,
   });
   let count = 0;
-  for await (const piece of stream.textStream) if (piece !== "" && ++count === 3) stop.abort();
+  try {
+    for await (const piece of stream.textStream) if (piece !== "" && ++count === 3) stop.abort();
+  } catch {
+    // Whether the reader is told of its own abort is the library's business.
+  }
+  expect(count).toBeGreaterThanOrEqual(3);
   await until(async () => ((await (await server.get("/health")).json()) as { running: number }).running === 0);
   const wrong = createOpenAICompatible({ name: "local", baseURL: `${server.address}/v1`, apiKey: "wrong" });
   await expect(generateText({ model: wrong("tiny"), prompt: "Hi", maxRetries: 0 })).rejects.toMatchObject({ statusCode: 401 });

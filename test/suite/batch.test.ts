@@ -96,6 +96,12 @@ test("a text that is left, or aborted, frees its place and is told no more", asy
   expect((await gathered(batch.generate(prompt(0), { maxNewTokens: 3, stopIds: [] }))).ids).toHaveLength(3);
 });
 
+test("a text of no new tokens ends at once", async () => {
+  using model = await load();
+  using batch = await model.createBatch();
+  expect((await gathered(batch.generate(prompt(0), { maxNewTokens: 0 }))).ids).toEqual([]);
+});
+
 test("what is wrong with one text is told to its caller alone", async () => {
   using model = await load();
   using batch = await model.createBatch();

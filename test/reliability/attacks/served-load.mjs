@@ -73,13 +73,15 @@ export default {
   properties: {
     "answers that are wrong or missing": { limit: 0 },
     "places that stay taken": { limit: 0 },
-    "growth of memory after the warm-up, %": { limit: 2 },
+    "growth of memory after the warm-up beyond 2 %, MiB": { limit: 0 },
   },
   // Seconds.
   counts: { short: 20, full: 600 },
   minutes: { short: 3, full: 14 },
 
-  async run({ count, seed, trace, miss }) {
+  async run({ count, seed, isFull, trace, miss }) {
+    // In a short time what a heap grows to first is not reached.
+    const slack = isFull ? 0 : 32 * 2 ** 20;
     const cases = await expectations();
     const args = [path("packages/diffattn/dist/cli.js"), "serve", MODEL, "--port", "0", "--parallel", "8", "--prefix-memory", "32"];
     const server = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
@@ -122,8 +124,8 @@ export default {
     return {
       "answers that are wrong or missing": wrong,
       "places that stay taken": running + waiting,
-      "growth of memory after the warm-up, %": Math.max(0, Math.round((after / before - 1) * 1000) / 10),
-      note: `${asked} requests`,
+      "growth of memory after the warm-up beyond 2 %, MiB": Math.max(0, Math.ceil((after - before * 1.02 - slack) / 2 ** 20)),
+      note: `${asked} requests, ${((after / before - 1) * 100).toFixed(1)} % more memory`,
     };
   },
 };

@@ -311,7 +311,9 @@ async function* tokens(
   const asked = await queue.ask(prompt, options);
   const signal = options?.signal;
   const sink = new Sink();
-  const places = asked.map((one, index) => new Place(one, index, sink));
+  // (A text of no new token has ended before it began.)
+  const places = asked.flatMap((one, index) => (one.request.maxNewTokens === 0 ? [] : [new Place(one, index, sink)]));
+  if (places.length === 0) return;
   const abort = (): void => sink.fail(aborted(signal?.reason));
   signal?.addEventListener("abort", abort);
   try {
