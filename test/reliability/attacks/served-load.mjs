@@ -1,6 +1,6 @@
-// The server of `diffattn serve` under load: random requests of twelve callers at once, streamed and
-// not, a third of which hang up somewhere on the way. Every answer that is waited for comes and is
-// what the package writes alone; no place stays taken; memory stays flat.
+// The server of `diffattn serve` under load: random requests of twelve callers at once, streamed
+// and not, a third of which hang up somewhere on the way. Every answer that is waited for comes and
+// is what the package writes alone; no place stays taken; memory stays flat.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";

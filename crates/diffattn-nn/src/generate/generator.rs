@@ -32,9 +32,9 @@ pub struct GeneratorOptions {
 }
 
 /// Continues any number of texts, one id of each per step. Texts can join ([`Generator::add`]) and
-/// leave ([`Generator::end`], [`Generator::remove`], [`Generator::take_cache`]) between steps. M is whatever leads to a
-/// [`TextModel`]: a reference, or an [`Arc`](std::sync::Arc) for a generator that outlives its
-/// maker.
+/// leave ([`Generator::end`], [`Generator::remove`], [`Generator::take_cache`]) between steps. M is
+/// whatever leads to a [`TextModel`]: a reference, or an [`Arc`](std::sync::Arc) for a generator
+/// that outlives its maker.
 #[derive(Debug)]
 pub struct Generator<M> {
     model: M,

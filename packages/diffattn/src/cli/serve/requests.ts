@@ -24,7 +24,7 @@ export interface Asked extends Streaming {
   readonly perPrompt: number;
 }
 
-/** Fields that tell who asks, or how this is to be kept or priced, which is no one's concern here. */
+/** Fields that tell who asks, or how this is to be kept or priced: nothing here depends on them. */
 const IGNORED = [
   "user",
   "safety_identifier",
