@@ -10,7 +10,9 @@ const load = (): Promise<LanguageModel> => models.LanguageModel.load(path("diffl
 const SHARED = Array.from({ length: 70 }, (_, i) => (i * 37) % 97);
 const prompt = (i: number): number[] => [...SHARED.slice(0, [70, 40, 0, 69][i % 4]), (i * 11) % 97, i % 97];
 
-beforeAll(async () => void (await api.init({ backend, isa: isas[0] })));
+beforeAll(async () => {
+  await api.init({ backend, isa: isas[0] });
+});
 afterAll(() => api.dispose());
 
 async function gathered(tokens: AsyncIterable<{ id: number; reusedTokens: number; promptTokens: number }>) {
@@ -130,7 +132,7 @@ test("a batch that is disposed of ends its texts", async () => {
   batch.dispose();
   batch.dispose();
   const ends = async (): Promise<void> => {
-    for await (const _ of running);
+    while (!(await running.next()).done);
   };
   expect((await refused(ends)).code).toBe("DISPOSED");
   expect((await waits).code).toBe("DISPOSED");

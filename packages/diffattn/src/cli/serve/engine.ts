@@ -87,7 +87,7 @@ export class Engine {
     const { metrics } = this;
     const begin = performance.now();
     const begun = new Set<number>();
-    for await (const token of this.batch.generate(prompt as readonly (readonly number[])[], options)) {
+    for await (const token of this.batch.generate(prompt, options)) {
       if (!begun.has(token.index)) {
         begun.add(token.index);
         metrics.firstToken.add((performance.now() - begin) / 1000);

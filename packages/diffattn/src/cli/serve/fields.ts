@@ -12,7 +12,7 @@ function kindOf(x: unknown): string {
   if (x === null) return "null";
   if (Array.isArray(x)) return `a list of ${x.length}`;
   if (typeof x === "string") return x.length > 60 ? "a long text" : JSON.stringify(x);
-  return typeof x === "object" ? "an object" : String(x);
+  return typeof x === "number" || typeof x === "boolean" ? String(x) : "an object";
 }
 
 /** A body. null stands for what is not there. */
