@@ -195,21 +195,28 @@ impl ModelCache {
         }
     }
 
+    /// Whether [`ModelCache::copy_prefix`] can copy any beginning of it: where layers have
+    /// recurrent states, or tokens have left a window, it cannot.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.ready == self.ids.len() && self.layers.iter().all(State::is_whole)
+    }
+
     /// Another cache with the first `length` tokens, in memory for no more.
     ///
     /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or some of them have
-    /// left the window; [`Error::out_of_memory`].
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) when there are fewer, or unless it
+    /// [is whole](ModelCache::is_whole); [`Error::out_of_memory`].
     pub fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
-        if length > self.len() || self.discarded > 0 {
-            let expected = format_args!("at most {} tokens, none of them discarded", self.len());
+        if length > self.len() || !self.is_whole() {
+            let expected = format_args!("at most {} tokens of a whole cache", self.len());
             return Err(Error::shape("length", expected, length));
         }
         let layers = self.layers.iter().map(|layer| layer.copy_prefix(length));
         Ok(Self {
             layers: layers.collect::<Result<_, _>>()?,
             ids: self.ids[..length].to_vec(),
-            discarded: 0,
+            ready: length,
             window: self.window,
         })
     }

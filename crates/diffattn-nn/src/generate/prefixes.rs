@@ -31,8 +31,7 @@ impl Prefixes {
     /// Keeps the cache of a text that is gone, in the place of those that held a part of it; those
     /// that were not used for the longest time go.
     pub(super) fn keep(&mut self, cache: ModelCache) {
-        let is_whole = cache.held() == cache.len();
-        if cache.is_empty() || !is_whole || cache.bytes() > self.limit {
+        if cache.is_empty() || !cache.is_whole() || cache.bytes() > self.limit {
             return;
         }
         let more = |kept: &ModelCache| kept.common_prefix(cache.ids()) == cache.len();
@@ -64,7 +63,7 @@ impl Prefixes {
         let kept = self.kept.iter().map(|cache| cache.common_prefix(&text.ids));
         let (mut there, mut coming) = (kept.max().unwrap_or(0), 0);
         for other in others {
-            let Some(cache) = &other.cache else {
+            let Some(cache) = other.cache.as_ref().filter(|cache| cache.is_whole()) else {
                 continue;
             };
             there = there.max(cache.common_prefix(&text.ids));
@@ -86,6 +85,7 @@ impl Prefixes {
         let most = ids.len().saturating_sub(1);
         let shared = |cache: &ModelCache| cache.common_prefix(ids).min(most);
         let running = others.filter_map(|text| text.cache.as_ref());
+        let running = running.filter(|cache| cache.is_whole());
         let running = running.max_by_key(|cache| shared(cache));
         let kept = self.kept.iter().enumerate();
         let kept = kept.max_by_key(|(_, cache)| shared(cache));

@@ -220,10 +220,26 @@ impl State {
         }
     }
 
-    /// Another with the first `length` tokens, which it holds.
+    /// Whether it can be that of any of its tokens: no recurrent state, and nothing discarded.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Kv(kv) => kv.discarded == 0,
+            Self::Recurrent(_) => false,
+            Self::Nothing => true,
+        }
+    }
+
+    /// Another with the first `length` tokens, which it holds; it is whole.
     pub(crate) fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
-        let Self::Kv(cache) = self;
-        cache.copy_prefix(length).map(Self::Kv)
+        match self {
+            Self::Kv(kv) => Ok(Self::Kv(Kv {
+                cache: kv.cache.copy_prefix(length)?,
+                discarded: kv.discarded,
+                window: kv.window,
+            })),
+            Self::Recurrent(_) => Err(Error::internal("a copy of a recurrent state")),
+            Self::Nothing => Ok(Self::Nothing),
+        }
     }
 
     /// The name of its kind, as [`LayerState::kind`].
