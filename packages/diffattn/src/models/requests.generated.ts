@@ -138,8 +138,6 @@ export const embedTexts = {
   options: [],
 } as const;
 
-const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
-
 export const addText = {
   op: 87,
   operands: {
@@ -165,6 +163,8 @@ export const addText = {
   },
   options: [],
 } as const;
+
+const image = [variant, { pixels: tensor, bytes: [list, uint8] }] as const;
 
 export const vitForward = { op: 88, operands: { model: object, image, deterministic: flag }, options: [] } as const;
 
