@@ -2,6 +2,8 @@
 //! the options of every operator, layer and model. Knows nothing of what is computed.
 
 pub(crate) mod buffer;
+#[cfg(feature = "rayon")]
+mod crew;
 pub(crate) mod threads;
 pub(crate) mod units;
 pub(crate) mod work;
