@@ -33,7 +33,7 @@ pub(crate) trait Operation: Send + Sync {
         false
     }
 
-    /// All checks, no work.
+    /// All checks, no work: what is prepared twice is as it was prepared once.
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error>;
 }
 

@@ -10,12 +10,11 @@ use diffattn_nn::{
 
 use super::model::Model;
 use super::model_cache::Caches;
-use super::ready::{Made, ready};
 use super::text::token_ids;
 use crate::encoding::{
     Count, Encoded, Flag, Ints, List, Number, Object, Or, Seed, Size, record, request,
 };
-use crate::job::{OutputSpec, Prepared};
+use crate::job::{OutputSpec, Outputs, Prepared};
 use crate::kind::Kind;
 use crate::objects::{Door, Held, Slot, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
@@ -259,6 +258,17 @@ fn write_token(row: &mut [i32], probable: &mut [f32], token: &Token) {
     }
 }
 
+/// A job that changes an object as it starts: its preparation may be repeated.
+fn change<'m>(
+    specs: Vec<OutputSpec>,
+    work: impl FnOnce(&mut Outputs<'m>) -> Result<(), Error> + 'm,
+) -> Prepared<'m> {
+    Prepared::new(specs, |outputs| {
+        work(outputs)?;
+        Ok(Work::new(0, |_| async { Ok(()) }))
+    })
+}
+
 request! {
     /// A request of `endText`.
     83 endText EndRequest {
@@ -275,8 +285,8 @@ impl Operation for EndRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
-        held.generator.end(self.text, self.kept)?;
-        ready(Vec::new())
+        let (text, kept) = (self.text, self.kept);
+        Ok(change(Vec::new(), move |_| held.generator.end(text, kept)))
     }
 }
 
@@ -296,8 +306,12 @@ impl Operation for AddTextRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let generation = self.text.generation(inputs.operands)?;
         let held = inputs.objects.take(&self.generator)?;
-        let number = held.generator.add(generation, None)?;
-        ready(vec![("text", Made::Ints(vec![number as i32]))])
+        let specs = vec![OutputSpec::new("text", Kind::I32, &[1])?];
+        Ok(change(specs, move |outputs| {
+            let out = outputs.i32()?;
+            out.fill(held.generator.add(generation, None)? as i32);
+            Ok(())
+        }))
     }
 }
 
@@ -317,7 +331,9 @@ impl Operation for RemoveTextRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let held = inputs.objects.take(&self.generator)?;
-        held.generator.remove(self.text, self.kept)?;
-        ready(Vec::new())
+        let (text, kept) = (self.text, self.kept);
+        Ok(change(Vec::new(), move |_| {
+            held.generator.remove(text, kept)
+        }))
     }
 }

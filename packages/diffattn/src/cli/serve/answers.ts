@@ -148,7 +148,7 @@ export interface Answering {
   readonly includeUsage: boolean;
 }
 
-/** The same in pieces. */
+/** An answer piece by piece, with its usage at the end where that is wanted. */
 export async function* pieces(
   form: Form,
   tokens: AsyncIterable<BatchToken>,

@@ -125,12 +125,17 @@ export function appOf(engine: Engine, options: AppOptions): Hono {
     const path = routePath(c, -1);
     engine.metrics.request(/\*/.test(path) ? "other" : path, c.res.status);
   });
+  /** What is not read of a body ends its connection, so that no further request is sent on it. */
+  const refusal = (c: Context, error: ApiError): Response => {
+    if (c.req.raw.body && !c.req.raw.bodyUsed) c.header("connection", "close");
+    return c.json(error.json, error.status);
+  };
   app.onError((thrown, c) => {
     const error = apiError(thrown);
     if (error.status === 429) c.header("retry-after", "1");
-    return c.json(error.json, error.status);
+    return refusal(c, error);
   });
-  app.notFound((c) => c.json(new ApiError(404, `there is no ${c.req.method} ${c.req.path.slice(0, 200)}`, null, "not_found").json, 404));
+  app.notFound((c) => refusal(c, new ApiError(404, `there is no ${c.req.method} ${c.req.path.slice(0, 200)}`, null, "not_found")));
   guard(app, options);
 
   const model = { id: engine.name, object: "model", created: engine.created, owned_by: "diffattn" };
