@@ -16,12 +16,16 @@ export const TEMPLATE =
   "{% for message in messages %}{% if message.role == 'nobody' %}{{ raise_exception('nobody speaks') }}{% endif %}" +
   "{{ message.role }}: {{ message.content }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 
+/** What is taken away once the tests of a file have run: a test that runs can register nothing. */
+const made: (() => unknown)[] = [];
+afterAll(() => made.splice(0).forEach((undo) => undo()));
+
 /** The trained model with a chat template. */
 export function chatModel(): string {
   const folder = join(mkdtempSync(join(tmpdir(), "diffattn-serve-")), "tiny");
   cpSync(trained, folder, { recursive: true });
   writeFileSync(join(folder, "chat_template.jinja"), TEMPLATE);
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  made.push(() => rmSync(join(folder, ".."), { recursive: true, force: true }));
   return folder;
 }
 
@@ -48,7 +52,7 @@ export async function serving(model: string, args: readonly string[] = [], envir
   let [out, err] = ["", ""];
   const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
   child.stderr.on("data", (piece: Buffer) => (err += piece.toString()));
-  afterAll(() => void child.kill("SIGKILL"));
+  made.push(() => child.kill("SIGKILL"));
   const address = await new Promise<string>((resolve, reject) => {
     child.stdout.on("data", (piece: Buffer) => {
       out += piece.toString();

@@ -340,7 +340,7 @@ export class LanguageModel extends Owned<Model> {
 
   async createBatch(options?: types.BatchOptions): Promise<GenerationBatch> {
     const { size, prefixBytes, stepTokens, window, deterministic } = checkOptions("options", options, BATCH);
-    const places = atLeastOne("size", size, PLACES);
+    const places = wholeOf("size", size, 1, PLACES);
     const request = (): Request =>
       encode(requests.createGenerator, {
         model: this.#handle,
@@ -349,8 +349,8 @@ export class LanguageModel extends Owned<Model> {
         deterministic: deterministic ?? false,
         caches: [],
         cacheDtype: this.#cacheDtype,
-        prefixBytes: prefixBytes ?? PREFIX_BYTES,
-        stepTokens: atLeastOne("stepTokens", stepTokens, STEP_TOKENS),
+        prefixBytes: wholeOf("prefixBytes", prefixBytes, 0, PREFIX_BYTES),
+        stepTokens: wholeOf("stepTokens", stepTokens, 1, STEP_TOKENS),
       });
     // What is wrong with the options is told here.
     drop(await create("generator", request()));
@@ -434,10 +434,10 @@ export async function mapsOfLayers(
   return layers.map((_, i) => mapsOf(outputs.slice(i * each, (i + 1) * each)));
 }
 
-/** A whole number of 1 or more, or what stands for none. */
-function atLeastOne(name: string, given: number | undefined, otherwise: number): number {
+/** A whole number, or what stands for none. */
+function wholeOf(name: string, given: number | undefined, least: number, otherwise: number): number {
   const value = given ?? otherwise;
-  return Number.isSafeInteger(value) && value >= 1 ? value : fail("OPTION", name, "a whole number from 1", show(given));
+  return Number.isSafeInteger(value) && value >= least ? value : fail("OPTION", name, `a whole number from ${least}`, show(given));
 }
 
 /**
