@@ -1,14 +1,16 @@
 // `npm start`: sets up, builds, lets the trained model of examples/model write on the native
-// backend in this terminal, then serves the page (packages/demo) and prints its address. Opens
+// backend in this terminal, then serves the page (packages/demo) and prints its address. With a
+// model it serves the page with that one first, then has a conversation in this terminal. Opens
 // nothing by itself; Ctrl-C ends it.
 //
-//   npm start -- [--port N] [--no-isolation] [--once]      (--once: writes and serves nothing)
+//   npm start -- [--model smollm2|PATH|ORG/NAME] [--port N] [--no-isolation] [--once]      (--once: no page)
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { build } from "./build.mjs";
 import { main, setup } from "./setup.mjs";
+import { namedModel, talk } from "./start-model.mjs";
 import { root } from "./tools.mjs";
 
 const PROMPT = "Returns the number of";
@@ -17,10 +19,16 @@ const TOKENS = 120;
 /** What was asked for; ends with a sentence when it makes no sense. */
 function options() {
   try {
-    const flags = { port: { type: "string" }, "no-isolation": { type: "boolean" }, once: { type: "boolean" } };
-    const { port, once = false, "no-isolation": plain = false } = parseArgs({ options: flags }).values;
+    const flags = {
+      model: { type: "string" },
+      port: { type: "string" },
+      "no-isolation": { type: "boolean" },
+      once: { type: "boolean" },
+    };
+    const { model, port, once = false, "no-isolation": plain = false } = parseArgs({ options: flags }).values;
+    if (model === "") throw new Error("--model: expected smollm2, a path or a name on the hub, got none");
     if (port !== undefined && !(/^\d+$/.test(port) && Number(port) < 65_536)) throw new Error(`--port: expected 0 … 65535, got ${port}`);
-    return { port: port === undefined ? undefined : Number(port), once, isolated: !plain };
+    return { model, port: port === undefined ? undefined : Number(port), once, isolated: !plain };
   } catch (error) {
     console.error(error.message);
     process.exit(2);
@@ -58,11 +66,23 @@ async function write() {
   dispose();
 }
 
-async function servePage({ port, isolated }) {
+async function servePage({ port, isolated }, models = []) {
   const { serve } = await built("packages/demo/serve.mjs");
-  const { address, close } = await serve({ port, isolated });
+  const { address, close } = await serve({ port, isolated, models });
   console.log(`\nthe same model in your browser: ${address}   (Ctrl-C ends)`);
-  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => void close().then(() => process.exit(0)));
+  return () => {
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => void close().then(() => process.exit(0)));
+  };
+}
+
+/** A model that was asked for: the page first, as a conversation has no end of its own. */
+async function startModel({ model: name, once, ...how }) {
+  const model = await namedModel(name);
+  const endBySignal = once ? undefined : await servePage(how, [model]);
+  await talk(model);
+  if (!endBySignal) return;
+  console.log("\nthe page is still served; Ctrl-C ends it");
+  endBySignal();
 }
 
 const asked = options();
@@ -71,8 +91,12 @@ main(() => {
   build();
 });
 try {
-  await write();
-  if (!asked.once) await servePage(asked);
+  if (asked.model !== undefined) {
+    await startModel(asked);
+  } else {
+    await write();
+    if (!asked.once) (await servePage(asked))();
+  }
 } catch (error) {
   console.error(`failed: ${error.message}`);
   process.exit(1);

@@ -2,7 +2,7 @@
 // server can serve it (serve.mjs does), below any path, with or without the headers that isolate a
 // page.
 
-import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,6 +22,20 @@ function copyPackage(): void {
 function copyModel(): void {
   for (const name of ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"])
     cpSync(here(`../../examples/model/${name}`), join(dist, "model", name));
+}
+
+/** What the page may choose from where its server has nothing besides. */
+function writeModels(): void {
+  const files = ["config.json", "generation_config.json", "tokenizer.json", "model.safetensors"];
+  const small = {
+    name: "small",
+    title: "7M, trained on Rust’s documentation",
+    about: "A small DIFF Llama that continues English about Rust. It knows nothing.",
+    path: "model/",
+    files,
+    bytes: files.reduce((sum, name) => sum + statSync(join(dist, "model", name)).size, 0),
+  };
+  writeFileSync(join(dist, "models.json"), JSON.stringify({ models: [small] }));
 }
 
 /**
@@ -58,6 +72,7 @@ export default defineConfig({
     for (const name of ["index.html", "style.css"]) writeFileSync(join(dist, name), readFileSync(here(`src/${name}`)));
     copyPackage();
     copyModel();
+    writeModels();
     copyOnnxruntime();
     writeGraphs();
     return Promise.resolve();

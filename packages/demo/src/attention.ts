@@ -1,7 +1,7 @@
 // What a token attends to: rows, maps and noise of one head, drawn by diffattn/viz, and their
 // export. Asks for maps; computes none.
 
-import type { AttentionMaps } from "diffattn";
+import type { AttentionMaps, Tensor } from "diffattn";
 import {
   attentionNoise,
   attentionRow,
@@ -15,46 +15,61 @@ import {
   svgToPng,
   type AttentionNoise,
 } from "diffattn/viz";
-import { byId, element, reasonOf } from "./dom.js";
+import { partsOf } from "./attention-parts.js";
+import { element, reasonOf } from "./dom.js";
+import type { LayerMaps } from "./layer-maps.js";
 import { spansOf, typicalOf, verdictOf, type Planted, type Spans } from "./noise.js";
-import { seen, type TokenList } from "./tokens.js";
+import { seen, TokenList } from "./tokens.js";
+import type { Voice } from "./voice.js";
 
 /** A text that is finished, and where its maps come from. */
-export interface Written {
+export interface Written extends LayerMaps {
   readonly tokens: readonly string[];
   /** How many of the tokens the prompt has. */
   readonly ofPrompt: number;
   /** What is known of the prompt. */
   readonly planted: Planted | undefined;
-  readonly layers: number;
-  readonly maps: (layer: number) => Promise<AttentionMaps>;
-  /** Of its first `count` tokens alone. */
-  readonly mapsUpTo: (count: number, layer: number) => Promise<AttentionMaps>;
+}
+
+/** A head among those of all layers. */
+interface Place {
+  readonly layer: number;
+  readonly head: number;
+  readonly heads: number;
 }
 
 const HEADINGS = ["map 1", "map 2", "difference: map 1 − λ · map 2"];
+const TABLE = ["token", "position"];
 /** Rows of the table. */
 const STRONGEST = 6;
 /** Milliseconds that typing rests before all layers are asked. */
 const REST = 250;
 
-const section = byId("attention", HTMLElement);
-const layer = byId("layer", HTMLSelectElement);
-const head = byId("head", HTMLSelectElement);
-const row = byId("row", HTMLElement);
-const strongest = byId("strongest", HTMLTableElement);
-const figures = byId("maps", HTMLElement);
-const noisePlace = byId("noise", HTMLElement);
-const noiseRule = byId("noise-rule", HTMLElement);
-const noiseAll = byId("noise-all", HTMLElement);
-const noiseOption = byId("noise-option", HTMLOptionElement);
-const spanKey = byId("span-key", HTMLElement);
-const answer = byId("answer", HTMLInputElement);
-const question = byId("question", HTMLInputElement);
-const picture = byId("picture", HTMLSelectElement);
-
 /** With a sign, and a real minus. */
 const signed = (value: number): string => `${value > 0 ? "+" : ""}${value.toFixed(4).replace("-", "−")}`;
+
+/** The drawings' own rules: a style element in each is what a strict Content-Security-Policy forbids. */
+export function adoptStyles(): void {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync(stylesheet);
+  document.adoptedStyleSheets.push(sheet);
+}
+
+/** A plain layer's heads have one map, from which nothing is subtracted. */
+const isPlain = ({ maps }: AttentionMaps): boolean => maps?.length === 1;
+
+/** The maps that a difference is made of; none of a plain layer, whose one map is shown as it. */
+const termsOf = (maps: AttentionMaps): Tensor[] =>
+  isPlain(maps) ? [] : (maps.maps ?? [maps.map1, maps.map2].filter((map) => map !== undefined));
+
+function headingsOf(maps: AttentionMaps): string[] {
+  const { length } = termsOf(maps);
+  if (length === 0) return ["map"];
+  return length === 2 ? HEADINGS : [...Array.from({ length }, (_, i) => `map ${i + 1}`), "difference"];
+}
+
+/** As they are drawn: a plain layer's map once. */
+const drawable = (maps: AttentionMaps): AttentionMaps => (isPlain(maps) ? { diff: maps.diff } : maps);
 
 export class Attention {
   #written: Written | undefined;
@@ -74,26 +89,26 @@ export class Attention {
   #frame = 0;
   #width = 0;
 
-  constructor(
-    readonly list: TokenList,
-    readonly say: (text: string) => void,
-    readonly complain: (text: string) => void,
-  ) {
-    // The drawings' own rules: a style element in each is what a strict Content-Security-Policy
-    // forbids.
-    const sheet = new CSSStyleSheet();
-    sheet.replaceSync(stylesheet);
-    document.adoptedStyleSheets.push(sheet);
+  readonly #parts: ReturnType<typeof partsOf>;
+  /** The tokens of the text, which are coloured. */
+  readonly list: TokenList;
 
-    layer.addEventListener("change", () => {
+  /** `prefix`: of the ids of this view's elements. */
+  constructor(
+    prefix: string,
+    readonly voice: Voice,
+  ) {
+    this.#parts = partsOf(prefix);
+    this.list = new TokenList(this.#parts.text, (index, byKeyboard) => this.choose(index, byKeyboard));
+    this.#parts.layer.addEventListener("change", () => {
       this.#chosen = true;
       void this.#load();
     });
-    head.addEventListener("change", () => {
+    this.#parts.head.addEventListener("change", () => {
       this.#chosen = true;
       this.#drawAll();
     });
-    for (const input of [answer, question])
+    for (const input of [this.#parts.answer, this.#parts.question])
       input.addEventListener("input", () => {
         this.#readSpans();
         this.#drawNoise();
@@ -102,14 +117,14 @@ export class Attention {
         this.#resting = setTimeout(() => void this.#sumUp(), REST);
       });
     for (const kind of ["svg", "png", "json"] as const)
-      byId(kind, HTMLButtonElement).addEventListener(
+      this.#parts.exports[kind].addEventListener(
         "click",
-        () => void this.#export(kind).catch((e: unknown) => this.complain(reasonOf(e))),
+        () => void this.#export(kind).catch((e: unknown) => this.voice.complain(reasonOf(e))),
       );
-    for (const type of ["pointermove", "click"] as const) figures.addEventListener(type, (event) => this.#pointAtMap(event));
+    for (const type of ["pointermove", "click"] as const) this.#parts.figures.addEventListener(type, (event) => this.#pointAtMap(event));
     new ResizeObserver(() => {
-      if (this.#maps && Math.abs(section.clientWidth - this.#width) > 8) this.#drawAll();
-    }).observe(section);
+      if (this.#maps && Math.abs(this.#parts.section.clientWidth - this.#width) > 8) this.#drawAll();
+    }).observe(this.#parts.section);
   }
 
   /** Nothing to be seen until the next text. */
@@ -118,30 +133,30 @@ export class Attention {
     this.#summed += 1;
     clearTimeout(this.#resting);
     this.#written = this.#maps = this.#noise = this.#spans = undefined;
-    spanKey.hidden = true;
-    section.hidden = true;
+    this.#parts.spanKey.hidden = true;
+    this.#parts.section.hidden = true;
   }
 
   /** Shows what the tokens of a finished text attend to, the last one first. */
   async show(written: Written): Promise<void> {
     this.#written = written;
     this.#query = written.tokens.length - 1;
-    if (layer.options.length !== written.layers) {
-      layer.replaceChildren(...Array.from({ length: written.layers }, (_, i) => new Option(String(i + 1), String(i))));
-      layer.value = String(Math.floor(written.layers / 2));
+    if (this.#parts.layer.options.length !== written.layers) {
+      this.#parts.layer.replaceChildren(...Array.from({ length: written.layers }, (_, i) => new Option(String(i + 1), String(i))));
+      this.#parts.layer.value = String(Math.floor(written.layers / 2));
     }
     // Words of the text before say nothing of this one.
-    if (written.planted || !written.tokens.join("").includes(answer.value)) {
-      answer.value = written.planted?.answer ?? "";
-      question.value = written.planted?.question ?? "";
+    if (written.planted || !written.tokens.join("").includes(this.#parts.answer.value)) {
+      this.#parts.answer.value = written.planted?.answer ?? "";
+      this.#parts.question.value = written.planted?.question ?? "";
     }
     this.#readSpans();
     const typical = await this.#sumUp();
     if (this.#written !== written) return;
     if (typical && !this.#chosen) {
-      layer.value = String(typical.layer);
+      this.#parts.layer.value = String(typical.layer);
       this.#fillHeads(typical.heads);
-      head.value = String(typical.head);
+      this.#parts.head.value = String(typical.head);
     }
     await this.#load();
   }
@@ -155,7 +170,7 @@ export class Attention {
     this.#frame = requestAnimationFrame(() => {
       this.#drawRow();
       this.#markQuery();
-      if (byKeyboard) this.say(this.#sentence());
+      if (byKeyboard) this.voice.say(this.#sentence());
     });
   }
 
@@ -164,31 +179,31 @@ export class Attention {
     if (!written) return;
     const asked = ++this.#asked;
     try {
-      const maps = await written.maps(Number(layer.value));
+      const maps = await written.maps(Number(this.#parts.layer.value));
       if (asked !== this.#asked) return;
       this.#maps = maps;
     } catch (error) {
-      if (asked === this.#asked) this.complain(reasonOf(error));
+      if (asked === this.#asked) this.voice.complain(reasonOf(error));
       return;
     }
     this.#fillHeads(this.#maps.diff.shape[1] ?? 0);
-    section.hidden = false;
+    this.#parts.section.hidden = false;
     this.#drawAll();
   }
 
   #fillHeads(heads: number): void {
-    if (head.options.length !== heads)
-      head.replaceChildren(...Array.from({ length: heads }, (_, i) => new Option(String(i + 1), String(i))));
+    if (this.#parts.head.options.length !== heads)
+      this.#parts.head.replaceChildren(...Array.from({ length: heads }, (_, i) => new Option(String(i + 1), String(i))));
   }
 
   get #head(): number {
-    return Number(head.value);
+    return Number(this.#parts.head.value);
   }
 
   #drawAll(): void {
     const maps = this.#maps;
     if (!maps) return;
-    this.#width = section.clientWidth;
+    this.#width = this.#parts.section.clientWidth;
     this.#drawFigures(maps);
     this.#drawRow();
     this.#drawNoise();
@@ -196,30 +211,33 @@ export class Attention {
   }
 
   #drawFigures(maps: AttentionMaps): void {
-    const all = [maps.map1, maps.map2, maps.diff].filter((map) => map !== undefined);
+    const all = [...termsOf(maps), maps.diff];
+    const headings = headingsOf(maps);
     const tokens = maps.diff.shape[3] ?? 1;
     this.#max = Math.max(...Array.from({ length: tokens }, (_, query) => attentionRow(maps, { head: this.#head, query }).max));
     // As wide as the widest legend, so that all three are of one size.
     const cell = Math.max(1, 330 / tokens);
     const drawn = all.map((map, i) => {
       const made = element("figure");
-      made.append(element("figcaption", HEADINGS[i]));
-      const svg = drawMap(map, { head: this.#head, cell, max: this.#max, signed: map === maps.diff, styled: false });
+      made.append(element("figcaption", headings[i]));
+      const svg = drawMap(map, { head: this.#head, cell, max: this.#max, signed: map === maps.diff && all.length > 1, styled: false });
       made.insertAdjacentHTML("beforeend", svg);
       // The caption is what is seen; the name says which of the layers and heads.
-      const name = `${HEADINGS[i] ?? ""}, ${this.#place()}`;
+      const name = `${headings[i] ?? ""}, ${this.#place()}`;
       made.querySelector("svg")?.setAttribute("aria-label", name);
       made.querySelector("title")?.replaceChildren(name);
       return made;
     });
-    figures.replaceChildren(...drawn);
+    this.#parts.figures.replaceChildren(...drawn);
     this.#markQuery();
     this.#markSpans();
   }
 
   /** The matrix in each drawing: the first frame; the second is the legend's. */
   #frames(): SVGRectElement[] {
-    return Array.from(figures.querySelectorAll("svg"), (svg) => svg.querySelector<SVGRectElement>(".da-frame")).filter((f) => f !== null);
+    return Array.from(this.#parts.figures.querySelectorAll("svg"), (svg) => svg.querySelector<SVGRectElement>(".da-frame")).filter(
+      (f) => f !== null,
+    );
   }
 
   /** Draws a box into every map: rows and columns are half-open ranges of tokens. */
@@ -251,9 +269,9 @@ export class Attention {
   #markSpans(): void {
     const spans = this.#spans;
     this.list.markSpans(spans);
-    spanKey.hidden = !spans;
+    this.#parts.spanKey.hidden = !spans;
     if (spans) this.#box("span", spans.rows, [spans.answer[0] ?? 0, (spans.answer.at(-1) ?? 0) + 1]);
-    else for (const old of figures.querySelectorAll(".span")) old.remove();
+    else for (const old of this.#parts.figures.querySelectorAll(".span")) old.remove();
   }
 
   #pointAtMap(event: MouseEvent): void {
@@ -267,7 +285,7 @@ export class Attention {
   }
 
   #place(): string {
-    return `layer ${Number(layer.value) + 1}, head ${this.#head + 1}`;
+    return `layer ${Number(this.#parts.layer.value) + 1}, head ${this.#head + 1}`;
   }
 
   #title(): string {
@@ -278,7 +296,7 @@ export class Attention {
   /** The strongest weights of the difference, by size. */
   #strongest(count: number): { key: number; token: string; terms: number[]; diff: number }[] {
     if (!this.#maps) return [];
-    const { terms, diff } = attentionRow(this.#maps, { head: this.#head, query: this.#query });
+    const { terms, diff } = attentionRow(drawable(this.#maps), { head: this.#head, query: this.#query });
     return diff
       .map((value, key) => ({
         key,
@@ -298,48 +316,53 @@ export class Attention {
   #drawRow(): void {
     const maps = this.#maps;
     if (!maps) return;
-    const values = attentionRow(maps, { head: this.#head, query: this.#query });
+    const values = attentionRow(drawable(maps), { head: this.#head, query: this.#query });
     this.list.colour(values.diff, values.max);
-    byId("attention-heading", HTMLElement).textContent = this.#title();
-    row.innerHTML = drawRow(maps, { ...this.#rowOptions(), styled: false });
-    strongest.caption?.replaceChildren(`The ${STRONGEST} tokens that weigh most in the difference`);
-    strongest.tBodies[0]?.replaceChildren(
+    this.#parts.heading.textContent = this.#title();
+    this.#parts.row.innerHTML = drawRow(drawable(maps), { ...this.#rowOptions(maps), styled: false });
+    const columns = headingsOf(maps).map((heading) => heading.replace(/:.*/, ""));
+    this.#parts.strongest.caption?.replaceChildren(`The ${STRONGEST} tokens that weigh most in the ${columns.at(-1) ?? ""}`);
+    this.#parts.strongest.tHead?.rows[0]?.replaceChildren(...[...TABLE, ...columns].map((text) => element("th", text, { scope: "col" })));
+    this.#parts.strongest.tBodies[0]?.replaceChildren(
       ...this.#strongest(STRONGEST).map(({ key, token, terms, diff }) => {
         const line = element("tr");
         line.append(element("th", token, { scope: "row" }), element("td", String(key + 1)));
-        for (const value of [...terms.map((v) => v.toFixed(4)), signed(diff)]) line.append(element("td", value));
+        for (const value of [...terms.map((v) => v.toFixed(4)), terms.length > 0 ? signed(diff) : diff.toFixed(4)])
+          line.append(element("td", value));
         return line;
       }),
     );
     this.#noisePicture();
   }
 
-  #rowOptions() {
-    const width = Math.max(240, Math.min(1100, section.clientWidth));
-    return { head: this.#head, query: this.#query, tokens: this.#written?.tokens ?? [], headings: HEADINGS, width };
+  #rowOptions(maps: AttentionMaps) {
+    const width = Math.max(240, Math.min(1100, this.#parts.section.clientWidth));
+    return { head: this.#head, query: this.#query, tokens: this.#written?.tokens ?? [], headings: headingsOf(maps), width };
   }
 
   /** Finds the words of both fields in the text. */
   #readSpans(): void {
     const tokens = this.#written?.tokens ?? [];
-    const words = { answer: answer.value.trim(), question: question.value.trim() };
+    const words = { answer: this.#parts.answer.value.trim(), question: this.#parts.question.value.trim() };
     const found = words.answer === "" ? "" : spansOf(tokens, words);
     this.#spans = typeof found === "string" ? undefined : found;
     if (typeof found === "string")
-      noiseRule.textContent =
+      this.#parts.noiseRule.textContent =
         `${found} Which tokens matter to which is not known here, and without that no figure means anything. Name the words of the text that answer a question, and the question after them.`.trim();
   }
 
   #drawNoise(): void {
     const spans = this.#spans;
     this.#noise = undefined;
-    if (this.#maps && spans) {
+    const isDifference = this.#maps !== undefined && !isPlain(this.#maps);
+    this.#parts.noisePart.hidden = !isDifference;
+    if (this.#maps && isDifference && spans) {
       this.#noise = attentionNoise(this.#maps, { head: this.#head, rows: spans.rows, relevant: spans.answer });
       const asks = spans.rows[1] - spans.rows[0];
-      noiseRule.textContent = `Here, in ${this.#place()}: of the attention of each of the question’s ${asks} tokens, by size, the share beside the ${spans.answer.length} tokens of the answer, which are the same for both maps and their difference. In the maps, the box is where the question looks at the answer.`;
+      this.#parts.noiseRule.textContent = `Here, in ${this.#place()}: of the attention of each of the question’s ${asks} tokens, by size, the share beside the ${spans.answer.length} tokens of the answer, which are the same for both maps and their difference. In the maps, the box is where the question looks at the answer.`;
     }
-    noiseOption.disabled = !this.#noise;
-    if (!this.#noise && picture.value === "noise") picture.value = "maps";
+    this.#parts.noiseOption.disabled = !this.#noise;
+    if (!this.#noise && this.#parts.picture.value === "noise") this.#parts.picture.value = "maps";
     this.#noisePicture();
   }
 
@@ -348,27 +371,31 @@ export class Attention {
    * from the page. Gives the place of a typical head, or undefined where nothing is known, or where
    * something else is asked by now.
    */
-  async #sumUp(): Promise<{ layer: number; head: number; heads: number } | undefined> {
+  async #sumUp(): Promise<Place | undefined> {
     const mine = ++this.#summed;
     const written = this.#written;
     const spans = this.#spans;
-    noiseAll.textContent = "";
+    this.#parts.noiseAll.textContent = "";
     if (!written || !spans) return undefined;
     try {
       const noises: AttentionNoise[] = [];
-      let heads = 0;
+      const places: Place[] = [];
       for (let at = 0; at < written.layers; at += 1) {
         const maps = await written.mapsUpTo(spans.rows[1], at);
         if (mine !== this.#summed) return undefined;
-        heads = maps.diff.shape[1] ?? 0;
-        for (let of = 0; of < heads; of += 1) noises.push(attentionNoise(maps, { head: of, rows: spans.rows, relevant: spans.answer }));
+        if (isPlain(maps)) continue;
+        const heads = maps.diff.shape[1] ?? 0;
+        for (let of = 0; of < heads; of += 1) {
+          noises.push(attentionNoise(maps, { head: of, rows: spans.rows, relevant: spans.answer }));
+          places.push({ layer: at, head: of, heads });
+        }
       }
+      if (noises.length === 0) return undefined;
       const summary = summarizeNoise(noises);
-      noiseAll.textContent = `${verdictOf(summary)}${this.#ending(written, spans)}`;
-      const typical = typicalOf(noises, summary);
-      return { layer: Math.floor(typical / heads), head: typical % heads, heads };
+      this.#parts.noiseAll.textContent = `${verdictOf(summary)}${this.#ending(written, spans)}`;
+      return places[typicalOf(noises, summary)];
     } catch (error) {
-      if (mine === this.#summed) this.complain(reasonOf(error));
+      if (mine === this.#summed) this.voice.complain(reasonOf(error));
       return undefined;
     }
   }
@@ -378,26 +405,31 @@ export class Attention {
    * whose words begin the answer.
    */
   #ending({ tokens, ofPrompt }: Written, { rows }: Spans): string {
-    const [wanted, asked] = [answer.value.trim(), question.value.trim()];
+    const [wanted, asked] = [this.#parts.answer.value.trim(), this.#parts.question.value.trim()];
     if (asked === "" || !wanted.startsWith(asked) || rows[1] !== ofPrompt || tokens.length === ofPrompt) return "";
     const found = tokens.slice(ofPrompt).join("").trimStart().startsWith(wanted.slice(asked.length).trim().replace(/\W$/, ""));
     return ` The model ${found ? "goes on" : "does not go on"} with the answer.`;
   }
 
   #noisePicture(): void {
-    noisePlace.innerHTML = this.#noise ? drawNoise(this.#noise, { ...this.#noiseOptions(), styled: false }) : "";
+    this.#parts.noisePlace.innerHTML = this.#noise ? drawNoise(this.#noise, { ...this.#noiseOptions(), styled: false }) : "";
   }
 
   #noiseOptions() {
-    return { tokens: this.#written?.tokens ?? [], query: this.#query, width: Math.max(240, Math.min(1100, section.clientWidth)) };
+    return {
+      tokens: this.#written?.tokens ?? [],
+      query: this.#query,
+      width: Math.max(240, Math.min(1100, this.#parts.section.clientWidth)),
+    };
   }
 
   /** The chosen picture as a file of its own, in the theme of the page. */
   #drawExport(theme: "light" | "dark"): string {
     const maps = this.#maps;
     if (!maps) throw new Error("there are no maps yet");
-    if (picture.value === "row") return drawRow(maps, { ...this.#rowOptions(), width: 900, title: this.#title(), theme });
-    if (picture.value === "noise" && this.#noise)
+    if (this.#parts.picture.value === "row")
+      return drawRow(drawable(maps), { ...this.#rowOptions(maps), width: 900, title: this.#title(), theme });
+    if (this.#parts.picture.value === "noise" && this.#noise)
       return drawNoise(this.#noise, {
         ...this.#noiseOptions(),
         width: 900,
@@ -405,10 +437,10 @@ export class Attention {
         theme,
       });
     const tokens = this.#written?.tokens ?? [];
-    return drawMaps(maps, {
+    return drawMaps(drawable(maps), {
       head: this.#head,
       tokens,
-      headings: HEADINGS,
+      headings: headingsOf(maps),
       title: `Attention maps (${this.#place()})`,
       max: this.#max,
       theme,
@@ -416,12 +448,12 @@ export class Attention {
   }
 
   async #export(kind: "svg" | "png" | "json"): Promise<void> {
-    const what = kind === "json" ? "maps" : picture.value;
-    const name = `diffattn-layer${Number(layer.value) + 1}-head${this.#head + 1}-${what}.${kind}`;
+    const what = kind === "json" ? "maps" : this.#parts.picture.value;
+    const name = `diffattn-layer${Number(this.#parts.layer.value) + 1}-head${this.#head + 1}-${what}.${kind}`;
     if (kind === "json") {
       if (!this.#maps) throw new Error("there are no maps yet");
       const tokens = this.#written?.tokens ?? [];
-      const about = { layer: Number(layer.value), text: tokens.join("") };
+      const about = { layer: Number(this.#parts.layer.value), text: tokens.join("") };
       const json = JSON.stringify(mapsToJson(this.#maps, { head: this.#head, tokens, about, noise: this.#noise }));
       save(name, new Blob([json], { type: "application/json" }));
       return;

@@ -24,4 +24,11 @@ export function numberOf(input: HTMLInputElement): number | undefined {
   return input.checkValidity() && input.value !== "" ? input.valueAsNumber : undefined;
 }
 
+/** The numbers that fields hold, by their names. */
+export const numbersOf = <N extends string>(fields: Readonly<Record<N, HTMLInputElement>>): Record<N, number | undefined> =>
+  Object.fromEntries(Object.entries<HTMLInputElement>(fields).map(([name, input]) => [name, numberOf(input)])) as Record<
+    N,
+    number | undefined
+  >;
+
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));

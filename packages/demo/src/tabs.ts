@@ -3,8 +3,14 @@
 
 import { byId } from "./dom.js";
 
-export function startTabs(): void {
+export interface Tabs {
+  /** Shows or hides a tab; one that comes may open, unless the address names another. */
+  readonly offer: (id: string, isOffered: boolean, opens: boolean) => void;
+}
+
+export function startTabs(): Tabs {
   const tabs = Array.from(document.querySelectorAll<HTMLButtonElement>('[role="tab"]'));
+  const offered = (): HTMLButtonElement[] => tabs.filter(({ hidden }) => !hidden);
   const open = (chosen: HTMLButtonElement): void => {
     for (const tab of tabs) {
       const isOpen = tab === chosen;
@@ -19,12 +25,25 @@ export function startTabs(): void {
       history.replaceState(null, "", i === 0 ? location.pathname + location.search : `#${tab.id}`);
     });
     tab.addEventListener("keydown", ({ key }) => {
-      const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: tabs.length - 1 }[key];
-      const next = to === undefined ? undefined : tabs[(to + tabs.length) % tabs.length];
+      const there = offered();
+      const at = there.indexOf(tab);
+      const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: there.length - 1 }[key];
+      const next = to === undefined ? undefined : there[(to + there.length) % there.length];
       next?.focus();
       next?.click();
     });
   }
-  const asked = tabs.find((tab) => `#${tab.id}` === location.hash);
+  const named = (): HTMLButtonElement | undefined => offered().find((tab) => `#${tab.id}` === location.hash);
+  const asked = named();
   if (asked) open(asked);
+  return {
+    offer(id, isOffered, opens) {
+      const tab = byId(id, HTMLButtonElement);
+      const wasOffered = !tab.hidden;
+      tab.hidden = !isOffered;
+      if (opens && isOffered && !wasOffered && (named() ?? tab) === tab) open(tab);
+      const [first] = offered();
+      if (!isOffered && tab.getAttribute("aria-selected") === "true" && first) open(first);
+    },
+  };
 }
