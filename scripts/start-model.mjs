@@ -18,12 +18,12 @@ async function smollm2() {
   return {
     name: "smollm2",
     title: "SmolLM2-135M-Instruct, made differential",
-    about: "Every head was made differential by an exact conversion: it computes what the Llama does, to rounding.",
+    about: "Every head was made differential; without the adapter it computes what the Llama does, to rounding.",
     path: await smollm2Diff(),
     adapter: {
       path: join(root, "examples/smollm2"),
       about:
-        "The adapter was healed on documentation from Debian packages and on text that the base model wrote. It lost some answers: asked for the capital of France it no longer says Paris. It is no evidence that differential attention is better, as no plain model was trained beside it.",
+        "Healed on documentation from Debian packages and on text that the base model wrote. It lost some answers (asked for the capital of France it no longer says Paris), and is no evidence that differential attention is better: no plain model was trained beside it.",
     },
   };
 }

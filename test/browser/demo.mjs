@@ -6,63 +6,19 @@
 //
 //   node test/browser/demo.mjs [chromium] [firefox]
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { readSafetensors } from "../../examples/safetensors.mjs";
 import { init, dispose } from "../../packages/diffattn/dist/node.js";
 import { DiffLlama } from "../../packages/diffattn/dist/models-node.js";
 import { attentionNoise, summarizeNoise } from "../../packages/diffattn/dist/viz.js";
 import { noisesOf, prompts, tokensOf } from "../../examples/planted-answers.mjs";
-import { POLICY, serve } from "../../packages/demo/serve.mjs";
-import { browsers } from "./launch.mjs";
+import { accessible, click, fill, pause, runDemo, saveAs, textOf, tooWide, until } from "./demo-page.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const [reference] = JSON.parse(readSafetensors(here("../../examples/model/expected.safetensors")).metadata.case);
 
-const TIMEOUT = 300_000;
 /** The page's first prompt. */
 const TYPICAL = prompts[4].text;
-
-/** Runs before the page's own scripts: keeps violations, and what is saved instead of saving it. */
-function watch() {
-  globalThis.violations = [];
-  document.addEventListener("securitypolicyviolation", (event) => {
-    globalThis.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sourceFile ?? ""}`);
-  });
-  const blobs = new Map();
-  const createObjectURL = URL.createObjectURL.bind(URL);
-  URL.createObjectURL = (blob) => {
-    const address = createObjectURL(blob);
-    blobs.set(address, blob);
-    return address;
-  };
-  globalThis.saved = [];
-  const click = HTMLAnchorElement.prototype.click;
-  HTMLAnchorElement.prototype.click = function () {
-    if (this.download) globalThis.saved.push({ name: this.download, blob: blobs.get(this.href) });
-    else click.call(this);
-  };
-}
-
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
-
-/**
- * Waits until `question` (a function that runs in the page) gives something. Drivers' own waiting
- * evaluates text, which the policy forbids.
- */
-async function until(page, what, question, ...args) {
-  const end = Date.now() + 120_000;
-  for (;;) {
-    const answer = await page.evaluate(question, ...args);
-    if (answer) return answer;
-    const error = await page.evaluate(() => document.getElementById("error").textContent);
-    assert.equal(error, "", `while waiting until ${what}`);
-    assert.ok(Date.now() < end, `it never came that ${what}`);
-    await pause(30);
-  }
-}
 
 /** All rows of the bench are there, and their answers agree. */
 async function benchAgrees(page) {
@@ -76,48 +32,12 @@ async function benchAgrees(page) {
   }
 }
 
-const textOf = (page, id) => page.evaluate((id) => document.getElementById(id).textContent, id);
 const tokenCount = (page) => page.evaluate(() => document.querySelectorAll(".token").length);
 const idle = () => document.getElementById("stop").disabled;
 const mapsShown = () => !document.getElementById("attention").hidden && document.getElementById("stop").disabled;
 
-/** Fills a field as a user's input does. */
-const fill = (page, id, value) =>
-  page.evaluate(
-    ({ id, value }) => {
-      const field = document.getElementById(id);
-      field.value = value;
-      for (const type of ["input", "change"]) field.dispatchEvent(new Event(type, { bubbles: true }));
-    },
-    { id, value: String(value) },
-  );
-
 /** The drawing's name in `place`. */
 const drawn = (page, place) => page.evaluate((place) => document.querySelector(`#${place} svg`).getAttribute("aria-label"), place);
-
-/**
- * A click as a user's, once the place of what is clicked rests: a driver finds the place first and
- * clicks then, so that what a late drawing moves is missed.
- */
-async function click(page, selector) {
-  const place = () => page.evaluate((selector) => JSON.stringify(document.querySelector(selector).getBoundingClientRect()), selector);
-  for (let before = "", now = await place(); now !== before; now = await place()) {
-    before = now;
-    await pause(100);
-  }
-  await page.click(selector);
-}
-
-async function saveAs(page, kind, picture) {
-  if (picture) await fill(page, "picture", picture);
-  await page.evaluate(() => void (globalThis.saved.length = 0));
-  await click(page, `#${kind}`);
-  await until(page, `${kind} is saved`, () => globalThis.saved.length > 0);
-  return page.evaluate(async () => {
-    const [{ name, blob }] = globalThis.saved;
-    return { name, type: blob.type, text: blob.type === "image/png" ? "" : await blob.text() };
-  });
-}
 
 /** Tests in their order: each goes on where the one before ended. */
 const tests = {
@@ -434,15 +354,7 @@ const tests = {
     await pause(300);
     for (const tab of ["bench", "write"]) {
       await click(page, `#tab-${tab}`);
-      const wide = await page.evaluate(() =>
-        document.documentElement.scrollWidth > innerWidth
-          ? Array.from(document.querySelectorAll("main *"))
-              .filter((element) => element.getBoundingClientRect().right > innerWidth + 1)
-              .map((element) => `${element.localName}#${element.id}.${element.className}`)
-              .slice(0, 5)
-          : [],
-      );
-      assert.deepEqual(wide, []);
+      assert.deepEqual(await tooWide(page), []);
     }
     await driver.resize(page, 1100, 900);
   },
@@ -461,23 +373,10 @@ const tests = {
   },
 
   async "names, roles and contrast"({ page, driver }) {
-    await page.evaluate(axe);
-    for (const theme of driver.theme ? ["light", "dark"] : [undefined])
-      for (const tab of ["bench", "write"]) {
-        if (theme) await driver.theme(page, theme);
-        await click(page, `#tab-${tab}`);
-        await pause(100);
-        const violations = await page.evaluate(async () =>
-          (await globalThis.axe.run()).violations.map(
-            ({ id, nodes }) =>
-              `${id}: ${nodes
-                .map(({ html }) => html.slice(0, 120))
-                .slice(0, 3)
-                .join(" | ")}`,
-          ),
-        );
-        assert.deepEqual(violations, [], `${tab}, ${theme}`);
-      }
+    for (const tab of ["bench", "write"]) {
+      await click(page, `#tab-${tab}`);
+      await accessible({ page, driver }, tab);
+    }
   },
 };
 
@@ -501,60 +400,8 @@ const withThreads = {
   },
 };
 
-let passed = 0;
-let failed = 0;
-function report(where, name, error) {
-  if (error === null) return void passed++;
-  failed++;
-  console.error(`FAILED ${where}: ${name}: ${error}`);
-}
-
 await init({ backend: "native" });
 const model = await DiffLlama.load(here("../../examples/model"));
-const chosen = process.argv.slice(2);
-for (const [name, launch] of Object.entries(browsers)) {
-  if (chosen.length > 0 && !chosen.includes(name)) continue;
-  for (const isolated of [true, false]) {
-    const where = `${name}, ${isolated ? "isolated" : "not isolated"}`;
-    const begun = Date.now();
-    const server = await serve({ port: 0, isolated });
-    let driver;
-    try {
-      driver = await launch(TIMEOUT);
-      const page = await driver.newPage();
-      const complaints = [];
-      page.on("pageerror", (error) => complaints.push(`an uncaught error: ${error.message}`));
-      page.on("console", (message) => message.type() === "error" && complaints.push(`the console: ${message.text()}`));
-      page.on("request", (request) => {
-        const address = request.url();
-        if (!/^(data|blob):/.test(address) && !address.startsWith(server.address)) complaints.push(`a request to ${address}`);
-      });
-      await driver.before(page, watch);
-      await driver.resize(page, 1100, 900);
-      const response = await page.goto(server.address);
-      report(where, "the policy is sent", response.headers()["content-security-policy"] === POLICY ? null : "it is not");
-      const all = { ...tests, ...(isolated ? withThreads : {}) };
-      for (const [test, body] of Object.entries(all)) {
-        let error = null;
-        try {
-          await body({ page, driver, isolated, model });
-        } catch (thrown) {
-          error = thrown.message;
-        }
-        report(where, test, error);
-      }
-      complaints.push(...(await page.evaluate(() => globalThis.violations)).map((violation) => `the policy: ${violation}`));
-      report(where, "no errors, no violations, no other origin", complaints.length === 0 ? null : complaints.join("; "));
-      console.log(`${where}: ${Object.keys(all).length + 2} tests in ${((Date.now() - begun) / 1000).toFixed(1)} s`);
-    } catch (error) {
-      report(where, "the run", error.message);
-    } finally {
-      await driver?.close();
-      await server.close();
-    }
-  }
-}
+await runDemo({ testsOf: (isolated) => ({ ...tests, ...(isolated ? withThreads : {}) }), context: { model } });
 model.dispose();
 dispose();
-console.log(`${passed} passed, ${failed} failed`);
-process.exitCode = failed > 0 || passed === 0 ? 1 : 0;

@@ -9,12 +9,13 @@ import { listedModels, wantedOf } from "./catalogue.js";
 import { ChatTab } from "./chat.js";
 import { Chooser } from "./chooser.js";
 import { byId, reasonOf } from "./dom.js";
-import { forgetOld } from "./loader.js";
+import { forgetOld, prepare } from "./loader.js";
 import { startTabs } from "./tabs.js";
 import { voiceOf } from "./voice.js";
 import { WriteTab } from "./write.js";
 
 performance.mark("script");
+prepare();
 const voice = voiceOf();
 const tabs = startTabs();
 

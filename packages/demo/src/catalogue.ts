@@ -69,7 +69,7 @@ export function wantedOf(model: ListedModel, withAdapter: boolean): Wanted {
   const adapter = withAdapter ? model.adapter : undefined;
   return {
     title: adapter ? `${model.title}, healed` : model.title,
-    about: adapter?.about ?? model.about,
+    about: model.about,
     source: addressesOf(model),
     ...(adapter && { adapter: addressesOf(adapter) }),
     bytes: model.bytes,

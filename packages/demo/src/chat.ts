@@ -141,7 +141,10 @@ export class ChatTab {
     if (this.#answering) return;
     this.voice.complain("");
     const asked = this.#message.value;
-    if (asked.trim() === "") { this.voice.complain("message: expected some text, got none"); return; }
+    if (asked.trim() === "") {
+      this.voice.complain("message: expected some text, got none");
+      return;
+    }
     const mine = (this.#answering = new AbortController());
     this.#stop.disabled = false;
     this.#send.disabled = true;

@@ -18,8 +18,8 @@ const millions = (count: number): string =>
 
 /** What is known of a model, in a line. */
 function figuresOf({ model, wanted, bytes }: InUse): string {
-  const size = `${millions(model.parameters)} parameters in ${model.dtype}, ${megabytes(bytes)} of memory`;
-  return `${wanted.title} (${model.family}): ${size}.${wanted.about === "" ? "" : ` ${wanted.about}`}`;
+  const size = `${millions(model.parameters)} parameters in ${model.dtype}, about ${megabytes(bytes)} of memory`;
+  return `In use: ${wanted.title} (${model.family}), ${size}.${wanted.about === "" ? "" : ` ${wanted.about}`}`;
 }
 
 export class Chooser {

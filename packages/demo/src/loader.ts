@@ -1,7 +1,6 @@
 // The model in use: loads one at a time, the last that was asked for, and disposes of the one
 // before. Knows no element of the page.
 
-import { init } from "diffattn";
 import { inspectCheckpoint, LanguageModel, type WeightFormat } from "diffattn/models";
 import { LARGE_BYTES, type Wanted } from "./catalogue.js";
 
@@ -74,7 +73,10 @@ export class Loader {
     last.then(
       (inUse) => {
         // It may have ended in the moment in which another was chosen.
-        if (this.#loading !== mine) { inUse.model.dispose(); return; }
+        if (this.#loading !== mine) {
+          inUse.model.dispose();
+          return;
+        }
         const before = this.#inUse;
         this.#inUse = inUse;
         listener.ends(inUse, before === undefined);
@@ -94,8 +96,6 @@ export class Loader {
       if (!signal.aborted) this.listener.progress(done, total);
     };
     const options = { signal, onProgress, ...(isKept && { cache: KEPT }) };
-    // Meanwhile: the module of models compiles while files are looked for.
-    init().catch(() => {});
     const isLarge = await largeOf(wanted, options);
     const model = await LanguageModel.load(source, {
       ...options,
@@ -117,9 +117,14 @@ async function largeOf({ source, bytes }: Wanted, options: Parameters<typeof ins
   return (await inspectCheckpoint(source, options)).parameters > LARGE_PARAMETERS;
 }
 
+/** Opens the browser's store meanwhile: the first time takes it a while. */
+export function prepare(): void {
+  // Insecure pages have no such store.
+  if ("caches" in globalThis) caches.open(KEPT).catch(() => {});
+}
+
 /** Forgets what was kept of the page's own server and is no longer there. */
 export async function forgetOld(addresses: ReadonlySet<string>): Promise<void> {
-  // Insecure pages have no such store.
   if (!("caches" in globalThis) || !(await caches.has(KEPT))) return;
   const store = await caches.open(KEPT);
   for (const { url } of await store.keys())

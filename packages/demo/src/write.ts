@@ -134,7 +134,10 @@ export class WriteTab {
       finish = "stopped";
     }
     // Another text or model took its place.
-    if (this.#writing?.signal !== signal) { frames.drop(); return; }
+    if (this.#writing?.signal !== signal) {
+      frames.drop();
+      return;
+    }
     frames.flush();
     this.#speed.textContent = speed.sentence(finish);
     this.voice.say(`${this.#speed.textContent}. ${model.decode(ids.slice(ofPrompt))}`);
