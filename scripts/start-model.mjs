@@ -18,7 +18,8 @@ async function smollm2() {
   return {
     name: "smollm2",
     title: "SmolLM2-135M-Instruct, made differential",
-    about: "Every head was made differential; without the adapter it computes what the Llama does, to rounding.",
+    about:
+      "Every head was made differential: without the adapter both of its maps are the same, and it computes what the Llama does, to rounding.",
     path: await smollm2Diff(),
     adapter: {
       path: join(root, "examples/smollm2"),

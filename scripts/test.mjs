@@ -146,6 +146,7 @@ const suites = {
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads", "clients"),
   browser: script("test/browser/run.mjs"),
   demo: script("test/browser/demo.mjs"),
+  chat: script("test/browser/chat.mjs"),
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   sizes: check(process.execPath, ["bench/sizes.mjs"]),
   package: script("test/package/run.mjs"),
@@ -196,7 +197,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: ["browser", "demo", "guides", "matrix"].some((name) => names.includes(name)) })),
+  step(() => setup({ withBrowsers: ["browser", "demo", "chat", "guides", "matrix"].some((name) => names.includes(name)) })),
   false,
 );
 for (const part of parts)

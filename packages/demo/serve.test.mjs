@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { POLICY } from "./serve.mjs";
+import { POLICY, serve } from "./serve.mjs";
 
 const DIGITS = "0123456789";
 const BIG = "abcdefgh".repeat(40_000);
@@ -20,7 +20,7 @@ let ended = false;
 
 beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "diffattn-serve-"));
-  mkdirSync(join(folder, "dist/model"), { recursive: true });
+  for (const name of ["dist/model", "own", "adapter", "files", "empty"]) mkdirSync(join(folder, name), { recursive: true });
   for (const [name, content] of Object.entries({
     "secret.txt": "not served",
     "dist/index.html": "<!doctype html>",
@@ -28,10 +28,23 @@ beforeAll(async () => {
     "dist/empty.txt": "",
     "dist/model/model.safetensors": BIG,
     "dist/module.wasm": "\0asm",
+    "dist/models.json": '{"models":[{"name":"small"}]}',
+    "own/config.json": "{}",
+    "own/model.safetensors": DIGITS,
+    "own/notes.txt": "not served",
+    "own/.hidden.json": "not served",
+    "adapter/adapter_config.json": "{}",
+    "files/one.gguf": DIGITS,
+    "files/two.gguf": "not served",
+    "empty/notes.txt": "not served",
   }))
     writeFileSync(join(folder, name), content);
+  const models = [
+    { name: "own", title: "Own", about: "of here", path: join(folder, "own"), adapter: { path: join(folder, "adapter"), about: "added" } },
+    { name: "one", title: "One", path: join(folder, "files/one.gguf") },
+  ];
   const program = `import { serve } from ${JSON.stringify(new URL("serve.mjs", import.meta.url).href)};
-    console.log((await serve({ port: 0, folder: ${JSON.stringify(join(folder, "dist"))} })).address);`;
+    console.log((await serve({ port: 0, folder: ${JSON.stringify(join(folder, "dist"))}, models: ${JSON.stringify(models)} })).address);`;
   server = spawn(process.execPath, ["--input-type=module", "-e", program], { stdio: ["ignore", "pipe", "inherit"] });
   server.on("exit", () => (ended = true));
   for await (const address of createInterface({ input: server.stdout })) {
@@ -260,6 +273,48 @@ describe("who asks, and for what", () => {
     expect((await ask("/model/model.safetensors", {}, "HEAD")).headers["content-type"]).toBe("application/octet-stream");
     const again = await ask("/module.wasm", { "If-None-Match": headers.etag });
     expect([again.status, again.body, again.headers["content-security-policy"]]).toEqual([304, "", POLICY]);
+  });
+});
+
+describe("models beside the page", () => {
+  const listed = async () => (await (await fetch(`http://localhost:${port}/models.json`)).json()).models;
+
+  test("are told with their files, before the page's own", async () => {
+    const [own, one, small] = await listed();
+    expect(own).toEqual({
+      name: "own",
+      title: "Own",
+      about: "of here",
+      path: expect.stringMatching(/^models\/own-[\da-f]{8}\/$/),
+      files: ["config.json", "model.safetensors"],
+      bytes: 12,
+      adapter: { path: expect.stringMatching(/^models\/own-adapter-[\da-f]{8}\/$/), files: ["adapter_config.json"], about: "added" },
+    });
+    expect([one.files, one.about, small]).toEqual([["one.gguf"], "", { name: "small" }]);
+  });
+
+  test("what is listed is served, by range, under the policy; what lies beside it is not", async () => {
+    const [own, one] = await listed();
+    const answer = await ask(`/${own.path}model.safetensors`, { Range: "bytes=2-4" });
+    expect([answer.status, answer.body, answer.headers["content-security-policy"]]).toEqual([206, "234", POLICY]);
+    expect((await ask(`/${own.adapter.path}adapter_config.json`)).body).toBe("{}");
+    for (const path of [
+      `${own.path}notes.txt`,
+      `${own.path}.hidden.json`,
+      own.path,
+      `${own.path}none.json`,
+      `${own.path}%2e%2e/notes.txt`,
+      `${one.path}two.gguf`,
+      "models/own/config.json",
+      "models/",
+    ])
+      expect((await ask(`/${path}`)).status).toBe(404);
+  });
+
+  test("a folder without a model, and a name that is none, are a sentence", async () => {
+    const start = (model) => serve({ port: 0, folder: join(folder, "dist"), models: [{ title: "A", ...model }] });
+    await expect(start({ name: "a", path: join(folder, "empty") })).rejects.toThrow(/empty: expected the files of a model, got none$/);
+    await expect(start({ name: "../a", path: join(folder, "own") })).rejects.toThrow(/^name: expected a name of letters/);
   });
 });
 

@@ -45,6 +45,8 @@ async function visit(page, address) {
   });
 }
 
+/** Browsers tell of tasks from 50 ms on. */
+const taskOf = (milliseconds) => (milliseconds === 0 ? "below 50 ms" : `${milliseconds.toFixed(0)} ms`);
 const shown = (milliseconds) => milliseconds.toFixed(0).padStart(6);
 const server = await serve({ port: 0, models: [await namedModel("smollm2")] });
 const driver = await browsers.chromium(300_000);
@@ -53,11 +55,11 @@ const visits = [];
 const page = await driver.newPage();
 await driver.before(page, watch);
 try {
-  console.log("visit   script   model   first token   longest task   (milliseconds since navigation; the task while it writes)");
+  console.log("visit   script   model   first token (milliseconds since navigation), longest task while it writes, the answer");
   for (let run = 0; run <= Number(values.runs); run += 1) {
     const figures = await visit(page, server.address);
     const { script, model, first, task, said } = figures;
-    console.log(`${run === 0 ? "cold" : "warm"}  ${[script, model, first, task].map(shown).join("    ")}   ${said}`);
+    console.log(`${run === 0 ? "cold" : "warm"}  ${[script, model, first].map(shown).join("    ")}   ${taskOf(task)}   ${said}`);
     if (run > 0) visits.push(figures);
   }
 } finally {
@@ -68,6 +70,6 @@ const median = (numbers) => numbers.toSorted((a, b) => a - b)[Math.floor(numbers
 const first = median(visits.map((figures) => figures.first));
 const task = Math.max(...visits.map((figures) => figures.task));
 console.log(
-  `S4: first token after ${(first / 1000).toFixed(2)} s from a warm cache (target ≤ ${TARGETS.first / 1000} s); longest task ${task.toFixed(0)} ms (target ≤ ${TARGETS.task} ms)`,
+  `S4: first token after ${(first / 1000).toFixed(2)} s from a warm cache (target ≤ ${TARGETS.first / 1000} s); longest task ${taskOf(task)} (target ≤ ${TARGETS.task} ms)`,
 );
 process.exitCode = first <= TARGETS.first && task <= TARGETS.task ? 0 : 1;

@@ -12,10 +12,10 @@ export class Message {
   readonly #frames: Frames;
   #pending = "";
 
-  /** `onGrown`: told after a frame in which its text has grown. */
+  /** `onGrown`: told after a frame in which it has grown. */
   constructor(
     readonly role: keyof typeof NAMES,
-    onGrown: () => void,
+    readonly onGrown: () => void,
   ) {
     const said = element("div", "", { class: "message-text" });
     said.append(this.#text);
@@ -49,5 +49,6 @@ export class Message {
     }
     about.append(element("p", figures, { class: "figures" }));
     this.element.append(about);
+    this.onGrown();
   }
 }

@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 
 const REFERENCES = ["aria-labelledby", "aria-describedby", "for"];
 
-/** A copy of the first view, every id in it with the prefix: to be made before anything is drawn. */
+/** A copy of the first view, the prefix before every id in it: made before anything is drawn. */
 export function copyOfView(prefix: string): HTMLElement {
   const copy = byId("reading", HTMLElement).cloneNode(true) as HTMLElement;
   for (const element of [copy, ...copy.querySelectorAll("*")]) {

@@ -48,7 +48,10 @@ const REST = 250;
 /** With a sign, and a real minus. */
 const signed = (value: number): string => `${value > 0 ? "+" : ""}${value.toFixed(4).replace("-", "−")}`;
 
-/** The drawings' own rules: a style element in each is what a strict Content-Security-Policy forbids. */
+/**
+ * The drawings' own rules: a style element in each is what a strict Content-Security-Policy
+ * forbids.
+ */
 export function adoptStyles(): void {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync(stylesheet);

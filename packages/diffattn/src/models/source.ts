@@ -56,7 +56,7 @@ const PIECE = 2 ** 24;
  * second when they are large, and at 200 when they are a layer's tensors.
  */
 const AHEAD = 2 ** 22;
-/** Blocks that are kept: a layer's tensors lie in a few places, each behind those of the one before. */
+/** Blocks that are kept: tensors of a layer lie in a few places. */
 const AHEAD_BLOCKS = 4;
 
 export class BlobSource implements ByteSource {
