@@ -1,6 +1,8 @@
 //! What a layer keeps of the tokens before those of a pass, by kind. A further kind is a variant of
 //! each of the enums below; who makes caches, exports or imports them knows no kind.
 
+mod prefix;
+
 use super::marks::Recurrent;
 use crate::layers::{Attention, Mixer};
 use diffattn::{CacheDType, CacheRows, Error, KvCache, KvCacheOptions, check_len};
@@ -217,28 +219,6 @@ impl State {
             Self::Kv(kv) => kv.discarded <= kv.first_seen(length, given),
             Self::Recurrent(recurrent) => recurrent.lengths().any(|tokens| tokens == length),
             Self::Nothing => true,
-        }
-    }
-
-    /// Whether it can be that of any of its tokens: no recurrent state, and nothing discarded.
-    pub(crate) fn is_whole(&self) -> bool {
-        match self {
-            Self::Kv(kv) => kv.discarded == 0,
-            Self::Recurrent(_) => false,
-            Self::Nothing => true,
-        }
-    }
-
-    /// Another with the first `length` tokens, which it holds; it is whole.
-    pub(crate) fn copy_prefix(&self, length: usize) -> Result<Self, Error> {
-        match self {
-            Self::Kv(kv) => Ok(Self::Kv(Kv {
-                cache: kv.cache.copy_prefix(length)?,
-                discarded: kv.discarded,
-                window: kv.window,
-            })),
-            Self::Recurrent(_) => Err(Error::internal("a copy of a recurrent state")),
-            Self::Nothing => Ok(Self::Nothing),
         }
     }
 
