@@ -38,6 +38,10 @@ pub(crate) mod linear {
     /// results.
     pub(crate) const BLOCK: usize = 128;
 
+    /// Rows of a block at least, where there are more than threads need. Fewer would read weights
+    /// too often.
+    pub(crate) const LEAST_BLOCK: usize = 32;
+
     /// Multiply-adds that reading one byte of a weight from memory costs: what few rows are bound
     /// by.
     pub(crate) const READ_COST: usize = 2;

@@ -29,8 +29,8 @@ pub use self::quantised::{
 use self::panels::{Panels, with_format};
 use self::quantised::{check_inputs, check_weight};
 use self::rows::Rows;
-use self::strip::Block;
-use crate::blocks::linear::{BLOCK, FEW_ROWS, PANEL, READ_COST};
+use self::strip::{Block, PackedBlock};
+use crate::blocks::linear::{BLOCK, CHANNELS, FEW_ROWS, LEAST_BLOCK, MAX_ROWS, PANEL, READ_COST};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
@@ -61,6 +61,14 @@ struct Cut {
     /// Panels of a stretch.
     stretch: usize,
     stretches: usize,
+}
+
+/// Memory of a thread.
+#[derive(Debug)]
+struct Scratch {
+    memory: Vec<f32>,
+    /// The block whose rows are packed in it.
+    packed: Option<usize>,
 }
 
 impl Linear {
@@ -233,22 +241,41 @@ impl Linear {
             _ => with_format!(&self.weight, weight => weight.widened_len()),
         };
         let rows_as = with_format!(&self.weight, weight => weight.rows());
-        let packed = rows_as.packed_len(cut.block, self.inputs);
+        let strip = rows_as.packed_len(cut.block, self.inputs);
+        let strips = if cut.block <= MAX_ROWS {
+            self.inputs.div_ceil(CHANNELS)
+        } else {
+            1
+        };
         let mut scratch = Vec::with_capacity(cut.threads);
         for _ in 0..cut.threads {
-            scratch.push(Mutex::new(try_zeroed(widened + packed)?));
+            scratch.push(Mutex::new(Scratch {
+                memory: try_zeroed(widened + strips * strip)?,
+                packed: None,
+            }));
         }
         let panels = self.outputs.div_ceil(PANEL);
         let parts = &Disjoint::new(y);
         for_each(cut.threads, cut.blocks * cut.stretches, |slot, item| {
-            let first_row = item / cut.stretches * cut.block;
+            let block = item / cut.stretches;
+            let first_row = block * cut.block;
             let first_panel = item % cut.stretches * cut.stretch;
             if first_row >= rows {
                 return;
             }
             let rows = first_row..(first_row + cut.block).min(rows);
             let mut scratch = scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
-            let (widened, packed) = scratch.split_at_mut(widened);
+            let is_packed = scratch.packed.replace(block) == Some(block);
+            let (widened, memory) = scratch.memory.split_at_mut(widened);
+            let packed = if cut.block <= MAX_ROWS {
+                PackedBlock::All {
+                    memory,
+                    strip,
+                    is_packed,
+                }
+            } else {
+                PackedBlock::Strip(memory)
+            };
             let block = Block {
                 weight: &self.weight,
                 shape: [self.outputs, self.inputs],
@@ -286,7 +313,9 @@ impl Linear {
             run.threads(),
             weights.saturating_mul(rows.saturating_add(READ_COST * bits / 8)),
         );
-        let blocks = rows.div_ceil(BLOCK);
+        // Where threads share rows, each packs and widens for itself alone.
+        let shared = if threads == 1 { 1 } else { 2 * threads };
+        let blocks = rows.div_ceil(BLOCK).max(shared.min(rows / LEAST_BLOCK));
         let panels = self.outputs.div_ceil(PANEL);
         let stretches = if threads == 1 {
             1

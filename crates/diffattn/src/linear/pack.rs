@@ -22,8 +22,7 @@ pub(super) fn pack<T: Copy + Default>(
                 let first = panel * PANEL + lane;
                 for from in (channels..end).step_by(CHANNELS) {
                     let depth = CHANNELS.min(end - from);
-                    let to =
-                        &mut packed[(from * panels + panel * depth) * PANEL..][..depth * PANEL];
+                    let to = &mut packed[(panel * inputs + from) * PANEL..][..depth * PANEL];
                     let row = |row: usize| &weight[(first + row) * inputs + from..][..depth];
                     if first + PACKED_ROWS <= outputs {
                         let rows: [&[T]; PACKED_ROWS] = std::array::from_fn(row);

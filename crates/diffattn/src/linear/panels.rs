@@ -63,13 +63,14 @@ impl Panels {
     }
 }
 
-/// A packed weight, `[strip of CHANNELS inputs][panel]`, each as its format has it, zeros past the
-/// last output.
+/// A packed weight, `[panel][strip of CHANNELS inputs]`, each as its format has it, zeros past the
+/// last output. (So that some panels, a thread's share, are one stream of memory. Two threads of
+/// Zen 4, SmolLM2 in four bits: 0.79 of the time of `[strip][panel]` for prompts of 512 tokens, 0.9
+/// for 64, 0.8 for steps of eight texts; one thread 0.93 to 1.04.)
 #[derive(Debug, Clone)]
 pub(super) struct Packed<F: Format> {
     format: F,
     stored: Lines<F::Stored>,
-    panels: usize,
     inputs: usize,
 }
 
@@ -82,11 +83,10 @@ where
         weight: &[<Plain<E> as Format>::Stored],
         shape: [usize; 2],
     ) -> Result<Self, Error> {
-        let [outputs, inputs] = shape;
+        let [_, inputs] = shape;
         Ok(Self {
             format: Plain::default(),
             stored: pack(weight, shape)?,
-            panels: outputs.div_ceil(PANEL),
             inputs,
         })
     }
@@ -130,12 +130,9 @@ where
     ) -> Result<Option<Self>, Error> {
         let panels = outputs.div_ceil(PANEL);
         checked_len("weight", &[panels, PANEL, inputs])?;
-        let strips = inputs / CHANNELS * format.strip_len(CHANNELS);
-        let len = strips + format.strip_len(inputs % CHANNELS);
         let mut packed = Self {
             format,
-            stored: Lines::zeroed(checked_len("weight", &[panels, len])?)?,
-            panels,
+            stored: Lines::zeroed(checked_len("weight", &[panels, panel_len(format, inputs)])?)?,
             inputs,
         };
         for panel in 0..panels {
@@ -150,6 +147,13 @@ where
         }
         Ok(Some(packed))
     }
+}
+
+/// How many elements a panel has.
+#[inline(always)]
+fn panel_len<F: Format>(format: F, inputs: usize) -> usize {
+    let strips = inputs / CHANNELS * format.strip_len(CHANNELS);
+    strips + format.strip_len(inputs % CHANNELS)
 }
 
 impl<F: Format> Packed<F> {
@@ -204,7 +208,7 @@ impl<F: Format> Packed<F> {
     fn place(&self, from: usize, panel: usize) -> Range<usize> {
         let len = self.format.strip_len(CHANNELS.min(self.inputs - from));
         let strip = self.format.strip_len(CHANNELS);
-        let start = from / CHANNELS * self.panels * strip + panel * len;
+        let start = panel * panel_len(self.format, self.inputs) + from / CHANNELS * strip;
         start..start + len
     }
 

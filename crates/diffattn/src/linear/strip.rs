@@ -23,11 +23,24 @@ pub(super) struct Block<'c> {
     /// Where the rows lie in `y`.
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
-    /// One strip of the rows as [`Rows`] says, in groups of Tile::ROWS.
-    pub(super) packed: &'c mut [f32],
+    pub(super) packed: PackedBlock<'c>,
     /// The strip of a panel as float32, where the weight is of halves and there are more than
     /// [`FEW_ROWS`] rows.
     pub(super) widened: &'c mut [f32],
+}
+
+/// Memory for packed rows: in it strips lie one after the other, each as [`Rows`] says, in groups
+/// of Tile::ROWS.
+pub(super) enum PackedBlock<'c> {
+    /// For one strip: panels are met strip by strip.
+    Strip(&'c mut [f32]),
+    /// For all strips, of as many values each: strips are met panel by panel, as weights lie.
+    All {
+        memory: &'c mut [f32],
+        strip: usize,
+        /// Whether these rows are in it already.
+        is_packed: bool,
+    },
 }
 
 impl Kernel for Block<'_> {
@@ -35,20 +48,10 @@ impl Kernel for Block<'_> {
 
     /// 1. y = b, or 0.
     /// 2. For each strip of input channels: pack the rows; then for each panel, whose strip now
-    ///    stays in L1, and each group of rows: y += the strip's product, from zero in registers.
+    ///    stays in L1, and each group of rows: y += the strip's product, from zero in registers. Of
+    ///    few rows all strips are packed first, and panels come one after the other.
     #[inline(always)]
-    fn run<V: Vector>(self) {
-        let Self {
-            weight,
-            shape: [outputs, inputs],
-            bias,
-            x,
-            y,
-            rows,
-            panels,
-            packed,
-            widened,
-        } = self;
+    fn run<V: Vector>(mut self) {
         const {
             assert!(
                 PANEL.is_multiple_of(V::Tile::VECTORS * V::LANES)
@@ -58,54 +61,101 @@ impl Kernel for Block<'_> {
                         || PANEL.is_multiple_of(ROW_VECTORS * V::LANES))
             );
         }
-        let channels = panels.start * PANEL..(panels.end * PANEL).min(outputs);
-        for row in rows.clone() {
+        self.begin();
+        let strips = (0..self.shape[1]).step_by(CHANNELS);
+        match std::mem::replace(&mut self.packed, PackedBlock::Strip(&mut [])) {
+            PackedBlock::Strip(memory) => {
+                for from in strips {
+                    self.pack::<V>(from, memory);
+                    for panel in self.panels.clone() {
+                        self.add::<V>(from, panel, memory);
+                    }
+                }
+            }
+            PackedBlock::All {
+                memory,
+                strip,
+                is_packed,
+            } => {
+                let place = |from: usize| from / CHANNELS * strip..(from / CHANNELS + 1) * strip;
+                if !is_packed {
+                    for from in strips.clone() {
+                        self.pack::<V>(from, &mut memory[place(from)]);
+                    }
+                }
+                for panel in self.panels.clone() {
+                    for from in strips.clone() {
+                        self.add::<V>(from, panel, &memory[place(from)]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// y = b, or 0.
+    #[inline(always)]
+    fn begin(&self) {
+        let [outputs, _] = self.shape;
+        let channels = self.panels.start * PANEL..(self.panels.end * PANEL).min(outputs);
+        for row in self.rows.clone() {
+            let of = row * outputs + channels.start..row * outputs + channels.end;
             // SAFETY: these channels of these rows are this block's; a panic says that `y` has
             // them.
-            let y = unsafe { y.part(row * outputs + channels.start..row * outputs + channels.end) };
-            match bias {
+            let y = unsafe { self.y.part(of) };
+            match self.bias {
                 Some(bias) => y.copy_from_slice(&bias[channels.clone()]),
                 None => y.fill(0.0),
             }
         }
-        let rows_as = with_format!(weight, weight => weight.rows());
-        for from in (0..inputs).step_by(CHANNELS) {
-            let depth = CHANNELS.min(inputs - from);
-            let (packed, group) = match rows_as {
-                Rows::Float if rows.len() == 1 => (&x[from..from + depth], 1),
-                Rows::Float => {
-                    pack_floats(x, inputs, from..from + depth, V::Tile::ROWS, packed);
-                    (&*packed, V::Tile::ROWS)
-                }
-                Rows::Int8(offset) => {
-                    pack_int8(x, inputs, from..from + depth, offset, packed);
-                    (&*packed, 1)
-                }
-            };
-            for panel in panels.clone() {
-                let strip = Strip {
-                    packed,
-                    group,
-                    depth,
-                    width: rows_as.width(depth),
-                    y: y.start().wrapping_add(rows.start * outputs),
-                    rows: rows.len(),
-                    outputs,
-                    channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
-                    ahead: with_format!(weight, weight => weight.ahead(from, panel)),
-                };
-                let weights = if rows.len() > FEW_ROWS {
-                    with_format!(weight, weight => weight.widened::<V>(from, panel, widened))
-                } else {
-                    None
-                };
-                match weights {
-                    Some(weights) => strip.product::<V>(weights),
-                    None => with_format!(weight, weight => {
-                        strip.few_rows::<V, _>(weight, from, panel);
-                    }),
-                }
-            }
+    }
+
+    /// Packs the rows' strip from input channel `from`; of one row of floats nothing.
+    #[inline(always)]
+    fn pack<V: Vector>(&self, from: usize, packed: &mut [f32]) {
+        let [_, inputs] = self.shape;
+        let channels = from..(from + CHANNELS).min(inputs);
+        match with_format!(self.weight, weight => weight.rows()) {
+            Rows::Float if self.rows.len() == 1 => {}
+            Rows::Float => pack_floats(self.x, inputs, channels, V::Tile::ROWS, packed),
+            Rows::Int8(offset) => pack_int8(self.x, inputs, channels, offset, packed),
+        }
+    }
+
+    /// Adds the product of a strip, which is packed, with that of a panel.
+    #[inline(always)]
+    fn add<V: Vector>(&mut self, from: usize, panel: usize, packed: &[f32]) {
+        let [outputs, inputs] = self.shape;
+        let depth = CHANNELS.min(inputs - from);
+        let rows_as = with_format!(self.weight, weight => weight.rows());
+        let (packed, group) = match rows_as {
+            Rows::Float if self.rows.len() == 1 => (&self.x[from..from + depth], 1),
+            Rows::Float => (packed, V::Tile::ROWS),
+            Rows::Int8(_) => (packed, 1),
+        };
+        let strip = Strip {
+            packed,
+            group,
+            depth,
+            width: rows_as.width(depth),
+            y: self.y.start().wrapping_add(self.rows.start * outputs),
+            rows: self.rows.len(),
+            outputs,
+            channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
+            ahead: with_format!(self.weight, weight => weight.ahead(from, panel)),
+        };
+        let widened = &mut *self.widened;
+        let weights = if self.rows.len() > FEW_ROWS {
+            with_format!(self.weight, weight => weight.widened::<V>(from, panel, widened))
+        } else {
+            None
+        };
+        match weights {
+            Some(weights) => strip.product::<V>(weights),
+            None => with_format!(self.weight, weight => {
+                strip.few_rows::<V, _>(weight, from, panel);
+            }),
         }
     }
 }
