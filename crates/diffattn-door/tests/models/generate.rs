@@ -14,6 +14,43 @@ struct Wanted {
     sampling: [Option<f64>; 5],
 }
 
+fn optional(request: Request, value: Option<f64>) -> Request {
+    match value {
+        None => request.n(&[0.0]),
+        Some(value) => request.n(&[1.0, value]),
+    }
+}
+
+/// A text as requests have it.
+fn text(request: Request, prompt: &[i32], wanted: &Wanted) -> Request {
+    let mut request = request.i32(&[prompt.len()], prompt);
+    request = request.n(&[wanted.max_new_tokens]);
+    request = match &wanted.stop_ids {
+        None => request.n(&[0.0]),
+        Some(ids) => request.n(&[1.0]).list(ids),
+    };
+    let [temperature, top_k, top_p, repetition_penalty, seed] = wanted.sampling;
+    let (min_p, presence_penalty, frequency_penalty) = (None, None, None);
+    for value in [
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        repetition_penalty,
+        presence_penalty,
+        frequency_penalty,
+    ] {
+        request = optional(request, value);
+    }
+    let logprobs = None;
+    // (No logit_bias.)
+    request = request.n(&[0.0]);
+    for value in [seed, logprobs] {
+        request = optional(request, value);
+    }
+    request
+}
+
 fn generator(
     door: &Door,
     model: f64,
@@ -22,49 +59,42 @@ fn generator(
     caches: &[f64],
 ) -> Result<f64, Error> {
     let mut request = Request::default().n(&[model, texts.len() as f64]);
-    let optional = |request: Request, value: Option<f64>| match value {
-        None => request.n(&[0.0]),
-        Some(value) => request.n(&[1.0, value]),
-    };
     for (prompt, wanted) in texts {
-        request = request.i32(&[prompt.len()], prompt);
-        request = request.n(&[wanted.max_new_tokens]);
-        request = match &wanted.stop_ids {
-            None => request.n(&[0.0]),
-            Some(ids) => request.n(&[1.0]).list(ids),
-        };
-        let [temperature, top_k, top_p, repetition_penalty, seed] = wanted.sampling;
-        let (min_p, presence_penalty, frequency_penalty) = (None, None, None);
-        for value in [
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-        ] {
-            request = optional(request, value);
-        }
-        let logprobs = None;
-        // (No logit_bias.)
-        request = request.n(&[0.0]);
-        for value in [seed, logprobs] {
-            request = optional(request, value);
-        }
+        request = text(request, prompt, wanted);
     }
-    optional(request, window)
-        .n(&[0.0])
-        .list(caches)
-        .n(&[0.0])
-        .query(door, 101)
+    request = optional(request, window).n(&[0.0]).list(caches);
+    // (float32, no prefixBytes, no stepTokens.)
+    request.n(&[0.0, 0.0, 0.0]).query(door, 101)
+}
+
+/// One of texts that come and go.
+fn batch(door: &Door, model: f64, prefix_bytes: f64, step_tokens: Option<f64>) -> f64 {
+    let request = Request::default().n(&[model, 0.0, 0.0, 0.0]).list(&[]);
+    let request = request.n(&[0.0, 1.0, prefix_bytes]);
+    ok(optional(request, step_tokens).query(door, 101))
+}
+
+fn add(door: &Door, generator: f64, prompt: &[i32], wanted: &Wanted) -> Result<i32, Error> {
+    let request = text(Request::default().n(&[generator]), prompt, wanted);
+    let outputs = request.run(door, 87)?;
+    assert_eq!(outputs[0].spec.shape, [1]);
+    Ok(outputs[0].i32()[0])
+}
+
+/// Text, id, finish, and how much of the prompt was not computed.
+fn step_whole(door: &Door, generator: f64) -> Result<Vec<[i32; 4]>, Error> {
+    let outputs = Request::default().n(&[generator]).run(door, 81)?;
+    let rows = outputs[0].i32().as_chunks().0.to_vec();
+    assert_eq!(outputs[0].spec.shape, [rows.len(), 4]);
+    Ok(rows)
 }
 
 fn step(door: &Door, generator: f64) -> Result<Vec<[i32; 3]>, Error> {
-    let outputs = Request::default().n(&[generator]).run(door, 81)?;
-    let rows = outputs[0].i32().as_chunks().0.to_vec();
-    assert_eq!(outputs[0].spec.shape, [rows.len(), 3]);
-    Ok(rows)
+    let rows = step_whole(door, generator)?;
+    let told = rows
+        .into_iter()
+        .map(|[text, id, finish, _]| [text, id, finish]);
+    Ok(told.collect())
 }
 
 /// The ids of each text, to the end.
@@ -365,4 +395,64 @@ fn a_text_without_numbers_ends() {
     assert_eq!(ok(step(&door, id)), [[0; 3]; 0]);
     dispose(&door, id);
     assert_eq!(length(&door, cache), 2.0);
+}
+
+/// Each request adds or removes once, though its job is prepared twice.
+#[test]
+fn texts_join_and_leave() {
+    let folder = Folder::fixture("diffllama_gqa");
+    let door = Door::new();
+    let model = folder.load(&door);
+    let wanted = Wanted {
+        max_new_tokens: 5.0,
+        stop_ids: Some(Vec::new()),
+        ..Wanted::default()
+    };
+    let prompt: Vec<i32> = (1..41).collect();
+    let alone = ok(generator(&door, model, &[(&prompt, &wanted)], None, &[]));
+    let expected = run(&door, alone, 1).swap_remove(0);
+
+    let id = batch(&door, model, 1e6, Some(64.0));
+    assert_eq!(ok(step_whole(&door, id)), [[0; 4]; 0]);
+    let first = ok(add(&door, id, &prompt, &wanted));
+    assert_eq!(ok(step_whole(&door, id)), [[first, expected[0], 0, 0]]);
+    // The second begins with what the first has.
+    let second = ok(add(&door, id, &prompt, &wanted));
+    let rows = ok(step_whole(&door, id));
+    assert_eq!(
+        rows,
+        [[first, expected[1], 0, 0], [second, expected[0], 0, 39]]
+    );
+    let remove = |text: i32, kept: f64| {
+        let request = Request::default().n(&[id, f64::from(text), kept]);
+        request.run(&door, 94).map(|outputs| outputs.len())
+    };
+    assert_eq!(ok(remove(first, 2.0)), 0);
+    let (code, sentence) = refusal(remove(first, 2.0));
+    assert_eq!(code, "OPTION");
+    assert!(sentence.starts_with("text: "), "{sentence}");
+    assert_eq!(ok(step_whole(&door, id)), [[second, expected[1], 0, 39]]);
+    assert_eq!(ok(remove(second, 2.0)), 0);
+    // What is gone is begun with, too.
+    let third = ok(add(&door, id, &prompt, &wanted));
+    assert!(![first, second].contains(&third));
+    let mut told = Vec::new();
+    while told.len() < expected.len() {
+        let [[text, token, finish, reused]] = ok(step_whole(&door, id))[..] else {
+            panic!("one text")
+        };
+        told.push(token);
+        let is_last = told.len() == expected.len();
+        assert_eq!([text, finish, reused], [third, 2 * i32::from(is_last), 39]);
+    }
+    assert_eq!(told, expected);
+    // What is refused joins nothing.
+    assert_eq!(refusal(add(&door, id, &[], &wanted)).0, "OPTION");
+    assert_eq!(refusal(add(&door, id, &[97], &wanted)).0, "OPTION");
+    let endless = Wanted {
+        max_new_tokens: 1e12,
+        ..Wanted::default()
+    };
+    assert_eq!(refusal(add(&door, id, &prompt, &endless)).0, "SHAPE");
+    assert_eq!(ok(step_whole(&door, id)), [[0; 4]; 0]);
 }
