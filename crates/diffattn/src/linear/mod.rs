@@ -242,7 +242,8 @@ impl Linear {
         };
         let rows_as = with_format!(&self.weight, weight => weight.rows());
         let strip = rows_as.packed_len(cut.block, self.inputs);
-        let strips = if cut.block <= MAX_ROWS {
+        let holds_all = cut.block <= MAX_ROWS;
+        let strips = if holds_all {
             self.inputs.div_ceil(CHANNELS)
         } else {
             1
@@ -267,14 +268,11 @@ impl Linear {
             let mut scratch = scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
             let is_packed = scratch.packed.replace(block) == Some(block);
             let (widened, memory) = scratch.memory.split_at_mut(widened);
-            let packed = if cut.block <= MAX_ROWS {
-                PackedBlock::All {
-                    memory,
-                    strip,
-                    is_packed,
-                }
-            } else {
-                PackedBlock::Strip(memory)
+            let packed = PackedBlock {
+                memory,
+                strip,
+                holds_all,
+                is_packed: holds_all && is_packed,
             };
             let block = Block {
                 weight: &self.weight,

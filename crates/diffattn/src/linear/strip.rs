@@ -31,16 +31,16 @@ pub(super) struct Block<'c> {
 
 /// Memory for packed rows: in it strips lie one after the other, each as [`Rows`] says, in groups
 /// of Tile::ROWS.
-pub(super) enum PackedBlock<'c> {
-    /// For one strip: panels are met strip by strip.
-    Strip(&'c mut [f32]),
-    /// For all strips, of as many values each: strips are met panel by panel, as weights lie.
-    All {
-        memory: &'c mut [f32],
-        strip: usize,
-        /// Whether these rows are in it already.
-        is_packed: bool,
-    },
+#[derive(Default)]
+pub(super) struct PackedBlock<'c> {
+    pub(super) memory: &'c mut [f32],
+    /// Values of a strip.
+    pub(super) strip: usize,
+    /// Whether all strips have a place: panels are then met one after the other, as weights lie.
+    /// Else strips are, each packed where the one before it was.
+    pub(super) holds_all: bool,
+    /// Whether all strips of these rows are in it already.
+    pub(super) is_packed: bool,
 }
 
 impl Kernel for Block<'_> {
@@ -62,32 +62,33 @@ impl Kernel for Block<'_> {
             );
         }
         self.begin();
-        let strips = (0..self.shape[1]).step_by(CHANNELS);
-        match std::mem::replace(&mut self.packed, PackedBlock::Strip(&mut [])) {
-            PackedBlock::Strip(memory) => {
-                for from in strips {
-                    self.pack::<V>(from, memory);
-                    for panel in self.panels.clone() {
-                        self.add::<V>(from, panel, memory);
-                    }
+        let strips = self.shape[1].div_ceil(CHANNELS);
+        let PackedBlock {
+            memory,
+            strip: len,
+            holds_all,
+            is_packed,
+        } = std::mem::take(&mut self.packed);
+        let panels = self.panels.clone();
+        // (One loop for both orders: each product is inlined once for each format.)
+        let [outer, inner] = if holds_all {
+            [panels.len(), strips]
+        } else {
+            [strips, panels.len()]
+        };
+        for first in 0..outer {
+            for second in 0..inner {
+                let (strip, panel) = if holds_all {
+                    (second, first)
+                } else {
+                    (first, second)
+                };
+                let place = if holds_all { strip * len } else { 0 };
+                let packed = &mut memory[place..place + len];
+                if panel == 0 && !is_packed {
+                    self.pack::<V>(strip * CHANNELS, packed);
                 }
-            }
-            PackedBlock::All {
-                memory,
-                strip,
-                is_packed,
-            } => {
-                let place = |from: usize| from / CHANNELS * strip..(from / CHANNELS + 1) * strip;
-                if !is_packed {
-                    for from in strips.clone() {
-                        self.pack::<V>(from, &mut memory[place(from)]);
-                    }
-                }
-                for panel in self.panels.clone() {
-                    for from in strips.clone() {
-                        self.add::<V>(from, panel, &memory[place(from)]);
-                    }
-                }
+                self.add::<V>(strip * CHANNELS, panels.start + panel, packed);
             }
         }
     }
