@@ -10,17 +10,13 @@
 // S2: the time to the first token of a prompt of 64 tokens while seven others write, by that alone.
 // S3: the time to the first token of a prompt of 1056 tokens whose first 1024 another had, by that
 //     of one that nobody had.
-import { spawn } from "node:child_process";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { smollm2File } from "../scripts/smollm2-file.mjs";
+import { startServer } from "../test/serve/started.mjs";
 import { setupPeers } from "./peers/setup.mjs";
 import { median } from "./statistics.mjs";
 import { table } from "./tables.mjs";
 
-const path = (name) => fileURLToPath(new URL(name, import.meta.url));
 const CLIENTS = 8;
 const [PROMPT, NEW] = [16, 128];
 const VOCABULARY = 49_152;
@@ -42,11 +38,8 @@ function ids(count) {
 }
 
 /** Ours: the built command line as a process. */
-async function startServer(model) {
-  const args = ["serve", model, "--port", "0", "--parallel", String(CLIENTS), "--threads", String(threads)];
-  const server = spawn(process.execPath, [path("../packages/diffattn/dist/cli.js"), ...args], { stdio: ["ignore", "pipe", "inherit"] });
-  const [line] = await once(createInterface({ input: server.stdout }), "line");
-  const [address] = line.split(" ");
+async function startOurs(model) {
+  const { child, address } = await startServer(model, ["--parallel", String(CLIENTS), "--threads", String(threads)]);
   const headers = { "content-type": "application/json" };
   const logit_bias = Object.fromEntries(ENDS.map((id) => [id, -100]));
   /** Writes a text; its seconds to the first token and to the end, and what it is. */
@@ -68,7 +61,7 @@ async function startServer(model) {
     if (count !== tokens) throw new Error(`${count} tokens of ${tokens}`);
     return { text, first: (first - begin) / 1000, reused: details.cached_tokens };
   };
-  return { write, close: () => server.kill() };
+  return { write, close: () => child.kill() };
 }
 
 /** The peer: one context with as many sequences, each evaluated by itself, batched by the library. */
@@ -156,7 +149,7 @@ async function afterAnother(ours) {
 const model = await smollm2File();
 const { javascript: missing } = setupPeers();
 const peer = missing ? undefined : await startPeer(model);
-const ours = await startServer(model);
+const ours = await startOurs(model);
 try {
   const speeds = await together(ours, peer);
   const first = await amongOthers(ours);

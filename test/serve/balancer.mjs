@@ -11,9 +11,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { blocks } from "../guides/blocks.mjs";
+import { startServer } from "./started.mjs";
 
 const path = (name) => fileURLToPath(new URL(`../../${name}`, import.meta.url));
 const guide = blocks(readFileSync(path("docs/guides/serving.md"), "utf8"));
@@ -29,13 +29,8 @@ async function freePort() {
   return port;
 }
 
-/** A server of the guide's two, with room for few texts. */
-async function startServer(port) {
-  const args = ["serve", path("examples/model"), "--port", String(port), "--parallel", "1", "--queue", "1"];
-  const child = spawn(process.execPath, [path("packages/diffattn/dist/cli.js"), ...args], { stdio: ["ignore", "pipe", "inherit"] });
-  await once(createInterface({ input: child.stdout }), "line");
-  return child;
-}
+/** What a server of the guide's two has: room for few texts. */
+const FEW = ["--parallel", "1", "--queue", "1"];
 
 const BALANCERS = {
   nginx: { file: "nginx.conf", args: (file, folder) => ["-c", file, "-p", folder, "-g", "daemon off; pid nginx.pid; error_log stderr;"] },
@@ -100,7 +95,7 @@ async function tryOut(name) {
   const ports = [await freePort(), await freePort(), await freePort()];
   writeFileSync(join(folder, file), configuration(file, ports));
   const servers = [];
-  for (const port of ports.slice(1)) servers.push({ port, child: await startServer(port) });
+  for (const port of ports.slice(1)) servers.push({ port, child: (await startServer(path("examples/model"), FEW, port)).child });
   const balancer = spawn(name, args(join(folder, file), folder), { cwd: folder, stdio: ["ignore", "ignore", "pipe"] });
   let said = "";
   balancer.stderr.on("data", (piece) => (said += piece));

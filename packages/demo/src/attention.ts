@@ -132,6 +132,7 @@ export class Attention {
 
   /** Nothing to be seen until the next text. */
   clear(): void {
+    this.list.clear();
     this.#asked += 1;
     this.#summed += 1;
     clearTimeout(this.#resting);

@@ -224,7 +224,6 @@ export class ChatTab {
   }
 
   #close(): void {
-    this.attention.list.clear();
     this.attention.clear();
     this.#looked.hidden = this.#lookedAbout.hidden = true;
   }

@@ -68,7 +68,6 @@ export class WriteTab {
   /** Nothing is left of a text: another model is in use. */
   clear(): void {
     this.stop();
-    this.attention.list.clear();
     this.attention.clear();
     this.#speed.textContent = "";
   }
@@ -78,7 +77,6 @@ export class WriteTab {
     this.stop();
     const mine = (this.#writing = new AbortController());
     this.voice.complain("");
-    this.attention.list.clear();
     this.attention.clear();
     this.#stop.disabled = false;
     this.#text.setAttribute("aria-busy", "true");
