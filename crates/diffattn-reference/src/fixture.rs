@@ -2,6 +2,10 @@
 //! options as JSON. Turns a case into what the oracle takes. A test tool: a malformed file panics,
 //! and so does an option or a tensor it does not know, so that none is passed over in silence.
 
+mod training;
+
+pub use training::{AdamWCase, AttentionGradientCase, LambdaInputs};
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     AttentionSpec, GroupNorm, Head, LambdaForm, MultiheadDiffAttn, MultiheadDiffAttnV2, Norm,
-    Pairing, PolyNorm, Rope, RopeScaling, SequenceFusion, Tensor, plan,
+    Pairing, PolyNorm, Rope, RopeScaling, SequenceFusion, Tensor, plan, positions_from,
 };
 
 /// A tensor as it lies in the file.
@@ -255,8 +259,11 @@ impl Fixture {
     /// The explicit plan of the case, or the one that its pairing makes.
     pub fn heads(&self) -> Vec<Head> {
         let Some(heads) = self.case["heads"].as_array() else {
-            let coefficients = self
-                .numbers(&self.case["coefficients"])
+            // (Where they have a gradient, they are a tensor.)
+            let given = self.has("coefficients").then(|| self.f64("coefficients"));
+            let coefficients = given
+                .map(|given| given.data)
+                .or_else(|| self.numbers(&self.case["coefficients"]))
                 .unwrap_or_else(|| vec![1.0, -1.0]);
             assert_eq!(
                 self.count("terms").unwrap_or(2),
@@ -336,7 +343,7 @@ impl Fixture {
         ];
         self.check_known(
             &[options.as_slice(), &masks].concat(),
-            &[tensors.as_slice(), &["norm_weight"]].concat(),
+            &[tensors.as_slice(), &["norm_weight", "dy"]].concat(),
         );
         assert_eq!(
             self.text("layout").unwrap_or("bhsd"),
@@ -353,6 +360,11 @@ impl Fixture {
                     .unwrap_or_else(|| panic!("{}: λ {number}", self.name)),
             )),
         };
+        self.spec_with(lambda)
+    }
+
+    /// All but λ, of a case whose options and tensors are known.
+    fn spec_with(&self, lambda: Option<Tensor<f64>>) -> AttentionSpec {
         let window = match self.case["window"].as_array().map(Vec::as_slice) {
             None => [None; 2],
             Some([left, right]) => [left, right].map(|side| side.as_u64().map(|n| n as usize)),
@@ -425,12 +437,12 @@ impl Fixture {
 
     /// What the oracle takes for an `rms_norm` case.
     pub fn rms_norm(&self) -> Norm {
-        self.check_known(&["op", "eps", "affine"], &["x", "weight"]);
+        self.check_known(&["op", "eps", "affine", "scale"], &["x", "weight", "dy"]);
         let weight = self.flag("affine").then(|| self.f64("weight").data);
         Norm {
             eps: self.number("eps").unwrap_or(1e-5),
             weight,
-            scale: 1.0,
+            scale: self.number("scale").unwrap_or(1.0),
         }
     }
 
@@ -457,9 +469,19 @@ impl Fixture {
             "rotary_dim",
             "scaling",
             "max_position_embeddings",
+            "layout",
         ];
-        self.check_known(&options, &["x"]);
+        self.check_known(&options, &["x", "dy", "positions"]);
         rope(&self.case)
+    }
+
+    /// The positions of a `rope` case, for tokens on the third axis of x.
+    pub fn positions(&self) -> Tensor<i64> {
+        if self.has("positions") {
+            return self.i64("positions");
+        }
+        let first = self.count("first_position").unwrap_or(0) as i64;
+        positions_from(first, self.f64("x").shape[2])
     }
 
     fn weights(&self) -> BTreeMap<String, Tensor<f64>> {

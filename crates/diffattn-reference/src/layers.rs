@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    AttentionMaps, AttentionSpec, Head, Norm, Pairing, Rope, SequenceFusion, Tensor, apply_rope,
-    attention, attention_maps, lambda_from_scalars, lambda_full, lambda_init, plan, positions_from,
-    rms_norm, sequence_difference, shape4, sigmoid,
+    AttentionMaps, AttentionSpec, Head, Norm, Pairing, Real, Rope, SequenceFusion, Tensor,
+    apply_rope, attention, attention_maps, lambda_from_scalars, lambda_full, lambda_init, plan,
+    positions_from, rms_norm, sequence_difference, shape4, sigmoid,
 };
 
 /// y = x·weightᵀ + bias over the last axis; `weight` is [out × in], `bias` out long.
-pub fn linear(x: &Tensor<f64>, weight: &Tensor<f64>, bias: Option<&Tensor<f64>>) -> Tensor<f64> {
+pub fn linear<R: Real>(x: &Tensor<R>, weight: &Tensor<R>, bias: Option<&Tensor<R>>) -> Tensor<R> {
     let [outputs, inputs] = weight.shape[..] else {
         panic!("weight of shape {:?}", weight.shape)
     };
@@ -20,8 +20,8 @@ pub fn linear(x: &Tensor<f64>, weight: &Tensor<f64>, bias: Option<&Tensor<f64>>)
     let mut data = Vec::with_capacity(rows * outputs);
     for row in x.data.chunks(inputs.max(1)) {
         for o in 0..outputs {
-            let dot: f64 = row.iter().zip(weight.row(&[o])).map(|(x, w)| x * w).sum();
-            data.push(dot + bias.map_or(0.0, |bias| bias.data[o]));
+            let dot: R = row.iter().zip(weight.row(&[o])).map(|(&x, &w)| x * w).sum();
+            data.push(dot + bias.map_or(R::ZERO, |bias| bias.data[o]));
         }
     }
     let mut shape = x.shape.clone();

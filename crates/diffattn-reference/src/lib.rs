@@ -29,6 +29,7 @@
 mod accuracy;
 #[cfg(feature = "fixture")]
 pub mod fixture;
+pub mod gradients;
 mod layers;
 mod measure;
 mod quantised;
@@ -43,7 +44,8 @@ pub use quantised::{
     quantise_q4_1, quantise_q8_0,
 };
 
-use std::ops::{Add, AddAssign, Div, Mul, Sub};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Range, Sub};
 
 // ----------------------------------------------------------------------------- numbers and tensors
 
@@ -56,8 +58,14 @@ pub trait Real:
     + Sub<Output = Self>
     + Mul<Output = Self>
     + Div<Output = Self>
+    + Neg<Output = Self>
     + AddAssign
+    + Sum
 {
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
     /// Rounds to nearest even where `Self` is narrower.
     fn from_f64(x: f64) -> Self;
     /// Exact.
@@ -70,9 +78,13 @@ pub trait Real:
     fn tanh(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
+    /// The error function.
+    fn erf(self) -> Self;
 }
 
 impl Real for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
     fn from_f64(x: f64) -> Self {
         x
     }
@@ -91,9 +103,14 @@ impl Real for f64 {
     fn sqrt(self) -> Self {
         libm::sqrt(self)
     }
+    fn erf(self) -> Self {
+        libm::erf(self)
+    }
 }
 
 impl Real for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
     fn from_f64(x: f64) -> Self {
         x as f32
     }
@@ -111,6 +128,9 @@ impl Real for f32 {
     }
     fn sqrt(self) -> Self {
         libm::sqrtf(self)
+    }
+    fn erf(self) -> Self {
+        libm::erff(self)
     }
 }
 
@@ -156,6 +176,11 @@ impl<T: Copy> Tensor<T> {
     /// The value at `index`; axes are aligned at the end, and an absent axis or one of length 1
     /// repeats.
     pub fn broadcast(&self, index: &[usize]) -> T {
+        self.data[self.place(index)]
+    }
+
+    /// Where [`Self::broadcast`] finds the value at `index`.
+    fn place(&self, index: &[usize]) -> usize {
         assert!(
             self.shape.len() <= index.len(),
             "shape {:?} has more axes than index {index:?}",
@@ -174,11 +199,21 @@ impl<T: Copy> Tensor<T> {
             );
             at = at * len + if len == 1 { 0 } else { i };
         }
-        self.data[at]
+        at
     }
 
     /// The last axis at `index` of the others, which must all be given.
     pub fn row(&self, index: &[usize]) -> &[T] {
+        &self.data[self.row_range(index)]
+    }
+
+    /// [`Self::row`], to be changed.
+    fn row_mut(&mut self, index: &[usize]) -> &mut [T] {
+        let range = self.row_range(index);
+        &mut self.data[range]
+    }
+
+    fn row_range(&self, index: &[usize]) -> Range<usize> {
         assert_eq!(
             index.len() + 1,
             self.shape.len(),
@@ -190,7 +225,7 @@ impl<T: Copy> Tensor<T> {
             assert!(i < len, "row {index:?} is outside shape {:?}", self.shape);
             at * len + i
         });
-        &self.data[at * width..(at + 1) * width]
+        at * width..(at + 1) * width
     }
 
     /// [A, B, C, D] → [A, C, B, D]: from layout bhsd to bshd and back.
@@ -221,6 +256,21 @@ impl Tensor<f64> {
             shape: self.shape.clone(),
             data: self.data.iter().map(|&x| R::from_f64(x)).collect(),
         }
+    }
+}
+
+impl<R: Real> Tensor<R> {
+    /// The values in float64, exactly.
+    pub fn widen(&self) -> Tensor<f64> {
+        Tensor {
+            shape: self.shape.clone(),
+            data: self.data.iter().map(|&x| x.to_f64()).collect(),
+        }
+    }
+
+    /// Zeros.
+    fn zeros(shape: &[usize]) -> Self {
+        Self::full(shape, R::ZERO)
     }
 }
 
@@ -611,6 +661,15 @@ struct Operands<R> {
 }
 
 impl<R: Real> Operands<R> {
+    /// scale·q·k of a query row and a key row, each given by batch entry, head and position.
+    fn scaled(&self, query: [usize; 3], key: [usize; 3]) -> R {
+        let mut s = R::ZERO;
+        for (&x, &y) in self.q.row(&query).iter().zip(self.k.row(&key)) {
+            s += x * y;
+        }
+        s * self.scale
+    }
+
     /// The sink of a term of a head, −Inf where there is none.
     fn sink(&self, head: usize, term: usize) -> R {
         match &self.sinks {
@@ -644,6 +703,10 @@ struct Row<R> {
     keys: Vec<usize>,
     maps: Vec<Vec<R>>,
     lse: Vec<R>,
+    /// What each term's sink takes of its softmax.
+    sinks: Vec<R>,
+    /// What each term is multiplied by, λ in it; none for a term that sees nothing.
+    coefficients: Vec<Option<R>>,
     diff: Vec<R>,
     empty: bool,
 }
@@ -652,22 +715,18 @@ impl<R: Real> Row<R> {
     fn new(spec: &AttentionSpec, operands: &Operands<R>, [b, h, i]: [usize; 3]) -> Self {
         let keys = spec.seen_keys(b, h, i);
         let head = &spec.heads[h];
-        let zero = R::from_f64(0.0);
         let mut row = Row {
-            diff: vec![zero; keys.len()],
+            diff: vec![R::ZERO; keys.len()],
             keys,
             maps: Vec::new(),
             lse: Vec::new(),
+            sinks: Vec::new(),
+            coefficients: Vec::new(),
             empty: true,
         };
         for t in 0..head.q.len() {
-            let q = operands.q.row(&[b, head.q[t], i]);
             let score = |&j: &usize| {
-                let mut s = zero;
-                for (&x, &y) in q.iter().zip(operands.k.row(&[b, head.k[t], j])) {
-                    s += x * y;
-                }
-                s = s * operands.scale;
+                let mut s = operands.scaled([b, head.q[t], i], [b, head.k[t], j]);
                 if let Some(cap) = operands.softcap {
                     s = cap * (s / cap).tanh();
                 }
@@ -678,30 +737,36 @@ impl<R: Real> Row<R> {
             };
             let scores: Vec<R> = row.keys.iter().map(score).collect();
             let sees = scores.iter().any(|s| s.to_f64() != f64::NEG_INFINITY);
-            let (map, lse) = softmax(&scores, operands.sink(h, t));
-            if sees {
-                row.empty = false;
+            let (map, lse, sink) = softmax(&scores, operands.sink(h, t));
+            let coefficient = sees.then(|| {
                 let mut coefficient = R::from_f64(head.coefficients[t]);
                 if let (1, Some(lambda)) = (t, &operands.lambda) {
                     coefficient = coefficient * lambda.broadcast(&[b, i, h]);
                 }
+                coefficient
+            });
+            if let Some(coefficient) = coefficient {
+                row.empty = false;
                 for (sum, &p) in row.diff.iter_mut().zip(&map) {
                     *sum += coefficient * p;
                 }
             }
             row.maps.push(map);
             row.lse.push(lse);
+            row.sinks.push(sink);
+            row.coefficients.push(coefficient);
         }
         row
     }
 }
 
-/// Softmax and log-sum-exp with a sink, which joins the sum last; scores that are all −Inf (or
-/// none) give zeros and the sink, a NaN or +Inf makes all NaN.
-fn softmax<R: Real>(scores: &[R], sink: R) -> (Vec<R>, R) {
+/// Softmax, log-sum-exp and the sink's share, of scores with a sink, which joins the sum last;
+/// scores that are all −Inf (or none) give zeros, the sink and a share of 0, a NaN or +Inf makes
+/// all NaN.
+fn softmax<R: Real>(scores: &[R], sink: R) -> (Vec<R>, R, R) {
     let none = R::from_f64(f64::NEG_INFINITY);
     if scores.iter().all(|&s| s == none) {
-        return (vec![R::from_f64(0.0); scores.len()], sink);
+        return (vec![R::ZERO; scores.len()], sink, R::ZERO);
     }
     let max = scores
         .iter()
@@ -711,8 +776,10 @@ fn softmax<R: Real>(scores: &[R], sink: R) -> (Vec<R>, R) {
     for &e in &exps {
         sum += e;
     }
-    sum += (sink - max).exp();
-    (exps.iter().map(|&e| e / sum).collect(), max + sum.ln())
+    let sink = (sink - max).exp();
+    sum += sink;
+    let map = exps.iter().map(|&e| e / sum).collect();
+    (map, max + sum.ln(), sink / sum)
 }
 
 /// Differential attention: y = norm(Σ_t c_t softmax(mask(softcap(scale·q_t k_tᵀ) + bias)) v).
@@ -830,7 +897,7 @@ impl Norm {
 }
 
 /// RMS norm over the last axis.
-pub fn rms_norm(x: &Tensor<f64>, norm: &Norm) -> Tensor<f64> {
+pub fn rms_norm<R: Real>(x: &Tensor<R>, norm: &Norm) -> Tensor<R> {
     let mut y = x.clone();
     if let Some(&width) = x.shape.last()
         && width > 0
@@ -852,23 +919,24 @@ pub struct PolyNorm {
 }
 
 /// w₀·rms(x³) + w₁·rms(x²) + w₂·rms(x) + bias over the last axis (arXiv 2411.03884).
-pub fn poly_norm(x: &Tensor<f64>, norm: &PolyNorm) -> Tensor<f64> {
-    let mut y = Tensor {
-        shape: x.shape.clone(),
-        data: vec![norm.bias; x.data.len()],
-    };
+pub fn poly_norm<R: Real>(x: &Tensor<R>, norm: &PolyNorm) -> Tensor<R> {
+    let mut y = Tensor::full(&x.shape, R::from_f64(norm.bias));
     for (power, weight) in [3, 2, 1].into_iter().zip(norm.weight) {
-        let powers = x.data.iter().map(|x| x.powi(power)).collect();
+        let powers = x.data.iter().map(|&x| power_of(x, power)).collect();
         let rms = Norm {
             eps: norm.eps,
             ..Norm::default()
         };
         let terms = rms_norm(&Tensor::new(&x.shape, powers), &rms);
         for (y, term) in y.data.iter_mut().zip(terms.data) {
-            *y += weight * term;
+            *y += R::from_f64(weight) * term;
         }
     }
     y
+}
+
+fn power_of<R: Real>(x: R, power: usize) -> R {
+    (0..power).fold(R::ONE, |product, _| product * x)
 }
 
 /// Dynamic tanh (arXiv 2503.10622) of rows as long as the weight or the bias: `tanh(alpha · x) ·
@@ -922,73 +990,111 @@ impl GroupNorm {
 /// eps)·weight + bias.
 ///
 /// A group of equal values is its bias, with eps = 0 too.
-pub fn group_norm(x: &Tensor<f64>, spec: &GroupNorm) -> Tensor<f64> {
-    let rank = x.shape.len();
-    assert!(
-        rank >= 2,
-        "group norm needs a rank of at least 2, got shape {:?}",
-        x.shape
-    );
-    let (n_count, channels) = (
-        x.shape[0],
-        x.shape[if spec.channels_last { rank - 1 } else { 1 }],
-    );
-    assert!(
-        spec.num_groups > 0 && channels % spec.num_groups == 0,
-        "{} groups of {channels}",
-        spec.num_groups
-    );
-    for values in [&spec.weight, &spec.bias].into_iter().flatten() {
-        assert_eq!(values.len(), channels, "one weight and bias per channel");
-    }
+pub fn group_norm<R: Real>(x: &Tensor<R>, spec: &GroupNorm) -> Tensor<R> {
+    let groups = Groups::new(spec, &x.shape);
     let mut y = x.clone();
-    if x.data.is_empty() {
-        return y;
-    }
-    let (positions, width) = (
-        x.data.len() / n_count / channels,
-        channels / spec.num_groups,
-    );
-    // The place of channel c, position p of batch entry n.
-    let at = |n: usize, c: usize, p: usize| match spec.channels_last {
-        true => (n * positions + p) * channels + c,
-        false => (n * channels + c) * positions + p,
-    };
-    for n in 0..n_count {
-        for g in 0..spec.num_groups {
-            let places =
-                || (g * width..(g + 1) * width).flat_map(|c| (0..positions).map(move |p| (c, p)));
-            let count = (width * positions) as f64;
-            let mean = places().map(|(c, p)| x.data[at(n, c, p)]).sum::<f64>() / count;
-            let square = |d: f64| d * d;
-            let variance = places()
-                .map(|(c, p)| square(x.data[at(n, c, p)] - mean))
-                .sum::<f64>()
-                / count;
-            let std = libm::sqrt(variance + spec.eps);
-            for (c, p) in places() {
-                let normalised = if std == 0.0 {
-                    0.0
-                } else {
-                    (x.data[at(n, c, p)] - mean) / std
-                };
-                let weight = spec.weight.as_ref().map_or(1.0, |weight| weight[c]);
-                let bias = spec.bias.as_ref().map_or(0.0, |bias| bias[c]);
-                let value = normalised * weight + bias;
-                y.data[at(n, c, p)] = if spec.silu {
-                    value * sigmoid(value)
-                } else {
-                    value
-                };
-            }
+    for places in groups.places() {
+        let (normalised, _) = groups.normalise(x, &places);
+        for (&(c, at), &normalised) in places.iter().zip(&normalised) {
+            let value = groups.affine(c, normalised);
+            y.data[at] = if spec.silu {
+                value * sigmoid(value)
+            } else {
+                value
+            };
         }
     }
     y
 }
 
+/// Where the groups of a group norm lie.
+struct Groups<'a> {
+    spec: &'a GroupNorm,
+    batch: usize,
+    channels: usize,
+    positions: usize,
+}
+
+impl<'a> Groups<'a> {
+    fn new(spec: &'a GroupNorm, shape: &[usize]) -> Self {
+        let rank = shape.len();
+        assert!(
+            rank >= 2,
+            "group norm needs a rank of at least 2, got shape {shape:?}"
+        );
+        let channels = shape[if spec.channels_last { rank - 1 } else { 1 }];
+        assert!(
+            spec.num_groups > 0 && channels.is_multiple_of(spec.num_groups),
+            "{} groups of {channels}",
+            spec.num_groups
+        );
+        for values in [&spec.weight, &spec.bias].into_iter().flatten() {
+            assert_eq!(values.len(), channels, "one weight and bias per channel");
+        }
+        let values: usize = shape.iter().product();
+        Self {
+            spec,
+            batch: shape[0],
+            channels,
+            positions: values.checked_div(shape[0] * channels).unwrap_or(0),
+        }
+    }
+
+    /// The channel and the index of each value, group by group.
+    fn places(&self) -> impl Iterator<Item = Vec<(usize, usize)>> {
+        let (channels, positions) = (self.channels, self.positions);
+        let at = move |n: usize, c: usize, p: usize| match self.spec.channels_last {
+            true => (n * positions + p) * channels + c,
+            false => (n * channels + c) * positions + p,
+        };
+        let width = channels / self.spec.num_groups;
+        let group = move |n: usize, g: usize| {
+            let channels = g * width..(g + 1) * width;
+            let places = channels.flat_map(|c| (0..positions).map(move |p| (c, at(n, c, p))));
+            places.collect()
+        };
+        (0..self.batch).flat_map(move |n| (0..self.spec.num_groups).map(move |g| group(n, g)))
+    }
+
+    /// (x − mean) / std of a group, and its std; zeros where that is 0.
+    fn normalise<R: Real>(&self, x: &Tensor<R>, places: &[(usize, usize)]) -> (Vec<R>, R) {
+        normalise(
+            &places.iter().map(|&(_, at)| x.data[at]).collect::<Vec<R>>(),
+            self.spec.eps,
+        )
+    }
+
+    fn affine<R: Real>(&self, channel: usize, normalised: R) -> R {
+        let bias = self.spec.bias.as_ref().map_or(0.0, |bias| bias[channel]);
+        normalised * self.weight(channel) + R::from_f64(bias)
+    }
+
+    fn weight<R: Real>(&self, channel: usize) -> R {
+        let weight = self.spec.weight.as_ref();
+        R::from_f64(weight.map_or(1.0, |weight| weight[channel]))
+    }
+}
+
+/// (x − mean) / √(biased variance + eps), and that root; zeros where it is 0.
+fn normalise<R: Real>(x: &[R], eps: f64) -> (Vec<R>, R) {
+    let count = R::from_f64(x.len() as f64);
+    let mean = x.iter().copied().sum::<R>() / count;
+    let square = |d: R| d * d;
+    let variance = x.iter().map(|&x| square(x - mean)).sum::<R>() / count;
+    let std = (variance + R::from_f64(eps)).sqrt();
+    let normalised = |&x: &R| {
+        if std == R::ZERO {
+            R::ZERO
+        } else {
+            (x - mean) / std
+        }
+    };
+    (x.iter().map(normalised).collect(), std)
+}
+
 /// 1 / (1 + e^−x).
-pub fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + libm::exp(-x))
+pub fn sigmoid<R: Real>(x: R) -> R {
+    R::ONE / (R::ONE + (-x).exp())
 }
 
 // -------------------------------------------------------------------------------- rotary embedding
@@ -1143,8 +1249,13 @@ impl Rope {
 }
 
 /// Turns the channel pairs of x [B, n, L, d]; `positions` broadcasts to [B, L]. Channels past
-/// `rotary_dim` pass unchanged.
-pub fn apply_rope(x: &Tensor<f64>, rope: &Rope, positions: &Tensor<i64>) -> Tensor<f64> {
+/// `rotary_dim` pass unchanged. Cosine and sine are float64, rounded once.
+pub fn apply_rope<R: Real>(x: &Tensor<R>, rope: &Rope, positions: &Tensor<i64>) -> Tensor<R> {
+    turn(x, rope, positions, 1.0)
+}
+
+/// Turns by `direction` times the angles.
+fn turn<R: Real>(x: &Tensor<R>, rope: &Rope, positions: &Tensor<i64>, direction: f64) -> Tensor<R> {
     let [b_count, n_count, l, d] = shape4(x);
     let rotary_dim = rope.rotary_dim.unwrap_or(d);
     assert!(rotary_dim <= d, "rotary_dim {rotary_dim} of {d} channels");
@@ -1161,10 +1272,9 @@ pub fn apply_rope(x: &Tensor<f64>, rope: &Rope, positions: &Tensor<i64>) -> Tens
                     } else {
                         (i, i + rotary_dim / 2)
                     };
-                    let (cos, sin) = (
-                        libm::cos(position * frequency) * factor,
-                        libm::sin(position * frequency) * factor,
-                    );
+                    let angle = position * frequency;
+                    let cos = R::from_f64(libm::cos(angle) * factor);
+                    let sin = R::from_f64(direction * libm::sin(angle) * factor);
                     (row[one], row[two]) = (
                         row[one] * cos - row[two] * sin,
                         row[one] * sin + row[two] * cos,
@@ -1184,14 +1294,14 @@ pub fn positions_from(first: i64, l: usize) -> Tensor<i64> {
 // ------------------------------------------------------------------ differences along the sequence
 
 /// `order`-th backward difference of x [B, n, L, d] along L; before the first token lies zero.
-pub fn sequence_difference(x: &Tensor<f64>, order: usize) -> Tensor<f64> {
+pub fn sequence_difference<R: Real>(x: &Tensor<R>, order: usize) -> Tensor<R> {
     let [_, _, l, d] = shape4(x);
     let mut y = x.clone();
     if l * d > 0 {
         for sequence in y.data.chunks_mut(l * d) {
             for _ in 0..order {
                 for at in (d..l * d).rev() {
-                    sequence[at] -= sequence[at - d];
+                    sequence[at] = sequence[at] - sequence[at - d];
                 }
             }
         }
@@ -1211,16 +1321,21 @@ pub struct SequenceFusion {
 }
 
 impl SequenceFusion {
+    /// How many of the output heads take part.
+    fn mixing_heads(&self, heads: usize) -> usize {
+        libm::floor(self.share * heads as f64 + 0.5) as usize
+    }
+
     /// (1 − fusion)·plain + fusion·difference in the heads that take part; both [B, H, L, dv].
-    pub fn mix(&self, plain: &Tensor<f64>, difference: &Tensor<f64>) -> Tensor<f64> {
+    pub fn mix<R: Real>(&self, plain: &Tensor<R>, difference: &Tensor<R>) -> Tensor<R> {
         assert_eq!(plain.shape, difference.shape);
         let [b_count, h_count, l, dv] = shape4(plain);
-        let mixing = libm::floor(self.share * h_count as f64 + 0.5) as usize;
+        let mixing = self.mixing_heads(h_count);
+        let fusion = R::from_f64(self.fusion);
         let mut y = plain.clone();
         for b in 0..b_count {
             for at in b * h_count * l * dv..(b * h_count + mixing) * l * dv {
-                y.data[at] =
-                    (1.0 - self.fusion) * plain.data[at] + self.fusion * difference.data[at];
+                y.data[at] = (R::ONE - fusion) * plain.data[at] + fusion * difference.data[at];
             }
         }
         y
@@ -1230,21 +1345,32 @@ impl SequenceFusion {
 /// Attention whose first heads mix in the attention over differences of q, k and v; a norm acts on
 /// the mixture.
 pub fn sequence_fused_attention(spec: &AttentionSpec, sequence: &SequenceFusion) -> Tensor<f64> {
+    let mixed = fused_before_norm(spec, sequence);
+    spec.norm
+        .as_ref()
+        .map_or(mixed.clone(), |norm| rms_norm(&mixed, norm))
+}
+
+fn fused_before_norm<R: Real>(spec: &AttentionSpec, sequence: &SequenceFusion) -> Tensor<R> {
+    let [plain, difference] = fused_parts::<R>(spec, sequence);
+    sequence.mix(&attention(&plain).out, &attention(&difference).out)
+}
+
+/// The attention over q, k and v and the one over their differences, without the norm.
+fn fused_parts<R: Real>(spec: &AttentionSpec, sequence: &SequenceFusion) -> [AttentionSpec; 2] {
     let plain = AttentionSpec {
         norm: None,
         ..spec.clone()
     };
-    let [q, k, v] = [&spec.q, &spec.k, &spec.v].map(|x| sequence_difference(x, sequence.order));
+    let [q, k, v] = [&spec.q, &spec.k, &spec.v]
+        .map(|x| sequence_difference(&x.cast::<R>(), sequence.order).widen());
     let difference = AttentionSpec {
         q,
         k,
         v,
         ..plain.clone()
     };
-    let mixed = sequence.mix(&attention(&plain).out, &attention(&difference).out);
-    spec.norm
-        .as_ref()
-        .map_or(mixed.clone(), |norm| rms_norm(&mixed, norm))
+    [plain, difference]
 }
 
 // ------------------------------------------------------------------------------------------ lambda
@@ -1255,15 +1381,16 @@ pub fn lambda_init(layer: usize) -> f64 {
 }
 
 /// λ = exp(q1·k1) − exp(q2·k2) + init, from four vectors of one length.
-pub fn lambda_full(q1: &[f64], k1: &[f64], q2: &[f64], k2: &[f64], init: f64) -> f64 {
-    let dot = |a: &[f64], b: &[f64]| {
-        assert_eq!(a.len(), b.len(), "λ vectors have one length");
-        a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>()
-    };
+pub fn lambda_full<R: Real>(q1: &[R], k1: &[R], q2: &[R], k2: &[R], init: R) -> R {
     lambda_from_scalars(dot(q1, k1), dot(q2, k2), init)
 }
 
+fn dot<R: Real>(a: &[R], b: &[R]) -> R {
+    assert_eq!(a.len(), b.len(), "λ vectors have one length");
+    a.iter().zip(b).map(|(&x, &y)| x * y).sum()
+}
+
 /// λ = exp(a) − exp(b) + init.
-pub fn lambda_from_scalars(a: f64, b: f64, init: f64) -> f64 {
-    libm::exp(a) - libm::exp(b) + init
+pub fn lambda_from_scalars<R: Real>(a: R, b: R, init: R) -> R {
+    a.exp() - b.exp() + init
 }

@@ -544,9 +544,12 @@ fn norms_of_rows_that_are_zero_or_not_finite() {
     assert!(y[..4].iter().all(|y| y.is_nan()) && y[4..].iter().all(|y| y.is_finite()));
     // An empty picture stays empty.
     assert!(
-        group_norm(&Tensor::new(&[2, 4, 0], Vec::new()), &GroupNorm::new(2))
-            .data
-            .is_empty()
+        group_norm(
+            &Tensor::new(&[2, 4, 0], Vec::<f64>::new()),
+            &GroupNorm::new(2)
+        )
+        .data
+        .is_empty()
     );
 }
 
@@ -657,7 +660,7 @@ fn sequence_differences_and_their_share_of_heads() {
     assert_eq!(sequence_difference(&x, 0), x);
     assert_eq!(sequence_difference(&x, 1).data, [1.0, 3.0, 5.0, 7.0]);
     assert_eq!(sequence_difference(&x, 2).data, [1.0, 2.0, 2.0, 2.0]);
-    let empty = Tensor::new(&[1, 2, 0, 3], Vec::new());
+    let empty = Tensor::new(&[1, 2, 0, 3], Vec::<f64>::new());
     assert_eq!(sequence_difference(&empty, 2), empty);
 
     let (plain, difference) = (
