@@ -5,6 +5,12 @@
 /// numeric contract (results change with it), so it is one number on every instruction set.
 pub(crate) const STRIP: usize = 256;
 
+/// Queries per strip of the gradients of keys and values: a key's sum runs over the queries of a
+/// strip from zero, strip after strip added in order. A row block of gradients is one such strip,
+/// and a block of a block mask no more than one. Part of the numeric contract. (128: 1.1 of the
+/// time at 512 tokens, 1.0 to 1.05 at 2048, AVX2 and AVX-512.)
+pub(crate) const QUERY_STRIP: usize = 64;
+
 /// Interleaved sums of exponentials within a strip (key modulo this): shorter chains are faster and
 /// more accurate. Part of the numeric contract.
 pub(crate) const ROW_SUMS: usize = 4;
@@ -38,9 +44,35 @@ pub(crate) mod linear {
     /// results.
     pub(crate) const BLOCK: usize = 128;
 
+    /// Rows of a block whose weights are widened or turned on the way, which more rows share.
+    pub(crate) const TURNED_BLOCK: usize = 256;
+
     /// Rows of a block at least, where there are more than threads need. Fewer would read weights
     /// too often.
     pub(crate) const LEAST_BLOCK: usize = 32;
+
+    /// Rows (tokens) of a strip of a weight's gradient: each strip is summed from zero, then added.
+    /// Part of the numeric contract.
+    pub(crate) const TOKENS: usize = 256;
+
+    /// Tokens that are packed side by side for it: as many streams are read, and of each panel
+    /// some lines in a row written. Divides [`TOKENS`].
+    pub(crate) const TOKENS_TOGETHER: usize = 8;
+
+    /// Output channels of a block of a weight's gradient: packed, a strip of them is 64 KiB.
+    pub(crate) const GRADIENT_BLOCK: usize = 64;
+
+    /// Output channels of such a block at least: a multiple of every tile's rows.
+    pub(crate) const LEAST_GRADIENT_BLOCK: usize = 16;
+
+    /// Bytes of packed strips of x, which all blocks of a weight's gradient read.
+    pub(crate) const PANEL_BYTES: usize = 2 << 20;
+
+    /// Multiply-adds of a unit of work where a call gives its caller turns.
+    pub(crate) const UNIT_WORK: usize = 1 << 24;
+
+    /// Rows of such a unit at least: fewer read the weight too often.
+    pub(crate) const LEAST_UNIT_ROWS: usize = 16;
 
     /// Multiply-adds that reading one byte of a weight from memory costs: what few rows are bound
     /// by.
@@ -113,12 +145,29 @@ pub(crate) mod norm {
     /// in L1), unless one row is longer.
     pub(crate) const ROWS_BLOCK: usize = 1 << 11;
 
+    /// Elements per such block of a backward pass: of x and dy, and as much of the next block,
+    /// which is asked for meanwhile, in half of the smallest L1.
+    pub(crate) const GRADIENTS_BLOCK: usize = 1 << 10;
+
     /// Rows per such block at most.
     pub(crate) const BLOCK_ROWS: usize = 16;
 
     /// Elements of a result from which it is streamed: a line need not be read before it is
     /// written, and what is read next stays in the caches.
     pub(crate) const STREAMED: usize = 1 << 20;
+
+    /// Elements of a group up to which its backward pass takes its last steps in float64: of more,
+    /// plain float32 loses more in its sums than we do anywhere.
+    pub(crate) const SMALL_GROUP: usize = 1 << 9;
+
+    /// Rows whose sums for the gradient of a weight start from zero, counted from row 0: part of
+    /// the numeric contract. Rows of as many tokens as this divides add up to the bits of all at
+    /// once, and the sums take a sixteenth of the memory of x.
+    pub(crate) const WEIGHT_ROWS: usize = 128;
+
+    /// Elements of such a strip at most, of which longer rows make fewer: milliseconds, so that a
+    /// call can be cancelled between two. Part of the numeric contract.
+    pub(crate) const WEIGHT_ELEMENTS: usize = 1 << 20;
 
     /// Lanes of a sum along memory: four AVX-512 accumulators, enough to cover the latency of an
     /// addition. Part of the numeric contract.
@@ -133,7 +182,50 @@ pub(crate) mod norm {
 
 /// What stands between two projections.
 pub(crate) mod activation {
+    /// Values per unit of a backward pass: some tens of microseconds.
+    pub(crate) const UNIT: usize = 1 << 14;
+
+    /// Values of each input per block, which a thread widens before they are met.
+    pub(crate) const BLOCK: usize = 1 << 10;
+
     /// Float64 vectors of GELU whose steps go side by side. (AVX2: four take 0.94 of the time of
     /// two, one 1.3 times; in WebAssembly four would be 2 KB.)
     pub(crate) const AT_ONCE: usize = if cfg!(target_arch = "wasm32") { 2 } else { 4 };
+}
+
+/// Losses of rows of logits.
+pub(crate) mod loss {
+    /// Tokens of a window, counted from the first: rows that count are gathered within one, so that
+    /// calls on whole windows give the bits of one call. Part of the numeric contract.
+    pub(crate) const WINDOW: usize = 256;
+
+    /// Rows of logits that exist at once: of a vocabulary of 4096 they are 2 MiB. As many tokens
+    /// are a strip of the head's gradient. Part of the numeric contract.
+    pub(crate) const CHUNK: usize = 128;
+
+    /// Logits of a strip, whose exponentials are summed from zero: 2 KiB. Part of the numeric
+    /// contract.
+    pub(crate) const STRIP: usize = 512;
+
+    /// Lanes of such a sum. Part of the numeric contract.
+    pub(crate) const LANES: usize = 32;
+
+    /// Vectors whose exponentials are made side by side.
+    pub(crate) const AT_ONCE: usize = 4;
+
+    /// Multiply-adds that one logit costs in time.
+    pub(crate) const LOGIT_WORK: usize = 24;
+}
+
+/// Steps of an optimiser.
+pub(crate) mod optimizer {
+    /// Parameters of a chunk: 448 KiB are read and written, long enough that handing out chunks
+    /// costs nothing. Part of the numeric contract of the norm of gradients.
+    pub(crate) const CHUNK: usize = 1 << 14;
+
+    /// Multiply-adds that one parameter costs in time, memory included.
+    pub(crate) const ELEMENT_WORK: usize = 64;
+
+    /// Vectors of a turn of the loop.
+    pub(crate) const AT_ONCE: usize = 2;
 }

@@ -33,39 +33,57 @@
 mod activation;
 mod attention;
 mod blocks;
+mod embedding;
 mod error;
 mod linear;
+mod loss;
 mod norm;
+mod optimizer;
 mod recurrent;
 mod run;
 mod sequence;
 mod simd;
 mod tensor;
 
-pub use activation::{gelu, gelu_tanh, sigmoid, silu_gate, softplus};
-pub use attention::{
-    AttentionOptions, BlockMask, CacheDType, CacheRows, DiffAttention, DiffAttentionMaps, HeadPlan,
-    KeysOnly, KeysValues, KvCache, KvCacheOptions, KvRepeat, Lambda, MapOutputs, Mask, NormOptions,
-    Pairing, PartialAttention, PartialStatistics, RowStatistics, diff_attention, lambda_full,
-    lambda_init, lambda_scalars,
+pub use activation::{
+    GeluBackward, SwigluBackward, SwigluGradients, gelu, gelu_backward, gelu_tanh, sigmoid,
+    silu_gate, softplus, swiglu_backward,
 };
+pub use attention::{
+    AttentionGradients, AttentionGradientsMut, AttentionNeeds, AttentionOptions, BlockMask,
+    CacheDType, CacheRows, DiffAttention, DiffAttentionBackward, DiffAttentionMaps,
+    GradientOptions, GradientShapes, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions,
+    KvRepeat, Lambda, LambdaGradients, MapOutputs, Mask, NormOptions, Pairing, PartialAttention,
+    PartialStatistics, RowStatistics, diff_attention, diff_attention_backward, lambda_full,
+    lambda_full_backward, lambda_init, lambda_scalars, lambda_scalars_backward,
+};
+pub use embedding::{EmbeddingBackward, embedding_backward};
 pub use error::{Error, ErrorKind, Reason};
 pub use linear::{
-    CodedRow, CodedRows, Codes, Linear, Quantisation, Quantised, Quantiser, coded_values,
+    CodedRow, CodedRows, Codes, Linear, LinearBackward, LinearGradients, Quantisation, Quantised,
+    Quantiser, coded_values, linear_backward,
+};
+pub use loss::{
+    CrossEntropyGradients, CrossEntropyOptions, Distillation, HeadGradients, LinearCrossEntropy,
+    Logits, Loss, cross_entropy, linear_cross_entropy,
 };
 pub use norm::{
-    Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormOptions, LayerNormOptions,
-    PolyNormOptions, RmsNorm, RmsNormOptions, dynamic_tanh, group_norm, layer_norm, poly_norm,
-    rms_norm,
+    Activation, ChannelLayout, DynamicTanhOptions, GroupNorm, GroupNormBackward, GroupNormOptions,
+    LayerNormBackward, LayerNormOptions, NormBackward, NormGradients, PolyNormBackward,
+    PolyNormGradients, PolyNormOptions, RmsNorm, RmsNormBackward, RmsNormOptions, dynamic_tanh,
+    group_norm, group_norm_backward, layer_norm, layer_norm_backward, poly_norm,
+    poly_norm_backward, rms_norm, rms_norm_backward,
 };
+pub use optimizer::{AdamW, Parameters, clip_coefficient, gradient_norm};
 pub use recurrent::{CausalConvolution, ScanRows, SelectiveScan};
 pub use run::Run;
 pub use run::buffer::{try_copied, try_zeroed};
 pub use run::threads::{available_threads, release_threads};
 pub use run::work::{Pace, Work};
 pub use sequence::{
-    Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType,
-    SequenceDifference, SequenceDifferenceOptions, apply_rope, sequence_difference,
+    Positions, Rope, RopeBackward, RopeFrequencies, RopeOptions, RopeScaling, RopeTable, RopeType,
+    SequenceDifference, SequenceDifferenceBackward, SequenceDifferenceOptions, apply_rope,
+    apply_rope_backward, sequence_difference, sequence_difference_backward,
 };
 pub use simd::{Isa, fma_flops};
 pub use tensor::axis::Layout;

@@ -29,12 +29,11 @@ const TAIL: [f64; 12] = [
     2.838_950_980_459_706e-6,
 ];
 
-/// x · Φ(x).
+/// Φ(−z) and e^(−z²/2) of z = |x|, [`FAR`] at most.
 #[inline(always)]
-fn of<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+fn tails<W: Wide, const N: usize>(x: [W; N]) -> [[W; N]; 2] {
     let (mut u, mut rest, mut power) = (x, x, x);
     for i in 0..N {
-        x[i] = W::splat(-FAR).max(x[i]);
         let z = W::splat(FAR).min(x[i].abs());
         u[i] = W::splat(2.0 * CENTRE).div(W::splat(CENTRE).add(z));
         rest[i] = u[i].sub(W::splat(1.0));
@@ -42,8 +41,35 @@ fn of<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
     }
     let (mills, power) = (polynomial(&TAIL, rest), exp2(power));
     for i in 0..N {
-        let tail = u[i].mul(mills[i]).mul(power[i]);
-        x[i] = x[i].mul(x[i].by_sign(tail, W::splat(1.0).sub(tail)));
+        u[i] = u[i].mul(mills[i]).mul(power[i]);
+    }
+    [u, power]
+}
+
+/// x · Φ(x).
+#[inline(always)]
+fn of<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    for x in &mut x {
+        *x = W::splat(-FAR).max(*x);
+    }
+    let [tails, _] = tails(x);
+    for (x, tail) in x.iter_mut().zip(tails) {
+        *x = x.mul(x.by_sign(tail, W::splat(1.0).sub(tail)));
+    }
+    x
+}
+
+/// Φ(x) + x · φ(x), the slope of x · Φ(x).
+#[inline(always)]
+pub(super) fn slope<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    /// 1/√(2π).
+    const DENSITY: f64 = 0.398_942_280_401_432_7;
+    let [tails, powers] = tails(x);
+    for i in 0..N {
+        // z · φ(z), of which the negative belongs to a negative x.
+        let z = W::splat(FAR).min(x[i].abs());
+        let slope = tails[i].sub(z.mul(W::splat(DENSITY)).mul(powers[i]));
+        x[i] = x[i].by_sign(slope, W::splat(1.0).sub(slope));
     }
     x
 }

@@ -19,3 +19,9 @@ pub(super) fn add_bias<V: Vector>(score: V, bias: V) -> V {
 pub(super) fn cap<V: Vector>(score: V, softcap: f32) -> V {
     V::splat(softcap).mul(math::tanh(score.div(V::splat(softcap))))
 }
+
+/// The derivative of [`cap`] at s: `1 − tanh²(s / softcap)`.
+#[inline(always)]
+pub(super) fn cap_derivative<V: Vector>(score: V, softcap: f32) -> V {
+    math::tanh_derivative(score.div(V::splat(softcap)))
+}

@@ -87,6 +87,11 @@ impl<'a> Call<'a> {
         })
     }
 
+    /// The norm of finished rows.
+    pub(super) fn norm(&self) -> Option<&Norm<'a>> {
+        self.norm.as_ref()
+    }
+
     pub(super) fn dtype(&self) -> DType {
         self.q.dtype()
     }
@@ -121,6 +126,11 @@ impl<'a> Call<'a> {
     pub(super) fn query_rows(&self, sequence: &Sequence, head: usize) -> Rows<'a> {
         self.q_axis
             .rows(self.q, sequence.batch, head, sequence.first_query)
+    }
+
+    /// q's axis.
+    pub(super) fn query_axis(&self) -> HeadAxis {
+        self.q_axis
     }
 
     /// c_t of a head at a token: λ scales the second term.

@@ -68,7 +68,28 @@ impl<'a> DiffAttention<'a> {
     where
         'a: 'o,
     {
-        let rows = RowsOut::new(&self.planned.call, out, lse)?;
+        self.into_work_keeping(out, lse, None)
+    }
+
+    /// [`DiffAttention::into_work`] of a call whose rows go into `pre_norm`, too, where it is
+    /// there, before their norm, which the call must have: float32, of
+    /// [`DiffAttention::output_shape`].
+    /// Gradients take it ([`GradientOptions::pre_norm`](crate::GradientOptions::pre_norm)).
+    ///
+    /// # Errors
+    /// Those of [`DiffAttention::into_work`]; [`ErrorKind::Option`](crate::ErrorKind::Option) when
+    /// the call has no norm.
+    pub fn into_work_keeping<'o>(
+        self,
+        out: DataMut<'o>,
+        lse: Option<&'o mut [f32]>,
+        pre_norm: Option<&'o mut [f32]>,
+    ) -> Result<Work<'o>, Error>
+    where
+        'a: 'o,
+    {
+        let call = &self.planned.call;
+        let rows = RowsOut::new(call, out, lse, pre_norm)?;
         Ok(self.planned.into_work(Outputs::Rows(rows)))
     }
 }

@@ -150,19 +150,34 @@ fn head_group(plan: &Plan, members: Range<usize>) -> HeadGroup {
     HeadGroup { steps, slots }
 }
 
-/// Joins groups that share a K or, where there are values, a V head.
-pub(super) fn clusters(plan: &Plan, groups: &[HeadGroup], has_values: bool) -> Vec<Cluster> {
+/// Which heads that groups have in common join them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+pub(super) enum Shared {
+    /// K: of maps.
+    Keys,
+    /// K and V: of a result.
+    KeysValues,
+    /// K, V and q: of gradients, which all three get.
+    All,
+}
+
+/// Joins groups that share a head, as `shared` says.
+pub(super) fn clusters(plan: &Plan, groups: &[HeadGroup], shared: Shared) -> Vec<Cluster> {
+    let has_values = shared >= Shared::KeysValues;
     // Groups that touch are joined to the last of them, by number (a forest: each points to a later
     // one, or is the last).
     let mut joined: Vec<usize> = (0..groups.len()).collect();
-    let (mut of_k, mut of_v) = (Vec::new(), Vec::new());
+    let (mut of_q, mut of_k, mut of_v) = (Vec::new(), Vec::new(), Vec::new());
     // (One group has nothing to be joined to.)
     let touching = if groups.len() > 1 { groups } else { &[] };
     for (index, group) in touching.iter().enumerate() {
         for step in &group.steps {
             let terms = &plan.heads[step.head].terms;
-            for &(_, head) in terms {
-                join(&mut joined, &mut of_k, head, index);
+            for &(q, k) in terms {
+                join(&mut joined, &mut of_k, k, index);
+                if shared == Shared::All {
+                    join(&mut joined, &mut of_q, q, index);
+                }
             }
             if has_values {
                 for &head in &step.v {

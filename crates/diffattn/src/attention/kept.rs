@@ -3,7 +3,7 @@
 //! their attention over 80 keys. Knows no layouts and no numbers.
 
 use super::decode_plan::{DecodePlan, decode_plan};
-use super::groups::{Cluster, HeadGroup, clusters, head_groups};
+use super::groups::{Cluster, HeadGroup, Shared, clusters, head_groups};
 use super::options::{AttentionOptions, HeadPlan, KvRepeat, Pairing};
 use super::pairing::plan;
 use super::plan::{HeadCounts, Plan};
@@ -38,8 +38,8 @@ struct Key {
 pub(super) struct KeptPlan {
     key: Key,
     plan: Plan,
-    /// By whether masks differ between heads, and whether v is wanted.
-    sharing: [OnceLock<Arc<Sharing>>; 4],
+    /// By whether masks differ between heads, and by [`Shared`].
+    sharing: [OnceLock<Arc<Sharing>>; 6],
 }
 
 /// What runs together.
@@ -95,12 +95,12 @@ impl KeptPlan {
         Ok(made)
     }
 
-    /// What runs together where masks differ between heads or not, and v is wanted or not.
-    pub(super) fn sharing(&self, is_per_head: bool, has_values: bool) -> Arc<Sharing> {
-        let index = usize::from(is_per_head) * 2 + usize::from(has_values);
+    /// What runs together where masks differ between heads or not, and `shared` joins groups.
+    pub(super) fn sharing(&self, is_per_head: bool, shared: Shared) -> Arc<Sharing> {
+        let index = usize::from(is_per_head) * 3 + shared as usize;
         let made = || {
             let groups = head_groups(&self.plan, is_per_head);
-            let clusters = clusters(&self.plan, &groups, has_values);
+            let clusters = clusters(&self.plan, &groups, shared);
             Arc::new(Sharing {
                 groups,
                 clusters,

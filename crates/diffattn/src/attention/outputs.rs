@@ -19,20 +19,24 @@ pub(super) enum Outputs<'a> {
     Maps(MapsOut<'a>),
 }
 
-/// The result, and log-sum-exps where they are wanted.
+/// The result, and what else is wanted of its rows.
 #[derive(Debug)]
 pub(super) struct RowsOut<'a> {
     out: Output<'a>,
     /// `[B, H, T, Lq]`.
     lse: Option<Disjoint<'a, f32>>,
+    /// Rows before their norm, of the result's shape.
+    pre_norm: Option<Disjoint<'a, f32>>,
 }
 
 impl<'a> RowsOut<'a> {
-    /// Checks that `out` is the call's result, and `lse` there exactly when the call asks for it.
+    /// Checks that `out` is the call's result, `lse` there exactly when the call asks for it, and
+    /// `pre_norm` only where it has a norm.
     pub(super) fn new(
         call: &Call<'_>,
         out: DataMut<'a>,
         lse: Option<&'a mut [f32]>,
+        pre_norm: Option<&'a mut [f32]>,
     ) -> Result<Self, Error> {
         let out = Output::bind(out, call.dtype(), &call.axis.shape())?;
         match (&lse, call.return_lse) {
@@ -48,21 +52,38 @@ impl<'a> RowsOut<'a> {
                 ));
             }
         }
+        if let Some(rows) = &pre_norm {
+            if call.norm().is_none() {
+                return Err(Error::option("pre_norm", "none without a norm", "one"));
+            }
+            check_len("pre_norm", &call.axis.shape(), rows.len())?;
+        }
         Ok(Self {
             out,
             lse: lse.map(Disjoint::new),
+            pre_norm: pre_norm.map(Disjoint::new),
         })
     }
 
-    /// Norm and store of one finished row.
+    /// Norm of one finished row, which is kept as it was where that is wanted.
     #[inline(always)]
-    pub(super) fn write_row<V: Vector>(
+    pub(super) fn norm_row<V: Vector>(
         &self,
         call: &Call<'_>,
         (batch, head, query): RowAt,
         y: &mut [f32],
     ) {
+        if let Some(rows) = &self.pre_norm {
+            keep(rows, call.axis.row(batch, head, query), y);
+        }
         call.norm_row::<V>(y);
+    }
+
+    /// Norm and store of one finished row.
+    #[inline(always)]
+    pub(super) fn write_row<V: Vector>(&self, call: &Call<'_>, row: RowAt, y: &mut [f32]) {
+        self.norm_row::<V>(call, row, y);
+        let (batch, head, query) = row;
         let at = call.axis.row(batch, head, query);
         debug_assert_eq!(y.len(), call.axis.width);
         // SAFETY: no other block has this (batch, head, query).
@@ -114,6 +135,14 @@ impl<'a> RowsOut<'a> {
             element[0] = value;
         }
     }
+}
+
+/// A finished row as it is before its norm. (Apart, so that who keeps none carries one call.)
+#[cold]
+#[inline(never)]
+fn keep(rows: &Disjoint<'_, f32>, at: usize, y: &[f32]) {
+    // SAFETY: a row of the result is finished by one block.
+    unsafe { rows.part(at..at + y.len()) }.copy_from_slice(y);
 }
 
 /// Maps, term by term, and their combination: each `[B, H, rows, Lk]`.

@@ -4,11 +4,12 @@
 use super::call::Call;
 use super::inputs::Source;
 use super::mask::Sequence;
-use super::packed::{PackKeys, PackValues};
+use super::packed::{PackKeys, PackValues, ValueShape};
 use super::panels::{PackedUnit, Panels};
 use super::waves::Wave;
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
+use crate::run::Run;
 use crate::run::buffer::Buffer;
 use crate::run::threads::{Disjoint, for_each, thread_count};
 use crate::tensor::axis::HeadAxis;
@@ -25,6 +26,37 @@ pub(super) struct Packed {
     special: Vec<AtomicBool>,
 }
 
+/// What is packed: a tensor whose rows scores are made with, and one whose rows are summed. (Of
+/// gradients the other way round as well.)
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operands<'c> {
+    pub(super) k: (Data<'c>, HeadAxis),
+    pub(super) v: Option<(Data<'c>, HeadAxis)>,
+    /// Channels of `k`.
+    pub(super) width: usize,
+    /// The shape of packed `v`.
+    pub(super) shape: ValueShape,
+    pub(super) sequences: &'c [Sequence],
+    pub(super) run: Run,
+}
+
+impl<'c> Operands<'c> {
+    /// Those of a call; none where it reads a cache.
+    fn of(call: &'c Call<'_>) -> Option<Self> {
+        let Source::Tensors { k, v } = call.source else {
+            return None;
+        };
+        Some(Self {
+            k,
+            v,
+            width: call.width,
+            shape: call.value_shape,
+            sequences: &call.sequences,
+            run: call.run,
+        })
+    }
+}
+
 /// One strip of one head of a unit.
 #[derive(Clone, Copy)]
 struct Task {
@@ -39,14 +71,9 @@ impl Packed {
     /// Panels of a unit of the wave that was packed last.
     pub(super) fn panels<'c>(&'c self, call: &Call<'c>, wave: &'c Wave, unit: usize) -> Panels<'c> {
         match call.source {
-            Source::Tensors { .. } => Panels::Packed {
-                k: &self.k,
-                v: &self.v,
-                special: &self.special,
-                unit: &wave.packed[unit],
-                width: call.width,
-                shape: call.value_shape,
-            },
+            Source::Tensors { .. } => {
+                self.of_unit(&wave.packed[unit], call.width, call.value_shape)
+            }
             Source::Cache(cache) => Panels::Cache {
                 cache,
                 batch: call.sequences[wave.units[unit].0].batch,
@@ -54,22 +81,49 @@ impl Packed {
         }
     }
 
+    /// Panels of `unit`, which was packed last, of keys of `width` channels and values of `shape`.
+    pub(super) fn of_unit<'c>(
+        &'c self,
+        unit: &'c PackedUnit,
+        width: usize,
+        shape: ValueShape,
+    ) -> Panels<'c> {
+        Panels::Packed {
+            k: &self.k,
+            v: &self.v,
+            special: &self.special,
+            unit,
+            width,
+            shape,
+        }
+    }
+
     /// Packs what the units of `wave` want; nothing of a cache.
     pub(super) fn pack(&mut self, call: &Call<'_>, wave: &Wave) -> Result<(), Error> {
-        let Source::Tensors { k, v } = call.source else {
-            return Ok(());
-        };
+        match Operands::of(call) {
+            Some(operands) => self.pack_operands(&operands, wave),
+            None => Ok(()),
+        }
+    }
+
+    /// Packs of `operands` what the units of `wave` want.
+    pub(super) fn pack_operands(
+        &mut self,
+        operands: &Operands<'_>,
+        wave: &Wave,
+    ) -> Result<(), Error> {
         self.resize(wave)?;
         if wave.size.k + wave.size.v == 0 {
             return Ok(());
         }
-        let tasks = tasks(call, wave);
-        let threads = thread_count(call.run.threads(), wave.size.k + wave.size.v);
-        let rows_len = PANEL * call.width.max(call.value_shape.width);
+        let (k, v) = (operands.k, operands.v);
+        let tasks = tasks(operands, wave);
+        let threads = thread_count(operands.run.threads(), wave.size.k + wave.size.v);
+        let rows_len = PANEL * operands.width.max(operands.shape.width);
         let mut buffers = Vec::with_capacity(threads);
         for _ in 0..threads {
             // (Float32 rows are read where they lie.)
-            buffers.push(Mutex::new(match call.dtype() {
+            buffers.push(Mutex::new(match k.0.dtype() {
                 DType::F32 => Buffer::default(),
                 DType::F16 | DType::Bf16 => Buffer::new(rows_len)?,
             }));
@@ -79,9 +133,9 @@ impl Packed {
         for_each(threads, tasks.len(), |slot, index| {
             let task = tasks[index];
             let strip = Strip {
-                call,
+                operands,
                 unit: &wave.packed[task.unit],
-                sequence: &call.sequences[wave.units[task.unit].0],
+                sequence: &operands.sequences[wave.units[task.unit].0],
                 task,
             };
             let mut buffer = buffers[slot].lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,10 +163,10 @@ impl Packed {
 }
 
 /// One task per head and strip.
-fn tasks(call: &Call<'_>, wave: &Wave) -> Vec<Task> {
+fn tasks(operands: &Operands<'_>, wave: &Wave) -> Vec<Task> {
     let strips_of = |unit: usize| {
         let (sequence, _) = wave.units[unit];
-        call.sequences[sequence].keys.div_ceil(STRIP)
+        operands.sequences[sequence].keys.div_ceil(STRIP)
     };
     let units = wave.packed.iter().enumerate();
     let count = units.map(|(unit, packed)| strips_of(unit) * (packed.k.len() + packed.v.len()));
@@ -142,14 +196,14 @@ fn grow(buffer: &mut Buffer, len: usize) -> Result<(), Error> {
 }
 
 /// What a task needs to know.
-struct Strip<'c, 'a> {
-    call: &'c Call<'a>,
+struct Strip<'c> {
+    operands: &'c Operands<'c>,
     unit: &'c PackedUnit,
     sequence: &'c Sequence,
     task: Task,
 }
 
-impl Strip<'_, '_> {
+impl Strip<'_> {
     /// The strip's keys.
     fn keys(&self) -> (usize, usize) {
         let from = self.task.strip * STRIP;
@@ -164,8 +218,8 @@ impl Strip<'_, '_> {
     ) {
         let (from, end) = self.keys();
         let (head, start) = self.unit.k[self.task.entry];
-        let start = start + from * self.call.width;
-        let len = (end - from).next_multiple_of(PANEL) * self.call.width;
+        let start = start + from * self.operands.width;
+        let len = (end - from).next_multiple_of(PANEL) * self.operands.width;
         // SAFETY: the panels of this strip of this head; no other task has them.
         let panels = unsafe { to.part(start..start + len) };
         let first_row = self.sequence.first_key + from;
@@ -177,7 +231,7 @@ impl Strip<'_, '_> {
             panels,
             buffer,
         };
-        self.call.run.isa().run(false, kernel);
+        self.operands.run.isa().run(false, kernel);
     }
 
     fn pack_values(
@@ -188,7 +242,7 @@ impl Strip<'_, '_> {
         buffer: &mut [f32],
     ) {
         let (from, end) = self.keys();
-        let shape = self.call.value_shape;
+        let shape = self.operands.shape;
         let (head, start, flag) = self.unit.v[self.task.entry];
         let start = start + self.task.strip * shape.strip_len();
         // SAFETY: this strip of this head; no other task has it.
@@ -203,7 +257,7 @@ impl Strip<'_, '_> {
             strip: panels,
             buffer,
         };
-        let found = self.call.run.isa().run(false, kernel);
+        let found = self.operands.run.isa().run(false, kernel);
         special[flag + self.task.strip].store(found, Ordering::Relaxed);
     }
 }

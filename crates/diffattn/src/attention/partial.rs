@@ -204,7 +204,7 @@ impl<'a> PartialAttention<'a> {
     ) -> Result<(), Error> {
         self.check(rows, accumulator)?;
         let call = &self.planned.call;
-        let out = RowsOut::new(call, out, lse)?;
+        let out = RowsOut::new(call, out, lse, None)?;
         let kernel = Finish {
             call,
             accumulator,

@@ -8,6 +8,8 @@ use std::f64::consts::LOG2_E;
 /// channel of q: 1.1 to 1.3 times the error of plain float32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ScoreScale {
+    /// The scale itself: what a gradient is multiplied with.
+    pub(super) exact: f64,
     /// A factor of q: the scale's sign, so that the others are positive; an extreme scale as a
     /// whole.
     pub(super) query: f32,
@@ -31,6 +33,7 @@ impl ScoreScale {
         let size = if extreme { 1.0 } else { scale.abs() };
         if true_scores {
             Self {
+                exact: scale,
                 query,
                 dot: Some(size as f32),
                 exponent: ExponentScale::new(LOG2_E),
@@ -38,6 +41,7 @@ impl ScoreScale {
             }
         } else {
             Self {
+                exact: scale,
                 query,
                 dot: None,
                 exponent: ExponentScale::new(size * LOG2_E),

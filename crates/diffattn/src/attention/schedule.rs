@@ -3,11 +3,11 @@
 
 use super::decode::{DecodeUnit, run_units};
 use super::groups::Block;
-use super::held::CacheDType;
 use super::outputs::{Outputs, RowsOut};
 use super::packing::Packed;
 use super::prefill::{Asked, Consumer, Prefill, RowBlock};
-use super::scratch::{Scratch, ScratchSize};
+use super::scratch::Scratch;
+use super::scratch_size::ScratchSize;
 use super::waves::{Item, Planned, Wave};
 use crate::error::Error;
 use crate::run::threads::{for_each, thread_count};
@@ -136,22 +136,7 @@ impl<'a> Planned<'a> {
     /// Makes scratch for `threads` threads.
     fn grow_scratch(&self, scratch: &mut Vec<Mutex<Scratch>>, threads: usize) -> Result<(), Error> {
         while scratch.len() < threads {
-            let call = &self.call;
-            let reach = call
-                .sequences
-                .iter()
-                .map(|s| call.band.reach(s, self.block));
-            let slots = self.sharing.groups.iter().map(|group| group.slots);
-            let size = ScratchSize {
-                stride: self.block,
-                keys: reach.max().unwrap_or(0),
-                slots: slots.max().unwrap_or(0),
-                terms: call.plan.terms,
-                width: call.width,
-                channels: call.plan.values * call.value_shape.padded(),
-                elements: !call.elements.is_empty(),
-                widens: call.source.dtype() != CacheDType::F32,
-            };
+            let size = ScratchSize::of(&self.call, &self.sharing, self.block, false);
             scratch.push(Mutex::new(Scratch::new(&size)?));
         }
         Ok(())

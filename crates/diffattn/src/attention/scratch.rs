@@ -1,30 +1,12 @@
 //! One thread's working memory for row blocks, got before any work and reused by every block.
 
+use super::gradient_scratch::GradientScratch;
 use super::live::LiveStrip;
+use super::scratch_size::ScratchSize;
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::buffer::Buffer;
 use crate::run::buffer::try_zeroed;
-
-/// Sizes that a call's blocks need.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ScratchSize {
-    /// Queries per block.
-    pub(super) stride: usize,
-    /// Keys that one block may see at most.
-    pub(super) keys: usize,
-    /// Score rows kept at once.
-    pub(super) slots: usize,
-    /// T.
-    pub(super) terms: usize,
-    /// d.
-    pub(super) width: usize,
-    /// Padded channels of a result row.
-    pub(super) channels: usize,
-    pub(super) elements: bool,
-    /// Whether keys are held as less than float32.
-    pub(super) widens: bool,
-}
 
 /// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
 #[derive(Debug)]
@@ -64,6 +46,7 @@ pub(super) struct Scratch {
     pub(super) near: Vec<f32>,
     /// As many rows of q or of the result as a vector has lanes, at most.
     pub(super) rows: Buffer,
+    pub(super) gradient: GradientScratch,
 }
 
 impl Scratch {
@@ -77,11 +60,14 @@ impl Scratch {
             channels,
             elements,
             widens,
+            has_gradients,
+            ..
         } = *size;
         // A block's first key is rounded down to a panel, its last tile reaches to a panel's end.
         let slot_len = (keys + 2 * PANEL) * stride;
         // They may begin and end anywhere in a strip.
         let strips = keys.div_ceil(STRIP) + 1;
+        let beyond = if has_gradients { PANEL } else { 0 };
         let mut live = Vec::new();
         live.try_reserve_exact(strips).map_err(|_| {
             Error::out_of_memory((strips as u64).saturating_mul(size_of::<LiveStrip>() as u64))
@@ -102,12 +88,18 @@ impl Scratch {
             row_sum: try_zeroed(slots * stride)?,
             shares: try_zeroed(stride)?,
             weights: try_zeroed(2 * strips * terms * stride)?,
-            strip: Buffer::new(STRIP.min(keys + PANEL) * stride)?,
+            // (Gradients turn it round in whole panels.)
+            strip: Buffer::new((STRIP.min(keys + PANEL) + beyond) * stride)?,
             bias: try_zeroed(if elements { STRIP * stride } else { 0 })?,
             out: Buffer::new(channels * stride)?,
             finite: try_zeroed(STRIP.min(keys + PANEL) * PANEL)?,
             near: try_zeroed(if widens { PANEL * width } else { 0 })?,
             rows: Buffer::new(PANEL * channels.max(width))?,
+            gradient: if has_gradients {
+                GradientScratch::new(size)?
+            } else {
+                GradientScratch::default()
+            },
         })
     }
 }

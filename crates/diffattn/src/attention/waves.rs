@@ -2,9 +2,10 @@
 //! Decides order and sizes only: no result depends on it.
 
 use super::call::Call;
+use super::groups::Shared;
 use super::inputs::Source;
 use super::kept::Sharing;
-use super::packed::keys_len;
+use super::packed::{ValueShape, keys_len};
 use super::panels::PackedUnit;
 use super::prefill::BlockQueries;
 use super::visible::MASK_BLOCK;
@@ -65,8 +66,12 @@ impl<'a> Planned<'a> {
         let sharing = if call.sequences.is_empty() {
             Arc::default()
         } else {
-            let has_values = call.source.has_values();
-            call.plan.sharing(call.masks_depend_on_head(), has_values)
+            let shared = if call.source.has_values() {
+                Shared::KeysValues
+            } else {
+                Shared::Keys
+            };
+            call.plan.sharing(call.masks_depend_on_head(), shared)
         };
         let queries = call.sequences.iter().map(|sequence| sequence.queries);
         let longest = queries.max().unwrap_or(0);
@@ -182,26 +187,38 @@ impl<'a> Planned<'a> {
         cluster: usize,
         size: &mut PackedSize,
     ) -> Result<PackedUnit, Error> {
-        let mut packed = PackedUnit::default();
         if matches!(self.call.source, Source::Cache(_)) {
-            return Ok(packed);
+            return Ok(PackedUnit::default());
         }
-        let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
         let keys = self.call.sequences[sequence].keys;
-        let k_head = keys_len(keys, self.call.width).ok_or_else(too_long)?;
-        let v_head = self.call.value_shape.len(keys).ok_or_else(too_long)?;
         let cluster = &self.sharing.clusters[cluster];
-        packed.k.reserve_exact(cluster.k.len());
-        packed.v.reserve_exact(cluster.v.len());
-        for &head in &cluster.k {
-            packed.k.push((head, size.k));
-            size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
-        }
-        for &head in &cluster.v {
-            packed.v.push((head, size.v, size.flags));
-            size.v = size.v.checked_add(v_head).ok_or_else(too_long)?;
-            size.flags += keys.div_ceil(STRIP);
-        }
-        Ok(packed)
+        let values = (cluster.v.as_slice(), self.call.value_shape);
+        packed_unit(keys, (&cluster.k, self.call.width), values, size)
     }
+}
+
+/// Where heads of keys, so many channels wide, and heads of values are packed, past `size`, which
+/// grows by them.
+pub(super) fn packed_unit(
+    keys: usize,
+    (k, width): (&[usize], usize),
+    (v, shape): (&[usize], ValueShape),
+    size: &mut PackedSize,
+) -> Result<PackedUnit, Error> {
+    let mut packed = PackedUnit::default();
+    let too_long = || Error::shape("k", "a size that fits this machine", "one that overflows");
+    let k_head = keys_len(keys, width).ok_or_else(too_long)?;
+    let v_head = shape.len(keys).ok_or_else(too_long)?;
+    packed.k.reserve_exact(k.len());
+    packed.v.reserve_exact(v.len());
+    for &head in k {
+        packed.k.push((head, size.k));
+        size.k = size.k.checked_add(k_head).ok_or_else(too_long)?;
+    }
+    for &head in v {
+        packed.v.push((head, size.v, size.flags));
+        size.v = size.v.checked_add(v_head).ok_or_else(too_long)?;
+        size.flags += keys.div_ceil(STRIP);
+    }
+    Ok(packed)
 }

@@ -4,6 +4,8 @@
 //! `(Σ c·x · scale) · scale of x + bias · (scale of x · Σ x)`, multiplied and added, never fused,
 //! the blocks in order. So are the bits one set for all. Does not make codes.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::format::Format;
@@ -86,6 +88,57 @@ impl<const BITS: usize> Coded<BITS> {
                 V::load_f16(at.cast())
             }
         }
+    }
+
+    /// The half of a block from channel `first` on, of outputs `lanes`, `[channel][output]`,
+    /// channels [`PANEL`] apart: as [`Format::read`] has them, outputs side by side, so that the
+    /// compiler makes vectors of them.
+    #[inline(always)]
+    fn half_block<V: Vector>(
+        self,
+        strip: &[u8],
+        first: usize,
+        lanes: Range<usize>,
+        to: &mut [f32],
+    ) {
+        let at = first / BLOCK * self.block_bytes() + Self::CODE_BYTES;
+        let scales = &self.panel_numbers::<V>(&strip[at..])[lanes.clone()];
+        let (biases, zero) = if self.biases {
+            (
+                self.panel_numbers::<V>(&strip[at + Self::SCALES_BYTES..]),
+                0.0,
+            )
+        } else {
+            ([0.0; PANEL], f32::from(Self::ZERO))
+        };
+        let biases = &biases[lanes.clone()];
+        for (four, to) in to.chunks_exact_mut(4 * PANEL).enumerate() {
+            let (at, shift) = self.code(first + 4 * four, lanes.start);
+            let codes = strip[at..at + 4 * lanes.len()].as_chunks::<4>().0;
+            for (within, to) in to.chunks_exact_mut(PANEL).enumerate() {
+                let numbers = scales.iter().zip(biases);
+                for ((to, code), (&scale, &bias)) in to.iter_mut().zip(codes).zip(numbers) {
+                    let code = (code[within] >> shift) & (u8::MAX >> (8 - BITS));
+                    // (A code times a scale is exact; so it is rounded once, fused or not.)
+                    *to = (f32::from(code) - zero) * scale + bias;
+                }
+            }
+        }
+    }
+
+    /// The scales or biases of a panel's block, which `stored` begins with.
+    #[inline(always)]
+    fn panel_numbers<V: Vector>(self, stored: &[u8]) -> [f32; PANEL] {
+        let stored = stored[..Self::SCALES_BYTES].as_ptr().cast::<u16>();
+        let mut numbers = [0.0; PANEL];
+        for (vector, to) in numbers.chunks_exact_mut(V::LANES).enumerate() {
+            // SAFETY: a panel has PANEL numbers, which are whole vectors.
+            unsafe {
+                let vector: V = self.numbers(stored.wrapping_add(vector * V::LANES));
+                vector.store(to.as_mut_ptr());
+            }
+        }
+        numbers
     }
 
     /// [`Format::product`] by `P`, the products of `D` for this width.
@@ -251,6 +304,21 @@ macro_rules! coded {
             #[inline(always)]
             fn widen<'w, V: Vector>(self, _: &'w [u8], _: &'w mut [f32]) -> Option<&'w [f32]> {
                 None
+            }
+
+            #[inline(always)]
+            fn floats<'w, V: Vector>(
+                self,
+                strip: &'w [u8],
+                channels: Range<usize>,
+                lanes: Range<usize>,
+                to: &'w mut [f32],
+            ) -> &'w [f32] {
+                let halves = to.chunks_exact_mut(BLOCK / 2 * PANEL);
+                for (first, to) in channels.step_by(BLOCK / 2).zip(halves) {
+                    self.half_block::<V>(strip, first, lanes.clone(), to);
+                }
+                to
             }
 
             fn read(self, strip: &[u8], lane: usize, to: &mut [f32]) {

@@ -3,6 +3,7 @@
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
@@ -57,6 +58,17 @@ pub(super) trait Format: Copy + Debug + Send + Sync + 'static {
         strip: &'w [Self::Stored],
         to: &'w mut [f32],
     ) -> Option<&'w [f32]>;
+
+    /// Channels `channels` of outputs `lanes` of a strip as float32, `[channel][output]`, channels
+    /// [`PANEL`] apart: where they lie, or in `to`, which has a row for each channel. Both begin
+    /// and, but for a weight's last ones, end with a multiple of 16.
+    fn floats<'w, V: Vector>(
+        self,
+        strip: &'w [Self::Stored],
+        channels: Range<usize>,
+        lanes: Range<usize>,
+        to: &'w mut [f32],
+    ) -> &'w [f32];
 
     /// Output channel `lane` of a strip as float32.
     fn read(self, strip: &[Self::Stored], lane: usize, to: &mut [f32]);
@@ -126,6 +138,17 @@ impl Format for Plain<f32> {
         Some(strip)
     }
 
+    #[inline(always)]
+    fn floats<'w, V: Vector>(
+        self,
+        strip: &'w [f32],
+        channels: Range<usize>,
+        lanes: Range<usize>,
+        _: &'w mut [f32],
+    ) -> &'w [f32] {
+        &strip[channels.start * PANEL + lanes.start..]
+    }
+
     fn read(self, strip: &[f32], lane: usize, to: &mut [f32]) {
         gather(&strip[lane..], to);
     }
@@ -173,6 +196,23 @@ macro_rules! halves {
                 to: &'w mut [f32],
             ) -> Option<&'w [f32]> {
                 Some(widen::<V, $half>(strip.reinterpret_cast(), to))
+            }
+
+            #[inline(always)]
+            fn floats<'w, V: Vector>(
+                self,
+                strip: &'w [u16],
+                channels: Range<usize>,
+                lanes: Range<usize>,
+                to: &'w mut [f32],
+            ) -> &'w [f32] {
+                let vectors = lanes.start..lanes.end.next_multiple_of(V::LANES);
+                let rows = strip[channels.start * PANEL..channels.end * PANEL].chunks_exact(PANEL);
+                for (from, to) in rows.zip(to.chunks_exact_mut(PANEL)) {
+                    let from = from[vectors.clone()].reinterpret_cast::<$half>();
+                    widen::<V, $half>(from, to);
+                }
+                to
             }
 
             fn read(self, strip: &[u16], lane: usize, to: &mut [f32]) {

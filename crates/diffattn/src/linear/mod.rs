@@ -8,33 +8,35 @@
 //! outputs × rows, GFLOP/s ours : gemm): 256×256×214 220 : 228, 1024×1024×512 244 : 187, ×8 rows
 //! 239 : 10, ×1 row 49 : 53; and half the error at 1024 inputs.
 
+mod backward;
+mod call;
 mod coded;
 mod format;
 mod pack;
 mod pack_coded;
 mod panels;
+mod product;
 mod quantised;
 mod rows;
 mod strip;
+mod turned;
+mod weight_gradient;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
-
+pub use self::backward::{LinearBackward, LinearGradients, linear_backward};
 pub use self::quantised::{
     CodedRow, CodedRows, Codes, Quantisation, Quantised, Quantiser, coded_values,
 };
 
 use self::panels::{Panels, with_format};
+use self::product::{Float, Forward, Met, Product};
 use self::quantised::{check_inputs, check_weight};
 use self::rows::Rows;
-use self::strip::{Block, PackedBlock};
-use crate::blocks::linear::{BLOCK, CHANNELS, FEW_ROWS, LEAST_BLOCK, MAX_ROWS, PANEL, READ_COST};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
-use crate::run::threads::{Disjoint, for_each, thread_count};
 use crate::tensor::Tensor;
 use crate::tensor::shape::{check_len, format_shape};
 
@@ -50,27 +52,6 @@ pub struct Linear {
     low_rank: Option<Box<[Self; 2]>>,
 }
 
-/// How the rows and outputs of a call are cut, so that every thread has work: blocks of rows of one
-/// size, and where those are fewer than the threads, stretches of panels.
-#[derive(Debug, Clone, Copy)]
-struct Cut {
-    threads: usize,
-    /// Rows of a block.
-    block: usize,
-    blocks: usize,
-    /// Panels of a stretch.
-    stretch: usize,
-    stretches: usize,
-}
-
-/// Memory of a thread.
-#[derive(Debug)]
-struct Scratch {
-    memory: Vec<f32>,
-    /// The block whose rows are packed in it.
-    packed: Option<usize>,
-}
-
 impl Linear {
     /// Packs `weight` `[outputs, inputs]`, each value in as many bytes as it has there, and `bias`
     /// `[outputs]`. Products are those of the float32 values: a weight of halves gives the bits
@@ -82,6 +63,79 @@ impl Linear {
     pub fn new(weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<Self, Error> {
         let shape = check_weight(weight)?;
         Self::of(Panels::new(weight.data, shape)?, shape, bias)
+    }
+
+    /// The map `dx = dy W` of a weight `[outputs, inputs]`: its transpose packed, so that rows of
+    /// `outputs` channels become rows of `inputs`. [`linear_backward`] needs none, and gives its
+    /// bits; it saves turning panels in each call, for the memory of a second weight.
+    ///
+    /// # Errors
+    /// As [`Linear::new`].
+    pub fn pack_transposed(weight: &Tensor<'_>) -> Result<Self, Error> {
+        let [outputs, inputs] = check_weight(weight)?;
+        let shape = [inputs, outputs];
+        Self::of(Panels::transposed(weight.data, shape)?, shape, None)
+    }
+
+    /// Packs `weight` `[outputs, inputs]` over the one before, and copies `bias` over that one:
+    /// what follows an optimiser's step. Takes no memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
+    /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) naming `weight` or `bias` where they are not
+    /// as they were, a bias that there was none of or is none of now included.
+    pub fn repack(&mut self, weight: &Tensor<'_>, bias: Option<&Tensor<'_>>) -> Result<(), Error> {
+        self.check_repack(weight, [self.outputs, self.inputs])?;
+        if bias.is_some() != self.bias.is_some() {
+            let word = |is_some| if is_some { "a bias" } else { "none" };
+            return Err(Error::shape(
+                "bias",
+                format_args!("{}, as before", word(self.bias.is_some())),
+                word(bias.is_some()),
+            ));
+        }
+        if let (Some(bias), Some(to)) = (bias, &mut self.bias) {
+            check_bias(bias, self.outputs)?;
+            bias.data.widen(0, to);
+        }
+        self.write(weight, false)
+    }
+
+    /// [`Linear::repack`] of a map that [`Linear::pack_transposed`] made, `weight` as there.
+    ///
+    /// # Errors
+    /// As [`Linear::repack`].
+    pub fn repack_transposed(&mut self, weight: &Tensor<'_>) -> Result<(), Error> {
+        self.check_repack(weight, [self.inputs, self.outputs])?;
+        self.write(weight, true)
+    }
+
+    fn check_repack(&self, weight: &Tensor<'_>, expected: [usize; 2]) -> Result<(), Error> {
+        if check_weight(weight)? != expected {
+            return Err(Error::shape(
+                "weight",
+                format_args!("shape {}", format_shape(&expected)),
+                format_shape(&weight.shape),
+            ));
+        }
+        let (held, dtype) = (self.weight.name(), weight.data.dtype().name());
+        if held != dtype {
+            return Err(Error::dtype(
+                "weight",
+                format_args!("{held}, as before"),
+                dtype,
+            ));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, weight: &Tensor<'_>, is_transposed: bool) -> Result<(), Error> {
+        let shape = [self.outputs, self.inputs];
+        if self.weight.repack(weight.data, shape, is_transposed) {
+            Ok(())
+        } else {
+            Err(Error::internal("a weight was repacked in another format"))
+        }
     }
 
     /// Packs `weight` `[outputs, inputs]`, quantised as `to` says, row by row, and `bias`
@@ -142,14 +196,7 @@ impl Linear {
         bias: Option<&Tensor<'_>>,
     ) -> Result<Self, Error> {
         if let Some(bias) = bias {
-            if bias.shape != [outputs] {
-                return Err(Error::shape(
-                    "bias",
-                    format_args!("shape [{outputs}]"),
-                    format_shape(&bias.shape),
-                ));
-            }
-            check_len("bias", &bias.shape, bias.data.len())?;
+            check_bias(bias, outputs)?;
         }
         Ok(Self {
             inputs,
@@ -186,6 +233,23 @@ impl Linear {
             low_rank: Some(Box::new([lora_a, lora_b])),
             ..self
         })
+    }
+
+    /// A and B of the low-rank difference, where there is one.
+    #[must_use]
+    pub fn low_rank(&self) -> Option<&[Self; 2]> {
+        self.low_rank.as_deref()
+    }
+
+    /// A and B of the low-rank difference to write to, where there is one: what training moves.
+    pub fn low_rank_mut(&mut self) -> Option<&mut [Self; 2]> {
+        self.low_rank.as_deref_mut()
+    }
+
+    /// The bias, one value per output channel, where there is one.
+    #[must_use]
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 
     /// Row `index` of the weight, as float32: the `inputs` weights of output channel `index`. So a
@@ -226,6 +290,24 @@ impl Linear {
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) when `x` is not whole rows or `y` not as many;
     /// [`Error::out_of_memory`].
     pub fn forward(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
+        self.map(Forward, x, y, run)
+    }
+
+    /// [`Linear::forward`] of x as it is, whatever the weight's format: what training through a
+    /// frozen quantised weight maps by, whose gradients are those of its float32 values. The same
+    /// as [`Linear::forward`] where the weight is of floats.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_float(&self, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
+        if with_format!(&self.weight, weight => weight.rows()) == Rows::Float {
+            self.map(Forward, x, y, run)
+        } else {
+            self.map(Float, x, y, run)
+        }
+    }
+
+    fn map<W: Met>(&self, way: W, x: &[f32], y: &mut [f32], run: Run) -> Result<(), Error> {
         let rows = x
             .len()
             .checked_div(self.inputs)
@@ -235,98 +317,38 @@ impl Linear {
         if rows == 0 || self.outputs == 0 {
             return Ok(());
         }
-        let cut = self.cut(rows, run);
-        let widened = match cut.block {
-            ..=FEW_ROWS => 0,
-            _ => with_format!(&self.weight, weight => weight.widened_len()),
+        let product = Product {
+            weight: &self.weight,
+            way,
+            shape: [self.outputs, self.inputs],
+            bias: self.bias.as_deref(),
+            adds: false,
         };
-        let rows_as = with_format!(&self.weight, weight => weight.rows());
-        let strip = rows_as.packed_len(cut.block, self.inputs);
-        let holds_all = cut.block <= MAX_ROWS;
-        let strips = if holds_all {
-            self.inputs.div_ceil(CHANNELS)
-        } else {
-            1
-        };
-        let mut scratch = Vec::with_capacity(cut.threads);
-        for _ in 0..cut.threads {
-            scratch.push(Mutex::new(Scratch {
-                memory: try_zeroed(widened + strips * strip)?,
-                packed: None,
-            }));
-        }
-        let panels = self.outputs.div_ceil(PANEL);
-        let parts = &Disjoint::new(y);
-        for_each(cut.threads, cut.blocks * cut.stretches, |slot, item| {
-            let block = item / cut.stretches;
-            let first_row = block * cut.block;
-            let first_panel = item % cut.stretches * cut.stretch;
-            if first_row >= rows {
-                return;
-            }
-            let rows = first_row..(first_row + cut.block).min(rows);
-            let mut scratch = scratch[slot].lock().unwrap_or_else(PoisonError::into_inner);
-            let is_packed = scratch.packed.replace(block) == Some(block);
-            let (widened, memory) = scratch.memory.split_at_mut(widened);
-            let packed = PackedBlock {
-                memory,
-                strip,
-                holds_all,
-                is_packed: holds_all && is_packed,
-            };
-            let block = Block {
-                weight: &self.weight,
-                shape: [self.outputs, self.inputs],
-                bias: self.bias.as_deref(),
-                x: &x[rows.start * self.inputs..rows.end * self.inputs],
-                y: parts,
-                rows,
-                panels: first_panel..(first_panel + cut.stretch).min(panels),
-                packed,
-                widened,
-            };
-            match rows_as {
-                Rows::Float => run.kernel(block),
-                Rows::Int8(_) => run.unfused_kernel(block),
-            }
-        });
+        product.run(rows, x, y, run)?;
         let Some(low_rank) = &self.low_rank else {
             return Ok(());
         };
         let [lora_a, lora_b] = &**low_rank;
         let mut thin = try_zeroed(rows * lora_a.outputs)?;
-        lora_a.forward(x, &mut thin, run)?;
+        lora_a.map(way, x, &mut thin, run)?;
         let mut added = try_zeroed(y.len())?;
-        lora_b.forward(&thin, &mut added, run)?;
+        lora_b.map(way, &thin, &mut added, run)?;
         for (y, added) in y.iter_mut().zip(&added) {
             *y += added;
         }
         Ok(())
     }
+}
 
-    fn cut(&self, rows: usize, run: Run) -> Cut {
-        let weights = self.outputs.saturating_mul(self.inputs);
-        let bits = self.bits();
-        let threads = thread_count(
-            run.threads(),
-            weights.saturating_mul(rows.saturating_add(READ_COST * bits / 8)),
-        );
-        // Where threads share rows, each packs and widens for itself alone.
-        let shared = if threads == 1 { 1 } else { 2 * threads };
-        let blocks = rows.div_ceil(BLOCK).max(shared.min(rows / LEAST_BLOCK));
-        let panels = self.outputs.div_ceil(PANEL);
-        let stretches = if threads == 1 {
-            1
-        } else {
-            (2 * threads).div_ceil(blocks).min(panels)
-        };
-        let stretch = panels.div_ceil(stretches);
-        Cut {
-            threads,
-            block: rows.div_ceil(blocks),
-            blocks,
-            stretch,
-            stretches: panels.div_ceil(stretch),
-        }
+/// Refuses a bias that is not `[outputs]`.
+fn check_bias(bias: &Tensor<'_>, outputs: usize) -> Result<(), Error> {
+    if bias.shape != [outputs] {
+        return Err(Error::shape(
+            "bias",
+            format_args!("shape [{outputs}]"),
+            format_shape(&bias.shape),
+        ));
     }
+    check_len("bias", &bias.shape, bias.data.len())?;
+    Ok(())
 }

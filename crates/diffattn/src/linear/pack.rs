@@ -8,13 +8,48 @@ use crate::tensor::shape::checked_len;
 /// `weight` `[outputs, inputs]` in panels. Rows are read [`PACKED_ROWS`] at a time, so that the
 /// hardware sees as many streams; what is written meanwhile, [`PACKED_CHANNELS`] of a panel, stays
 /// in L2.
-pub(super) fn pack<T: Copy + Default>(
+pub(super) fn pack<T: Copy + Default>(weight: &[T], shape: [usize; 2]) -> Result<Lines<T>, Error> {
+    let mut packed = zeroed(shape)?;
+    repack(weight, shape, &mut packed);
+    Ok(packed)
+}
+
+/// As [`pack`], of the transpose of `weight`, which is `[inputs, outputs]`.
+pub(super) fn pack_transposed<T: Copy + Default>(
+    weight: &[T],
+    shape: [usize; 2],
+) -> Result<Lines<T>, Error> {
+    let mut packed = zeroed(shape)?;
+    repack_transposed(weight, shape, &mut packed);
+    Ok(packed)
+}
+
+/// Memory for a packed weight.
+fn zeroed<T: Copy + Default>([outputs, inputs]: [usize; 2]) -> Result<Lines<T>, Error> {
+    let panels = outputs.div_ceil(PANEL);
+    Lines::zeroed(checked_len("weight", &[panels, PANEL, inputs])?)
+}
+
+/// [`pack_transposed`] over what was packed in that shape.
+pub(super) fn repack_transposed<T: Copy>(
     weight: &[T],
     [outputs, inputs]: [usize; 2],
-) -> Result<Lines<T>, Error> {
+    packed: &mut [T],
+) {
+    // (Rows of a weight lie as its panels want them, but for their width.)
+    for first in (0..outputs).step_by(PANEL) {
+        let width = PANEL.min(outputs - first);
+        let panel = &mut packed[first * inputs..(first + PANEL) * inputs];
+        let rows = weight.chunks_exact(outputs);
+        for (to, row) in panel.chunks_exact_mut(PANEL).zip(rows) {
+            to[..width].copy_from_slice(&row[first..first + width]);
+        }
+    }
+}
+
+/// [`pack`] over what was packed in that shape.
+pub(super) fn repack<T: Copy>(weight: &[T], [outputs, inputs]: [usize; 2], packed: &mut [T]) {
     let panels = outputs.div_ceil(PANEL);
-    let len = checked_len("weight", &[panels, PANEL, inputs])?;
-    let mut packed = Lines::zeroed(len)?;
     for panel in 0..panels {
         for channels in (0..inputs).step_by(PACKED_CHANNELS) {
             let end = (channels + PACKED_CHANNELS).min(inputs);
@@ -42,7 +77,6 @@ pub(super) fn pack<T: Copy + Default>(
             }
         }
     }
-    Ok(packed)
 }
 
 /// `to[i] = from[i · PANEL]`.

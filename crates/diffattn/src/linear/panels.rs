@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::coded::Coded;
 use super::format::{Format, Plain};
-use super::pack::pack;
+use super::pack::{pack, pack_transposed, repack, repack_transposed};
 use super::pack_coded::PanelRows;
 use super::quantised::CodedRows;
 use super::rows::Rows;
@@ -16,8 +16,8 @@ use crate::blocks::linear::{AHEAD, CHANNELS, PANEL};
 use crate::error::Error;
 use crate::run::buffer::Lines;
 use crate::simd::Vector;
-use crate::tensor::Data;
 use crate::tensor::shape::checked_len;
+use crate::tensor::{DType, Data};
 
 /// A packed weight of any format.
 #[derive(Debug, Clone)]
@@ -54,6 +54,56 @@ impl Panels {
         })
     }
 
+    /// As [`Panels::new`], of the transpose of `weight`, `[inputs, outputs]`.
+    pub(super) fn transposed(weight: Data<'_>, shape: [usize; 2]) -> Result<Self, Error> {
+        Ok(match weight {
+            Data::F32(weight) => Self::F32(Packed::of_transposed(weight, shape)?),
+            Data::F16(weight) => Self::F16(Packed::of_transposed(weight, shape)?),
+            Data::Bf16(weight) => Self::Bf16(Packed::of_transposed(weight, shape)?),
+        })
+    }
+
+    /// Packs `weight` over what was packed in the same format and shape; `is_transposed` says how
+    /// it lies. False, and nothing done, where the format is another.
+    pub(super) fn repack(
+        &mut self,
+        weight: Data<'_>,
+        shape: [usize; 2],
+        is_transposed: bool,
+    ) -> bool {
+        fn over<T: Copy>(weight: &[T], to: &mut [T], shape: [usize; 2], is_transposed: bool) {
+            if is_transposed {
+                repack_transposed(weight, shape, to);
+            } else {
+                repack(weight, shape, to);
+            }
+        }
+        match (self, weight) {
+            (Self::F32(packed), Data::F32(weight)) => {
+                over(weight, &mut packed.stored, shape, is_transposed);
+            }
+            (Self::F16(packed), Data::F16(weight)) => {
+                over(weight, &mut packed.stored, shape, is_transposed);
+            }
+            (Self::Bf16(packed), Data::Bf16(weight)) => {
+                over(weight, &mut packed.stored, shape, is_transposed);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// What an element is called.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::F32(_) => DType::F32.name(),
+            Self::F16(_) => DType::F16.name(),
+            Self::Bf16(_) => DType::Bf16.name(),
+            Self::Q4(_) => "codes of four bits",
+            Self::Q8(_) => "codes of eight bits",
+        }
+    }
+
     /// Packs the rows of `codes`, which are `[outputs, inputs]`.
     pub(super) fn of_codes(mut codes: impl CodedRows, shape: [usize; 2]) -> Result<Self, Error> {
         Ok(match codes.bits() {
@@ -87,6 +137,19 @@ where
         Ok(Self {
             format: Plain::default(),
             stored: pack(weight, shape)?,
+            inputs,
+        })
+    }
+
+    /// As [`Packed::of_elements`], of the transpose of `weight`, `[inputs, outputs]`.
+    pub(super) fn of_transposed(
+        weight: &[<Plain<E> as Format>::Stored],
+        shape: [usize; 2],
+    ) -> Result<Self, Error> {
+        let [_, inputs] = shape;
+        Ok(Self {
+            format: Plain::default(),
+            stored: pack_transposed(weight, shape)?,
             inputs,
         })
     }
@@ -194,6 +257,19 @@ impl<F: Format> Packed<F> {
         to: &'w mut [f32],
     ) -> Option<&'w [f32]> {
         self.format.widen::<V>(self.strip(from, panel), to)
+    }
+
+    /// [`Packed::strip`] as float32, `[channel][PANEL outputs]`, in `to` where it is not that.
+    #[inline(always)]
+    pub(super) fn floats<'w, V: Vector>(
+        &'w self,
+        from: usize,
+        panel: usize,
+        to: &'w mut [f32],
+    ) -> &'w [f32] {
+        let channels = 0..CHANNELS.min(self.inputs - from);
+        self.format
+            .floats::<V>(self.strip(from, panel), channels, 0..PANEL, to)
     }
 
     /// How many bytes ahead of [`Packed::strip`] weights may be asked for.

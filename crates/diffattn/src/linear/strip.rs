@@ -4,18 +4,16 @@
 use std::ops::Range;
 
 use super::format::{Format, Plain};
-use super::panels::{Packed, Panels, with_format};
+use super::panels::{Packed, with_format};
+use super::product::{Met, Product, Way};
 use super::rows::{Rows, pack_floats, pack_int8};
 use crate::blocks::linear::{CHANNELS, FEW_ROWS, MAX_ROWS, PANEL, ROW_VECTORS};
 use crate::run::threads::Disjoint;
-use crate::simd::{Kernel, Operands, PackedRows, Sink, Tile, Vector, Whole};
+use crate::simd::{Kernel, Operands, PackedRows, RowsSink, Sink, Tile, Vector, Whole};
 
 /// Some rows of x by some panels of the weight.
-pub(super) struct Block<'c> {
-    /// The packed weight, and its `[outputs, inputs]`.
-    pub(super) weight: &'c Panels,
-    pub(super) shape: [usize; 2],
-    pub(super) bias: Option<&'c [f32]>,
+pub(super) struct Block<'c, W> {
+    pub(super) product: Product<'c, W>,
     /// The rows, of `inputs` values.
     pub(super) x: &'c [f32],
     /// All results, of which no other block writes these rows' channels of `panels`.
@@ -24,8 +22,8 @@ pub(super) struct Block<'c> {
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
     pub(super) packed: PackedBlock<'c>,
-    /// The strip of a panel as float32, where the weight is of halves and there are more than
-    /// [`FEW_ROWS`] rows.
+    /// The strip of a panel as float32, where it is not that already: of halves for more than
+    /// [`FEW_ROWS`] rows, and of whatever is not met [`Way::Forward`].
     pub(super) widened: &'c mut [f32],
 }
 
@@ -43,10 +41,10 @@ pub(super) struct PackedBlock<'c> {
     pub(super) is_packed: bool,
 }
 
-impl Kernel for Block<'_> {
+impl<W: Met> Kernel for Block<'_, W> {
     type Output = ();
 
-    /// 1. y = b, or 0.
+    /// 1. y = b, or 0, unless the product is added to what y is.
     /// 2. For each strip of input channels: pack the rows; then for each panel, whose strip now
     ///    stays in L1, and each group of rows: y += the strip's product, from zero in registers. Of
     ///    few rows all strips are packed first, and panels come one after the other.
@@ -61,8 +59,10 @@ impl Kernel for Block<'_> {
                         || PANEL.is_multiple_of(ROW_VECTORS * V::LANES))
             );
         }
-        self.begin();
-        let strips = self.shape[1].div_ceil(CHANNELS);
+        if !self.product.adds {
+            self.begin();
+        }
+        let strips = self.product.shape[1].div_ceil(CHANNELS);
         let PackedBlock {
             memory,
             strip: len,
@@ -94,18 +94,18 @@ impl Kernel for Block<'_> {
     }
 }
 
-impl Block<'_> {
+impl<W: Met> Block<'_, W> {
     /// y = b, or 0.
     #[inline(always)]
     fn begin(&self) {
-        let [outputs, _] = self.shape;
+        let [outputs, _] = self.product.shape;
         let channels = self.panels.start * PANEL..(self.panels.end * PANEL).min(outputs);
         for row in self.rows.clone() {
             let of = row * outputs + channels.start..row * outputs + channels.end;
             // SAFETY: these channels of these rows are this block's; a panic says that `y` has
             // them.
             let y = unsafe { self.y.part(of) };
-            match self.bias {
+            match self.product.bias {
                 Some(bias) => y.copy_from_slice(&bias[channels.clone()]),
                 None => y.fill(0.0),
             }
@@ -115,9 +115,9 @@ impl Block<'_> {
     /// Packs the rows' strip from input channel `from`; of one row of floats nothing.
     #[inline(always)]
     fn pack<V: Vector>(&self, from: usize, packed: &mut [f32]) {
-        let [_, inputs] = self.shape;
+        let [_, inputs] = self.product.shape;
         let channels = from..(from + CHANNELS).min(inputs);
-        match with_format!(self.weight, weight => weight.rows()) {
+        match self.product.rows() {
             Rows::Float if self.rows.len() == 1 => {}
             Rows::Float => pack_floats(self.x, inputs, channels, V::Tile::ROWS, packed),
             Rows::Int8(offset) => pack_int8(self.x, inputs, channels, offset, packed),
@@ -127,9 +127,10 @@ impl Block<'_> {
     /// Adds the product of a strip, which is packed, with that of a panel.
     #[inline(always)]
     fn add<V: Vector>(&mut self, from: usize, panel: usize, packed: &[f32]) {
-        let [outputs, inputs] = self.shape;
+        let [outputs, inputs] = self.product.shape;
         let depth = CHANNELS.min(inputs - from);
-        let rows_as = with_format!(self.weight, weight => weight.rows());
+        let weight = self.product.weight;
+        let rows_as = self.product.rows();
         let (packed, group) = match rows_as {
             Rows::Float if self.rows.len() == 1 => (&self.x[from..from + depth], 1),
             Rows::Float => (packed, V::Tile::ROWS),
@@ -144,17 +145,30 @@ impl Block<'_> {
             rows: self.rows.len(),
             outputs,
             channels: panel * PANEL..((panel + 1) * PANEL).min(outputs),
-            ahead: with_format!(self.weight, weight => weight.ahead(from, panel)),
+            ahead: match self.product.way.which() {
+                Way::Forward => with_format!(weight, weight => weight.ahead(from, panel)),
+                Way::Float | Way::Turned => 0,
+            },
         };
         let widened = &mut *self.widened;
-        let weights = if self.rows.len() > FEW_ROWS {
-            with_format!(self.weight, weight => weight.widened::<V>(from, panel, widened))
-        } else {
-            None
+        let weights = match self.product.way.which() {
+            Way::Forward if self.rows.len() <= FEW_ROWS => None,
+            Way::Forward => with_format!(weight, weight => {
+                weight.widened::<V>(from, panel, widened)
+            }),
+            Way::Float => with_format!(weight, weight => {
+                Some(weight.floats::<V>(from, panel, widened))
+            }),
+            Way::Turned => {
+                let (of, channels) = (from..from + depth, strip.channels.clone());
+                with_format!(weight, weight => {
+                    Some(weight.turned::<V>(of, channels, widened))
+                })
+            }
         };
         match weights {
             Some(weights) => strip.product::<V>(weights),
-            None => with_format!(self.weight, weight => {
+            None => with_format!(weight, weight => {
                 strip.few_rows::<V, _>(weight, from, panel);
             }),
         }
@@ -307,46 +321,12 @@ impl Strip<'_> {
 
     /// Where the results from row `row` and channel `channel` on go.
     #[inline(always)]
-    fn sink(&self, row: usize, channel: usize) -> RowSink {
-        RowSink {
+    fn sink(&self, row: usize, channel: usize) -> RowsSink {
+        RowsSink {
             to: self.y.wrapping_add(row * self.outputs + channel),
             stride: self.outputs,
+            rows: self.rows - row,
             width: self.outputs - channel,
-        }
-    }
-}
-
-/// Adds a finished tile to rows of the result, `width` channels of each at most.
-struct RowSink {
-    to: *mut f32,
-    stride: usize,
-    width: usize,
-}
-
-impl<V: Vector> Sink<V> for RowSink {
-    /// # Safety
-    /// `to` has M rows, `stride` apart, of N vectors or `width` values, whichever is less.
-    #[inline(always)]
-    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
-        for (m, sums) in sums.into_iter().enumerate() {
-            // SAFETY: (all of this loop) see above; `ends` holds any tile's width.
-            unsafe {
-                let to = self.to.add((first + m) * self.stride);
-                if N * V::LANES <= self.width {
-                    for (n, sum) in sums.into_iter().enumerate() {
-                        let at = to.add(n * V::LANES);
-                        V::load(at).add(sum).store(at);
-                    }
-                } else {
-                    let mut ends = [0.0f32; PANEL];
-                    for (n, sum) in sums.into_iter().enumerate() {
-                        sum.store(ends.as_mut_ptr().add(n * V::LANES));
-                    }
-                    for (channel, sum) in ends[..self.width].iter().enumerate() {
-                        *to.add(channel) += sum;
-                    }
-                }
-            }
         }
     }
 }

@@ -19,25 +19,25 @@ const fn accumulators<W: Wide>(lanes: usize) -> usize {
     }
 }
 
-/// What the values of a vector add to `T` sums. A type, not a closure, as
-/// [`Results`](super::write::Results) are.
-trait Terms<W: Wide, const T: usize> {
-    /// `sums`, each with its terms added of the vector at `x`.
+/// What the values of vectors, one of each of `A` arrays, add to `T` sums. A type, not a closure,
+/// as [`Results`](super::write::Results) are.
+pub(super) trait Terms<W: Wide, const A: usize, const T: usize> {
+    /// `sums`, each with its terms added of the vectors at `at`.
     ///
     /// # Safety
-    /// `LANES` values are readable there.
-    unsafe fn add(&self, sums: [W; T], x: *const f32) -> [W; T];
+    /// `LANES` values are readable at each.
+    unsafe fn add(&self, sums: [W; T], at: [*const f32; A]) -> [W; T];
 
-    /// Is told where each block of values begins.
+    /// Is told where each block of values of the first array begins.
     fn meet(&self, _block: *const f32) {}
 }
 
 /// x².
 struct Squares;
 
-impl<W: Wide> Terms<W, 1> for Squares {
+impl<W: Wide> Terms<W, 1, 1> for Squares {
     #[inline(always)]
-    unsafe fn add(&self, [squares]: [W; 1], x: *const f32) -> [W; 1] {
+    unsafe fn add(&self, [squares]: [W; 1], [x]: [*const f32; 1]) -> [W; 1] {
         // SAFETY: the caller's promise.
         [squares.add_square(unsafe { W::widen(x) })]
     }
@@ -46,9 +46,9 @@ impl<W: Wide> Terms<W, 1> for Squares {
 /// x², which is exact, x⁴ and x⁶.
 struct Powers;
 
-impl<W: Wide> Terms<W, 3> for Powers {
+impl<W: Wide> Terms<W, 1, 3> for Powers {
     #[inline(always)]
-    unsafe fn add(&self, [second, fourth, sixth]: [W; 3], x: *const f32) -> [W; 3] {
+    unsafe fn add(&self, [second, fourth, sixth]: [W; 3], [x]: [*const f32; 1]) -> [W; 3] {
         // SAFETY: the caller's promise.
         let x = unsafe { W::widen(x) };
         let square = x.mul(x);
@@ -67,9 +67,9 @@ struct Shifted<V, const LARGE: bool> {
     vector: PhantomData<V>,
 }
 
-impl<V: Vector, const LARGE: bool> Terms<V::Wide, 2> for Shifted<V, LARGE> {
+impl<V: Vector, const LARGE: bool> Terms<V::Wide, 1, 2> for Shifted<V, LARGE> {
     #[inline(always)]
-    unsafe fn add(&self, [sum, squares]: [V::Wide; 2], x: *const f32) -> [V::Wide; 2] {
+    unsafe fn add(&self, [sum, squares]: [V::Wide; 2], [x]: [*const f32; 1]) -> [V::Wide; 2] {
         // SAFETY: the caller's promise.
         let difference = unsafe { V::Wide::widen_less(x, self.shift) };
         [sum.add(difference), squares.add_square(difference)]
@@ -85,8 +85,8 @@ impl<V: Vector, const LARGE: bool> Terms<V::Wide, 2> for Shifted<V, LARGE> {
 
 /// Σ x²: element i goes to lane i mod [`LANES`], and the lanes are added by halves.
 #[inline(always)]
-pub(super) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
-    let [squares] = sum_terms::<W, LANES, 1>(x, 0.0, Squares);
+pub(crate) fn sum_squares<W: Wide>(x: &[f32]) -> f64 {
+    let [squares] = sum_terms::<W, LANES, 1, 1>([x], [0.0], Squares);
     squares
 }
 
@@ -99,35 +99,40 @@ pub(super) fn shifted_sums<V: Vector, const LARGE: bool>(x: &[f32], shift: f32) 
         shift,
         vector: PhantomData,
     };
-    sum_terms::<V::Wide, SHIFTED_LANES, 2>(x, shift, terms)
+    sum_terms::<V::Wide, SHIFTED_LANES, 1, 2>([x], [shift], terms)
 }
 
 /// Σ x², Σ x⁴ and Σ x⁶; in the order of [`sum_squares`], but over [`POWER_LANES`].
 #[inline(always)]
 pub(super) fn sum_powers<W: Wide>(x: &[f32]) -> [f64; 3] {
-    sum_terms::<W, POWER_LANES, 3>(x, 0.0, Powers)
+    sum_terms::<W, POWER_LANES, 1, 3>([x], [0.0], Powers)
 }
 
-/// `T` sums at once, to which `terms` adds those of a vector; `padding` has terms of zero.
+/// `T` sums at once, to which `terms` adds those of a vector of each array, which are of one
+/// length; `padding` has terms of zero.
 #[inline(always)]
-fn sum_terms<W: Wide, const N: usize, const T: usize>(
-    x: &[f32],
-    padding: f32,
-    terms: impl Terms<W, T>,
+pub(super) fn sum_terms<W: Wide, const N: usize, const A: usize, const T: usize>(
+    arrays: [&[f32]; A],
+    padding: [f32; A],
+    terms: impl Terms<W, A, T>,
 ) -> [f64; T] {
-    let (blocks, tail) = x.as_chunks::<N>();
-    let mut last = [padding; N];
-    last[..tail.len()].copy_from_slice(tail);
+    let blocks = arrays.map(|array| array.as_chunks::<N>().0);
+    let has_tail = !arrays[0].len().is_multiple_of(N);
+    let mut last = padding.map(|padding| [padding; N]);
+    for (last, array) in last.iter_mut().zip(arrays) {
+        let tail = array.as_chunks::<N>().1;
+        last[..tail.len()].copy_from_slice(tail);
+    }
     let used = accumulators::<W>(N * T) / T;
     let mut lanes = [[0.0; N]; T];
     for first in (0..N).step_by(used * W::LANES) {
         let mut sums = [[W::splat(0.0); T]; ACCUMULATORS];
         let sums = &mut sums[..used];
-        for block in blocks {
-            add_block(sums, &terms, block, first);
+        for index in 0..blocks[0].len() {
+            add_block(sums, &terms, blocks.map(|blocks| &blocks[index]), first);
         }
-        if !tail.is_empty() {
-            add_block(sums, &terms, &last, first);
+        if has_tail {
+            add_block(sums, &terms, last.each_ref(), first);
         }
         for (i, sums) in sums.iter().enumerate() {
             for (sum, lanes) in sums.iter().zip(&mut lanes) {
@@ -145,16 +150,17 @@ fn sum_terms<W: Wide, const N: usize, const T: usize>(
 
 /// Adds the terms of as many vectors of a block as there are sums, from value `first` on.
 #[inline(always)]
-fn add_block<W: Wide, const N: usize, const T: usize>(
+fn add_block<W: Wide, const N: usize, const A: usize, const T: usize>(
     sums: &mut [[W; T]],
-    terms: &impl Terms<W, T>,
-    block: &[f32; N],
+    terms: &impl Terms<W, A, T>,
+    block: [&[f32; N]; A],
     first: usize,
 ) {
-    terms.meet(block.as_ptr());
+    terms.meet(block[0].as_ptr());
     for (i, sums) in sums.iter_mut().enumerate() {
+        let at = block.map(|block| block[first + i * W::LANES..].as_ptr());
         // SAFETY: `sum_terms` has as many sums as vectors lie within the block from `first` on.
-        *sums = unsafe { terms.add(*sums, block[first + i * W::LANES..].as_ptr()) };
+        *sums = unsafe { terms.add(*sums, at) };
     }
 }
 

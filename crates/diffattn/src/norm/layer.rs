@@ -51,15 +51,21 @@ impl RowMap for Normalise {
 
     #[inline(always)]
     fn row<V: Vector>(self, x: &[f32]) -> NormedRow<'_> {
-        let mut moments = Moments::default();
-        for chunk in x.chunks(CHUNK) {
-            moments = moments.merge(shifted_moments::<V, false>(chunk));
-        }
         NormedRow {
             x,
-            standardise: Standardise::new(moments, self.eps),
+            standardise: Standardise::new(row_moments::<V>(x), self.eps),
         }
     }
+}
+
+/// The moments of a row.
+#[inline(always)]
+pub(super) fn row_moments<V: Vector>(x: &[f32]) -> Moments {
+    let mut moments = Moments::default();
+    for chunk in x.chunks(CHUNK) {
+        moments = moments.merge(shifted_moments::<V, false>(chunk));
+    }
+    moments
 }
 
 /// `(x − mean) / spread` of a row.

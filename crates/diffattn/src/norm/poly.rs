@@ -38,6 +38,48 @@ impl Default for PolyNormOptions<'_> {
     }
 }
 
+/// What a row's values are brought near 1 with, a power of two, and the inverse spreads of the
+/// cubes, squares and values of what that makes of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spreads {
+    pub(super) power: f32,
+    pub(super) inverses: [f64; 3],
+}
+
+impl Spreads {
+    /// `sums` are those of z², z⁴ and z⁶ over `width` values.
+    #[inline(always)]
+    pub(super) fn new(sums: [f64; 3], width: usize, eps: f32) -> Self {
+        let eps = f64::from(eps);
+        let [second, fourth, sixth] = sums.map(|sum| sum / width as f64);
+        // The square of no finite float32 overflows float64.
+        let spread = if second == f64::INFINITY {
+            f64::NAN
+        } else {
+            second.sqrt()
+        };
+        let power = InverseSpread::of(spread).power;
+        let unit = if spread.is_nan() {
+            f64::NAN
+        } else {
+            1.0 / f64::from(power)
+        };
+        // A row of zeros gives zeros, also when eps is 0.
+        let inverse = |mean_square: f64, unit: f64| {
+            let spread = (mean_square + eps).sqrt();
+            if spread == 0.0 { 0.0 } else { unit / spread }
+        };
+        Self {
+            power,
+            inverses: [
+                inverse(sixth, unit * unit * unit),
+                inverse(fourth, unit * unit),
+                inverse(second, unit),
+            ],
+        }
+    }
+}
+
 /// `((cube · t + square) · t + linear) · t + bias` with `t = z · power`: PolyNorm of a row whose
 /// sums are known. The power of two brings the row's root mean square near 1, so that no cube over-
 /// or underflows.
@@ -54,32 +96,13 @@ impl Polynomial {
     /// `sums` are those of z², z⁴ and z⁶ over `width` values.
     #[inline(always)]
     fn new(sums: [f64; 3], width: usize, options: &PolyNormOptions<'_>) -> Self {
-        let eps = f64::from(options.eps);
-        let [second, fourth, sixth] = sums.map(|sum| sum / width as f64);
-        // The square of no finite float32 overflows float64.
-        let spread = if second == f64::INFINITY {
-            f64::NAN
-        } else {
-            second.sqrt()
-        };
-        let power = InverseSpread::of(spread).power;
-        let unit = if spread.is_nan() {
-            f64::NAN
-        } else {
-            1.0 / f64::from(power)
-        };
-        // A row of zeros gives its bias, also when eps is 0.
-        let coefficient = |weight: f32, mean_square: f64, unit: f64| {
-            let spread = (mean_square + eps).sqrt();
-            let inverse = if spread == 0.0 { 0.0 } else { unit / spread };
-            (f64::from(weight) * inverse) as f32
-        };
-        let [cubes, squares, values] = options.weight;
+        let Spreads { power, inverses } = Spreads::new(sums, width, options.eps);
+        let coefficient = |k: usize| (f64::from(options.weight[k]) * inverses[k]) as f32;
         Self {
             power,
-            cube: coefficient(cubes, sixth, unit * unit * unit),
-            square: coefficient(squares, fourth, unit * unit),
-            linear: coefficient(values, second, unit),
+            cube: coefficient(0),
+            square: coefficient(1),
+            linear: coefficient(2),
             bias: options.bias,
         }
     }

@@ -183,9 +183,9 @@ impl Kernel for Rows<'_> {
                 // SAFETY: (both) x and the weights are as long as y.
                 unsafe {
                     if is_streamed && V::STREAMS {
-                        write::<V, true>(y, is_backward, ahead, scaled);
+                        write::<V, true, 1>(y, is_backward, [ahead], scaled);
                     } else {
-                        write::<V, false>(y, is_backward, ahead, scaled);
+                        write::<V, false, 1>(y, is_backward, [ahead], scaled);
                     }
                 }
             }
@@ -201,14 +201,20 @@ impl Kernel for Rows<'_> {
 /// What x is multiplied with, one after the other, `scale` included.
 #[inline(always)]
 fn spread_factors(mean_square: f64, eps: f32, scale: f32) -> [f32; 2] {
+    let inverse = inverse_root(mean_square, eps);
+    [inverse.power, (inverse.rest * f64::from(scale)) as f32]
+}
+
+/// `1 / √(mean_square + eps)`, zero where that is no number, and NaN where a value was infinite.
+#[inline(always)]
+pub(super) fn inverse_root(mean_square: f64, eps: f32) -> InverseSpread {
     // The square of no finite float32 overflows float64.
     let spread = if mean_square == f64::INFINITY {
         f64::NAN
     } else {
         (mean_square + f64::from(eps)).sqrt()
     };
-    let inverse = InverseSpread::of(spread);
-    [inverse.power, (inverse.rest * f64::from(scale)) as f32]
+    InverseSpread::of(spread)
 }
 
 /// `x · power · rest · weight` of a row.

@@ -101,7 +101,7 @@ impl<M: RowMap> Kernel for Rows<'_, M> {
             };
             debug_assert!([weight, bias].iter().flatten().all(|w| w.len() == x.len()));
             // SAFETY: x, weight and bias are as long as y.
-            unsafe { write::<V, false>(y, is_backward(x, y), x.as_ptr(), row) };
+            unsafe { write::<V, false, 0>(y, is_backward(x, y), [], row) };
         }
     }
 }

@@ -30,4 +30,10 @@ impl InverseSpread {
             rest: 1.0 / spread / f64::from(power),
         }
     }
+
+    /// The inverse itself, which float64 holds.
+    #[inline(always)]
+    pub(super) fn value(self) -> f64 {
+        f64::from(self.power) * self.rest
+    }
 }

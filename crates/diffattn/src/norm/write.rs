@@ -6,7 +6,7 @@ use crate::simd::{STREAM_ALIGNMENT, Use, Vector};
 use crate::tensor::output::Output;
 
 /// Elements of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 /// Bytes by which addresses differ that a core takes for one, until a store is done.
 const ALIAS: usize = 1 << 12;
@@ -50,22 +50,24 @@ pub(super) fn is_backward(x: &[f32], y: &[f32]) -> bool {
 }
 
 /// Writes all of y. If `STREAM`, y starts where streaming can, and the lines of as many elements
-/// from `ahead` on are asked for.
+/// from each of `ahead` on are asked for.
 ///
 /// # Safety
 /// There are as many results.
 #[inline(always)]
-pub(super) unsafe fn write<V: Vector, const STREAM: bool>(
+pub(super) unsafe fn write<V: Vector, const STREAM: bool, const A: usize>(
     y: &mut [f32],
     is_backward: bool,
-    ahead: *const f32,
+    ahead: [*const f32; A],
     results: impl Results,
 ) {
     let lines = y.len() / LINE;
     for i in 0..lines {
         let line = if is_backward { lines - 1 - i } else { i } * LINE;
         if STREAM {
-            V::prefetch(ahead.wrapping_add(line), Use::Read);
+            for ahead in ahead {
+                V::prefetch(ahead.wrapping_add(line), Use::Read);
+            }
         }
         for i in 0..LINE / V::LANES {
             let at = line + i * V::LANES;

@@ -16,11 +16,12 @@ pub(super) struct Axes {
 }
 
 impl Axes {
-    pub(super) fn new(x: &Tensor<'_>, layout: Layout) -> Result<Self, Error> {
+    /// The axes of the tensor that the caller knows as `name`.
+    pub(super) fn new(name: &str, x: &Tensor<'_>, layout: Layout) -> Result<Self, Error> {
         let &[batch, second, third, width] = x.shape.as_slice() else {
-            return Err(Error::shape("x", "4 axes", format_shape(&x.shape)));
+            return Err(Error::shape(name, "4 axes", format_shape(&x.shape)));
         };
-        check_len("x", &x.shape, x.data.len())?;
+        check_len(name, &x.shape, x.data.len())?;
         let (heads, length) = match layout {
             Layout::Bhsd => (second, third),
             Layout::Bshd => (third, second),

@@ -1,5 +1,6 @@
-//! Backward differences along the sequence. The paper's difference is the one of two attention
-//! maps; this one is offered because a popular description of the architecture means it.
+//! Backward differences along the sequence, and their gradients, which are the same from the end.
+//! The paper's difference is the one of two attention maps; this one is offered because a popular
+//! description of the architecture means it.
 
 use std::ops::Range;
 
@@ -20,7 +21,7 @@ use crate::tensor::{Data, Tensor};
 /// The largest order: its binomial coefficients reach 2⁶⁴, far past the 24 bits of float32.
 const MAX_ORDER: usize = 64;
 
-/// Options of [`sequence_difference`].
+/// Options of [`sequence_difference`] and [`sequence_difference_backward`].
 #[derive(Debug, Clone, Copy)]
 pub struct SequenceDifferenceOptions {
     /// How often the difference is taken, up to 64; 1 by default, 0 gives x.
@@ -54,6 +55,8 @@ pub struct DifferenceOperator<'a> {
     length: usize,
     width: usize,
     tokens: usize,
+    /// Whether x is the gradient of differences, and their gradient wanted.
+    is_backward: bool,
     run: Run,
 }
 
@@ -65,13 +68,58 @@ impl<'a> SequenceDifference<'a> {
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &SequenceDifferenceOptions) -> Result<Self, Error> {
+        let operator = DifferenceOperator::new(("x", &x), options, false)?;
+        let dtype = x.data.dtype();
+        Ok(Self::of(operator, x.shape, dtype))
+    }
+}
+
+/// A checked call of [`sequence_difference_backward`]: made by `new`.
+pub type SequenceDifferenceBackward<'a> = Call<DifferenceBackwardOperator<'a>>;
+
+/// What the backward call is made on.
+#[derive(Debug, Clone, Copy)]
+pub struct DifferenceBackwardOperator<'a>(DifferenceOperator<'a>);
+
+impl<'a> SequenceDifferenceBackward<'a> {
+    /// Checks everything and allocates no scratch yet. `dy` is shaped as the forward call's x, and
+    /// the options are those of that call.
+    ///
+    /// # Errors
+    /// As [`SequenceDifference::new`], naming `dy` where that names `x`.
+    pub fn new(dy: Tensor<'a>, options: &SequenceDifferenceOptions) -> Result<Self, Error> {
+        let operator = DifferenceOperator::new(("dy", &dy), options, true)?;
+        Ok(Self::of_gradient(
+            DifferenceBackwardOperator(operator),
+            dy.shape,
+        ))
+    }
+}
+
+impl Operator for DifferenceBackwardOperator<'_> {
+    fn units(&self) -> usize {
+        self.0.units()
+    }
+
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        self.0.work(pace, output).await
+    }
+}
+
+impl<'a> DifferenceOperator<'a> {
+    /// Checks everything; `name` is what the caller calls `x`.
+    fn new(
+        (name, x): (&str, &Tensor<'a>),
+        options: &SequenceDifferenceOptions,
+        is_backward: bool,
+    ) -> Result<Self, Error> {
         let Axes {
             batch,
             heads,
             length,
             width,
             layout,
-        } = Axes::new(&x, options.layout)?;
+        } = Axes::new(name, x, options.layout)?;
         let order = options.order;
         if order > MAX_ORDER {
             return Err(Error::option(
@@ -85,17 +133,16 @@ impl<'a> SequenceDifference<'a> {
             Layout::Bhsd => (batch * heads * length, width),
             Layout::Bshd => (batch * length, heads * width),
         };
-        checked_len("x", &[order + 1, width])?;
-        let dtype = x.data.dtype();
-        let operator = DifferenceOperator {
+        checked_len(name, &[order + 1, width])?;
+        Ok(Self {
             x: x.data,
             order,
             length,
             width,
             tokens,
+            is_backward,
             run: options.run,
-        };
-        Ok(Self::of(operator, x.shape, dtype))
+        })
     }
 }
 
@@ -130,7 +177,7 @@ impl Operator for DifferenceOperator<'_> {
 }
 
 impl DifferenceOperator<'_> {
-    /// Tokens per unit, which starts with `order` tokens of its predecessor: few, next to its own.
+    /// Tokens per unit, which reads `order` tokens of its neighbour: few, next to its own.
     fn unit_tokens(&self) -> usize {
         let tokens = UNIT.checked_div(self.width).unwrap_or(1);
         tokens.max(8 * self.order).max(1)
@@ -159,6 +206,9 @@ impl Kernel for Difference<'_> {
         let &DifferenceOperator {
             x, length, width, ..
         } = call;
+        if call.is_backward {
+            return backward::<V>(call, tokens, output, scratch);
+        }
         let (before, current) = scratch.split_at_mut(scratch.len() - width);
         before.fill(0.0);
         // The difference of order n looks at n tokens back: they are walked again, to the same
@@ -170,7 +220,7 @@ impl Kernel for Difference<'_> {
             }
             x.widen(token * width, current);
             for before in before.chunks_exact_mut(width) {
-                take_difference::<V>(current, before);
+                take_difference::<V, 1>(current, before);
             }
             if token >= tokens.start {
                 // SAFETY: each token is one unit's.
@@ -180,23 +230,75 @@ impl Kernel for Difference<'_> {
     }
 }
 
-/// `current` becomes its difference from `before`, and that what `current` was.
+/// The gradients of some tokens. What a gradient is made of lies behind its token, so each is
+/// complete `order` tokens later; behind a sequence lie zeros.
 #[inline(always)]
-fn take_difference<V: Vector>(current: &mut [f32], before: &mut [f32]) {
+fn backward<V: Vector>(
+    call: &DifferenceOperator<'_>,
+    tokens: Range<usize>,
+    output: &Output<'_>,
+    scratch: &mut [f32],
+) {
+    let &DifferenceOperator {
+        x,
+        order,
+        length,
+        width,
+        ..
+    } = call;
+    let (before, current) = scratch.split_at_mut(scratch.len() - width);
+    let mut first = tokens.start;
+    while first < tokens.end {
+        let sequence_end = (first / length + 1) * length;
+        let end = sequence_end.min(tokens.end);
+        // What comes of this is of tokens before the first one, and is not written.
+        before.fill(0.0);
+        for token in first..end + order {
+            if token < sequence_end {
+                x.widen(token * width, current);
+            } else {
+                current.fill(0.0);
+            }
+            for before in before.chunks_exact_mut(width) {
+                take_difference::<V, -1>(current, before);
+            }
+            if token >= first + order {
+                // SAFETY: each token is one unit's.
+                unsafe { output.narrow((token - order) * width, current) };
+            }
+        }
+        first = end;
+    }
+}
+
+/// `current` becomes its difference from `before`, the other way round where `WAY` is −1, and that
+/// what `current` was.
+#[inline(always)]
+fn take_difference<V: Vector, const WAY: i32>(current: &mut [f32], before: &mut [f32]) {
     let mut currents = current.chunks_exact_mut(V::LANES);
     let mut befores = before.chunks_exact_mut(V::LANES);
     for (current, before) in currents.by_ref().zip(befores.by_ref()) {
         let (current, before) = (current.as_mut_ptr(), before.as_mut_ptr());
         // SAFETY: LANES values on both sides.
         unsafe {
-            let values = V::load(current);
-            values.sub(V::load(before)).store(current);
+            let (values, others) = (V::load(current), V::load(before));
+            let difference = if WAY < 0 {
+                others.sub(values)
+            } else {
+                values.sub(others)
+            };
+            difference.store(current);
             values.store(before);
         }
     }
     let rest = befores.into_remainder();
     for (current, before) in currents.into_remainder().iter_mut().zip(rest) {
-        (*current, *before) = (*current - *before, *current);
+        let difference = if WAY < 0 {
+            *before - *current
+        } else {
+            *current - *before
+        };
+        (*current, *before) = (difference, *current);
     }
 }
 
@@ -221,4 +323,29 @@ pub fn sequence_difference(
     options: &SequenceDifferenceOptions,
 ) -> Result<Vec<f32>, Error> {
     SequenceDifference::new(x, options)?.finish_f32()
+}
+
+/// The gradient of [`sequence_difference`]'s x for `dy`, float32, the gradient of its result:
+/// `dx[t] = dy[t] − dy[t + 1]`, taken `order` times. Behind the last token lies zero. It has dy's
+/// shape, and takes the options of the forward call.
+///
+/// ```
+/// use diffattn::{SequenceDifferenceOptions, Tensor, sequence_difference_backward};
+///
+/// let options = SequenceDifferenceOptions { order: 1, ..SequenceDifferenceOptions::default() };
+/// let dy = [1.0, 4.0, 9.0];
+/// let dx = sequence_difference_backward(Tensor::f32(&dy, &[1, 1, 3, 1]), &options)?;
+/// assert_eq!(dx, [-3.0, -5.0, 9.0]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option)
+/// for arguments that do not fit; [`Error::out_of_memory`] when memory is refused. Of halves the
+/// gradient is float32, too.
+pub fn sequence_difference_backward(
+    dy: Tensor<'_>,
+    options: &SequenceDifferenceOptions,
+) -> Result<Vec<f32>, Error> {
+    SequenceDifferenceBackward::new(dy, options)?.finish_f32()
 }

@@ -8,8 +8,11 @@ mod places;
 mod rope;
 mod table;
 
-pub use difference::{SequenceDifference, SequenceDifferenceOptions, sequence_difference};
+pub use difference::{
+    SequenceDifference, SequenceDifferenceBackward, SequenceDifferenceOptions, sequence_difference,
+    sequence_difference_backward,
+};
 pub use frequencies::{RopeFrequencies, RopeScaling, RopeType};
 pub use places::Positions;
-pub use rope::{Rope, RopeOptions, apply_rope};
+pub use rope::{Rope, RopeBackward, RopeOptions, apply_rope, apply_rope_backward};
 pub use table::RopeTable;

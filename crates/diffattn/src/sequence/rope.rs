@@ -1,4 +1,5 @@
-//! The rotary position embedding: turns pairs of channels by angles that grow with the position.
+//! The rotary position embedding: turns pairs of channels by angles that grow with the position, or
+//! back, which is its backward pass.
 
 use std::ops::Range;
 
@@ -19,7 +20,7 @@ use crate::tensor::output::Output;
 use crate::tensor::shape::checked_len;
 use crate::tensor::{Data, Tensor};
 
-/// Options of [`apply_rope`].
+/// Options of [`apply_rope`] and [`apply_rope_backward`].
 #[derive(Debug, Clone)]
 pub struct RopeOptions<'a> {
     /// The layout of x and of the result.
@@ -89,6 +90,8 @@ pub struct RopeOperator<'a> {
     rotary_dim: usize,
     places: Places<'a>,
     turns: Turns<'a>,
+    /// Whether pairs turn back.
+    is_backward: bool,
     run: Run,
 }
 
@@ -100,7 +103,49 @@ impl<'a> Rope<'a> {
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &RopeOptions<'a>) -> Result<Self, Error> {
-        let axes = Axes::new(&x, options.layout)?;
+        let operator = RopeOperator::new(("x", &x), options, false)?;
+        let dtype = x.data.dtype();
+        Ok(Self::of(operator, x.shape, dtype))
+    }
+}
+
+/// A checked call of [`apply_rope_backward`]: made by `new`.
+pub type RopeBackward<'a> = Call<RopeBackwardOperator<'a>>;
+
+/// What the backward call is made on.
+#[derive(Debug)]
+pub struct RopeBackwardOperator<'a>(RopeOperator<'a>);
+
+impl<'a> RopeBackward<'a> {
+    /// Checks everything and allocates no table yet. `dy` is shaped as the forward call's x, and
+    /// the options are those of that call.
+    ///
+    /// # Errors
+    /// As [`Rope::new`], naming `dy` where that names `x`.
+    pub fn new(dy: Tensor<'a>, options: &RopeOptions<'a>) -> Result<Self, Error> {
+        let operator = RopeOperator::new(("dy", &dy), options, true)?;
+        Ok(Self::of_gradient(RopeBackwardOperator(operator), dy.shape))
+    }
+}
+
+impl Operator for RopeBackwardOperator<'_> {
+    fn units(&self) -> usize {
+        self.0.units()
+    }
+
+    async fn work(&self, pace: &Pace, output: &Output<'_>) -> Result<(), Error> {
+        self.0.work(pace, output).await
+    }
+}
+
+impl<'a> RopeOperator<'a> {
+    /// Checks everything; `name` is what the caller calls `x`.
+    fn new(
+        (name, x): (&str, &Tensor<'a>),
+        options: &RopeOptions<'a>,
+        is_backward: bool,
+    ) -> Result<Self, Error> {
+        let axes = Axes::new(name, x, options.layout)?;
         let rotary_dim = options.rotary_dim.unwrap_or(axes.width);
         if rotary_dim > axes.width || !rotary_dim.is_multiple_of(2) {
             let expected = format!("an even number of at most {} channels", axes.width);
@@ -112,17 +157,16 @@ impl<'a> Rope<'a> {
             Some(table) => given(table, rotary_dim, &places, &axes)?,
             None => own(&options.frequencies, rotary_dim, &places, &axes)?,
         };
-        let dtype = x.data.dtype();
-        let operator = RopeOperator {
+        Ok(Self {
             x: x.data,
             axes,
             interleaved: options.interleaved,
             rotary_dim,
             places,
             turns,
+            is_backward,
             run: options.run,
-        };
-        Ok(Self::of(operator, x.shape, dtype))
+        })
     }
 }
 
@@ -274,6 +318,7 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
             axes: Axes { width, .. },
             interleaved,
             rotary_dim,
+            is_backward,
             ..
         } = call;
         for row in rows {
@@ -285,10 +330,11 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
                 values[turn(row) * rotary_dim..][..rotary_dim].split_at(rotary_dim / 2);
             let (x_turning, x_rest) = x.split_at(rotary_dim);
             let (y_turning, y_rest) = y.split_at_mut(rotary_dim);
-            if interleaved {
-                rotate_neighbours::<V>(x_turning, cosines, sines, y_turning);
-            } else {
-                rotate_halves::<V>(x_turning, cosines, sines, y_turning);
+            match (interleaved, is_backward) {
+                (true, false) => rotate_neighbours::<V, 1>(x_turning, cosines, sines, y_turning),
+                (true, true) => rotate_neighbours::<V, -1>(x_turning, cosines, sines, y_turning),
+                (false, false) => rotate_halves::<V, 1>(x_turning, cosines, sines, y_turning),
+                (false, true) => rotate_halves::<V, -1>(x_turning, cosines, sines, y_turning),
             }
             y_rest.copy_from_slice(x_rest);
             // SAFETY: as above.
@@ -297,9 +343,15 @@ impl<F: Fn(usize) -> usize> Kernel for Rotate<'_, F> {
     }
 }
 
-/// A pair turned.
+/// A pair turned, back where `WAY` is −1.
 #[inline(always)]
-fn turned<V: Vector>([a, b]: [V; 2], cosine: V, sine: V) -> [V; 2] {
+fn turned<V: Vector, const WAY: i32>([a, b]: [V; 2], cosine: V, sine: V) -> [V; 2] {
+    if WAY < 0 {
+        return [
+            a.mul(cosine).add(b.mul(sine)),
+            b.mul(cosine).sub(a.mul(sine)),
+        ];
+    }
     [
         a.mul(cosine).sub(b.mul(sine)),
         a.mul(sine).add(b.mul(cosine)),
@@ -308,13 +360,19 @@ fn turned<V: Vector>([a, b]: [V; 2], cosine: V, sine: V) -> [V; 2] {
 
 /// [`turned`] of single values.
 #[inline(always)]
-fn turned_one([a, b]: [f32; 2], cosine: f32, sine: f32) -> [f32; 2] {
+fn turned_one<const WAY: i32>([a, b]: [f32; 2], cosine: f32, sine: f32) -> [f32; 2] {
+    let sine = if WAY < 0 { -sine } else { sine };
     [a * cosine - b * sine, a * sine + b * cosine]
 }
 
 /// Pairs (2i, 2i + 1).
 #[inline(always)]
-fn rotate_neighbours<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
+fn rotate_neighbours<V: Vector, const WAY: i32>(
+    x: &[f32],
+    cosines: &[f32],
+    sines: &[f32],
+    y: &mut [f32],
+) {
     let pairs = cosines.len();
     debug_assert!(sines.len() == pairs && x.len() == 2 * pairs && y.len() == 2 * pairs);
     let whole = pairs / V::LANES * V::LANES;
@@ -324,20 +382,26 @@ fn rotate_neighbours<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &m
             let (x, y) = (x.as_ptr().add(2 * i), y.as_mut_ptr().add(2 * i));
             let (cosine, sine) = (cosines.as_ptr().add(i), sines.as_ptr().add(i));
             let pair = V::apart(V::load(x), V::load(x.add(V::LANES)));
-            let [a, b] = turned(pair, V::load(cosine), V::load(sine));
+            let [a, b] = turned::<V, WAY>(pair, V::load(cosine), V::load(sine));
             let [low, high] = V::together(a, b);
             low.store(y);
             high.store(y.add(V::LANES));
         }
     }
     for i in whole..pairs {
-        [y[2 * i], y[2 * i + 1]] = turned_one([x[2 * i], x[2 * i + 1]], cosines[i], sines[i]);
+        [y[2 * i], y[2 * i + 1]] =
+            turned_one::<WAY>([x[2 * i], x[2 * i + 1]], cosines[i], sines[i]);
     }
 }
 
 /// Pairs (i, i + rotary_dim/2).
 #[inline(always)]
-fn rotate_halves<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [f32]) {
+fn rotate_halves<V: Vector, const WAY: i32>(
+    x: &[f32],
+    cosines: &[f32],
+    sines: &[f32],
+    y: &mut [f32],
+) {
     let pairs = cosines.len();
     debug_assert!(sines.len() == pairs && x.len() == 2 * pairs && y.len() == 2 * pairs);
     let whole = pairs / V::LANES * V::LANES;
@@ -347,13 +411,13 @@ fn rotate_halves<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [
             let (x, y) = (x.as_ptr().add(i), y.as_mut_ptr().add(i));
             let (cosine, sine) = (cosines.as_ptr().add(i), sines.as_ptr().add(i));
             let pair = [V::load(x), V::load(x.add(pairs))];
-            let [a, b] = turned(pair, V::load(cosine), V::load(sine));
+            let [a, b] = turned::<V, WAY>(pair, V::load(cosine), V::load(sine));
             a.store(y);
             b.store(y.add(pairs));
         }
     }
     for i in whole..pairs {
-        [y[i], y[pairs + i]] = turned_one([x[i], x[pairs + i]], cosines[i], sines[i]);
+        [y[i], y[pairs + i]] = turned_one::<WAY>([x[i], x[pairs + i]], cosines[i], sines[i]);
     }
 }
 
@@ -376,4 +440,26 @@ fn rotate_halves<V: Vector>(x: &[f32], cosines: &[f32], sines: &[f32], y: &mut [
 /// [`Rope`]); [`Error::out_of_memory`] when memory is refused.
 pub fn apply_rope(x: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
     Rope::new(x, options)?.finish_f32()
+}
+
+/// The gradient of [`apply_rope`]'s x (arXiv 2104.09864) for `dy`, float32, the gradient of its
+/// result: each pair turned by the negative angle, times the same attention factor; channels that
+/// do not turn pass unchanged. It has dy's shape, and takes the options of the forward call.
+///
+/// ```
+/// use diffattn::{RopeOptions, Tensor, apply_rope_backward};
+///
+/// let dy = [1.0, 0.0, 1.0, 0.0];
+/// let dx = apply_rope_backward(Tensor::f32(&dy, &[1, 1, 2, 2]), &RopeOptions::default())?;
+/// assert_eq!(&dx[..2], &[1.0, 0.0]);
+/// assert!((dx[2] - 1.0_f32.cos()).abs() < 1e-6 && (dx[3] + 1.0_f32.sin()).abs() < 1e-6);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or [`ErrorKind::Option`](crate::ErrorKind::Option)
+/// for arguments that do not fit; [`Error::out_of_memory`] when memory is refused. Of halves the
+/// gradient is float32, too.
+pub fn apply_rope_backward(dy: Tensor<'_>, options: &RopeOptions<'_>) -> Result<Vec<f32>, Error> {
+    RopeBackward::new(dy, options)?.finish_f32()
 }

@@ -47,6 +47,7 @@ impl Vector for F32x8 {
         fn sub(self, other: Self) = _mm256_sub_ps(self.0, other.0);
         fn mul(self, other: Self) = _mm256_mul_ps(self.0, other.0);
         fn div(self, other: Self) = _mm256_div_ps(self.0, other.0);
+        fn sqrt(self) = _mm256_sqrt_ps(self.0);
         fn mul_add(self, b: Self, c: Self) = _mm256_fmadd_ps(self.0, b.0, c.0);
         // The instruction gives its second operand on NaN.
         fn max(self, other: Self) = _mm256_max_ps(self.0, other.0);

@@ -43,6 +43,7 @@ impl Vector for F32x16 {
         fn sub(self, other: Self) = _mm512_sub_ps(self.0, other.0);
         fn mul(self, other: Self) = _mm512_mul_ps(self.0, other.0);
         fn div(self, other: Self) = _mm512_div_ps(self.0, other.0);
+        fn sqrt(self) = _mm512_sqrt_ps(self.0);
         fn mul_add(self, b: Self, c: Self) = _mm512_fmadd_ps(self.0, b.0, c.0);
         // The instruction gives its second operand on NaN.
         fn max(self, other: Self) = _mm512_max_ps(self.0, other.0);

@@ -252,6 +252,19 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
     V::select(size.lt(V::splat(TANH_SMALL)), small, large).copysign(x)
 }
 
+/// 1 − tanh² x as 4t / (1 + t)², t = e^(−2|x|): its digits do not cancel where tanh x is near ±1. 0
+/// where it is below 1e-34, NaN for NaN.
+#[inline(always)]
+pub(crate) fn tanh_derivative<V: Vector>(x: V) -> V {
+    let exponent = V::splat(-80.0).max(x.abs().mul(V::splat(-2.0)));
+    let (s, n) = exp_parts(exponent);
+    let one = V::splat(1.0);
+    let t = one.add(s).scale_by_pow2(n);
+    let sum = one.add(t);
+    let far = exponent.lt(V::splat(-79.0));
+    t.mul(V::splat(4.0)).div(sum.mul(sum)).zero_where(far)
+}
+
 /// 1 / (1 + e^−x), within 2 ulp; 0 and 1 at −∞ and ∞, NaN for NaN.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
@@ -264,6 +277,37 @@ pub(crate) fn silu<V: Vector>(x: V) -> V {
     let x = V::splat(EXP_LOWEST).max(x);
     // A correction of zero turns −0 into 0.
     logistic::<V, true>(x).copysign(x)
+}
+
+/// The slope of [`silu`], `σ(x) · (1 + x · (1 − σ(x)))`, to some 4 ulp of its terms: 0 and 1 at −∞
+/// and ∞, NaN for NaN. 1 − σ(x) is σ(−x), which loses no digit.
+#[inline(always)]
+pub(crate) fn silu_slope<V: Vector>(x: V) -> V {
+    let (one, zero) = (V::splat(1.0), V::splat(0.0));
+    // Past ±110 it has its limits; a NaN passes through the maximum's second operand.
+    let lowest = V::splat(EXP_LOWEST).max(zero.sub(x.abs()));
+    let (s, n) = exp_parts(lowest);
+    let power = scale_far(one.add(s), n);
+    let high = one.div(one.add(power));
+    let low = power.mul(high);
+    let negative = x.lt(zero);
+    let gate = V::select(negative, low, high);
+    let rest = V::select(negative, high, low);
+    gate.mul(lowest.copysign(x).mul_add(rest, one))
+}
+
+/// The slope of SiLU in float64, as [`silu_slope`] has it. Without a branch, as [`exp2_wide`].
+#[inline(always)]
+pub(crate) fn silu_slope_wide(x: f64) -> f64 {
+    // Past it both have long had their limits, and all powers are normal numbers.
+    const FAR: f64 = 700.0;
+    // (Not `min`, which would lose a NaN.)
+    let size = if x.abs() > FAR { FAR } else { x.abs() };
+    let power = exp2_wide(size * -std::f64::consts::LOG2_E);
+    let high = 1.0 / (1.0 + power);
+    let low = power * high;
+    let (gate, rest) = if x < 0.0 { (low, high) } else { (high, low) };
+    gate * (1.0 + size.copysign(x) * rest)
 }
 
 /// The product of x and p + p_low in two parts, by halves of 12 bits whose products are exact

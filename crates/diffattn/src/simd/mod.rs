@@ -6,8 +6,10 @@ mod dots;
 mod element;
 mod instructions;
 mod isa;
+pub(crate) mod lanes;
 pub(crate) mod math;
 mod peak;
+mod rows_sink;
 mod tile;
 mod unfused;
 mod vector;
@@ -32,6 +34,7 @@ pub(crate) use element::{Element, widen};
 pub use isa::Isa;
 pub(crate) use isa::Kernel;
 pub use peak::fma_flops;
+pub(crate) use rows_sink::RowsSink;
 pub(crate) use tile::{ByLane, ByRow, PackedRows, Unscaled, columns, product_of, product_over};
 pub(crate) use vector::{
     Depth, Gapped, Operands, STREAM_ALIGNMENT, Sink, Tile, Use, Vector, Whole, transpose,

@@ -47,6 +47,7 @@ impl Vector for F32x4 {
         fn sub(self, other: Self) = vsubq_f32(self.0, other.0);
         fn mul(self, other: Self) = vmulq_f32(self.0, other.0);
         fn div(self, other: Self) = vdivq_f32(self.0, other.0);
+        fn sqrt(self) = vsqrtq_f32(self.0);
         fn mul_add(self, b: Self, c: Self) = vfmaq_f32(c.0, self.0, b.0);
         // Not `vmaxq_f32`, which gives NaN when either side is.
         fn max(self, other: Self) = vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0);

@@ -56,6 +56,10 @@ impl Vector for Scalar {
         Self(self.0 / other.0)
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         Self(self.0 * b.0 + c.0)
     }

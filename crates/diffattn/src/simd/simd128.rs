@@ -137,6 +137,10 @@ impl Vector for F32x4 {
     fn div(self, other: Self) -> Self {
         Self(f32x4_div(self.0, other.0))
     }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(f32x4_sqrt(self.0))
+    }
     #[cfg(target_feature = "relaxed-simd")]
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {

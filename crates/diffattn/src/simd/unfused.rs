@@ -59,6 +59,10 @@ impl<V: Vector> Vector for Unfused<V> {
         Self(self.0.div(other.0))
     }
     #[inline(always)]
+    fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         Self(self.0.mul(b.0).add(c.0))
     }

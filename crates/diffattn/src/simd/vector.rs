@@ -90,6 +90,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     fn mul(self, other: Self) -> Self;
     /// `self ÷ other`, correctly rounded.
     fn div(self, other: Self) -> Self;
+    /// √self, correctly rounded; NaN below zero.
+    fn sqrt(self) -> Self;
     /// `self · b + c`: fused where the set fuses (AVX2, AVX-512, NEON, relaxed SIMD where the
     /// engine does), two roundings on scalar, simd128 and [`Unfused`].
     fn mul_add(self, b: Self, c: Self) -> Self;

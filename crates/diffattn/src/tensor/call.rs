@@ -1,5 +1,6 @@
-//! A checked call of an operator that makes one tensor, of x's shape and element type: takes its
-//! output, runs it at once or in slices. Knows nothing of what is computed.
+//! A checked call of an operator that makes one tensor, of x's shape and element type, or a
+//! gradient, which is float32: takes its output, runs it at once or in slices. Knows nothing of
+//! what is computed.
 
 use std::marker::PhantomData;
 
@@ -24,13 +25,15 @@ pub trait Operator: Send + Sync {
 }
 
 /// A checked call of an operator whose result has x's shape and element type, such as
-/// [`GroupNorm`](crate::GroupNorm), whose `new` makes all checks. Nothing is computed before
+/// [`GroupNorm`](crate::GroupNorm), or is one gradient of dy's shape, float32 whatever dy is, such
+/// as [`RopeBackward`](crate::RopeBackward). `new` makes all checks. Nothing is computed before
 /// [`Call::into_work`] or [`Call::finish_into`] is given where results go.
 #[derive(Debug)]
 pub struct Call<O> {
     operator: O,
     shape: Vec<usize>,
     dtype: DType,
+    is_gradient: bool,
     /// By pointers, so that this crate compiles what is generic over operators: else each crate
     /// that calls one does, and in WebAssembly for size.
     start: for<'o> fn(O, Output<'o>, PhantomData<&'o O>) -> Work<'o>,
@@ -56,23 +59,41 @@ impl<O: Operator> Call<O> {
             operator,
             shape,
             dtype,
+            is_gradient: false,
             start,
             finish,
+        }
+    }
+
+    /// A call that makes a gradient, of some dy of this shape.
+    pub(crate) fn of_gradient(operator: O, shape: Vec<usize>) -> Self {
+        Self {
+            is_gradient: true,
+            ..Self::of(operator, shape, DType::F32)
         }
     }
 }
 
 impl<O> Call<O> {
-    /// The result's shape: x's.
+    /// The result's shape: x's, or dy's.
     #[must_use]
     pub fn output_shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The result's element type: x's.
+    /// The result's element type: x's, or float32 of a gradient.
     #[must_use]
     pub fn output_dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Checks where the result goes.
+    fn bind<'o>(&self, out: DataMut<'o>) -> Result<Output<'o>, Error> {
+        if self.is_gradient && out.dtype() != self.dtype {
+            let expected = "float32, as gradients are";
+            return Err(Error::dtype("out", expected, out.dtype().name()));
+        }
+        Output::bind(out, self.dtype, &self.shape)
     }
 
     /// The work of the call into `out`.
@@ -84,7 +105,7 @@ impl<O> Call<O> {
     where
         O: 'o,
     {
-        let output = Output::bind(out, self.dtype, &self.shape)?;
+        let output = self.bind(out)?;
         Ok((self.start)(self.operator, output, PhantomData))
     }
 
@@ -95,7 +116,7 @@ impl<O> Call<O> {
     /// [`ErrorKind::Dtype`](crate::ErrorKind::Dtype) when it does not
     /// fit; [`Error::out_of_memory`].
     pub fn finish_into(self, out: DataMut<'_>) -> Result<(), Error> {
-        let output = Output::bind(out, self.dtype, &self.shape)?;
+        let output = self.bind(out)?;
         (self.finish)(&self.operator, &output)
     }
 

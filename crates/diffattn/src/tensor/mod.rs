@@ -2,6 +2,7 @@
 
 pub(crate) mod axis;
 pub(crate) mod call;
+pub(crate) mod gradients;
 mod halves;
 pub(crate) mod int8;
 pub(crate) mod output;

@@ -4,11 +4,11 @@
 use super::row_block::RowBlock;
 use crate::attention::groups::Block;
 use crate::attention::live::LiveStrip;
-use crate::blocks::{PANEL, STRIP};
-use crate::simd::Vector;
+use crate::blocks::{PANEL, QUERY_STRIP, STRIP};
+use crate::simd::{Tile, Vector};
 
-/// Vectors of a block at most: the narrowest vectors have the most.
-pub(super) const MAX_VECTORS: usize = 16;
+/// Vectors of a block at most: the narrowest vectors, of one lane, have the most.
+pub(super) const MAX_VECTORS: usize = QUERY_STRIP;
 
 /// The keys that the lanes of one vector may see, as far as ranges go.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,6 +63,20 @@ impl Geometry {
     #[inline(always)]
     pub(super) fn strips_of(&self, slot: usize) -> std::ops::Range<usize> {
         self.strip_at(slot, 0)..self.strip_at(slot + 1, 0)
+    }
+
+    /// Where the vectors end that a tile takes together from vector `chunk` on. (Of four, two and
+    /// two: a tile of one vector has too few sums to hide the latency of a multiply-add.)
+    #[inline(always)]
+    pub(super) fn chunk_end<V: Vector>(&self, chunk: usize) -> usize {
+        let left = self.vectors - chunk;
+        let most = V::Tile::VECTORS;
+        chunk
+            + if left == most + 1 {
+                left / 2
+            } else {
+                left.min(most)
+            }
     }
 
     /// The vectors of `chunk..chunk_end` that see a key of `from..to`, and whether all of them see

@@ -22,21 +22,25 @@
 
 mod consumer;
 mod geometry;
+mod gradient;
 mod maps;
 mod partial;
 mod row_block;
 mod scores;
 mod sink;
+mod strip_product;
 mod values;
 mod weights;
 
 pub(super) use consumer::Consumer;
+pub(super) use gradient::Gradients;
 pub(super) use partial::Partial;
 pub(super) use row_block::RowBlock;
 
 use super::groups::HeadStep;
 use super::outputs::Outputs;
 use super::visible::MASK_BLOCK;
+use crate::blocks::QUERY_STRIP;
 use crate::simd::Kernel;
 use crate::simd::Tile;
 use crate::simd::Vector;
@@ -62,6 +66,21 @@ impl Kernel for BlockQueries {
         } else {
             V::Tile::BLOCK_VECTORS
         };
+        V::LANES * self.longest.div_ceil(V::LANES).clamp(1, most)
+    }
+}
+
+/// Queries of a row block of gradients on the vector type it is run with, where no sequence has
+/// more queries than `longest`.
+pub(super) struct GradientQueries {
+    pub(super) longest: usize,
+}
+
+impl Kernel for GradientQueries {
+    type Output = usize;
+    #[inline(always)]
+    fn run<V: Vector>(self) -> usize {
+        let most = QUERY_STRIP / V::LANES;
         V::LANES * self.longest.div_ceil(V::LANES).clamp(1, most)
     }
 }

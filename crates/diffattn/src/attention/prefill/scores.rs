@@ -142,7 +142,7 @@ impl StripScores<'_, '_> {
                 let keys = panel.wrapping_add(key % PANEL);
                 let mut chunk = 0;
                 while chunk < vectors {
-                    let chunk_end = (chunk + V::Tile::VECTORS).min(vectors);
+                    let chunk_end = geometry.chunk_end::<V>(chunk);
                     let (first, last, full) = if is_whole {
                         (chunk, chunk_end, true)
                     } else {

@@ -110,3 +110,33 @@ impl<V: Vector> Sink<V> for AddSink {
         }
     }
 }
+
+/// Stores a finished tile column by column, as scores lie, or adds it to what is there.
+pub(super) struct ColumnSink {
+    pub(super) to: *mut f32,
+    /// From one vector's values to the next's.
+    pub(super) column: usize,
+    pub(super) is_added: bool,
+}
+
+impl<V: Vector> Sink<V> for ColumnSink {
+    /// # Safety
+    /// `to` has N columns of M vectors.
+    #[inline(always)]
+    unsafe fn take<const M: usize, const N: usize>(&self, first: usize, sums: [[V; N]; M]) {
+        for (m, sums) in sums.iter().enumerate() {
+            for (n, &sum) in sums.iter().enumerate() {
+                // SAFETY: see above.
+                unsafe {
+                    let at = self.to.add(n * self.column + (first + m) * V::LANES);
+                    let sum = if self.is_added {
+                        V::load(at).add(sum)
+                    } else {
+                        sum
+                    };
+                    sum.store(at);
+                }
+            }
+        }
+    }
+}

@@ -4,14 +4,10 @@
 use super::consumer::Consumer;
 use super::geometry::Geometry;
 use super::row_block::RowBlock;
-use super::sink::AddSink;
+use super::strip_product::{StripProduct, Sums};
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::lanes::{load, store};
-use crate::attention::live::LiveStrip;
 use crate::attention::outputs::RowsOut;
-use crate::attention::packed::ValuePanels;
-use crate::blocks::PANEL;
-use crate::simd::{Depth, Gapped, Operands, Tile};
 use crate::simd::{Vector, transpose};
 
 /// The rows of a result.
@@ -33,103 +29,20 @@ impl Consumer for Values<'_, '_> {
     }
 }
 
-/// One strip of v of one of a head's v heads.
-struct ValueStrip<'s> {
-    values: ValuePanels<'s>,
-    /// Which of the head's v heads.
-    index: usize,
-    strip: LiveStrip,
-    /// How much of P and v a product takes: two runs at most.
-    depth: Gapped,
-}
-
 impl RowBlock<'_, '_> {
     /// Pass 3: adds P times v to outᵀ, strip by strip, each from zero.
     #[inline(always)]
     pub(super) fn add_values<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
         for place in 0..geometry.strips {
-            let strip = self.scratch.live[place];
             self.combine::<V>(geometry, step, place);
             for (index, &v) in step.v.iter().enumerate() {
-                let of = ValueStrip {
+                let product = StripProduct {
                     values: self.block.panels.values(v),
+                    strip: self.scratch.live[place],
+                    to: Sums::Out,
                     index,
-                    strip,
-                    depth: Gapped::of(strip.runs()),
                 };
-                if of.values.is_special(strip.number) {
-                    self.add_special::<V>(geometry, step, &of);
-                } else {
-                    match of.depth.whole() {
-                        Some(depth) => self.add_panels::<V, _>(geometry, &of, depth),
-                        None => self.add_panels::<V, _>(geometry, &of, of.depth),
-                    }
-                }
-            }
-        }
-    }
-
-    /// P times all panels of v, which is finite.
-    #[inline(always)]
-    fn add_panels<V: Vector, D: Depth>(
-        &mut self,
-        geometry: &Geometry,
-        of: &ValueStrip<'_>,
-        depth: D,
-    ) {
-        for panel in (0..self.call.value_shape.width).step_by(PANEL) {
-            let (first, keys) = (of.strip.start(), of.strip.end() - of.strip.start());
-            let finite = &mut self.scratch.finite;
-            let a = of.values.near::<V>(first, keys, panel, finite);
-            self.add_panel::<V, D>(geometry, of, depth, (panel, a));
-        }
-    }
-
-    /// P times the panel of v from channel `panel` on, which `a` points to. A chunk's P and the
-    /// panel stay in L1 for all of the panel's tiles. (Asking for the panels that come next gains
-    /// nothing, and its loop takes 2 %.) All vectors go to the strip's end, over zeros: cut where
-    /// each one's keys end, 512 tokens have 3 % fewer products and take as long.
-    #[inline(always)]
-    fn add_panel<V: Vector, D: Depth>(
-        &mut self,
-        geometry: &Geometry,
-        of: &ValueStrip<'_>,
-        depth: D,
-        (panel, a): (usize, *const f32),
-    ) {
-        let Geometry {
-            stride, p_column, ..
-        } = *geometry;
-        let shape = self.call.value_shape;
-        let scratch = &mut *self.scratch;
-        let out = &mut scratch.out[of.index * shape.padded() * stride..];
-        let mut chunk = 0;
-        while chunk < geometry.vectors {
-            let chunk_end = (chunk + V::Tile::VECTORS).min(geometry.vectors);
-            let (first, last, _) =
-                geometry.active((chunk, chunk_end), of.strip.start(), of.strip.end());
-            chunk = chunk_end;
-            if first >= last {
-                continue;
-            }
-            let p = scratch.strip[first * p_column..].as_ptr();
-            for channel in (panel..shape.width.min(panel + PANEL)).step_by(V::Tile::ROWS) {
-                let operands = Operands {
-                    a: a.wrapping_add(channel - panel),
-                    a_stride: PANEL,
-                    b: p,
-                    b_stride: V::LANES,
-                    b_vector: p_column,
-                    depth,
-                };
-                let sink = AddSink {
-                    to: out[channel * stride + first * V::LANES..].as_mut_ptr(),
-                    stride,
-                };
-                // SAFETY: a V panel holds the strip's keys from its first live one on, PANEL wide,
-                // and ROWS divides PANEL; a column of P holds as many rows; outᵀ has `padded` rows
-                // per v head.
-                unsafe { V::Tile::product::<V, _, _>(last - first, operands, sink) };
+                self.add_product::<V>(geometry, step, &product);
             }
         }
     }
@@ -137,7 +50,12 @@ impl RowBlock<'_, '_> {
     /// P = Σ_t weight_t E_t for the live keys of one strip, as [key][query] from the first of them
     /// on.
     #[inline(always)]
-    fn combine<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, place: usize) {
+    pub(super) fn combine<V: Vector>(
+        &mut self,
+        geometry: &Geometry,
+        step: &HeadStep,
+        place: usize,
+    ) {
         let Geometry {
             stride,
             score_column,
@@ -186,53 +104,6 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// A strip where v has NaN or infinities: the product takes them as zeros, the rows that see
-    /// them add them.
-    #[cold]
-    fn add_special<V: Vector>(
-        &mut self,
-        geometry: &Geometry,
-        step: &HeadStep,
-        of: &ValueStrip<'_>,
-    ) {
-        let keys = of.strip.end() - of.strip.start();
-        for panel in (0..self.call.value_shape.width).step_by(PANEL) {
-            let finite = &mut self.scratch.finite;
-            of.values
-                .finite_copy::<V>(of.strip.start(), keys, panel, finite);
-            let a = finite.as_ptr();
-            self.add_panel::<V, _>(geometry, of, of.depth, (panel, a));
-        }
-        let Block {
-            sequence,
-            first,
-            rows,
-            ..
-        } = self.block;
-        let out = of.index * self.call.value_shape.padded();
-        let scratch = &mut *self.scratch;
-        for &(from, to) in of.strip.runs() {
-            of.values
-                .each_special(from, to - from, |key, channel, value| {
-                    for row in 0..rows {
-                        let (low, high) = scratch.row_ranges[row];
-                        let query = sequence.row(step.head, first + row);
-                        // A row whose scores are all −∞ counts as one that sees nothing.
-                        let row_sum = |slot: &usize| scratch.row_sum[slot * geometry.stride + row];
-                        let is_empty = step.slots.iter().all(|slot| row_sum(slot) == 0.0);
-                        let seen =
-                            (low..high).contains(&key) && self.call.elements.sees(query, key);
-                        if seen && !is_empty {
-                            let (n, lane) = (row / V::LANES, row % V::LANES);
-                            let at = (key - of.strip.start()) * V::LANES + lane;
-                            let p = scratch.strip[n * geometry.p_column + at];
-                            scratch.out[(out + channel) * geometry.stride + row] += p * value;
-                        }
-                    }
-                });
-        }
-    }
-
     /// Pass 4: rows out of outᵀ, through the norm, into the result.
     #[inline(always)]
     fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
@@ -264,10 +135,10 @@ impl RowBlock<'_, '_> {
             for row in 0..count {
                 // SAFETY: as above.
                 let y = unsafe { std::slice::from_raw_parts_mut(to.add(row * to_stride), width) };
+                let at = sequence.row(step.head, query + row);
                 if place.is_some() {
-                    self.call.norm_row::<V>(y);
+                    out.norm_row::<V>(self.call, at, y);
                 } else {
-                    let at = sequence.row(step.head, query + row);
                     out.write_row::<V>(self.call, at, y);
                 }
             }

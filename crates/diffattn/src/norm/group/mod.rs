@@ -2,10 +2,12 @@
 //! chunks are combined in order (Chan's formula), so that neither the threads nor the split change
 //! a bit and a large mean cancels nothing. Then one walk normalises.
 
+mod backward;
 pub(super) mod moments;
 pub(super) mod normalise;
 mod runs;
 
+pub use backward::{GroupNormBackward, group_norm_backward};
 pub use normalise::Activation;
 pub use runs::ChannelLayout;
 
@@ -61,6 +63,17 @@ impl Default for GroupNormOptions<'_> {
     }
 }
 
+impl<'a> GroupNormOptions<'a> {
+    fn parameters(&self) -> Parameters<'a> {
+        Parameters {
+            eps: self.eps,
+            weight: self.weight,
+            bias: self.bias,
+            activation: self.activation,
+        }
+    }
+}
+
 /// A checked call of [`group_norm`]: made by `new`.
 pub type GroupNorm<'a> = Call<GroupNormOperator<'a>>;
 
@@ -104,48 +117,48 @@ impl<'a> GroupNorm<'a> {
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](crate::ErrorKind::Option), naming the argument.
     pub fn new(x: Tensor<'a>, options: &GroupNormOptions<'a>) -> Result<Self, Error> {
-        let len = check_len("x", &x.shape, x.data.len())?;
-        let (&[batch, second, ..], Some(&last)) = (x.shape.as_slice(), x.shape.last()) else {
-            return Err(Error::shape("x", "2 axes or more", format_shape(&x.shape)));
-        };
-        let channels = match options.layout {
-            ChannelLayout::Nchw => second,
-            ChannelLayout::Nhwc => last,
-        };
-        let num_groups = options.num_groups;
-        if num_groups == 0 || !channels.is_multiple_of(num_groups) {
-            return Err(Error::shape(
-                "num_groups",
-                format_args!("a divisor of {channels} channels"),
-                num_groups,
-            ));
-        }
-        check_norm(
-            options.eps,
-            channels,
-            [("weight", options.weight), ("bias", options.bias)],
-        )?;
-        // (Without elements, beside a zero, the others may be of any size.)
-        let runs = if len > 0 {
-            let axes = [batch, channels, len / (batch * channels)];
-            Runs::new(axes, num_groups, options.layout)
-        } else {
-            Runs::NONE
-        };
+        let runs = checked_runs(&x, options)?;
         let dtype = x.data.dtype();
         let operator = GroupNormOperator {
             input: Input { x: x.data, runs },
-            parameters: Parameters {
-                eps: options.eps,
-                weight: options.weight,
-                bias: options.bias,
-                activation: options.activation,
-            },
+            parameters: options.parameters(),
             cut: Cut::new(&runs, options.run.threads()),
             run: options.run,
         };
         Ok(Self::of(operator, x.shape, dtype))
     }
+}
+
+/// Checks x and the options; gives how x falls into runs.
+fn checked_runs(x: &Tensor<'_>, options: &GroupNormOptions<'_>) -> Result<Runs, Error> {
+    let len = check_len("x", &x.shape, x.data.len())?;
+    let (&[batch, second, ..], Some(&last)) = (x.shape.as_slice(), x.shape.last()) else {
+        return Err(Error::shape("x", "2 axes or more", format_shape(&x.shape)));
+    };
+    let channels = match options.layout {
+        ChannelLayout::Nchw => second,
+        ChannelLayout::Nhwc => last,
+    };
+    let num_groups = options.num_groups;
+    if num_groups == 0 || !channels.is_multiple_of(num_groups) {
+        return Err(Error::shape(
+            "num_groups",
+            format_args!("a divisor of {channels} channels"),
+            num_groups,
+        ));
+    }
+    check_norm(
+        options.eps,
+        channels,
+        [("weight", options.weight), ("bias", options.bias)],
+    )?;
+    // (Without elements, beside a zero, the others may be of any size.)
+    Ok(if len > 0 {
+        let axes = [batch, channels, len / (batch * channels)];
+        Runs::new(axes, num_groups, options.layout)
+    } else {
+        Runs::NONE
+    })
 }
 
 impl Operator for GroupNormOperator<'_> {

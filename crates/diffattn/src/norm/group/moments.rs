@@ -21,6 +21,11 @@ pub(in crate::norm) struct Moments {
 }
 
 impl Moments {
+    #[inline(always)]
+    pub(in crate::norm) fn mean(self) -> f64 {
+        self.mean
+    }
+
     /// Both together, after Chan, Golub and LeVeque (1983), eq. 2.1.
     #[inline(always)]
     pub(in crate::norm) fn merge(self, other: Self) -> Self {

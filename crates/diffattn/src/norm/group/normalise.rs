@@ -26,6 +26,24 @@ pub(super) struct Parameters<'a> {
 }
 
 impl Parameters<'_> {
+    /// What turns x of a channel into results.
+    #[inline(always)]
+    pub(super) fn affine<'u>(
+        &self,
+        standardise: Standardise,
+        channel: usize,
+        x: &'u [f32],
+    ) -> Affine<'u> {
+        let (factor, bias) = self.factor_and_bias(standardise, channel);
+        Affine {
+            x,
+            mean: standardise.mean,
+            power: standardise.inverse.power,
+            factor,
+            bias,
+        }
+    }
+
     /// The last two parameters of [`Affine`].
     #[inline(always)]
     fn factor_and_bias(&self, standardise: Standardise, channel: usize) -> (f32, f32) {
@@ -143,7 +161,7 @@ impl<'u> Normalise<'u> {
             for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
                 let position = Position { x, by_channel };
                 // SAFETY: a position has the channels that there are parameters of.
-                unsafe { write::<V, false>(y, false, x.as_ptr(), position) };
+                unsafe { write::<V, false, 0>(y, false, [], position) };
             }
         } else {
             self.stretches::<V, STREAM>(start, x, y);
@@ -163,29 +181,22 @@ impl<'u> Normalise<'u> {
             let channel = (start + at) / stretch;
             let end = ((channel + 1) * stretch - start).min(x.len());
             let channel = self.first_channel + channel;
-            let (factor, bias) = self.parameters.factor_and_bias(self.standardise, channel);
             let (x, y) = (&x[at..end], &mut y[at..end]);
             // A group that L2 holds is read once from memory, the next one while this one is
             // written. One that it does not hold would be driven from L3 by that: half
             // as fast.
             let ahead = if len <= AHEAD { len } else { NEAR };
             let ahead = x.as_ptr().wrapping_add(ahead);
-            let affine = Affine {
-                x,
-                mean: self.standardise.mean,
-                power: self.standardise.inverse.power,
-                factor,
-                bias,
-            };
+            let affine = self.parameters.affine(self.standardise, channel, x);
             // SAFETY: x is as long as y.
-            unsafe { write::<V, STREAM>(y, is_backward(x, y), ahead, affine) };
+            unsafe { write::<V, STREAM, 1>(y, is_backward(x, y), [ahead], affine) };
             at = end;
         }
     }
 }
 
 /// `(x − mean) · power · factor + bias`: what float32 does not hold of the mean is in the bias.
-struct Affine<'u> {
+pub(super) struct Affine<'u> {
     x: &'u [f32],
     mean: f32,
     power: f32,
@@ -213,9 +224,9 @@ impl Results for Affine<'_> {
 }
 
 /// A position with channels last, as [`Affine`].
-struct Position<'u> {
-    x: &'u [f32],
-    by_channel: &'u ChannelAffine,
+pub(super) struct Position<'u> {
+    pub(super) x: &'u [f32],
+    pub(super) by_channel: &'u ChannelAffine,
 }
 
 impl Results for Position<'_> {
