@@ -96,6 +96,8 @@ mod tensor;
 #[cfg(feature = "checkpoints")]
 mod text;
 #[cfg(feature = "checkpoints")]
+mod tokens;
+#[cfg(feature = "checkpoints")]
 pub mod vision;
 #[cfg(feature = "checkpoints")]
 mod weight_info;
@@ -160,6 +162,8 @@ pub use source::ByteSource;
 pub use source::{FileMap, FileRanges};
 #[cfg(feature = "checkpoints")]
 pub use tensor::{Cast, RawTensor};
+#[cfg(feature = "checkpoints")]
+pub use tokens::{TOKENS_MAGIC, TokenFile, write_tokens};
 #[cfg(feature = "checkpoints")]
 pub use weight_info::WeightInfo;
 pub use weights::Weights;

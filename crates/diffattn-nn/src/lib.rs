@@ -59,6 +59,8 @@ mod models;
 #[cfg(feature = "models")]
 mod parts;
 mod pass;
+#[cfg(feature = "training")]
+pub mod training;
 mod weights;
 
 #[cfg(feature = "models")]

@@ -54,12 +54,45 @@ impl Embedding {
         Ok(Self { rows, width })
     }
 
+    /// Whether it is the output head.
+    #[cfg(feature = "training")]
+    pub(crate) fn is_of_head(&self) -> bool {
+        matches!(self.rows, Rows::OfHead)
+    }
+
+    /// All rows of a table that is not the head, widened.
+    #[cfg(feature = "training")]
+    pub(crate) fn read(&self, to: &mut [f32]) -> Result<(), Error> {
+        for (id, to) in to.chunks_exact_mut(self.width.max(1)).enumerate() {
+            self.own_row(id, to)?;
+        }
+        Ok(())
+    }
+
+    /// Makes `values` its rows.
+    #[cfg(feature = "training")]
+    pub(crate) fn set(&mut self, values: &[f32]) -> Result<(), Error> {
+        match &mut self.rows {
+            Rows::F32(rows) if rows.len() == values.len() => rows.copy_from_slice(values),
+            rows => *rows = Rows::F32(try_copied(values)?),
+        }
+        Ok(())
+    }
+
     /// The row of a checked id, widened. `head` is the model's.
     pub(crate) fn row(&self, head: &Head<'_>, id: u32, to: &mut [f32]) -> Result<(), Error> {
-        let range = id as usize * self.width..(id as usize + 1) * self.width;
         match &self.rows {
-            Rows::OfHead => return head.weight_row(id as usize, to),
-            Rows::Packed(rows) => return rows.weight_row(id as usize, to),
+            Rows::OfHead => head.weight_row(id as usize, to),
+            _ => self.own_row(id as usize, to),
+        }
+    }
+
+    /// A row of a table that is not the head.
+    fn own_row(&self, id: usize, to: &mut [f32]) -> Result<(), Error> {
+        let range = id * self.width..(id + 1) * self.width;
+        match &self.rows {
+            Rows::OfHead => return Err(Error::internal("a row of a table that is the head")),
+            Rows::Packed(rows) => return rows.weight_row(id, to),
             Rows::F32(rows) => to.copy_from_slice(&rows[range]),
             Rows::F16(rows) => rows[range]
                 .reinterpret_cast::<f16>()

@@ -86,13 +86,7 @@ impl Mlp<'_> {
         up.forward(x, raised, run)?;
         match act {
             Activation::Silu => {
-                let sigmoids = &mut sigmoids[..hidden.len()];
-                sigmoids.copy_from_slice(hidden);
-                sigmoid(sigmoids, run);
-                let factors = sigmoids.iter().zip(raised.iter());
-                for (gate, (sigmoid, up)) in hidden.iter_mut().zip(factors) {
-                    *gate = *gate * sigmoid * up;
-                }
+                silu_gated(hidden, raised, &mut sigmoids[..hidden.len()], run);
                 return Ok(());
             }
             Activation::PolyNorm { weight, bias } => {
@@ -120,5 +114,14 @@ impl Mlp<'_> {
             Self::Gated { down, .. } => down.forward(hidden, y, run),
             Self::Gelu { fc2, .. } => fc2.forward(hidden, y, run),
         }
+    }
+}
+
+/// `gate · σ(gate) · up` over gate, with scratch as long.
+pub(crate) fn silu_gated(gate: &mut [f32], up: &[f32], sigmoids: &mut [f32], run: Run) {
+    sigmoids.copy_from_slice(gate);
+    sigmoid(sigmoids, run);
+    for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up)) {
+        *gate = *gate * sigmoid * up;
     }
 }

@@ -24,6 +24,8 @@ pub(crate) use mamba::{Mamba, MambaRows, MemoryGate};
 #[cfg(feature = "models")]
 pub(crate) use mixer::Attention;
 pub(crate) use mixer::Mixer;
+#[cfg(feature = "training")]
+pub(crate) use mlp::silu_gated;
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]

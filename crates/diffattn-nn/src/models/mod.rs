@@ -17,7 +17,7 @@ mod pasts;
 pub(crate) mod phi4flash;
 mod recode;
 pub(crate) mod same_s;
-mod tables;
+pub(crate) mod tables;
 mod texts;
 
 pub use decoder::{Decoder, TextModel};

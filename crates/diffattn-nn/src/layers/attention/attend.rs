@@ -136,7 +136,7 @@ impl DiffAttnLayer {
         self.q.outputs().saturating_mul(2).saturating_mul(keys)
     }
 
-    fn q_tensor<'o>(&self, queries: &Queries<'o>) -> Tensor<'o> {
+    pub(crate) fn q_tensor<'o>(&self, queries: &Queries<'o>) -> Tensor<'o> {
         let [batch, length] = queries.shape;
         let head_dim = self.heads.dimensions.head_dim;
         let heads = queries.q.len() / (batch * length * head_dim).max(1);
@@ -144,7 +144,7 @@ impl DiffAttnLayer {
     }
 
     /// What attention and maps of the plain heads share.
-    fn attention_options<'o>(&'o self, queries: &Queries<'o>) -> AttentionOptions<'o> {
+    pub(crate) fn attention_options<'o>(&'o self, queries: &Queries<'o>) -> AttentionOptions<'o> {
         let dimensions = &self.heads.dimensions;
         let [batch, length] = queries.shape;
         AttentionOptions {

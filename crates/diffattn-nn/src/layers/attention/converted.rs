@@ -4,9 +4,9 @@
 
 use super::dex::Dex;
 use super::heads::Heads;
+use super::lambda::{LambdaParts, LambdaWeights};
 use super::layer::{DiffAttnLayer, LambdaSource, ProjectedLambda};
 use super::plain::PlainAttention;
-use super::v1::LambdaWeights;
 use diffattn::{Error, Linear, Pairing};
 use diffattn_files::Projections;
 
@@ -55,6 +55,8 @@ impl ConvertedAttention {
         } = self;
         let mut heads = plain.heads()?;
         let (mut lambda, mut dex) = (LambdaSource::None, None);
+        #[cfg(feature = "training")]
+        let mut lambda_parts = None;
         match difference {
             Difference::V2 {
                 lambda: linear,
@@ -80,7 +82,12 @@ impl ConvertedAttention {
                 second_queries(&mut heads, &differential, true);
                 second_keys(&mut heads);
                 paired(&mut heads, Pairing::Interleaved);
-                lambda = LambdaSource::Value((mix * weights.value(init)?) as f32);
+                let parts = LambdaParts { weights, init, mix };
+                lambda = LambdaSource::Value(parts.value()? as f32);
+                #[cfg(feature = "training")]
+                {
+                    lambda_parts = Some(parts);
+                }
             }
             Difference::Dex {
                 weight,
@@ -93,6 +100,8 @@ impl ConvertedAttention {
         }
         let rope = plain.rope;
         Ok(DiffAttnLayer {
+            #[cfg(feature = "training")]
+            lambda_parts,
             dex,
             ..DiffAttnLayer::new(heads, projections, lambda, rope, true)
         })

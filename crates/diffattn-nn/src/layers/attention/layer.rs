@@ -4,6 +4,8 @@
 use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
+#[cfg(feature = "training")]
+use super::lambda::LambdaParts;
 use super::options::RopeConfig;
 #[cfg(feature = "models")]
 use crate::layers::HeadsNorm;
@@ -60,6 +62,9 @@ pub struct DiffAttnLayer {
     pub(crate) v: Linear,
     pub(crate) out: Linear,
     pub(crate) lambda: LambdaSource,
+    /// What a λ of the whole layer is made of: what training moves.
+    #[cfg(feature = "training")]
+    pub(crate) lambda_parts: Option<LambdaParts>,
     pub(crate) rope: Option<RopeConfig>,
     /// Channels of a head that turn, the first ones: all by default.
     pub(crate) rotary_dim: usize,
@@ -92,6 +97,8 @@ impl DiffAttnLayer {
             rotary_dim: heads.dimensions.head_dim,
             heads,
             lambda,
+            #[cfg(feature = "training")]
+            lambda_parts: None,
             rope,
             is_causal,
             #[cfg(feature = "models")]

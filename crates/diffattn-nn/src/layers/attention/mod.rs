@@ -10,6 +10,7 @@ mod dex;
 mod five_way;
 mod fusion;
 mod heads;
+mod lambda;
 mod layer;
 mod options;
 mod output;
@@ -26,7 +27,11 @@ pub(crate) use converted::{ConvertedAttention, Difference};
 pub use five_way::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
 #[cfg(feature = "models")]
 pub(crate) use five_way::{FiveWayWeights, heads_norm};
+#[cfg(feature = "models")]
+pub(crate) use lambda::LambdaWeights;
 pub use layer::DiffAttnLayer;
+#[cfg(feature = "training")]
+pub(crate) use layer::LambdaSource;
 pub use options::{
     ForwardOptions, LambdaForm, MultiheadDiffAttnOptions, MultiheadDiffAttnV2Options, NormConfig,
     RopeConfig, SequenceFusion,
@@ -36,5 +41,5 @@ pub(crate) use plain::PlainAttention;
 pub(crate) use project::{Projected, Turn, Wanted, Widths};
 pub use v1::MultiheadDiffAttn;
 #[cfg(feature = "models")]
-pub(crate) use v1::{LambdaWeights, V1Weights};
+pub(crate) use v1::V1Weights;
 pub use v2::MultiheadDiffAttnV2;

@@ -161,7 +161,7 @@ impl DiffAttnLayer {
     }
 
     /// λ where it is projected; 0 for heads that have none.
-    fn project_lambda(&self, x: &[f32], to: &mut [f32], run: Run) -> Result<(), Error> {
+    pub(crate) fn project_lambda(&self, x: &[f32], to: &mut [f32], run: Run) -> Result<(), Error> {
         let LambdaSource::Projected(ProjectedLambda { linear, heads, mix }) = &self.lambda else {
             return Ok(());
         };
@@ -179,12 +179,38 @@ impl DiffAttnLayer {
     }
 
     /// Turns the heads of rows by their positions.
-    fn turn(
+    pub(crate) fn turn(
         &self,
         from: &[f32],
         to: &mut [f32],
         turns: &[Turn<'_>],
         run: Run,
+    ) -> Result<(), Error> {
+        self.turn_by(from, to, (turns, run), |x, options, to| {
+            Rope::new(x, options)?.finish_into(DataMut::F32(to))
+        })
+    }
+
+    /// Turns gradients of heads back.
+    #[cfg(feature = "training")]
+    pub(crate) fn turn_back(
+        &self,
+        from: &[f32],
+        to: &mut [f32],
+        turns: &[Turn<'_>],
+        run: Run,
+    ) -> Result<(), Error> {
+        self.turn_by(from, to, (turns, run), |dy, options, to| {
+            diffattn::RopeBackward::new(dy, options)?.finish_into(DataMut::F32(to))
+        })
+    }
+
+    fn turn_by(
+        &self,
+        from: &[f32],
+        to: &mut [f32],
+        (turns, run): (&[Turn<'_>], Run),
+        call: impl Fn(Tensor<'_>, &RopeOptions<'_>, &mut [f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(rope) = &self.rope else {
             to.copy_from_slice(from);
@@ -215,8 +241,8 @@ impl DiffAttnLayer {
                 run,
                 ..RopeOptions::default()
             };
-            let call = Rope::new(Tensor::f32(&from[range.clone()], &shape), &options)?;
-            call.finish_into(DataMut::F32(&mut to[range]))?;
+            let from = Tensor::f32(&from[range.clone()], &shape);
+            call(from, &options, &mut to[range])?;
         }
         Ok(())
     }

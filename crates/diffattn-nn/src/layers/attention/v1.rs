@@ -2,10 +2,11 @@
 
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
+use super::lambda::{LambdaParts, LambdaWeights};
 use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
 use super::options::{LambdaForm, MultiheadDiffAttnOptions};
 use crate::weights::{Source, Weights, check_names, tensor_names};
-use diffattn::{Error, Linear, lambda_full, lambda_init, lambda_scalars};
+use diffattn::{Error, Linear, lambda_init};
 use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
 use std::ops::Deref;
 
@@ -32,39 +33,24 @@ pub(crate) struct V1Weights {
     pub(crate) norm: Option<Vec<f32>>,
 }
 
-/// What λ is made of.
-#[derive(Debug)]
-pub(crate) enum LambdaWeights {
-    Vectors([Vec<f32>; 4]),
-    Scalars([f64; 2]),
-}
-
-impl LambdaWeights {
-    /// λ, `init` among it.
-    pub(super) fn value(&self, init: f64) -> Result<f64, Error> {
-        match self {
-            Self::Vectors([q1, k1, q2, k2]) => lambda_full(q1, k1, q2, k2, init),
-            &Self::Scalars([a, b]) => Ok(lambda_scalars(a, b, init)),
-        }
+/// Takes the weights of λ, and refuses those of its other form.
+fn lambda_of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<LambdaWeights, Error> {
+    let others: &[Id] = match &ids.other_lambda {
+        LambdaIds::Vectors(others) => others,
+        LambdaIds::Scalars(others) => others,
+    };
+    for &other in others {
+        source.values(other)?;
     }
-
-    /// Takes the weights of λ, and refuses those of its other form.
-    fn of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<Self, Error> {
-        let others: &[Id] = match &ids.other_lambda {
-            LambdaIds::Vectors(others) => others,
-            LambdaIds::Scalars(others) => others,
-        };
-        for &other in others {
-            source.values(other)?;
+    Ok(match ids.lambda {
+        LambdaIds::Vectors(names) => {
+            let [q1, k1, q2, k2] = names.map(|name| source.vector(name));
+            LambdaWeights::Vectors([q1?, k1?, q2?, k2?])
         }
-        Ok(match ids.lambda {
-            LambdaIds::Vectors(names) => {
-                let [q1, k1, q2, k2] = names.map(|name| source.vector(name));
-                Self::Vectors([q1?, k1?, q2?, k2?])
-            }
-            LambdaIds::Scalars([a, b]) => Self::Scalars([source.number(a)?, source.number(b)?]),
-        })
-    }
+        LambdaIds::Scalars([a, b]) => {
+            LambdaWeights::Scalars([source.number(a)?, source.number(b)?])
+        }
+    })
 }
 
 impl MultiheadDiffAttn {
@@ -112,16 +98,11 @@ impl MultiheadDiffAttn {
         let heads = dimensions(options)?.check(fits, options.rope.as_ref())?;
         let (source, ids) = listed(heads.sizes());
         let init = init(options)?;
-        let lambda = LambdaWeights::of(&source, &ids)?.value(init)?;
+        let lambda = LambdaParts::new(lambda_of(&source, &ids)?, init);
         let norm = norm(options, init, || source.values(ids.norm))?;
         let fusion = fusion(options, &heads)?;
         let projections = source.projections(ids.projections)?;
-        Ok(Self::put_together(
-            options,
-            heads,
-            projections,
-            (lambda, norm, fusion),
-        ))
+        Self::put_together(options, heads, projections, (lambda, norm, fusion))
     }
 
     /// A layer of weights that are known to fit, as those of a checked model do.
@@ -132,31 +113,28 @@ impl MultiheadDiffAttn {
     ) -> Result<Self, Error> {
         let heads = dimensions(options)?.check(|_| Ok(()), options.rope.as_ref())?;
         let init = init(options)?;
-        let lambda = weights.lambda.value(init)?;
+        let lambda = LambdaParts::new(weights.lambda, init);
         let norm = norm(options, init, || Ok(weights.norm))?;
         let fusion = fusion(options, &heads)?;
         let projections = weights.projections;
-        Ok(Self::put_together(
-            options,
-            heads,
-            projections,
-            (lambda, norm, fusion),
-        ))
+        Self::put_together(options, heads, projections, (lambda, norm, fusion))
     }
 
     fn put_together(
         options: &MultiheadDiffAttnOptions,
         heads: Heads,
         projections: Projections<Linear>,
-        (lambda, norm, fusion): (f64, HeadNorm, Option<Fusion>),
-    ) -> Self {
-        let lambda = LambdaSource::Value(lambda as f32);
+        (parts, norm, fusion): (LambdaParts, HeadNorm, Option<Fusion>),
+    ) -> Result<Self, Error> {
+        let lambda = LambdaSource::Value(parts.value()? as f32);
         let (rope, is_causal) = (options.rope, options.is_causal);
-        Self(DiffAttnLayer {
+        Ok(Self(DiffAttnLayer {
             norm: Some(norm),
             fusion,
+            #[cfg(feature = "training")]
+            lambda_parts: Some(parts),
             ..DiffAttnLayer::new(heads, projections, lambda, rope, is_causal)
-        })
+        }))
     }
 }
 

@@ -126,6 +126,12 @@ pub(crate) fn of_config(
     Ok(Box::new(DiffLlamaLoader::new(&config, files.entries)?))
 }
 
+/// The sizes of the weights of a model that is there, whose head is its table or is stored.
+#[cfg(feature = "training")]
+pub(crate) fn decoder_sizes(config: &DiffLlamaConfig, is_tied: bool) -> DecoderSizes {
+    sizes(config, if is_tied { Head::Tied } else { Head::Stored })
+}
+
 /// The sizes of a model's weights.
 fn sizes(config: &DiffLlamaConfig, head: Head) -> DecoderSizes {
     let &DiffLlamaConfig {

@@ -12,6 +12,8 @@ mod run;
 pub(crate) use config::POLY_NORM;
 pub use config::{DiffLlamaConfig, HiddenAct};
 pub use conversion::{DifferentialHeads, LlamaConversion, NoiseOrder};
+#[cfg(feature = "training")]
+pub(crate) use load::decoder_sizes;
 pub use load::{DiffLlamaBuilder, DiffLlamaLoader};
 pub(crate) use load::{of_config, open, open_converted, open_llama};
 pub(crate) use model::DecoderLayer;

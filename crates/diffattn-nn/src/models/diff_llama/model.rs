@@ -51,6 +51,16 @@ impl DiffLlama {
         self.layers.get(layer).map(|layer| &layer.attention)
     }
 
+    /// The embedding of a checked id.
+    #[cfg(feature = "training")]
+    pub(crate) fn embed(&self, id: u32, to: &mut [f32]) -> Result<(), diffattn::Error> {
+        let head = Head {
+            norm: self.norm(&self.norm),
+            map: Some(&self.head),
+        };
+        self.embedding.row(&head, id, to)
+    }
+
     fn layer<'m>(&self, layer: &'m DecoderLayer) -> Layer<'m> {
         let DecoderLayer {
             input_norm,

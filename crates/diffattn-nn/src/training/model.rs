@@ -1,0 +1,422 @@
+//! A language model in training: the loss of a micro-batch and its gradients, added to those of the
+//! step; then one step of the optimizer. Runs in slices. Knows no files and no schedule.
+
+use super::arena::Arena;
+use super::attention::without_backward;
+use super::batch::TrainingBatch;
+use super::layer::Recompute;
+use super::parameters::{AdapterOptions, ModelIds, Taking, lambda_gradients, put_back};
+use super::rows::RmsRows;
+use super::scratch::{Scratch, sized};
+use super::tape::{ModelGrads, Tape, hidden_states};
+use crate::layers::Activation;
+use crate::layers::attention::LambdaSource;
+use crate::models::diff_llama::DiffLlama;
+use diffattn::{
+    AdamW, CrossEntropyOptions, Distillation, Error, HeadGradients, LinearCrossEntropy, Logits,
+    Loss, Pace, Run, Work, clip_coefficient,
+};
+
+/// What of a model moves, and what is kept for the backward pass.
+#[derive(Clone, Copy, Default)]
+pub struct TrainingOptions<'o> {
+    /// Whether a weight of that name moves. All by default; none but adapters and λ projections
+    /// where there is an adapter.
+    pub moves: Option<&'o dyn Fn(&str) -> bool>,
+    /// Adapters of the maps of layers; none by default.
+    pub adapter: Option<&'o AdapterOptions>,
+    /// What is computed anew instead of being kept.
+    pub recompute: Recompute,
+    /// How steps run.
+    pub run: Run,
+}
+
+impl std::fmt::Debug for TrainingOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrainingOptions")
+            .field("adapter", &self.adapter)
+            .field("recompute", &self.recompute)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A model in training.
+#[derive(Debug)]
+pub struct TrainingModel {
+    model: DiffLlama,
+    arena: Arena,
+    ids: ModelIds,
+    /// The gradient of each layer's λ, as far as micro-batches have come.
+    lambda_sums: Vec<f64>,
+    /// What embeddings give to a table that is the head, too: added behind what the head gives.
+    table_sums: Vec<f32>,
+    tape: Tape,
+    scratch: Scratch,
+    recompute: Recompute,
+    run: Run,
+}
+
+/// What a micro-batch is measured by.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LossOptions<'o> {
+    /// The labels that count in the whole step, by which its losses are divided; those of the
+    /// micro-batch by default.
+    pub count: Option<usize>,
+    /// A teacher, whose distribution takes part, and the share of cross entropy.
+    pub teacher: Option<(&'o DiffLlama, f64)>,
+}
+
+impl TrainingModel {
+    /// Takes a model into training: the masters of what moves are float32, and so is then what the
+    /// model holds of it; what is frozen stays as it is held, and meets floats.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `moves` where nothing moves, or
+    /// `model` for layers that are not trained; [`Error::out_of_memory`].
+    pub fn new(mut model: DiffLlama, options: &TrainingOptions<'_>) -> Result<Self, Error> {
+        check(&model)?;
+        let all = |name: &str| options.adapter.is_none() || name.contains("lambda");
+        let mut arena = Arena::default();
+        let ids = Taking {
+            arena: &mut arena,
+            moves: options.moves.unwrap_or(&all),
+            adapter: options.adapter,
+        }
+        .model(&mut model)?;
+        if arena.is_empty() {
+            return Err(Error::option("moves", "a weight that moves", "none"));
+        }
+        let has_table_sums = model.embedding.is_of_head() && ids.head.weight.is_some();
+        let table = model.config.vocab_size * model.config.hidden_size;
+        let table_sums = diffattn::try_zeroed(if has_table_sums { table } else { 0 })?;
+        Ok(Self {
+            lambda_sums: vec![0.0; model.layers.len()],
+            table_sums,
+            tape: Tape::default(),
+            scratch: Scratch::default(),
+            recompute: options.recompute,
+            run: options.run,
+            model,
+            arena,
+            ids,
+        })
+    }
+
+    /// The model as the last step left it.
+    #[must_use]
+    pub fn model(&self) -> &DiffLlama {
+        &self.model
+    }
+
+    /// The model, out of training.
+    #[must_use]
+    pub fn into_model(self) -> DiffLlama {
+        self.model
+    }
+
+    /// What moves: values, gradients, moments.
+    #[must_use]
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Makes `values` those of a parameter, in the model too: of an adapter, or a checkpoint to go
+    /// on from.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `name` where no such parameter
+    /// moves, [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for another length.
+    pub fn set<'v>(
+        &mut self,
+        values: impl IntoIterator<Item = (&'v str, &'v [f32])>,
+    ) -> Result<(), Error> {
+        for (name, values) in values {
+            self.arena.set(name, values)?;
+        }
+        put_back(&mut self.model, &self.ids, &self.arena)
+    }
+
+    /// Makes `first` and `second` the moments of a parameter, to go on from a checkpoint.
+    ///
+    /// # Errors
+    /// As [`TrainingModel::set`].
+    pub fn set_moments(&mut self, name: &str, moments: [&[f32]; 2]) -> Result<(), Error> {
+        self.arena.set_moments(name, moments)
+    }
+
+    /// λ of each layer; `None` where it is projected or there is none.
+    #[must_use]
+    pub fn lambda(&self) -> Vec<Option<f32>> {
+        let of = self
+            .model
+            .layers
+            .iter()
+            .map(|layer| &layer.attention.lambda);
+        of.map(|lambda| match lambda {
+            &LambdaSource::Value(value) => Some(value),
+            _ => None,
+        })
+        .collect()
+    }
+
+    /// Zeros the gradients: what a step begins with.
+    pub fn begin(&mut self) {
+        self.arena.clear_gradients();
+        self.lambda_sums.fill(0.0);
+        self.table_sums.fill(0.0);
+    }
+
+    /// The loss of a micro-batch; its gradients are added to the step's. Micro-batches of whole
+    /// multiples of 256 tokens give the bits of one batch.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `ids` or `labels` for what is
+    /// outside of the vocabulary; [`Error::out_of_memory`].
+    pub fn add(&mut self, batch: &TrainingBatch, options: &LossOptions<'_>) -> Result<Loss, Error> {
+        let mut loss = Loss::default();
+        self.add_work(batch, options, &mut loss)?.finish()?;
+        Ok(loss)
+    }
+
+    /// [`TrainingModel::add`] in slices; the loss is written last.
+    ///
+    /// # Errors
+    /// As [`TrainingModel::add`].
+    pub fn add_work<'w>(
+        &'w mut self,
+        batch: &'w TrainingBatch,
+        options: &LossOptions<'w>,
+        loss: &'w mut Loss,
+    ) -> Result<Work<'w>, Error> {
+        self.check_ids(batch)?;
+        let total = self.units(batch);
+        let options = *options;
+        Ok(Work::new(total, |pace| async move {
+            *loss = self.add_paced(&pace, batch, &options).await?;
+            Ok(())
+        }))
+    }
+
+    /// The loss of a micro-batch, and nothing of its gradients.
+    ///
+    /// # Errors
+    /// As [`TrainingModel::add`].
+    pub fn evaluate(&mut self, batch: &TrainingBatch) -> Result<Loss, Error> {
+        self.check_ids(batch)?;
+        let mut loss = Loss::default();
+        let total = self.units(batch);
+        let to = &mut loss;
+        Work::new(total, |pace| async move {
+            let Self {
+                model,
+                tape,
+                scratch,
+                run,
+                ..
+            } = self;
+            let hidden = hidden_states(&pace, model, batch, (tape, scratch), *run).await?;
+            let options = CrossEntropyOptions {
+                run: *run,
+                ..CrossEntropyOptions::default()
+            };
+            let call = LinearCrossEntropy::new(&model.head, &hidden, &batch.labels, &options);
+            *to = call.finish_into(HeadGradients::default())?;
+            Ok(())
+        })
+        .finish()?;
+        Ok(loss)
+    }
+
+    /// Ends a step: the gradients of all micro-batches, clipped to `max_norm` where there is one,
+    /// move the parameters, as `adamw` says of those that decay; step `step` counts from 1. Gives
+    /// the joint norm before clipping.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) as [`AdamW::step`].
+    pub fn step(&mut self, step: u64, adamw: &AdamW, max_norm: Option<f64>) -> Result<f64, Error> {
+        let norm = self.norm()?;
+        self.moved(step, adamw, (norm, max_norm))?;
+        Ok(norm)
+    }
+
+    /// The joint norm of the step's gradients, behind its last micro-batch.
+    pub(crate) fn norm(&mut self) -> Result<f64, Error> {
+        self.join()?;
+        self.arena.gradient_norm(self.run)
+    }
+
+    /// Moves the parameters by gradients of a joint norm, which are clipped where `max_norm` is
+    /// given.
+    pub(crate) fn moved(
+        &mut self,
+        step: u64,
+        adamw: &AdamW,
+        (norm, max_norm): (f64, Option<f64>),
+    ) -> Result<(), Error> {
+        let clip = max_norm.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
+        let of = |parameter: &super::arena::Parameter| AdamW {
+            weight_decay: if parameter.decays() {
+                adamw.weight_decay
+            } else {
+                0.0
+            },
+            ..*adamw
+        };
+        self.arena.step(step, clip, of, self.run)?;
+        put_back(&mut self.model, &self.ids, &self.arena)
+    }
+
+    /// Joins what is summed apart with the gradients: once, behind the last micro-batch.
+    pub fn join(&mut self) -> Result<(), Error> {
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let ids = &self.ids.layers[index].attention;
+            let sum = std::mem::take(&mut self.lambda_sums[index]);
+            lambda_gradients(&layer.attention, ids, sum, &mut self.arena);
+        }
+        if let Some(id) = self.ids.head.weight
+            && !self.table_sums.is_empty()
+        {
+            let to = self.arena.gradient(id).iter_mut();
+            to.zip(&self.table_sums).for_each(|(to, sum)| *to += sum);
+            self.table_sums.fill(0.0);
+        }
+        Ok(())
+    }
+
+    fn check_ids(&self, batch: &TrainingBatch) -> Result<(), Error> {
+        let vocabulary = self.model.config.vocab_size;
+        match batch.ids.iter().find(|&&id| id as usize >= vocabulary) {
+            None => Ok(()),
+            Some(id) => Err(Error::option(
+                "ids",
+                format_args!("ids below {vocabulary}"),
+                id,
+            )),
+        }
+    }
+
+    /// Units of work of a micro-batch, about.
+    fn units(&self, batch: &TrainingBatch) -> usize {
+        let rows = batch.tokens();
+        let of_layer = |layer: &crate::models::diff_llama::DecoderLayer| {
+            let attention = &layer.attention;
+            let maps = [
+                &attention.q,
+                &attention.k,
+                &attention.v,
+                &attention.out,
+                &layer.gate,
+                &layer.up,
+                &layer.down,
+            ];
+            maps.map(|map| 3 * super::maps::units(map, rows))
+                .iter()
+                .sum::<usize>()
+        };
+        let layers: usize = self.model.layers.iter().map(of_layer).sum();
+        layers + 3 * super::maps::units(&self.model.head, rows) + 1
+    }
+
+    async fn add_paced(
+        &mut self,
+        pace: &Pace,
+        batch: &TrainingBatch,
+        options: &LossOptions<'_>,
+    ) -> Result<Loss, Error> {
+        let run = self.run;
+        let Self {
+            model,
+            arena,
+            ids,
+            lambda_sums,
+            tape,
+            scratch,
+            ..
+        } = self;
+        let mut teacher_hidden = Vec::new();
+        if let Some((teacher, _)) = options.teacher {
+            teacher_hidden =
+                hidden_states(pace, teacher, batch, (&mut Tape::default(), scratch), run).await?;
+        }
+        tape.forward(pace, model, batch, (scratch, self.recompute, run))
+            .await?;
+        let rows = batch.tokens() * model.config.hidden_size;
+        let last = model.layers.len();
+        let norm = RmsRows::of(&model.norm, model.config.rms_norm_eps as f32, run);
+        let normed = sized(&mut scratch.normed, rows)?;
+        norm.forward(&tape.inputs[last], normed)?;
+        let d_normed = sized(&mut scratch.d_normed, rows)?;
+        let distillation = options.teacher.map(|(teacher, alpha)| Distillation {
+            teacher: Logits::Head {
+                hidden: &teacher_hidden,
+                head: &teacher.head,
+            },
+            alpha,
+        });
+        let loss_options = CrossEntropyOptions {
+            count: options.count,
+            distillation,
+            run,
+            ..CrossEntropyOptions::default()
+        };
+        let mut loss = Loss::default();
+        let call = LinearCrossEntropy::new(&model.head, normed, &batch.labels, &loss_options);
+        let mut work = call.into_work(
+            HeadGradients {
+                dhidden: Some(d_normed),
+                dweight: ids.head.weight.map(|id| arena.gradient(id)),
+                ..HeadGradients::default()
+            },
+            &mut loss,
+        )?;
+        let units = 3 * super::maps::units(&model.head, batch.tokens());
+        pace.within(&mut work, units).await?;
+        drop(work);
+        let mut d = diffattn::try_zeroed(rows)?;
+        norm.backward(
+            &scratch.d_normed,
+            &tape.inputs[last],
+            &mut d,
+            (arena, ids.norm),
+        )?;
+        let to = ModelGrads {
+            ids,
+            arena,
+            lambda_sums,
+        };
+        let how = (scratch, self.recompute, run);
+        tape.backward(pace, model, (batch, &mut d), how, to).await?;
+        self.embeddings_backward(batch, &d);
+        Ok(loss)
+    }
+
+    /// The gradients of the rows of embeddings, token after token.
+    fn embeddings_backward(&mut self, batch: &TrainingBatch, d: &[f32]) {
+        let width = self.model.config.hidden_size;
+        let to = match self.ids.table {
+            Some(id) => self.arena.gradient(id),
+            None => self.table_sums.as_mut_slice(),
+        };
+        if to.is_empty() {
+            return;
+        }
+        for (&id, d) in batch.ids.iter().zip(d.chunks_exact(width)) {
+            let row = &mut to[id as usize * width..][..width];
+            row.iter_mut().zip(d).for_each(|(to, d)| *to += d);
+        }
+    }
+}
+
+/// Whether all layers are of the kinds that are trained.
+fn check(model: &DiffLlama) -> Result<(), Error> {
+    for layer in &model.layers {
+        let is_silu = layer.act == Activation::Silu;
+        let other = without_backward(&layer.attention)
+            .or((!is_silu).then_some("another activation than SiLU"));
+        let Some(other) = other else {
+            continue;
+        };
+        return Err(Error::option("model", "layers that are trained", other));
+    }
+    Ok(())
+}

@@ -1,0 +1,368 @@
+//! Which weights of a model move: their masters in an arena, by the names of the model's lists; and
+//! the way back into the model after a step. Computes nothing.
+
+use super::arena::{Arena, ParameterId};
+use super::attention::{AttentionIds, LambdaParameters};
+use super::fresh::hash;
+use super::layer::LayerIds;
+use super::maps::{LowRankIds, MapIds, repack, weight_values};
+use crate::layers::attention::{DiffAttnLayer, LambdaSource, LambdaWeights};
+use crate::models::diff_llama::{DecoderLayer, DiffLlama, decoder_sizes};
+use crate::models::tables::listed;
+use diffattn::{Error, Linear, Tensor};
+use diffattn_files::decoder::{DecoderLambda, DecoderLayerIds};
+use diffattn_files::{Declare, Id, LambdaIds};
+use rand_pcg::Pcg64;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+/// Adapters: low-rank differences of the maps of layers (arXiv 2106.09685).
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterOptions {
+    /// Rows of A. 16 by default.
+    pub rank: usize,
+    /// The difference is alpha / rank · B A. As the rank by default.
+    pub alpha: f64,
+    /// The last parts of the names of maps that have one; all maps of layers by default.
+    pub targets: Vec<String>,
+    /// Of A's random values; B is zeros at first.
+    pub seed: u64,
+}
+
+impl Default for AdapterOptions {
+    fn default() -> Self {
+        let targets = [
+            "q_proj",
+            "k_proj",
+            "v_proj",
+            "o_proj",
+            "gate_proj",
+            "up_proj",
+            "down_proj",
+        ];
+        Self {
+            rank: 16,
+            alpha: 16.0,
+            targets: targets.map(str::to_owned).to_vec(),
+            seed: 0,
+        }
+    }
+}
+
+/// Which parameters a model is made of.
+#[derive(Debug, Default)]
+pub(crate) struct ModelIds {
+    /// The table of embeddings, where it is not the head's weight.
+    pub(crate) table: Option<ParameterId>,
+    pub(crate) layers: Vec<LayerIds>,
+    pub(crate) norm: Option<ParameterId>,
+    pub(crate) head: MapIds,
+}
+
+/// Takes the weights of a model that move into an arena.
+pub(crate) struct Taking<'t> {
+    pub(crate) arena: &'t mut Arena,
+    /// Whether a weight of that name moves.
+    pub(crate) moves: &'t dyn Fn(&str) -> bool,
+    pub(crate) adapter: Option<&'t AdapterOptions>,
+}
+
+impl Taking<'_> {
+    /// All of a model, whose moving maps are held as float32 from then on.
+    pub(crate) fn model(&mut self, model: &mut DiffLlama) -> Result<ModelIds, Error> {
+        let sizes = decoder_sizes(&model.config, model.embedding.is_of_head());
+        let (list, ids) = listed(|d| sizes.embeddings(d));
+        let mut made = ModelIds::default();
+        let table = ids.table.map(|id| list.get(id).weight());
+        let is_tied = model.embedding.is_of_head();
+        match table {
+            Some(name) if is_tied => {
+                made.head.weight = self.weight(&name, &mut model.head)?;
+            }
+            Some(name) if (self.moves)(&name) => {
+                let shape = [model.config.vocab_size, model.config.hidden_size];
+                let rows = |to: &mut [f32]| model.embedding.read(to);
+                made.table = Some(self.arena.add(name, &shape, rows)?);
+            }
+            _ => {}
+        }
+        for (index, layer) in model.layers.iter_mut().enumerate() {
+            let sizes = sizes.with_differential(model.config.differential_heads(index));
+            let (list, ids) = listed(|d| sizes.layer(index, d));
+            made.layers.push(self.layer(layer, &list, &ids)?);
+        }
+        let (list, id) = listed(|d| sizes.norm(d));
+        made.norm = self.vector(&list.get(id).weight(), &model.norm)?;
+        if !is_tied {
+            let (list, id) = listed(|d| sizes.head(d));
+            made.head = self.map(&list, id, &mut model.head)?;
+        }
+        self.arena.allocate()?;
+        Ok(made)
+    }
+
+    fn layer(
+        &mut self,
+        layer: &mut DecoderLayer,
+        list: &Declare,
+        ids: &DecoderLayerIds,
+    ) -> Result<LayerIds, Error> {
+        let attention = &mut layer.attention;
+        let maps = ids.projections;
+        Ok(LayerIds {
+            input_norm: self.vector(&list.get(ids.input_norm).weight(), &layer.input_norm)?,
+            attention: AttentionIds {
+                q: self.map(list, maps.q, &mut attention.q)?,
+                k: self.map(list, maps.k, &mut attention.k)?,
+                v: self.map(list, maps.v, &mut attention.v)?,
+                out: self.map(list, maps.out, &mut attention.out)?,
+                lambda: self.lambda(list, ids.lambda, attention)?,
+                norm: match (ids.head_norm, &attention.norm) {
+                    (Some(id), Some(norm)) => {
+                        let weight = norm.weight.as_deref().unwrap_or_default();
+                        self.vector(&list.get(id).weight(), weight)?
+                    }
+                    _ => None,
+                },
+            },
+            post_norm: self.vector(&list.get(ids.post_norm).weight(), &layer.post_norm)?,
+            gate: self.map(list, ids.gate, &mut layer.gate)?,
+            up: self.map(list, ids.up, &mut layer.up)?,
+            down: self.map(list, ids.down, &mut layer.down)?,
+        })
+    }
+
+    fn lambda(
+        &mut self,
+        list: &Declare,
+        lambda: Option<DecoderLambda>,
+        attention: &mut DiffAttnLayer,
+    ) -> Result<LambdaParameters, Error> {
+        let name = |id: Id| list.get(id).weight();
+        if let (Some(DecoderLambda::Projected(id)), LambdaSource::Projected(of)) =
+            (lambda, &mut attention.lambda)
+        {
+            let ids = self.map(list, id, &mut of.linear)?;
+            return Ok(match ids.moves() {
+                true => LambdaParameters::Projected(ids),
+                false => LambdaParameters::Frozen,
+            });
+        }
+        let Some(parts) = &attention.lambda_parts else {
+            return Ok(LambdaParameters::Frozen);
+        };
+        match (lambda, &parts.weights) {
+            (Some(DecoderLambda::Layer(LambdaIds::Vectors(ids))), LambdaWeights::Vectors(of)) => {
+                let mut made = Vec::new();
+                for (id, values) in ids.into_iter().zip(of) {
+                    made.extend(self.vector(&name(id), values)?);
+                }
+                let made = <[ParameterId; 4]>::try_from(made);
+                Ok(made.map_or(LambdaParameters::Frozen, LambdaParameters::Vectors))
+            }
+            (Some(DecoderLambda::Layer(LambdaIds::Scalars(ids))), LambdaWeights::Scalars(of)) => {
+                let mut made = Vec::new();
+                for (id, &value) in ids.into_iter().zip(of) {
+                    let name = name(id);
+                    if (self.moves)(&name) {
+                        made.push(self.arena.add(name, &[], |to| {
+                            to.fill(value as f32);
+                            Ok(())
+                        })?);
+                    }
+                }
+                let made = <[ParameterId; 2]>::try_from(made);
+                Ok(made.map_or(LambdaParameters::Frozen, LambdaParameters::Scalars))
+            }
+            _ => Ok(LambdaParameters::Frozen),
+        }
+    }
+
+    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Option<ParameterId>, Error> {
+        if !(self.moves)(name) {
+            return Ok(None);
+        }
+        let add = self.arena.add(name.to_owned(), &[values.len()], |to| {
+            to.copy_from_slice(values);
+            Ok(())
+        });
+        add.map(Some)
+    }
+
+    /// The weight of a map, which is held as float32 from then on.
+    fn weight(&mut self, name: &str, linear: &mut Linear) -> Result<Option<ParameterId>, Error> {
+        if !(self.moves)(name) {
+            return Ok(None);
+        }
+        let values = weight_values(linear)?;
+        let shape = [linear.outputs(), linear.inputs()];
+        let bias = linear.bias().map(<[f32]>::to_vec);
+        let bias = bias.as_ref().map(|bias| Tensor::f32(bias, &shape[..1]));
+        *linear = Linear::new(&Tensor::f32(&values, &shape), bias.as_ref())?;
+        let add = self.arena.add(name.to_owned(), &shape, |to| {
+            to.copy_from_slice(&values);
+            Ok(())
+        });
+        add.map(Some)
+    }
+
+    fn map(&mut self, list: &Declare, id: Id, linear: &mut Linear) -> Result<MapIds, Error> {
+        let declared = list.get(id);
+        let weight = self.weight(&declared.weight(), linear)?;
+        let bias = match linear.bias() {
+            Some(bias) => {
+                let bias = bias.to_vec();
+                self.vector(&declared.bias(), &bias)?
+            }
+            None => None,
+        };
+        let low_rank = self.low_rank(&declared.name, linear)?;
+        Ok(MapIds {
+            weight,
+            bias,
+            low_rank,
+        })
+    }
+
+    /// The low-rank difference of a map that is to have one.
+    fn low_rank(&mut self, name: &str, linear: &mut Linear) -> Result<Option<LowRankIds>, Error> {
+        let Some(options) = self.adapter else {
+            return Ok(None);
+        };
+        let last = name.rsplit('.').next().unwrap_or(name);
+        if !options.targets.iter().any(|target| target == last) {
+            return Ok(None);
+        }
+        let (rank, inputs, outputs) = (options.rank, linear.inputs(), linear.outputs());
+        let mut random = Pcg64::seed_from_u64(options.seed ^ hash(name));
+        let bound = 1.0 / (inputs as f64).sqrt();
+        let a = self
+            .arena
+            .add(format!("{name}.lora_A.weight"), &[rank, inputs], |to| {
+                for value in to {
+                    let unit = (random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+                    *value = ((2.0 * unit - 1.0) * bound) as f32;
+                }
+                Ok(())
+            })?;
+        let b = format!("{name}.lora_B.weight");
+        let b = self.arena.add(b, &[outputs, rank], |_| Ok(()))?;
+        let of =
+            |id, shape: [usize; 2]| Linear::new(&Tensor::f32(self.arena.value(id), &shape), None);
+        let (lora_a, lora_b) = (of(a, [rank, inputs])?, of(b, [outputs, rank])?);
+        *linear = linear.clone().with_low_rank(lora_a, lora_b)?;
+        Ok(Some(LowRankIds {
+            a,
+            b,
+            factor: (options.alpha / rank as f64) as f32,
+        }))
+    }
+}
+
+/// Puts what moved back into the model.
+pub(crate) fn put_back(model: &mut DiffLlama, ids: &ModelIds, arena: &Arena) -> Result<(), Error> {
+    if let Some(id) = ids.table {
+        model.embedding.set(arena.value(id))?;
+    }
+    for (layer, ids) in model.layers.iter_mut().zip(&ids.layers) {
+        let attention = &mut layer.attention;
+        let of = &ids.attention;
+        for (linear, ids) in [
+            (&mut attention.q, of.q),
+            (&mut attention.k, of.k),
+            (&mut attention.v, of.v),
+            (&mut attention.out, of.out),
+            (&mut layer.gate, ids.gate),
+            (&mut layer.up, ids.up),
+            (&mut layer.down, ids.down),
+        ] {
+            repack(linear, ids, arena)?;
+        }
+        put_lambda(attention, of, arena)?;
+        if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
+            norm.weight = Some(arena.value(id).to_vec());
+        }
+        for (weight, id) in [
+            (&mut layer.input_norm, ids.input_norm),
+            (&mut layer.post_norm, ids.post_norm),
+        ] {
+            if let Some(id) = id {
+                weight.copy_from_slice(arena.value(id));
+            }
+        }
+    }
+    if let Some(id) = ids.norm {
+        model.norm.copy_from_slice(arena.value(id));
+    }
+    repack(&mut model.head, ids.head, arena)
+}
+
+/// λ of what moved.
+fn put_lambda(
+    attention: &mut DiffAttnLayer,
+    ids: &AttentionIds,
+    arena: &Arena,
+) -> Result<(), Error> {
+    match (ids.lambda, &mut attention.lambda) {
+        (LambdaParameters::Projected(ids), LambdaSource::Projected(of)) => {
+            return repack(&mut of.linear, ids, arena);
+        }
+        (LambdaParameters::Frozen, _) => return Ok(()),
+        _ => {}
+    }
+    let Some(parts) = &mut attention.lambda_parts else {
+        return Ok(());
+    };
+    match (ids.lambda, &mut parts.weights) {
+        (LambdaParameters::Vectors(ids), LambdaWeights::Vectors(of)) => {
+            for (id, to) in ids.into_iter().zip(of) {
+                to.copy_from_slice(arena.value(id));
+            }
+        }
+        (LambdaParameters::Scalars(ids), LambdaWeights::Scalars(of)) => {
+            for (id, to) in ids.into_iter().zip(of) {
+                *to = arena.value(id).first().copied().map_or(0.0, f64::from);
+            }
+        }
+        _ => return Ok(()),
+    }
+    attention.lambda = LambdaSource::Value(parts.value()? as f32);
+    Ok(())
+}
+
+/// What the gradient of a layer's λ, `sum`, gives to what makes it: `λ = mix · (exp(q1·k1) −
+/// exp(q2·k2) + init)`, or of two numbers.
+pub(crate) fn lambda_gradients(
+    attention: &DiffAttnLayer,
+    ids: &AttentionIds,
+    sum: f64,
+    arena: &mut Arena,
+) {
+    let mix = attention
+        .lambda_parts
+        .as_ref()
+        .map_or(1.0, |parts| parts.mix);
+    let sum = sum * mix;
+    match ids.lambda {
+        LambdaParameters::Vectors([q1, k1, q2, k2]) => {
+            for (q, k, sign) in [(q1, k1, 1.0), (q2, k2, -1.0)] {
+                let (q_values, k_values) = (arena.value(q).to_vec(), arena.value(k).to_vec());
+                let pairs = q_values.iter().zip(&k_values);
+                let dot: f64 = pairs.map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
+                let factor = sign * libm::exp(dot) * sum;
+                for (id, of) in [(q, &k_values), (k, &q_values)] {
+                    for (to, &value) in arena.gradient(id).iter_mut().zip(of) {
+                        *to += (factor * f64::from(value)) as f32;
+                    }
+                }
+            }
+        }
+        LambdaParameters::Scalars([a, b]) => {
+            for (id, sign) in [(a, 1.0), (b, -1.0)] {
+                let value = arena.value(id).first().copied().map_or(0.0, f64::from);
+                let gradient = (sign * libm::exp(value) * sum) as f32;
+                arena.gradient(id).iter_mut().for_each(|to| *to += gradient);
+            }
+        }
+        LambdaParameters::Projected(_) | LambdaParameters::Frozen => {}
+    }
+}

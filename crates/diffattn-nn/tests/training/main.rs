@@ -1,0 +1,10 @@
+//! The tests of training, one binary: gradients and steps against reference cases, bits.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+mod converted;
+mod data;
+mod layers;
+mod llama;
+mod trainer;
