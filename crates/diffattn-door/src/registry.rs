@@ -87,6 +87,12 @@ registry! {
         #[cfg(feature = "models")] AudioEncodeRequest,
         #[cfg(feature = "models")] AudioDecodeRequest,
         #[cfg(feature = "models")] AdapterFilesRequest,
+        #[cfg(feature = "training")] AttentionBackwardRequest,
+        #[cfg(feature = "training")] RmsNormBackwardRequest,
+        #[cfg(feature = "training")] GroupNormBackwardRequest,
+        #[cfg(feature = "training")] RopeBackwardRequest,
+        #[cfg(feature = "training")] DifferenceBackwardRequest,
+        #[cfg(feature = "training")] LambdaFullBackwardRequest,
         PanicEarly,
         PanicInStep,
     }

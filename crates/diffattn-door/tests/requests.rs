@@ -128,9 +128,14 @@ fn assert_same(got: &[f32], expected: &[f32]) {
     assert_eq!(bits(got), bits(expected));
 }
 
-/// All attention options absent, but λ = 0.25.
+/// All attention options absent, but λ = 0.25: what attention and its maps have in common.
 fn plain_options() -> Vec<f64> {
     [vec![1.0, 0.25], vec![0.0; 21]].concat()
+}
+
+/// The same of attention itself, returnPreNorm too.
+fn attention_options() -> Vec<f64> {
+    [plain_options(), vec![0.0]].concat()
 }
 
 fn attention(
@@ -188,7 +193,7 @@ fn attention_takes_every_option() {
         .n(&[1.0, 1.0, 1e-3])
         .t(&[6], &weight)
         .n(&[1.0, 0.5, 1.0, 1.0]) // norm.scale, returnLse, deterministic
-        .n(&[0.0, 0.0]); // sinks, blockMask
+        .n(&[0.0, 0.0, 1.0]); // sinks, blockMask, returnPreNorm
     let got = request.floats(&door, 1);
 
     let options = AttentionOptions {
@@ -223,10 +228,16 @@ fn attention_takes_every_option() {
         k: Tensor::f32(&k, &k_shape),
         v: Tensor::f32(&v, &v_shape),
     };
-    let (out, lse) = attention(Tensor::f32(&q, &q_shape), kv, &options);
+    let q = Tensor::f32(&q, &q_shape);
+    let (out, lse) = attention(q.clone(), kv.clone(), &options);
     assert_same(&got[0], &out);
     assert_same(&got[1], &lse);
     assert!(out.iter().any(|&x| x != 0.0));
+    let plain = AttentionOptions {
+        norm: None,
+        ..options
+    };
+    assert_same(&got[2], &attention(q, kv, &plain).0);
 }
 
 #[test]
@@ -252,6 +263,7 @@ fn attention_takes_sinks_and_block_masks() {
             .n(&options)
             .t(sinks_shape, &sinks)
             .raw(4, &[1, 1, 2, 3], &blocks)
+            .n(&[0.0])
     };
     let kv = KeysValues::Tensors {
         k: Tensor::f32(&k, &k_shape),
@@ -293,7 +305,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         .n(&[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
         .n(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]) // ratio … queryOffset, causal
         .n(&[
-            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
         ]);
     // The second head has one v, the first two: the widths of a call's heads must agree.
     assert!(
@@ -317,7 +329,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
         .n(&[1.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.0])
         .n(&[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
         .n(&[
-            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+            1.0, 3.0, 0.0, 3.0, 7.0, 1.0, 3.0, 0.0, 3.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
         ]);
     let heads = vec![
         HeadPlan {
@@ -350,7 +362,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
     );
 
     // Three terms by coefficients; no pairing beside a plan.
-    let mut coefficients = plain_options();
+    let mut coefficients = attention_options();
     coefficients.splice(0..3, [0.0, 1.0, 3.0, 1.0, -0.5, -0.25]);
     let request = Request::default()
         .t(&[1, 3, 7, 4], &q)
@@ -378,7 +390,7 @@ fn attention_takes_plans_coefficients_and_packed_sequences() {
     );
     let mut both = vec![0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
     both.extend(plan(0));
-    both.extend([0.0; 18]);
+    both.extend([0.0; 19]);
     assert_eq!(
         request.n(&both).fails(&door, 1),
         "OPTION: pairing: expected none beside heads, which are the plan themselves, got halves"
@@ -690,7 +702,7 @@ fn a_cache_is_made_filled_read_and_dropped() {
     let read = Request::default()
         .t(&[2, 4, 1, 3], &q)
         .n(&[1.0, id])
-        .n(&plain_options());
+        .n(&attention_options());
     let mut cache = KvCache::new(KvCacheOptions {
         batch: 2,
         groups: 2,
@@ -817,7 +829,7 @@ fn an_open_call_keeps_its_cache() {
     let read = Request::default()
         .t(&[2, 4, 1, 3], &q)
         .n(&[1.0, id])
-        .n(&plain_options());
+        .n(&attention_options());
     let expected = read.floats(&door, 1);
 
     // Without turns (one thread does one thing at a time), a change is refused while a job is open.
@@ -845,7 +857,7 @@ fn an_open_call_keeps_its_cache() {
     let read = Request::default()
         .t(&[2, 4, 1, 3], &q)
         .n(&[1.0, id])
-        .n(&plain_options());
+        .n(&attention_options());
     let call = door.call(1, &read.params).unwrap();
     let turn = call.take_turn();
     assert!(call.is_due());
@@ -1136,7 +1148,7 @@ fn samples(door: &Door) -> Vec<(u32, bool, Request)> {
     let read = Request::default()
         .t(&[2, 8, 1, 3], &x[..48])
         .n(&[1.0, cache])
-        .n(&plain_options());
+        .n(&attention_options());
     let mut layer = Request::default()
         .n(&[2.0, 4.0, 0.0, 1.0, 0.0, 0.0])
         .n(&[0.0, 0.0, 0.0]);
@@ -1145,7 +1157,7 @@ fn samples(door: &Door) -> Vec<(u32, bool, Request)> {
         layer = layer.t(&shape, &x[..shape[0] * shape[1]]).n(&[0.0]);
     }
     vec![
-        (1, true, attention.n(&plain_options())),
+        (1, true, attention.n(&attention_options())),
         (1, true, read),
         (2, true, maps),
         (
@@ -1187,7 +1199,43 @@ fn samples(door: &Door) -> Vec<(u32, bool, Request)> {
         (41, false, append),
         (42, false, Request::default().n(&[cache, 0.0])),
         (45, false, layer),
+        #[cfg(feature = "training")]
+        (128, true, gradients_of_attention(&x)),
+        #[cfg(feature = "training")]
+        (
+            130,
+            true,
+            Request::default()
+                .t(&[2, 4, 12], &x)
+                .t(&[2, 4, 12], &x)
+                .n(&[2.0])
+                .t(&[4], &x[..4])
+                .n(&[0.0, 1.0, 1e-5, 0.0, 1.0, 0.0]),
+        ),
+        #[cfg(feature = "training")]
+        (
+            133,
+            true,
+            [&x[..2]; 4]
+                .iter()
+                .fold(Request::default().n(&[1.0, 0.5]), |r, x| r.t(&[2], x)),
+        ),
     ]
+}
+
+/// With a kept result, and dk and dsinks wanted.
+#[cfg(feature = "training")]
+fn gradients_of_attention(x: &[f32]) -> Request {
+    let mut options = plain_options();
+    options.truncate(18);
+    let at = |r: Request, shape: &[usize]| r.t(shape, &x[..shape.iter().product()]);
+    let request = [[1, 2, 2, 2], [1, 4, 2, 3], [1, 2, 4, 3], [1, 1, 4, 2]];
+    let request = request
+        .iter()
+        .fold(Request::default(), |r, shape| at(r, shape));
+    let request = request.n(&options).n(&[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    let request = at(request, &[2]).n(&[0.0]);
+    at(request, &[1, 2, 2, 2]).n(&[1.0, 2.0, 1.0, 7.0])
 }
 
 #[test]
@@ -1272,7 +1320,7 @@ fn sizes_that_no_memory_has_are_refused_or_empty() {
             vec![0.0],
             q(k_shape),
             q(v_shape),
-            plain_options(),
+            attention_options(),
         ]
         .concat()
     };

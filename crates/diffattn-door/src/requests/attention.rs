@@ -130,7 +130,7 @@ fn f32_or_none<'m>(
 }
 
 impl OptionsAt {
-    fn check(&self) -> Result<(), Error> {
+    pub(super) fn check(&self) -> Result<(), Error> {
         match (&self.heads, self.pairing) {
             (Some(_), Some(pairing)) => Err(Error::option(
                 "pairing",
@@ -141,7 +141,11 @@ impl OptionsAt {
         }
     }
 
-    fn with<'m>(&'m self, operands: &[&'m [u8]], run: Run) -> Result<AttentionOptions<'m>, Error> {
+    pub(super) fn with<'m>(
+        &'m self,
+        operands: &[&'m [u8]],
+        run: Run,
+    ) -> Result<AttentionOptions<'m>, Error> {
         let lambda = self.lambda.with(operands)?;
         let attn_mask = mask_or_none(&self.attn_mask, operands)?;
         let attn_bias = f32_or_none(&self.attn_bias, operands)?;
@@ -244,6 +248,7 @@ request! {
         source: Source,
     } options {
         attention: OptionsAt,
+        return_pre_norm: Or<Flag>,
     }
 }
 
@@ -271,15 +276,27 @@ impl Operation for AttentionRequest {
         let options = self.attention.with(operands, inputs.run)?;
         let attention = DiffAttention::new(self.q.tensor(operands)?, kv, &options)?;
         let returns_lse = options.return_lse;
+        let keeps = self.return_pre_norm;
+        if keeps && options.norm.is_none() {
+            return Err(Error::option(
+                "return_pre_norm",
+                "false without a norm",
+                true,
+            ));
+        }
         let (dtype, shape) = (attention.output_dtype(), attention.output_shape());
         let mut specs = vec![OutputSpec::new("out", dtype, &shape)?];
         if returns_lse {
             specs.push(OutputSpec::new("lse", DType::F32, &attention.lse_shape())?);
         }
+        if keeps {
+            specs.push(OutputSpec::new("pre_norm", DType::F32, &shape)?);
+        }
         Ok(Prepared::new(specs, move |outputs| {
             let out = outputs.data()?;
             let lse = returns_lse.then(|| outputs.f32()).transpose()?;
-            attention.into_work(out, lse)
+            let kept = keeps.then(|| outputs.f32()).transpose()?;
+            attention.into_work_keeping(out, lse, kept)
         }))
     }
 }

@@ -41,6 +41,9 @@ mod text;
 #[cfg(feature = "models")]
 mod vit;
 
+#[cfg(feature = "training")]
+mod gradients;
+
 pub(crate) use attention::{AttentionRequest, MapsRequest};
 pub(crate) use cache::{
     AppendRequest, CreateCacheRequest, DropRequest, ExportCacheRequest, LengthRequest,
@@ -88,3 +91,9 @@ pub(crate) use recode::{RecodePlanRequest, RecodeRequest};
 pub(crate) use text::{EmbedTextsRequest, TextForwardRequest};
 #[cfg(feature = "models")]
 pub(crate) use vit::{VitClassifyRequest, VitForwardRequest, VitMapsRequest};
+
+#[cfg(feature = "training")]
+pub(crate) use gradients::{
+    AttentionBackwardRequest, DifferenceBackwardRequest, GroupNormBackwardRequest,
+    LambdaFullBackwardRequest, RmsNormBackwardRequest, RopeBackwardRequest,
+};

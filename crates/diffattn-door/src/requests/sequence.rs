@@ -2,7 +2,7 @@
 //! operator. Checks no shapes; the operator does.
 
 use diffattn::{
-    Error, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeType,
+    Error, Layout, Positions, Rope, RopeFrequencies, RopeOptions, RopeScaling, RopeType, Run,
     SequenceDifference, SequenceDifferenceOptions,
 };
 
@@ -88,12 +88,9 @@ impl Encoded for PositionsAt {
     }
 }
 
-request! {
-    /// A request of `applyRope`.
-    5 applyRope RopeRequest {
-        x: Tensor,
-    } options {
-        rope: RopeAt,
+record! {
+    /// What of [`RopeOptions`] says where tokens and their channels are.
+    record "ropePlaces" RopePlacesAt {
         layout: Or<Layout>,
         first_position: Option<OneOrMore<Integer>>,
         positions: Option<PositionsAt>,
@@ -101,14 +98,13 @@ request! {
     }
 }
 
-impl Operation for RopeRequest {
-    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let x = self.x.tensor(inputs.operands)?;
+impl RopePlacesAt {
+    pub(super) fn with(&self, rope: &RopeAt, run: Run) -> RopeOptions<'_> {
         let default = RopeOptions::default();
-        let options = RopeOptions {
+        RopeOptions {
             layout: self.layout,
-            interleaved: self.rope.interleaved.unwrap_or(default.interleaved),
-            frequencies: self.rope.frequencies(),
+            interleaved: rope.interleaved.unwrap_or(default.interleaved),
+            frequencies: rope.frequencies(),
             rotary_dim: self.rotary_dim,
             first_position: self.first_position.clone(),
             positions: self.positions.as_ref().map(|at| Positions {
@@ -116,11 +112,46 @@ impl Operation for RopeRequest {
                 shape: at.shape.clone(),
             }),
             table: None,
-            run: inputs.run,
-        };
+            run,
+        }
+    }
+}
+
+request! {
+    /// A request of `applyRope`.
+    5 applyRope RopeRequest {
+        x: Tensor,
+    } options {
+        rope: RopeAt,
+        places: RopePlacesAt,
+    }
+}
+
+impl Operation for RopeRequest {
+    fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
+        let x = self.x.tensor(inputs.operands)?;
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let rope = Rope::new(x, &options)?;
+        let rope = Rope::new(x, &self.places.with(&self.rope, inputs.run))?;
         Prepared::of_one(dtype, &shape, |out| rope.into_work(out))
+    }
+}
+
+record! {
+    /// [`SequenceDifferenceOptions`] as the operator has them.
+    record "differenceOptions" DifferenceAt {
+        order: Option<Count>,
+        layout: Or<Layout>,
+    }
+}
+
+impl DifferenceAt {
+    pub(super) fn with(&self, run: Run) -> SequenceDifferenceOptions {
+        let default = SequenceDifferenceOptions::default();
+        SequenceDifferenceOptions {
+            order: self.order.unwrap_or(default.order),
+            layout: self.layout,
+            run,
+        }
     }
 }
 
@@ -129,22 +160,15 @@ request! {
     6 sequenceDifference DifferenceRequest {
         x: Tensor,
     } options {
-        order: Option<Count>,
-        layout: Or<Layout>,
+        options: DifferenceAt,
     }
 }
 
 impl Operation for DifferenceRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let x = self.x.tensor(inputs.operands)?;
-        let default = SequenceDifferenceOptions::default();
-        let options = SequenceDifferenceOptions {
-            order: self.order.unwrap_or(default.order),
-            layout: self.layout,
-            run: inputs.run,
-        };
         let (dtype, shape) = (x.data.dtype(), x.shape.clone());
-        let difference = SequenceDifference::new(x, &options)?;
+        let difference = SequenceDifference::new(x, &self.options.with(inputs.run))?;
         Prepared::of_one(dtype, &shape, |out| difference.into_work(out))
     }
 }

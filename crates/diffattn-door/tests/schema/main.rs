@@ -2,7 +2,7 @@
 //! `PROTOCOL.md`. They are committed; this fails where they are stale. To write them anew:
 //!
 //! ```text
-//! DIFFATTN_WRITE_REQUESTS=1 cargo test -p diffattn-door --features models --test schema
+//! DIFFATTN_WRITE_REQUESTS=1 cargo test -p diffattn-door --features training --test schema
 //! ```
 
 mod protocol;
@@ -12,12 +12,17 @@ use std::path::Path;
 
 use diffattn_door::{requests, schema::Request};
 
-/// The numbers of models and checkpoints; below are operators and layers, above are the requests of
-/// tests.
-const MODELS: std::ops::Range<u32> = 64..240;
+/// The numbers of models and checkpoints; below are operators and layers.
+const MODELS: std::ops::Range<u32> = 64..128;
+/// The numbers of gradients; above are the requests of tests.
+const GRADIENTS: std::ops::Range<u32> = 128..240;
 
 fn of_operators() -> Vec<&'static Request> {
     sorted(|number| number < MODELS.start)
+}
+
+fn of_gradients() -> Vec<&'static Request> {
+    sorted(|number| GRADIENTS.contains(&number))
 }
 
 fn of_models() -> Vec<&'static Request> {
@@ -49,7 +54,7 @@ fn check(file: &str, write: impl FnOnce(&str) -> String) {
     assert!(
         before == after,
         "{file} is not what the requests say (first: {stale:?}); write it anew: \
-         DIFFATTN_WRITE_REQUESTS=1 cargo test -p diffattn-door --features models --test schema"
+         DIFFATTN_WRITE_REQUESTS=1 cargo test -p diffattn-door --features training --test schema"
     );
 }
 
@@ -63,20 +68,24 @@ fn numbers_are_used_once() {
 #[test]
 fn the_tables_of_typescript_are_those_of_the_requests() {
     check("packages/diffattn/src/requests.generated.ts", |_| {
-        typescript::tables("operators and layers", "./atoms.js", &of_operators())
+        // In one file, as they have tables in common; who imports one carries no other.
+        let requests = [of_operators(), of_gradients()].concat();
+        typescript::tables("operators, layers and gradients", "./atoms.js", &requests)
     });
     check("packages/diffattn/src/models/requests.generated.ts", |_| {
         typescript::tables("models and checkpoints", "./atoms.js", &of_models())
     });
     check("packages/diffattn/src/ops.generated.ts", |_| {
-        typescript::numbers(&[of_operators(), of_models()].concat())
+        typescript::numbers(&[of_operators(), of_models(), of_gradients()].concat())
     });
 }
 
 #[test]
 fn the_tables_of_the_protocol_are_those_of_the_requests() {
     check("crates/diffattn-door/PROTOCOL.md", |document| {
-        let document = protocol::replace(document, "operators", &of_operators());
-        protocol::replace(&document, "models", &of_models())
+        let document = protocol::replace(document, "operators", (&of_operators(), &[]));
+        let document = protocol::replace(&document, "models", (&of_models(), &[]));
+        let gradients = (&of_gradients()[..], &of_operators()[..]);
+        protocol::replace(&document, "gradients", gradients)
     });
 }

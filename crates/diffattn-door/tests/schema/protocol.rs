@@ -7,8 +7,13 @@ use diffattn_door::schema::{Encoding, Field, Request};
 /// Columns of a line at most.
 const WIDTH: usize = 120;
 
-/// The document with the listing between the two marks of `listing` written anew.
-pub(crate) fn replace(document: &str, listing: &str, requests: &[&Request]) -> String {
+/// The document with the listing between the two marks of `listing` written anew; tables that
+/// `above` has are listed there.
+pub(crate) fn replace(
+    document: &str,
+    listing: &str,
+    (requests, above): (&[&Request], &[&Request]),
+) -> String {
     let begin = format!("<!-- generated: {listing} -->\n");
     let end = format!("<!-- end of {listing} -->\n");
     let parts = document
@@ -18,14 +23,11 @@ pub(crate) fn replace(document: &str, listing: &str, requests: &[&Request]) -> S
         panic!("PROTOCOL.md has no place for the listing of {listing}");
     };
     let mut tables = Vec::new();
-    for field in requests
-        .iter()
-        .flat_map(|request| request.operands.iter().chain(request.options))
-    {
-        shared(field.encoding, &mut tables);
-    }
+    collect(above, &mut tables);
+    let listed = tables.len();
+    collect(requests, &mut tables);
     let mut text = String::from("```\n");
-    for (name, fields, is_variant) in tables {
+    for (name, fields, is_variant) in tables.split_off(listed) {
         if is_variant {
             let _ = writeln!(text, "{name}: enum");
             let numbered = fields.iter().enumerate();
@@ -51,8 +53,19 @@ pub(crate) fn replace(document: &str, listing: &str, requests: &[&Request]) -> S
     format!("{before}{begin}{text}{end}{after}")
 }
 
+/// A table, or a choice, that has a name: the last says which.
+type Shared = (&'static str, &'static [Field], bool);
+
+fn collect(requests: &[&Request], found: &mut Vec<Shared>) {
+    for request in requests {
+        for field in request.operands.iter().chain(request.options) {
+            shared(field.encoding, found);
+        }
+    }
+}
+
 /// Tables and choices that have a name, those that others need first.
-fn shared(encoding: &Encoding, found: &mut Vec<(&'static str, &'static [Field], bool)>) {
+fn shared(encoding: &Encoding, found: &mut Vec<Shared>) {
     match encoding {
         Encoding::Optional(inner)
         | Encoding::Nullable(inner)
