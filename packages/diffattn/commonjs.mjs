@@ -30,7 +30,7 @@ for (const name of ["types", "models", "viz"])
   writeFileSync(dist(`${name}.d.cts`), readFileSync(dist(`${name}.d.ts`), "utf8").replaceAll(/(from '\.\/\w+)\.js'/g, "$1.cjs'"));
 
 // They are there for what they do, and have no name to give.
-for (const name of ["inline", "inline-models", "in-thread"]) {
+for (const name of ["inline", "inline-models", "inline-training", "in-thread"]) {
   for (const types of ["d.ts", "d.cts"]) writeFileSync(dist(`${name}.${types}`), "export {};\n");
   writeFileSync(dist(`${name}.cjs`), `"use strict";\nrequire("./${name}.js");\n`);
 }

@@ -1,5 +1,5 @@
-// Builds dist: the entries, the worker, the types, the WASM files, three for the operators and
-// three with models, scripts that carry such files, and the command line. (What CommonJS asks for
+// Builds dist: the entries, the worker, the types, the WASM files, three for the operators, three
+// with models and three with gradients, scripts that carry such files, and the command line. (What CommonJS asks for
 // besides: commonjs.mjs.) wasm-bindgen's glue goes into the scripts, and the command line's
 // libraries into cli.js, so what is published needs no package but the native one (and for texts a
 // tokenizer's).
@@ -24,7 +24,7 @@ const simd = new WebAssembly.Module(readFileSync(here("../wasm/pkg-simd/diffattn
 const asked = WebAssembly.Module.imports(simd).map(({ module, name }) => `${module} ${name}`);
 if (asked.join(", ") !== IMPORTS) throw new Error(`the module of simd imports ${asked.join(", ")}: expected ${IMPORTS}`);
 // (Not every Node compiles the others, but their scripts say the same.)
-for (const other of ["relaxed", "models-simd", "models-relaxed"])
+for (const other of ["relaxed", "models-simd", "models-relaxed", "training-simd", "training-relaxed"])
   if (readFileSync(glueOf(other), "utf8") !== readFileSync(glueOf("simd"), "utf8"))
     throw new Error(`the glue of simd and ${other} differs`);
 
@@ -50,14 +50,17 @@ const glue: Plugin = {
 
     build.onLoad({ filter: /^glue:threads$/, namespace: "glue" }, () => {
       const path = JSON.stringify(glueOf("threads"));
-      const [operators, models] = ["threads", "models-threads"].map(threadsGlue);
-      if (models?.text !== operators?.text) throw new Error("the glue of threads and models-threads differs in more than memory");
+      const glues = { operators: "threads", models: "models-threads", training: "training-threads" };
+      const made = Object.entries(glues).map(([part, build]) => ({ part, build, ...threadsGlue(build) }));
+      for (const { build, text } of made)
+        if (text !== made[0]?.text) throw new Error(`the glue of threads and ${build} differs in more than memory`);
+      const pages = Object.fromEntries(made.map(({ part, pages }) => [part, pages]));
       return {
         contents: `
           import { ${DOOR} } from ${path};
           export { default, initThreadPool, wbg_rayon_start_worker } from ${path};
           export const door = { ${DOOR} };
-          export const memoryPages = ${JSON.stringify({ operators: operators?.pages, models: models?.pages })};`,
+          export const memoryPages = ${JSON.stringify(pages)};`,
         resolveDir: here("."),
       };
     });
@@ -142,10 +145,10 @@ const apart: Plugin = {
 
 /** The WASM files by name, and where each is built. */
 const wasmFiles = Object.fromEntries(
-  ["", "models-"].flatMap((models) =>
+  ["", "models-", "training-"].flatMap((part) =>
     Object.entries({ simd: "simd128", relaxed: "relaxed", threads: "threads" }).map(([build, file]) => [
-      `diffattn-${models}${file}.wasm`,
-      here(`../wasm/pkg-${models}${build}/diffattn_wasm_bg.wasm`),
+      `diffattn-${part}${file}.wasm`,
+      here(`../wasm/pkg-${part}${build}/diffattn_wasm_bg.wasm`),
     ]),
   ),
 );
@@ -208,7 +211,7 @@ export default defineConfig([
   { ...own, entry: { viz: "src/viz/index.ts" } },
   {
     ...own,
-    entry: { inline: "src/inline.ts", "inline-models": "src/inline-models.ts" },
+    entry: { inline: "src/inline.ts", "inline-models": "src/inline-models.ts", "inline-training": "src/inline-training.ts" },
     sourcemap: false,
     esbuildPlugins: [glue, carried, licences()],
   },

@@ -13,8 +13,8 @@ test("where a script has no address, what helps is said", async () => {
   const sentence = expect.objectContaining({
     code: "UNAVAILABLE",
     message:
-      'wasm: expected a script with an address, for the files beside it, or import "diffattn/inline" (models: "diffattn/inline-models"), ' +
-      "or a folder with the files, init({ wasm: folder }), got none",
+      'wasm: expected a script with an address, for the files beside it, or import "diffattn/inline" (models: "diffattn/inline-models", ' +
+      'gradients: "diffattn/inline-training"), or a folder with the files, init({ wasm: folder }), got none',
   }) as Error;
   const { files } = platform;
   expect(() => files.module("simd128")).toThrow(sentence);

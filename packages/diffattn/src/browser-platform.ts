@@ -5,24 +5,19 @@ import { fail, reasonOf } from "./errors.js";
 import { compile } from "./module.js";
 import { besideScript, inline, inlineFiles, type OwnFiles } from "./own-files.js";
 import type { Platform } from "./platform.js";
-import { NO_THREADS } from "./port.js";
+import { type Build, NO_THREADS, type Part } from "./port.js";
 import { saidOf, startWeb } from "./start-script.js";
 
 // Literal, so that bundlers see the files and copy them.
-const beside = besideScript(
-  {
-    simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
-    "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
-    "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
-  },
-  () => workerBeside(),
-);
-
-/** The worker's script beside this one. */
-export const workerBeside = (): URL => new URL("./worker.js", import.meta.url);
+const literal = {
+  simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
+  "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
+  "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
+};
 
 /** Files that a script carries, else those beside it. */
-export const filesOf = (models: boolean, beside: OwnFiles): OwnFiles => inlineFiles(models) ?? beside;
+const filesOf = (part: Part, literal: Record<Build, () => URL>): OwnFiles =>
+  inlineFiles(part) ?? besideScript(literal, () => new URL("./worker.js", import.meta.url));
 
 /** Addresses of scripts that had to be made, one for each text. */
 const made = new Map<string, string>();
@@ -37,10 +32,11 @@ function addressOf(text: string): string {
 }
 
 export const platform: Platform = {
-  models: false,
+  part: "operators",
   get files() {
-    return filesOf(false, beside);
+    return filesOf("operators", literal);
   },
+  filesOf,
   // Main threads have a document; workers may wait for the network.
   get blocking() {
     return typeof XMLHttpRequest === "function" && typeof document === "undefined";

@@ -7,3 +7,4 @@ import { usePlatform } from "./init.js";
 usePlatform(platform);
 
 export * from "./api.js";
+export * from "./gradients/api.js";

@@ -8,3 +8,4 @@ import { usePlatform } from "./init.js";
 usePlatform(edgePlatform(edgeFiles({ simd128: simd })));
 
 export * from "./api.js";
+export * from "./gradients/api.js";

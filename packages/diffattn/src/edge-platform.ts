@@ -17,8 +17,10 @@ const none = (): never => {
 };
 
 export const edgePlatform = (files: OwnFiles): Platform => ({
-  models: false,
+  part: "operators",
   files,
+  filesOf: (part) =>
+    fail("UNAVAILABLE", "wasm", "a runtime that compiles modules", `one that takes them with its script, which has none of ${part}`),
   blocking: true,
   read: none,
   loadModule: compile,

@@ -20,11 +20,13 @@ const Q = [1, 4, 1, 2, 3, 4];
  * flags.
  */
 const NOTHING = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/** The same of attention itself, which has returnPreNorm behind them. */
+const ATTENTION = [...NOTHING, 0];
 
 test("diffAttention: absent options take one slot each", () => {
   const request = encode.diffAttention(q, q, q, {}, undefined);
   expect(request).toMatchObject({ op: 1, dtype: "float32", half: false, objects: [] });
-  expect(request.params).toEqual([...Q, 0, ...Q, ...Q, ...NOTHING]);
+  expect(request.params).toEqual([...Q, 0, ...Q, ...Q, ...ATTENTION]);
   expect(lengths(request)).toEqual([96, 96, 96]);
 });
 
@@ -56,6 +58,7 @@ test("diffAttention: every option in its place", () => {
       cuSeqlensK: Int32Array.of(0, 2),
       norm: { eps: 1e-6, weight: new Float32Array(4), scale: 0.8 },
       returnLse: true,
+      returnPreNorm: true,
       deterministic: true,
     },
     undefined,
@@ -145,6 +148,7 @@ test("diffAttention: every option in its place", () => {
     1, // returnLse, deterministic
     0, // sinks
     0, // blockMask
+    1, // returnPreNorm
   ]);
   expect(lengths(request)).toEqual([96, 96, 96, 8, 9, 12, 16]);
 });
@@ -152,7 +156,7 @@ test("diffAttention: every option in its place", () => {
 test("a cache takes the place of k and v; its slot is named", () => {
   const cache = handle("cache");
   const request = encode.diffAttention(q, {}, null, { lambda: 0.5 }, cache);
-  expect(request.params).toEqual([...Q, 1, 0, 1, 0.5, ...NOTHING.slice(1)]);
+  expect(request.params).toEqual([...Q, 1, 0, 1, 0.5, ...ATTENTION.slice(1)]);
   expect(request.objects).toEqual([{ slot: 7, handle: cache }]);
   expect(() => encode.diffAttention(q, {}, q, { lambda: 0.5 }, cache)).toThrow(refuses("OPTION", /^v: expected null beside a KvCache/));
 });
@@ -189,6 +193,35 @@ test("norms, rope and differences", () => {
   ]);
   expect(encode.applyRope(q, { positions: [7, 8, 9] }).params.slice(Q.length)).toEqual([0, 0, 0, 0, 0, 1, 1, 3, 3, 7, 8, 9, 0]);
   expect(encode.sequenceDifference(q, { order: 2 })).toMatchObject({ op: 6, params: [...Q, 1, 2, 0] });
+});
+
+test("gradients", () => {
+  const [dy, vector] = [f32(2, 3), new Float32Array(3)];
+  const Dy = [1, 2, 2, 3];
+  expect(encode.diffAttentionBackward([dy, q, q, q], { lambda: 0.5 })).toMatchObject({
+    op: 128,
+    params: [...Dy, ...Q, ...Q, ...Q, 1, 0.5, ...NOTHING.slice(1), 0, 0],
+  });
+  const said = { lambda: 0.5, norm: {}, result: dy, needs: ["k", "attnBias"] };
+  expect(encode.diffAttentionBackward([dy, q, q, q], said).params.slice(-16)).toEqual([
+    ...[1, 0, 0, 0, 0, 0, 0, 0], // norm, returnLse … blockMask
+    ...Dy,
+    ...[1, 2, 1, 6],
+  ]);
+  expect(() => encode.diffAttentionBackward([dy, q, q, q], { needs: ["k", "w"] })).toThrow(
+    refuses("OPTION", /^needs\[1\]: expected "q", "k", "v", "lambda", "coefficients", "normWeight", "attnBias" or "sinks", got "w"$/),
+  );
+  expect(() => encode.diffAttentionBackward([dy, q, q, q], { returnLse: true })).toThrow(refuses("OPTION", /got "returnLse"/));
+  expect(encode.rmsNormBackward(dy, dy, { weight: vector, scale: 2 })).toMatchObject({ op: 129, params: [...Dy, ...Dy, 1, 1, 3, 0, 1, 2] });
+  expect(encode.groupNormBackward(dy, dy, { numGroups: 3, layout: "nhwc" })).toMatchObject({
+    op: 130,
+    params: [...Dy, ...Dy, 3, 0, 0, 0, 1, 0],
+  });
+  expect(encode.applyRopeBackward(q, { theta: 500, rotaryDim: 2 }).params).toEqual([...Q, 0, 1, 500, 0, 0, 0, 0, 1, 2]);
+  expect(encode.sequenceDifferenceBackward(q, { order: 2 })).toMatchObject({ op: 132, params: [...Q, 1, 2, 0] });
+  const vectors = { q1: vector, k1: vector, q2: vector, k2: vector };
+  expect(encode.lambdaFullBackward(0.5, vectors)).toMatchObject({ op: 133, params: [1, 0.5, 1, 1, 3, 1, 1, 3, 1, 1, 3, 1, 1, 3] });
+  expect(encode.lambdaFullBackward({ data: vector.subarray(0, 1), shape: [] }, vectors).params.slice(0, 3)).toEqual([2, 1, 0]);
 });
 
 test("a rope_type that only a model can have", () => {

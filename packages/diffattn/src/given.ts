@@ -5,7 +5,7 @@ import { fail } from "./errors.js";
 import { checked, fromResponse, isNamed, rethrow } from "./module.js";
 import { fileOf, type OwnFiles } from "./own-files.js";
 import type { Platform, Source } from "./platform.js";
-import { BUILDS } from "./port.js";
+import { BUILDS, type Part } from "./port.js";
 
 /** The folder that `init({ wasm })` names: an address that ends with "/". */
 export function folderOf(wasm: unknown): URL | undefined {
@@ -15,9 +15,9 @@ export function folderOf(wasm: unknown): URL | undefined {
 }
 
 /** The files in a folder. */
-export const inFolder = (folder: URL, models: boolean): OwnFiles => ({
+export const inFolder = (folder: URL, part: Part): OwnFiles => ({
   builds: BUILDS,
-  module: (build) => new URL(fileOf(build, models), folder),
+  module: (build) => new URL(fileOf(build, part), folder),
   worker: () => new URL("worker.js", folder),
 });
 
@@ -43,7 +43,7 @@ export function sourceOf(wasm: unknown): Source | undefined {
   if (isAbsent(wasm)) return undefined;
   if (typeof wasm !== "object") return notModule(wasm);
   const folder = folderOf(wasm);
-  if (folder) return { files: (models) => inFolder(folder, models) };
+  if (folder) return { files: (part) => inFolder(folder, part) };
   let module: WebAssembly.Module | undefined;
   // A response can be read once only.
   return { load: async (platform) => (module ??= await compileGiven(wasm, platform)) };

@@ -6,8 +6,8 @@ declare module "glue:threads" {
   export function initThreadPool(threads: number): Promise<unknown>;
   export function wbg_rayon_start_worker(receiver: number): void;
   export const door: import("./backend/instance.js").Door;
-  /** Pages of a module's memory, without and with models: what it starts with and what it may grow to. */
-  export const memoryPages: Record<"operators" | "models", { initial: number; maximum: number }>;
+  /** Pages of a module's memory: what it starts with and what it may grow to. */
+  export const memoryPages: Record<import("./port.js").Part, { initial: number; maximum: number }>;
 }
 
 /** The package's version, put in by the build. */

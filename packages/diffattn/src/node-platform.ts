@@ -16,7 +16,7 @@ import { inThread } from "./in-thread.js";
 import { compile } from "./module.js";
 import { loadAddon } from "./node-addon.js";
 import type { Platform } from "./platform.js";
-import { BUILDS, type Build } from "./port.js";
+import { BUILDS, type Build, type Part } from "./port.js";
 import { fileOf, inlineFiles, type OwnFiles } from "./own-files.js";
 import { scriptAddress } from "./script-address.js";
 import { forNode } from "./start-script.js";
@@ -46,10 +46,10 @@ function located(name: string, literal: () => URL | string): URL {
  * Files that a script carries, else those beside it or of the package; `literal`: their addresses
  * as bundlers find them.
  */
-export const filesOf = (models: boolean, literal: Record<Build, () => URL | string>): OwnFiles =>
-  inlineFiles(models, (bytes) => new Uint8Array(inflateRawSync(bytes))) ?? {
+const filesOf = (part: Part, literal: Record<Build, () => URL | string>): OwnFiles =>
+  inlineFiles(part, (bytes) => new Uint8Array(inflateRawSync(bytes))) ?? {
     builds: BUILDS,
-    module: (build) => located(fileOf(build, models), literal[build]),
+    module: (build) => located(fileOf(build, part), literal[build]),
     worker: () => located("worker.js", () => new URL("./worker.js", import.meta.url)),
   };
 
@@ -73,7 +73,7 @@ const openPool = poolsBy({
 });
 
 export const platform: Platform = {
-  models: false,
+  part: "operators",
   settings,
   native(isa, threads, isWanted) {
     try {
@@ -86,12 +86,13 @@ export const platform: Platform = {
     }
   },
   get files() {
-    return filesOf(false, {
+    return filesOf("operators", {
       simd128: () => new URL("./diffattn-simd128.wasm", import.meta.url),
       "relaxed-simd": () => new URL("./diffattn-relaxed.wasm", import.meta.url),
       "relaxed-simd+threads": () => new URL("./diffattn-threads.wasm", import.meta.url),
     });
   },
+  filesOf,
   blocking: true,
   read: (file) => readFileSync(file),
   async loadModule(file, hint) {

@@ -6,3 +6,4 @@ import { platform } from "./node-platform.js";
 usePlatform(platform);
 
 export * from "./api.js";
+export * from "./gradients/api.js";

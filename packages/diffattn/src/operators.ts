@@ -24,6 +24,12 @@ export type Documented = [
   Same<In<"rmsNorm", types.RmsNormOptions>>,
   Same<In<"applyRope", types.RopeOptions>>,
   Same<In<"sequenceDifference", types.SequenceDifferenceOptions>>,
+  Same<In<"diffAttentionBackward", types.DiffAttentionBackwardOptions, "returnLse">>,
+  Same<In<"rmsNormBackward", types.RmsNormBackwardOptions>>,
+  Same<In<"groupNormBackward", types.GroupNormBackwardOptions>>,
+  Same<In<"applyRopeBackward", types.RopeOptions>>,
+  Same<In<"sequenceDifferenceBackward", types.SequenceDifferenceOptions>>,
+  Same<In<"lambdaFullBackward", types.LambdaFullBackwardOptions>>,
   Same<In<"forward", types.LayerForwardOptions, "cache">>,
   Same<In<"layerMaps", types.CallOptions>>,
   Same<In<"lambdaFull", Parameters<typeof types.lambdaFull>[0]>>,
@@ -60,6 +66,25 @@ export const diffAttentionMaps = (q: unknown, k: unknown, options: unknown, cach
     "norm",
     "returnLse",
   ]);
+
+/** Of dy, q, k and v. */
+export const diffAttentionBackward = ([dy, q, k, v]: readonly [unknown, unknown, unknown, unknown], options: unknown): Stream =>
+  encode(requests.diffAttentionBackward, { dy: dy as Given, q: q as Given, k: k as Given, v: v as Given }, options, CALL, ["returnLse"]);
+
+export const rmsNormBackward = (dy: unknown, x: unknown, options: unknown): Stream =>
+  encode(requests.rmsNormBackward, { dy: dy as Given, x: x as Given }, options, CALL);
+
+export const groupNormBackward = (dy: unknown, x: unknown, options: unknown): Stream =>
+  encode(requests.groupNormBackward, { dy: dy as Given, x: x as Given }, options, CALL);
+
+export const applyRopeBackward = (dy: unknown, options: unknown): Stream =>
+  encode(requests.applyRopeBackward, { dy: dy as Given }, options, CALL_OUT);
+
+export const sequenceDifferenceBackward = (dy: unknown, options: unknown): Stream =>
+  encode(requests.sequenceDifferenceBackward, { dy: dy as Given }, options, CALL_OUT);
+
+export const lambdaFullBackward = (dlambda: unknown, vectors: unknown): Stream =>
+  encode(requests.lambdaFullBackward, { dlambda: dlambda as number }, vectors, CALL);
 
 export const lambdaInit = (layer: unknown): Stream => encode(requests.lambdaInit, { layer: layer as number });
 

@@ -19,18 +19,19 @@ test("a folder is an address that ends with a slash", () => {
   expect(folderOf(folder)).toBe(folder);
   for (const other of [new URL("https://cdn.example/a.wasm"), "https://cdn.example/", null, undefined, new Uint8Array(1)])
     expect(folderOf(other)).toBeUndefined();
-  const files = inFolder(folder, true);
+  const files = inFolder(folder, "models");
   expect(files.module("relaxed-simd+threads")).toEqual(new URL("https://cdn.example/diffattn/diffattn-models-threads.wasm"));
+  expect(inFolder(folder, "training").module("simd128")).toEqual(new URL("https://cdn.example/diffattn/diffattn-training-simd128.wasm"));
   expect(String(files.worker())).toBe("https://cdn.example/diffattn/worker.js");
 });
 
 test("files that a script carries: what both scripts leave is there, whichever copy of the entries asks", async () => {
-  expect(inlineFiles(false)).toBeUndefined();
-  carry({ worker: "its text", modules: { [fileOf("simd128", false)]: base64(MODULE) } });
+  expect(inlineFiles("operators")).toBeUndefined();
+  carry({ worker: "its text", modules: { [fileOf("simd128", "operators")]: base64(MODULE) } });
   // Models have modules of their own.
-  expect(inlineFiles(true)).toBeUndefined();
-  carry({ worker: "its text", modules: { [fileOf("relaxed-simd", true)]: base64(MODULE) } });
-  const [operators, models] = [inlineFiles(false), inlineFiles(true)];
+  expect(inlineFiles("models")).toBeUndefined();
+  carry({ worker: "its text", modules: { [fileOf("relaxed-simd", "models")]: base64(MODULE) } });
+  const [operators, models] = [inlineFiles("operators"), inlineFiles("models")];
   expect(operators?.builds).toEqual(["simd128"]);
   expect(models?.builds).toEqual(["relaxed-simd"]);
   expect(operators?.worker()).toBe("its text");
@@ -42,13 +43,13 @@ test("files that a script carries: what both scripts leave is there, whichever c
   const read = (): never => expect.fail("no file is read");
   // At once only where a runtime inflates at once.
   expect(() => compileSync(file, read)).toThrow("init: expected an init() that has ended, where a script carries the module, got none");
-  const now = inlineFiles(false, (bytes) => new Uint8Array(inflateRawSync(bytes)))?.module("simd128") as Carried;
+  const now = inlineFiles("operators", (bytes) => new Uint8Array(inflateRawSync(bytes)))?.module("simd128") as Carried;
   expect(compileSync(now, read)).toBeInstanceOf(WebAssembly.Module);
 });
 
 test("a carried text that is damaged is refused by its file's name", async () => {
-  carry({ worker: "", modules: { [fileOf("simd128", false)]: base64(new TextEncoder().encode("<html>")) } });
-  await expect(compile(inlineFiles(false)?.module("simd128") as Carried)).rejects.toThrow(
+  carry({ worker: "", modules: { [fileOf("simd128", "operators")]: base64(new TextEncoder().encode("<html>")) } });
+  await expect(compile(inlineFiles("operators")?.module("simd128") as Carried)).rejects.toThrow(
     "wasm: expected a WebAssembly file, got an HTML page from diffattn-simd128.wasm",
   );
 });

@@ -3,7 +3,7 @@
 // script `diffattn/inline`. Loads none of them.
 
 import { fail } from "./errors.js";
-import { BUILDS, type Build, type InThread } from "./port.js";
+import { BUILDS, type Build, type InThread, type Part } from "./port.js";
 
 /** A file that a script carries. */
 export interface Carried {
@@ -25,10 +25,10 @@ export interface OwnFiles {
 
 export const isCarried = (file: unknown): file is Carried => (file as Partial<Carried> | null)?.carried === true;
 
-const PARTS: Record<Build, string> = { simd128: "simd128", "relaxed-simd": "relaxed", "relaxed-simd+threads": "threads" };
+const NAMES: Record<Build, string> = { simd128: "simd128", "relaxed-simd": "relaxed", "relaxed-simd+threads": "threads" };
 
 /** What a build's file is called. */
-export const fileOf = (build: Build, models: boolean): string => `diffattn-${models ? "models-" : ""}${PARTS[build]}.wasm`;
+export const fileOf = (build: Build, part: Part): string => `diffattn-${part === "operators" ? "" : `${part}-`}${NAMES[build]}.wasm`;
 
 /** Modules that are at hand, and the worker beside them. */
 export function ownFiles(modules: Partial<Record<Build, Carried | WebAssembly.Module>>, worker: OwnFiles["worker"]): OwnFiles {
@@ -37,7 +37,8 @@ export function ownFiles(modules: Partial<Record<Build, Carried | WebAssembly.Mo
 }
 
 /** What helps where a tool did not carry the files along. */
-export const INSTEAD = 'import "diffattn/inline" (models: "diffattn/inline-models"), or a folder with the files, init({ wasm: folder })';
+export const INSTEAD =
+  'import "diffattn/inline" (models: "diffattn/inline-models", gradients: "diffattn/inline-training"), or a folder with the files, init({ wasm: folder })';
 
 /**
  * Files beside the script, by their literal addresses. A runtime that gives scripts no address has
@@ -58,14 +59,14 @@ export const besideScript = (modules: Record<Build, () => URL>, worker: () => UR
 export type Inflate = (bytes: Uint8Array) => Uint8Array<ArrayBuffer>;
 
 /**
- * What `diffattn/inline`, `diffattn/inline-models` (carried.ts) and `diffattn/in-thread` leave for
- * the entries, whichever copy of them runs.
+ * What `diffattn/inline` and its like (carried.ts) and `diffattn/in-thread` leave for the entries,
+ * whichever copy of them runs.
  */
 export interface Inline {
   /** Modules by their files' names: deflated, in base64. */
   readonly modules?: Readonly<Record<string, string>>;
   /** The files, where there are any of that kind. */
-  readonly files?: (models: boolean, inflate: Inflate | undefined) => OwnFiles | undefined;
+  readonly files?: (part: Part, inflate: Inflate | undefined) => OwnFiles | undefined;
   readonly inThread: InThread;
 }
 
@@ -80,4 +81,4 @@ export const leave = (left: Inline): void => void Object.assign(globalThis, { [i
 /**
  * The files that a script carries; undefined where none does. `inflate`: how it is done at once.
  */
-export const inlineFiles = (models: boolean, inflate?: Inflate): OwnFiles | undefined => inline()?.files?.(models, inflate);
+export const inlineFiles = (part: Part, inflate?: Inflate): OwnFiles | undefined => inline()?.files?.(part, inflate);

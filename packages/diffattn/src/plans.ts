@@ -1,4 +1,4 @@
-// What becomes of a call's outputs: a tensor, or maps.
+// What becomes of a call's outputs: a tensor, tensors by name, or maps.
 
 import type { Output, Request } from "./backend.js";
 import type { Stream } from "./atoms.js";
@@ -8,10 +8,14 @@ import { result } from "./tensor.js";
 import type * as types from "./types.js";
 
 /**
- * The plan of a call with one result of its input's element type; `lse` follows it where it was
- * asked for.
+ * The plan of a call with one result of its input's element type, and of what follows it, by their
+ * names.
  */
-export function tensorPlan(request: Stream, options: (types.CallOptions & types.OutOptions) | null | undefined) {
+export function tensorPlan(
+  request: Stream,
+  options: (types.CallOptions & types.OutOptions) | null | undefined,
+  names: readonly string[] = [],
+) {
   // Now: a draft or a proxy may be revoked once the call is under way.
   const out = options?.out;
   return {
@@ -20,13 +24,17 @@ export function tensorPlan(request: Stream, options: (types.CallOptions & types.
     dtype: request.dtype,
     // The element type of `data` follows the input's, which the public types say.
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
-    finish([first, lse]: Output[]): any {
+    finish([first, ...others]: Output[]): any {
       if (!first) throw internal("a call without outputs");
       const tensor = result(first, out, request.half);
-      return lse ? Object.assign(tensor, { lse: result(lse, undefined, false) }) : tensor;
+      return Object.assign(tensor, named(names, others));
     },
   } satisfies Plan<types.Tensor>;
 }
+
+/** Outputs as tensors, by their names. */
+export const named = <N extends string>(names: readonly N[], outputs: readonly Output[]): Partial<Record<N, types.Tensor>> =>
+  Object.fromEntries(outputs.map((output, i) => [names[i], result(output, undefined, false)])) as Partial<Record<N, types.Tensor>>;
 
 /** Maps of a call's outputs: one per term, then their difference. */
 export function mapsOf(outputs: readonly Output[]): types.AttentionMaps {

@@ -4,13 +4,13 @@
 import type { Backend } from "./backend.js";
 import type { StartMessage } from "./backend/messages.js";
 import type { Carried, OwnFiles } from "./own-files.js";
-import type { InThread, Port, Script } from "./port.js";
+import type { Build, InThread, Part, Port, Script } from "./port.js";
 import type { InitOptions } from "./types.js";
 
 /** Where modules come from, if not from the package's own files (given.ts). */
 export interface Source {
-  /** Files in a folder, which models take theirs from, too. */
-  readonly files?: (models: boolean) => OwnFiles;
+  /** Files in a folder, which models and gradients take theirs from, too. */
+  readonly files?: (part: Part) => OwnFiles;
   /** A module of one build. */
   readonly load?: (platform: Platform) => Promise<WebAssembly.Module>;
 }
@@ -30,12 +30,12 @@ export interface PoolClient {
   readonly end: () => void;
 }
 
-/** Opens a worker's pool; `script`: the worker's; `models`: whether its build has models. */
-export type OpenPool = (script: Script, threads: number, models: boolean, onTrap: (what: string) => void) => PoolClient;
+/** Opens a worker's pool; `script`: the worker's; `part`: what its module holds. */
+export type OpenPool = (script: Script, threads: number, part: Part, onTrap: (what: string) => void) => PoolClient;
 
 export interface Platform {
-  /** Whether the builds are those with models. */
-  readonly models: boolean;
+  /** What the modules hold. */
+  readonly part: Part;
   /** Adds what the environment says where options leave it open. Absent but in Node. */
   settings?(given: Settings): Settings;
   /**
@@ -45,6 +45,8 @@ export interface Platform {
   native?(isa: string | undefined, threads: number | undefined, isWanted: boolean): Backend | string;
   /** The package's own files, where the caller names no folder. */
   readonly files: OwnFiles;
+  /** Those of another part; `literal`: their addresses beside the script, as bundlers find them. */
+  filesOf(part: Part, literal: Record<Build, () => URL>): OwnFiles;
   /** Whether a sync form may start the backend: anywhere but on a browser's main thread. */
   readonly blocking: boolean;
   /** The bytes of one of the package's own files, at once; throws where that is impossible. */

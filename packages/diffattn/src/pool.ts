@@ -86,7 +86,7 @@ export async function startPool(
 ): Promise<{ door: Door; memory: WebAssembly.Memory }> {
   ({ channel, script } = pool);
   startOutside = outside;
-  const memory = sharedMemory(pool.models ? memoryPages.models : memoryPages.operators);
+  const memory = sharedMemory(memoryPages[pool.part]);
   await init({ module_or_path: module, memory });
   await initThreadPool(pool.threads);
   return { door, memory };

@@ -5,6 +5,9 @@
 export const BUILDS = ["simd128", "relaxed-simd", "relaxed-simd+threads"] as const;
 export type Build = (typeof BUILDS)[number];
 
+/** What modules hold, each of it in three builds; each holds all that stands before it. */
+export type Part = "operators" | "models" | "training";
+
 /** The name that tells a thread of a pool from the worker: both are src/worker.ts. */
 export const POOL_THREAD = "diffattn-pool-thread";
 

@@ -1,4 +1,4 @@
-// Requests of operators and layers. Generated from crates/diffattn-door: not edited by hand.
+// Requests of operators, layers and gradients. Generated from crates/diffattn-door: not edited by hand.
 
 import {
   choice,
@@ -52,7 +52,7 @@ const attention = {
 export const diffAttention = {
   op: 1,
   operands: { q: tensor, source: [variant, { tensors: [fields, { k: tensor, v: tensor }], cache: object }] },
-  options: [attention],
+  options: [attention, { returnPreNorm: [or, false, flag] }],
 } as const;
 
 export const diffAttentionMaps = {
@@ -61,26 +61,20 @@ export const diffAttentionMaps = {
   options: [attention, { numKvHeads: [optional, size], rows: [optional, [pair, "first", "end", size]] }],
 } as const;
 
-export const groupNorm = {
-  op: 3,
-  operands: { x: tensor },
-  options: [
-    {
-      numGroups: size,
-      weight: [nullable, vector],
-      bias: [nullable, vector],
-      eps: [optional, number],
-      layout: [or, "nchw", [choice, "nchw", "nhwc"]],
-      activation: [optional, [choice, "silu"]],
-    },
-  ],
+const groupNormOptions = {
+  numGroups: size,
+  weight: [nullable, vector],
+  bias: [nullable, vector],
+  eps: [optional, number],
+  layout: [or, "nchw", [choice, "nchw", "nhwc"]],
+  activation: [optional, [choice, "silu"]],
 } as const;
 
-export const rmsNorm = {
-  op: 4,
-  operands: { x: tensor },
-  options: [{ weight: [nullable, vector], eps: [optional, number], scale: [optional, number] }],
-} as const;
+export const groupNorm = { op: 3, operands: { x: tensor }, options: [groupNormOptions] } as const;
+
+const rmsNormOptions = { weight: [nullable, vector], eps: [optional, number], scale: [optional, number] } as const;
+
+export const rmsNorm = { op: 4, operands: { x: tensor }, options: [rmsNormOptions] } as const;
 
 const scaling = {
   rope_type: [choice, "default", "linear", "llama3", "yarn"],
@@ -99,25 +93,18 @@ const scaling = {
 
 const rope = { interleaved: [optional, flag], theta: [optional, number], scaling: [optional, [record, scaling]] } as const;
 
-export const applyRope = {
-  op: 5,
-  operands: { x: tensor },
-  options: [
-    rope,
-    {
-      layout: [or, "bhsd", [choice, "bhsd", "bshd"]],
-      firstPosition: [optional, [oneOrMore, integer]],
-      positions: [optional, integerTensor],
-      rotaryDim: [optional, size],
-    },
-  ],
+const ropePlaces = {
+  layout: [or, "bhsd", [choice, "bhsd", "bshd"]],
+  firstPosition: [optional, [oneOrMore, integer]],
+  positions: [optional, integerTensor],
+  rotaryDim: [optional, size],
 } as const;
 
-export const sequenceDifference = {
-  op: 6,
-  operands: { x: tensor },
-  options: [{ order: [optional, size], layout: [or, "bhsd", [choice, "bhsd", "bshd"]] }],
-} as const;
+export const applyRope = { op: 5, operands: { x: tensor }, options: [rope, ropePlaces] } as const;
+
+const differenceOptions = { order: [optional, size], layout: [or, "bhsd", [choice, "bhsd", "bshd"]] } as const;
+
+export const sequenceDifference = { op: 6, operands: { x: tensor }, options: [differenceOptions] } as const;
 
 export const exportCache = { op: 7, operands: { cache: object }, options: [] } as const;
 
@@ -230,3 +217,29 @@ export const createMultiheadDiffAttnV2 = {
 } as const;
 
 export const drop = { op: 46, operands: { id: integer }, options: [] } as const;
+
+export const diffAttentionBackward = {
+  op: 128,
+  operands: { dy: tensor, q: tensor, k: tensor, v: tensor },
+  options: [
+    attention,
+    {
+      result: [nullable, tensor],
+      needs: [optional, [list, [choice, "q", "k", "v", "lambda", "coefficients", "normWeight", "attnBias", "sinks"]]],
+    },
+  ],
+} as const;
+
+export const rmsNormBackward = { op: 129, operands: { dy: tensor, x: tensor }, options: [rmsNormOptions] } as const;
+
+export const groupNormBackward = { op: 130, operands: { dy: tensor, x: tensor }, options: [groupNormOptions] } as const;
+
+export const applyRopeBackward = { op: 131, operands: { dy: tensor }, options: [rope, ropePlaces] } as const;
+
+export const sequenceDifferenceBackward = { op: 132, operands: { dy: tensor }, options: [differenceOptions] } as const;
+
+export const lambdaFullBackward = {
+  op: 133,
+  operands: { dlambda: numberOrVector },
+  options: [{ q1: vector, k1: vector, q2: vector, k2: vector }],
+} as const;

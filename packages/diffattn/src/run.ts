@@ -1,7 +1,7 @@
 // One way to run a call, sync or async, for every operator and layer: checks what concerns all of
 // them, follows the signal and the progress. Knows no operator.
 
-import type { Call, Control, Output, Request } from "./backend.js";
+import type { Backend, Call, Control, Output, Request } from "./backend.js";
 import { checkOut, isAbsent, overlaps, show } from "./check.js";
 import { aborted, DiffAttnError, fail } from "./errors.js";
 import { backend } from "./init.js";
@@ -96,7 +96,8 @@ export async function follow(
   }
 }
 
-export async function runAsync<R>(plan: Plan<R>): Promise<R> {
+/** `on`: the backend that has the request. */
+export async function runAsync<R>(plan: Plan<R>, on: () => Backend = backend): Promise<R> {
   const outs = prepare(plan);
-  return plan.finish(await follow(plan.options ?? {}, (control) => backend().callAsync(plan.request, outs, control)));
+  return plan.finish(await follow(plan.options ?? {}, (control) => on().callAsync(plan.request, outs, control)));
 }

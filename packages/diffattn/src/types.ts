@@ -164,7 +164,7 @@ export interface InitOptions {
    * Where the WASM of the chosen build comes from, instead of the file beside the package's own: an
    * address, a response, the bytes or a compiled module. It must be the build that `isa` names (by
    * default the one that would be chosen). Or a folder that has the package's files, all builds and
-   * `worker.js`: an address that ends with "/"; models take theirs from it, too.
+   * `worker.js`: an address that ends with "/"; models and gradients take theirs from it, too.
    */
   wasm?: URL | Response | ArrayBuffer | ArrayBufferView | WebAssembly.Module | undefined;
 }
@@ -420,6 +420,8 @@ export interface DiffAttentionOptions extends AttentionOptions, CallOptions, Out
   norm?: AttentionNorm | null | undefined;
   /** Whether the result carries `lse`; false by default. */
   returnLse?: boolean | undefined;
+  /** Whether the result carries `preNorm`; false by default. Only with `norm`. */
+  returnPreNorm?: boolean | undefined;
 }
 
 /** Options of {@link diffAttentionMaps}. */
@@ -437,6 +439,12 @@ export interface TensorWithLse<D extends TensorData = Float32Result> extends Ten
    * a row that sees no key and for a missing term.
    */
   readonly lse: Tensor;
+}
+
+/** A result with the rows before their norm. */
+export interface TensorWithPreNorm<D extends TensorData = Float32Result> extends Tensor<D> {
+  /** float32, of the result's shape: `result` of {@link diffAttentionBackward}. */
+  readonly preNorm: Tensor;
 }
 
 /** The maps of a call: each float32 `[B, H, rows, Lk]`. */
@@ -473,6 +481,18 @@ export declare function diffAttention<D extends TensorData>(
   q: TensorLike<D>,
   k: TensorLike | KvCache,
   v: TensorLike | null,
+  options: DiffAttentionOptions & { returnLse: true; returnPreNorm: true },
+): Promise<TensorWithLse<ResultData<D>> & TensorWithPreNorm<ResultData<D>>>;
+export declare function diffAttention<D extends TensorData>(
+  q: TensorLike<D>,
+  k: TensorLike | KvCache,
+  v: TensorLike | null,
+  options: DiffAttentionOptions & { returnPreNorm: true },
+): Promise<TensorWithPreNorm<ResultData<D>>>;
+export declare function diffAttention<D extends TensorData>(
+  q: TensorLike<D>,
+  k: TensorLike | KvCache,
+  v: TensorLike | null,
   options: DiffAttentionOptions & { returnLse: true },
 ): Promise<TensorWithLse<ResultData<D>>>;
 export declare function diffAttention<D extends TensorData>(
@@ -486,6 +506,18 @@ export declare function diffAttention<D extends TensorData>(
  * {@link diffAttention} in one blocking call, with the same bits. Node: yes / browser: in workers,
  * and on the main thread after {@link init}.
  */
+export declare function diffAttentionSync<D extends TensorData>(
+  q: TensorLike<D>,
+  k: TensorLike | KvCache,
+  v: TensorLike | null,
+  options: DiffAttentionOptions & { returnLse: true; returnPreNorm: true },
+): TensorWithLse<ResultData<D>> & TensorWithPreNorm<ResultData<D>>;
+export declare function diffAttentionSync<D extends TensorData>(
+  q: TensorLike<D>,
+  k: TensorLike | KvCache,
+  v: TensorLike | null,
+  options: DiffAttentionOptions & { returnPreNorm: true },
+): TensorWithPreNorm<ResultData<D>>;
 export declare function diffAttentionSync<D extends TensorData>(
   q: TensorLike<D>,
   k: TensorLike | KvCache,
@@ -687,6 +719,268 @@ export declare function sequenceDifferenceSync<D extends TensorData>(
   x: TensorLike<D>,
   options?: SequenceDifferenceOptions,
 ): Tensor<ResultData<D>>;
+
+/** Options of {@link diffAttentionBackward}: those of the call whose gradients are wanted. */
+export interface DiffAttentionBackwardOptions extends AttentionOptions, CallOptions {
+  /** Per-head RMS norm of the result; none by default. */
+  norm?: AttentionNorm | null | undefined;
+  /**
+   * The call's value before its norm, of the result's shape and any float dtype: `preNorm` of a
+   * call with `returnPreNorm`. Computed anew by default. Only with a norm.
+   */
+  result?: TensorLike | null | undefined;
+  /**
+   * Which gradients are wanted; by default those of all that was given, but for `attnBias`, whose
+   * gradient is as large as the bias. What the call was not given is an OPTION error.
+   */
+  needs?: readonly GradientName[] | null | undefined;
+}
+
+/** What of a call of attention can have a gradient; see {@link DiffAttentionBackwardOptions}. */
+export type GradientName = "q" | "k" | "v" | "lambda" | "coefficients" | "normWeight" | "attnBias" | "sinks";
+
+/** Gradients of attention, each float32 and of the shape of what it belongs to. */
+export interface AttentionGradients {
+  /** Of q, in the call's layout. */
+  readonly dq?: Tensor;
+  /** Of k, in the call's layout. */
+  readonly dk?: Tensor;
+  /** Of v, in the call's layout. */
+  readonly dv?: Tensor;
+  /**
+   * Of λ, summed to its shape: `[H]`, `[B|1, Lq|1, H]`, or no axes (shape `[]`, one element) where
+   * λ is a number. {@link lambdaFullBackward} takes the latter as it is.
+   */
+  readonly dlambda?: Tensor;
+  /** Of `coefficients`, `[T]`; those within `heads` have none. */
+  readonly dcoefficients?: Tensor;
+  /** Of the norm's weight, `[dv of the result]`. */
+  readonly dnormWeight?: Tensor;
+  /** Of the additive bias, summed to its shape; only where `needs` names it. */
+  readonly dattnBias?: Tensor;
+  /** Of the sinks, `[H]` or `[H, T]`. */
+  readonly dsinks?: Tensor;
+}
+
+/** Gradients of attention where `needs` leaves none out. */
+export interface AllAttentionGradients extends AttentionGradients {
+  readonly dq: Tensor;
+  readonly dk: Tensor;
+  readonly dv: Tensor;
+}
+
+/**
+ * Gradients of {@link diffAttention}: of each input, for the gradient `dy` of its result. With
+ * `dP = dO vᵀ` of the row before the norm, `δ_t = Σ_j P_t dP` and `dS_t = c_t P_t (dP − δ_t)` they
+ * are `dq_t = scale·dS_t k_t`, `dk_t = scale·dS_tᵀ q_t`, `dv = (Σ_t c_t P_t)ᵀ dO`, and `δ_t` for
+ * c_t: the derivatives of arXiv 2410.05258, equation 1. The maps are computed anew, so memory is
+ * O(L). The bits do not depend on threads, batch or packing. A key that no query sees, and a query
+ * that sees no key, have zeros.
+ *
+ * On WASM gradients have modules of their own, which the first call loads; edge runtimes have none
+ * (UNAVAILABLE).
+ *
+ * Node: yes / browser: yes.
+ * @param dy Of the result's shape; of any float dtype.
+ * @param q As for {@link diffAttention}.
+ * @param k As for {@link diffAttention}; no cache.
+ * @param v As for {@link diffAttention}.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   UNAVAILABLE.
+ */
+export declare function diffAttentionBackward(
+  dy: TensorLike,
+  q: TensorLike,
+  k: TensorLike,
+  v: TensorLike,
+  options: DiffAttentionBackwardOptions & { needs?: null | undefined },
+): Promise<AllAttentionGradients>;
+export declare function diffAttentionBackward(
+  dy: TensorLike,
+  q: TensorLike,
+  k: TensorLike,
+  v: TensorLike,
+  options: DiffAttentionBackwardOptions,
+): Promise<AttentionGradients>;
+
+/**
+ * {@link diffAttentionBackward} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function diffAttentionBackwardSync(
+  dy: TensorLike,
+  q: TensorLike,
+  k: TensorLike,
+  v: TensorLike,
+  options: DiffAttentionBackwardOptions & { needs?: null | undefined },
+): AllAttentionGradients;
+export declare function diffAttentionBackwardSync(
+  dy: TensorLike,
+  q: TensorLike,
+  k: TensorLike,
+  v: TensorLike,
+  options: DiffAttentionBackwardOptions,
+): AttentionGradients;
+
+/** Options of {@link rmsNormBackward}: those of the call whose gradients are wanted. */
+export interface RmsNormBackwardOptions extends CallOptions {
+  /** `[last extent of x]`, float32; 1 by default. */
+  weight?: Float32Like | undefined;
+  /** Added to the mean square; 1e-5 by default. */
+  eps?: number | undefined;
+  /** A factor on the result; 1 by default. */
+  scale?: number | undefined;
+}
+
+/** Gradients of {@link rmsNorm}, float32. */
+export interface RmsNormGradients {
+  /** Of x, in its shape. */
+  readonly dx: Tensor;
+  /** Of the weight, in its shape; there exactly where one was given. */
+  readonly dweight?: Tensor;
+}
+
+/**
+ * Gradients of {@link rmsNorm} for the gradient `dy` of its result: with `r = √(mean(x²) + eps)`,
+ * `x̂ = x / r` and `g = dy·weight·scale`, dx is `(g − x̂·mean(g·x̂)) / r` and dweight the sum of
+ * `dy·x̂·scale` over the rows (arXiv 1910.07467).
+ *
+ * Node: yes / browser: yes.
+ * @param dy Of x's shape and dtype.
+ * @param x As for {@link rmsNorm}.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   UNAVAILABLE.
+ */
+export declare function rmsNormBackward(dy: TensorLike, x: TensorLike, options?: RmsNormBackwardOptions): Promise<RmsNormGradients>;
+
+/**
+ * {@link rmsNormBackward} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function rmsNormBackwardSync(dy: TensorLike, x: TensorLike, options?: RmsNormBackwardOptions): RmsNormGradients;
+
+/** Options of {@link groupNormBackward}: those of the call whose gradients are wanted. */
+export interface GroupNormBackwardOptions extends CallOptions {
+  /** Groups of neighbouring channels; divides C. */
+  numGroups: number;
+  /** `[C]`, float32; 1 by default. */
+  weight?: Float32Like | undefined;
+  /** `[C]`, float32; 0 by default. */
+  bias?: Float32Like | undefined;
+  /** Added to the variance; 1e-5 by default. */
+  eps?: number | undefined;
+  /** Where the channel axis lies: second ("nchw", the default) or last ("nhwc"). */
+  layout?: "nchw" | "nhwc" | undefined;
+  /** Applied to the result; none by default. */
+  activation?: "silu" | null | undefined;
+}
+
+/** Gradients of {@link groupNorm}, float32. */
+export interface GroupNormGradients extends RmsNormGradients {
+  /** Of the bias, `[C]`; there exactly where one was given. */
+  readonly dbias?: Tensor;
+}
+
+/**
+ * Gradients of {@link groupNorm} for the gradient `dy` of its result: with σ the root of a group's
+ * variance and eps, `x̂ = (x − mean) / σ` and g the gradient of x̂, dx is
+ * `(g − mean(g) − x̂·mean(g·x̂)) / σ`, with means over the group (arXiv 1803.08494). Of SiLU, u its
+ * argument, dy is multiplied by `s·(1 + u·(1 − s))`, s the sigmoid of u.
+ *
+ * Node: yes / browser: yes.
+ * @param dy Of x's shape and dtype.
+ * @param x As for {@link groupNorm}.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   UNAVAILABLE.
+ */
+export declare function groupNormBackward(dy: TensorLike, x: TensorLike, options: GroupNormBackwardOptions): Promise<GroupNormGradients>;
+
+/**
+ * {@link groupNormBackward} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function groupNormBackwardSync(dy: TensorLike, x: TensorLike, options: GroupNormBackwardOptions): GroupNormGradients;
+
+/**
+ * The gradient of x of {@link applyRope} for the gradient `dy` of its result: every pair is turned
+ * back by its angle, times the same attention factor.
+ *
+ * Node: yes / browser: yes.
+ * @param dy Of x's shape; of any float dtype.
+ * @param options Those of the call whose gradient is wanted; `out` is a Float32Array.
+ * @returns dx, float32, of x's shape.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   UNAVAILABLE.
+ */
+export declare function applyRopeBackward(dy: TensorLike, options?: RopeOptions): Promise<Tensor>;
+
+/**
+ * {@link applyRopeBackward} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function applyRopeBackwardSync(dy: TensorLike, options?: RopeOptions): Tensor;
+
+/**
+ * The gradient of x of {@link sequenceDifference} for the gradient `dy` of its result: the n-th
+ * difference towards the token before becomes that towards the one behind, past the last of which
+ * lies zero (of order 1: `dx[i] = dy[i] − dy[i + 1]`).
+ *
+ * Node: yes / browser: yes.
+ * @param dy `[B, heads, L, d]` or `[B, L, heads, d]`; of any float dtype.
+ * @param options Those of the call whose gradient is wanted; `out` is a Float32Array.
+ * @returns dx, float32, of dy's shape.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+ *   UNAVAILABLE.
+ */
+export declare function sequenceDifferenceBackward(dy: TensorLike, options?: SequenceDifferenceOptions): Promise<Tensor>;
+
+/**
+ * {@link sequenceDifferenceBackward} in one blocking call, with the same bits. Node: yes / browser:
+ * in workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function sequenceDifferenceBackwardSync(dy: TensorLike, options?: SequenceDifferenceOptions): Tensor;
+
+/** The vectors of {@link lambdaFullBackward}: those of {@link lambdaFull}, all of one length. */
+export interface LambdaFullBackwardOptions extends CallOptions {
+  /** `lambda_q1`. */
+  q1: Float32Like;
+  /** `lambda_k1`. */
+  k1: Float32Like;
+  /** `lambda_q2`. */
+  q2: Float32Like;
+  /** `lambda_k2`. */
+  k2: Float32Like;
+}
+
+/** Gradients of {@link lambdaFull}, float32, each of its vector's shape. */
+export interface LambdaFullGradients {
+  /** Of `lambda_q1`. */
+  readonly dq1: Tensor;
+  /** Of `lambda_k1`. */
+  readonly dk1: Tensor;
+  /** Of `lambda_q2`. */
+  readonly dq2: Tensor;
+  /** Of `lambda_k2`. */
+  readonly dk2: Tensor;
+}
+
+/**
+ * Gradients of {@link lambdaFull} for the gradient of its λ: `dq1 = exp(q1·k1)·dlambda·k1`,
+ * `dk1 = exp(q1·k1)·dlambda·q1`, and of q2 and k2 the same with a minus (arXiv 2410.05258, equation
+ * 2). λ_init is a constant.
+ *
+ * Node: yes / browser: yes.
+ * @param dlambda A number, or one in a float32 tensor: `dlambda` of {@link diffAttentionBackward}.
+ * @throws {@link DiffAttnError} (as a rejection) SHAPE when the four vectors differ in length;
+ *   DTYPE, OPTION, ABORTED, UNAVAILABLE.
+ */
+export declare function lambdaFullBackward(dlambda: number | Float32Like, vectors: LambdaFullBackwardOptions): Promise<LambdaFullGradients>;
+
+/**
+ * {@link lambdaFullBackward} in one blocking call, with the same bits. Node: yes / browser: in
+ * workers, and on the main thread once an async form has ended and {@link init} after it.
+ */
+export declare function lambdaFullBackwardSync(dlambda: number | Float32Like, vectors: LambdaFullBackwardOptions): LambdaFullGradients;
 
 /**
  * λ_init of V1: `0.8 − 0.6·exp(−0.3·layer)` (arXiv 2410.05258).

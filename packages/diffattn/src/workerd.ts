@@ -7,3 +7,4 @@ import { usePlatform } from "./init.js";
 usePlatform(edgePlatform(edgeFiles({ "relaxed-simd": relaxed })));
 
 export * from "./api.js";
+export * from "./gradients/api.js";

@@ -1,7 +1,7 @@
 // What the local side and the worker say to each other. Types only.
 
 import type { Output } from "../backend.js";
-import type { Build, Script } from "../port.js";
+import type { Build, Part, Script } from "../port.js";
 import type { ErrorCode } from "../types.js";
 
 /** Starts the worker's instance; the first message. With `pool`, of the threads build. */
@@ -11,9 +11,9 @@ export interface StartMessage {
   module: WebAssembly.Module;
   /**
    * Threads build: how a thread is started, how many there are, the channel on which one reports a
-   * trap, whether the build has models, and whether the local side starts the threads.
+   * trap, what the module holds, and whether the local side starts the threads.
    */
-  pool: { script: Script; threads: number; channel: string; models: boolean; outside: boolean } | undefined;
+  pool: { script: Script; threads: number; channel: string; part: Part; outside: boolean } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */

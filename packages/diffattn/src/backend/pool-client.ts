@@ -16,7 +16,7 @@ interface Ways {
 
 export const poolsBy =
   ({ openChannel, startThread }: Ways): OpenPool =>
-  (script, threads, models, onTrap) => {
+  (script, threads, part, onTrap) => {
     const name = `diffattn-${performance.now()}-${Math.random()}`;
     // A pool thread's trap leaves the worker waiting inside WASM for ever; the thread tells it
     // here.
@@ -24,7 +24,7 @@ export const poolsBy =
     channel.onmessage = ({ data }) => onTrap(String(data));
     const started: { terminate: () => void }[] = [];
     return {
-      told: { script, threads, channel: name, models, outside: startThread !== undefined },
+      told: { script, threads, channel: name, part, outside: startThread !== undefined },
       startThread(start, port) {
         if (startThread) started.push(startThread(script, start, port));
       },

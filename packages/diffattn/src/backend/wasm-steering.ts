@@ -17,17 +17,23 @@ class WasmSteering implements Steering {
     this.#of = of;
   }
 
+  /** The backend and its companions. */
+  get #all(): WasmBackend[] {
+    return [this.#of, ...this.#of.companions.values()];
+  }
+
   async start(): Promise<void> {
     const of = this.#of;
     of.clientSide();
     await of.started;
-    await of.module(of.localBuild);
+    // (The sync forms of models there are none of.)
+    for (const one of [of, of.companions.get("training")]) await one?.module(one.localBuild);
   }
 
   info(): { isa: Isa; threads: number; notes: string[] } {
     const of = this.#of;
     // Who uses models alone has only their worker.
-    const side = of.running ? of : (of.companion ?? of);
+    const side = this.#all.find(({ running }) => running) ?? of;
     if (!side.running && !of.platform.blocking) notReady();
     const [best] = of.builds;
     const { build, pool } = side.running ?? { build: best, pool: best === "relaxed-simd+threads" ? Infinity : 1 };
@@ -62,18 +68,17 @@ class WasmSteering implements Steering {
   }
 
   setThreads(threads: number): void {
-    for (const of of [this.#of, this.#of.companion]) {
-      if (!of) continue;
+    for (const of of this.#all) {
       of.threads = threads;
       if (of.running && of.running.pool > 1) of.client?.send({ type: "threads", threads: Math.min(threads, of.running.pool) });
     }
   }
 
   async idle(): Promise<void> {
-    const ends = [this.#of, this.#of.companion].map(
+    const ends = this.#all.map(
       (one) =>
         new Promise<void>((resolve) => {
-          if (!one?.client) {
+          if (!one.client) {
             resolve();
             return;
           }
@@ -87,8 +92,9 @@ class WasmSteering implements Steering {
 
   dispose(): void {
     const of = this.#of;
-    for (const one of [of, of.companion]) one?.client?.end(aborted(undefined));
-    of.client = of.local = of.companion = undefined;
+    for (const one of this.#all) one.client?.end(aborted(undefined));
+    of.client = of.local = undefined;
+    of.companions.clear();
   }
 }
 

@@ -9,7 +9,7 @@ import { NOT_CARRIED } from "../module.js";
 import * as Op from "../ops.generated.js";
 import type { OwnFiles } from "../own-files.js";
 import type { Platform, Source } from "../platform.js";
-import type { Build } from "../port.js";
+import type { Build, Part } from "../port.js";
 import { supports } from "../probe.js";
 import { type LocalSide, messageOf, type WasmObject } from "./call-message.js";
 import { WorkerClient } from "./worker-client.js";
@@ -36,8 +36,10 @@ export class WasmBackend implements Backend {
   steering: Steering | undefined;
   /** The side of the async forms, once there is one. */
   client: WorkerClient | undefined;
-  /** The backend of models, which goes by the same options and ends with this one. */
-  companion: WasmBackend | undefined;
+  /** Backends of other modules, which go by the same options and end with this one. */
+  readonly companions = new Map<Part, WasmBackend>();
+  /** Of a companion: the backend that users know, whose memory tensors lie in. */
+  owner: WasmBackend | undefined;
   started: Promise<void> = Promise.resolve();
   /** What the worker runs, once it runs. */
   running: { build: Build; pool: number } | undefined;
@@ -45,7 +47,7 @@ export class WasmBackend implements Backend {
   constructor(platform: Platform, source: Source | undefined, isa: string | undefined, threads: number | undefined, notes: string[]) {
     this.platform = platform;
     this.source = source;
-    this.files = source?.files?.(platform.models) ?? platform.files;
+    this.files = source?.files?.(platform.part) ?? platform.files;
     this.isa = isa;
     this.notes = notes;
     this.threads = threads ?? platform.threads;
@@ -64,6 +66,12 @@ export class WasmBackend implements Backend {
   }
 
   // The two sides.
+
+  /** The folder of the caller's, where modules come from one: a companion takes its own from it. */
+  get folder(): Source | undefined {
+    const files = this.source?.files;
+    return files && { files };
+  }
 
   /** How the caller's own module is had, where a build is that one. */
   givenTo(build: Build): Source["load"] {
@@ -111,7 +119,7 @@ export class WasmBackend implements Backend {
     const handle = request.op === Op.forward ? request.objects.find(({ handle }) => handle.name === "cache")?.handle : undefined;
     const cache = handle as WasmObject | undefined;
     const message = messageOf(client, request, { kind: "job", key: cache?.keyIn(client), transfer, outs });
-    const local = this.local?.instance;
+    const local = (this.owner ?? this).local?.instance;
     const targets = outs.map((out) => ({ out, length: out.byteLength, address: local?.addressOf(out) }));
     const call = client.call(message, onProgress, cache ? cache.changing(undefined) : () => {});
     const outputs = call.outputs.then((outputs) =>

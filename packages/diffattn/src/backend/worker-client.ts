@@ -114,7 +114,7 @@ export class WorkerClient {
         return;
       }
       port.hold(true);
-      if (this.#script) this.#pool = openPool?.(this.#script, threads, this.#platform.models, (what) => this.end(internal(what)));
+      if (this.#script) this.#pool = openPool?.(this.#script, threads, this.#platform.part, (what) => this.end(internal(what)));
       port.post({ type: "start", build, module, pool: this.#pool?.told } satisfies ToWorker, []);
     });
   }

@@ -51,12 +51,11 @@ class RemoteObject implements WasmObject {
 }
 
 class WasmModels extends WasmBackend {
-  readonly #owner: WasmBackend;
+  declare owner: WasmBackend;
 
   constructor(owner: WasmBackend) {
-    const files = owner.source?.files;
-    super(modelsPlatform().wasm, files && { files }, owner.isa, owner.threads, []);
-    this.#owner = owner;
+    super(modelsPlatform().wasm, owner.folder, owner.isa, owner.threads, []);
+    this.owner = owner;
   }
 
   begin(): void {
@@ -65,7 +64,7 @@ class WasmModels extends WasmBackend {
 
   async create(name: Handle["name"], request: Request): Promise<Handle> {
     const client = this.clientSide();
-    const object = new RemoteObject(name, this.#owner, client);
+    const object = new RemoteObject(name, this.owner, client);
     await client.call(messageOf(client, request, { kind: "create", key: object.keyIn(client) }), null, () => {}).outputs;
     return object;
   }
@@ -86,8 +85,9 @@ const atOnce = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolv
 function models(): Models {
   const running = backend();
   if (running instanceof WasmBackend) {
-    const { companion } = running;
-    const worker = companion instanceof WasmModels ? companion : (running.companion = new WasmModels(running));
+    const known = running.companions.get("models");
+    const worker = known instanceof WasmModels ? known : new WasmModels(running);
+    running.companions.set("models", worker);
     return {
       begin: () => worker.begin(),
       create: (name, request) => worker.create(name, request),

@@ -1,7 +1,6 @@
 // What the models' entries do differently in Node and in browsers. Types only, and the one state
 // that says which it is.
 
-import type { OwnFiles } from "../own-files.js";
 import type { Platform } from "../platform.js";
 import type { Access, ByteSource, Folder } from "./byte-source.js";
 import type { HubPlace } from "./hub-name.js";
@@ -52,10 +51,6 @@ export interface ModelsPlatform {
   /** Absent in browsers, where the hub is a server as any other. */
   readonly hub?: Hub;
 }
-
-/** How the builds with models are run, from how the others are; `files`: theirs. */
-export const withModels = (platform: Platform, files: () => OwnFiles): Platform =>
-  Object.create(platform, { models: { value: true }, files: { get: files } }) as Platform;
 
 let platform: ModelsPlatform;
 
