@@ -66,7 +66,7 @@ const scaling = (prefix, one, two) => (m) => ({
 
 /** KB that a WebAssembly module is to have; what it may have at most says sizes.mjs. */
 function moduleOf(name) {
-  if (name.includes("models")) return 320;
+  if (/models|training/.test(name)) return 320;
   return name.includes("threads") ? 170 : 150;
 }
 

@@ -1,9 +1,9 @@
 // Builds what JavaScript loads: the Node addon into packages/native, WebAssembly modules into
-// packages/wasm (three of the operators, three with whole models besides), the TypeScript package,
-// and the page (packages/demo). An output whose inputs (sources, lock file, flags, compiler) did
+// packages/wasm (three of the operators, three with whole models besides, three with gradients
+// besides), the TypeScript package, and the page (packages/demo). An output whose inputs (sources, lock file, flags, compiler) did
 // not change is kept. Installs nothing: setup.mjs comes first.
 //
-//   node scripts/build.mjs [native] [[models-]simd] [[models-]relaxed] [[models-]threads] [typescript] [demo]      (all without a name)
+//   node scripts/build.mjs [native] [[models-|training-]simd] [[…]relaxed] [[…]threads] [typescript] [demo]      (all without a name)
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileOf, targetOf, thisMachine } from "../packages/native/loader.js";
@@ -120,15 +120,18 @@ const wasmBuilds = {
   },
 };
 /**
- * The same with whole models. Weights are float32 in memory, so 1 GiB is soon full; below 2 GiB no
- * address has its highest bit set. (Memory without threads needs no limit of its own.)
+ * The same with whole models, and with gradients besides. Weights are float32 in memory, so 1 GiB is
+ * soon full; below 2 GiB no address has its highest bit set. (Memory without threads needs no limit
+ * of its own.)
  */
-for (const [name, build] of Object.entries(wasmBuilds))
-  wasmBuilds[`models-${name}`] = {
-    ...build,
-    crate: [...(build.crate ?? []), "models"],
-    maxMemory: build.maxMemory && 2 ** 31,
-  };
+const operators = Object.entries(wasmBuilds);
+for (const part of ["models", "training"])
+  for (const [name, build] of operators)
+    wasmBuilds[`${part}-${name}`] = {
+      ...build,
+      crate: [...(build.crate ?? []), part],
+      maxMemory: build.maxMemory && 2 ** 31,
+    };
 /** Binaryen's names where they differ from LLVM's. */
 const binaryenNames = { simd128: "simd", "nontrapping-fptoint": "nontrapping-float-to-int", atomics: "threads" };
 
@@ -173,7 +176,7 @@ function buildWasm(name) {
   const inputs = fingerprint(rustSources, args, env.CARGO_PROFILE_RELEASE_OPT_LEVEL, rustflags, optimise, rust.version, versions);
   unlessUnchanged(`wasm ${name}`, inputs, [`packages/wasm/pkg-${name}/diffattn_wasm_bg.wasm`], () => {
     rmSync(output, { recursive: true, force: true });
-    // With and without models the module has one name there, and Cargo would take the one for the
+    // Whatever it holds, the module has one name there, and Cargo would take the one for the
     // other.
     for (const made of ["", "deps"]) rmSync(join(target, "wasm32-unknown-unknown/release", made, "diffattn_wasm.wasm"), { force: true });
     run(cargoTool("wasm-pack"), args, { env, quiet: true });

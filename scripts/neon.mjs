@@ -14,7 +14,7 @@ main(() => {
   const { env, args } = rustFor(TARGET, "std,panic_unwind,test");
   const given = process.argv.slice(2);
   const all = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door"].flatMap((name) => ["-p", name]);
-  const which = given.includes("-p") ? [] : [...all, "--features", "diffattn-nn/models,diffattn-door/models"];
+  const which = given.includes("-p") ? [] : [...all, "--features", "diffattn-nn/models,diffattn-door/training"];
   run("cargo", ["test", ...args, "--target", TARGET, ...which, "--lib", "--tests", ...given], {
     env: {
       ...env,

@@ -33,7 +33,7 @@ const OTHERS = [...Object.values(ALLOWED), /unlicense/i, /gpl/i];
 /** What is compiled into each binary; the crates of the addon depend on its target. */
 const binaries = {
   native: { crate: "diffattn-napi", features: [], target: () => /^host: (.*)$/m.exec(ask("rustc", ["-vV"]))?.[1] },
-  wasm: { crate: "diffattn-wasm", features: ["models", "threads"], target: () => "wasm32-unknown-unknown" },
+  wasm: { crate: "diffattn-wasm", features: ["training", "threads"], target: () => "wasm32-unknown-unknown" },
 };
 
 /**

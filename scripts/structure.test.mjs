@@ -81,9 +81,9 @@ describe("rules", () => {
   });
 
   test("blocks of unsafe code are counted over the crates", () => {
-    const given = facts({ "crates/a/src/a.rs": file({ unsafe_lines: 200 }), "crates/b/src/b.rs": file({ unsafe_lines: 41 }) });
-    expect(unsafeLines(given.files)).toBe(241);
-    expect(found("unsafe", given)).toEqual(["241 lines"]);
+    const given = facts({ "crates/a/src/a.rs": file({ unsafe_lines: 200 }), "crates/b/src/b.rs": file({ unsafe_lines: 121 }) });
+    expect(unsafeLines(given.files)).toBe(321);
+    expect(found("unsafe", given)).toEqual(["321 lines"]);
   });
 
   test("each exception belongs to a rule and says why", () => {

@@ -117,7 +117,7 @@ const script =
   };
 
 /** diffattn-wasm's `threads` is for its own target alone; the others are on. */
-const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
+const everyCrate = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/training,diffattn-door/training"];
 /** The crates of the small modules and of Rust users, with the features that these begin with. */
 const kernelCrates = ["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door"].flatMap((name) => ["-p", name]);
 

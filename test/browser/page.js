@@ -171,8 +171,27 @@ async function build(api, isa, files) {
     assert(info.backend === "wasm" && info.isa === isa && info.threads === threads, JSON.stringify(info));
     assert(api.info().isa === isa, JSON.stringify(api.info()));
   });
+  await test(`${isa}: gradients load modules of their own; sync forms on a page want an async one, and an init() after it`, async () => {
+    const dy = (await api.diffAttention(...small, options)).data;
+    const given = [{ data: dy, shape: [1, 2, 60, 64] }, ...small];
+    await refused("UNAVAILABLE", "an async form of gradients", () => api.diffAttentionBackwardSync(...given, options));
+    const gradients = await api.diffAttentionBackward(...given, options);
+    await api.init({ isa, threads: 2 });
+    const sync = api.diffAttentionBackwardSync(...given, options);
+    for (const name of ["dq", "dk", "dv", "dlambda"]) sameBits(gradients[name], sync[name]);
+    const loaded = performance.getEntriesByType("resource").filter(({ name }) => /diffattn-training-/.test(name));
+    assert(loaded.length > 0, "they are files of their own");
+    const controller = new AbortController();
+    const open = api.diffAttentionBackward({ data: new Float32Array(32 * 2048 * 128), shape: [1, 32, 2048, 128] }, ...long, {
+      lambda: 0.3,
+      signal: controller.signal,
+      onProgress: () => controller.abort(),
+    });
+    await refused("ABORTED", "signal", () => open);
+    sameBits((await api.rmsNormBackward(small[0], small[0])).dx, api.rmsNormBackwardSync(small[0], small[0]).dx);
+  });
   for (const [file, bytes] of files) {
-    for (const check of checksOf(readFixture(bytes))) {
+    for (const check of checksOf(readFixture(bytes), file)) {
       await test(`${isa}: ${file} ${check.name}`, async () => {
         const sync = check.runSync(api);
         within(values(sync), check.expected, check.bound);
@@ -223,6 +242,8 @@ async function build(api, isa, files) {
 
 globalThis.runTests = async (names) => {
   const isolated = globalThis.crossOriginIsolated;
+  // All that is loaded is looked at, and the cases alone are more than a page remembers by itself.
+  performance.setResourceTimingBufferSize(10_000);
   const files = await Promise.all(
     names.map(async (name) => [name, new Uint8Array(await (await fetch(`/fixtures/${name}`)).arrayBuffer())]),
   );
@@ -320,9 +341,9 @@ globalThis.runTests = async (names) => {
     await test("threads need isolation", () => refused("UNAVAILABLE", "isa", () => api.init({ isa: "relaxed-simd+threads" })));
   }
   const loaded = performance.getEntriesByType("resource").map(({ name }) => name);
-  await test("whoever uses operators alone loads nothing of models, and what a pool needs only where there is one", () => {
+  await test("whoever uses operators alone loads nothing of models and gradients, and what a pool needs only where there is one", () => {
     const ours = loaded.filter((name) => name.startsWith(`${location.origin}/dist/`));
-    assert(ours.length > 0 && !ours.some((name) => /models|tokenizers|in-thread/.test(name)), ours.join());
+    assert(ours.length > 0 && !ours.some((name) => /models|training|tokenizers|in-thread/.test(name)), ours.join());
     assert(ours.some((name) => name.includes("pool")) === isolated, ours.join());
   });
   const models = await import("/dist/models.js");

@@ -97,6 +97,9 @@ const [q, k, v] = qkv(1, { Lq: 4 });
 const x = normal(1, 1, 4, 4, 4);
 const good = { lambda: 0.3 };
 const asOptions = (value: unknown): never => value as never;
+const one = Float32Array.of(1);
+const lambdas = { q1: one, k1: one, q2: one, k2: one };
+const gradients = (options: never): unknown => api.diffAttentionBackwardSync(normal(2, 1, 2, 4, 32), q, k, v, options);
 
 let llama: modelTypes.DiffLlama;
 let vit: modelTypes.DiffViT;
@@ -133,7 +136,7 @@ afterAll(() => {
 
 const names = [
   "lambda coefficients pairing heads ratio kvRepeat layout scale isCausal softcap window attnMask attnBias keyLengths queryOffset",
-  "cuSeqlensQ cuSeqlensK norm returnLse deterministic out transfer signal onProgress",
+  "cuSeqlensQ cuSeqlensK norm returnLse returnPreNorm deterministic out transfer signal onProgress",
 ].flatMap((line) => line.split(" "));
 
 /** Every place for a value: what is called with it. */
@@ -163,6 +166,21 @@ const places: Record<string, (value: unknown) => unknown> = {
   scaling: (value) => api.applyRopeSync(x, asOptions({ scaling: value })),
   "createTensor's shape": (value) => api.createTensor(asOptions(value)).dispose(),
   "createTensor's dtype": (value) => api.createTensor([1], asOptions(value)).dispose(),
+  ...Object.fromEntries(
+    ["result", "needs", "norm", "lambda", "signal"].map((name) => [
+      `the gradients' ${name}`,
+      (value: unknown) => gradients(asOptions({ ...good, norm: {}, [name]: value })),
+    ]),
+  ),
+  "one of needs": (value) => gradients(asOptions({ ...good, needs: [value] })),
+  "the gradients' options": (value) => gradients(asOptions(value)),
+  dy: (value) => api.rmsNormBackwardSync(asOptions(value), x),
+  "dy's shape": (value) => api.groupNormBackwardSync(asOptions({ data: x.data, shape: value }), x, { numGroups: 1 }),
+  "a turned dy": (value) => api.applyRopeBackward(asOptions(value)),
+  "an order": (value) => api.sequenceDifferenceBackwardSync(x, asOptions({ order: value })),
+  dlambda: (value) => api.lambdaFullBackwardSync(asOptions(value), lambdas),
+  "vectors of λ": (value) => api.lambdaFullBackwardSync(1, asOptions(value)),
+  "a vector of λ": (value) => api.lambdaFullBackward(1, asOptions({ ...lambdas, q2: value })),
   lambdaInit: (value) => api.lambdaInit(asOptions(value)),
   lambdaFull: (value) => api.lambdaFull(asOptions(value)),
   KvCache: (value) => {

@@ -1,5 +1,5 @@
 // Uses the public types as a TypeScript program without the DOM library does.
-import { diffAttention, info, MultiheadDiffAttn, type DiffAttentionOptions, type Tensor } from "diffattn";
+import { diffAttention, diffAttentionBackward, info, MultiheadDiffAttn, type DiffAttentionOptions, type Tensor } from "diffattn";
 import { DiffLlama, type GenerateOptions, LanguageModel, openSafetensors, saveSafetensors } from "diffattn/models";
 import { drawMaps, type DrawMapsOptions } from "diffattn/viz";
 
@@ -20,6 +20,10 @@ export const taken: DiffAttentionOptions = {
   cuSeqlensQ: [0, 2],
   cuSeqlensK: Int32Array.of(0, 2),
 };
+export const gradients: Tensor[] = Object.values(await diffAttentionBackward(q, q, q, q, { lambda: 0.35 }));
+export const dq: Tensor = (await diffAttentionBackward(q, q, q, q, { lambda: 0.35 })).dq;
+export const dk: Tensor | undefined = (await diffAttentionBackward(q, q, q, q, { lambda: 0.35, needs: ["k"] })).dk;
+export const preNorm: Tensor = (await diffAttention(q, q, q, { ...options, norm: {}, returnPreNorm: true })).preNorm;
 // @ts-expect-error there is no such pairing
 export const wrong: DiffAttentionOptions = { pairing: "thirds" };
 

@@ -206,7 +206,7 @@ function diffAttentionMaps(random) {
 
 /** Every operator: its random calls, and all names of its options. */
 export const operators = {
-  diffAttention: { make: diffAttention, names: [...ATTENTION, "norm", "returnLse", "out", ...CALL] },
+  diffAttention: { make: diffAttention, names: [...ATTENTION, "norm", "returnLse", "returnPreNorm", "out", ...CALL] },
   diffAttentionMaps: { make: diffAttentionMaps, names: [...ATTENTION, "numKvHeads", "rows", ...CALL] },
   groupNorm: { make: groupNorm, names: ["numGroups", "weight", "bias", "eps", "layout", "activation", "out", ...CALL] },
   rmsNorm: { make: rmsNorm, names: ["weight", "eps", "scale", "out", ...CALL] },

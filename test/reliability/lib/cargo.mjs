@@ -11,7 +11,7 @@ import { ask, run, targetDir } from "../../../scripts/tools.mjs";
  * The crates as `npm test` builds them, so that its builds are taken: optimised, with assertions.
  */
 const PROFILE = ["--profile", "test"];
-const WORKSPACE = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/models"];
+const WORKSPACE = ["--workspace", "--features", "diffattn-reference/fixture,diffattn-nn/models,diffattn-door/training"];
 
 /** Processes that may die before an attack is given up. */
 const LIVES = 20;
