@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 const dist = (name) => fileURLToPath(new URL(`dist/${name}`, import.meta.url));
 
 /** Entries, and what commonjs.cjs calls them. */
-const entries = { node: "operators", "models-node": "models", viz: "viz" };
+const entries = { node: "operators", "models-node": "models", "training-node": "training", viz: "viz" };
 for (const [entry, name] of Object.entries(entries))
   writeFileSync(
     dist(`${entry}.cjs`),
@@ -26,7 +26,7 @@ module.exports = entry;
 
 // To TypeScript a file is of the kind that its name says, and so is what it imports. (By the text,
 // because tsup would make them all anew: 11 s of CPU time.)
-for (const name of ["types", "models", "viz"])
+for (const name of ["types", "models", "training", "viz"])
   writeFileSync(dist(`${name}.d.cts`), readFileSync(dist(`${name}.d.ts`), "utf8").replaceAll(/(from '\.\/\w+)\.js'/g, "$1.cjs'"));
 
 // They are there for what they do, and have no name to give.

@@ -190,8 +190,10 @@ rmSync(here("dist"), { recursive: true, force: true });
  * loads nothing of them.
  */
 const entries = (place: string, more: Options = {}): Options => {
-  const models = place === "browser" ? "models" : `models-${place}`;
-  const entry = { [place]: `src/${place}.ts`, [models]: `src/models/${place}.ts` };
+  const of = (part: string): string => (place === "browser" ? part : `${part}-${place}`);
+  const entry: Record<string, string> = { [place]: `src/${place}.ts`, [of("models")]: `src/models/${place}.ts` };
+  // (Where no module can be compiled none is trained.)
+  if (place === "browser" || place === "node") entry[of("training")] = `src/training/${place}.ts`;
   return { ...own, entry, splitting: true, ...more };
 };
 
@@ -251,7 +253,7 @@ const { TextEncoder = require("node:util").TextEncoder, TextDecoder = require("n
     format: "iife",
     outExtension: () => ({ js: ".js" }),
     minify: true,
-    dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", viz: "src/viz/index.ts" } },
+    dts: { entry: { types: "src/types.ts", models: "src/models/types.ts", training: "src/training/types.ts", viz: "src/viz/index.ts" } },
     onSuccess: () => {
       for (const [name, path] of Object.entries(wasmFiles)) copyFileSync(path, here(`dist/${name}`));
       return Promise.resolve();

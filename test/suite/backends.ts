@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import type * as modelTypes from "../../packages/diffattn/src/models/types.js";
+import type * as trainingTypes from "../../packages/diffattn/src/training/types.js";
 import type * as types from "../../packages/diffattn/src/types.js";
 
 export type Api = typeof types;
@@ -15,6 +16,8 @@ export const api = createRequire(import.meta.url)("../../packages/diffattn/dist/
 export type Models = typeof modelTypes;
 
 export const models = createRequire(import.meta.url)("../../packages/diffattn/dist/models-node.js") as Models;
+
+export const training = createRequire(import.meta.url)("../../packages/diffattn/dist/training-node.js") as typeof trainingTypes;
 
 /** What the project's environment variables choose. */
 export const backend = process.env["DIFFATTN_BACKEND"] as "native" | "wasm";

@@ -163,7 +163,7 @@ pub use source::{FileMap, FileRanges};
 #[cfg(feature = "checkpoints")]
 pub use tensor::{Cast, RawTensor};
 #[cfg(feature = "checkpoints")]
-pub use tokens::{TOKENS_MAGIC, TokenFile, write_tokens};
+pub use tokens::{TOKENS_MAGIC, TokenFile, token_starts, write_tokens};
 #[cfg(feature = "checkpoints")]
 pub use weight_info::WeightInfo;
 pub use weights::Weights;

@@ -21,6 +21,18 @@ const HEADER: u64 = 32;
 /// Starts of documents that are checked at a time.
 const STARTS: usize = 1 << 16;
 
+/// Bytes of the header, and of the starts behind the ids, of a file that begins with `header`: what
+/// [`TokenFile`] reads before any ids.
+///
+/// # Errors
+/// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file where it is no such header.
+pub fn token_starts(name: &str, header: &[u8], len: u64) -> Result<Range<u64>, Error> {
+    let Counts {
+        id_bytes, tokens, ..
+    } = Counts::read(name, header, len)?;
+    Ok(HEADER + tokens * id_bytes..len)
+}
+
 /// A checked file of token ids.
 #[derive(Debug)]
 pub struct TokenFile<S> {
@@ -31,22 +43,21 @@ pub struct TokenFile<S> {
     documents: u64,
 }
 
-impl<S: ByteSource> TokenFile<S> {
-    /// Checks the header, the length and the starts of documents. `name` is what errors call it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file.
-    pub fn open(name: &str, source: S) -> Result<Self, Error> {
+/// What a header says.
+struct Counts {
+    id_bytes: u64,
+    tokens: u64,
+    documents: u64,
+}
+
+impl Counts {
+    /// Of a file of `len` bytes.
+    fn read(name: &str, header: &[u8], len: u64) -> Result<Self, Error> {
         let wrong = |expected: &str, got: String| Error::file(name, expected, got);
-        if source.byte_len() < HEADER {
-            return Err(wrong(
-                "a file of tokens",
-                format!("{} bytes", source.byte_len()),
-            ));
+        if len < HEADER || (header.len() as u64) < HEADER {
+            return Err(wrong("a file of tokens", format!("{len} bytes")));
         }
-        let header = source.read(name, 0..HEADER)?.into_owned();
-        let word = |at: usize| u32_at(&header, at);
-        let long = |at: usize| u64_at(&header, at);
+        let word = |at: usize| u32_at(header, at);
         if &header[..4] != TOKENS_MAGIC {
             return Err(wrong(
                 "a file of tokens, which begins with DATK",
@@ -56,20 +67,42 @@ impl<S: ByteSource> TokenFile<S> {
         if word(4) != VERSION {
             return Err(wrong("version 1 of files of tokens", word(4).to_string()));
         }
-        let (id_bytes, tokens, documents) = (u64::from(word(8)), long(16), long(24));
+        let id_bytes = u64::from(word(8));
+        let (tokens, documents) = (u64_at(header, 16), u64_at(header, 24));
         if id_bytes != 2 && id_bytes != 4 {
             return Err(wrong("ids of 2 or 4 bytes", id_bytes.to_string()));
         }
-        let len = tokens.checked_mul(id_bytes).and_then(|ids| {
+        let told = tokens.checked_mul(id_bytes).and_then(|ids| {
             documents
                 .checked_mul(8)?
                 .checked_add(ids)?
                 .checked_add(HEADER)
         });
-        if len != Some(source.byte_len()) {
+        if told != Some(len) {
             let expected = format!("{tokens} tokens of {documents} documents");
-            return Err(wrong(&expected, format!("{} bytes", source.byte_len())));
+            return Err(wrong(&expected, format!("{len} bytes")));
         }
+        Ok(Self {
+            id_bytes,
+            tokens,
+            documents,
+        })
+    }
+}
+
+impl<S: ByteSource> TokenFile<S> {
+    /// Checks the header, the length and the starts of documents. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file.
+    pub fn open(name: &str, source: S) -> Result<Self, Error> {
+        let len = source.byte_len();
+        let header = source.read(name, 0..HEADER.min(len))?.into_owned();
+        let Counts {
+            id_bytes,
+            tokens,
+            documents,
+        } = Counts::read(name, &header, len)?;
         let file = Self {
             source,
             name: name.to_owned(),
@@ -137,9 +170,21 @@ impl<S: ByteSource> TokenFile<S> {
     /// # Errors
     /// What the source says; [`Error::out_of_memory`].
     pub fn ids(&self, tokens: Range<u64>) -> Result<Vec<u32>, Error> {
+        let bytes = self.source.read(&self.name, self.bytes_of(tokens))?;
+        self.decode(&bytes)
+    }
+
+    /// The bytes of the file that some ids are, as far as there are any.
+    pub fn bytes_of(&self, tokens: Range<u64>) -> Range<u64> {
         let (start, end) = (tokens.start.min(self.tokens), tokens.end.min(self.tokens));
-        let range = HEADER + start * self.id_bytes..HEADER + end.max(start) * self.id_bytes;
-        let bytes = self.source.read(&self.name, range)?;
+        HEADER + start * self.id_bytes..HEADER + end.max(start) * self.id_bytes
+    }
+
+    /// The ids that such bytes are.
+    ///
+    /// # Errors
+    /// [`Error::out_of_memory`].
+    pub fn decode(&self, bytes: &[u8]) -> Result<Vec<u32>, Error> {
         let width = self.id_bytes as usize;
         let mut ids = try_zeroed(bytes.len() / width)?;
         for (id, bytes) in ids.iter_mut().zip(bytes.chunks_exact(width)) {

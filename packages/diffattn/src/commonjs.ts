@@ -3,4 +3,5 @@
 
 export * as operators from "./node.js";
 export * as models from "./models/node.js";
+export * as training from "./training/node.js";
 export * as viz from "./viz/index.js";

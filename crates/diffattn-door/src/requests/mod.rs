@@ -43,6 +43,10 @@ mod vit;
 
 #[cfg(feature = "training")]
 mod gradients;
+#[cfg(feature = "training")]
+mod token_file;
+#[cfg(feature = "training")]
+mod trainer;
 
 pub(crate) use attention::{AttentionRequest, MapsRequest};
 pub(crate) use cache::{
@@ -96,4 +100,13 @@ pub(crate) use vit::{VitClassifyRequest, VitForwardRequest, VitMapsRequest};
 pub(crate) use gradients::{
     AttentionBackwardRequest, DifferenceBackwardRequest, GroupNormBackwardRequest,
     LambdaFullBackwardRequest, RmsNormBackwardRequest, RopeBackwardRequest,
+};
+#[cfg(feature = "training")]
+pub(crate) use token_file::{TokenFileRequest, WriteTokensRequest};
+#[cfg(feature = "training")]
+pub(crate) use trainer::{
+    CreateTrainerRequest, FreshTensorRequest, FreshTensorsRequest, ResumeTrainerRequest,
+    SetTrainerTensorRequest, StartTrainerRequest, TrainedModelRequest, TrainerAddRequest,
+    TrainerEvalPlanRequest, TrainerEvaluateRequest, TrainerInfoRequest, TrainerPlanRequest,
+    TrainerStateRequest, TrainerTensorRequest, TrainerUpdateRequest,
 };

@@ -1,9 +1,13 @@
 //! Models as objects: made of a checkpoint's entries, loaded part by part. Computes nothing with
 //! them.
 
+#[cfg(feature = "training")]
+use std::any::Any;
 use std::sync::Arc;
 
 use diffattn::Error;
+#[cfg(feature = "training")]
+use diffattn_nn::DiffLlama;
 use diffattn_nn::checkpoint::{json_object, json_text};
 use diffattn_nn::{
     DiffViT, Family, Model as Whole, ModelFiles, ModelLoader, PartWeights, SameS, Task, TextModel,
@@ -26,6 +30,8 @@ pub(crate) struct Model {
     loader: Box<dyn ModelLoader>,
     /// What its `config.json` says, with every default in its place.
     config: Map<String, Value>,
+    /// What training made of it.
+    trained: Option<Arc<dyn TextModel>>,
 }
 
 impl Held for Model {
@@ -36,6 +42,9 @@ impl Held for Model {
 impl Model {
     /// The whole model, which continues texts.
     pub(super) fn text(&self) -> Result<Arc<dyn TextModel>, Error> {
+        if let Some(model) = &self.trained {
+            return Ok(model.clone());
+        }
         match self.loader.whole()? {
             Whole::Text(model) => Ok(model),
             other => Err(wrong(&other, "a DiffLlama")),
@@ -56,6 +65,36 @@ impl Model {
             Whole::Audio(model) => Ok(model),
             other => Err(wrong(&other, "an AudioCodec")),
         }
+    }
+}
+
+#[cfg(feature = "training")]
+impl Model {
+    /// A whole model as one that is trained.
+    pub(super) fn llama<'a>(
+        argument: &str,
+        model: &'a dyn TextModel,
+    ) -> Result<&'a DiffLlama, Error> {
+        let other = || Error::option(argument, "a Llama, plain or differential", "another model");
+        (model as &dyn Any).downcast_ref().ok_or_else(other)
+    }
+
+    /// The whole model, out of its object, which has none until [`Model::set_trained`].
+    pub(super) fn take_llama(&mut self) -> Result<DiffLlama, Error> {
+        Self::llama("model", self.text()?.as_ref())?;
+        let taken = match self.trained.take() {
+            Some(model) => model,
+            None => match self.loader.take()? {
+                Whole::Text(model) => model,
+                other => return Err(wrong(&other, "a DiffLlama")),
+            },
+        };
+        Ok(Self::llama("model", taken.as_ref())?.clone())
+    }
+
+    /// Makes what training made of it the model.
+    pub(super) fn set_trained(&mut self, model: Arc<DiffLlama>) {
+        self.trained = Some(model);
     }
 }
 
@@ -120,6 +159,7 @@ impl Query for CreateModelRequest {
             family,
             loader,
             config,
+            trained: None,
         };
         asked.door.insert(model).map(f64::from)
     }

@@ -14,8 +14,10 @@ use diffattn_door::{requests, schema::Request};
 
 /// The numbers of models and checkpoints; below are operators and layers.
 const MODELS: std::ops::Range<u32> = 64..128;
-/// The numbers of gradients; above are the requests of tests.
-const GRADIENTS: std::ops::Range<u32> = 128..240;
+/// The numbers of gradients.
+const GRADIENTS: std::ops::Range<u32> = 128..150;
+/// The numbers of training; above are the requests of tests.
+const TRAINING: std::ops::Range<u32> = 150..240;
 
 fn of_operators() -> Vec<&'static Request> {
     sorted(|number| number < MODELS.start)
@@ -23,6 +25,10 @@ fn of_operators() -> Vec<&'static Request> {
 
 fn of_gradients() -> Vec<&'static Request> {
     sorted(|number| GRADIENTS.contains(&number))
+}
+
+fn of_training() -> Vec<&'static Request> {
+    sorted(|number| TRAINING.contains(&number))
 }
 
 fn of_models() -> Vec<&'static Request> {
@@ -75,8 +81,13 @@ fn the_tables_of_typescript_are_those_of_the_requests() {
     check("packages/diffattn/src/models/requests.generated.ts", |_| {
         typescript::tables("models and checkpoints", "./atoms.js", &of_models())
     });
+    check(
+        "packages/diffattn/src/training/requests.generated.ts",
+        |_| typescript::tables("training", "../models/atoms.js", &of_training()),
+    );
     check("packages/diffattn/src/ops.generated.ts", |_| {
-        typescript::numbers(&[of_operators(), of_models(), of_gradients()].concat())
+        let all = [of_operators(), of_models(), of_gradients(), of_training()];
+        typescript::numbers(&all.concat())
     });
 }
 
@@ -86,6 +97,7 @@ fn the_tables_of_the_protocol_are_those_of_the_requests() {
         let document = protocol::replace(document, "operators", (&of_operators(), &[]));
         let document = protocol::replace(&document, "models", (&of_models(), &[]));
         let gradients = (&of_gradients()[..], &of_operators()[..]);
-        protocol::replace(&document, "gradients", gradients)
+        let document = protocol::replace(&document, "gradients", gradients);
+        protocol::replace(&document, "training", (&of_training(), &[]))
     });
 }

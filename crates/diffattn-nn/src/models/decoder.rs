@@ -3,6 +3,7 @@
 use crate::layers::{Embedding, Head, Layer};
 use crate::pass::StateOptions;
 use diffattn::Error;
+use std::any::Any;
 
 /// The parts of a model that continues texts: embeddings, a list of layers and the head, which has
 /// the last norm.
@@ -18,7 +19,7 @@ pub struct Decoder<'m> {
 }
 
 /// A model that continues texts, of whatever family: what generation and caches ask of it.
-pub trait TextModel: std::fmt::Debug + Send + Sync {
+pub trait TextModel: std::fmt::Debug + Send + Sync + Any {
     /// What it is made of.
     fn decoder(&self) -> Decoder<'_>;
 }

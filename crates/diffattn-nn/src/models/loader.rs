@@ -98,6 +98,13 @@ pub trait ModelLoader: Debug + Send + Sync {
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `model` and the part that is
     /// missing.
     fn whole(&self) -> Result<Model, Error>;
+
+    /// The model, out of its loader, which has none from then on.
+    ///
+    /// # Errors
+    /// As [`ModelLoader::whole`].
+    #[cfg(feature = "training")]
+    fn take(&mut self) -> Result<Model, Error>;
 }
 
 impl dyn ModelLoader {
@@ -243,5 +250,12 @@ impl<B: Builder> ModelLoader for Loader<B> {
 
     fn whole(&self) -> Result<Model, Error> {
         Ok(B::of_any_family(self.model()?.clone()))
+    }
+
+    #[cfg(feature = "training")]
+    fn take(&mut self) -> Result<Model, Error> {
+        let model = self.whole()?;
+        self.model = None;
+        Ok(model)
     }
 }

@@ -9,12 +9,16 @@ use std::ops::Range;
 pub(crate) struct ParameterId(usize);
 
 /// A tensor that training moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Its name in a checkpoint.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
+    /// What its learning rate is multiplied with.
+    pub(crate) lr_scale: f64,
+    /// Rows that stay as they are: ascending, none twice.
+    pub(crate) frozen_rows: Vec<Range<usize>>,
     range: Range<usize>,
 }
 
@@ -24,6 +28,38 @@ impl Parameter {
     pub fn decays(&self) -> bool {
         self.shape.len() == 2
     }
+
+    /// Where frozen rows lie in the arena.
+    fn frozen(&self) -> impl Iterator<Item = Range<usize>> {
+        let rows = self.shape.first().copied().unwrap_or(1).max(1);
+        let (first, width) = (self.range.start, self.range.len() / rows);
+        let rows = self.frozen_rows.iter();
+        rows.map(move |rows| first + rows.start * width..first + rows.end * width)
+    }
+
+    /// Where what moves lies in the arena: all but frozen rows.
+    pub(crate) fn moving(&self) -> Vec<Range<usize>> {
+        let mut start = self.range.start;
+        let mut moving = Vec::new();
+        for frozen in self.frozen() {
+            moving.push(start..frozen.start);
+            start = frozen.end;
+        }
+        moving.push(start..self.range.end);
+        moving.retain(|range| !range.is_empty());
+        moving
+    }
+}
+
+/// A tensor of a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateTensor {
+    /// A parameter's values.
+    Value,
+    /// AdamW's mean of gradients.
+    FirstMoment,
+    /// AdamW's mean of their squares.
+    SecondMoment,
 }
 
 /// Parameters, and what belongs to each: masters in float32, whatever the model holds.
@@ -54,6 +90,8 @@ impl Arena {
         self.parameters.push(Parameter {
             name,
             shape: shape.to_vec(),
+            lr_scale: 1.0,
+            frozen_rows: Vec::new(),
             range: first..first + len,
         });
         Ok(ParameterId(self.parameters.len() - 1))
@@ -125,24 +163,26 @@ impl Arena {
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `name` where there is no such
     /// parameter, [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) for another length.
     pub(crate) fn set(&mut self, name: &str, values: &[f32]) -> Result<(), Error> {
-        let range = self.range(name, values.len())?;
-        self.values[range].copy_from_slice(values);
-        Ok(())
+        self.set_tensor(name, StateTensor::Value, values)
     }
 
-    /// Makes `first` and `second` the moments of a parameter.
+    /// Makes `values` those of a tensor of a state.
     ///
     /// # Errors
     /// As [`Arena::set`].
-    pub(crate) fn set_moments(
+    pub(crate) fn set_tensor(
         &mut self,
         name: &str,
-        [first, second]: [&[f32]; 2],
+        of: StateTensor,
+        values: &[f32],
     ) -> Result<(), Error> {
-        let range = self.range(name, first.len())?;
-        check_len("second_moments", &[first.len()], second.len())?;
-        self.first_moments[range.clone()].copy_from_slice(first);
-        self.second_moments[range].copy_from_slice(second);
+        let range = self.range(name, values.len())?;
+        let tensor = match of {
+            StateTensor::Value => &mut self.values,
+            StateTensor::FirstMoment => &mut self.first_moments,
+            StateTensor::SecondMoment => &mut self.second_moments,
+        };
+        tensor[range].copy_from_slice(values);
         Ok(())
     }
 
@@ -190,31 +230,38 @@ impl Arena {
         self.gradients.fill(0.0);
     }
 
-    /// The joint norm of all gradients, in float64, tensor after tensor.
-    pub(crate) fn gradient_norm(&self, run: Run) -> Result<f64, Error> {
+    /// The joint norm of all gradients, in float64, tensor after tensor; those of frozen rows
+    /// become zero first.
+    pub(crate) fn gradient_norm(&mut self, run: Run) -> Result<f64, Error> {
+        for parameter in &self.parameters {
+            for frozen in parameter.frozen() {
+                self.gradients[frozen].fill(0.0);
+            }
+        }
         let of = self.parameters.iter();
         let gradients: Vec<_> = of.map(|of| &self.gradients[of.range.clone()]).collect();
         gradient_norm(&gradients, run)
     }
 
-    /// One step of the optimizer: `adamw` for each parameter, as `of` changes it for one of them.
+    /// All parameters, to say how they move.
+    pub(crate) fn parameters_mut(&mut self) -> &mut [Parameter] {
+        &mut self.parameters
+    }
+
+    /// One step of the optimizer over a stretch of the arena, all of one parameter.
     pub(crate) fn step(
         &mut self,
+        range: Range<usize>,
         step: u64,
-        clip: f64,
-        of: impl Fn(&Parameter) -> AdamW,
+        (adamw, clip): (&AdamW, f64),
         run: Run,
     ) -> Result<(), Error> {
-        for parameter in &self.parameters {
-            let range = parameter.range.clone();
-            let parts = Parameters {
-                parameters: &mut self.values[range.clone()],
-                gradients: &self.gradients[range.clone()],
-                first_moments: &mut self.first_moments[range.clone()],
-                second_moments: &mut self.second_moments[range],
-            };
-            of(parameter).step(step, parts, clip, run)?;
-        }
-        Ok(())
+        let parts = Parameters {
+            parameters: &mut self.values[range.clone()],
+            gradients: &self.gradients[range.clone()],
+            first_moments: &mut self.first_moments[range.clone()],
+            second_moments: &mut self.second_moments[range],
+        };
+        adamw.step(step, parts, clip, run)
     }
 }

@@ -3,8 +3,9 @@
 //! model.
 
 use super::batch::TrainingBatch;
-use diffattn::Error;
+use diffattn::{Error, check_len};
 use diffattn_files::{ByteSource, TokenFile};
+use std::ops::Range;
 
 /// What becomes of documents within a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,11 +105,9 @@ impl<S: ByteSource> TrainingData<S> {
         self.windows
     }
 
-    /// The next `rows` windows to train on; the cursor moves behind them.
-    ///
-    /// # Errors
-    /// What the file says.
-    pub fn next(&self, cursor: &mut Cursor, rows: usize) -> Result<TrainingBatch, Error> {
+    /// The numbers of the next `rows` windows to train on; the cursor moves behind them.
+    #[must_use]
+    pub fn next_windows(&self, cursor: &mut Cursor, rows: usize) -> Vec<u64> {
         let [windows, _] = self.windows;
         let mut numbers = Vec::with_capacity(rows);
         for _ in 0..rows {
@@ -125,7 +124,24 @@ impl<S: ByteSource> TrainingData<S> {
             ));
             cursor.index += 1;
         }
-        self.batch(&numbers)
+        numbers
+    }
+
+    /// The numbers of windows `first..first + rows` of those to measure, as far as there are any.
+    #[must_use]
+    pub fn eval_windows(&self, first: u64, rows: usize) -> Vec<u64> {
+        let [train, eval] = self.windows;
+        let last = first.saturating_add(rows as u64).min(eval);
+        (train + first.min(last)..train + last).collect()
+    }
+
+    /// The next `rows` windows to train on; the cursor moves behind them.
+    ///
+    /// # Errors
+    /// What the file says.
+    pub fn next(&self, cursor: &mut Cursor, rows: usize) -> Result<TrainingBatch, Error> {
+        let windows = self.next_windows(cursor, rows);
+        self.batch(&windows)
     }
 
     /// Windows `first..first + rows` of those to measure, as far as there are any; `None` behind
@@ -134,38 +150,73 @@ impl<S: ByteSource> TrainingData<S> {
     /// # Errors
     /// What the file says.
     pub fn eval(&self, first: u64, rows: usize) -> Result<Option<TrainingBatch>, Error> {
-        let [train, eval] = self.windows;
-        let last = first.saturating_add(rows as u64).min(eval);
-        if first >= last {
+        let windows = self.eval_windows(first, rows);
+        if windows.is_empty() {
             return Ok(None);
         }
-        let numbers: Vec<u64> = (train + first..train + last).collect();
-        self.batch(&numbers).map(Some)
+        self.batch(&windows).map(Some)
     }
 
-    fn batch(&self, windows: &[u64]) -> Result<TrainingBatch, Error> {
-        let context = self.options.context;
-        let (mut ids, mut documents) = (Vec::new(), Vec::new());
+    /// The bytes of the file that the ids of a window are.
+    #[must_use]
+    pub fn bytes_of(&self, window: u64) -> Range<u64> {
+        self.file.bytes_of(self.tokens_of(window))
+    }
+
+    /// Labels that count in windows.
+    ///
+    /// # Errors
+    /// What the file says of its documents.
+    pub fn counted(&self, windows: &[u64]) -> Result<usize, Error> {
+        let ids = vec![0; windows.len() * self.options.context];
+        Ok(self.batch_of(windows, &ids)?.counted())
+    }
+
+    /// The batch of windows whose ids were read elsewhere: `bytes`, those of
+    /// [`TrainingData::bytes_of`] one behind the other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `ids` for another number of them;
+    /// what the file says of its documents.
+    pub fn batch_of_bytes(&self, windows: &[u64], bytes: &[u8]) -> Result<TrainingBatch, Error> {
+        let ids = self.file.decode(bytes)?;
+        check_len("ids", &[windows.len(), self.options.context], ids.len())?;
+        self.batch_of(windows, &ids)
+    }
+
+    fn tokens_of(&self, window: u64) -> Range<u64> {
+        let first = window * self.options.context as u64;
+        first..first + self.options.context as u64
+    }
+
+    pub(crate) fn batch(&self, windows: &[u64]) -> Result<TrainingBatch, Error> {
+        let mut ids = Vec::new();
         for &window in windows {
-            let first = window * context as u64;
-            let end = first + context as u64;
-            ids.extend(self.file.ids(first..end)?);
-            if self.options.documents == Documents::Join {
-                continue;
-            }
-            let number = self.file.document_of(first)?;
+            ids.extend(self.file.ids(self.tokens_of(window))?);
+        }
+        self.batch_of(windows, &ids)
+    }
+
+    fn batch_of(&self, windows: &[u64], ids: &[u32]) -> Result<TrainingBatch, Error> {
+        let context = self.options.context;
+        if self.options.documents == Documents::Join {
+            return TrainingBatch::new(ids, context, None, None);
+        }
+        let mut documents = Vec::new();
+        for &window in windows {
+            let tokens = self.tokens_of(window);
+            let number = self.file.document_of(tokens.start)?;
             let last = self.file.documents().min(number + 1 + context as u64);
             let mut starts = self.file.starts(number + 1..last)?.into_iter().peekable();
             let mut document = number;
-            for token in first..end {
+            for token in tokens {
                 if starts.next_if(|&start| start <= token).is_some() {
                     document += 1;
                 }
                 documents.push(document as i64);
             }
         }
-        let documents = (self.options.documents == Documents::Mask).then_some(&documents[..]);
-        TrainingBatch::new(&ids, context, documents, None)
+        TrainingBatch::new(ids, context, Some(&documents), None)
     }
 }
 

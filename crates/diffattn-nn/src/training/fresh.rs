@@ -1,6 +1,8 @@
 //! A model that knows nothing yet: random weights as Hugging Face's classes begin with. Reads no
 //! file.
 
+use crate::checkpoint::Architecture;
+use crate::config::Entries;
 use crate::models::diff_llama::{DiffLlama, DiffLlamaConfig, decoder_sizes};
 use crate::models::tables::listed;
 use crate::weights::Weights;
@@ -12,20 +14,39 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 /// The spread of maps and embeddings (`initializer_range`).
 const SPREAD: f64 = 0.02;
 
-/// Named values with their shapes.
-type Made = Vec<(String, Vec<usize>, Vec<f32>)>;
+/// A weight of a model that knows nothing yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FreshTensor {
+    /// Its name in a checkpoint.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    start: Start,
+}
 
-impl DiffLlama {
-    /// A model of random weights: maps and embeddings normal with a spread of 0.02, λ's vectors of
-    /// [`DiffLlamaConfig::lambda_std_dev`], norms 1, biases 0, as `transformers` begins. The same
-    /// `seed` gives the same weights, each by its name.
+/// What a weight begins with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Start {
+    /// Normal values of that spread.
+    Normal(f64),
+    One,
+    Zero,
+}
+
+/// The weights of a model that knows nothing yet: maps and embeddings normal with a spread of 0.02,
+/// λ's vectors of [`DiffLlamaConfig::lambda_std_dev`], norms 1, biases 0, as `transformers` begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FreshWeights(Vec<FreshTensor>);
+
+impl FreshWeights {
+    /// Of a configuration.
     ///
     /// # Errors
-    /// As [`DiffLlama::new`].
-    pub fn fresh(config: &DiffLlamaConfig, seed: u64) -> Result<Self, Error> {
+    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming a weight of too many elements.
+    pub fn new(config: &DiffLlamaConfig) -> Result<Self, Error> {
         let sizes = decoder_sizes(config, config.tie_word_embeddings);
-        let mut made = Made::new();
-        let mut add = |list: &Declare| random(list, config, seed, &mut made);
+        let mut made = Vec::new();
+        let mut add = |list: &Declare| random(list, config, &mut made);
         add(&listed(|d| sizes.embeddings(d)).0)?;
         if !config.tie_word_embeddings {
             add(&listed(|d| sizes.head(d)).0)?;
@@ -35,20 +56,70 @@ impl DiffLlama {
             add(&listed(|d| sizes.layer(index, d)).0)?;
         }
         add(&listed(|d| sizes.norm(d)).0)?;
+        Ok(Self(made))
+    }
+
+    /// Of the text of a `config.json`: a DIFF Llama's, a plain Llama's, or that of one whose heads
+    /// are differential (`diffattn_llama`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`.
+    pub fn of_config(text: &str) -> Result<Self, Error> {
+        let entries = Entries::read("config", text)?;
+        let config = match Architecture::of_config(&entries.map) {
+            Some(Architecture::Llama) => DiffLlamaConfig::from_llama_json(text),
+            Some(Architecture::DiffAttnLlama) => DiffLlamaConfig::from_diffattn_llama_json(text),
+            _ => DiffLlamaConfig::from_json(text),
+        };
+        Self::new(&config?)
+    }
+
+    /// Names and shapes.
+    #[must_use]
+    pub fn tensors(&self) -> &[FreshTensor] {
+        &self.0
+    }
+
+    /// Writes the values of a weight, by its place in the list: the same for the same `seed` and
+    /// name.
+    pub fn fill(&self, index: usize, seed: u64, values: &mut [f32]) {
+        let Some(of) = self.0.get(index) else {
+            return;
+        };
+        match of.start {
+            Start::Normal(spread) => fill(values, spread, seed, &of.name),
+            Start::One => values.fill(1.0),
+            Start::Zero => values.fill(0.0),
+        }
+    }
+}
+
+impl DiffLlama {
+    /// A model of [`FreshWeights`]. The same `seed` gives the same weights, each by its name.
+    ///
+    /// # Errors
+    /// As [`DiffLlama::new`].
+    pub fn fresh(config: &DiffLlamaConfig, seed: u64) -> Result<Self, Error> {
+        let fresh = FreshWeights::new(config)?;
+        let mut made = Vec::new();
+        for (index, of) in fresh.tensors().iter().enumerate() {
+            let mut values = try_zeroed(checked_len(&of.name, &of.shape)?)?;
+            fresh.fill(index, seed, &mut values);
+            made.push(values);
+        }
         let mut weights = Weights::new();
-        for (name, shape, values) in &made {
-            weights.insert(name.clone(), Tensor::f32(values, shape));
+        for (of, values) in fresh.tensors().iter().zip(&made) {
+            weights.insert(of.name.clone(), Tensor::f32(values, &of.shape));
         }
         Self::new(config, &weights)
     }
 }
 
-/// Random values of what a list requires.
+/// What a list requires.
 fn random(
     list: &Declare,
     config: &DiffLlamaConfig,
-    seed: u64,
-    made: &mut Made,
+    made: &mut Vec<FreshTensor>,
 ) -> Result<(), Error> {
     for weight in list.weights() {
         let is_map = matches!(weight.kind, Kind::Linear { .. });
@@ -56,16 +127,22 @@ fn random(
             if tensor.need != Need::Required {
                 continue;
             }
-            let mut values = try_zeroed(checked_len(&tensor.name, &tensor.shape)?)?;
+            checked_len(&tensor.name, &tensor.shape)?;
             let name = tensor.name.as_str();
-            if name.contains("lambda_") && !is_map {
-                fill(&mut values, config.lambda_std_dev, seed, name);
+            let start = if name.contains("lambda_") && !is_map {
+                Start::Normal(config.lambda_std_dev)
             } else if name.contains("norm") || name.contains("subln") {
-                values.fill(1.0);
-            } else if !name.ends_with(".bias") {
-                fill(&mut values, SPREAD, seed, name);
-            }
-            made.push((tensor.name, tensor.shape, values));
+                Start::One
+            } else if name.ends_with(".bias") {
+                Start::Zero
+            } else {
+                Start::Normal(SPREAD)
+            };
+            made.push(FreshTensor {
+                name: tensor.name,
+                shape: tensor.shape,
+                start,
+            });
         }
     }
     Ok(())

@@ -1,20 +1,23 @@
 //! A language model in training: the loss of a micro-batch and its gradients, added to those of the
 //! step; then one step of the optimizer. Runs in slices. Knows no files and no schedule.
 
-use super::arena::Arena;
+use super::arena::{Arena, StateTensor};
 use super::attention::without_backward;
 use super::batch::TrainingBatch;
 use super::layer::Recompute;
-use super::parameters::{AdapterOptions, ModelIds, Taking, lambda_gradients, put_back};
+use super::parameters::{AdapterOptions, ModelIds, Taking};
 use super::rows::RmsRows;
+use super::rules::ParameterRules;
 use super::scratch::{Scratch, sized};
 use super::tape::{ModelGrads, Tape, hidden_states};
 use crate::layers::Activation;
 use crate::layers::attention::LambdaSource;
 use crate::models::diff_llama::DiffLlama;
+use std::cell::RefCell;
+
 use diffattn::{
-    AdamW, CrossEntropyOptions, Distillation, Error, HeadGradients, LinearCrossEntropy, Logits,
-    Loss, Pace, Run, Work, clip_coefficient,
+    CrossEntropyOptions, Distillation, Error, HeadGradients, LinearCrossEntropy, Logits, Loss,
+    Pace, Run, Work,
 };
 
 /// What of a model moves, and what is kept for the backward pass.
@@ -23,6 +26,8 @@ pub struct TrainingOptions<'o> {
     /// Whether a weight of that name moves. All by default; none but adapters and λ projections
     /// where there is an adapter.
     pub moves: Option<&'o dyn Fn(&str) -> bool>,
+    /// What of that stays all the same, and what moves more slowly; nothing by default.
+    pub rules: Option<&'o ParameterRules>,
     /// Adapters of the maps of layers; none by default.
     pub adapter: Option<&'o AdapterOptions>,
     /// What is computed anew instead of being kept.
@@ -34,6 +39,7 @@ pub struct TrainingOptions<'o> {
 impl std::fmt::Debug for TrainingOptions<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TrainingOptions")
+            .field("rules", &self.rules)
             .field("adapter", &self.adapter)
             .field("recompute", &self.recompute)
             .finish_non_exhaustive()
@@ -43,17 +49,17 @@ impl std::fmt::Debug for TrainingOptions<'_> {
 /// A model in training.
 #[derive(Debug)]
 pub struct TrainingModel {
-    model: DiffLlama,
-    arena: Arena,
-    ids: ModelIds,
+    pub(super) model: DiffLlama,
+    pub(super) arena: Arena,
+    pub(super) ids: ModelIds,
     /// The gradient of each layer's λ, as far as micro-batches have come.
-    lambda_sums: Vec<f64>,
+    pub(super) lambda_sums: Vec<f64>,
     /// What embeddings give to a table that is the head, too: added behind what the head gives.
-    table_sums: Vec<f32>,
+    pub(super) table_sums: Vec<f32>,
     tape: Tape,
     scratch: Scratch,
     recompute: Recompute,
-    run: Run,
+    pub(super) run: Run,
 }
 
 /// What a micro-batch is measured by.
@@ -71,20 +77,31 @@ impl TrainingModel {
     /// model holds of it; what is frozen stays as it is held, and meets floats.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `moves` where nothing moves, or
-    /// `model` for layers that are not trained; [`Error::out_of_memory`].
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `freeze` where nothing moves or a
+    /// pattern fits nothing, `lrScale` likewise, or `model` for layers that are not trained;
+    /// [`Error::out_of_memory`].
     pub fn new(mut model: DiffLlama, options: &TrainingOptions<'_>) -> Result<Self, Error> {
         check(&model)?;
         let all = |name: &str| options.adapter.is_none() || name.contains("lambda");
+        let given = options.moves.unwrap_or(&all);
+        let seen = RefCell::new(Vec::new());
+        let moves = |name: &str| {
+            seen.borrow_mut().push(name.to_owned());
+            given(name) && options.rules.is_none_or(|rules| !rules.freezes(name))
+        };
         let mut arena = Arena::default();
         let ids = Taking {
             arena: &mut arena,
-            moves: options.moves.unwrap_or(&all),
+            moves: &moves,
             adapter: options.adapter,
         }
         .model(&mut model)?;
+        if let Some(rules) = options.rules {
+            rules.check_frozen(&seen.borrow())?;
+            rules.apply(arena.parameters_mut())?;
+        }
         if arena.is_empty() {
-            return Err(Error::option("moves", "a weight that moves", "none"));
+            return Err(Error::option("freeze", "a weight that moves", "none"));
         }
         let has_table_sums = model.embedding.is_of_head() && ids.head.weight.is_some();
         let table = model.config.vocab_size * model.config.hidden_size;
@@ -133,15 +150,27 @@ impl TrainingModel {
         for (name, values) in values {
             self.arena.set(name, values)?;
         }
-        put_back(&mut self.model, &self.ids, &self.arena)
+        self.put_back()
     }
 
     /// Makes `first` and `second` the moments of a parameter, to go on from a checkpoint.
     ///
     /// # Errors
     /// As [`TrainingModel::set`].
-    pub fn set_moments(&mut self, name: &str, moments: [&[f32]; 2]) -> Result<(), Error> {
-        self.arena.set_moments(name, moments)
+    pub fn set_moments(&mut self, name: &str, [m, v]: [&[f32]; 2]) -> Result<(), Error> {
+        self.arena.set_tensor(name, StateTensor::FirstMoment, m)?;
+        self.arena.set_tensor(name, StateTensor::SecondMoment, v)
+    }
+
+    /// Makes `values` those of a tensor of a state; the model has them after
+    /// [`TrainingModel::put_back`].
+    pub(crate) fn set_tensor(
+        &mut self,
+        name: &str,
+        of: StateTensor,
+        values: &[f32],
+    ) -> Result<(), Error> {
+        self.arena.set_tensor(name, of, values)
     }
 
     /// λ of each layer; `None` where it is projected or there is none.
@@ -202,88 +231,55 @@ impl TrainingModel {
     /// # Errors
     /// As [`TrainingModel::add`].
     pub fn evaluate(&mut self, batch: &TrainingBatch) -> Result<Loss, Error> {
-        self.check_ids(batch)?;
         let mut loss = Loss::default();
-        let total = self.units(batch);
-        let to = &mut loss;
-        Work::new(total, |pace| async move {
-            let Self {
-                model,
-                tape,
-                scratch,
-                run,
-                ..
-            } = self;
-            let hidden = hidden_states(&pace, model, batch, (tape, scratch), *run).await?;
-            let options = CrossEntropyOptions {
-                run: *run,
-                ..CrossEntropyOptions::default()
-            };
-            let call = LinearCrossEntropy::new(&model.head, &hidden, &batch.labels, &options);
-            *to = call.finish_into(HeadGradients::default())?;
-            Ok(())
-        })
-        .finish()?;
+        self.evaluate_work(batch, &mut loss)?.finish()?;
         Ok(loss)
     }
 
-    /// Ends a step: the gradients of all micro-batches, clipped to `max_norm` where there is one,
-    /// move the parameters, as `adamw` says of those that decay; step `step` counts from 1. Gives
-    /// the joint norm before clipping.
+    /// [`TrainingModel::evaluate`] in slices; the loss is written last.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) as [`AdamW::step`].
-    pub fn step(&mut self, step: u64, adamw: &AdamW, max_norm: Option<f64>) -> Result<f64, Error> {
-        let norm = self.norm()?;
-        self.moved(step, adamw, (norm, max_norm))?;
-        Ok(norm)
+    /// As [`TrainingModel::add`].
+    pub fn evaluate_work<'w>(
+        &'w mut self,
+        batch: &'w TrainingBatch,
+        loss: &'w mut Loss,
+    ) -> Result<Work<'w>, Error> {
+        self.check_ids(batch)?;
+        let total = self.units(batch);
+        Ok(Work::new(total, |pace| async move {
+            *loss = self.evaluate_paced(&pace, batch).await?;
+            Ok(())
+        }))
     }
 
-    /// The joint norm of the step's gradients, behind its last micro-batch.
-    pub(crate) fn norm(&mut self) -> Result<f64, Error> {
-        self.join()?;
-        self.arena.gradient_norm(self.run)
-    }
-
-    /// Moves the parameters by gradients of a joint norm, which are clipped where `max_norm` is
-    /// given.
-    pub(crate) fn moved(
+    pub(crate) async fn evaluate_paced(
         &mut self,
-        step: u64,
-        adamw: &AdamW,
-        (norm, max_norm): (f64, Option<f64>),
-    ) -> Result<(), Error> {
-        let clip = max_norm.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
-        let of = |parameter: &super::arena::Parameter| AdamW {
-            weight_decay: if parameter.decays() {
-                adamw.weight_decay
-            } else {
-                0.0
-            },
-            ..*adamw
+        pace: &Pace,
+        batch: &TrainingBatch,
+    ) -> Result<Loss, Error> {
+        let Self {
+            model,
+            tape,
+            scratch,
+            run,
+            ..
+        } = self;
+        let hidden = hidden_states(pace, model, batch, (tape, scratch), *run).await?;
+        let options = CrossEntropyOptions {
+            run: *run,
+            ..CrossEntropyOptions::default()
         };
-        self.arena.step(step, clip, of, self.run)?;
-        put_back(&mut self.model, &self.ids, &self.arena)
+        let call = LinearCrossEntropy::new(&model.head, &hidden, &batch.labels, &options);
+        let mut loss = Loss::default();
+        let mut work = call.into_work(HeadGradients::default(), &mut loss)?;
+        let units = super::maps::units(&model.head, batch.tokens());
+        pace.within(&mut work, units).await?;
+        drop(work);
+        Ok(loss)
     }
 
-    /// Joins what is summed apart with the gradients: once, behind the last micro-batch.
-    pub fn join(&mut self) -> Result<(), Error> {
-        for (index, layer) in self.model.layers.iter().enumerate() {
-            let ids = &self.ids.layers[index].attention;
-            let sum = std::mem::take(&mut self.lambda_sums[index]);
-            lambda_gradients(&layer.attention, ids, sum, &mut self.arena);
-        }
-        if let Some(id) = self.ids.head.weight
-            && !self.table_sums.is_empty()
-        {
-            let to = self.arena.gradient(id).iter_mut();
-            to.zip(&self.table_sums).for_each(|(to, sum)| *to += sum);
-            self.table_sums.fill(0.0);
-        }
-        Ok(())
-    }
-
-    fn check_ids(&self, batch: &TrainingBatch) -> Result<(), Error> {
+    pub(crate) fn check_ids(&self, batch: &TrainingBatch) -> Result<(), Error> {
         let vocabulary = self.model.config.vocab_size;
         match batch.ids.iter().find(|&&id| id as usize >= vocabulary) {
             None => Ok(()),
@@ -296,7 +292,8 @@ impl TrainingModel {
     }
 
     /// Units of work of a micro-batch, about.
-    fn units(&self, batch: &TrainingBatch) -> usize {
+    #[must_use]
+    pub fn units(&self, batch: &TrainingBatch) -> usize {
         let rows = batch.tokens();
         let of_layer = |layer: &crate::models::diff_llama::DecoderLayer| {
             let attention = &layer.attention;
@@ -317,7 +314,7 @@ impl TrainingModel {
         layers + 3 * super::maps::units(&self.model.head, rows) + 1
     }
 
-    async fn add_paced(
+    pub(crate) async fn add_paced(
         &mut self,
         pace: &Pace,
         batch: &TrainingBatch,

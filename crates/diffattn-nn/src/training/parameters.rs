@@ -258,37 +258,48 @@ impl Taking<'_> {
     }
 }
 
-/// Puts what moved back into the model.
-pub(crate) fn put_back(model: &mut DiffLlama, ids: &ModelIds, arena: &Arena) -> Result<(), Error> {
+/// Puts what moved of a layer back into the model.
+pub(crate) fn put_back_layer(
+    layer: &mut DecoderLayer,
+    ids: &LayerIds,
+    arena: &Arena,
+) -> Result<(), Error> {
+    let attention = &mut layer.attention;
+    let of = &ids.attention;
+    for (linear, ids) in [
+        (&mut attention.q, of.q),
+        (&mut attention.k, of.k),
+        (&mut attention.v, of.v),
+        (&mut attention.out, of.out),
+        (&mut layer.gate, ids.gate),
+        (&mut layer.up, ids.up),
+        (&mut layer.down, ids.down),
+    ] {
+        repack(linear, ids, arena)?;
+    }
+    put_lambda(attention, of, arena)?;
+    if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
+        norm.weight = Some(arena.value(id).to_vec());
+    }
+    for (weight, id) in [
+        (&mut layer.input_norm, ids.input_norm),
+        (&mut layer.post_norm, ids.post_norm),
+    ] {
+        if let Some(id) = id {
+            weight.copy_from_slice(arena.value(id));
+        }
+    }
+    Ok(())
+}
+
+/// Puts what moved of the embeddings, the last norm and the head back into the model.
+pub(crate) fn put_back_ends(
+    model: &mut DiffLlama,
+    ids: &ModelIds,
+    arena: &Arena,
+) -> Result<(), Error> {
     if let Some(id) = ids.table {
         model.embedding.set(arena.value(id))?;
-    }
-    for (layer, ids) in model.layers.iter_mut().zip(&ids.layers) {
-        let attention = &mut layer.attention;
-        let of = &ids.attention;
-        for (linear, ids) in [
-            (&mut attention.q, of.q),
-            (&mut attention.k, of.k),
-            (&mut attention.v, of.v),
-            (&mut attention.out, of.out),
-            (&mut layer.gate, ids.gate),
-            (&mut layer.up, ids.up),
-            (&mut layer.down, ids.down),
-        ] {
-            repack(linear, ids, arena)?;
-        }
-        put_lambda(attention, of, arena)?;
-        if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
-            norm.weight = Some(arena.value(id).to_vec());
-        }
-        for (weight, id) in [
-            (&mut layer.input_norm, ids.input_norm),
-            (&mut layer.post_norm, ids.post_norm),
-        ] {
-            if let Some(id) = id {
-                weight.copy_from_slice(arena.value(id));
-            }
-        }
     }
     if let Some(id) = ids.norm {
         model.norm.copy_from_slice(arena.value(id));

@@ -37,7 +37,7 @@ export class WasmBackend implements Backend {
   /** The side of the async forms, once there is one. */
   client: WorkerClient | undefined;
   /** Backends of other modules, which go by the same options and end with this one. */
-  readonly companions = new Map<Part, WasmBackend>();
+  readonly companions = new Map<Part | "trainer", WasmBackend>();
   /** Of a companion: the backend that users know, whose memory tensors lie in. */
   owner: WasmBackend | undefined;
   started: Promise<void> = Promise.resolve();

@@ -1,13 +1,20 @@
 // What ends a command early, and how the process then ends. Prints nothing.
 
 /** Exit codes of the command line. */
-export const Exit = { ok: 0, failed: 1, usage: 2, interrupted: 130 } as const;
+export const Exit = { ok: 0, failed: 1, usage: 2, interrupted: 130, terminated: 143 } as const;
 
 /** The command was asked for in a way that cannot be meant. */
 export class UsageError extends Error {}
 
 /** Something that a user gave, or the machine, stands in the way. */
 export class Failure extends Error {}
+
+/** A signal ended the command, which has done what it does then: nothing is to be said. */
+export class Stopped extends Error {
+  constructor(readonly code: number) {
+    super("stopped");
+  }
+}
 
 /** What something thrown says, on one line. */
 export function sentence(thrown: unknown): string {

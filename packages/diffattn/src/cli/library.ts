@@ -2,6 +2,7 @@
 
 import type * as operators from "../types.js";
 import type * as models from "../models/types.js";
+import type * as training from "../training/types.js";
 import type * as viz from "../viz/index.js";
 import { renderTemplate } from "../models/chat-template.js";
 import { explained, type Kind } from "./about.js";
@@ -15,6 +16,7 @@ const entry = (name: string): Promise<unknown> => import(`diffattn${name}`);
 
 export const loadOperators = (): Promise<typeof operators> => entry("") as Promise<typeof operators>;
 export const loadModels = (): Promise<typeof models> => entry("/models") as Promise<typeof models>;
+export const loadTraining = (): Promise<typeof training> => entry("/training") as Promise<typeof training>;
 export const loadViz = (): Promise<typeof viz> => entry("/viz") as Promise<typeof viz>;
 
 /** What every command that computes may be told. */

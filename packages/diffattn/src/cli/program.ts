@@ -1,9 +1,9 @@
 // The commands, their arguments and their help. Parsing is commander's; what a command does is in
 // its own file, loaded when it runs.
 
-import { Argument, Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import type * as operators from "../types.js";
-import { Exit, sentence, UsageError } from "./failure.js";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { computes, examples, listed, modelArgument, number, textModelArgument, WRITTEN } from "./arguments.js";
+import { Exit, sentence, Stopped, UsageError } from "./failure.js";
 import type { BenchOptions } from "./bench.js";
 import type { ChatOptions } from "./chat.js";
 import type { ClassifyOptions } from "./classify.js";
@@ -15,46 +15,9 @@ import type { InspectOptions } from "./inspect.js";
 import type { MapsOptions } from "./maps.js";
 import type { ServeOptions } from "./serve.js";
 import type { Terminal } from "./terminal.js";
+import { addTokens, addTrain } from "./program-train.js";
 
 declare const __VERSION__: string;
-
-const ISAS: readonly operators.Isa[] = ["avx512", "avx2", "neon", "scalar", "relaxed-simd+threads", "relaxed-simd", "simd128"];
-
-/** A parser of numbers within bounds. */
-function number(least: number, most = Infinity, { whole = true, open = false } = {}): (text: string) => number {
-  const noun = whole ? "an integer" : "a number";
-  const from = least === -Infinity ? "" : open ? `above ${least}` : most === Infinity ? `of ${least} or more` : `from ${least}`;
-  const wanted = `${noun}${from && " "}${from}${most === Infinity ? "" : ` ${open ? "and at most" : "to"} ${most}`}`;
-  return (text) => {
-    const value = text.trim() === "" ? NaN : Number(text);
-    if (Number.isFinite(value) && (!whole || Number.isInteger(value)) && value <= most && (open ? value > least : value >= least))
-      return value;
-    throw new InvalidArgumentError(`Expected ${wanted}.`);
-  };
-}
-
-const listed = (text: string, before: string[] | undefined): string[] => [...(before ?? []), text];
-
-const modelArgument = (what: string): Argument =>
-  new Argument("<model>", `${what}: a folder, an address that ends with "/", or a model of the hub (org/name)`);
-const textModelArgument = (what: string): Argument =>
-  new Argument(
-    "<model>",
-    `${what}: a folder or a GGUF file, an address of either (a folder's ends with "/"), or a model of the hub (org/name, hf:org/name@revision/file.gguf)`,
-  );
-
-/** As what weights are written. */
-const WRITTEN = ["f32", "f16", "bf16", "float32", "float16", "bfloat16", "q8", "q4"];
-
-/** Options of every command that computes. */
-function computes(command: Command): Command {
-  return command
-    .addOption(new Option("--backend <name>", "what computes; by default native where its binary loads").choices(["native", "wasm"]))
-    .addOption(new Option("--isa <name>", "instruction set; by default the fastest to be had").choices(ISAS))
-    .option("--threads <count>", "threads; by default what the machine allows", number(1));
-}
-
-const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map((line) => `  ${line}`).join("\n")}`;
 
 /** Options of every command that writes. */
 function samples(command: Command): Command {
@@ -389,7 +352,20 @@ export function program(terminal: Terminal): Command {
       )}\n\nExit codes: 0 done, 1 failed (one sentence on standard error), 2 not understood, 130 interrupted.`,
     );
 
-  for (const add of [addGenerate, addChat, addServe, addMaps, addClassify, addConvert, addDownload, addInspect, addBench, addDoctor])
+  for (const add of [
+    addGenerate,
+    addChat,
+    addServe,
+    addMaps,
+    addClassify,
+    addConvert,
+    addTokens,
+    addTrain,
+    addDownload,
+    addInspect,
+    addBench,
+    addDoctor,
+  ])
     add(root, terminal);
   for (const command of [root, ...root.commands])
     command
@@ -420,6 +396,7 @@ export async function main(terminal: Terminal, args: readonly string[]): Promise
       if (error.code !== "commander.help") terminal.complain(`diffattn: ${sentence(error.message.replace(/^error: /, ""))}`);
       return Exit.usage;
     }
+    if (error instanceof Stopped) return error.code;
     if (terminal.signal.aborted) return Exit.interrupted;
     terminal.complain(`diffattn: ${sentence(error)}`);
     if (terminal.isVerbose && error instanceof Error && error.stack) for (const line of error.stack.split("\n")) terminal.complain(line);

@@ -1,6 +1,6 @@
 // Where models live: native in the addon with everything else, on WASM in a worker of their own
-// that loads the builds with models. There objects are in the worker alone, so they are made and
-// asked by messages.
+// that loads the builds with models, or where one is trained those with gradients besides. There
+// objects are in the worker alone, so they are made and asked by messages.
 
 import type { Backend, Call, Control, Handle, Local, Output, Request } from "../backend.js";
 import { messageOf, type WasmObject } from "../backend/call-message.js";
@@ -8,9 +8,10 @@ import { WasmBackend } from "../backend/wasm.js";
 import { gone, type WorkerClient } from "../backend/worker-client.js";
 import { internal } from "../errors.js";
 import { backend, live } from "../init.js";
+import type { Platform } from "../platform.js";
 import { checkSignal, follow } from "../run.js";
 import type { CallOptions } from "../types.js";
-import { modelsPlatform } from "./platform.js";
+import { type Home, modelsPlatform, trainerPlatform } from "./platform.js";
 
 /** What models ask of a backend: an ordinary one answers at once, this one when the worker did. */
 interface Models {
@@ -30,6 +31,7 @@ class RemoteObject implements WasmObject {
   constructor(
     readonly name: Handle["name"],
     readonly backend: Backend,
+    readonly home: Home,
     client: WorkerClient,
   ) {
     this.#client = client;
@@ -50,11 +52,20 @@ class RemoteObject implements WasmObject {
   }
 }
 
+function platformOf(home: Home): Platform {
+  const platform = home === "models" ? modelsPlatform().wasm : trainerPlatform();
+  if (!platform) throw internal("a trainer without its modules");
+  return platform;
+}
+
 class WasmModels extends WasmBackend {
   declare owner: WasmBackend;
 
-  constructor(owner: WasmBackend) {
-    super(modelsPlatform().wasm, owner.folder, owner.isa, owner.threads, []);
+  constructor(
+    owner: WasmBackend,
+    readonly home: Home,
+  ) {
+    super(platformOf(home), owner.folder, owner.isa, owner.threads, []);
     this.owner = owner;
   }
 
@@ -64,7 +75,7 @@ class WasmModels extends WasmBackend {
 
   async create(name: Handle["name"], request: Request): Promise<Handle> {
     const client = this.clientSide();
-    const object = new RemoteObject(name, this.owner, client);
+    const object = new RemoteObject(name, this.owner, this.home, client);
     await client.call(messageOf(client, request, { kind: "create", key: object.keyIn(client) }), null, () => {}).outputs;
     return object;
   }
@@ -82,12 +93,23 @@ class WasmModels extends WasmBackend {
 /** What is done now, as a promise. */
 const atOnce = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolve(body()));
 
-function models(): Models {
+/** Where a request without objects goes: to a worker that is there, for models if there are two. */
+const anyHome = (running: WasmBackend): Home =>
+  !running.companions.has("models") && running.companions.has("trainer") ? "trainer" : "models";
+
+/** Where the objects of a request are. */
+const homeOf = ({ objects }: Request): Home | undefined => {
+  const [first] = objects;
+  return first?.handle instanceof RemoteObject ? first.handle.home : undefined;
+};
+
+function models(home?: Home): Models {
   const running = backend();
   if (running instanceof WasmBackend) {
-    const known = running.companions.get("models");
-    const worker = known instanceof WasmModels ? known : new WasmModels(running);
-    running.companions.set("models", worker);
+    const wanted = home ?? anyHome(running);
+    const known = running.companions.get(wanted);
+    const worker = known instanceof WasmModels ? known : new WasmModels(running, wanted);
+    running.companions.set(wanted, worker);
     return {
       begin: () => worker.begin(),
       create: (name, request) => worker.create(name, request),
@@ -110,20 +132,20 @@ function models(): Models {
 /**
  * Starts where models live, while files are still read. What goes wrong is told by the first call.
  */
-export function begin(): void {
-  models().begin();
+export function begin(home: Home): void {
+  models(home).begin();
 }
 
-/** Makes an object. */
-export async function create(name: Handle["name"], request: Request): Promise<Handle> {
+/** Makes an object, where those live that it is made of; `home`: of one that is made of none. */
+export async function create(name: Handle["name"], request: Request, home?: Home): Promise<Handle> {
   for (const { handle } of request.objects) live(handle);
-  return models().create(name, request);
+  return models(homeOf(request) ?? home).create(name, request);
 }
 
 /** Asks or changes an object: one number. */
 export async function query(request: Request): Promise<number> {
   for (const { handle } of request.objects) live(handle);
-  return models().query(request);
+  return models(homeOf(request)).query(request);
 }
 
 /** Gives up an object; one of a backend that ended is gone already. */
@@ -133,7 +155,7 @@ export function drop(handle: Handle): void {
   } catch {
     return;
   }
-  models().drop(handle);
+  models(handle instanceof RemoteObject ? handle.home : undefined).drop(handle);
 }
 
 type Options = { [K in keyof CallOptions]: CallOptions[K] | null };
@@ -142,5 +164,5 @@ type Options = { [K in keyof CallOptions]: CallOptions[K] | null };
 export async function run(request: Request, options: Options = {}): Promise<Output[]> {
   checkSignal(options.signal);
   for (const { handle } of request.objects) live(handle);
-  return follow(options, (control) => models().callAsync(request, control));
+  return follow(options, (control) => models(homeOf(request)).callAsync(request, control));
 }

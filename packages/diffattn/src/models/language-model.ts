@@ -23,6 +23,7 @@ import { mayBeGguf } from "./gguf.js";
 import { checkDense, idsOf, promptOf, tensorOfIds } from "./ids.js";
 import { loadModel, type ModelInfo } from "./load.js";
 import { tensorOf } from "./outputs.js";
+import type { Home } from "./platform.js";
 import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import { stopPatterns, type StopPatterns } from "./stops.js";
@@ -103,7 +104,16 @@ export class LanguageModel extends Owned<Model> {
     this.#cacheDtype = given.cacheDtype ?? undefined;
   }
 
-  static async load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
+  static load(source: types.CheckpointSource | types.FileSource, options?: types.ModelLoadOptions): Promise<LanguageModel> {
+    return LanguageModel.loadAt("models", source, options);
+  }
+
+  /** Loads one that lives among models, or where they are trained. */
+  static async loadAt(
+    home: Home,
+    source: types.CheckpointSource | types.FileSource,
+    options?: types.ModelLoadOptions,
+  ): Promise<LanguageModel> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, ...OWN_OPTIONS]);
     checkSignal(given.signal);
     for (const name of ["dtype", "head"] as const) formatOf(name, given[name]);
@@ -117,19 +127,19 @@ export class LanguageModel extends Owned<Model> {
     const adapter = isAbsent(given.adapter) ? undefined : await folderOf(given.adapter, accessOf(given), "adapter");
     const isMade = own && isMaker(own);
     const reading: ReadingTexts = { regex, make: isMade ? own : undefined, own: isMade ? undefined : own };
-    return together(given.signal, (signal) => LanguageModel.#load(folder, { ...given, adapter, signal }, reading));
+    return together(given.signal, (signal) => LanguageModel.#load(folder, { ...given, adapter, signal, home }, reading));
   }
 
   static async #load(
     folder: Folder,
-    { adapter, ...given }: Omit<types.ModelLoadOptions, "adapter"> & { adapter: Folder | undefined },
+    { adapter, home, ...given }: Omit<types.ModelLoadOptions, "adapter"> & { adapter: Folder | undefined; home: Home },
     reading: ReadingTexts,
   ): Promise<LanguageModel> {
     // Meanwhile, unless the weights' own file may have it; where both fail, the model's reason is
     // told.
     const beside = mayBeGguf(folder) ? undefined : textsOf(folder, undefined, reading, given);
     beside?.catch(() => {});
-    const { handle, info, own } = await loadModel("text", folder, { ...given, adapter });
+    const { handle, info, own } = await loadModel("text", folder, { ...given, adapter, home });
     try {
       const texts = await (beside ?? textsOf(folder, own, reading, given));
       return new LanguageModel(handle, info, texts, given);
@@ -412,6 +422,9 @@ export class LanguageModel extends Owned<Model> {
     return importCache(this.#handle, state);
   }
 }
+
+/** The handle of a model that is alive. */
+export const handleOf = (model: LanguageModel): Handle => live(resourceOf<Model>(model).handle);
 
 /** The maps of several layers of one pass, all of which have as many. */
 export async function mapsOfLayers(

@@ -15,6 +15,7 @@ import { type GgufTexts, isNamedGguf, mayBeGguf } from "./gguf.js";
 import { jsonOf } from "./outputs.js";
 import * as requests from "./requests.generated.js";
 import type { Reading } from "./byte-source.js";
+import type { Home } from "./platform.js";
 import type * as types from "./types.js";
 
 /** What a model does. */
@@ -47,6 +48,8 @@ export interface Loaded {
 interface ModelLoad extends Omit<types.ModelLoadOptions, "cacheDtype" | "tokenizer" | "tokenizerRegex" | "adapter"> {
   /** The folder of a low-rank adapter. */
   adapter?: Folder | undefined;
+  /** Where it is to live; among models by default. */
+  home?: Home | undefined;
 }
 
 /** The files of an adapter, as PEFT calls them. */
@@ -89,7 +92,8 @@ async function adapted(
 
 async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<Loaded> {
   const { signal, onProgress, maxTensors, onNotice, dtype, head } = options;
-  begin();
+  const home = options.home ?? "models";
+  begin(home);
   const progress = new Progress(onProgress);
   const opening = { signal };
   let isGguf = isNamedGguf(folder);
@@ -119,7 +123,7 @@ async function loadAll(task: Task, folder: Folder, options: ModelLoad): Promise<
     const entries = JSON.stringify(checkpoint.entries);
     const request = encode(requests.createModel, { task, config, generationConfig: generation, entries, dtype, head });
     throwIfAborted(signal);
-    handle = await create("model", request);
+    handle = await create("model", request, home);
     const [output] = await run(encode(requests.modelInfo, { model: handle }), { signal });
     const info = jsonOf(output) as ModelInfo;
     for (const notice of info.notices) onNotice?.(notice);

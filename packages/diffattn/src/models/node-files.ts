@@ -1,7 +1,7 @@
 // Files by their paths, in Node: read by range, written whole or not at all.
 
 import { constants, type Stats } from "node:fs";
-import { type FileHandle, mkdir, open, readdir, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { fail, outOfMemory, reasonOf } from "../errors.js";
@@ -134,6 +134,26 @@ export const files: Files = {
       fail("FILE", path, "a place where a folder can be made", reasonOf(error), error);
     }
     return join(path, name);
+  },
+  async rename(from, to) {
+    try {
+      await rename(from, to);
+      // What is renamed is there after a loss of power only once its folder says so.
+      const folder = await open(dirname(to), constants.O_RDONLY);
+      await folder
+        .sync()
+        .catch(() => {})
+        .finally(() => folder.close());
+    } catch (error) {
+      fail("FILE", to, "a name that a folder can have", reasonOf(error), error);
+    }
+  },
+  async remove(folder) {
+    try {
+      await rm(folder, { recursive: true, force: true });
+    } catch (error) {
+      fail("FILE", folder, "a folder that can be removed", reasonOf(error), error);
+    }
   },
   async isSame(given, folder) {
     // (What is no path of this machine is no folder of it.)

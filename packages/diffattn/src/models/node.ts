@@ -2,20 +2,10 @@
 
 import { usePlatform } from "../init.js";
 import { platform } from "../node-platform.js";
-import { isPrivate } from "./node-addresses.js";
-import { files } from "./node-files.js";
-import { hub } from "./node-hub.js";
-import { withPart } from "../with-part.js";
+import { modelsInNode } from "./node-platform.js";
 import { useModelsPlatform } from "./platform.js";
 
-const ownFiles = () =>
-  platform.filesOf("models", {
-    simd128: () => new URL("./diffattn-models-simd128.wasm", import.meta.url),
-    "relaxed-simd": () => new URL("./diffattn-models-relaxed.wasm", import.meta.url),
-    "relaxed-simd+threads": () => new URL("./diffattn-models-threads.wasm", import.meta.url),
-  });
-
 usePlatform(platform);
-useModelsPlatform({ wasm: withPart(platform, "models", ownFiles), files, web: { isPrivate }, hub });
+useModelsPlatform(modelsInNode);
 
 export * from "./api.js";

@@ -23,6 +23,10 @@ export interface Files {
   write(path: string | URL): Promise<Sink>;
   /** The path of a file in a folder, which is made where there is none. */
   within(folder: string | URL, name: string): Promise<string>;
+  /** Gives a folder another name, under which there is nothing. */
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a folder with all that is in it; nothing where there is none. */
+  remove(folder: string): Promise<void>;
   /** Whether a path leads to a folder, or to a file in it. */
   isSame(path: string | URL, folder: string | URL): Promise<boolean>;
 }
@@ -40,6 +44,9 @@ export interface Hub {
   /** What there is of a model; a file comes when it is opened. */
   open(place: HubPlace, access: Access): Promise<Folder>;
 }
+
+/** Which modules on WASM: those of models, or those that train them, too. */
+export type Home = "models" | "trainer";
 
 export interface ModelsPlatform {
   /** How the WASM builds with models are loaded and run. */
@@ -60,3 +67,13 @@ export function useModelsPlatform(given: ModelsPlatform): void {
 }
 
 export const modelsPlatform = (): ModelsPlatform => platform;
+
+let trainer: Platform | undefined;
+
+/** The first act of the entries of training: how the WASM builds that train models are run. */
+export function useTrainerPlatform(given: Platform): void {
+  trainer = given;
+}
+
+/** Undefined unless such an entry was loaded. */
+export const trainerPlatform = (): Platform | undefined => trainer;

@@ -1,0 +1,102 @@
+//! The end of a step of a model in training: its gradients joined, measured and clipped, its
+//! parameters moved, and put back into the model. Computes no gradient.
+
+use super::arena::Parameter;
+use super::model::TrainingModel;
+use super::parameters::{lambda_gradients, put_back_ends, put_back_layer};
+use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
+
+/// Elements that the optimizer moves at a time: 7 arrays' worth of 4 bytes each, some
+/// milliseconds.
+const STEP_ELEMENTS: usize = 1 << 20;
+
+impl TrainingModel {
+    /// Ends a step: the gradients of all micro-batches, clipped to `max_norm` where there is one,
+    /// move the parameters, as `adamw` says of those that decay; step `step` counts from 1. Gives
+    /// the joint norm before clipping.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) as [`AdamW::step`].
+    pub fn step(&mut self, step: u64, adamw: &AdamW, max_norm: Option<f64>) -> Result<f64, Error> {
+        let norm = self.norm()?;
+        let total = self.step_units();
+        Work::new(total, |pace| async move {
+            let clip = max_norm.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
+            self.moved(&pace, step, (adamw, clip)).await
+        })
+        .finish()?;
+        Ok(norm)
+    }
+
+    /// The joint norm of the step's gradients, behind its last micro-batch.
+    pub(crate) fn norm(&mut self) -> Result<f64, Error> {
+        self.join()?;
+        self.arena.gradient_norm(self.run)
+    }
+
+    /// Units of work of a step of the optimizer.
+    #[must_use]
+    pub fn step_units(&self) -> usize {
+        let moving = self.arena.parameters().iter().flat_map(Parameter::moving);
+        let units: usize = moving
+            .map(|range| range.len().div_ceil(STEP_ELEMENTS))
+            .sum();
+        units + self.model.layers.len() + 1
+    }
+
+    /// Moves the parameters by their gradients times `clip`. Where it ends before its end, some
+    /// have moved.
+    pub(crate) async fn moved(
+        &mut self,
+        pace: &Pace,
+        step: u64,
+        (adamw, clip): (&AdamW, f64),
+    ) -> Result<(), Error> {
+        for index in 0..self.arena.parameters().len() {
+            let of = &self.arena.parameters()[index];
+            let adamw = AdamW {
+                lr: adamw.lr * of.lr_scale,
+                weight_decay: if of.decays() { adamw.weight_decay } else { 0.0 },
+                ..*adamw
+            };
+            for range in of.moving() {
+                let (arena, run) = (&mut self.arena, self.run);
+                let some = |some| arena.step(some, step, (&adamw, clip), run);
+                pace.rows(range, STEP_ELEMENTS, some).await?;
+            }
+        }
+        for (layer, ids) in self.model.layers.iter_mut().zip(&self.ids.layers) {
+            pace.granted().await;
+            put_back_layer(layer, ids, &self.arena)?;
+            pace.worked(1);
+        }
+        pace.granted().await;
+        put_back_ends(&mut self.model, &self.ids, &self.arena)
+    }
+
+    /// Joins what is summed apart with the gradients: once, behind the last micro-batch.
+    pub fn join(&mut self) -> Result<(), Error> {
+        for (index, layer) in self.model.layers.iter().enumerate() {
+            let ids = &self.ids.layers[index].attention;
+            let sum = std::mem::take(&mut self.lambda_sums[index]);
+            lambda_gradients(&layer.attention, ids, sum, &mut self.arena);
+        }
+        if let Some(id) = self.ids.head.weight
+            && !self.table_sums.is_empty()
+        {
+            let to = self.arena.gradient(id).iter_mut();
+            to.zip(&self.table_sums).for_each(|(to, sum)| *to += sum);
+            self.table_sums.fill(0.0);
+        }
+        Ok(())
+    }
+
+    /// Puts all that moves back into the model.
+    pub(crate) fn put_back(&mut self) -> Result<(), Error> {
+        let layers = self.model.layers.iter_mut().zip(&self.ids.layers);
+        for (layer, ids) in layers {
+            put_back_layer(layer, ids, &self.arena)?;
+        }
+        put_back_ends(&mut self.model, &self.ids, &self.arena)
+    }
+}

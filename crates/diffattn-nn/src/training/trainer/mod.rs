@@ -1,0 +1,391 @@
+//! Training from step to step: micro-batches, the learning rate, what is told of each step. Opens
+//! no file, and knows no state to go on from.
+
+mod state;
+
+pub use state::TrainerState;
+
+use super::batch::TrainingBatch;
+use super::data::{Cursor, TrainingData};
+use super::model::{LossOptions, TrainingModel};
+use super::schedule::Schedule;
+use crate::models::diff_llama::DiffLlama;
+use diffattn::{AdamW, Error, Work, clip_coefficient};
+use diffattn_files::ByteSource;
+
+/// How a [`Trainer`] trains.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainerOptions {
+    /// The learning rate of every step, and how many there are.
+    pub schedule: Schedule,
+    /// Rows of a micro-batch. 8 by default.
+    pub batch: usize,
+    /// Micro-batches of a step. 1 by default. Where a micro-batch is a multiple of 256 tokens, its
+    /// bits are those of one batch of all rows.
+    pub accumulate: usize,
+    /// β₁ and β₂ of AdamW. 0.9 and 0.95 by default.
+    pub betas: [f64; 2],
+    /// Added to AdamW's root. 10⁻⁸ by default.
+    pub eps: f64,
+    /// Of tensors of two axes. 0.1 by default.
+    pub weight_decay: f64,
+    /// What the joint norm of the gradients is clipped to; 1 by default.
+    pub max_grad_norm: Option<f64>,
+    /// With a teacher the share of cross entropy; the rest is the divergence from its distribution.
+    /// 0.5 by default.
+    pub alpha: f64,
+}
+
+impl TrainerOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new(schedule: Schedule) -> Self {
+        Self {
+            schedule,
+            batch: 8,
+            accumulate: 1,
+            betas: [0.9, 0.95],
+            eps: 1e-8,
+            weight_decay: 0.1,
+            max_grad_norm: Some(1.0),
+            alpha: 0.5,
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.schedule.check()?;
+        for (name, value) in [("batch", self.batch), ("accumulate", self.accumulate)] {
+            if value == 0 {
+                return Err(Error::option(name, "1 or more", 0));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.alpha) {
+            return Err(Error::option("alpha", "a share from 0 to 1", self.alpha));
+        }
+        Ok(())
+    }
+}
+
+/// What is told of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Counted from 1.
+    pub step: u64,
+    /// The mean over the labels of the step, before it moved anything.
+    pub loss: f64,
+    /// Of the loss with a teacher, cross entropy and the divergence from its distribution.
+    pub parts: [f64; 2],
+    /// The learning rate.
+    pub lr: f64,
+    /// The joint norm of the gradients, before clipping.
+    pub grad_norm: f64,
+    /// Tokens that were read so far.
+    pub tokens: u64,
+    /// λ of each layer that has one of its own.
+    pub lambda: Vec<Option<f32>>,
+    /// Whether the loss or the norm is no number: nothing moved then, and training ends.
+    pub has_diverged: bool,
+}
+
+/// What a step reads: windows of the data, and the labels that count in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepPlan {
+    /// The windows of each micro-batch.
+    pub windows: Vec<Vec<u64>>,
+    /// Labels that count in the whole step.
+    pub counted: usize,
+    /// Where the step behind it begins.
+    cursor: Cursor,
+}
+
+/// A step on its way: what its micro-batches gave so far.
+#[derive(Debug, Clone, Copy, Default)]
+struct OpenStep {
+    /// Micro-batches.
+    added: usize,
+    tokens: usize,
+    loss: f64,
+    parts: [f64; 2],
+}
+
+/// A model, its data, and how far training has come.
+#[derive(Debug)]
+pub struct Trainer<S> {
+    model: TrainingModel,
+    data: TrainingData<S>,
+    options: TrainerOptions,
+    cursor: Cursor,
+    step: u64,
+    tokens: u64,
+    has_diverged: bool,
+    open: OpenStep,
+    /// Whether parameters are on their way: where that was broken off, some have moved.
+    is_moving: bool,
+}
+
+impl<S: ByteSource + Send + Sync> Trainer<S> {
+    /// Before its first step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option.
+    pub fn new(
+        model: TrainingModel,
+        data: TrainingData<S>,
+        options: TrainerOptions,
+    ) -> Result<Self, Error> {
+        options.check()?;
+        Ok(Self {
+            model,
+            data,
+            options,
+            cursor: Cursor::default(),
+            step: 0,
+            tokens: 0,
+            has_diverged: false,
+            open: OpenStep::default(),
+            is_moving: false,
+        })
+    }
+
+    /// The model in training.
+    #[must_use]
+    pub fn model(&self) -> &TrainingModel {
+        &self.model
+    }
+
+    /// The model, out of training.
+    #[must_use]
+    pub fn into_model(self) -> DiffLlama {
+        self.model.into_model()
+    }
+
+    /// The data.
+    #[must_use]
+    pub fn data(&self) -> &TrainingData<S> {
+        &self.data
+    }
+
+    /// How it trains.
+    #[must_use]
+    pub fn options(&self) -> &TrainerOptions {
+        &self.options
+    }
+
+    /// Tokens that were read.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
+    /// Steps that were made.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// One step; `None` behind the last, and behind one that diverged. A `teacher` takes part in
+    /// the loss.
+    ///
+    /// # Errors
+    /// What the data's file says; as [`TrainingModel::add`] and [`TrainingModel::step`].
+    pub fn advance(&mut self, teacher: Option<&DiffLlama>) -> Result<Option<StepReport>, Error> {
+        let Some(plan) = self.plan()? else {
+            return Ok(None);
+        };
+        for index in 0..plan.windows.len() {
+            let batch = self.data.batch(&plan.windows[index])?;
+            self.add_work(&plan, index, batch, teacher)?.finish()?;
+        }
+        let mut report = None;
+        self.update_work(&plan, &mut report)?.finish()?;
+        Ok(report)
+    }
+
+    /// What the next step reads; `None` behind the last, and behind one that diverged.
+    ///
+    /// # Errors
+    /// What the data's file says of its documents;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `trainer` where the step before
+    /// was broken off while parameters moved.
+    pub fn plan(&self) -> Result<Option<StepPlan>, Error> {
+        self.check_whole()?;
+        if self.has_diverged || self.step >= self.options.schedule.steps {
+            return Ok(None);
+        }
+        let (mut cursor, mut windows, mut counted) = (self.cursor, Vec::new(), 0);
+        for _ in 0..self.options.accumulate {
+            let of = self.data.next_windows(&mut cursor, self.options.batch);
+            counted += self.data.counted(&of)?;
+            windows.push(of);
+        }
+        Ok(Some(StepPlan {
+            windows,
+            counted,
+            cursor,
+        }))
+    }
+
+    /// Whether no parameters were left on their way.
+    fn check_whole(&self) -> Result<(), Error> {
+        if !self.is_moving {
+            return Ok(());
+        }
+        Err(Error::option(
+            "trainer",
+            "one whose last step ended, or that went on from a checkpoint",
+            "one whose parameters moved in part",
+        ))
+    }
+
+    /// A micro-batch of a step, in slices: its first begins the step anew, whatever was added
+    /// before.
+    ///
+    /// # Errors
+    /// As [`TrainingModel::add`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming
+    /// `micro` for one out of turn.
+    pub fn add_work<'w>(
+        &'w mut self,
+        plan: &StepPlan,
+        index: usize,
+        batch: TrainingBatch,
+        teacher: Option<&'w DiffLlama>,
+    ) -> Result<Work<'w>, Error> {
+        self.check_whole()?;
+        if index != 0 && index != self.open.added {
+            return Err(Error::option(
+                "micro",
+                format_args!("0 or {}, the next one", self.open.added),
+                index,
+            ));
+        }
+        self.model.check_ids(&batch)?;
+        let (total, count) = (self.model.units(&batch), plan.counted);
+        Ok(Work::new(total, |pace| async move {
+            let Self {
+                model,
+                options,
+                open,
+                ..
+            } = self;
+            if index == 0 {
+                *open = OpenStep::default();
+                model.begin();
+            }
+            // (Where it ends before its end, gradients are of nothing: only a first one follows.)
+            let before = std::mem::take(open);
+            let options = LossOptions {
+                count: Some(count),
+                teacher: teacher.map(|teacher| (teacher, options.alpha)),
+            };
+            let of = model.add_paced(&pace, &batch, &options).await?;
+            *open = OpenStep {
+                added: before.added + 1,
+                tokens: before.tokens + batch.tokens(),
+                loss: before.loss + of.loss,
+                parts: [
+                    before.parts[0] + of.cross_entropy,
+                    before.parts[1] + of.divergence,
+                ],
+            };
+            Ok(())
+        }))
+    }
+
+    /// Ends a step all of whose micro-batches were added, in slices: it must not be dropped before
+    /// its end, or only a checkpoint goes on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `micro` where one is missing.
+    pub fn update_work<'w>(
+        &'w mut self,
+        plan: &StepPlan,
+        report: &'w mut Option<StepReport>,
+    ) -> Result<Work<'w>, Error> {
+        self.check_whole()?;
+        if self.open.added != plan.windows.len() {
+            return Err(Error::option(
+                "micro",
+                format_args!("all {} of a step", plan.windows.len()),
+                self.open.added,
+            ));
+        }
+        let cursor = plan.cursor;
+        Ok(Work::new(self.model.step_units(), |pace| async move {
+            let OpenStep {
+                tokens,
+                loss,
+                parts,
+                ..
+            } = std::mem::take(&mut self.open);
+            let step = self.step + 1;
+            let adamw = AdamW {
+                lr: self.options.schedule.at(step),
+                betas: self.options.betas,
+                eps: self.options.eps,
+                weight_decay: self.options.weight_decay,
+            };
+            let norm = self.model.norm()?;
+            let has_diverged = !(loss.is_finite() && norm.is_finite());
+            if !has_diverged {
+                let clip = self.options.max_grad_norm;
+                let clip = clip.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
+                self.is_moving = true;
+                self.model.moved(&pace, step, (&adamw, clip)).await?;
+                self.is_moving = false;
+                (self.step, self.cursor) = (step, cursor);
+                self.tokens += tokens as u64;
+            }
+            self.has_diverged = has_diverged;
+            *report = Some(StepReport {
+                step,
+                loss,
+                parts,
+                lr: adamw.lr,
+                grad_norm: norm,
+                tokens: self.tokens,
+                lambda: self.model.lambda(),
+                has_diverged,
+            });
+            Ok(())
+        }))
+    }
+
+    /// The losses of one micro-batch of those to measure, in slices: the sum over the labels that
+    /// count, and how many there are.
+    ///
+    /// # Errors
+    /// As [`TrainingModel::add`].
+    pub fn evaluate_work<'w>(
+        &'w mut self,
+        batch: TrainingBatch,
+        to: &'w mut (f64, usize),
+    ) -> Result<Work<'w>, Error> {
+        self.check_whole()?;
+        self.model.check_ids(&batch)?;
+        Ok(Work::new(self.model.units(&batch), |pace| async move {
+            let loss = self.model.evaluate_paced(&pace, &batch).await?;
+            *to = (loss.loss * loss.counted as f64, loss.counted);
+            Ok(())
+        }))
+    }
+
+    /// The mean loss over the windows that are measured, `batches` micro-batches of them at most;
+    /// `None` where there are none.
+    ///
+    /// # Errors
+    /// As [`Trainer::advance`].
+    pub fn evaluate(&mut self, batches: Option<usize>) -> Result<Option<f64>, Error> {
+        let (mut sum, mut counted, mut first, mut left) = (0.0, 0_usize, 0, batches);
+        while left != Some(0)
+            && let Some(batch) = self.data.eval(first, self.options.batch)?
+        {
+            let mut of = (0.0, 0);
+            self.evaluate_work(batch, &mut of)?.finish()?;
+            sum += of.0;
+            counted += of.1;
+            first += self.options.batch as u64;
+            left = left.map(|left| left - 1);
+        }
+        Ok((counted > 0).then(|| sum / counted as f64))
+    }
+}

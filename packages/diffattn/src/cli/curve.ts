@@ -1,0 +1,96 @@
+// The curve of a training's loss, as a picture and as a table. Pure; scales and lines are d3's.
+
+import { scaleLinear } from "d3-scale";
+import { line } from "d3-shape";
+import type { TrainStep } from "../training/types.js";
+
+/** A run, as its file tells it. */
+export interface Run {
+  readonly name: string;
+  readonly history: readonly TrainStep[];
+}
+
+const [WIDTH, HEIGHT] = [720, 380];
+const MARGIN = { top: 34, right: 20, bottom: 44, left: 58 };
+/** Colours that are told apart by everyone (Okabe and Ito's), light and dark. */
+const COLOURS = [
+  ["#0072b2", "#56b4e9"],
+  ["#d55e00", "#e69f00"],
+  ["#009e73", "#2fd1a5"],
+  ["#aa4499", "#cc79a7"],
+] as const;
+/** Share of a step in the smoothed curve; a step's own loss is its batch's, too. */
+const SMOOTH = 0.1;
+
+const escaped = (text: string): string => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
+
+/** A mean over the steps so far, later ones counting more, without the pull of its beginning. */
+export function smoothed(values: readonly number[]): number[] {
+  let [sum, weight] = [0, 0];
+  return values.map((value) => {
+    sum = (1 - SMOOTH) * sum + SMOOTH * value;
+    weight = (1 - SMOOTH) * weight + SMOOTH;
+    return sum / weight;
+  });
+}
+
+const styles = (): string =>
+  [
+    "svg{background:#fff;color:#1b1f24;font:12px system-ui,sans-serif}.grid{stroke:currentColor;stroke-opacity:.15}.raw{stroke-opacity:.25}",
+    ...COLOURS.map(([light], index) => `.c${index}{stroke:${light}}.f${index}{fill:${light}}`),
+    "@media (prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}",
+    ...COLOURS.map(([, dark], index) => `.c${index}{stroke:${dark}}.f${index}{fill:${dark}}`),
+    "}",
+  ].join("");
+
+/**
+ * Losses over tokens: each step's faintly, their mean as a line, and what was measured as dots. The
+ * axis of losses begins where the losses do, and says so by its numbers.
+ */
+export function lossCurve(runs: readonly Run[]): string {
+  const finite = (steps: readonly TrainStep[]): TrainStep[] => steps.filter(({ loss }) => Number.isFinite(loss));
+  const drawn = runs.map(({ name, history }) => ({ name, steps: finite(history) })).filter(({ steps }) => steps.length > 0);
+  const losses = drawn.flatMap(({ steps }) => steps.flatMap(({ loss, evalLoss }) => [loss, ...(evalLoss === undefined ? [] : [evalLoss])]));
+  const tokens = drawn.flatMap(({ steps }) => steps.map((step) => step.tokens));
+  const x = scaleLinear([0, Math.max(1, ...tokens)], [MARGIN.left, WIDTH - MARGIN.right]).nice();
+  const y = scaleLinear([Math.min(...losses, 1e9), Math.max(...losses, 0)], [HEIGHT - MARGIN.bottom, MARGIN.top]).nice();
+  const at = (value: number): string => value.toFixed(1);
+  const parts: string[] = [];
+  for (const tick of y.ticks(6)) {
+    parts.push(`<line class="grid" x1="${MARGIN.left}" x2="${WIDTH - MARGIN.right}" y1="${at(y(tick))}" y2="${at(y(tick))}"/>`);
+    parts.push(`<text x="${MARGIN.left - 8}" y="${at(y(tick) + 4)}" text-anchor="end" fill="currentColor">${y.tickFormat(6)(tick)}</text>`);
+  }
+  for (const tick of x.ticks(6))
+    parts.push(
+      `<text x="${at(x(tick))}" y="${HEIGHT - MARGIN.bottom + 20}" text-anchor="middle" fill="currentColor">${x.tickFormat(6, "~s")(tick)}</text>`,
+    );
+  parts.push(`<text x="${WIDTH - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end" fill="currentColor">tokens</text>`);
+  parts.push(`<text x="8" y="18" fill="currentColor">loss (nats per token)</text>`);
+  for (const [index, { name, steps }] of drawn.entries()) {
+    const colour = index % COLOURS.length;
+    const path = line(
+      (point) => x(point[0]),
+      (point) => y(point[1]),
+    );
+    const points = (of: readonly number[]): [number, number][] => of.map((loss, step) => [steps[step]?.tokens ?? 0, loss]);
+    const own = steps.map(({ loss }) => loss);
+    parts.push(`<path class="c${colour} raw" fill="none" d="${path(points(own)) ?? ""}"/>`);
+    parts.push(`<path class="c${colour}" fill="none" stroke-width="2" d="${path(points(smoothed(own))) ?? ""}"/>`);
+    for (const { tokens: of, evalLoss } of steps)
+      if (evalLoss !== undefined) parts.push(`<circle class="f${colour}" cx="${at(x(of))}" cy="${at(y(evalLoss))}" r="4"/>`);
+    const label = drawn.length > 1 || name ? name : "";
+    if (label)
+      parts.push(`<text class="f${colour}" x="${WIDTH - MARGIN.right}" y="${18 + 16 * index}" text-anchor="end">${escaped(label)}</text>`);
+  }
+  const title = `Loss over ${Math.max(0, ...tokens)} tokens; dots: what was measured on text that was not trained on`;
+  return `<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}"><title>${title}</title><style>${styles()}</style>${parts.join("")}</svg>\n`;
+}
+
+/** A line per step. */
+export function lossTable(history: readonly TrainStep[]): string {
+  const row = ({ step, tokens, loss, evalLoss, crossEntropy, divergence, lr, gradNorm, lambda }: TrainStep): string =>
+    [step, tokens, loss, evalLoss ?? "", crossEntropy ?? "", divergence ?? "", lr, gradNorm, lambda.map((of) => of ?? "").join(" ")].join(
+      ",",
+    );
+  return `${["step,tokens,loss,eval_loss,cross_entropy,divergence,lr,grad_norm,lambda", ...history.map(row)].join("\n")}\n`;
+}
