@@ -1,6 +1,6 @@
 // What a model is measured over: a text, ids, or a file of tokens, window by window. Runs no model.
 
-import { arrayType, has, isArray, show } from "../check.js";
+import { arrayType, has, isArray, show, unreadable } from "../check.js";
 import { fail } from "../errors.js";
 import { accessOf } from "./access.js";
 import type { Reading } from "./byte-source.js";
@@ -65,6 +65,15 @@ async function ofFile(given: types.FileSource, most: number, reading: Reading): 
   }
 }
 
+/** The file that a caller's object names. */
+function tokensOf(given: Record<"tokens", unknown>): types.FileSource {
+  try {
+    return given.tokens as types.FileSource;
+  } catch (thrown) {
+    return unreadable("DTYPE", "data", thrown);
+  }
+}
+
 /** The first `most` tokens of what a caller gave. */
 export async function openData(given: unknown, encode: Encode, most: number, signal: AbortSignal | undefined): Promise<TokenData> {
   if (typeof given === "string") return inMemory(firstIds(encode, given, most));
@@ -72,7 +81,7 @@ export async function openData(given: unknown, encode: Encode, most: number, sig
     checkDense("data", given);
     return inMemory(idsOf("data", given).subarray(0, Math.min(most, (given as { length: number }).length)));
   }
-  if (has(given, "tokens")) return ofFile(given.tokens as types.FileSource, most, { signal });
+  if (has(given, "tokens")) return ofFile(tokensOf(given), most, { signal });
   return fail("DTYPE", "data", "a text, token ids (an array or an Int32Array), or { tokens }, a file of tokens", show(given));
 }
 

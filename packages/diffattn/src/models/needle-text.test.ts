@@ -28,6 +28,7 @@ test("sentences, with the white space before them", () => {
     "\n\nSix 3.5 seven",
   ]);
   expect(sentencesOf(" \n ")).toEqual([]);
+  expect(sentencesOf("一つ。「二つ。」三つ")).toEqual(["一つ。", "「二つ。」", "三つ"]);
   expect(sentencesOf("no end")).toEqual(["no end"]);
 });
 
@@ -118,6 +119,12 @@ describe("a prompt", () => {
     expect(given.parts.flat().length).toBeLessThan(1200);
     const short = { ...given, parts: partsOfText(letters, "One. Two.", 1000) };
     expect(textOf(promptOf(short, leastOf(given) + 12, 1, 0).ids).slice(1, 13)).toBe("e. Two. One.");
+  });
+
+  test("a text without an end of a sentence is cut, however long it is", () => {
+    const parts = partsOfText(letters, "x".repeat(200_000), 1e6);
+    expect(Math.max(...parts.map(({ length }) => length))).toBe(256);
+    expect(promptOf({ ...given, parts }, 150_000, 0.5, 0).ids).toHaveLength(150_000);
   });
 
   test("of ids, of which no sentence is known", () => {

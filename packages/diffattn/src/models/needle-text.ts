@@ -51,7 +51,7 @@ export const isRight = (answer: string, { number }: Draw): boolean => answer.tri
 
 /** A text as its sentences, each with the white space before it. */
 export function sentencesOf(text: string): string[] {
-  const ends = [...text.matchAll(/[.!?]["'”’)\]]*(?=\s)/g)].map(({ index, 0: { length } }) => index + length);
+  const ends = [...text.matchAll(/[.!?]["'”’)\]]*(?=\s)|[。！？][”’」』]*/g)].map(({ index, 0: { length } }) => index + length);
   return [0, ...ends].map((from, i) => text.slice(from, ends[i] ?? text.length)).filter((sentence) => sentence.trim() !== "");
 }
 
@@ -75,15 +75,17 @@ export function idsWithin(encode: Encode, text: string): number[] {
 /** Running text: parts of ids, between which a needle may stand. It goes on at its beginning. */
 export type Parts = readonly (readonly number[] | Int32Array)[];
 
+/** Tokens of the longest part that is left whole: longer than sentences are. */
+const LONGEST = 256;
+
 /** The sentences of a text, as many as hold so many tokens. */
 export function partsOfText(encode: Encode, text: string, most: number): Parts {
   const parts: number[][] = [];
   let tokens = 0;
   for (const sentence of sentencesOf(text)) {
     if (tokens >= most) break;
-    const ids = idsWithin(encode, /^\s/.test(sentence) ? sentence : ` ${sentence}`);
-    if (ids.length === 0) continue;
-    parts.push(ids);
+    const ids = idsWithin(encode, /^\s/.test(sentence) || parts.length > 0 ? sentence : ` ${sentence}`);
+    for (let at = 0; at < ids.length; at += LONGEST) parts.push(ids.slice(at, at + LONGEST));
     tokens += ids.length;
   }
   return parts;
@@ -118,7 +120,7 @@ function runningText(parts: Parts, room: number, start: number): { ids: number[]
   const all: number[] = [];
   const ends: number[] = [];
   for (let at = Math.floor(start * parts.length); all.length < room; at++) {
-    all.push(...(parts[at % parts.length] ?? []));
+    for (const id of parts[at % parts.length] ?? []) all.push(id);
     ends.push(all.length);
   }
   const over = all.length - room;

@@ -10,7 +10,7 @@ import { type HeadMass, headMasses, Masses } from "./attention-mass.js";
 import { checkLength, checkProgress, modelOf, wholeOf } from "./evaluate.js";
 import { type Encode, firstIds, openData } from "./evaluation-data.js";
 import { type LanguageModel, mapsOfLayers } from "./language-model.js";
-import { PROSE } from "./needle-prose.js";
+import { CITIES, PROSE } from "./needle-prose.js";
 import {
   beginningOf,
   type Draw,
@@ -37,6 +37,8 @@ const MAP_BYTES = 2 ** 30;
 /** Tokens that are written at most: five digits, a space, and what holds text back. */
 const ANSWER = 16;
 const DIGITS = 5;
+/** Numbers whose tokens are as many as most others'. */
+const NUMBERS = ["10000", "98765"];
 /** Running text beyond the longest prompt, so that draws begin at different places. */
 const SPARE = 2;
 
@@ -206,12 +208,21 @@ class Series {
   }
 }
 
-/** A draw with its ids; a prompt must hold them. */
-function partsOfDraw(encode: Encode, draw: Draw, length: number, shared: Pick<PromptParts, "beginning" | "parts">): PromptParts {
-  const parts = { ...shared, needle: idsWithin(encode, needleOf(draw)), question: idsWithin(encode, questionOf(draw)) };
-  const least = leastOf(parts);
-  if (length < least) fail("OPTION", "lengths", `${least} tokens or more, as needle and question have`, String(length));
-  return parts;
+/** What prompts are made of, whatever they hide. */
+type Shared = Pick<PromptParts, "beginning" | "parts">;
+
+/** A draw with its ids. */
+const partsOfDraw = (encode: Encode, draw: Draw, shared: Shared): PromptParts => ({
+  ...shared,
+  needle: idsWithin(encode, needleOf(draw)),
+  question: idsWithin(encode, questionOf(draw)),
+});
+
+/** Refuses lengths that do not hold needle and question. */
+function checkLeast(lengths: readonly number[], every: readonly PromptParts[]): void {
+  const least = Math.max(...every.map(leastOf));
+  const short = lengths.find((length) => length < least);
+  if (short !== undefined) fail("OPTION", "lengths", `${least} tokens or more, as needle and question have`, String(short));
 }
 
 export async function evaluateNeedle(given: types.LanguageModel, options: types.NeedleOptions): Promise<types.NeedleEvaluation> {
@@ -228,16 +239,13 @@ export async function evaluateNeedle(given: types.LanguageModel, options: types.
   const maxMapBytes = wholeOf("maxMapBytes", asked.maxMapBytes, 0, MAP_BYTES);
 
   const encode: Encode = (words, how) => model.encode(words, how);
-  const shared = { beginning: beginningOf(encode), parts: await partsOf(text, encode, SPARE * Math.max(...lengths), signal) };
+  const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
+  const shared = { beginning: beginningOf(encode), parts: await partsOf(text, encode, SPARE * longest, signal) };
   const [first] = shared.parts;
   if (first?.[0] === undefined) return fail("OPTION", "text", "a text of 1 token or more", "none");
-  const all = lengths.map((length) => ({
-    length,
-    drawn: Array.from({ length: draws }, (_, index) => {
-      const draw = drawOf(seed, length, index);
-      return { draw, parts: partsOfDraw(encode, draw, length, shared) };
-    }),
-  }));
+  // (Before anything is computed for any of them.)
+  const every = CITIES.flatMap((city) => NUMBERS.map((number) => partsOfDraw(encode, { city, number, start: 0 }, shared)));
+  checkLeast(lengths, every);
   const total = lengths.length * draws * depthsOf.length;
   let done = 0;
   const begin = performance.now();
@@ -245,11 +253,16 @@ export async function evaluateNeedle(given: types.LanguageModel, options: types.
   const onPrompt = (): void => onProgress?.({ done: ++done, total });
   const task: Task = { model, depths: depthsOf, layers, maxMapBytes, signal, onPrompt };
   const cells: types.NeedleCell[] = [];
-  for (const { length, drawn } of all) {
+  for (const length of lengths) {
     const series = new Series(task, length);
     const cache = await model.createCache({ capacity: length + ANSWER });
     try {
-      for (const [index, { draw, parts }] of drawn.entries()) await series.run(draw, parts, index < looked, cache);
+      for (let index = 0; index < draws; index++) {
+        const draw = drawOf(seed, length, index);
+        const parts = partsOfDraw(encode, draw, shared);
+        checkLeast([length], [parts]);
+        await series.run(draw, parts, index < looked, cache);
+      }
     } finally {
       cache.dispose();
     }

@@ -1,5 +1,5 @@
-// Texts through a model, and what they cost: several at a time, or piece by piece where their logits
-// would not fit. Knows no data and no options.
+// Texts through a model, and what they cost: several at a time, or piece by piece where their
+// logits would not fit. Knows no data and no options.
 
 import { fail } from "../errors.js";
 import type { Tensor } from "../types.js";
