@@ -107,8 +107,10 @@ describe("the loss of a text", () => {
 
   test("tokens of other kinds do not compare, which is said", async () => {
     writeFileSync(within("letters.txt"), "HELLOWORLD".repeat(20));
-    const { code, err } = await diffattn(["evaluate", trained, llama, "--data", within("letters.txt")]);
+    const { code, out, err } = await diffattn(["evaluate", trained, llama, "--data", within("letters.txt")]);
     expect(code).toBe(0);
+    // (Windows are those that both have.)
+    expect(out).toMatch(/^windows of +64 +64$/m);
     expect(err).toBe("note: the models split the text into tokens of their own: losses per token do not compare\n");
   });
 });
@@ -216,6 +218,7 @@ test.each([
     `${within("short.txt")}: expected a text of 2 tokens or more, got 1 tokens`,
   ],
   ["no tokenizer", [modelOf("llama"), "--data", text], /tokenizer: expected .*, got none/],
+  ["no tokenizer, of the second", [trained, modelOf("llama"), "--data", text], /models.llama: tokenizer: expected .*, got none/],
   ["a picture model", [modelOf("diff_vit"), "--data", text], /diff_vit: it is a DIFF vision transformer/],
 ])("%s: one sentence and code 1", async (_, args, sentence) => {
   writeFileSync(within("bad.tokens"), "0123456789".repeat(5));

@@ -28,6 +28,8 @@ export interface EvaluateOptions extends BackendOptions {
 const MIB = 2 ** 20;
 /** What the library has where nothing is said, in MiB. */
 const MAP_MEMORY = 1024;
+/** Tokens of a window, as the library has them. */
+const CONTEXT = 256;
 /** What files of tokens begin with, by whatever name. */
 const MAGIC = "DATK";
 /** What two models are called in tables. */
@@ -62,12 +64,15 @@ async function dataOf(terminal: Terminal, path: string): Promise<models.Evaluati
   }
 }
 
+/** Tokens that a model was made for. */
+const longestOf = ({ model }: Subject): number => Number(model.config["max_position_embeddings"] ?? Infinity);
+
 /** Refuses what is longer than a model was made for, before anything is measured. */
-function checkLengths(option: string, lengths: readonly number[], { source, model }: Subject): void {
-  const longest = Number(model.config["max_position_embeddings"] ?? Infinity);
+function checkLengths(option: string, lengths: readonly number[], subject: Subject): void {
+  const longest = longestOf(subject);
   const over = lengths.find((length) => length > longest);
   if (over !== undefined)
-    throw new Failure(`${option}: expected at most ${longest} tokens (max_position_embeddings of ${source}), got ${over}`);
+    throw new Failure(`${option}: expected at most ${longest} tokens (max_position_embeddings of ${subject.source}), got ${over}`);
 }
 
 /** The library's sentence, with what the command calls its arguments. */
@@ -82,7 +87,7 @@ async function told<T>(names: Readonly<Record<string, string | undefined>>, body
   }
 }
 
-/** Does something with each model, with a bar. */
+/** Does something with each model, with a bar. What fails says of which, where there are two. */
 async function each<T>(
   terminal: Terminal,
   subjects: readonly Subject[],
@@ -92,10 +97,12 @@ async function each<T>(
   ) => Promise<T>,
 ): Promise<T[]> {
   const found: T[] = [];
-  for (const [i, { model }] of subjects.entries()) {
+  for (const [i, { source, model }] of subjects.entries()) {
     const bar = terminal.bar(subjects.length > 1 ? `evaluating ${LETTERS[i] ?? ""}` : "evaluating", count);
     try {
       found.push(await body(model, { signal: terminal.signal, onProgress: bar.update }));
+    } catch (error) {
+      throw subjects.length > 1 ? new Failure(`${source}: ${sentence(error)}`, { cause: error }) : error;
     } finally {
       bar.stop();
     }
@@ -151,8 +158,9 @@ function rowsOfBoth(a: models.TextEvaluation, b: models.TextEvaluation): string[
 }
 
 async function evaluateTexts(terminal: Terminal, subjects: readonly Subject[], path: string, options: EvaluateOptions): Promise<void> {
-  const { context, limit, json } = options;
-  if (context !== undefined) for (const subject of subjects) checkLengths("--context", [context], subject);
+  // (Windows are alike, or losses do not compare.)
+  const { context = Math.max(2, Math.min(CONTEXT, ...subjects.map(longestOf))), limit, json } = options;
+  for (const subject of subjects) checkLengths("--context", [context], subject);
   const data = await dataOf(terminal, path);
   const { evaluateText } = await loadModels();
   const names = { data: path, "data.tokens": path };
