@@ -91,6 +91,8 @@ const commands: Record<string, string[]> = {
   "maps as SVG": ["maps", words, texts[1] ?? "", "--format", "svg", "--head", "0"],
   "maps as JSON": ["maps", words, texts[1] ?? "", "--format", "json"],
   "maps into no folder": ["maps", words, "a", "-o", join(absent, "a.html")],
+  "evaluate of no text": ["evaluate", words, "--data", absent],
+  "evaluate beside no model": ["evaluate", words, absent, "--needle", "64"],
   "a command that is none": [absent],
   "an option that is none": ["doctor", `--${ALL.replaceAll("\u0000", "")}`],
   "--verbose": ["inspect", absent, "--verbose"],

@@ -3,6 +3,6 @@
 import { createRequire } from "node:module";
 import type * as models from "../../packages/diffattn/src/models/types.js";
 
-export const { DiffLlama, DiffViT, LanguageModel, openSafetensors } = createRequire(import.meta.url)(
+export const { DiffLlama, DiffViT, evaluateNeedle, evaluateText, LanguageModel, openSafetensors } = createRequire(import.meta.url)(
   "../../packages/diffattn/dist/models-node.js",
 ) as typeof models;

@@ -16,6 +16,8 @@ const TOKENS = 3;
 
 const GENERATE = "temperature topK topP repetitionPenalty seed maxNewTokens stop stopIds window cache deterministic signal".split(" ");
 const FORWARD = "cache hiddenStates logits window deterministic signal onProgress".split(" ");
+const EVALUATE = "context limit signal onProgress".split(" ");
+const NEEDLE = "lengths depths draws seed text attention maxMapBytes signal onProgress".split(" ");
 const LOAD = "signal onProgress cache tokenizer".split(" ");
 
 /**
@@ -46,6 +48,28 @@ function changedGguf(random) {
   const bytes = gguf.slice(0, random.oneIn(8) ? random.integer(0, gguf.length) : gguf.length);
   for (let left = random.integer(0, 4); left > 0; left--) bytes[random.integer(0, GGUF_HEADER)] = random.integer(0, 255);
   return bytes;
+}
+
+/** A file of four tokens in two documents, with some of its bytes changed, or cut short. */
+function changedTokens(random) {
+  const bytes = new Uint8Array(32 + 8 + 16);
+  const view = new DataView(bytes.buffer);
+  bytes.set([0x44, 0x41, 0x54, 0x4b, 1, 0, 0, 0, 2]);
+  view.setBigUint64(16, 4n, true);
+  view.setBigUint64(24, 2n, true);
+  view.setBigUint64(48, 2n, true);
+  for (let left = random.integer(0, 4); left > 0; left--) bytes[random.integer(0, bytes.length - 1)] = random.integer(0, 255);
+  return random.oneIn(4) ? bytes.slice(0, random.integer(0, bytes.length)) : bytes;
+}
+
+/** Options of a needle's task that ends: any number of prompts may be asked for. */
+function endingSoon(options) {
+  try {
+    const asked = [options?.draws, options?.depths?.length].some((count) => count > 2);
+    return asked ? { ...options, signal: AbortSignal.timeout(SLOW * 200) } : options;
+  } catch {
+    return options;
+  }
 }
 
 /** What is called, with arguments that are right and the names of its options. */
@@ -121,6 +145,16 @@ const calls = {
         cache.dispose();
       }
     },
+  ],
+  evaluateText: (random) => [
+    [random.pick(["a text", [1, 2, 3], { tokens: changedTokens(random) }]), { context: 4 }],
+    EVALUATE,
+    (args, random, { llama }) => models.evaluateText(random.oneIn(8) ? hostile(random) : llama, ...args),
+  ],
+  evaluateNeedle: () => [
+    [{ lengths: [96], depths: [0.5], draws: 1 }],
+    NEEDLE,
+    ([options], random, { llama }) => models.evaluateNeedle(random.oneIn(8) ? hostile(random) : llama, endingSoon(options)),
   ],
   "vit.forward": (random) => [[image(random), {}], ["signal"], (args, _, { vit }) => vit.forward(...args)],
   "vit.classify": (random) => [[image(random), { top: 2 }], ["top", "signal"], (args, _, { vit }) => vit.classify(...args)],

@@ -18,9 +18,13 @@ const SENTENCE = 2100;
 /** What callers' own getters and callbacks throw: that it reaches the caller is right. */
 export class Theirs extends Error {}
 
+/** What a class without a name throws that is called as a callback: no class of ours is without. */
+const CLASS_CALLED = "Class constructors cannot be invoked without 'new'";
+
 /** Why something thrown is none of the package's errors; undefined where it is one. */
 export function notOurs(error) {
   if (error instanceof Theirs || error?.cause instanceof Theirs) return undefined;
+  if (error instanceof TypeError && error.message === CLASS_CALLED) return undefined;
   const said = String(error?.message ?? error)
     .split("\n")[0]
     .slice(0, 160);

@@ -48,7 +48,7 @@ async function run(...args: string[]): Promise<Told & { code: number }> {
   }
 }
 
-const commands = ["generate", "maps", "classify", "convert", "inspect", "bench", "doctor"];
+const commands = ["generate", "maps", "classify", "convert", "inspect", "evaluate", "bench", "doctor"];
 
 test.each(commands)("%s --help has examples and says what every argument is", async (command) => {
   const { code, out, err } = await run(command, "--help");
@@ -87,6 +87,13 @@ test.each([
   [["classify", "m"], "diffattn: missing required argument 'picture'"],
   [["convert", "a", "b", "--dtype", "f64"], "Allowed choices are f32, f16, bf16, float32, float16, bfloat16, q8, q4."],
   [["convert", "a", "b"], "diffattn: convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them"],
+  [["evaluate", "m"], "diffattn: evaluate: expected --data FILE, or --needle LENGTHS with or without it, got neither"],
+  [["evaluate", "m", "--needle", "1k", "--limit", "9"], "--context and --limit are for the loss of --data, without --needle"],
+  [["evaluate", "m", "--data", "f", "--draws", "9"], "--depths, --draws, --seed, --attention and --map-memory are for --needle"],
+  [["evaluate", "m", "--needle", "1k,0"], "argument '1k,0' is invalid. Expected numbers of tokens, as \"1k,2k,4096\"."],
+  [["evaluate", "m", "--needle", "0.5k"], 'Expected numbers of tokens, as "1k,2k,4096".'],
+  [["evaluate", "m", "--needle", "8", "--depths", "0,2"], 'Expected a share from 0 to 1, as "1/2" or 0.5.'],
+  [["evaluate", "m", "--data", "f", "--context", "1"], "Expected an integer of 2 or more."],
   [["bench", "--seconds", "0"], "Expected a number above 0 and at most 600."],
 ])("%j is one sentence and code 2", async (args, sentence) => {
   const { code, out, err } = await run(...args);
@@ -109,6 +116,15 @@ test("options arrive as numbers, and a prompt as the words it was given as", () 
     ["A", "Vec is"],
     { maxNewTokens: 3, temperature: 0, topP: 0.5, stop: ["a", "b"], isa: "avx2" },
   ]);
+});
+
+test("lengths and depths arrive as numbers", () => {
+  const { terminal } = scene();
+  const root = program(terminal);
+  const action = vi.fn();
+  root.commands.find((command) => command.name() === "evaluate")?.action(action);
+  root.parse(["evaluate", "a", "b", "--needle", "1k,8K,300", "--depths", "0,1/4,0.5"], { from: "user" });
+  expect(action.mock.calls[0]?.slice(0, 3)).toEqual(["a", "b", { needle: [1024, 8192, 300], depths: [0, 0.25, 0.5] }]);
 });
 
 test.each([

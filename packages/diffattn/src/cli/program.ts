@@ -10,6 +10,7 @@ import type { ClassifyOptions } from "./classify.js";
 import type { ConvertOptions } from "./convert.js";
 import type { DoctorOptions } from "./doctor.js";
 import type { DownloadOptions } from "./download.js";
+import type { EvaluateOptions } from "./evaluate.js";
 import type { GenerateOptions } from "./generate.js";
 import type { InspectOptions } from "./inspect.js";
 import type { MapsOptions } from "./maps.js";
@@ -317,6 +318,55 @@ function addBench(root: Command, terminal: Terminal): void {
     .action(async (model: string | undefined, options: BenchOptions) => (await import("./bench.js")).bench(terminal, model, options));
 }
 
+/** A list that commas separate. */
+const list =
+  <T>(one: (text: string) => T): ((text: string) => T[]) =>
+  (text) =>
+    text.split(",").map(one);
+
+/** Tokens: a whole number, or thousands of 1024 as "8k". */
+function tokenCount(text: string): number {
+  const [, digits, thousands] = /^(\d+)(k?)$/i.exec(text.trim()) ?? [];
+  const value = Number(digits ?? NaN) * (thousands ? 1024 : 1);
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('Expected numbers of tokens, as "1k,2k,4096".');
+}
+
+function addEvaluate(root: Command, terminal: Terminal): void {
+  computes(
+    root
+      .command("evaluate")
+      .summary("loss of a text, needles in long ones; two models side by side")
+      .description(
+        "How well a model expects a text: loss, perplexity, tokens/s. With --needle: whether it finds a number that stands in a long text, and how much of its attention is there when it is asked.",
+      ),
+  )
+    .addArgument(textModelArgument("a DIFF Llama, Motif or Llama"))
+    .argument("[other]", "a second model, beside the first")
+    .option("--data <file>", "a text, or a file of tokens (.tokens); with --needle what needles are hidden in; - is standard input")
+    .option("--context <count>", "tokens of a window; 256, or the model's positions where these are fewer", number(2))
+    .option("--limit <count>", "tokens that are read at most; all by default", number(2))
+    .option("--needle <lengths>", "lengths of prompts in tokens, as 1k,2k,4k,8k", list(tokenCount))
+    .option("--depths <list>", "where the needle stands, from 0 to 1; by default 0,0.25,0.5,0.75,1", list(share))
+    .option("--draws <count>", "prompts of each length and depth; 20 by default", number(1, 10_000))
+    .option("--seed <number>", "what the prompts are drawn by; 0 by default", number(0, Number.MAX_SAFE_INTEGER))
+    .option("--attention <count>", "prompts of each length and depth whose attention is looked at; all by default", number(0))
+    .option("--map-memory <MiB>", "memory for attention maps; 1024 by default", number(0, 1e6, { whole: false }))
+    .option("--json", "one JSON object")
+    .addHelpText(
+      "after",
+      examples(
+        "diffattn evaluate ./model --data text.txt",
+        "diffattn evaluate ./llama ./diff --data held-out.tokens --context 512",
+        "diffattn evaluate ./model --needle 1k,2k,4k,8k",
+        "diffattn evaluate ./llama ./diff --needle 512 --data book.txt --json | jq .models[].cells",
+      ),
+    )
+    .action(async (model: string, other: string | undefined, options: EvaluateOptions) =>
+      (await import("./evaluate.js")).evaluate(terminal, model, other, options),
+    );
+}
+
 function addDoctor(root: Command, terminal: Terminal): void {
   computes(
     root
@@ -363,6 +413,7 @@ export function program(terminal: Terminal): Command {
     addTrain,
     addDownload,
     addInspect,
+    addEvaluate,
     addBench,
     addDoctor,
   ])

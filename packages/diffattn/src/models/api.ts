@@ -6,7 +6,9 @@ import * as compare from "./compare.js";
 import * as convert from "./convert.js";
 import * as convertModels from "./convert-model.js";
 import * as download from "./download.js";
+import * as evaluate from "./evaluate.js";
 import * as languageModel from "./language-model.js";
+import * as needle from "./needle.js";
 import * as safetensors from "./safetensors.js";
 import type * as types from "./types.js";
 import * as vit from "./vit.js";
@@ -18,6 +20,8 @@ export const convertCheckpoint: typeof types.convertCheckpoint = convert.convert
 export const convertModel: typeof types.convertModel = convertModels.convertModel;
 export const foldDex: typeof types.foldDex = convertModels.foldDex;
 export const compareModels: typeof types.compareModels = compare.compareModels;
+export const evaluateText: typeof types.evaluateText = evaluate.evaluateText;
+export const evaluateNeedle: typeof types.evaluateNeedle = needle.evaluateNeedle;
 export const downloadCheckpoint: typeof types.downloadCheckpoint = download.downloadCheckpoint;
 export const inspectCheckpoint: typeof types.inspectCheckpoint = safetensors.inspectCheckpoint;
 export const LanguageModel = languageModel.LanguageModel as unknown as typeof types.LanguageModel;

@@ -540,6 +540,166 @@ export declare function compareModels(
   options?: CompareOptions,
 ): Promise<Comparison>;
 
+/**
+ * What a model is measured over: a text, which its tokenizer splits; token ids; or a file of
+ * tokens, read range by range, with the documents that it has. Such a file begins with 32 bytes:
+ * `DATK`, version (u32, 1), bytes of an id (u32, 2 or 4), 0 (u32), tokens (u64), documents (u64);
+ * then the ids, then the token that each document begins with (u64). All numbers are little-endian.
+ */
+export type EvaluationData = string | readonly number[] | Int32Array | { readonly tokens: FileSource };
+
+/** Options of {@link evaluateText}. */
+export interface EvaluateTextOptions {
+  /**
+   * Tokens of a window, 2 or more; 256 by default, or as many as the model has positions, where
+   * these are fewer. Windows follow one another without overlap, and each is a text of its own.
+   */
+  context?: number | undefined;
+  /** Tokens of the data that are read, from its beginning; all by default. */
+  limit?: number | undefined;
+  /** Ends the work; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+  /** Tokens that were read, and of how many. What it throws rejects the call. */
+  onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
+}
+
+/** What {@link evaluateText} found. */
+export interface TextEvaluation {
+  /** The mean of −ln p over the tokens that count, in nats. */
+  readonly loss: number;
+  /** exp(loss): among how many equally likely tokens the model might as well have chosen. */
+  readonly perplexity: number;
+  /**
+   * Tokens that count: all but the first of each window, and of each document within one, which
+   * have nothing before them.
+   */
+  readonly counted: number;
+  /** Tokens that were read. */
+  readonly tokens: number;
+  /** Tokens of a window. */
+  readonly context: number;
+  /** How long the model took, apart from all else. */
+  readonly seconds: number;
+  /** Tokens that count, by the seconds that the model took. */
+  readonly tokensPerSecond: number;
+}
+
+/**
+ * How well a model expects a text: windows go through it one behind the other, and each token
+ * counts by how probable it was after those before it in its window. The documents of a file of
+ * tokens are texts of their own within a window. Losses are computed from float32 logits in
+ * float64. Memory is bounded: no more logits than 64 MiB are held at once (or those of one token).
+ *
+ * @throws {DiffAttnError} (as a rejection) OPTION for options, an id outside the vocabulary, data
+ *   of fewer than 2 tokens, or windows longer than the model's `max_position_embeddings`; DTYPE for
+ *   other data; FILE naming what is wrong with a file of tokens; UNAVAILABLE for a text without a
+ *   tokenizer; OUT_OF_MEMORY, ABORTED, DISPOSED.
+ */
+export declare function evaluateText(model: LanguageModel, data: EvaluationData, options?: EvaluateTextOptions): Promise<TextEvaluation>;
+
+/** Options of {@link evaluateNeedle}. */
+export interface NeedleOptions {
+  /** Lengths of prompts, in tokens. */
+  lengths: readonly number[];
+  /** How deep in the running text the needle stands, from 0 to 1; 0, ¼, ½, ¾ and 1 by default. */
+  depths?: readonly number[] | undefined;
+  /** Prompts of each length and depth; 20 by default. */
+  draws?: number | undefined;
+  /**
+   * What cities, numbers and beginnings of the running text follow from: an integer from 0; 0 by
+   * default. Those of a length do not depend on which others are asked for, and its depths share
+   * them.
+   */
+  seed?: number | undefined;
+  /**
+   * The running text that needles are hidden in; by default a few paragraphs of the package's own.
+   * It goes on at its beginning where it is shorter than a prompt. Of a text, needles stand between
+   * two sentences, and the question follows the end of one.
+   */
+  text?: EvaluationData | undefined;
+  /** Prompts of each length and depth whose attention is looked at; all by default. */
+  attention?: number | undefined;
+  /**
+   * The most memory that maps may take at once, in bytes; 2³⁰ (1 GiB) by default. Those of a layer
+   * take 4 · heads · length² for each of its maps and for their difference: of lengths where that
+   * is more, attention is not looked at.
+   */
+  maxMapBytes?: number | undefined;
+  /** Ends the work; it rejects with ABORTED. */
+  signal?: AbortSignal | undefined;
+  /** Prompts that were answered, and of how many. What it throws rejects the call. */
+  onProgress?: ((progress: { done: number; total: number }) => void) | undefined;
+}
+
+/** A share of attention, from 0 to 1, over heads. */
+export interface MassSpread {
+  readonly mean: number;
+  /** Standard deviation from head to head. */
+  readonly sd: number;
+  /** Heads, of all layers together. */
+  readonly heads: number;
+}
+
+/**
+ * How much of the attention of a prompt's last token falls on the needle, its whole sentence: Σ|w|
+ * there ÷ Σ|w| of all tokens, the mean of each head over the prompts, then over all heads of all
+ * layers.
+ */
+export interface NeedleAttention {
+  /** Prompts that were looked at. */
+  readonly prompts: number;
+  /**
+   * What would fall there if every token had as much: the needle's share of the prompt's length.
+   */
+  readonly even: number;
+  /** Heads of one map, as a plain Llama has them; null where there are none. */
+  readonly plain: MassSpread | null;
+  /** Each map of the heads that have several: the first, the second. Empty where there are none. */
+  readonly terms: readonly MassSpread[];
+  /** The difference of their maps, first − λ · second; null where there are no such heads. */
+  readonly difference: MassSpread | null;
+}
+
+/** What {@link evaluateNeedle} found at one length and depth. */
+export interface NeedleCell {
+  /** Tokens of each prompt. */
+  readonly length: number;
+  readonly depth: number;
+  /** Prompts. */
+  readonly draws: number;
+  /** Answers that begin with the number's five digits. */
+  readonly right: number;
+  /** `right` ÷ `draws`. */
+  readonly accuracy: number;
+  /** null where it was not looked at. */
+  readonly attention: NeedleAttention | null;
+}
+
+/** What {@link evaluateNeedle} found. */
+export interface NeedleEvaluation {
+  /** By length, then by depth, in the order in which they were asked for. */
+  readonly cells: readonly NeedleCell[];
+  readonly draws: number;
+  readonly seed: number;
+  readonly seconds: number;
+}
+
+/**
+ * The needle task: in a long running text stands "The magic number of CITY is NNNNN.", and the
+ * prompt ends with "The magic number of CITY is". Right is an answer, of the likeliest token each
+ * time, that begins with the five digits. Prompts are put together from token ids, so each has the
+ * length that was asked for. What the last token attends to is in `attention`.
+ *
+ * Maps are whole, queries by keys, so looking at attention takes memory and time by the square of
+ * the length; `attention` and `maxMapBytes` bound it.
+ *
+ * @throws {DiffAttnError} (as a rejection) OPTION for options, for lengths beyond the model's
+ *   `max_position_embeddings` and for those that do not hold needle and question; UNAVAILABLE
+ *   without a tokenizer; what {@link evaluateText} throws for data; OUT_OF_MEMORY, ABORTED,
+ *   DISPOSED.
+ */
+export declare function evaluateNeedle(model: LanguageModel, options: NeedleOptions): Promise<NeedleEvaluation>;
+
 /** Token ids of one text, or `[B, L]`. */
 export type TokenIds = readonly number[] | Int32Array | TokenTensor;
 
