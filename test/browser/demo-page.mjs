@@ -61,17 +61,41 @@ export const fill = (page, id, value) =>
     { id, value: String(value) },
   );
 
+/** Clicks on something are tried so often. */
+const CLICKS = 5;
+
+/** Told by the page: how often the element was clicked on since it was asked first. */
+const clicksOf = (page, selector) =>
+  page.evaluate((selector) => {
+    const element = document.querySelector(selector);
+    const seen = (globalThis.clicks ??= new WeakMap());
+    if (!seen.has(element)) {
+      seen.set(element, 0);
+      element.addEventListener("click", () => seen.set(element, seen.get(element) + 1), { capture: true });
+    }
+    return seen.get(element);
+  }, selector);
+
 /**
  * A click as a user's, once the place of what is clicked rests: a driver finds the place first and
- * clicks then, so that what a late drawing moves is missed.
+ * clicks then, so that what a late drawing moves is missed. A user sees that and clicks again.
  */
 export async function click(page, selector) {
   const place = () => page.evaluate((selector) => JSON.stringify(document.querySelector(selector).getBoundingClientRect()), selector);
-  for (let before = "", now = await place(); now !== before; now = await place()) {
-    before = now;
-    await pause(100);
+  for (let tried = 0; tried < CLICKS; tried += 1) {
+    for (let before = "", now = await place(); now !== before; now = await place()) {
+      before = now;
+      await pause(100);
+    }
+    const before = await clicksOf(page, selector);
+    await page.click(selector);
+    // (What is clicked away has heard it.)
+    for (let waited = 0; waited < 10; waited += 1) {
+      if ((await clicksOf(page, selector).catch(() => Infinity)) > before) return;
+      await pause(100);
+    }
   }
-  await page.click(selector);
+  assert.fail(`no click of ${CLICKS} came to ${selector}`);
 }
 
 /** What a button of the export saves; `prefix`: of the ids of the view that has it. */

@@ -101,6 +101,67 @@ async function wholeModels(models, isa) {
   });
 }
 
+/** A model that knows nothing, of a few weights, and ids in which each follows from the one before. */
+const nothingYet = {
+  config: {
+    model_type: "diffllama",
+    vocab_size: 61,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    num_key_value_heads: 2,
+    tie_word_embeddings: true,
+  },
+};
+const chain = [1];
+while (chain.length < 6000) chain.push((17 * chain.at(-1) + 3) % 61);
+
+/** Training on one build; gives what its checkpoint is. */
+async function trains(training, models, isa) {
+  await test(`${isa}: a model is trained on the page, which stays alive; its checkpoint loads, and is gone on from`, async () => {
+    const files = {};
+    const given = {
+      model: nothingYet,
+      data: { ids: chain },
+      dataset: { context: 32 },
+      steps: 30,
+      optimizer: { lr: 0.02 },
+      out: { write: (name, bytes) => void (files[name] = bytes) },
+    };
+    const trainer = await training.Trainer.create(given);
+    const losses = [];
+    let frames = 0;
+    let over = false;
+    const frame = () => {
+      frames++;
+      if (!over) requestAnimationFrame(frame);
+    };
+    requestAnimationFrame(frame);
+    for await (const { loss } of trainer) losses.push(loss);
+    over = true;
+    assert(losses.length === 30 && losses.at(-1) < losses[0] - 1, losses.join());
+    assert(frames > 2, `${frames} frames were drawn`);
+    const name = await trainer.save();
+    assert(new TextDecoder().decode(files.latest).trim() === name, "the name of the checkpoint");
+    const checkpoint = Object.fromEntries(
+      Object.entries(files)
+        .filter(([path]) => path.startsWith(name))
+        .map(([path, bytes]) => [path.slice(name.length + 1), bytes]),
+    );
+    const model = await models.LanguageModel.load(checkpoint);
+    sameBits(await model.forward(chain.slice(0, 40)), await (await trainer.model()).forward(chain.slice(0, 40)));
+    let next = -1;
+    for await (const { id } of model.generate(chain.slice(0, 20), { maxNewTokens: 1 })) next = id;
+    assert(next === chain[20], `${next}`);
+    model.dispose();
+    trainer.dispose();
+    const again = await training.Trainer.create({ ...given, resume: checkpoint });
+    assert(again.step === 30 && (await again.advance()) === undefined, "all steps are made");
+    again.dispose();
+  });
+}
+
 /** Where models come from, on a page. */
 async function sources(models) {
   const names = ["config.json", "model.safetensors"];
@@ -347,11 +408,17 @@ globalThis.runTests = async (names) => {
     assert(ours.some((name) => name.includes("pool")) === isolated, ours.join());
   });
   const models = await import("/dist/models.js");
-  for (const isa of ["simd128", "relaxed-simd", ...(isolated ? ["relaxed-simd+threads"] : [])]) {
+  const isas = ["simd128", "relaxed-simd", ...(isolated ? ["relaxed-simd+threads"] : [])];
+  for (const isa of isas) {
     await build(api, isa, files);
     await wholeModels(models, isa);
   }
   await sources(models);
+  const training = await import("/dist/training.js");
+  for (const isa of isas) {
+    await api.init({ isa });
+    await trains(training, models, isa);
+  }
   await test("a module of a Service Worker, which imports nothing while it runs, has what stands in a worker's place", async () => {
     const model = new URL("/models/diffllama_gqa/", location.href).href;
     const registration = await navigator.serviceWorker.register("/browser/service-worker.js", { type: "module" });

@@ -1,6 +1,5 @@
 // Pictures as bitmaps, maps as JSON.
 
-import { reasonOf } from "../errors.js";
 import type { AttentionMaps, Tensor } from "../types.js";
 import { attentionNoise, type AttentionNoise } from "./noise.js";
 import { checkNoise, checkTokens, optionsOf, PART, positive, refuse, wrong } from "./options.js";
@@ -10,6 +9,20 @@ import { part, type PartOptions, termsOf } from "./part.js";
 export interface PngOptions {
   /** Bitmap pixels per pixel of the picture; 2 by default. */
   scale?: number | undefined;
+}
+
+/**
+ * A picture at an address, once it can be drawn. (By its events: what is to be drawn as lines is
+ * decoded when it is drawn, and Safari's `decode` refuses it.)
+ */
+async function loaded(address: string): Promise<HTMLImageElement> {
+  const image = new Image();
+  const isRead = await new Promise<boolean>((resolve) => {
+    image.onload = () => resolve(true);
+    image.onerror = () => resolve(false);
+    image.src = address;
+  });
+  return isRead ? image : refuse("OPTION", "svg", "a picture that can be read", "another text");
 }
 
 /** Largest side and area of a canvas that every browser gives (Safari's area is the smallest). */
@@ -32,9 +45,7 @@ export async function svgToPng(svg: string, options: PngOptions = {}): Promise<B
   if (typeof document === "undefined") refuse("UNAVAILABLE", "svgToPng", "a page with a document", "none");
   const address = URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" }));
   try {
-    const image = new Image();
-    image.src = address;
-    await image.decode().catch((cause: unknown) => refuse("OPTION", "svg", "a picture that can be read", reasonOf(cause), cause));
+    const image = await loaded(address);
     const { naturalWidth: width, naturalHeight: height } = image;
     const factor = Math.min(scale, LARGEST_SIDE / Math.max(width, height), Math.sqrt(LARGEST_AREA / (width * height)));
     const canvas = document.createElement("canvas");
