@@ -79,9 +79,10 @@ test("models' cases: what is read for a token, what is expected and where", () =
     expect(one.weightBytes, one.id).toBe(weights[one.model]);
     expect(expectedOf(one)).toHaveLength(checkedElements(one).length);
     if (one.greedy && one.tokens) expect(one.greedy.length).toBeLessThanOrEqual(one.tokens);
-    expect(work(one).unit).toBe({ model_prefill: "token", codec_decode: "second" }[one.op] ?? "B");
+    expect(work(one).unit).toBe({ model_prefill: "token", model_train: "token", codec_decode: "second" }[one.op] ?? "B");
   }
   for (const id of ["model-prefill", "smollm2-prefill"]) expect(work(cases.get(id)).amount).toBe(512);
+  for (const id of ["train-8x256", "train-1x2048"]) expect(work(cases.get(id)).amount).toBe(2048);
   expect(cases.get("smollm2-decode").prompt).toHaveLength(16);
   // The file and the list of cases are of the same model.
   expect(statSync(join(placeOf(cases.get("model-decode")), "model.safetensors")).size).toBeGreaterThan(2 * 6952192);

@@ -65,6 +65,7 @@ export function bytes(test) {
  */
 export function work(test) {
   if (test.op === "attention") return { amount: flops(test), unit: "FLOP" };
+  if (test.op === "model_train") return { amount: test.rows * test.length, unit: "token" };
   if (test.op === "codec_decode") return { amount: secondsOf(test), unit: "second" };
   if (test.op === "model_prefill") return { amount: test.prompt.length ?? test.prompt, unit: "token" };
   return { amount: bytes(test), unit: "B" };

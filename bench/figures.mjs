@@ -101,6 +101,20 @@ function smollm2(least) {
   ];
 }
 
+/** Steps of training beside PyTorch's, on as many threads. */
+function training(least) {
+  const rows = [
+    ["R1", "8x256", "8 × 256", 1.4],
+    ["R2", "1x2048", "1 × 2048", 1.7],
+  ];
+  return rows.flatMap(([id, group, what, bound]) =>
+    [1, 2].map((threads) => {
+      const name = `7M model: a step of ${what} tokens ÷ transformers, ${threads === 1 ? "one thread" : "two threads"}`;
+      return least(id, `training, ${group}`, name, bound, sooner(`native, ${threads}`, "model", threads));
+    }),
+  );
+}
+
 /**
  * Every figure: the group it comes from, `of(measured)` its value with a note, and its bound,
  * `least` or `most`. `digits` are those after the point.
@@ -195,6 +209,7 @@ export function figures({ best, sizes }) {
     ]),
     least("M3", "prompt", "7M model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     least("M3", "larger model's prompt", "0.22B model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
+    ...training(least),
     ...smollm2(least),
     least("Q6", "Motif", "Motif-2.6B's shapes, q4, two threads: decode ÷ read bandwidth", 0.8, share("native, 2", "read, 2")),
     most("Q6", "Motif's memory", "Motif-2.6B's shapes, q4: memory beyond its weights", 10, beyond("native", "motif-load"), 1, "%"),

@@ -224,6 +224,14 @@ export function plan({ best, isFull }) {
       figures: ["M5"],
       entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
     },
+    ...["train-8x256", "train-1x2048"].map((test) => ({
+      id: `training, ${test.slice(6)}`,
+      figures: [test === "train-8x256" ? "R1" : "R2"],
+      entrants: [1, 2].flatMap((threads) => [
+        run(`native, ${threads}`, "model", test, "step", best, { threads }),
+        { ...peers("model", test), threads },
+      ]),
+    })),
     {
       id: "audio codec",
       figures: ["M6"],

@@ -1,16 +1,19 @@
 // A subject: our models in Node, through the package's public door: decoding, prompts at once, the
-// first token after loading, the memory of a loaded model; and our audio codec.
+// first token after loading, the memory of a loaded model, steps of training; and our audio codec.
 //
 //   node bench/subjects/model.mjs native|wasm
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as api from "../../packages/diffattn/dist/node.js";
 import * as models from "../../packages/diffattn/dist/models-node.js";
+import * as training from "../../packages/diffattn/dist/training-node.js";
 import { root } from "../../scripts/tools.mjs";
 import { latentsOf } from "../codec.mjs";
 import { ensureModel, placeOf } from "../model-files.mjs";
-import { serve } from "./protocol.mjs";
+import { hash } from "./measuring.mjs";
 import { loadOptions, modelHandlers } from "./model-door.mjs";
+import { serve } from "./protocol.mjs";
+import { openTrainer, step } from "./training.mjs";
 
 const [, , backend] = process.argv;
 const { version } = JSON.parse(readFileSync(new URL("../../packages/diffattn/package.json", import.meta.url), "utf8"));
@@ -22,8 +25,14 @@ async function prepare({ case: test, threads, isa }) {
   if (isa && running.isa !== isa) throw new Error(`${isa} was asked for, ${running.isa} runs`);
 }
 
-function open({ case: test, variant }) {
+function open(request) {
+  const { case: test, variant } = request;
   if (test.op === "codec_decode") return models.AudioCodec.load(placeOf(test));
+  if (test.op === "model_train") {
+    const place = placeOf(test);
+    const { vocab_size: vocabulary } = JSON.parse(readFileSync(join(place, "config.json"), "utf8"));
+    return openTrainer(request, { training, place, vocabulary, hash });
+  }
   const options = loadOptions(test, variant);
   if (options.adapter) options.adapter = join(root, options.adapter);
   return models.LanguageModel.load(placeOf(test), options);
@@ -68,7 +77,7 @@ serve({
     about: () => ({ name: `diffattn (models, ${backend})`, version, runtime: `Node ${process.versions.node}` }),
     prepare,
     open,
-    more: { codec_decode: { variant: "decode", run: audio } },
+    more: { codec_decode: { variant: "decode", run: audio }, model_train: { variant: "step", run: step } },
   }),
   scratch,
 });

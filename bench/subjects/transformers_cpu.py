@@ -1,7 +1,8 @@
-"""A subject: Hugging Face transformers' DiffLlama on PyTorch's CPU kernels, in inference mode: decoding, and prompts at once.
+"""A subject: Hugging Face transformers' DiffLlama on PyTorch's CPU kernels: decoding, and prompts at once, in inference mode; steps of training.
 
 Decoding is the loop that `generate` runs, without what else it does for each token: one token, the cache of the ones before, the highest
-logit. Reading the checkpoint is not timed.
+logit. A step of training is forward, backward, clipping and AdamW (PyTorch's fused one, its fastest) over one batch, at a learning rate of 0:
+all of its work, and the answer of the first. Reading the checkpoint is not timed.
 """
 
 import base64
@@ -41,8 +42,10 @@ class Subject:
         return {"name": "transformers", "version": transformers.__version__, "runtime": f"Python {platform.python_version()}", "notes": notes}
 
     def variants(self, request):
-        if request["case"]["op"] not in ("model_decode", "model_prefill"):
+        if request["case"]["op"] not in ("model_decode", "model_prefill", "model_train"):
             return {"variants": []}
+        if request["case"]["op"] == "model_train":
+            return {"variants": ["float32-eager", "float32-sdpa"]}
         dtypes = ["float32", "bfloat16"] if request["case"]["dtype"] == "BF16" else ["float32"]
         return {"variants": [f"{dtype}-{attention}" for dtype in dtypes for attention in ("eager", "sdpa")]}
 
@@ -57,15 +60,45 @@ class Subject:
             ).eval()
             self.key = (request["place"], dtype, attention)
         self.case = case
+        if case["op"] == "model_train":
+            self.prepare_training()
         self.run(request)
         return {}
+
+    def prepare_training(self):
+        with torch.inference_mode(False):
+            # Weights that were made in inference mode have no gradients.
+            for module in self.model.modules():
+                for name, parameter in list(module.named_parameters(recurse=False)):
+                    setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
+                for name, buffer in list(module.named_buffers(recurse=False)):
+                    module.register_buffer(name, buffer.detach().clone(), persistent=False)
+            self.model.tie_weights()
+            self.model.train()
+            self.key = None
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+            rows, length = self.case["rows"], self.case["length"]
+            self.batch = torch.tensor(hashed(rows * length, self.model.config.vocab_size)).view(rows, length)
 
     def prompt(self):
         prompt = self.case["prompt"]
         return torch.tensor([hashed(prompt, self.model.config.vocab_size) if isinstance(prompt, int) else prompt])
 
     def run(self, _):
-        return {"seconds": {"model_decode": self.decode, "model_prefill": self.prefill}[self.case["op"]]()}
+        runs = {"model_decode": self.decode, "model_prefill": self.prefill, "model_train": self.step}
+        return {"seconds": runs[self.case["op"]]()}
+
+    def step(self):
+        with torch.inference_mode(False), torch.enable_grad():
+            start = time.perf_counter()
+            loss = self.model(self.batch, labels=self.batch, use_cache=False).loss
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            seconds = time.perf_counter() - start
+            self.result = [loss.item(), norm.item()]
+        return seconds
 
     def decode(self):
         ids, cache, made = self.prompt(), None, []
