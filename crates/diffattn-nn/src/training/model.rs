@@ -23,7 +23,7 @@ use diffattn::{
 /// What of a model moves, and what is kept for the backward pass.
 #[derive(Clone, Copy, Default)]
 pub struct TrainingOptions<'o> {
-    /// Whether a weight of that name moves. All by default; none but adapters and λ projections
+    /// Whether a weight of that name moves. All by default; none but adapters and projections of λ
     /// where there is an adapter.
     pub moves: Option<&'o dyn Fn(&str) -> bool>,
     /// What of that stays all the same, and what moves more slowly; nothing by default.
@@ -82,7 +82,7 @@ impl TrainingModel {
     /// [`Error::out_of_memory`].
     pub fn new(mut model: DiffLlama, options: &TrainingOptions<'_>) -> Result<Self, Error> {
         check(&model)?;
-        let all = |name: &str| options.adapter.is_none() || name.contains("lambda");
+        let all = |name: &str| options.adapter.is_none() || name.contains("lambda_proj");
         let given = options.moves.unwrap_or(&all);
         let seen = RefCell::new(Vec::new());
         let moves = |name: &str| {

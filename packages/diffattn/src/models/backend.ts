@@ -158,11 +158,11 @@ export function drop(handle: Handle): void {
   models(handle instanceof RemoteObject ? handle.home : undefined).drop(handle);
 }
 
-type Options = { [K in keyof CallOptions]: CallOptions[K] | null };
+export type RunOptions = { [K in keyof CallOptions]: CallOptions[K] | null };
 
-/** Runs a job. */
-export async function run(request: Request, options: Options = {}): Promise<Output[]> {
+/** Runs a job, where its objects live; `home`: of one without objects. */
+export async function run(request: Request, options: RunOptions = {}, home?: Home): Promise<Output[]> {
   checkSignal(options.signal);
   for (const { handle } of request.objects) live(handle);
-  return follow(options, (control) => models(homeOf(request)).callAsync(request, control));
+  return follow(options, (control) => models(homeOf(request) ?? home).callAsync(request, control));
 }

@@ -6,7 +6,6 @@ import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { saveAdapter } from "../models/adapter.js";
 import { accessOf } from "../models/access.js";
-import { run } from "../models/backend.js";
 import { Checkpoint, isFloat, Progress, type Weights } from "../models/checkpoint.js";
 import { COMPANIONS } from "../models/companions.js";
 import { type Output, writeFile } from "../models/folder-output.js";
@@ -15,6 +14,7 @@ import { ADAPTER } from "../models/load.js";
 import { bufferOf } from "../models/outputs.js";
 import { layoutOf, writePieces } from "../models/safetensors.js";
 import type { CheckpointSource } from "../models/types.js";
+import { run } from "./backend.js";
 import * as requests from "./requests.generated.js";
 import type { TrainStep } from "./types.js";
 

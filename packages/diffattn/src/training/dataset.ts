@@ -9,13 +9,13 @@ import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
 import { throwIfAborted } from "../models/abort.js";
 import { accessOf } from "../models/access.js";
-import { run } from "../models/backend.js";
 import type { ByteSource, Reading } from "../models/byte-source.js";
 import { folderOf, openFile } from "../models/folder.js";
 import { idsOf } from "../models/ids.js";
 import { bufferOf, jsonOf } from "../models/outputs.js";
 import { MemorySource } from "../models/source.js";
 import type { FileSource, Tokenizer } from "../models/types.js";
+import { run } from "./backend.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
