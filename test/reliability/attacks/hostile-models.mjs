@@ -17,7 +17,7 @@ const TOKENS = 3;
 const GENERATE = "temperature topK topP repetitionPenalty seed maxNewTokens stop stopIds window cache deterministic signal".split(" ");
 const FORWARD = "cache hiddenStates logits window deterministic signal onProgress".split(" ");
 const EVALUATE = "context limit signal onProgress".split(" ");
-const NEEDLE = "lengths depths draws seed text attention maxMapBytes signal onProgress".split(" ");
+const NEEDLE = "lengths depths draws seed text attention signal onProgress".split(" ");
 const LOAD = "signal onProgress cache tokenizer".split(" ");
 
 /**

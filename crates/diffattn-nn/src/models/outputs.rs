@@ -13,7 +13,8 @@ pub struct TextOptions {
     /// embeddings, then what each layer gives, the last one's after the final norm (as Hugging Face
     /// has them). False by default.
     pub hidden_states: bool,
-    /// The layers whose attention maps are wanted, in this order; not with caches. None by default.
+    /// The layers whose attention maps are wanted, in this order: with caches of the new tokens
+    /// over all. None by default.
     pub map_layers: Vec<usize>,
     /// Tokens that each token sees, itself included; all by default. Not with caches, which have
     /// their own.

@@ -185,7 +185,9 @@ impl<'a> TextForward<'a> {
         [states, batch, length, self.model.hidden_size()]
     }
 
-    /// `[B, H, L, L]`, of each map of a layer.
+    /// `[B, H, L, T]`, of each map of a layer. T: tokens of the longest text with what its cache
+    /// knows; L without caches. Columns of what a window let go of, and past a text's end, are
+    /// zeros.
     #[must_use]
     pub fn map_shape(&self, layer: usize) -> [usize; 4] {
         let [batch, length] = self.shape;
@@ -193,7 +195,14 @@ impl<'a> TextForward<'a> {
         let heads = layer
             .and_then(|layer| layer.mixer.attention())
             .map_or(0, DiffAttnLayer::num_heads);
-        [batch, heads, length, length]
+        [batch, heads, length, self.columns()]
+    }
+
+    /// Tokens of the longest text with what its cache knows.
+    fn columns(&self) -> usize {
+        let caches = self.caches.iter().flatten();
+        let longest = caches.map(|cache| cache.len()).max().unwrap_or(0);
+        longest + self.shape[1]
     }
 
     /// Maps of a layer besides the difference. Where heads of one map are beside heads of two,
@@ -311,7 +320,7 @@ impl<'a> TextForward<'a> {
 
     /// The pass itself, into outputs that fit.
     async fn run(mut self, outputs: TextOutputs<'_>, pace: Arc<Pace>) -> Result<(), Error> {
-        let (plan, ends) = (self.plan(), self.ends());
+        let (plan, ends, columns) = (self.plan(), self.ends(), self.columns());
         let mut pasts = Pasts::new(self.caches.take());
         let TextOutputs {
             logits,
@@ -322,6 +331,7 @@ impl<'a> TextForward<'a> {
             states: self.options.hidden_states.then_some(hidden_states),
             maps,
             length: self.shape[1],
+            columns,
             ..Outputs::default()
         };
         let settings = Settings {
@@ -452,9 +462,6 @@ fn check_options(
     let Some(caches) = caches else {
         return Ok(options.window);
     };
-    if !options.map_layers.is_empty() {
-        return Err(Error::option("map_layers", "none with caches", "some"));
-    }
     if options.window.is_some() {
         let expected = "none with caches, which have their own";
         return Err(Error::option("window", expected, "one"));

@@ -15,7 +15,7 @@ use diffattn::{
 /// The maps of a layer, float32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Maps {
-    /// `[B, H, L, L]`.
+    /// `[B, H, L, L]`; over caches `[B, H, L, T]`, T being all tokens that they know.
     pub shape: [usize; 4],
     /// The softmax of each term, of that shape.
     pub terms: Vec<Vec<f32>>,

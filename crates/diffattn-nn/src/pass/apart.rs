@@ -116,8 +116,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Maps of the rows, copied to where they belong; keys past those held are seen by none of
-    /// them.
+    /// Maps of the rows, copied to where they belong; keys past those held, or let go of before,
+    /// are seen by none of them. Of rows that are computed again nothing is wanted.
     pub(super) fn map(
         &mut self,
         at: &At<'_>,
@@ -126,7 +126,7 @@ impl Pass<'_> {
         outputs: &mut Outputs<'_>,
     ) -> Result<(), Error> {
         let attention = self.attention(at.index)?;
-        let (heads, length) = (attention.num_heads(), outputs.length);
+        let (heads, length, columns) = (attention.num_heads(), outputs.length, outputs.columns);
         for piece in at.block.within(&at.rows) {
             let Some((cache, _)) = memory.held(piece.text) else {
                 continue;
@@ -147,16 +147,24 @@ impl Pass<'_> {
             let of_piece = self.piece_queries(at, &piece, places);
             let work = attention.map(&of_piece, KeysOnly::Cache(cache), to)?;
             work.finish()?;
+            let text = &self.plan.texts[piece.text];
+            // Where the first key that is held stands among all tokens of the text.
+            let chunk = self.plan.tokens(self.chunk, text.length);
+            let held = (text.start + chunk.start).saturating_sub(places[piece.text]);
             let wanted = self.plan.map_layers.iter().zip(&mut outputs.maps);
             for (_, maps) in wanted.filter(|(layer, _)| **layer == at.index) {
                 let maps = maps.terms.iter_mut().chain([&mut maps.diff]);
                 for (to, from) in maps.zip(&made) {
                     for (row, from) in from.chunks_exact(keys).enumerate() {
                         let (head, query) = (row / queries, row % queries);
-                        let query = piece.tokens.start + query;
-                        let at = ((piece.text * heads + head) * length + query) * length;
-                        to[at..at + keys].copy_from_slice(from);
-                        to[at + keys..at + length].fill(0.0);
+                        let Some(query) = (piece.tokens.start + query).checked_sub(text.again)
+                        else {
+                            continue;
+                        };
+                        let at = ((piece.text * heads + head) * length + query) * columns;
+                        let to = &mut to[at..at + columns];
+                        to.fill(0.0);
+                        to[held..held + keys].copy_from_slice(from);
                     }
                 }
             }

@@ -49,11 +49,14 @@ pub(crate) struct Outputs<'o> {
     /// but the last.
     #[cfg(feature = "models")]
     pub(crate) states: Option<&'o mut [f32]>,
-    /// One for each layer whose maps are wanted, `[B, H, L, L]`.
+    /// One for each layer whose maps are wanted, `[B, H, L, T]`.
     pub(crate) maps: Vec<MapOutputs<'o>>,
     /// L.
     #[cfg(feature = "models")]
     pub(crate) length: usize,
+    /// T, L where nothing stands before the rows.
+    #[cfg(feature = "models")]
+    pub(crate) columns: usize,
 }
 
 /// The keys and values of one layer, at work.

@@ -193,6 +193,64 @@ fn maps_are_those_of_the_layer() {
     }
 }
 
+/// Over caches, of several lengths, too, maps have the rows of the new tokens over all of a text;
+/// what a window let go of is zeros, as it is without a cache.
+#[test]
+fn maps_over_caches_are_rows_of_whole_ones() {
+    let checkpoint = Checkpoint::fixture("diffllama_mha");
+    let model = checkpoint.model();
+    let vocab = checkpoint.config.vocab_size;
+    let layers = vec![2, 0];
+    for window in [None, Some(40)] {
+        let options = DiffLlamaOptions {
+            map_layers: layers.clone(),
+            ..DiffLlamaOptions::default()
+        };
+        let windowed = DiffLlamaOptions {
+            window,
+            ..options.clone()
+        };
+        let texts = [random_ids(5, 150, vocab), random_ids(6, 110, vocab)];
+        let whole: Vec<_> = texts
+            .iter()
+            .map(|ids| forward(&model, ids, &[1, ids.len()], &windowed))
+            .collect();
+        let mut caches = texts.each_ref().map(|_| {
+            ok(model.cache(&ModelCacheOptions {
+                window,
+                ..ModelCacheOptions::default()
+            }))
+        });
+        let before = [120, 80];
+        for ((ids, cache), before) in texts.iter().zip(&mut caches).zip(before) {
+            let some = TokenIds::u32(&ids[..before], &[1, before]);
+            let plain = DiffLlamaOptions::default();
+            ok(model.forward(some, Some(std::slice::from_mut(cache)), &plain));
+        }
+        let rest = [&texts[0][120..], &texts[1][80..]].concat();
+        let got = ok(model.forward(TokenIds::u32(&rest, &[2, 30]), Some(&mut caches), &options));
+        for (place, layer) in layers.iter().enumerate() {
+            let maps = &got.maps[place];
+            let [_, heads, ..] = maps.shape;
+            assert_eq!(maps.shape, [2, heads, 30, 150], "layer {layer}");
+            for (text, before) in before.into_iter().enumerate() {
+                let length = before + 30;
+                let expected = &whole[text].maps[place];
+                let pairs = maps.terms.iter().zip(&expected.terms);
+                for (got, expected) in pairs.chain([(&maps.diff, &expected.diff)]) {
+                    for (head, query) in (0..heads).flat_map(|h| (0..30).map(move |q| (h, q))) {
+                        let row = &got[((text * heads + head) * 30 + query) * 150..][..150];
+                        let whole = (head * length + before + query) * length;
+                        let whole = &expected[whole..][..length];
+                        assert_eq!(bits(&row[..length]), bits(whole), "{window:?} {layer}");
+                        assert!(row[length..].iter().all(|&x| x == 0.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// float16 and bfloat16 weights, and a source that reads one at a time, give what their values in
 /// float32 give.
 #[test]

@@ -222,10 +222,6 @@ fn options_caches_and_outputs() {
             "cache: expected one that this model made",
         ),
         (
-            refusal(model.forward(ids(), Some(&mut pair), &maps)),
-            "map_layers: expected none",
-        ),
-        (
             refusal(model.forward(ids(), Some(&mut pair), &windowed)),
             "window: expected none",
         ),

@@ -21,13 +21,9 @@ export interface EvaluateOptions extends BackendOptions {
   seed?: number;
   attention?: number;
   /** MiB. */
-  mapMemory?: number;
   json?: boolean;
 }
 
-const MIB = 2 ** 20;
-/** What the library has where nothing is said, in MiB. */
-const MAP_MEMORY = 1024;
 /** Tokens of a window, as the library has them. */
 const CONTEXT = 256;
 /** What files of tokens begin with, by whatever name. */
@@ -42,14 +38,14 @@ interface Subject {
 }
 
 /** What must not stand together, as a sentence. */
-function check({ data, needle, context, limit, depths, draws, seed, attention, mapMemory }: EvaluateOptions): void {
+function check({ data, needle, context, limit, depths, draws, seed, attention }: EvaluateOptions): void {
   const refuse = (what: string): never => {
     throw new UsageError(`evaluate: ${what}`);
   };
   if (data === undefined && !needle) refuse("expected --data FILE, or --needle LENGTHS with or without it, got neither");
   if (needle && (context ?? limit) !== undefined) refuse("--context and --limit are for the loss of --data, without --needle");
-  const ofNeedle = depths ?? draws ?? seed ?? attention ?? mapMemory;
-  if (!needle && ofNeedle !== undefined) refuse("--depths, --draws, --seed, --attention and --map-memory are for --needle");
+  const ofNeedle = depths ?? draws ?? seed ?? attention;
+  if (!needle && ofNeedle !== undefined) refuse("--depths, --draws, --seed and --attention are for --needle");
 }
 
 /** What is read: a text, or a file of tokens, which is read range by range. */
@@ -232,12 +228,11 @@ async function evaluateNeedles(
   lengths: readonly number[],
   options: EvaluateOptions,
 ): Promise<void> {
-  const { data: path, depths, draws, seed, attention, mapMemory, json } = options;
+  const { data: path, depths, draws, seed, attention, json } = options;
   for (const subject of subjects) checkLengths("--needle", lengths, subject);
   const text = path === undefined ? undefined : await dataOf(terminal, path);
   const { evaluateNeedle } = await loadModels();
-  const maxMapBytes = mapMemory === undefined ? undefined : Math.floor(mapMemory * MIB);
-  const asked = { lengths, depths, draws, seed, attention, maxMapBytes, text };
+  const asked = { lengths, depths, draws, seed, attention, text };
   const names = { lengths: "--needle", attention: "--attention", text: path, data: path, "data.tokens": path };
   const found = await each(terminal, subjects, (model, following) => told(names, evaluateNeedle(model, { ...asked, ...following })));
   if (json) {
@@ -252,11 +247,6 @@ async function evaluateNeedles(
     await terminal.line();
     await terminal.line(said);
   }
-  const missing = [...new Set(found.flatMap(({ cells }) => cells.filter((cell) => !cell.attention).map(({ length }) => length)))];
-  if (attention !== 0 && missing.length > 0)
-    terminal.complain(
-      `note: attention at ${missing.map(count).join(", ")} tokens was not looked at: the maps of a layer take more than ${count(mapMemory ?? MAP_MEMORY)} MiB (--map-memory)`,
-    );
   terminal.note(`took ${duration(found.reduce((sum, { seconds }) => sum + seconds, 0))}`);
 }
 

@@ -89,7 +89,7 @@ test.each([
   [["convert", "a", "b"], "diffattn: convert: expected --to, --adapter, --fold, --dtype or --layout, got none of them"],
   [["evaluate", "m"], "diffattn: evaluate: expected --data FILE, or --needle LENGTHS with or without it, got neither"],
   [["evaluate", "m", "--needle", "1k", "--limit", "9"], "--context and --limit are for the loss of --data, without --needle"],
-  [["evaluate", "m", "--data", "f", "--draws", "9"], "--depths, --draws, --seed, --attention and --map-memory are for --needle"],
+  [["evaluate", "m", "--data", "f", "--draws", "9"], "--depths, --draws, --seed and --attention are for --needle"],
   [["evaluate", "m", "--needle", "1k,0"], "argument '1k,0' is invalid. Expected numbers of tokens, as \"1k,2k,4096\"."],
   [["evaluate", "m", "--needle", "0.5k"], 'Expected numbers of tokens, as "1k,2k,4096".'],
   [["evaluate", "m", "--needle", "8", "--depths", "0,2"], 'Expected a share from 0 to 1, as "1/2" or 0.5.'],

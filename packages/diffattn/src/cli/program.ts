@@ -351,7 +351,6 @@ function addEvaluate(root: Command, terminal: Terminal): void {
     .option("--draws <count>", "prompts of each length and depth; 20 by default", number(1, 10_000))
     .option("--seed <number>", "what the prompts are drawn by; 0 by default", number(0, Number.MAX_SAFE_INTEGER))
     .option("--attention <count>", "prompts of each length and depth whose attention is looked at; all by default", number(0))
-    .option("--map-memory <MiB>", "memory for attention maps; 1024 by default", number(0, 1e6, { whole: false }))
     .option("--json", "one JSON object")
     .addHelpText(
       "after",

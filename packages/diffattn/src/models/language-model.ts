@@ -426,23 +426,28 @@ export class LanguageModel extends Owned<Model> {
 /** The handle of a model that is alive. */
 export const handleOf = (model: LanguageModel): Handle => live(resourceOf<Model>(model).handle);
 
-/** The maps of several layers of one pass, all of which have as many. */
+/**
+ * The maps of several layers of one pass, all of which have as many; with a cache of the new tokens
+ * over all, `[1, H, L, T]`.
+ */
 export async function mapsOfLayers(
   model: LanguageModel,
   ids: types.TokenIds,
   layers: readonly number[],
   signal: AbortSignal | null | undefined,
+  cache?: types.ModelCache,
 ): Promise<AttentionMaps[]> {
+  const caches = cache ? [cacheState(cache)] : [];
   const request = encode(requests.textForward, {
     model: live(resourceOf<Model>(model).handle),
     ids: tensorOfIds("ids", ids),
-    caches: [],
+    caches: caches.map(({ handle }) => handle),
     logits: "none",
     hiddenStates: false,
     layer: layers,
     deterministic: false,
   });
-  const outputs = await run(request, { signal });
+  const outputs = await use(caches, () => run(request, { signal }));
   const each = outputs.length / layers.length;
   return layers.map((_, i) => mapsOf(outputs.slice(i * each, (i + 1) * each)));
 }

@@ -1,11 +1,10 @@
 // The needle task: whether a model finds a number that stands somewhere in a long text, and how
-// much of its attention is there when it is asked for. Whole maps are looked at only where they are
-// small enough: the core gives no maps of a part of the queries.
+// much of its attention is there when it is asked for. Maps are those of a prompt's last token,
+// over a cache of all before it.
 
 import { checkOptions, isArray, isAbsent, show } from "../check.js";
 import { DiffAttnError, fail } from "../errors.js";
 import { checkSignal } from "../run.js";
-import type { AttentionMaps } from "../types.js";
 import { type HeadMass, headMasses, Masses } from "./attention-mass.js";
 import { checkLength, checkProgress, modelOf, wholeOf } from "./evaluate.js";
 import { type Encode, firstIds, openData } from "./evaluation-data.js";
@@ -29,11 +28,9 @@ import {
 } from "./needle-text.js";
 import type * as types from "./types.js";
 
-const OPTIONS = ["lengths", "depths", "draws", "seed", "text", "attention", "maxMapBytes", "signal", "onProgress"];
+const OPTIONS = ["lengths", "depths", "draws", "seed", "text", "attention", "signal", "onProgress"];
 const DEPTHS = [0, 0.25, 0.5, 0.75, 1];
 const DRAWS = 20;
-/** Bytes of maps that are held at once, where nothing is said. */
-const MAP_BYTES = 2 ** 30;
 /** Tokens that are written at most: five digits, a space, and what holds text back. */
 const ANSWER = 16;
 const DIGITS = 5;
@@ -47,7 +44,6 @@ type Signal = AbortSignal | undefined;
 /** A layer that attends. */
 interface Attending {
   readonly layer: number;
-  readonly heads: number;
   /** Maps that there are of it, the difference among them. */
   readonly maps: number;
 }
@@ -60,7 +56,7 @@ async function attendingLayers(model: LanguageModel, id: number, signal: Signal)
       const [maps] = await mapsOfLayers(model, [id], [layer], signal);
       if (!maps) continue;
       const terms = maps.maps?.length ?? 2;
-      found.push({ layer, heads: maps.diff.shape[1] ?? 0, maps: terms + 1 });
+      found.push({ layer, maps: terms + 1 });
     } catch (error) {
       // One of another kind.
       if (!(error instanceof DiffAttnError && error.code === "OPTION")) throw error;
@@ -69,43 +65,22 @@ async function attendingLayers(model: LanguageModel, id: number, signal: Signal)
   return found;
 }
 
-/**
- * Layers whose maps are asked for at once: alike, and no more than fit. None where one does not.
- */
-function groupsOf(layers: readonly Attending[], length: number, most: number): Attending[][] | undefined {
-  const bytesOf = ({ heads, maps }: Attending): number => 4 * heads * maps * length ** 2;
-  const groups: Attending[][] = [];
-  let bytes = Infinity;
-  for (const layer of layers) {
-    const own = bytesOf(layer);
-    if (own > most) return undefined;
-    if (bytes + own > most || groups.at(-1)?.[0]?.maps !== layer.maps) {
-      groups.push([]);
-      bytes = 0;
-    }
-    groups.at(-1)?.push(layer);
-    bytes += own;
-  }
-  return groups;
+/** Layers whose maps are asked for at once: those that have as many. */
+function groupsOf(layers: readonly Attending[]): number[][] {
+  const groups = new Map<number, number[]>();
+  for (const { layer, maps } of layers) groups.set(maps, [...(groups.get(maps) ?? []), layer]);
+  return [...groups.values()];
 }
 
-/** What all heads of all layers have of the needle, at the prompt's last token. */
-async function massesOf(
-  model: LanguageModel,
-  { ids, span }: Prompt,
-  groups: readonly (readonly Attending[])[],
-  signal: Signal,
-): Promise<HeadMass[] | undefined> {
+/**
+ * What all heads of all layers have of the needle, at the prompt's last token. `cache` knows the
+ * prompt, and what was written after it.
+ */
+async function massesOf({ model, groups, signal }: Task, { ids, span }: Prompt, cache: types.ModelCache): Promise<HeadMass[]> {
   const heads: HeadMass[] = [];
-  for (const group of groups) {
-    let maps: AttentionMaps[];
-    try {
-      const layers = group.map(({ layer }) => layer);
-      maps = await mapsOfLayers(model, ids, layers, signal);
-    } catch (error) {
-      if (error instanceof DiffAttnError && error.code === "OUT_OF_MEMORY") return undefined;
-      throw error;
-    }
+  for (const layers of groups) {
+    await cache.rewind(ids.length - 1);
+    const maps = await mapsOfLayers(model, ids.slice(-1), layers, signal, cache);
     heads.push(...maps.flatMap((layer) => headMasses(layer, span)));
   }
   return heads;
@@ -155,8 +130,8 @@ class Cell {
 interface Task {
   readonly model: LanguageModel;
   readonly depths: readonly number[];
-  readonly layers: readonly Attending[];
-  readonly maxMapBytes: number;
+  /** The layers that have maps, those together that are asked for at once. */
+  readonly groups: readonly (readonly number[])[];
   readonly signal: Signal;
   /** Told of each prompt. */
   readonly onPrompt: () => void;
@@ -166,16 +141,12 @@ interface Task {
 class Series {
   /** Those with the deepest needles come first: what the next begins with like them is cached. */
   readonly #cells: readonly Cell[];
-  readonly #groups: Attending[][] | undefined;
-  /** Whether memory for maps was refused. */
-  #isRefused = false;
 
   constructor(
     readonly task: Task,
     readonly length: number,
   ) {
     this.#cells = task.depths.map((depth) => new Cell(depth)).sort((a, b) => b.depth - a.depth);
-    this.#groups = groupsOf(task.layers, length, task.maxMapBytes);
   }
 
   /** The prompts of a draw, and of so many what they attend to. */
@@ -184,16 +155,9 @@ class Series {
     for (const cell of this.#cells) {
       const prompt = promptOf(parts, this.length, cell.depth, draw.start);
       if (isRight(await answerOf(model, prompt.ids, cache, signal), draw)) cell.right++;
-      if (isLooked) await this.#look(cell, prompt);
+      if (isLooked) cell.masses.add(await massesOf(this.task, prompt, cache), prompt.span, this.length);
       onPrompt();
     }
-  }
-
-  async #look({ masses }: Cell, prompt: Prompt): Promise<void> {
-    if (!this.#groups || this.#isRefused) return;
-    const heads = await massesOf(this.task.model, prompt, this.#groups, this.task.signal);
-    if (heads) masses.add(heads, prompt.span, this.length);
-    else this.#isRefused = true;
   }
 
   /** What was found, in the order of the depths. */
@@ -202,8 +166,7 @@ class Series {
       const cell = this.#cells.find((one) => one.depth === depth);
       if (!cell) return [];
       const { right, masses } = cell;
-      const attention = this.#isRefused ? null : masses.summary();
-      return [{ length: this.length, depth, draws, right, accuracy: right / draws, attention }];
+      return [{ length: this.length, depth, draws, right, accuracy: right / draws, attention: masses.summary() }];
     });
   }
 }
@@ -236,7 +199,6 @@ export async function evaluateNeedle(given: types.LanguageModel, options: types.
   const draws = wholeOf("draws", asked.draws, 1, DRAWS);
   const seed = wholeOf("seed", asked.seed, 0, 0);
   const looked = wholeOf("attention", asked.attention, 0, draws);
-  const maxMapBytes = wholeOf("maxMapBytes", asked.maxMapBytes, 0, MAP_BYTES);
 
   const encode: Encode = (words, how) => model.encode(words, how);
   const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
@@ -251,7 +213,7 @@ export async function evaluateNeedle(given: types.LanguageModel, options: types.
   const begin = performance.now();
   const layers = looked > 0 ? await attendingLayers(model, first[0], signal) : [];
   const onPrompt = (): void => onProgress?.({ done: ++done, total });
-  const task: Task = { model, depths: depthsOf, layers, maxMapBytes, signal, onPrompt };
+  const task: Task = { model, depths: depthsOf, groups: groupsOf(layers), signal, onPrompt };
   const cells: types.NeedleCell[] = [];
   for (const length of lengths) {
     const series = new Series(task, length);

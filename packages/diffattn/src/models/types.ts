@@ -619,12 +619,6 @@ export interface NeedleOptions {
   text?: EvaluationData | undefined;
   /** Prompts of each length and depth whose attention is looked at; all by default. */
   attention?: number | undefined;
-  /**
-   * The most memory that maps may take at once, in bytes; 2³⁰ (1 GiB) by default. Those of a layer
-   * take 4 · heads · length² for each of its maps and for their difference: of lengths where that
-   * is more, attention is not looked at.
-   */
-  maxMapBytes?: number | undefined;
   /** Ends the work; it rejects with ABORTED. */
   signal?: AbortSignal | undefined;
   /** Prompts that were answered, and of how many. What it throws rejects the call. */
@@ -689,9 +683,6 @@ export interface NeedleEvaluation {
  * prompt ends with "The magic number of CITY is". Right is an answer, of the likeliest token each
  * time, that begins with the five digits. Prompts are put together from token ids, so each has the
  * length that was asked for. What the last token attends to is in `attention`.
- *
- * Maps are whole, queries by keys, so looking at attention takes memory and time by the square of
- * the length; `attention` and `maxMapBytes` bound it.
  *
  * @throws {DiffAttnError} (as a rejection) OPTION for options, for lengths beyond the model's
  *   `max_position_embeddings` and for those that do not hold needle and question; UNAVAILABLE
