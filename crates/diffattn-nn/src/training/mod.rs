@@ -26,4 +26,4 @@ pub use model::{LossOptions, TrainingModel, TrainingOptions};
 pub use parameters::AdapterOptions;
 pub use schedule::{Schedule, ScheduleShape};
 pub use trainer::{StepReport, Trainer, TrainerOptions, TrainerState};
-pub use vjp::{LayerGradients, LayerVjp};
+pub use vjp::{KeptForward, LayerBackward, LayerGradients, LayerTape, LayerVjp};
