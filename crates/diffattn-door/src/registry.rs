@@ -93,6 +93,8 @@ registry! {
         #[cfg(feature = "training")] RopeBackwardRequest,
         #[cfg(feature = "training")] DifferenceBackwardRequest,
         #[cfg(feature = "training")] LambdaFullBackwardRequest,
+        #[cfg(feature = "training")] LayerVjpRequest,
+        #[cfg(feature = "training")] LayerBackwardRequest,
         PanicEarly,
         PanicInStep,
     }
@@ -106,6 +108,7 @@ registry! {
         CreateLayerRequest,
         CreateLayerV2Request,
         DropRequest,
+        SetWeightsRequest,
         #[cfg(feature = "models")] CreateModelRequest,
         #[cfg(feature = "models")] CreateModelCacheRequest,
         #[cfg(feature = "models")] ImportModelCacheRequest,
@@ -113,6 +116,7 @@ registry! {
         #[cfg(feature = "models")] ModelCacheLengthRequest,
         #[cfg(feature = "models")] CreateGeneratorRequest,
         #[cfg(feature = "models")] CreateConversionRequest,
+        #[cfg(feature = "training")] CreateLayerVjpRequest,
         PanicInQuery,
     }
 }

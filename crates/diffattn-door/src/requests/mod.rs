@@ -43,6 +43,8 @@ mod vit;
 
 #[cfg(feature = "training")]
 mod gradients;
+#[cfg(feature = "training")]
+mod vjp;
 
 pub(crate) use attention::{AttentionRequest, MapsRequest};
 pub(crate) use cache::{
@@ -52,6 +54,7 @@ pub(crate) use cache::{
 pub(crate) use lambda::{LambdaFullRequest, LambdaInitRequest};
 pub(crate) use layer::{
     CreateLayerRequest, CreateLayerV2Request, LayerForwardRequest, LayerMapsRequest,
+    SetWeightsRequest,
 };
 pub(crate) use norm::{GroupNormRequest, RmsNormRequest};
 pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
@@ -97,3 +100,5 @@ pub(crate) use gradients::{
     AttentionBackwardRequest, DifferenceBackwardRequest, GroupNormBackwardRequest,
     LambdaFullBackwardRequest, RmsNormBackwardRequest, RopeBackwardRequest,
 };
+#[cfg(feature = "training")]
+pub(crate) use vjp::{CreateLayerVjpRequest, LayerBackwardRequest, LayerVjpRequest};
