@@ -7,7 +7,7 @@ import type { Info, Isa } from "./types.js";
 /** An object that lives in the backend. */
 export interface Handle {
   /** What errors call it. */
-  readonly name: "cache" | "layer" | "model" | "generator" | "conversion";
+  readonly name: "cache" | "layer" | "vjp" | "model" | "generator" | "conversion";
   readonly backend: Backend;
 }
 

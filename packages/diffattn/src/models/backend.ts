@@ -2,10 +2,10 @@
 // that loads the builds with models. There objects are in the worker alone, so they are made and
 // asked by messages.
 
-import type { Backend, Call, Control, Handle, Local, Output, Request } from "../backend.js";
+import type { Call, Control, Handle, Local, Output, Request } from "../backend.js";
 import { messageOf, type WasmObject } from "../backend/call-message.js";
+import { RemoteObject } from "../backend/remote-object.js";
 import { WasmBackend } from "../backend/wasm.js";
-import { gone, type WorkerClient } from "../backend/worker-client.js";
 import { internal } from "../errors.js";
 import { backend, live } from "../init.js";
 import { checkSignal, follow } from "../run.js";
@@ -19,35 +19,6 @@ interface Models {
   query(request: Request): Promise<number>;
   callAsync(request: Request, control: Control): Call;
   drop(handle: Handle): void;
-}
-
-/** An object that the worker alone has. */
-class RemoteObject implements WasmObject {
-  readonly #client: WorkerClient;
-  readonly #key: number;
-
-  /** To users it belongs to the backend that they know. */
-  constructor(
-    readonly name: Handle["name"],
-    readonly backend: Backend,
-    client: WorkerClient,
-  ) {
-    this.#client = client;
-    this.#key = client.newKey();
-  }
-
-  keyIn(client: WorkerClient): number {
-    return client === this.#client ? this.#key : gone(this.name);
-  }
-
-  /** Its length is asked for (cache.ts). */
-  changing(): () => void {
-    return () => {};
-  }
-
-  drop(): void {
-    this.#client.send({ type: "drop", key: this.#key });
-  }
 }
 
 class WasmModels extends WasmBackend {
