@@ -2,12 +2,11 @@
 // Node and in browsers alike.
 
 import type * as types from "../../packages/diffattn/src/types.js";
-import { attentionOptions, check, type Check, given, relative, type Result, tensor, vector } from "./case-parts.js";
+import { attentionOptions, check, type Check, given, relative, type Result, vector } from "./case-parts.js";
 import { type Bound, largest } from "./compare.js";
 import { GRADIENTS } from "./gradient-cases.js";
+import { layer, layerGradients } from "./layer-cases.js";
 import { type Fixture, float32, float64, stored } from "./safetensors.js";
-
-type Api = typeof types;
 
 /** The same, plus half a unit of the last place of a half type. */
 function rounded(expected: Float64Array, dtype: types.DType): Bound {
@@ -224,66 +223,6 @@ function fusedSequence(fixture: Fixture): Check[] {
   ];
 }
 
-/** A layer of a modules case. */
-export function layerOf(api: Api, fixture: Fixture): types.MultiheadDiffAttn | types.MultiheadDiffAttnV2 {
-  const { options: c } = fixture;
-  const weights: Record<string, types.TensorLike> = {};
-  for (const [name, value] of fixture.tensors) if (name.startsWith("weights.")) weights[name.slice("weights.".length)] = tensor(value);
-  const common = {
-    embedDim: c["embed_dim"] as number,
-    numHeads: c["num_heads"] as number,
-    numKvHeads: (c["num_kv_heads"] as number | null) ?? undefined,
-    rope: c["rope"] as types.LayerRope,
-    weights,
-  };
-  if (c["op"] === "GroupedDiffAttn") {
-    const [flat = 0, noise = 1] = ["num_attention_heads", "num_noise_heads"].map((name) => Number(c[name]));
-    return new api.MultiheadDiffAttn({
-      ...common,
-      depth: c["depth"] as number,
-      lambdaInit: c["lambda_init"] as number,
-      numHeads: flat - noise,
-      numKvHeads: Number(c["num_key_value_heads"]) / 2,
-      headDim: c["head_dim"] as number,
-      pairing: "grouped",
-      ratio: flat / noise - 1,
-      norm: { eps: c["attn_rms_norm_eps"] as number },
-    });
-  }
-  if (c["op"] === "MultiheadDiffAttnV2") return new api.MultiheadDiffAttnV2({ ...common, headDim: c["head_dim"] as number });
-  return new api.MultiheadDiffAttn({ ...common, depth: c["depth"] as number, kvRepeat: c["kv_repeat"] as "paired" | "flat" });
-}
-
-function layer(fixture: Fixture): Check[] {
-  const x = given(fixture, "x");
-  const expected = float64(stored(fixture, "expected.y"));
-  // The naive module keeps its softmax in float32, as the case says.
-  const factor = String(fixture.options["softmax_precision"]).includes("1e-5") ? 1e-5 : 2e-6;
-  return [
-    check(
-      "y",
-      expected,
-      relative(expected, factor),
-      async (api) => {
-        const layer = layerOf(api, fixture);
-        try {
-          return await layer.forward(x);
-        } finally {
-          layer.dispose();
-        }
-      },
-      (api) => {
-        const layer = layerOf(api, fixture);
-        try {
-          return layer.forwardSync(x);
-        } finally {
-          layer.dispose();
-        }
-      },
-    ),
-  ];
-}
-
 const OPERATORS: Record<string, (fixture: Fixture) => Check[]> = {
   diff_attention: attention,
   group_norm: groupNorm,
@@ -300,7 +239,10 @@ const OPERATORS: Record<string, (fixture: Fixture) => Check[]> = {
 export function checksOf(fixture: Fixture, file: string): Check[] {
   const op = String(fixture.options["op"]);
   // A case of an operator may have gradients, too.
-  const gradients = GRADIENTS[fixture.tensors.has("dy") && op in OPERATORS ? `${op}_backward` : op];
+  const gradients =
+    fixture.tensors.has("expected.dx") && OPERATORS[op] === layer
+      ? layerGradients
+      : GRADIENTS[fixture.tensors.has("dy") && op in OPERATORS ? `${op}_backward` : op];
   const checks = [...(OPERATORS[op]?.(fixture) ?? []), ...(gradients?.(fixture, file) ?? [])];
   if (checks.length === 0) throw new Error(`nothing is known of a case of ${op}`);
   return checks;

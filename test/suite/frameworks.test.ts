@@ -128,6 +128,16 @@ describe.each(Object.entries(keeps))("%s", (_, keep) => {
     if (own instanceof api.MultiheadDiffAttn) sameBits(await layer.forward(x, { cache }), own.forwardSync(x));
     sameBits((await layer.maps(x)).diff, own.mapsSync(x).diff);
     sameBits(layer.mapsSync(x).diff, own.mapsSync(x).diff);
+    layer.setWeights(keep({ "k_proj.weight": weight(9) }));
+    own.setWeights({ "k_proj.weight": weight(9) });
+    sameBits(layer.forwardSync(x), own.forwardSync(x));
+    const { dx } = own.vjpSync(x).backward(x);
+    const passes = [keep(await layer.vjp(keep({ ...x }))), keep(layer.vjpSync(x))];
+    for (const pass of passes) {
+      sameBits((await pass.backward(keep({ ...x }))).dx, dx);
+      pass.dispose();
+      expect(await refused(() => pass.backward(x))).toMatchObject({ code: "DISPOSED" });
+    }
     layer.dispose();
     expect(await refused(() => layer.forward(x))).toMatchObject({ code: "DISPOSED" });
     for (const object of [own, cache]) object.dispose();

@@ -224,6 +224,25 @@ const places: Record<string, (value: unknown) => unknown> = {
       own.dispose();
     }
   },
+  ...Object.fromEntries(
+    ["x", "options", "attnMask", "dy", "the options of dy", "weights", "a weight"].map((name) => [
+      `a kept pass's ${name}`,
+      async (value: unknown) => {
+        const own = layer();
+        try {
+          if (name === "weights" || name === "a weight") own.setWeights(asOptions(name === "weights" ? value : { "q_proj.weight": value }));
+          const [x, dy] = [name, name].map((of, i) => (of === ["x", "dy"][i] ? value : normal(1, 1, 2, 16)));
+          const options = name === "options" ? value : name === "attnMask" ? { attnMask: value } : undefined;
+          const ofBackward = name === "the options of dy" ? value : undefined;
+          own.vjpSync(asOptions(x), asOptions(options)).backward(asOptions(dy), asOptions(ofBackward));
+          const { backward } = await own.vjp(asOptions(x), asOptions(options));
+          await backward(asOptions(dy), asOptions(ofBackward));
+        } finally {
+          own.dispose();
+        }
+      },
+    ]),
+  ),
   "a layer's cache": async (value) => {
     const own = layer();
     try {

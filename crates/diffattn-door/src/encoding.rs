@@ -133,6 +133,23 @@ impl<E: Encoded> Encoded for Option<E> {
     }
 }
 
+/// What may be left out, or said not to be there.
+pub(crate) struct OrNone<E>(E);
+
+impl<E: Encoded> Encoded for OrNone<E> {
+    /// `Some(None)` where it is not to be there.
+    type Value = Option<Option<E::Value>>;
+    const ENCODING: &'static Encoding = &Encoding::OrNone(E::ENCODING);
+
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
+        match r.index(argument, 3) {
+            0 => None,
+            1 => Some(None),
+            _ => Some(Some(E::read(door, r, argument))),
+        }
+    }
+}
+
 /// What is always in the stream though the caller may leave it out: the choice of this index, or
 /// this number, is written then.
 pub(crate) struct Or<E, const VALUE: usize = 0>(E);
@@ -180,6 +197,21 @@ impl<T: Held> Encoded for Object<T> {
     fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
         let id = r.object(argument);
         r.found(door.get(argument, id), Slot::empty)
+    }
+}
+
+/// An object of the door as it is when the request is read: what takes its place while the call is
+/// open ([`Slot::renew`]) is for calls after it.
+pub(crate) struct Now<T>(T);
+
+impl<T: Held> Encoded for Now<T> {
+    type Value = Arc<Slot<T>>;
+    const ENCODING: &'static Encoding = Object::<T>::ENCODING;
+
+    fn read(door: &Door, r: &mut Reader<'_>, argument: &'static str) -> Self::Value {
+        let id = r.object(argument);
+        let slot = door.get(argument, id).and_then(|slot| slot.fixed());
+        r.found(slot, Slot::empty)
     }
 }
 

@@ -269,6 +269,33 @@ impl<T: Held> Slot<T> {
         )
     }
 
+    /// A slot that holds the object as it is now, whatever takes its place in this one.
+    pub(crate) fn fixed(&self) -> Result<Arc<Self>, Error> {
+        Ok(Arc::new(Self {
+            turns: Arc::default(),
+            content: Mutex::new(Some(self.now()?)),
+        }))
+    }
+
+    /// Changes the object for calls to come; whoever has it as it was keeps that.
+    pub(crate) fn renew(
+        &self,
+        change: impl FnOnce(&mut T) -> Result<(), Error>,
+    ) -> Result<(), Error>
+    where
+        T: Clone,
+    {
+        let mut content = self.content();
+        let held = content.as_mut().ok_or_else(|| self.in_use())?;
+        // (Where one thing is done at a time and nothing is kept no one else has it, and a module
+        // need not know how it is copied: 0.9 KB less, gzipped.)
+        #[cfg(feature = "training")]
+        let mine = Some(Arc::make_mut(held));
+        #[cfg(not(feature = "training"))]
+        let mine = Arc::get_mut(held);
+        change(mine.ok_or_else(|| self.in_use())?)
+    }
+
     /// Takes the object out, once no open call uses it, until [`Slot::give_back`].
     #[cfg(feature = "models")]
     pub(crate) fn lend(&self) -> Result<T, Error> {

@@ -41,6 +41,8 @@ pub enum Encoding {
     Atom(&'static str),
     /// 0, or 1 and the value.
     Optional(&'static Encoding),
+    /// 0, or 1 for null, which is not the default; or 2 and the value.
+    OrNone(&'static Encoding),
     /// A tensor, or kind 0.
     Nullable(&'static Encoding),
     /// The value: of this index, or this number, where the caller gives none.

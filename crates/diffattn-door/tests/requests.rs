@@ -898,9 +898,9 @@ fn layers_are_made_and_run() {
     let mut create = Request::default()
         // embedDim, depth, lambdaInit, numHeads, …, headDim, rope half-split
         .n(&[8.0, 1.0, 0.0, 2.0, 0.0, 1.0, 2.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-        // pairing, ratio, kvRepeat, causal, norm, lambdaForm, sequence
+        // pairing, ratio, kvRepeat, causal, valueDim, norm, lambdaForm, sequence
         .n(&[
-            0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0,
+            0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 2.0, 1.0, 1e-4, 1.0, 1.0, 1.0, 0.0, 0.0,
         ]);
     for weight in &projections {
         create = create.t(&[8, 8], weight).n(&[0.0]);
@@ -927,7 +927,10 @@ fn layers_are_made_and_run() {
         interleaved: false,
         ..Default::default()
     });
-    options.norm.eps = 1e-4;
+    options.norm = Some(diffattn_nn::NormConfig {
+        eps: 1e-4,
+        affine: None,
+    });
     let layer = MultiheadDiffAttn::new(&options, &weights).unwrap();
     let x = values(5 * 8, 50);
     let expected = layer
@@ -991,7 +994,7 @@ fn layers_are_made_and_run() {
         wrong.params[place] = number;
         Failure::from(wrong.query(&door, 44).unwrap_err())
     };
-    let failure = refused(25, 4.0);
+    let failure = refused(26, 4.0);
     assert_eq!(
         (failure.code, failure.message.as_str()),
         (

@@ -113,6 +113,17 @@ pub enum LambdaIds {
     Scalars([Id; 2]),
 }
 
+impl LambdaIds {
+    /// All of them.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Id] {
+        match self {
+            Self::Vectors(ids) => ids,
+            Self::Scalars(ids) => ids,
+        }
+    }
+}
+
 /// The weights of a layer of the first version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct V1Ids {

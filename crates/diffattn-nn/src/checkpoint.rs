@@ -34,10 +34,10 @@ impl DiffAttnLayer {
                     kv_repeat,
                     ratio,
                     is_causal: layer.is_causal,
-                    norm: NormConfig {
+                    norm: Some(NormConfig {
                         eps: layer.eps,
                         affine: None,
-                    },
+                    }),
                     lambda_form,
                     ..MultiheadDiffAttnOptions::new(layer.embed_dim, depth, heads)
                 };

@@ -102,6 +102,26 @@ impl<'w, 'a> Source<'w, 'a> {
         Linear::new(weight, bias)
     }
 
+    /// A linear map in the place of `held`, where it is given, with a bias if that has one.
+    pub(crate) fn renewed(&self, id: Id, held: &Linear) -> Result<Option<Linear>, Error> {
+        let name = self.name(self.list.get(id))?;
+        let mut stems = self.weights.keys().map(|key| key.strip_prefix(name));
+        if !stems.any(|rest| rest.is_some_and(|rest| rest.starts_with('.'))) {
+            return Ok(None);
+        }
+        let linear = self.linear(id)?;
+        let has_bias = [held, &linear].map(|of| of.bias().is_some());
+        let [expected, got] = has_bias.map(|is_there| if is_there { "one" } else { "none" });
+        if expected == got {
+            return Ok(Some(linear));
+        }
+        Err(Error::option(
+            format_args!("weights.{name}.bias"),
+            format_args!("{expected}, as the layer has"),
+            got,
+        ))
+    }
+
     /// The projections, packed.
     pub(crate) fn projections(&self, ids: Projections<Id>) -> Result<Projections<Linear>, Error> {
         Ok(Projections {

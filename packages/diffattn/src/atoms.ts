@@ -68,6 +68,14 @@ export const optional: Combinator<"optional"> =
     if (!isAbsent(x)) write(s, name, x);
   };
 
+/** 0; 1 where null says that there is to be none; or 2 and the value. */
+export const orNone: Combinator<"orNone"> =
+  (write: Write): Write =>
+  (s, name, x) => {
+    s.params.push(x === undefined ? 0 : x === null ? 1 : 2);
+    if (!isAbsent(x)) write(s, name, x);
+  };
+
 /** A tensor, or kind 0. */
 export const nullable: Combinator<"nullable"> =
   (write: Write): Write =>

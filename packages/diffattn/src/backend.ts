@@ -7,7 +7,7 @@ import type { Info, Isa } from "./types.js";
 /** An object that lives in the backend. */
 export interface Handle {
   /** What errors call it. */
-  readonly name: "cache" | "layer" | "model" | "generator" | "conversion" | "trainer";
+  readonly name: "cache" | "layer" | "vjp" | "model" | "generator" | "conversion" | "trainer";
   readonly backend: Backend;
 }
 

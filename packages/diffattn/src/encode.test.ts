@@ -264,10 +264,19 @@ test("layers: weights in the protocol's order, whatever the caller's", () => {
     weights: { "o_proj.weight": f32(8, 8), lambda_b: new Float32Array(2), lambda_a: new Float32Array(1), "q_proj.weight": f32(8, 4) },
   });
   expect(v1.params).toEqual([
-    8, 0, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0, 1,
-    1, 1, 1, 1, 2, 0,
+    8, 0, 0, 2, 0, 0, 1, 0, 1, 100, 0, 0, 0, 0, 0, 0, 2, 0, 1, 0, 1, 1, 1, 2, 0.5, 1, 1, 2, 8, 4, 0, 0, 0, 0, 0, 1, 2, 8, 8, 0, 0, 0, 0, 0,
+    1, 1, 1, 1, 1, 2, 0,
   ]);
   expect(lengths(v1)).toEqual([128, 256, 4, 8]);
+  const norms = [undefined, null, {}].map((norm) => {
+    const { params } = encode.createMultiheadDiffAttn({ embedDim: 8, depth: 0, numHeads: 2, valueDim: 4, norm, weights: {} });
+    return params.slice(11, 16);
+  });
+  expect(norms).toEqual([
+    [1, 4, 0, 0, 0],
+    [1, 4, 1, 0, 0],
+    [1, 4, 2, 0, 0],
+  ]);
 
   const v2 = encode.createMultiheadDiffAttnV2({
     embedDim: 8,
@@ -285,6 +294,25 @@ test("layers: weights in the protocol's order, whatever the caller's", () => {
   expect(() =>
     encode.createMultiheadDiffAttnV2({ embedDim: 8, numHeads: 2, headDim: 4, weights: { lambda_q1: new Float32Array(1) } }),
   ).toThrow(refuses("OPTION", /^weights: expected only .* got "lambda_q1"$/));
+});
+
+test("a layer's kept passes and new weights", () => {
+  const [layer, vjp] = [handle("layer"), handle("vjp")];
+  const x = f32(1, 2, 8);
+  expect(encode.createLayerVjp()).toMatchObject({ op: 134, params: [] });
+  expect(encode.layerVjp(vjp, layer, x, null)).toMatchObject({
+    op: 135,
+    params: [0, 0, 1, 3, 1, 2, 8, 0],
+    objects: [
+      { slot: 0, handle: vjp },
+      { slot: 1, handle: layer },
+    ],
+  });
+  expect(encode.layerBackward(vjp, x, {})).toMatchObject({ op: 136, params: [0, 1, 3, 1, 2, 8], objects: [{ slot: 0, handle: vjp }] });
+  const set = encode.setWeights(layer, { "lambda_proj.bias": new Float32Array(2), "q_proj.weight": f32(8, 4) });
+  expect(set).toMatchObject({ op: 47, objects: [{ slot: 0, handle: layer }] });
+  expect(set.params).toEqual([0, 1, 2, 8, 4, ...Array<number>(15).fill(0), 1, 1, 2]);
+  expect(lengths(set)).toEqual([128, 8]);
 });
 
 test("a layer's calls", () => {

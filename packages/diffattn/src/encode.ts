@@ -26,7 +26,7 @@ type NameOf<C> = C extends { readonly combinator?: infer N } ? Exclude<N, undefi
 export type ValueOf<F> =
   F extends Write<infer T> ? T : F extends readonly [infer C, ...infer A extends readonly unknown[]] ? Combined<NameOf<C>, A> : never;
 
-type Combined<N, A extends readonly unknown[]> = N extends "optional" | "nullable"
+type Combined<N, A extends readonly unknown[]> = N extends "optional" | "nullable" | "orNone"
   ? ValueOf<A[0]> | null | undefined
   : N extends "or"
     ? ValueOf<A[1]> | null | undefined
@@ -58,7 +58,8 @@ type OptionsOf<R extends Table> = Intersection<R["options"]>;
 
 /** The fields of a record, alone or in a list. */
 type RecordOf<F> = F extends readonly [infer C, ...infer A extends readonly unknown[]]
-  ? { record: A[0]; optional: RecordOf<A[0]>; list: RecordOf<A[0]> }[NameOf<C> & ("record" | "optional" | "list")]
+  ? { record: A[0]; optional: RecordOf<A[0]>; orNone: RecordOf<A[0]>; list: RecordOf<A[0]> }[NameOf<C> &
+      ("record" | "optional" | "orNone" | "list")]
   : never;
 
 /** What a record is told as. */

@@ -1,10 +1,12 @@
-// The layers: handles of what lives in the backend. No arithmetic.
+// The layers: handles of what lives in the backend. No arithmetic. What passes with their gradients
+// are is gradients/vjp.ts.
 
 import type { Handle, Request } from "./backend.js";
 import { handleOf } from "./cache.js";
 import { isAbsent, show, unreadable } from "./check.js";
 import * as encode from "./operators.js";
 import { fail } from "./errors.js";
+import * as gradients from "./gradients/vjp.js";
 import { live } from "./init.js";
 import { local } from "./local.js";
 import { Owned, resourceOf } from "./owned.js";
@@ -26,17 +28,31 @@ function forward(layer: Layer, x: types.TensorLike, options: types.LayerForwardO
   const cache = cacheOf(options);
   const handle = handleOf("cache", cache);
   if (!isAbsent(cache) && !handle) fail("OPTION", "cache", "a KvCache", show(cache));
-  return tensorPlan(encode.forward(live(resourceOf(layer)), x, handle, options), options);
+  return tensorPlan(encode.forward(handleIn(layer), x, handle, options), options);
 }
 
 const maps = (layer: Layer, x: types.TensorLike, options: types.CallOptions | undefined) =>
-  mapsPlan(encode.layerMaps(live(resourceOf(layer)), x, options), options);
+  mapsPlan(encode.layerMaps(handleIn(layer), x, options), options);
 
-class Layer extends Owned<Handle> implements types.DiffAttnLayer {
-  constructor(request: Request) {
+/** What a layer is. */
+type Own = gradients.LayerParts;
+
+const handleIn = (layer: Layer): Handle => live(resourceOf<Own>(layer).handle);
+
+/** What the layer calls its output projection: as its caller does. */
+function outOf({ weights }: { weights: types.LayerWeights }): Own["out"] {
+  try {
+    return isAbsent(weights["o_proj.weight"]) ? "out_proj." : "o_proj.";
+  } catch {
+    return "out_proj.";
+  }
+}
+
+class Layer extends Owned<Own> implements types.DiffAttnLayer {
+  constructor(request: Request, options: { weights: types.LayerWeights }) {
     const owner = local();
     const handle = owner.createObject("layer", request);
-    super("layer", handle, () => owner.dropObject(handle), true);
+    super("layer", { handle, out: outOf(options) }, () => owner.dropObject(handle), true);
   }
 
   // The element type of a result follows x's, which the public types say.
@@ -57,16 +73,29 @@ class Layer extends Owned<Handle> implements types.DiffAttnLayer {
   mapsSync(x: types.TensorLike, options?: types.CallOptions): types.AttentionMaps {
     return runSync(maps(this, x, options));
   }
+
+  async vjp(x: types.TensorLike<Float32Array>, options?: types.LayerVjpOptions): Promise<types.LayerVjp> {
+    return gradients.vjp(resourceOf<Own>(this), x, options);
+  }
+
+  vjpSync(x: types.TensorLike<Float32Array>, options?: types.LayerVjpOptions): types.LayerVjpSync {
+    return gradients.vjpSync(resourceOf<Own>(this), x, options);
+  }
+
+  setWeights(weights: types.LayerWeights): void {
+    const handle = handleIn(this);
+    local().query(encode.setWeights(handle, weights));
+  }
 }
 
 export class MultiheadDiffAttn extends Layer {
   constructor(options: types.MultiheadDiffAttnOptions) {
-    super(encode.createMultiheadDiffAttn(options));
+    super(encode.createMultiheadDiffAttn(options), options);
   }
 }
 
 export class MultiheadDiffAttnV2 extends Layer {
   constructor(options: types.MultiheadDiffAttnV2Options) {
-    super(encode.createMultiheadDiffAttnV2(options));
+    super(encode.createMultiheadDiffAttnV2(options), options);
   }
 }

@@ -31,6 +31,8 @@ export type Documented = [
   Same<In<"sequenceDifferenceBackward", types.SequenceDifferenceOptions>>,
   Same<In<"lambdaFullBackward", types.LambdaFullBackwardOptions>>,
   Same<In<"forward", types.LayerForwardOptions, "cache">>,
+  Same<In<"layerVjp", types.LayerVjpOptions>>,
+  Same<In<"layerBackward", types.CallOptions>>,
   Same<In<"layerMaps", types.CallOptions>>,
   Same<In<"lambdaFull", Parameters<typeof types.lambdaFull>[0]>>,
   Same<In<"createKvCache", types.KvCacheOptions>>,
@@ -86,6 +88,14 @@ export const sequenceDifferenceBackward = (dy: unknown, options: unknown): Strea
 export const lambdaFullBackward = (dlambda: unknown, vectors: unknown): Stream =>
   encode(requests.lambdaFullBackward, { dlambda: dlambda as number }, vectors, CALL);
 
+export const createLayerVjp = (): Stream => encode(requests.createLayerVjp, {});
+
+export const layerVjp = (vjp: Handle, layer: Handle, x: unknown, options: unknown): Stream =>
+  encode(requests.layerVjp, { vjp, layer, x: x as Given }, options, CALL);
+
+export const layerBackward = (vjp: Handle, dy: unknown, options: unknown): Stream =>
+  encode(requests.layerBackward, { vjp, dy: dy as Given }, options, CALL);
+
 export const lambdaInit = (layer: unknown): Stream => encode(requests.lambdaInit, { layer: layer as number });
 
 export const lambdaFull = (vectors: unknown): Stream => encode(requests.lambdaFull, {}, vectors);
@@ -105,6 +115,8 @@ export const rewind = (cache: Handle, length: unknown): Stream => encode(request
 
 export const forward = (layer: Handle, x: unknown, cache: Handle | undefined, options: unknown): Stream =>
   encode(requests.forward, { layer, x: x as Given, cache }, options, ["cache", ...CALL_OUT]);
+
+export const setWeights = (layer: Handle, weights: unknown): Stream => encode(requests.setWeights, { layer }, { weights });
 
 export const layerMaps = (layer: Handle, x: unknown, options: unknown): Stream =>
   encode(requests.layerMaps, { layer, x: x as Given }, options, CALL);

@@ -45,6 +45,9 @@ export function resourceOf<T>(owned: Owned<T>, argument?: string): T {
   return resource as T;
 }
 
+/** What `using` calls. Older runtimes lack the symbol; TypeScript takes this one there. */
+export const symbolDispose = (): symbol => (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
+
 /** Something with one resource, of type T. Its methods ask for that by `resourceOf(this)`. */
 export abstract class Owned<T> {
   declare readonly [Symbol.dispose]: () => void;
@@ -58,14 +61,12 @@ export abstract class Owned<T> {
   constructor(name: string, resource: T, release: () => void, collected: boolean) {
     const mine: Held = { object: this, name, resource, release };
     held.add(mine);
-    // Older runtimes lack the symbol; TypeScript's `using` takes this one there.
-    const symbolDispose = (Symbol as { dispose?: symbol }).dispose ?? Symbol.for("Symbol.dispose");
     // (Here, not in the class: one that does something where it is declared no bundler drops. That
     // the object refers to itself keeps it from no garbage collection.)
     Object.defineProperties(this, {
       // (Else a proxy that gives another function in its place would throw.)
       [HELD]: { value: () => mine, configurable: true },
-      [symbolDispose]: { value: () => this.dispose(), writable: true, configurable: true },
+      [symbolDispose()]: { value: () => this.dispose(), writable: true, configurable: true },
       __v_skip: { value: true },
     });
     if (collected) (registry ??= new FinalizationRegistry((release) => release())).register(this, release, mine);

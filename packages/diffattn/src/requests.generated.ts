@@ -15,6 +15,7 @@ import {
   oneOrMore,
   optional,
   or,
+  orNone,
   pair,
   record,
   size,
@@ -162,7 +163,8 @@ export const createMultiheadDiffAttn = {
       ratio: [optional, size],
       kvRepeat: [optional, [choice, "paired", "flat"]],
       isCausal: [optional, flag],
-      norm: [optional, [record, { eps: [optional, number], affine: [optional, flag] }]],
+      valueDim: [optional, size],
+      norm: [orNone, [record, { eps: [optional, number], affine: [optional, flag] }]],
       lambdaForm: [optional, [choice, "vectors", "scalars"]],
       sequence: [optional, [record, { order: [or, 1, size], share: number, fusion: number }]],
       weights: [
@@ -218,6 +220,35 @@ export const createMultiheadDiffAttnV2 = {
 
 export const drop = { op: 46, operands: { id: integer }, options: [] } as const;
 
+export const setWeights = {
+  op: 47,
+  operands: { layer: object },
+  options: [
+    {
+      weights: [
+        weights,
+        "q_proj.weight",
+        "q_proj.bias",
+        "k_proj.weight",
+        "k_proj.bias",
+        "v_proj.weight",
+        "v_proj.bias",
+        "out_proj.weight",
+        "out_proj.bias",
+        "lambda_q1",
+        "lambda_k1",
+        "lambda_q2",
+        "lambda_k2",
+        "lambda_a",
+        "lambda_b",
+        "subln.weight",
+        "lambda_proj.weight",
+        "lambda_proj.bias",
+      ],
+    },
+  ],
+} as const;
+
 export const diffAttentionBackward = {
   op: 128,
   operands: { dy: tensor, q: tensor, k: tensor, v: tensor },
@@ -243,3 +274,13 @@ export const lambdaFullBackward = {
   operands: { dlambda: numberOrVector },
   options: [{ q1: vector, k1: vector, q2: vector, k2: vector }],
 } as const;
+
+export const createLayerVjp = { op: 134, operands: {}, options: [] } as const;
+
+export const layerVjp = {
+  op: 135,
+  operands: { vjp: object, layer: object, x: tensor },
+  options: [{ attnMask: [nullable, mask] }],
+} as const;
+
+export const layerBackward = { op: 136, operands: { vjp: object, dy: tensor }, options: [] } as const;

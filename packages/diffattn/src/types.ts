@@ -1124,11 +1124,13 @@ export interface MultiheadDiffAttnOptions {
   kvRepeat?: "paired" | "flat" | undefined;
   /** true by default. */
   isCausal?: boolean | undefined;
+  /** How wide v of an output head is; 2·headDim by default. */
+  valueDim?: number | undefined;
   /**
    * The per-head RMS norm: eps 1e-5 by default; `affine: false` has no `subln.weight`; affine by
-   * default where the weights hold one.
+   * default where the weights hold one. null: none, and no factor 1 − λ_init either.
    */
-  norm?: { eps?: number | undefined; affine?: boolean | undefined } | undefined;
+  norm?: { eps?: number | undefined; affine?: boolean | undefined } | null | undefined;
   /**
    * "vectors" (the default): `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`; "scalars": λ =
    * exp(lambda_a) − exp(lambda_b) + λ_init.
@@ -1182,6 +1184,53 @@ export interface LayerForwardOptions extends CallOptions, OutOptions {
   attnMask?: MaskLike | undefined;
 }
 
+/** Options of a layer's `vjp`. */
+export interface LayerVjpOptions extends CallOptions {
+  /** Boolean mask `[B|1, H|1, L|1, L]`. */
+  attnMask?: MaskLike | undefined;
+}
+
+/** Gradients of a layer, float32. */
+export interface LayerGradients {
+  /** Of x, `[B, L, embedDim]`. */
+  dx: Tensor;
+  /**
+   * Of every weight that the layer has, by its name in the layer's `weights`, and of its shape:
+   * what `setWeights` takes once a step was made along it.
+   */
+  weights: Record<string, Tensor>;
+}
+
+/**
+ * A pass of a layer that is kept for its backward pass. Its functions need no object to be called
+ * on: `const { y, backward, dispose } = await layer.vjp(x)`.
+ */
+export interface LayerVjp {
+  /** `[B, L, embedDim]`, the bits of `forward`. */
+  readonly y: Tensor;
+  /**
+   * Gradients for `dy`, that of y; any number of times, until `dispose`.
+   *
+   * @param dy float32 `[B, L, embedDim]`.
+   * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+   *   DISPOSED, UNAVAILABLE.
+   */
+  readonly backward: (dy: TensorLike<Float32Array>, options?: CallOptions) => Promise<LayerGradients>;
+  /**
+   * Frees what was kept; a second call does nothing, `backward` after it is DISPOSED. The garbage
+   * collection does it, too, but knows nothing of how much memory it is.
+   */
+  readonly dispose: () => void;
+  /** Calls `dispose`, for `using`. */
+  [Symbol.dispose](): void;
+}
+
+/** A {@link LayerVjp} of `vjpSync`. */
+export interface LayerVjpSync extends Omit<LayerVjp, "backward"> {
+  /** `backward` in one blocking call, with the same bits. */
+  readonly backward: (dy: TensorLike<Float32Array>, options?: CallOptions) => LayerGradients;
+}
+
 /** A layer; see {@link MultiheadDiffAttn} and {@link MultiheadDiffAttnV2}. */
 export interface DiffAttnLayer {
   /**
@@ -1197,6 +1246,34 @@ export interface DiffAttnLayer {
   maps(x: TensorLike, options?: CallOptions): Promise<AttentionMaps>;
   /** `maps` in one blocking call, with the same bits. */
   mapsSync(x: TensorLike, options?: CallOptions): AttentionMaps;
+  /**
+   * `forward` without a cache, which keeps what the gradients of x and of every weight need (about
+   * q, k, v and what attention makes of them, float32): for who trains the layer by a framework of
+   * their own. A layer with `sequence` has no backward pass (OPTION).
+   *
+   * Node: yes / browser: yes, by modules of its own as {@link diffAttentionBackward}; not on edge
+   * runtimes.
+   * @param x float32 `[B, L, embedDim]`.
+   * @throws {@link DiffAttnError} (as a rejection) SHAPE, DTYPE, OPTION, OUT_OF_MEMORY, ABORTED,
+   *   DISPOSED, UNAVAILABLE.
+   */
+  vjp(x: TensorLike<Float32Array>, options?: LayerVjpOptions): Promise<LayerVjp>;
+  /**
+   * `vjp` in blocking calls, its backward pass too, with the same bits. Node: yes / browser: in
+   * workers, and on the main thread after an async form of gradients and an {@link init} after it.
+   */
+  vjpSync(x: TensorLike<Float32Array>, options?: LayerVjpOptions): LayerVjpSync;
+  /**
+   * Puts weights in the place of those that the layer has of these names, each of the same shape
+   * and of any float type; weights that are left out stay. A weight comes with its `.bias`, where
+   * there is one, and what λ is made of comes together. All or none: where it throws, nothing has
+   * changed. Calls that were made before, and passes of `vjp`, go on with the weights that they
+   * began with.
+   *
+   * @throws {@link DiffAttnError} SHAPE, DTYPE, OPTION (a weight that the layer has not),
+   *   OUT_OF_MEMORY, DISPOSED.
+   */
+  setWeights(weights: LayerWeights): void;
   /**
    * Frees the memory once no call uses it. A second call does nothing; use after it is DISPOSED.
    */
@@ -1219,6 +1296,9 @@ export declare class MultiheadDiffAttn implements DiffAttnLayer {
   forwardSync<D extends TensorData>(x: TensorLike<D>, options?: LayerForwardOptions): Tensor<ResultData<D>>;
   maps(x: TensorLike, options?: CallOptions): Promise<AttentionMaps>;
   mapsSync(x: TensorLike, options?: CallOptions): AttentionMaps;
+  vjp(x: TensorLike<Float32Array>, options?: LayerVjpOptions): Promise<LayerVjp>;
+  vjpSync(x: TensorLike<Float32Array>, options?: LayerVjpOptions): LayerVjpSync;
+  setWeights(weights: LayerWeights): void;
   dispose(): void;
   [Symbol.dispose](): void;
 }
@@ -1236,6 +1316,9 @@ export declare class MultiheadDiffAttnV2 implements DiffAttnLayer {
   forwardSync<D extends TensorData>(x: TensorLike<D>, options?: LayerForwardOptions): Tensor<ResultData<D>>;
   maps(x: TensorLike, options?: CallOptions): Promise<AttentionMaps>;
   mapsSync(x: TensorLike, options?: CallOptions): AttentionMaps;
+  vjp(x: TensorLike<Float32Array>, options?: LayerVjpOptions): Promise<LayerVjp>;
+  vjpSync(x: TensorLike<Float32Array>, options?: LayerVjpOptions): LayerVjpSync;
+  setWeights(weights: LayerWeights): void;
   dispose(): void;
   [Symbol.dispose](): void;
 }

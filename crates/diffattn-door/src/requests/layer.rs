@@ -13,7 +13,8 @@ use super::attention::mask_or_none;
 use super::maps::{map_outputs, take_map_outputs};
 use super::sequence::RopeAt;
 use crate::encoding::{
-    Count, Encoded, Flag, Float, Mask, Number, Object, Or, Size, Tensor, choice, record, request,
+    Count, Encoded, Flag, Float, Mask, Now, Number, Object, Or, OrNone, Size, Tensor, choice,
+    record, request,
 };
 use crate::job::Prepared;
 use crate::objects::{Door, Held, Use};
@@ -54,16 +55,16 @@ impl WeightsAt {
 
 /// Weights by their layer's list.
 macro_rules! weights {
-    ($(#[$meta:meta])* $weights:ident of $layer:ty) => {
+    ($(#[$meta:meta])* $weights:ident of $names:path) => {
         $(#[$meta])*
         pub(crate) enum $weights {}
 
         impl Encoded for $weights {
             type Value = WeightsAt;
-            const ENCODING: &'static Encoding = &Encoding::Weights(<$layer>::weight_names);
+            const ENCODING: &'static Encoding = &Encoding::Weights($names);
 
             fn read(_door: &Door, r: &mut Reader<'_>, _argument: &'static str) -> WeightsAt {
-                WeightsAt::read(r, <$layer>::weight_names())
+                WeightsAt::read(r, $names())
             }
         }
     };
@@ -71,12 +72,28 @@ macro_rules! weights {
 
 weights! {
     /// Those of `MultiheadDiffAttn`.
-    V1Weights of MultiheadDiffAttn
+    V1Weights of MultiheadDiffAttn::weight_names
 }
 
 weights! {
     /// Those of `MultiheadDiffAttnV2`.
-    V2Weights of MultiheadDiffAttnV2
+    V2Weights of MultiheadDiffAttnV2::weight_names
+}
+
+/// Those of layers of both versions.
+pub(super) fn weight_names() -> Vec<String> {
+    let mut names = MultiheadDiffAttn::weight_names();
+    for name in MultiheadDiffAttnV2::weight_names() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+weights! {
+    /// Those of a layer of either version, as many as are given.
+    SomeWeights of weight_names
 }
 
 choice! { LambdaForm { "vectors" = Vectors, "scalars" = Scalars } }
@@ -120,7 +137,8 @@ request! {
         ratio: Option<Count>,
         kv_repeat: Option<KvRepeat>,
         is_causal: Option<Flag>,
-        norm: Option<NormAt>,
+        value_dim: Option<Size>,
+        norm: OrNone<NormAt>,
         lambda_form: Option<LambdaForm>,
         sequence: Option<FusionAt>,
         weights: V1Weights,
@@ -138,11 +156,12 @@ impl Query for CreateLayerRequest {
         options.ratio = self.ratio;
         options.kv_repeat = self.kv_repeat;
         options.is_causal = self.is_causal.unwrap_or(options.is_causal);
+        options.value_dim = self.value_dim;
         if let Some(norm) = self.norm {
-            options.norm = NormConfig {
+            options.norm = norm.map(|norm| NormConfig {
                 eps: norm.eps.unwrap_or(NormConfig::default().eps),
                 affine: norm.affine,
-            };
+            });
         }
         options.lambda_form = self.lambda_form.unwrap_or(options.lambda_form);
         options.sequence = self.sequence.map(|at| SequenceFusion {
@@ -185,9 +204,26 @@ impl Query for CreateLayerV2Request {
 }
 
 request! {
+    /// Puts weights in the place of those that a layer has of these names; 0.
+    47 setWeights SetWeightsRequest {
+        layer: Object<DiffAttnLayer>,
+    } options {
+        weights: SomeWeights,
+    }
+}
+
+impl Query for SetWeightsRequest {
+    fn answer(self, asked: Asked<'_>) -> Result<f64, Error> {
+        let weights = self.weights.with(asked.operands)?;
+        self.layer.renew(|layer| layer.set_weights(&weights))?;
+        Ok(0.0)
+    }
+}
+
+request! {
     /// Runs a layer; a cache grows by the tokens of `x` when the job finishes.
     8 forward LayerForwardRequest {
-        layer: Object<DiffAttnLayer>,
+        layer: Now<DiffAttnLayer>,
         x: Tensor,
         cache: Option<Object<KvCache>>,
     } options {
@@ -218,7 +254,7 @@ impl Operation for LayerForwardRequest {
 request! {
     /// The attention maps of a layer.
     9 layerMaps LayerMapsRequest {
-        layer: Object<DiffAttnLayer>,
+        layer: Now<DiffAttnLayer>,
         x: Tensor,
     } options {}
 }

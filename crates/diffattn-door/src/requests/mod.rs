@@ -47,6 +47,8 @@ mod gradients;
 mod token_file;
 #[cfg(feature = "training")]
 mod trainer;
+#[cfg(feature = "training")]
+mod vjp;
 
 pub(crate) use attention::{AttentionRequest, MapsRequest};
 pub(crate) use cache::{
@@ -56,6 +58,7 @@ pub(crate) use cache::{
 pub(crate) use lambda::{LambdaFullRequest, LambdaInitRequest};
 pub(crate) use layer::{
     CreateLayerRequest, CreateLayerV2Request, LayerForwardRequest, LayerMapsRequest,
+    SetWeightsRequest,
 };
 pub(crate) use norm::{GroupNormRequest, RmsNormRequest};
 pub(crate) use panics::{PanicEarly, PanicInQuery, PanicInStep};
@@ -110,3 +113,5 @@ pub(crate) use trainer::{
     TrainerEvalPlanRequest, TrainerEvaluateRequest, TrainerInfoRequest, TrainerPlanRequest,
     TrainerStateRequest, TrainerTensorRequest, TrainerUpdateRequest,
 };
+#[cfg(feature = "training")]
+pub(crate) use vjp::{CreateLayerVjpRequest, LayerBackwardRequest, LayerVjpRequest};

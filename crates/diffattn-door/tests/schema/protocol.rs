@@ -70,6 +70,7 @@ fn shared(encoding: &Encoding, found: &mut Vec<Shared>) {
         Encoding::Optional(inner)
         | Encoding::Nullable(inner)
         | Encoding::Or(_, inner)
+        | Encoding::OrNone(inner)
         | Encoding::List(inner)
         | Encoding::OneOrMore(inner)
         | Encoding::Pair(_, inner) => shared(inner, found),
@@ -120,6 +121,7 @@ fn words(encoding: &Encoding) -> String {
         Encoding::Atom("integerTensor") => "{ dims: list of size, values: list of integer }".into(),
         Encoding::Atom(atom) => (*atom).into(),
         Encoding::Optional(inner) => format!("optional {}", words(inner)),
+        Encoding::OrNone(inner) => format!("optional {}, or null", words(inner)),
         Encoding::Nullable(inner) => words(inner).replacen("tensor", "tensor?", 1),
         Encoding::Or(value, inner) => {
             let value = match inner {

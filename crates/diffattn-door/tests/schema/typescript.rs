@@ -137,6 +137,7 @@ impl Constants {
             Encoding::Atom(atom) => name(*atom),
             Encoding::Optional(inner) => of("optional", inner),
             Encoding::Nullable(inner) => of("nullable", inner),
+            Encoding::OrNone(inner) => of("orNone", inner),
             Encoding::Or(value, inner) => {
                 let value = left_out(*value, inner);
                 Js::Array(vec![name("or"), name(value), self.expression(inner)])

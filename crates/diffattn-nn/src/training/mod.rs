@@ -30,4 +30,4 @@ pub use parameters::AdapterOptions;
 pub use rules::{NamePattern, ParameterRules};
 pub use schedule::{Schedule, ScheduleShape};
 pub use trainer::{StepPlan, StepReport, Trainer, TrainerOptions, TrainerState};
-pub use vjp::{LayerGradients, LayerVjp};
+pub use vjp::{KeptForward, LayerBackward, LayerGradients, LayerTape, LayerVjp};

@@ -107,10 +107,10 @@ impl Case {
             kv_repeat,
             ratio,
             is_causal: oracle.causal,
-            norm: NormConfig {
+            norm: Some(NormConfig {
                 eps: oracle.norm_eps as f32,
                 affine: None,
-            },
+            }),
             lambda_form: match oracle.lambda_form {
                 reference::LambdaForm::Vectors => LambdaForm::Vectors,
                 reference::LambdaForm::Scalars => LambdaForm::Scalars,

@@ -181,10 +181,10 @@ fn options() {
         ),
         (
             MultiheadDiffAttnOptions {
-                norm: NormConfig {
+                norm: Some(NormConfig {
                     eps: -1.0,
                     affine: None,
-                },
+                }),
                 ..base.clone()
             },
             "OPTION",
@@ -192,10 +192,10 @@ fn options() {
         ),
         (
             MultiheadDiffAttnOptions {
-                norm: NormConfig {
+                norm: Some(NormConfig {
                     affine: Some(true),
                     ..NormConfig::default()
-                },
+                }),
                 ..base.clone()
             },
             "OPTION",
@@ -395,10 +395,10 @@ fn weights() {
         "weights.lambda_b: expected shape [], got [2]"
     );
     let plain = MultiheadDiffAttnOptions {
-        norm: NormConfig {
+        norm: Some(NormConfig {
             affine: Some(false),
             ..NormConfig::default()
-        },
+        }),
         ..v1()
     };
     assert_eq!(

@@ -10,17 +10,36 @@ use diffattn_nn::{
 use diffattn_reference::fixture::{Fixture, read_all};
 use diffattn_reference::testing::bits;
 
+/// Values and shapes by names.
+type Named = Vec<(String, Vec<f32>, Vec<usize>)>;
+
+/// The weights of a case, times `factor`.
+fn weights_of(case: &Fixture, factor: f32) -> Named {
+    let names = case.tensors.keys();
+    names
+        .filter_map(|name| {
+            let own = name.strip_prefix("weights.")?.to_owned();
+            let tensor = case.f32(name);
+            let values = tensor.data.iter().map(|x| x * factor).collect();
+            Some((own, values, tensor.shape.clone()))
+        })
+        .collect()
+}
+
+fn tensors(named: &Named) -> Weights<'_> {
+    let named = named.iter();
+    named
+        .map(|(name, values, shape)| (name.clone(), Tensor::f32(values, shape)))
+        .collect()
+}
+
 /// The layer of a case.
 fn layer(case: &Fixture) -> DiffAttnLayer {
-    let tensors: Vec<_> = case
-        .tensors
-        .keys()
-        .filter_map(|name| Some((name.strip_prefix("weights.")?.to_owned(), case.f32(name))))
-        .collect();
-    let weights: Weights<'_> = tensors
-        .iter()
-        .map(|(name, tensor)| (name.clone(), Tensor::f32(&tensor.data, &tensor.shape)))
-        .collect();
+    layer_with(case, &tensors(&weights_of(case, 1.0)))
+}
+
+/// The same with other weights.
+fn layer_with(case: &Fixture, weights: &Weights<'_>) -> DiffAttnLayer {
     let count = |name: &str| case.count(name).unwrap();
     let rope = RopeConfig {
         interleaved: case.case["rope"]["interleaved"].as_bool().unwrap(),
@@ -40,17 +59,18 @@ fn layer(case: &Fixture) -> DiffAttnLayer {
                 count("head_dim"),
             )
         };
-        return MultiheadDiffAttnV2::new(&options, &weights).unwrap().into();
+        return MultiheadDiffAttnV2::new(&options, weights).unwrap().into();
     }
     let mut options = MultiheadDiffAttnOptions {
         num_kv_heads: case.count("num_kv_heads"),
         head_dim: case.count("head_dim"),
         rope: Some(rope),
         is_causal: case.flag("causal"),
-        norm: NormConfig {
+        value_dim: case.count("value_dim"),
+        norm: case.case["norm"].is_object().then(|| NormConfig {
             eps: case.case["norm"]["eps"].as_f64().unwrap() as f32,
             affine: case.case["norm"]["affine"].as_bool(),
-        },
+        }),
         ..MultiheadDiffAttnOptions::new(count("embed_dim"), count("depth"), count("num_heads"))
     };
     if case.text("pairing") == Some("halves") {
@@ -61,19 +81,15 @@ fn layer(case: &Fixture) -> DiffAttnLayer {
     if case.text("lambda_form") == Some("scalars") {
         options.lambda_form = LambdaForm::Scalars;
     }
-    MultiheadDiffAttn::new(&options, &weights).unwrap().into()
+    MultiheadDiffAttn::new(&options, weights).unwrap().into()
 }
 
-/// Every case but the one whose layer has no norm, which no public layer is yet.
 #[test]
 fn reference_cases() {
     assert!(folder("layers").is_dir());
     let cases = read_all("training/layers");
     assert_eq!(cases.len(), 12);
-    for case in cases
-        .iter()
-        .filter(|case| !case.case["norm"].is_null() || case.has("weights.lambda_proj.weight"))
-    {
+    for case in &cases {
         let layer = layer(case);
         let (x, dy) = (case.f32("x"), case.f32("dy"));
         let of = |threads: usize| {
@@ -126,6 +142,77 @@ fn reference_cases() {
             )
             .unwrap();
         assert!(bits(&y) == bits(&plain), "{}: y", case.name);
+    }
+}
+
+/// A layer with new weights has the bits of one that is made of them; what is refused changes none.
+#[test]
+fn new_weights() {
+    for case in read_all("training/layers") {
+        let x = case.f32("x");
+        let y = |layer: &DiffAttnLayer| {
+            let x = Tensor::f32(&x.data, &x.shape);
+            bits(&layer.forward(x, None, &ForwardOptions::default()).unwrap())
+        };
+        let (old, new) = (weights_of(&case, 1.0), weights_of(&case, 0.5));
+        let mut layer = layer(&case);
+        let before = y(&layer);
+        // One of another shape, behind those that fit.
+        let mut wrong = new.clone();
+        let (name, values, shape) = wrong.last_mut().unwrap();
+        values.push(1.0);
+        *shape = vec![values.len()];
+        let name = name.clone();
+        let error = layer.set_weights(&tensors(&wrong)).unwrap_err().to_string();
+        assert!(error.contains(&format!("weights.{name}")), "{error}");
+        assert_eq!(y(&layer), before, "{}", case.name);
+        layer.set_weights(&tensors(&new)).unwrap();
+        let expected = layer_with(&case, &tensors(&new));
+        assert_eq!(y(&layer), y(&expected), "{}", case.name);
+        assert_ne!(y(&layer), before, "{}", case.name);
+        // Some of them, in halves.
+        let is_map = |name: &str| name.starts_with("k_proj");
+        let some: Named = old.iter().filter(|of| is_map(&of.0)).cloned().collect();
+        let halves: Vec<Vec<u16>> = some
+            .iter()
+            .map(|(_, values, _)| {
+                let halves = values.iter().map(|&x| half::f16::from_f32(x).to_bits());
+                halves.collect()
+            })
+            .collect();
+        let given = some.iter().zip(&halves).map(|((name, _, shape), halves)| {
+            let data = diffattn::Data::F16(halves);
+            let shape = shape.clone();
+            (name.clone(), Tensor { data, shape })
+        });
+        layer.set_weights(&given.collect()).unwrap();
+        let mixed: Named = new
+            .iter()
+            .zip(&old)
+            .map(|(new, old)| {
+                let mut of = if is_map(&new.0) { old } else { new }.clone();
+                if is_map(&of.0) {
+                    for x in &mut of.1 {
+                        *x = half::f16::from_f32(*x).to_f32();
+                    }
+                }
+                of
+            })
+            .collect();
+        assert_eq!(
+            y(&layer),
+            y(&layer_with(&case, &tensors(&mixed))),
+            "{}",
+            case.name
+        );
+        let none = layer.set_weights(&Weights::new());
+        assert!(none.is_ok());
+        let other = vec![("w".to_owned(), vec![1.0], vec![1])];
+        let error = layer.set_weights(&tensors(&other)).unwrap_err().to_string();
+        assert!(
+            error.starts_with("OPTION: weights: ") || error.contains("names among"),
+            "{error}"
+        );
     }
 }
 

@@ -4,6 +4,7 @@
 import type { Backend, BackendMemory, Handle, Local, Output, Request } from "../backend.js";
 import { instantiate } from "../instantiate.js";
 import { compileSync } from "../module.js";
+import * as Op from "../ops.generated.js";
 import type { LocalSide } from "./call-message.js";
 import type { Instance, Resolved } from "./instance.js";
 import { WasmBackend } from "./wasm.js";
@@ -53,7 +54,10 @@ export class WasmLocal implements LocalSide {
 
   query(request: Request): number {
     const object = request.objects[0]?.handle as PlacedObject | undefined;
-    return object?.isAway ? object.queryAway(request) : this.#live().query(this.resolve(request));
+    if (object?.isAway) return object.queryAway(request);
+    const answer = this.#live().query(this.resolve(request));
+    if (request.op === Op.setWeights) object?.changed(request);
+    return answer;
   }
 
   createObject(name: Handle["name"], request: Request, empty?: Request): Handle {

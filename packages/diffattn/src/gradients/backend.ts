@@ -2,7 +2,9 @@
 // their own, which only the functions of api.ts lead to. An async form has a worker of its own, as
 // models have, a sync form an instance beside that of the operators.
 
-import type { Backend, Local } from "../backend.js";
+import type { Backend, Handle, Local, Request } from "../backend.js";
+import { messageOf, type WasmObject } from "../backend/call-message.js";
+import { RemoteObject } from "../backend/remote-object.js";
 import { WasmBackend } from "../backend/wasm.js";
 import { localOf } from "../backend/wasm-local.js";
 import { fail } from "../errors.js";
@@ -37,4 +39,21 @@ export function trainingNow(): Local {
   if (running instanceof WasmBackend && !running.platform.blocking && !running.modules.has(running.localBuild))
     fail("UNAVAILABLE", "init", "an async form of gradients, and an init() after it, before sync forms on a browser's main thread", "none");
   return localOf(running);
+}
+
+/** An object of the async forms. Its failure is told by the call that uses it. */
+export function createObject(name: Handle["name"], request: Request): Handle {
+  const running = training();
+  if (!(running instanceof WasmBackend)) return localOf(running).createObject(name, request);
+  const client = running.clientSide();
+  const object = new RemoteObject(name, running.owner ?? running, client);
+  client.call(messageOf(client, request, { kind: "create", key: object.keyIn(client) }), null, () => {}).outputs.catch(() => {});
+  return object;
+}
+
+/** Gives up an object of either form. */
+export function dropObject(handle: Handle): void {
+  const { backend } = handle;
+  if (backend instanceof WasmBackend) (handle as WasmObject).drop();
+  else localOf(backend).dropObject(handle);
 }

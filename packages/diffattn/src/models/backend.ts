@@ -4,8 +4,9 @@
 
 import type { Backend, Call, Control, Handle, Local, Output, Request } from "../backend.js";
 import { messageOf, type WasmObject } from "../backend/call-message.js";
+import { RemoteObject } from "../backend/remote-object.js";
 import { WasmBackend } from "../backend/wasm.js";
-import { gone, type WorkerClient } from "../backend/worker-client.js";
+import type { WorkerClient } from "../backend/worker-client.js";
 import { internal } from "../errors.js";
 import { backend, live } from "../init.js";
 import type { Platform } from "../platform.js";
@@ -22,33 +23,15 @@ interface Models {
   drop(handle: Handle): void;
 }
 
-/** An object that the worker alone has. */
-class RemoteObject implements WasmObject {
-  readonly #client: WorkerClient;
-  readonly #key: number;
-
-  /** To users it belongs to the backend that they know. */
+/** An object of such a worker. */
+class ModelObject extends RemoteObject {
   constructor(
-    readonly name: Handle["name"],
-    readonly backend: Backend,
-    readonly home: Home,
+    name: Handle["name"],
+    backend: Backend,
     client: WorkerClient,
+    readonly home: Home,
   ) {
-    this.#client = client;
-    this.#key = client.newKey();
-  }
-
-  keyIn(client: WorkerClient): number {
-    return client === this.#client ? this.#key : gone(this.name);
-  }
-
-  /** Its length is asked for (cache.ts). */
-  changing(): () => void {
-    return () => {};
-  }
-
-  drop(): void {
-    this.#client.send({ type: "drop", key: this.#key });
+    super(name, backend, client);
   }
 }
 
@@ -75,7 +58,7 @@ class WasmModels extends WasmBackend {
 
   async create(name: Handle["name"], request: Request): Promise<Handle> {
     const client = this.clientSide();
-    const object = new RemoteObject(name, this.owner, this.home, client);
+    const object = new ModelObject(name, this.owner, client, this.home);
     await client.call(messageOf(client, request, { kind: "create", key: object.keyIn(client) }), null, () => {}).outputs;
     return object;
   }
@@ -100,7 +83,7 @@ const anyHome = (running: WasmBackend): Home =>
 /** Where the objects of a request are. */
 const homeOf = ({ objects }: Request): Home | undefined => {
   const [first] = objects;
-  return first?.handle instanceof RemoteObject ? first.handle.home : undefined;
+  return first?.handle instanceof ModelObject ? first.handle.home : undefined;
 };
 
 function models(home?: Home): Models {
@@ -155,7 +138,7 @@ export function drop(handle: Handle): void {
   } catch {
     return;
   }
-  models(handle instanceof RemoteObject ? handle.home : undefined).drop(handle);
+  models(handle instanceof ModelObject ? handle.home : undefined).drop(handle);
 }
 
 export type RunOptions = { [K in keyof CallOptions]: CallOptions[K] | null };

@@ -42,6 +42,16 @@ impl<'a> LayerMask<'a> {
         }
     }
 
+    /// The mask with bytes of its own.
+    #[cfg(feature = "training")]
+    pub(crate) fn try_into_owned(self) -> Result<LayerMask<'static>, Error> {
+        let data = diffattn::try_copied(&self.data)?;
+        Ok(LayerMask {
+            data: Cow::Owned(data),
+            shape: self.shape,
+        })
+    }
+
     /// The mask with a copy of its first `more` heads behind the last, for heads of differences.
     pub(crate) fn with_more_heads(self, more: usize) -> Result<Self, Error> {
         let [batch, heads, queries, keys] = self.shape;

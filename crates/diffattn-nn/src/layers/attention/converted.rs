@@ -55,7 +55,6 @@ impl ConvertedAttention {
         } = self;
         let mut heads = plain.heads()?;
         let (mut lambda, mut dex) = (LambdaSource::None, None);
-        #[cfg(feature = "training")]
         let mut lambda_parts = None;
         match difference {
             Difference::V2 {
@@ -84,10 +83,7 @@ impl ConvertedAttention {
                 paired(&mut heads, Pairing::Interleaved);
                 let parts = LambdaParts { weights, init, mix };
                 lambda = LambdaSource::Value(parts.value()? as f32);
-                #[cfg(feature = "training")]
-                {
-                    lambda_parts = Some(parts);
-                }
+                lambda_parts = Some(parts);
             }
             Difference::Dex {
                 weight,
@@ -100,7 +96,6 @@ impl ConvertedAttention {
         }
         let rope = plain.rope;
         Ok(DiffAttnLayer {
-            #[cfg(feature = "training")]
             lambda_parts,
             dex,
             ..DiffAttnLayer::new(heads, projections, lambda, rope, true)

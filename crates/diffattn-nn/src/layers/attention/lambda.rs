@@ -1,6 +1,7 @@
 //! What the λ of a whole layer is made of. Knows no layer.
 
 use diffattn::{Error, lambda_full, lambda_scalars};
+use diffattn_files::LambdaForm;
 
 /// The weights of λ.
 #[derive(Debug, Clone)]
@@ -24,6 +25,14 @@ impl LambdaParts {
             weights,
             init,
             mix: 1.0,
+        }
+    }
+
+    /// Which weights they are.
+    pub(crate) fn form(&self) -> LambdaForm {
+        match self.weights {
+            LambdaWeights::Vectors(_) => LambdaForm::Vectors,
+            LambdaWeights::Scalars(_) => LambdaForm::Scalars,
         }
     }
 

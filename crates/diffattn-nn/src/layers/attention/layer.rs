@@ -4,7 +4,6 @@
 use super::dex::Dex;
 use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
-#[cfg(feature = "training")]
 use super::lambda::LambdaParts;
 use super::options::RopeConfig;
 #[cfg(feature = "models")]
@@ -62,8 +61,7 @@ pub struct DiffAttnLayer {
     pub(crate) v: Linear,
     pub(crate) out: Linear,
     pub(crate) lambda: LambdaSource,
-    /// What a λ of the whole layer is made of: what training moves.
-    #[cfg(feature = "training")]
+    /// What a λ of the whole layer is made of.
     pub(crate) lambda_parts: Option<LambdaParts>,
     pub(crate) rope: Option<RopeConfig>,
     /// Channels of a head that turn, the first ones: all by default.
@@ -97,7 +95,6 @@ impl DiffAttnLayer {
             rotary_dim: heads.dimensions.head_dim,
             heads,
             lambda,
-            #[cfg(feature = "training")]
             lambda_parts: None,
             rope,
             is_causal,

@@ -17,6 +17,7 @@ mod output;
 #[cfg(feature = "models")]
 mod plain;
 mod project;
+mod renew;
 mod v1;
 mod v2;
 

@@ -52,8 +52,10 @@ pub struct MultiheadDiffAttnOptions {
     /// G, key/value groups (with [`Pairing::Halves`]: flat k heads); by default no head shares k
     /// and v with another.
     pub num_kv_heads: Option<usize>,
-    /// d; `embed_dim / num_heads / 2` by default. v of an output head is 2d wide.
+    /// d; `embed_dim / num_heads / 2` by default.
     pub head_dim: Option<usize>,
+    /// How wide v of an output head is; 2d by default.
+    pub value_dim: Option<usize>,
     /// Rotary embedding; none by default.
     pub rope: Option<RopeConfig>,
     /// Which heads are partners.
@@ -65,8 +67,8 @@ pub struct MultiheadDiffAttnOptions {
     pub ratio: Option<usize>,
     /// Whether a token sees only itself and those before it; true by default.
     pub is_causal: bool,
-    /// The per-head norm.
-    pub norm: NormConfig,
+    /// The per-head norm; without one there is no factor 1 − λ_init either.
+    pub norm: Option<NormConfig>,
     /// Where λ comes from.
     pub lambda_form: LambdaForm,
     /// Attention over differences along the sequence; none by default.
@@ -84,12 +86,13 @@ impl MultiheadDiffAttnOptions {
             num_heads,
             num_kv_heads: None,
             head_dim: None,
+            value_dim: None,
             rope: None,
             pairing: Pairing::default(),
             kv_repeat: None,
             ratio: None,
             is_causal: true,
-            norm: NormConfig::default(),
+            norm: Some(NormConfig::default()),
             lambda_form: LambdaForm::default(),
             sequence: None,
         }

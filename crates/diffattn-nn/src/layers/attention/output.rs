@@ -17,10 +17,13 @@ impl DiffAttnLayer {
         if let Some(dex) = &self.dex {
             return self.out.forward(&dex.rows(attended, run)?, y, run);
         }
-        let (Some(fusion), Some(norm)) = (&self.fusion, &self.norm) else {
+        let Some(fusion) = &self.fusion else {
             return self.out.forward(attended, y, run);
         };
         let mixed = self.mix(fusion, attended)?;
+        let Some(norm) = &self.norm else {
+            return self.out.forward(&mixed, y, run);
+        };
         let mut normed = try_zeroed(mixed.len())?;
         self.normalise(norm, &mixed, &mut normed, run)?;
         self.out.forward(&normed, y, run)

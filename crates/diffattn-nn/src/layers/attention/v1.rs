@@ -4,10 +4,10 @@ use super::fusion::Fusion;
 use super::heads::{Dimensions, Heads};
 use super::lambda::{LambdaParts, LambdaWeights};
 use super::layer::{DiffAttnLayer, HeadNorm, LambdaSource};
-use super::options::{LambdaForm, MultiheadDiffAttnOptions};
+use super::options::{LambdaForm, MultiheadDiffAttnOptions, NormConfig};
 use crate::weights::{Source, Weights, check_names, tensor_names};
-use diffattn::{Error, Linear, lambda_init};
-use diffattn_files::{AttentionSizes, Declare, Id, LambdaIds, Need, Projections, V1Ids};
+use diffattn::{Error, Linear, Pairing, lambda_init};
+use diffattn_files::{AttentionSizes, Declare, LambdaIds, Need, Projections, V1Ids};
 use std::ops::Deref;
 
 /// Multi-head differential attention, first version (arXiv 2410.05258): per head
@@ -34,12 +34,8 @@ pub(crate) struct V1Weights {
 }
 
 /// Takes the weights of λ, and refuses those of its other form.
-fn lambda_of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<LambdaWeights, Error> {
-    let others: &[Id] = match &ids.other_lambda {
-        LambdaIds::Vectors(others) => others,
-        LambdaIds::Scalars(others) => others,
-    };
-    for &other in others {
+pub(super) fn lambda_of(source: &Source<'_, '_>, ids: &V1Ids) -> Result<LambdaWeights, Error> {
+    for &other in ids.other_lambda.as_slice() {
         source.values(other)?;
     }
     Ok(match ids.lambda {
@@ -70,20 +66,21 @@ impl MultiheadDiffAttn {
     /// Checks options and weights and packs the weights; they are not needed afterwards.
     ///
     /// Weights: `q_proj.weight` `[n_q · d, E]`, `k_proj.weight` `[n_k · d, E]`, `v_proj.weight`
-    /// `[n_v · dv, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · 2d]`, a `.bias` beside any of
+    /// `[n_v · dv, E]`, `out_proj.weight` or `o_proj.weight` `[E, H · w]`, a `.bias` beside any of
     /// them; `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2` `[d]` or `lambda_a`, `lambda_b`
-    /// `[]`; `subln.weight` `[2d]` where there is one. E is `embed_dim`, d `head_dim`; head counts
-    /// are those of the pairing, dv is 2d (d with halves).
+    /// `[]`; `subln.weight` `[w]` where there is one. E is `embed_dim`, d `head_dim`, w `value_dim`
+    /// (2d by default); head counts are those of the pairing, dv is w (w / 2 with halves).
     ///
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option, or the weight as
     /// `weights.NAME`; [`Error::out_of_memory`].
     pub fn new(options: &MultiheadDiffAttnOptions, weights: &Weights<'_>) -> Result<Self, Error> {
-        let need = match options.norm.affine {
-            None => Need::Optional,
-            Some(true) => Need::Required,
-            Some(false) => Need::Refused("where norm.affine is false"),
+        let need = match options.norm.map(|norm| norm.affine) {
+            Some(None) => Need::Optional,
+            Some(Some(true)) => Need::Required,
+            Some(Some(false)) => Need::Refused("where norm.affine is false"),
+            None => Need::Refused("without a norm"),
         };
         let listed = |sizes: AttentionSizes| {
             let mut list = Declare::new();
@@ -124,14 +121,13 @@ impl MultiheadDiffAttn {
         options: &MultiheadDiffAttnOptions,
         heads: Heads,
         projections: Projections<Linear>,
-        (parts, norm, fusion): (LambdaParts, HeadNorm, Option<Fusion>),
+        (parts, norm, fusion): (LambdaParts, Option<HeadNorm>, Option<Fusion>),
     ) -> Result<Self, Error> {
         let lambda = LambdaSource::Value(parts.value()? as f32);
         let (rope, is_causal) = (options.rope, options.is_causal);
         Ok(Self(DiffAttnLayer {
-            norm: Some(norm),
+            norm,
             fusion,
-            #[cfg(feature = "training")]
             lambda_parts: Some(parts),
             ..DiffAttnLayer::new(heads, projections, lambda, rope, is_causal)
         }))
@@ -162,9 +158,18 @@ fn dimensions(options: &MultiheadDiffAttnOptions) -> Result<Dimensions, Error> {
         Some(head_dim) => head_dim,
         None => Dimensions::default_head_dim(embed_dim, num_heads)?,
     };
-    let head_width = head_dim
-        .checked_mul(2)
-        .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?;
+    // v of an output head is made of two where heads are halves.
+    let parts = if pairing == Pairing::Halves { 2 } else { 1 };
+    let head_width = match options.value_dim {
+        Some(width) if width > 0 && width.is_multiple_of(parts) => width,
+        Some(width) => {
+            let expected = format_args!("a multiple of {parts}, not 0").to_string();
+            return Err(Error::shape("value_dim", expected, width));
+        }
+        None => head_dim
+            .checked_mul(2)
+            .ok_or_else(|| Error::shape("head_dim", "a size that fits this machine", head_dim))?,
+    };
     Ok(Dimensions {
         embed_dim,
         heads: num_heads,
@@ -177,21 +182,24 @@ fn dimensions(options: &MultiheadDiffAttnOptions) -> Result<Dimensions, Error> {
     })
 }
 
-/// The norm per head, its weight as `weight` gives it.
+/// The norm per head, where there is one, its weight as `weight` gives it.
 fn norm(
     options: &MultiheadDiffAttnOptions,
     init: f64,
     weight: impl FnOnce() -> Result<Option<Vec<f32>>, Error>,
-) -> Result<HeadNorm, Error> {
-    let eps = options.norm.eps;
+) -> Result<Option<HeadNorm>, Error> {
+    let weight = weight()?;
+    let Some(NormConfig { eps, .. }) = options.norm else {
+        return Ok(None);
+    };
     if !(eps >= 0.0 && eps.is_finite()) {
         return Err(Error::option("norm.eps", "0 or a positive number", eps));
     }
-    Ok(HeadNorm {
+    Ok(Some(HeadNorm {
         eps,
-        weight: weight()?,
+        weight,
         scale: (1.0 - init) as f32,
-    })
+    }))
 }
 
 /// The attention over differences, where there is any.

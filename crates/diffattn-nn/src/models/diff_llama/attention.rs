@@ -102,19 +102,19 @@ fn differential(
         head_dim: Some(config.head_dim),
         rope: rope(config),
         pairing: Pairing::Halves,
-        norm: NormConfig {
+        norm: Some(NormConfig {
             eps: config.rms_norm_eps as f32,
             affine: Some(false),
-        },
+        }),
         ..MultiheadDiffAttnOptions::new(config.hidden_size, depth, config.num_heads())
     };
     if config.kind.has_head_norm() {
         options.pairing = Pairing::Interleaved;
         options.num_kv_heads = Some(config.num_key_value_heads / 2);
-        options.norm = NormConfig {
+        options.norm = Some(NormConfig {
             eps: config.attn_rms_norm_eps as f32,
             affine: Some(true),
-        };
+        });
     }
     if config.kind == DecoderAttention::Grouped {
         options.pairing = Pairing::Grouped;

@@ -94,10 +94,10 @@ impl Block {
         let (lambda_form, lambda) = (form(ids.lambda), part.lambda(ids.lambda)?);
         let options = MultiheadDiffAttnOptions {
             is_causal: false,
-            norm: NormConfig {
+            norm: Some(NormConfig {
                 eps: HEAD_NORM_EPS,
                 affine: Some(true),
-            },
+            }),
             lambda_form,
             ..MultiheadDiffAttnOptions::new(sizes.embed_dim, index, sizes.num_heads)
         };

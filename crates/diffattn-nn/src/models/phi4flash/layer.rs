@@ -184,10 +184,10 @@ impl Making<'_, '_> {
             num_kv_heads: Some(config.num_key_value_heads / 2),
             head_dim: Some(config.head_dim()),
             pairing: Pairing::Interleaved,
-            norm: NormConfig {
+            norm: Some(NormConfig {
                 eps: 1e-5,
                 affine: Some(true),
-            },
+            }),
             ..MultiheadDiffAttnOptions::new(
                 config.hidden_size,
                 self.index,
