@@ -64,6 +64,7 @@ describe("train", () => {
     expect(more).toMatchObject({ code: 0, out: "" });
   });
 
+  // (Seven runs of a model of 7 million weights, which a busy machine takes its time for.)
   test("Ctrl-C and SIGTERM end the step and save; what is killed lost no checkpoint; all go on to the same bits", async () => {
     const long = ["--steps", "12", "--save-every", "2", "--keep", "9", "--json"];
     const whole = await train("whole", ...long);
@@ -98,7 +99,7 @@ describe("train", () => {
       for (const file of ["model.safetensors", "optimizer.safetensors"])
         expect(same(at(name, "step-000012", file), at("whole", "step-000012", file)), `${signal} ${file}`).toBe(true);
     }
-  });
+  }, 300_000);
 
   test("what kill −9 leaves in the middle of a checkpoint is never taken for one", async () => {
     await train("part", "--steps", "4", "--save-every", "2");
