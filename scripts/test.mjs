@@ -146,6 +146,7 @@ const suites = {
   "node: newer": vitest(newerNode, "newer", "native", "relaxed", "threads", "clients"),
   browser: script("test/browser/run.mjs"),
   demo: script("test/browser/demo.mjs"),
+  "demo: train": script("test/browser/demo-train.mjs"),
   chat: script("test/browser/chat.mjs"),
   "npm start": check(process.execPath, ["scripts/start.mjs", "--once"]),
   sizes: check(process.execPath, ["bench/sizes.mjs"]),
@@ -197,7 +198,7 @@ const step = (body) => async () => {
 };
 await record(
   "setup",
-  step(() => setup({ withBrowsers: ["browser", "demo", "chat", "guides", "matrix"].some((name) => names.includes(name)) })),
+  step(() => setup({ withBrowsers: ["browser", "demo", "demo: train", "chat", "guides", "matrix"].some((name) => names.includes(name)) })),
   false,
 );
 for (const part of parts)

@@ -58,7 +58,7 @@ function writeGraphs(): void {
 }
 
 export default defineConfig({
-  entry: ["src/app.ts", "src/bench-worker.ts"],
+  entry: ["src/app.ts", "src/train.ts", "src/bench-worker.ts"],
   format: "esm",
   target: "es2022",
   platform: "browser",

@@ -285,10 +285,10 @@ const tests = {
     assert.equal(await chosenTab(page), "tab-write");
     assert.equal(await page.evaluate(() => document.getElementById("tab-chat").hidden), true);
     await page.focus("#tab-write");
-    await page.keyboard.press("ArrowRight");
-    assert.equal(await chosenTab(page), "tab-bench");
-    await page.keyboard.press("ArrowRight");
-    assert.equal(await chosenTab(page), "tab-write");
+    for (const tab of ["tab-train", "tab-bench", "tab-write"]) {
+      await page.keyboard.press("ArrowRight");
+      assert.equal(await chosenTab(page), tab);
+    }
   },
 
   async "the last choice is the one that loads"({ page }) {

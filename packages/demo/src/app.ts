@@ -1,6 +1,6 @@
-// The page: a model that is chosen above, and tabs in which it writes and chats. `?prompt=…` in the
-// address writes at once, `?chat=…` asks at once, `?model=…` begins with a model of the server's
-// list.
+// The page: a model that is chosen above, tabs in which it writes and chats, and one that trains,
+// whose script comes once it opens. `?prompt=…` in the address writes at once, `?chat=…` asks at
+// once, `?model=…` begins with a model of the server's list.
 
 import { Attention, adoptStyles } from "./attention.js";
 import { copyOfView } from "./attention-parts.js";
@@ -44,7 +44,17 @@ document.addEventListener("keydown", (event) => {
 });
 startBench(voice.complain);
 
-listedModels().then(
+const listing = listedModels();
+tabs.whenOpened("tab-train", () => {
+  // (By its address: an import of a name would be part of this script.)
+  const script = import(new URL("train.js", document.baseURI).href) as Promise<typeof import("./train.js")>;
+  Promise.all([script, listing]).then(
+    ([{ startTrain }, listed]) => startTrain(listed, voice),
+    (error: unknown) => voice.complain(reasonOf(error)),
+  );
+});
+
+listing.then(
   (listed) => {
     chooser.begin(listed, asked.get("model"));
     if (prompt) write.write(prompt);

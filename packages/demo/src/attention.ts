@@ -19,6 +19,7 @@ import { partsOf } from "./attention-parts.js";
 import { element, reasonOf } from "./dom.js";
 import type { LayerMaps } from "./layer-maps.js";
 import { spansOf, typicalOf, verdictOf, type Planted, type Spans } from "./noise.js";
+import { save } from "./save.js";
 import { seen, TokenList } from "./tokens.js";
 import type { Voice } from "./voice.js";
 
@@ -466,12 +467,4 @@ export class Attention {
     const svg = this.#drawExport(theme);
     save(name, kind === "svg" ? new Blob([svg], { type: "image/svg+xml" }) : await svgToPng(svg));
   }
-}
-
-function save(name: string, content: Blob): void {
-  const link = element("a", "", { download: name });
-  link.href = URL.createObjectURL(content);
-  link.click();
-  // Firefox starts the download after the click.
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }

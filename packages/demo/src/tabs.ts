@@ -6,11 +6,14 @@ import { byId } from "./dom.js";
 export interface Tabs {
   /** Shows or hides a tab; one that comes may open, unless the address names another. */
   readonly offer: (id: string, isOffered: boolean, opens: boolean) => void;
+  /** Does something the first time that a tab opens, or at once where it is open. */
+  readonly whenOpened: (id: string, body: () => void) => void;
 }
 
 export function startTabs(): Tabs {
   const tabs = Array.from(document.querySelectorAll<HTMLButtonElement>('[role="tab"]'));
   const offered = (): HTMLButtonElement[] => tabs.filter(({ hidden }) => !hidden);
+  const waiting = new Map<HTMLButtonElement, () => void>();
   const open = (chosen: HTMLButtonElement): void => {
     for (const tab of tabs) {
       const isOpen = tab === chosen;
@@ -18,6 +21,8 @@ export function startTabs(): Tabs {
       tab.tabIndex = isOpen ? 0 : -1;
       byId(tab.getAttribute("aria-controls") ?? "", HTMLElement).hidden = !isOpen;
     }
+    waiting.get(chosen)?.();
+    waiting.delete(chosen);
   };
   for (const [i, tab] of tabs.entries()) {
     tab.addEventListener("click", () => {
@@ -37,6 +42,11 @@ export function startTabs(): Tabs {
   const asked = named();
   if (asked) open(asked);
   return {
+    whenOpened(id, body) {
+      const tab = byId(id, HTMLButtonElement);
+      if (tab.getAttribute("aria-selected") === "true") body();
+      else waiting.set(tab, body);
+    },
     offer(id, isOffered, opens) {
       const tab = byId(id, HTMLButtonElement);
       const wasOffered = !tab.hidden;

@@ -3,9 +3,9 @@
 
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { lossCurve, lossTable } from "../curve.js";
 import type * as models from "../models/types.js";
 import type * as training from "../training/types.js";
-import { lossCurve, lossTable } from "./curve.js";
 import { Exit, Failure, fileFailure, Stopped, UsageError } from "./failure.js";
 import { bytes, count, duration } from "./format.js";
 import { type BackendOptions, loadTraining, opening, start } from "./library.js";

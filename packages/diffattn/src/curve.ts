@@ -1,8 +1,9 @@
-// The curve of a training's loss, as a picture and as a table. Pure; scales and lines are d3's.
+// The curve of a training's loss, as a picture and as a table, for the command line and for the
+// page (packages/demo); of no public entry. Pure; scales and lines are d3's.
 
 import { scaleLinear } from "d3-scale";
 import { line } from "d3-shape";
-import type { TrainStep } from "../training/types.js";
+import type { TrainStep } from "./training/types.js";
 
 /** A run, as its file tells it. */
 export interface Run {
@@ -10,7 +11,19 @@ export interface Run {
   readonly history: readonly TrainStep[];
 }
 
-const [WIDTH, HEIGHT] = [720, 380];
+/** How it is drawn. */
+export interface CurveOptions {
+  /** Pixels; 720 by default. */
+  readonly width?: number;
+  /**
+   * Whether the picture holds its style; a page whose policy forbids style elements brings
+   * {@link curveStyles} itself. true by default.
+   */
+  readonly styled?: boolean;
+}
+
+const WIDTH = 720;
+const HEIGHT = 380;
 const MARGIN = { top: 34, right: 20, bottom: 44, left: 58 };
 /** Colours that are told apart by everyone (Okabe and Ito's), light and dark. */
 const COLOURS = [
@@ -34,37 +47,39 @@ export function smoothed(values: readonly number[]): number[] {
   });
 }
 
-const styles = (): string =>
-  [
-    "svg{background:#fff;color:#1b1f24;font:12px system-ui,sans-serif}.grid{stroke:currentColor;stroke-opacity:.15}.raw{stroke-opacity:.25}",
-    ...COLOURS.map(([light], index) => `.c${index}{stroke:${light}}.f${index}{fill:${light}}`),
-    "@media (prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}",
-    ...COLOURS.map(([, dark], index) => `.c${index}{stroke:${dark}}.f${index}{fill:${dark}}`),
-    "}",
-  ].join("");
+const rules = (theme: 0 | 1): string =>
+  COLOURS.map((colours, index) => `.lc-line${index}{stroke:${colours[theme]}}.lc-fill${index}{fill:${colours[theme]}}`).join("");
+
+/** Its style, in both themes. */
+export const curveStyles: string = [
+  ".loss-curve{background:#fff;color:#1b1f24;font:12px system-ui,sans-serif}.lc-grid{stroke:currentColor;stroke-opacity:.15}.lc-raw{stroke-opacity:.25}",
+  rules(0),
+  `@media (prefers-color-scheme:dark){.loss-curve{background:#0d1117;color:#e6edf3}${rules(1)}}`,
+].join("");
 
 /**
  * Losses over tokens: each step's faintly, their mean as a line, and what was measured as dots. The
  * axis of losses begins where the losses do, and says so by its numbers.
  */
-export function lossCurve(runs: readonly Run[]): string {
+export function lossCurve(runs: readonly Run[], { width = WIDTH, styled = true }: CurveOptions = {}): string {
   const finite = (steps: readonly TrainStep[]): TrainStep[] => steps.filter(({ loss }) => Number.isFinite(loss));
   const drawn = runs.map(({ name, history }) => ({ name, steps: finite(history) })).filter(({ steps }) => steps.length > 0);
   const losses = drawn.flatMap(({ steps }) => steps.flatMap(({ loss, evalLoss }) => [loss, ...(evalLoss === undefined ? [] : [evalLoss])]));
   const tokens = drawn.flatMap(({ steps }) => steps.map((step) => step.tokens));
-  const x = scaleLinear([0, Math.max(1, ...tokens)], [MARGIN.left, WIDTH - MARGIN.right]).nice();
+  const x = scaleLinear([0, Math.max(1, ...tokens)], [MARGIN.left, width - MARGIN.right]).nice();
   const y = scaleLinear([Math.min(...losses, 1e9), Math.max(...losses, 0)], [HEIGHT - MARGIN.bottom, MARGIN.top]).nice();
+  const acrossTicks = width < 480 ? 4 : 6;
   const at = (value: number): string => value.toFixed(1);
   const parts: string[] = [];
   for (const tick of y.ticks(6)) {
-    parts.push(`<line class="grid" x1="${MARGIN.left}" x2="${WIDTH - MARGIN.right}" y1="${at(y(tick))}" y2="${at(y(tick))}"/>`);
+    parts.push(`<line class="lc-grid" x1="${MARGIN.left}" x2="${width - MARGIN.right}" y1="${at(y(tick))}" y2="${at(y(tick))}"/>`);
     parts.push(`<text x="${MARGIN.left - 8}" y="${at(y(tick) + 4)}" text-anchor="end" fill="currentColor">${y.tickFormat(6)(tick)}</text>`);
   }
-  for (const tick of x.ticks(6))
+  for (const tick of x.ticks(acrossTicks))
     parts.push(
-      `<text x="${at(x(tick))}" y="${HEIGHT - MARGIN.bottom + 20}" text-anchor="middle" fill="currentColor">${x.tickFormat(6, "~s")(tick)}</text>`,
+      `<text x="${at(x(tick))}" y="${HEIGHT - MARGIN.bottom + 20}" text-anchor="middle" fill="currentColor">${x.tickFormat(acrossTicks, "~s")(tick)}</text>`,
     );
-  parts.push(`<text x="${WIDTH - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end" fill="currentColor">tokens</text>`);
+  parts.push(`<text x="${width - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end" fill="currentColor">tokens</text>`);
   parts.push(`<text x="8" y="18" fill="currentColor">loss (nats per token)</text>`);
   for (const [index, { name, steps }] of drawn.entries()) {
     const colour = index % COLOURS.length;
@@ -74,16 +89,19 @@ export function lossCurve(runs: readonly Run[]): string {
     );
     const points = (of: readonly number[]): [number, number][] => of.map((loss, step) => [steps[step]?.tokens ?? 0, loss]);
     const own = steps.map(({ loss }) => loss);
-    parts.push(`<path class="c${colour} raw" fill="none" d="${path(points(own)) ?? ""}"/>`);
-    parts.push(`<path class="c${colour}" fill="none" stroke-width="2" d="${path(points(smoothed(own))) ?? ""}"/>`);
+    parts.push(`<path class="lc-line${colour} lc-raw" fill="none" d="${path(points(own)) ?? ""}"/>`);
+    parts.push(`<path class="lc-line${colour}" fill="none" stroke-width="2" d="${path(points(smoothed(own))) ?? ""}"/>`);
     for (const { tokens: of, evalLoss } of steps)
-      if (evalLoss !== undefined) parts.push(`<circle class="f${colour}" cx="${at(x(of))}" cy="${at(y(evalLoss))}" r="4"/>`);
+      if (evalLoss !== undefined) parts.push(`<circle class="lc-fill${colour}" cx="${at(x(of))}" cy="${at(y(evalLoss))}" r="4"/>`);
     const label = drawn.length > 1 || name ? name : "";
     if (label)
-      parts.push(`<text class="f${colour}" x="${WIDTH - MARGIN.right}" y="${18 + 16 * index}" text-anchor="end">${escaped(label)}</text>`);
+      parts.push(
+        `<text class="lc-fill${colour}" x="${width - MARGIN.right}" y="${18 + 16 * index}" text-anchor="end">${escaped(label)}</text>`,
+      );
   }
   const title = `Loss over ${Math.max(0, ...tokens)} tokens; dots: what was measured on text that was not trained on`;
-  return `<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 ${WIDTH} ${HEIGHT}" width="${WIDTH}" height="${HEIGHT}"><title>${title}</title><style>${styles()}</style>${parts.join("")}</svg>\n`;
+  const style = styled ? `<style>${curveStyles}</style>` : "";
+  return `<svg xmlns="http://www.w3.org/2000/svg" class="loss-curve" role="img" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}"><title>${title}</title>${style}${parts.join("")}</svg>\n`;
 }
 
 /** A line per step. */

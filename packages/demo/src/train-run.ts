@@ -1,0 +1,156 @@
+// One training of the page's small model: its steps, and between them samples, maps and files.
+// Knows no element of the page; what is computed is diffattn/training's, in a worker.
+
+import { type AttentionMaps, setThreads } from "diffattn";
+import { Trainer, type TrainStep } from "diffattn/training";
+import { idsOf } from "./train-text.js";
+
+/** Tokens of a sample. */
+const SAMPLE = 24;
+/** Tokens of the prompt whose maps are drawn. */
+const MAPPED = 48;
+/** Measurements in all. */
+const MEASURED = 8;
+/** The share of the windows that is measured, not trained on. */
+const EVAL = 0.1;
+
+/** What a visitor wants. */
+export interface Wishes {
+  readonly texts: readonly string[];
+  readonly prompt: string;
+  readonly steps: number;
+  readonly context: number;
+  readonly batch: number;
+  readonly rate: number;
+  /** Of an adapter; undefined: all weights learn. */
+  readonly rank: number | undefined;
+}
+
+/** A prompt's tokens, and their maps in every layer before the first step. */
+export interface Before {
+  readonly tokens: readonly string[];
+  readonly maps: readonly AttentionMaps[];
+}
+
+/** Files at addresses, in the browser's hands: a start reads them, and each save. */
+async function filesAt(addresses: Readonly<Record<string, URL>>, signal: AbortSignal): Promise<Record<string, Blob>> {
+  const fetched = Object.entries(addresses).map(async ([name, address]): Promise<[string, Blob]> => {
+    const response = await fetch(address, { signal });
+    if (!response.ok) throw new Error(`${name}: expected a file of the model, got the status ${response.status}`);
+    return [name, await response.blob()];
+  });
+  return Object.fromEntries(await Promise.all(fetched));
+}
+
+export class TrainRun {
+  readonly #trainer: Trainer;
+  readonly #prompt: string;
+  #ids: number[] = [];
+  /** The checkpoint after the last step, once somebody wanted it. */
+  #saved: Promise<Map<string, Uint8Array<ArrayBuffer>>> | undefined;
+
+  private constructor(
+    trainer: Trainer,
+    readonly wishes: Wishes,
+  ) {
+    this.#trainer = trainer;
+    this.#prompt = wishes.prompt;
+  }
+
+  /** Splits the texts and loads the model, whose files are at `addresses`, by name. */
+  static async begin(addresses: Readonly<Record<string, URL>>, wishes: Wishes, signal: AbortSignal): Promise<TrainRun> {
+    const { steps, batch, rate, rank, context } = wishes;
+    const files = await filesAt(addresses, signal);
+    const tokenizer = files["tokenizer.json"];
+    if (!tokenizer) throw new Error("the model has no tokenizer, which splits texts into tokens");
+    const ids = await idsOf(wishes.texts, tokenizer, signal);
+    // One core is the page's, or steps that follow each other would leave it none.
+    setThreads(Math.max(1, navigator.hardwareConcurrency - 1));
+    const trainer = await Trainer.create({
+      model: files,
+      data: { ids },
+      dataset: { context, eval: EVAL },
+      steps,
+      batch,
+      // (The files of adapters have names for weights alone, and λ's vectors are called otherwise.)
+      optimizer: { lr: rate, ...(rank !== undefined && { freeze: ["lambda_"] }) },
+      ...(rank !== undefined && { adapter: { rank } }),
+      evalEvery: Math.max(1, Math.floor(steps / MEASURED)),
+      // (A measurement is not to take longer than the steps between two.)
+      evalBatches: 4,
+      signal,
+    });
+    return new TrainRun(trainer, wishes);
+  }
+
+  get step(): number {
+    return this.#trainer.step;
+  }
+
+  get history(): readonly TrainStep[] {
+    return this.#trainer.history;
+  }
+
+  /** How many values learn. */
+  get moving(): number {
+    return this.#trainer.moving;
+  }
+
+  steps(): AsyncIterable<TrainStep> {
+    return this.#trainer;
+  }
+
+  /** How the model, as it is, goes on with the prompt. */
+  async sample(signal?: AbortSignal): Promise<string> {
+    let text = "";
+    for await (const token of this.#trainer.sample(this.#prompt, { maxNewTokens: SAMPLE, temperature: 0, signal })) text += token.text;
+    return text;
+  }
+
+  /** The prompt's tokens and all layers' maps, as they are now: before the first step. */
+  async before(): Promise<Before> {
+    const model = await this.#trainer.model();
+    this.#ids = model.encode(this.#prompt).slice(0, MAPPED);
+    const maps: AttentionMaps[] = [];
+    for (let layer = 0; layer < Number(model.config["num_hidden_layers"]); layer += 1) maps.push(await model.maps(this.#ids, layer));
+    return { tokens: this.#ids.map((id) => model.decode([id])), maps };
+  }
+
+  /** A layer's maps of the prompt, and after how many steps. */
+  async maps(layer: number): Promise<{ step: number; maps: AttentionMaps }> {
+    const model = await this.#trainer.model();
+    const { step } = this.#trainer;
+    return { step, maps: await model.maps(this.#ids, layer) };
+  }
+
+  /** The files that a model, or an adapter, is loaded from. */
+  get names(): readonly string[] {
+    if (this.wishes.rank !== undefined) return ["adapter_model.safetensors", "adapter_config.json"];
+    return ["model.safetensors", "config.json", "tokenizer.json"];
+  }
+
+  /** One of them, after the last step. */
+  async file(name: string): Promise<Uint8Array<ArrayBuffer>> {
+    this.#saved ??= this.#save();
+    this.#saved.catch(() => (this.#saved = undefined));
+    const bytes = (await this.#saved).get(name);
+    if (!bytes) throw new Error(`${name}: expected it among the files of the model, got none`);
+    return bytes;
+  }
+
+  /** What training would go on from is left out: moments are twice as large as the model. */
+  async #save(): Promise<Map<string, Uint8Array<ArrayBuffer>>> {
+    const files = new Map<string, Uint8Array<ArrayBuffer>>();
+    await this.#trainer.save({
+      write: (path, bytes) => {
+        const name = path.replace(/^.*\//, "");
+        if (this.names.includes(name)) files.set(name, bytes);
+      },
+    });
+    return files;
+  }
+
+  dispose(): void {
+    this.#trainer.dispose();
+  }
+}
