@@ -32,20 +32,33 @@ const COLOURS = [
   ["#009e73", "#2fd1a5"],
   ["#aa4499", "#cc79a7"],
 ] as const;
-/** Share of a step in the smoothed curve; a step's own loss is its batch's, too. */
-const SMOOTH = 0.1;
+/** The part of a run that its smoothed curve averages over: few steps, so that it stays at them. */
+const SMOOTHED = 40;
+
+/** Numbers as "1.5K". */
+const COMPACT = new Intl.NumberFormat("en", { notation: "compact" });
 
 const escaped = (text: string): string => text.replace(/[&<>"]/g, (letter) => `&#${letter.charCodeAt(0)};`);
 
-/** A mean over the steps so far, later ones counting more, without the pull of its beginning. */
+/**
+ * A mean over the steps so far, later ones counting more, without the pull of its beginning. A step
+ * counts so much that a {@link SMOOTHED}th of the run is averaged; a short run is as it is.
+ */
 export function smoothed(values: readonly number[]): number[] {
+  const share = Math.min(1, SMOOTHED / values.length);
   let [sum, weight] = [0, 0];
   return values.map((value) => {
-    sum = (1 - SMOOTH) * sum + SMOOTH * value;
-    weight = (1 - SMOOTH) * weight + SMOOTH;
+    sum = (1 - share) * sum + share * value;
+    weight = (1 - share) * weight + share;
     return sum / weight;
   });
 }
+
+/** The least and the largest of numbers, of which there may be any number. */
+const extentOf = (values: readonly number[]): [number, number] => [
+  values.reduce((least, value) => Math.min(least, value), Infinity),
+  values.reduce((most, value) => Math.max(most, value), -Infinity),
+];
 
 const rules = (theme: 0 | 1): string =>
   COLOURS.map((colours, index) => `.lc-line${index}{stroke:${colours[theme]}}.lc-fill${index}{fill:${colours[theme]}}`).join("");
@@ -66,8 +79,9 @@ export function lossCurve(runs: readonly Run[], { width = WIDTH, styled = true }
   const drawn = runs.map(({ name, history }) => ({ name, steps: finite(history) })).filter(({ steps }) => steps.length > 0);
   const losses = drawn.flatMap(({ steps }) => steps.flatMap(({ loss, evalLoss }) => [loss, ...(evalLoss === undefined ? [] : [evalLoss])]));
   const tokens = drawn.flatMap(({ steps }) => steps.map((step) => step.tokens));
-  const x = scaleLinear([0, Math.max(1, ...tokens)], [MARGIN.left, width - MARGIN.right]).nice();
-  const y = scaleLinear([Math.min(...losses, 1e9), Math.max(...losses, 0)], [HEIGHT - MARGIN.bottom, MARGIN.top]).nice();
+  const [, last] = extentOf([0, ...tokens]);
+  const x = scaleLinear([0, Math.max(1, last)], [MARGIN.left, width - MARGIN.right]).nice();
+  const y = scaleLinear(losses.length > 0 ? extentOf(losses) : [0, 1], [HEIGHT - MARGIN.bottom, MARGIN.top]).nice();
   const acrossTicks = width < 480 ? 4 : 6;
   const at = (value: number): string => value.toFixed(1);
   const parts: string[] = [];
@@ -77,7 +91,7 @@ export function lossCurve(runs: readonly Run[], { width = WIDTH, styled = true }
   }
   for (const tick of x.ticks(acrossTicks))
     parts.push(
-      `<text x="${at(x(tick))}" y="${HEIGHT - MARGIN.bottom + 20}" text-anchor="middle" fill="currentColor">${x.tickFormat(acrossTicks, "~s")(tick)}</text>`,
+      `<text x="${at(x(tick))}" y="${HEIGHT - MARGIN.bottom + 20}" text-anchor="middle" fill="currentColor">${COMPACT.format(tick)}</text>`,
     );
   parts.push(`<text x="${width - MARGIN.right}" y="${HEIGHT - 6}" text-anchor="end" fill="currentColor">tokens</text>`);
   parts.push(`<text x="8" y="18" fill="currentColor">loss (nats per token)</text>`);
@@ -99,7 +113,7 @@ export function lossCurve(runs: readonly Run[], { width = WIDTH, styled = true }
         `<text class="lc-fill${colour}" x="${width - MARGIN.right}" y="${18 + 16 * index}" text-anchor="end">${escaped(label)}</text>`,
       );
   }
-  const title = `Loss over ${Math.max(0, ...tokens)} tokens; dots: what was measured on text that was not trained on`;
+  const title = `Loss over ${last} tokens; dots: what was measured on text that was not trained on`;
   const style = styled ? `<style>${curveStyles}</style>` : "";
   return `<svg xmlns="http://www.w3.org/2000/svg" class="loss-curve" role="img" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}"><title>${title}</title>${style}${parts.join("")}</svg>\n`;
 }
