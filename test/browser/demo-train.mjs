@@ -1,7 +1,7 @@
 // The page's tab that trains, in Chromium and Firefox, isolated and not: a few short steps on a text
 // that was dropped, their loss, curve, samples, maps; stopping, an adapter, files to keep, what is
-// wrong; names and contrast; and that the page stays alive. Closes with "N passed, N failed". The
-// page must be built (npm run build).
+// wrong; names and contrast. Closes with "N passed, N failed". The page must be built (npm run
+// build). That the page stays alive is timed, which needs a quiet machine: npm run check:page-train.
 //
 //   node test/browser/demo-train.mjs [chromium] [firefox]
 import assert from "node:assert/strict";
@@ -10,10 +10,10 @@ import { accessible, click, fill, pause, runDemo, textOf, tooWide, until } from 
 /** The longest task that a page which is alive may have, in milliseconds. */
 const TASK = 50;
 /**
- * Trainings of which one must have none that is longer. A task of the page's own is there each time;
- * one that waits because the machine has other work is not.
+ * Trainings of which one must have none that is longer, where that is looked at. A task of the
+ * page's own is there each time; one that waits because the machine has other work is not.
  */
-const TRAININGS = 3;
+const TRAININGS = process.env.DIFFATTN_CHECK_ALIVE ? 3 : 1;
 const LINE = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind.\n";
 
 const idle = () => document.getElementById("train-stop").disabled && !document.getElementById("train-start").disabled;
@@ -101,7 +101,7 @@ const tests = {
     assert.match(await textOf(page, "train-files-hint"), /^Or drop them here/);
   },
 
-  async "a few steps on a text that was dropped: the loss falls, and the page stays alive"({ page }) {
+  async "a few steps on a text that was dropped: the loss falls"({ page }) {
     for (const [id, value] of Object.entries({ steps: 8, context: 32, batch: 2, rate: 0.002, every: 4 }))
       await fill(page, `train-${id}`, value);
     await fill(page, "train-prompt", "The quick brown");
@@ -117,7 +117,7 @@ const tests = {
       await ended(page);
       long = (await page.evaluate(() => globalThis.tasks)).filter((duration) => duration > TASK);
     }
-    assert.deepEqual(long, [], "long tasks, in milliseconds");
+    if (TRAININGS > 1) assert.deepEqual(long, [], "long tasks, in milliseconds");
     assert.equal(await textOf(page, "train-state"), "Done after 8 steps.");
     assert.match(await textOf(page, "said"), /^Done after 8 steps\. The loss was [\d.]+\.$/);
     const { step, loss, "not trained on": measured, "tokens/s": rate } = await facts(page);
