@@ -123,7 +123,8 @@ const tests = {
     const { step, loss, "not trained on": measured, "tokens/s": rate } = await facts(page);
     assert.equal(step, "8 of 8");
     assert.ok(Number(rate) > 0, rate);
-    assert.ok(Number(measured) > 0, measured);
+    const [before, now] = measured.split(" → ").map(Number);
+    assert.ok(now < before - 0.1, measured);
     // Of the curve's first step, which is the highest.
     const drawn = await page.evaluate(() => document.querySelector("#train-curve .lc-raw").getAttribute("d"));
     const heights = drawn.match(/[\d.]+,[\d.]+/g).map((point) => Number(point.split(",")[1]));
@@ -149,8 +150,12 @@ const tests = {
     await fill(page, "train-map", "map1");
     await until(page, "both are drawn", () => document.querySelectorAll("#train-maps svg").length === 2);
     assert.deepEqual(await names(), ["map 1, layer 2, head 3, before the first step", "map 1, layer 2, head 3, after step 8"]);
-    const rows = await page.evaluate(() => Array.from(document.querySelectorAll("#train-lambda tbody tr"), ({ cells }) => cells.length));
-    assert.deepEqual(rows, [9, 9]);
+    const [was, is] = await page.evaluate(() =>
+      Array.from(document.querySelectorAll("#train-lambda tbody tr"), ({ cells }) => Array.from(cells, ({ textContent }) => textContent)),
+    );
+    assert.deepEqual([was[0], is[0], was.length, is.length], ["before the first step", "after step 8", 9, 9]);
+    const moved = was.slice(1).map((lambda, layer) => Math.abs(Number(lambda) - Number(is[layer + 1])));
+    assert.ok(Math.max(...moved) > 1e-3 && Math.max(...moved) < 0.2, `λ of before ${was.join()}, and now ${is.join()}`);
   },
 
   async "what was learned is saved as a checkpoint"({ page }) {

@@ -13,6 +13,8 @@ const MAPPED = 48;
 const MEASURED = 8;
 /** The share of the windows that is measured, not trained on. */
 const EVAL = 0.1;
+/** Batches of a measurement: it is not to take longer than the steps between two. */
+const MEASURED_BATCHES = 4;
 
 /** What a visitor wants. */
 export interface Wishes {
@@ -26,10 +28,16 @@ export interface Wishes {
   readonly rank: number | undefined;
 }
 
-/** A prompt's tokens, and their maps in every layer before the first step. */
+/** What is known before the first step. */
 export interface Before {
+  /** The prompt's. */
   readonly tokens: readonly string[];
+  /** Theirs, of every layer. */
   readonly maps: readonly AttentionMaps[];
+  /** λ of every layer. */
+  readonly lambda: readonly number[];
+  /** The loss over windows that are not trained on; undefined where there are none. */
+  readonly loss: number | undefined;
 }
 
 /** Files at addresses, in the browser's hands: a start reads them, and each save. */
@@ -76,8 +84,7 @@ export class TrainRun {
       optimizer: { lr: rate, ...(rank !== undefined && { freeze: ["lambda_"] }) },
       ...(rank !== undefined && { adapter: { rank } }),
       evalEvery: Math.max(1, Math.floor(steps / MEASURED)),
-      // (A measurement is not to take longer than the steps between two.)
-      evalBatches: 4,
+      evalBatches: MEASURED_BATCHES,
       signal,
     });
     return new TrainRun(trainer, wishes);
@@ -107,13 +114,21 @@ export class TrainRun {
     return text;
   }
 
-  /** The prompt's tokens and all layers' maps, as they are now: before the first step. */
-  async before(): Promise<Before> {
+  /** Asks the model as it is, before the first step. */
+  async before(signal: AbortSignal): Promise<Before> {
+    const loss = await this.#trainer.evaluate({ batches: MEASURED_BATCHES, signal });
     const model = await this.#trainer.model();
     this.#ids = model.encode(this.#prompt).slice(0, MAPPED);
     const maps: AttentionMaps[] = [];
-    for (let layer = 0; layer < Number(model.config["num_hidden_layers"]); layer += 1) maps.push(await model.maps(this.#ids, layer));
-    return { tokens: this.#ids.map((id) => model.decode([id])), maps };
+    for (let layer = 0; layer < Number(model.config["num_hidden_layers"]); layer += 1)
+      maps.push(await model.maps(this.#ids, layer, { signal }));
+    return {
+      tokens: this.#ids.map((id) => model.decode([id])),
+      maps,
+      // The first token sees itself alone: both of its maps are 1, their difference is 1 − λ.
+      lambda: maps.map(({ diff }) => 1 - (diff.data[0] ?? NaN)),
+      loss,
+    };
   }
 
   /** A layer's maps of the prompt, and after how many steps. */

@@ -94,7 +94,7 @@ export class TrainView {
     this.#results.hidden = false;
   }
 
-  /** The maps before the first step. */
+  /** What there was before the first step. */
   before(before: Before): void {
     this.#before = before;
     const heads = before.maps[0]?.diff.shape[1] ?? 0;
@@ -135,7 +135,8 @@ export class TrainView {
     const left = (((performance.now() - this.#begun) / 1000) * (this.#steps - last.step)) / last.step;
     this.#fact("step", `${last.step} of ${this.#steps}`);
     this.#fact("loss", last.loss.toFixed(3));
-    this.#fact("not trained on", measured === undefined ? "–" : measured.toFixed(3));
+    const [was, is] = [this.#before?.loss, measured].map((loss) => loss?.toFixed(3) ?? "–");
+    this.#fact("not trained on", was === "–" ? "–" : `${was} → ${is}`);
     this.#fact("tokens/s", last.tokensPerSecond.toFixed(0));
     this.#fact("time left", last.step < this.#steps ? timeOf(left) : "–");
     const width = Math.max(NARROWEST, Math.min(WIDEST, this.#results.clientWidth));
@@ -151,7 +152,6 @@ export class TrainView {
       made.append(...cells.map((cell) => (kind === "th" ? element("th", cell, scope) : element("td", cell))));
       return made;
     };
-    const first = this.#history[0]?.lambda ?? [];
     this.#lambda.hidden = false;
     this.#lambda.tHead?.replaceChildren(
       row(
@@ -161,7 +161,7 @@ export class TrainView {
       ),
     );
     this.#lambda.tBodies[0]?.replaceChildren(
-      row("after step 1", first.map(lambdaOf), "td"),
+      row("before the first step", this.#before?.lambda.map(lambdaOf) ?? [], "td"),
       row(`after step ${step}`, lambda.map(lambdaOf), "td"),
     );
   }

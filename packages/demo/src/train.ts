@@ -147,7 +147,6 @@ class TrainTab {
 
   async #train(run: TrainRun, signal: AbortSignal): Promise<void> {
     const every = numberOf(this.#fields.every) ?? 10;
-    this.#view.before(await run.before());
     let shown = -1;
     const look = async (until?: AbortSignal): Promise<void> => {
       if (shown === run.step) return;
@@ -158,6 +157,7 @@ class TrainTab {
     };
     let diverged = false;
     try {
+      this.#view.before(await run.before(signal));
       await look(signal);
       this.#view.starts();
       for await (const step of run.steps()) {
