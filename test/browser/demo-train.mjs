@@ -186,6 +186,7 @@ const tests = {
     await ended(page);
     const [, steps] = /^Stopped after (\d+) steps\.$/.exec(await textOf(page, "train-state")) ?? [];
     assert.ok(Number(steps) >= 3 && Number(steps) < 500, steps);
+    assert.equal((await facts(page))["time left"], "–");
     assert.equal(await page.evaluate(() => document.activeElement.id), "train-start");
     const samples = await page.evaluate(() => Array.from(document.querySelectorAll("#train-samples .who"), (when) => when.textContent));
     assert.deepEqual(samples, ["before the first step", `after step ${steps}`]);

@@ -31,6 +31,7 @@ export class TrainView {
   readonly #facts = new Map<string, HTMLElement>();
   #history: readonly TrainStep[] = [];
   #steps = 0;
+  #isOver = false;
   #begun = 0;
   #before: Before | undefined;
   #now: { readonly layer: number; readonly step: number; readonly maps: AttentionMaps } | undefined;
@@ -57,6 +58,7 @@ export class TrainView {
   begin(steps: number): void {
     this.#history = [];
     this.#steps = steps;
+    this.#isOver = false;
     this.#begun = performance.now();
     this.#before = this.#now = undefined;
     this.#facts.clear();
@@ -77,8 +79,10 @@ export class TrainView {
     this.#frames.ask();
   }
 
-  /** Draws what waits for a frame: those of a page that is not seen do not come. */
-  flush(): void {
+  /** No step follows; drawn at once, for frames of a page that is not seen do not come. */
+  end(): void {
+    this.#isOver = true;
+    this.#frames.ask();
     this.#frames.flush();
   }
 
@@ -138,7 +142,7 @@ export class TrainView {
     const [was, is] = [this.#before?.loss, measured].map((loss) => loss?.toFixed(3) ?? "–");
     this.#fact("not trained on", was === "–" ? "–" : `${was} → ${is}`);
     this.#fact("tokens/s", last.tokensPerSecond.toFixed(0));
-    this.#fact("time left", last.step < this.#steps ? timeOf(left) : "–");
+    this.#fact("time left", this.#isOver ? "–" : timeOf(left));
     const width = Math.max(NARROWEST, Math.min(WIDEST, this.#results.clientWidth));
     this.#curve.innerHTML = lossCurve([{ name: "", history: this.#history }], { width, styled: false });
     this.#drawLambda(last);

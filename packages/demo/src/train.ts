@@ -170,7 +170,7 @@ class TrainTab {
     } catch (error) {
       if (!signal.aborted) throw error;
     }
-    this.#view.flush();
+    this.#view.end();
     if (run.step > 0) await look();
     this.#end(run, signal.aborted, diverged);
   }
