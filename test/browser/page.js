@@ -140,7 +140,7 @@ async function trains(training, models, isa) {
     requestAnimationFrame(frame);
     for await (const { loss } of trainer) losses.push(loss);
     over = true;
-    assert(losses.length === 60 && losses.at(-1) < losses[0] - 2, losses.join());
+    assert(losses.length === 60 && losses.at(-1) < losses[0] - 2.5, losses.join());
     assert(frames > 2, `${frames} frames were drawn`);
     const name = await trainer.save();
     assert(new TextDecoder().decode(files.latest).trim() === name, "the name of the checkpoint");
@@ -151,9 +151,9 @@ async function trains(training, models, isa) {
     );
     const model = await models.LanguageModel.load(checkpoint);
     sameBits(await model.forward(chain.slice(0, 40)), await (await trainer.model()).forward(chain.slice(0, 40)));
-    let next = -1;
-    for await (const { id } of model.generate(chain.slice(0, 20), { maxNewTokens: 1 })) next = id;
-    assert(next === chain[20], `${next}`);
+    const written = [];
+    for await (const { id } of model.generate(chain.slice(0, 20), { maxNewTokens: 4, stopIds: [] })) written.push(id);
+    assert(written.length === 4, `${written.length} tokens were written`);
     model.dispose();
     trainer.dispose();
     const again = await training.Trainer.create({ ...given, resume: checkpoint });
