@@ -103,7 +103,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     /// [`Trainer::resume`] ends that, and no step is made before.
     ///
     /// # Errors
-    /// As [`TrainingModel::set`].
+    /// As [`TrainingModel::set`](crate::training::TrainingModel::set).
     pub fn set_tensor(&mut self, name: &str, of: StateTensor, values: &[f32]) -> Result<(), Error> {
         self.is_moving = true;
         self.model.set_tensor(name, of, values)
