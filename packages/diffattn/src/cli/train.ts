@@ -135,8 +135,8 @@ function endings(terminal: Terminal): { code: () => number | undefined; end: () 
   };
 }
 
-async function writeCurve(out: string, name: string, history: readonly training.TrainStep[]): Promise<void> {
-  await writeOutput(join(out, "loss.svg"), lossCurve([{ name, history }]), true);
+async function writeCurve(out: string, history: readonly training.TrainStep[]): Promise<void> {
+  await writeOutput(join(out, "loss.svg"), lossCurve([{ name: "", history }]), true);
   await writeOutput(join(out, "loss.csv"), lossTable(history), true);
 }
 
@@ -155,11 +155,7 @@ async function samplesOf(
   return samples;
 }
 
-async function tellBefore(
-  terminal: Terminal,
-  trainer: training.Trainer,
-  { batch, accumulate, context, steps }: TrainOptions,
-): Promise<void> {
+function tellBefore(terminal: Terminal, trainer: training.Trainer, { batch, accumulate, context, steps }: TrainOptions): void {
   const perStep = batch * accumulate;
   terminal.note(
     `${count(trainer.moving)} values move (${bytes(PER_MOVING * trainer.moving)} with gradients and moments); ` +
@@ -167,7 +163,6 @@ async function tellBefore(
       `${count(Math.ceil(trainer.windows / perStep))} steps an epoch, ${count(steps)} in all` +
       (trainer.step > 0 ? `; goes on behind step ${count(trainer.step)}` : ""),
   );
-  return Promise.resolve();
 }
 
 /** The loop; gives the code that a signal asked for. */
@@ -201,12 +196,12 @@ async function loop(terminal: Terminal, trainer: training.Trainer, options: Trai
   } finally {
     bar.stop();
     signals.end();
-    if (trainer.history.length > 0) await writeCurve(out, "", trainer.history);
+    if (trainer.history.length > 0) await writeCurve(out, trainer.history);
   }
 }
 
 export async function train(terminal: Terminal, source: string, options: TrainOptions): Promise<void> {
-  const { backend, isa, threads, teacher, sample, fromScratch, tokenizer, out } = options;
+  const { backend, isa, threads, sample, fromScratch, tokenizer, out } = options;
   if (tokenizer !== undefined && !fromScratch) throw new UsageError("train: --tokenizer is for --from-scratch; a model has its own");
   if (sample && fromScratch && tokenizer === undefined) throw new UsageError("train: --sample needs --tokenizer with --from-scratch");
   await start({ ...(backend && { backend }), ...(isa && { isa }), ...(threads && { threads }) });
@@ -215,14 +210,9 @@ export async function train(terminal: Terminal, source: string, options: TrainOp
   await mkdir(out, { recursive: true }).catch((error: unknown) => {
     throw fileFailure(out, error, "written");
   });
-  const make = (reading: object): Promise<training.Trainer> =>
-    Trainer.create({
-      ...given,
-      load: { ...given.load, ...reading },
-      ...(teacher !== undefined && { teacherLoad: { ...given.teacherLoad } }),
-    });
+  const make = (reading: object): Promise<training.Trainer> => Trainer.create({ ...given, load: { ...given.load, ...reading } });
   using trainer = fromScratch ? await make({}) : await opening(terminal, source, "text", ({ onProgress }) => make({ onProgress }));
-  await tellBefore(terminal, trainer, options);
+  tellBefore(terminal, trainer, options);
   const code = await loop(terminal, trainer, options);
   if (code !== undefined) throw new Stopped(code);
 }

@@ -272,9 +272,7 @@ export interface TrainCallbacks {
  */
 export declare function createDataset(source: DatasetSource, options?: DatasetOptions): Promise<Dataset>;
 
-/**
- * The bytes of a file of tokens, as {@link Dataset.bytes} has it.
- */
+/** Makes trainers. */
 export declare const Trainer: {
   /**
    * Loads the model and prepares its training.
