@@ -274,6 +274,26 @@ onEachIsa(() => {
       expect(trainer.step).toBe(2);
     });
 
+    test("a step that was made stays made, whatever becomes of what follows it", async () => {
+      const stop = new AbortController();
+      const out = { write: () => stop.abort() };
+      using trainer = await training.Trainer.create(options({ signal: stop.signal, evalEvery: 2, saveEvery: 1, out }));
+      await steps(trainer, 1);
+      expect(await sentence(() => trainer.advance())).toMatch(/^ABORTED/);
+      expect([trainer.step, trainer.history.length]).toEqual([1, 1]);
+      const full = { write: () => Promise.reject(new Error("no room")) };
+      using other = await training.Trainer.create(options({ saveEvery: 2, out: full }));
+      await steps(other, 1);
+      await expect(other.advance()).rejects.toThrow("no room");
+      expect([other.step, other.history.map(({ step, saved }) => [step, saved])]).toEqual([
+        2,
+        [
+          [1, undefined],
+          [2, undefined],
+        ],
+      ]);
+    });
+
     test("divergence is told, and moves nothing", async () => {
       using trainer = await training.Trainer.create(options({ optimizer: { lr: 1e30, maxGradNorm: null }, schedule: { warmup: 0 } }));
       const made = await steps(trainer);
@@ -307,6 +327,14 @@ onEachIsa(() => {
       expect(wide.step).toBe(0);
       expect(await bad({ model: { config: { model_type: "diffllama", hidden_size: -1 } } })).toMatch(/^FILE config/);
       expect(await bad({ out: 5 as unknown as string })).toMatch(/^OPTION out/);
+      const state = join(out, "step-000001", "training.json");
+      const told = JSON.parse(readFileSync(state, "utf8")) as object;
+      writeFileSync(state, JSON.stringify({ ...told, history: [{ step: "1" }] }));
+      expect(await bad({ steps: 2, out, resume: true })).toMatch(/^FILE training.json: history: expected what was told of steps/);
+      // The step is that of the state, whatever is told of steps.
+      writeFileSync(state, JSON.stringify({ ...told, history: [] }));
+      using again = await training.Trainer.create(options({ steps: 2, out, resume: true }));
+      expect([again.step, (await again.advance())?.step]).toEqual([1, 2]);
       trainer.dispose();
       expect(await sentence(() => trainer.advance())).toMatch(/^DISPOSED/);
       expect(existsSync(join(out, "step-000001"))).toBe(true);

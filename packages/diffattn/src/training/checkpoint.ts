@@ -2,6 +2,7 @@
 // moments of AdamW and what else training goes on from. Trains nothing.
 
 import type { Handle } from "../backend.js";
+import { show } from "../check.js";
 import { encode } from "../encode.js";
 import { fail, internal } from "../errors.js";
 import { saveAdapter } from "../models/adapter.js";
@@ -180,15 +181,30 @@ async function restoreFile(
   }
 }
 
-/** Goes on from a checkpoint; what was told of its steps. */
+const NUMBERS = ["step", "loss", "lr", "gradNorm", "tokens", "tokensPerSecond"] as const;
+
+/** What a file says that was told of steps. (JSON has null for what is no number.) */
+function historyOf(given: unknown): TrainStep[] {
+  const isStep = (step: unknown): boolean => {
+    const of = (step ?? {}) as Record<string, unknown>;
+    const isNumber = (name: string): boolean => typeof of[name] === "number" || of[name] === null;
+    return NUMBERS.every(isNumber) && Array.isArray(of["lambda"]) && /^(number|undefined)$/.test(typeof of["evalLoss"]);
+  };
+  if (!Array.isArray(given) || !given.every(isStep)) return fail("FILE", `${STATE}: history`, "what was told of steps", show(given));
+  const numbers = (step: TrainStep): object => Object.fromEntries(NUMBERS.map((name) => [name, (step[name] as number | null) ?? NaN]));
+  return (given as TrainStep[]).map((step) => ({ ...step, ...numbers(step) }));
+}
+
+/** Goes on from a checkpoint: the step that it is of, and what was told of its steps. */
 export async function readCheckpoint(
   source: CheckpointSource,
   saved: Pick<Saved, "trainer" | "parameters" | "adapterAlpha" | "run">,
-): Promise<TrainStep[]> {
+): Promise<{ step: number; history: TrainStep[] }> {
   const folder = await folderOf(source, accessOf({}), "resume");
   const state = await readText(folder, STATE, {});
-  const told = (await parseJson(STATE, state)) as { run?: unknown; history?: unknown } | null;
+  const told = (await parseJson(STATE, state)) as { step?: unknown; run?: unknown; history?: unknown } | null;
   checkRun(saved.run, told?.run);
+  const history = historyOf(told?.history);
   const isAdapter = saved.adapterAlpha !== undefined;
   await restoreFile(saved, [folder, isAdapter ? ADAPTER.weights : MODEL], [[isAdapter ? PREFIX : "", "value"]]);
   await restoreFile(
@@ -200,7 +216,8 @@ export async function readCheckpoint(
     ],
   );
   await run(encode(requests.resumeTrainer, { trainer: saved.trainer, state }));
-  return Array.isArray(told?.history) ? (told.history as TrainStep[]) : [];
+  // (A whole number, or that was refused.)
+  return { step: Number(told?.step), history };
 }
 
 /** Refuses a checkpoint whose weights cannot be written again as they are, where all are to be. */

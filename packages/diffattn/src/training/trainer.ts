@@ -5,7 +5,7 @@
 import type { Handle, Output } from "../backend.js";
 import { checkOptions, has, isAbsent, show } from "../check.js";
 import { encode } from "../encode.js";
-import { fail, internal } from "../errors.js";
+import { fail } from "../errors.js";
 import { live } from "../init.js";
 import { Owned, resourceOf } from "../owned.js";
 import { checkSignal } from "../run.js";
@@ -67,6 +67,8 @@ interface Made {
   readonly info: Info;
   readonly training: Training;
   readonly saved: Omit<Saved, "history">;
+  /** Steps that were made, and what was told of them. */
+  readonly step: number;
   readonly history: types.TrainStep[];
   readonly habits: Habits;
 }
@@ -103,7 +105,7 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
   #modelOf = -1;
 
   /** Use `create`. */
-  constructor(parts: Parts, { info, training, saved, history, habits }: Made) {
+  constructor(parts: Parts, { info, training, saved, step, history, habits }: Made) {
     const { handle, model, teacher, data, ownsData } = parts;
     const end = (): void => {
       drop(handle);
@@ -118,7 +120,7 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
     this.evalWindows = info.evalWindows;
     this.steps = training.steps;
     this.history = history;
-    this.#step = history.at(-1)?.step ?? 0;
+    this.#step = step;
     this.#saved = saved;
     this.#habits = habits;
   }
@@ -158,10 +160,11 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
     // (Without the signal: weights must not be left on their way.)
     const [report] = await run(encode(requests.trainerUpdate, { trainer }));
     const step = this.#told(numbersOf(report), performance.now() - start, teacher !== undefined);
-    if (!step.diverged) this.#step = step.step;
-    const whole = step.diverged ? step : await this.#between(step);
-    this.history.push(whole);
-    return whole;
+    // (It was made, whatever becomes of what is done after it.)
+    this.history.push(step);
+    if (step.diverged) return step;
+    this.#step = step.step;
+    return this.#between(step);
   }
 
   #told(numbers: Float64Array, milliseconds: number, hasTeacher: boolean): types.TrainStep {
@@ -185,13 +188,18 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
     const { evalEvery, evalBatches, saveEvery, place, signal } = this.#habits;
     const isDue = (every: number): boolean => every > 0 && step.step % every === 0;
     let told = step;
+    const tell = (more: Partial<types.TrainStep>): void => {
+      told = { ...told, ...more };
+      this.history[this.history.length - 1] = told;
+    };
     if (isDue(evalEvery)) {
       const evalLoss = await this.#evaluate(evalBatches, signal);
-      if (evalLoss !== undefined) told = { ...told, evalLoss };
+      if (evalLoss !== undefined) tell({ evalLoss });
     }
     if (place && isDue(saveEvery)) {
-      told = { ...told, saved: nameOf(step.step) };
-      await this.#save(place, [...this.history, told]);
+      const saved = nameOf(step.step);
+      await this.#save(place, [...this.history.slice(0, -1), { ...told, saved }]);
+      tell({ saved });
     }
     return told;
   }
@@ -335,8 +343,8 @@ async function createTrainer(given: Partial<types.TrainerOptions>): Promise<Mode
       run: await runOf(tokensOf(whole.data), training),
     };
     const from = resume === true ? await habits.place?.latest() : resume || undefined;
-    const history = from === undefined ? [] : await readCheckpoint(from, saved);
-    return new ModelTrainer(whole, { info, training, saved, history, habits });
+    const made = from === undefined ? { step: 0, history: [] } : await readCheckpoint(from, saved);
+    return new ModelTrainer(whole, { info, training, saved, ...made, habits });
   } catch (error) {
     if (parts.handle) drop(parts.handle);
     parts.model?.dispose();
@@ -364,7 +372,6 @@ export async function train(options: types.TrainerOptions & types.TrainCallbacks
       if ((await onStep?.(step, trainer)) === false) break;
     }
     if (last && !isAbsent(given.out) && last.saved === undefined && !last.diverged) await onSave?.(await trainer.save(), last);
-    if (trainer.history.length === 0 && last) throw internal("a step that nobody was told of");
     return trainer.history;
   } finally {
     trainer.dispose();
