@@ -4,7 +4,7 @@ use diffattn::{ChannelLayout, GroupNormOptions, Tensor, group_norm_backward};
 use diffattn_reference::Accuracy;
 
 use crate::norms::{Case, Kind};
-use crate::support::{Halves, cases, near, refusal, said};
+use crate::support::{Halves, cases, refusal, said};
 
 #[test]
 fn reference_cases() {
@@ -28,20 +28,7 @@ fn reference_cases() {
             bias: affine("bias"),
             eps: fixture.number("eps").unwrap() as f32,
         };
-        case.check(&fixture.name, &mut accuracy);
-        let got = case.everywhere(&fixture.name);
-        near(
-            &fixture.name,
-            &fixture.expected("dx").unwrap().data,
-            &got.dx,
-        );
-        for (name, got) in [("dweight", got.dweight), ("dbias", got.dbias)] {
-            let expected = fixture.expected(name);
-            assert_eq!(got.is_some(), expected.is_some(), "{}", fixture.name);
-            if let (Some(expected), Some(got)) = (expected, got) {
-                near(&fixture.name, &expected.data, &got);
-            }
-        }
+        case.check_reference(&fixture, &mut accuracy);
     }
     accuracy.pooled().unwrap();
 }

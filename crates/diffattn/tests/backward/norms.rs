@@ -6,6 +6,7 @@ use diffattn::{
     Tensor, Work, group_norm_backward, layer_norm_backward, rms_norm_backward,
 };
 use diffattn_reference::Accuracy;
+use diffattn_reference::fixture::Fixture;
 use diffattn_reference::testing::{bits, bits_with_one_nan, hash, noise};
 
 use crate::formulas;
@@ -188,6 +189,19 @@ impl Case {
             assert_same(&format!("{name}: {run:?}"), &first, &self.run(run));
         }
         first
+    }
+
+    /// A reference case: against float64, and on every run what autograd gave, no more and no less.
+    pub(crate) fn check_reference(&self, fixture: &Fixture, accuracy: &mut Accuracy) {
+        self.check(&fixture.name, accuracy);
+        let NormGradients { dx, dweight, dbias } = self.everywhere(&fixture.name);
+        for (name, got) in [("dx", Some(dx)), ("dweight", dweight), ("dbias", dbias)] {
+            let expected = fixture.expected(name);
+            assert_eq!(got.is_some(), expected.is_some(), "{}", fixture.name);
+            if let (Some(expected), Some(got)) = (expected, got) {
+                near(&fixture.name, &expected.data, &got);
+            }
+        }
     }
 
     /// Checks the gradients against float64, by the bound and by the rule.
