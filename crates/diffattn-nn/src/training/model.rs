@@ -153,15 +153,6 @@ impl TrainingModel {
         self.put_back()
     }
 
-    /// Makes `first` and `second` the moments of a parameter, to go on from a checkpoint.
-    ///
-    /// # Errors
-    /// As [`TrainingModel::set`].
-    pub fn set_moments(&mut self, name: &str, [m, v]: [&[f32]; 2]) -> Result<(), Error> {
-        self.arena.set_tensor(name, StateTensor::FirstMoment, m)?;
-        self.arena.set_tensor(name, StateTensor::SecondMoment, v)
-    }
-
     /// Makes `values` those of a tensor of a state; the model has them after
     /// [`TrainingModel::put_back`].
     pub(crate) fn set_tensor(

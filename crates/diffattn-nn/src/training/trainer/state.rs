@@ -2,7 +2,7 @@
 //! options that it must agree with. Opens no file: a checkpoint is bytes here.
 
 use super::{OpenStep, Trainer, TrainerOptions};
-use crate::training::arena::StateTensor;
+use crate::training::arena::{Parameter, StateTensor};
 use crate::training::data::Cursor;
 use crate::training::schedule::Schedule;
 use diffattn::{Error, Tensor, format_shape};
@@ -116,7 +116,9 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     pub fn resume(&mut self, json: &str) -> Result<(), Error> {
         let place = self.place_of(json)?;
         self.model.put_back()?;
-        self.goes_on_at(place);
+        (self.step, self.tokens, self.cursor) = place;
+        (self.has_diverged, self.is_moving) = (false, false);
+        self.open = OpenStep::default();
         Ok(())
     }
 
@@ -126,30 +128,25 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the file, and the option that differs
     /// or the tensor that is missing or does not fit. Nothing is gone on from then.
     pub fn restore(&mut self, state: &TrainerState) -> Result<(), Error> {
-        let place = self.place_of(&state.json)?;
+        self.place_of(&state.json)?;
         let masters = Checkpoint::open("model.safetensors", state.masters.as_slice())?;
         let moments = Checkpoint::open("optimizer.safetensors", state.optimizer.as_slice())?;
-        let names: Vec<_> = self.model.arena().parameters().to_vec();
-        let (mut values, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
-        for of in &names {
-            values.push(read(&masters, &of.name, &of.shape)?);
-            first.push(read(&moments, &format!("m.{}", of.name), &of.shape)?);
-            second.push(read(&moments, &format!("v.{}", of.name), &of.shape)?);
+        // All are read before the first is set.
+        let mut tensors = Vec::new();
+        for Parameter { name, shape, .. } in self.model.arena().parameters() {
+            for (file, prefix, of) in [
+                (&masters, "", StateTensor::Value),
+                (&moments, "m.", StateTensor::FirstMoment),
+                (&moments, "v.", StateTensor::SecondMoment),
+            ] {
+                let values = read(file, &format!("{prefix}{name}"), shape)?;
+                tensors.push((name.clone(), of, values));
+            }
         }
-        for ((of, m), v) in names.iter().zip(&first).zip(&second) {
-            self.model.set_moments(&of.name, [m, v])?;
+        for (name, of, values) in &tensors {
+            self.set_tensor(name, *of, values)?;
         }
-        let values = names.iter().zip(&values);
-        self.model
-            .set(values.map(|(of, values)| (of.name.as_str(), values.as_slice())))?;
-        self.goes_on_at(place);
-        Ok(())
-    }
-
-    fn goes_on_at(&mut self, (step, tokens, cursor): (u64, u64, Cursor)) {
-        (self.step, self.tokens, self.cursor) = (step, tokens, cursor);
-        (self.has_diverged, self.is_moving) = (false, false);
-        self.open = OpenStep::default();
+        self.resume(&state.json)
     }
 
     /// Where a state goes on: the step, tokens, and the place in the data.
