@@ -2,6 +2,8 @@
 //! gradients come, and refusals in the words of the package.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod stream;
+
 use diffattn::{
     Activation, AttentionGradients, AttentionOptions, GradientOptions, GroupNormOptions, Lambda,
     NormOptions, RmsNormOptions, RopeOptions, SequenceDifferenceOptions, Tensor,
@@ -10,48 +12,18 @@ use diffattn::{
 };
 use diffattn_door::{Door, Failure};
 use diffattn_reference::testing::bits;
+use stream::{Request, finish};
 
 /// An output: its name, its shape, what is in it.
 type Output<T> = (String, Vec<usize>, Vec<T>);
 
-/// A request: its numbers and its operands, all float32.
-#[derive(Clone, Default)]
-struct Request(Vec<f64>, Vec<Vec<f32>>);
-
 impl Request {
-    fn n(mut self, numbers: &[f64]) -> Self {
-        self.0.extend(numbers);
-        self
-    }
-
-    fn t(mut self, shape: &[usize], data: &[f32]) -> Self {
-        self.0.extend([1.0, shape.len() as f64]);
-        self.0.extend(shape.iter().map(|&extent| extent as f64));
-        self.1.push(data.to_vec());
-        self
-    }
-
     /// Each output's name, shape and bytes, in steps of one unit.
     fn run(&self, op: u32) -> Result<Vec<Output<u8>>, Failure> {
         let door = Door::new();
-        let operands: Vec<&[u8]> = self.1.iter().map(|x| bytemuck::cast_slice(x)).collect();
+        let mut memory = Vec::new();
         let call = door.call(op, &self.0)?;
-        let specs = call.prepare(&operands)?.outputs().to_vec();
-        let mut memory: Vec<Vec<u32>> = specs
-            .iter()
-            .map(|spec| vec![u32::MAX; spec.bytes.div_ceil(4)])
-            .collect();
-        let mut job = call.prepare(&operands)?;
-        let places = memory.iter_mut().zip(&specs);
-        job.bind(
-            places
-                .map(|(words, spec)| &mut bytemuck::cast_slice_mut(words)[..spec.bytes])
-                .collect(),
-        )?;
-        while !job.is_complete() {
-            job.step(1)?;
-        }
-        drop(job);
+        let specs = finish(call.prepare(&self.operands())?, &mut memory)?;
         let outputs = specs.into_iter().zip(memory).map(|(spec, words)| {
             let bytes = bytemuck::cast_slice(&words)[..spec.bytes].to_vec();
             (spec.name, spec.shape, bytes)

@@ -2,12 +2,15 @@
 //! weights a call sees, refusals in the words of the package.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod stream;
+
 use diffattn::Tensor;
-use diffattn_door::{Door, Failure, Job, OutputSpec};
+use diffattn_door::{Door, Failure, OutputSpec};
 use diffattn_nn::{
     DiffAttnLayer, ForwardOptions, MultiheadDiffAttnV2, MultiheadDiffAttnV2Options, Weights,
 };
 use diffattn_reference::testing::bits;
+use stream::{Request, finish};
 
 const FORWARD: u32 = 8;
 const CREATE: u32 = 45;
@@ -17,27 +20,7 @@ const CREATE_VJP: u32 = 134;
 const VJP: u32 = 135;
 const BACKWARD: u32 = 136;
 
-/// A request: its numbers and its operands, all float32.
-#[derive(Clone, Default)]
-struct Request(Vec<f64>, Vec<Vec<f32>>);
-
 impl Request {
-    fn n(mut self, numbers: &[f64]) -> Self {
-        self.0.extend(numbers);
-        self
-    }
-
-    fn t(mut self, shape: &[usize], data: &[f32]) -> Self {
-        self.0.extend([1.0, shape.len() as f64]);
-        self.0.extend(shape.iter().map(|&extent| extent as f64));
-        self.1.push(data.to_vec());
-        self
-    }
-
-    fn operands(&self) -> Vec<&[u8]> {
-        self.1.iter().map(|x| bytemuck::cast_slice(x)).collect()
-    }
-
     fn query(&self, door: &Door, op: u32) -> Result<f64, Failure> {
         Ok(door.query(op, &self.0, &self.operands())?)
     }
@@ -50,23 +33,6 @@ impl Request {
         let specs = finish(call.prepare(&operands)?, &mut memory)?;
         Ok(read(specs, &memory))
     }
-}
-
-/// Works a job off in steps of one unit, its outputs in `memory`, which was there before it.
-fn finish<'m>(mut job: Job<'m>, memory: &'m mut Vec<Vec<u32>>) -> Result<Vec<OutputSpec>, Failure> {
-    let specs = job.outputs().to_vec();
-    let words = specs.iter().map(|spec| spec.bytes.div_ceil(4));
-    *memory = words.map(|words| vec![u32::MAX; words]).collect();
-    let places = memory.iter_mut().zip(&specs);
-    job.bind(
-        places
-            .map(|(words, spec)| &mut bytemuck::cast_slice_mut(words)[..spec.bytes])
-            .collect(),
-    )?;
-    while !job.is_complete() {
-        job.step(1)?;
-    }
-    Ok(specs)
 }
 
 /// Outputs by their names; of bytes as many floats.
