@@ -195,6 +195,23 @@ onEachIsa(() => {
       ).toBe(true);
     });
 
+    test("units give the same bits however a step is cut, and are kept with a checkpoint", async () => {
+      const unit = 256;
+      using one = await training.Trainer.create(options({ steps: 3, batch: 16, unit }));
+      using two = await training.Trainer.create(options({ steps: 3, batch: 8, accumulate: 2, unit }));
+      const [a, b] = [await steps(one), await steps(two)];
+      expect(told(b)).toEqual(told(a));
+      const out = folder();
+      await one.save(join(out, "one"));
+      await two.save(join(out, "two"));
+      for (const of of ["model.safetensors", "optimizer.safetensors"])
+        expect(bytesIn(join(out, "one", "step-000003"), of) === bytesIn(join(out, "two", "step-000003"), of), of).toBe(true);
+      const resume = join(out, "one", "step-000003");
+      await expect(training.Trainer.create(options({ steps: 3, batch: 16, resume }))).rejects.toThrow(/unit: expected null, got 256/);
+      await expect(training.Trainer.create(options({ batch: 8, unit: 192 }))).rejects.toThrow(/unit: expected tokens in whole windows/);
+      await expect(training.Trainer.create(options({ unit: 0.5 }))).rejects.toThrow(/unit: expected a whole number/);
+    });
+
     test("adapters over a frozen base follow a teacher, and load as such", async () => {
       const out = folder();
       const base = path("diffattn_llama/v2_mirror");

@@ -155,6 +155,7 @@ fn gradients_of_attention_are_those_of_a_direct_call() {
     let with_kept = GradientOptions {
         pre_norm: Some(Tensor::f32(&kept, &Y)),
         needs: None,
+        ..GradientOptions::default()
     };
     assert_eq!(as_bits(&got), named(direct(&options, &with_kept)));
 }

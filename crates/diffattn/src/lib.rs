@@ -54,8 +54,8 @@ pub use attention::{
     CacheDType, CacheRows, DiffAttention, DiffAttentionBackward, DiffAttentionMaps,
     GradientOptions, GradientShapes, HeadPlan, KeysOnly, KeysValues, KvCache, KvCacheOptions,
     KvRepeat, Lambda, LambdaGradients, MapOutputs, Mask, NormOptions, Pairing, PartialAttention,
-    PartialStatistics, RowStatistics, diff_attention, diff_attention_backward, lambda_full,
-    lambda_full_backward, lambda_init, lambda_scalars, lambda_scalars_backward,
+    PartialStatistics, RowStatistics, WholeRows, diff_attention, diff_attention_backward,
+    lambda_full, lambda_full_backward, lambda_init, lambda_scalars, lambda_scalars_backward,
 };
 pub use embedding::{EmbeddingBackward, embedding_backward};
 pub use error::{Error, ErrorKind, Reason};
@@ -74,7 +74,9 @@ pub use norm::{
     group_norm, group_norm_backward, layer_norm, layer_norm_backward, poly_norm,
     poly_norm_backward, rms_norm, rms_norm_backward,
 };
-pub use optimizer::{AdamW, Parameters, clip_coefficient, gradient_norm};
+pub use optimizer::{
+    AdamW, NORM_CHUNK, Parameters, clip_coefficient, gradient_norm, gradient_squares,
+};
 pub use recurrent::{CausalConvolution, ScanRows, SelectiveScan};
 pub use run::Run;
 pub use run::buffer::{try_copied, try_zeroed};

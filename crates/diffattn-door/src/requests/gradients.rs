@@ -123,6 +123,7 @@ impl Operation for AttentionBackwardRequest {
         let wanted = GradientOptions {
             needs: self.needs.as_deref().map(needs),
             pre_norm: result.transpose()?,
+            ..GradientOptions::default()
         };
         let call = DiffAttentionBackward::new(dy?, [q?, k?, v?], &options, &wanted)
             .map_err(by_its_name)?;

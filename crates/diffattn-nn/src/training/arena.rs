@@ -1,7 +1,9 @@
 //! Parameters in training: values, gradients and moments of all of them in flat arrays, by names.
 //! Knows no layers.
 
-use diffattn::{AdamW, Error, Parameters, Run, check_len, checked_len, gradient_norm, try_zeroed};
+use diffattn::{
+    AdamW, Error, NORM_CHUNK, Parameters, Run, check_len, checked_len, gradient_squares, try_zeroed,
+};
 use std::ops::Range;
 
 /// Which parameter of an [`Arena`].
@@ -68,8 +70,13 @@ pub struct Arena {
     parameters: Vec<Parameter>,
     values: Vec<f32>,
     gradients: Vec<f32>,
+    /// Stretches whose moments are here, ascending, one behind the other in their arrays: all there
+    /// is, but where several ranks train.
+    owned: Vec<Range<usize>>,
     first_moments: Vec<f32>,
     second_moments: Vec<f32>,
+    /// Of what is owned the gradients of the step's units so far, where it is made of such.
+    sums: Vec<f32>,
 }
 
 impl Arena {
@@ -105,11 +112,45 @@ impl Arena {
 
     /// Makes room for gradients and moments.
     pub(crate) fn allocate(&mut self) -> Result<(), Error> {
-        let len = self.values.len();
-        self.gradients = try_zeroed(len)?;
+        self.allocate_gradients()?;
+        self.own(vec![0..self.values.len()])
+    }
+
+    /// Makes room for the moments of these stretches, ascending, alone; they begin as zeros.
+    pub(crate) fn own(&mut self, mut owned: Vec<Range<usize>>) -> Result<(), Error> {
+        owned.retain(|range| !range.is_empty());
+        let len = owned.iter().map(Range::len).sum();
+        self.owned = owned;
         self.first_moments = try_zeroed(len)?;
         self.second_moments = try_zeroed(len)?;
+        self.sums = Vec::new();
         Ok(())
+    }
+
+    /// Makes room for sums of gradients of units.
+    pub(crate) fn allocate_sums(&mut self) -> Result<(), Error> {
+        if self.sums.len() < self.first_moments.len() {
+            self.sums = try_zeroed(self.first_moments.len())?;
+        }
+        Ok(())
+    }
+
+    /// What is owned of a stretch, and where it lies in arrays of what is owned.
+    fn owned_of(
+        &self,
+        stretch: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<> {
+        let mut first = 0;
+        let mut found = Vec::new();
+        for owned in &self.owned {
+            let range = owned.start.max(stretch.start)..owned.end.min(stretch.end);
+            if range.start < range.end {
+                let at = first + range.start - owned.start;
+                found.push((range.clone(), at..at + range.len()));
+            }
+            first += owned.len();
+        }
+        found.into_iter()
     }
 
     /// All parameters, in the order of the model.
@@ -146,15 +187,34 @@ impl Arena {
         self.find(name).map(|of| &self.gradients[of.range.clone()])
     }
 
-    /// The first and the second moments of a parameter.
+    /// The first and the second moments of a parameter; `None` where another rank has some of them,
+    /// too.
     #[must_use]
     pub fn moments(&self, name: &str) -> Option<[&[f32]; 2]> {
-        self.find(name).map(|of| {
-            [
-                &self.first_moments[of.range.clone()],
-                &self.second_moments[of.range.clone()],
-            ]
-        })
+        let of = self.find(name)?;
+        let (_, at) = self
+            .owned_of(of.range.clone())
+            .find(|(range, _)| *range == of.range)?;
+        Some([&self.first_moments[at.clone()], &self.second_moments[at]])
+    }
+
+    /// Writes what is owned of a tensor of a state, of all of it, where it belongs in `to`.
+    pub(crate) fn read_owned(
+        &self,
+        name: &str,
+        of: StateTensor,
+        to: &mut [f32],
+    ) -> Result<(), Error> {
+        let whole = self.range(name, to.len())?;
+        for (range, at) in self.owned_of(whole.clone()) {
+            let from = match of {
+                StateTensor::Value => &self.values[range.clone()],
+                StateTensor::FirstMoment => &self.first_moments[at],
+                StateTensor::SecondMoment => &self.second_moments[at],
+            };
+            to[range.start - whole.start..range.end - whole.start].copy_from_slice(from);
+        }
+        Ok(())
     }
 
     /// Makes `values` those of a parameter: of a checkpoint, or a caller's own.
@@ -176,22 +236,54 @@ impl Arena {
         of: StateTensor,
         values: &[f32],
     ) -> Result<(), Error> {
-        let range = self.range(name, values.len())?;
-        let tensor = match of {
-            StateTensor::Value => &mut self.values,
-            StateTensor::FirstMoment => &mut self.first_moments,
-            StateTensor::SecondMoment => &mut self.second_moments,
-        };
-        tensor[range].copy_from_slice(values);
+        let whole = self.range(name, values.len())?;
+        if of == StateTensor::Value {
+            self.values[whole].copy_from_slice(values);
+            return Ok(());
+        }
+        for (range, at) in self.owned_of(whole.clone()) {
+            let from = &values[range.start - whole.start..range.end - whole.start];
+            let moments = match of {
+                StateTensor::SecondMoment => &mut self.second_moments,
+                _ => &mut self.first_moments,
+            };
+            moments[at].copy_from_slice(from);
+        }
         Ok(())
     }
 
     fn range(&self, name: &str, len: usize) -> Result<Range<usize>, Error> {
-        let found = self.find(name).ok_or_else(|| {
-            Error::option("name", "a parameter that moves", format_args!("{name:?}"))
-        })?;
+        let found = self.wanted(name)?;
         check_len(name, &found.shape, len)?;
         Ok(found.range.clone())
+    }
+
+    /// Where a parameter lies in the arena.
+    pub(crate) fn range_of(&self, name: &str) -> Result<Range<usize>, Error> {
+        Ok(self.wanted(name)?.range.clone())
+    }
+
+    fn wanted(&self, name: &str) -> Result<&Parameter, Error> {
+        self.find(name).ok_or_else(|| {
+            Error::option("name", "a parameter that moves", format_args!("{name:?}"))
+        })
+    }
+
+    /// Chunks of [`NORM_CHUNK`] values, counted from the beginnings of tensors, in a stretch that
+    /// is cut between such.
+    pub(crate) fn chunks_of(&self, stretch: Range<usize>) -> usize {
+        let within = |of: &Parameter| {
+            let end = of.range.end.min(stretch.end);
+            end.saturating_sub(of.range.start.max(stretch.start))
+        };
+        let chunks = |of| within(of).div_ceil(NORM_CHUNK);
+        self.parameters.iter().map(chunks).sum()
+    }
+
+    /// Where each parameter of some lies.
+    pub(crate) fn ranges_of(&self, parameters: Range<usize>) -> Vec<Range<usize>> {
+        let parameters = self.parameters[parameters].iter();
+        parameters.map(|of| of.range.clone()).collect()
     }
 
     pub(crate) fn parameter(&self, ParameterId(index): ParameterId) -> &Parameter {
@@ -230,17 +322,54 @@ impl Arena {
         self.gradients.fill(0.0);
     }
 
-    /// The joint norm of all gradients, in float64, tensor after tensor; those of frozen rows
-    /// become zero first.
-    pub(crate) fn gradient_norm(&mut self, run: Run) -> Result<f64, Error> {
+    /// Begins the sums of a step's units, or adds the gradients of one to them: `values` of a
+    /// stretch that is owned.
+    pub(crate) fn add_to_sums(&mut self, stretch: Range<usize>, values: Option<&[f32]>) {
+        for (range, at) in self.owned_of(stretch.clone()) {
+            let own = &self.gradients[range.clone()];
+            let from = values.map_or(own, |values| {
+                &values[range.start - stretch.start..range.end - stretch.start]
+            });
+            let sums = self.sums[at].iter_mut();
+            sums.zip(from).for_each(|(sum, value)| *sum += value);
+        }
+    }
+
+    /// Zeros the sums of a step's units.
+    pub(crate) fn clear_sums(&mut self) {
+        self.sums.fill(0.0);
+    }
+
+    /// Makes the sums of a step's units its gradients, as far as they are owned.
+    pub(crate) fn take_sums(&mut self) {
+        for (range, at) in self.owned_of(0..self.values.len()) {
+            self.gradients[range].copy_from_slice(&self.sums[at]);
+        }
+    }
+
+    /// Σ g² of what is owned, in float64, chunk after chunk; gradients of frozen rows become zero
+    /// first.
+    pub(crate) fn gradient_squares(&mut self, run: Run) -> Result<Vec<f64>, Error> {
+        let mut sums = Vec::new();
         for parameter in &self.parameters {
             for frozen in parameter.frozen() {
                 self.gradients[frozen].fill(0.0);
             }
+            for (range, _) in self.owned_of(parameter.range.clone()) {
+                sums.extend(gradient_squares(&self.gradients[range], run)?);
+            }
         }
-        let of = self.parameters.iter();
-        let gradients: Vec<_> = of.map(|of| &self.gradients[of.range.clone()]).collect();
-        gradient_norm(&gradients, run)
+        Ok(sums)
+    }
+
+    /// All gradients.
+    pub(crate) fn all_gradients(&self) -> &[f32] {
+        &self.gradients
+    }
+
+    /// All values, to be set by who moves the others.
+    pub(crate) fn all_values(&mut self) -> &mut [f32] {
+        &mut self.values
     }
 
     /// All parameters, to say how they move.
@@ -248,7 +377,8 @@ impl Arena {
         &mut self.parameters
     }
 
-    /// One step of the optimizer over a stretch of the arena, all of one parameter.
+    /// One step of the optimizer over what is owned of a stretch of the arena, all of one
+    /// parameter.
     pub(crate) fn step(
         &mut self,
         range: Range<usize>,
@@ -256,12 +386,15 @@ impl Arena {
         (adamw, clip): (&AdamW, f64),
         run: Run,
     ) -> Result<(), Error> {
-        let parts = Parameters {
-            parameters: &mut self.values[range.clone()],
-            gradients: &self.gradients[range.clone()],
-            first_moments: &mut self.first_moments[range.clone()],
-            second_moments: &mut self.second_moments[range],
-        };
-        adamw.step(step, parts, clip, run)
+        for (range, at) in self.owned_of(range) {
+            let parts = Parameters {
+                parameters: &mut self.values[range.clone()],
+                gradients: &self.gradients[range],
+                first_moments: &mut self.first_moments[at.clone()],
+                second_moments: &mut self.second_moments[at],
+            };
+            adamw.step(step, parts, clip, run)?;
+        }
+        Ok(())
     }
 }

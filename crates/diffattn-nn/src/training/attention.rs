@@ -287,6 +287,7 @@ impl AttentionPass<'_> {
                 ..AttentionNeeds::default()
             }),
             pre_norm: None,
+            ..GradientOptions::default()
         };
         let [batch, length] = self.tokens.shape;
         let width = self.layer.heads.dimensions.head_width;

@@ -100,6 +100,18 @@ impl<S: ByteSource> TrainingData<S> {
         })
     }
 
+    /// Tokens of a window.
+    #[must_use]
+    pub fn context(&self) -> usize {
+        self.options.context
+    }
+
+    /// Tokens of the file.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.file.tokens()
+    }
+
     /// Windows to train on, and to measure.
     pub fn windows(&self) -> [u64; 2] {
         self.windows

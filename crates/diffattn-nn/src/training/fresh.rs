@@ -1,8 +1,6 @@
 //! A model that knows nothing yet: random weights as Hugging Face's classes begin with. Reads no
 //! file.
 
-use crate::checkpoint::Architecture;
-use crate::config::Entries;
 use crate::models::diff_llama::{DiffLlama, DiffLlamaConfig, decoder_sizes};
 use crate::models::tables::listed;
 use crate::weights::Weights;
@@ -65,13 +63,7 @@ impl FreshWeights {
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`.
     pub fn of_config(text: &str) -> Result<Self, Error> {
-        let entries = Entries::read("config", text)?;
-        let config = match Architecture::of_config(&entries.map) {
-            Some(Architecture::Llama) => DiffLlamaConfig::from_llama_json(text),
-            Some(Architecture::DiffAttnLlama) => DiffLlamaConfig::from_diffattn_llama_json(text),
-            _ => DiffLlamaConfig::from_json(text),
-        };
-        Self::new(&config?)
+        Self::new(&DiffLlamaConfig::of_config(text)?)
     }
 
     /// Names and shapes.

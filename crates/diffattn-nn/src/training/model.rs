@@ -9,7 +9,7 @@ use super::parameters::{AdapterOptions, ModelIds, Taking};
 use super::rows::RmsRows;
 use super::rules::ParameterRules;
 use super::scratch::{Scratch, sized};
-use super::tape::{ModelGrads, Tape, hidden_states};
+use super::tape::{ModelGrads, Tape, Whole, hidden_states};
 use crate::layers::Activation;
 use crate::layers::attention::LambdaSource;
 use crate::models::diff_llama::DiffLlama;
@@ -179,6 +179,15 @@ impl TrainingModel {
         .collect()
     }
 
+    /// Makes room for the sums of a step's units, where it is made of such, and zeros them.
+    pub(super) fn begin_step(&mut self, has_units: bool) -> Result<(), Error> {
+        if has_units {
+            self.arena.allocate_sums()?;
+            self.arena.clear_sums();
+        }
+        Ok(())
+    }
+
     /// Zeros the gradients: what a step begins with.
     pub fn begin(&mut self) {
         self.arena.clear_gradients();
@@ -212,7 +221,7 @@ impl TrainingModel {
         let total = self.units(batch);
         let options = *options;
         Ok(Work::new(total, |pace| async move {
-            *loss = self.add_paced(&pace, batch, &options).await?;
+            *loss = self.add_paced(&pace, batch, &options, None).await?;
             Ok(())
         }))
     }
@@ -305,11 +314,14 @@ impl TrainingModel {
         layers + 3 * super::maps::units(&self.model.head, rows) + 1
     }
 
-    pub(crate) async fn add_paced(
+    /// [`TrainingModel::add`]; of a unit of a step (`whole`) what else is summed apart is joined
+    /// with its gradients, and each bucket is told of once it is whole.
+    pub(super) async fn add_paced(
         &mut self,
         pace: &Pace,
         batch: &TrainingBatch,
         options: &LossOptions<'_>,
+        mut whole: Option<Whole<'_>>,
     ) -> Result<Loss, Error> {
         let run = self.run;
         let Self {
@@ -367,14 +379,25 @@ impl TrainingModel {
             &mut d,
             (arena, ids.norm),
         )?;
+        if let Some(whole) = &mut whole {
+            whole(last + 1, arena.all_gradients())?;
+        }
         let to = ModelGrads {
             ids,
             arena,
             lambda_sums,
+            whole: match &mut whole {
+                Some(whole) => Some(&mut **whole),
+                None => None,
+            },
         };
         let how = (scratch, self.recompute, run);
         tape.backward(pace, model, (batch, &mut d), how, to).await?;
         self.embeddings_backward(batch, &d);
+        if let Some(whole) = &mut whole {
+            self.join_table();
+            whole(0, self.arena.all_gradients())?;
+        }
         Ok(loss)
     }
 

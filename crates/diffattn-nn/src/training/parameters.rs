@@ -14,6 +14,7 @@ use diffattn_files::decoder::{DecoderLambda, DecoderLayerIds};
 use diffattn_files::{Declare, Id, LambdaIds};
 use rand_pcg::Pcg64;
 use rand_pcg::rand_core::{Rng, SeedableRng};
+use std::ops::Range;
 
 /// Adapters: low-rank differences of the maps of layers (arXiv 2106.09685).
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,9 @@ impl Default for AdapterOptions {
 /// Which parameters a model is made of.
 #[derive(Debug, Default)]
 pub(crate) struct ModelIds {
+    /// Parameters whose gradients become whole together, by their numbers in the arena: what stands
+    /// before the layers, each layer, what stands behind them.
+    pub(crate) buckets: Vec<Range<usize>>,
     /// The table of embeddings, where it is not the head's weight.
     pub(crate) table: Option<ParameterId>,
     pub(crate) layers: Vec<LayerIds>,
@@ -72,6 +76,7 @@ impl Taking<'_> {
         let sizes = decoder_sizes(&model.config, model.embedding.is_of_head());
         let (list, ids) = listed(|d| sizes.embeddings(d));
         let mut made = ModelIds::default();
+        let mut ends = Vec::new();
         let table = ids.table.map(|id| list.get(id).weight());
         let is_tied = model.embedding.is_of_head();
         match table {
@@ -86,16 +91,24 @@ impl Taking<'_> {
             _ => {}
         }
         for (index, layer) in model.layers.iter_mut().enumerate() {
+            ends.push(self.arena.parameters().len());
             let sizes = sizes.with_differential(model.config.differential_heads(index));
             let (list, ids) = listed(|d| sizes.layer(index, d));
             made.layers.push(self.layer(layer, &list, &ids)?);
         }
+        ends.push(self.arena.parameters().len());
         let (list, id) = listed(|d| sizes.norm(d));
         made.norm = self.vector(&list.get(id).weight(), &model.norm)?;
         if !is_tied {
             let (list, id) = listed(|d| sizes.head(d));
             made.head = self.map(&list, id, &mut model.head)?;
         }
+        ends.push(self.arena.parameters().len());
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        made.buckets = begins
+            .zip(ends.iter().copied())
+            .map(|(a, b)| a..b)
+            .collect();
         self.arena.allocate()?;
         Ok(made)
     }

@@ -5,10 +5,16 @@ use super::arena::Parameter;
 use super::model::TrainingModel;
 use super::parameters::{lambda_gradients, put_back_ends, put_back_layer};
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
+use std::ops::Range;
 
 /// Elements that the optimizer moves at a time: 7 arrays' worth of 4 bytes each, some
 /// milliseconds.
 const STEP_ELEMENTS: usize = 1 << 20;
+
+/// The joint norm of gradients, of the sums of all their chunks in order.
+pub(super) fn joint_norm(squares: &[f64]) -> f64 {
+    squares.iter().fold(0.0, |sum, square| sum + square).sqrt()
+}
 
 impl TrainingModel {
     /// Ends a step: the gradients of all micro-batches, clipped to `max_norm` where there is one,
@@ -22,16 +28,34 @@ impl TrainingModel {
         let total = self.step_units();
         Work::new(total, |pace| async move {
             let clip = max_norm.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
-            self.moved(&pace, step, (adamw, clip)).await
+            self.move_paced(&pace, step, (adamw, clip)).await?;
+            self.put_back_paced(&pace).await
         })
         .finish()?;
         Ok(norm)
     }
 
     /// The joint norm of the step's gradients, behind its last micro-batch.
-    pub(crate) fn norm(&mut self) -> Result<f64, Error> {
-        self.join()?;
-        self.arena.gradient_norm(self.run)
+    fn norm(&mut self) -> Result<f64, Error> {
+        self.join();
+        Ok(joint_norm(&self.arena.gradient_squares(self.run)?))
+    }
+
+    /// Σ g² of what is owned of the step's gradients, chunk after chunk: `has_units` where they are
+    /// the sums of units.
+    pub(super) fn squares(&mut self, has_units: bool) -> Result<Vec<f64>, Error> {
+        match has_units {
+            true => self.arena.take_sums(),
+            false => self.join(),
+        }
+        self.arena.gradient_squares(self.run)
+    }
+
+    /// The buckets of [`ModelIds::buckets`](super::parameters::ModelIds), each as the stretches of
+    /// its tensors.
+    pub(super) fn bucket_ranges(&self) -> Vec<Vec<Range<usize>>> {
+        let buckets = self.ids.buckets.iter();
+        buckets.map(|of| self.arena.ranges_of(of.clone())).collect()
     }
 
     /// Units of work of a step of the optimizer.
@@ -44,9 +68,9 @@ impl TrainingModel {
         units + self.model.layers.len() + 1
     }
 
-    /// Moves the parameters by their gradients times `clip`. Where it ends before its end, some
-    /// have moved.
-    pub(crate) async fn moved(
+    /// Moves what is owned of the parameters by their gradients times `clip`. Where it ends before
+    /// its end, some have moved; the model has them after [`TrainingModel::put_back_paced`].
+    pub(super) async fn move_paced(
         &mut self,
         pace: &Pace,
         step: u64,
@@ -65,6 +89,11 @@ impl TrainingModel {
                 pace.rows(range, STEP_ELEMENTS, some).await?;
             }
         }
+        Ok(())
+    }
+
+    /// [`TrainingModel::put_back`] in slices.
+    pub(super) async fn put_back_paced(&mut self, pace: &Pace) -> Result<(), Error> {
         for (layer, ids) in self.model.layers.iter_mut().zip(&self.ids.layers) {
             pace.granted().await;
             put_back_layer(layer, ids, &self.arena)?;
@@ -75,12 +104,17 @@ impl TrainingModel {
     }
 
     /// Joins what is summed apart with the gradients: once, behind the last micro-batch.
-    pub fn join(&mut self) -> Result<(), Error> {
+    pub fn join(&mut self) {
         for (index, layer) in self.model.layers.iter().enumerate() {
             let ids = &self.ids.layers[index].attention;
             let sum = std::mem::take(&mut self.lambda_sums[index]);
             lambda_gradients(&layer.attention, ids, sum, &mut self.arena);
         }
+        self.join_table();
+    }
+
+    /// Joins what embeddings give to a table that is the head, too.
+    pub(super) fn join_table(&mut self) {
         if let Some(id) = self.ids.head.weight
             && !self.table_sums.is_empty()
         {
@@ -88,7 +122,6 @@ impl TrainingModel {
             to.zip(&self.table_sums).for_each(|(to, sum)| *to += sum);
             self.table_sums.fill(0.0);
         }
-        Ok(())
     }
 
     /// Puts all that moves back into the model.

@@ -5,7 +5,7 @@ use super::arena::Arena;
 use super::attention::Tokens;
 use super::batch::TrainingBatch;
 use super::layer::{KeptLayer, LayerGrads, LayerPass, Recompute};
-use super::parameters::ModelIds;
+use super::parameters::{ModelIds, lambda_gradients};
 use super::rows::RmsRows;
 use super::scratch::{Scratch, sized};
 use crate::layers::attention::Turn;
@@ -29,7 +29,12 @@ pub(super) struct ModelGrads<'g> {
     pub(super) arena: &'g mut Arena,
     /// The gradient of each layer's λ.
     pub(super) lambda_sums: &'g mut [f64],
+    /// Of a unit of a step: who is told of gradients that are whole.
+    pub(super) whole: Option<Whole<'g>>,
 }
+
+/// Told of a bucket ([`ModelIds::buckets`]) whose gradients are whole, with those of all.
+pub(super) type Whole<'h> = &'h mut (dyn FnMut(usize, &[f32]) -> Result<(), Error> + Send);
 
 impl Tape {
     /// All layers over a micro-batch, keeping what `recompute` does not compute anew.
@@ -84,7 +89,7 @@ impl Tape {
         model: &DiffLlama,
         (batch, d): (&TrainingBatch, &mut [f32]),
         (scratch, recompute, run): (&mut Scratch, Recompute, Run),
-        to: ModelGrads<'_>,
+        mut to: ModelGrads<'_>,
     ) -> Result<(), Error> {
         let (cu_seqlens, table) = (batch.cu_seqlens()?, rotary_table(model, batch, run)?);
         let turns = turns(batch, table.as_ref());
@@ -120,6 +125,12 @@ impl Tape {
                 .await?;
             if !has_gates {
                 kept.lend_gates(shared);
+            }
+            if let Some(whole) = &mut to.whole {
+                let sum = std::mem::take(&mut to.lambda_sums[index]);
+                let ids = &to.ids.layers[index].attention;
+                lambda_gradients(&layer.attention, ids, sum, to.arena);
+                whole(index + 1, to.arena.all_gradients())?;
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ fn gradients() {
         let loss = training
             .add(&batch(&expected, 0), &LossOptions::default())
             .unwrap();
-        training.join().unwrap();
+        training.join();
         let exact = expected.expected("loss").unwrap().data[0];
         assert!(
             (loss.loss - exact).abs() <= 2e-6,
@@ -148,7 +148,7 @@ fn all_gradients(name: &str, batches: &[TrainingBatch], options: &TrainingOption
         };
         training.add(batch, &options).unwrap();
     }
-    training.join().unwrap();
+    training.join();
     let of = training.arena().parameters().iter();
     of.flat_map(|one| bits(training.arena().gradients(&one.name).unwrap()))
         .collect()

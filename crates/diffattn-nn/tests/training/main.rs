@@ -7,4 +7,5 @@ mod converted;
 mod data;
 mod layers;
 mod llama;
+mod ranks;
 mod trainer;

@@ -13,7 +13,7 @@ use diffattn_nn::{DiffLlama, DiffLlamaConfig};
 type Tiny = Trainer<Vec<u8>>;
 
 /// Some 20,000 tokens in which the next one follows from the one before.
-fn data(seed: u64) -> TrainingData<Vec<u8>> {
+pub(crate) fn data(seed: u64) -> TrainingData<Vec<u8>> {
     let (mut ids, mut starts) = (vec![1_u32], vec![0]);
     for i in 1..20_000_usize {
         if i % 500 == 0 {
@@ -40,7 +40,7 @@ fn options(batch: usize, accumulate: usize) -> TrainerOptions {
     }
 }
 
-fn fresh() -> DiffLlama {
+pub(crate) fn fresh() -> DiffLlama {
     let text = std::fs::read_to_string(folder("diffllama_tiny").join("config.json")).unwrap();
     DiffLlama::fresh(&DiffLlamaConfig::from_json(&text).unwrap(), 5).unwrap()
 }

@@ -1,6 +1,7 @@
 //! What a call of gradients reads beside the call whose gradients it computes, where they go, and
 //! in which order blocks add to what they share. Knows nothing of how gradients are made.
 
+use super::backward::WholeRows;
 use super::call::Call;
 use super::mask::{Broadcast, RowAt};
 use crate::run::threads::Disjoint;
@@ -23,12 +24,19 @@ pub(super) struct GradientCall<'a> {
     pub(super) v: Heads<'a>,
     /// q's, which dq has.
     pub(super) q_axis: HeadAxis,
+    /// Of a range of keys.
+    pub(super) whole_rows: Option<WholeRows<'a>>,
 }
 
 impl<'a> GradientCall<'a> {
     /// Whether the result before its norm is computed anew.
     pub(super) fn recomputes(&self) -> bool {
         self.call.norm().is_some() && self.pre_norm.is_none()
+    }
+
+    /// Whether δ alone is wanted, of a range of keys.
+    pub(super) fn wants_deltas(&self) -> bool {
+        self.whole_rows.is_some_and(|rows| rows.delta.is_none())
     }
 
     /// Rows of dy, or of the result before its norm, from (batch, head, query) on.

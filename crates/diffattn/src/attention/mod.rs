@@ -39,7 +39,7 @@ mod waves;
 
 pub use backward::{
     AttentionGradients, AttentionGradientsMut, AttentionNeeds, DiffAttentionBackward,
-    GradientOptions, GradientShapes, diff_attention_backward,
+    GradientOptions, GradientShapes, WholeRows, diff_attention_backward,
 };
 pub use cache::{CacheRows, KvCache, KvCacheOptions};
 pub use diff_attention::{DiffAttention, diff_attention};

@@ -7,7 +7,7 @@ use super::inputs::KeysValues;
 use super::options::AttentionOptions;
 use super::outputs::RowsOut;
 use super::prefill::Partial;
-use super::softmax::{self, Rows, Strips};
+use super::softmax;
 use super::waves::Planned;
 use crate::blocks::STRIP;
 use crate::error::Error;
@@ -70,21 +70,7 @@ impl<'a> PartialAttention<'a> {
         v: Tensor<'a>,
         options: &AttentionOptions<'a>,
     ) -> Result<Self, Error> {
-        let is_banded = options.is_causal || options.window.is_some_and(|w| w != [None, None]);
-        if is_banded && options.query_offset.is_none() {
-            return Err(Error::option(
-                "query_offset",
-                "the first query's key position in the range",
-                "none",
-            ));
-        }
-        if options.cu_seqlens_k.is_some() {
-            return Err(Error::option(
-                "cu_seqlens_k",
-                "none for a range of keys",
-                "one",
-            ));
-        }
+        check_key_range(options)?;
         let call = Call::new(&q, KeysValues::Tensors { k, v }.into(), options)?;
         let (queries, keys) = (call.axis.length, call.keys);
         Ok(Self {
@@ -133,44 +119,88 @@ impl<'a> PartialAttention<'a> {
     /// fit, and for a range that ends within a strip though another follows;
     /// [`Error::out_of_memory`] when memory is refused.
     pub fn merge(&self, statistics: &[PartialStatistics]) -> Result<RowStatistics, Error> {
-        let rows = checked_len("q", &self.statistics_shape())?;
-        let mut strips = 0;
-        for (index, part) in statistics.iter().enumerate() {
-            if index + 1 < statistics.len() && !part.keys.is_multiple_of(STRIP) {
+        for part in statistics
+            .split_last()
+            .map_or(&[][..], |(_, before)| before)
+        {
+            if !part.keys.is_multiple_of(STRIP) {
                 return Err(Error::shape(
                     "statistics",
                     format_args!("ranges of multiples of {STRIP} keys before the last"),
                     part.keys,
                 ));
             }
-            let shape = [part.keys.div_ceil(STRIP), rows];
-            check_len("statistics", &shape, part.row_max.len())?;
-            check_len("statistics", &shape, part.row_sum.len())?;
-            strips += shape[0];
         }
-        let len = checked_len("statistics", &[strips, rows])?;
-        let (mut max, mut sum) = (try_zeroed(len)?, try_zeroed(len)?);
-        let mut at = 0;
+        let mut merged = self.no_rows()?;
         for part in statistics {
-            max[at..][..part.row_max.len()].copy_from_slice(&part.row_max);
-            sum[at..][..part.row_sum.len()].copy_from_slice(&part.row_sum);
-            at += part.row_max.len();
+            self.add_max(part, &mut merged.row_max)?;
         }
-        let mut footing = try_zeroed(len)?;
-        let (mut row_max, mut row_sum) = (try_zeroed(rows)?, try_zeroed(rows)?);
-        if rows > 0 {
-            let scale = self.planned.call.scores.exponent.exact;
-            let strips = Strips {
-                max: &max,
-                sum: &sum,
-            };
-            let rows = Rows {
-                max: &mut row_max,
-                sum: &mut row_sum,
-            };
-            softmax::reduce(scale, &strips, &mut footing, rows);
+        for part in statistics {
+            self.add_sum(part, &mut merged)?;
         }
-        Ok(RowStatistics { row_max, row_sum })
+        Ok(merged)
+    }
+
+    /// Rows that saw no key yet: what [`PartialAttention::add_max`] and
+    /// [`PartialAttention::add_sum`] begin with.
+    ///
+    /// # Errors
+    /// [`Error::out_of_memory`] when memory is refused.
+    pub fn no_rows(&self) -> Result<RowStatistics, Error> {
+        let rows = checked_len("q", &self.statistics_shape())?;
+        let mut row_max: Vec<f32> = try_zeroed(rows)?;
+        row_max.fill(f32::NEG_INFINITY);
+        Ok(RowStatistics {
+            row_max,
+            row_sum: try_zeroed(rows)?,
+        })
+    }
+
+    /// The first half of [`PartialAttention::merge`], for who merges as statistics come: raises
+    /// `row_max` to the maxima of a range, in any order of ranges.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming what does not fit.
+    pub fn add_max(&self, part: &PartialStatistics, row_max: &mut [f32]) -> Result<(), Error> {
+        let rows = self.check_part(part)?;
+        check_len("rows", &self.statistics_shape(), row_max.len())?;
+        for strip_max in part.row_max.chunks_exact(rows.max(1)) {
+            softmax::raise(strip_max, row_max);
+        }
+        Ok(())
+    }
+
+    /// The second half of [`PartialAttention::merge`]: adds the sums of a range to rows whose
+    /// maxima are those of all ranges, range after range in key order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) naming what does not fit;
+    /// [`Error::out_of_memory`] when memory is refused.
+    pub fn add_sum(&self, part: &PartialStatistics, to: &mut RowStatistics) -> Result<(), Error> {
+        let rows = self.check_part(part)?;
+        check_len("rows", &self.statistics_shape(), to.row_max.len())?;
+        check_len("rows", &self.statistics_shape(), to.row_sum.len())?;
+        let mut footing = try_zeroed(rows)?;
+        let scale = self.planned.call.scores.exponent.exact;
+        let strips = part.row_max.chunks_exact(rows.max(1));
+        for (max, sum) in strips.zip(part.row_sum.chunks_exact(rows.max(1))) {
+            softmax::add_strip(
+                scale,
+                [max, sum],
+                &mut footing,
+                (&to.row_max, &mut to.row_sum),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether statistics are of these rows; how many there are.
+    fn check_part(&self, part: &PartialStatistics) -> Result<usize, Error> {
+        let rows = checked_len("q", &self.statistics_shape())?;
+        let shape = [part.keys.div_ceil(STRIP), rows];
+        check_len("statistics", &shape, part.row_max.len())?;
+        check_len("statistics", &shape, part.row_sum.len())?;
+        Ok(rows)
     }
 
     /// Adds the range's strips to `accumulator`, of [`PartialAttention::accumulator_shape`]: zeros
@@ -231,6 +261,26 @@ impl<'a> PartialAttention<'a> {
         })
         .finish()
     }
+}
+
+/// Whether options are those of a range of keys: what they say of keys counts from its first.
+pub(super) fn check_key_range(options: &AttentionOptions<'_>) -> Result<(), Error> {
+    let is_banded = options.is_causal || options.window.is_some_and(|w| w != [None, None]);
+    if is_banded && options.query_offset.is_none() {
+        return Err(Error::option(
+            "query_offset",
+            "the first query's key position in the range",
+            "none",
+        ));
+    }
+    if options.cu_seqlens_k.is_some() {
+        return Err(Error::option(
+            "cu_seqlens_k",
+            "none for a range of keys",
+            "one",
+        ));
+    }
+    Ok(())
 }
 
 /// Norm and store of all rows.

@@ -105,22 +105,39 @@ pub(super) fn reduce(scale: f64, strips: &Strips<'_>, footing: &mut [f64], rows:
     rows.max.fill(f32::NEG_INFINITY);
     rows.sum.fill(0.0);
     for strip_max in strips.max.chunks_exact(count) {
-        for (row_max, &strip_max) in rows.max.iter_mut().zip(strip_max) {
-            *row_max = if strip_max > *row_max {
-                strip_max
-            } else {
-                *row_max
-            };
-        }
+        raise(strip_max, rows.max);
     }
     let sums = strips.sum.chunks_exact(count);
     let strips = strips.max.chunks_exact(count).zip(sums);
     for ((strip_max, strip_sum), footing) in strips.zip(footing.chunks_exact_mut(count)) {
-        footings(scale, strip_max, rows.max, footing);
-        // Zipped, so that no bounds check keeps the loop from becoming vectors.
-        for ((row_sum, &footing), &strip_sum) in rows.sum.iter_mut().zip(&*footing).zip(strip_sum) {
-            *row_sum += footing * f64::from(strip_sum);
-        }
+        add_strip(scale, [strip_max, strip_sum], footing, (rows.max, rows.sum));
+    }
+}
+
+/// Raises row maxima to those of a strip.
+#[inline(always)]
+pub(super) fn raise(strip_max: &[f32], row_max: &mut [f32]) {
+    for (row_max, &strip_max) in row_max.iter_mut().zip(strip_max) {
+        *row_max = if strip_max > *row_max {
+            strip_max
+        } else {
+            *row_max
+        };
+    }
+}
+
+/// Adds a strip's sums to those of rows whose maxima are known; gives its footings.
+#[inline(always)]
+pub(super) fn add_strip(
+    scale: f64,
+    [strip_max, strip_sum]: [&[f32]; 2],
+    footing: &mut [f64],
+    (row_max, row_sum): (&[f32], &mut [f64]),
+) {
+    footings(scale, strip_max, row_max, footing);
+    // Zipped, so that no bounds check keeps the loop from becoming vectors.
+    for ((row_sum, &footing), &strip_sum) in row_sum.iter_mut().zip(&*footing).zip(strip_sum) {
+        *row_sum += footing * f64::from(strip_sum);
     }
 }
 

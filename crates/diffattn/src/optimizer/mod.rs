@@ -5,4 +5,4 @@ mod adamw;
 mod norm;
 
 pub use self::adamw::{AdamW, Parameters};
-pub use self::norm::{clip_coefficient, gradient_norm};
+pub use self::norm::{NORM_CHUNK, clip_coefficient, gradient_norm, gradient_squares};

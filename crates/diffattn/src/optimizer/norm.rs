@@ -20,6 +20,9 @@ impl Kernel for Squares<'_> {
     }
 }
 
+/// Values of a chunk of [`gradient_squares`].
+pub const NORM_CHUNK: usize = CHUNK;
+
 /// `√(Σ g²)` over all of `gradients`, in float64: squares of each tensor in chunks counted from its
 /// beginning, the chunks' sums added in order. No bit depends on threads or the instruction set.
 ///
@@ -34,17 +37,33 @@ impl Kernel for Squares<'_> {
 pub fn gradient_norm(gradients: &[&[f32]], run: Run) -> Result<f64, Error> {
     let mut total = 0.0;
     for gradient in gradients {
-        let mut sums: Vec<f64> = try_zeroed(gradient.len().div_ceil(CHUNK))?;
-        let work = gradient.len().saturating_mul(ELEMENT_WORK);
-        let threads = thread_count(run.threads(), work);
-        for_each_chunk(threads, &mut sums, 1, |_, chunk, sum| {
-            let values = &gradient[chunk * CHUNK..];
-            let values = &values[..values.len().min(CHUNK)];
-            sum[0] = run.unfused_kernel(Squares(values));
-        });
+        let sums = gradient_squares(gradient, run)?;
         total = sums.iter().fold(total, |total, sum| total + sum);
     }
     Ok(total.sqrt())
+}
+
+/// What [`gradient_norm`] adds up of a tensor: `Σ g²` of each chunk of [`NORM_CHUNK`] values, for
+/// who has a part of the chunks only.
+///
+/// ```
+/// let squares = diffattn::gradient_squares(&[3.0, 4.0], diffattn::Run::default())?;
+/// assert_eq!(squares, [25.0]);
+/// # Ok::<(), diffattn::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::out_of_memory`].
+pub fn gradient_squares(gradient: &[f32], run: Run) -> Result<Vec<f64>, Error> {
+    let mut sums: Vec<f64> = try_zeroed(gradient.len().div_ceil(CHUNK))?;
+    let work = gradient.len().saturating_mul(ELEMENT_WORK);
+    let threads = thread_count(run.threads(), work);
+    for_each_chunk(threads, &mut sums, 1, |_, chunk, sum| {
+        let values = &gradient[chunk * CHUNK..];
+        let values = &values[..values.len().min(CHUNK)];
+        sum[0] = run.unfused_kernel(Squares(values));
+    });
+    Ok(sums)
 }
 
 /// What gradients of that joint norm are multiplied with so that it is `max_norm` at most:

@@ -35,6 +35,7 @@ pub(crate) fn run_backward(
     let gradients = GradientOptions {
         needs: Some(needs),
         pre_norm: None,
+        ..GradientOptions::default()
     };
     run_with(&owned, dy, (&options, &gradients), how)
 }

@@ -2,9 +2,12 @@
 //! call.
 
 use crate::accuracy::random_spec;
-use crate::support::{How, Owned, Values, bits, every_way, run};
+use crate::gradients::run_backward;
+use crate::support::{How, Owned, Values, bits, every_way, run, to_f32};
 use diffattn::{
-    AttentionOptions, Data, DataMut, Error, ErrorKind, PartialAttention, PartialStatistics, Tensor,
+    AttentionGradients, AttentionNeeds, AttentionOptions, Data, DataMut, DiffAttentionBackward,
+    Error, ErrorKind, GradientOptions, PartialAttention, PartialStatistics, RowStatistics, Tensor,
+    WholeRows,
 };
 use diffattn_reference::{AttentionSpec, Norm, Tensor as Reference};
 
@@ -192,6 +195,225 @@ fn ranges_of_every_number_of_terms_equal_the_whole() {
         check(
             &special,
             &format!("{terms} terms, sinks, window and block mask"),
+        );
+    }
+}
+
+/// The gradients of a call in ranges: statistics merged, δ added up, then each range's part. dq adds
+/// up, dk, dv and the bias's lie one behind the other, the others are whole from any range.
+fn gradients_in_ranges(
+    spec: &AttentionSpec,
+    dy: &Reference<f64>,
+    pre_norm: &[f32],
+    how: &How,
+    ends: &[usize],
+) -> Vec<AttentionGradients> {
+    let parts: Vec<_> = ends
+        .windows(2)
+        .map(|ends| part(spec, ends[0], ends[1]))
+        .collect();
+    let owned: Vec<_> = (parts.iter())
+        .map(|part| Owned::new(part, how.layout))
+        .collect();
+    let options: Vec<_> = (owned.iter().zip(&parts))
+        .map(|(owned, part)| AttentionOptions {
+            return_lse: false,
+            ..owned.options(part, how)
+        })
+        .collect();
+    let mut statistics = Vec::new();
+    let mut ranges = Vec::new();
+    for (owned, options) in owned.iter().zip(&options) {
+        let range = PartialAttention::new(owned.q(), owned.k(), owned.v(), options).unwrap();
+        statistics.push(range.statistics().unwrap());
+        ranges.push(range);
+    }
+    let rows = ranges[0].merge(&statistics).unwrap();
+    let data = to_f32(&dy.data);
+    let call = |index: usize, delta: Option<&[f64]>| {
+        let gradients = GradientOptions {
+            needs: Some(AttentionNeeds {
+                attn_bias: options[index].attn_bias.is_some(),
+                ..AttentionNeeds::given(&options[index])
+            }),
+            pre_norm: (options[index].norm.is_some()).then(|| Tensor::f32(pre_norm, &dy.shape)),
+            whole_rows: Some(WholeRows {
+                statistics: &rows,
+                delta,
+            }),
+        };
+        let of = &owned[index];
+        let qkv = [of.q(), of.k(), of.v()];
+        let dy = Tensor::f32(&data, &dy.shape);
+        let call = DiffAttentionBackward::new(dy, qkv, &options[index], &gradients).unwrap();
+        let shapes = call.shapes().clone();
+        match delta {
+            None => (call.deltas().unwrap(), AttentionGradients::default()),
+            Some(_) => {
+                let mut out = shapes.zeros().unwrap();
+                call.into_work(out.as_outputs()).unwrap().finish().unwrap();
+                (Vec::new(), out)
+            }
+        }
+    };
+    let mut delta = call(0, None).0;
+    for index in 1..ranges.len() {
+        for (sum, of) in delta.iter_mut().zip(call(index, None).0) {
+            *sum += of;
+        }
+    }
+    (0..ranges.len())
+        .map(|index| call(index, Some(&delta)).1)
+        .collect()
+}
+
+/// What gradients in ranges may be off by, of the largest: the backstop of gradients.
+const BACKSTOP: f64 = 2e-6;
+
+/// The gradients of ranges, put together, are those of the whole call.
+#[test]
+fn gradients_in_ranges_are_those_of_the_whole() {
+    for seed in 0..6_u64 {
+        let [lq, lk, d, dv] = [[40, 700, 8, 16], [70, 1030, 16, 8]][(seed % 2) as usize];
+        let mut spec = random_spec(7100 + seed, lq, lk, d, dv, seed == 3);
+        // The result before its norm is the call without one.
+        let plain = AttentionSpec {
+            norm: None,
+            ..spec.clone()
+        };
+        spec.causal = seed != 2;
+        let how = How::new(diffattn::Isa::detect());
+        let plain = AttentionSpec {
+            causal: spec.causal,
+            ..plain
+        };
+        let (pre_norm, _) = run(&plain, &how).unwrap();
+        let shape = {
+            let heads = spec.heads.len();
+            let width = pre_norm.len() / (spec.q.shape[0] * heads * lq);
+            [spec.q.shape[0], heads, lq, width]
+        };
+        let mut values = Values(seed + 1);
+        let dy = values.tensor(&shape);
+        let whole = run_backward(&spec, &dy, &how).unwrap();
+        for ends in cuts(lk) {
+            let parts = gradients_in_ranges(&spec, &dy, &pre_norm, &how, &ends);
+            for (name, expected) in &whole {
+                let of = |part: &AttentionGradients| {
+                    let named = [
+                        ("dq", &part.dq),
+                        ("dk", &part.dk),
+                        ("dv", &part.dv),
+                        ("dlambda", &part.dlambda),
+                        ("dcoefficients", &part.dcoefficients),
+                        ("dnorm_weight", &part.dnorm_weight),
+                        ("dbias", &part.dattn_bias),
+                        ("dsinks", &part.dsinks),
+                    ];
+                    let found = named.into_iter().find(|(of, _)| of == name);
+                    found
+                        .and_then(|(_, values)| values.clone())
+                        .unwrap_or_default()
+                };
+                let mut got = of(&parts[0]);
+                if *name == "dq" {
+                    for part in &parts[1..] {
+                        got.iter_mut()
+                            .zip(of(part))
+                            .for_each(|(sum, value)| *sum += value);
+                    }
+                } else if ["dk", "dv", "dbias"].contains(name) {
+                    let width = match *name {
+                        "dk" => d,
+                        "dv" => spec.v.shape[3],
+                        _ => 1,
+                    };
+                    let rows = expected.len() / (lk * width);
+                    got = Vec::new();
+                    for row in 0..rows {
+                        for (part, ends) in parts.iter().zip(ends.windows(2)) {
+                            let len = (ends[1] - ends[0]) * width;
+                            got.extend(&of(part)[row * len..][..len]);
+                        }
+                    }
+                }
+                assert_eq!(got.len(), expected.len(), "{name}");
+                let largest = expected.iter().fold(0.0, |max: f32, x| max.max(x.abs()));
+                let off = (got.iter().zip(expected))
+                    .map(|(x, y)| f64::from((x - y).abs()))
+                    .fold(0.0, f64::max);
+                let limit = if *name == "dlambda" || *name == "dsinks" {
+                    10.0 * BACKSTOP
+                } else {
+                    BACKSTOP
+                };
+                assert!(
+                    off <= limit * f64::from(largest),
+                    "call {seed} cut at {ends:?}: {name} is off by {off} of {largest}"
+                );
+            }
+        }
+    }
+}
+
+/// What of whole rows does not fit is named.
+#[test]
+fn other_whole_rows_are_refused() {
+    let values = vec![0.5_f32; 4 * 300];
+    let tensor = |len: usize| Tensor::f32(&values[..4 * len], &[1, 1, len, 4]);
+    let options = AttentionOptions {
+        coefficients: Some(&[1.0]),
+        ..AttentionOptions::default()
+    };
+    let range = PartialAttention::new(tensor(2), tensor(300), tensor(300), &options).unwrap();
+    let rows = range.merge(&[range.statistics().unwrap()]).unwrap();
+    let call =
+        |statistics: &RowStatistics, delta: Option<&[f64]>, options: &AttentionOptions<'_>| {
+            let gradients = GradientOptions {
+                whole_rows: Some(WholeRows { statistics, delta }),
+                ..GradientOptions::default()
+            };
+            let qkv = [tensor(2), tensor(300), tensor(300)];
+            DiffAttentionBackward::new(tensor(2), qkv, options, &gradients).map(|call| {
+                let mut out = call.shapes().zeros().unwrap();
+                let deltas = call.deltas().map(|_| ());
+                let again = DiffAttentionBackward::new(
+                    tensor(2),
+                    [tensor(2), tensor(300), tensor(300)],
+                    options,
+                    &gradients,
+                );
+                let work = again.unwrap().into_work(out.as_outputs()).map(|_| ());
+                (deltas, work)
+            })
+        };
+    let (deltas, work) = call(&rows, None, &options).unwrap();
+    assert!(deltas.is_ok());
+    assert!(work.unwrap_err().to_string().contains("whole_rows"));
+    let (deltas, work) = call(&rows, Some(&[0.0; 2]), &options).unwrap();
+    assert!(deltas.unwrap_err().to_string().contains("whole_rows"));
+    assert!(work.is_ok());
+    let short = RowStatistics {
+        row_max: vec![0.0],
+        row_sum: vec![0.0],
+    };
+    let refused = [
+        call(&short, None, &options),
+        call(&rows, Some(&[0.0]), &options),
+        call(
+            &rows,
+            None,
+            &AttentionOptions {
+                is_causal: true,
+                ..options.clone()
+            },
+        ),
+    ];
+    for refused in refused {
+        let error = refused.map(|_| ()).unwrap_err();
+        assert!(
+            matches!(error.kind(), Some(ErrorKind::Shape | ErrorKind::Option)),
+            "{error}"
         );
     }
 }

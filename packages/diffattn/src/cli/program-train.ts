@@ -50,6 +50,7 @@ const ofSteps = (command: Command): Command =>
     .option("--steps <count>", "steps in all", number(1), 1000)
     .option("--batch <count>", "windows of a micro-batch", number(1), 8)
     .option("--accumulate <count>", "micro-batches of a step", number(1), 1)
+    .option("--unit <tokens>", "sum gradients in units of so many tokens, so that no bit depends on --batch and --accumulate", number(1))
     .option("--lr <number>", "the largest learning rate", positive, 3e-4)
     .option("--warmup <steps>", "steps of its rise; a fiftieth by default", number(0))
     .option("--final <share>", "the share of it that is left at the last step", share, 0.1)

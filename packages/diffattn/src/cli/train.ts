@@ -27,6 +27,7 @@ export interface TrainOptions extends BackendOptions {
   batch: number;
   context: number;
   accumulate: number;
+  unit?: number;
   lr: number;
   warmup?: number;
   final: number;
@@ -95,6 +96,7 @@ async function optionsOf(source: string, options: TrainOptions): Promise<trainin
     steps,
     batch,
     accumulate,
+    ...(rest.unit !== undefined && { unit: rest.unit }),
     optimizer: { lr, weightDecay, maxGradNorm: clip === 0 ? null : clip, ...(freeze && { freeze }) },
     schedule: { final, shape: schedule, ...(warmup !== undefined && { warmup }) },
     ...(rank !== undefined && { adapter: { rank } }),

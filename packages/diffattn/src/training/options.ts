@@ -17,6 +17,7 @@ const TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 export interface Training {
   batch: number;
   accumulate: number;
+  unit: number | undefined;
   lr: number;
   steps: number;
   warmup: number;
@@ -82,6 +83,7 @@ export function trainingOf(given: Partial<types.TrainerOptions>): Training {
   return {
     batch: wholeIn("batch", given.batch, 1, 8),
     accumulate: wholeIn("accumulate", given.accumulate, 1, 1),
+    unit: isAbsent(given.unit) ? undefined : wholeIn("unit", given.unit, 1, 1),
     lr: numberOf("optimizer.lr", lr, 1e-3),
     steps,
     warmup: wholeIn("schedule.warmup", warmup, 0, Math.floor(steps / 50)),

@@ -26,7 +26,7 @@ import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
 const OPTIONS = [
-  ..."model load data dataset steps batch accumulate optimizer schedule adapter teacher teacherLoad alpha".split(" "),
+  ..."model load data dataset steps batch accumulate unit optimizer schedule adapter teacher teacherLoad alpha".split(" "),
   ..."recompute seed evalEvery evalBatches saveEvery keep out resume signal".split(" "),
 ];
 const CALLBACKS = ["onStep", "onEval", "onSave"] as const;

@@ -151,6 +151,13 @@ export interface TrainerOptions {
    * one batch.
    */
   accumulate?: number | undefined;
+  /**
+   * Tokens of a unit: gradients of a step are summed in units, each from zero, added in order, so
+   * that no bit depends on `batch`, `accumulate` and how many machines train (`diffattn-mpi`). A
+   * multiple of 256, whole windows, and a whole part of a micro-batch; a checkpoint keeps it. By
+   * default there are none, and gradients are summed over micro-batches.
+   */
+  unit?: number | undefined;
   optimizer?: OptimizerOptions | undefined;
   schedule?: ScheduleOptions | undefined;
   /** Trains adapters alone: true for the defaults. */

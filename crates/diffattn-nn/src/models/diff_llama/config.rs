@@ -4,6 +4,7 @@
 use super::conversion::LlamaConversion;
 use crate::config::{Entries, check_rope, file_error, ids_json, wrong_family};
 use diffattn::{Error, RopeFrequencies};
+use diffattn_files::Architecture;
 use diffattn_files::decoder::{ConversionKind, DecoderAttention};
 use serde_json::{Value, json};
 
@@ -200,6 +201,21 @@ impl DiffLlamaConfig {
         let (kind, conversion) = LlamaConversion::read(&entries)?;
         let kind = DecoderAttention::Converted(kind);
         Self::read(&entries, kind, Some(conversion))
+    }
+
+    /// Reads the text of a `config.json` of any of the three, by its `model_type`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`: no JSON, a
+    /// value that does not fit or that is not supported; another architecture is told as
+    /// [`DiffLlamaConfig::from_json`] tells it.
+    pub fn of_config(text: &str) -> Result<Self, Error> {
+        let entries = Entries::read("config", text)?;
+        match Architecture::of_config(&entries.map) {
+            Some(Architecture::Llama) => Self::from_llama_json(text),
+            Some(Architecture::DiffAttnLlama) => Self::from_diffattn_llama_json(text),
+            _ => Self::from_json(text),
+        }
     }
 
     /// Reads the entries that all architectures have, and what some of them have besides.

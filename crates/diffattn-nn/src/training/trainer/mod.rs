@@ -1,16 +1,22 @@
 //! Training from step to step: micro-batches, the learning rate, what is told of each step. Opens
 //! no file, and knows no state to go on from.
 
+mod among;
 mod state;
 
 pub use state::TrainerState;
 
+use among::OpenStep;
+
 use super::batch::TrainingBatch;
 use super::data::{Cursor, TrainingData};
 use super::model::{LossOptions, TrainingModel};
+use super::ranks::{Alone, Shards};
+use super::rows::STRETCH;
 use super::schedule::Schedule;
+use super::tape::Whole;
 use crate::models::diff_llama::DiffLlama;
-use diffattn::{AdamW, Error, Work, clip_coefficient};
+use diffattn::{Error, Work};
 use diffattn_files::ByteSource;
 
 /// How a [`Trainer`] trains.
@@ -23,6 +29,11 @@ pub struct TrainerOptions {
     /// Micro-batches of a step. 1 by default. Where a micro-batch is a multiple of 256 tokens, its
     /// bits are those of one batch of all rows.
     pub accumulate: usize,
+    /// Tokens of a unit: gradients of a step are summed in units, each from zero, added in order, so
+    /// that no bit depends on batch, accumulate and the number of ranks. A multiple of 256, of a
+    /// window, and a whole part of a micro-batch. By default there are none, and gradients are
+    /// summed over the micro-batches.
+    pub unit: Option<usize>,
     /// β₁ and β₂ of AdamW. 0.9 and 0.95 by default.
     pub betas: [f64; 2],
     /// Added to AdamW's root. 10⁻⁸ by default.
@@ -44,6 +55,7 @@ impl TrainerOptions {
             schedule,
             batch: 8,
             accumulate: 1,
+            unit: None,
             betas: [0.9, 0.95],
             eps: 1e-8,
             weight_decay: 0.1,
@@ -63,6 +75,31 @@ impl TrainerOptions {
             return Err(Error::option("alpha", "a share from 0 to 1", self.alpha));
         }
         Ok(())
+    }
+
+    /// Whether units are whole windows, and micro-batches whole units.
+    fn check_unit(&self, context: usize) -> Result<(), Error> {
+        let Some(unit) = self.unit else {
+            return Ok(());
+        };
+        let micro = self.batch.saturating_mul(context);
+        let is_whole = |of: usize, part: usize| of.is_multiple_of(part);
+        if unit > 0 && is_whole(unit, STRETCH) && is_whole(unit, context) && is_whole(micro, unit) {
+            return Ok(());
+        }
+        Err(Error::option(
+            "unit",
+            format_args!(
+                "tokens in whole windows of {context}, a multiple of {STRETCH} that divides a \
+                 micro-batch of {micro}"
+            ),
+            unit,
+        ))
+    }
+
+    /// Rows that are computed at a time: those of a unit, or of a micro-batch.
+    fn rows_at_a_time(&self, context: usize) -> usize {
+        self.unit.map_or(self.batch, |unit| unit / context.max(1))
     }
 }
 
@@ -90,22 +127,12 @@ pub struct StepReport {
 /// What a step reads: windows of the data, and the labels that count in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepPlan {
-    /// The windows of each micro-batch.
+    /// The windows of each micro-batch; of each unit, where a step is made of such.
     pub windows: Vec<Vec<u64>>,
     /// Labels that count in the whole step.
     pub counted: usize,
     /// Where the step behind it begins.
     cursor: Cursor,
-}
-
-/// A step on its way: what its micro-batches gave so far.
-#[derive(Debug, Clone, Copy, Default)]
-struct OpenStep {
-    /// Micro-batches.
-    added: usize,
-    tokens: usize,
-    loss: f64,
-    parts: [f64; 2],
 }
 
 /// A model, its data, and how far training has come.
@@ -121,6 +148,8 @@ pub struct Trainer<S> {
     open: OpenStep,
     /// Whether parameters are on their way: where that was broken off, some have moved.
     is_moving: bool,
+    /// Who has which part of the arena, where several ranks train.
+    shards: Option<Shards>,
 }
 
 impl<S: ByteSource + Send + Sync> Trainer<S> {
@@ -134,6 +163,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         options: TrainerOptions,
     ) -> Result<Self, Error> {
         options.check()?;
+        options.check_unit(data.context())?;
         Ok(Self {
             model,
             data,
@@ -144,6 +174,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             has_diverged: false,
             open: OpenStep::default(),
             is_moving: false,
+            shards: None,
         })
     }
 
@@ -213,8 +244,9 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             return Ok(None);
         }
         let (mut cursor, mut windows, mut counted) = (self.cursor, Vec::new(), 0);
-        for _ in 0..self.options.accumulate {
-            let of = self.data.next_windows(&mut cursor, self.options.batch);
+        let rows = self.options.rows_at_a_time(self.data.context());
+        for _ in 0..self.options.batch * self.options.accumulate / rows {
+            let of = self.data.next_windows(&mut cursor, rows);
             counted += self.data.counted(&of)?;
             windows.push(of);
         }
@@ -267,26 +299,28 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
                 open,
                 ..
             } = self;
+            let has_units = options.unit.is_some();
             if index == 0 {
                 *open = OpenStep::default();
+                model.begin_step(has_units)?;
+            }
+            if index == 0 || has_units {
                 model.begin();
             }
             // (Where it ends before its end, gradients are of nothing: only a first one follows.)
-            let before = std::mem::take(open);
+            let mut open_step = std::mem::take(open);
             let options = LossOptions {
                 count: Some(count),
                 teacher: teacher.map(|teacher| (teacher, options.alpha)),
             };
-            let of = model.add_paced(&pace, &batch, &options).await?;
-            *open = OpenStep {
-                added: before.added + 1,
-                tokens: before.tokens + batch.tokens(),
-                loss: before.loss + of.loss,
-                parts: [
-                    before.parts[0] + of.cross_entropy,
-                    before.parts[1] + of.divergence,
-                ],
-            };
+            let mut unheard = |_: usize, _: &[f32]| Ok(());
+            let whole: Option<Whole<'_>> = has_units.then_some(&mut unheard);
+            let of = model.add_paced(&pace, &batch, &options, whole).await?;
+            if has_units {
+                model.arena.add_to_sums(0..model.arena.len(), None);
+            }
+            open_step.add(batch.tokens(), &[of.loss, of.cross_entropy, of.divergence]);
+            *open = open_step;
             Ok(())
         }))
     }
@@ -311,41 +345,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         }
         let cursor = plan.cursor;
         Ok(Work::new(self.model.step_units(), |pace| async move {
-            let OpenStep {
-                tokens,
-                loss,
-                parts,
-                ..
-            } = std::mem::take(&mut self.open);
-            let step = self.step + 1;
-            let adamw = AdamW {
-                lr: self.options.schedule.at(step),
-                betas: self.options.betas,
-                eps: self.options.eps,
-                weight_decay: self.options.weight_decay,
-            };
-            let norm = self.model.norm()?;
-            let has_diverged = !(loss.is_finite() && norm.is_finite());
-            if !has_diverged {
-                let clip = self.options.max_grad_norm;
-                let clip = clip.map_or(1.0, |max_norm| clip_coefficient(norm, max_norm));
-                self.is_moving = true;
-                self.model.moved(&pace, step, (&adamw, clip)).await?;
-                self.is_moving = false;
-                (self.step, self.cursor) = (step, cursor);
-                self.tokens += tokens as u64;
-            }
-            self.has_diverged = has_diverged;
-            *report = Some(StepReport {
-                step,
-                loss,
-                parts,
-                lr: adamw.lr,
-                grad_norm: norm,
-                tokens: self.tokens,
-                lambda: self.model.lambda(),
-                has_diverged,
-            });
+            *report = Some(self.update_among(&pace, cursor, &mut Alone).await?);
             Ok(())
         }))
     }

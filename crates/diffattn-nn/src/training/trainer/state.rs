@@ -41,6 +41,7 @@ impl TrainerOptions {
             "final": final_share,
             "shape": format!("{shape:?}").to_lowercase(),
             "rows": self.batch * self.accumulate,
+            "unit": self.unit,
             "betas": self.betas,
             "eps": self.eps,
             "weightDecay": self.weight_decay,

@@ -2,7 +2,7 @@
 
 use super::options::{
     AttentionGradients, AttentionGradientsMut, AttentionNeeds, GradientOptions, GradientShapes,
-    lambda_shape,
+    WholeRows, lambda_shape,
 };
 use super::sums::Sums;
 use super::waves::PlannedGradients;
@@ -10,6 +10,7 @@ use crate::attention::call::Call;
 use crate::attention::gradients::{BiasOut, GradientCall, GradientsOut, Heads};
 use crate::attention::inputs::{KeysValues, Source};
 use crate::attention::options::AttentionOptions;
+use crate::attention::partial::check_key_range;
 use crate::error::Error;
 use crate::run::buffer::try_zeroed;
 use crate::run::threads::Disjoint;
@@ -63,6 +64,9 @@ impl<'a> DiffAttentionBackward<'a> {
             Some(kept) => Some(heads("pre_norm", kept, options.layout, &result)?),
             None => None,
         };
+        if let Some(rows) = &gradients.whole_rows {
+            check_range(&call, rows, options, pre_norm.is_some())?;
+        }
         let needs = gradients.needs.unwrap_or(AttentionNeeds::given(options));
         let shapes = gradient_shapes(shapes, &call, needs, options)?;
         let sums = Sums::new(options, &shapes);
@@ -74,6 +78,7 @@ impl<'a> DiffAttentionBackward<'a> {
             k,
             v,
             q_axis,
+            whole_rows: gradients.whole_rows,
         };
         Ok(Self {
             planned: PlannedGradients::new(of, shapes.dattn_bias.is_some()),
@@ -89,9 +94,43 @@ impl<'a> DiffAttentionBackward<'a> {
         &self.shapes
     }
 
+    /// δ_t of the rows as far as a range of keys gives it, `[B, H, T, Lq]`: the first of the two
+    /// calls over [`WholeRows`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) naming `whole_rows` where there are none, or
+    /// δ is given; [`Error::out_of_memory`] when memory is refused.
+    pub fn deltas(self) -> Result<Vec<f64>, Error> {
+        let planned = &self.planned;
+        if !planned.of.wants_deltas() {
+            return Err(Error::option(
+                "whole_rows",
+                "statistics without delta",
+                "other",
+            ));
+        }
+        let mut delta = try_zeroed(checked_len("q", &planned.of.call.lse_shape())?)?;
+        let out = GradientsOut {
+            dq: None,
+            dk: None,
+            dv: None,
+            delta: Disjoint::new(&mut delta),
+            sinks: None,
+            norm_weight: None,
+            bias: None,
+        };
+        Work::new(planned.total(), |pace| async move {
+            planned.run(&out, &pace).await
+        })
+        .finish()?;
+        Ok(delta)
+    }
+
     /// The work of the call into its outputs, which need not be zeros.
     ///
     /// # Errors
+    /// [`ErrorKind::Option`](crate::ErrorKind::Option) naming `whole_rows` where δ is not given of
+    /// a range of keys;
     /// [`ErrorKind::Shape`](crate::ErrorKind::Shape) or
     /// [`ErrorKind::Option`](crate::ErrorKind::Option) when an output does not fit, is missing or
     /// was not wanted.
@@ -99,6 +138,13 @@ impl<'a> DiffAttentionBackward<'a> {
     where
         'a: 'o,
     {
+        if self.planned.of.wants_deltas() {
+            return Err(Error::option(
+                "whole_rows",
+                "statistics and delta",
+                "none of delta",
+            ));
+        }
         let wanted = self.shapes.as_ref().named().into_iter();
         for ((name, shape), (_, out)) in wanted.zip(outputs.as_ref().named()) {
             match (shape, out) {
@@ -179,6 +225,30 @@ impl<'a> DiffAttentionBackward<'a> {
         pace.worked(1);
         Ok(())
     }
+}
+
+/// Whether a range of keys, and what is given of whole rows, fit.
+fn check_range(
+    call: &Call<'_>,
+    rows: &WholeRows<'_>,
+    options: &AttentionOptions<'_>,
+    has_pre_norm: bool,
+) -> Result<(), Error> {
+    check_key_range(options)?;
+    if call.norm().is_some() && !has_pre_norm {
+        return Err(Error::option(
+            "pre_norm",
+            "the whole result before its norm",
+            "none",
+        ));
+    }
+    let shape = call.lse_shape();
+    check_len("whole_rows", &shape, rows.statistics.row_max.len())?;
+    check_len("whole_rows", &shape, rows.statistics.row_sum.len())?;
+    if let Some(delta) = rows.delta {
+        check_len("whole_rows", &shape, delta.len())?;
+    }
+    Ok(())
 }
 
 fn zero(out: &mut [f32]) -> Disjoint<'_, f32> {

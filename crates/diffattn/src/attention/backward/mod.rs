@@ -10,4 +10,5 @@ mod waves;
 pub use call::{DiffAttentionBackward, diff_attention_backward};
 pub use options::{
     AttentionGradients, AttentionGradientsMut, AttentionNeeds, GradientOptions, GradientShapes,
+    WholeRows,
 };

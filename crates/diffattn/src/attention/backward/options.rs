@@ -1,6 +1,7 @@
 //! What a caller of gradients may ask for and gets. Checks and computes nothing.
 
 use crate::attention::options::{AttentionOptions, Lambda};
+use crate::attention::partial::RowStatistics;
 use crate::error::Error;
 use crate::run::buffer::try_zeroed;
 use crate::tensor::Tensor;
@@ -55,6 +56,25 @@ pub struct GradientOptions<'a> {
     /// The call's result before its norm, of the result's shape, where it was kept; computed anew
     /// by default. Only with a norm.
     pub pre_norm: Option<Tensor<'a>>,
+    /// The whole rows, where k and v are a range of their keys; by default they are all keys.
+    pub whole_rows: Option<WholeRows<'a>>,
+}
+
+/// Whole rows of a call of which k and v are a range of keys alone: what all ranges together give
+/// of them. The range is as [`PartialAttention::new`](crate::PartialAttention::new) has it; a norm
+/// wants [`GradientOptions::pre_norm`] of the whole result.
+///
+/// dq of a range is its part of a sum over all ranges; dk, dv and the bias's gradient are of its
+/// keys; the gradients of λ, coefficients, sinks and the norm's weight are whole, the same from
+/// each range.
+#[derive(Debug, Clone, Copy)]
+pub struct WholeRows<'a> {
+    /// The merged statistics of all ranges.
+    pub statistics: &'a RowStatistics,
+    /// `[B, H, T, Lq]`: δ_t of whole rows, the sum of what
+    /// [`DiffAttentionBackward::deltas`](crate::DiffAttentionBackward::deltas) gives of all ranges;
+    /// none for that call.
+    pub delta: Option<&'a [f64]>,
 }
 
 /// Something for each gradient of a call, none where that is not wanted: by default the gradients

@@ -50,7 +50,7 @@ impl Consumer for Partial<'_> {
 impl RowBlock<'_, '_> {
     /// Where `[B, H, T, Lq]` buffers hold the block's rows of a term.
     #[inline(always)]
-    fn statistics_at(&self, head: usize, t: usize) -> Range<usize> {
+    pub(super) fn statistics_at(&self, head: usize, t: usize) -> Range<usize> {
         let Block {
             sequence,
             first,
@@ -92,7 +92,7 @@ impl RowBlock<'_, '_> {
 
     /// Row maxima and sums of whole rows, and the footings of the range's strips on them.
     #[inline(always)]
-    fn read_statistics(
+    pub(super) fn read_statistics(
         &mut self,
         geometry: &Geometry,
         step: &HeadStep,

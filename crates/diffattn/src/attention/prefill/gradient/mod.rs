@@ -11,6 +11,9 @@
 //! the forward pass had, and no log-sum-exp is wanted. 10 d multiply-adds per pair of query and key
 //! beside the 2 d of the scores, where v is 2 d wide.
 //!
+//! Of a range of keys the rows' statistics, and in a second call δ_t, are given: what all ranges
+//! together have of them.
+//!
 //! A block's queries are the depth of dk's and dv's products: one strip of them, from zero, added
 //! to what earlier blocks have left ([`Turn`]).
 
@@ -24,6 +27,7 @@ mod values;
 use super::consumer::Consumer;
 use super::geometry::Geometry;
 use super::row_block::RowBlock;
+use crate::attention::backward::WholeRows;
 use crate::attention::gradients::{GradientCall, GradientsOut, Turn};
 use crate::attention::groups::HeadStep;
 use crate::attention::panels::Panels;
@@ -57,7 +61,12 @@ struct HeadAt<'s> {
 impl Consumer for Gradients<'_, '_, '_> {
     #[inline(always)]
     fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
-        rows.reduce(geometry, step);
+        match &self.of.whole_rows {
+            None => rows.reduce(geometry, step),
+            Some(WholeRows { statistics, .. }) => {
+                rows.read_statistics(geometry, step, &statistics.row_max, &statistics.row_sum);
+            }
+        }
         rows.weigh(geometry, step);
         let steps = &rows.block.group.steps;
         let mut head = HeadAt {
@@ -76,6 +85,8 @@ impl Consumer for Gradients<'_, '_, '_> {
         self.values::<V>(rows, &head);
         head.is_special |= self.deltas::<V>(rows, &head);
         self.write_sums(rows, &head);
-        self.strips::<V>(rows, &head);
+        if !self.of.wants_deltas() {
+            self.strips::<V>(rows, &head);
+        }
     }
 }

@@ -89,12 +89,19 @@ impl Gradients<'_, '_, '_> {
         let stride = geometry.stride;
         let (sequence, first) = (rows.block.sequence, rows.block.first);
         let mut probe = 0.0;
+        let whole = self.of.whole_rows.and_then(|rows| rows.delta);
         for (t, &slot) in step.slots.iter().enumerate() {
-            self.dots::<V>(rows, geometry, slot);
             let sink = rows.call.scores.sink(rows.call.sink(step.head, t));
             let of_term = t * stride..(t + 1) * stride;
             rows.scratch.gradient.delta[of_term.clone()].fill(0.0);
-            for strip in 0..geometry.strips {
+            let strips = match whole {
+                None => geometry.strips,
+                Some(_) => 0,
+            };
+            if strips > 0 {
+                self.dots::<V>(rows, geometry, slot);
+            }
+            for strip in 0..strips {
                 let footing = &rows.scratch.footing[geometry.strip_at(slot, strip)..][..stride];
                 let gradient = &mut rows.scratch.gradient;
                 let dots = &gradient.dots[strip * stride..][..stride];
@@ -114,12 +121,13 @@ impl Gradients<'_, '_, '_> {
                 let query = sequence.first_query + first + row;
                 let coefficient = rows.call.coefficient(step.head, t, sequence.batch, query);
                 let share = softmax::share(1.0, denominator);
+                let first_row = rows.statistics_at(step.head, t).start;
                 let gradient = &mut rows.scratch.gradient;
                 // A row that saw nothing stays zero whatever its dP is.
-                gradient.delta[at] = if share == 0.0 {
-                    0.0
-                } else {
-                    share * gradient.delta[at]
+                gradient.delta[at] = match (whole, share) {
+                    (_, 0.0) => 0.0,
+                    (None, share) => share * gradient.delta[at],
+                    (Some(whole), _) => whole[first_row + row],
                 };
                 gradient.shares[at] = softmax::share(coefficient, denominator);
                 probe += (gradient.delta[at] + gradient.shares[at]) * 0.0;

@@ -1,0 +1,133 @@
+// Draws the pictures of docs/healing.md out of bench/healing/record.json. Measures nothing.
+//
+//   node bench/healing/pictures.mjs
+import * as Plot from "@observablehq/plot";
+import { buildSync } from "esbuild";
+import { parseHTML } from "linkedom";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { isMain, root } from "../../scripts/tools.mjs";
+import { beginnings, healings } from "./plan.mjs";
+
+const WIDTH = 720;
+/** As the project's curves have them (packages/diffattn/src/curve.ts), light and dark. */
+const STYLE = `<style>
+svg{background:#fff;color:#1b1f24}.c0{fill:#0072b2}.c1{fill:#d55e00}.c2{fill:#009e73}.c3{fill:#8b949e}.l1{stroke:#d55e00}.l2{stroke:#009e73}
+@media (prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}.c0{fill:#56b4e9}.c1{fill:#e69f00}.c2{fill:#2fd1a5}.c3{fill:#6e7681}.l1{stroke:#e69f00}.l2{stroke:#2fd1a5}}
+</style>`;
+
+/** The library's own drawing of curves, which no entry of the package has. */
+async function curves() {
+  const folder = mkdtempSync(join(tmpdir(), "diffattn-curve-"));
+  try {
+    const outfile = join(folder, "curve.mjs");
+    buildSync({ entryPoints: [join(root, "packages/diffattn/src/curve.ts")], bundle: true, format: "esm", outfile });
+    return await import(pathToFileURL(outfile).href);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+const runsOf = (record, names) => names.filter((name) => record.runs[name]).map((name) => ({ name, ...record.runs[name] }));
+
+/** λ of each layer, the mean over its heads and the tokens of a step: where it began, and at the end. */
+function lambdas(record, document) {
+  const points = runsOf(record, ["half", "all"]).flatMap(({ name, title, history }) =>
+    history.at(-1).lambda.map((value, layer) => ({ series: name === "half" ? 1 : 2, title, layer, lambda: value })),
+  );
+  const of = (series) => points.filter((point) => point.series === series);
+  return Plot.plot({
+    document,
+    width: WIDTH,
+    height: 300,
+    marginLeft: 58,
+    marginTop: 44,
+    x: { label: "layer", ticks: 10, grid: false },
+    y: { label: "λ at the end of the healing (it began at 0.5)", grid: true, nice: true },
+    marks: [
+      Plot.ruleY([0.5], { strokeDasharray: "3 3" }),
+      ...[1, 2].flatMap((series) => [
+        Plot.line(of(series), { x: "layer", y: "lambda", className: `l${series}`, stroke: null }),
+        Plot.dot(of(series), { x: "layer", y: "lambda", r: 3, className: `c${series}`, fill: null, stroke: null }),
+      ]),
+    ],
+  });
+}
+
+const SERIES = ["base", ...Object.keys(healings)];
+const CLASSES = { base: "c3", llama: "c0", half: "c1", all: "c2" };
+
+/** Right answers of each model, by length and depth. */
+function needles(record, document) {
+  const cells = SERIES.filter((name) => record.measured[name]).flatMap((name) =>
+    record.measured[name].needle.map(({ length, depth, right, draws }) => ({ name, length, depth, share: right / draws })),
+  );
+  return Plot.plot({
+    document,
+    width: WIDTH,
+    height: 300,
+    marginLeft: 58,
+    marginTop: 44,
+    x: { axis: null, domain: SERIES, padding: 0.05 },
+    fx: { label: "depth of the needle", padding: 0.2 },
+    fy: { label: "tokens", padding: 0.2 },
+    y: { label: "share of right answers", domain: [0, 1], grid: true, ticks: 3, percent: false },
+    marks: [
+      ...SERIES.map((name) =>
+        Plot.barY(
+          cells.filter((cell) => cell.name === name),
+          { fx: "depth", fy: "length", x: "name", y: "share", className: CLASSES[name], fill: null },
+        ),
+      ),
+      Plot.ruleY([0]),
+    ],
+  });
+}
+
+/** A plot with its heading and what its colours mean. */
+function framed(svg, title, legend) {
+  const height = Number(svg.getAttribute("height")) + 44;
+  svg.setAttribute("y", "44");
+  const text = (x, y, more, body) => `<text x="${x}" y="${y}" font-family="system-ui,sans-serif" font-size="13" ${more}>${body}</text>`;
+  let x = 10;
+  const labels = legend.map(([className, label]) => {
+    const at = x;
+    x += 24 + 7.2 * label.length;
+    return `<rect class="${className}" x="${at}" y="30" width="11" height="11"/>${text(at + 16, 40, 'fill="currentColor"', label)}`;
+  });
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" role="img"><title>${title}</title>${STYLE}${text(10, 18, 'fill="currentColor" font-weight="bold"', title)}${labels.join("")}${svg.outerHTML}</svg>\n`;
+}
+
+/** Every picture by its name; only of what the record has. */
+export async function pictures(record) {
+  const { lossCurve } = await curves();
+  const { document } = parseHTML("<html><body></body></html>");
+  const made = {};
+  const curve = (names) => lossCurve(runsOf(record, names).map(({ title, history }) => ({ name: title, history })));
+  const titles = { base: "SmolLM2 as it was", ...Object.fromEntries(Object.entries(healings).map(([name, { title }]) => [name, title])) };
+  made["healing-loss.svg"] = curve(Object.keys(healings));
+  made["healing-beginnings.svg"] = curve(Object.keys(beginnings));
+  made["healing-lambda.svg"] = framed(lambdas(record, document), "λ by layer, the mean over heads and tokens", [
+    ["c1", titles.half],
+    ["c2", titles.all],
+  ]);
+  made["healing-needle.svg"] = framed(
+    needles(record, document),
+    "The needle task: greedy answers with all five digits, 20 prompts a cell",
+    SERIES.map((name) => [CLASSES[name], titles[name]]),
+  );
+  return made;
+}
+
+/** Where they lie. */
+export const pictureFile = (name) => join(root, "docs/images", name);
+export const readRecord = () => JSON.parse(readFileSync(join(root, "bench/healing/record.json"), "utf8"));
+
+if (isMain(import.meta)) {
+  for (const [name, svg] of Object.entries(await pictures(readRecord()))) {
+    writeFileSync(pictureFile(name), svg);
+    console.log(`drew docs/images/${name}`);
+  }
+}
