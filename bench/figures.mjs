@@ -1,6 +1,7 @@
 // The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows
 // of a table out.
 import { bytes, cases, configOf, stepFlops } from "./cases.mjs";
+import { TRAINING } from "./plan.mjs";
 import { exponent } from "./statistics.mjs";
 
 /** A figure that cannot be had in this run: one sentence why. */
@@ -104,17 +105,18 @@ function smollm2(least) {
 /** Steps of training beside PyTorch's, on as many threads. */
 function training(least) {
   const adapter = "SmolLM2-135M, adapters over q8: a step of 4 × 512 tokens ÷ PEFT over its float32";
-  const rows = [
-    ["R1", "8x256", "7M model: a step of 8 × 256 tokens ÷ transformers", 1.4],
-    ["R2", "1x2048", "7M model: a step of 1 × 2048 tokens ÷ transformers", 1.7],
-    ["R8", "smollm2-4x512", adapter, 1.2],
-  ];
-  return rows.flatMap(([id, group, what, bound]) =>
-    [1, 2].map((threads) => {
+  const rows = {
+    "train-8x256": ["7M model: a step of 8 × 256 tokens ÷ transformers", 1.4],
+    "train-1x2048": ["7M model: a step of 1 × 2048 tokens ÷ transformers", 1.7],
+    "train-smollm2-4x512": [adapter, 1.2],
+  };
+  return TRAINING.flatMap(({ figure, test, id, threads: counts }) => {
+    const [what, bound] = rows[test];
+    return counts.map((threads) => {
       const name = `${what}, ${threads === 1 ? "one thread" : "two threads"}`;
-      return least(id, `training, ${group}`, name, bound, sooner(`native, ${threads}`, "model", threads));
-    }),
-  );
+      return least(figure, id, name, bound, sooner(`native, ${threads}`, "model", threads));
+    });
+  });
 }
 
 /** FLOPs that a step of training counts, per second, ÷ what the engine can do at most. */

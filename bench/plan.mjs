@@ -2,6 +2,17 @@
 // stands in its own group. Starts nothing; figures.mjs says what is made of it.
 import { bytes, cases } from "./cases.mjs";
 
+/**
+ * Steps of training beside PyTorch's, on one thread and on two: together, but for a model of which
+ * PyTorch keeps 8 to 11 GB in each process.
+ */
+export const TRAINING = [
+  { figure: "R1", test: "train-8x256", id: "training, 8x256", threads: [1, 2] },
+  { figure: "R2", test: "train-1x2048", id: "training, 1x2048", threads: [1, 2] },
+  { figure: "R8", test: "train-smollm2-4x512", id: "training, smollm2-4x512, one thread", threads: [1] },
+  { figure: "R8", test: "train-smollm2-4x512", id: "training, smollm2-4x512, two threads", threads: [2] },
+];
+
 /** The cases of gradients of norms. */
 const NORMS_BACKWARD = [...cases.values()].filter(({ op }) => /norm_backward$/.test(op)).map(({ id }) => id);
 
@@ -240,14 +251,10 @@ export function plan({ best, isFull }) {
     },
     { id: "model in a page", figures: ["M4"], entrants: [run("page", "model-page", "model-first", "generate", "relaxed-simd")] },
     { id: "model's memory", figures: ["M5"], entrants: [scratch("native", "model", "random-load-bf16", best)] },
-    ...[
-      ["R1", "train-8x256"],
-      ["R2", "train-1x2048"],
-      ["R8", "train-smollm2-4x512"],
-    ].map(([figure, test]) => ({
-      id: `training, ${test.slice(6)}`,
+    ...TRAINING.map(({ figure, test, id, threads: counts }) => ({
+      id,
       figures: [figure],
-      entrants: [1, 2].flatMap((threads) => [
+      entrants: counts.flatMap((threads) => [
         run(`native, ${threads}`, "model", test, "step", best, { threads }),
         { ...peers("model", test), threads },
       ]),
