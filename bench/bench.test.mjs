@@ -3,7 +3,7 @@
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { bytes, cases, checkedElements, expectedOf, flops, work } from "./cases.mjs";
+import { bytes, cases, checked, configOf, expectedOf, flops, stepFlops, work } from "./cases.mjs";
 import { chart } from "./chart.mjs";
 import { evaluate, figures } from "./figures.mjs";
 import { placeOf, toBfloat16 } from "./model-files.mjs";
@@ -39,16 +39,38 @@ test("useful work counts what the mask leaves", () => {
   expect(bytes(cases.get("group-norm-64"))).toBe(2 * 4 * 4 * 256 * 64 * 64);
 });
 
-test("checked elements are whole rows from the first to the last", () => {
+test("useful work of gradients: ten d per pair and head; a step's linear maps three times", () => {
+  const [length, heads, d] = [2048, 8, 64];
+  const pairs = (length * (length + 1)) / 2;
+  expect(flops(cases.get("backward-2048"))).toBe(2 * pairs * heads * 10 * d);
+  // x, the gradient of the result, and that of x.
+  expect(bytes(cases.get("group-norm-64-backward-nhwc"))).toBe(3 * 4 * 4 * 256 * 64 * 64);
+  expect(bytes(cases.get("adamw-7m"))).toBe(28 * 6952192);
+  // Four maps of 512 by 512, and attention forward (4 d of a pair and head) and backward.
+  expect(flops(cases.get("layer-512-backward"))).toBe(2 * (3 * 512 * 4 * 512 * 512 + ((512 * 513) / 2) * 4 * 14 * 64));
+  const step = cases.get("train-8x256");
+  // All weights but norms and vectors of λ are those of linear maps; the embedding is the head's.
+  const linears = 6952192 - 17 * 256 - 8 * 4 * 32;
+  const attention = ((256 * 257) / 2) * 8 * 4 * 14 * 32;
+  expect(stepFlops(configOf(step), step)).toBe(2 * 8 * (3 * 256 * linears + attention));
+});
+
+test("checked elements are whole rows from the first to the last, of each result", () => {
   for (const one of cases.values()) {
     if (one.model) continue;
-    const at = checkedElements(one);
-    const all = one.out.reduce((a, b) => a * b, 1);
-    expect(at[0]).toBe(0);
-    expect(at.at(-1)).toBe(all - 1);
-    expect(new Set(at).size).toBe(at.length);
-    expect(at.length).toBe(Math.min(all, 4096));
+    const parts = checked(one);
+    expect(parts.length > 1 || parts[0].of === undefined, one.id).toBe(true);
+    if (one.out)
+      expect(parts[0].at.at(-1)).toBe((one.x ?? (one.op.endsWith("_backward") ? one.q : one.out)).reduce((a, b) => a * b, 1) - 1);
+    for (const { at } of parts) {
+      expect(at[0]).toBe(0);
+      expect(new Set(at).size).toBe(at.length);
+      expect(at.length).toBe(Math.min(at.at(-1) + 1, 4096));
+    }
   }
+  expect(checked(cases.get("backward-512")).map(({ of }) => of)).toEqual(["dq", "dk", "dv"]);
+  const channels = checked(cases.get("group-norm-512-backward-nhwc")).map(({ at }) => at.length);
+  expect(channels).toEqual([4096, 128, 128]);
 });
 
 /**
@@ -73,16 +95,17 @@ test("models' cases: what is read for a token, what is expected and where", () =
     "random-codec": 4 * 54514713,
     smollm2: smollm2Bytes(1, 20),
     "smollm2-diff": smollm2Bytes(2, 18),
+    "smollm2-q8": 4 * 134515008,
     motif: motifTensors().reduce((sum, tensor) => sum + bytesOf(tensor), 0),
   };
   for (const one of models) {
     expect(one.weightBytes, one.id).toBe(weights[one.model]);
-    expect(expectedOf(one)).toHaveLength(checkedElements(one).length);
+    expect(expectedOf(one)).toHaveLength(checked(one)[0].at.length);
     if (one.greedy && one.tokens) expect(one.greedy.length).toBeLessThanOrEqual(one.tokens);
     expect(work(one).unit).toBe({ model_prefill: "token", model_train: "token", codec_decode: "second" }[one.op] ?? "B");
   }
   for (const id of ["model-prefill", "smollm2-prefill"]) expect(work(cases.get(id)).amount).toBe(512);
-  for (const id of ["train-8x256", "train-1x2048"]) expect(work(cases.get(id)).amount).toBe(2048);
+  for (const id of ["train-8x256", "train-1x2048", "train-smollm2-4x512"]) expect(work(cases.get(id)).amount).toBe(2048);
   expect(cases.get("smollm2-decode").prompt).toHaveLength(16);
   // The file and the list of cases are of the same model.
   expect(statSync(join(placeOf(cases.get("model-decode")), "model.safetensors")).size).toBeGreaterThan(2 * 6952192);

@@ -1,6 +1,7 @@
 // The figures to reach, each from the medians of one group of plan.mjs. Pure: measurements in, rows
 // of a table out.
-import { bytes, cases } from "./cases.mjs";
+import { bytes, cases, configOf, stepFlops } from "./cases.mjs";
+import { TRAINING } from "./plan.mjs";
 import { exponent } from "./statistics.mjs";
 
 /** A figure that cannot be had in this run: one sentence why. */
@@ -103,16 +104,88 @@ function smollm2(least) {
 
 /** Steps of training beside PyTorch's, on as many threads. */
 function training(least) {
-  const rows = [
-    ["R1", "8x256", "8 × 256", 1.4],
-    ["R2", "1x2048", "1 × 2048", 1.7],
+  const adapter = "SmolLM2-135M, adapters over q8: a step of 4 × 512 tokens ÷ PEFT over its float32";
+  const rows = {
+    "train-8x256": ["7M model: a step of 8 × 256 tokens ÷ transformers", 1.4],
+    "train-1x2048": ["7M model: a step of 1 × 2048 tokens ÷ transformers", 1.7],
+    "train-smollm2-4x512": [adapter, 1.2],
+  };
+  return TRAINING.flatMap(({ figure, test, id, threads: counts }) => {
+    const [what, bound] = rows[test];
+    return counts.map((threads) => {
+      const name = `${what}, ${threads === 1 ? "one thread" : "two threads"}`;
+      return least(figure, id, name, bound, sooner(`native, ${threads}`, "model", threads));
+    });
+  });
+}
+
+/** FLOPs that a step of training counts, per second, ÷ what the engine can do at most. */
+const counted = (as, test, peak) => (m) => ({
+  value: stepFlops(configOf(cases.get(test)), cases.get(test)) / m.seconds(as) / m.rate(peak),
+});
+
+/** Gradients: of operators and a layer alone, of a step in WebAssembly; what a step holds. */
+function gradients({ least, most }, peak) {
+  const sizes = [
+    ["64", "64×64", 0.6],
+    ["512", "512×512", 0.5],
   ];
-  return rows.flatMap(([id, group, what, bound]) =>
-    [1, 2].map((threads) => {
-      const name = `7M model: a step of ${what} tokens ÷ transformers, ${threads === 1 ? "one thread" : "two threads"}`;
-      return least(id, `training, ${group}`, name, bound, sooner(`native, ${threads}`, "model", threads));
-    }),
-  );
+  const kinds = [
+    ["", ""],
+    ["-silu", " with SiLU"],
+    ["-nhwc", ", NHWC"],
+    ["-nhwc-silu", ", NHWC, with SiLU"],
+  ];
+  const norms = [
+    ...sizes.flatMap(([size, what, bound]) =>
+      kinds.map(([kind, how]) => [`group-norm-${size}-backward${kind}`, `group_norm ${what}${how}`, bound]),
+    ),
+    ["rms-norm-128-backward", "rms_norm 65536×128", 0.6],
+  ];
+  const lengths = [
+    ["512", 1.8, 0.5],
+    ["2048", 2.2, 0.6],
+  ];
+  const memory = [
+    ["train-8x256", "7M model: a step of 8 × 256 tokens", 0.45],
+    ["train-smollm2-4x512-mlps", "SmolLM2-135M, adapters over q8: 4 × 512 tokens, gate and up computed anew", 1.2],
+    ["train-smollm2-4x512-layers", "SmolLM2-135M, adapters over q8: 4 × 512 tokens, layers computed anew", 0.6],
+  ];
+  const isas = [
+    ["relaxed-simd", "relaxed SIMD"],
+    ["simd128", "simd128"],
+  ];
+  return [
+    ...lengths.flatMap(([length, times, part]) => [
+      least("R3", `backward, ${length}`, `attention backward, L ${length} ÷ PyTorch`, times, against("package", "native", "pytorch-cpu")),
+      least("R3", `backward, ${length}`, `attention backward, L ${length} ÷ FMA peak`, part, share("crate", peak)),
+    ]),
+    ...norms.flatMap(([group, what, bound]) => [
+      least("R4", group, `${what}, backward ÷ memcpy`, bound, share("crate", "copy")),
+      least("R4", group, `${what}, backward ÷ PyTorch`, 2, against("package", "native", "pytorch-cpu")),
+    ]),
+    ...isas.map(([isa, name]) =>
+      least(
+        "R5",
+        "training in WebAssembly",
+        `7M model, ${name}: a step of 8 × 256 tokens ÷ the engine's FMA peak`,
+        0.45,
+        counted(isa, "train-8x256", `fma ${isa}`),
+      ),
+    ),
+    least(
+      "R5",
+      "layer in WebAssembly",
+      "relaxed SIMD, a layer of attention with its gradients ÷ jax-js",
+      10,
+      against("relaxed", "wasm", "jax-js"),
+      1,
+    ),
+    ...memory.map(([test, what, bound]) =>
+      most("R6", "training's memory", `${what}: peak memory`, bound, (m) => ({ value: m.bytes(test) / 1e9 }), 2, "GB"),
+    ),
+    least("R7", "AdamW", "AdamW, 7M parameters ÷ memcpy", 0.7, share("crate", "copy")),
+  ];
 }
 
 /**
@@ -210,6 +283,7 @@ export function figures({ best, sizes }) {
     least("M3", "prompt", "7M model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     least("M3", "larger model's prompt", "0.22B model: prompt of 512 tokens ÷ transformers", 1.3, against("native", "model")),
     ...training(least),
+    ...gradients({ least, most }, peak),
     ...smollm2(least),
     least("Q6", "Motif", "Motif-2.6B's shapes, q4, two threads: decode ÷ read bandwidth", 0.8, share("native, 2", "read, 2")),
     most("Q6", "Motif's memory", "Motif-2.6B's shapes, q4: memory beyond its weights", 10, beyond("native", "motif-load"), 1, "%"),

@@ -1,11 +1,14 @@
-// The models that the benchmark runs: the trained one of examples/, SmolLM2 as it is and
-// differential, and larger ones and an audio codec with random weights, which are written into
+// The models that the benchmark runs: the trained one of examples/, SmolLM2 as it is, differential
+// and to be trained, and larger ones and an audio codec with random weights, which are written into
 // .cache once. Their values are exact products of integers, so every machine writes the same files.
 // Runs no model.
+//
+//   node bench/model-files.mjs NAME      makes one of them
 import { existsSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { smollm2File, smollm2Path } from "../scripts/smollm2-file.mjs";
-import { cache, ensureFolder, root } from "../scripts/tools.mjs";
+import { cache, ensureFolder, isMain, root, run } from "../scripts/tools.mjs";
 import { CODEC, codecTensors } from "./codec.mjs";
 import { writeMotif } from "./motif-file.mjs";
 import { fill } from "./subjects/measuring.mjs";
@@ -116,6 +119,36 @@ const randomModel = (name, dtype, config, tensors) => ({
   },
 });
 
+/** The adapter that a trainer begins with by default: what PEFT's is to begin with, too. */
+const ADAPTER = { rank: 16 };
+
+/**
+ * SmolLM2 in float32 with the values that q8 has: quantising them again gives the same codes, so
+ * that a base in q8 and one in float32 compute the same. In its folder `adapter` lies the adapter
+ * that training begins with.
+ */
+async function makeQuantised(folder, { convertCheckpoint, Trainer }) {
+  let files = await smollm2File();
+  for (const dtype of ["F32", "q8", "F32"]) {
+    const made = await convertCheckpoint(files, { dtype });
+    files = { ...(typeof files === "object" && files), ...made.files, "model.safetensors": made.file };
+  }
+  writeFileSync(join(folder, "model.safetensors"), files["model.safetensors"]);
+  const trainer = await Trainer.create({
+    model: files,
+    load: { tokenizer: null, dtype: "q8" },
+    data: { ids: new Int32Array(2) },
+    dataset: { context: 2, eval: 0 },
+    steps: 1,
+    adapter: ADAPTER,
+  });
+  const place = ensureFolder(join(folder, "adapter"));
+  const write = (name, bytes) => void (/adapter_/.test(name) && writeFileSync(join(place, basename(name)), bytes));
+  await trainer.save({ write });
+  trainer.dispose();
+  writeFileSync(join(folder, "config.json"), files["config.json"]);
+}
+
 /**
  * The models that are made, by name: `place`, the folder where each lies, of which `file` is there
  * last, and `make(folder, package)`, which puts it there by the functions of `diffattn/models`.
@@ -135,6 +168,11 @@ const MADE = {
       renameSync(part, folder);
     },
   },
+  "smollm2-q8": {
+    place: join(cache, "bench-models", "smollm2-q8"),
+    file: "config.json",
+    make: makeQuantised,
+  },
   motif: { place: join(cache, "bench-models", "motif-q4"), file: "config.json", make: (folder) => writeMotif(folder) },
 };
 
@@ -153,4 +191,14 @@ export async function ensureModel({ model }, library) {
   const made = MADE[model];
   if (!made || existsSync(join(made.place, made.file))) return;
   await made.make(ensureFolder(made.place), library);
+}
+
+/** The same in a process of its own, whose memory is no part of what is measured here. */
+export function makeModel({ model }) {
+  if (model in MADE) run(process.execPath, [fileURLToPath(import.meta.url), model], { quiet: true });
+}
+
+if (isMain(import.meta)) {
+  const built = (name) => import(new URL(`../packages/diffattn/dist/${name}.js`, import.meta.url));
+  await ensureModel({ model: process.argv[2] }, { ...(await built("models-node")), ...(await built("training-node")) });
 }

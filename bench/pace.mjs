@@ -9,7 +9,7 @@ import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { newerNode, root } from "../scripts/tools.mjs";
-import { cases, checkedElements } from "./cases.mjs";
+import { cases, checked } from "./cases.mjs";
 import { comparisons, costs, sizeRows, verdict } from "./pace-plan.mjs";
 import { sizes } from "./sizes.mjs";
 import { median } from "./statistics.mjs";
@@ -49,9 +49,12 @@ async function measure(folders, one, rounds) {
     for (let round = 0; round < rounds; round++)
       for (const side of round % 2 === 0 ? sides : sides.toReversed())
         side.samples.push((await side.process.ask({ do: "run" }, PATIENCE)).seconds);
-    const at = checkedElements(cases.get(one.case));
     const answers = [];
-    for (const side of sides) answers.push((await side.process.ask({ do: "answer", at }, PATIENCE)).values);
+    for (const { process } of sides) {
+      const parts = [];
+      for (const part of checked(cases.get(one.case))) parts.push((await process.ask({ do: "answer", ...part }, PATIENCE)).values);
+      answers.push(parts.join());
+    }
     const [before, after] = sides.map(({ samples }) => median(samples));
     const paired = median(sides[0].samples.map((seconds, i) => seconds / sides[1].samples[i]));
     return { ...one, before, after, ratio: before / after, paired, same: answers[0] === answers[1] };

@@ -3,6 +3,20 @@
 import { bytes, cases } from "./cases.mjs";
 
 /**
+ * Steps of training beside PyTorch's, on one thread and on two: together, but for a model of which
+ * PyTorch keeps 8 to 11 GB in each process.
+ */
+export const TRAINING = [
+  { figure: "R1", test: "train-8x256", id: "training, 8x256", threads: [1, 2] },
+  { figure: "R2", test: "train-1x2048", id: "training, 1x2048", threads: [1, 2] },
+  { figure: "R8", test: "train-smollm2-4x512", id: "training, smollm2-4x512, one thread", threads: [1] },
+  { figure: "R8", test: "train-smollm2-4x512", id: "training, smollm2-4x512, two threads", threads: [2] },
+];
+
+/** The cases of gradients of norms. */
+const NORMS_BACKWARD = [...cases.values()].filter(({ op }) => /norm_backward$/.test(op)).map(({ id }) => id);
+
+/**
  * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the
  * limit that its rate is a share of. `peers` stands for every variant of every peer of that kind.
  *
@@ -23,6 +37,7 @@ export function plan({ best, isFull }) {
   const limit = (as, subject, what, isa, more = {}) => ({ as, kind: "limit", subject, what, isa, threads: 1, ...more });
   const fma = (isa = best, threads = 1) =>
     limit(threads === 1 ? `fma ${isa}` : `fma ${isa}, two threads`, "crate", "fma", isa, { threads });
+  const scratch = (as, subject, test, isa, threads = 1) => ({ as, kind: "scratch", subject, case: test, isa, threads });
   const how = (test) => (test.includes("prefill") ? "forward" : "generate");
   const model = (as, test, more) => run(as, "model", test, how(test), best, more);
   const modelPage = (as, test, isa, threads = 1) => run(as, "models-page", test, how(test), isa, { threads });
@@ -70,6 +85,22 @@ export function plan({ best, isFull }) {
           : []),
       ],
     })),
+    ...["512", "2048"].map((length) => ({ id: `backward, ${length}`, figures: ["R3"], entrants: beside(`backward-${length}`) })),
+    ...NORMS_BACKWARD.map((test) => ({
+      id: test,
+      figures: ["R4"],
+      entrants: [
+        run("crate", "crate", test, "bare", best, { of: "copy" }),
+        bandwidth("copy", "crate", "copy", test),
+        door("package", test, "sync-tensors", { of: "copy" }),
+        peers("native", test, undefined, "copy"),
+      ],
+    })),
+    {
+      id: "AdamW",
+      figures: ["R7"],
+      entrants: [run("crate", "crate", "adamw-7m", "bare", best, { of: "copy" }), bandwidth("copy", "crate", "copy", "adamw-7m")],
+    },
     {
       id: "door",
       figures: ["P13b"],
@@ -187,8 +218,8 @@ export function plan({ best, isFull }) {
       figures: ["P12", "P16"],
       entrants: [
         // From where scratch no longer fits the least that is allocated.
-        ...lengths.slice(2).map((test) => ({ as: test, kind: "scratch", subject: "crate", case: test, isa: best, threads: 2 })),
-        { as: "wasm", kind: "scratch", subject: "wasm-newer", case: "causal-16384", isa: "relaxed-simd", threads: 1 },
+        ...lengths.slice(2).map((test) => scratch(test, "crate", test, best, 2)),
+        scratch("wasm", "wasm-newer", "causal-16384", "relaxed-simd"),
       ],
     },
     {
@@ -219,19 +250,37 @@ export function plan({ best, isFull }) {
       entrants: [model("native", "random-prefill-f32"), peers("model", "random-prefill-f32")],
     },
     { id: "model in a page", figures: ["M4"], entrants: [run("page", "model-page", "model-first", "generate", "relaxed-simd")] },
-    {
-      id: "model's memory",
-      figures: ["M5"],
-      entrants: [{ as: "native", kind: "scratch", subject: "model", case: "random-load-bf16", isa: best, threads: 1 }],
-    },
-    ...["train-8x256", "train-1x2048"].map((test) => ({
-      id: `training, ${test.slice(6)}`,
-      figures: [test === "train-8x256" ? "R1" : "R2"],
-      entrants: [1, 2].flatMap((threads) => [
+    { id: "model's memory", figures: ["M5"], entrants: [scratch("native", "model", "random-load-bf16", best)] },
+    ...TRAINING.map(({ figure, test, id, threads: counts }) => ({
+      id,
+      figures: [figure],
+      entrants: counts.flatMap((threads) => [
         run(`native, ${threads}`, "model", test, "step", best, { threads }),
         { ...peers("model", test), threads },
       ]),
     })),
+    {
+      id: "training in WebAssembly",
+      figures: ["R5"],
+      entrants: ["relaxed-simd", "simd128"].flatMap((isa) => [
+        run(isa, "model-wasm", "train-8x256", "step", isa),
+        limit(`fma ${isa}`, "wasm-newer", "fma", isa),
+      ]),
+    },
+    {
+      id: "layer in WebAssembly",
+      figures: ["R5"],
+      entrants: [
+        relaxed("relaxed", "layer-512-backward", "sync"),
+        limit("fma relaxed-simd", "wasm-newer", "fma", "relaxed-simd"),
+        peers("wasm", "layer-512-backward", ["jax-js"], "fma relaxed-simd"),
+      ],
+    },
+    {
+      id: "training's memory",
+      figures: ["R6"],
+      entrants: ["train-8x256", "train-smollm2-4x512-mlps", "train-smollm2-4x512-layers"].map((test) => scratch(test, "model", test, best)),
+    },
     {
       id: "audio codec",
       figures: ["M6"],
@@ -287,7 +336,7 @@ export function plan({ best, isFull }) {
     {
       id: "Motif's memory",
       figures: ["Q6"],
-      entrants: [{ as: "native", kind: "scratch", subject: "model", case: "motif-load", isa: best, threads: 2 }],
+      entrants: [scratch("native", "model", "motif-load", best, 2)],
     },
     {
       id: "SmolLM2, first token",

@@ -1,5 +1,11 @@
 // Pure numbers: medians, slopes, errors of answers. Knows no subject and no case.
 
+/**
+ * The largest error of an answer that is taken, in units of the largest magnitude that float64
+ * expects. Correct float32 stays under half of it; a wrong mask, pairing or λ is far over it.
+ */
+export const TOLERANCE = 2e-5;
+
 /** The middle value; of an even count the mean of the middle two. */
 export function median(values) {
   const sorted = values.toSorted((a, b) => a - b);

@@ -1,5 +1,5 @@
-// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch
-// and transformers into .cache/bench-python. Idempotent: what is there already costs nothing. A
+// Installs the libraries that the benchmark compares with: those from npm into this folder, PyTorch,
+// transformers and PEFT into .cache/bench-python. Idempotent: what is there already costs nothing. A
 // library that cannot be had here is a reason to print, never an error.
 //
 //   node bench/peers/setup.mjs
@@ -29,7 +29,7 @@ export function setupPeers() {
       "",
       installJavaScript,
     ),
-    python: once("PyTorch and transformers", environment, ["requirements.txt"], systemPython(), installPython),
+    python: once("PyTorch, transformers and PEFT", environment, ["requirements.txt"], systemPython(), installPython),
   };
 }
 
@@ -81,9 +81,12 @@ function installPython() {
   const light = ["--index-url", "https://download.pytorch.org/whl/cpu", "--retries", "0", "--timeout", "15", "--no-deps", torch];
   if (process.platform === "linux") spawnSync(python, [...pip, ...light], { stdio: "ignore" });
   run(python, [...pip, "-r", requirements], { quiet: true });
-  const version = ask(python, ["-c", "import torch, numpy, transformers, safetensors; print(torch.__version__, transformers.__version__)"]);
-  if (!version) throw new Error("PyTorch and transformers were installed but cannot be imported");
-  say(`PyTorch and transformers ${version}`);
+  const version = ask(python, [
+    "-c",
+    "import torch, numpy, transformers, safetensors, peft; print(torch.__version__, transformers.__version__, peft.__version__)",
+  ]);
+  if (!version) throw new Error("PyTorch, transformers and PEFT were installed but cannot be imported");
+  say(`PyTorch, transformers and PEFT ${version}`);
 }
 
 if (isMain(import.meta)) setupPeers();

@@ -4,6 +4,7 @@
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { attentionInputs, EPS, formsOf, LAMBDA, made, maskOf } from "./inputs.mjs";
+import { layer } from "./jax-layer.mjs";
 import { pick, timed } from "./measuring.mjs";
 import { serve } from "./protocol.mjs";
 
@@ -12,8 +13,15 @@ const jax = await import(pathToFileURL(require.resolve("@jax-js/jax").replace(/\
 const { numpy: np } = jax;
 
 const array = ({ data, dims }) => np.array(data, { shape: dims, dtype: np.float32 });
-// A function takes its arguments for good; `.ref` keeps them for the next call.
-const call = (compiled, inputs) => () => compiled(...inputs.map((input) => input.ref));
+/**
+ * A form of a case: `run()` gives its result, an array or several by name, of which
+ * `values(result, of)` are those asked for. A function takes its arguments for good; `.ref` keeps
+ * them for the next call.
+ */
+const call = (compiled, inputs) => ({
+  run: () => compiled(...inputs.map((input) => input.ref)),
+  values: (result) => result.ref.dataSync(),
+});
 
 /** Both maps as matrices, their difference, and one product with v. */
 function plain(test) {
@@ -57,16 +65,28 @@ function rmsNorm(test) {
   );
 }
 
-const variants = { attention: { plain }, group_norm: { plain: groupNorm }, rms_norm: { plain: rmsNorm } };
+const variants = {
+  attention: { plain },
+  group_norm: { plain: groupNorm },
+  rms_norm: { plain: rmsNorm },
+  layer_backward: { plain: (test) => layer(jax, test) },
+};
 
 let loaded;
 let result;
 
-async function run() {
-  result?.dispose();
+/** The arrays of a result. */
+const arraysOf = (of) => (of === undefined ? [] : of instanceof jax.numpy.Array ? [of] : Object.values(of));
+
+function drop() {
+  for (const one of arraysOf(result)) one.dispose();
   result = undefined;
-  result = loaded();
-  await result.blockUntilReady();
+}
+
+async function run() {
+  drop();
+  result = loaded.run();
+  for (const one of arraysOf(result)) await one.blockUntilReady();
 }
 
 serve({
@@ -81,12 +101,12 @@ serve({
     if (threads !== 1) throw new Error("jax-js has one thread in Node");
     await jax.init("wasm");
     jax.defaultDevice("wasm");
-    result?.dispose();
-    result = loaded = undefined;
+    drop();
+    loaded = undefined;
     loaded = formsOf(variants, test)[variant](test);
     await run();
     await run();
   },
   run: async () => ({ seconds: await timed(run) }),
-  answer: ({ at }) => ({ values: pick(result.ref.dataSync(), at) }),
+  answer: ({ of, at }) => ({ values: pick(loaded.values(result, of), at) }),
 });

@@ -5,6 +5,8 @@ import { fill, liveBlocks, pick, timed } from "./measuring.mjs";
 
 const LAMBDA = 0.35;
 const EPS = 1e-5;
+/** A layer's projections have their tensors' values times this: scores are of the order of one. */
+const PROJECTION = 1 / 16;
 
 /**
  * JavaScript and WebAssembly are compiled for speed while they run: a case is warm after so many
@@ -17,10 +19,17 @@ const VARIANTS = {
   decode: ["sync"],
   group_norm: ["sync", "sync-out", "sync-tensors", "async"],
   rms_norm: ["sync", "sync-out", "sync-tensors", "async"],
+  // (Gradients have no `out`: their results are new.)
+  attention_backward: ["sync", "sync-tensors", "async", "async-tensors"],
+  group_norm_backward: ["sync", "sync-tensors", "async"],
+  rms_norm_backward: ["sync", "sync-tensors", "async"],
+  layer_backward: ["sync", "async"],
 };
 
 const count = (shape) => shape.reduce((a, b) => a * b, 1);
 const array = (shape, t) => ({ data: fill(new Float32Array(count(shape)), t), shape });
+/** The number of the tensor that is the gradient of a result, and of that of a layer. */
+const [DY, LAYER_DY] = [3, 6];
 
 function attentionOptions({ pairing, ratio, causal, window, blockMask, q, k, out }) {
   const perToken = [q[0], q[2], out[1]];
@@ -34,23 +43,82 @@ function attentionOptions({ pairing, ratio, causal, window, blockMask, q, k, out
   };
 }
 
-/**
- * What a case calls: its name in the package, the shapes of its big inputs, and the arguments
- * around them.
- */
-function formOf(test) {
-  if (test.op === "attention") {
-    const options = attentionOptions(test);
-    return { name: "diffAttention", shapes: [test.q, test.k, test.v], call: (inputs, more) => [...inputs, { ...options, ...more }] };
-  }
+/** What an operator's options are, and the shapes of its big inputs. */
+function operatorOf(test) {
+  if (test.op.startsWith("attention")) return { name: "diffAttention", shapes: [test.q, test.k, test.v], options: attentionOptions(test) };
   const weights = (...shapes) => shapes.map((shape, i) => array(shape, i + 1));
-  if (test.op === "group_norm") {
-    const [weight, bias] = weights([test.x[1]], [test.x[1]]);
-    const options = { numGroups: test.groups, weight, bias, eps: EPS };
-    return { name: "groupNorm", shapes: [test.x], call: ([x], more) => [x, { ...options, ...more }] };
+  if (test.op.startsWith("group_norm")) {
+    const { layout, activation, groups } = test;
+    const channels = [layout === "nhwc" ? test.x.at(-1) : test.x[1]];
+    const [weight, bias] = weights(channels, channels);
+    const options = { numGroups: groups, weight, bias, eps: EPS, ...(layout && { layout }), ...(activation && { activation }) };
+    return { name: "groupNorm", shapes: [test.x], options };
   }
   const [weight] = weights(test.x.slice(-1));
-  return { name: "rmsNorm", shapes: [test.x], call: ([x], more) => [x, { weight, eps: EPS, ...more }] };
+  return { name: "rmsNorm", shapes: [test.x], options: { weight, eps: EPS } };
+}
+
+/**
+ * What a case calls: its name in the package, its big inputs as shapes and numbers of tensors, and
+ * the arguments around them.
+ */
+function formOf(test) {
+  const { name, shapes, options } = operatorOf(test);
+  const inputs = shapes.map((shape, t) => [shape, t]);
+  if (!test.op.endsWith("_backward")) return { name, inputs, call: (given, more) => [...given, { ...options, ...more }] };
+  // (λ is a constant.)
+  const needs = name === "diffAttention" && { needs: ["q", "k", "v"] };
+  return { name: `${name}Backward`, inputs: [[test.out, DY], ...inputs], call: (given) => [...given, { ...options, ...needs }] };
+}
+
+/**
+ * A layer's pass and its backward pass, which gives what is left of the vectors of λ, too: they are
+ * zeros, so that λ is λ_init.
+ */
+function layer(api, test, variant) {
+  const { x: shape, heads, headDim } = test;
+  const [width, inner] = [shape.at(-1), 2 * heads * headDim];
+  const projection = (t, rows, columns) => {
+    const { data } = array([rows, columns], t);
+    return { data: data.map((value) => value * PROJECTION), shape: [rows, columns] };
+  };
+  const vectors = ["q1", "k1", "q2", "k2"].map((name) => [`lambda_${name}`, { data: new Float32Array(headDim), shape: [headDim] }]);
+  const weights = {
+    "q_proj.weight": projection(1, inner, width),
+    "k_proj.weight": projection(2, inner, width),
+    "v_proj.weight": projection(3, inner, width),
+    "o_proj.weight": projection(4, width, inner),
+    "subln.weight": array([2 * headDim], 5),
+    ...Object.fromEntries(vectors),
+  };
+  const made = new api.MultiheadDiffAttn({
+    embedDim: width,
+    depth: 0,
+    lambdaInit: LAMBDA,
+    numHeads: heads,
+    headDim,
+    norm: { eps: EPS },
+    weights,
+  });
+  const [x, dy] = [array(shape, 0), array(shape, LAYER_DY)];
+  const named = ({ dx, weights: gradients }) => ({ dx, ...gradients });
+  if (variant === "sync")
+    return {
+      run: () => {
+        const { backward, dispose } = made.vjpSync(x);
+        const gradients = backward(dy);
+        dispose();
+        return named(gradients);
+      },
+    };
+  return {
+    run: async () => {
+      const { backward, dispose } = await made.vjp(x);
+      const gradients = await backward(dy);
+      dispose();
+      return named(gradients);
+    },
+  };
 }
 
 /** A step on each of the case's caches. */
@@ -80,20 +148,21 @@ function decode(api, test) {
 function prepared(api, test, variant) {
   if (!VARIANTS[test.op]?.includes(variant)) throw new Error(`there is no variant ${variant} of ${test.op}`);
   if (test.op === "decode") return decode(api, test);
-  const { name, shapes, call } = formOf(test);
+  if (test.op === "layer_backward") return layer(api, test, variant);
+  const { name, inputs: wanted, call } = formOf(test);
   const isSync = variant.startsWith("sync");
   const fn = api[isSync ? `${name}Sync` : name];
   if (variant.endsWith("-tensors")) {
-    const tensors = shapes.map((shape, t) => {
+    const tensors = wanted.map(([shape, t]) => {
       const tensor = api.createTensor(shape);
       fill(tensor.data, t);
       return tensor;
     });
-    const out = isSync ? api.createTensor(test.out) : undefined;
+    const out = isSync && !name.endsWith("Backward") ? api.createTensor(test.out) : undefined;
     // A fresh view at every call: WebAssembly's memory may have grown since.
     return { run: () => fn(...call(tensors, out && { out: out.data })), memory: () => tensors[0].data.buffer };
   }
-  const inputs = shapes.map(array);
+  const inputs = wanted.map(([shape, t]) => array(shape, t));
   if (variant === "async-transfer") {
     let own;
     const before = () => (own = inputs.map(({ data, shape }) => ({ data: data.slice(), shape })));
@@ -154,7 +223,8 @@ export function handlers(api, { about, start, limit, isWasm }) {
       });
       return { seconds };
     },
-    answer: ({ at }) => ({ values: pick(result.data, at) }),
+    /** Of several results one is meant: gradients have their names in the package. */
+    answer: ({ of, at }) => ({ values: pick((of ? result[of] : result).data, at) }),
     limit,
     /** Bytes by which the module's memory grows in one call on tensors that lie in it. */
     async scratch(request) {

@@ -1,4 +1,4 @@
-"""A subject: Hugging Face transformers' DiffLlama on PyTorch's CPU kernels: decoding, and prompts at once, in inference mode; steps of training.
+"""A subject: Hugging Face transformers on PyTorch's CPU kernels: decoding, and prompts at once, in inference mode; steps of training, with PEFT's adapters, too.
 
 Decoding is the loop that `generate` runs, without what else it does for each token: one token, the cache of the ones before, the highest
 logit. A step of training is forward, backward, clipping and AdamW (PyTorch's fused one, its fastest) over one batch, at a learning rate of 0:
@@ -33,6 +33,13 @@ def hashed(count, vocabulary):
     return (x % np.uint32(vocabulary)).astype(np.int64).tolist()
 
 
+def adapted(model, place):
+    """The model with the adapter that lies there, which alone moves, in the model's type."""
+    import peft
+
+    return peft.PeftModel.from_pretrained(model, place, is_trainable=True).to(model.dtype)
+
+
 class Subject:
     def __init__(self):
         self.model = self.case = self.result = self.key = None
@@ -51,32 +58,31 @@ class Subject:
 
     def load(self, request):
         case = request["case"]
+        training = case["op"] == "model_train"
         torch.set_num_threads(request.get("threads", 1))
         dtype, attention = request["variant"].split("-")
-        if self.key != (request["place"], dtype, attention):
-            self.model = None
-            self.model = transformers.DiffLlamaForCausalLM.from_pretrained(
-                request["place"], dtype=DTYPES[dtype], attn_implementation=attention
-            ).eval()
-            self.key = (request["place"], dtype, attention)
+        key = (request["place"], dtype, attention, training, bool(case.get("adapter")))
+        if self.key != key:
+            self.model = self.optimizer = None
+            # (Weights that were made in inference mode have no gradients.)
+            with torch.inference_mode(not training):
+                self.model = transformers.AutoModelForCausalLM.from_pretrained(
+                    request["place"], dtype=DTYPES[dtype], attn_implementation=attention
+                ).eval()
+                if case.get("adapter"):
+                    self.model = adapted(self.model, os.path.join(request["place"], "adapter"))
+            self.key = key
         self.case = case
-        if case["op"] == "model_train":
+        if training:
             self.prepare_training()
         self.run(request)
         return {}
 
     def prepare_training(self):
         with torch.inference_mode(False):
-            # Weights that were made in inference mode have no gradients.
-            for module in self.model.modules():
-                for name, parameter in list(module.named_parameters(recurse=False)):
-                    setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
-                for name, buffer in list(module.named_buffers(recurse=False)):
-                    module.register_buffer(name, buffer.detach().clone(), persistent=False)
-            self.model.tie_weights()
             self.model.train()
-            self.key = None
-            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
+            moving = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+            self.optimizer = torch.optim.AdamW(moving, lr=0.0, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
             rows, length = self.case["rows"], self.case["length"]
             self.batch = torch.tensor(hashed(rows * length, self.model.config.vocab_size)).view(rows, length)
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use crate::inputs::live_blocks;
-use diffattn::{CacheDType, Pairing};
+use diffattn::{Activation, CacheDType, ChannelLayout, Pairing};
 use serde::{Deserialize, Deserializer};
 
 /// Queries and keys to a side of a block of a block mask.
@@ -15,7 +15,8 @@ pub(crate) const BLOCK: usize = 64;
 pub struct Case {
     /// Its name.
     pub id: String,
-    /// Shape of the result.
+    /// Shape of the result; of gradients that of what they belong to. An optimizer has none.
+    #[serde(default)]
     pub out: Vec<usize>,
     /// The operator with its inputs.
     #[serde(flatten)]
@@ -28,20 +29,90 @@ pub struct Case {
 pub enum Work {
     /// Attention over tensors.
     Attention(Heads),
+    /// Gradients of q, k and v of attention over tensors.
+    AttentionBackward(Heads),
     /// One query on each of `caches` caches in turn.
     Decode(Heads),
-    /// Group norm, channels second.
-    GroupNorm {
-        /// Shape of the input.
-        x: Vec<usize>,
-        /// Groups of channels.
-        groups: usize,
-    },
+    /// Group norm.
+    GroupNorm(Channels),
+    /// Its gradients.
+    GroupNormBackward(Channels),
     /// RMS norm over the last axis.
     RmsNorm {
         /// Shape of the input.
         x: Vec<usize>,
     },
+    /// Its gradients.
+    RmsNormBackward {
+        /// Shape of the input.
+        x: Vec<usize>,
+    },
+    /// A layer of attention with all of its gradients: of the package, which the crate is no part
+    /// of. Only its answer is known here.
+    LayerBackward(Layer),
+    /// A step of AdamW.
+    #[serde(rename = "adamw")]
+    AdamW {
+        /// Parameters.
+        count: usize,
+    },
+}
+
+/// A tensor with channels and their groups.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Channels {
+    /// Shape of the input.
+    pub x: Vec<usize>,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Where channels lie: second ("nchw", where it is not said) or last ("nhwc").
+    #[serde(default, deserialize_with = "channel_layout")]
+    pub layout: ChannelLayout,
+    /// What follows the norm.
+    #[serde(default, deserialize_with = "activation")]
+    pub activation: Option<Activation>,
+}
+
+impl Channels {
+    /// How many channels there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self.layout {
+            ChannelLayout::Nchw => self.x[1],
+            ChannelLayout::Nhwc => self.x[self.x.len() - 1],
+        }
+    }
+}
+
+fn channel_layout<'de, D: Deserializer<'de>>(from: D) -> Result<ChannelLayout, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "nchw" => Ok(ChannelLayout::Nchw),
+        "nhwc" => Ok(ChannelLayout::Nhwc),
+        other => Err(serde::de::Error::custom(format_args!(
+            "there is no layout {other:?}"
+        ))),
+    }
+}
+
+fn activation<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Activation>, D::Error> {
+    match String::deserialize(from)?.as_str() {
+        "silu" => Ok(Some(Activation::Silu)),
+        other => Err(serde::de::Error::custom(format_args!(
+            "there is no activation {other:?}"
+        ))),
+    }
+}
+
+/// A layer of V1: projections without biases, no rotary embedding, causal, a norm of each head.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Layer {
+    /// Shape of the input, `[B, L, E]`.
+    pub x: [usize; 3],
+    /// Output heads.
+    pub heads: usize,
+    /// Width of a head of q and k; those of v are twice as wide.
+    pub head_dim: usize,
 }
 
 /// The tensors of attention, layout bhsd.
@@ -140,35 +211,43 @@ impl Heads {
 }
 
 impl Case {
-    /// Useful FLOPs of a call; of a norm none are counted.
+    /// Useful FLOPs of a call; of norms, an optimizer and a layer none are counted.
     #[must_use]
     pub fn flops(&self) -> Option<f64> {
-        match &self.work {
-            Work::Attention(heads) | Work::Decode(heads) => {
-                let steps = heads.caches.unwrap_or(1) * heads.q[0] * heads.pairs();
-                let width = heads.maps * heads.q[3] + self.out[1] * self.out[3];
-                Some(2.0 * steps as f64 * width as f64)
-            }
-            Work::GroupNorm { .. } | Work::RmsNorm { .. } => None,
-        }
+        // How often scores' and rows' products are made: backward, scores are made anew, and each
+        // product has two gradients.
+        let (heads, [scores, rows]) = match &self.work {
+            Work::Attention(heads) | Work::Decode(heads) => (heads, [1, 1]),
+            Work::AttentionBackward(heads) => (heads, [3, 2]),
+            _ => return None,
+        };
+        let steps = heads.caches.unwrap_or(1) * heads.q[0] * heads.pairs();
+        let width = scores * heads.maps * heads.q[3] + rows * self.out[1] * self.out[3];
+        Some(2.0 * steps as f64 * width as f64)
     }
 
-    /// Bytes that a call cannot avoid to move: a norm's input and result, or k and v of all caches.
+    /// Bytes that a call cannot avoid to move: a norm's input and result, those and the gradient of
+    /// the result, k and v of all caches, or what AdamW reads (p, g, m, v) and writes (p, m, v).
     #[must_use]
     pub fn bytes(&self) -> f64 {
+        let count = |x: &[usize]| x.iter().product::<usize>();
         let floats = match &self.work {
-            Work::Attention(heads) | Work::Decode(heads) => {
-                heads.caches.unwrap_or(1)
-                    * (heads.k.iter().product::<usize>() + heads.v.iter().product::<usize>())
+            Work::Attention(heads) | Work::AttentionBackward(heads) | Work::Decode(heads) => {
+                heads.caches.unwrap_or(1) * (count(&heads.k) + count(&heads.v))
             }
-            Work::GroupNorm { x, .. } | Work::RmsNorm { x } => 2 * x.iter().product::<usize>(),
+            Work::GroupNorm(Channels { x, .. }) | Work::RmsNorm { x } => 2 * count(x),
+            Work::GroupNormBackward(Channels { x, .. }) | Work::RmsNormBackward { x } => {
+                3 * count(x)
+            }
+            Work::LayerBackward(layer) => 2 * count(&layer.x),
+            Work::AdamW { count } => 7 * count,
         };
         (floats * size_of::<f32>()) as f64
     }
 }
 
-/// The cases of `bench/cases.json` that are operators: models are measured through the package
-/// alone. Read when it runs, for the file lies outside of what Cargo packs.
+/// The cases of `bench/cases.json` that are operators: models and layers are measured through the
+/// package alone. Read when it runs, for the file lies outside of what Cargo packs.
 ///
 /// # Errors
 /// When that file is not there or does not read as cases.
@@ -176,7 +255,8 @@ pub fn cases() -> io::Result<Vec<Case>> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases.json"))?;
     let listed: Vec<serde_json::Value> = serde_json::from_str(&text)?;
     let of_a_model = |case: &serde_json::Value| {
-        let is_model = |op: &str| op.starts_with("model_") || op.starts_with("codec_");
+        let prefixes = ["model_", "codec_", "layer_"];
+        let is_model = |op: &str| prefixes.iter().any(|prefix| op.starts_with(prefix));
         case["op"].as_str().is_some_and(is_model)
     };
     listed

@@ -1,6 +1,8 @@
 //! The numbers that every subject computes with: a hash of the element's index, the same in every
 //! language.
 
+use diffattn::AdamW;
+
 /// λ of every case.
 pub const LAMBDA: f32 = 0.35;
 
@@ -37,6 +39,25 @@ pub(crate) fn live_blocks([rows, columns]: [usize; 2], one_of: usize) -> Vec<u8>
     }
     blocks
 }
+
+/// Element `i` of AdamW's second moments before a step, from tensor 3: in [0.5, 1.5), for a root of
+/// next to nothing would make one parameter larger than all others.
+#[must_use]
+pub(crate) fn second_moment(i: usize) -> f32 {
+    1.0 + 0.5 * value(3, i)
+}
+
+/// AdamW of every case, whose step is number [`ADAMW_STEP`]: so fast that what is checked is what
+/// moved.
+pub(crate) const ADAMW: AdamW = AdamW {
+    lr: 0.1,
+    betas: [0.9, 0.95],
+    eps: 1e-8,
+    weight_decay: 0.1,
+};
+
+/// Number of each step of AdamW.
+pub(crate) const ADAMW_STEP: u16 = 10;
 
 /// Fills `data` with tensor number `t`.
 pub fn fill(data: &mut [f32], t: usize) {

@@ -10,7 +10,7 @@ mod loaded;
 pub mod reference;
 
 pub use by_hand::{bench, halves};
-pub use case::{Case, Heads, Work, cases};
+pub use case::{Case, Channels, Heads, Layer, Work, cases};
 pub use inputs::{EPS, LAMBDA, fill, made};
 pub use limits::Limits;
 pub use loaded::Loaded;

@@ -5,7 +5,8 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use diffattn::{Error, Isa};
-use diffattn_bench::{Case, Limits, Loaded, reference, seconds_of};
+use diffattn_bench::reference::{self, Results};
+use diffattn_bench::{Case, Limits, Loaded, seconds_of};
 use peak_alloc::PeakAlloc;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +31,8 @@ enum Request {
     },
     Run,
     Answer {
+        /// Which result, where there are several.
+        of: Option<String>,
         at: Vec<usize>,
     },
     Limit {
@@ -110,8 +113,8 @@ impl Subject {
                 let seconds = seconds_of(|| loaded.call())?;
                 Ok(json!({ "seconds": seconds }))
             }
-            Request::Answer { at } => {
-                let out = self.loaded()?.out();
+            Request::Answer { of, at } => {
+                let out = self.loaded()?.answer(of.as_deref())?;
                 let values: Option<Vec<f32>> = at.iter().map(|&i| out.get(i).copied()).collect();
                 let values =
                     values.ok_or_else(|| Error::option("at", "indices of the result", "others"))?;
@@ -149,6 +152,8 @@ impl Subject {
 #[derive(Default)]
 struct Reference {
     case: Option<Case>,
+    /// All results of a case that has several, once one was asked for.
+    results: Option<Results>,
 }
 
 impl Reference {
@@ -163,11 +168,22 @@ impl Reference {
             Request::Variants { .. } => Ok(json!({ "variants": [VARIANT] })),
             Request::Load { case, .. } => {
                 self.case = Some(case);
+                self.results = None;
                 Ok(json!({}))
             }
-            Request::Answer { at } => {
+            Request::Answer { of, at } => {
                 let missing = || Error::option("load", "a case that is loaded", "none");
-                let values = reference::values(self.case.as_ref().ok_or_else(missing)?, &at);
+                let case = self.case.as_ref().ok_or_else(missing)?;
+                let values = match of {
+                    None => reference::values(case, &at),
+                    Some(name) => {
+                        let all = self.results.get_or_insert_with(|| reference::results(case));
+                        let found = all.iter().find(|(one, _)| *one == name);
+                        let missing = || Error::option("of", "the name of a result", &name);
+                        let (_, values) = found.ok_or_else(missing)?;
+                        at.iter().map(|&i| values[i]).collect()
+                    }
+                };
                 let rounded = values.into_iter().map(|value| value as f32).collect();
                 Ok(json!({ "values": encoded(rounded) }))
             }

@@ -1,9 +1,14 @@
-//! What a case's answer should be, in float64 by `diffattn-reference`: only the rows or groups of
-//! the asked elements are computed, each once.
+//! What a case's answer should be, in float64 by `diffattn-reference`: of one result only the rows
+//! or groups of the asked elements are computed, each once. Of several, gradients and what an
+//! optimizer moved, `gradients.rs` computes all.
 
-use crate::case::{BLOCK, Case, Heads, Work};
+mod gradients;
+
+pub use gradients::{Results, results};
+
+use crate::case::{BLOCK, Case, Channels, Heads, Work};
 use crate::inputs::{EPS, LAMBDA, value};
-use diffattn::CacheDType;
+use diffattn::{Activation, CacheDType, ChannelLayout};
 use diffattn_reference::{
     AttentionSpec, GroupNorm, Head, Norm, Pairing, Tensor, attention, group_norm, plan,
     quantise_int8_rows, rms_norm,
@@ -11,20 +16,24 @@ use diffattn_reference::{
 use half::{bf16, f16};
 use std::collections::HashMap;
 
-/// The result's values at flat indices `at`.
+/// The values of the only result at flat indices `at`.
+///
+/// # Panics
+/// For a case of several results, or of a norm with channels last, which no case has alone.
 #[must_use]
 pub fn values(case: &Case, at: &[usize]) -> Vec<f64> {
     let (shape, of): (usize, Box<dyn Fn(usize) -> Vec<f64>>) = match &case.work {
         Work::Attention(heads) | Work::Decode(heads) => (case.out[3], attention_rows(case, heads)),
-        Work::GroupNorm { x, groups } => {
-            let (x, groups) = (x.clone(), *groups);
-            let len = x[1..].iter().product::<usize>() / groups;
-            (len, Box::new(move |index| one_group(&x, groups, index)))
+        Work::GroupNorm(channels) if channels.layout == ChannelLayout::Nchw => {
+            let len = channels.x[1..].iter().product::<usize>() / channels.groups;
+            let channels = channels.clone();
+            (len, Box::new(move |index| one_group(&channels, index)))
         }
         Work::RmsNorm { x } => {
             let width = x[x.len() - 1];
             (width, Box::new(move |index| rms_row(width, index)))
         }
+        other => panic!("no one result of {other:?}"),
     };
     let mut parts = HashMap::new();
     at.iter()
@@ -51,8 +60,8 @@ fn held(values: Vec<f64>, width: usize, dtype: CacheDType) -> Vec<f64> {
     }
 }
 
-/// Gives output row `index`, counted over batch, heads and queries.
-fn attention_rows(case: &Case, heads: &Heads) -> Box<dyn Fn(usize) -> Vec<f64>> {
+/// The q, k and v heads of each output head.
+fn plans(heads: &Heads) -> Vec<Head> {
     let ratio = heads.ratio.unwrap_or(1);
     let pairing = match heads.pairing {
         diffattn::Pairing::Interleaved => Pairing::default(),
@@ -61,7 +70,12 @@ fn attention_rows(case: &Case, heads: &Heads) -> Box<dyn Fn(usize) -> Vec<f64>> 
         diffattn::Pairing::Shared => Pairing::Shared { ratio },
     };
     let counts = [heads.q[1], heads.k[1], heads.v[1]];
-    let plans = plan(pairing, counts, &[1.0, -1.0]);
+    plan(pairing, counts, &[1.0, -1.0])
+}
+
+/// Gives output row `index`, counted over batch, heads and queries.
+fn attention_rows(case: &Case, heads: &Heads) -> Box<dyn Fn(usize) -> Vec<f64>> {
+    let plans = plans(heads);
     let (out, heads) = (case.out.clone(), heads.clone());
     Box::new(move |index| {
         let (row, h, b) = (
@@ -123,7 +137,15 @@ fn row_of_blocks(heads: &Heads, row: usize) -> Option<Tensor<bool>> {
     Some(Tensor::new(&[1, 1, 1, keys], (0..keys).map(sees).collect()))
 }
 
-fn one_group(x: &[usize], groups: usize, index: usize) -> Vec<f64> {
+fn one_group(
+    Channels {
+        x,
+        groups,
+        activation,
+        ..
+    }: &Channels,
+    index: usize,
+) -> Vec<f64> {
     let (width, group) = (x[1] / groups, index % groups);
     let positions = x[2..].iter().product::<usize>();
     let len = width * positions;
@@ -132,16 +154,25 @@ fn one_group(x: &[usize], groups: usize, index: usize) -> Vec<f64> {
         weight: Some(part(1, group * width, width)),
         bias: Some(part(2, group * width, width)),
         eps: EPS.into(),
+        silu: *activation == Some(Activation::Silu),
         ..GroupNorm::new(1)
     };
     group_norm(&input, &spec).data
 }
 
-fn rms_row(width: usize, index: usize) -> Vec<f64> {
-    let norm = Norm {
+/// RMS norm of every case.
+fn rms(width: usize) -> Norm {
+    Norm {
         eps: EPS.into(),
         weight: Some(part(1, 0, width)),
         scale: 1.0,
-    };
-    rms_norm(&Tensor::new(&[width], part(0, index * width, width)), &norm).data
+    }
+}
+
+fn rms_row(width: usize, index: usize) -> Vec<f64> {
+    rms_norm(
+        &Tensor::new(&[width], part(0, index * width, width)),
+        &rms(width),
+    )
+    .data
 }
