@@ -7,5 +7,4 @@ mod converted;
 mod data;
 mod layers;
 mod llama;
-mod ranks;
 mod trainer;

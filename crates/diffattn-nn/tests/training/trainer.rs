@@ -5,7 +5,7 @@ use crate::common::{folder, model};
 use diffattn::{Error, Run};
 use diffattn_nn::checkpoint::{TokenFile, write_tokens};
 use diffattn_nn::training::{
-    AdapterOptions, DataOptions, Recompute, Schedule, StepReport, Trainer, TrainerOptions,
+    AdapterOptions, Alone, DataOptions, Recompute, Schedule, StepReport, Trainer, TrainerOptions,
     TrainingData, TrainingModel, TrainingOptions,
 };
 use diffattn_nn::{DiffLlama, DiffLlamaConfig};
@@ -13,7 +13,7 @@ use diffattn_nn::{DiffLlama, DiffLlamaConfig};
 type Tiny = Trainer<Vec<u8>>;
 
 /// Some 20,000 tokens in which the next one follows from the one before.
-pub(crate) fn data(seed: u64) -> TrainingData<Vec<u8>> {
+fn data(seed: u64) -> TrainingData<Vec<u8>> {
     let (mut ids, mut starts) = (vec![1_u32], vec![0]);
     for i in 1..20_000_usize {
         if i % 500 == 0 {
@@ -40,7 +40,7 @@ fn options(batch: usize, accumulate: usize) -> TrainerOptions {
     }
 }
 
-pub(crate) fn fresh() -> DiffLlama {
+fn fresh() -> DiffLlama {
     let text = std::fs::read_to_string(folder("diffllama_tiny").join("config.json")).unwrap();
     DiffLlama::fresh(&DiffLlamaConfig::from_json(&text).unwrap(), 5).unwrap()
 }
@@ -198,4 +198,39 @@ fn adapters_follow_a_teacher() {
         "{first:?} {last:?}"
     );
     assert!((first.loss - first.parts[1]).abs() < 1e-9);
+}
+
+/// Units that are no units are refused by name.
+#[test]
+fn other_units_are_refused() {
+    for (unit, batch) in [(0, 8), (64, 8), (192, 6), (320, 5), (512, 12), (1024, 8)] {
+        let model = TrainingModel::new(fresh(), &TrainingOptions::default()).unwrap();
+        let given = TrainerOptions {
+            unit: Some(unit),
+            ..options(batch, 1)
+        };
+        let error = Trainer::new(model, data(9), given).unwrap_err();
+        assert_eq!(error.code(), "OPTION", "{unit}");
+        assert!(error.to_string().contains("unit"), "{error}");
+    }
+    let error = trainer(1, options(8, 1)).join(&Alone).unwrap_err();
+    assert!(error.to_string().contains("unit"), "{error}");
+}
+
+/// Units give the same bits however a step is cut into micro-batches, and to go on from.
+#[test]
+fn units_are_summed_in_their_order() {
+    let of = |batch, accumulate| TrainerOptions {
+        unit: Some(256),
+        ..options(batch, accumulate)
+    };
+    let (mut whole, mut cut) = (trainer(1, of(16, 1)), trainer(2, of(4, 4)));
+    let expected = steps(&mut whole, 6);
+    assert_eq!(steps(&mut cut, 3), expected[..3]);
+    let mut later = trainer(4, of(8, 2));
+    later.restore(&cut.state().unwrap()).unwrap();
+    assert_eq!(steps(&mut later, 3), expected[3..]);
+    assert!(later.state().unwrap() == whole.state().unwrap());
+    let error = trainer(1, options(16, 1)).restore(&whole.state().unwrap());
+    assert!(error.unwrap_err().to_string().contains("unit"));
 }

@@ -1,21 +1,13 @@
 //! The program alone, without MPI: what it writes loads, it goes on to the same bits, and what it
 //! refuses it names.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
+use crate::common::{CONFIG, tokens};
 use clap::Parser;
 use diffattn_mpi::{Arguments, Ending, Failure, train};
-use diffattn_nn::checkpoint::{FileRanges, Shards, write_tokens};
+use diffattn_nn::checkpoint::{FileRanges, Shards};
 use diffattn_nn::training::Alone;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-const CONFIG: &str = r#"{
-  "model_type": "diffllama", "vocab_size": 61, "hidden_size": 32, "intermediate_size": 48,
-  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-  "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 64, "lambda_std_dev": 0.1,
-  "rope_theta": 10000.0, "tie_word_embeddings": true, "dtype": "bfloat16"
-}"#;
 
 /// A folder with a configuration and some tokens.
 struct Place(tempfile::TempDir);
@@ -24,15 +16,7 @@ impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("config.json"), CONFIG).unwrap();
-        let (mut ids, mut starts) = (vec![1_u32], vec![0]);
-        for i in 1..20_000_usize {
-            if i % 500 == 0 {
-                starts.push(i as u64);
-            }
-            ids.push((17 * ids[i - 1] + i as u32 % 2) % 61);
-        }
-        let tokens = write_tokens(&ids, &starts).unwrap();
-        fs::write(folder.path().join("ids.tokens"), tokens).unwrap();
+        fs::write(folder.path().join("ids.tokens"), tokens()).unwrap();
         Self(folder)
     }
 
