@@ -1,5 +1,5 @@
-//! Checkpoints in folders, as `diffattn train` writes them: one appears whole or not at all. Knows no
-//! loop.
+//! Checkpoints in folders, as `diffattn train` writes them: one appears whole or not at all. Knows
+//! no loop.
 
 use crate::failure::Failure;
 use diffattn_nn::checkpoint::{

@@ -27,7 +27,7 @@ use std::time::Instant;
 /// starts. Checkpoints load as any model, and --resume goes on to the same bits, on any number of
 /// ranks. SIGINT, SIGTERM and SIGUSR1 end the step, save and stop.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "diffattn-train", version)]
+#[command(name = "diffattn-train", version, args_override_self = true)]
 pub struct Arguments {
     /// A folder with config.json and model.safetensors; with --from-scratch a config.json
     pub model: PathBuf,
@@ -178,6 +178,39 @@ impl Arguments {
         }
     }
 
+    fn rules(&self) -> ParameterRules {
+        let patterns = self.freeze.iter();
+        ParameterRules {
+            freeze: patterns.map(|pattern| NamePattern::new(pattern)).collect(),
+            ..ParameterRules::default()
+        }
+    }
+
+    fn training_options<'o>(&self, rules: &'o ParameterRules, run: Running) -> TrainingOptions<'o> {
+        TrainingOptions {
+            rules: Some(rules),
+            recompute: match self.recompute {
+                Anew::Nothing => Recompute::Nothing,
+                Anew::Mlps => Recompute::Mlps,
+                Anew::Layers => Recompute::Layers,
+            },
+            run,
+            ..TrainingOptions::default()
+        }
+    }
+
+    fn data_options(&self) -> DataOptions {
+        DataOptions {
+            context: self.context,
+            documents: match self.join_documents {
+                true => Documents::Join,
+                false => Documents::Mask,
+            },
+            eval: self.eval,
+            seed: self.seed,
+        }
+    }
+
     /// What of a run must agree, as `diffattn train` keeps it, in its order.
     fn run(&self, data: &TrainingData<FileRanges>) -> Result<String, Failure> {
         let file = fs::File::open(&self.data).map_err(Failure::at(&self.data))?;
@@ -285,35 +318,13 @@ pub fn train(
         Some(folder) => Some(load(folder)?.2),
         None => None,
     };
-    let rules = ParameterRules {
-        freeze: (arguments.freeze.iter())
-            .map(|pattern| NamePattern::new(pattern))
-            .collect(),
-        ..ParameterRules::default()
-    };
-    let options = TrainingOptions {
-        rules: Some(&rules),
-        recompute: match arguments.recompute {
-            Anew::Nothing => Recompute::Nothing,
-            Anew::Mlps => Recompute::Mlps,
-            Anew::Layers => Recompute::Layers,
-        },
-        run,
-        ..TrainingOptions::default()
-    };
+    let rules = arguments.rules();
+    let options = arguments.training_options(&rules, run);
     let model = TrainingModel::new(model, &options)?;
     let name = arguments.data.display().to_string();
     let data = TrainingData::new(
         TokenFile::open(&name, FileRanges::open(&arguments.data)?)?,
-        DataOptions {
-            context: arguments.context,
-            documents: match arguments.join_documents {
-                true => Documents::Join,
-                false => Documents::Mask,
-            },
-            eval: arguments.eval,
-            seed: arguments.seed,
-        },
+        arguments.data_options(),
     )?;
     let folder = Run {
         out: &arguments.out,
@@ -346,7 +357,7 @@ pub fn train(
 struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
-    /// Listens to SIGINT, SIGTERM and SIGUSR1 (which `mpirun` hands on); a second one does not wait.
+    /// Listens to SIGINT, SIGTERM and SIGUSR1, which `mpirun` hands on; a second one does not wait.
     fn listen() -> Result<Self, Failure> {
         let (last, asked) = (
             Arc::new(AtomicUsize::new(0)),
@@ -395,7 +406,8 @@ impl Steps<'_> {
             }
             Ok(())
         };
-        let is_due = |every: Option<u64>, step: u64| every.is_some_and(|every| step % every == 0);
+        let is_due =
+            |every: Option<u64>, step: u64| every.is_some_and(|every| step.is_multiple_of(every));
         let mut saved = trainer.step();
         loop {
             let (start, before) = (Instant::now(), trainer.tokens());
@@ -421,7 +433,7 @@ impl Steps<'_> {
                 false => told(&report, steps, measured, speed),
             };
             history.push(of_step);
-            let is_seldom = step % steps.div_ceil(100) == 0 || step == steps;
+            let is_seldom = step.is_multiple_of(steps.div_ceil(100)) || step == steps;
             if self.arguments.json || is_seldom || measured.is_some() {
                 tell(line)?;
             }

@@ -1,5 +1,5 @@
 //! [`Ranks`] over a communicator of MPI. What is sent is copied, so that gradients may change while
-//! it is on its way; what is expected is posted, so that it may arrive while gradients are computed.
+//! it is on its way; what is expected is posted, so that it may arrive while they are computed.
 //! Starts no process: `mpirun` does.
 
 use diffattn::Error;
@@ -112,6 +112,13 @@ impl MpiRanks {
     /// Ends the processes of all ranks.
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
+    }
+
+    /// The sum of what all ranks have, in whatever order MPI adds it: what an ordered sum is
+    /// measured beside.
+    pub fn all_reduce(&self, values: &[f32], sums: &mut [f32]) {
+        self.world
+            .all_reduce_into(values, sums, mpi::collective::SystemOperation::sum());
     }
 
     /// Makes one array of what each rank has of it. Counts and places are those of `parts`.

@@ -172,3 +172,12 @@ fn it_names_what_it_refuses() {
     let (_, ending) = Place::new().run("run", &["--lr", "1e30", "--clip", "0", "--steps", "4"]);
     assert!(matches!(ending.unwrap(), Ending::Diverged(sentence) if sentence.contains("step")));
 }
+
+/// Of an option that is given twice the last counts; of patterns all do.
+#[test]
+fn options_that_are_given_twice() {
+    let given = "diffattn-train m --data d --out o --lr 1 --lr 2 --freeze a --freeze b";
+    let arguments = Arguments::parse_from(given.split(' '));
+    assert!((arguments.lr - 2.0).abs() < 1e-12);
+    assert_eq!(arguments.freeze, ["a", "b"]);
+}

@@ -83,6 +83,11 @@ fn some(data: &[f32], tokens: usize, width: usize, rows: &Range<usize>) -> Vec<f
         .collect()
 }
 
+/// The stretch of one rank alone.
+fn one(stretch: Range<usize>) -> Vec<Range<usize>> {
+    std::iter::once(stretch).collect()
+}
+
 /// Which λ a call has.
 #[derive(Debug, Clone, Copy)]
 enum Form {
@@ -257,7 +262,7 @@ fn ranks_share_a_context() {
         lambda: Form::PerToken,
         has_norm: true,
     };
-    check(case, 300, &[0..300], 1000);
+    check(case, 300, &one(0..300), 1000);
     check(case, 1000, &[0..768, 768..1000], 33);
 }
 
@@ -294,24 +299,20 @@ fn what_is_refused() {
         lambda: Some(Lambda::Value(0.5)),
         ..AttentionOptions::default()
     };
-    refused(&call(vec![0..300], 0, options.clone()), q(300), "block");
-    refused(
-        &call(vec![5..300], 64, options.clone()),
-        q(300),
-        "stretches",
-    );
+    refused(&call(one(0..300), 0, options.clone()), q(300), "block");
+    refused(&call(one(5..300), 64, options.clone()), q(300), "stretches");
     refused(
         &call(vec![0..100, 100..300], 64, options.clone()),
         q(300),
         "stretches",
     );
-    refused(&call(vec![0..300], 64, options.clone()), q(200), "q");
+    refused(&call(one(0..300), 64, options.clone()), q(200), "q");
     let lengths = [300, 300];
     let packed = AttentionOptions {
         key_lengths: Some(&lengths),
         ..options.clone()
     };
-    refused(&call(vec![0..300], 64, packed), q(300), "key_lengths");
+    refused(&call(one(0..300), 64, packed), q(300), "key_lengths");
     let lambda = AttentionOptions {
         lambda: Some(Lambda::PerToken {
             data: &of.lambda[..HEADS],
@@ -319,5 +320,5 @@ fn what_is_refused() {
         }),
         ..AttentionOptions::default()
     };
-    refused(&call(vec![0..300], 64, lambda), q(300), "lambda");
+    refused(&call(one(0..300), 64, lambda), q(300), "lambda");
 }

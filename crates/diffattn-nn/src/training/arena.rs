@@ -113,12 +113,12 @@ impl Arena {
     /// Makes room for gradients and moments.
     pub(crate) fn allocate(&mut self) -> Result<(), Error> {
         self.allocate_gradients()?;
-        self.own(vec![0..self.values.len()])
+        self.own(std::iter::once(0..self.values.len()))
     }
 
     /// Makes room for the moments of these stretches, ascending, alone; they begin as zeros.
-    pub(crate) fn own(&mut self, mut owned: Vec<Range<usize>>) -> Result<(), Error> {
-        owned.retain(|range| !range.is_empty());
+    pub(crate) fn own(&mut self, owned: impl Iterator<Item = Range<usize>>) -> Result<(), Error> {
+        let owned: Vec<_> = owned.filter(|range| !range.is_empty()).collect();
         let len = owned.iter().map(Range::len).sum();
         self.owned = owned;
         self.first_moments = try_zeroed(len)?;

@@ -9,7 +9,7 @@ use super::parameters::{AdapterOptions, ModelIds, Taking};
 use super::rows::RmsRows;
 use super::rules::ParameterRules;
 use super::scratch::{Scratch, sized};
-use super::tape::{ModelGrads, Tape, Whole, hidden_states};
+use super::tape::{ModelGrads, Tape, Whole, hidden_states, lent};
 use crate::layers::Activation;
 use crate::layers::attention::LambdaSource;
 use crate::models::diff_llama::DiffLlama;
@@ -333,11 +333,12 @@ impl TrainingModel {
             scratch,
             ..
         } = self;
-        let mut teacher_hidden = Vec::new();
-        if let Some((teacher, _)) = options.teacher {
-            teacher_hidden =
-                hidden_states(pace, teacher, batch, (&mut Tape::default(), scratch), run).await?;
-        }
+        let teacher_hidden = match options.teacher {
+            Some((of, _)) => {
+                hidden_states(pace, of, batch, (&mut Tape::default(), scratch), run).await?
+            }
+            None => Vec::new(),
+        };
         tape.forward(pace, model, batch, (scratch, self.recompute, run))
             .await?;
         let rows = batch.tokens() * model.config.hidden_size;
@@ -373,12 +374,8 @@ impl TrainingModel {
         pace.within(&mut work, units).await?;
         drop(work);
         let mut d = diffattn::try_zeroed(rows)?;
-        norm.backward(
-            &scratch.d_normed,
-            &tape.inputs[last],
-            &mut d,
-            (arena, ids.norm),
-        )?;
+        let to = (&mut *arena, ids.norm);
+        norm.backward(&scratch.d_normed, &tape.inputs[last], &mut d, to)?;
         if let Some(whole) = &mut whole {
             whole(last + 1, arena.all_gradients())?;
         }
@@ -386,10 +383,7 @@ impl TrainingModel {
             ids,
             arena,
             lambda_sums,
-            whole: match &mut whole {
-                Some(whole) => Some(&mut **whole),
-                None => None,
-            },
+            whole: lent(&mut whole),
         };
         let how = (scratch, self.recompute, run);
         tape.backward(pace, model, (batch, &mut d), how, to).await?;

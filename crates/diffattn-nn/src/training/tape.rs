@@ -36,6 +36,14 @@ pub(super) struct ModelGrads<'g> {
 /// Told of a bucket ([`ModelIds::buckets`]) whose gradients are whole, with those of all.
 pub(super) type Whole<'h> = &'h mut (dyn FnMut(usize, &[f32]) -> Result<(), Error> + Send);
 
+/// The same for a part of the work.
+pub(super) fn lent<'a>(whole: &'a mut Option<Whole<'_>>) -> Option<Whole<'a>> {
+    match whole {
+        Some(whole) => Some(&mut **whole),
+        None => None,
+    }
+}
+
 impl Tape {
     /// All layers over a micro-batch, keeping what `recompute` does not compute anew.
     pub(super) async fn forward(

@@ -18,6 +18,7 @@ export const startTrainer = {
     seed: number,
     batch: size,
     accumulate: size,
+    unit: [optional, size],
     lr: number,
     steps: size,
     warmup: size,

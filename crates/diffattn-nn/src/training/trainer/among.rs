@@ -3,6 +3,7 @@
 //! part. What one rank alone computes, any number of them does, bit for bit. Carries no message:
 //! that is [`Ranks`].
 
+use super::open::{OpenStep, TOLD};
 use super::{Cursor, StepPlan, StepReport, Trainer};
 use crate::models::diff_llama::DiffLlama;
 use crate::training::arena::StateTensor;
@@ -11,28 +12,7 @@ use crate::training::ranks::{Message, Ranks, Shards};
 use crate::training::step::joint_norm;
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
 use diffattn_files::ByteSource;
-
-/// Numbers that are told of a unit: its loss, of which cross entropy, of which divergence.
-const TOLD: usize = 3;
-
-/// A step on its way: what its micro-batches gave so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct OpenStep {
-    /// Micro-batches.
-    pub(super) added: usize,
-    tokens: usize,
-    sums: [f64; TOLD],
-}
-
-impl OpenStep {
-    pub(super) fn add(&mut self, tokens: usize, told: &[f64]) {
-        self.added += 1;
-        self.tokens += tokens;
-        for (sum, of) in self.sums.iter_mut().zip(told) {
-            *sum += of;
-        }
-    }
-}
+use std::ops::Range;
 
 impl<S: ByteSource + Send + Sync> Trainer<S> {
     /// Makes this one of the ranks of a training whose steps are made of units: gradients are
@@ -46,7 +26,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             return Err(Error::option("unit", "tokens of a unit", "none"));
         }
         let shards = Shards::new(&self.model.bucket_ranges(), ranks.size());
-        self.model.arena.own(shards.of(ranks.rank()).collect())?;
+        self.model.arena.own(shards.of(ranks.rank()))?;
         self.shards = Some(shards);
         Ok(())
     }
@@ -85,8 +65,8 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         Ok(report)
     }
 
-    /// Units `first..first + N` of a step: this rank's one is computed, while each bucket of it that
-    /// is whole is on its way; then all are added in order. Gives what is told of the own one.
+    /// Units `first..first + N` of a step: this rank's one is computed, while each bucket of it
+    /// that is whole is on its way; then all are added in order. Gives what is told of the own one.
     fn round(
         &mut self,
         ranks: &mut dyn Ranks,
@@ -305,14 +285,16 @@ fn in_order(
     ranks: &mut dyn Ranks,
     own: &[f64],
 ) -> Result<Vec<f64>, Error> {
-    let chunks = |rank: usize| -> Vec<usize> {
-        let parts = shards.of(rank);
-        parts.map(|part| model.arena.chunks_of(part)).collect()
+    let counts_of = |parts: &Vec<Range<usize>>| -> Vec<usize> {
+        let chunks = |part: &Range<usize>| model.arena.chunks_of(part.clone());
+        parts.iter().map(chunks).collect()
     };
-    let chunks: Vec<Vec<usize>> = (0..ranks.size()).map(chunks).collect();
-    let counts: Vec<usize> = chunks.iter().map(|of| of.iter().sum()).collect();
-    let all = ranks.gather_numbers(own, &counts)?;
-    let mut at: Vec<usize> = counts
+    // [bucket][rank]
+    let counts: Vec<Vec<usize>> = shards.parts.iter().map(counts_of).collect();
+    let of_rank = |rank: usize| counts.iter().map(|of| of[rank]).sum();
+    let told: Vec<usize> = (0..ranks.size()).map(of_rank).collect();
+    let all = ranks.gather_numbers(own, &told)?;
+    let mut at: Vec<usize> = told
         .iter()
         .scan(0, |end, count| {
             *end += count;
@@ -320,9 +302,8 @@ fn in_order(
         })
         .collect();
     let mut ordered = Vec::with_capacity(all.len());
-    for bucket in 0..shards.parts.len() {
-        for (rank, at) in at.iter_mut().enumerate() {
-            let count = chunks[rank][bucket];
+    for counts in &counts {
+        for (at, count) in at.iter_mut().zip(counts) {
             let of = all.get(*at..*at + count);
             ordered.extend(of.ok_or_else(|| Error::internal("a rank told of too few chunks"))?);
             *at += count;

@@ -2,11 +2,12 @@
 //! no file, and knows no state to go on from.
 
 mod among;
+mod open;
 mod state;
 
 pub use state::TrainerState;
 
-use among::OpenStep;
+use open::OpenStep;
 
 use super::batch::TrainingBatch;
 use super::data::{Cursor, TrainingData};
@@ -29,9 +30,9 @@ pub struct TrainerOptions {
     /// Micro-batches of a step. 1 by default. Where a micro-batch is a multiple of 256 tokens, its
     /// bits are those of one batch of all rows.
     pub accumulate: usize,
-    /// Tokens of a unit: gradients of a step are summed in units, each from zero, added in order, so
-    /// that no bit depends on batch, accumulate and the number of ranks. A multiple of 256, of a
-    /// window, and a whole part of a micro-batch. By default there are none, and gradients are
+    /// Tokens of a unit: gradients of a step are summed in units, each from zero, added in order,
+    /// so that no bit depends on batch, accumulate and the number of ranks. A multiple of 256, of
+    /// a window, and a whole part of a micro-batch. By default there are none, and gradients are
     /// summed over the micro-batches.
     pub unit: Option<usize>,
     /// β₁ and β₂ of AdamW. 0.9 and 0.95 by default.

@@ -1,7 +1,8 @@
 //! What training goes on from, to the same bits: masters, moments, the place in the data, and the
 //! options that it must agree with. Opens no file: a checkpoint is bytes here.
 
-use super::{OpenStep, Trainer, TrainerOptions};
+use super::open::OpenStep;
+use super::{Trainer, TrainerOptions};
 use crate::training::arena::{Parameter, StateTensor};
 use crate::training::data::Cursor;
 use crate::training::schedule::Schedule;
