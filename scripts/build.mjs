@@ -31,7 +31,12 @@ import {
 const say = (text) => console.log(`build: ${text}`);
 
 /** What a Rust output is made of, besides its flags. */
-const rustSources = ["Cargo.toml", "Cargo.lock", "crates"];
+/** What builds are made of, this file aside: the manifests, and the crates that are in them. */
+const rustSources = [
+  "Cargo.toml",
+  "Cargo.lock",
+  ...["diffattn", "diffattn-files", "diffattn-nn", "diffattn-door", "diffattn-napi", "diffattn-wasm"].map((name) => `crates/${name}`),
+];
 
 /**
  * Runs `body` unless `outputs` are there and were made from the same inputs; remembers the hash

@@ -12,7 +12,8 @@ impl<'o> SequenceAttention<'o> {
     /// This rank's rows of the result, of its own q, k and v; all ranks call it.
     ///
     /// # Errors
-    /// As [`PartialAttention::new`]; [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming
+    /// As [`PartialAttention::new`](diffattn::PartialAttention::new);
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming
     /// `stretches`, `block` or an option that is refused; what `ranks` says.
     pub fn forward(
         &self,

@@ -3,7 +3,8 @@
 //! first, then the sums, then the rows themselves on the whole row's footing, added strip by strip
 //! in key order by a chain of ranks, which is pipelined over the blocks. The result is one rank's
 //! bit for bit; gradients are within the rule of accuracy of one rank's. Computes nothing itself:
-//! that is [`PartialAttention`] and [`DiffAttentionBackward`].
+//! that is [`PartialAttention`](diffattn::PartialAttention) and
+//! [`DiffAttentionBackward`](diffattn::DiffAttentionBackward).
 
 mod backward;
 mod blocks;
