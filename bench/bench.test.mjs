@@ -1,6 +1,6 @@
 // Tests of what the benchmark computes without measuring: statistics, work of a case, figures,
 // tables, records, the plan and the chart. Nothing here is timed.
-import { statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { bytes, cases, checked, configOf, expectedOf, flops, stepFlops, work } from "./cases.mjs";
@@ -13,6 +13,7 @@ import { chosen, plan } from "./plan.mjs";
 import { csv } from "./record.mjs";
 import { LIMITS, judged } from "./sizes.mjs";
 import { exponent, median, relativeError } from "./statistics.mjs";
+import { pictureFile, pictures, readRecord } from "./healing/pictures.mjs";
 import { fill, hash, liveBlocks } from "./subjects/measuring.mjs";
 import { measurementTable, table } from "./tables.mjs";
 
@@ -275,4 +276,9 @@ test("two builds: other bits count before speed; sizes grow in percent", () => {
     ["entry with its chunks", "2.0 KB", "1.5 KB", "-25.0 %"],
     ["worker.js", "0.0 KB", "0.0 KB", "0.0 %"],
   ]);
+});
+
+test("the pictures of docs/healing.md are of what was recorded", async () => {
+  for (const [name, svg] of Object.entries(await pictures(readRecord())))
+    expect(readFileSync(pictureFile(name), "utf8") === svg, `${name}: node bench/healing/pictures.mjs`).toBe(true);
 });

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { isMain, root } from "../../scripts/tools.mjs";
-import { beginnings, healings } from "./plan.mjs";
+import { beginnings, healings, measured } from "./plan.mjs";
 
 const WIDTH = 720;
 /** As the project's curves have them (packages/diffattn/src/curve.ts), light and dark. */
@@ -32,10 +32,10 @@ async function curves() {
 
 const runsOf = (record, names) => names.filter((name) => record.runs[name]).map((name) => ({ name, ...record.runs[name] }));
 
-/** λ of each layer, the mean over its heads and the tokens of a step: where it began, and at the end. */
+/** λ of each layer, the mean over its heads and some tokens: where it began, and at the end. */
 function lambdas(record, document) {
-  const points = runsOf(record, ["half", "all"]).flatMap(({ name, title, history }) =>
-    history.at(-1).lambda.map((value, layer) => ({ series: name === "half" ? 1 : 2, title, layer, lambda: value })),
+  const points = ["half", "all"].flatMap((name, index) =>
+    (record.measured[name]?.lambda ?? []).map((lambda, layer) => ({ series: index + 1, layer, lambda })),
   );
   const of = (series) => points.filter((point) => point.series === series);
   return Plot.plot({
@@ -115,7 +115,7 @@ export async function pictures(record) {
   ]);
   made["healing-needle.svg"] = framed(
     needles(record, document),
-    "The needle task: greedy answers with all five digits, 20 prompts a cell",
+    `The needle task: greedy answers with all five digits, ${measured.needle.draws} prompts a cell`,
     SERIES.map((name) => [CLASSES[name], titles[name]]),
   );
   return made;

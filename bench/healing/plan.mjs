@@ -49,14 +49,14 @@ const small = {
 const nothing = {
   context: 256,
   batch: 8,
-  steps: 1000,
+  steps: 600,
   lr: 2e-3,
   warmup: 50,
   seed: 0,
   "end-id": 0,
   eval: 0.01,
   "eval-every": 100,
-  "save-every": 250,
+  "save-every": 200,
 };
 
 const four = [0, 1, 2, 3];
@@ -80,4 +80,4 @@ export const beginnings = {
 };
 
 /** How each is measured; the file of a loss is that of examples/smollm2. */
-export const measured = { loss: { context: 1024, limit: 16384 }, needle: { lengths: [512, 1024], draws: 20, seed: 0 } };
+export const measured = { loss: { context: 1024, limit: 16384 }, needle: { lengths: [512, 1024], draws: 10, seed: 0 } };

@@ -4,7 +4,7 @@
 // .cache/healing. Two hours on two cores; no part of `npm test`.
 //
 //   node bench/healing/run.mjs [--only PART,...] [--text FOLDER]     parts: names of plan.mjs,
-//   "measure" (all that are there), "smollm2" (the published adapter)
+//   "measure" (all that are there), "int8"
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -145,18 +145,67 @@ async function measure(name, source, options) {
   keep();
 }
 
+/** λ of each layer, the mean over heads and the tokens of sixteen windows: a step that moves nothing. */
+async function lambdas(model, load) {
+  const { Trainer } = await built("training-node.js");
+  const trainer = await Trainer.create({
+    model,
+    load,
+    data: await tokens("smollm2", llama),
+    dataset: { context: healings.all.options.context },
+    steps: 1,
+    batch: 4,
+    accumulate: 4,
+    optimizer: { lr: 0 },
+    adapter: { rank: 1 },
+    recompute: true,
+  });
+  const { lambda } = await trainer.advance();
+  trainer.dispose();
+  return lambda.map(short);
+}
+
 async function measureAll() {
   const { init } = await built("node.js");
   await init();
   await base();
   await measure("base", llama, {});
   for (const name of Object.keys(healings))
-    if (record.runs[name]) await measure(name, await start(name), { adapter: told(join(folder, `run-${name}`)).checkpoint });
+    if (record.runs[name]) {
+      const healed = [await start(name), { adapter: told(join(folder, `run-${name}`)).checkpoint }];
+      await measure(name, ...healed);
+      if (healings[name].convert) record.measured[name].lambda ??= await lambdas(...healed);
+      keep();
+    }
+}
+
+/**
+ * What the int8 rule costs over the float products that training made: the healed model over a base
+ * of q8 codes, its adapter beside them, once as inference takes it and once as floats.
+ */
+async function int8() {
+  if (record.int8) return;
+  const { init } = await built("node.js");
+  await init();
+  const { LanguageModel, convertCheckpoint, evaluateText } = await built("models-node.js");
+  const adapter = told(join(folder, "run-all")).checkpoint;
+  const { file, files } = await convertCheckpoint(await start("all"), { dtype: "q8" });
+  const text = readFileSync(join(example, "eval.txt"), "utf8");
+  const losses = {};
+  for (const [name, options] of Object.entries({ floats: { dtype: "float32" }, int8: {} })) {
+    const model = await LanguageModel.load({ ...files, "model.safetensors": file }, { adapter, ...options });
+    losses[name] = short((await evaluateText(model, text, measured.loss)).loss);
+    model.dispose();
+    say(`  q8 base, products in ${name}: loss ${losses[name]}`);
+  }
+  record.int8 = losses;
+  keep();
 }
 
 const parts = {
   ...Object.fromEntries(Object.keys(healings).map((name) => [name, () => heal(name)])),
   measure: measureAll,
+  int8,
   ...Object.fromEntries(Object.keys(beginnings).map((name) => [name, () => begin(name)])),
 };
 for (const name of values.only?.split(",") ?? Object.keys(parts)) {

@@ -229,6 +229,9 @@ onEachIsa(() => {
       expect(trainer.parameters.every(({ name }) => /lora_|lambda/.test(name))).toBe(true);
       const made = await steps(trainer);
       expect(made[0]?.crossEntropy).toBeGreaterThan(0);
+      // λ is ½ at first, and then what it learns.
+      expect(made[0]?.lambda).toEqual([0.5, 0.5]);
+      expect(made.at(-1)?.lambda.every((lambda) => lambda !== null && lambda !== 0.5 && Math.abs(lambda - 0.5) < 0.1)).toBe(true);
       // It is exactly what it was converted from, at first.
       expect(Math.abs(made[0]?.divergence ?? 1)).toBeLessThan(1e-4);
       expect(made[5]?.loss).toBeLessThan(made[0]?.loss ?? 0);

@@ -62,6 +62,27 @@ pub(crate) struct Tokens<'t> {
     pub(crate) run: Run,
 }
 
+impl KeptAttention {
+    /// The mean over tokens and differential heads of a λ that is projected; `None` of another.
+    pub(super) fn lambda_mean(&self, layer: &DiffAttnLayer) -> Option<f64> {
+        let LambdaSource::Projected(of) = &layer.lambda else {
+            return None;
+        };
+        let (mut sum, mut count) = (0.0, 0_usize);
+        for row in self.lambda.chunks_exact(layer.num_heads().max(1)) {
+            let mut add = |value: f32| {
+                sum += f64::from(value);
+                count += 1;
+            };
+            match &of.heads {
+                Some(heads) => heads.iter().for_each(|&head| add(row[head])),
+                None => row.iter().for_each(|&value| add(value)),
+            }
+        }
+        (count > 0).then(|| sum / count as f64)
+    }
+}
+
 impl Tokens<'_> {
     pub(super) fn count(&self) -> usize {
         self.shape[0] * self.shape[1]

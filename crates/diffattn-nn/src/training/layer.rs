@@ -32,6 +32,11 @@ pub(crate) struct KeptLayer {
 }
 
 impl KeptLayer {
+    /// The mean of a projected λ, of a pass through `layer`.
+    pub(super) fn lambda_mean(&self, layer: &DecoderLayer) -> Option<f64> {
+        self.attention.lambda_mean(&layer.attention)
+    }
+
     /// Changes what stands within the MLP for another's: memory that layers share.
     pub(super) fn lend_gates(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.gate, &mut other.gate);

@@ -188,6 +188,23 @@ impl TrainingModel {
         Ok(())
     }
 
+    /// The mean of each layer's projected λ over the tokens of the last micro-batch; 0 of a layer
+    /// that has none.
+    pub(super) fn lambda_means(&self) -> impl Iterator<Item = f64> {
+        self.tape.lambda.iter().map(|mean| mean.unwrap_or(0.0))
+    }
+
+    /// λ of each layer, projected ones as the means that a step's micro-batches had.
+    pub(super) fn lambda_of_step(&self, means: &[f64]) -> Vec<Option<f32>> {
+        let layers = self.model.layers.iter().zip(self.lambda()).enumerate();
+        layers
+            .map(|(index, (layer, own))| match layer.attention.lambda {
+                LambdaSource::Projected(_) => means.get(index).map(|&mean| mean as f32),
+                _ => own,
+            })
+            .collect()
+    }
+
     /// Zeros the gradients: what a step begins with.
     pub fn begin(&mut self) {
         self.arena.clear_gradients();

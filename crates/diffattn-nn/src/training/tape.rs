@@ -21,6 +21,8 @@ pub(super) struct Tape {
     kept: Vec<KeptLayer>,
     /// What stands within one MLP after the other, where it is recomputed.
     shared: KeptLayer,
+    /// The mean of each layer's projected λ over the tokens of the last pass.
+    pub(super) lambda: Vec<Option<f64>>,
 }
 
 /// Where the gradients of a model's layers go.
@@ -62,6 +64,7 @@ impl Tape {
         };
         self.kept.resize_with(kept, KeptLayer::default);
         self.inputs.resize_with(layers + 1, Vec::new);
+        self.lambda.resize(layers, None);
         let (cu_seqlens, table) = (batch.cu_seqlens()?, rotary_table(model, batch, run)?);
         let turns = turns(batch, table.as_ref());
         for (index, layer) in model.layers.iter().enumerate() {
@@ -83,6 +86,7 @@ impl Tape {
                 kept.lend_gates(&mut self.shared);
             }
             pass.forward(pace, x, kept, scratch).await?;
+            self.lambda[index] = kept.lambda_mean(layer);
             if recompute == Recompute::Mlps {
                 kept.lend_gates(&mut self.shared);
             }
@@ -105,6 +109,7 @@ impl Tape {
             inputs,
             kept,
             shared,
+            ..
         } = self;
         let tokens = tokens(batch, (&cu_seqlens, &turns), run);
         for (index, layer) in model.layers.iter().enumerate().rev() {

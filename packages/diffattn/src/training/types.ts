@@ -211,7 +211,10 @@ export interface TrainStep {
   readonly tokens: number;
   /** Of this step. */
   readonly tokensPerSecond: number;
-  /** λ of each layer; null where it has none of its own. */
+  /**
+   * λ of each layer, of one that is projected the mean over the step's tokens and heads; null where
+   * there is none.
+   */
   readonly lambda: readonly (number | null)[];
   /** The loss over what is measured, after the step, where it was. */
   readonly evalLoss?: number;

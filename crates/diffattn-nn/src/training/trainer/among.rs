@@ -3,7 +3,7 @@
 //! part. What one rank alone computes, any number of them does, bit for bit. Carries no message:
 //! that is [`Ranks`].
 
-use super::open::{OpenStep, TOLD};
+use super::open::{OpenStep, TOLD, told_of};
 use super::{Cursor, StepPlan, StepReport, Trainer};
 use crate::models::diff_llama::DiffLlama;
 use crate::training::arena::StateTensor;
@@ -111,7 +111,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             Work::new(model.units(&batch), |pace| async move {
                 let whole = Some(&mut send as _);
                 let of = model.add_paced(&pace, &batch, &options, whole).await?;
-                told.extend([of.loss, of.cross_entropy, of.divergence]);
+                *told = told_of(&of, model);
                 Ok(())
             })
             .finish()?;
@@ -142,14 +142,15 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     ) -> Result<OpenStep, Error> {
         let (units, size) = (plan.windows.len(), ranks.size());
         let units_of = |rank: usize| (units + size - 1 - rank) / size;
-        let counts: Vec<usize> = (0..size).map(|rank| TOLD * units_of(rank)).collect();
+        let of_unit = TOLD + self.model.model().config().num_hidden_layers;
+        let counts: Vec<usize> = (0..size).map(|rank| of_unit * units_of(rank)).collect();
         let all = ranks.gather_numbers(own, &counts)?;
         let mut open = OpenStep::default();
         for (unit, windows) in plan.windows.iter().enumerate() {
             let before: usize = counts[..unit % size].iter().sum();
-            let at = before + TOLD * (unit / size);
+            let at = before + of_unit * (unit / size);
             let told = all
-                .get(at..at + TOLD)
+                .get(at..at + of_unit)
                 .ok_or_else(|| Error::internal("a rank told of too few units"))?;
             open.add(windows.len() * self.data.context(), told);
         }
@@ -163,11 +164,8 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         cursor: Cursor,
         ranks: &mut dyn Ranks,
     ) -> Result<StepReport, Error> {
-        let OpenStep {
-            tokens,
-            sums: [loss, cross_entropy, divergence],
-            ..
-        } = std::mem::take(&mut self.open);
+        let open = std::mem::take(&mut self.open);
+        let [loss, cross_entropy, divergence] = open.losses();
         let step = self.step + 1;
         let adamw = AdamW {
             lr: self.options.schedule.at(step),
@@ -192,7 +190,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             self.model.put_back_paced(pace).await?;
             self.is_moving = false;
             (self.step, self.cursor) = (step, cursor);
-            self.tokens += tokens as u64;
+            self.tokens += open.tokens as u64;
         }
         self.has_diverged = has_diverged;
         Ok(StepReport {
@@ -202,7 +200,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             lr: adamw.lr,
             grad_norm: norm,
             tokens: self.tokens,
-            lambda: self.model.lambda(),
+            lambda: self.model.lambda_of_step(&open.lambda_means()),
             has_diverged,
         })
     }

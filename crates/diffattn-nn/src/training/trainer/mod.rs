@@ -7,7 +7,7 @@ mod state;
 
 pub use state::TrainerState;
 
-use open::OpenStep;
+use open::{OpenStep, told_of};
 
 use super::batch::TrainingBatch;
 use super::data::{Cursor, TrainingData};
@@ -119,7 +119,7 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Tokens that were read so far.
     pub tokens: u64,
-    /// λ of each layer that has one of its own.
+    /// λ of each layer: of one that is projected the mean over the step's tokens and heads.
     pub lambda: Vec<Option<f32>>,
     /// Whether the loss or the norm is no number: nothing moved then, and training ends.
     pub has_diverged: bool,
@@ -320,7 +320,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             if has_units {
                 model.arena.add_to_sums(0..model.arena.len(), None);
             }
-            open_step.add(batch.tokens(), &[of.loss, of.cross_entropy, of.divergence]);
+            open_step.add(batch.tokens(), &told_of(&of, model));
             *open = open_step;
             Ok(())
         }))
