@@ -145,24 +145,30 @@ async function measure(name, source, options) {
   keep();
 }
 
-/** λ of each layer, the mean over heads and the tokens of sixteen windows: a step that moves nothing. */
-async function lambdas(model, load) {
+/**
+ * What the trainer measures of a model: the loss of what was held back of the text, and λ of each
+ * layer, the mean over heads and the tokens of sixteen windows, by a step that moves nothing.
+ */
+async function asTrained(model, load) {
   const { Trainer } = await built("training-node.js");
+  const { context, batch, seed, eval: share, "eval-batches": batches } = healings.all.options;
   const trainer = await Trainer.create({
     model,
     load,
     data: await tokens("smollm2", llama),
-    dataset: { context: healings.all.options.context },
+    dataset: { context, seed, eval: share },
     steps: 1,
-    batch: 4,
-    accumulate: 4,
+    batch,
+    accumulate: 16 / batch,
     optimizer: { lr: 0 },
     adapter: { rank: 1 },
     recompute: true,
   });
+  const heldBack = short(await trainer.evaluate({ batches }));
   const { lambda } = await trainer.advance();
   trainer.dispose();
-  return lambda.map(short);
+  say(`  held back: ${heldBack}`);
+  return { heldBack, ...(lambda.some((value) => value !== null) && { lambda: lambda.map(short) }) };
 }
 
 async function measureAll() {
@@ -170,11 +176,12 @@ async function measureAll() {
   await init();
   await base();
   await measure("base", llama, {});
+  Object.assign(record.measured.base, await asTrained(llama, {}));
   for (const name of Object.keys(healings))
     if (record.runs[name]) {
       const healed = [await start(name), { adapter: told(join(folder, `run-${name}`)).checkpoint }];
       await measure(name, ...healed);
-      if (healings[name].convert) record.measured[name].lambda ??= await lambdas(...healed);
+      Object.assign(record.measured[name], await asTrained(...healed));
       keep();
     }
 }
