@@ -14,8 +14,8 @@ import { beginnings, healings, measured } from "./plan.mjs";
 const WIDTH = 720;
 /** As the project's curves have them (packages/diffattn/src/curve.ts), light and dark. */
 const STYLE = `<style>
-svg{background:#fff;color:#1b1f24}.c0{fill:#0072b2}.c1{fill:#d55e00}.c2{fill:#009e73}.c3{fill:#8b949e}.l1{stroke:#d55e00}.l2{stroke:#009e73}
-@media (prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}.c0{fill:#56b4e9}.c1{fill:#e69f00}.c2{fill:#2fd1a5}.c3{fill:#6e7681}.l1{stroke:#e69f00}.l2{stroke:#2fd1a5}}
+svg{background:#fff;color:#1b1f24}.c0{fill:#0072b2}.c1{fill:#d55e00}.c2{fill:#009e73}.c3{fill:#8b949e}.l0{stroke:#0072b2}.l1{stroke:#d55e00}.l2{stroke:#009e73}
+@media (prefers-color-scheme:dark){svg{background:#0d1117;color:#e6edf3}.c0{fill:#56b4e9}.c1{fill:#e69f00}.c2{fill:#2fd1a5}.c3{fill:#6e7681}.l0{stroke:#56b4e9}.l1{stroke:#e69f00}.l2{stroke:#2fd1a5}}
 </style>`;
 
 /** The library's own drawing of curves, which no entry of the package has. */
@@ -30,7 +30,66 @@ async function curves() {
   }
 }
 
+const SERIES = ["base", ...Object.keys(healings)];
+const CLASSES = { base: "c3", llama: "c0", half: "c1", all: "c2" };
+const LINES = { llama: "l0", half: "l1", all: "l2" };
+const SIZE = { width: WIDTH, height: 300, marginLeft: 58, marginTop: 44 };
+
 const runsOf = (record, names) => names.filter((name) => record.runs[name]).map((name) => ({ name, ...record.runs[name] }));
+
+const lines = (series, points, x, y, dots) => [
+  ...series.map((name) =>
+    Plot.line(
+      points.filter((point) => point.name === name),
+      { x, y, className: LINES[name], stroke: null },
+    ),
+  ),
+  ...(dots
+    ? series.map((name) =>
+        Plot.dot(
+          points.filter((point) => point.name === name),
+          { x, y, r: 4, className: CLASSES[name], fill: null, stroke: null },
+        ),
+      )
+    : []),
+];
+
+/** The loss of what was held back, from the Llama as it was on. */
+function heldBack(record, document) {
+  const points = runsOf(record, Object.keys(healings)).flatMap(({ name, history }) => [
+    { name, tokens: 0, loss: record.measured.base.heldBack },
+    ...history.filter(({ evalLoss }) => evalLoss !== undefined).map(({ tokens, evalLoss }) => ({ name, tokens, loss: evalLoss })),
+  ]);
+  return Plot.plot({
+    document,
+    ...SIZE,
+    x: { label: "tokens", ticks: 6, tickFormat: "~s" },
+    y: { label: "loss of what was held back (nats per token)", grid: true, nice: true },
+    marks: lines(Object.keys(healings), points, "tokens", "loss", true),
+  });
+}
+
+/** Steps that a difference is averaged over: fewer are the noise of a few windows. */
+const AVERAGED = 21;
+
+/** The cross entropy of each step less that of the Llama, which read the same tokens. */
+function differences(record, document) {
+  const plain = record.runs.llama.history;
+  const points = runsOf(record, ["half", "all"]).flatMap(({ name, history }) => {
+    const difference = history.map(({ crossEntropy }, step) => crossEntropy - plain[step].crossEntropy);
+    const mean = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
+    return history
+      .slice(AVERAGED - 1)
+      .map(({ tokens }, step) => ({ name, tokens, loss: 1000 * mean(difference.slice(step, step + AVERAGED)) }));
+  });
+  return Plot.plot({
+    document,
+    ...SIZE,
+    x: { label: "tokens", ticks: 6, tickFormat: "~s" },
+    y: { label: "thousandths of a nat", grid: true, nice: true },
+    marks: [Plot.ruleY([0], { strokeDasharray: "3 3" }), ...lines(["half", "all"], points, "tokens", "loss", false)],
+  });
+}
 
 /** λ of each layer, the mean over its heads and some tokens: where it began, and at the end. */
 function lambdas(record, document) {
@@ -55,9 +114,6 @@ function lambdas(record, document) {
     ],
   });
 }
-
-const SERIES = ["base", ...Object.keys(healings)];
-const CLASSES = { base: "c3", llama: "c0", half: "c1", all: "c2" };
 
 /** Right answers of each model, by length and depth. */
 function needles(record, document) {
@@ -107,16 +163,19 @@ export async function pictures(record) {
   const made = {};
   const curve = (names) => lossCurve(runsOf(record, names).map(({ title, history }) => ({ name: title, history })));
   const titles = { base: "SmolLM2 as it was", ...Object.fromEntries(Object.entries(healings).map(([name, { title }]) => [name, title])) };
-  made["healing-loss.svg"] = curve(Object.keys(healings));
+  const legend = (names) => names.map((name) => [CLASSES[name], titles[name]]);
+  made["healing-loss.svg"] = framed(heldBack(record, document), "What was held back of the text", legend(Object.keys(healings)));
+  made["healing-difference.svg"] = framed(
+    differences(record, document),
+    `Cross entropy in training less that of the Llama on the same tokens, means of ${AVERAGED} steps`,
+    legend(["half", "all"]),
+  );
   made["healing-beginnings.svg"] = curve(Object.keys(beginnings));
-  made["healing-lambda.svg"] = framed(lambdas(record, document), "λ by layer, the mean over heads and tokens", [
-    ["c1", titles.half],
-    ["c2", titles.all],
-  ]);
+  made["healing-lambda.svg"] = framed(lambdas(record, document), "λ by layer, the mean over heads and tokens", legend(["half", "all"]));
   made["healing-needle.svg"] = framed(
     needles(record, document),
     `The needle task: greedy answers with all five digits, ${measured.needle.draws} prompts a cell`,
-    SERIES.map((name) => [CLASSES[name], titles[name]]),
+    legend(SERIES),
   );
   return made;
 }
