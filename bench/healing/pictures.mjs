@@ -150,7 +150,7 @@ function framed(svg, title, legend) {
   let x = 10;
   const labels = legend.map(([className, label]) => {
     const at = x;
-    x += 24 + 7.2 * label.length;
+    x += 42 + 6.6 * label.length;
     return `<rect class="${className}" x="${at}" y="30" width="11" height="11"/>${text(at + 16, 40, 'fill="currentColor"', label)}`;
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}" role="img"><title>${title}</title>${STYLE}${text(10, 18, 'fill="currentColor" font-weight="bold"', title)}${labels.join("")}${svg.outerHTML}</svg>\n`;
