@@ -197,11 +197,14 @@ async function int8() {
   const { LanguageModel, convertCheckpoint, evaluateText } = await built("models-node.js");
   const adapter = told(join(folder, "run-all")).checkpoint;
   const { file, files } = await convertCheckpoint(await start("all"), { dtype: "q8" });
-  const text = readFileSync(join(example, "eval.txt"), "utf8");
+  // (A checkpoint in memory has no tokenizer beside it.)
+  const plain = await LanguageModel.load(llama);
+  const ids = plain.encode(readFileSync(join(example, "eval.txt"), "utf8"), { addSpecialTokens: false });
+  plain.dispose();
   const losses = {};
   for (const [name, options] of Object.entries({ floats: { dtype: "float32" }, int8: {} })) {
     const model = await LanguageModel.load({ ...files, "model.safetensors": file }, { adapter, ...options });
-    losses[name] = short((await evaluateText(model, text, measured.loss)).loss);
+    losses[name] = short((await evaluateText(model, ids, measured.loss)).loss);
     model.dispose();
     say(`  q8 base, products in ${name}: loss ${losses[name]}`);
   }
