@@ -22,7 +22,7 @@ function shape(link, { rate, delay }) {
 
 /** Whether the kernel delays packets. */
 export const hasDelays = () => {
-  ip("link", "add", `${PREFIX}t`, "type", "dummy");
+  ip("link", "add", `${PREFIX}t`, "type", "veth", "peer", "name", `${PREFIX}u`);
   const done = ask("sh", ["-c", `tc qdisc add dev ${PREFIX}t root netem delay 1ms && echo yes`]);
   ip("link", "del", `${PREFIX}t`);
   return done === "yes";
