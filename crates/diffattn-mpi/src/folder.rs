@@ -19,14 +19,17 @@ const MOMENTS: &str = "optimizer.safetensors";
 const STATE: &str = "training.json";
 const CONFIG: &str = "config.json";
 const LATEST: &str = "latest";
-/// What may stand beside a model's weights.
-const COMPANIONS: [&str; 6] = [
+/// What lies beside weights and stays right for them, as the package has it (companions.ts).
+const COMPANIONS: [&str; 9] = [
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
     "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
 ];
 /// Bytes of a JSON file at most.
 const MOST_TEXT: u64 = 64 << 20;
