@@ -14,7 +14,7 @@ use diffattn_nn::training::{
 use diffattn_nn::{DiffLlama, DiffLlamaConfig};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts;
 use signal_hook::flag;
 use std::fs;
 use std::io::Write;
@@ -151,11 +151,6 @@ pub enum Ending {
 }
 
 impl Arguments {
-    fn unit_tokens(&self) -> usize {
-        let micro = self.batch.saturating_mul(self.context);
-        self.unit.unwrap_or(micro)
-    }
-
     fn trainer_options(&self) -> TrainerOptions {
         let schedule = Schedule {
             warmup: self.warmup.unwrap_or(self.steps / 50),
@@ -170,7 +165,7 @@ impl Arguments {
         TrainerOptions {
             batch: self.batch,
             accumulate: self.accumulate,
-            unit: Some(self.unit_tokens()),
+            unit: self.unit.or(Some(self.batch.saturating_mul(self.context))),
             weight_decay: self.weight_decay,
             max_grad_norm: (self.clip > 0.0).then_some(self.clip),
             alpha: self.alpha,
@@ -353,17 +348,25 @@ pub fn train(
     steps.make(&mut trainer, ranks, history, out)
 }
 
+/// What asks for the end between two steps; SIGUSR1, which `mpirun` hands on, where there is one.
+const ENDS: &[i32] = &[
+    consts::SIGINT,
+    consts::SIGTERM,
+    #[cfg(unix)]
+    consts::SIGUSR1,
+];
+
 /// Signals that ask for the end between two steps.
 struct Signals(Arc<AtomicUsize>);
 
 impl Signals {
-    /// Listens to SIGINT, SIGTERM and SIGUSR1, which `mpirun` hands on; a second one does not wait.
+    /// Listens to [`ENDS`]; a second one does not wait.
     fn listen() -> Result<Self, Failure> {
         let (last, asked) = (
             Arc::new(AtomicUsize::new(0)),
             Arc::new(AtomicBool::new(false)),
         );
-        for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        for &signal in ENDS {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&asked))
                 .map_err(Failure::new)?;
             flag::register(signal, Arc::clone(&asked)).map_err(Failure::new)?;
