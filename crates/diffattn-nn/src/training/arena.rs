@@ -198,21 +198,19 @@ impl Arena {
         Some([&self.first_moments[at.clone()], &self.second_moments[at]])
     }
 
-    /// Writes what is owned of a tensor of a state, of all of it, where it belongs in `to`.
-    pub(crate) fn read_owned(
-        &self,
-        name: &str,
-        of: StateTensor,
-        to: &mut [f32],
-    ) -> Result<(), Error> {
+    /// Writes the values of a parameter, or what is owned of its moments, where they belong.
+    pub(crate) fn read(&self, name: &str, of: StateTensor, to: &mut [f32]) -> Result<(), Error> {
         let whole = self.range(name, to.len())?;
+        let moments = match of {
+            StateTensor::Value => {
+                to.copy_from_slice(&self.values[whole]);
+                return Ok(());
+            }
+            StateTensor::FirstMoment => &self.first_moments,
+            StateTensor::SecondMoment => &self.second_moments,
+        };
         for (range, at) in self.owned_of(whole.clone()) {
-            let from = match of {
-                StateTensor::Value => &self.values[range.clone()],
-                StateTensor::FirstMoment => &self.first_moments[at],
-                StateTensor::SecondMoment => &self.second_moments[at],
-            };
-            to[range.start - whole.start..range.end - whole.start].copy_from_slice(from);
+            to[range.start - whole.start..range.end - whole.start].copy_from_slice(&moments[at]);
         }
         Ok(())
     }
@@ -237,16 +235,17 @@ impl Arena {
         values: &[f32],
     ) -> Result<(), Error> {
         let whole = self.range(name, values.len())?;
-        if of == StateTensor::Value {
-            self.values[whole].copy_from_slice(values);
-            return Ok(());
-        }
-        for (range, at) in self.owned_of(whole.clone()) {
+        let owned = self.owned_of(whole.clone());
+        let moments = match of {
+            StateTensor::Value => {
+                self.values[whole].copy_from_slice(values);
+                return Ok(());
+            }
+            StateTensor::FirstMoment => &mut self.first_moments,
+            StateTensor::SecondMoment => &mut self.second_moments,
+        };
+        for (range, at) in owned {
             let from = &values[range.start - whole.start..range.end - whole.start];
-            let moments = match of {
-                StateTensor::SecondMoment => &mut self.second_moments,
-                _ => &mut self.first_moments,
-            };
             moments[at].copy_from_slice(from);
         }
         Ok(())

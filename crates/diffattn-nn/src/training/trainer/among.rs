@@ -7,7 +7,7 @@ use super::open::{OpenStep, TOLD, told_of};
 use super::{Cursor, StepPlan, StepReport, Trainer};
 use crate::models::diff_llama::DiffLlama;
 use crate::training::arena::StateTensor;
-use crate::training::model::{LossOptions, TrainingModel};
+use crate::training::model::TrainingModel;
 use crate::training::ranks::{Message, Ranks, Shards};
 use crate::training::step::joint_norm;
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
@@ -93,10 +93,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         if rank < taking_part {
             let batch = self.data.batch(&plan.windows[first + rank])?;
             self.model.check_ids(&batch)?;
-            let options = LossOptions {
-                count: Some(plan.counted),
-                teacher: teacher.map(|teacher| (teacher, self.options.alpha)),
-            };
+            let options = self.options.loss(plan.counted, teacher);
             let model = &mut self.model;
             model.begin();
             let mut send = |bucket: usize, gradients: &[f32]| {
@@ -140,18 +137,10 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         plan: &StepPlan,
         own: &[f64],
     ) -> Result<OpenStep, Error> {
-        let (units, size) = (plan.windows.len(), ranks.size());
-        let units_of = |rank: usize| (units + size - 1 - rank) / size;
         let of_unit = TOLD + self.model.model().config().num_hidden_layers;
-        let counts: Vec<usize> = (0..size).map(|rank| of_unit * units_of(rank)).collect();
-        let all = ranks.gather_numbers(own, &counts)?;
+        let all = in_turns(ranks, own, [plan.windows.len(), of_unit])?;
         let mut open = OpenStep::default();
-        for (unit, windows) in plan.windows.iter().enumerate() {
-            let before: usize = counts[..unit % size].iter().sum();
-            let at = before + of_unit * (unit / size);
-            let told = all
-                .get(at..at + of_unit)
-                .ok_or_else(|| Error::internal("a rank told of too few units"))?;
+        for (windows, told) in plan.windows.iter().zip(all.chunks_exact(of_unit)) {
             open.add(windows.len() * self.data.context(), told);
         }
         Ok(open)
@@ -219,11 +208,10 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         let arena = &self.model.arena;
         let whole = arena.range_of(name)?;
         let mut values = diffattn::try_zeroed(whole.len())?;
-        if let (StateTensor::Value, Some(own)) = (of, arena.values(name)) {
-            values.copy_from_slice(own);
+        arena.read(name, of, &mut values)?;
+        if of == StateTensor::Value {
             return Ok(values);
         }
-        arena.read_owned(name, of, &mut values)?;
         for parts in self.shards.iter().flat_map(|shards| &shards.parts) {
             // What of the tensor is in the bucket, counted from the tensor's beginning.
             let within = |at: usize| at.clamp(whole.start, whole.end) - whole.start;
@@ -260,20 +248,33 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
                 own.extend([of.0, of.1 as f64]);
             }
         }
-        let batches_of = |rank: usize| (all + size - 1 - rank) / size;
-        let counts: Vec<usize> = (0..size).map(|rank| 2 * batches_of(rank)).collect();
-        let told = ranks.gather_numbers(&own, &counts)?;
         let (mut sum, mut counted) = (0.0, 0.0);
-        for index in 0..all {
-            let before: usize = counts[..index % size].iter().sum();
-            let at = before + 2 * (index / size);
-            if let Some(&[loss, count]) = told.get(at..at + 2) {
-                sum += loss;
-                counted += count;
-            }
+        for told in in_turns(ranks, &own, [all, 2])?.chunks_exact(2) {
+            sum += told[0];
+            counted += told[1];
         }
         Ok((counted > 0.0).then(|| sum / counted))
     }
+}
+
+/// Numbers of each of `[count, width]` things in their order, of which thing i was rank i mod N's.
+fn in_turns(
+    ranks: &mut dyn Ranks,
+    own: &[f64],
+    [count, width]: [usize; 2],
+) -> Result<Vec<f64>, Error> {
+    let size = ranks.size();
+    let of_rank = |rank: usize| (count + size - 1 - rank) / size * width;
+    let counts: Vec<usize> = (0..size).map(of_rank).collect();
+    let all = ranks.gather_numbers(own, &counts)?;
+    let mut ordered = Vec::with_capacity(all.len());
+    for index in 0..count {
+        let before: usize = counts[..index % size].iter().sum();
+        let at = before + index / size * width;
+        let of = all.get(at..at + width);
+        ordered.extend(of.ok_or_else(|| Error::internal("a rank told of too few"))?);
+    }
+    Ok(ordered)
 }
 
 /// Σ g² of all chunks of the arena in order, of those that each rank has.

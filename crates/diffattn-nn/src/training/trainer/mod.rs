@@ -98,6 +98,14 @@ impl TrainerOptions {
         ))
     }
 
+    /// How a micro-batch of a step is measured of which so many labels count.
+    fn loss<'t>(&self, counted: usize, teacher: Option<&'t DiffLlama>) -> LossOptions<'t> {
+        LossOptions {
+            count: Some(counted),
+            teacher: teacher.map(|teacher| (teacher, self.alpha)),
+        }
+    }
+
     /// Rows that are computed at a time: those of a unit, or of a micro-batch.
     fn rows_at_a_time(&self, context: usize) -> usize {
         self.unit.map_or(self.batch, |unit| unit / context.max(1))
@@ -310,10 +318,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             }
             // (Where it ends before its end, gradients are of nothing: only a first one follows.)
             let mut open_step = std::mem::take(open);
-            let options = LossOptions {
-                count: Some(count),
-                teacher: teacher.map(|teacher| (teacher, options.alpha)),
-            };
+            let options = options.loss(count, teacher);
             let mut unheard = |_: usize, _: &[f32]| Ok(());
             let whole: Option<Whole<'_>> = has_units.then_some(&mut unheard);
             let of = model.add_paced(&pace, &batch, &options, whole).await?;
@@ -376,17 +381,6 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     /// # Errors
     /// As [`Trainer::advance`].
     pub fn evaluate(&mut self, batches: Option<usize>) -> Result<Option<f64>, Error> {
-        let (mut sum, mut counted, mut first, mut left) = (0.0, 0_usize, 0, batches);
-        while left != Some(0)
-            && let Some(batch) = self.data.eval(first, self.options.batch)?
-        {
-            let mut of = (0.0, 0);
-            self.evaluate_work(batch, &mut of)?.finish()?;
-            sum += of.0;
-            counted += of.1;
-            first += self.options.batch as u64;
-            left = left.map(|left| left - 1);
-        }
-        Ok((counted > 0).then(|| sum / counted as f64))
+        self.evaluate_among(&mut Alone, batches)
     }
 }
