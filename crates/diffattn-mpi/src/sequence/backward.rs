@@ -6,7 +6,7 @@ use super::side::{Given, Side, add, as_floats, hear, of_floats, put};
 use super::types::{SequenceAttention, SequenceGradients};
 use diffattn::{
     AttentionGradients, AttentionNeeds, DiffAttentionBackward, Error, GradientOptions, Lambda,
-    RowStatistics, Tensor, WholeRows, checked_len,
+    RowStatistics, Tensor, WholeRows,
 };
 use diffattn_nn::training::Ranks;
 
@@ -19,7 +19,7 @@ impl Side<'_, '_> {
         given: &mut [Given],
         own: &mut std::slice::Iter<'_, RowStatistics>,
     ) -> Result<(), Error> {
-        for block in blocks.iter().filter(|block| block.owner == self.rank) {
+        for block in self.own(blocks) {
             let rows = own.next().ok_or_else(|| {
                 Error::option("kept", "what forward kept of these tokens", "other")
             })?;
@@ -30,17 +30,11 @@ impl Side<'_, '_> {
             }
             given[block.place].rows = Some(rows.clone());
         }
-        for block in blocks
-            .iter()
-            .filter(|block| block.asked.contains(&self.rank))
-        {
+        for block in self.asking(blocks) {
             if block.owner == self.rank {
                 continue;
             }
-            let of = &given[block.place];
-            let len = self.range(block, of, |range| {
-                checked_len("q", &range.statistics_shape())
-            })?;
+            let len = self.statistics_len(block);
             let message = |kind| block.message(kind, block.owner, self.rank);
             let row_max = hear(ranks, message(Kind::WholeMax), len)?;
             let row_sum = of_floats(&hear(ranks, message(Kind::WholeSum), 2 * len)?);
@@ -60,7 +54,7 @@ impl Side<'_, '_> {
         let options = self.options(block, given);
         let rows = given.rows.as_ref();
         let statistics = rows.ok_or_else(|| Error::internal("a block without statistics"))?;
-        let shape = self.range(block, given, |range| Ok(range.accumulator_shape()))?;
+        let shape = self.result_shape(block);
         let is_own = block.owner == self.rank;
         let has_weight = (options.norm.as_ref()).is_some_and(|norm| norm.weight.is_some());
         let gradients = GradientOptions {
@@ -90,7 +84,7 @@ impl Side<'_, '_> {
         given: &mut [Given],
     ) -> Result<(), Error> {
         let rank = self.rank;
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             let of = &mut given[block.place];
             let delta = self.backward(block, of, None, |call| call.deltas())?;
             if block.owner != rank {
@@ -99,7 +93,7 @@ impl Side<'_, '_> {
             }
             of.delta = delta;
         }
-        for block in blocks.iter().filter(|block| block.owner == rank) {
+        for block in self.own(blocks) {
             let own = std::mem::take(&mut given[block.place].delta);
             let mut whole = vec![0.0; own.len()];
             for from in block.asked.clone() {
@@ -117,7 +111,7 @@ impl Side<'_, '_> {
             }
             given[block.place].delta = whole;
         }
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             if block.owner != rank {
                 let of = &mut given[block.place];
                 let message = block.message(Kind::WholeDelta, block.owner, rank);
@@ -137,7 +131,7 @@ impl Side<'_, '_> {
     ) -> Result<(), Error> {
         let rank = self.rank;
         let mut own: Vec<Option<Vec<f32>>> = vec![None; blocks.len()];
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             let of = &given[block.place];
             let made = self.backward(block, of, Some(&of.delta), |call| {
                 let mut made: AttentionGradients = call.shapes().zeros()?;
@@ -156,18 +150,15 @@ impl Side<'_, '_> {
             if let Some(weight) = made.dnorm_weight {
                 Sums::add(&mut sums.norm_weight, &weight);
             }
-            match (made.dlambda, self.lambda_heads()) {
-                (Some(dlambda), Some(heads)) => {
-                    let tokens = self.tokens(rank);
-                    let whole = to.dlambda.get_or_insert_with(Vec::new);
-                    whole.resize(self.of.batch * tokens * heads, 0.0);
-                    put(whole, [tokens, heads], &block.rows, &dlambda);
+            match (made.dlambda, self.lambda_heads(), &mut to.dlambda) {
+                (Some(dlambda), Some(heads), Some(whole)) => {
+                    put(whole, [self.tokens(), heads], &block.rows, &dlambda);
                 }
-                (Some(dlambda), None) => Sums::add(&mut sums.lambda, &dlambda),
-                (None, _) => {}
+                (Some(dlambda), ..) => Sums::add(&mut sums.lambda, &dlambda),
+                _ => {}
             }
         }
-        for block in blocks.iter().filter(|block| block.owner == rank) {
+        for block in self.own(blocks) {
             let dq = own[block.place].take().unwrap_or_default();
             let mut whole = vec![0.0; dq.len()];
             for from in block.asked.clone() {
@@ -178,7 +169,7 @@ impl Side<'_, '_> {
                     add(&mut whole, &hear(ranks, message, dq.len())?);
                 }
             }
-            let place = [self.tokens(rank), self.q.width];
+            let place = [self.tokens(), self.q.width];
             put(&mut to.dq, place, &block.rows, &whole);
         }
         Ok(())

@@ -53,6 +53,11 @@ impl Block {
         }
     }
 
+    /// The last rank that is asked, where a chain ends.
+    pub(super) fn last(&self) -> usize {
+        self.asked.end - 1
+    }
+
     /// The ranks that are asked, but for its own.
     pub(super) fn others(&self) -> impl Iterator<Item = usize> + use<> {
         let owner = self.owner;

@@ -22,20 +22,11 @@ impl<'o> SequenceAttention<'o> {
         k: Heads<'_>,
         v: Heads<'_>,
     ) -> Result<SequenceForward, Error> {
-        let rank = ranks.rank();
         self.check(ranks)?;
-        let side = Side {
-            of: self,
-            rank,
-            q,
-            k,
-            v,
-        };
-        side.check_tensors()?;
+        let side = Side::new(self, ranks.rank(), [q, k, v])?;
         let mut kept = SequenceForward {
             y: Vec::new(),
             pre_norm: self.options.norm.is_some().then(Vec::new),
-            heads: [0; 2],
             statistics: Vec::new(),
         };
         for blocks in self.windows(ranks.size()) {
@@ -57,24 +48,22 @@ impl<'o> SequenceAttention<'o> {
         [q, k, v]: [Heads<'_>; 3],
         kept: &SequenceForward,
     ) -> Result<SequenceGradients, Error> {
-        let rank = ranks.rank();
         self.check(ranks)?;
-        let side = Side {
-            of: self,
-            rank,
-            q,
-            k,
-            v,
-        };
-        side.check_tensors()?;
+        let side = Side::new(self, ranks.rank(), [q, k, v])?;
         check_len("dy", &[kept.y.len()], dy.len())?;
-        let [heads, width] = kept.heads;
-        let of_result = |data| Heads { data, heads, width };
+        let of_result = |data| Heads {
+            data,
+            heads: side.heads,
+            width: side.channels,
+        };
         let mut to = SequenceGradients {
             dq: try_zeroed(q.data.len())?,
             dk: try_zeroed(k.data.len())?,
             dv: try_zeroed(v.data.len())?,
-            dlambda: None,
+            dlambda: match side.lambda_heads() {
+                Some(heads) => Some(try_zeroed(self.batch * side.tokens() * heads)?),
+                None => None,
+            },
             dnorm_weight: None,
         };
         let mut sums = Sums::default();

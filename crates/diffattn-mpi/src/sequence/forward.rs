@@ -4,7 +4,7 @@
 use super::blocks::{Block, Kind};
 use super::side::{Given, Side, as_floats, hear, of_floats, put};
 use super::types::SequenceForward;
-use diffattn::{DataMut, Error, PartialStatistics, RowStatistics, checked_len, try_zeroed};
+use diffattn::{DataMut, Error, PartialStatistics, RowStatistics, try_zeroed};
 use diffattn_nn::training::Ranks;
 
 impl Side<'_, '_> {
@@ -17,7 +17,7 @@ impl Side<'_, '_> {
     ) -> Result<(), Error> {
         let rank = self.rank;
         let mut parts: Vec<Option<PartialStatistics>> = vec![None; blocks.len()];
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             let given = &mut given[block.place];
             let (part, rows) = self.range(block, given, |range| {
                 let part = range.statistics()?;
@@ -44,7 +44,7 @@ impl Side<'_, '_> {
         given: &mut [Given],
     ) -> Result<(), Error> {
         let rank = self.rank;
-        for block in blocks.iter().filter(|block| block.owner == rank) {
+        for block in self.own(blocks) {
             let Some(rows) = &mut given[block.place].rows else {
                 return Err(Error::internal("a block that does not ask its own rank"));
             };
@@ -74,7 +74,7 @@ impl Side<'_, '_> {
         parts: &mut [Option<PartialStatistics>],
     ) -> Result<(), Error> {
         let rank = self.rank;
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             let mut rows = given[block.place].rows.take().unwrap_or(RowStatistics {
                 row_max: Vec::new(),
                 row_sum: Vec::new(),
@@ -84,7 +84,7 @@ impl Side<'_, '_> {
                 let message = block.message(Kind::WholeMax, block.owner, rank);
                 rows.row_max = hear(ranks, message, len)?;
             }
-            let last = block.asked.end - 1;
+            let last = block.last();
             if rank > block.asked.start {
                 let message = block.message(Kind::Sum, rank - 1, rank);
                 rows.row_sum = of_floats(&hear(ranks, message, 2 * len)?);
@@ -104,8 +104,8 @@ impl Side<'_, '_> {
             ranks.progress()?;
             given[block.place].rows = Some(rows);
         }
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
-            let last = block.asked.end - 1;
+        for block in self.asking(blocks) {
+            let last = block.last();
             if rank != last
                 && let Some(rows) = &mut given[block.place].rows
             {
@@ -125,10 +125,10 @@ impl Side<'_, '_> {
         kept: &mut SequenceForward,
     ) -> Result<(), Error> {
         let rank = self.rank;
-        for block in blocks.iter().filter(|block| block.asked.contains(&rank)) {
+        for block in self.asking(blocks) {
             let of = &given[block.place];
             let accumulator = self.range(block, of, |range| {
-                let len = checked_len("accumulator", &range.accumulator_shape())?;
+                let len = self.result_shape(block).iter().product();
                 let mut accumulator = match rank > block.asked.start {
                     true => hear(ranks, block.message(Kind::Rows, rank - 1, rank), len)?,
                     false => try_zeroed(len)?,
@@ -138,7 +138,7 @@ impl Side<'_, '_> {
                 range.accumulate(rows, &mut accumulator)?;
                 Ok(accumulator)
             })?;
-            let last = block.asked.end - 1;
+            let last = block.last();
             if rank < last {
                 ranks.send(block.message(Kind::Rows, rank, rank + 1), &accumulator)?;
             } else if rank == block.owner {
@@ -149,13 +149,10 @@ impl Side<'_, '_> {
             }
             ranks.progress()?;
         }
-        for block in blocks.iter().filter(|block| block.owner == rank) {
-            let last = block.asked.end - 1;
+        for block in self.own(blocks) {
+            let last = block.last();
             if last != rank {
-                let of = &given[block.place];
-                let len = self.range(block, of, |range| {
-                    checked_len("accumulator", &range.accumulator_shape())
-                })?;
+                let len = self.result_shape(block).iter().product();
                 let accumulator = hear(ranks, block.message(Kind::Result, last, rank), len)?;
                 self.finish(block, &mut given[block.place], accumulator, kept)?;
             }
@@ -173,13 +170,10 @@ impl Side<'_, '_> {
     ) -> Result<(), Error> {
         let rows = given.rows.take();
         let rows = rows.ok_or_else(|| Error::internal("a block without statistics"))?;
-        let [batch, heads, queries, channels] =
-            self.range(block, given, |range| Ok(range.accumulator_shape()))?;
-        let len = batch * heads * self.tokens(self.rank) * channels;
-        let place = [self.tokens(self.rank), channels];
+        let len = self.of.batch * self.heads * self.tokens() * self.channels;
+        let place = [self.tokens(), self.channels];
         if kept.y.is_empty() {
             kept.y = try_zeroed(len)?;
-            kept.heads = [heads, channels];
         }
         if let Some(pre_norm) = &mut kept.pre_norm {
             if pre_norm.is_empty() {
@@ -187,7 +181,7 @@ impl Side<'_, '_> {
             }
             put(pre_norm, place, &block.rows, &accumulator);
         }
-        let mut y = try_zeroed(batch * heads * queries * channels)?;
+        let mut y = try_zeroed(accumulator.len())?;
         self.range(block, given, |range| {
             range.finish(&rows, &mut accumulator, DataMut::F32(&mut y), None)
         })?;

@@ -85,6 +85,12 @@ pub(super) struct Side<'s, 'o> {
     pub(super) q: Heads<'s>,
     pub(super) k: Heads<'s>,
     pub(super) v: Heads<'s>,
+    /// Of the result.
+    pub(super) heads: usize,
+    /// Of a head, at most.
+    pub(super) terms: usize,
+    /// Of the result.
+    pub(super) channels: usize,
 }
 
 /// Takes what a rank is told, of `len` values.
@@ -93,13 +99,75 @@ pub(super) fn hear(ranks: &mut dyn Ranks, message: Message, len: usize) -> Resul
     ranks.receive(message)
 }
 
-impl Side<'_, '_> {
-    pub(super) fn tokens(&self, rank: usize) -> usize {
-        self.of.stretches[rank].len()
+impl<'s, 'o> Side<'s, 'o> {
+    /// That of `rank`, which has these tensors.
+    pub(super) fn new(
+        of: &'s SequenceAttention<'o>,
+        rank: usize,
+        [q, k, v]: [Heads<'s>; 3],
+    ) -> Result<Self, Error> {
+        let side = Self {
+            of,
+            rank,
+            q,
+            k,
+            v,
+            heads: 0,
+            terms: 0,
+            channels: 0,
+        };
+        side.check_tensors()?;
+        // A block of no queries has what of the shapes is no block's own.
+        let none = Block {
+            place: 0,
+            owner: rank,
+            rows: 0..0,
+            first: of.stretches[rank].start,
+            asked: rank..rank + 1,
+        };
+        let shapes = side.range(&none, &Given::default(), |range| {
+            Ok((range.statistics_shape(), range.accumulator_shape()))
+        })?;
+        let ([_, heads, terms, _], [.., channels]) = shapes;
+        Ok(Self {
+            heads,
+            terms,
+            channels,
+            ..side
+        })
     }
 
-    pub(super) fn check_tensors(&self) -> Result<(), Error> {
-        let tokens = self.tokens(self.rank);
+    /// The blocks that ask this rank.
+    pub(super) fn asking<'b>(&self, blocks: &'b [Block]) -> impl Iterator<Item = &'b Block> {
+        let rank = self.rank;
+        blocks
+            .iter()
+            .filter(move |block| block.asked.contains(&rank))
+    }
+
+    /// The blocks of this rank's own queries.
+    pub(super) fn own<'b>(&self, blocks: &'b [Block]) -> impl Iterator<Item = &'b Block> {
+        let rank = self.rank;
+        blocks.iter().filter(move |block| block.owner == rank)
+    }
+
+    /// The shape of a block's rows of the result.
+    pub(super) fn result_shape(&self, block: &Block) -> [usize; 4] {
+        [self.of.batch, self.heads, block.rows.len(), self.channels]
+    }
+
+    /// Statistics of a block's rows.
+    pub(super) fn statistics_len(&self, block: &Block) -> usize {
+        self.of.batch * self.heads * self.terms * block.rows.len()
+    }
+
+    /// This rank's tokens.
+    pub(super) fn tokens(&self) -> usize {
+        self.of.stretches[self.rank].len()
+    }
+
+    fn check_tensors(&self) -> Result<(), Error> {
+        let tokens = self.tokens();
         for (name, of) in [("q", self.q), ("k", self.k), ("v", self.v)] {
             let shape = [self.of.batch, of.heads, tokens, of.width];
             check_len(name, &shape, of.data.len())?;
@@ -138,9 +206,9 @@ impl Side<'_, '_> {
         parts: &[(Kind, Heads<'_>)],
     ) -> Result<Vec<Given>, Error> {
         let mut all = vec![Given::default(); blocks.len()];
-        for block in blocks.iter().filter(|block| block.owner == self.rank) {
+        for block in self.own(blocks) {
             let given = &mut all[block.place];
-            let tokens = self.tokens(self.rank);
+            let tokens = self.tokens();
             for &(kind, of) in parts {
                 let values = slice(of.data, [tokens, of.width], &block.rows);
                 for to in block.others() {
@@ -156,8 +224,8 @@ impl Side<'_, '_> {
                 given.lambda = values;
             }
         }
-        for block in blocks {
-            if block.owner == self.rank || !block.asked.contains(&self.rank) {
+        for block in self.asking(blocks) {
+            if block.owner == self.rank {
                 continue;
             }
             for &(kind, of) in parts {
@@ -195,7 +263,7 @@ impl Side<'_, '_> {
         let of = |heads: &Heads<'a>, data: &'a [f32], rows: usize| {
             Tensor::f32(data, &[self.of.batch, heads.heads, rows, heads.width])
         };
-        let tokens = self.tokens(self.rank);
+        let tokens = self.tokens();
         [
             of(&self.q, &given.q, block.rows.len()),
             of(&self.k, self.k.data, tokens),

@@ -40,8 +40,6 @@ pub struct SequenceForward {
     pub y: Vec<f32>,
     /// Those before the norm, where there is one.
     pub pre_norm: Option<Vec<f32>>,
-    /// H and channels; 0 where the rank has no tokens.
-    pub(super) heads: [usize; 2],
     /// The statistics of its rows, block after block.
     pub(super) statistics: Vec<RowStatistics>,
 }

@@ -263,6 +263,9 @@ fn ranks_share_a_context() {
         has_norm: true,
     };
     check(case, 300, &one(0..300), 1000);
+    // A rank without tokens, among others and behind them.
+    check(case, 700, &[0..512, 512..512, 512..700], 100);
+    check(case, 300, &[0..300, 300..300], 64);
     check(case, 1000, &[0..768, 768..1000], 33);
 }
 
