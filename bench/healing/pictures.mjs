@@ -37,22 +37,26 @@ const SIZE = { width: WIDTH, height: 300, marginLeft: 58, marginTop: 44 };
 
 const runsOf = (record, names) => names.filter((name) => record.runs[name]).map((name) => ({ name, ...record.runs[name] }));
 
-const lines = (series, points, x, y, dots) => [
-  ...series.map((name) =>
-    Plot.line(
-      points.filter((point) => point.name === name),
-      { x, y, className: LINES[name], stroke: null },
-    ),
-  ),
-  ...(dots
-    ? series.map((name) =>
-        Plot.dot(
-          points.filter((point) => point.name === name),
-          { x, y, r: 4, className: CLASSES[name], fill: null, stroke: null },
-        ),
-      )
-    : []),
-];
+/** A plot of one line per model, with dots where there are few points. */
+function chart(document, { points, names, x, y, marks = [], hasDots }) {
+  const of = (name) => points.filter((point) => point.name === name);
+  const dots = (name) => Plot.dot(of(name), { x: x.of, y: y.of, r: 4, className: CLASSES[name], fill: null, stroke: null });
+  return Plot.plot({
+    document,
+    ...SIZE,
+    x: { ticks: 6, ...x.scale },
+    y: { grid: true, nice: true, ...y.scale },
+    marks: [
+      ...marks,
+      ...names.map((name) => Plot.line(of(name), { x: x.of, y: y.of, className: LINES[name], stroke: null })),
+      ...(hasDots ? names.map(dots) : []),
+    ],
+  });
+}
+
+const DIFFERENTIAL = ["half", "all"];
+const TOKENS = { of: "tokens", scale: { label: "tokens", tickFormat: "~s" } };
+const dashed = (at) => Plot.ruleY([at], { strokeDasharray: "3 3" });
 
 /** The loss of what was held back, from the Llama as it was on. */
 function heldBack(record, document) {
@@ -60,13 +64,8 @@ function heldBack(record, document) {
     { name, tokens: 0, loss: record.measured.base.heldBack },
     ...history.filter(({ evalLoss }) => evalLoss !== undefined).map(({ tokens, evalLoss }) => ({ name, tokens, loss: evalLoss })),
   ]);
-  return Plot.plot({
-    document,
-    ...SIZE,
-    x: { label: "tokens", ticks: 6, tickFormat: "~s" },
-    y: { label: "loss of what was held back (nats per token)", grid: true, nice: true },
-    marks: lines(Object.keys(healings), points, "tokens", "loss", true),
-  });
+  const y = { of: "loss", scale: { label: "loss of what was held back (nats per token)" } };
+  return chart(document, { points, names: Object.keys(healings), x: TOKENS, y, hasDots: true });
 }
 
 /** Steps that a difference is averaged over: fewer are the noise of a few windows. */
@@ -75,44 +74,23 @@ const AVERAGED = 21;
 /** The cross entropy of each step less that of the Llama, which read the same tokens. */
 function differences(record, document) {
   const plain = record.runs.llama.history;
-  const points = runsOf(record, ["half", "all"]).flatMap(({ name, history }) => {
+  const points = runsOf(record, DIFFERENTIAL).flatMap(({ name, history }) => {
     const difference = history.map(({ crossEntropy }, step) => crossEntropy - plain[step].crossEntropy);
     const mean = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
     return history
       .slice(AVERAGED - 1)
-      .map(({ tokens }, step) => ({ name, tokens, loss: 1000 * mean(difference.slice(step, step + AVERAGED)) }));
+      .map(({ tokens }, step) => ({ name, tokens, difference: 1000 * mean(difference.slice(step, step + AVERAGED)) }));
   });
-  return Plot.plot({
-    document,
-    ...SIZE,
-    x: { label: "tokens", ticks: 6, tickFormat: "~s" },
-    y: { label: "thousandths of a nat", grid: true, nice: true },
-    marks: [Plot.ruleY([0], { strokeDasharray: "3 3" }), ...lines(["half", "all"], points, "tokens", "loss", false)],
-  });
+  const y = { of: "difference", scale: { label: "thousandths of a nat" } };
+  return chart(document, { points, names: DIFFERENTIAL, x: TOKENS, y, marks: [dashed(0)] });
 }
 
 /** λ of each layer, the mean over its heads and some tokens: where it began, and at the end. */
 function lambdas(record, document) {
-  const points = ["half", "all"].flatMap((name, index) =>
-    (record.measured[name]?.lambda ?? []).map((lambda, layer) => ({ series: index + 1, layer, lambda })),
-  );
-  const of = (series) => points.filter((point) => point.series === series);
-  return Plot.plot({
-    document,
-    width: WIDTH,
-    height: 300,
-    marginLeft: 58,
-    marginTop: 44,
-    x: { label: "layer", ticks: 10, grid: false },
-    y: { label: "λ at the end of the healing (it began at 0.5)", grid: true, nice: true },
-    marks: [
-      Plot.ruleY([0.5], { strokeDasharray: "3 3" }),
-      ...[1, 2].flatMap((series) => [
-        Plot.line(of(series), { x: "layer", y: "lambda", className: `l${series}`, stroke: null }),
-        Plot.dot(of(series), { x: "layer", y: "lambda", r: 3, className: `c${series}`, fill: null, stroke: null }),
-      ]),
-    ],
-  });
+  const points = DIFFERENTIAL.flatMap((name) => record.measured[name].lambda.map((lambda, layer) => ({ name, layer, lambda })));
+  const x = { of: "layer", scale: { label: "layer", ticks: 10 } };
+  const y = { of: "lambda", scale: { label: "λ at the end of the healing (it began at 0.5)" } };
+  return chart(document, { points, names: DIFFERENTIAL, x, y, marks: [dashed(0.5)], hasDots: true });
 }
 
 /** Right answers of each model, by length and depth. */
@@ -122,10 +100,7 @@ function needles(record, document) {
   );
   return Plot.plot({
     document,
-    width: WIDTH,
-    height: 300,
-    marginLeft: 58,
-    marginTop: 44,
+    ...SIZE,
     x: { axis: null, domain: SERIES, padding: 0.05 },
     fx: { label: "depth of the needle", padding: 0.2 },
     fy: { label: "tokens", padding: 0.2 },
@@ -168,10 +143,10 @@ export async function pictures(record) {
   made["healing-difference.svg"] = framed(
     differences(record, document),
     `Cross entropy in training less that of the Llama on the same tokens, means of ${AVERAGED} steps`,
-    legend(["half", "all"]),
+    legend(DIFFERENTIAL),
   );
   made["healing-beginnings.svg"] = curve(Object.keys(beginnings));
-  made["healing-lambda.svg"] = framed(lambdas(record, document), "λ by layer, the mean over heads and tokens", legend(["half", "all"]));
+  made["healing-lambda.svg"] = framed(lambdas(record, document), "λ by layer, the mean over heads and tokens", legend(DIFFERENTIAL));
   made["healing-needle.svg"] = framed(
     needles(record, document),
     `The needle task: greedy answers with all five digits, ${measured.needle.draws} prompts a cell`,

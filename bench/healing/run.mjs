@@ -13,6 +13,7 @@ import { parseArgs } from "node:util";
 import { smollm2File } from "../../scripts/smollm2-file.mjs";
 import { CommandFailed, root } from "../../scripts/tools.mjs";
 import { machine } from "../record.mjs";
+import { median } from "../statistics.mjs";
 import { beginnings, healings, measured } from "./plan.mjs";
 import { documents, folder, identity } from "./text.mjs";
 
@@ -54,9 +55,6 @@ function told(out) {
   const name = readFileSync(join(out, "latest"), "utf8").trim();
   return { checkpoint: join(out, name), ...JSON.parse(readFileSync(join(out, name, "training.json"), "utf8")) };
 }
-
-/** The median of a list: of speeds, of which those beside other work are outliers. */
-const median = (list) => [...list].sort((a, b) => a - b)[list.length >> 1];
 
 /** Numbers as short as their use allows. */
 const short = (value) => (typeof value === "number" ? Number(value.toPrecision(6)) : value);
