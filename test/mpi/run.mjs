@@ -9,12 +9,13 @@
 // Four ranks on two cores measure communication alone: their arithmetic shares cores, and says so.
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as after } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { machine } from "../../bench/record.mjs";
+import { median } from "../../bench/statistics.mjs";
 import { apt, need } from "../../scripts/setup.mjs";
 import { ask, CommandFailed, isDebianRoot, onPath, root, run, targetDir } from "../../scripts/tools.mjs";
 import { hasDelays, network } from "./network.mjs";
@@ -177,6 +178,8 @@ async function reduction() {
 const MEGA = 1e6;
 /** Bits a second, and what `tc` calls them. */
 const RATES = { "10gbit": 1e4 * MEGA, "1gbit": 1e3 * MEGA, "200mbit": 200 * MEGA };
+/** What a link between machines of one building has, in each direction. */
+const DELAY = "0.2ms";
 const UNIT = 1024;
 const UNITS = 4;
 
@@ -204,21 +207,19 @@ async function speed(ranks, link) {
       .trim()
       .split("\n")
       .map((line) => JSON.parse(line).tokensPerSecond);
-    return { speed: steps.slice(1).sort((a, b) => a - b)[2], bits: bits(out) };
+    const { size } = statSync(join(work, out, "step-000005", "model.safetensors"));
+    return { speed: median(steps.slice(1)), bits: bits(out), weights: size };
   } finally {
     net?.end();
   }
 }
 
-/** Floats that move in the 7M model. */
-const PARAMETERS = 7_341_312;
-
 /**
  * Seconds of a step by docs/scale.md: rounds of a unit each, whose gradients' last bucket nothing
- * hides, and at the end the parameters.
+ * hides, and at the end the parameters; `weights` in bytes, `rate` in bits a second.
  */
-function modelled(ranks, unitSeconds, bits, hidden) {
-  const sent = (4 * PARAMETERS * (ranks - 1)) / ranks / (bits / 8);
+function modelled(ranks, unitSeconds, { weights, rate, hidden }) {
+  const sent = (weights * (ranks - 1)) / ranks / (rate / 8);
   const rounds = Math.ceil(UNITS / ranks);
   return rounds * Math.max(unitSeconds, unitSeconds * (1 - hidden) + sent) + sent;
 }
@@ -232,17 +233,19 @@ async function efficiency() {
     return;
   }
   tokens(join(work, "large.tokens"), 200_000, 4096);
-  tell(`links have a rate${hasDelays() ? " and a delay" : "; this kernel has no netem, so they have no delay beside their own"}`);
+  const delay = hasDelays() ? DELAY : undefined;
+  tell(`links have a rate${delay ? ` and a delay of ${delay}` : "; this kernel has no netem, so they have no delay beside their own"}`);
   const one = await speed(1);
   const unitSeconds = UNIT / one.speed;
   tell(`one rank on one thread: ${one.speed.toFixed(0)} tokens/s`);
   for (const ranks of [2, 4]) {
     for (const [rate, bitsPerSecond] of Object.entries(RATES)) {
-      const measured = await speed(ranks, { rate });
+      const measured = await speed(ranks, { rate, delay });
       check(`${ranks} ranks over ${rate}: one rank's bits`, measured.bits === one.bits, measured.bits);
       // (More ranks than cores: each has its part of a core.)
       const shared = Math.max(1, ranks / availableParallelism());
-      const expected = (UNITS * UNIT) / modelled(ranks, shared * unitSeconds, bitsPerSecond, HIDDEN);
+      const expected =
+        (UNITS * UNIT) / modelled(ranks, shared * unitSeconds, { weights: one.weights, rate: bitsPerSecond, hidden: HIDDEN });
       const cores = Math.min(ranks, availableParallelism());
       const of = (tokensPerSecond) => `${((100 * tokensPerSecond) / (cores * one.speed)).toFixed(0)} %`;
       tell(
