@@ -224,7 +224,7 @@ export function handlers(api, { about, start, limit, isWasm }) {
       return { seconds };
     },
     /** Of several results one is meant: gradients have their names in the package. */
-    answer: ({ of, at }) => ({ values: pick((of ? result[of] : result).data, at) }),
+    answer: ({ of = "", at }) => ({ values: pick((of ? result[of] : result).data, at) }),
     limit,
     /** Bytes by which the module's memory grows in one call on tensors that lie in it. */
     async scratch(request) {
