@@ -72,6 +72,7 @@ export default defineConfig({
     for (const name of ["index.html", "style.css"]) writeFileSync(join(dist, name), readFileSync(here(`src/${name}`)));
     copyPackage();
     copyModel();
+    cpSync(here("../../examples/digits/digits.bin"), join(dist, "digits.bin"));
     writeModels();
     copyOnnxruntime();
     writeGraphs();

@@ -1,7 +1,7 @@
 // The page's tab that trains, in Chromium and Firefox, isolated and not: a few short steps on a text
 // that was dropped, their loss, curve, samples, maps; stopping, an adapter, files to keep, what is
-// wrong; names and contrast. Closes with "N passed, N failed". The page must be built (npm run
-// build). That the page stays alive is timed, which needs a quiet machine: npm run check:page-train.
+// wrong; digits; names and contrast. Closes with "N passed, N failed". The page must be built (npm run
+// build). What is timed needs a quiet machine: npm run check:page-train.
 //
 //   node test/browser/demo-train.mjs [chromium] [firefox]
 import assert from "node:assert/strict";
@@ -14,6 +14,8 @@ const TASK = 50;
  * page's own is there each time; one that waits because the machine has other work is not.
  */
 const TRAININGS = process.env.DIFFATTN_CHECK_ALIVE ? 3 : 1;
+/** Seconds in which digits are learned, where that is looked at. */
+const LEARNED = 120;
 const LINE = "The quick brown fox jumps over the lazy dog, and the lazy dog does not mind.\n";
 
 const idle = () => document.getElementById("train-stop").disabled && !document.getElementById("train-start").disabled;
@@ -164,6 +166,16 @@ const tests = {
     const { json } = await fileOf(page, "config.json");
     assert.deepEqual([json.model_type, json.dtype], ["diffllama", "float32"]);
     assert.ok((await fileOf(page, "tokenizer.json")).json.model);
+  },
+
+  async "digits are learned from nothing"({ page }) {
+    await click(page, "#digits-start");
+    await until(page, "the digits are learned", () => /^Done|^Stopped|^$/.test(document.getElementById("digits-state").textContent));
+    const said = await textOf(page, "digits-state");
+    const [, seconds, right] = /^Done after 1500 steps, (\d+) s: ([\d.]+) % of 359/.exec(said) ?? [];
+    assert.ok(Number(right) >= 97, said);
+    if (process.env.DIFFATTN_CHECK_ALIVE) assert.ok(Number(seconds) < LEARNED, said);
+    await until(page, "pictures are read", () => document.querySelectorAll("#digits-pictures figure").length === 20);
   },
 
   async "names, roles and contrast; nothing is wider than a narrow screen"({ page, driver }) {

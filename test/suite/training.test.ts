@@ -252,6 +252,43 @@ onEachIsa(() => {
       expect(await again.advance()).toBeUndefined();
     });
 
+    test("DEX, zeros at first, is learned while its λ is annealed; beside adapters, too", async () => {
+      const out = folder();
+      const base = path("diffattn_llama/dex_zero");
+      const given = options({ model: base, data: { ids: chain(3000, 59) }, steps: 10, lambdaAnneal: 4, out });
+      using trainer = await training.Trainer.create(given);
+      const made = await steps(trainer, 3);
+      // What heads meet has λ_init in it, then what is learned alone.
+      expect(made.every(({ lambda }) => lambda.length === 2 && lambda.every((value) => value !== null && value !== 0))).toBe(true);
+      const name = await trainer.save();
+      const after = await trainer.advance();
+      using again = await training.Trainer.create({ ...given, resume: join(out, name) });
+      const same = await again.advance();
+      expect(told([same as types.TrainStep])).toEqual(told([after as types.TrainStep]));
+      await steps(again);
+      using loaded = await models.LanguageModel.load(join(out, await again.save()));
+      const prompt = chain(30, 59);
+      const [y, moved] = [await loaded.forward(prompt), await (await again.model()).forward(prompt)];
+      expect(y.data).toEqual(moved.data);
+      const into = folder();
+      using thin = await training.Trainer.create({ ...given, adapter: { rank: 2 }, teacher: path("llama"), out: into });
+      expect(thin.parameters.some(({ name }) => name.endsWith("dex.lambda_learn"))).toBe(true);
+      await steps(thin);
+      using adapted = await models.LanguageModel.load(base, { adapter: join(into, await thin.save()) });
+      const [z, own] = [await adapted.forward(prompt), await (await thin.model()).forward(prompt)];
+      const most = Math.max(...own.data.map(Math.abs));
+      z.data.forEach((value, i) => expect(Math.abs(value - (own.data[i] ?? 0))).toBeLessThan(1e-4 * most));
+    });
+
+    test("Motif, whose MLPs have PolyNorm, learns", async () => {
+      using trainer = await training.Trainer.create(
+        options({ model: path("motif_v1"), data: { ids: chain(3000, 97) }, steps: 6, optimizer: { lr: 2e-3 } }),
+      );
+      expect(trainer.parameters.some(({ name }) => name.endsWith("act_fn.weight"))).toBe(true);
+      const made = await steps(trainer);
+      expect(made[5]?.loss).toBeLessThan(made[0]?.loss ?? 0);
+    });
+
     test("what is frozen stays", async () => {
       const out = folder();
       const freeze: types.OptimizerOptions["freeze"] = ["embed_tokens", ["*.q_proj.weight", [0, 16]]];
@@ -338,8 +375,9 @@ onEachIsa(() => {
       expect(await bad({ optimizer: { freeze: ["*"] } })).toMatch(/^OPTION freeze/);
       expect(await bad({ data: { ids: [1, 2, 3] } })).toMatch(/^OPTION data/);
       expect(await bad({ recompute: "all" as "layers" })).toMatch(/^OPTION recompute/);
-      expect(await bad({ model: path("motif_v1") })).toMatch(/OPTION model/);
-      expect(await bad({ model: path("diffattn_llama/dex_trained") })).toMatch(/OPTION model/);
+      expect(await bad({ model: path("phi4flash") })).toMatch(/OPTION/);
+      expect(await bad({ lambdaAnneal: 5 })).toMatch(/^OPTION lambdaAnneal: expected none for a model without DEX, got 5$/);
+      expect(await bad({ lambdaAnneal: -1 })).toMatch(/^OPTION lambdaAnneal/);
       expect(await bad({ adapter: { rank: 0 } })).toMatch(/^OPTION adapter.rank/);
       // (Ids are read as they are needed.)
       using wide = await training.Trainer.create(options({ data: { ids: chain(3000, 5000) } }));

@@ -43,6 +43,11 @@ const layers: Record<string, { weights: (seed: number) => Weights; make: (weight
     weights: ofV1,
     make: (weights) => new api.MultiheadDiffAttn({ embedDim: 24, depth: 1, numHeads: 2, rope, weights }),
   },
+  "MultiheadDiffAttn with differences": {
+    weights: ofV1,
+    make: (weights) =>
+      new api.MultiheadDiffAttn({ embedDim: 24, depth: 1, numHeads: 2, rope, weights, sequence: { order: 2, share: 0.5, fusion: 0.25 } }),
+  },
   MultiheadDiffAttnV2: {
     weights: ofV2,
     make: (weights) => new api.MultiheadDiffAttnV2({ embedDim: 24, numHeads: 4, numKvHeads: 2, headDim: 6, rope, weights }),
@@ -322,12 +327,6 @@ onEachIsa((isa) => {
       () => kept().backward(anything({ data: new Uint16Array(2 * 70 * 24), shape: x.shape, dtype: "bfloat16" })),
     ],
     ["an option of backward", "OPTION", /got "attnMask"/, () => kept().backward(dy, anything({ attnMask }))],
-    [
-      "a layer with differences",
-      "OPTION",
-      /^layer: expected one whose backward pass there is, got attention over differences/,
-      () => V1({ sequence: { share: 0.5, fusion: 0.5 } }).vjp(x),
-    ],
     ["no weights", "OPTION", /^weights: expected an object/, () => layer().setWeights(anything(undefined))],
     [
       "a weight of another shape",

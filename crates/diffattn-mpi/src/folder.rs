@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use diffattn_nn::checkpoint::{
     Checkpoint, Dtype, FileLayout, FileRanges, MODEL_FILE, Shards, TensorSpec,
 };
-use diffattn_nn::training::{FreshWeights, Ranks, StateTensor, Trainer};
+use diffattn_nn::training::{FreshWeights, Ranks, StateTensor, Trainer, TrainingData};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-type Training = Trainer<FileRanges>;
+type Training = Trainer<TrainingData<FileRanges>>;
 
 const MOMENTS: &str = "optimizer.safetensors";
 const STATE: &str = "training.json";

@@ -55,6 +55,9 @@ pub struct Arguments {
     /// Tokens of a window
     #[arg(long, default_value_t = 256)]
     pub context: usize,
+    /// With DEX: steps over which its λ comes on; a tenth of all where it begins at zero
+    #[arg(long)]
+    pub lambda_anneal: Option<u64>,
     /// Windows are one text each, whatever documents are in them
     #[arg(long)]
     pub join_documents: bool,
@@ -169,6 +172,7 @@ impl Arguments {
             weight_decay: self.weight_decay,
             max_grad_norm: (self.clip > 0.0).then_some(self.clip),
             alpha: self.alpha,
+            lambda_anneal: self.lambda_anneal,
             ..TrainerOptions::new(schedule)
         }
     }
@@ -395,7 +399,7 @@ struct Steps<'l> {
 impl Steps<'_> {
     fn make(
         &self,
-        trainer: &mut Trainer<FileRanges>,
+        trainer: &mut Trainer<TrainingData<FileRanges>>,
         ranks: &mut dyn Ranks,
         mut history: Vec<Value>,
         out: &mut dyn Write,
@@ -428,7 +432,8 @@ impl Steps<'_> {
             let step = report.step;
             let mut measured = None;
             if is_due(self.arguments.eval_every, step) {
-                measured = trainer.evaluate_among(ranks, self.arguments.eval_batches)?;
+                let of = trainer.evaluate_among(ranks, self.arguments.eval_batches)?;
+                measured = of.map(|of| of.loss);
             }
             let of_step = kept(&report, self.teacher.is_some(), measured, speed);
             let line = match self.arguments.json {

@@ -46,8 +46,8 @@ mod simd;
 mod tensor;
 
 pub use activation::{
-    GeluBackward, SwigluBackward, SwigluGradients, gelu, gelu_backward, gelu_tanh, sigmoid,
-    silu_gate, softplus, swiglu_backward,
+    GeluBackward, SwigluBackward, SwigluGradients, gelu, gelu_backward, gelu_tanh,
+    gelu_tanh_backward, sigmoid, silu_gate, softplus, swiglu_backward,
 };
 pub use attention::{
     AttentionGradients, AttentionGradientsMut, AttentionNeeds, AttentionOptions, BlockMask,

@@ -3,6 +3,7 @@
 // brings. What is trained and drawn: train-run.ts, train-view.ts.
 
 import { type ListedModel, wantedOf } from "./catalogue.js";
+import { DigitsTraining } from "./digits.js";
 import { byId, element, numberOf, reasonOf } from "./dom.js";
 import { save } from "./save.js";
 import { TrainRun, type Wishes } from "./train-run.js";
@@ -218,5 +219,6 @@ class TrainTab {
 export function startTrain(listed: readonly ListedModel[], voice: Voice): void {
   const small = listed.find(({ name }) => name === SMALL);
   if (!small) throw new Error(`models.json: expected a model that is called ${SMALL}, which can be trained, got none`);
+  new DigitsTraining(voice);
   new TrainTab(wantedOf(small, false).source as Record<string, URL>, voice);
 }

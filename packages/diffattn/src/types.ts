@@ -1249,7 +1249,7 @@ export interface DiffAttnLayer {
   /**
    * `forward` without a cache, which keeps what the gradients of x and of every weight need (about
    * q, k, v and what attention makes of them, float32): for who trains the layer by a framework of
-   * their own. A layer with `sequence` has no backward pass (OPTION).
+   * their own.
    *
    * Node: yes / browser: yes, by modules of its own as {@link diffAttentionBackward}; not on edge
    * runtimes.

@@ -31,7 +31,7 @@ pub(crate) struct Model {
     /// What its `config.json` says, with every default in its place.
     config: Map<String, Value>,
     /// What training made of it.
-    trained: Option<Arc<dyn TextModel>>,
+    trained: Option<Whole>,
 }
 
 impl Held for Model {
@@ -40,12 +40,17 @@ impl Held for Model {
 }
 
 impl Model {
+    /// The whole model.
+    fn whole(&self) -> Result<Whole, Error> {
+        match &self.trained {
+            Some(model) => Ok(model.clone()),
+            None => self.loader.whole(),
+        }
+    }
+
     /// The whole model, which continues texts.
     pub(super) fn text(&self) -> Result<Arc<dyn TextModel>, Error> {
-        if let Some(model) = &self.trained {
-            return Ok(model.clone());
-        }
-        match self.loader.whole()? {
+        match self.whole()? {
             Whole::Text(model) => Ok(model),
             other => Err(wrong(&other, "a DiffLlama")),
         }
@@ -53,7 +58,7 @@ impl Model {
 
     /// The whole model, which looks at images.
     pub(super) fn image(&self) -> Result<Arc<DiffViT>, Error> {
-        match self.loader.whole()? {
+        match self.whole()? {
             Whole::Image(model) => Ok(model),
             other => Err(wrong(&other, "a DiffViT")),
         }
@@ -61,7 +66,7 @@ impl Model {
 
     /// The whole model, which makes latents of audio and audio of latents.
     pub(super) fn audio(&self) -> Result<Arc<SameS>, Error> {
-        match self.loader.whole()? {
+        match self.whole()? {
             Whole::Audio(model) => Ok(model),
             other => Err(wrong(&other, "an AudioCodec")),
         }
@@ -79,21 +84,34 @@ impl Model {
         (model as &dyn Any).downcast_ref().ok_or_else(other)
     }
 
-    /// The whole model, out of its object, which has none until [`Model::set_trained`].
+    fn take(&mut self) -> Result<Whole, Error> {
+        match self.trained.take() {
+            Some(model) => Ok(model),
+            None => self.loader.take(),
+        }
+    }
+
+    /// The whole model, which continues texts, out of its object, which has none until
+    /// [`Model::set_trained`].
     pub(super) fn take_llama(&mut self) -> Result<DiffLlama, Error> {
         Self::llama("model", self.text()?.as_ref())?;
-        let taken = match self.trained.take() {
-            Some(model) => model,
-            None => match self.loader.take()? {
-                Whole::Text(model) => model,
-                other => return Err(wrong(&other, "a DiffLlama")),
-            },
-        };
-        Ok(Self::llama("model", taken.as_ref())?.clone())
+        match self.take()? {
+            Whole::Text(model) => Ok(Self::llama("model", model.as_ref())?.clone()),
+            other => Err(wrong(&other, "a DiffLlama")),
+        }
+    }
+
+    /// The whole model, which looks at images, out of its object likewise.
+    pub(super) fn take_vit(&mut self) -> Result<DiffViT, Error> {
+        self.image()?;
+        match self.take()? {
+            Whole::Image(model) => Ok(Arc::unwrap_or_clone(model)),
+            other => Err(wrong(&other, "a DiffViT")),
+        }
     }
 
     /// Makes what training made of it the model.
-    pub(super) fn set_trained(&mut self, model: Arc<DiffLlama>) {
+    pub(super) fn set_trained(&mut self, model: Whole) {
         self.trained = Some(model);
     }
 }

@@ -51,7 +51,7 @@ impl WrittenAdapter {
     ///
     /// # Errors
     /// [`ErrorKind::Option`] naming `weights` or one of them (`weights.NAME`) for a name that is no
-    /// weight's, a module both whole and low-rank, nothing low-rank, or naming the option;
+    /// parameter's, a module both whole and low-rank, nothing low-rank, or naming the option;
     /// [`ErrorKind::Shape`] naming A or B (`weights.NAME.a`) of other axes or another rank than
     /// the first; [`ErrorKind::Dtype`] for elements other than F32, F16 and BF16.
     pub fn new(
@@ -131,12 +131,24 @@ struct Planned<'w> {
 impl<'w> Planned<'w> {
     fn weight(&mut self, name: &'w str, weight: AdapterWeight<'_>) -> Result<(), Error> {
         let argument = format!("weights.{name}");
-        let module = name
-            .strip_suffix(".weight")
-            .filter(|module| !module.starts_with(ADAPTER_PREFIX) && !module.contains(".lora_"));
+        // (Whole modules have biases, and parameters of other names.)
+        let module = match weight {
+            AdapterWeight::LowRank { .. } => name.strip_suffix(".weight"),
+            AdapterWeight::Whole(_) => name.rsplit_once('.').map(|(module, _)| module),
+        };
+        let is_own =
+            |module: &&str| !module.starts_with(ADAPTER_PREFIX) && !name.contains(".lora_");
+        let module = module.filter(is_own);
         let last = module.and_then(|module| module.rsplit('.').next());
         let (Some(module), Some(last)) = (module, last.filter(|last| !last.is_empty())) else {
-            let expected = "the name of a module's weight, as the model has it: NAME.weight";
+            let expected = match weight {
+                AdapterWeight::LowRank { .. } => {
+                    "the name of a module's weight, as the model has it: NAME.weight"
+                }
+                AdapterWeight::Whole(_) => {
+                    "the name of a module's parameter, as the model has it: NAME.weight"
+                }
+            };
             return Err(Error::option(argument, expected, format_args!("{name:?}")));
         };
         match weight {

@@ -5,8 +5,8 @@ use crate::common::{CONFIG, tokens};
 use diffattn_mpi::ThreadRanks;
 use diffattn_nn::checkpoint::TokenFile;
 use diffattn_nn::training::{
-    Alone, DataOptions, Ranks, Schedule, StateTensor, StepReport, Trainer, TrainerOptions,
-    TrainerState, TrainingData, TrainingModel, TrainingOptions,
+    Alone, DataOptions, Measured, Ranks, Schedule, StateTensor, StepReport, Trainer,
+    TrainerOptions, TrainerState, TrainingData, TrainingModel, TrainingOptions,
 };
 use diffattn_nn::{DiffLlama, DiffLlamaConfig};
 
@@ -23,7 +23,7 @@ fn options(batch: usize, accumulate: usize) -> TrainerOptions {
     }
 }
 
-fn trainer(options: TrainerOptions) -> Trainer<Vec<u8>> {
+fn trainer(options: TrainerOptions) -> Trainer<TrainingData<Vec<u8>>> {
     let config = DiffLlamaConfig::of_config(CONFIG).unwrap();
     let model = DiffLlama::fresh(&config, 5).unwrap();
     let model = TrainingModel::new(model, &TrainingOptions::default()).unwrap();
@@ -40,7 +40,7 @@ fn trainer(options: TrainerOptions) -> Trainer<Vec<u8>> {
 #[derive(Debug, PartialEq)]
 struct Left {
     reports: Vec<StepReport>,
-    measured: Option<f64>,
+    measured: Option<Measured>,
     tensors: Vec<Vec<f32>>,
 }
 

@@ -16,6 +16,46 @@ pub(crate) enum Activation {
     PolyNorm { weight: [f32; 3], bias: f32 },
 }
 
+impl Activation {
+    /// `act(gate) · up` over gate, rows of `width` values; SiLU takes scratch as long.
+    pub(crate) fn gate(
+        self,
+        gate: &mut [f32],
+        up: &[f32],
+        width: usize,
+        spare: &mut [f32],
+        run: Run,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Silu => {
+                let sigmoids = &mut spare[..gate.len()];
+                sigmoids.copy_from_slice(gate);
+                sigmoid(sigmoids, run);
+                for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up)) {
+                    *gate = *gate * sigmoid * up;
+                }
+                return Ok(());
+            }
+            Self::PolyNorm { weight, bias } => {
+                let options = PolyNormOptions {
+                    weight,
+                    bias,
+                    factors: Some(up),
+                    run,
+                    ..PolyNormOptions::default()
+                };
+                return poly_norm(gate, width, &options);
+            }
+            Self::Gelu => gelu(gate, run),
+            Self::GeluTanh => gelu_tanh(gate, run),
+        }
+        for (gate, up) in gate.iter_mut().zip(up) {
+            *gate *= up;
+        }
+        Ok(())
+    }
+}
+
 /// An MLP.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mlp<'m> {
@@ -84,28 +124,7 @@ impl Mlp<'_> {
         let (raised, sigmoids) = spare.split_at_mut(hidden.len());
         gate.forward(x, hidden, run)?;
         up.forward(x, raised, run)?;
-        match act {
-            Activation::Silu => {
-                silu_gated(hidden, raised, &mut sigmoids[..hidden.len()], run);
-                return Ok(());
-            }
-            Activation::PolyNorm { weight, bias } => {
-                let options = PolyNormOptions {
-                    weight,
-                    bias,
-                    factors: Some(raised),
-                    run,
-                    ..PolyNormOptions::default()
-                };
-                return poly_norm(hidden, self.width(), &options);
-            }
-            Activation::Gelu => gelu(hidden, run),
-            Activation::GeluTanh => gelu_tanh(hidden, run),
-        }
-        for (gate, up) in hidden.iter_mut().zip(raised.iter()) {
-            *gate *= up;
-        }
-        Ok(())
+        act.gate(hidden, raised, self.width(), sigmoids, run)
     }
 
     /// The second half: rows of `hidden` to rows of y.
@@ -114,14 +133,5 @@ impl Mlp<'_> {
             Self::Gated { down, .. } => down.forward(hidden, y, run),
             Self::Gelu { fc2, .. } => fc2.forward(hidden, y, run),
         }
-    }
-}
-
-/// `gate · σ(gate) · up` over gate, with scratch as long.
-pub(crate) fn silu_gated(gate: &mut [f32], up: &[f32], sigmoids: &mut [f32], run: Run) {
-    sigmoids.copy_from_slice(gate);
-    sigmoid(sigmoids, run);
-    for (gate, (sigmoid, up)) in gate.iter_mut().zip(sigmoids.iter().zip(up)) {
-        *gate = *gate * sigmoid * up;
     }
 }

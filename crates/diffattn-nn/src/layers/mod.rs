@@ -24,8 +24,6 @@ pub(crate) use mamba::{Mamba, MambaRows, MemoryGate};
 #[cfg(feature = "models")]
 pub(crate) use mixer::Attention;
 pub(crate) use mixer::Mixer;
-#[cfg(feature = "training")]
-pub(crate) use mlp::silu_gated;
 #[cfg(feature = "models")]
 pub(crate) use mlp::{Activation, Mlp};
 #[cfg(feature = "models")]

@@ -6,9 +6,27 @@ use diffattn::{
 };
 use std::ops::Range;
 
-/// Which parameter of an [`Arena`].
+/// Where a parameter, or some of its rows, lie in an [`Arena`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ParameterId(usize);
+pub(crate) struct ParameterId {
+    start: usize,
+    len: usize,
+}
+
+impl ParameterId {
+    /// Some of its values, rows of it: of several maps that lie in one tensor, one.
+    pub(crate) fn part(self, values: Range<usize>) -> Self {
+        debug_assert!(values.end <= self.len, "within the parameter");
+        Self {
+            start: self.start + values.start,
+            len: values.len(),
+        }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start..self.start + self.len
+    }
+}
 
 /// A tensor that training moves.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,10 +43,11 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Whether weight decay is for it: tensors of two axes, embeddings too; vectors never.
+    /// Whether weight decay is for it: tensors of two axes, embeddings too, and of four, as the map
+    /// of patches has them; never vectors, positions and registers.
     #[must_use]
     pub fn decays(&self) -> bool {
-        self.shape.len() == 2
+        matches!(self.shape.len(), 2 | 4)
     }
 
     /// Where frozen rows lie in the arena.
@@ -101,7 +120,7 @@ impl Arena {
             frozen_rows: Vec::new(),
             range: first..first + len,
         });
-        Ok(ParameterId(self.parameters.len() - 1))
+        Ok(ParameterId { start: first, len })
     }
 
     /// Makes room for gradients alone.
@@ -285,17 +304,12 @@ impl Arena {
         parameters.map(|of| of.range.clone()).collect()
     }
 
-    pub(crate) fn parameter(&self, ParameterId(index): ParameterId) -> &Parameter {
-        &self.parameters[index]
-    }
-
     pub(crate) fn value(&self, id: ParameterId) -> &[f32] {
-        &self.values[self.parameter(id).range.clone()]
+        &self.values[id.range()]
     }
 
     pub(crate) fn gradient(&mut self, id: ParameterId) -> &mut [f32] {
-        let range = self.parameter(id).range.clone();
-        &mut self.gradients[range]
+        &mut self.gradients[id.range()]
     }
 
     /// The gradients of two parameters of which either may be frozen.
@@ -305,7 +319,7 @@ impl Arena {
     ) -> Result<[Option<&mut [f32]>; 2], Error> {
         Ok(match (one, other) {
             (Some(one), Some(other)) => {
-                let ranges = [one, other].map(|id| self.parameter(id).range.clone());
+                let ranges = [one, other].map(ParameterId::range);
                 let both = self.gradients.get_disjoint_mut(ranges);
                 both.map_err(|_| Error::internal("one parameter twice"))?
                     .map(Some)

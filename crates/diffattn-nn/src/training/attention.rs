@@ -1,51 +1,29 @@
 //! Attention of a layer in training: forward, keeping what backward needs, and backward into the
 //! gradients of what moves. Runs in slices. Knows no model.
 
-use super::arena::{Arena, ParameterId};
+use super::arena::Arena;
+use super::ids::{AttentionIds, LambdaParameters};
 use super::maps::{self, MapBackward, MapIds};
-use super::rows::RmsRows;
 use super::scratch::{AttentionScratch, sized};
-use crate::layers::attention::{DiffAttnLayer, LambdaSource, LayerMask, Queries, Turn};
+use super::sums::LayerSums;
+use crate::layers::attention::{
+    DiffAttnLayer, Differences, LambdaSource, LayerMask, Queries, Turn, Wanted,
+};
 use diffattn::{
     AttentionGradientsMut, AttentionNeeds, AttentionOptions, DataMut, DiffAttention,
-    DiffAttentionBackward, Error, GradientOptions, KeysValues, Lambda, Pace, Run, Tensor,
+    DiffAttentionBackward, Error, GradientOptions, KeysValues, Lambda, Linear, Pace, Run, Tensor,
 };
 
-/// Which parameters a layer's attention is made of.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct AttentionIds {
-    pub(crate) q: MapIds,
-    pub(crate) k: MapIds,
-    pub(crate) v: MapIds,
-    pub(crate) out: MapIds,
-    pub(crate) lambda: LambdaParameters,
-    /// The weight of the norm per head.
-    pub(crate) norm: Option<ParameterId>,
-}
-
-/// Which parameters λ is made of.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) enum LambdaParameters {
-    /// None that moves.
-    #[default]
-    Frozen,
-    /// `exp(q1·k1) − exp(q2·k2)`.
-    Vectors([ParameterId; 4]),
-    /// `exp(a) − exp(b)`.
-    Scalars([ParameterId; 2]),
-    /// A projection of x.
-    Projected(MapIds),
-}
-
-/// What attention keeps of its tokens for the backward pass.
+/// What attention keeps of its tokens for the backward pass: heads of differences along the
+/// sequence stand behind the others.
 #[derive(Debug, Default)]
 pub(crate) struct KeptAttention {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    /// `[tokens, H]`, where there is one.
+    /// `[tokens, heads]`, where there is one.
     lambda: Vec<f32>,
-    /// What attention makes before the norm per head.
+    /// What attention makes.
     attended: Vec<f32>,
 }
 
@@ -100,8 +78,8 @@ pub(super) struct AttentionPass<'p> {
 pub(super) struct AttentionGrads<'g> {
     pub(super) ids: &'g AttentionIds,
     pub(super) arena: &'g mut Arena,
-    /// The gradient of a λ of the whole layer: added to.
-    pub(super) lambda: &'g mut f64,
+    /// Added to.
+    pub(super) sums: &'g mut LayerSums,
 }
 
 impl AttentionPass<'_> {
@@ -115,19 +93,13 @@ impl AttentionPass<'_> {
     ) -> Result<(), Error> {
         let (layer, run) = (self.layer, self.tokens.run);
         let rows = self.tokens.count();
-        for (linear, to) in [(&layer.q, &mut kept.q), (&layer.k, &mut kept.k)] {
-            let to = sized(to, rows * linear.outputs())?;
-            if layer.rope.is_none() {
-                maps::forward(pace, linear, x, to, run).await?;
-                continue;
-            }
-            let still = sized(&mut scratch.still, to.len())?;
-            maps::forward(pace, linear, x, still, run).await?;
-            layer.turn(still, to, self.tokens.turns, run)?;
+        for (which, to) in [&mut kept.q, &mut kept.k, &mut kept.v]
+            .into_iter()
+            .enumerate()
+        {
+            self.heads_of(pace, which, x, to, scratch).await?;
         }
-        let v = sized(&mut kept.v, rows * layer.v.outputs())?;
-        maps::forward(pace, &layer.v, x, v, run).await?;
-        let heads = layer.num_heads();
+        let heads = self.heads_made();
         match &layer.lambda {
             LambdaSource::None => kept.lambda.clear(),
             &LambdaSource::Value(value) => sized(&mut kept.lambda, rows * heads)?.fill(value),
@@ -136,7 +108,8 @@ impl AttentionPass<'_> {
                 layer.project_lambda(x, lambda, run)?;
             }
         }
-        let attended = sized(&mut kept.attended, rows * layer.out.inputs())?;
+        let width = layer.heads.dimensions.head_width;
+        let attended = sized(&mut kept.attended, rows * heads * width)?;
         let [q, k, v] = self.operands([&kept.q, &kept.k, &kept.v]);
         let options = self.options(&kept.q, &kept.lambda);
         let call = DiffAttention::new(q, KeysValues::Tensors { k, v }, &options)?;
@@ -144,44 +117,106 @@ impl AttentionPass<'_> {
         let units = work.total();
         pace.within(&mut work, units).await?;
         drop(work);
-        let normed = self.normed(&kept.attended, &mut scratch.normed)?;
+        let mixed = self.mixed(&kept.attended, &mut scratch.mixed)?;
+        let normed = self.normed(mixed, &mut scratch.normed)?;
         maps::forward(pace, &layer.out, normed, y, run).await
     }
 
-    /// What the output projection reads: what was attended, through the norm per head if there is
-    /// one.
-    fn normed<'n>(&self, attended: &'n [f32], to: &'n mut Vec<f32>) -> Result<&'n [f32], Error> {
-        let Some(norm) = self.head_norm() else {
-            return Ok(attended);
-        };
-        let to = sized(to, attended.len())?;
-        norm.forward(attended, to)?;
-        Ok(to)
+    /// Output heads, those of differences along the sequence among them.
+    fn heads_made(&self) -> usize {
+        let width = self.layer.heads.dimensions.head_width;
+        self.layer.widths(Wanted::Attention).attended / width.max(1)
     }
 
-    fn head_norm(&self) -> Option<RmsRows<'_>> {
-        self.layer.norm.as_ref().map(|norm| RmsRows {
-            weight: norm.weight.as_deref(),
-            eps: norm.eps,
-            scale: norm.scale,
-            width: self.layer.heads.dimensions.head_width,
-            rows_per_token: self.layer.num_heads(),
-            run: self.tokens.run,
-        })
+    /// The map of q (0), k (1) or v (2), the differences that its heads have, if any, and whether
+    /// they turn.
+    fn part(&self, which: usize) -> (&Linear, Option<Differences<'_>>, bool) {
+        let layer = self.layer;
+        let (head_dim, value_dim) = (layer.heads.dimensions.head_dim, layer.heads.value_dim);
+        let fusion = layer.fusion.as_ref();
+        let turns = layer.rope.is_some();
+        match which {
+            0 => (&layer.q, fusion.map(|of| of.of_q(head_dim)), turns),
+            1 => (&layer.k, fusion.map(|of| of.of_k(head_dim)), turns),
+            _ => (&layer.v, fusion.map(|of| of.of_v(value_dim)), false),
+        }
+    }
+
+    /// The heads of q, k or v of rows of x: projected, with differences behind them, turned.
+    async fn heads_of(
+        &self,
+        pace: &Pace,
+        which: usize,
+        x: &[f32],
+        to: &mut Vec<f32>,
+        scratch: &mut AttentionScratch,
+    ) -> Result<(), Error> {
+        let (linear, differences, turns) = self.part(which);
+        let Tokens { shape, run, .. } = self.tokens;
+        let len = self.tokens.count() * linear.outputs();
+        let Some(differences) = differences else {
+            if !turns {
+                return maps::forward(pace, linear, x, sized(to, len)?, run).await;
+            }
+            let still = sized(&mut scratch.still, len)?;
+            maps::forward(pace, linear, x, still, run).await?;
+            return self
+                .layer
+                .turn(still, sized(to, len)?, self.tokens.turns, run);
+        };
+        let plain = sized(&mut scratch.plain, len)?;
+        maps::forward(pace, linear, x, plain, run).await?;
+        let to = sized(to, len + self.tokens.count() * differences.more())?;
+        if !turns {
+            return differences.spread(plain, shape, 0, to, run);
+        }
+        let still = sized(&mut scratch.still, to.len())?;
+        differences.spread(plain, shape, 0, still, run)?;
+        self.layer.turn(still, to, self.tokens.turns, run)
+    }
+
+    /// The gradient of x for that of the heads of q, k or v, and those of what of the map moves.
+    async fn heads_backward(
+        &self,
+        pace: &Pace,
+        (which, ids): (usize, MapIds),
+        d: &[f32],
+        (x, dx, adds): (&[f32], &mut [f32], bool),
+        (arena, still, plain): (&mut Arena, &mut Vec<f32>, &mut Vec<f32>),
+    ) -> Result<(), Error> {
+        let (linear, differences, turns) = self.part(which);
+        let Tokens { shape, run, .. } = self.tokens;
+        let mut dy = d;
+        if turns {
+            let back = sized(still, dy.len())?;
+            self.layer.turn_back(dy, back, self.tokens.turns, run)?;
+            dy = back;
+        }
+        if let Some(differences) = differences {
+            let plain = sized(plain, self.tokens.count() * linear.outputs())?;
+            differences.join(dy, shape, plain, run)?;
+            dy = plain;
+        }
+        MapBackward {
+            linear,
+            ids,
+            dy,
+            x,
+            dx: Some((dx, adds)),
+        }
+        .run(pace, arena, run)
+        .await
     }
 
     fn operands<'o>(&self, [q, k, v]: [&'o [f32]; 3]) -> [Tensor<'o>; 3] {
         let [batch, length] = self.tokens.shape;
         let heads = &self.layer.heads;
-        let of = |values: &'o [f32], count: usize, width: usize| {
+        let of = |values: &'o [f32], width: usize| {
+            let count = values.len() / (batch * length * width).max(1);
             Tensor::f32(values, &[batch, length, count, width])
         };
         let head_dim = heads.dimensions.head_dim;
-        [
-            of(q, heads.q, head_dim),
-            of(k, heads.k, head_dim),
-            of(v, heads.v, heads.value_dim),
-        ]
+        [of(q, head_dim), of(k, head_dim), of(v, heads.value_dim)]
     }
 
     /// The options of attention without its norm. λ is one per token, whatever makes it, so that
@@ -203,10 +238,11 @@ impl AttentionPass<'_> {
             place: None,
             run,
         });
+        self.layer.with_differences(&mut options);
         if options.lambda.is_some() {
             options.lambda = Some(Lambda::PerToken {
                 data: lambda,
-                shape: vec![shape[0], shape[1], self.layer.num_heads()],
+                shape: vec![shape[0], shape[1], self.heads_made()],
             });
         }
         (options.cu_seqlens_q, options.cu_seqlens_k) = (cu_seqlens, cu_seqlens);
@@ -222,32 +258,50 @@ impl AttentionPass<'_> {
         (kept, scratch): (&KeptAttention, &mut AttentionScratch),
         to: AttentionGrads<'_>,
     ) -> Result<(), Error> {
-        let AttentionGrads { ids, arena, lambda } = to;
+        let AttentionGrads { ids, arena, sums } = to;
         let (layer, run) = (self.layer, self.tokens.run);
-        let normed = self.normed(&kept.attended, &mut scratch.normed)?;
-        let d_normed = sized(&mut scratch.d_normed, normed.len())?;
+        let AttentionScratch {
+            mixed,
+            normed,
+            d_normed,
+            d_mixed,
+            d_attended,
+            ..
+        } = &mut *scratch;
+        let mixed = self.mixed(&kept.attended, mixed)?;
+        let normed = self.normed(mixed, normed)?;
+        let of_mixed = match layer.fusion {
+            Some(_) => &mut *d_mixed,
+            None => &mut *d_attended,
+        };
+        let of_mixed = sized(of_mixed, mixed.len())?;
+        // (Without a norm and DEX, what is read is what was mixed.)
+        let has_between = layer.norm.is_some() || layer.dex.is_some();
+        let of_read = match has_between {
+            true => sized(d_normed, normed.len())?,
+            false => &mut *of_mixed,
+        };
         MapBackward {
             linear: &layer.out,
             ids: ids.out,
             dy,
             x: normed,
-            dx: Some((d_normed, false)),
+            dx: Some((of_read, false)),
         }
         .run(pace, arena, run)
         .await?;
-        let d_attended = sized(&mut scratch.d_attended, kept.attended.len())?;
-        match self.head_norm() {
-            Some(norm) => {
-                norm.backward(
-                    &scratch.d_normed,
-                    &kept.attended,
-                    d_attended,
-                    (arena, ids.norm),
-                )?;
-            }
-            None => d_attended.copy_from_slice(&scratch.d_normed),
+        if has_between {
+            let of = (ids, &mut *arena, &mut *sums);
+            self.normed_backward([d_normed, mixed], of_mixed, of)?;
         }
-        let has_lambda = !matches!(ids.lambda, LambdaParameters::Frozen);
+        if let Some(fusion) = &layer.fusion {
+            let d_attended = sized(d_attended, kept.attended.len())?;
+            fusion.unmix(d_mixed, layer.mixed_widths(fusion), d_attended);
+        }
+        let has_lambda = !matches!(
+            ids.lambda,
+            LambdaParameters::Frozen | LambdaParameters::Dex(_)
+        );
         self.attended_backward(pace, kept, scratch, has_lambda)
             .await?;
         let AttentionScratch {
@@ -255,35 +309,22 @@ impl AttentionPass<'_> {
             dk,
             dv,
             still,
+            plain,
             d_lambda,
             ..
         } = scratch;
-        let mut adds = false;
-        for (linear, ids, gradient, turns) in [
-            (&layer.q, ids.q, dq, true),
-            (&layer.k, ids.k, dk, true),
-            (&layer.v, ids.v, dv, false),
-        ] {
-            let mut dy = &**gradient;
-            if turns && layer.rope.is_some() {
-                let back = sized(still, dy.len())?;
-                layer.turn_back(dy, back, self.tokens.turns, run)?;
-                dy = back;
-            }
-            MapBackward {
-                linear,
-                ids,
-                dy,
-                x,
-                dx: Some((dx, adds)),
-            }
-            .run(pace, arena, run)
-            .await?;
-            adds = true;
+        for (which, (ids, d)) in [(ids.q, &*dq), (ids.k, dk), (ids.v, dv)]
+            .into_iter()
+            .enumerate()
+        {
+            let memory = (&mut *arena, &mut *still, &mut *plain);
+            let of = (x, &mut *dx, which > 0);
+            self.heads_backward(pace, (which, ids), d, of, memory)
+                .await?;
         }
         if has_lambda {
             let of = (&*kept.lambda, d_lambda.as_mut_slice());
-            self.lambda_backward(pace, (x, dx), of, (ids, arena, lambda))
+            self.lambda_backward(pace, (x, dx), of, (ids, arena, &mut sums.lambda))
                 .await?;
         }
         Ok(())
@@ -312,7 +353,7 @@ impl AttentionPass<'_> {
         };
         let [batch, length] = self.tokens.shape;
         let width = self.layer.heads.dimensions.head_width;
-        let shape = [batch, length, self.layer.num_heads(), width];
+        let shape = [batch, length, self.heads_made(), width];
         let call = DiffAttentionBackward::new(
             Tensor::f32(&scratch.d_attended, &shape),
             self.operands([&kept.q, &kept.k, &kept.v]),
@@ -376,15 +417,8 @@ impl AttentionPass<'_> {
     }
 }
 
-/// What of a layer has no backward pass yet, in words.
+/// What of a layer has no backward pass, in words.
 pub(super) fn without_backward(layer: &DiffAttnLayer) -> Option<&'static str> {
-    if layer.fusion.is_some() {
-        Some("attention over differences along the sequence")
-    } else if layer.heads_norms.is_some() {
-        Some("norms of the heads of q and k")
-    } else if layer.dex.is_some() {
-        Some("DEX")
-    } else {
-        None
-    }
+    let has_norms = layer.heads_norms.is_some();
+    has_norms.then_some("norms of the heads of q and k")
 }

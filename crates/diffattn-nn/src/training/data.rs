@@ -1,8 +1,8 @@
-//! Which tokens each step reads: windows of a file of tokens, in an order that follows from a seed,
-//! an epoch and a number, so that the cursor is two integers and no list is shuffled. Knows no
-//! model.
+//! Which tokens each step reads: windows of a file of tokens. Knows no model but by its name.
 
 use super::batch::TrainingBatch;
+use super::dataset::{Cursor, Dataset, next_places};
+use crate::models::diff_llama::DiffLlama;
 use diffattn::{Error, check_len};
 use diffattn_files::{ByteSource, TokenFile};
 use std::ops::Range;
@@ -42,15 +42,6 @@ impl Default for DataOptions {
     }
 }
 
-/// Where the next window is taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Cursor {
-    /// How often all windows were seen.
-    pub epoch: u64,
-    /// Windows of this epoch that were seen.
-    pub index: u64,
-}
-
 /// Windows of a file of tokens.
 #[derive(Debug)]
 pub struct TrainingData<S> {
@@ -60,7 +51,7 @@ pub struct TrainingData<S> {
     windows: [u64; 2],
 }
 
-impl<S: ByteSource> TrainingData<S> {
+impl<S: ByteSource + Send + Sync> TrainingData<S> {
     /// Windows of `file`; what is left behind the last whole one is not read.
     ///
     /// # Errors
@@ -112,41 +103,6 @@ impl<S: ByteSource> TrainingData<S> {
         self.file.tokens()
     }
 
-    /// Windows to train on, and to measure.
-    pub fn windows(&self) -> [u64; 2] {
-        self.windows
-    }
-
-    /// The numbers of the next `rows` windows to train on; the cursor moves behind them.
-    #[must_use]
-    pub fn next_windows(&self, cursor: &mut Cursor, rows: usize) -> Vec<u64> {
-        let [windows, _] = self.windows;
-        let mut numbers = Vec::with_capacity(rows);
-        for _ in 0..rows {
-            if cursor.index >= windows {
-                *cursor = Cursor {
-                    epoch: cursor.epoch + 1,
-                    index: 0,
-                };
-            }
-            numbers.push(permuted(
-                cursor.index,
-                windows,
-                [self.options.seed, cursor.epoch],
-            ));
-            cursor.index += 1;
-        }
-        numbers
-    }
-
-    /// The numbers of windows `first..first + rows` of those to measure, as far as there are any.
-    #[must_use]
-    pub fn eval_windows(&self, first: u64, rows: usize) -> Vec<u64> {
-        let [train, eval] = self.windows;
-        let last = first.saturating_add(rows as u64).min(eval);
-        (train + first.min(last)..train + last).collect()
-    }
-
     /// The next `rows` windows to train on; the cursor moves behind them.
     ///
     /// # Errors
@@ -156,57 +112,9 @@ impl<S: ByteSource> TrainingData<S> {
         self.batch(&windows)
     }
 
-    /// Windows `first..first + rows` of those to measure, as far as there are any; `None` behind
-    /// the last.
-    ///
-    /// # Errors
-    /// What the file says.
-    pub fn eval(&self, first: u64, rows: usize) -> Result<Option<TrainingBatch>, Error> {
-        let windows = self.eval_windows(first, rows);
-        if windows.is_empty() {
-            return Ok(None);
-        }
-        self.batch(&windows).map(Some)
-    }
-
-    /// The bytes of the file that the ids of a window are.
-    #[must_use]
-    pub fn bytes_of(&self, window: u64) -> Range<u64> {
-        self.file.bytes_of(self.tokens_of(window))
-    }
-
-    /// Labels that count in windows.
-    ///
-    /// # Errors
-    /// What the file says of its documents.
-    pub fn counted(&self, windows: &[u64]) -> Result<usize, Error> {
-        let ids = vec![0; windows.len() * self.options.context];
-        Ok(self.batch_of(windows, &ids)?.counted())
-    }
-
-    /// The batch of windows whose ids were read elsewhere: `bytes`, those of
-    /// [`TrainingData::bytes_of`] one behind the other.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `ids` for another number of them;
-    /// what the file says of its documents.
-    pub fn batch_of_bytes(&self, windows: &[u64], bytes: &[u8]) -> Result<TrainingBatch, Error> {
-        let ids = self.file.decode(bytes)?;
-        check_len("ids", &[windows.len(), self.options.context], ids.len())?;
-        self.batch_of(windows, &ids)
-    }
-
     fn tokens_of(&self, window: u64) -> Range<u64> {
         let first = window * self.options.context as u64;
         first..first + self.options.context as u64
-    }
-
-    pub(crate) fn batch(&self, windows: &[u64]) -> Result<TrainingBatch, Error> {
-        let mut ids = Vec::new();
-        for &window in windows {
-            ids.extend(self.file.ids(self.tokens_of(window))?);
-        }
-        self.batch_of(windows, &ids)
     }
 
     fn batch_of(&self, windows: &[u64], ids: &[u32]) -> Result<TrainingBatch, Error> {
@@ -232,30 +140,52 @@ impl<S: ByteSource> TrainingData<S> {
     }
 }
 
-/// Where `index` of `count` goes in the order of a key: four rounds of a Feistel network over the
-/// least even number of bits that count needs, walked until it lies below count.
-fn permuted(index: u64, count: u64, key: [u64; 2]) -> u64 {
-    let bits = u64::BITS - count.saturating_sub(1).leading_zeros();
-    let half = bits.div_ceil(2).max(1);
-    let mask = (1_u64 << half) - 1;
-    let mut at = index;
-    loop {
-        let (mut left, mut right) = (at >> half, at & mask);
-        for round in 0..4 {
-            let mixed = mixed(right ^ key[0].wrapping_add(mixed(key[1] ^ round << 56)));
-            (left, right) = (right, left ^ (mixed & mask));
-        }
-        at = left << half | right;
-        if at < count {
-            return at;
-        }
-    }
-}
+impl<S: ByteSource + Send + Sync> Dataset for TrainingData<S> {
+    type Model = DiffLlama;
 
-/// The finaliser of splitmix64.
-fn mixed(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
+    fn check(&self, _: &DiffLlama) -> Result<(), Error> {
+        // Ids are read as they are needed, and checked then.
+        Ok(())
+    }
+
+    fn row_tokens(&self, _: &DiffLlama) -> usize {
+        self.options.context
+    }
+
+    fn windows(&self) -> [u64; 2] {
+        self.windows
+    }
+
+    fn next_windows(&self, cursor: &mut Cursor, rows: usize) -> Vec<u64> {
+        next_places(cursor, rows, self.windows[0], self.options.seed)
+    }
+
+    fn eval_windows(&self, first: u64, rows: usize) -> Vec<u64> {
+        let [train, eval] = self.windows;
+        let last = first.saturating_add(rows as u64).min(eval);
+        (train + first.min(last)..train + last).collect()
+    }
+
+    fn counted(&self, windows: &[u64]) -> Result<usize, Error> {
+        let ids = vec![0; windows.len() * self.options.context];
+        Ok(self.batch_of(windows, &ids)?.counted())
+    }
+
+    fn bytes_of(&self, window: u64) -> Range<u64> {
+        self.file.bytes_of(self.tokens_of(window))
+    }
+
+    fn batch(&self, windows: &[u64]) -> Result<TrainingBatch, Error> {
+        let mut ids = Vec::new();
+        for &window in windows {
+            ids.extend(self.file.ids(self.tokens_of(window))?);
+        }
+        self.batch_of(windows, &ids)
+    }
+
+    fn batch_of_bytes(&self, windows: &[u64], bytes: &[u8]) -> Result<TrainingBatch, Error> {
+        let ids = self.file.decode(bytes)?;
+        check_len("ids", &[windows.len(), self.options.context], ids.len())?;
+        self.batch_of(windows, &ids)
+    }
 }

@@ -1,38 +1,22 @@
 //! A model that knows nothing yet: random weights as Hugging Face's classes begin with. Reads no
 //! file.
 
+use super::start::{FreshTensor, Start};
+use super::vision::{DiffViTStart, vision_weights};
 use crate::models::diff_llama::{DiffLlama, DiffLlamaConfig, decoder_sizes};
+use crate::models::diff_vit::{DiffViT, DiffViTArchitecture, DiffViTConfig};
 use crate::models::tables::listed;
 use crate::weights::Weights;
 use diffattn::{Error, Tensor, checked_len, try_zeroed};
 use diffattn_files::{Declare, Kind, Need};
-use rand_pcg::Pcg64;
-use rand_pcg::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
 
 /// The spread of maps and embeddings (`initializer_range`).
 const SPREAD: f64 = 0.02;
 
-/// A weight of a model that knows nothing yet.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FreshTensor {
-    /// Its name in a checkpoint.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    start: Start,
-}
-
-/// What a weight begins with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Start {
-    /// Normal values of that spread.
-    Normal(f64),
-    One,
-    Zero,
-}
-
 /// The weights of a model that knows nothing yet: maps and embeddings normal with a spread of 0.02,
-/// λ's vectors of [`DiffLlamaConfig::lambda_std_dev`], norms 1, biases 0, as `transformers` begins.
+/// λ's vectors of [`DiffLlamaConfig::lambda_std_dev`], norms 1, PolyNorm's factors 1/3, biases and
+/// what DEX adds 0, as `transformers`, Motif and DEX begin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FreshWeights(Vec<FreshTensor>);
 
@@ -57,12 +41,16 @@ impl FreshWeights {
         Ok(Self(made))
     }
 
-    /// Of the text of a `config.json`: a DIFF Llama's, a plain Llama's, or that of one whose heads
-    /// are differential (`diffattn_llama`).
+    /// Of the text of a `config.json`: a DIFF Llama's, a plain Llama's, that of one whose heads are
+    /// differential (`diffattn_llama`), or a DIFF vision transformer's.
     ///
     /// # Errors
     /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming the key, as `config.KEY`.
     pub fn of_config(text: &str) -> Result<Self, Error> {
+        if is_vision(text) {
+            let start = DiffViTStart::from_json(text)?;
+            return Self::of_vision(&DiffViTConfig::from_json(text)?, &start);
+        }
         Self::new(&DiffLlamaConfig::of_config(text)?)
     }
 
@@ -78,12 +66,47 @@ impl FreshWeights {
         let Some(of) = self.0.get(index) else {
             return;
         };
-        match of.start {
-            Start::Normal(spread) => fill(values, spread, seed, &of.name),
-            Start::One => values.fill(1.0),
-            Start::Zero => values.fill(0.0),
-        }
+        of.fill(seed, values);
     }
+
+    /// Of a vision transformer, as timm begins: maps, positions and λ's vectors normal with a
+    /// spread of 0.02, 0.02 and 0.1, registers of 10⁻⁶, the map of patches uniform within
+    /// 1/√inputs as PyTorch's convolutions are, norms 1, biases and λ's numbers 0. Sizes that the
+    /// configuration leaves out are those that timm has for the architecture.
+    ///
+    /// # Errors
+    /// [`ErrorKind::File`](diffattn::ErrorKind::File) naming a size that does not fit the others,
+    /// as `config.KEY`; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming a weight of too
+    /// many elements.
+    pub fn of_vision(config: &DiffViTConfig, start: &DiffViTStart) -> Result<Self, Error> {
+        vision_weights(config, start).map(Self)
+    }
+
+    /// All of them as tensors.
+    fn values(&self, seed: u64) -> Result<Vec<Vec<f32>>, Error> {
+        let of = |of: &FreshTensor| {
+            let mut values = try_zeroed(checked_len(&of.name, &of.shape)?)?;
+            of.fill(seed, &mut values);
+            Ok(values)
+        };
+        self.0.iter().map(of).collect()
+    }
+
+    fn weights<'w>(&'w self, values: &'w [Vec<f32>]) -> Weights<'w> {
+        let mut weights = Weights::new();
+        for (of, values) in self.0.iter().zip(values) {
+            weights.insert(of.name.clone(), Tensor::f32(values, &of.shape));
+        }
+        weights
+    }
+}
+
+/// Whether the text is that of a vision transformer's `config.json`.
+fn is_vision(text: &str) -> bool {
+    let config = serde_json::from_str::<Value>(text).unwrap_or_default();
+    let names = DiffViTArchitecture::ALL.map(DiffViTArchitecture::name);
+    let name = config.get("architecture").and_then(Value::as_str);
+    name.is_some_and(|name| names.contains(&name))
 }
 
 impl DiffLlama {
@@ -93,17 +116,19 @@ impl DiffLlama {
     /// As [`DiffLlama::new`].
     pub fn fresh(config: &DiffLlamaConfig, seed: u64) -> Result<Self, Error> {
         let fresh = FreshWeights::new(config)?;
-        let mut made = Vec::new();
-        for (index, of) in fresh.tensors().iter().enumerate() {
-            let mut values = try_zeroed(checked_len(&of.name, &of.shape)?)?;
-            fresh.fill(index, seed, &mut values);
-            made.push(values);
-        }
-        let mut weights = Weights::new();
-        for (of, values) in fresh.tensors().iter().zip(&made) {
-            weights.insert(of.name.clone(), Tensor::f32(values, &of.shape));
-        }
-        Self::new(config, &weights)
+        Self::new(config, &fresh.weights(&fresh.values(seed)?))
+    }
+}
+
+impl DiffViT {
+    /// A model of [`FreshWeights::of_vision`]. The same `seed` gives the same weights, each by its
+    /// name.
+    ///
+    /// # Errors
+    /// As [`FreshWeights::of_vision`] and [`DiffViT::new`].
+    pub fn fresh(config: &DiffViTConfig, start: &DiffViTStart, seed: u64) -> Result<Self, Error> {
+        let fresh = FreshWeights::of_vision(config, start)?;
+        Self::new(config, &fresh.weights(&fresh.values(seed)?))
     }
 }
 
@@ -121,12 +146,16 @@ fn random(
             }
             checked_len(&tensor.name, &tensor.shape)?;
             let name = tensor.name.as_str();
-            let start = if name.contains("lambda_") && !is_map {
+            let start = if name.contains(".dex.") {
+                Start::Constant(0.0)
+            } else if name.ends_with("act_fn.weight") {
+                Start::Constant(1.0 / 3.0)
+            } else if name.contains("lambda_") && !is_map {
                 Start::Normal(config.lambda_std_dev)
             } else if name.contains("norm") || name.contains("subln") {
-                Start::One
+                Start::Constant(1.0)
             } else if name.ends_with(".bias") {
-                Start::Zero
+                Start::Constant(0.0)
             } else {
                 Start::Normal(SPREAD)
             };
@@ -138,26 +167,4 @@ fn random(
         }
     }
     Ok(())
-}
-
-/// Normal values, by Box and Muller's transform of pairs of uniform ones.
-fn fill(values: &mut [f32], spread: f64, seed: u64, name: &str) {
-    let mut random = Pcg64::seed_from_u64(seed ^ hash(name));
-    let mut uniform = || ((random.next_u64() >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    for pair in values.chunks_mut(2) {
-        let (radius, angle) = (
-            (-2.0 * libm::log(uniform())).sqrt() * spread,
-            std::f64::consts::TAU * uniform(),
-        );
-        for (value, turn) in pair.iter_mut().zip([libm::cos(angle), libm::sin(angle)]) {
-            *value = (radius * turn) as f32;
-        }
-    }
-}
-
-/// FNV-1a of a name: what makes random values of one weight differ from those of another.
-pub(super) fn hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

@@ -2,11 +2,13 @@
 //! residual connection. Runs in slices. Knows no embeddings and no loss.
 
 use super::arena::{Arena, ParameterId};
-use super::attention::{AttentionGrads, AttentionIds, AttentionPass, KeptAttention, Tokens};
+use super::attention::{AttentionGrads, AttentionPass, KeptAttention, Tokens};
+use super::gate::GateBackward;
+use super::ids::AttentionIds;
 use super::maps::{self, MapBackward, MapIds};
-use super::rows::{RmsRows, gate_backward};
+use super::rows::{RmsRows, add};
 use super::scratch::{Scratch, sized};
-use crate::layers::silu_gated;
+use super::sums::LayerSums;
 use crate::models::diff_llama::DecoderLayer;
 use diffattn::{Error, Pace};
 
@@ -17,6 +19,8 @@ pub(crate) struct LayerIds {
     pub(crate) gate: MapIds,
     pub(crate) up: MapIds,
     pub(crate) down: MapIds,
+    /// Factors and bias of PolyNorm, where it stands in the MLP.
+    pub(crate) poly_norm: [Option<ParameterId>; 2],
     pub(crate) input_norm: Option<ParameterId>,
     pub(crate) post_norm: Option<ParameterId>,
 }
@@ -69,7 +73,7 @@ pub(super) struct LayerPass<'p> {
 pub(super) struct LayerGrads<'g> {
     pub(super) ids: &'g LayerIds,
     pub(super) arena: &'g mut Arena,
-    pub(super) lambda: &'g mut f64,
+    pub(super) sums: &'g mut LayerSums,
 }
 
 impl LayerPass<'_> {
@@ -105,7 +109,8 @@ impl LayerPass<'_> {
         let hidden = sized(&mut scratch.hidden, kept.gate.len())?;
         let sigmoids = sized(&mut scratch.d_gate, kept.gate.len())?;
         hidden.copy_from_slice(&kept.gate);
-        silu_gated(hidden, &kept.up, sigmoids, self.tokens.run);
+        let (act, width) = (self.layer.act, self.layer.down.inputs());
+        act.gate(hidden, &kept.up, width, sigmoids, self.tokens.run)?;
         let added = sized(&mut scratch.added, x.len())?;
         maps::forward(pace, &self.layer.down, hidden, added, self.tokens.run).await?;
         add(x, added);
@@ -143,7 +148,7 @@ impl LayerPass<'_> {
         scratch: &mut Scratch,
         to: LayerGrads<'_>,
     ) -> Result<(), Error> {
-        let LayerGrads { ids, arena, lambda } = to;
+        let LayerGrads { ids, arena, sums } = to;
         if !has_gates {
             self.gates(pace, kept, scratch).await?;
         }
@@ -156,7 +161,7 @@ impl LayerPass<'_> {
         let grads = AttentionGrads {
             ids: &ids.attention,
             arena: &mut *arena,
-            lambda,
+            sums,
         };
         let memory = (&kept.attention, &mut scratch.attention);
         self.attention()
@@ -183,7 +188,8 @@ impl LayerPass<'_> {
         let d_gate = sized(&mut scratch.d_gate, kept.gate.len())?;
         if ids.down.moves() {
             hidden.copy_from_slice(&kept.gate);
-            silu_gated(hidden, &kept.up, d_gate, run);
+            let width = layer.down.inputs();
+            layer.act.gate(hidden, &kept.up, width, d_gate, run)?;
         }
         // (dW of down reads what stands within, then its dx takes that place.)
         MapBackward {
@@ -196,7 +202,15 @@ impl LayerPass<'_> {
         .run(pace, arena, run)
         .await?;
         hidden.copy_from_slice(d_gate);
-        gate_backward(&kept.gate, &kept.up, hidden, d_gate, run);
+        GateBackward {
+            act: layer.act,
+            width: layer.down.inputs(),
+            gate: &kept.gate,
+            up: &kept.up,
+            run,
+        }
+        .run(pace, hidden, d_gate, (&mut *arena, ids.poly_norm))
+        .await?;
         let normed = sized(&mut scratch.normed, d.len())?;
         let norm = self.norm(&layer.post_norm);
         norm.forward(&kept.middle, normed)?;
@@ -219,11 +233,5 @@ impl LayerPass<'_> {
         norm.backward(d_normed, &kept.middle, added, (arena, ids.post_norm))?;
         add(d, added);
         Ok(())
-    }
-}
-
-fn add(to: &mut [f32], from: &[f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
     }
 }

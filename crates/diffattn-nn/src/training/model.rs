@@ -1,30 +1,21 @@
-//! A language model in training: the loss of a micro-batch and its gradients, added to those of the
-//! step; then one step of the optimizer. Runs in slices. Knows no files and no schedule.
+//! A model in training: the loss of a micro-batch and its gradients, added to those of the step.
+//! Runs in slices. Knows no family of models, no files and no schedule.
 
 use super::arena::{Arena, StateTensor};
-use super::attention::without_backward;
-use super::batch::TrainingBatch;
 use super::layer::Recompute;
-use super::parameters::{AdapterOptions, ModelIds, Taking};
-use super::rows::RmsRows;
+use super::parameters::{AdapterOptions, Taking};
 use super::rules::ParameterRules;
-use super::scratch::{Scratch, sized};
-use super::tape::{ModelGrads, Tape, Whole, hidden_states, lent};
-use crate::layers::Activation;
+use super::trainable::{LossOptions, Measured, MeasuredSums, Parts, Trainable, Whole, lambda_of};
 use crate::layers::attention::LambdaSource;
 use crate::models::diff_llama::DiffLlama;
+use diffattn::{Error, Loss, Pace, Run, Work};
 use std::cell::RefCell;
-
-use diffattn::{
-    CrossEntropyOptions, Distillation, Error, HeadGradients, LinearCrossEntropy, Logits, Loss,
-    Pace, Run, Work,
-};
 
 /// What of a model moves, and what is kept for the backward pass.
 #[derive(Clone, Copy, Default)]
 pub struct TrainingOptions<'o> {
-    /// Whether a weight of that name moves. All by default; none but adapters and projections of λ
-    /// where there is an adapter.
+    /// Whether a weight of that name moves. All by default; none but adapters, projections of λ and
+    /// what DEX adds where there is an adapter.
     pub moves: Option<&'o dyn Fn(&str) -> bool>,
     /// What of that stays all the same, and what moves more slowly; nothing by default.
     pub rules: Option<&'o ParameterRules>,
@@ -48,31 +39,15 @@ impl std::fmt::Debug for TrainingOptions<'_> {
 
 /// A model in training.
 #[derive(Debug)]
-pub struct TrainingModel {
-    pub(super) model: DiffLlama,
+pub struct TrainingModel<M: Trainable = DiffLlama> {
+    pub(super) model: M,
     pub(super) arena: Arena,
-    pub(super) ids: ModelIds,
-    /// The gradient of each layer's λ, as far as micro-batches have come.
-    pub(super) lambda_sums: Vec<f64>,
-    /// What embeddings give to a table that is the head, too: added behind what the head gives.
-    pub(super) table_sums: Vec<f32>,
-    tape: Tape,
-    scratch: Scratch,
+    pub(super) passes: M::Passes,
     recompute: Recompute,
     pub(super) run: Run,
 }
 
-/// What a micro-batch is measured by.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LossOptions<'o> {
-    /// The labels that count in the whole step, by which its losses are divided; those of the
-    /// micro-batch by default.
-    pub count: Option<usize>,
-    /// A teacher, whose distribution takes part, and the share of cross entropy.
-    pub teacher: Option<(&'o DiffLlama, f64)>,
-}
-
-impl TrainingModel {
+impl<M: Trainable> TrainingModel<M> {
     /// Takes a model into training: the masters of what moves are float32, and so is then what the
     /// model holds of it; what is frozen stays as it is held, and meets floats.
     ///
@@ -80,9 +55,13 @@ impl TrainingModel {
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `freeze` where nothing moves or a
     /// pattern fits nothing, `lrScale` likewise, or `model` for layers that are not trained;
     /// [`Error::out_of_memory`].
-    pub fn new(mut model: DiffLlama, options: &TrainingOptions<'_>) -> Result<Self, Error> {
-        check(&model)?;
-        let all = |name: &str| options.adapter.is_none() || name.contains("lambda_proj");
+    pub fn new(mut model: M, options: &TrainingOptions<'_>) -> Result<Self, Error> {
+        let all = |name: &str| {
+            let is_new = ["lambda_proj", ".dex."]
+                .iter()
+                .any(|new| name.contains(new));
+            options.adapter.is_none() || is_new
+        };
         let given = options.moves.unwrap_or(&all);
         let seen = RefCell::new(Vec::new());
         let moves = |name: &str| {
@@ -90,12 +69,12 @@ impl TrainingModel {
             given(name) && options.rules.is_none_or(|rules| !rules.freezes(name))
         };
         let mut arena = Arena::default();
-        let ids = Taking {
+        let passes = model.take(&mut Taking {
             arena: &mut arena,
             moves: &moves,
             adapter: options.adapter,
-        }
-        .model(&mut model)?;
+        })?;
+        arena.allocate()?;
         if let Some(rules) = options.rules {
             rules.check_frozen(&seen.borrow())?;
             rules.apply(arena.parameters_mut())?;
@@ -103,31 +82,24 @@ impl TrainingModel {
         if arena.is_empty() {
             return Err(Error::option("freeze", "a weight that moves", "none"));
         }
-        let has_table_sums = model.embedding.is_of_head() && ids.head.weight.is_some();
-        let table = model.config.vocab_size * model.config.hidden_size;
-        let table_sums = diffattn::try_zeroed(if has_table_sums { table } else { 0 })?;
         Ok(Self {
-            lambda_sums: vec![0.0; model.layers.len()],
-            table_sums,
-            tape: Tape::default(),
-            scratch: Scratch::default(),
             recompute: options.recompute,
             run: options.run,
             model,
             arena,
-            ids,
+            passes,
         })
     }
 
     /// The model as the last step left it.
     #[must_use]
-    pub fn model(&self) -> &DiffLlama {
+    pub fn model(&self) -> &M {
         &self.model
     }
 
     /// The model, out of training.
     #[must_use]
-    pub fn into_model(self) -> DiffLlama {
+    pub fn into_model(self) -> M {
         self.model
     }
 
@@ -167,16 +139,24 @@ impl TrainingModel {
     /// λ of each layer; `None` where it is projected or there is none.
     #[must_use]
     pub fn lambda(&self) -> Vec<Option<f32>> {
-        let of = self
-            .model
-            .layers
-            .iter()
-            .map(|layer| &layer.attention.lambda);
-        of.map(|lambda| match lambda {
-            &LambdaSource::Value(value) => Some(value),
-            _ => None,
-        })
-        .collect()
+        lambda_of(&self.model)
+    }
+
+    /// Whether nothing would move a λ that begins at zero, unless it is annealed: that of DEX,
+    /// whose matrix is zeros at first, too.
+    #[must_use]
+    pub fn needs_annealing(&self) -> bool {
+        self.model.needs_annealing()
+    }
+
+    /// Anneals the λ of DEX: heads meet `(1 − α) α λ_init + α λ`, λ_init = 0.8 − 0.6 e^(−0.3 ·
+    /// layer) (arXiv 2505.16333), α from 0 to 1, at which they meet λ, as they do in a model that
+    /// is not annealed. Gives whether there is such a λ.
+    ///
+    /// # Errors
+    /// [`Error::out_of_memory`].
+    pub fn anneal(&mut self, alpha: f64) -> Result<bool, Error> {
+        self.model.anneal(alpha)
     }
 
     /// Makes room for the sums of a step's units, where it is made of such, and zeros them.
@@ -191,14 +171,14 @@ impl TrainingModel {
     /// The mean of each layer's projected λ over the tokens of the last micro-batch; 0 of a layer
     /// that has none.
     pub(super) fn lambda_means(&self) -> impl Iterator<Item = f64> {
-        self.tape.lambda.iter().map(|mean| mean.unwrap_or(0.0))
+        M::projected_lambda(&self.passes).into_iter()
     }
 
     /// λ of each layer, projected ones as the means that a step's micro-batches had.
     pub(super) fn lambda_of_step(&self, means: &[f64]) -> Vec<Option<f32>> {
-        let layers = self.model.layers.iter().zip(self.lambda()).enumerate();
+        let layers = self.model.attentions().zip(self.lambda()).enumerate();
         layers
-            .map(|(index, (layer, own))| match layer.attention.lambda {
+            .map(|(index, (attention, own))| match attention.lambda {
                 LambdaSource::Projected(_) => means.get(index).map(|&mean| mean as f32),
                 _ => own,
             })
@@ -208,17 +188,17 @@ impl TrainingModel {
     /// Zeros the gradients: what a step begins with.
     pub fn begin(&mut self) {
         self.arena.clear_gradients();
-        self.lambda_sums.fill(0.0);
-        self.table_sums.fill(0.0);
+        M::clear(&mut self.passes);
     }
 
     /// The loss of a micro-batch; its gradients are added to the step's. Micro-batches of whole
-    /// multiples of 256 tokens give the bits of one batch.
+    /// multiples of 256 tokens, or of 256 images, give the bits of one batch.
     ///
     /// # Errors
     /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `ids` or `labels` for what is
-    /// outside of the vocabulary; [`Error::out_of_memory`].
-    pub fn add(&mut self, batch: &TrainingBatch, options: &LossOptions<'_>) -> Result<Loss, Error> {
+    /// outside of the vocabulary or the classes; [`ErrorKind::Shape`](diffattn::ErrorKind::Shape)
+    /// naming `images` for such of another size; [`Error::out_of_memory`].
+    pub fn add(&mut self, batch: &M::Batch, options: &LossOptions<'_, M>) -> Result<Loss, Error> {
         let mut loss = Loss::default();
         self.add_work(batch, options, &mut loss)?.finish()?;
         Ok(loss)
@@ -230,11 +210,11 @@ impl TrainingModel {
     /// As [`TrainingModel::add`].
     pub fn add_work<'w>(
         &'w mut self,
-        batch: &'w TrainingBatch,
-        options: &LossOptions<'w>,
+        batch: &'w M::Batch,
+        options: &LossOptions<'w, M>,
         loss: &'w mut Loss,
     ) -> Result<Work<'w>, Error> {
-        self.check_ids(batch)?;
+        self.model.check_batch(batch)?;
         let total = self.units(batch);
         let options = *options;
         Ok(Work::new(total, |pace| async move {
@@ -243,29 +223,29 @@ impl TrainingModel {
         }))
     }
 
-    /// The loss of a micro-batch, and nothing of its gradients.
+    /// The loss of a micro-batch, and of images the accuracy; nothing of its gradients.
     ///
     /// # Errors
     /// As [`TrainingModel::add`].
-    pub fn evaluate(&mut self, batch: &TrainingBatch) -> Result<Loss, Error> {
-        let mut loss = Loss::default();
-        self.evaluate_work(batch, &mut loss)?.finish()?;
-        Ok(loss)
+    pub fn evaluate(&mut self, batch: &M::Batch) -> Result<Measured, Error> {
+        let mut sums = MeasuredSums::default();
+        self.evaluate_work(batch, &mut sums)?.finish()?;
+        Ok(sums.means().unwrap_or_default())
     }
 
-    /// [`TrainingModel::evaluate`] in slices; the loss is written last.
+    /// What [`TrainingModel::evaluate`] is the means of, in slices; the sums are written last.
     ///
     /// # Errors
     /// As [`TrainingModel::add`].
     pub fn evaluate_work<'w>(
         &'w mut self,
-        batch: &'w TrainingBatch,
-        loss: &'w mut Loss,
+        batch: &'w M::Batch,
+        sums: &'w mut MeasuredSums,
     ) -> Result<Work<'w>, Error> {
-        self.check_ids(batch)?;
+        self.model.check_batch(batch)?;
         let total = self.units(batch);
         Ok(Work::new(total, |pace| async move {
-            *loss = self.evaluate_paced(&pace, batch).await?;
+            *sums = self.evaluate_paced(&pace, batch).await?;
             Ok(())
         }))
     }
@@ -273,172 +253,39 @@ impl TrainingModel {
     pub(crate) async fn evaluate_paced(
         &mut self,
         pace: &Pace,
-        batch: &TrainingBatch,
-    ) -> Result<Loss, Error> {
-        let Self {
-            model,
-            tape,
-            scratch,
-            run,
-            ..
-        } = self;
-        let hidden = hidden_states(pace, model, batch, (tape, scratch), *run).await?;
-        let options = CrossEntropyOptions {
-            run: *run,
-            ..CrossEntropyOptions::default()
-        };
-        let call = LinearCrossEntropy::new(&model.head, &hidden, &batch.labels, &options);
-        let mut loss = Loss::default();
-        let mut work = call.into_work(HeadGradients::default(), &mut loss)?;
-        let units = super::maps::units(&model.head, batch.tokens());
-        pace.within(&mut work, units).await?;
-        drop(work);
-        Ok(loss)
+        batch: &M::Batch,
+    ) -> Result<MeasuredSums, Error> {
+        M::measure(self.parts(), pace, batch).await
     }
 
-    pub(crate) fn check_ids(&self, batch: &TrainingBatch) -> Result<(), Error> {
-        let vocabulary = self.model.config.vocab_size;
-        match batch.ids.iter().find(|&&id| id as usize >= vocabulary) {
-            None => Ok(()),
-            Some(id) => Err(Error::option(
-                "ids",
-                format_args!("ids below {vocabulary}"),
-                id,
-            )),
-        }
+    pub(crate) fn check_batch(&self, batch: &M::Batch) -> Result<(), Error> {
+        self.model.check_batch(batch)
     }
 
     /// Units of work of a micro-batch, about.
     #[must_use]
-    pub fn units(&self, batch: &TrainingBatch) -> usize {
-        let rows = batch.tokens();
-        let of_layer = |layer: &crate::models::diff_llama::DecoderLayer| {
-            let attention = &layer.attention;
-            let maps = [
-                &attention.q,
-                &attention.k,
-                &attention.v,
-                &attention.out,
-                &layer.gate,
-                &layer.up,
-                &layer.down,
-            ];
-            maps.map(|map| 3 * super::maps::units(map, rows))
-                .iter()
-                .sum::<usize>()
-        };
-        let layers: usize = self.model.layers.iter().map(of_layer).sum();
-        layers + 3 * super::maps::units(&self.model.head, rows) + 1
+    pub fn units(&self, batch: &M::Batch) -> usize {
+        self.model.units(batch)
     }
 
-    /// [`TrainingModel::add`]; of a unit of a step (`whole`) what else is summed apart is joined
-    /// with its gradients, and each bucket is told of once it is whole.
+    fn parts(&mut self) -> Parts<'_, M> {
+        Parts {
+            model: &self.model,
+            passes: &mut self.passes,
+            arena: &mut self.arena,
+            recompute: self.recompute,
+            run: self.run,
+        }
+    }
+
+    /// [`TrainingModel::add`] of a checked batch, as [`Trainable::add`].
     pub(super) async fn add_paced(
         &mut self,
         pace: &Pace,
-        batch: &TrainingBatch,
-        options: &LossOptions<'_>,
-        mut whole: Option<Whole<'_>>,
+        batch: &M::Batch,
+        options: &LossOptions<'_, M>,
+        whole: Option<Whole<'_>>,
     ) -> Result<Loss, Error> {
-        let run = self.run;
-        let Self {
-            model,
-            arena,
-            ids,
-            lambda_sums,
-            tape,
-            scratch,
-            ..
-        } = self;
-        let teacher_hidden = match options.teacher {
-            Some((of, _)) => {
-                hidden_states(pace, of, batch, (&mut Tape::default(), scratch), run).await?
-            }
-            None => Vec::new(),
-        };
-        tape.forward(pace, model, batch, (scratch, self.recompute, run))
-            .await?;
-        let rows = batch.tokens() * model.config.hidden_size;
-        let last = model.layers.len();
-        let norm = RmsRows::of(&model.norm, model.config.rms_norm_eps as f32, run);
-        let normed = sized(&mut scratch.normed, rows)?;
-        norm.forward(&tape.inputs[last], normed)?;
-        let d_normed = sized(&mut scratch.d_normed, rows)?;
-        let distillation = options.teacher.map(|(teacher, alpha)| Distillation {
-            teacher: Logits::Head {
-                hidden: &teacher_hidden,
-                head: &teacher.head,
-            },
-            alpha,
-        });
-        let loss_options = CrossEntropyOptions {
-            count: options.count,
-            distillation,
-            run,
-            ..CrossEntropyOptions::default()
-        };
-        let mut loss = Loss::default();
-        let call = LinearCrossEntropy::new(&model.head, normed, &batch.labels, &loss_options);
-        let mut work = call.into_work(
-            HeadGradients {
-                dhidden: Some(d_normed),
-                dweight: ids.head.weight.map(|id| arena.gradient(id)),
-                ..HeadGradients::default()
-            },
-            &mut loss,
-        )?;
-        let units = 3 * super::maps::units(&model.head, batch.tokens());
-        pace.within(&mut work, units).await?;
-        drop(work);
-        let mut d = diffattn::try_zeroed(rows)?;
-        let to = (&mut *arena, ids.norm);
-        norm.backward(&scratch.d_normed, &tape.inputs[last], &mut d, to)?;
-        if let Some(whole) = &mut whole {
-            whole(last + 1, arena.all_gradients())?;
-        }
-        let to = ModelGrads {
-            ids,
-            arena,
-            lambda_sums,
-            whole: lent(&mut whole),
-        };
-        let how = (scratch, self.recompute, run);
-        tape.backward(pace, model, (batch, &mut d), how, to).await?;
-        self.embeddings_backward(batch, &d);
-        if let Some(whole) = &mut whole {
-            self.join_table();
-            whole(0, self.arena.all_gradients())?;
-        }
-        Ok(loss)
+        M::add(self.parts(), pace, batch, options, whole).await
     }
-
-    /// The gradients of the rows of embeddings, token after token.
-    fn embeddings_backward(&mut self, batch: &TrainingBatch, d: &[f32]) {
-        let width = self.model.config.hidden_size;
-        let to = match self.ids.table {
-            Some(id) => self.arena.gradient(id),
-            None => self.table_sums.as_mut_slice(),
-        };
-        if to.is_empty() {
-            return;
-        }
-        for (&id, d) in batch.ids.iter().zip(d.chunks_exact(width)) {
-            let row = &mut to[id as usize * width..][..width];
-            row.iter_mut().zip(d).for_each(|(to, d)| *to += d);
-        }
-    }
-}
-
-/// Whether all layers are of the kinds that are trained.
-fn check(model: &DiffLlama) -> Result<(), Error> {
-    for layer in &model.layers {
-        let is_silu = layer.act == Activation::Silu;
-        let other = without_backward(&layer.attention)
-            .or((!is_silu).then_some("another activation than SiLU"));
-        let Some(other) = other else {
-            continue;
-        };
-        return Err(Error::option("model", "layers that are trained", other));
-    }
-    Ok(())
 }

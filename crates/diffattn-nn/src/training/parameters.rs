@@ -2,10 +2,11 @@
 //! the way back into the model after a step. Computes nothing.
 
 use super::arena::{Arena, ParameterId};
-use super::attention::{AttentionIds, LambdaParameters};
-use super::fresh::hash;
+use super::ids::{AttentionIds, LambdaParameters};
 use super::layer::LayerIds;
 use super::maps::{LowRankIds, MapIds, repack, weight_values};
+use super::start::hash;
+use crate::layers::Activation;
 use crate::layers::attention::{DiffAttnLayer, LambdaSource, LambdaWeights};
 use crate::models::diff_llama::{DecoderLayer, DiffLlama, decoder_sizes};
 use crate::models::tables::listed;
@@ -63,7 +64,7 @@ pub(crate) struct ModelIds {
 }
 
 /// Takes the weights of a model that move into an arena.
-pub(crate) struct Taking<'t> {
+pub struct Taking<'t> {
     pub(crate) arena: &'t mut Arena,
     /// Whether a weight of that name moves.
     pub(crate) moves: &'t dyn Fn(&str) -> bool,
@@ -71,8 +72,8 @@ pub(crate) struct Taking<'t> {
 }
 
 impl Taking<'_> {
-    /// All of a model, whose moving maps are held as float32 from then on.
-    pub(crate) fn model(&mut self, model: &mut DiffLlama) -> Result<ModelIds, Error> {
+    /// All of a language model, whose moving maps are held as float32 from then on.
+    pub(super) fn text(&mut self, model: &mut DiffLlama) -> Result<ModelIds, Error> {
         let sizes = decoder_sizes(&model.config, model.embedding.is_of_head());
         let (list, ids) = listed(|d| sizes.embeddings(d));
         let mut made = ModelIds::default();
@@ -104,12 +105,7 @@ impl Taking<'_> {
             made.head = self.map(&list, id, &mut model.head)?;
         }
         ends.push(self.arena.parameters().len());
-        let begins = std::iter::once(0).chain(ends.iter().copied());
-        made.buckets = begins
-            .zip(ends.iter().copied())
-            .map(|(a, b)| a..b)
-            .collect();
-        self.arena.allocate()?;
+        made.buckets = buckets(&ends);
         Ok(made)
     }
 
@@ -141,6 +137,13 @@ impl Taking<'_> {
             gate: self.map(list, ids.gate, &mut layer.gate)?,
             up: self.map(list, ids.up, &mut layer.up)?,
             down: self.map(list, ids.down, &mut layer.down)?,
+            poly_norm: match (ids.poly_norm, layer.act) {
+                (Some([factors, own]), Activation::PolyNorm { weight, bias }) => [
+                    self.vector(&list.get(factors).weight(), &weight)?,
+                    self.vector(&list.get(own).weight(), &[bias])?,
+                ],
+                _ => [None; 2],
+            },
         })
     }
 
@@ -150,7 +153,6 @@ impl Taking<'_> {
         lambda: Option<DecoderLambda>,
         attention: &mut DiffAttnLayer,
     ) -> Result<LambdaParameters, Error> {
-        let name = |id: Id| list.get(id).weight();
         if let (Some(DecoderLambda::Projected(id)), LambdaSource::Projected(of)) =
             (lambda, &mut attention.lambda)
         {
@@ -160,11 +162,37 @@ impl Taking<'_> {
                 false => LambdaParameters::Frozen,
             });
         }
+        if let (Some(DecoderLambda::Dex { weight, lambda }), Some(dex)) = (lambda, &attention.dex) {
+            let shape = [dex.map.inputs(), dex.map.outputs()];
+            let parts = dex.parts();
+            let ids = [
+                self.tensor(&list.get(weight).weight(), &shape, &parts.weight)?,
+                self.tensor(&list.get(lambda).weight(), &[], &[parts.lambda as f32])?,
+            ];
+            return Ok(match ids {
+                [None, None] => LambdaParameters::Frozen,
+                ids => LambdaParameters::Dex(ids),
+            });
+        }
+        match lambda {
+            Some(DecoderLambda::Layer(ids)) => self.layer_lambda(list, ids, attention),
+            _ => Ok(LambdaParameters::Frozen),
+        }
+    }
+
+    /// What a λ of a whole layer is made of.
+    pub(super) fn layer_lambda(
+        &mut self,
+        list: &Declare,
+        ids: LambdaIds,
+        attention: &DiffAttnLayer,
+    ) -> Result<LambdaParameters, Error> {
+        let name = |id: Id| list.get(id).weight();
         let Some(parts) = &attention.lambda_parts else {
             return Ok(LambdaParameters::Frozen);
         };
-        match (lambda, &parts.weights) {
-            (Some(DecoderLambda::Layer(LambdaIds::Vectors(ids))), LambdaWeights::Vectors(of)) => {
+        match (ids, &parts.weights) {
+            (LambdaIds::Vectors(ids), LambdaWeights::Vectors(of)) => {
                 let mut made = Vec::new();
                 for (id, values) in ids.into_iter().zip(of) {
                     made.extend(self.vector(&name(id), values)?);
@@ -172,16 +200,10 @@ impl Taking<'_> {
                 let made = <[ParameterId; 4]>::try_from(made);
                 Ok(made.map_or(LambdaParameters::Frozen, LambdaParameters::Vectors))
             }
-            (Some(DecoderLambda::Layer(LambdaIds::Scalars(ids))), LambdaWeights::Scalars(of)) => {
+            (LambdaIds::Scalars(ids), LambdaWeights::Scalars(of)) => {
                 let mut made = Vec::new();
                 for (id, &value) in ids.into_iter().zip(of) {
-                    let name = name(id);
-                    if (self.moves)(&name) {
-                        made.push(self.arena.add(name, &[], |to| {
-                            to.fill(value as f32);
-                            Ok(())
-                        })?);
-                    }
+                    made.extend(self.tensor(&name(id), &[], &[value as f32])?);
                 }
                 let made = <[ParameterId; 2]>::try_from(made);
                 Ok(made.map_or(LambdaParameters::Frozen, LambdaParameters::Scalars))
@@ -190,11 +212,25 @@ impl Taking<'_> {
         }
     }
 
-    fn vector(&mut self, name: &str, values: &[f32]) -> Result<Option<ParameterId>, Error> {
+    pub(super) fn vector(
+        &mut self,
+        name: &str,
+        values: &[f32],
+    ) -> Result<Option<ParameterId>, Error> {
+        self.tensor(name, &[values.len()], values)
+    }
+
+    /// A tensor that is no map's.
+    pub(super) fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        values: &[f32],
+    ) -> Result<Option<ParameterId>, Error> {
         if !(self.moves)(name) {
             return Ok(None);
         }
-        let add = self.arena.add(name.to_owned(), &[values.len()], |to| {
+        let add = self.arena.add(name.to_owned(), shape, |to| {
             to.copy_from_slice(values);
             Ok(())
         });
@@ -203,22 +239,47 @@ impl Taking<'_> {
 
     /// The weight of a map, which is held as float32 from then on.
     fn weight(&mut self, name: &str, linear: &mut Linear) -> Result<Option<ParameterId>, Error> {
+        let shape = [linear.outputs(), linear.inputs()];
+        self.stacked(name, &shape, &mut [linear])
+    }
+
+    /// The weight of several maps of the same x, their rows one behind the other; each is held as
+    /// float32 from then on.
+    pub(super) fn stacked(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        maps: &mut [&mut Linear],
+    ) -> Result<Option<ParameterId>, Error> {
         if !(self.moves)(name) {
             return Ok(None);
         }
-        let values = weight_values(linear)?;
-        let shape = [linear.outputs(), linear.inputs()];
-        let bias = linear.bias().map(<[f32]>::to_vec);
-        let bias = bias.as_ref().map(|bias| Tensor::f32(bias, &shape[..1]));
-        *linear = Linear::new(&Tensor::f32(&values, &shape), bias.as_ref())?;
-        let add = self.arena.add(name.to_owned(), &shape, |to| {
-            to.copy_from_slice(&values);
+        let mut all = Vec::new();
+        for linear in maps {
+            let values = weight_values(linear)?;
+            let shape = [linear.outputs(), linear.inputs()];
+            let bias = linear.bias().map(<[f32]>::to_vec);
+            let bias = bias.as_ref().map(|bias| Tensor::f32(bias, &shape[..1]));
+            **linear = Linear::new(&Tensor::f32(&values, &shape), bias.as_ref())?;
+            all.push(values);
+        }
+        let add = self.arena.add(name.to_owned(), shape, |to| {
+            let mut at = 0;
+            for values in &all {
+                to[at..at + values.len()].copy_from_slice(values);
+                at += values.len();
+            }
             Ok(())
         });
         add.map(Some)
     }
 
-    fn map(&mut self, list: &Declare, id: Id, linear: &mut Linear) -> Result<MapIds, Error> {
+    pub(super) fn map(
+        &mut self,
+        list: &Declare,
+        id: Id,
+        linear: &mut Linear,
+    ) -> Result<MapIds, Error> {
         let declared = list.get(id);
         let weight = self.weight(&declared.weight(), linear)?;
         let bias = match linear.bias() {
@@ -271,6 +332,13 @@ impl Taking<'_> {
     }
 }
 
+/// Buckets of parameters, by where each ends.
+pub(super) fn buckets(ends: &[usize]) -> Vec<Range<usize>> {
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    let both = begins.zip(ends.iter().copied());
+    both.map(|(begin, end)| begin..end).collect()
+}
+
 /// Puts what moved of a layer back into the model.
 pub(crate) fn put_back_layer(
     layer: &mut DecoderLayer,
@@ -293,6 +361,14 @@ pub(crate) fn put_back_layer(
     put_lambda(attention, of, arena)?;
     if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
         norm.weight = Some(arena.value(id).to_vec());
+    }
+    if let Activation::PolyNorm { weight, bias } = &mut layer.act {
+        let to = [&mut weight[..], std::slice::from_mut(bias)];
+        for (to, id) in to.into_iter().zip(ids.poly_norm) {
+            if let Some(id) = id {
+                to.copy_from_slice(arena.value(id));
+            }
+        }
     }
     for (weight, id) in [
         (&mut layer.input_norm, ids.input_norm),
@@ -321,11 +397,16 @@ pub(crate) fn put_back_ends(
 }
 
 /// λ of what moved.
-fn put_lambda(
+pub(super) fn put_lambda(
     attention: &mut DiffAttnLayer,
     ids: &AttentionIds,
     arena: &Arena,
 ) -> Result<(), Error> {
+    if let (LambdaParameters::Dex([weight, lambda]), Some(dex)) = (ids.lambda, &mut attention.dex) {
+        let lambda = lambda.and_then(|id| arena.value(id).first().copied());
+        let weight = weight.map(|id| arena.value(id));
+        return dex.set(weight, lambda.map(f64::from));
+    }
     match (ids.lambda, &mut attention.lambda) {
         (LambdaParameters::Projected(ids), LambdaSource::Projected(of)) => {
             return repack(&mut of.linear, ids, arena);
@@ -351,42 +432,4 @@ fn put_lambda(
     }
     attention.lambda = LambdaSource::Value(parts.value()? as f32);
     Ok(())
-}
-
-/// What the gradient of a layer's λ, `sum`, gives to what makes it: `λ = mix · (exp(q1·k1) −
-/// exp(q2·k2) + init)`, or of two numbers.
-pub(crate) fn lambda_gradients(
-    attention: &DiffAttnLayer,
-    ids: &AttentionIds,
-    sum: f64,
-    arena: &mut Arena,
-) {
-    let mix = attention
-        .lambda_parts
-        .as_ref()
-        .map_or(1.0, |parts| parts.mix);
-    let sum = sum * mix;
-    match ids.lambda {
-        LambdaParameters::Vectors([q1, k1, q2, k2]) => {
-            for (q, k, sign) in [(q1, k1, 1.0), (q2, k2, -1.0)] {
-                let (q_values, k_values) = (arena.value(q).to_vec(), arena.value(k).to_vec());
-                let pairs = q_values.iter().zip(&k_values);
-                let dot: f64 = pairs.map(|(&q, &k)| f64::from(q) * f64::from(k)).sum();
-                let factor = sign * libm::exp(dot) * sum;
-                for (id, of) in [(q, &k_values), (k, &q_values)] {
-                    for (to, &value) in arena.gradient(id).iter_mut().zip(of) {
-                        *to += (factor * f64::from(value)) as f32;
-                    }
-                }
-            }
-        }
-        LambdaParameters::Scalars([a, b]) => {
-            for (id, sign) in [(a, 1.0), (b, -1.0)] {
-                let value = arena.value(id).first().copied().map_or(0.0, f64::from);
-                let gradient = (sign * libm::exp(value) * sum) as f32;
-                arena.gradient(id).iter_mut().for_each(|to| *to += gradient);
-            }
-        }
-        LambdaParameters::Projected(_) | LambdaParameters::Frozen => {}
-    }
 }

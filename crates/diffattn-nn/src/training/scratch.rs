@@ -17,9 +17,14 @@ pub(super) fn sized(buffer: &mut Vec<f32>, len: usize) -> Result<&mut [f32], Err
 /// What attention needs.
 #[derive(Debug, Default)]
 pub(super) struct AttentionScratch {
+    /// Heads before they turn.
     pub(super) still: Vec<f32>,
+    /// Heads without differences.
+    pub(super) plain: Vec<f32>,
+    pub(super) mixed: Vec<f32>,
     pub(super) normed: Vec<f32>,
     pub(super) d_normed: Vec<f32>,
+    pub(super) d_mixed: Vec<f32>,
     pub(super) d_attended: Vec<f32>,
     pub(super) dq: Vec<f32>,
     pub(super) dk: Vec<f32>,

@@ -3,7 +3,7 @@
 
 use super::arena::Parameter;
 use super::model::TrainingModel;
-use super::parameters::{lambda_gradients, put_back_ends, put_back_layer};
+use super::trainable::Trainable;
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
 use std::ops::Range;
 
@@ -16,7 +16,7 @@ pub(super) fn joint_norm(squares: &[f64]) -> f64 {
     squares.iter().fold(0.0, |sum, square| sum + square).sqrt()
 }
 
-impl TrainingModel {
+impl<M: Trainable> TrainingModel<M> {
     /// Ends a step: the gradients of all micro-batches, clipped to `max_norm` where there is one,
     /// move the parameters, as `adamw` says of those that decay; step `step` counts from 1. Gives
     /// the joint norm before clipping.
@@ -51,10 +51,9 @@ impl TrainingModel {
         self.arena.gradient_squares(self.run)
     }
 
-    /// The buckets of [`ModelIds::buckets`](super::parameters::ModelIds), each as the stretches of
-    /// its tensors.
+    /// [`Trainable::buckets`], each as the stretches of its tensors.
     pub(super) fn bucket_ranges(&self) -> Vec<Vec<Range<usize>>> {
-        let buckets = self.ids.buckets.iter();
+        let buckets = M::buckets(&self.passes).iter();
         buckets.map(|of| self.arena.ranges_of(of.clone())).collect()
     }
 
@@ -65,7 +64,7 @@ impl TrainingModel {
         let units: usize = moving
             .map(|range| range.len().div_ceil(STEP_ELEMENTS))
             .sum();
-        units + self.model.layers.len() + 1
+        units + self.model.parts()
     }
 
     /// Moves what is owned of the parameters by their gradients times `clip`. Where it ends before
@@ -94,42 +93,22 @@ impl TrainingModel {
 
     /// [`TrainingModel::put_back`] in slices.
     pub(super) async fn put_back_paced(&mut self, pace: &Pace) -> Result<(), Error> {
-        for (layer, ids) in self.model.layers.iter_mut().zip(&self.ids.layers) {
+        for part in 0..self.model.parts() {
             pace.granted().await;
-            put_back_layer(layer, ids, &self.arena)?;
+            self.model.put_back(part, &self.passes, &self.arena)?;
             pace.worked(1);
         }
-        pace.granted().await;
-        put_back_ends(&mut self.model, &self.ids, &self.arena)
+        Ok(())
     }
 
     /// Joins what is summed apart with the gradients: once, behind the last micro-batch.
     pub fn join(&mut self) {
-        for (index, layer) in self.model.layers.iter().enumerate() {
-            let ids = &self.ids.layers[index].attention;
-            let sum = std::mem::take(&mut self.lambda_sums[index]);
-            lambda_gradients(&layer.attention, ids, sum, &mut self.arena);
-        }
-        self.join_table();
-    }
-
-    /// Joins what embeddings give to a table that is the head, too.
-    pub(super) fn join_table(&mut self) {
-        if let Some(id) = self.ids.head.weight
-            && !self.table_sums.is_empty()
-        {
-            let to = self.arena.gradient(id).iter_mut();
-            to.zip(&self.table_sums).for_each(|(to, sum)| *to += sum);
-            self.table_sums.fill(0.0);
-        }
+        self.model.join(&mut self.passes, &mut self.arena);
     }
 
     /// Puts all that moves back into the model.
     pub(crate) fn put_back(&mut self) -> Result<(), Error> {
-        let layers = self.model.layers.iter_mut().zip(&self.ids.layers);
-        for (layer, ids) in layers {
-            put_back_layer(layer, ids, &self.arena)?;
-        }
-        put_back_ends(&mut self.model, &self.ids, &self.arena)
+        (0..self.model.parts())
+            .try_for_each(|part| self.model.put_back(part, &self.passes, &self.arena))
     }
 }

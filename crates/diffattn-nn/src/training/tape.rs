@@ -5,9 +5,11 @@ use super::arena::Arena;
 use super::attention::Tokens;
 use super::batch::TrainingBatch;
 use super::layer::{KeptLayer, LayerGrads, LayerPass, Recompute};
-use super::parameters::{ModelIds, lambda_gradients};
+use super::parameters::ModelIds;
 use super::rows::RmsRows;
 use super::scratch::{Scratch, sized};
+use super::sums::{LayerSums, join_sums};
+use super::trainable::Whole;
 use crate::layers::attention::Turn;
 use crate::models::diff_llama::DiffLlama;
 use diffattn::{Error, Pace, RopeTable, Run};
@@ -29,21 +31,10 @@ pub(super) struct Tape {
 pub(super) struct ModelGrads<'g> {
     pub(super) ids: &'g ModelIds,
     pub(super) arena: &'g mut Arena,
-    /// The gradient of each layer's λ.
-    pub(super) lambda_sums: &'g mut [f64],
+    /// What of each layer's gradients is summed apart.
+    pub(super) sums: &'g mut [LayerSums],
     /// Of a unit of a step: who is told of gradients that are whole.
     pub(super) whole: Option<Whole<'g>>,
-}
-
-/// Told of a bucket ([`ModelIds::buckets`]) whose gradients are whole, with those of all.
-pub(super) type Whole<'h> = &'h mut (dyn FnMut(usize, &[f32]) -> Result<(), Error> + Send);
-
-/// The same for a part of the work.
-pub(super) fn lent<'a>(whole: &'a mut Option<Whole<'_>>) -> Option<Whole<'a>> {
-    match whole {
-        Some(whole) => Some(&mut **whole),
-        None => None,
-    }
 }
 
 impl Tape {
@@ -121,8 +112,10 @@ impl Tape {
             let one = recompute == Recompute::Layers;
             let kept = &mut kept[if one { 0 } else { index }];
             if one {
-                let mut x = inputs[index].clone();
-                pass.forward(pace, &mut x, kept, scratch).await?;
+                // (What stood behind the layer is not read again.)
+                let (before, behind) = inputs.split_at_mut(index + 1);
+                behind[0].copy_from_slice(&before[index]);
+                pass.forward(pace, &mut behind[0], kept, scratch).await?;
             }
             let has_gates = recompute != Recompute::Mlps;
             if !has_gates {
@@ -131,7 +124,7 @@ impl Tape {
             let grads = LayerGrads {
                 ids: &to.ids.layers[index],
                 arena: &mut *to.arena,
-                lambda: &mut to.lambda_sums[index],
+                sums: &mut to.sums[index],
             };
             let of_layer = (&mut *kept, has_gates);
             pass.backward(pace, (&inputs[index], d), of_layer, scratch, grads)
@@ -140,9 +133,8 @@ impl Tape {
                 kept.lend_gates(shared);
             }
             if let Some(whole) = &mut to.whole {
-                let sum = std::mem::take(&mut to.lambda_sums[index]);
                 let ids = &to.ids.layers[index].attention;
-                lambda_gradients(&layer.attention, ids, sum, to.arena);
+                join_sums(&layer.attention, ids, &mut to.sums[index], to.arena);
                 whole(index + 1, to.arena.all_gradients())?;
             }
         }

@@ -2,13 +2,11 @@
 //! given; the numbers are `attention.rs`'s.
 
 use super::arena::Arena;
-use super::attention::{
-    AttentionGrads, AttentionIds, AttentionPass, KeptAttention, LambdaParameters, Tokens,
-    without_backward,
-};
+use super::attention::{AttentionGrads, AttentionPass, KeptAttention, Tokens, without_backward};
+use super::ids::{AttentionIds, LambdaParameters};
 use super::maps::{MapIds, units};
-use super::parameters::lambda_gradients;
 use super::scratch::AttentionScratch;
+use super::sums::{LayerSums, join_sums};
 use crate::layers::attention::{
     DiffAttnLayer, ForwardOptions, LambdaSource, LambdaWeights, LayerMask, Turn,
 };
@@ -77,8 +75,8 @@ impl DiffAttnLayer {
     /// # Errors
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) or
     /// [`ErrorKind::Dtype`](diffattn::ErrorKind::Dtype) naming `x` or `attn_mask`;
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` for one that mixes in
-    /// differences along the sequence, has norms of the heads of q and k, or DEX;
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming `layer` for one that has norms of
+    /// the heads of q and k, or DEX;
     /// [`Error::out_of_memory`].
     pub fn vjp<'l>(
         &'l self,
@@ -148,7 +146,15 @@ impl<'a> KeptForward<'a> {
             layer,
             x: values,
             shape: [batch, length],
-            mask: mask.map(|mask| LayerMask::check(mask, sizes)).transpose()?,
+            mask: mask
+                .map(|mask| {
+                    let mask = LayerMask::check(mask, sizes)?;
+                    match &layer.fusion {
+                        Some(fusion) => mask.with_more_heads(fusion.heads),
+                        None => Ok(mask),
+                    }
+                })
+                .transpose()?,
             run: options.run,
         })
     }
@@ -303,7 +309,7 @@ impl<'a> LayerBackward<'a> {
         arena: &mut Arena,
         dx: &mut [f32],
     ) -> Result<(), Error> {
-        let mut lambda = 0.0;
+        let mut sums = LayerSums::default();
         if !self.dy.is_empty() {
             let turns = self.kept.turns();
             let pass = self.kept.pass(self.layer, &turns);
@@ -312,12 +318,12 @@ impl<'a> LayerBackward<'a> {
             let grads = AttentionGrads {
                 ids,
                 arena: &mut *arena,
-                lambda: &mut lambda,
+                sums: &mut sums,
             };
             pass.backward(pace, [&self.kept.x, self.dy], dx, memory, grads)
                 .await?;
         }
-        lambda_gradients(self.layer, ids, lambda, arena);
+        join_sums(self.layer, ids, &mut sums, arena);
         Ok(())
     }
 }
@@ -332,7 +338,8 @@ fn work_units(layer: &DiffAttnLayer, [batch, length]: [usize; 2]) -> usize {
 
 /// Whether the layer is of a kind whose backward pass there is.
 fn check_layer(layer: &DiffAttnLayer) -> Result<(), Error> {
-    match without_backward(layer) {
+    let is_dex = layer.dex.is_some();
+    match without_backward(layer).or(is_dex.then_some("DEX, which is a model's")) {
         None => Ok(()),
         Some(other) => Err(Error::option(
             "layer",

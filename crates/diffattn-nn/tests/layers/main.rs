@@ -5,3 +5,5 @@ mod bits;
 mod common;
 mod empty;
 mod errors;
+#[cfg(feature = "training")]
+mod vjp;

@@ -24,3 +24,5 @@ mod plain;
 mod quantised;
 mod reference;
 mod sampling;
+#[cfg(feature = "training")]
+mod slopes;

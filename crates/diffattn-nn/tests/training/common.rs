@@ -37,12 +37,20 @@ pub(crate) fn tensors(path: &Path) -> Vec<(String, Vec<usize>, Vec<f32>)> {
 
 /// The model of a folder.
 pub(crate) fn model_at(folder: &Path) -> DiffLlama {
+    model_with(folder, |_, _| {})
+}
+
+/// The model of a folder, some of whose weights were changed.
+pub(crate) fn model_with(folder: &Path, change: impl Fn(&str, &mut [f32])) -> DiffLlama {
     let text = std::fs::read_to_string(folder.join("config.json")).unwrap();
     let config = DiffLlamaConfig::from_json(&text)
         .or_else(|_| DiffLlamaConfig::from_llama_json(&text))
         .or_else(|_| DiffLlamaConfig::from_diffattn_llama_json(&text))
         .unwrap();
-    let tensors = tensors(&folder.join("model.safetensors"));
+    let mut tensors = tensors(&folder.join("model.safetensors"));
+    for (name, _, values) in &mut tensors {
+        change(name, values);
+    }
     let mut weights = Weights::new();
     for (name, shape, data) in &tensors {
         weights.insert(name.clone(), Tensor::f32(data, shape));

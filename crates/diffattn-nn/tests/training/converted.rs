@@ -1,7 +1,8 @@
 //! Converted Llamas in training: gradients of their first layer's attention, and of adapters over a
 //! frozen base, as it is and quantised.
 
-use crate::common::{distance, model_at, tensors};
+use crate::common::{distance, model_at, model_with, tensors};
+use diffattn_nn::DiffLlama;
 use diffattn_nn::training::{
     AdapterOptions, LossOptions, TrainingBatch, TrainingModel, TrainingOptions,
 };
@@ -23,11 +24,13 @@ fn batch(of: &Fixture) -> TrainingBatch {
     TrainingBatch::new(&tokens, ids.shape[1], None, None).unwrap()
 }
 
-/// Loss and gradients of every kind that learns, but DEX.
+/// Loss and gradients of every kind.
 #[test]
 fn gradients() {
     let mut compared = 0;
     for name in [
+        "dex_trained",
+        "dex_zero",
         "share_half",
         "share_half_moved",
         "share_third",
@@ -66,15 +69,66 @@ fn gradients() {
         assert_eq!(found, wanted, "{name}");
         compared += found;
     }
-    assert_eq!(compared, 42);
+    assert_eq!(compared, 54);
 }
 
-/// DEX is refused, by what it is.
+/// The gradients of layer 0's DEX matrix and its λ.
+fn dex_gradients(model: DiffLlama, alpha: f64, batch: &TrainingBatch) -> [Vec<f32>; 2] {
+    let mut training = TrainingModel::new(model, &TrainingOptions::default()).unwrap();
+    assert!(training.anneal(alpha).unwrap());
+    training.begin();
+    training.add(batch, &LossOptions::default()).unwrap();
+    training.join();
+    let of = |name: &str| {
+        let name = format!("model.layers.0.self_attn.dex.{name}");
+        training.arena().gradients(&name).unwrap().to_vec()
+    };
+    ["weight", "lambda_learn"].map(of)
+}
+
+/// An annealed λ is one of another value, and what is learned of it has its share of the slope.
 #[test]
-fn dex_is_refused() {
-    let model = model_at(&folder("dex_trained"));
-    let error = TrainingModel::new(model, &TrainingOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("DEX"), "{error}");
+fn an_annealed_lambda() {
+    const ALPHA: f64 = 0.375;
+    let folder = folder("dex_trained");
+    let batch = batch(&expected("dex_trained"));
+    let annealed = dex_gradients(model_at(&folder), ALPHA, &batch);
+    let other = model_with(&folder, |name, values| {
+        if name.ends_with("lambda_learn") {
+            let layer: i32 = name.split('.').nth(2).unwrap().parse().unwrap();
+            let init = 0.8 - 0.6 * (-0.3 * f64::from(layer)).exp();
+            values[0] = ((1.0 - ALPHA) * ALPHA * init + ALPHA * f64::from(values[0])) as f32;
+        }
+    });
+    let plain = dex_gradients(other, 1.0, &batch);
+    let wide = |values: &[f32], factor: f64| -> Vec<f64> {
+        values.iter().map(|&x| f64::from(x) * factor).collect()
+    };
+    // (The other λ is rounded to float32.)
+    let [weight, lambda] = [wide(&plain[0], 1.0), wide(&plain[1], ALPHA)];
+    assert!(distance(&weight, &annealed[0]) <= 1e-6);
+    assert!(distance(&lambda, &annealed[1]) <= 1e-6);
+    assert!(annealed[0].iter().any(|&x| x != 0.0));
+}
+
+/// With matrices and λ of zeros, as a conversion leaves them, nothing moves but by annealing; and a
+/// model without DEX has none.
+#[test]
+fn what_begins_at_zero_needs_annealing() {
+    let zero = || model_at(&folder("dex_zero"));
+    let batch = batch(&expected("dex_zero"));
+    let is_zero = |of: &[Vec<f32>; 2]| of.iter().flatten().all(|&x| x == 0.0);
+    assert!(is_zero(&dex_gradients(zero(), 1.0, &batch)));
+    assert!(!is_zero(&dex_gradients(zero(), 0.5, &batch)));
+    let needs = |name: &str| {
+        let model = model_at(&folder(name));
+        let training = TrainingModel::new(model, &TrainingOptions::default()).unwrap();
+        training.needs_annealing()
+    };
+    assert_eq!(
+        ["dex_zero", "dex_trained", "v2_mirror"].map(needs),
+        [true, false, false]
+    );
 }
 
 /// The gradients of an adapter, and of the λ that it brings, over a frozen base.

@@ -2,7 +2,7 @@
 
 use diffattn_nn::checkpoint::{TokenFile, write_tokens};
 use diffattn_nn::training::{
-    Cursor, DataOptions, Documents, Schedule, ScheduleShape, TrainingData,
+    Cursor, DataOptions, Dataset, Documents, Schedule, ScheduleShape, TrainingData,
 };
 
 fn file(ids: &[u32], starts: &[u64]) -> Vec<u8> {

@@ -8,3 +8,11 @@ mod data;
 mod layers;
 mod llama;
 mod trainer;
+mod vision;
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "the tests of vision transformers need the rest"
+)]
+#[path = "../vit/common.rs"]
+mod vit;

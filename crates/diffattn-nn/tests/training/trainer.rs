@@ -1,7 +1,7 @@
 //! Training from step to step: it goes on from a state to the same bits, wherever it was cut; what
 //! it refuses to go on from; what ends it.
 
-use crate::common::{folder, model};
+use crate::common::{folder, model, model_at};
 use diffattn::{Error, Run};
 use diffattn_nn::checkpoint::{TokenFile, write_tokens};
 use diffattn_nn::training::{
@@ -9,17 +9,22 @@ use diffattn_nn::training::{
     TrainingData, TrainingModel, TrainingOptions,
 };
 use diffattn_nn::{DiffLlama, DiffLlamaConfig};
+use std::path::Path;
 
-type Tiny = Trainer<Vec<u8>>;
+type Tiny = Trainer<TrainingData<Vec<u8>>>;
+
+fn data(seed: u64) -> TrainingData<Vec<u8>> {
+    data_of(61, seed)
+}
 
 /// Some 20,000 tokens in which the next one follows from the one before.
-fn data(seed: u64) -> TrainingData<Vec<u8>> {
+fn data_of(vocabulary: u32, seed: u64) -> TrainingData<Vec<u8>> {
     let (mut ids, mut starts) = (vec![1_u32], vec![0]);
     for i in 1..20_000_usize {
         if i % 500 == 0 {
             starts.push(i as u64);
         }
-        ids.push((17 * ids[i - 1] + i as u32 % 2) % 61);
+        ids.push((17 * ids[i - 1] + i as u32 % 2) % vocabulary);
     }
     let file = TokenFile::open("tiny.tokens", write_tokens(&ids, &starts).unwrap()).unwrap();
     let options = DataOptions {
@@ -73,10 +78,10 @@ fn steps(trainer: &mut Tiny, count: usize) -> Vec<StepReport> {
 #[test]
 fn it_learns() {
     let mut trainer = trainer(1, options(8, 1));
-    let before = trainer.evaluate(None).unwrap().unwrap();
+    let before = trainer.evaluate(None).unwrap().unwrap().loss;
     let reports = steps(&mut trainer, 100);
     assert_eq!(reports.len(), 30);
-    let after = trainer.evaluate(None).unwrap().unwrap();
+    let after = trainer.evaluate(None).unwrap().unwrap().loss;
     assert!((before - 61_f64.ln()).abs() < 0.1, "{before}");
     assert!(after < before - 0.3, "{before} {after}");
     assert_eq!(reports[29].tokens, 30 * 8 * 64);
@@ -233,4 +238,69 @@ fn units_are_summed_in_their_order() {
     assert!(later.state().unwrap() == whole.state().unwrap());
     let error = trainer(1, options(16, 1)).restore(&whole.state().unwrap());
     assert!(error.unwrap_err().to_string().contains("unit"));
+}
+
+/// DEX, zeros at first: its λ is annealed over a tenth of the steps, told of each, and gone on from
+/// within that; then λ is the one that is learned. What has no such λ is annealed by no one.
+#[test]
+fn dex_is_annealed() {
+    let of = |lambda_anneal| {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/models/diffattn_llama");
+        let model = model_at(&models.join("dex_zero"));
+        let model = TrainingModel::new(model, &TrainingOptions::default()).unwrap();
+        let mut schedule = Schedule::new(0.02, 40);
+        schedule.warmup = 3;
+        let options = TrainerOptions {
+            lambda_anneal,
+            ..TrainerOptions::new(schedule)
+        };
+        Trainer::new(model, data_of(59, 9), options).unwrap()
+    };
+    let mut whole = of(None);
+    let before = whole.evaluate(None).unwrap().unwrap();
+    let reports = steps(&mut whole, 12);
+    let learned = |trainer: &Tiny, layer: usize| {
+        let name = format!("model.layers.{layer}.self_attn.dex.lambda_learn");
+        f64::from(trainer.model().arena().values(&name).unwrap()[0])
+    };
+    // (What is told of a step is λ after it: of the first, a quarter of the way.)
+    for (layer, told) in reports[0].lambda.iter().enumerate() {
+        let mut one = of(None);
+        steps(&mut one, 1);
+        let init = 0.8 - 0.6 * (-0.3 * layer as f64).exp();
+        let exact = 0.75 * 0.25 * init + 0.25 * learned(&one, layer);
+        assert!(
+            (f64::from(told.unwrap()) - exact).abs() < 1e-6,
+            "{told:?} {exact}"
+        );
+    }
+    for (layer, told) in reports[11].lambda.iter().enumerate() {
+        assert_eq!(told.unwrap(), learned(&whole, layer) as f32);
+        assert!(learned(&whole, layer) != 0.0);
+    }
+    let after = whole.evaluate(None).unwrap().unwrap();
+    assert!(after.loss < before.loss, "{before:?} {after:?}");
+    let mut first = of(None);
+    steps(&mut first, 2);
+    let measured = first.evaluate(None).unwrap();
+    let saved = first.state().unwrap();
+    let mut second = of(None);
+    second.restore(&saved).unwrap();
+    assert_eq!(second.evaluate(None).unwrap(), measured);
+    assert_eq!(steps(&mut second, 10), reports[2..]);
+    assert!(second.state().unwrap() == whole.state().unwrap());
+    // Another T would go on to other bits.
+    let error = of(Some(7)).restore(&saved).unwrap_err().to_string();
+    assert!(error.contains("lambdaAnneal"), "{error}");
+    // Not annealed, it stays as it is.
+    let mut never = of(Some(0));
+    steps(&mut never, 3);
+    assert_eq!([0, 1].map(|layer| learned(&never, layer)), [0.0; 2]);
+    let model = TrainingModel::new(fresh(), &TrainingOptions::default()).unwrap();
+    let options = TrainerOptions {
+        lambda_anneal: Some(5),
+        ..options(8, 1)
+    };
+    let error = Trainer::new(model, data(9), options).unwrap_err();
+    assert!(error.to_string().contains("lambdaAnneal"), "{error}");
 }

@@ -74,22 +74,52 @@ pub(super) fn slope<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
     x
 }
 
-/// x · σ(2u), u = √(2/π) (x + 0.044715 x³): what ½ x (1 + tanh u) is.
+/// √(2/π).
+const ROOT: f64 = 0.797_884_560_802_865_4;
+/// What the cube is multiplied with in [`gelu_tanh`].
+const CUBE: f64 = 0.044_715;
+
+/// e^(−2u), u = √(2/π) (x + 0.044715 x³).
 #[inline(always)]
-fn by_tanh<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
-    const SLOPE: f64 = -2.0 * std::f64::consts::LOG2_E * 0.797_884_560_802_865_4;
+fn powers<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    const SLOPE: f64 = -2.0 * std::f64::consts::LOG2_E * ROOT;
     // Powers beyond have long made 0 or x of it, and stay in the range of `exp2`.
     const LARGEST: f64 = 1000.0;
-    let mut power = x;
-    for i in 0..N {
-        // (Where the result is zero; −∞ would make NaN of it.)
-        x[i] = W::splat(-FAR).max(x[i]);
-        let cube = W::splat(0.044_715).mul(x[i].mul(x[i]).mul(x[i]));
-        power[i] = W::splat(-LARGEST).max(W::splat(SLOPE).mul(x[i].add(cube)));
+    for x in &mut x {
+        let cube = W::splat(CUBE).mul(x.mul(*x).mul(*x));
+        *x = W::splat(-LARGEST).max(W::splat(SLOPE).mul(x.add(cube)));
     }
-    let power = exp2(power);
+    exp2(x)
+}
+
+/// x · σ(2u): what ½ x (1 + tanh u) is.
+#[inline(always)]
+fn by_tanh<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    for x in &mut x {
+        // (Where the result is zero; −∞ would make NaN of it.)
+        *x = W::splat(-FAR).max(*x);
+    }
+    let power = powers(x);
     for i in 0..N {
         x[i] = x[i].div(W::splat(1.0).add(power[i]));
+    }
+    x
+}
+
+/// The slope of x · σ(2u): σ · (1 + 2 x u′ · (1 − σ)), u′ = √(2/π) (1 + 3 · 0.044715 x²).
+#[inline(always)]
+pub(super) fn slope_by_tanh<W: Wide, const N: usize>(mut x: [W; N]) -> [W; N] {
+    for x in &mut x {
+        // (Beyond, it is 0 or 1 to the last bit.)
+        *x = W::splat(FAR).min(W::splat(-FAR).max(*x));
+    }
+    let power = powers(x);
+    for i in 0..N {
+        let sigma = W::splat(1.0).div(W::splat(1.0).add(power[i]));
+        let square = W::splat(3.0 * CUBE).mul(x[i].mul(x[i]));
+        let steep = W::splat(2.0 * ROOT).mul(W::splat(1.0).add(square));
+        let rest = x[i].mul(steep).mul(power[i].mul(sigma));
+        x[i] = sigma.mul(W::splat(1.0).add(rest));
     }
     x
 }

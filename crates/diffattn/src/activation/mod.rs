@@ -7,7 +7,10 @@ mod sigmoid;
 mod softplus;
 mod wide;
 
-pub use backward::{GeluBackward, SwigluBackward, SwigluGradients, gelu_backward, swiglu_backward};
+pub use backward::{
+    GeluBackward, SwigluBackward, SwigluGradients, gelu_backward, gelu_tanh_backward,
+    swiglu_backward,
+};
 pub use gate::silu_gate;
 pub use gelu::{gelu, gelu_tanh};
 pub use sigmoid::sigmoid;

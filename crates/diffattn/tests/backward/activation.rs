@@ -1,8 +1,8 @@
 //! SwiGLU and GELU backward: reference cases, accuracy by the rule, ends, bits, refusals.
 
 use diffattn::{
-    DType, DataMut, GeluBackward, Isa, Run, SwigluBackward, SwigluGradients, Tensor, gelu_backward,
-    swiglu_backward,
+    DType, DataMut, Error, GeluBackward, Isa, Run, SwigluBackward, SwigluGradients, Tensor,
+    gelu_backward, gelu_tanh_backward, swiglu_backward,
 };
 use diffattn_reference::testing::{bits_with_one_nan, noise};
 use diffattn_reference::{Accuracy, Real};
@@ -30,10 +30,15 @@ fn swiglu_everywhere(values: [&[f32]; 3]) -> SwigluGradients {
     first
 }
 
-fn gelu_everywhere(dy: &[f32], x: &[f32]) -> Vec<f32> {
+type Gelu = fn(Tensor<'_>, Tensor<'_>, Run) -> Result<Vec<f32>, Error>;
+
+/// Both forms.
+const GELUS: [Gelu; 2] = [gelu_backward, gelu_tanh_backward];
+
+fn gelu_everywhere(gelu: Gelu, dy: &[f32], x: &[f32]) -> Vec<f32> {
     let call = |run| {
         let [dy, x] = [dy, x].map(|values| Tensor::f32(values, &[values.len()]));
-        gelu_backward(dy, x, run).unwrap()
+        gelu(dy, x, run).unwrap()
     };
     let first = call(on(Isa::available()[0], 1, false));
     for run in every_run() {
@@ -63,7 +68,7 @@ fn reference_cases() {
     }
     for fixture in cases("gelu", 1) {
         let [dy, x] = ["dy", "x"].map(|name| fixture.f32(name).data);
-        let got = gelu_everywhere(&dy, &x);
+        let got = gelu_everywhere(gelu_backward, &dy, &x);
         near(&fixture.name, &fixture.expected("dx").unwrap().data, &got);
     }
 }
@@ -84,6 +89,19 @@ fn gelu_formula<R: Real>(erf: impl Fn(R) -> R, [dy, x]: [f32; 2]) -> R {
     let below = r(0.5) * (r(1.0) + erf(x * r(std::f64::consts::FRAC_1_SQRT_2)));
     let density = r(0.398_942_280_401_432_7) * (r(-0.5) * x * x).exp();
     dy * (below + x * density)
+}
+
+fn gelu_tanh_formula<R: Real>([dy, x]: [f32; 2]) -> R {
+    let r = R::from_f64;
+    let (dy, x) = (r(f64::from(dy)), r(f64::from(x)));
+    let (root, cube) = (r(0.797_884_560_802_865_4), r(0.044_715));
+    let u = root * (x + cube * x * x * x);
+    let (up, down) = (u.exp(), (r(0.0) - u).exp());
+    // (1 + tanh u) / 2 and 1 − tanh² u, of which neither cancels.
+    let above = r(1.0) / (r(1.0) + down * down);
+    let bell = r(4.0) / ((up + down) * (up + down));
+    let steep = root * (r(1.0) + r(3.0) * cube * x * x);
+    dy * (above + r(0.5) * x * bell * steep)
 }
 
 #[test]
@@ -112,9 +130,14 @@ fn never_worse_than_plain_float32() {
         let plain: Vec<_> = (0..len)
             .map(|i| gelu_formula::<f32>(libm::erff, inputs(i)))
             .collect();
-        accuracy
-            .case("gelu", &exact, &plain, &gelu_everywhere(&dy, &x))
-            .unwrap();
+        let got = gelu_everywhere(gelu_backward, &dy, &x);
+        accuracy.case("gelu", &exact, &plain, &got).unwrap();
+        accuracy.pooled().unwrap();
+        let mut accuracy = Accuracy::new();
+        let exact: Vec<f64> = (0..len).map(|i| gelu_tanh_formula(inputs(i))).collect();
+        let plain: Vec<f32> = (0..len).map(|i| gelu_tanh_formula(inputs(i))).collect();
+        let got = gelu_everywhere(gelu_tanh_backward, &dy, &x);
+        accuracy.case("gelu_tanh", &exact, &plain, &got).unwrap();
         accuracy.pooled().unwrap();
     }
 }
@@ -141,6 +164,12 @@ fn gelu_is_rounded_once() {
                 "{x}: {got} {expected}"
             );
         }
+        let one = |values| Tensor::f32(values, &[1]);
+        let got = gelu_tanh_backward(one(&[1.0]), one(&[x]), Run::default()).unwrap()[0];
+        let expected = gelu_tanh_formula::<f64>([1.0, x]);
+        let bound = 6.1e-8 * expected.abs() + 1e-10;
+        let off = (f64::from(got) - expected).abs();
+        assert!(off <= bound, "by tanh, {x}: {got} {expected}");
     }
 }
 
@@ -162,10 +191,12 @@ fn ends_have_their_limits() {
     assert_eq!(got.dgate[3..], [3.0, 3.0, 6.0, 0.0, 3.0]);
     assert_eq!(got.dup[..2], [f32::INFINITY, 0.0]);
     assert_eq!(got.dup[6], 0.0);
-    let got = gelu_everywhere(&[2.0; 8], &gate);
-    assert_eq!(got[..2], [2.0, 0.0]);
-    assert!(got[2].is_nan());
-    assert_eq!(got[3..], [1.0, 1.0, 2.0, 0.0, 1.0]);
+    for gelu in GELUS {
+        let got = gelu_everywhere(gelu, &[2.0; 8], &gate);
+        assert_eq!(got[..2], [2.0, 0.0]);
+        assert!(got[2].is_nan());
+        assert_eq!(got[3..], [1.0, 1.0, 2.0, 0.0, 1.0]);
+    }
 }
 
 #[test]
@@ -195,13 +226,18 @@ fn slices_and_neighbours_change_no_bit() {
             );
         }
     }
-    let whole = gelu_everywhere(&dy, &x);
-    let mut dx = vec![f32::NAN; len];
-    let [a, b] = [&dy, &x].map(|values| Tensor::f32(values, &[len]));
-    let call = GeluBackward::new(a, b, Run::default()).unwrap();
-    assert!(step_by_step(call.into_work(DataMut::F32(&mut dx)).unwrap()) > 2);
-    assert_eq!(dx, whole);
-    assert_eq!(gelu_everywhere(&dy[7..8], &x[7..8]), whole[7..8]);
+    for (gelu, new) in GELUS
+        .into_iter()
+        .zip([GeluBackward::new, GeluBackward::by_tanh])
+    {
+        let whole = gelu_everywhere(gelu, &dy, &x);
+        let mut dx = vec![f32::NAN; len];
+        let [a, b] = [&dy, &x].map(|values| Tensor::f32(values, &[len]));
+        let call = new(a, b, Run::default()).unwrap();
+        assert!(step_by_step(call.into_work(DataMut::F32(&mut dx)).unwrap()) > 2);
+        assert_eq!(dx, whole);
+        assert_eq!(gelu_everywhere(gelu, &dy[7..8], &x[7..8]), whole[7..8]);
+    }
 }
 
 #[test]
@@ -218,14 +254,11 @@ fn halves_give_what_their_values_give() {
                 swiglu([&dy.values, &x.values, &up.values], run),
                 "{run:?}"
             );
-            let [a, b, _] = halves;
-            let wide = [&dy, &x].map(|values| Tensor::f32(&values.values, &shape));
-            let [c, d] = wide;
-            assert_eq!(
-                gelu_backward(a, b, run),
-                gelu_backward(c, d, run),
-                "{run:?}"
-            );
+            for gelu in GELUS {
+                let [a, b, _] = halves.clone();
+                let [c, d] = [&dy, &x].map(|values| Tensor::f32(&values.values, &shape));
+                assert_eq!(gelu(a, b, run), gelu(c, d, run), "{run:?}");
+            }
         }
     }
 }
@@ -236,7 +269,9 @@ fn empty_tensors_give_empty_gradients() {
         let empty = || Tensor::f32(&[], &shape);
         let got = swiglu_backward(empty(), empty(), empty(), Run::default()).unwrap();
         assert!(got.dgate.is_empty() && got.dup.is_empty());
-        assert_eq!(gelu_backward(empty(), empty(), Run::default()), Ok(vec![]));
+        for gelu in GELUS {
+            assert_eq!(gelu(empty(), empty(), Run::default()), Ok(vec![]));
+        }
     }
 }
 
@@ -267,14 +302,16 @@ fn refusals_name_the_argument() {
         )),
         said("DTYPE", "up: expected float32 as gate, got float16")
     );
-    assert_eq!(
-        refusal(gelu_backward(halves.tensor(&[6]), t(&[6]), run())),
-        said("DTYPE", "dy: expected float32 as x, got float16")
-    );
-    assert_eq!(
-        refusal(gelu_backward(t(&[3, 2]), t(&[6]), run())),
-        said("SHAPE", "dy: expected shape [6] as x, got [3, 2]")
-    );
+    for gelu in GELUS {
+        assert_eq!(
+            refusal(gelu(halves.tensor(&[6]), t(&[6]), run())),
+            said("DTYPE", "dy: expected float32 as x, got float16")
+        );
+        assert_eq!(
+            refusal(gelu(t(&[3, 2]), t(&[6]), run())),
+            said("SHAPE", "dy: expected shape [6] as x, got [3, 2]")
+        );
+    }
     let call = || SwigluBackward::new(t(&[6]), t(&[6]), t(&[6]), run()).unwrap();
     let into = |dgate: usize, dup: usize| {
         let (mut a, mut b) = ([0.0; 7], [0.0; 7]);

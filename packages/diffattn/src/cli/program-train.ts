@@ -64,6 +64,7 @@ const ofSteps = (command: Command): Command =>
     .option("--teacher <model>", "a model whose distribution is to be followed, too")
     .addOption(new Option("--teacher-dtype <type>", "as what that is loaded").choices(FORMATS))
     .option("--alpha <share>", "with a teacher: the share of the cross entropy", share, 0.5)
+    .option("--lambda-anneal <steps>", "with DEX: steps over which its λ comes on; a tenth of all where it begins at zero", number(0))
     .addOption(new Option("--recompute [what]", "keep less, and compute it anew: all of a layer, or its MLP").choices(["layers", "mlps"]));
 
 /** What is told and kept. */

@@ -48,6 +48,7 @@ export interface TrainOptions extends BackendOptions {
   teacher?: string;
   teacherDtype?: models.WeightFormat;
   alpha: number;
+  lambdaAnneal?: number;
   rank?: number;
   dtype?: models.WeightFormat;
   json?: boolean;
@@ -105,6 +106,7 @@ async function optionsOf(source: string, options: TrainOptions): Promise<trainin
       alpha,
       teacherLoad: { tokenizer: null, ...(rest.teacherDtype && { dtype: rest.teacherDtype }) },
     }),
+    ...(rest.lambdaAnneal !== undefined && { lambdaAnneal: rest.lambdaAnneal }),
     recompute: recompute === true ? "layers" : ((recompute ?? "nothing") as "nothing" | "mlps" | "layers"),
     seed,
     ...(evalEvery !== undefined && { evalEvery }),

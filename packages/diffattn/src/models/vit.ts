@@ -14,6 +14,7 @@ import { folderOf } from "./folder.js";
 import { imageOf, isImage } from "./image.js";
 import { loadModel } from "./load.js";
 import { bufferOf, int32Of, tensorOf } from "./outputs.js";
+import type { Home } from "./platform.js";
 import { throughProxies } from "./proxies.js";
 import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
@@ -47,9 +48,14 @@ export class DiffViT extends Owned<Model> {
     this.config = config;
   }
 
-  static async load(source: types.CheckpointSource, options?: types.WeightLoadOptions): Promise<DiffViT> {
+  static load(source: types.CheckpointSource, options?: types.WeightLoadOptions): Promise<DiffViT> {
+    return DiffViT.loadAt("models", source, options);
+  }
+
+  /** Loads one that lives among models, or where they are trained. */
+  static async loadAt(home: Home, source: types.CheckpointSource, options?: types.WeightLoadOptions): Promise<DiffViT> {
     const given = checkOptions("options", options, [...LOAD_OPTIONS, "onNotice"]);
-    const { handle, info } = await loadModel("image", await folderOf(source, accessOf(given)), given);
+    const { handle, info } = await loadModel("image", await folderOf(source, accessOf(given)), { ...given, home });
     return new DiffViT(handle, info.config);
   }
 
@@ -93,6 +99,9 @@ export class DiffViT extends Owned<Model> {
     return mapsOf(await run(request, { signal }));
   }
 }
+
+/** The handle of a model that is alive. */
+export const vitHandleOf = (model: DiffViT): Handle => live(resourceOf<Model>(model).handle);
 
 /** A class's name: timm's `label_names`, a list, or `id2label`, by number. */
 function labelOf(config: types.ModelConfig, index: number): string | null {

@@ -86,7 +86,8 @@ function wholeOf({ trainer, parameters }: Saved, weights: Weights): Piece[] {
   for (const { name, dtype, shape } of weights.entries) {
     const of = moved.get(name);
     moved.delete(name);
-    if (of) pieces.push(value({ name, shape }));
+    // (In its own shape: position embeddings are kept as they were resampled for the images.)
+    if (of) pieces.push(value(of));
     else pieces.push({ name, dtype, shape, bytes: async () => (await weights.read([name], {})).bytes.get(name) ?? new Uint8Array() });
   }
   for (const of of moved.values()) pieces.push(value(of));

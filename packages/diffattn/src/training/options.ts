@@ -28,6 +28,7 @@ export interface Training {
   weightDecay: number;
   maxGradNorm: number | undefined;
   alpha: number;
+  lambdaAnneal: number | undefined;
   freeze: { pattern: string; rows: readonly number[] }[];
   lrScale: { pattern: string; factor: number }[];
   adapter: { rank: number; alpha: number; targets: readonly string[]; seed: number } | undefined;
@@ -68,8 +69,11 @@ function adapterOf(given: types.TrainerOptions["adapter"], seed: number): Traini
   return { rank: of, alpha: numberOf("adapter.alpha", alpha, of), targets: targets ?? TARGETS, seed };
 }
 
+/** Whether the model has a λ that is annealed is checked in Rust. */
+const annealOf = (given: unknown): number | undefined => (isAbsent(given) ? undefined : wholeIn("lambdaAnneal", given, 0, 0));
+
 /** Checks what can be checked without a model, and fills in the defaults. */
-export function trainingOf(given: Partial<types.TrainerOptions>): Training {
+export function trainingOf(given: Partial<types.TrainerOptions> | Partial<types.ImageTrainerOptions>): Training {
   const { lr, betas, eps, weightDecay, maxGradNorm, lrScale, freeze } = checkOptions("optimizer", given.optimizer, OPTIMIZER);
   const { warmup, final, shape } = checkOptions("schedule", given.schedule, SCHEDULE);
   const steps = wholeIn("steps", given.steps, 1, 0);
@@ -94,9 +98,10 @@ export function trainingOf(given: Partial<types.TrainerOptions>): Training {
     weightDecay: numberOf("optimizer.weightDecay", weightDecay, 0.1),
     maxGradNorm: maxGradNorm === null ? undefined : numberOf("optimizer.maxGradNorm", maxGradNorm, 1),
     alpha: numberOf("alpha", given.alpha, 0.5),
+    lambdaAnneal: annealOf("lambdaAnneal" in given ? given.lambdaAnneal : undefined),
     freeze: freezeOf(freeze),
     lrScale: lrScaleOf(lrScale),
-    adapter: adapterOf(given.adapter, wholeIn("seed", given.seed, 0, 0)),
+    adapter: adapterOf("adapter" in given ? given.adapter : undefined, wholeIn("seed", given.seed, 0, 0)),
     recompute: anew,
   };
 }

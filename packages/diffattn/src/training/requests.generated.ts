@@ -1,6 +1,6 @@
 // Requests of training. Generated from crates/diffattn-door: not edited by hand.
 
-import { choice, fields, int32, list, number, object, optional, or, size, tensor, text, uint8 } from "../models/atoms.js";
+import { choice, fields, int32, integer, list, number, object, optional, or, size, tensor, text, uint8 } from "../models/atoms.js";
 
 export const createTrainer = { op: 150, operands: {}, options: [] } as const;
 
@@ -9,12 +9,14 @@ export const startTrainer = {
   operands: {
     trainer: object,
     model: object,
-    header: uint8,
-    starts: uint8,
-    length: size,
-    context: size,
-    documents: [or, "mask", [choice, "mask", "join"]],
-    eval: number,
+    tokens: [
+      optional,
+      [
+        fields,
+        { header: uint8, starts: uint8, length: size, context: size, documents: [or, "mask", [choice, "mask", "join"]], eval: number },
+      ],
+    ],
+    images: [optional, [fields, { shape: [list, size], labels: [list, integer], eval: [optional, number], held: [list, size] }]],
     seed: number,
     batch: size,
     accumulate: size,
@@ -29,6 +31,7 @@ export const startTrainer = {
     weightDecay: number,
     maxGradNorm: [optional, number],
     alpha: number,
+    lambdaAnneal: [optional, size],
     freeze: [list, [fields, { pattern: text, rows: [list, size] }]],
     lrScale: [list, [fields, { pattern: text, factor: number }]],
     adapter: [optional, [fields, { rank: size, alpha: number, targets: [list, text], seed: number }]],
@@ -45,7 +48,7 @@ export const trainerPlan = { op: 154, operands: { trainer: object }, options: []
 
 export const trainerAdd = {
   op: 155,
-  operands: { trainer: object, micro: size, ids: uint8, teacher: [optional, object] },
+  operands: { trainer: object, micro: size, bytes: uint8, teacher: [optional, object] },
   options: [],
 } as const;
 
@@ -53,7 +56,7 @@ export const trainerUpdate = { op: 156, operands: { trainer: object }, options: 
 
 export const trainerEvalPlan = { op: 157, operands: { trainer: object, index: size }, options: [] } as const;
 
-export const trainerEvaluate = { op: 158, operands: { trainer: object, index: size, ids: uint8 }, options: [] } as const;
+export const trainerEvaluate = { op: 158, operands: { trainer: object, index: size, bytes: uint8 }, options: [] } as const;
 
 export const trainerTensor = {
   op: 159,

@@ -3,7 +3,7 @@
 // 162).
 
 import type { Handle, Output } from "../backend.js";
-import { checkOptions, has, isAbsent, show } from "../check.js";
+import { checkOptions, has, isAbsent, isOf, show } from "../check.js";
 import { encode } from "../encode.js";
 import { fail } from "../errors.js";
 import { live } from "../init.js";
@@ -14,11 +14,13 @@ import { accessOf } from "../models/access.js";
 import { begin, create, drop } from "../models/backend.js";
 import { folderOf } from "../models/folder.js";
 import { handleOf, LanguageModel } from "../models/language-model.js";
+import { DiffViT, vitHandleOf } from "../models/vit.js";
 import { bufferOf, jsonOf } from "../models/outputs.js";
 import type { CheckpointSource, FileSource, GeneratedToken, GenerateOptions, ModelLoadOptions } from "../models/types.js";
 import { run } from "./backend.js";
 import { checkWhole, type Moving, readCheckpoint, type Saved, writeCheckpoint } from "./checkpoint.js";
-import { createDataset, isDataset, tokensOf, type TokenSource, wholeIn } from "./dataset.js";
+import { isImages, type Reads, readsOf } from "./data.js";
+import { wholeIn } from "./dataset.js";
 import { freshFiles, isFresh } from "./fresh.js";
 import { type Training, trainingOf } from "./options.js";
 import { type Place, placeOf } from "./output.js";
@@ -26,7 +28,7 @@ import * as requests from "./requests.generated.js";
 import type * as types from "./types.js";
 
 const OPTIONS = [
-  ..."model load data dataset steps batch accumulate unit optimizer schedule adapter teacher teacherLoad alpha".split(" "),
+  ..."model load data dataset steps batch accumulate unit optimizer schedule adapter teacher teacherLoad alpha lambdaAnneal".split(" "),
   ..."recompute seed evalEvery evalBatches saveEvery keep out resume signal".split(" "),
 ];
 const CALLBACKS = ["onStep", "onEval", "onSave"] as const;
@@ -34,15 +36,17 @@ const CALLBACKS = ["onStep", "onEval", "onSave"] as const;
 const TOLD = 8;
 
 type Signal = AbortSignal | null | undefined;
+type Given = Partial<types.TrainerOptions> | Partial<types.ImageTrainerOptions>;
+type Model = LanguageModel | DiffViT;
+
+const modelHandleOf = (model: Model): Handle => (isOf(model, DiffViT) ? vitHandleOf(model) : handleOf(model));
 
 /** What a trainer owns. */
 interface Parts {
   readonly handle: Handle;
-  readonly model: LanguageModel;
-  readonly teacher: LanguageModel | undefined;
-  readonly data: types.Dataset;
-  /** Whether the dataset goes with the trainer. */
-  readonly ownsData: boolean;
+  readonly model: Model;
+  readonly teacher: Model | undefined;
+  readonly data: Reads;
 }
 
 /** What is done between steps. */
@@ -76,20 +80,21 @@ interface Made {
 /** An output of float64 numbers. */
 const numbersOf = (output: Output | undefined): Float64Array => new Float64Array(bufferOf(output));
 
-/** The bytes of several ranges of the file of tokens, one behind the other. */
-async function idsOf({ source }: TokenSource, ranges: readonly (readonly [number, number])[], signal: Signal): Promise<Uint8Array> {
-  const ids = new Uint8Array(ranges.reduce((sum, [from, to]) => sum + to - from, 0));
+/** Several ranges of the data's bytes, one behind the other. */
+async function bytesOf(data: Reads, ranges: readonly (readonly [number, number])[], signal: Signal): Promise<Uint8Array> {
+  const bytes = new Uint8Array(ranges.reduce((sum, [from, to]) => sum + to - from, 0));
+  const source = data.source();
   let at = 0;
   for (const [from, to] of ranges) {
-    ids.set(await source.read(from, to, { signal: signal ?? undefined }), at);
+    bytes.set(await source.read(from, to, { signal: signal ?? undefined }), at);
     at += to - from;
   }
-  return ids;
+  return bytes;
 }
 
 const nameOf = (step: number): string => `step-${String(step).padStart(6, "0")}`;
 
-class ModelTrainer extends Owned<Parts> implements types.Trainer {
+class ModelTrainer<M extends Model> extends Owned<Parts> implements types.Trainer<M> {
   readonly parameters: readonly Moving[];
   readonly moving: number;
   readonly steps: number;
@@ -106,12 +111,12 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
 
   /** Use `create`. */
   constructor(parts: Parts, { info, training, saved, step, history, habits }: Made) {
-    const { handle, model, teacher, data, ownsData } = parts;
+    const { handle, model, teacher, data } = parts;
     const end = (): void => {
       drop(handle);
       model.dispose();
       teacher?.dispose();
-      if (ownsData) data.dispose();
+      data.dispose();
     };
     super("trainer", parts, end, true);
     this.parameters = info.parameters;
@@ -153,8 +158,8 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
     const plan = jsonOf(told) as [number, number][][];
     if (plan.length === 0) return undefined;
     for (const [micro, ranges] of plan.entries()) {
-      const ids = await idsOf(tokensOf(data), ranges, signal);
-      await run(encode(requests.trainerAdd, { trainer, micro, ids, teacher: teacher && handleOf(teacher) }), { signal });
+      const bytes = await bytesOf(data, ranges, signal);
+      await run(encode(requests.trainerAdd, { trainer, micro, bytes, teacher: teacher && modelHandleOf(teacher) }), { signal });
     }
     throwIfAborted(signal ?? undefined);
     // (Without the signal: weights must not be left on their way.)
@@ -193,8 +198,11 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
       this.history[this.history.length - 1] = told;
     };
     if (isDue(evalEvery)) {
-      const evalLoss = await this.#evaluate(evalBatches, signal);
-      if (evalLoss !== undefined) tell({ evalLoss });
+      const measured = await this.#measure(evalBatches, signal);
+      if (measured) {
+        const { loss: evalLoss, accuracy: evalAccuracy } = measured;
+        tell({ evalLoss, ...(evalAccuracy !== undefined && { evalAccuracy }) });
+      }
     }
     if (place && isDue(saveEvery)) {
       const saved = nameOf(step.step);
@@ -205,41 +213,50 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
   }
 
   async evaluate(options?: { batches?: number | undefined; signal?: Signal }): Promise<number | undefined> {
-    const { batches, signal } = checkOptions("options", options, ["batches", "signal"]);
-    const most = wholeIn("batches", batches, 1, Infinity);
-    return this.#inTurn(() => this.#evaluate(most, signal));
+    return (await this.measure(options))?.loss;
   }
 
-  async #evaluate(batches: number, signal: Signal): Promise<number | undefined> {
+  async measure(options?: { batches?: number | undefined; signal?: Signal }): Promise<types.Measurement | undefined> {
+    const { batches, signal } = checkOptions("options", options, ["batches", "signal"]);
+    const most = wholeIn("batches", batches, 1, Infinity);
+    return this.#inTurn(() => this.#measure(most, signal));
+  }
+
+  async #measure(batches: number, signal: Signal): Promise<types.Measurement | undefined> {
     const { data } = resourceOf<Parts>(this);
     const trainer = this.#handle;
-    let [sum, counted] = [0, 0];
+    let [sum, counted, right] = [0, 0, 0];
     for (let index = 0; index < batches; index++) {
       const [told] = await run(encode(requests.trainerEvalPlan, { trainer, index }), { signal });
       const ranges = jsonOf(told) as [number, number][];
       if (ranges.length === 0) break;
-      const ids = await idsOf(tokensOf(data), ranges, signal);
-      const [loss] = await run(encode(requests.trainerEvaluate, { trainer, index, ids }), { signal });
-      const [of = 0, count = 0] = numbersOf(loss);
+      const bytes = await bytesOf(data, ranges, signal);
+      const [measured] = await run(encode(requests.trainerEvaluate, { trainer, index, bytes }), { signal });
+      const [of = 0, count = 0, named = NaN] = numbersOf(measured);
       sum += of;
       counted += count;
+      // (Of texts it is not told, and no number.)
+      right += named;
     }
-    return counted > 0 ? sum / counted : undefined;
+    if (counted === 0) return undefined;
+    return { loss: sum / counted, ...(!Number.isNaN(right) && { accuracy: right / counted }) };
   }
 
-  model(): Promise<LanguageModel> {
+  model(): Promise<M> {
     return this.#inTurn(async () => {
       const { model } = resourceOf<Parts>(this);
       if (this.#modelOf !== this.#step) {
-        await run(encode(requests.trainedModel, { trainer: this.#handle, model: handleOf(model) }));
+        await run(encode(requests.trainedModel, { trainer: this.#handle, model: modelHandleOf(model) }));
         this.#modelOf = this.#step;
       }
-      return model;
+      return model as M;
     });
   }
 
   async *sample(prompt: string, options?: GenerateOptions): AsyncGenerator<GeneratedToken, void, undefined> {
-    yield* (await this.model()).generate(prompt, options);
+    const model = await this.model();
+    if (isOf(model, DiffViT)) return fail("UNAVAILABLE", "model", "a language model, which goes on with texts", "a DiffViT");
+    yield* model.generate(prompt, options);
   }
 
   async save(out?: types.TrainOutput): Promise<string> {
@@ -267,13 +284,9 @@ class ModelTrainer extends Owned<Parts> implements types.Trainer {
 }
 
 /** What a run is, beside what Rust compares: another would not go on to the same bits. */
-async function runOf({ source, header, windows }: TokenSource, training: Training): Promise<object> {
-  const first = await source.read(0, Math.min(source.length, 2 ** 20), {});
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", first.slice()));
-  const data = { bytes: source.length, tokens: Number(new DataView(header.buffer).getBigUint64(16, true)) };
+async function runOf(data: Reads, training: Training): Promise<object> {
   return {
-    data: { ...data, hash: Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("") },
-    windows,
+    ...(await data.identity()),
     adapter: training.adapter ?? null,
     freeze: training.freeze,
     lrScale: training.lrScale,
@@ -281,7 +294,7 @@ async function runOf({ source, header, windows }: TokenSource, training: Trainin
 }
 
 /** Where the model lies, and how its files are opened again. */
-async function sourceOf(given: Partial<types.TrainerOptions>): Promise<CheckpointSource | FileSource> {
+async function sourceOf(given: Given): Promise<CheckpointSource | FileSource> {
   const { model, signal } = given;
   if (isAbsent(model)) return fail("OPTION", "model", "a checkpoint, or { config }", show(model));
   return isFresh(model) ? freshFiles(model, signal) : model;
@@ -290,7 +303,7 @@ async function sourceOf(given: Partial<types.TrainerOptions>): Promise<Checkpoin
 const loadOf = (load: ModelLoadOptions | undefined): ModelLoadOptions => load ?? {};
 
 /** The options between steps. */
-function habitsOf(given: Partial<types.TrainerOptions>): Habits {
+function habitsOf(given: Given): Habits {
   return {
     evalEvery: wholeIn("evalEvery", given.evalEvery, 1, 0),
     evalBatches: wholeIn("evalBatches", given.evalBatches, 1, Infinity),
@@ -303,16 +316,13 @@ function habitsOf(given: Partial<types.TrainerOptions>): Habits {
 
 async function start(parts: Parts, training: Training): Promise<Info> {
   const { handle: trainer, model, data } = parts;
-  const { header, starts, source, windows } = tokensOf(data);
-  await run(
-    encode(requests.startTrainer, { trainer, model: handleOf(model), header, starts, length: source.length, ...windows, ...training }),
-  );
+  await run(encode(requests.startTrainer, { trainer, model: modelHandleOf(model), ...data.start(), ...training }));
   const [info] = await run(encode(requests.trainerInfo, { trainer }));
   return jsonOf(info) as Info;
 }
 
 /** From what a caller says, checked, to a trainer before its first step, or where it left off. */
-async function createTrainer(given: Partial<types.TrainerOptions>): Promise<ModelTrainer> {
+async function createTrainer<M extends Model>(given: Given): Promise<ModelTrainer<M>> {
   const training = trainingOf(given);
   const habits = habitsOf(given);
   const { signal, resume, load } = given;
@@ -325,13 +335,11 @@ async function createTrainer(given: Partial<types.TrainerOptions>): Promise<Mode
   if (!training.adapter) await checkWhole(await folder());
   const parts: { -readonly [K in keyof Parts]?: Parts[K] } = {};
   try {
-    const model = (parts.model = await LanguageModel.loadAt("trainer", source, { ...loadOf(load), signal: signal ?? undefined }));
-    if (!isAbsent(given.teacher)) parts.teacher = await LanguageModel.loadAt("trainer", given.teacher, loadOf(given.teacherLoad));
-    parts.ownsData = !isDataset(given.data);
-    const { tokenizer } = model;
-    parts.data = isDataset(given.data)
-      ? given.data
-      : await createDataset(given.data as types.DatasetSource, { tokenizer, signal, ...given.dataset });
+    const loaded = (source: CheckpointSource | FileSource, load: ModelLoadOptions): Promise<Model> =>
+      isImages(given.data) ? DiffViT.loadAt("trainer", source as CheckpointSource, load) : LanguageModel.loadAt("trainer", source, load);
+    const model = (parts.model = await loaded(source, { ...loadOf(load), signal: signal ?? undefined }));
+    if (!isAbsent(given.teacher)) parts.teacher = await loaded(given.teacher, loadOf(given.teacherLoad));
+    parts.data = await readsOf(given, { tokenizer: isOf(model, DiffViT) ? null : model.tokenizer, signal });
     parts.handle = await create("trainer", encode(requests.createTrainer, {}), "trainer");
     const whole = { teacher: undefined, ...parts } as Parts;
     const info = await start(whole, training);
@@ -340,7 +348,7 @@ async function createTrainer(given: Partial<types.TrainerOptions>): Promise<Mode
       parameters: info.parameters,
       folder,
       adapterAlpha: training.adapter?.alpha,
-      run: await runOf(tokensOf(whole.data), training),
+      run: await runOf(whole.data, training),
     };
     const from = resume === true ? await habits.place?.latest() : resume || undefined;
     const made = from === undefined ? { step: 0, history: [] } : await readCheckpoint(from, saved);
@@ -349,20 +357,24 @@ async function createTrainer(given: Partial<types.TrainerOptions>): Promise<Mode
     if (parts.handle) drop(parts.handle);
     parts.model?.dispose();
     parts.teacher?.dispose();
-    if (parts.ownsData) parts.data?.dispose();
+    parts.data?.dispose();
     throw error;
   }
 }
 
 export const Trainer = {
-  create: async (options: types.TrainerOptions): Promise<types.Trainer> => createTrainer(checkOptions("options", options, OPTIONS)),
+  create: async <M extends Model>(options: types.TrainerOptions | types.ImageTrainerOptions): Promise<types.Trainer<M>> =>
+    createTrainer<M>(checkOptions<types.TrainerOptions | types.ImageTrainerOptions>("options", options, OPTIONS)),
 };
 
-export async function train(options: types.TrainerOptions & types.TrainCallbacks): Promise<readonly types.TrainStep[]> {
+export async function train(
+  options: (types.TrainerOptions & types.TrainCallbacks) | (types.ImageTrainerOptions & types.TrainCallbacks<DiffViT>),
+): Promise<readonly types.TrainStep[]> {
   const { onStep, onEval, onSave, ...given } = checkOptions("options", options, [...OPTIONS, ...CALLBACKS]);
   for (const [name, callback] of Object.entries({ onStep, onEval, onSave }))
     if (!isAbsent(callback) && typeof callback !== "function") fail("OPTION", name, "a function", show(callback));
-  const trainer = await createTrainer(given);
+  // (Of whichever model: callbacks are those of its data.)
+  const trainer = await createTrainer<never>(given);
   try {
     let last: types.TrainStep | undefined;
     for await (const step of trainer) {

@@ -1,7 +1,9 @@
 // The public types of `diffattn/training`. What is written here is what users read.
 
+import type { TensorLike } from "../types.js";
 import type {
   CheckpointSource,
+  DiffViT,
   FileSource,
   GeneratedToken,
   GenerateOptions,
@@ -72,6 +74,25 @@ export interface Dataset {
   [Symbol.dispose](): void;
 }
 
+/** Images to train a DIFF ViT on. */
+export interface ImageData {
+  /** `[images, C, S, S]`, float32, normalised as the model takes them; read while it trains. */
+  images: TensorLike;
+  /** The class of each, from 0. */
+  labels: Int32Array | readonly number[];
+}
+
+/** Which images are trained on, and in which order. */
+export interface ImageDataOptions {
+  /**
+   * What is not trained on but measured: a share of the images, the last ones, from 0 to below 1,
+   * or a list of their numbers; 0.2 by default.
+   */
+  eval?: number | readonly number[] | undefined;
+  /** Of the order of the images: a whole number from 0; 0 by default. */
+  seed?: number | undefined;
+}
+
 /** AdamW (decoupled weight decay, arXiv 1711.05101). */
 export interface OptimizerOptions {
   /** The largest learning rate; 1e-3 by default. */
@@ -80,7 +101,7 @@ export interface OptimizerOptions {
   betas?: readonly [number, number] | undefined;
   /** Added to the root; 1e-8 by default. */
   eps?: number | undefined;
-  /** Of tensors of two axes; 0.1 by default. */
+  /** Of tensors of two axes, and of four as a map of patches has; 0.1 by default. */
   weightDecay?: number | undefined;
   /** What the joint norm of the gradients is clipped to; null: not at all; 1 by default. */
   maxGradNorm?: number | null | undefined;
@@ -118,7 +139,11 @@ export interface TrainAdapterOptions {
 
 /** A model that knows nothing yet. */
 export interface FreshModel {
-  /** Its `config.json`: a `diffllama`, a `llama` or a `diffattn_llama`. */
+  /**
+   * Its `config.json`: a `diffllama`, a `llama`, a `diffattn_llama`, or timm's of a DIFF ViT
+   * (`architecture`, and in `model_args` sizes, `init_values`, `qkv_bias`, `proj_bias` and
+   * `dual_lambda`; what it leaves out is timm's).
+   */
   config: Readonly<Record<string, unknown>>;
   /** Of its random weights; 0 by default. */
   seed?: number | undefined;
@@ -172,6 +197,13 @@ export interface TrainerOptions {
   /** The share of the cross entropy with a teacher: from 0 to 1; 0.5 by default. */
   alpha?: number | undefined;
   /**
+   * Of a model with DEX: steps T over which its λ is annealed, whose heads meet
+   * `(1 − α)(t/T) λ_init + α λ`, α = min(1, t/T), λ_init = 0.8 − 0.6 e^(−0.3 · layer) (arXiv
+   * 2505.16333); 0: not at all. By default a tenth of the steps, 2 at least, where DEX's matrices
+   * are zeros and nothing would be learned otherwise, else 0. What is saved is λ as it is learned.
+   */
+  lambdaAnneal?: number | undefined;
+  /**
    * What is computed anew in the backward pass instead of being kept; "nothing" by default, true is
    * "layers".
    */
@@ -194,6 +226,32 @@ export interface TrainerOptions {
   signal?: AbortSignal | null | undefined;
 }
 
+/** How a {@link Trainer} trains a DIFF ViT on images. */
+export interface ImageTrainerOptions extends Omit<
+  TrainerOptions,
+  "model" | "data" | "dataset" | "adapter" | "batch" | "accumulate" | "lambdaAnneal"
+> {
+  /** The model: a checkpoint as `DiffViT.load` takes it, or one that knows nothing yet. */
+  model: CheckpointSource | FreshModel;
+  data: ImageData;
+  dataset?: ImageDataOptions | undefined;
+  /** Images of a micro-batch; 8 by default. */
+  batch?: number | undefined;
+  /**
+   * Micro-batches of a step; 1 by default. Of 256 images, or multiples, each, they give the bits of
+   * one batch.
+   */
+  accumulate?: number | undefined;
+}
+
+/** What is measured came to. */
+export interface Measurement {
+  /** The mean loss over the labels that count, natural logarithm. */
+  readonly loss: number;
+  /** Of images: the share whose largest logit is that of their class. */
+  readonly accuracy?: number;
+}
+
 /** What is told of a step. */
 export interface TrainStep {
   /** Counted from 1. */
@@ -207,7 +265,7 @@ export interface TrainStep {
   readonly lr: number;
   /** The joint norm of the gradients, before clipping. */
   readonly gradNorm: number;
-  /** Tokens that were read so far. */
+  /** Tokens that were read so far; of images, those that the model makes of them. */
   readonly tokens: number;
   /** Of this step. */
   readonly tokensPerSecond: number;
@@ -218,14 +276,16 @@ export interface TrainStep {
   readonly lambda: readonly (number | null)[];
   /** The loss over what is measured, after the step, where it was. */
   readonly evalLoss?: number;
+  /** Of images, the accuracy over what is measured, likewise. */
+  readonly evalAccuracy?: number;
   /** The checkpoint that was written after the step, where one was: its name in `out`. */
   readonly saved?: string;
   /** Whether the loss, or the norm, is no number: nothing moved, and this is the last step. */
   readonly diverged?: true;
 }
 
-/** A model in training. Given back by `dispose`. */
-export interface Trainer extends AsyncIterable<TrainStep> {
+/** A model in training, of texts or of images. Given back by `dispose`. */
+export interface Trainer<M = LanguageModel> extends AsyncIterable<TrainStep> {
   /** Names and shapes of what moves. */
   readonly parameters: readonly { readonly name: string; readonly shape: readonly number[] }[];
   /** Values that move. */
@@ -234,9 +294,9 @@ export interface Trainer extends AsyncIterable<TrainStep> {
   readonly step: number;
   /** Steps in all. */
   readonly steps: number;
-  /** Windows to train on: an epoch. */
+  /** Windows, or images, to train on: an epoch. */
   readonly windows: number;
-  /** Windows to measure. */
+  /** Windows, or images, to measure. */
   readonly evalWindows: number;
   /** What was told of the steps so far, those of before a checkpoint, too. */
   readonly history: readonly TrainStep[];
@@ -250,9 +310,14 @@ export interface Trainer extends AsyncIterable<TrainStep> {
    * none.
    */
   evaluate(options?: { batches?: number | undefined; signal?: AbortSignal | null | undefined }): Promise<number | undefined>;
+  /** What {@link Trainer.evaluate} gives, and of images the accuracy. */
+  measure(options?: { batches?: number | undefined; signal?: AbortSignal | null | undefined }): Promise<Measurement | undefined>;
   /** The model as the last step left it; the same object each time. It goes with the trainer. */
-  model(): Promise<LanguageModel>;
-  /** Goes on with a text, as `generate` of the model as the last step left it. */
+  model(): Promise<M>;
+  /**
+   * Goes on with a text, as `generate` of the model as the last step left it.
+   * @throws {DiffAttnError} UNAVAILABLE of a model of images.
+   */
   sample(prompt: string, options?: GenerateOptions): AsyncGenerator<GeneratedToken, void, undefined>;
   /**
    * Writes a checkpoint, which is loaded as any other and gone on from to the same bits.
@@ -264,9 +329,9 @@ export interface Trainer extends AsyncIterable<TrainStep> {
 }
 
 /** Callbacks of {@link train}. */
-export interface TrainCallbacks {
+export interface TrainCallbacks<M = LanguageModel> {
   /** Told of each step; training stops where it gives false. */
-  onStep?: ((step: TrainStep, trainer: Trainer) => unknown) | undefined;
+  onStep?: ((step: TrainStep, trainer: Trainer<M>) => unknown) | undefined;
   /** Told of each measurement. */
   onEval?: ((loss: number, step: TrainStep) => unknown) | undefined;
   /** Told of each checkpoint. */
@@ -292,6 +357,13 @@ export declare const Trainer: {
    *   read, or does not fit the options (resume); OUT_OF_MEMORY.
    */
   create(options: TrainerOptions): Promise<Trainer>;
+  /**
+   * Loads a DIFF ViT and prepares its training on images.
+   *
+   * Node: yes / browser: yes, in a worker with modules of its own.
+   * @throws {DiffAttnError} OPTION, SHAPE or DTYPE, naming the option; FILE; OUT_OF_MEMORY.
+   */
+  create(options: ImageTrainerOptions): Promise<Trainer<DiffViT>>;
 };
 
 /**
@@ -299,4 +371,6 @@ export declare const Trainer: {
  * @returns What was told of the steps.
  * @throws {DiffAttnError} As `Trainer.create`, and ABORTED.
  */
-export declare function train(options: TrainerOptions & TrainCallbacks): Promise<readonly TrainStep[]>;
+export declare function train(
+  options: (TrainerOptions & TrainCallbacks) | (ImageTrainerOptions & TrainCallbacks<DiffViT>),
+): Promise<readonly TrainStep[]>;

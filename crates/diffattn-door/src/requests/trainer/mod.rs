@@ -1,7 +1,8 @@
-//! Requests of training: a trainer as an object, made of a model and the documents of a file of
-//! tokens, whose ids come with each step. Reads no file, and computes nothing itself.
+//! Requests of training: a trainer as an object, made of a model and what is known of its data,
+//! whose bytes come with each step. Reads no file, and computes nothing itself.
 
 mod fresh;
+mod held;
 mod steps;
 mod tensors;
 
@@ -14,85 +15,24 @@ pub(crate) use tensors::{
     ResumeTrainerRequest, SetTrainerTensorRequest, TrainedModelRequest, TrainerTensorRequest,
 };
 
-use std::borrow::Cow;
-use std::ops::Range;
-
-use diffattn::{Error, Work};
-use diffattn_nn::checkpoint::{ByteSource, TokenFile};
+use diffattn::{Error, Work, checked_len};
+use diffattn_nn::checkpoint::TokenFile;
 use diffattn_nn::training::{
-    AdapterOptions, DataOptions, Documents, NamePattern, ParameterRules, Recompute, Schedule,
-    ScheduleShape, Trainer, TrainerOptions, TrainingData, TrainingModel, TrainingOptions,
+    AdapterOptions, DataOptions, Dataset, Documents, HeldOut, ImageData, ImageOptions, NamePattern,
+    ParameterRules, Recompute, Schedule, ScheduleShape, Trainer, TrainerOptions, TrainingData,
+    TrainingModel, TrainingOptions,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
+use self::held::{FileParts, HeldTrainer, Training, on_trainer};
 use super::model::Model;
 use super::ready::{Made, ready};
 use crate::encoding::{
-    Count, List, Long, Number, Object, Or, Seed, Size, Text, Uint8, choice, record, request,
+    Count, Int32, List, Long, Number, Object, Or, Seed, Size, Text, Uint8, choice, record, request,
 };
 use crate::job::Prepared;
-use crate::objects::{Held, Use};
+use crate::objects::Use;
 use crate::operation::{Asked, Inputs, Operation, Query};
-
-/// What a file of tokens says of its documents: its header, and the starts behind the ids, which
-/// come with each step.
-#[derive(Debug)]
-struct DocumentStarts {
-    header: Vec<u8>,
-    starts: Vec<u8>,
-    /// Where the starts lie in the file.
-    range: Range<u64>,
-}
-
-impl ByteSource for DocumentStarts {
-    fn byte_len(&self) -> u64 {
-        self.range.end
-    }
-
-    fn read(&self, argument: &str, range: Range<u64>) -> Result<Cow<'_, [u8]>, Error> {
-        let (from, base) = if range.start < self.range.start {
-            (&self.header, 0)
-        } else {
-            (&self.starts, self.range.start)
-        };
-        let index = |at: u64| usize::try_from(at.checked_sub(base)?).ok();
-        let found = index(range.start).zip(index(range.end));
-        let bytes = found.and_then(|(start, end)| from.get(start..end));
-        let missing = || {
-            let (start, end) = (range.start, range.end);
-            Error::file(
-                argument,
-                format_args!("bytes {start} to {end}"),
-                "a file without them",
-            )
-        };
-        bytes.map(Cow::Borrowed).ok_or_else(missing)
-    }
-}
-
-/// A trainer as an object; empty until it is given a model and data.
-#[derive(Debug, Default)]
-pub(crate) struct HeldTrainer(Option<Box<Trainer<DocumentStarts>>>);
-
-impl Held for HeldTrainer {
-    const NAME: &'static str = "a trainer";
-    const ARGUMENT: &'static str = "trainer";
-}
-
-/// That a trainer was not given a model yet: a call that was made before its start ended.
-fn empty() -> Error {
-    Error::option("trainer", "one that was started", "one that was not")
-}
-
-impl HeldTrainer {
-    fn get(&self) -> Result<&Trainer<DocumentStarts>, Error> {
-        self.0.as_deref().ok_or_else(empty)
-    }
-
-    fn get_mut(&mut self) -> Result<&mut Trainer<DocumentStarts>, Error> {
-        self.0.as_deref_mut().ok_or_else(empty)
-    }
-}
 
 choice! { Documents { "mask" = Mask, "join" = Join } }
 choice! { ScheduleShape { "cosine" = Cosine, "linear" = Linear, "constant" = Constant } }
@@ -135,18 +75,37 @@ record! {
     }
 }
 
-request! {
-    /// Gives a trainer its model, which is taken out of its object, and its data: header and starts
-    /// of a file of tokens of `length` bytes.
-    151 startTrainer StartTrainerRequest {
-        trainer: Object<HeldTrainer>,
-        model: Object<Model>,
+record! {
+    /// Windows of a file of tokens of `length` bytes: its header and starts.
+    fields TokensAt {
         header("data"): Uint8,
         starts("data"): Uint8,
         length("data"): Long,
         context: Count,
         documents: Or<Documents>,
         eval: Number,
+    }
+}
+
+record! {
+    /// Images of a file of pixels, `shape` `[images, C, S, S]`; those of `held` are measured, or a
+    /// share of them, the last ones.
+    fields ImagesAt {
+        shape("images"): List<Size>,
+        labels: List<Int32>,
+        eval: Option<Number>,
+        held("eval"): List<Size>,
+    }
+}
+
+request! {
+    /// Gives a trainer its model, which is taken out of its object, and its data, of one of the two
+    /// kinds.
+    151 startTrainer StartTrainerRequest {
+        trainer: Object<HeldTrainer>,
+        model: Object<Model>,
+        tokens: Option<TokensAt>,
+        images: Option<ImagesAt>,
         seed: Seed,
         batch: Count,
         accumulate: Count,
@@ -161,6 +120,7 @@ request! {
         weight_decay: Number,
         max_grad_norm: Option<Number>,
         alpha: Number,
+        lambda_anneal: Option<Long>,
         freeze: List<FreezeAt>,
         lr_scale: List<LrScaleAt>,
         adapter: Option<AdapterAt>,
@@ -169,21 +129,32 @@ request! {
 }
 
 impl StartTrainerRequest {
-    fn data(&self, operands: &[&[u8]]) -> Result<TrainingData<DocumentStarts>, Error> {
-        let starts = self.starts.u8(operands)?.to_vec();
-        let first = self.length.checked_sub(starts.len() as u64);
-        let source = DocumentStarts {
-            header: self.header.u8(operands)?.to_vec(),
-            range: first.unwrap_or(0)..self.length,
-            starts,
-        };
+    fn tokens(&self, at: &TokensAt, operands: &[&[u8]]) -> Result<TrainingData<FileParts>, Error> {
+        let [header, starts] = [&at.header, &at.starts].map(|of| of.u8(operands));
+        let source = FileParts::new(header?.to_vec(), starts?.to_vec(), at.length);
         let options = DataOptions {
-            context: self.context,
-            documents: self.documents,
-            eval: self.eval,
+            context: at.context,
+            documents: at.documents,
+            eval: at.eval,
             seed: self.seed,
         };
         TrainingData::new(TokenFile::open("data", source)?, options)
+    }
+
+    fn images(&self, at: &ImagesAt) -> Result<ImageData<FileParts>, Error> {
+        let shape = <[usize; 4]>::try_from(at.shape.as_slice());
+        let got = at.shape.len();
+        let shape = shape.map_err(|_| Error::shape("images", "[images, C, S, S]", got))?;
+        let values = checked_len("images", &[shape[0], shape[1], shape[2], shape[3], 4])?;
+        let options = ImageOptions {
+            eval: match at.eval {
+                Some(share) => HeldOut::Share(share),
+                None => HeldOut::List(at.held.iter().map(|&number| number as u64).collect()),
+            },
+            seed: self.seed,
+        };
+        let source = FileParts::new(Vec::new(), Vec::new(), values as u64);
+        ImageData::new(source, shape, at.labels.clone(), &options)
     }
 
     fn options(&self) -> Result<TrainerOptions, Error> {
@@ -206,6 +177,7 @@ impl StartTrainerRequest {
             weight_decay: self.weight_decay,
             max_grad_norm: self.max_grad_norm,
             alpha: self.alpha,
+            lambda_anneal: self.lambda_anneal,
         })
     }
 
@@ -256,14 +228,24 @@ impl Operation for StartTrainerRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let operands = inputs.operands;
-        let (data, options) = (self.data(operands)?, self.options()?);
+        let options = self.options()?;
         let (rules, adapter) = (self.rules(operands)?, self.adapter(operands)?);
+        let (tokens, images) = match (&self.tokens, &self.images) {
+            (Some(at), None) => (Some(self.tokens(at, operands)?), None),
+            (None, Some(at)) => (None, Some(self.images(at)?)),
+            _ => {
+                return Err(Error::option(
+                    "data",
+                    "tokens or images",
+                    "both, or neither",
+                ));
+            }
+        };
         let held = inputs.objects.take(&self.trainer)?;
         let model = inputs.objects.take(&self.model)?;
         let (recompute, run) = (self.recompute, inputs.run);
         Ok(Prepared::new(Vec::new(), move |_outputs| {
             Ok(Work::new(1, move |pace| async move {
-                let llama = model.take_llama()?;
                 let how = TrainingOptions {
                     moves: None,
                     rules: Some(&rules),
@@ -271,13 +253,37 @@ impl Operation for StartTrainerRequest {
                     recompute,
                     run,
                 };
-                let training = TrainingModel::new(llama, &how)?;
-                held.0 = Some(Box::new(Trainer::new(training, data, options)?));
+                if let Some(data) = tokens {
+                    let training = TrainingModel::new(model.take_llama()?, &how)?;
+                    let made = Trainer::new(training, data, options)?;
+                    held.set(Training::Text(Box::new(made)));
+                } else if let Some(data) = images {
+                    let training = TrainingModel::new(model.take_vit()?, &how)?;
+                    let made = Trainer::new(training, data, options)?;
+                    held.set(Training::Images(Box::new(made)));
+                }
                 pace.worked(1);
                 Ok(())
             }))
         }))
     }
+}
+
+/// What is told of a trainer before its first step.
+fn info<D: Dataset>(trainer: &Trainer<D>) -> Value {
+    let arena = trainer.model().arena();
+    let parameters = arena.parameters().iter();
+    let parameters: Vec<_> = parameters
+        .map(|of| json!({ "name": of.name, "shape": of.shape }))
+        .collect();
+    let [train, eval] = trainer.data().windows();
+    json!({
+        "parameters": parameters,
+        "moving": arena.len(),
+        "windows": train,
+        "evalWindows": eval,
+        "layers": trainer.model().lambda().len(),
+    })
 }
 
 request! {
@@ -294,19 +300,7 @@ impl Operation for TrainerInfoRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let trainer = inputs.objects.look(&self.trainer)?.get()?;
-        let arena = trainer.model().arena();
-        let parameters = arena.parameters().iter();
-        let parameters: Vec<_> = parameters
-            .map(|of| json!({ "name": of.name, "shape": of.shape }))
-            .collect();
-        let [train, eval] = trainer.data().windows();
-        let info = json!({
-            "parameters": parameters,
-            "moving": arena.len(),
-            "windows": train,
-            "evalWindows": eval,
-            "layers": trainer.model().lambda().len(),
-        });
+        let info = on_trainer!(trainer, trainer => info(trainer));
         ready(vec![("info", Made::json(&info)?)])
     }
 }
@@ -324,7 +318,8 @@ impl Operation for TrainerStateRequest {
     }
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let state = inputs.objects.look(&self.trainer)?.get()?.state_json();
+        let trainer = inputs.objects.look(&self.trainer)?.get()?;
+        let state = on_trainer!(trainer, trainer => trainer.state_json());
         ready(vec![("state", Made::Bytes(state.into_bytes()))])
     }
 }

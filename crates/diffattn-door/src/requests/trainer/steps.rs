@@ -2,9 +2,9 @@
 //! measured.
 
 use diffattn::{Error, Work};
-use diffattn_nn::training::{StepPlan, Trainer};
+use diffattn_nn::training::{Dataset, MeasuredSums, StepPlan, Trainer};
 
-use super::{DocumentStarts, HeldTrainer};
+use super::held::{HeldTrainer, Training, on_trainer};
 use crate::encoding::{Count, Long, Object, Uint8, request};
 use crate::job::{OutputSpec, Prepared};
 use crate::kind::Kind;
@@ -13,8 +13,8 @@ use crate::operation::{Inputs, Operation};
 use crate::requests::model::Model;
 use crate::requests::ready::{Made, ready};
 
-/// The bytes of the file of tokens that windows are.
-fn bytes_of(trainer: &Trainer<DocumentStarts>, windows: &[u64]) -> Vec<[u64; 2]> {
+/// The bytes of the data's file that rows are.
+fn bytes_of<D: Dataset>(trainer: &Trainer<D>, windows: &[u64]) -> Vec<[u64; 2]> {
     let of = windows
         .iter()
         .map(|&window| trainer.data().bytes_of(window));
@@ -22,8 +22,8 @@ fn bytes_of(trainer: &Trainer<DocumentStarts>, windows: &[u64]) -> Vec<[u64; 2]>
 }
 
 request! {
-    /// What the next step reads, as JSON: for each micro-batch the bytes of the file of tokens that
-    /// its windows are; no micro-batches behind the last step.
+    /// What the next step reads, as JSON: for each micro-batch the bytes of the data's file that
+    /// its windows, or images, are; no micro-batches behind the last step.
     154 trainerPlan TrainerPlanRequest {
         trainer: Object<HeldTrainer>,
     }
@@ -36,25 +36,30 @@ impl Operation for TrainerPlanRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let trainer = inputs.objects.look(&self.trainer)?.get()?;
-        let windows = trainer.plan()?.map(|plan| plan.windows).unwrap_or_default();
-        let ranges: Vec<_> = windows.iter().map(|of| bytes_of(trainer, of)).collect();
+        let ranges = on_trainer!(trainer, trainer => planned(trainer))?;
         ready(vec![("plan", Made::json(&ranges)?)])
     }
 }
 
+/// The bytes of each micro-batch of the next step.
+fn planned<D: Dataset>(trainer: &Trainer<D>) -> Result<Vec<Vec<[u64; 2]>>, Error> {
+    let windows = trainer.plan()?.map(|plan| plan.windows).unwrap_or_default();
+    Ok(windows.iter().map(|of| bytes_of(trainer, of)).collect())
+}
+
 /// The next step of a trainer, of which there must be one.
-fn next(trainer: &Trainer<DocumentStarts>) -> Result<StepPlan, Error> {
+fn next<D: Dataset>(trainer: &Trainer<D>) -> Result<StepPlan, Error> {
     let over = || Error::option("trainer", "one with a step to make", "one behind its last");
     trainer.plan()?.ok_or_else(over)
 }
 
 request! {
-    /// Adds a micro-batch of the next step: the bytes of the file of tokens that its plan names,
-    /// one window behind the other. The first begins the step anew.
+    /// Adds a micro-batch of the next step: the bytes of the data's file that its plan names, one
+    /// window, or image, behind the other. The first begins the step anew.
     155 trainerAdd TrainerAddRequest {
         trainer: Object<HeldTrainer>,
         micro: Count,
-        ids: Uint8,
+        bytes: Uint8,
         teacher: Option<Object<Model>>,
     }
 }
@@ -68,23 +73,45 @@ impl Operation for TrainerAddRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let mut teacher = None;
         if let Some(slot) = &self.teacher {
-            let model = inputs.objects.look(slot)?.text()?;
-            teacher = Some(Model::llama("teacher", inputs.objects.keep(model))?);
+            teacher = Some(inputs.objects.look(slot)?);
         }
-        let held = inputs.objects.take(&self.trainer)?;
-        let trainer = held.get_mut()?;
-        let plan = next(trainer)?;
-        let windows = plan.windows.get(self.micro).ok_or_else(|| {
-            let count = plan.windows.len();
-            Error::option("micro", format_args!("below {count}"), self.micro)
-        })?;
-        let ids = self.ids.u8(inputs.operands)?;
-        let batch = trainer.data().batch_of_bytes(windows, ids)?;
-        let micro = self.micro;
-        Ok(Prepared::new(Vec::new(), move |_outputs| {
-            trainer.add_work(&plan, micro, batch, teacher)
-        }))
+        let bytes = self.bytes.u8(inputs.operands)?;
+        let at = (self.micro, bytes);
+        match inputs.objects.take(&self.trainer)?.get_mut()? {
+            Training::Text(trainer) => {
+                let mut of = None;
+                if let Some(teacher) = teacher {
+                    let model = inputs.objects.keep(teacher.text()?);
+                    of = Some(Model::llama("teacher", model)?);
+                }
+                add(trainer, at, of)
+            }
+            Training::Images(trainer) => {
+                let mut of = None;
+                if let Some(teacher) = teacher {
+                    of = Some(inputs.objects.keep(teacher.image()?));
+                }
+                add(trainer, at, of)
+            }
+        }
     }
+}
+
+/// Adds a micro-batch.
+fn add<'m, D: Dataset>(
+    trainer: &'m mut Trainer<D>,
+    (micro, bytes): (usize, &[u8]),
+    teacher: Option<&'m D::Model>,
+) -> Result<Prepared<'m>, Error> {
+    let plan = next(trainer)?;
+    let windows = plan.windows.get(micro).ok_or_else(|| {
+        let count = plan.windows.len();
+        Error::option("micro", format_args!("below {count}"), micro)
+    })?;
+    let batch = trainer.data().batch_of_bytes(windows, bytes)?;
+    Ok(Prepared::new(Vec::new(), move |_outputs| {
+        trainer.add_work(&plan, micro, batch, teacher)
+    }))
 }
 
 /// Numbers of a report before λ of each layer, float64.
@@ -104,38 +131,42 @@ impl Operation for TrainerUpdateRequest {
     }
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let held = inputs.objects.take(&self.trainer)?;
-        let trainer = held.get_mut()?;
-        let layers = trainer.model().lambda().len();
-        let spec = OutputSpec::new("report", Kind::U8, &[8 * (TOLD + layers)])?;
-        let plan = next(trainer)?;
-        Ok(Prepared::new(vec![spec], move |outputs| {
-            let out = outputs.u8()?;
-            let total = trainer.model().step_units();
-            Ok(Work::new(total + 1, move |pace| async move {
-                let mut report = None;
-                let mut work = trainer.update_work(&plan, &mut report)?;
-                pace.within(&mut work, total).await?;
-                drop(work);
-                let of = report.ok_or_else(|| Error::internal("a step without a report"))?;
-                let told = [
-                    of.step as f64,
-                    of.loss,
-                    of.parts[0],
-                    of.parts[1],
-                    of.lr,
-                    of.grad_norm,
-                    of.tokens as f64,
-                    f64::from(u8::from(of.has_diverged)),
-                ];
-                let lambda = of.lambda.iter();
-                let lambda = lambda.map(|value| value.map_or(f64::NAN, f64::from));
-                write_numbers(out, told.into_iter().chain(lambda));
-                pace.worked(1);
-                Ok(())
-            }))
-        }))
+        let trainer = inputs.objects.take(&self.trainer)?.get_mut()?;
+        on_trainer!(trainer, trainer => update(trainer))
     }
+}
+
+/// Ends a step.
+fn update<D: Dataset>(trainer: &mut Trainer<D>) -> Result<Prepared<'_>, Error> {
+    let layers = trainer.model().lambda().len();
+    let spec = OutputSpec::new("report", Kind::U8, &[8 * (TOLD + layers)])?;
+    let plan = next(trainer)?;
+    Ok(Prepared::new(vec![spec], move |outputs| {
+        let out = outputs.u8()?;
+        let total = trainer.model().step_units();
+        Ok(Work::new(total + 1, move |pace| async move {
+            let mut report = None;
+            let mut work = trainer.update_work(&plan, &mut report)?;
+            pace.within(&mut work, total).await?;
+            drop(work);
+            let of = report.ok_or_else(|| Error::internal("a step without a report"))?;
+            let told = [
+                of.step as f64,
+                of.loss,
+                of.parts[0],
+                of.parts[1],
+                of.lr,
+                of.grad_norm,
+                of.tokens as f64,
+                f64::from(u8::from(of.has_diverged)),
+            ];
+            let lambda = of.lambda.iter();
+            let lambda = lambda.map(|value| value.map_or(f64::NAN, f64::from));
+            write_numbers(out, told.into_iter().chain(lambda));
+            pace.worked(1);
+            Ok(())
+        }))
+    }))
 }
 
 /// Numbers as bytes, little-endian.
@@ -146,8 +177,8 @@ fn write_numbers(out: &mut [u8], numbers: impl Iterator<Item = f64>) {
 }
 
 request! {
-    /// What a micro-batch of those to measure reads, as JSON: the bytes of the file of tokens that
-    /// its windows are; none behind the last.
+    /// What a micro-batch of those to measure reads, as JSON: the bytes of the data's file that its
+    /// windows, or images, are; none behind the last.
     157 trainerEvalPlan TrainerEvalPlanRequest {
         trainer: Object<HeldTrainer>,
         index: Long,
@@ -155,7 +186,7 @@ request! {
 }
 
 /// The windows of a micro-batch to measure.
-fn eval_windows(trainer: &Trainer<DocumentStarts>, index: u64) -> Vec<u64> {
+fn eval_windows<D: Dataset>(trainer: &Trainer<D>, index: u64) -> Vec<u64> {
     let rows = trainer.options().batch;
     let first = index.saturating_mul(rows as u64);
     trainer.data().eval_windows(first, rows)
@@ -168,18 +199,22 @@ impl Operation for TrainerEvalPlanRequest {
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let trainer = inputs.objects.look(&self.trainer)?.get()?;
-        let ranges = bytes_of(trainer, &eval_windows(trainer, self.index));
+        let index = self.index;
+        let ranges = on_trainer!(
+            trainer,
+            trainer => bytes_of(trainer, &eval_windows(trainer, index))
+        );
         ready(vec![("plan", Made::json(&ranges)?)])
     }
 }
 
 request! {
-    /// The loss of such a micro-batch, numbers in float64: the sum over the labels that count, and
-    /// how many there are.
+    /// What such a micro-batch comes to, numbers in float64: the sum of losses over the labels that
+    /// count, how many there are, and how many of them the largest logit names, NaN of texts.
     158 trainerEvaluate TrainerEvaluateRequest {
         trainer: Object<HeldTrainer>,
         index: Long,
-        ids: Uint8,
+        bytes: Uint8,
     }
 }
 
@@ -189,24 +224,33 @@ impl Operation for TrainerEvaluateRequest {
     }
 
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
-        let held = inputs.objects.take(&self.trainer)?;
-        let trainer = held.get_mut()?;
-        let windows = eval_windows(trainer, self.index);
-        let ids = self.ids.u8(inputs.operands)?;
-        let batch = trainer.data().batch_of_bytes(&windows, ids)?;
-        let spec = OutputSpec::new("loss", Kind::U8, &[16])?;
-        Ok(Prepared::new(vec![spec], move |outputs| {
-            let out = outputs.u8()?;
-            let total = trainer.model().units(&batch);
-            Ok(Work::new(total + 1, move |pace| async move {
-                let mut of = (0.0, 0);
-                let mut work = trainer.evaluate_work(batch, &mut of)?;
-                pace.within(&mut work, total).await?;
-                drop(work);
-                write_numbers(out, [of.0, of.1 as f64].into_iter());
-                pace.worked(1);
-                Ok(())
-            }))
-        }))
+        let trainer = inputs.objects.take(&self.trainer)?.get_mut()?;
+        let bytes = self.bytes.u8(inputs.operands)?;
+        on_trainer!(trainer, trainer => measure(trainer, self.index, bytes))
     }
+}
+
+/// Measures a micro-batch.
+fn measure<'m, D: Dataset>(
+    trainer: &'m mut Trainer<D>,
+    index: u64,
+    bytes: &[u8],
+) -> Result<Prepared<'m>, Error> {
+    let windows = eval_windows(trainer, index);
+    let batch = trainer.data().batch_of_bytes(&windows, bytes)?;
+    let spec = OutputSpec::new("loss", Kind::U8, &[24])?;
+    Ok(Prepared::new(vec![spec], move |outputs| {
+        let out = outputs.u8()?;
+        let total = trainer.model().units(&batch);
+        Ok(Work::new(total + 1, move |pace| async move {
+            let mut of = MeasuredSums::default();
+            let mut work = trainer.evaluate_work(batch, &mut of)?;
+            pace.within(&mut work, total).await?;
+            drop(work);
+            let right = of.right.map_or(f64::NAN, |right| right as f64);
+            write_numbers(out, [of.loss, of.counted as f64, right].into_iter());
+            pace.worked(1);
+            Ok(())
+        }))
+    }))
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use diffattn::{DType, Error, Work};
+use diffattn_nn::Model as Whole;
 use diffattn_nn::training::StateTensor;
 
-use super::HeldTrainer;
+use super::held::{HeldTrainer, Training, on_trainer};
 use crate::encoding::{Object, Tensor, Text, choice, request};
 use crate::job::{OutputSpec, Prepared};
 use crate::objects::Use;
@@ -31,9 +32,11 @@ impl Operation for TrainerTensorRequest {
     fn prepare<'m>(&'m self, inputs: Inputs<'_, 'm>) -> Result<Prepared<'m>, Error> {
         let trainer = inputs.objects.look(&self.trainer)?.get()?;
         let name = self.name.text(inputs.operands)?;
-        let parameters = trainer.model().arena().parameters();
+        let (parameters, values) = on_trainer!(trainer, trainer => {
+            (trainer.model().arena().parameters(), trainer.tensor(name, self.of))
+        });
         let shape = parameters.iter().find(|of| of.name == name);
-        let (Some(of), Some(values)) = (shape, trainer.tensor(name, self.of)) else {
+        let (Some(of), Some(values)) = (shape, values) else {
             let given = format_args!("{name:?}");
             return Err(Error::option("name", "a weight that moves", given));
         };
@@ -71,7 +74,7 @@ impl Operation for SetTrainerTensorRequest {
         let (of, values) = (self.of, self.values.f32(inputs.operands)?);
         Ok(Prepared::new(Vec::new(), move |_outputs| {
             Ok(Work::new(1, move |pace| async move {
-                trainer.set_tensor(name, of, values)?;
+                on_trainer!(trainer, trainer => trainer.set_tensor(name, of, values))?;
                 pace.worked(1);
                 Ok(())
             }))
@@ -98,7 +101,7 @@ impl Operation for ResumeTrainerRequest {
         let state = self.state.text(inputs.operands)?;
         Ok(Prepared::new(Vec::new(), move |_outputs| {
             Ok(Work::new(1, move |pace| async move {
-                trainer.resume(state)?;
+                on_trainer!(trainer, trainer => trainer.resume(state))?;
                 pace.worked(1);
                 Ok(())
             }))
@@ -124,7 +127,10 @@ impl Operation for TrainedModelRequest {
         let model = inputs.objects.take(&self.model)?;
         Ok(Prepared::new(Vec::new(), move |_outputs| {
             Ok(Work::new(1, move |pace| async move {
-                model.set_trained(Arc::new(trainer.model().model().clone()));
+                model.set_trained(match trainer {
+                    Training::Text(of) => Whole::Text(Arc::new(of.model().model().clone())),
+                    Training::Images(of) => Whole::Image(Arc::new(of.model().model().clone())),
+                });
                 pace.worked(1);
                 Ok(())
             }))

@@ -113,10 +113,10 @@ impl DiffAttnLayer {
         out: &'o mut [f32],
     ) -> Result<Work<'o>, Error> {
         let mut options = self.attention_options(queries);
-        if let Some(fusion) = &self.fusion {
-            (options.pairing, options.ratio, options.kv_repeat) = Default::default();
-            options.heads = Some(Cow::Borrowed(&fusion.plan));
-        } else if let Some(norm) = &self.norm {
+        self.with_differences(&mut options);
+        if self.fusion.is_none()
+            && let Some(norm) = &self.norm
+        {
             options.norm = Some(NormOptions {
                 eps: norm.eps,
                 weight: norm.weight.as_deref(),
@@ -125,6 +125,14 @@ impl DiffAttnLayer {
         }
         let q = self.q_tensor(queries);
         DiffAttention::new(q, keys, &options)?.into_work(DataMut::F32(out), None)
+    }
+
+    /// Options that have the heads of differences behind the plain ones, where there are any.
+    pub(crate) fn with_differences<'o>(&'o self, options: &mut AttentionOptions<'o>) {
+        if let Some(fusion) = &self.fusion {
+            (options.pairing, options.ratio, options.kv_repeat) = Default::default();
+            options.heads = Some(Cow::Borrowed(&fusion.plan));
+        }
     }
 
     /// The maps of the plain heads.

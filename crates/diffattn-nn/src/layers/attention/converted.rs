@@ -2,7 +2,7 @@
 //! a [`DiffAttnLayer`] of its sizes and weights. One call of the kernel computes heads of both
 //! kinds.
 
-use super::dex::Dex;
+use super::dex::{Dex, DexParts};
 use super::heads::Heads;
 use super::lambda::{LambdaParts, LambdaWeights};
 use super::layer::{DiffAttnLayer, LambdaSource, ProjectedLambda};
@@ -26,12 +26,8 @@ pub(crate) enum Difference {
         init: f64,
         mix: f64,
     },
-    /// [`Dex`]: `weight` `[head_dim, head_dim]`.
-    Dex {
-        weight: Vec<f32>,
-        lambda: f64,
-        mix: f64,
-    },
+    /// [`Dex`] of heads of `head_dim`.
+    Dex(DexParts),
 }
 
 /// Plain attention and its heads that are differential.
@@ -85,13 +81,8 @@ impl ConvertedAttention {
                 lambda = LambdaSource::Value(parts.value()? as f32);
                 lambda_parts = Some(parts);
             }
-            Difference::Dex {
-                weight,
-                lambda,
-                mix,
-            } => {
-                let heads = (differential, plain.num_heads);
-                dex = Some(Dex::new(&weight, mix * lambda, heads)?);
+            Difference::Dex(parts) => {
+                dex = Some(Dex::new(parts, (differential, plain.num_heads))?);
             }
         }
         let rope = plain.rope;

@@ -25,9 +25,15 @@ pub(crate) use attend::{LayerMask, Queries};
 #[cfg(feature = "models")]
 pub(crate) use converted::{ConvertedAttention, Difference};
 #[cfg(feature = "models")]
+pub(crate) use dex::DexParts;
+#[cfg(feature = "training")]
+pub(crate) use dex::{Annealing, Dex};
+#[cfg(feature = "models")]
 pub use five_way::{FiveWayDiffAttn, FiveWayDiffAttnOptions};
 #[cfg(feature = "models")]
 pub(crate) use five_way::{FiveWayWeights, heads_norm};
+#[cfg(feature = "training")]
+pub(crate) use fusion::Differences;
 #[cfg(feature = "models")]
 pub(crate) use lambda::LambdaWeights;
 pub use layer::DiffAttnLayer;

@@ -20,7 +20,9 @@ impl DiffAttnLayer {
         let Some(fusion) = &self.fusion else {
             return self.out.forward(attended, y, run);
         };
-        let mixed = self.mix(fusion, attended)?;
+        let widths = self.mixed_widths(fusion);
+        let mut mixed = try_zeroed(attended.len() / widths.iter().sum::<usize>() * widths[0])?;
+        fusion.mix(attended, widths, &mut mixed);
         let Some(norm) = &self.norm else {
             return self.out.forward(&mixed, y, run);
         };
@@ -29,23 +31,12 @@ impl DiffAttnLayer {
         self.out.forward(&normed, y, run)
     }
 
-    /// `(1 − fusion) · plain + fusion · differences` for the heads that take part.
-    fn mix(&self, fusion: &Fusion, attended: &[f32]) -> Result<Vec<f32>, Error> {
-        let (width, mixing) = (
+    /// Values of a row of the plain heads, and of those among them that take part in a mix.
+    pub(crate) fn mixed_widths(&self, fusion: &Fusion) -> [usize; 2] {
+        [
             self.out.inputs(),
             fusion.heads * self.heads.dimensions.head_width,
-        );
-        let (keep, add) = ((1.0 - fusion.fusion) as f32, fusion.fusion as f32);
-        let rows = attended.chunks_exact(width + mixing);
-        let mut mixed = try_zeroed(rows.len() * width)?;
-        for (to, from) in mixed.chunks_exact_mut(width).zip(rows) {
-            let (plain, differences) = from.split_at(width);
-            to[mixing..].copy_from_slice(&plain[mixing..]);
-            for (to, (plain, difference)) in to.iter_mut().zip(plain.iter().zip(differences)) {
-                *to = keep * plain + add * difference;
-            }
-        }
-        Ok(mixed)
+        ]
     }
 
     fn normalise(

@@ -1,11 +1,11 @@
 //! From hidden states to q, k, v and λ, turned by position, with differences along the sequence
 //! where the layer has them. Works row by row, so rows can be cut anywhere.
 
-use super::fusion::Fusion;
+use super::fusion::{Differences, Fusion};
 use super::layer::{DiffAttnLayer, LambdaSource, ProjectedLambda};
 use diffattn::{
-    DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run,
-    SequenceDifferenceOptions, Tensor, sequence_difference, sigmoid, try_zeroed,
+    DataMut, Error, KvCache, Layout, Linear, Rope, RopeOptions, RopeTable, Run, Tensor, sigmoid,
+    try_zeroed,
 };
 use std::ops::Range;
 
@@ -283,17 +283,16 @@ impl DiffAttnLayer {
     ) -> Result<(), Error> {
         let (embed_dim, head_dim) = (self.embed_dim(), self.heads.dimensions.head_dim);
         let rows = x.len() / embed_dim - back;
-        let differences = |linear: &Linear, width: usize, taken: &[usize]| {
-            let heads = Differences {
-                order: fusion.order,
-                width,
-                taken,
-            };
-            heads.project(linear, x, back, run)
+        let differences = |linear: &Linear, of: Differences<'_>| {
+            let mut plain = try_zeroed((rows + back) * linear.outputs())?;
+            linear.forward(x, &mut plain, run)?;
+            let mut both = try_zeroed(rows * (linear.outputs() + of.more()))?;
+            of.spread(&plain, [1, rows + back], back, &mut both, run)?;
+            Ok::<_, Error>(both)
         };
-        let q = differences(&self.q, head_dim, &fusion.q)?;
+        let q = differences(&self.q, fusion.of_q(head_dim))?;
         self.turn(&q, to.q, turns, run)?;
-        let still = differences(&self.k, head_dim, &fusion.k)?;
+        let still = differences(&self.k, fusion.of_k(head_dim))?;
         let mut k = try_zeroed(still.len())?;
         self.turn(&still, &mut k, turns, run)?;
         let (stride, width) = (to.k.len() / rows, k.len() / rows);
@@ -310,7 +309,8 @@ impl DiffAttnLayer {
                 rest[..embed_dim].copy_from_slice(x);
             }
         }
-        to.v.copy_from_slice(&differences(&self.v, self.heads.value_dim, &fusion.v)?);
+        let of_v = fusion.of_v(self.heads.value_dim);
+        to.v.copy_from_slice(&differences(&self.v, of_v)?);
         self.project_lambda(&x[back * embed_dim..], to.lambda, run)
     }
 }
@@ -330,50 +330,5 @@ fn spread(to: &mut [f32], rows: usize, heads: &[usize]) {
             end = place;
         }
         to[row * width..end].fill(0.0);
-    }
-}
-
-/// Heads of a linear map, and the differences of some of them along the sequence.
-struct Differences<'f> {
-    order: usize,
-    width: usize,
-    taken: &'f [usize],
-}
-
-impl Differences<'_> {
-    /// `[rows, heads + taken, width]`: the heads of x's rows past `back`, then the differences of
-    /// those `taken`.
-    fn project(
-        &self,
-        linear: &Linear,
-        x: &[f32],
-        back: usize,
-        run: Run,
-    ) -> Result<Vec<f32>, Error> {
-        let Self {
-            order,
-            width,
-            taken,
-        } = *self;
-        let (rows, channels) = (x.len() / linear.inputs(), linear.outputs());
-        let mut plain = try_zeroed(rows * channels)?;
-        linear.forward(x, &mut plain, run)?;
-        let options = SequenceDifferenceOptions {
-            order,
-            layout: Layout::Bshd,
-            run,
-        };
-        let shape = [1, rows, channels / width, width];
-        let differences = sequence_difference(Tensor::f32(&plain, &shape), &options)?;
-        let stride = channels + taken.len() * width;
-        let mut both = try_zeroed((rows - back) * stride)?;
-        for (row, to) in both.chunks_exact_mut(stride).enumerate() {
-            let from = (back + row) * channels;
-            to[..channels].copy_from_slice(&plain[from..from + channels]);
-            for (&head, to) in taken.iter().zip(to[channels..].chunks_exact_mut(width)) {
-                to.copy_from_slice(&differences[from + head * width..][..width]);
-            }
-        }
-        Ok(both)
     }
 }

@@ -4,8 +4,8 @@
 use super::config::DiffLlamaConfig;
 use super::conversion::NoiseOrder;
 use crate::layers::attention::{
-    ConvertedAttention, DiffAttnLayer, Difference, MultiheadDiffAttn, MultiheadDiffAttnOptions,
-    NormConfig, PlainAttention, RopeConfig, V1Weights,
+    ConvertedAttention, DexParts, DiffAttnLayer, Difference, MultiheadDiffAttn,
+    MultiheadDiffAttnOptions, NormConfig, PlainAttention, RopeConfig, V1Weights,
 };
 use crate::parts::Part;
 use diffattn::{Error, Pairing, lambda_init};
@@ -81,11 +81,11 @@ fn difference(
                 mix,
             }
         }
-        DecoderLambda::Dex { weight, lambda } => Difference::Dex {
+        DecoderLambda::Dex { weight, lambda } => Difference::Dex(DexParts {
             weight: part.vector(weight)?,
             lambda: part.number(lambda)?,
             mix,
-        },
+        }),
     })
 }
 

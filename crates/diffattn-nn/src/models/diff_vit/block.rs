@@ -19,13 +19,13 @@ const HEAD_NORM_EPS: f32 = 1e-5;
 
 /// A layer norm with its weights.
 #[derive(Debug, Clone)]
-pub(super) struct Norm {
-    weight: Vec<f32>,
-    bias: Vec<f32>,
+pub(crate) struct Norm {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
 }
 
 impl Norm {
-    pub(super) fn load(part: &Part<'_>, ids: LayerNormIds) -> Result<Self, Error> {
+    pub(crate) fn load(part: &Part<'_>, ids: LayerNormIds) -> Result<Self, Error> {
         Ok(Self {
             weight: part.vector(ids.weight)?,
             bias: part.vector(ids.bias)?,
@@ -33,7 +33,7 @@ impl Norm {
     }
 
     /// As passes see it.
-    pub(super) fn rows(&self) -> layers::Norm<'_> {
+    pub(crate) fn rows(&self) -> layers::Norm<'_> {
         layers::Norm::Layer {
             weight: &self.weight,
             bias: &self.bias,
@@ -45,23 +45,23 @@ impl Norm {
 /// `x = x + scale₁ · attention(n)`, `x = x + scale₂ · fc2(gelu(fc1(m)))`, with n = norm₁(x) and m =
 /// norm₂(x); or, where there is no second norm, m = n.
 #[derive(Debug, Clone)]
-pub(super) struct Block {
-    pub(super) norm: Norm,
-    pub(super) attention: DiffAttnLayer,
-    pub(super) attention_scale: Option<Vec<f32>>,
-    pub(super) mlp_norm: Option<Norm>,
-    pub(super) fc1: Linear,
-    pub(super) fc2: Linear,
-    pub(super) mlp_scale: Option<Vec<f32>>,
+pub(crate) struct Block {
+    pub(crate) norm: Norm,
+    pub(crate) attention: DiffAttnLayer,
+    pub(crate) attention_scale: Option<Vec<f32>>,
+    pub(crate) mlp_norm: Option<Norm>,
+    pub(crate) fc1: Linear,
+    pub(crate) fc2: Linear,
+    pub(crate) mlp_scale: Option<Vec<f32>>,
 }
 
 /// What all blocks share.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sizes {
-    pub(super) embed_dim: usize,
-    pub(super) num_heads: usize,
+pub(crate) struct Sizes {
+    pub(crate) embed_dim: usize,
+    pub(crate) num_heads: usize,
     /// Channels within the MLP.
-    pub(super) hidden: usize,
+    pub(crate) hidden: usize,
 }
 
 impl Block {

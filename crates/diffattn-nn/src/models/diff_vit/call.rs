@@ -13,19 +13,19 @@ const GATHERED: usize = 512;
 
 /// Checked pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub(super) model: &'a DiffViT,
     pixels: &'a [f32],
-    pub(super) batch: usize,
+    pub(crate) batch: usize,
     /// Rows and columns of patches.
     grid: [usize; 2],
     /// N, tokens of an image.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     pub(super) run: Run,
 }
 
 impl<'a> Call<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         model: &'a DiffViT,
         pixels: &Tensor<'a>,
         options: &DiffViTOptions,
@@ -173,7 +173,7 @@ impl<'a> Call<'a> {
     }
 
     /// Pixels of patches of an image, each `[C, P, P]`, from patch `first` on.
-    fn gather(&self, image: usize, first: usize, patches: &mut [f32]) {
+    pub(crate) fn gather(&self, image: usize, first: usize, patches: &mut [f32]) {
         let side = self.model.patch_size;
         let [rows, columns] = self.grid;
         // Values of a row of pixels, of a channel, and of an image.

@@ -71,20 +71,27 @@ fn logits(call: &Call<'_>, x: &[f32], images: Range<usize>, out: &mut [f32]) -> 
     let (width, registers) = (model.sizes.embed_dim, model.registers());
     let mut means = try_zeroed::<f32>(images.len() * width)?;
     let mut sums = try_zeroed::<f64>(width)?;
-    let patches = (tokens - registers) as f64;
     for (image, mean) in images.clone().zip(means.chunks_exact_mut(width)) {
-        sums.fill(0.0);
         let tokens = &x[image * tokens * width..(image + 1) * tokens * width];
-        for token in tokens.chunks_exact(width).skip(registers) {
-            for (sum, &value) in sums.iter_mut().zip(token) {
-                *sum += f64::from(value);
-            }
-        }
-        for (mean, sum) in mean.iter_mut().zip(&sums) {
-            *mean = (sum / patches) as f32;
-        }
+        pool(tokens, registers, &mut sums, mean);
     }
     model.logits().rows(&means, out, run)
+}
+
+/// The mean of the patches' tokens of an image, behind its registers, in float64; `sums` is as wide
+/// as a token.
+pub(crate) fn pool(tokens: &[f32], registers: usize, sums: &mut [f64], mean: &mut [f32]) {
+    let width = mean.len();
+    sums.fill(0.0);
+    for token in tokens.chunks_exact(width).skip(registers) {
+        for (sum, &value) in sums.iter_mut().zip(token) {
+            *sum += f64::from(value);
+        }
+    }
+    let patches = (tokens.len() / width - registers) as f64;
+    for (mean, sum) in mean.iter_mut().zip(sums) {
+        *mean = (*sum / patches) as f32;
+    }
 }
 
 /// A checked maps call of a model: made by [`DiffViT::maps_job`], worked off by what

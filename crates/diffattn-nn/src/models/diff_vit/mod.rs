@@ -9,7 +9,13 @@ mod model;
 mod run;
 mod sizes;
 
+#[cfg(feature = "training")]
+pub(crate) use block::{Block, Norm};
+#[cfg(feature = "training")]
+pub(crate) use call::Call;
 pub use config::{DiffViTArchitecture, DiffViTConfig};
+#[cfg(feature = "training")]
+pub(crate) use forward::pool;
 pub use forward::{DiffViTForward, DiffViTMaps};
 pub(crate) use load::open;
 pub use load::{DiffViTBuilder, DiffViTLoader};

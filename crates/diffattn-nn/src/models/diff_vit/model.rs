@@ -15,22 +15,22 @@ use diffattn::{Error, Linear, Run};
 /// in.
 #[derive(Debug, Clone)]
 pub struct DiffViT {
-    pub(super) config: DiffViTConfig,
-    pub(super) sizes: Sizes,
+    pub(crate) config: DiffViTConfig,
+    pub(crate) sizes: Sizes,
     /// S and P.
-    pub(super) img_size: usize,
-    pub(super) patch_size: usize,
+    pub(crate) img_size: usize,
+    pub(crate) patch_size: usize,
     /// C.
-    pub(super) in_chans: usize,
-    pub(super) patches: Linear,
+    pub(crate) in_chans: usize,
+    pub(crate) patches: Linear,
     /// `[(S / P)², embed_dim]`.
-    pub(super) positions: Vec<f32>,
+    pub(crate) positions: Vec<f32>,
     /// `[registers, embed_dim]`.
-    pub(super) registers: Vec<f32>,
-    pub(super) blocks: Vec<Block>,
-    pub(super) norm: Norm,
+    pub(crate) registers: Vec<f32>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) norm: Norm,
     /// None where there are no classes.
-    pub(super) head: Option<Linear>,
+    pub(crate) head: Option<Linear>,
 }
 
 /// How a call of a model is run.
@@ -106,7 +106,7 @@ impl DiffViT {
     }
 
     /// Register tokens.
-    pub(super) fn registers(&self) -> usize {
+    pub(crate) fn registers(&self) -> usize {
         self.registers.len() / self.sizes.embed_dim
     }
 
@@ -117,7 +117,7 @@ impl DiffViT {
     }
 
     /// What makes logits of the mean of the patches' tokens.
-    pub(super) fn logits(&self) -> Head<'_> {
+    pub(crate) fn logits(&self) -> Head<'_> {
         Head {
             norm: self.norm.rows(),
             map: self.head.as_ref(),
@@ -125,7 +125,7 @@ impl DiffViT {
     }
 
     /// Its blocks, as passes see them.
-    pub(super) fn layers(&self) -> Vec<Layer<'_>> {
+    pub(crate) fn layers(&self) -> Vec<Layer<'_>> {
         let layers = self.blocks.iter().map(|block| {
             let Block {
                 norm,

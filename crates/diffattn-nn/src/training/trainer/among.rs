@@ -5,16 +5,20 @@
 
 use super::open::{OpenStep, TOLD, told_of};
 use super::{Cursor, StepPlan, StepReport, Trainer};
-use crate::models::diff_llama::DiffLlama;
 use crate::training::arena::StateTensor;
+use crate::training::dataset::Dataset;
 use crate::training::model::TrainingModel;
 use crate::training::ranks::{Message, Ranks, Shards};
 use crate::training::step::joint_norm;
+use crate::training::trainable::{Measured, MeasuredSums, Trainable};
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
-use diffattn_files::ByteSource;
 use std::ops::Range;
 
-impl<S: ByteSource + Send + Sync> Trainer<S> {
+/// Numbers that are told of a micro-batch that is measured: its losses, how many labels count, how
+/// many of them were right, NaN where that is not told.
+const MEASURED: usize = 3;
+
+impl<D: Dataset> Trainer<D> {
     /// Makes this one of the ranks of a training whose steps are made of units: gradients are
     /// summed, and moments kept, of this rank's part alone. Moments begin as zeros: it is done
     /// before the first step, or before a checkpoint is gone on from.
@@ -39,7 +43,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     pub fn advance_among(
         &mut self,
         ranks: &mut dyn Ranks,
-        teacher: Option<&DiffLlama>,
+        teacher: Option<&D::Model>,
     ) -> Result<Option<StepReport>, Error> {
         let Some(plan) = self.plan()? else {
             return Ok(None);
@@ -47,6 +51,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         let Some(shards) = self.shards.clone() else {
             return Err(Error::internal("a rank that has not joined"));
         };
+        self.anneal(self.step + 1)?;
         self.model.begin_step(true)?;
         let mut own = Vec::new();
         for first in (0..plan.windows.len()).step_by(ranks.size()) {
@@ -72,7 +77,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         ranks: &mut dyn Ranks,
         (plan, first): (&StepPlan, usize),
         shards: &Shards,
-        teacher: Option<&DiffLlama>,
+        teacher: Option<&D::Model>,
     ) -> Result<Vec<f64>, Error> {
         let rank = ranks.rank();
         let taking_part = ranks.size().min(plan.windows.len() - first);
@@ -92,7 +97,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         let mut told = Vec::new();
         if rank < taking_part {
             let batch = self.data.batch(&plan.windows[first + rank])?;
-            self.model.check_ids(&batch)?;
+            self.model.check_batch(&batch)?;
             let options = self.options.loss(plan.counted, teacher);
             let model = &mut self.model;
             model.begin();
@@ -137,11 +142,11 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         plan: &StepPlan,
         own: &[f64],
     ) -> Result<OpenStep, Error> {
-        let of_unit = TOLD + self.model.model().config().num_hidden_layers;
+        let of_unit = TOLD + self.model.model().attentions().count();
         let all = in_turns(ranks, own, [plan.windows.len(), of_unit])?;
         let mut open = OpenStep::default();
         for (windows, told) in plan.windows.iter().zip(all.chunks_exact(of_unit)) {
-            open.add(windows.len() * self.data.context(), told);
+            open.add(windows.len() * self.row_tokens(), told);
         }
         Ok(open)
     }
@@ -234,7 +239,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         &mut self,
         ranks: &mut dyn Ranks,
         batches: Option<usize>,
-    ) -> Result<Option<f64>, Error> {
+    ) -> Result<Option<Measured>, Error> {
         let (rows, size) = (self.options.batch, ranks.size());
         let [_, windows] = self.data.windows();
         let all = usize::try_from(windows.div_ceil(rows as u64)).unwrap_or(usize::MAX);
@@ -243,17 +248,23 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         for index in (ranks.rank()..all).step_by(size) {
             let first = index as u64 * rows as u64;
             if let Some(batch) = self.data.eval(first, rows)? {
-                let mut of = (0.0, 0);
+                let mut of = MeasuredSums::default();
                 self.evaluate_work(batch, &mut of)?.finish()?;
-                own.extend([of.0, of.1 as f64]);
+                let right = of.right.map_or(f64::NAN, |right| right as f64);
+                own.extend([of.loss, of.counted as f64, right]);
             }
         }
-        let (mut sum, mut counted) = (0.0, 0.0);
-        for told in in_turns(ranks, &own, [all, 2])?.chunks_exact(2) {
-            sum += told[0];
-            counted += told[1];
+        let mut sums = MeasuredSums::default();
+        for told in in_turns(ranks, &own, [all, MEASURED])?.chunks_exact(MEASURED) {
+            if let &[loss, counted, right] = told {
+                sums.add(&MeasuredSums {
+                    loss,
+                    right: (!right.is_nan()).then_some(right as usize),
+                    counted: counted as usize,
+                });
+            }
         }
-        Ok((counted > 0.0).then(|| sum / counted))
+        Ok(sums.means())
     }
 }
 
@@ -278,8 +289,8 @@ fn in_turns(
 }
 
 /// Σ g² of all chunks of the arena in order, of those that each rank has.
-fn in_order(
-    model: &TrainingModel,
+fn in_order<M: Trainable>(
+    model: &TrainingModel<M>,
     shards: &Shards,
     ranks: &mut dyn Ranks,
     own: &[f64],

@@ -9,16 +9,13 @@ pub use state::TrainerState;
 
 use open::{OpenStep, told_of};
 
-use super::batch::TrainingBatch;
-use super::data::{Cursor, TrainingData};
-use super::model::{LossOptions, TrainingModel};
+use super::dataset::{BatchOf, Cursor, Dataset};
+use super::model::TrainingModel;
 use super::ranks::{Alone, Shards};
 use super::rows::STRETCH;
 use super::schedule::Schedule;
-use super::tape::Whole;
-use crate::models::diff_llama::DiffLlama;
+use super::trainable::{LossOptions, Measured, MeasuredSums, Trainable, Whole};
 use diffattn::{Error, Work};
-use diffattn_files::ByteSource;
 
 /// How a [`Trainer`] trains.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +43,10 @@ pub struct TrainerOptions {
     /// With a teacher the share of cross entropy; the rest is the divergence from its distribution.
     /// 0.5 by default.
     pub alpha: f64,
+    /// T, steps over which the λ of DEX is annealed ([`TrainingModel::anneal`], α = step / T); 0:
+    /// not at all. By default a tenth of the steps, 2 at least, where nothing would be learned
+    /// otherwise ([`TrainingModel::needs_annealing`]), else 0. Other models have none.
+    pub lambda_anneal: Option<u64>,
 }
 
 impl TrainerOptions {
@@ -62,6 +63,7 @@ impl TrainerOptions {
             weight_decay: 0.1,
             max_grad_norm: Some(1.0),
             alpha: 0.5,
+            lambda_anneal: None,
         }
     }
 
@@ -99,7 +101,7 @@ impl TrainerOptions {
     }
 
     /// How a micro-batch of a step is measured of which so many labels count.
-    fn loss<'t>(&self, counted: usize, teacher: Option<&'t DiffLlama>) -> LossOptions<'t> {
+    fn loss<'t, M>(&self, counted: usize, teacher: Option<&'t M>) -> LossOptions<'t, M> {
         LossOptions {
             count: Some(counted),
             teacher: teacher.map(|teacher| (teacher, self.alpha)),
@@ -146,9 +148,9 @@ pub struct StepPlan {
 
 /// A model, its data, and how far training has come.
 #[derive(Debug)]
-pub struct Trainer<S> {
-    model: TrainingModel,
-    data: TrainingData<S>,
+pub struct Trainer<D: Dataset> {
+    model: TrainingModel<D::Model>,
+    data: D,
     options: TrainerOptions,
     cursor: Cursor,
     step: u64,
@@ -161,19 +163,32 @@ pub struct Trainer<S> {
     shards: Option<Shards>,
 }
 
-impl<S: ByteSource + Send + Sync> Trainer<S> {
+impl<D: Dataset> Trainer<D> {
     /// Before its first step.
     ///
     /// # Errors
-    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option.
+    /// [`ErrorKind::Option`](diffattn::ErrorKind::Option) naming the option; as
+    /// [`Dataset::check`].
     pub fn new(
-        model: TrainingModel,
-        data: TrainingData<S>,
-        options: TrainerOptions,
+        mut model: TrainingModel<D::Model>,
+        data: D,
+        mut options: TrainerOptions,
     ) -> Result<Self, Error> {
         options.check()?;
-        options.check_unit(data.context())?;
-        Ok(Self {
+        let is_annealed = model.anneal(1.0)?;
+        match options.lambda_anneal {
+            Some(steps) if !is_annealed => {
+                let expected = "none for a model without DEX";
+                return Err(Error::option("lambdaAnneal", expected, steps));
+            }
+            None if model.needs_annealing() => {
+                options.lambda_anneal = Some((options.schedule.steps / 10).max(2));
+            }
+            _ => {}
+        }
+        data.check(model.model())?;
+        options.check_unit(data.row_tokens(model.model()))?;
+        let mut made = Self {
             model,
             data,
             options,
@@ -184,24 +199,26 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             open: OpenStep::default(),
             is_moving: false,
             shards: None,
-        })
+        };
+        made.anneal(0)?;
+        Ok(made)
     }
 
     /// The model in training.
     #[must_use]
-    pub fn model(&self) -> &TrainingModel {
+    pub fn model(&self) -> &TrainingModel<D::Model> {
         &self.model
     }
 
     /// The model, out of training.
     #[must_use]
-    pub fn into_model(self) -> DiffLlama {
+    pub fn into_model(self) -> D::Model {
         self.model.into_model()
     }
 
     /// The data.
     #[must_use]
-    pub fn data(&self) -> &TrainingData<S> {
+    pub fn data(&self) -> &D {
         &self.data
     }
 
@@ -228,7 +245,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
     ///
     /// # Errors
     /// What the data's file says; as [`TrainingModel::add`] and [`TrainingModel::step`].
-    pub fn advance(&mut self, teacher: Option<&DiffLlama>) -> Result<Option<StepReport>, Error> {
+    pub fn advance(&mut self, teacher: Option<&D::Model>) -> Result<Option<StepReport>, Error> {
         let Some(plan) = self.plan()? else {
             return Ok(None);
         };
@@ -253,7 +270,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             return Ok(None);
         }
         let (mut cursor, mut windows, mut counted) = (self.cursor, Vec::new(), 0);
-        let rows = self.options.rows_at_a_time(self.data.context());
+        let rows = self.options.rows_at_a_time(self.row_tokens());
         for _ in 0..self.options.batch * self.options.accumulate / rows {
             let of = self.data.next_windows(&mut cursor, rows);
             counted += self.data.counted(&of)?;
@@ -264,6 +281,24 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             counted,
             cursor,
         }))
+    }
+
+    /// Anneals the λ of DEX as it is in a step, the first of which is 1; before it there is none.
+    fn anneal(&mut self, step: u64) -> Result<(), Error> {
+        if let Some(steps) = self.options.lambda_anneal {
+            let alpha = if step < steps {
+                step as f64 / steps as f64
+            } else {
+                1.0
+            };
+            self.model.anneal(alpha)?;
+        }
+        Ok(())
+    }
+
+    /// Tokens of a row.
+    fn row_tokens(&self) -> usize {
+        self.data.row_tokens(self.model.model())
     }
 
     /// Whether no parameters were left on their way.
@@ -288,8 +323,8 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         &'w mut self,
         plan: &StepPlan,
         index: usize,
-        batch: TrainingBatch,
-        teacher: Option<&'w DiffLlama>,
+        batch: BatchOf<D>,
+        teacher: Option<&'w D::Model>,
     ) -> Result<Work<'w>, Error> {
         self.check_whole()?;
         if index != 0 && index != self.open.added {
@@ -299,9 +334,12 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
                 index,
             ));
         }
-        self.model.check_ids(&batch)?;
+        self.model.check_batch(&batch)?;
         let (total, count) = (self.model.units(&batch), plan.counted);
         Ok(Work::new(total, |pace| async move {
+            if index == 0 {
+                self.anneal(self.step + 1)?;
+            }
             let Self {
                 model,
                 options,
@@ -325,7 +363,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
             if has_units {
                 model.arena.add_to_sums(0..model.arena.len(), None);
             }
-            open_step.add(batch.tokens(), &told_of(&of, model));
+            open_step.add(model.model.tokens(&batch), &told_of(&of, model));
             *open = open_step;
             Ok(())
         }))
@@ -356,31 +394,31 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         }))
     }
 
-    /// The losses of one micro-batch of those to measure, in slices: the sum over the labels that
-    /// count, and how many there are.
+    /// What one micro-batch of those to measure comes to, in slices.
     ///
     /// # Errors
     /// As [`TrainingModel::add`].
     pub fn evaluate_work<'w>(
         &'w mut self,
-        batch: TrainingBatch,
-        to: &'w mut (f64, usize),
+        batch: BatchOf<D>,
+        to: &'w mut MeasuredSums,
     ) -> Result<Work<'w>, Error> {
         self.check_whole()?;
-        self.model.check_ids(&batch)?;
+        self.model.check_batch(&batch)?;
         Ok(Work::new(self.model.units(&batch), |pace| async move {
-            let loss = self.model.evaluate_paced(&pace, &batch).await?;
-            *to = (loss.loss * loss.counted as f64, loss.counted);
+            // (A step that was broken off has annealed further.)
+            self.anneal(self.step)?;
+            *to = self.model.evaluate_paced(&pace, &batch).await?;
             Ok(())
         }))
     }
 
-    /// The mean loss over the windows that are measured, `batches` micro-batches of them at most;
-    /// `None` where there are none.
+    /// The mean loss over the rows that are measured, and of images the accuracy; `batches`
+    /// micro-batches of them at most. `None` where there are none.
     ///
     /// # Errors
     /// As [`Trainer::advance`].
-    pub fn evaluate(&mut self, batches: Option<usize>) -> Result<Option<f64>, Error> {
+    pub fn evaluate(&mut self, batches: Option<usize>) -> Result<Option<Measured>, Error> {
         self.evaluate_among(&mut Alone, batches)
     }
 }

@@ -1,6 +1,7 @@
 //! What a step on its way has gathered. Computes nothing.
 
 use crate::training::model::TrainingModel;
+use crate::training::trainable::Trainable;
 use diffattn::Loss;
 
 /// Numbers that are told of a micro-batch before those of layers: its loss, of which cross entropy,
@@ -8,7 +9,7 @@ use diffattn::Loss;
 pub(super) const TOLD: usize = 3;
 
 /// What is told of a micro-batch: [`TOLD`] numbers, and the mean of each layer's projected λ.
-pub(super) fn told_of(loss: &Loss, model: &TrainingModel) -> Vec<f64> {
+pub(super) fn told_of<M: Trainable>(loss: &Loss, model: &TrainingModel<M>) -> Vec<f64> {
     let own = [loss.loss, loss.cross_entropy, loss.divergence];
     own.into_iter().chain(model.lambda_means()).collect()
 }

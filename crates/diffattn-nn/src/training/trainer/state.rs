@@ -4,7 +4,7 @@
 use super::open::OpenStep;
 use super::{Trainer, TrainerOptions};
 use crate::training::arena::{Parameter, StateTensor};
-use crate::training::data::Cursor;
+use crate::training::dataset::{Cursor, Dataset};
 use crate::training::schedule::Schedule;
 use diffattn::{Error, Tensor, format_shape};
 use diffattn_files::{ByteSource, Checkpoint, RawTensor, write};
@@ -48,11 +48,12 @@ impl TrainerOptions {
             "weightDecay": self.weight_decay,
             "maxGradNorm": self.max_grad_norm,
             "alpha": self.alpha,
+            "lambdaAnneal": self.lambda_anneal,
         })
     }
 }
 
-impl<S: ByteSource + Send + Sync> Trainer<S> {
+impl<D: Dataset> Trainer<D> {
     /// What to go on from.
     ///
     /// # Errors
@@ -119,6 +120,7 @@ impl<S: ByteSource + Send + Sync> Trainer<S> {
         let place = self.place_of(json)?;
         self.model.put_back()?;
         (self.step, self.tokens, self.cursor) = place;
+        self.anneal(self.step)?;
         (self.has_diverged, self.is_moving) = (false, false);
         self.open = OpenStep::default();
         Ok(())

@@ -4,5 +4,5 @@ mod gelu;
 mod pointwise;
 mod swiglu;
 
-pub use gelu::{GeluBackward, gelu_backward};
+pub use gelu::{GeluBackward, gelu_backward, gelu_tanh_backward};
 pub use swiglu::{SwigluBackward, SwigluGradients, swiglu_backward};
