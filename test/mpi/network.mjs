@@ -35,7 +35,9 @@ export function network(count, folder, link = {}) {
   const bridge = `${PREFIX}b`;
   const names = Array.from({ length: count }, (_, index) => `${PREFIX}${index}`);
   const end = () => {
-    for (const name of names) {
+    for (const [index, name] of names.entries()) {
+      // (A namespace goes in its own time, and its link with it.)
+      ask("ip", ["link", "del", `${PREFIX}o${index}`]);
       ask("ip", ["netns", "del", name]);
       rmSync(join("/etc/netns", name), { recursive: true, force: true });
     }

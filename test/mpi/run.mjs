@@ -183,9 +183,11 @@ const DELAY = "0.2ms";
 const UNIT = 1024;
 const UNITS = 4;
 
-/** Tokens a second of a training of the 7M model, the median of its steps but the first. */
-async function speed(ranks, link) {
-  const out = `speed-${ranks}-${link?.rate ?? "one"}`;
+/**
+ * Tokens a second of a training of the 7M model, the median of its steps but the first: one rank,
+ * or several over links.
+ */
+async function speed(ranks, link, out = `speed-${ranks}-${link?.rate ?? "one"}`) {
   const training = [
     ...[
       program,
@@ -214,12 +216,32 @@ async function speed(ranks, link) {
   }
 }
 
+/** Tokens a second, in all, of so many trainings at once that tell each other nothing. */
+async function together(count) {
+  const all = await Promise.all(Array.from({ length: count }, (_, index) => speed(1, undefined, `apart-${count}-${index}`)));
+  return all.reduce((sum, one) => sum + one.speed, 0);
+}
+
+/** Floats of an exchange over links: those of the 7M model. */
+const EXCHANGED = 7e6;
+
+/** Seconds in which the gradients of a round cross links, alone: half of an exchange. */
+async function crossing(ranks, link) {
+  const net = network(ranks, work, link);
+  try {
+    const { code, out, errors } = await ends("ip", [...net.mpirun(ranks), exchange, String(EXCHANGED), "3"], { limit: 120 });
+    if (code !== 0) throw new CommandFailed(errors);
+    return JSON.parse(out).ordered / 2;
+  } finally {
+    net.end();
+  }
+}
+
 /**
  * Seconds of a step by docs/scale.md: rounds of a unit each, whose gradients' last bucket nothing
- * hides, and at the end the parameters; `weights` in bytes, `rate` in bits a second.
+ * hides, and at the end the parameters; `sent`: seconds of either on their way.
  */
-function modelled(ranks, unitSeconds, { weights, rate, hidden }) {
-  const sent = (weights * (ranks - 1)) / ranks / (rate / 8);
+function modelled(ranks, unitSeconds, { sent, hidden }) {
   const rounds = Math.ceil(UNITS / ranks);
   return rounds * Math.max(unitSeconds, unitSeconds * (1 - hidden) + sent) + sent;
 }
@@ -236,20 +258,22 @@ async function efficiency() {
   const delay = hasDelays() ? DELAY : undefined;
   tell(`links have a rate${delay ? ` and a delay of ${delay}` : "; this kernel has no netem, so they have no delay beside their own"}`);
   const one = await speed(1);
-  const unitSeconds = UNIT / one.speed;
   tell(`one rank on one thread: ${one.speed.toFixed(0)} tokens/s`);
   for (const ranks of [2, 4]) {
+    // What these cores make of so many processes: memory, and cores where they are fewer, are shared.
+    const apart = await together(ranks);
+    const unitSeconds = (ranks * UNIT) / apart;
+    const cores = Math.min(ranks, availableParallelism());
+    tell(`${ranks} trainings at once on ${cores} cores that tell each other nothing: ${apart.toFixed(0)} tokens/s`);
     for (const [rate, bitsPerSecond] of Object.entries(RATES)) {
+      const sent = (await crossing(ranks, { rate, delay })) * (one.weights / 4 / EXCHANGED);
       const measured = await speed(ranks, { rate, delay });
       check(`${ranks} ranks over ${rate}: one rank's bits`, measured.bits === one.bits, measured.bits);
-      // (More ranks than cores: each has its part of a core.)
-      const shared = Math.max(1, ranks / availableParallelism());
-      const expected =
-        (UNITS * UNIT) / modelled(ranks, shared * unitSeconds, { weights: one.weights, rate: bitsPerSecond, hidden: HIDDEN });
-      const cores = Math.min(ranks, availableParallelism());
-      const of = (tokensPerSecond) => `${((100 * tokensPerSecond) / (cores * one.speed)).toFixed(0)} %`;
+      const expected = (UNITS * UNIT) / modelled(ranks, unitSeconds, { sent, hidden: HIDDEN });
+      const of = (tokensPerSecond) => `${((100 * tokensPerSecond) / apart).toFixed(0)} %`;
+      const atRate = ((one.weights * (ranks - 1)) / ranks / bitsPerSecond) * 8;
       tell(
-        `${ranks} ranks on ${cores} cores over ${rate}: ${measured.speed.toFixed(0)} tokens/s, efficiency ${of(measured.speed)}, modelled ${of(expected)}`,
+        `${ranks} ranks on ${cores} cores over ${rate}: gradients alone ${(1000 * sent).toFixed(0)} ms (${(1000 * atRate).toFixed(0)} at that rate), ${measured.speed.toFixed(0)} tokens/s, efficiency ${of(measured.speed)}, modelled ${of(expected)}`,
       );
     }
   }

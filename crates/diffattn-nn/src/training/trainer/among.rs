@@ -13,6 +13,18 @@ use crate::training::step::joint_norm;
 use crate::training::trainable::{Measured, MeasuredSums, Trainable};
 use diffattn::{AdamW, Error, Pace, Work, clip_coefficient};
 use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Units of work after which messages are looked after: some milliseconds. (Who carries them may do
+/// so only when asked, and looked after once a layer what was on its way stood still meanwhile.)
+const UNITS_BETWEEN: usize = 2;
+
+/// Who carries messages; a panic of theirs has ended this rank, too.
+fn held<'m, 'r, 'd>(
+    ranks: &'m Mutex<&'r mut (dyn Ranks + 'd)>,
+) -> MutexGuard<'m, &'r mut (dyn Ranks + 'd)> {
+    ranks.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Numbers that are told of a micro-batch that is measured: its losses, how many labels count, how
 /// many of them were right, NaN where that is not told.
@@ -101,22 +113,27 @@ impl<D: Dataset> Trainer<D> {
             let options = self.options.loss(plan.counted, teacher);
             let model = &mut self.model;
             model.begin();
+            let on_the_way = Mutex::new(&mut *ranks);
             let mut send = |bucket: usize, gradients: &[f32]| {
+                let mut ranks = held(&on_the_way);
                 for (to, part) in shards.parts[bucket].iter().enumerate() {
                     if to != rank && !part.is_empty() {
                         ranks.send(message(rank, to, bucket), &gradients[part.clone()])?;
                     }
                 }
-                ranks.progress()
+                Ok(())
             };
             let told = &mut told;
-            Work::new(model.units(&batch), |pace| async move {
+            let mut work = Work::new(model.units(&batch), |pace| async move {
                 let whole = Some(&mut send as _);
                 let of = model.add_paced(&pace, &batch, &options, whole).await?;
                 *told = told_of(&of, model);
                 Ok(())
-            })
-            .finish()?;
+            });
+            while work.done() < work.total() {
+                work.step(UNITS_BETWEEN)?;
+                held(&on_the_way).progress()?;
+            }
         }
         for (bucket, parts) in shards.parts.iter().enumerate().rev() {
             let part = &parts[rank];
