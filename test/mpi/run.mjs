@@ -293,7 +293,7 @@ try {
     await parts[name]();
   }
   if (values.record && failed === 0)
-    writeFileSync(join(root, "test/mpi/record.json"), `${JSON.stringify({ ...machine(), figures }, undefined, 1)}\n`);
+    writeFileSync(join(root, "test/mpi/record.json"), `${JSON.stringify({ ...machine(), figures }, undefined, 2)}\n`);
 } finally {
   rmSync(work, { recursive: true, force: true });
 }
