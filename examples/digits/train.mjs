@@ -1,7 +1,7 @@
 // Trains a DIFF ViT on pictures of digits from nothing, and measures it on those that it never saw.
 // Ends with 1 where fewer than 97 of 100 are right. The package must be built (npm start builds it).
 //
-//   node examples/digits/train.mjs [--backend native|wasm] [--steps 1500] [--out examples/out/digits]
+//   node examples/digits/train.mjs [--backend native|wasm] [--steps 1200] [--out examples/out/digits]
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";

@@ -172,7 +172,7 @@ const tests = {
     await click(page, "#digits-start");
     await until(page, "the digits are learned", () => /^Done|^Stopped|^$/.test(document.getElementById("digits-state").textContent));
     const said = await textOf(page, "digits-state");
-    const [, seconds, right] = /^Done after 1500 steps, (\d+) s: ([\d.]+) % of 359/.exec(said) ?? [];
+    const [, seconds, right] = /^Done after 1200 steps, (\d+) s: ([\d.]+) % of 359/.exec(said) ?? [];
     assert.ok(Number(right) >= 97, said);
     if (process.env.DIFFATTN_CHECK_ALIVE) assert.ok(Number(seconds) < LEARNED, said);
     await until(page, "pictures are read", () => document.querySelectorAll("#digits-pictures figure").length === 20);

@@ -59,7 +59,7 @@ onEachIsa((isa) => {
       const made = await steps(trainer);
       const last = made[59];
       expect(last?.tokens).toBe(60 * 64 * 5);
-      expect(last?.lambda.length).toBe(3);
+      expect(last?.lambda.length).toBe(2);
       expect(last?.evalLoss).toBeLessThan((before?.loss ?? 0) - 0.5);
       expect(last?.evalAccuracy).toBeGreaterThan((before?.accuracy ?? 1) + 0.2);
       expect(await trainer.evaluate()).toBe(last?.evalLoss);

@@ -12,6 +12,8 @@ import type { Voice } from "./voice.js";
 
 /** Steps between two measurements. */
 const MEASURED = 100;
+/** Steps between two drawings of the curve: each takes a while of a core. */
+const DRAWN = 20;
 /** Held-out pictures that are shown. */
 const SHOWN = 20;
 /** Pixels of a picture to a side, and of one of them on the screen. */
@@ -97,7 +99,7 @@ export class DigitsTraining {
     const seconds = (): string => `${((performance.now() - begun) / 1000).toFixed(0)} s`;
     for await (const { step, evalAccuracy, diverged } of trainer) {
       this.#history = trainer.history;
-      this.#frames.ask();
+      if (step % DRAWN === 0) this.#frames.ask();
       if (diverged) throw new Error(`the loss is no number after ${step - 1} steps`);
       if (evalAccuracy === undefined) continue;
       const right = `${(100 * evalAccuracy).toFixed(1)} %`;
