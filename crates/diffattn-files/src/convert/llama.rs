@@ -138,7 +138,7 @@ fn notes(start: &Start, rest: f64, cast: Option<Dtype>) -> Vec<String> {
     if start.form == ConversionForm::Dex {
         notes.push(
             "the matrix and λ of DEX are zeros, at which their gradients are zeros, too: training \
-             has to begin with another λ"
+             anneals λ over its first steps"
                 .to_owned(),
         );
     }

@@ -42,4 +42,6 @@ pub(super) struct Scratch {
     /// Rows within the MLP.
     pub(super) hidden: Vec<f32>,
     pub(super) d_gate: Vec<f32>,
+    /// Gate and up, where they are not kept.
+    pub(super) gates: [Vec<f32>; 2],
 }

@@ -21,8 +21,6 @@ pub(super) struct Tape {
     pub(super) inputs: Vec<Vec<f32>>,
     /// Of each layer, or of one after the other where layers are recomputed.
     kept: Vec<KeptLayer>,
-    /// What stands within one MLP after the other, where it is recomputed.
-    shared: KeptLayer,
     /// The mean of each layer's projected λ over the tokens of the last pass.
     pub(super) lambda: Vec<Option<f64>>,
 }
@@ -63,6 +61,7 @@ impl Tape {
                 layer,
                 tokens: tokens(batch, (&cu_seqlens, &turns), run),
                 eps: model.config.rms_norm_eps as f32,
+                keeps_gates: recompute == Recompute::Nothing,
             };
             let (before, after) = self.inputs.split_at_mut(index + 1);
             let x = sized(&mut after[0], before[index].len())?;
@@ -73,14 +72,8 @@ impl Tape {
                 index
             };
             let kept = &mut self.kept[at];
-            if recompute == Recompute::Mlps {
-                kept.lend_gates(&mut self.shared);
-            }
             pass.forward(pace, x, kept, scratch).await?;
             self.lambda[index] = kept.lambda_mean(layer);
-            if recompute == Recompute::Mlps {
-                kept.lend_gates(&mut self.shared);
-            }
         }
         Ok(())
     }
@@ -96,18 +89,14 @@ impl Tape {
     ) -> Result<(), Error> {
         let (cu_seqlens, table) = (batch.cu_seqlens()?, rotary_table(model, batch, run)?);
         let turns = turns(batch, table.as_ref());
-        let Self {
-            inputs,
-            kept,
-            shared,
-            ..
-        } = self;
+        let Self { inputs, kept, .. } = self;
         let tokens = tokens(batch, (&cu_seqlens, &turns), run);
         for (index, layer) in model.layers.iter().enumerate().rev() {
             let pass = LayerPass {
                 layer,
                 tokens,
                 eps: model.config.rms_norm_eps as f32,
+                keeps_gates: recompute == Recompute::Nothing,
             };
             let one = recompute == Recompute::Layers;
             let kept = &mut kept[if one { 0 } else { index }];
@@ -115,23 +104,15 @@ impl Tape {
                 // (What stood behind the layer is not read again.)
                 let (before, behind) = inputs.split_at_mut(index + 1);
                 behind[0].copy_from_slice(&before[index]);
-                pass.forward(pace, &mut behind[0], kept, scratch).await?;
-            }
-            let has_gates = recompute != Recompute::Mlps;
-            if !has_gates {
-                kept.lend_gates(shared);
+                pass.attend(pace, &mut behind[0], kept, scratch).await?;
             }
             let grads = LayerGrads {
                 ids: &to.ids.layers[index],
                 arena: &mut *to.arena,
                 sums: &mut to.sums[index],
             };
-            let of_layer = (&mut *kept, has_gates);
-            pass.backward(pace, (&inputs[index], d), of_layer, scratch, grads)
+            pass.backward(pace, (&inputs[index], d), kept, scratch, grads)
                 .await?;
-            if !has_gates {
-                kept.lend_gates(shared);
-            }
             if let Some(whole) = &mut to.whole {
                 let ids = &to.ids.layers[index].attention;
                 join_sums(&layer.attention, ids, &mut to.sums[index], to.arena);
