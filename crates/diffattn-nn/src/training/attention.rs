@@ -5,7 +5,7 @@ use super::arena::Arena;
 use super::ids::{AttentionIds, LambdaParameters};
 use super::maps::{self, MapBackward, MapIds};
 use super::scratch::{AttentionScratch, sized};
-use super::sums::LayerSums;
+use super::sums::LayerGrads;
 use crate::layers::attention::{
     DiffAttnLayer, Differences, LambdaSource, LayerMask, Queries, Turn, Wanted,
 };
@@ -74,14 +74,6 @@ pub(super) struct AttentionPass<'p> {
     pub(super) tokens: Tokens<'p>,
 }
 
-/// Where the gradients of a layer's attention go.
-pub(super) struct AttentionGrads<'g> {
-    pub(super) ids: &'g AttentionIds,
-    pub(super) arena: &'g mut Arena,
-    /// Added to.
-    pub(super) sums: &'g mut LayerSums,
-}
-
 impl AttentionPass<'_> {
     /// y of rows of x.
     pub(super) async fn forward(
@@ -113,10 +105,7 @@ impl AttentionPass<'_> {
         let [q, k, v] = self.operands([&kept.q, &kept.k, &kept.v]);
         let options = self.options(&kept.q, &kept.lambda);
         let call = DiffAttention::new(q, KeysValues::Tensors { k, v }, &options)?;
-        let mut work = call.into_work(DataMut::F32(attended), None)?;
-        let units = work.total();
-        pace.within(&mut work, units).await?;
-        drop(work);
+        maps::finish(pace, call.into_work(DataMut::F32(attended), None)?).await?;
         let mixed = self.mixed(&kept.attended, &mut scratch.mixed)?;
         let normed = self.normed(mixed, &mut scratch.normed)?;
         maps::forward(pace, &layer.out, normed, y, run).await
@@ -256,9 +245,9 @@ impl AttentionPass<'_> {
         [x, dy]: [&[f32]; 2],
         dx: &mut [f32],
         (kept, scratch): (&KeptAttention, &mut AttentionScratch),
-        to: AttentionGrads<'_>,
+        to: LayerGrads<'_, AttentionIds>,
     ) -> Result<(), Error> {
-        let AttentionGrads { ids, arena, sums } = to;
+        let LayerGrads { ids, arena, sums } = to;
         let (layer, run) = (self.layer, self.tokens.run);
         let AttentionScratch {
             mixed,
@@ -361,15 +350,14 @@ impl AttentionPass<'_> {
             &gradients,
         )?;
         let d_lambda = sized(&mut scratch.d_lambda, kept.lambda.len())?;
-        let mut work = call.into_work(AttentionGradientsMut {
+        let work = call.into_work(AttentionGradientsMut {
             dq: Some(sized(&mut scratch.dq, kept.q.len())?),
             dk: Some(sized(&mut scratch.dk, kept.k.len())?),
             dv: Some(sized(&mut scratch.dv, kept.v.len())?),
             dlambda: has_lambda.then_some(d_lambda),
             ..AttentionGradientsMut::default()
         })?;
-        let units = work.total();
-        pace.within(&mut work, units).await
+        maps::finish(pace, work).await
     }
 
     /// What the gradient of λ gives: to the sum of a layer's one, or through its projection.

@@ -2,11 +2,12 @@
 //! PolyNorm's weights. Runs in slices. Knows no maps.
 
 use super::arena::{Arena, ParameterId};
+use super::maps;
 use super::rows::{STRETCH, add};
 use crate::layers::Activation;
 use diffattn::{
     DataMut, Error, GeluBackward, Pace, PolyNormBackward, PolyNormGradients, PolyNormOptions, Run,
-    Tensor, Work, gelu, gelu_tanh, sigmoid, try_copied,
+    Tensor, gelu, gelu_tanh, sigmoid, try_copied,
 };
 
 /// What it is the backward pass of: rows of `width` values.
@@ -78,7 +79,7 @@ impl GateBackward<'_> {
             true => GeluBackward::by_tanh(dy, x, self.run)?,
             false => GeluBackward::new(dy, x, self.run)?,
         };
-        whole(pace, call.into_work(DataMut::F32(dgate))?).await
+        maps::finish(pace, call.into_work(DataMut::F32(dgate))?).await
     }
 
     async fn poly_norm(
@@ -112,7 +113,7 @@ impl GateBackward<'_> {
                 dbias: &mut dbias,
                 dfactors: Some(&mut dfactors),
             })?;
-            whole(pace, work).await?;
+            maps::finish(pace, work).await?;
             hidden.copy_from_slice(&dfactors);
             for (id, sums) in ids.into_iter().zip([&dweight[..], &dbias]) {
                 if let Some(id) = id {
@@ -122,10 +123,4 @@ impl GateBackward<'_> {
         }
         Ok(())
     }
-}
-
-/// All of a call's work.
-async fn whole(pace: &Pace, mut work: Work<'_>) -> Result<(), Error> {
-    let units = work.total();
-    pace.within(&mut work, units).await
 }

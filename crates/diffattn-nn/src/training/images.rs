@@ -28,16 +28,12 @@ impl ImageBatch {
     /// [`ErrorKind::Shape`](diffattn::ErrorKind::Shape) naming `images` or `labels` for lengths
     /// that do not fit.
     pub fn new(pixels: &[f32], shape: [usize; 4], labels: &[i32]) -> Result<Self, Error> {
-        let [count, channels, rows, columns] = shape;
-        if rows != columns || shape.contains(&0) {
-            let expected = "[images, C, S, S], none of them 0";
-            return Err(Error::shape("images", expected, format_shape(&shape)));
-        }
+        let [count, sizes @ ..] = checked(shape)?;
         check_len("images", &shape, pixels.len())?;
         check_len("labels", &[count], labels.len())?;
         Ok(Self {
             pixels: pixels.to_vec(),
-            sizes: [channels, rows],
+            sizes,
             labels: labels.to_vec(),
         })
     }
@@ -53,6 +49,16 @@ impl ImageBatch {
         check_sizes(self.sizes, model)?;
         check_labels(&self.labels, model)
     }
+}
+
+/// How many images there are of a shape `[images, C, S, S]`, C and S.
+fn checked(shape: [usize; 4]) -> Result<[usize; 3], Error> {
+    let [count, channels, rows, columns] = shape;
+    if rows != columns || shape.contains(&0) {
+        let expected = "[images, C, S, S], none of them 0";
+        return Err(Error::shape("images", expected, format_shape(&shape)));
+    }
+    Ok([count, channels, rows])
 }
 
 /// Whether images `[C, S, S]` are those of a model.
@@ -137,12 +143,8 @@ impl<S: ByteSource + Send + Sync> ImageData<S> {
         labels: Vec<i32>,
         options: &ImageOptions,
     ) -> Result<Self, Error> {
-        let [count, channels, rows, columns] = shape;
-        if rows != columns || shape.contains(&0) {
-            let expected = "[images, C, S, S], none of them 0";
-            return Err(Error::shape("images", expected, format_shape(&shape)));
-        }
-        let bytes = checked_len("images", &[count, channels, rows, columns, BYTES])?;
+        let [count, channels, side] = checked(shape)?;
+        let bytes = checked_len("images", &[count, channels, side, side, BYTES])?;
         if file.byte_len() != bytes as u64 {
             return Err(Error::shape(
                 "images",
@@ -154,8 +156,8 @@ impl<S: ByteSource + Send + Sync> ImageData<S> {
         let numbers = split(count as u64, &options.eval)?;
         Ok(Self {
             file,
-            sizes: [channels, rows],
-            image_len: channels * rows * columns,
+            sizes: [channels, side],
+            image_len: channels * side * side,
             labels,
             numbers,
             seed: options.seed,

@@ -2,13 +2,13 @@
 //! residual connection. Runs in slices. Knows no embeddings and no loss.
 
 use super::arena::{Arena, ParameterId};
-use super::attention::{AttentionGrads, AttentionPass, KeptAttention, Tokens};
+use super::attention::{AttentionPass, KeptAttention, Tokens};
 use super::gate::GateBackward;
 use super::ids::AttentionIds;
 use super::maps::{self, MapBackward, MapIds};
 use super::rows::{RmsRows, STRETCH, add};
 use super::scratch::{Scratch, sized};
-use super::sums::LayerSums;
+use super::sums::LayerGrads;
 use crate::models::diff_llama::DecoderLayer;
 use diffattn::{Error, Pace};
 use std::ops::Range;
@@ -69,13 +69,6 @@ pub(super) struct LayerPass<'p> {
     pub(super) eps: f32,
     /// Whether what stands within the MLP is kept, and not computed anew.
     pub(super) keeps_gates: bool,
-}
-
-/// Where the gradients of a layer go.
-pub(super) struct LayerGrads<'g> {
-    pub(super) ids: &'g LayerIds,
-    pub(super) arena: &'g mut Arena,
-    pub(super) sums: &'g mut LayerSums,
 }
 
 impl LayerPass<'_> {
@@ -184,7 +177,7 @@ impl LayerPass<'_> {
         (x, d): (&[f32], &mut [f32]),
         kept: &KeptLayer,
         scratch: &mut Scratch,
-        to: LayerGrads<'_>,
+        to: LayerGrads<'_, LayerIds>,
     ) -> Result<(), Error> {
         let LayerGrads { ids, arena, sums } = to;
         for strip in self.strips() {
@@ -207,7 +200,7 @@ impl LayerPass<'_> {
         let norm = self.norm(&self.layer.input_norm);
         norm.forward(x, normed)?;
         let d_normed = sized(&mut scratch.d_normed, x.len())?;
-        let grads = AttentionGrads {
+        let grads = LayerGrads {
             ids: &ids.attention,
             arena: &mut *arena,
             sums,

@@ -2,7 +2,9 @@
 //! Runs in slices. Knows no layers.
 
 use super::arena::{Arena, ParameterId};
-use diffattn::{Error, Linear, LinearBackward, LinearGradients, Pace, Run, Tensor, try_zeroed};
+use diffattn::{
+    Error, Linear, LinearBackward, LinearGradients, Pace, Run, Tensor, Work, try_zeroed,
+};
 
 /// Multiply-adds of a unit of work: a few milliseconds, in WebAssembly too.
 const UNIT_WORK: usize = 1 << 25;
@@ -44,6 +46,12 @@ fn unit_rows(linear: &Linear) -> usize {
 /// Units of work of a map of `rows` rows, forward.
 pub(super) fn units(linear: &Linear, rows: usize) -> usize {
     rows.div_ceil(unit_rows(linear))
+}
+
+/// All of a call's work, which counts as many units as it does itself.
+pub(super) async fn finish(pace: &Pace, mut work: Work<'_>) -> Result<(), Error> {
+    let units = work.total();
+    pace.within(&mut work, units).await
 }
 
 /// y of rows of x, x met as floats whatever the weight's format.

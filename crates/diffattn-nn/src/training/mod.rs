@@ -10,6 +10,7 @@ mod data;
 mod dataset;
 mod fresh;
 mod gate;
+mod grads;
 mod ids;
 mod images;
 mod layer;

@@ -345,22 +345,13 @@ pub(crate) fn put_back_layer(
     ids: &LayerIds,
     arena: &Arena,
 ) -> Result<(), Error> {
-    let attention = &mut layer.attention;
-    let of = &ids.attention;
+    put_attention(&mut layer.attention, &ids.attention, arena)?;
     for (linear, ids) in [
-        (&mut attention.q, of.q),
-        (&mut attention.k, of.k),
-        (&mut attention.v, of.v),
-        (&mut attention.out, of.out),
         (&mut layer.gate, ids.gate),
         (&mut layer.up, ids.up),
         (&mut layer.down, ids.down),
     ] {
         repack(linear, ids, arena)?;
-    }
-    put_lambda(attention, of, arena)?;
-    if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
-        norm.weight = Some(arena.value(id).to_vec());
     }
     if let Activation::PolyNorm { weight, bias } = &mut layer.act {
         let to = [&mut weight[..], std::slice::from_mut(bias)];
@@ -396,8 +387,28 @@ pub(crate) fn put_back_ends(
     repack(&mut model.head, ids.head, arena)
 }
 
+/// Puts what moved of attention back into its layer.
+pub(super) fn put_attention(
+    attention: &mut DiffAttnLayer,
+    ids: &AttentionIds,
+    arena: &Arena,
+) -> Result<(), Error> {
+    for (linear, ids) in [
+        (&mut attention.q, ids.q),
+        (&mut attention.k, ids.k),
+        (&mut attention.v, ids.v),
+        (&mut attention.out, ids.out),
+    ] {
+        repack(linear, ids, arena)?;
+    }
+    if let (Some(id), Some(norm)) = (ids.norm, &mut attention.norm) {
+        norm.weight = Some(arena.value(id).to_vec());
+    }
+    put_lambda(attention, ids, arena)
+}
+
 /// λ of what moved.
-pub(super) fn put_lambda(
+fn put_lambda(
     attention: &mut DiffAttnLayer,
     ids: &AttentionIds,
     arena: &Arena,

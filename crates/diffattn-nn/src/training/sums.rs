@@ -22,6 +22,13 @@ impl LayerSums {
     }
 }
 
+/// Where the gradients of a layer, or of its attention, go: `I` says which parameters it is made of.
+pub(super) struct LayerGrads<'g, I> {
+    pub(super) ids: &'g I,
+    pub(super) arena: &'g mut Arena,
+    pub(super) sums: &'g mut LayerSums,
+}
+
 /// What is summed apart gives to what moves, and is zero again. Of λ, `λ = mix · (exp(q1·k1) −
 /// exp(q2·k2) + init)`, or of two numbers; of DEX, whose rows are multiplied with `−λ W`.
 pub(crate) fn join_sums(

@@ -1,15 +1,13 @@
 //! What a forward pass through the layers of a model keeps for the backward pass, and that pass.
 //! Runs in slices. Knows no loss.
 
-use super::arena::Arena;
 use super::attention::Tokens;
 use super::batch::TrainingBatch;
-use super::layer::{KeptLayer, LayerGrads, LayerPass, Recompute};
+use super::grads::ModelGrads;
+use super::layer::{KeptLayer, LayerPass, Recompute};
 use super::parameters::ModelIds;
 use super::rows::RmsRows;
 use super::scratch::{Scratch, sized};
-use super::sums::{LayerSums, join_sums};
-use super::trainable::Whole;
 use crate::layers::attention::Turn;
 use crate::models::diff_llama::DiffLlama;
 use diffattn::{Error, Pace, RopeTable, Run};
@@ -23,16 +21,6 @@ pub(super) struct Tape {
     kept: Vec<KeptLayer>,
     /// The mean of each layer's projected λ over the tokens of the last pass.
     pub(super) lambda: Vec<Option<f64>>,
-}
-
-/// Where the gradients of a model's layers go.
-pub(super) struct ModelGrads<'g> {
-    pub(super) ids: &'g ModelIds,
-    pub(super) arena: &'g mut Arena,
-    /// What of each layer's gradients is summed apart.
-    pub(super) sums: &'g mut [LayerSums],
-    /// Of a unit of a step: who is told of gradients that are whole.
-    pub(super) whole: Option<Whole<'g>>,
 }
 
 impl Tape {
@@ -85,7 +73,7 @@ impl Tape {
         model: &DiffLlama,
         (batch, d): (&TrainingBatch, &mut [f32]),
         (scratch, recompute, run): (&mut Scratch, Recompute, Run),
-        mut to: ModelGrads<'_>,
+        mut to: ModelGrads<'_, ModelIds>,
     ) -> Result<(), Error> {
         let (cu_seqlens, table) = (batch.cu_seqlens()?, rotary_table(model, batch, run)?);
         let turns = turns(batch, table.as_ref());
@@ -106,18 +94,11 @@ impl Tape {
                 behind[0].copy_from_slice(&before[index]);
                 pass.attend(pace, &mut behind[0], kept, scratch).await?;
             }
-            let grads = LayerGrads {
-                ids: &to.ids.layers[index],
-                arena: &mut *to.arena,
-                sums: &mut to.sums[index],
-            };
+            let ids = &to.ids.layers[index];
+            let grads = to.layer(index, ids);
             pass.backward(pace, (&inputs[index], d), kept, scratch, grads)
                 .await?;
-            if let Some(whole) = &mut to.whole {
-                let ids = &to.ids.layers[index].attention;
-                join_sums(&layer.attention, ids, &mut to.sums[index], to.arena);
-                whole(index + 1, to.arena.all_gradients())?;
-            }
+            to.end_layer(index, &layer.attention, &ids.attention)?;
         }
         Ok(())
     }

@@ -4,12 +4,13 @@
 use super::arena::Arena;
 use super::attention::without_backward;
 use super::batch::TrainingBatch;
+use super::grads::ModelGrads;
 use super::maps;
 use super::parameters::{ModelIds, Taking, put_back_ends, put_back_layer};
 use super::rows::RmsRows;
 use super::scratch::{Scratch, sized};
 use super::sums::{LayerSums, join_sums};
-use super::tape::{ModelGrads, Tape, hidden_states};
+use super::tape::{Tape, hidden_states};
 use super::trainable::{LossOptions, MeasuredSums, Parts, Trainable, Whole, lent, loss_options};
 use crate::layers::attention::{Annealing, Dex, DiffAttnLayer};
 use crate::models::diff_llama::{DecoderLayer, DiffLlama};

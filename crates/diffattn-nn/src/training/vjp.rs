@@ -2,11 +2,11 @@
 //! given; the numbers are `attention.rs`'s.
 
 use super::arena::Arena;
-use super::attention::{AttentionGrads, AttentionPass, KeptAttention, Tokens, without_backward};
+use super::attention::{AttentionPass, KeptAttention, Tokens, without_backward};
 use super::ids::{AttentionIds, LambdaParameters};
 use super::maps::{MapIds, units};
 use super::scratch::AttentionScratch;
-use super::sums::{LayerSums, join_sums};
+use super::sums::{LayerGrads, LayerSums, join_sums};
 use crate::layers::attention::{
     DiffAttnLayer, ForwardOptions, LambdaSource, LambdaWeights, LayerMask, Turn,
 };
@@ -315,7 +315,7 @@ impl<'a> LayerBackward<'a> {
             let pass = self.kept.pass(self.layer, &turns);
             let mut scratch = AttentionScratch::default();
             let memory = (&self.kept.attention, &mut scratch);
-            let grads = AttentionGrads {
+            let grads = LayerGrads {
                 ids,
                 arena: &mut *arena,
                 sums: &mut sums,

@@ -137,8 +137,9 @@ impl Dex {
 
     /// How far λ is annealed.
     pub(crate) fn anneal(&mut self, annealing: Annealing) -> Result<(), Error> {
-        if self.annealing != annealing {
-            self.annealing = annealing;
+        let before = self.lambda();
+        self.annealing = annealing;
+        if self.lambda() != before {
             self.map = self.parts.map(self.lambda())?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use diffattn_files::{Id, LambdaIds, Projections};
 use std::ops::Range;
 
 /// timm's eps of layer norms.
-const NORM_EPS: f32 = 1e-6;
+pub(crate) const NORM_EPS: f32 = 1e-6;
 
 /// timm's eps of the norm per head.
 const HEAD_NORM_EPS: f32 = 1e-5;
@@ -25,7 +25,7 @@ pub(crate) struct Norm {
 }
 
 impl Norm {
-    pub(crate) fn load(part: &Part<'_>, ids: LayerNormIds) -> Result<Self, Error> {
+    pub(super) fn load(part: &Part<'_>, ids: LayerNormIds) -> Result<Self, Error> {
         Ok(Self {
             weight: part.vector(ids.weight)?,
             bias: part.vector(ids.bias)?,
@@ -33,7 +33,7 @@ impl Norm {
     }
 
     /// As passes see it.
-    pub(crate) fn rows(&self) -> layers::Norm<'_> {
+    pub(super) fn rows(&self) -> layers::Norm<'_> {
         layers::Norm::Layer {
             weight: &self.weight,
             bias: &self.bias,

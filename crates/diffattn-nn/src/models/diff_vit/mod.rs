@@ -10,7 +10,7 @@ mod run;
 mod sizes;
 
 #[cfg(feature = "training")]
-pub(crate) use block::{Block, Norm};
+pub(crate) use block::{Block, NORM_EPS, Norm};
 #[cfg(feature = "training")]
 pub(crate) use call::Call;
 pub use config::{DiffViTArchitecture, DiffViTConfig};

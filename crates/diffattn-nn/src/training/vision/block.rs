@@ -3,14 +3,13 @@
 //! pixels and no loss.
 
 use super::parameters::BlockIds;
-use crate::layers::Norm as NormOf;
-use crate::models::diff_vit::{Block, Norm};
+use crate::models::diff_vit::{Block, NORM_EPS, Norm};
 use crate::training::arena::Arena;
-use crate::training::attention::{AttentionGrads, AttentionPass, KeptAttention, Tokens};
+use crate::training::attention::{AttentionPass, KeptAttention, Tokens};
 use crate::training::maps::{self, MapBackward};
 use crate::training::rows::{ChannelScale, LayerNormRows, add};
 use crate::training::scratch::{Scratch, sized};
-use crate::training::sums::LayerSums;
+use crate::training::sums::LayerGrads;
 use diffattn::{DataMut, Error, GeluBackward, Pace, Run, Tensor, gelu};
 
 /// What is kept of a block's tokens beside its input.
@@ -21,29 +20,18 @@ pub(super) struct KeptBlock {
     attended: Vec<f32>,
     /// What stands between attention and the MLP.
     middle: Vec<f32>,
-    /// What stands within the MLP, before GELU.
+    /// What stands within the MLP, before GELU, where it is kept.
     inner: Vec<f32>,
     /// What the MLP adds, before it is scaled, where it is.
     made: Vec<f32>,
 }
 
-impl KeptBlock {
-    /// Changes what stands within the MLP for another's: memory that blocks share.
-    pub(super) fn lend_inner(&mut self, other: &mut Self) {
-        std::mem::swap(&mut self.inner, &mut other.inner);
-    }
-}
-
 /// A layer norm over rows.
 pub(super) fn norm_rows(norm: &Norm, run: Run) -> LayerNormRows<'_> {
-    let eps = match norm.rows() {
-        NormOf::Layer { eps, .. } | NormOf::Rms { eps, .. } => eps,
-        NormOf::DynamicTanh { .. } => 0.0,
-    };
     LayerNormRows {
         weight: &norm.weight,
         bias: &norm.bias,
-        eps,
+        eps: NORM_EPS,
         run,
     }
 }
@@ -53,13 +41,8 @@ pub(super) fn norm_rows(norm: &Norm, run: Run) -> LayerNormRows<'_> {
 pub(super) struct BlockPass<'p> {
     pub(super) block: &'p Block,
     pub(super) tokens: Tokens<'p>,
-}
-
-/// Where the gradients of a block go.
-pub(super) struct BlockGrads<'g> {
-    pub(super) ids: &'g BlockIds,
-    pub(super) arena: &'g mut Arena,
-    pub(super) sums: &'g mut LayerSums,
+    /// Whether what stands within the MLP is kept, and not computed anew.
+    pub(super) keeps_inner: bool,
 }
 
 impl BlockPass<'_> {
@@ -89,7 +72,7 @@ impl BlockPass<'_> {
         kept: &mut KeptBlock,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        let Self { block, tokens } = self;
+        let Self { block, tokens, .. } = self;
         let normed = sized(&mut scratch.normed, x.len())?;
         self.norm(&block.norm).forward(x, normed)?;
         let added = sized(&mut scratch.added, x.len())?;
@@ -100,9 +83,14 @@ impl BlockPass<'_> {
         scaled(block.attention_scale.as_deref(), added, &mut kept.attended)?;
         add(x, added);
         sized(&mut kept.middle, x.len())?.copy_from_slice(x);
-        self.inner(pace, kept, scratch).await?;
-        let hidden = sized(&mut scratch.hidden, kept.inner.len())?;
-        hidden.copy_from_slice(&kept.inner);
+        let inner = match self.keeps_inner {
+            true => &mut kept.inner,
+            false => &mut scratch.gates[0],
+        };
+        self.inner(pace, &kept.middle, inner, &mut scratch.normed)
+            .await?;
+        let hidden = sized(&mut scratch.hidden, inner.len())?;
+        hidden.copy_from_slice(inner);
         gelu(hidden, tokens.run);
         let added = sized(&mut scratch.added, x.len())?;
         maps::forward(pace, &block.fc2, hidden, added, tokens.run).await?;
@@ -115,32 +103,39 @@ impl BlockPass<'_> {
     async fn inner(
         &self,
         pace: &Pace,
-        kept: &mut KeptBlock,
-        scratch: &mut Scratch,
+        middle: &[f32],
+        inner: &mut Vec<f32>,
+        normed: &mut Vec<f32>,
     ) -> Result<(), Error> {
         let fc1 = &self.block.fc1;
-        let normed = sized(&mut scratch.normed, kept.middle.len())?;
-        self.mlp_norm()?.forward(&kept.middle, normed)?;
-        let inner = sized(&mut kept.inner, self.tokens.count() * fc1.outputs())?;
+        let normed = sized(normed, middle.len())?;
+        self.mlp_norm()?.forward(middle, normed)?;
+        let inner = sized(inner, self.tokens.count() * fc1.outputs())?;
         maps::forward(pace, fc1, normed, inner, self.tokens.run).await
     }
 
     /// The gradient of the block's input, over that of its result in `d`; and those of what moves.
-    /// Without `has_inner` what stands within the MLP is computed anew.
     pub(super) async fn backward(
         &self,
         pace: &Pace,
         (x, d): (&[f32], &mut [f32]),
-        (kept, has_inner): (&mut KeptBlock, bool),
+        kept: &KeptBlock,
         scratch: &mut Scratch,
-        to: BlockGrads<'_>,
+        to: LayerGrads<'_, BlockIds>,
     ) -> Result<(), Error> {
-        let BlockGrads { ids, arena, sums } = to;
-        if !has_inner {
-            self.inner(pace, kept, scratch).await?;
+        let LayerGrads { ids, arena, sums } = to;
+        let to = (ids, &mut *arena);
+        if self.keeps_inner {
+            self.mlp_backward(pace, d, (kept, &kept.inner), scratch, to)
+                .await?;
+        } else {
+            let mut gates = std::mem::take(&mut scratch.gates);
+            self.inner(pace, &kept.middle, &mut gates[0], &mut scratch.normed)
+                .await?;
+            self.mlp_backward(pace, d, (kept, &gates[0]), scratch, to)
+                .await?;
+            scratch.gates = gates;
         }
-        self.mlp_backward(pace, d, kept, scratch, (ids, &mut *arena))
-            .await?;
         let normed = sized(&mut scratch.normed, x.len())?;
         let norm = self.norm(&self.block.norm);
         norm.forward(x, normed)?;
@@ -151,7 +146,7 @@ impl BlockPass<'_> {
             ChannelScale(scale).backward(added, &kept.attended, to);
         }
         let d_normed = sized(&mut scratch.d_normed, x.len())?;
-        let grads = AttentionGrads {
+        let grads = LayerGrads {
             ids: &ids.attention,
             arena: &mut *arena,
             sums,
@@ -170,7 +165,7 @@ impl BlockPass<'_> {
         &self,
         pace: &Pace,
         d: &mut [f32],
-        kept: &KeptBlock,
+        (kept, inner): (&KeptBlock, &[f32]),
         scratch: &mut Scratch,
         (ids, arena): (&BlockIds, &mut Arena),
     ) -> Result<(), Error> {
@@ -181,12 +176,12 @@ impl BlockPass<'_> {
         if let Some(scale) = &block.mlp_scale {
             ChannelScale(scale).backward(added, &kept.made, (&mut *arena, ids.mlp_scale));
         }
-        let hidden = sized(&mut scratch.hidden, kept.inner.len())?;
+        let hidden = sized(&mut scratch.hidden, inner.len())?;
         if ids.fc2.moves() {
-            hidden.copy_from_slice(&kept.inner);
+            hidden.copy_from_slice(inner);
             gelu(hidden, run);
         }
-        let d_hidden = sized(&mut scratch.d_gate, kept.inner.len())?;
+        let d_hidden = sized(&mut scratch.d_gate, inner.len())?;
         MapBackward {
             linear: &block.fc2,
             ids: ids.fc2,
@@ -196,13 +191,10 @@ impl BlockPass<'_> {
         }
         .run(pace, arena, run)
         .await?;
-        let shape = [kept.inner.len()];
-        let [dy, x] = [&*d_hidden, &kept.inner].map(|values| Tensor::f32(values, &shape));
+        let shape = [inner.len()];
+        let [dy, x] = [&*d_hidden, inner].map(|values| Tensor::f32(values, &shape));
         let call = GeluBackward::new(dy, x, run)?;
-        let mut work = call.into_work(DataMut::F32(hidden))?;
-        let units = work.total();
-        pace.within(&mut work, units).await?;
-        drop(work);
+        maps::finish(pace, call.into_work(DataMut::F32(hidden))?).await?;
         let normed = sized(&mut scratch.normed, d.len())?;
         let norm = self.mlp_norm()?;
         norm.forward(&kept.middle, normed)?;

@@ -11,6 +11,7 @@ pub(super) use fresh::vision_weights;
 
 use super::arena::Arena;
 use super::attention::without_backward;
+use super::grads::ModelGrads;
 use super::images::ImageBatch;
 use super::layer::Recompute;
 use super::maps;
@@ -26,7 +27,7 @@ use diffattn::{
 };
 use parameters::{VisionIds, head_of, put_back_block, put_back_ends};
 use std::ops::Range;
-use tape::{How, VisionGrads, VisionTape};
+use tape::{How, VisionTape};
 
 /// Which parameters a vision transformer is made of, and what its passes keep.
 #[derive(Debug)]
@@ -156,7 +157,7 @@ impl Trainable for DiffViT {
         let units = 3 * maps::units(head, batch.images());
         pace.within(&mut work, units).await?;
         drop(work);
-        let to = VisionGrads {
+        let to = ModelGrads {
             ids,
             arena,
             sums,

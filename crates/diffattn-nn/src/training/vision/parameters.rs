@@ -7,7 +7,7 @@ use crate::models::tables::listed;
 use crate::training::arena::{Arena, ParameterId};
 use crate::training::ids::AttentionIds;
 use crate::training::maps::{MapIds, repack};
-use crate::training::parameters::{Taking, buckets, put_lambda};
+use crate::training::parameters::{Taking, buckets, put_attention};
 use diffattn::{Error, Linear};
 use diffattn_files::vision::{
     self, BlockForm, BlockIds as BlockNames, BlockMaps, BlockSizes, LayerNormIds, TokenSizes,
@@ -222,22 +222,9 @@ pub(super) fn put_back_block(
     ids: &BlockIds,
     arena: &Arena,
 ) -> Result<(), Error> {
-    let attention = &mut block.attention;
-    let of = &ids.attention;
-    for (linear, ids) in [
-        (&mut attention.q, of.q),
-        (&mut attention.k, of.k),
-        (&mut attention.v, of.v),
-        (&mut attention.out, of.out),
-        (&mut block.fc1, ids.fc1),
-        (&mut block.fc2, ids.fc2),
-    ] {
-        repack(linear, ids, arena)?;
-    }
-    put_lambda(attention, of, arena)?;
-    if let (Some(id), Some(norm)) = (of.norm, &mut attention.norm) {
-        norm.weight = Some(arena.value(id).to_vec());
-    }
+    put_attention(&mut block.attention, &ids.attention, arena)?;
+    repack(&mut block.fc1, ids.fc1, arena)?;
+    repack(&mut block.fc2, ids.fc2, arena)?;
     put_norm(&mut block.norm, ids.norm, arena);
     if let Some(norm) = &mut block.mlp_norm {
         put_norm(norm, ids.mlp_norm, arena);

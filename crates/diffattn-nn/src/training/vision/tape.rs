@@ -1,18 +1,16 @@
 //! What a forward pass through a vision transformer keeps for the backward pass, and that pass:
 //! from pixels to the features that the head reads, and back. Runs in slices. Knows no loss.
 
-use super::block::{BlockGrads, BlockPass, KeptBlock, norm_rows};
+use super::block::{BlockPass, KeptBlock, norm_rows};
 use super::parameters::VisionIds;
 use crate::models::diff_vit::{Call, DiffViT, DiffViTOptions, pool};
-use crate::training::arena::Arena;
 use crate::training::attention::Tokens;
+use crate::training::grads::ModelGrads;
 use crate::training::images::ImageBatch;
 use crate::training::layer::Recompute;
 use crate::training::maps::{self, MapBackward};
 use crate::training::rows::add;
 use crate::training::scratch::{Scratch, sized};
-use crate::training::sums::{LayerSums, join_sums};
-use crate::training::trainable::Whole;
 use diffattn::{Error, Pace, Run, Tensor, try_zeroed};
 
 /// What the backward pass needs of the forward pass.
@@ -26,8 +24,6 @@ pub(super) struct VisionTape {
     inputs: Vec<Vec<f32>>,
     /// Of each block, or of one after the other where they are recomputed.
     kept: Vec<KeptBlock>,
-    /// What stands within one MLP after the other, where it is recomputed.
-    shared: KeptBlock,
     /// The mean of each image's patches.
     pooled: Vec<f32>,
 }
@@ -37,16 +33,6 @@ pub(super) struct VisionTape {
 pub(super) struct How {
     pub(super) recompute: Recompute,
     pub(super) run: Run,
-}
-
-/// Where the gradients of a model go.
-pub(super) struct VisionGrads<'g> {
-    pub(super) ids: &'g VisionIds,
-    pub(super) arena: &'g mut Arena,
-    /// What of each block's gradients is summed apart.
-    pub(super) sums: &'g mut [LayerSums],
-    /// Of a unit of a step: who is told of gradients that are whole.
-    pub(super) whole: Option<Whole<'g>>,
 }
 
 /// The tokens of images, as blocks take them.
@@ -80,19 +66,13 @@ impl VisionTape {
             let pass = BlockPass {
                 block,
                 tokens: tokens(model, batch, run),
+                keeps_inner: recompute != Recompute::Mlps,
             };
             let (before, after) = self.inputs.split_at_mut(index + 1);
             let x = sized(&mut after[0], before[index].len())?;
             x.copy_from_slice(&before[index]);
             let kept = &mut self.kept[if is_anew { 0 } else { index }];
-            let lends = recompute == Recompute::Mlps;
-            if lends {
-                kept.lend_inner(&mut self.shared);
-            }
             pass.forward(pace, x, kept, scratch).await?;
-            if lends {
-                kept.lend_inner(&mut self.shared);
-            }
         }
         let width = model.sizes.embed_dim;
         let pooled = sized(&mut self.pooled, batch.images() * width)?;
@@ -145,7 +125,7 @@ impl VisionTape {
         (model, batch, d_features): (&DiffViT, &ImageBatch, &[f32]),
         scratch: &mut Scratch,
         How { recompute, run }: How,
-        mut to: VisionGrads<'_>,
+        mut to: ModelGrads<'_, VisionIds>,
     ) -> Result<(), Error> {
         let blocks = model.blocks.len();
         let mut d_pooled = try_zeroed(self.pooled.len())?;
@@ -159,6 +139,7 @@ impl VisionTape {
             let pass = BlockPass {
                 block,
                 tokens: tokens(model, batch, run),
+                keeps_inner: recompute != Recompute::Mlps,
             };
             let is_anew = recompute == Recompute::Layers;
             let kept = &mut self.kept[if is_anew { 0 } else { index }];
@@ -168,26 +149,11 @@ impl VisionTape {
                 behind[0].copy_from_slice(&before[index]);
                 pass.forward(pace, &mut behind[0], kept, scratch).await?;
             }
-            let has_inner = recompute != Recompute::Mlps;
-            if !has_inner {
-                kept.lend_inner(&mut self.shared);
-            }
-            let grads = BlockGrads {
-                ids: &to.ids.blocks[index],
-                arena: &mut *to.arena,
-                sums: &mut to.sums[index],
-            };
-            let of_block = (&mut *kept, has_inner);
+            let ids = &to.ids.blocks[index];
+            let grads = to.layer(index, ids);
             let x = (self.inputs[index].as_slice(), d.as_mut_slice());
-            pass.backward(pace, x, of_block, scratch, grads).await?;
-            if !has_inner {
-                kept.lend_inner(&mut self.shared);
-            }
-            if to.whole.is_some() {
-                let ids = &to.ids.blocks[index].attention;
-                join_sums(&block.attention, ids, &mut to.sums[index], to.arena);
-                to.tell(index + 1)?;
-            }
+            pass.backward(pace, x, kept, scratch, grads).await?;
+            to.end_layer(index, &block.attention, &ids.attention)?;
         }
         self.embed_backward(pace, (model, &d), &mut to, run).await?;
         to.tell(0)
@@ -198,10 +164,10 @@ impl VisionTape {
         &mut self,
         pace: &Pace,
         (model, d): (&DiffViT, &[f32]),
-        to: &mut VisionGrads<'_>,
+        to: &mut ModelGrads<'_, VisionIds>,
         run: Run,
     ) -> Result<(), Error> {
-        let VisionGrads { ids, arena, .. } = to;
+        let ModelGrads { ids, arena, .. } = to;
         let len = model.tokens() * model.sizes.embed_dim;
         let of = self.patches.chunks_exact_mut(model.positions.len());
         for (d, patches) in d.chunks_exact(len).zip(of) {
@@ -222,16 +188,6 @@ impl VisionTape {
         }
         .run(pace, arena, run)
         .await
-    }
-}
-
-impl VisionGrads<'_> {
-    /// Tells of a bucket whose gradients are whole.
-    fn tell(&mut self, bucket: usize) -> Result<(), Error> {
-        match &mut self.whole {
-            Some(whole) => whole(bucket, self.arena.all_gradients()),
-            None => Ok(()),
-        }
     }
 }
 
