@@ -2,23 +2,16 @@
 // checkpoints that load as models and are gone on from to the same bits, what is refused; and the
 // whole of examples/digits, natively.
 
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type * as types from "../../packages/diffattn/src/training/types.js";
 import * as digits from "../../examples/digits/data.mjs";
 import { isas, isNative, models, onEachIsa, training } from "./backends.js";
 import { path, sentence } from "./language-models.js";
+import { bytesIn, foldersOf, steps, told } from "./trainers.js";
 
-const folders: string[] = [];
-afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
-
-function folder(): string {
-  const made = mkdtempSync(join(tmpdir(), "diffattn-images-"));
-  folders.push(made);
-  return made;
-}
+const folder = foldersOf("images");
 
 const data = digits.digitsOf(readFileSync(new URL("../../examples/digits/digits.bin", import.meta.url)));
 const whole: types.ImageTrainerOptions = { ...digits.options, data };
@@ -32,22 +25,6 @@ const options = (more: Partial<types.ImageTrainerOptions> = {}): types.ImageTrai
   schedule: { warmup: 0 },
   ...more,
 });
-
-async function steps(trainer: types.Trainer<unknown>, count = Infinity): Promise<types.TrainStep[]> {
-  const made: types.TrainStep[] = [];
-  while (made.length < count) {
-    const step = await trainer.advance();
-    if (!step) break;
-    made.push(step);
-  }
-  return made;
-}
-
-/** What of steps is the same wherever they are made. */
-const told = (made: readonly types.TrainStep[]): object[] =>
-  made.map(({ step, loss, lr, gradNorm, tokens, lambda }) => ({ step, loss, lr, gradNorm, tokens, lambda }));
-
-const bytesIn = (out: string, name: string): string => readFileSync(join(out, name)).toString("base64");
 
 onEachIsa((isa) => {
   describe("a trainer of images", () => {

@@ -2,22 +2,15 @@
 // what is frozen; checkpoints that load as models and are gone on from to the same bits; what is
 // refused.
 
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import type * as types from "../../packages/diffattn/src/training/types.js";
 import { models, onEachIsa, training } from "./backends.js";
 import { file, path, sentence } from "./language-models.js";
+import { bytesIn, foldersOf, steps, told } from "./trainers.js";
 
-const folders: string[] = [];
-afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })));
-
-function folder(): string {
-  const made = mkdtempSync(join(tmpdir(), "diffattn-training-"));
-  folders.push(made);
-  return made;
-}
+const folder = foldersOf("training");
 
 const config = (name: string): Record<string, unknown> =>
   JSON.parse(new TextDecoder().decode(file(`${name}/config.json`))) as Record<string, unknown>;
@@ -59,22 +52,6 @@ const options = (more: Partial<types.TrainerOptions> = {}): types.TrainerOptions
   schedule: { warmup: 2 },
   ...more,
 });
-
-async function steps(trainer: types.Trainer, count = Infinity): Promise<types.TrainStep[]> {
-  const made: types.TrainStep[] = [];
-  while (made.length < count) {
-    const step = await trainer.advance();
-    if (!step) break;
-    made.push(step);
-  }
-  return made;
-}
-
-/** What of steps is the same wherever they are made. */
-const told = (made: readonly types.TrainStep[]): object[] =>
-  made.map(({ step, loss, lr, gradNorm, tokens, lambda }) => ({ step, loss, lr, gradNorm, tokens, lambda }));
-
-const bytesIn = (out: string, name: string): string => readFileSync(join(out, name)).toString("base64");
 
 onEachIsa(() => {
   describe("datasets", () => {

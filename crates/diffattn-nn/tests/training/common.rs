@@ -1,8 +1,12 @@
 //! What the tests share: checkpoint folders in training, and what is expected of them.
 
 use diffattn::Tensor;
+use diffattn_nn::training::{
+    Dataset, LossOptions, StepReport, Trainable, Trainer, TrainingModel, TrainingOptions,
+};
 use diffattn_nn::{DiffLlama, DiffLlamaConfig, Weights};
 use diffattn_reference::fixture::Fixture;
+use diffattn_reference::testing::bits;
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
@@ -71,4 +75,36 @@ pub(crate) fn distance(expected: &[f64], got: &[f32]) -> f64 {
         0.0,
         |max: f64, x| if x > max || x.is_nan() { x } else { max },
     )
+}
+
+/// Steps of a trainer, so many at most.
+pub(crate) fn steps<D: Dataset>(trainer: &mut Trainer<D>, count: usize) -> Vec<StepReport> {
+    let mut made = Vec::new();
+    while made.len() < count
+        && let Some(report) = trainer.advance(None).unwrap()
+    {
+        made.push(report);
+    }
+    made
+}
+
+/// The bits of all gradients of micro-batches in which `count` labels count.
+pub(crate) fn all_gradients<M: Trainable>(
+    model: M,
+    (batches, count): (&[M::Batch], usize),
+    options: &TrainingOptions<'_>,
+) -> Vec<u32> {
+    let mut training = TrainingModel::new(model, options).unwrap();
+    training.begin();
+    for batch in batches {
+        let options = LossOptions {
+            count: Some(count),
+            teacher: None,
+        };
+        training.add(batch, &options).unwrap();
+    }
+    training.join();
+    let of = training.arena().parameters().iter();
+    of.flat_map(|one| bits(training.arena().gradients(&one.name).unwrap()))
+        .collect()
 }

@@ -1,13 +1,12 @@
 //! A DIFF Llama in training: loss and gradients of a batch with documents, and twenty steps of
 //! AdamW (T3); the same bits from micro-batches, threads and what is recomputed (T4, T5).
 
-use crate::common::{distance, file, folder, model};
+use crate::common::{self, distance, file, folder, model};
 use diffattn::{AdamW, Run};
 use diffattn_nn::training::{
     LossOptions, Recompute, Schedule, ScheduleShape, TrainingBatch, TrainingModel, TrainingOptions,
 };
 use diffattn_reference::fixture::Fixture;
-use diffattn_reference::testing::bits;
 
 const FOLDERS: [&str; 2] = ["diffllama_tiny", "diffllama_tiny_tied"];
 
@@ -138,20 +137,8 @@ fn twenty_steps() {
 
 /// All gradients of some micro-batches.
 fn all_gradients(name: &str, batches: &[TrainingBatch], options: &TrainingOptions<'_>) -> Vec<u32> {
-    let mut training = TrainingModel::new(model(name), options).unwrap();
     let count = batches.iter().map(TrainingBatch::counted).sum();
-    training.begin();
-    for batch in batches {
-        let options = LossOptions {
-            count: Some(count),
-            teacher: None,
-        };
-        training.add(batch, &options).unwrap();
-    }
-    training.join();
-    let of = training.arena().parameters().iter();
-    of.flat_map(|one| bits(training.arena().gradients(&one.name).unwrap()))
-        .collect()
+    common::all_gradients(model(name), (batches, count), options)
 }
 
 /// Threads, what is recomputed, and micro-batches of 256 tokens change no bit.

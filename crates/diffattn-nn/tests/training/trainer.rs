@@ -1,12 +1,12 @@
 //! Training from step to step: it goes on from a state to the same bits, wherever it was cut; what
 //! it refuses to go on from; what ends it.
 
-use crate::common::{folder, model, model_at};
+use crate::common::{folder, model, model_at, steps};
 use diffattn::{Error, Run};
 use diffattn_nn::checkpoint::{TokenFile, write_tokens};
 use diffattn_nn::training::{
-    AdapterOptions, Alone, DataOptions, Recompute, Schedule, StepReport, Trainer, TrainerOptions,
-    TrainingData, TrainingModel, TrainingOptions,
+    AdapterOptions, Alone, DataOptions, Recompute, Schedule, Trainer, TrainerOptions, TrainingData,
+    TrainingModel, TrainingOptions,
 };
 use diffattn_nn::{DiffLlama, DiffLlamaConfig};
 use std::path::Path;
@@ -62,16 +62,6 @@ fn trainer(threads: usize, options: TrainerOptions) -> Tiny {
     };
     let model = TrainingModel::new(fresh(), &how).unwrap();
     Trainer::new(model, data(9), options).unwrap()
-}
-
-fn steps(trainer: &mut Tiny, count: usize) -> Vec<StepReport> {
-    let mut made = Vec::new();
-    while made.len() < count
-        && let Some(report) = trainer.advance(None).unwrap()
-    {
-        made.push(report);
-    }
-    made
 }
 
 /// It learns what there is to learn, and a fresh model is that of its seed.

@@ -2,15 +2,15 @@
 //! bits from threads, micro-batches and what is recomputed; steps that learn, and states that are
 //! gone on from; what is refused.
 
+use crate::common::{self, steps};
 use crate::vit::{Sizes, Stored, forward, values};
 use diffattn::{Error, Run, Tensor};
 use diffattn_nn::training::{
     DiffViTStart, FreshWeights, HeldOut, ImageBatch, ImageData, ImageOptions, LossOptions,
-    NamePattern, ParameterRules, Recompute, Schedule, StepReport, Trainer, TrainerOptions,
-    TrainingModel, TrainingOptions,
+    NamePattern, ParameterRules, Recompute, Schedule, Trainer, TrainerOptions, TrainingModel,
+    TrainingOptions,
 };
 use diffattn_nn::{DiffViT, DiffViTArchitecture, DiffViTConfig, Weights};
-use diffattn_reference::testing::bits;
 
 const WEE: DiffViTArchitecture = DiffViTArchitecture::Wee;
 
@@ -107,19 +107,8 @@ fn gradients_are_slopes() {
 
 /// All gradients of some micro-batches.
 fn all_gradients(batches: &[ImageBatch], options: &TrainingOptions<'_>) -> Vec<u32> {
-    let mut training = TrainingModel::new(model(&small().weights()), options).unwrap();
-    training.begin();
-    for batch in batches {
-        let options = LossOptions {
-            count: Some(batches.iter().map(ImageBatch::images).sum()),
-            teacher: None,
-        };
-        training.add(batch, &options).unwrap();
-    }
-    training.join();
-    let of = training.arena().parameters().iter();
-    of.flat_map(|one| bits(training.arena().gradients(&one.name).unwrap()))
-        .collect()
+    let count = batches.iter().map(ImageBatch::images).sum();
+    common::all_gradients(model(&small().weights()), (batches, count), options)
 }
 
 /// Threads, what is recomputed, and micro-batches of 256 images change no bit.
@@ -228,16 +217,6 @@ fn trainer(threads: usize, options: TrainerOptions) -> Tiny {
     };
     let model = TrainingModel::new(fresh(), &how).unwrap();
     Trainer::new(model, data(fifth()), options).unwrap()
-}
-
-fn steps(trainer: &mut Tiny, count: usize) -> Vec<StepReport> {
-    let mut made = Vec::new();
-    while made.len() < count
-        && let Some(report) = trainer.advance(None).unwrap()
-    {
-        made.push(report);
-    }
-    made
 }
 
 /// It learns what there is to learn.
