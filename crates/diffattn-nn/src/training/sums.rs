@@ -22,7 +22,8 @@ impl LayerSums {
     }
 }
 
-/// Where the gradients of a layer, or of its attention, go: `I` says which parameters it is made of.
+/// Where the gradients of a layer, or of its attention, go: `I` says which parameters it is made
+/// of.
 pub(super) struct LayerGrads<'g, I> {
     pub(super) ids: &'g I,
     pub(super) arena: &'g mut Arena,
