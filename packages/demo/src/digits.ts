@@ -2,12 +2,11 @@
 // pictures that it never saw. Start and stop, figures, a curve, and what it reads in some of them.
 // What is computed is diffattn/training's, in a worker.
 
-import { setThreads } from "diffattn";
 import { Trainer, type TrainStep } from "diffattn/training";
 import { digitsOf, heldOut, options } from "../../../examples/digits/data.mjs";
-import { lossCurve } from "../../diffattn/src/curve.js";
 import { byId, element, reasonOf } from "./dom.js";
 import { perFrame } from "./frames.js";
+import { drawLoss, leaveCore } from "./train-common.js";
 import type { Voice } from "./voice.js";
 
 /** Steps between two measurements. */
@@ -18,8 +17,6 @@ const DRAWN = 20;
 const SHOWN = 20;
 /** Pixels of a picture to a side, and of one of them on the screen. */
 const [SIDE, ZOOM] = [8, 4];
-/** Pixels of the curve across, at least and at most. */
-const [NARROWEST, WIDEST] = [280, 720];
 
 type Digits = ReturnType<typeof digitsOf>;
 type DigitsTrainer = Awaited<ReturnType<typeof trainerOf>>;
@@ -78,8 +75,7 @@ export class DigitsTraining {
     for (const place of [this.#curve, this.#pictures]) place.replaceChildren();
     this.#state.textContent = "Training begins.";
     try {
-      // One core is the page's, or steps that follow each other would leave it none.
-      setThreads(Math.max(1, navigator.hardwareConcurrency - 1));
+      leaveCore();
       const data = await digitsAt(new URL("digits.bin", document.baseURI), signal);
       using trainer = await trainerOf(data, signal);
       await this.#train(trainer, data);
@@ -129,7 +125,6 @@ export class DigitsTraining {
 
   #draw(): void {
     if (this.#history.length === 0) return;
-    const width = Math.max(NARROWEST, Math.min(WIDEST, this.#state.parentElement?.clientWidth ?? 0));
-    this.#curve.innerHTML = lossCurve([{ name: "", history: this.#history }], { width, styled: false });
+    drawLoss(this.#curve, this.#history, this.#state.parentElement?.clientWidth ?? 0);
   }
 }

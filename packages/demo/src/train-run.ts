@@ -1,8 +1,9 @@
 // One training of the page's small model: its steps, and between them samples, maps and files.
 // Knows no element of the page; what is computed is diffattn/training's, in a worker.
 
-import { type AttentionMaps, setThreads } from "diffattn";
+import type { AttentionMaps } from "diffattn";
 import { Trainer, type TrainStep } from "diffattn/training";
+import { leaveCore } from "./train-common.js";
 import { idsOf } from "./train-text.js";
 
 /** Tokens of a sample. */
@@ -72,8 +73,7 @@ export class TrainRun {
     const tokenizer = files["tokenizer.json"];
     if (!tokenizer) throw new Error("the model has no tokenizer, which splits texts into tokens");
     const ids = await idsOf(wishes.texts, tokenizer, signal);
-    // One core is the page's, or steps that follow each other would leave it none.
-    setThreads(Math.max(1, navigator.hardwareConcurrency - 1));
+    leaveCore();
     const trainer = await Trainer.create({
       model: files,
       data: { ids },

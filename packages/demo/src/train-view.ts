@@ -4,15 +4,14 @@
 import type { AttentionMaps, Tensor } from "diffattn";
 import type { TrainStep } from "diffattn/training";
 import { attentionRow, drawMap } from "diffattn/viz";
-import { curveStyles, lossCurve } from "../../diffattn/src/curve.js";
+import { curveStyles } from "../../diffattn/src/curve.js";
 import { byId, element } from "./dom.js";
 import { perFrame } from "./frames.js";
+import { drawLoss } from "./train-common.js";
 import type { Before } from "./train-run.js";
 
 /** Samples that are shown: the first, and the last ones. */
 const SAMPLES = 12;
-/** Pixels of the curve across, at least and at most. */
-const [NARROWEST, WIDEST] = [280, 720];
 
 const timeOf = (seconds: number): string =>
   seconds < 90 ? `${Math.ceil(seconds)} s` : `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
@@ -143,8 +142,7 @@ export class TrainView {
     this.#fact("not trained on", was === "–" ? "–" : `${was} → ${is}`);
     this.#fact("tokens/s", last.tokensPerSecond.toFixed(0));
     this.#fact("time left", this.#isOver ? "–" : timeOf(left));
-    const width = Math.max(NARROWEST, Math.min(WIDEST, this.#results.clientWidth));
-    this.#curve.innerHTML = lossCurve([{ name: "", history: this.#history }], { width, styled: false });
+    drawLoss(this.#curve, this.#history, this.#results.clientWidth);
     this.#drawLambda(last);
   }
 

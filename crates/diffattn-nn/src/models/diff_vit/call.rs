@@ -16,11 +16,11 @@ const GATHERED: usize = 512;
 pub(crate) struct Call<'a> {
     pub(super) model: &'a DiffViT,
     pixels: &'a [f32],
-    pub(crate) batch: usize,
+    pub(super) batch: usize,
     /// Rows and columns of patches.
     grid: [usize; 2],
     /// N, tokens of an image.
-    pub(crate) tokens: usize,
+    pub(super) tokens: usize,
     pub(super) run: Run,
 }
 

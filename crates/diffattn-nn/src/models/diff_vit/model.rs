@@ -15,13 +15,13 @@ use diffattn::{Error, Linear, Run};
 /// in.
 #[derive(Debug, Clone)]
 pub struct DiffViT {
-    pub(crate) config: DiffViTConfig,
+    pub(super) config: DiffViTConfig,
     pub(crate) sizes: Sizes,
     /// S and P.
-    pub(crate) img_size: usize,
+    pub(super) img_size: usize,
     pub(crate) patch_size: usize,
     /// C.
-    pub(crate) in_chans: usize,
+    pub(super) in_chans: usize,
     pub(crate) patches: Linear,
     /// `[(S / P)², embed_dim]`.
     pub(crate) positions: Vec<f32>,
@@ -117,7 +117,7 @@ impl DiffViT {
     }
 
     /// What makes logits of the mean of the patches' tokens.
-    pub(crate) fn logits(&self) -> Head<'_> {
+    pub(super) fn logits(&self) -> Head<'_> {
         Head {
             norm: self.norm.rows(),
             map: self.head.as_ref(),
@@ -125,7 +125,7 @@ impl DiffViT {
     }
 
     /// Its blocks, as passes see them.
-    pub(crate) fn layers(&self) -> Vec<Layer<'_>> {
+    pub(super) fn layers(&self) -> Vec<Layer<'_>> {
         let layers = self.blocks.iter().map(|block| {
             let Block {
                 norm,

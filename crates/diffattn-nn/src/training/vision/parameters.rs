@@ -72,7 +72,7 @@ impl Taking<'_> {
         let width = model.sizes.embed_dim;
         let sizes = TokenSizes {
             embed_dim: width,
-            in_chans: model.in_chans,
+            in_chans: model.in_chans(),
             patch_size: model.patch_size,
             positions: model.positions.len() / width,
             reg_tokens: model.registers(),
