@@ -19,10 +19,9 @@ const VARIANTS = {
   decode: ["sync"],
   group_norm: ["sync", "sync-out", "sync-tensors", "async"],
   rms_norm: ["sync", "sync-out", "sync-tensors", "async"],
-  // (Gradients have no `out`: their results are new.)
-  attention_backward: ["sync", "sync-tensors", "async", "async-tensors"],
-  group_norm_backward: ["sync", "sync-tensors", "async"],
-  rms_norm_backward: ["sync", "sync-tensors", "async"],
+  attention_backward: ["sync", "sync-out", "sync-tensors", "async", "async-tensors"],
+  group_norm_backward: ["sync", "sync-out", "sync-tensors", "async"],
+  rms_norm_backward: ["sync", "sync-out", "sync-tensors", "async"],
   layer_backward: ["sync", "async"],
 };
 
@@ -59,16 +58,23 @@ function operatorOf(test) {
 }
 
 /**
- * What a case calls: its name in the package, its big inputs as shapes and numbers of tensors, and
- * the arguments around them.
+ * What a case calls: its name in the package, its big inputs as shapes and numbers of tensors, the
+ * arguments around them, and its `out` made of what `make` makes of a shape.
  */
 function formOf(test) {
   const { name, shapes, options } = operatorOf(test);
   const inputs = shapes.map((shape, t) => [shape, t]);
-  if (!test.op.endsWith("_backward")) return { name, inputs, call: (given, more) => [...given, { ...options, ...more }] };
+  const call = (given, more) => [...given, { ...options, ...more }];
+  if (!test.op.endsWith("_backward")) return { name, inputs, call, out: (make) => make(test.out) };
   // (λ is a constant.)
-  const needs = name === "diffAttention" && { needs: ["q", "k", "v"] };
-  return { name: `${name}Backward`, inputs: [[test.out, DY], ...inputs], call: (given) => [...given, { ...options, ...needs }] };
+  if (name === "diffAttention") Object.assign(options, { needs: ["q", "k", "v"] });
+  const gradients = name === "diffAttention" ? ["dq", "dk", "dv"] : ["dx"];
+  return {
+    name: `${name}Backward`,
+    inputs: [[test.out, DY], ...inputs],
+    call,
+    out: (make) => Object.fromEntries(gradients.map((gradient, i) => [gradient, make(shapes[i])])),
+  };
 }
 
 /**
@@ -149,7 +155,7 @@ function prepared(api, test, variant) {
   if (!VARIANTS[test.op]?.includes(variant)) throw new Error(`there is no variant ${variant} of ${test.op}`);
   if (test.op === "decode") return decode(api, test);
   if (test.op === "layer_backward") return layer(api, test, variant);
-  const { name, inputs: wanted, call } = formOf(test);
+  const { name, inputs: wanted, call, out: outOf } = formOf(test);
   const isSync = variant.startsWith("sync");
   const fn = api[isSync ? `${name}Sync` : name];
   if (variant.endsWith("-tensors")) {
@@ -158,9 +164,11 @@ function prepared(api, test, variant) {
       fill(tensor.data, t);
       return tensor;
     });
-    const out = isSync && !name.endsWith("Backward") ? api.createTensor(test.out) : undefined;
+    const places = isSync && outOf((shape) => api.createTensor(shape));
+    const named = (tensors) => Object.fromEntries(Object.entries(tensors).map(([name, { data }]) => [name, data]));
     // A fresh view at every call: WebAssembly's memory may have grown since.
-    return { run: () => fn(...call(tensors, out && { out: out.data })), memory: () => tensors[0].data.buffer };
+    const more = () => places && { out: name.endsWith("Backward") ? named(places) : places.data };
+    return { run: () => fn(...call(tensors, more())), memory: () => tensors[0].data.buffer };
   }
   const inputs = wanted.map(([shape, t]) => array(shape, t));
   if (variant === "async-transfer") {
@@ -168,7 +176,7 @@ function prepared(api, test, variant) {
     const before = () => (own = inputs.map(({ data, shape }) => ({ data: data.slice(), shape })));
     return { before, run: () => fn(...call(own, { transfer: true })) };
   }
-  const more = variant === "sync-out" ? { out: new Float32Array(count(test.out)) } : {};
+  const more = variant === "sync-out" ? { out: outOf((shape) => new Float32Array(count(shape))) } : {};
   return { run: () => fn(...call(inputs, more)) };
 }
 

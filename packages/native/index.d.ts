@@ -7,14 +7,14 @@ declare namespace addon {
 
   interface Addon {
     /** Runs a job to its end on this thread and the pool. */
-    call(op: number, params: Float64Array, operands: Uint8Array[], outs: Uint8Array[]): Told;
+    call(op: number, params: Float64Array, operands: Uint8Array[], outs: readonly (Uint8Array | null)[]): Told;
     /** Checks a job and queues it; rejects, never throws. */
     callAsync(
       id: number,
       op: number,
       params: Float64Array,
       operands: Uint8Array[],
-      outs: Uint8Array[],
+      outs: readonly (Uint8Array | null)[],
       transfer: boolean,
       onProgress: ((done: number, total: number) => void) | null,
     ): Promise<Told>;

@@ -99,13 +99,18 @@ const ofVectors = ({ dq1, dk1, dq2, dk2 }: types.LambdaFullGradients): Gradients
   dlambda_k2: dk2,
 });
 
+/** The options of a case, which say no place for its result. */
+const optionsOf = (fixture: Fixture): Omit<types.DiffAttentionOptions, "out"> & Record<string, unknown> => ({
+  ...attentionOptions(fixture),
+});
+
 function attention(fixture: Fixture, file: string): Check[] {
   const { options: c, tensors } = fixture;
   const [dy, q, k, v] = ["dy", "q", "k", "v"].map((name) => given(fixture, name)) as [Given, Given, Given, Given];
   const coefficients = tensors.get("coefficients");
   const norm = c["norm"] as types.AttentionNorm | null | undefined;
   const options = (api: Api): types.DiffAttentionBackwardOptions => ({
-    ...attentionOptions(fixture),
+    ...optionsOf(fixture),
     lambda: lambdaOf(fixture, api),
     coefficients: coefficients && Array.from(float32(coefficients)),
     norm: norm && { ...norm, weight: vector(fixture, "norm_weight") },
@@ -187,7 +192,7 @@ function sequenceDifference(fixture: Fixture, file: string): Check[] {
 
 /** Heads that mix in attention over differences: the gradients of both ways, put together. */
 function fusedSequence(fixture: Fixture, file: string): Check[] {
-  const options = { ...attentionOptions(fixture) };
+  const options = optionsOf(fixture);
   const c = fixture.options as { order: number; fusion: number; share: number };
   const { order } = c;
   const qkv = ["q", "k", "v"].map((name) => given(fixture, name)) as [Given, Given, Given];

@@ -226,6 +226,30 @@ onEachIsa((isa) => {
     for (const tensor of [place, held]) tensor.dispose();
   });
 
+  test("gradients go where the caller says, those that it names; in the backend's memory, too", async () => {
+    const arrays = {
+      dq: new Float32Array(q.data.length),
+      dv: new Float32Array(v.data.length + 3).subarray(3),
+      dlambda: new Float32Array(1),
+    };
+    const got = call({ out: arrays });
+    sameGradients(got, call());
+    for (const [name, array] of Object.entries(arrays)) expect((got as Named)[name]?.data).toBe(array);
+    expect(got.dk?.data).not.toBe(undefined);
+    sameGradients(call({ needs: ["v"], out: { dv: arrays.dv } }), { dv: got.dv as types.Tensor });
+    const place = api.createTensor(x.shape);
+    for (const out of [{ dx: place.data }, { dx: place.data, dweight: null, dbias: new Float32Array(12) }]) {
+      place.data.fill(NaN);
+      const got = await api.groupNormBackward(dx, x, { ...group, out });
+      expect(got.dx.data).toBe(out.dx);
+      sameGradients(got, api.groupNormBackwardSync(dx, x, group));
+      place.data.fill(NaN);
+      sameGradients(api.groupNormBackwardSync(dx, x, { ...group, out }), got);
+    }
+    sameGradients(await api.rmsNormBackward(dx, x, { ...rms, out: null }), api.rmsNormBackwardSync(dx, x, { ...rms, out: {} }));
+    place.dispose();
+  });
+
   test("abort: by the signal, while it is at work; the next call works", async () => {
     const long = qkv(99, LONG);
     const dyOfLong = normal(98, 1, LONG.H, LONG.Lq, 2 * LONG.d);
@@ -246,6 +270,8 @@ onEachIsa((isa) => {
   });
 
   const anything = (x: unknown): never => x as never;
+  const into = (out: unknown): unknown => api.rmsNormBackwardSync(dx, x, { out: anything(out) });
+  const place = new Float32Array(q.data.length);
   test.each<[string, types.ErrorCode, string | RegExp, () => unknown]>([
     [
       "dy of another shape",
@@ -271,6 +297,33 @@ onEachIsa((isa) => {
     ],
     ["returnLse", "OPTION", /^options: expected only .*, got "returnLse"/, () => call({ returnLse: true })],
     ["a misspelt option", "OPTION", /got "need" \(did you mean needs\?\)$/, () => call({ need: ["q"] })],
+    ["a place for what no call gives", "OPTION", /^out: expected only dx, dweight, got "dy"/, () => into({ dy: new Float32Array(1) })],
+    ["places that are none", "OPTION", "out: expected an object, got 5", () => into(5)],
+    [
+      "a place of halves",
+      "DTYPE",
+      "out.dx: expected a Float32Array for a float32 result, got a Uint16Array",
+      () => into({ dx: new Uint16Array(8) }),
+    ],
+    [
+      "a place that is too short",
+      "SHAPE",
+      /^dx: expected \d+ bytes for float32 \[2, 12, 5, 7\], got 12$/,
+      () => into({ dx: new Float32Array(3) }),
+    ],
+    [
+      "a place for a gradient of nothing",
+      "OPTION",
+      "dweight: expected none, as the call has no such result, got an array",
+      () => into({ dweight: new Float32Array(7) }),
+    ],
+    ["a place in an input", "OPTION", "out.dx: expected memory that does not overlap an input, got an overlap", () => into({ dx: x.data })],
+    [
+      "a place for two",
+      "OPTION",
+      "out.dk: expected memory that no other result has, got an overlap",
+      () => call({ out: { dq: place, dk: place } }),
+    ],
     ["no tensor", "DTYPE", "dy: expected a tensor { data, shape }, got 5", () => api.rmsNormBackwardSync(anything(5), x)],
     ["norms of different shapes", "SHAPE", /^dy: expected .*, got .*/, () => api.rmsNormBackwardSync(normal(1, 2, 12, 5, 6), x)],
     ["groups that do not divide", "SHAPE", /expected .*, got .*/, () => api.groupNormBackwardSync(dx, x, { numGroups: 5 })],

@@ -38,6 +38,17 @@ impl OutputSpec {
         })
     }
 
+    /// An output that another call of its request would have: of rank 0 and without a byte.
+    #[cfg(feature = "training")]
+    pub(crate) fn absent(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            kind: Kind::U8,
+            shape: Vec::new(),
+            bytes: 0,
+        }
+    }
+
     /// Whether memory of `bytes` fits.
     ///
     /// # Errors
@@ -45,6 +56,14 @@ impl OutputSpec {
     pub fn check_bytes(&self, bytes: usize) -> Result<(), Error> {
         if bytes == self.bytes {
             return Ok(());
+        }
+        #[cfg(feature = "training")]
+        if self.bytes == 0 && self.shape.is_empty() {
+            return Err(Error::option(
+                &self.name,
+                "none, as the call has no such result",
+                "an array",
+            ));
         }
         let expected = format_args!(
             "{} bytes for {} {}",

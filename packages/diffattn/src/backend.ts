@@ -32,6 +32,9 @@ export interface Output {
   buffer: ArrayBuffer | null;
 }
 
+/** The caller's arrays for the first outputs, in their order; null for one that has none. */
+export type Outs = readonly (Uint8Array | null)[];
+
 /** What an async call is told besides its request. */
 export interface Control {
   transfer: boolean;
@@ -56,8 +59,8 @@ export interface BackendMemory {
 
 /** What computes at once, on the caller's own thread. */
 export interface Local {
-  /** Runs a job to its end. `outs` are the caller's arrays for the first outputs. */
-  call(request: Request, outs: Uint8Array[]): Output[];
+  /** Runs a job to its end. */
+  call(request: Request, outs: Outs): Output[];
   /** Asks or changes an object: one number. */
   query(request: Request): number;
   /**
@@ -94,5 +97,5 @@ export interface Backend {
    * Runs a job elsewhere than on the caller's thread; takes what it needs of the operands before it
    * returns.
    */
-  callAsync(request: Request, outs: Uint8Array[], control: Control): Call;
+  callAsync(request: Request, outs: Outs, control: Control): Call;
 }

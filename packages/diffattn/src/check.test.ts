@@ -157,12 +157,12 @@ test("a detached buffer is named; an offset view keeps its range", () => {
 });
 
 test("out is of the result's element type", () => {
-  expect(checkOut(new Float32Array(4), "float32").byteLength).toBe(16);
-  expect(checkOut(new Uint16Array(4), "bfloat16").byteLength).toBe(8);
-  expect(() => checkOut(new Float64Array(4), "float32")).toThrow(
+  expect(checkOut("out", new Float32Array(4), "float32").byteLength).toBe(16);
+  expect(checkOut("out", new Uint16Array(4), "bfloat16").byteLength).toBe(8);
+  expect(() => checkOut("out", new Float64Array(4), "float32")).toThrow(
     refuses("DTYPE", "out: expected a Float32Array for a float32 result, got a Float64Array"),
   );
-  expect(() => checkOut({ data: 1 }, "float16")).toThrow(
+  expect(() => checkOut("out", { data: 1 }, "float16")).toThrow(
     refuses("DTYPE", /^out: expected a Uint16Array or a Float16Array for a float16 result/),
   );
 });

@@ -281,12 +281,12 @@ export function readTensor(argument: string, x: unknown): Read {
 }
 
 /** The array that results go into: of the result's element type. */
-export function checkOut(out: unknown, dtype: DType): Uint8Array {
+export function checkOut(argument: string, out: unknown, dtype: DType): Uint8Array {
   if (!HELD[arrayType(out) ?? ""]?.includes(dtype)) {
     const arrays = Object.keys(HELD).filter((array) => HELD[array]?.includes(dtype));
-    fail("DTYPE", "out", `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
+    fail("DTYPE", argument, `a ${arrays.join(" or a ")} for a ${dtype} result`, show(out));
   }
-  return bytesOf("out", out as ArrayBufferView);
+  return bytesOf(argument, out as ArrayBufferView);
 }
 
 /** Whether two ranges of bytes share memory. */

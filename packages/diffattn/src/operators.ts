@@ -71,13 +71,15 @@ export const diffAttentionMaps = (q: unknown, k: unknown, options: unknown, cach
 
 /** Of dy, q, k and v. */
 export const diffAttentionBackward = ([dy, q, k, v]: readonly [unknown, unknown, unknown, unknown], options: unknown): Stream =>
-  encode(requests.diffAttentionBackward, { dy: dy as Given, q: q as Given, k: k as Given, v: v as Given }, options, CALL, ["returnLse"]);
+  encode(requests.diffAttentionBackward, { dy: dy as Given, q: q as Given, k: k as Given, v: v as Given }, options, CALL_OUT, [
+    "returnLse",
+  ]);
 
 export const rmsNormBackward = (dy: unknown, x: unknown, options: unknown): Stream =>
-  encode(requests.rmsNormBackward, { dy: dy as Given, x: x as Given }, options, CALL);
+  encode(requests.rmsNormBackward, { dy: dy as Given, x: x as Given }, options, CALL_OUT);
 
 export const groupNormBackward = (dy: unknown, x: unknown, options: unknown): Stream =>
-  encode(requests.groupNormBackward, { dy: dy as Given, x: x as Given }, options, CALL);
+  encode(requests.groupNormBackward, { dy: dy as Given, x: x as Given }, options, CALL_OUT);
 
 export const applyRopeBackward = (dy: unknown, options: unknown): Stream =>
   encode(requests.applyRopeBackward, { dy: dy as Given }, options, CALL_OUT);

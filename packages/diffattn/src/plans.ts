@@ -17,11 +17,11 @@ export function tensorPlan(
   names: readonly string[] = [],
 ) {
   // Now: a draft or a proxy may be revoked once the call is under way.
-  const out = options?.out;
+  const out = options?.out ?? undefined;
   return {
     request,
     options,
-    dtype: request.dtype,
+    outs: out === undefined ? [] : [{ argument: "out", array: out, dtype: request.dtype }],
     // The element type of `data` follows the input's, which the public types say.
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     finish([first, ...others]: Output[]): any {

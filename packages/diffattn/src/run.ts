@@ -1,20 +1,27 @@
 // One way to run a call, sync or async, for every operator and layer: checks what concerns all of
 // them, follows the signal and the progress. Knows no operator.
 
-import type { Backend, Call, Control, Output, Request } from "./backend.js";
+import type { Backend, Call, Control, Output, Outs, Request } from "./backend.js";
 import { checkOut, isAbsent, overlaps, show } from "./check.js";
 import { aborted, DiffAttnError, fail } from "./errors.js";
 import { backend } from "./init.js";
 import type * as types from "./types.js";
 
-type Options = types.CallOptions & types.OutOptions;
+/** An array of the caller that a result goes into. */
+interface Given {
+  /** What errors call it. */
+  readonly argument: string;
+  readonly array: unknown;
+  /** The result's element type. */
+  readonly dtype: types.DType;
+}
 
 /** A call that is ready to run. */
 export interface Plan<R> {
   request: Request;
-  options: Options | null | undefined;
-  /** The result's element type, where `out` is legal. */
-  dtype?: types.DType;
+  options: types.CallOptions | null | undefined;
+  /** The caller's arrays for the first results, in the protocol's order. */
+  outs?: readonly (Given | null)[];
   finish(outputs: Output[]): R;
 }
 
@@ -45,20 +52,34 @@ export function checkSignal(signal: AbortSignal | null | undefined): void {
 }
 
 /** Checks what concerns every call. Gives the caller's arrays as the backend takes them. */
-export function prepare<R>({ request, options, dtype }: Plan<R>): Uint8Array[] {
-  const { signal, out, transfer } = (options ?? {}) as { [K in keyof Options]: Options[K] | null };
+export function prepare<R>({ request, options, outs = [] }: Plan<R>): Outs {
+  const { signal, transfer } = (options ?? {}) as { [K in keyof types.CallOptions]: types.CallOptions[K] | null };
   if (transfer !== undefined && transfer !== null && typeof transfer !== "boolean")
     fail("OPTION", "transfer", "true or false", show(transfer));
   const testOp = (options as Record<symbol, unknown> | null | undefined)?.[TEST_OP];
   if (typeof testOp === "number") Object.assign(request, { op: testOp, params: [], operands: [], objects: [] });
   checkSignal(signal);
-  if (out === undefined || out === null || dtype === undefined) return [];
-  const bytes = checkOut(out, dtype);
-  for (const operand of request.operands) {
-    if (overlaps(bytes, operand)) fail("OPTION", "out", "memory that does not overlap an input", "an overlap");
-    if (transfer && operand.buffer === bytes.buffer) fail("OPTION", "out", "a buffer that is not transferred", "that of an input");
+  const places: (Uint8Array | null)[] = [];
+  for (const out of outs) {
+    const bytes = out && checkOut(out.argument, out.array, out.dtype);
+    if (bytes) checkPlace(out.argument, bytes, request.operands, transfer === true, places);
+    places.push(bytes);
   }
-  return [bytes];
+  return places;
+}
+
+function checkPlace(
+  argument: string,
+  bytes: Uint8Array,
+  operands: readonly Uint8Array[],
+  transfer: boolean,
+  others: readonly (Uint8Array | null)[],
+): void {
+  for (const operand of operands) {
+    if (overlaps(bytes, operand)) fail("OPTION", argument, "memory that does not overlap an input", "an overlap");
+    if (transfer && operand.buffer === bytes.buffer) fail("OPTION", argument, "a buffer that is not transferred", "that of an input");
+  }
+  if (others.some((other) => other && overlaps(bytes, other))) fail("OPTION", argument, "memory that no other result has", "an overlap");
 }
 
 /** Starts a call, follows its signal and its progress to the end. */

@@ -720,8 +720,19 @@ export declare function sequenceDifferenceSync<D extends TensorData>(
   options?: SequenceDifferenceOptions,
 ): Tensor<ResultData<D>>;
 
+/** What calls with several gradients, G by name, may be told. */
+export interface GradientsOutOptions<G> {
+  /**
+   * Arrays that gradients go into, by name: `result.dx.data === out.dx`. Each is a Float32Array of
+   * its gradient's length, may be a view with an offset or a {@link createTensor} tensor's `data`,
+   * and overlaps no input and no other (OPTION); one of a gradient that the call does not give is
+   * an OPTION error. Unspecified after an abort. What is not named here is a new array.
+   */
+  out?: { readonly [Name in keyof G]?: Float32Array | null | undefined } | null | undefined;
+}
+
 /** Options of {@link diffAttentionBackward}: those of the call whose gradients are wanted. */
-export interface DiffAttentionBackwardOptions extends AttentionOptions, CallOptions {
+export interface DiffAttentionBackwardOptions extends AttentionOptions, CallOptions, GradientsOutOptions<AttentionGradients> {
   /** Per-head RMS norm of the result; none by default. */
   norm?: AttentionNorm | null | undefined;
   /**
@@ -823,7 +834,7 @@ export declare function diffAttentionBackwardSync(
 ): AttentionGradients;
 
 /** Options of {@link rmsNormBackward}: those of the call whose gradients are wanted. */
-export interface RmsNormBackwardOptions extends CallOptions {
+export interface RmsNormBackwardOptions extends CallOptions, GradientsOutOptions<RmsNormGradients> {
   /** `[last extent of x]`, float32; 1 by default. */
   weight?: Float32Like | undefined;
   /** Added to the mean square; 1e-5 by default. */
@@ -860,7 +871,7 @@ export declare function rmsNormBackward(dy: TensorLike, x: TensorLike, options?:
 export declare function rmsNormBackwardSync(dy: TensorLike, x: TensorLike, options?: RmsNormBackwardOptions): RmsNormGradients;
 
 /** Options of {@link groupNormBackward}: those of the call whose gradients are wanted. */
-export interface GroupNormBackwardOptions extends CallOptions {
+export interface GroupNormBackwardOptions extends CallOptions, GradientsOutOptions<GroupNormGradients> {
   /** Groups of neighbouring channels; divides C. */
   numGroups: number;
   /** `[C]`, float32; 1 by default. */

@@ -97,7 +97,7 @@ export class WorkerSide {
       if (this.#abortedIds.has(id)) throw aborted(undefined);
       const job = on.begin(
         message,
-        message.outBytes.map((length) => ({ length })),
+        message.outBytes.map((length) => (length === null ? null : { length })),
       );
       try {
         let took = 0;

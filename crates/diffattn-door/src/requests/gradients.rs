@@ -11,28 +11,30 @@ use super::norm::{GroupNormAt, RmsNormAt};
 use super::sequence::{DifferenceAt, RopeAt, RopePlacesAt};
 use crate::encoding::{List, Tensor, Vector, choice, request};
 use crate::job::{OutputSpec, Prepared};
-use crate::kind::Kind;
 use crate::operation::{Inputs, Operation};
 use crate::reader::TensorAt;
 
-/// Gradients by name, of which a call may give some only: `given`, a byte for each that says
-/// whether it is there, and then those that are.
+/// Gradients by name: those that a call does not give are absent at their places.
 fn gradients<'m, const N: usize>(
     named: [(&'static str, Option<Vec<usize>>); N],
     start: impl FnOnce([Option<&'m mut [f32]>; N]) -> Result<Work<'m>, Error> + 'm,
 ) -> Result<Prepared<'m>, Error> {
     let given = named.each_ref().map(|(_, shape)| shape.is_some());
-    let mut specs = vec![OutputSpec::new("given", Kind::U8, &[N])?];
+    let mut specs = Vec::with_capacity(N);
     for (name, shape) in named {
-        if let Some(shape) = shape {
-            specs.push(OutputSpec::new(name, DType::F32, &shape)?);
-        }
+        specs.push(match shape {
+            Some(shape) => OutputSpec::new(name, DType::F32, &shape)?,
+            None => OutputSpec::absent(name),
+        });
     }
     Ok(Prepared::new(specs, move |outputs| {
-        outputs.u8()?.copy_from_slice(&given.map(u8::from));
         let mut taken = [const { None }; N];
         for (place, given) in taken.iter_mut().zip(given) {
-            *place = given.then(|| outputs.f32()).transpose()?;
+            if given {
+                *place = Some(outputs.f32()?);
+            } else {
+                outputs.u8()?;
+            }
         }
         start(taken)
     }))

@@ -10,7 +10,6 @@ use super::attention::mask_or_none;
 use super::layer::weight_names;
 use crate::encoding::{Mask, Now, Object, Tensor, request};
 use crate::job::{OutputSpec, Prepared};
-use crate::kind::Kind;
 use crate::objects::{Held, Use};
 use crate::operation::{Asked, Inputs, Operation, Query};
 
@@ -93,26 +92,25 @@ impl Operation for LayerBackwardRequest {
         let call = LayerBackward::new(layer, tape, dy)?;
         let weights = call.weights();
         let names = weight_names();
-        let given: Vec<u8> = names
-            .iter()
-            .map(|name| weights.iter().any(|(of, _)| of == name).into())
-            .collect();
-        let mut specs = vec![OutputSpec::new("given", Kind::U8, &[given.len()])?, dx];
+        let mut specs = vec![dx];
         // (In the order of the names, whatever the layer's own is.)
-        let mut order = Vec::with_capacity(weights.len());
+        let mut order = Vec::with_capacity(names.len());
         for name in names {
             let found = weights.iter().position(|(of, _)| *of == name);
-            if let Some((place, (_, shape))) = found.map(|place| (place, &weights[place])) {
-                specs.push(OutputSpec::new(name, DType::F32, shape)?);
-                order.push(place);
-            }
+            specs.push(match found {
+                Some(place) => OutputSpec::new(name, DType::F32, &weights[place].1)?,
+                None => OutputSpec::absent(name),
+            });
+            order.push(found);
         }
         Ok(Prepared::new(specs, move |outputs| {
-            outputs.u8()?.copy_from_slice(&given);
             let dx = outputs.f32()?;
             let mut to = Vec::with_capacity(order.len());
             for place in order {
-                to.push((place, outputs.f32()?));
+                match place {
+                    Some(place) => to.push((place, outputs.f32()?)),
+                    None => drop(outputs.u8()?),
+                }
             }
             to.sort_unstable_by_key(|(place, _)| *place);
             Ok(call.into_work(dx, to.into_iter().map(|(_, to)| to).collect()))

@@ -1,7 +1,7 @@
 // A request as the worker takes it: operands of its own, objects by the keys that both sides know.
 // Knows no operator.
 
-import type { Handle, Local, Request } from "../backend.js";
+import type { Handle, Local, Outs, Request } from "../backend.js";
 import { copyOf } from "./copy.js";
 import type { Instance, Resolved } from "./instance.js";
 import type { CallMessage } from "./messages.js";
@@ -55,7 +55,7 @@ interface About {
   /** The object that it makes or changes. */
   readonly key: number | undefined;
   readonly transfer?: boolean;
-  readonly outs?: readonly Uint8Array[];
+  readonly outs?: Outs;
 }
 
 export function messageOf(
@@ -69,7 +69,7 @@ export function messageOf(
     params: new Float64Array(params),
     objects: keys,
     operands: own(operands, transfer),
-    outBytes: outs.map(({ byteLength }) => byteLength),
+    outBytes: outs.map((out) => out && out.byteLength),
     kind,
     key,
   };

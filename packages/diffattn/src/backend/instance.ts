@@ -1,7 +1,7 @@
 // One WASM instance: writes requests into its memory, runs jobs, reads outputs. The local side
 // (wasm.ts) and the worker (worker.ts) each own one. Knows no operator, no worker and no object.
 
-import type { Output } from "../backend.js";
+import type { Output, Outs } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import type { ErrorCode } from "../types.js";
 import { copyOf } from "./copy.js";
@@ -190,7 +190,7 @@ export class Instance {
   }
 
   /** The outputs of a job; `places` say where the first of them go. */
-  #targets(job: number, places: readonly (Place & { address: number | undefined })[]): Target[] {
+  #targets(job: number, places: readonly ((Place & { address: number | undefined }) | null)[]): Target[] {
     const address = this.#in((door) => door.outputs(job)) >>> 0;
     const told = new Uint32Array(this.#memory.buffer, address);
     let next = 0;
@@ -224,9 +224,9 @@ export class Instance {
   }
 
   /** Prepares a job and its outputs; `outs` say where the first of them go. */
-  begin(request: Resolved, outs: Place[]): Job {
+  begin(request: Resolved, outs: readonly (Place | null)[]): Job {
     // As with operands: an address before any allocation.
-    const places = outs.map((place) => ({ ...place, address: place.bytes && this.addressOf(place.bytes) }));
+    const places = outs.map((place) => place && { ...place, address: place.bytes && this.addressOf(place.bytes) });
     const { result: job, release } = this.#write(request, (door, ...at) => door.prepare(...at));
     const releases = [release];
     let ended = job === 0;
@@ -276,10 +276,10 @@ export class Instance {
   }
 
   /** A job from its first slice to its last. */
-  call(request: Resolved, outs: Uint8Array[]): Output[] {
+  call(request: Resolved, outs: Outs): Output[] {
     const job = this.begin(
       request,
-      outs.map((bytes) => ({ bytes, length: bytes.byteLength })),
+      outs.map((bytes) => bytes && { bytes, length: bytes.byteLength }),
     );
     try {
       job.finish();

@@ -23,8 +23,8 @@ export interface CallMessage {
   op: number;
   params: Float64Array;
   operands: Uint8Array[];
-  /** Lengths of the caller's arrays for the first outputs: Rust checks them. */
-  outBytes: number[];
+  /** Lengths of the caller's arrays for the first outputs, as `Outs` has them: Rust checks them. */
+  outBytes: (number | null)[];
   /**
    * Slots of `params` that take the id of an object, and the number by which both sides know it.
    */

@@ -4,7 +4,7 @@
 
 import { constants } from "node:buffer";
 import type { Addon, Told } from "@diffattn/native";
-import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Request, Steering } from "../backend.js";
+import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Outs, Request, Steering } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import * as Op from "../ops.generated.js";
 import type { ErrorCode, Isa } from "../types.js";
@@ -80,11 +80,11 @@ export class NativeBackend implements Backend, Local, Steering {
     return this.#stream.subarray(0, params.length);
   }
 
-  call(request: Request, outs: Uint8Array[]): Output[] {
+  call(request: Request, outs: Outs): Output[] {
     return outputsOf(guarded(() => this.#addon.call(request.op, this.#params(request), request.operands, outs)));
   }
 
-  callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
+  callAsync(request: Request, outs: Outs, { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
     const outputs = this.#addon
       .callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress)

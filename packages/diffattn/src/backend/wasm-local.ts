@@ -1,7 +1,7 @@
 // The side of the WASM backend on the caller's own thread: one instance, for the sync forms, the
 // objects and tensors in the backend's memory.
 
-import type { Backend, BackendMemory, Handle, Local, Output, Request } from "../backend.js";
+import type { Backend, BackendMemory, Handle, Local, Output, Outs, Request } from "../backend.js";
 import { instantiate } from "../instantiate.js";
 import { compileSync } from "../module.js";
 import * as Op from "../ops.generated.js";
@@ -48,7 +48,7 @@ export class WasmLocal implements LocalSide {
     return { op, params: resolved, operands };
   }
 
-  call(request: Request, outs: Uint8Array[]): Output[] {
+  call(request: Request, outs: Outs): Output[] {
     return this.#live().call(this.resolve(request), outs);
   }
 

@@ -2,7 +2,7 @@
 // forms and objects (wasm-local.ts, wasm-object.ts) and what is asked of it as a whole
 // (wasm-steering.ts) have sides of their own, which who needs them not does not load.
 
-import type { Backend, Call, Control, Request, Steering } from "../backend.js";
+import type { Backend, Call, Control, Outs, Request, Steering } from "../backend.js";
 import { oneOf, show } from "../check.js";
 import { DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import { NOT_CARRIED } from "../module.js";
@@ -113,14 +113,14 @@ export class WasmBackend implements Backend {
 
   // Calls.
 
-  callAsync(request: Request, outs: Uint8Array[], { transfer, onProgress }: Control): Call {
+  callAsync(request: Request, outs: Outs, { transfer, onProgress }: Control): Call {
     const client = this.clientSide();
     // A layer's call, alone of the jobs here, changes a cache.
     const handle = request.op === Op.forward ? request.objects.find(({ handle }) => handle.name === "cache")?.handle : undefined;
     const cache = handle as WasmObject | undefined;
     const message = messageOf(client, request, { kind: "job", key: cache?.keyIn(client), transfer, outs });
     const local = (this.owner ?? this).local?.instance;
-    const targets = outs.map((out) => ({ out, length: out.byteLength, address: local?.addressOf(out) }));
+    const targets = outs.map((out) => out && { out, length: out.byteLength, address: local?.addressOf(out) });
     const call = client.call(message, onProgress, cache ? cache.changing(undefined) : () => {});
     const outputs = call.outputs.then((outputs) =>
       outputs.map((output, index) => {

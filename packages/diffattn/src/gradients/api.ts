@@ -8,7 +8,7 @@ import { type Plan, runAsync } from "../run.js";
 import { runSync } from "../run-sync.js";
 import type * as types from "../types.js";
 import { training, trainingNow } from "./backend.js";
-import { gradientsPlan, namedPlan } from "./plans.js";
+import { gradientsPlan } from "./plans.js";
 
 type Given = types.TensorLike;
 
@@ -54,7 +54,7 @@ export const sequenceDifferenceBackwardSync: typeof types.sequenceDifferenceBack
   runSync(difference(dy, options), trainingNow);
 
 const lambda = (dlambda: number | types.Float32Like, vectors: types.LambdaFullBackwardOptions) =>
-  namedPlan<types.LambdaFullGradients>(requests.lambdaFullBackward(dlambda, vectors), vectors, ["dq1", "dk1", "dq2", "dk2"]);
+  gradientsPlan<types.LambdaFullGradients>(requests.lambdaFullBackward(dlambda, vectors), vectors, ["dq1", "dk1", "dq2", "dk2"]);
 export const lambdaFullBackward: typeof types.lambdaFullBackward = async (dlambda, vectors) => runAsync(lambda(dlambda, vectors), training);
 export const lambdaFullBackwardSync: typeof types.lambdaFullBackwardSync = (dlambda, vectors) =>
   runSync(lambda(dlambda, vectors), trainingNow);

@@ -12,6 +12,7 @@ import { type Plan, runAsync } from "../run.js";
 import { runSync } from "../run-sync.js";
 import type * as types from "../types.js";
 import { createObject, dropObject, training, trainingNow } from "./backend.js";
+import { gradientsOf } from "./plans.js";
 
 /** A layer, as passes take it. */
 export interface LayerParts {
@@ -29,20 +30,17 @@ class Kept extends Owned<Handle> {
   }
 }
 
-/** Names of weights, in the order in which the door says which gradients come. */
+/** Names of weights, in the order in which the door gives their gradients. */
 const names = (): string[] => setWeights.options[0].weights.slice(1) as string[];
 
 /** The plan of a backward pass. */
 const backwardPlan = (kept: Kept, { out }: LayerParts, dy: Given, options: types.CallOptions | undefined): Plan<types.LayerGradients> => ({
   request: requests.layerBackward(live(resourceOf(kept)), dy, options),
   options,
-  finish([given, dx, ...outputs]: Output[]) {
-    if (!given?.buffer || !dx) throw internal("gradients without a list of them");
-    const flags = new Uint8Array(given.buffer);
-    const there = names()
-      .filter((_, i) => flags[i] === 1)
-      .map((name) => name.replace("out_proj.", out));
-    return { ...named(["dx"], [dx]), weights: named(there, outputs) } as types.LayerGradients;
+  finish([dx, ...outputs]: Output[]) {
+    if (!dx) throw internal("a backward pass without dx");
+    const weights = names().map((name) => name.replace("out_proj.", out));
+    return { ...named(["dx"], [dx]), weights: gradientsOf(weights, outputs) } as types.LayerGradients;
   },
 });
 
