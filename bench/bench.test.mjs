@@ -2,6 +2,7 @@
 // tables, records, the plan and the chart. Nothing here is timed.
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { csvParse } from "d3-dsv";
 import { expect, test } from "vitest";
 import { bytes, cases, checked, configOf, expectedOf, flops, stepFlops, work } from "./cases.mjs";
 import { chart } from "./chart.mjs";
@@ -10,7 +11,7 @@ import { placeOf, toBfloat16 } from "./model-files.mjs";
 import { bytesOf, motifTensors } from "./motif-file.mjs";
 import { comparisons, costs, sizeRows, verdict } from "./pace-plan.mjs";
 import { chosen, plan } from "./plan.mjs";
-import { csv } from "./record.mjs";
+import { csv, measurementRows, shownRecords } from "./record.mjs";
 import { LIMITS, judged } from "./sizes.mjs";
 import { exponent, median, relativeError } from "./statistics.mjs";
 import { pictureFile, pictures, readRecord } from "./healing/pictures.mjs";
@@ -148,7 +149,7 @@ function measured(groups) {
     kind: "run",
     threads: entrant.threads ?? 1,
   });
-  const webToo = ({ peers }) => (peers === "wasm" ? [{ peers, only: ["onnxruntime-web"] }] : []);
+  const webToo = ({ peers, case: of }) => (peers === "wasm" ? [{ peers, case: of, only: ["onnxruntime-web"] }] : []);
   return new Map(
     groups.map(({ id, entrants }) => [
       id,
@@ -159,10 +160,21 @@ function measured(groups) {
 
 test("every figure finds its measurements in its group", () => {
   for (const best of ["avx2", "avx512", "neon"])
-    for (const isFull of [false, true]) {
-      const rows = evaluate(figures({ best, sizes }), measured(plan({ best, isFull })));
-      expect(rows.filter(({ verdict }) => verdict === "not measurable")).toEqual([]);
-    }
+    for (const isFull of [false, true])
+      for (const l2 of [undefined, 512 << 10, 1 << 20]) {
+        const rows = evaluate(figures({ best, sizes, l2 }), measured(plan({ best, isFull })));
+        expect(rows.filter(({ verdict }) => verdict === "not measurable")).toEqual([]);
+      }
+});
+
+test("ordinary cores, of a small second cache, have targets of their own", () => {
+  const of = (l2) => figures({ best: "avx2", sizes, l2 });
+  const bound = (l2, start) => of(l2).find(({ what }) => what.startsWith(start)).least;
+  const start = "native, L 2048 ÷ best peer";
+  expect([undefined, 1 << 20, 512 << 10, 256 << 10].map((l2) => bound(l2, start))).toEqual([3.25, 3.25, 2.65, 2.65]);
+  const smallest = (l2) => of(l2).flatMap(({ id, most }) => (id === "P13" ? [most] : []));
+  expect(smallest(512 << 10)).toEqual([3, 6, 6, 4]);
+  expect(smallest(undefined)).toEqual([5, 5, 5, 3, 6, 6, 4]);
 });
 
 test("groups and figures know the same figures, and every case is used", () => {
@@ -227,9 +239,19 @@ test("tables and CSV", () => {
 
 test("the chart names who was measured", () => {
   const groups = measured(plan({ best: "avx2", isFull: false }));
-  const picture = chart(groups, { cpu: "A CPU", date: "2026-01-01" });
+  const about = { date: "2026-01-01", cpu: "A CPU", cores: 2, revision: "abc" };
+  const rows = csvParse(csv(measurementRows(about, groups, new Map())));
+  const picture = chart([{ name: "A machine", date: about.date, rows }]);
   expect(picture).toMatch(/^<svg /);
-  for (const name of ["diffattn, relaxed SIMD", "onnxruntime-web", "PyTorch", "FMA peak 1.0", "A CPU"]) expect(picture).toContain(name);
+  for (const name of ["diffattn, relaxed SIMD", "onnxruntime-web", "PyTorch", "FMA peak 1.0", "A machine"]) expect(picture).toContain(name);
+});
+
+test("the chart of the README is of the newest records, of the ordinary machine first", () => {
+  const records = shownRecords();
+  expect(records.map(({ name }) => /Zen \d/.exec(name)[0])).toEqual(["Zen 3", "Zen 5"]);
+  expect(readFileSync(new URL("../docs/images/speed.svg", import.meta.url), "utf8") === chart(records), "node bench/picture.mjs").toBe(
+    true,
+  );
 });
 
 test("what is compared between two builds: known cases, each once, on what is there", () => {

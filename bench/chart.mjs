@@ -1,5 +1,5 @@
-// The chart of the README: useful GFLOP/s of ours and of each peer's best variant, beside the peak.
-// Draws what run.mjs measured.
+// The chart of the README: useful GFLOP/s of ours and of each peer's best variant, beside the peak,
+// on each machine of which there is a record. Draws what record.mjs reads.
 import * as Plot from "@observablehq/plot";
 import { parseHTML } from "linkedom";
 
@@ -13,20 +13,23 @@ const NAMES = {
 const WIDTH = 720;
 const ROW = 22;
 
-/** Groups of plan.mjs that are drawn: the entrants of ours and the limit's name. */
+/** What of each record is drawn: a group of plan.mjs, its case, and which subjects are ours. */
 const PARTS = [
-  { group: "beside peers", title: "Node, native, 2048 tokens", ours: ["package"] },
-  { group: "WebAssembly, short", title: "WebAssembly, 512 tokens", ours: ["relaxed", "simd128"] },
+  { group: "beside peers", test: "causal-2048", title: "Node, native, 2048 tokens", ours: ["package"], hidden: ["crate"] },
+  { group: "WebAssembly, short", test: "causal-512", title: "WebAssembly, 512 tokens", ours: ["wasm-newer", "wasm-oldest"], hidden: [] },
 ];
 
-/** Bars of a part: ours, then the best variant of each peer, fastest first. */
-function bars(entrants, ours) {
-  const measured = entrants.filter(({ kind, rate, error }) => kind === "run" && rate && !error);
+/** Bars of a part: ours and the best variant of each peer, fastest first; and the peak. */
+function measured(rows, { group, test, ours, hidden }) {
+  const there = rows.filter((row) => row.group === group && row.per_second && !row.remark.startsWith("failed"));
   const best = new Map();
-  for (const one of measured.filter(({ peer }) => peer)) if (!(best.get(one.subject)?.rate > one.rate)) best.set(one.subject, one);
-  return [...measured.filter(({ as, peer }) => !peer && ours.includes(as)), ...best.values()]
-    .sort((a, b) => b.rate - a.rate)
-    .map(({ subject, rate, peer }) => ({ name: NAMES[subject] ?? subject, rate: rate / 1e9, isOurs: !peer }));
+  for (const row of there.filter((row) => row.what === "run" && row.case === test && !hidden.includes(row.subject))) {
+    const rate = Number(row.per_second) / 1e9;
+    if (!(best.get(row.subject) > rate)) best.set(row.subject, rate);
+  }
+  const data = [...best].map(([subject, rate]) => ({ name: NAMES[subject] ?? subject, rate, isOurs: ours.includes(subject) }));
+  const peaks = there.filter(({ what }) => what === "limit fma").map((row) => Number(row.per_second) / 1e9);
+  return { data: data.sort((a, b) => b.rate - a.rate), peak: peaks.length > 0 ? Math.max(...peaks) : undefined };
 }
 
 const STYLE = `<style>
@@ -67,24 +70,26 @@ function part({ title, data, peak }, document, most) {
   return { svg, height: 56 + ROW * data.length };
 }
 
-/** SVG text. */
-export function chart(groups, { cpu, date }) {
+const line = (y, text, weight = "normal") =>
+  `<text x="10" y="${y}" fill="currentColor" font-family="system-ui,sans-serif" font-size="13" font-weight="${weight}">${text}</text>`;
+
+/** SVG text, of records as record.mjs reads them, one below the other. */
+export function chart(records) {
   const { document } = parseHTML("<html><body></body></html>");
-  const parts = PARTS.map(({ group, title, ours }) => {
-    const entrants = groups.get(group) ?? [];
-    const limit = entrants.filter(({ kind, what, rate }) => kind === "limit" && what === "fma" && rate).map(({ rate }) => rate / 1e9);
-    return { title, data: bars(entrants, ours), peak: limit.length > 0 ? Math.max(...limit) : undefined };
-  }).filter(({ data }) => data.length > 0);
-  let top = 48;
-  const bodies = parts.map((one) => {
-    const most = Math.max(one.peak ?? 0, ...one.data.map(({ rate }) => rate)) * 1.02;
-    const { svg, height } = part(one, document, most);
-    svg.setAttribute("y", String(top));
-    top += height;
-    return svg.outerHTML;
-  });
-  const line = (y, text) => `<text x="10" y="${y}" fill="currentColor" font-family="system-ui,sans-serif" font-size="13">${text}</text>`;
   const what = "Causal differential attention, 8 heads, d 64, dv 128, float32, one thread: useful GFLOP/s";
-  const heading = line(18, what) + line(35, `on ${cpu}, ${date}`);
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${top}" viewBox="0 0 ${WIDTH} ${top}">${STYLE}${heading}${bodies.join("")}</svg>\n`;
+  const bodies = [line(18, what)];
+  let top = 30;
+  for (const { name, date, rows } of records) {
+    const parts = PARTS.map((part) => ({ title: part.title, ...measured(rows, part) })).filter(({ data }) => data.length > 0);
+    bodies.push(line(top + 18, `${name}, ${date}`, "bold"));
+    top += 30;
+    for (const one of parts) {
+      const most = Math.max(one.peak ?? 0, ...one.data.map(({ rate }) => rate)) * 1.02;
+      const { svg, height } = part(one, document, most);
+      svg.setAttribute("y", String(top));
+      top += height;
+      bodies.push(svg.outerHTML);
+    }
+  }
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${top}" viewBox="0 0 ${WIDTH} ${top}">${STYLE}${bodies.join("")}</svg>\n`;
 }

@@ -156,6 +156,21 @@ export function plan({ best, isFull }) {
         ...full(relaxed("relaxed, d 32", "causal-2048-d32", "sync-tensors"), simd128("simd128, d 32", "causal-2048-d32", "sync-tensors")),
       ],
     },
+    // Other engines than V8: SpiderMonkey and JavaScriptCore.
+    ...[
+      ["Firefox", "page-firefox"],
+      ["Bun", "wasm-bun"],
+    ].map(([id, subject]) => ({
+      id,
+      figures: ["P5"],
+      entrants: [
+        run("relaxed", subject, "causal-2048", "sync-tensors", "relaxed-simd", { of: "fma relaxed-simd" }),
+        limit("fma relaxed-simd", subject, "fma", "relaxed-simd"),
+        run("simd128", subject, "causal-2048", "sync-tensors", "simd128", { of: "fma simd128" }),
+        limit("fma simd128", subject, "fma", "simd128"),
+        relaxed("V8", "causal-2048", "sync-tensors", { of: undefined }),
+      ],
+    })),
     {
       id: "page",
       figures: ["P4", "P13b"],

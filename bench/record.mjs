@@ -1,9 +1,10 @@
 // What is kept of a run: the machine and versions it ran on, and CSV files under record/<cpu>/.
 // Measures nothing.
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus, availableParallelism } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { csvFormat, csvParse } from "d3-dsv";
 import { ask } from "../scripts/tools.mjs";
 import { shareOf } from "./tables.mjs";
 
@@ -19,12 +20,26 @@ function cpuName() {
   return family && number ? `${model} (family ${family} model ${number})` : model;
 }
 
+/** Bytes of the second cache that the first core has; undefined where the system does not say. */
+function secondCache() {
+  const caches = "/sys/devices/system/cpu/cpu0/cache";
+  if (!existsSync(caches)) return undefined;
+  for (const index of readdirSync(caches).filter((name) => name.startsWith("index"))) {
+    const read = (what) => readFileSync(join(caches, index, what), "utf8").trim();
+    if (read("level") !== "2") continue;
+    const size = /^(\d+)K$/.exec(read("size"))?.[1];
+    return size && Number(size) * 1024;
+  }
+  return undefined;
+}
+
 /** The machine and the revision, before anything is measured. */
 export function machine() {
   return {
     date: new Date().toISOString().slice(0, 10),
     cpu: cpuName(),
     cores: availableParallelism(),
+    l2: secondCache(),
     // With "-dirty" where the tree differs from it.
     revision: ask("git", ["describe", "--always", "--dirty"]) || "unknown",
     node: process.versions.node,
@@ -38,16 +53,8 @@ const slug = (text) =>
     .replace(/[^a-z0-9]+/g, "-")
     .replace(/^-|-$/g, "");
 
-const cell = (value) => {
-  const text = value === undefined || value === null ? "" : String(value);
-  return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-};
-
 /** CSV of objects with the same keys. */
-export function csv(rows) {
-  const names = Object.keys(rows[0] ?? {});
-  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((row) => row.map(cell).join(",")).join("\n") + "\n";
-}
+export const csv = (rows) => `${csvFormat(rows)}\n`;
 
 const digits = (value) => (value === undefined ? undefined : Number(value.toPrecision(6)));
 
@@ -106,4 +113,22 @@ export function keep(machine, groups, info, figures) {
   ];
   for (const [path, text] of files) writeFileSync(path, text);
   return files.map(([path]) => path);
+}
+
+/** Machines that the README shows, the ordinary one first, as it calls them. */
+const SHOWN = [
+  { cpu: "AMD EPYC (family 25 model 1)", name: "AMD EPYC “Zen 3”, AVX2, 512 KB of L2 a core: an ordinary machine" },
+  { cpu: "AMD EPYC (family 26 model 2)", name: "AMD EPYC “Zen 5”, AVX-512, 1 MB of L2 a core" },
+];
+
+/** The newest record of each of them: what was measured, a row an object. */
+export function shownRecords() {
+  return SHOWN.map(({ cpu, name }) => {
+    const place = join(folder, slug(cpu));
+    const newest = readdirSync(place)
+      .filter((file) => /^[\d-]+\.csv$/.test(file))
+      .sort()
+      .at(-1);
+    return { name, date: newest.replace(".csv", ""), rows: csvParse(readFileSync(join(place, newest), "utf8")) };
+  });
 }

@@ -14,7 +14,7 @@ import { evaluate, figures } from "./figures.mjs";
 import { Bench } from "./measure.mjs";
 import { setupPeers } from "./peers/setup.mjs";
 import { chosen, plan } from "./plan.mjs";
-import { keep, machine } from "./record.mjs";
+import { keep, machine, shownRecords } from "./record.mjs";
 import { sizes } from "./sizes.mjs";
 import { limits, ours, reference } from "./subjects/ours.mjs";
 import { peers } from "./subjects/peers.mjs";
@@ -68,7 +68,7 @@ async function main({ only, full: isFull = false, json: isJson = false }) {
   const bench = new Bench(subjects, reference, isFull ? FULL : BRIEF, say);
   const { isas } = await bench.about("crate");
   const best = isas.at(-1);
-  const all = figures({ best, sizes: sizes() });
+  const all = figures({ best, sizes: sizes(), l2: about.l2 });
   const planned = plan({ best, isFull });
   const wanted = only ? chosen(planned, only) : planned;
   if (wanted.length === 0 && !all.some(({ id }) => id === only)) {
@@ -96,7 +96,7 @@ async function main({ only, full: isFull = false, json: isJson = false }) {
   if (only) return;
   const files = keep(about, groups, bench.info, rows);
   const picture = join(root, "docs/images/speed.svg");
-  writeFileSync(picture, chart(groups, about));
+  writeFileSync(picture, chart(shownRecords()));
   for (const path of [...files, picture]) say(`written: ${path}`);
 }
 

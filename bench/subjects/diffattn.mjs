@@ -1,4 +1,4 @@
-// A subject: our package in Node, through its public door. Its limits are those of WebAssembly in
+// A subject: our package in Node or Bun, through its public door. Its limits are those of WebAssembly in
 // this engine.
 //
 //   node bench/subjects/diffattn.mjs native
@@ -12,6 +12,7 @@ import { fmaPeak, MemoryLimits, rateOf } from "./wasm-limits.mjs";
 
 const [, , backend, limits] = process.argv;
 const isWasm = backend === "wasm";
+const runtime = process.versions.bun ? `Bun ${process.versions.bun}` : `Node ${process.versions.node}`;
 const { version } = JSON.parse(readFileSync(new URL("../../packages/diffattn/package.json", import.meta.url), "utf8"));
 
 /** A module of the limits. */
@@ -37,7 +38,7 @@ async function limit({ what, isa, threads = 1, bytes }) {
 
 serve(
   handlers(api, {
-    about: () => ({ name: `diffattn (${backend})`, version, runtime: `Node ${process.versions.node}` }),
+    about: () => ({ name: `diffattn (${backend})`, version, runtime }),
     start: (isa, threads) => ({ backend, isa, threads }),
     limit,
     isWasm,

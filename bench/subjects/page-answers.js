@@ -14,4 +14,4 @@ export function answering(handlers) {
 }
 
 /** The browser, for `info`. */
-export const runtime = () => /Chrome\/[\d.]+/.exec(navigator.userAgent)?.[0] ?? navigator.userAgent;
+export const runtime = () => /(Chrome|Firefox)\/[\d.]+/.exec(navigator.userAgent)?.[0] ?? navigator.userAgent;

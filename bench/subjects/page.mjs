@@ -1,19 +1,21 @@
-// A subject: a page of Chromium, cross-origin isolated or not. This process serves the page and
+// A subject: a page of Chromium or Firefox, cross-origin isolated or not. This process serves the page and
 // hands requests over; what answers them there is a script beside this one: page-client.js (our
 // operators, "sync…" variants on the page's main thread, "async…" through the package's worker),
 // page-models.js (our models) or page-wllama.js (a peer's).
 //
-//   node bench/subjects/page.mjs isolated|plain client|models|wllama
+//   node bench/subjects/page.mjs isolated|plain client|models|wllama [chromium|firefox]
 import { readFile } from "node:fs/promises";
 import { extname, join, relative, sep } from "node:path";
-import { chromium } from "playwright-core";
 import { ISOLATION, serveFiles } from "../../scripts/file-server.mjs";
 import { browsers, root } from "../../scripts/tools.mjs";
+import { browsers as started } from "../../test/browser/launch.mjs";
 import { ensureModel, placeOf } from "../model-files.mjs";
 import { serve } from "./protocol.mjs";
 
 const isolated = process.argv[2] === "isolated";
-const script = process.argv[3];
+const [, , , script, name = "chromium"] = process.argv;
+/** Milliseconds of the longest call, as a browser's driver counts them. */
+const PATIENCE = 1_200_000;
 /** All that a page may ask for: read at once, for what is measured is the page; */
 const FOLDERS = [
   ["packages", "diffattn", "dist"],
@@ -24,7 +26,6 @@ const FOLDERS = [
 /** … and models, by range. */
 const MODELS = [join(".cache", "smollm2")];
 const TYPES = { ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
-const FLAGS = ["--no-first-run", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 
 async function find(path) {
   const file = join(...path.slice(1).split("/"));
@@ -38,10 +39,9 @@ async function find(path) {
 let page;
 
 async function open() {
-  const executablePath = browsers.chromium();
-  if (!executablePath) throw new Error("Chromium is missing; node scripts/setup.mjs --browsers installs it");
+  if (!browsers[name]()) throw new Error(`${name} is missing; node scripts/setup.mjs --browsers installs it`);
   const { address } = await serveFiles({ find, headers: isolated ? ISOLATION : {} });
-  const browser = await chromium.launch({ executablePath, chromiumSandbox: false, args: FLAGS });
+  const browser = await started[name](PATIENCE);
   const opened = await browser.newPage();
   await opened.goto(`${address}bench/subjects/page.html?page-${script}.js`);
   await opened.waitForFunction("typeof answer === 'function'");

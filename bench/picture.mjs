@@ -1,0 +1,11 @@
+// Draws the chart of the README anew, from the newest records. Measures nothing.
+//
+//   node bench/picture.mjs
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { root } from "../scripts/tools.mjs";
+import { chart } from "./chart.mjs";
+import { shownRecords } from "./record.mjs";
+
+const picture = join(root, "docs/images/speed.svg");
+writeFileSync(picture, chart(shownRecords()));
