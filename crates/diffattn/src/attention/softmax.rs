@@ -29,6 +29,26 @@ pub(super) fn exponentials<V: Vector, const N: usize>(
     e
 }
 
+/// Turns whole turns of [`ROW_SUMS`] vectors into exponentials and adds them to `sums`. (In
+/// WebAssembly a function of its own: engines allocate registers function by function, and within a
+/// row block JavaScriptCore keeps half of these values in memory.)
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+fn add_whole<V: Vector>(
+    mut sums: [V; ROW_SUMS],
+    scores: &mut [f32],
+    strip_max: V,
+    scale: &ExponentScale,
+) -> [V; ROW_SUMS] {
+    for scores in scores.chunks_exact_mut(ROW_SUMS * V::LANES) {
+        let e: [V; ROW_SUMS] = exponentials(scores, strip_max, scale);
+        for (sum, &e) in sums.iter_mut().zip(&e) {
+            *sum = sum.add(e);
+        }
+    }
+    sums
+}
+
 /// The sums of exponentials of one strip, key by key modulo [`ROW_SUMS`].
 pub(super) struct StripSums<V>([V; ROW_SUMS]);
 
@@ -51,14 +71,10 @@ impl<V: Vector> StripSums<V> {
         let before = (from.next_multiple_of(ROW_SUMS) - from).min(keys);
         let (ragged, scores) = scores.split_at_mut(before * V::LANES);
         self.add_each(ragged, from, strip_max, scale);
-        let mut whole = scores.chunks_exact_mut(ROW_SUMS * V::LANES);
-        for scores in &mut whole {
-            let e: [V; ROW_SUMS] = exponentials(scores, strip_max, scale);
-            for (sum, &e) in self.0.iter_mut().zip(&e) {
-                *sum = sum.add(e);
-            }
-        }
-        self.add_each(whole.into_remainder(), 0, strip_max, scale);
+        let whole = scores.len() / (ROW_SUMS * V::LANES) * (ROW_SUMS * V::LANES);
+        let (whole, rest) = scores.split_at_mut(whole);
+        self.0 = add_whole(self.0, whole, strip_max, scale);
+        self.add_each(rest, 0, strip_max, scale);
     }
 
     /// [`StripSums::add`] key by key.
