@@ -61,20 +61,23 @@ unsafe fn parts<V: Vector, D: Depth, S: Sink<V>, const N: usize>(operands: Opera
     let b = (columns::<_, N>(b, b_vector), b_stride);
     // SAFETY: (all) the caller's promise.
     unsafe {
-        sink.take(0, part::<V, D, 6, N>((a, a_stride), b, depth));
-        sink.take(6, part::<V, D, 5, N>((a.add(6), a_stride), b, depth));
-        sink.take(11, part::<V, D, 5, N>((a.add(11), a_stride), b, depth));
+        if S::IS_LIGHT {
+            sink.take(0, part::<V, D, 6, N>((a, a_stride), b, depth));
+            sink.take(6, part::<V, D, 5, N>((a.add(6), a_stride), b, depth));
+            sink.take(11, part::<V, D, 5, N>((a.add(11), a_stride), b, depth));
+        } else {
+            sink.take(0, apart::<V, D, 6, N>((a, a_stride), b, depth));
+            sink.take(6, apart::<V, D, 5, N>((a.add(6), a_stride), b, depth));
+            sink.take(11, apart::<V, D, 5, N>((a.add(11), a_stride), b, depth));
+        }
     }
 }
 
-/// The sums of some rows, and nothing else: engines allocate registers function by function, and
-/// beside what a sink keeps (a softcap's constants) these loops spill. (A call of 2048 tokens in one
-/// function with the sinks, on Zen 5: JavaScriptCore 1.71 times the time, without relaxed SIMD 1.79
-/// times; V8 11 without it 1.21 times, V8 13 as long.)
+/// The sums of some rows.
 ///
 /// # Safety
 /// As [`product_over`].
-#[inline(never)]
+#[inline(always)]
 unsafe fn part<V: Vector, D: Depth, const M: usize, const N: usize>(
     a: (*const f32, usize),
     b: ([*const f32; N], usize),
@@ -82,6 +85,23 @@ unsafe fn part<V: Vector, D: Depth, const M: usize, const N: usize>(
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
     unsafe { product_over::<V, _, _, D, M, N>(a, b, Unscaled, depth, |_| {}) }
+}
+
+/// [`part`] as a function of its own. (A call of 2048 tokens whose products are in one function with
+/// what is done with scores and rows, on Zen 5: JavaScriptCore 1.71 times the time, without relaxed
+/// SIMD 1.79 times; V8 11 without it 1.21 times, V8 13 as long. The other way round, sums of a
+/// `Linear` that leave registers cost V8 13 5 %, and save JavaScriptCore 8 %.)
+///
+/// # Safety
+/// As [`product_over`].
+#[inline(never)]
+unsafe fn apart<V: Vector, D: Depth, const M: usize, const N: usize>(
+    a: (*const f32, usize),
+    b: ([*const f32; N], usize),
+    depth: D,
+) -> [[V; N]; M] {
+    // SAFETY: the caller's promise.
+    unsafe { part(a, b, depth) }
 }
 
 /// Four float32.
