@@ -87,10 +87,10 @@ unsafe fn part<V: Vector, D: Depth, const M: usize, const N: usize>(
     unsafe { product_over::<V, _, _, D, M, N>(a, b, Unscaled, depth, |_| {}) }
 }
 
-/// [`part`] as a function of its own. (A call of 2048 tokens whose products are in one function with
-/// what is done with scores and rows, on Zen 5: JavaScriptCore 1.71 times the time, without relaxed
-/// SIMD 1.79 times; V8 11 without it 1.21 times, V8 13 as long. The other way round, sums of a
-/// `Linear` that leave registers cost V8 13 5 %, and save JavaScriptCore 8 %.)
+/// [`part`] as a function of its own. (A call of 2048 tokens whose products are in one function
+/// with what is done with scores and rows, on Zen 5: JavaScriptCore 1.71 times the time, without
+/// relaxed SIMD 1.79 times; V8 11 without it 1.22 times, V8 13 as long. The other way round, sums
+/// of a `Linear` that leave registers cost V8 13 5 %, and save JavaScriptCore 8 %.)
 ///
 /// # Safety
 /// As [`product_over`].

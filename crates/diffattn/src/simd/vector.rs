@@ -169,8 +169,8 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
 /// What to do with a finished tile: `take` gets `sums[m][n]`, still in registers; m counts from row
 /// `first` of the tile, which may come in parts.
 pub(crate) trait Sink<V: Vector> {
-    /// Whether it needs so few registers that loops beside it lose none: asked in WebAssembly, whose
-    /// engines have 16 and allocate them function by function.
+    /// Whether it needs so few registers that loops beside it lose none: asked in WebAssembly,
+    /// whose engines have 16 and allocate them function by function.
     #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "see above"))]
     const IS_LIGHT: bool = false;
 
