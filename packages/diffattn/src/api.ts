@@ -36,12 +36,10 @@ type Source = types.TensorLike | types.KvCache;
 
 function attention(q: types.TensorLike, k: Source, v: types.TensorLike | null, options: types.DiffAttentionOptions | null) {
   const request = requests.diffAttention(q, k, v, options, caches.handleOf("k", k));
-  const asked = { lse: options?.returnLse, preNorm: options?.returnPreNorm };
-  return tensorPlan(
-    request,
-    options,
-    Object.entries(asked).flatMap(([name, isAsked]) => (isAsked ? name : [])),
-  );
+  const names: string[] = [];
+  if (options?.returnLse) names.push("lse");
+  if (options?.returnPreNorm) names.push("preNorm");
+  return tensorPlan(request, options, names);
 }
 export const diffAttention: typeof types.diffAttention = async (q, k, v, options) => runAsync(attention(q, k, v, options));
 export const diffAttentionSync: typeof types.diffAttentionSync = (q, k, v, options) => runSync(attention(q, k, v, options));

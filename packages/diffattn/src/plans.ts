@@ -27,7 +27,8 @@ export function tensorPlan(
     finish([first, ...others]: Output[]): any {
       if (!first) throw internal("a call without outputs");
       const tensor = result(first, out, request.half);
-      return Object.assign(tensor, named(names, others));
+      // (A small call feels what is made of nothing.)
+      return others.length > 0 ? Object.assign(tensor, named(names, others)) : tensor;
     },
   } satisfies Plan<types.Tensor>;
 }
