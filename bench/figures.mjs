@@ -41,12 +41,10 @@ export class Measured {
   }
 }
 
-const share = (a, b) => (m) => ({ value: m.rate(a) / m.rate(b) });
-
-/** A share of the larger of some limits. */
-const shareOfMost =
+/** A share of a limit; of several of the largest. */
+const share =
   (a, ...limits) =>
-  (m) => ({ value: m.rate(a) / Math.max(...limits.map((as) => m.rate(as))) });
+  (m) => ({ value: m.rate(a) / Math.max(...limits.map(m.rate)) });
 
 /** Times as fast as the best peer, which the row names. */
 const against = (as, kind, subject) => (m) => {
@@ -247,7 +245,7 @@ export function figures({ best, sizes, l2 }) {
         engine,
         `relaxed SIMD in ${engine}, L 2048 ÷ the engine's FMA peak`,
         [0.77, 0.75],
-        shareOfMost("relaxed", "fma relaxed-simd", "fma simd128"),
+        share("relaxed", "fma relaxed-simd", "fma simd128"),
       ),
     ),
     least("P5", "WebAssembly", "relaxed SIMD, L 2048 ÷ onnxruntime-web", [5.2, 4.4], against("relaxed", "wasm", "onnxruntime-web")),

@@ -3,9 +3,12 @@
 //   node bench/picture.mjs
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { root } from "../scripts/tools.mjs";
+import { isMain, root } from "../scripts/tools.mjs";
 import { chart } from "./chart.mjs";
 import { shownRecords } from "./record.mjs";
 
-const picture = join(root, "docs/images/speed.svg");
-writeFileSync(picture, chart(shownRecords()));
+export const picture = join(root, "docs/images/speed.svg");
+
+export const draw = () => writeFileSync(picture, chart(shownRecords()));
+
+if (isMain(import.meta)) draw();

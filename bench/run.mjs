@@ -3,18 +3,17 @@
 //
 //   node bench/run.mjs [--only FIGURE|CASE|GROUP] [--full] [--json]
 import { parseArgs } from "node:util";
-import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "../scripts/build.mjs";
 import { setup } from "../scripts/setup.mjs";
-import { bin, CommandFailed, ensureFolder, root, run } from "../scripts/tools.mjs";
-import { chart } from "./chart.mjs";
+import { bin, CommandFailed, ensureFolder, run } from "../scripts/tools.mjs";
 import { evaluate, figures } from "./figures.mjs";
 import { Bench } from "./measure.mjs";
 import { setupPeers } from "./peers/setup.mjs";
+import { draw, picture } from "./picture.mjs";
 import { chosen, plan } from "./plan.mjs";
-import { keep, machine, shownRecords } from "./record.mjs";
+import { keep, machine } from "./record.mjs";
 import { sizes } from "./sizes.mjs";
 import { limits, ours, reference } from "./subjects/ours.mjs";
 import { peers } from "./subjects/peers.mjs";
@@ -95,8 +94,7 @@ async function main({ only, full: isFull = false, json: isJson = false }) {
 
   if (only) return;
   const files = keep(about, groups, bench.info, rows);
-  const picture = join(root, "docs/images/speed.svg");
-  writeFileSync(picture, chart(shownRecords()));
+  draw();
   for (const path of [...files, picture]) say(`written: ${path}`);
 }
 
