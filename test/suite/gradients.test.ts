@@ -235,6 +235,7 @@ onEachIsa((isa) => {
     const got = call({ out: arrays });
     sameGradients(got, call());
     for (const [name, array] of Object.entries(arrays)) expect((got as Named)[name]?.data).toBe(array);
+    expect(got.dk?.data).toBeInstanceOf(Float32Array);
     sameGradients(call({ needs: ["v"], out: { dv: arrays.dv } }), { dv: got.dv as types.Tensor });
     const place = api.createTensor(x.shape);
     for (const out of [{ dx: place.data }, { dx: place.data, dweight: null, dbias: new Float32Array(12) }]) {

@@ -38,15 +38,29 @@ impl OutputSpec {
         })
     }
 
-    /// An output that another call of its request would have: of rank 0 and without a byte.
+    /// Float32 of a shape; without one an output that another call of its request would have: of
+    /// rank 0 and without a byte.
     #[cfg(feature = "training")]
-    pub(crate) fn absent(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            kind: Kind::U8,
-            shape: Vec::new(),
-            bytes: 0,
+    pub(crate) fn optional(
+        name: impl Into<String>,
+        shape: Option<&[usize]>,
+    ) -> Result<Self, Error> {
+        match shape {
+            Some(shape) => Self::new(name, DType::F32, shape),
+            None => Ok(Self {
+                name: name.into(),
+                kind: Kind::U8,
+                shape: Vec::new(),
+                bytes: 0,
+            }),
         }
+    }
+
+    /// Whether another call of its request would have it, and this one has not.
+    #[cfg(feature = "training")]
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        self.bytes == 0 && self.shape.is_empty()
     }
 
     /// Whether memory of `bytes` fits.
@@ -58,7 +72,7 @@ impl OutputSpec {
             return Ok(());
         }
         #[cfg(feature = "training")]
-        if self.bytes == 0 && self.shape.is_empty() {
+        if self.is_absent() {
             return Err(Error::option(
                 &self.name,
                 "none, as the call has no such result",
@@ -144,6 +158,16 @@ impl<'m> Outputs<'m> {
         match self.data()? {
             DataMut::F32(out) => Ok(out),
             _ => Err(other_kind("float32")),
+        }
+    }
+
+    /// The next output, float32, or none where it is absent.
+    #[cfg(feature = "training")]
+    pub(crate) fn optional(&mut self) -> Result<Option<&'m mut [f32]>, Error> {
+        match self.0.next() {
+            Some(Typed::Float(DataMut::F32(out))) => Ok(Some(out)),
+            Some(Typed::U8([])) => Ok(None),
+            _ => Err(other_kind("float32, or nothing")),
         }
     }
 

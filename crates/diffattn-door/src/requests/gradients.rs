@@ -19,22 +19,14 @@ fn gradients<'m, const N: usize>(
     named: [(&'static str, Option<Vec<usize>>); N],
     start: impl FnOnce([Option<&'m mut [f32]>; N]) -> Result<Work<'m>, Error> + 'm,
 ) -> Result<Prepared<'m>, Error> {
-    let given = named.each_ref().map(|(_, shape)| shape.is_some());
     let mut specs = Vec::with_capacity(N);
     for (name, shape) in named {
-        specs.push(match shape {
-            Some(shape) => OutputSpec::new(name, DType::F32, &shape)?,
-            None => OutputSpec::absent(name),
-        });
+        specs.push(OutputSpec::optional(name, shape.as_deref())?);
     }
     Ok(Prepared::new(specs, move |outputs| {
         let mut taken = [const { None }; N];
-        for (place, given) in taken.iter_mut().zip(given) {
-            if given {
-                *place = Some(outputs.f32()?);
-            } else {
-                outputs.u8()?;
-            }
+        for place in &mut taken {
+            *place = outputs.optional()?;
         }
         start(taken)
     }))

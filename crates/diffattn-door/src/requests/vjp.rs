@@ -97,20 +97,15 @@ impl Operation for LayerBackwardRequest {
         let mut order = Vec::with_capacity(names.len());
         for name in names {
             let found = weights.iter().position(|(of, _)| *of == name);
-            specs.push(match found {
-                Some(place) => OutputSpec::new(name, DType::F32, &weights[place].1)?,
-                None => OutputSpec::absent(name),
-            });
+            let shape = found.map(|place| weights[place].1.as_slice());
+            specs.push(OutputSpec::optional(name, shape)?);
             order.push(found);
         }
         Ok(Prepared::new(specs, move |outputs| {
             let dx = outputs.f32()?;
             let mut to = Vec::with_capacity(order.len());
             for place in order {
-                match place {
-                    Some(place) => to.push((place, outputs.f32()?)),
-                    None => drop(outputs.u8()?),
-                }
+                to.extend(place.zip(outputs.optional()?));
             }
             to.sort_unstable_by_key(|(place, _)| *place);
             Ok(call.into_work(dx, to.into_iter().map(|(_, to)| to).collect()))

@@ -61,36 +61,36 @@ unsafe fn parts<V: Vector, D: Depth, S: Sink<V>, const N: usize>(operands: Opera
     let b = (columns::<_, N>(b, b_vector), b_stride);
     // SAFETY: (all) the caller's promise.
     unsafe {
-        if S::IS_LIGHT {
-            sink.take(0, part::<V, D, 6, N>((a, a_stride), b, depth));
-            sink.take(6, part::<V, D, 5, N>((a.add(6), a_stride), b, depth));
-            sink.take(11, part::<V, D, 5, N>((a.add(11), a_stride), b, depth));
-        } else {
-            sink.take(0, apart::<V, D, 6, N>((a, a_stride), b, depth));
-            sink.take(6, apart::<V, D, 5, N>((a.add(6), a_stride), b, depth));
-            sink.take(11, apart::<V, D, 5, N>((a.add(11), a_stride), b, depth));
-        }
+        sink.take(0, part::<V, D, S, 6, N>((a, a_stride), b, depth));
+        sink.take(6, part::<V, D, S, 5, N>((a.add(6), a_stride), b, depth));
+        sink.take(11, part::<V, D, S, 5, N>((a.add(11), a_stride), b, depth));
     }
 }
 
-/// The sums of some rows.
+/// The sums of some rows, for a sink.
 ///
 /// # Safety
 /// As [`product_over`].
 #[inline(always)]
-unsafe fn part<V: Vector, D: Depth, const M: usize, const N: usize>(
+unsafe fn part<V: Vector, D: Depth, S: Sink<V>, const M: usize, const N: usize>(
     a: (*const f32, usize),
     b: ([*const f32; N], usize),
     depth: D,
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
-    unsafe { product_over::<V, _, _, D, M, N>(a, b, Unscaled, depth, |_| {}) }
+    unsafe {
+        if S::IS_LIGHT {
+            product_over::<V, _, _, D, M, N>(a, b, Unscaled, depth, |_| {})
+        } else {
+            apart::<V, D, M, N>(a, b, depth)
+        }
+    }
 }
 
-/// [`part`] as a function of its own. (A call of 2048 tokens whose products are in one function
-/// with what is done with scores and rows, on Zen 5: JavaScriptCore 1.71 times the time, without
-/// relaxed SIMD 1.79 times; V8 11 without it 1.22 times, V8 13 as long. The other way round, sums
-/// of a `Linear` that leave registers cost V8 13 5 %, and save JavaScriptCore 8 %.)
+/// [`product_over`] as a function of its own. (A call of 2048 tokens whose products are in one
+/// function with what is done with scores and rows, on Zen 5: JavaScriptCore 1.71 times the time,
+/// without relaxed SIMD 1.79 times; V8 11 without it 1.22 times, V8 13 as long. The other way
+/// round, sums of a `Linear` that leave registers cost V8 13 5 %, and save JavaScriptCore 8 %.)
 ///
 /// # Safety
 /// As [`product_over`].
@@ -101,7 +101,7 @@ unsafe fn apart<V: Vector, D: Depth, const M: usize, const N: usize>(
     depth: D,
 ) -> [[V; N]; M] {
     // SAFETY: the caller's promise.
-    unsafe { part(a, b, depth) }
+    unsafe { product_over::<V, _, _, D, M, N>(a, b, Unscaled, depth, |_| {}) }
 }
 
 /// Four float32.
