@@ -1,5 +1,5 @@
-// A subject: our package in Node or Bun, through its public door. Its limits are those of WebAssembly in
-// this engine.
+// A subject: our package in Node or Bun, through its public door. Its limits are those of
+// WebAssembly in this engine.
 //
 //   node bench/subjects/diffattn.mjs native
 //   node bench/subjects/diffattn.mjs wasm LIMITS      (the folder of the assembled limits-*.wat)

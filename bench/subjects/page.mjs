@@ -1,7 +1,7 @@
-// A subject: a page of Chromium or Firefox, cross-origin isolated or not. This process serves the page and
-// hands requests over; what answers them there is a script beside this one: page-client.js (our
-// operators, "sync…" variants on the page's main thread, "async…" through the package's worker),
-// page-models.js (our models) or page-wllama.js (a peer's).
+// A subject: a page of Chromium or Firefox, cross-origin isolated or not. This process serves the
+// page and hands requests over; what answers them there is a script beside this one: page-client.js
+// (our operators, "sync…" variants on the page's main thread, "async…" through the package's
+// worker), page-models.js (our models) or page-wllama.js (a peer's).
 //
 //   node bench/subjects/page.mjs isolated|plain client|models|wllama [chromium|firefox]
 import { readFile } from "node:fs/promises";

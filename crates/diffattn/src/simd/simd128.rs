@@ -28,7 +28,9 @@ impl Tile for PanelTile {
     const VECTORS: usize = 2;
     const BLOCK_VECTORS: usize = 4;
 
-    // Not against the law of `Vector`: WebAssembly's features are the module's, not a function's.
+    // Engines allocate registers function by function: inside the whole row block these tiles
+    // spill. Not against the law of `Vector`: WebAssembly's features are the module's, not a
+    // function's.
     #[inline(never)]
     unsafe fn product<V: Vector, D: Depth, S: Sink<V>>(
         vectors: usize,
