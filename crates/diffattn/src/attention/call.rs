@@ -1,10 +1,10 @@
 //! A checked call: everything that its blocks share. All lengths of attention are checked in
 //! `Call::new`; below it, indices are trusted. Where results go is in `outputs.rs`.
 
-use super::check::{self, LambdaAt, Norm, Sinks};
+use super::check::{self, Coefficients, LambdaAt, Norm, Sinks};
 use super::inputs::{Keys, Source};
 use super::kept::KeptPlan;
-use super::mask::{Band, Elements, RowAt, Sequence};
+use super::mask::{Band, Elements, RowAt, Sequence, Sequences};
 use super::options::AttentionOptions;
 use super::packed::ValueShape;
 use super::scale::ScoreScale;
@@ -25,7 +25,7 @@ pub(super) struct Call<'a> {
     q_axis: HeadAxis,
     pub(super) source: Source<'a>,
     pub(super) plan: Arc<KeptPlan>,
-    pub(super) sequences: Vec<Sequence>,
+    pub(super) sequences: Sequences,
     pub(super) band: Band,
     pub(super) elements: Elements<'a>,
     pub(super) blocks: Blocks<'a>,
@@ -133,14 +133,18 @@ impl<'a> Call<'a> {
         self.q_axis
     }
 
-    /// c_t of a head at a token: λ scales the second term.
-    #[inline]
-    pub(super) fn coefficient(&self, head: usize, term: usize, batch: usize, query: usize) -> f32 {
-        let coefficient = self.plan.heads[head].coefficients[term];
+    /// c_t of a head, from a token on: λ scales the second term.
+    pub(super) fn coefficients(&self, term: usize, at: RowAt) -> Coefficients<'a> {
+        let coefficient = self.plan.heads[at.1].coefficients[term];
         match &self.lambda {
-            Some(lambda) if term == 1 => coefficient * lambda.of(head, batch, query),
-            _ => coefficient,
+            Some(lambda) if term == 1 => lambda.times(coefficient, at),
+            _ => Coefficients::One(coefficient),
         }
+    }
+
+    /// c_t of a head at a token.
+    pub(super) fn coefficient(&self, term: usize, at: RowAt) -> f32 {
+        self.coefficients(term, at).at(0)
     }
 
     /// The logit that joins a term's softmax, a true score; none where there is none, or one of −∞.

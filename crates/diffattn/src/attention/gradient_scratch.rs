@@ -3,45 +3,44 @@
 
 use super::scratch_size::ScratchSize;
 use crate::blocks::{PANEL, STRIP};
-use crate::error::Error;
-use crate::run::buffer::{Buffer, try_zeroed};
+use crate::run::carve::Carver;
 
 /// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
 #[derive(Debug, Default)]
-pub(in crate::attention) struct GradientScratch {
+pub(in crate::attention) struct GradientScratch<'m> {
     /// dOᵀ, `[channel][query]`, each v head's channels padded.
-    pub(in crate::attention) d_out: Buffer,
+    pub(in crate::attention) d_out: &'m mut [f32],
     /// dO, `[v head][query][padded channel]`.
-    pub(in crate::attention) d_out_rows: Buffer,
+    pub(in crate::attention) d_out_rows: &'m mut [f32],
     /// q, `[term][query][padded channel]`, not scaled.
-    pub(in crate::attention) query_rows: Buffer,
+    pub(in crate::attention) query_rows: &'m mut [f32],
     /// dP, `[vector of queries][key][lane]`, as a slot of scores.
-    pub(in crate::attention) d_p: Buffer,
+    pub(in crate::attention) d_p: &'m mut [f32],
     /// What a softcap's derivative multiplies the scores' gradients of one strip with, laid out as
     /// `Scratch::strip`.
-    pub(in crate::attention) caps: Buffer,
+    pub(in crate::attention) caps: &'m mut [f32],
     /// q of one vector of queries, `[channel][lane]`, where scores are capped.
-    pub(in crate::attention) by_channel: Buffer,
+    pub(in crate::attention) by_channel: &'m mut [f32],
     /// One strip of a run by keys: `[panel of keys][query][key]`.
-    pub(in crate::attention) by_key: Buffer,
+    pub(in crate::attention) by_key: &'m mut [f32],
     /// dqᵀ, `[term][padded channel][query]`.
-    pub(in crate::attention) d_queries: Buffer,
+    pub(in crate::attention) d_queries: &'m mut [f32],
     /// Σ E·dP, `[strip]`, of one term.
-    pub(in crate::attention) dots: Vec<f32>,
+    pub(in crate::attention) dots: &'m mut [f32],
     /// δ, `[term]`.
-    pub(in crate::attention) delta: Vec<f64>,
+    pub(in crate::attention) delta: &'m mut [f64],
     /// coefficient ÷ denominator, `[term]`.
-    pub(in crate::attention) shares: Vec<f64>,
+    pub(in crate::attention) shares: &'m mut [f64],
     /// Of one strip of one term: what makes dS of E (dP − δ), and δ in two parts.
-    pub(in crate::attention) factors: Vec<f32>,
+    pub(in crate::attention) factors: &'m mut [f32],
     /// One row of dO, `[channel]`.
-    pub(in crate::attention) row: Vec<f32>,
+    pub(in crate::attention) row: &'m mut [f32],
     /// One row of dy or of q as float32, `[channel]`.
-    pub(in crate::attention) wide: Vec<f32>,
+    pub(in crate::attention) wide: &'m mut [f32],
 }
 
-impl GradientScratch {
-    pub(in crate::attention) fn new(size: &ScratchSize) -> Result<Self, Error> {
+impl<'m> GradientScratch<'m> {
+    pub(in crate::attention) fn carve(size: &ScratchSize, from: &mut Carver<'m>) -> Self {
         let ScratchSize {
             stride,
             keys,
@@ -49,28 +48,32 @@ impl GradientScratch {
             width,
             channels,
             has_softcap,
+            has_gradients,
             ..
         } = *size;
+        if !has_gradients {
+            return Self::default();
+        }
         let padded = width.next_multiple_of(PANEL);
         let strips = keys.div_ceil(STRIP) + 1;
         // A strip's last panel reaches past its keys.
         let strip = (STRIP.min(keys + PANEL) + PANEL) * stride;
-        Ok(Self {
-            d_out: Buffer::new(channels * stride)?,
-            d_out_rows: Buffer::new(channels * stride)?,
-            query_rows: Buffer::new(terms * padded * stride)?,
-            d_p: Buffer::new((keys + 2 * PANEL) * stride)?,
-            caps: Buffer::new(if has_softcap { strip } else { 0 })?,
-            by_channel: Buffer::new(if has_softcap { width * stride } else { 0 })?,
+        Self {
+            d_out: from.take(channels * stride),
+            d_out_rows: from.take(channels * stride),
+            query_rows: from.take(terms * padded * stride),
+            d_p: from.take((keys + 2 * PANEL) * stride),
+            caps: from.take(if has_softcap { strip } else { 0 }),
+            by_channel: from.take(if has_softcap { width * stride } else { 0 }),
             // (Two runs, each with a panel of its own at the end.)
-            by_key: Buffer::new(strip + PANEL * stride)?,
-            d_queries: Buffer::new(terms * padded * stride)?,
-            dots: try_zeroed(strips * stride)?,
-            delta: try_zeroed(terms * stride)?,
-            shares: try_zeroed(terms * stride)?,
-            factors: try_zeroed(3 * stride)?,
-            row: try_zeroed(channels)?,
-            wide: try_zeroed(channels.max(width))?,
-        })
+            by_key: from.take(strip + PANEL * stride),
+            d_queries: from.take(terms * padded * stride),
+            dots: from.take(strips * stride),
+            delta: from.take(terms * stride),
+            shares: from.take(terms * stride),
+            factors: from.take(3 * stride),
+            row: from.take(channels),
+            wide: from.take(channels.max(width)),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::visible::MASK_BLOCK;
 use crate::blocks::STRIP;
+use crate::run::carve::Plain;
 
 /// Runs of live blocks in a strip at most: every other block.
 const MAX_RUNS: usize = STRIP / MASK_BLOCK / 2;
@@ -16,6 +17,9 @@ pub(super) struct LiveStrip {
     runs: [(usize, usize); MAX_RUNS],
     len: usize,
 }
+
+// SAFETY: integers of one size, any bits of which are one.
+unsafe impl Plain for LiveStrip {}
 
 impl LiveStrip {
     /// All keys of `from..to`, which lie in one strip.

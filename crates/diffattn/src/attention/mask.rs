@@ -1,6 +1,8 @@
 //! What a row may see: first as one range of keys (causality, windows, lengths), then element by
 //! element (boolean mask, bias). Knows nothing of tiles.
 
+use smallvec::SmallVec;
+
 /// A row of the result or of a map: batch entry, output head, and query, counted in the call.
 pub(super) type RowAt = (usize, usize, usize);
 
@@ -25,6 +27,9 @@ impl Sequence {
         (self.batch, head, self.first_query + i)
     }
 }
+
+/// The sequences of a call: in place where there is one.
+pub(super) type Sequences = SmallVec<[Sequence; 1]>;
 
 /// Causality and window, as bounds around a query's key position p.
 #[derive(Debug, Clone, Copy)]
@@ -59,26 +64,52 @@ impl Band {
             .min(sequence.keys)
     }
 
+    /// What queries from `first` of `sequence` on may see.
+    pub(super) fn ends(&self, sequence: &Sequence, first: usize) -> Ends {
+        // Further away from every key than a block has queries, and than keys are from one another.
+        const FAR: i64 = 1 << 30;
+        let position = sequence.query_offset.saturating_add(first as i64);
+        let low = self.left.map_or(-FAR, |left| position.saturating_sub(left));
+        let high = self.right.map_or(FAR, |right| {
+            position.saturating_add(right).saturating_add(1)
+        });
+        Ends {
+            low: low.clamp(-FAR, FAR) as i32,
+            high: high.clamp(-FAR, FAR) as i32,
+            keys: sequence.keys as i32,
+        }
+    }
+
     /// The half-open range of keys that query `i` of `sequence` may see; `(0, 0)` when it sees
     /// none.
     pub(super) fn keys(&self, sequence: &Sequence, i: usize) -> (usize, usize) {
-        let end = sequence.keys as i64;
-        let position = sequence.query_offset.saturating_add(i as i64);
-        let low = self
-            .left
-            .map_or(0, |left| position.saturating_sub(left))
-            .clamp(0, end);
-        let high = self
-            .right
-            .map_or(end, |right| {
-                position.saturating_add(right).saturating_add(1)
-            })
-            .clamp(0, end);
+        let (low, high) = self.ends(sequence, i).of(0);
         if low < high {
             (low as usize, high as usize)
         } else {
             (0, 0)
         }
+    }
+}
+
+/// The keys that neighbouring queries may see; of a call, which has fewer than 2²⁴. Neither end
+/// falls from one query to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ends {
+    /// Of the first query, where keys had no ends.
+    low: i32,
+    high: i32,
+    /// Keys that exist.
+    keys: i32,
+}
+
+impl Ends {
+    /// First and end key of the query so many after the first, fewer than 2²⁴; the end is not
+    /// beyond the first key where it sees none.
+    #[inline(always)]
+    pub(super) fn of(self, query: i32) -> (i32, i32) {
+        let end = |end: i32| (end + query).max(0).min(self.keys);
+        (end(self.low), end(self.high))
     }
 }
 

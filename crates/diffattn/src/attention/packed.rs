@@ -308,7 +308,8 @@ impl Kernel for PackValues<'_> {
     fn run<V: Vector>(self) -> bool {
         let Self { shape, first, .. } = self;
         // A sum of x·0 is NaN exactly when one x is NaN or infinite; cheaper than a test per value.
-        let mut probe = [0.0; PANEL];
+        let (mut probe, zero) = ([V::splat(0.0); PANEL], V::splat(0.0));
+        let mut is_special = false;
         let mut key = first;
         while key < self.end {
             // A few keys at a time: their rows stay in L1 while the panels, far apart, are written
@@ -321,23 +322,26 @@ impl Kernel for PackValues<'_> {
                 let channels = PANEL.min(shape.width - channel);
                 let start = panel * shape.panel_len() + key % STRIP * PANEL;
                 let to = &mut self.strip[start..start + count * PANEL];
-                for (i, to) in to.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                for (i, to) in to.chunks_exact_mut(PANEL).enumerate() {
                     let from = &from[i * stride + channel..][..channels];
-                    if let Ok(from) = <&[f32; PANEL]>::try_from(from) {
-                        *to = *from;
-                        for (probe, value) in probe.iter_mut().zip(from) {
-                            *probe += value * 0.0;
-                        }
-                    } else {
-                        for ((to, probe), value) in to.iter_mut().zip(&mut probe).zip(from) {
-                            *to = *value;
-                            *probe += value * 0.0;
-                        }
+                    if channels < PANEL {
+                        to[..channels].copy_from_slice(from);
+                        is_special |= from.iter().any(|value| !value.is_finite());
+                        continue;
+                    }
+                    for n in 0..PANEL / V::LANES {
+                        let values = load::<V>(&from[n * V::LANES..]);
+                        store(values, &mut to[n * V::LANES..]);
+                        probe[n] = values.mul_add(zero, probe[n]);
                     }
                 }
             }
             key += count;
         }
-        probe.iter().any(|sum| sum.is_nan())
+        let mut sums = [0.0; PANEL];
+        for (probe, sums) in probe.iter().zip(sums.chunks_exact_mut(V::LANES)) {
+            store(*probe, sums);
+        }
+        is_special || sums.iter().any(|sum| sum.is_nan())
     }
 }

@@ -4,14 +4,15 @@
 use super::cache::KvCache;
 use super::held::CacheDType;
 use super::packed::{KeyPanels, ValuePanels, ValueShape};
+use smallvec::SmallVec;
 use std::sync::atomic::AtomicBool;
 
 /// Packed heads of one unit, in the order of their numbers: (head, where its panels begin).
 #[derive(Debug, Default)]
 pub(super) struct PackedUnit {
-    pub(super) k: Vec<(usize, usize)>,
+    pub(super) k: SmallVec<[(usize, usize); 2]>,
     /// (head, where its panels begin, where its strips' flags begin).
-    pub(super) v: Vec<(usize, usize, usize)>,
+    pub(super) v: SmallVec<[(usize, usize, usize); 2]>,
 }
 
 /// Panels of the heads that a block may ask for.

@@ -6,7 +6,7 @@ use super::groups::Block;
 use super::outputs::{Outputs, RowsOut};
 use super::packing::Packed;
 use super::prefill::{Asked, Consumer, Prefill, RowBlock};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, ThreadsMemory};
 use super::scratch_size::ScratchSize;
 use super::waves::{Item, Planned, Wave};
 use crate::error::Error;
@@ -26,7 +26,7 @@ const UNIT_WORK: usize = 1 << 18;
 #[derive(Debug, Default)]
 struct Memory {
     packed: Packed,
-    scratch: Vec<Mutex<Scratch>>,
+    scratch: ThreadsMemory,
 }
 
 impl<'a> Planned<'a> {
@@ -77,17 +77,19 @@ impl<'a> Planned<'a> {
         consumer: &C,
         pace: &Pace,
     ) -> Result<(), Error> {
+        let size = ScratchSize::of(&self.call, &self.sharing, self.block, false);
         let mut items = wave.items.as_slice();
         while !items.is_empty() {
             let (now, later) = items.split_at(items.len().min(pace.granted().await));
             let threads = self.threads_for(wave, now);
-            self.grow_scratch(&mut memory.scratch, threads)?;
+            Scratch::grow(&mut memory.scratch, threads, &size)?;
             for_each(threads, now.len(), |slot, index| {
+                let mut scratch = lock(&memory.scratch[slot]);
                 let kernel = Prefill {
                     rows: RowBlock {
                         call: &self.call,
                         block: self.block_of(wave, &memory.packed, now[index]),
-                        scratch: &mut lock(&memory.scratch[slot]),
+                        scratch: &mut Scratch::of(&size, &mut scratch),
                     },
                     consumer,
                 };
@@ -131,15 +133,6 @@ impl<'a> Planned<'a> {
         };
         let work = items.iter().map(work).fold(0, usize::saturating_add);
         thread_count(self.call.run.threads(), work).min(items.len())
-    }
-
-    /// Makes scratch for `threads` threads.
-    fn grow_scratch(&self, scratch: &mut Vec<Mutex<Scratch>>, threads: usize) -> Result<(), Error> {
-        while scratch.len() < threads {
-            let size = ScratchSize::of(&self.call, &self.sharing, self.block, false);
-            scratch.push(Mutex::new(Scratch::new(&size)?));
-        }
-        Ok(())
     }
 
     /// Runs as many of `units` as [`DECODE_SCRATCH`] allows, one at least, phase by phase. Gives

@@ -120,13 +120,14 @@ pub(super) fn reduce(scale: f64, strips: &Strips<'_>, footing: &mut [f64], rows:
     let count = rows.max.len();
     rows.max.fill(f32::NEG_INFINITY);
     rows.sum.fill(0.0);
-    for strip_max in strips.max.chunks_exact(count) {
-        raise(strip_max, rows.max);
+    let strips_at = (0..strips.max.len()).step_by(count);
+    for at in strips_at.clone() {
+        raise(&strips.max[at..][..count], rows.max);
     }
-    let sums = strips.sum.chunks_exact(count);
-    let strips = strips.max.chunks_exact(count).zip(sums);
-    for ((strip_max, strip_sum), footing) in strips.zip(footing.chunks_exact_mut(count)) {
-        add_strip(scale, [strip_max, strip_sum], footing, (rows.max, rows.sum));
+    for at in strips_at {
+        let strip = [strips.max, strips.sum].map(|values| &values[at..][..count]);
+        let footing = &mut footing[at..][..count];
+        add_strip(scale, strip, footing, (rows.max, rows.sum));
     }
 }
 

@@ -11,6 +11,7 @@ use super::prefill::BlockQueries;
 use super::visible::MASK_BLOCK;
 use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 use crate::error::Error;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A block of one group of one unit of the wave.
@@ -23,16 +24,17 @@ pub(super) struct Item {
     pub(super) rows: usize,
 }
 
-/// Units whose K and V are packed (or cached) together.
+/// Units whose K and V are packed (or cached) together. (Lists of a small call are in place: memory
+/// for them took a tenth of its time.)
 #[derive(Debug, Default)]
 pub(super) struct Wave {
     /// (sequence, cluster) of each unit.
-    pub(super) units: Vec<(usize, usize)>,
-    pub(super) packed: Vec<PackedUnit>,
+    pub(super) units: SmallVec<[(usize, usize); 2]>,
+    pub(super) packed: SmallVec<[PackedUnit; 2]>,
     /// What the units want packed.
     pub(super) size: PackedSize,
     /// Row blocks.
-    pub(super) items: Vec<Item>,
+    pub(super) items: SmallVec<[Item; 4]>,
     /// Units that decode.
     pub(super) decode: Vec<usize>,
 }

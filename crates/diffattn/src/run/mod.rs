@@ -2,6 +2,7 @@
 //! the options of every operator, layer and model. Knows nothing of what is computed.
 
 pub(crate) mod buffer;
+pub(crate) mod carve;
 #[cfg(feature = "rayon")]
 mod crew;
 pub(crate) mod threads;

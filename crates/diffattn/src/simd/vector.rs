@@ -200,6 +200,8 @@ pub(crate) trait Depth: Copy {
     fn rows(self) -> usize;
     /// The rows after it.
     fn more(self) -> Range<usize>;
+    /// Those before row `end`.
+    fn until(self, end: usize) -> Self;
 }
 
 /// So many rows, without a gap.
@@ -214,6 +216,10 @@ impl Depth for Whole {
     #[inline(always)]
     fn more(self) -> Range<usize> {
         0..0
+    }
+    #[inline(always)]
+    fn until(self, end: usize) -> Self {
+        Self(self.0.min(end))
     }
 }
 
@@ -253,6 +259,15 @@ impl Depth for Gapped {
     fn more(self) -> Range<usize> {
         let first = self.rows + self.gap;
         first..first + self.more
+    }
+    #[inline(always)]
+    fn until(self, end: usize) -> Self {
+        let before = self.rows + self.gap;
+        Self {
+            rows: self.rows.min(end),
+            more: self.more.min(end.saturating_sub(before)),
+            ..self
+        }
     }
 }
 
@@ -320,8 +335,12 @@ pub(crate) unsafe fn transpose<V: Vector>(
                 V::transpose(from, from_stride, to, to_stride);
             }
         }
-        for r in 0..rows {
-            for c in (if r < full_rows { full_columns } else { 0 })..columns {
+        // (Most have neither: a loop over all rows that asks each took as long as the transposes.)
+        let beside = (0..full_rows).map(|row| (row, full_columns));
+        let below = (full_rows..rows).map(|row| (row, 0));
+        let beside = beside.take(if full_columns < columns { full_rows } else { 0 });
+        for (r, first) in beside.chain(below) {
+            for c in first..columns {
                 *to.add(c * to_stride + r) = *from.add(r * from_stride + c);
             }
         }

@@ -6,20 +6,20 @@ use crate::attention::gradients::{GradientsOut, Turn};
 use crate::attention::groups::Block;
 use crate::attention::packing::{Operands, Packed};
 use crate::attention::prefill::{Gradients, Prefill, RowBlock};
-use crate::attention::scratch::Scratch;
+use crate::attention::scratch::{Scratch, ThreadsMemory};
 use crate::attention::scratch_size::ScratchSize;
 use crate::error::Error;
 use crate::run::threads::{for_each, thread_count};
 use crate::run::work::Pace;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// What one wave after the other uses.
 #[derive(Debug, Default)]
 struct Memory {
     forward: Packed,
     mirror: Packed,
-    scratch: Vec<Mutex<Scratch>>,
+    scratch: ThreadsMemory,
 }
 
 impl PlannedGradients<'_> {
@@ -72,7 +72,8 @@ impl PlannedGradients<'_> {
         let work = items.iter().map(|item| self.work(item));
         let work = work.fold(0, usize::saturating_add);
         let threads = thread_count(self.threads, work).min(items.len());
-        self.grow_scratch(&mut memory.scratch, threads)?;
+        let size = ScratchSize::of(&self.of.call, &self.sharing, self.stride, true);
+        Scratch::grow(&mut memory.scratch, threads, &size)?;
         let memory = &*memory;
         for_each(threads, items.len(), |slot, index| {
             let mut scratch = memory.scratch[slot]
@@ -80,7 +81,8 @@ impl PlannedGradients<'_> {
                 .unwrap_or_else(PoisonError::into_inner);
             let item = &items[index];
             let release = Release(&wave.added[item.unit]);
-            self.run_block(wave, memory, item, (out, &mut scratch));
+            let scratch = Scratch::of(&size, &mut scratch);
+            self.run_block(wave, memory, item, (out, scratch));
             drop(release);
         });
         Ok(())
@@ -91,7 +93,7 @@ impl PlannedGradients<'_> {
         wave: &GradientWave,
         memory: &Memory,
         item: &GradientItem,
-        (out, scratch): (&GradientsOut<'_>, &mut Scratch),
+        (out, mut scratch): (&GradientsOut<'_>, Scratch<'_>),
     ) {
         let call = &self.of.call;
         let (sequence, _) = wave.forward.units[item.unit];
@@ -125,7 +127,7 @@ impl PlannedGradients<'_> {
                     first: item.first,
                     rows: item.rows,
                 },
-                scratch,
+                scratch: &mut scratch,
             },
             consumer: &consumer,
         };
@@ -141,15 +143,6 @@ impl PlannedGradients<'_> {
         let macs = 3 * maps * call.width + 2 * values;
         let keys = item.strips.len() * crate::blocks::STRIP;
         item.rows.saturating_mul(keys).saturating_mul(macs)
-    }
-
-    /// Makes scratch for `threads` threads.
-    fn grow_scratch(&self, scratch: &mut Vec<Mutex<Scratch>>, threads: usize) -> Result<(), Error> {
-        while scratch.len() < threads {
-            let size = ScratchSize::of(&self.of.call, &self.sharing, self.stride, true);
-            scratch.push(Mutex::new(Scratch::new(&size)?));
-        }
-        Ok(())
     }
 }
 

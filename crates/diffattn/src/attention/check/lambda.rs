@@ -1,5 +1,6 @@
 //! λ in each of its forms.
 
+use crate::attention::mask::RowAt;
 use crate::attention::options::Lambda;
 use crate::error::Error;
 use crate::tensor::axis::HeadAxis;
@@ -13,15 +14,49 @@ pub(in crate::attention) struct LambdaAt<'a> {
     strides: [usize; 2],
 }
 
-impl LambdaAt<'_> {
-    #[inline]
-    pub(in crate::attention) fn of(&self, head: usize, batch: usize, query: usize) -> f32 {
-        match &self.lambda {
-            Lambda::Value(value) => *value,
-            Lambda::PerHead(values) => values[head],
-            Lambda::PerToken { data, .. } => {
-                data[batch * self.strides[0] + query * self.strides[1] + head]
-            }
+/// What scales a term of a head: of queries one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::attention) enum Coefficients<'a> {
+    /// Of every query.
+    One(f32),
+    /// `factor` times λ of each query, `stride` apart.
+    Each {
+        factor: f32,
+        lambda: &'a [f32],
+        stride: usize,
+    },
+}
+
+impl Coefficients<'_> {
+    /// That of the query so many after the first.
+    #[inline(always)]
+    pub(in crate::attention) fn at(&self, query: usize) -> f32 {
+        match *self {
+            Self::One(coefficient) => coefficient,
+            Self::Each {
+                factor,
+                lambda,
+                stride,
+            } => factor * lambda[query * stride],
+        }
+    }
+}
+
+impl<'a> LambdaAt<'a> {
+    /// `factor` times λ of a head, from a query on.
+    pub(in crate::attention) fn times(
+        &self,
+        factor: f32,
+        (batch, head, query): RowAt,
+    ) -> Coefficients<'a> {
+        match self.lambda {
+            Lambda::Value(value) => Coefficients::One(factor * value),
+            Lambda::PerHead(values) => Coefficients::One(factor * values[head]),
+            Lambda::PerToken { data, .. } => Coefficients::Each {
+                factor,
+                lambda: &data[batch * self.strides[0] + query * self.strides[1] + head..],
+                stride: self.strides[1],
+            },
         }
     }
 }

@@ -9,7 +9,7 @@ mod scores;
 mod sequences;
 
 pub(super) use elements::{blocks, elements};
-pub(super) use lambda::{LambdaAt, lambda};
+pub(super) use lambda::{Coefficients, LambdaAt, lambda};
 pub(super) use norm::{Norm, norm};
 pub(super) use operands::{Operands, operands, out_axis};
 pub(super) use scores::{Sinks, scale, sinks, softcap};

@@ -3,7 +3,7 @@
 
 use super::Operands;
 use crate::attention::inputs::Source;
-use crate::attention::mask::Sequence;
+use crate::attention::mask::{Sequence, Sequences};
 use crate::attention::options::AttentionOptions;
 use crate::error::Error;
 
@@ -17,7 +17,7 @@ struct Packed {
 pub(in crate::attention) fn sequences(
     options: &AttentionOptions<'_>,
     operands: &Operands<'_>,
-) -> Result<Vec<Sequence>, Error> {
+) -> Result<Sequences, Error> {
     let (batch, queries) = (operands.q_axis.batch, operands.q_axis.length);
     let packed = packed(options, operands)?;
     let count = packed.as_ref().map_or(batch, |packed| packed.q.len());
@@ -33,7 +33,7 @@ pub(in crate::attention) fn sequences(
             return Err(Error::shape("key_lengths", expected, length));
         }
     }
-    let mut sequences = Vec::new();
+    let mut sequences = Sequences::new();
     // Without queries there is no row to compute, however many batch entries there are.
     if queries == 0 {
         return Ok(sequences);

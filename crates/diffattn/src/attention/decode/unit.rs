@@ -258,9 +258,8 @@ impl UnitRows<'_> {
         for (entry, (head, pairs)) in self.plan.heads.iter().enumerate() {
             for (t, pair) in pairs.iter().enumerate() {
                 let sink = call.scores.sink(call.sink(*head, t));
+                let coefficients = call.coefficients(t, self.sequence.row(*head, 0));
                 for i in 0..queries {
-                    let query = self.sequence.first_query + i;
-                    let coefficient = call.coefficient(*head, t, self.sequence.batch, query);
                     let row = pair * queries + i;
                     let denominator = match sink {
                         None => self.row_sum[row],
@@ -269,7 +268,7 @@ impl UnitRows<'_> {
                             call.scores.with_sink(max, sum, sink)
                         }
                     };
-                    let share = softmax::share(coefficient, denominator);
+                    let share = softmax::share(coefficients.at(i), denominator);
                     let at = ((entry * queries + i) * call.plan.terms + t) * self.strips;
                     for strip in 0..self.strips {
                         let footing = footing[strip * rows + row];

@@ -9,5 +9,10 @@ use crate::simd::Vector;
 pub(in crate::attention) trait Consumer: Sync {
     /// Takes one head, whose strips and those of the heads before it are exponentials now.
     /// `#[inline(always)]`, as all below a kernel.
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep);
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    );
 }

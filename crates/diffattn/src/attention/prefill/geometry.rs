@@ -5,6 +5,7 @@ use super::row_block::RowBlock;
 use crate::attention::groups::Block;
 use crate::attention::live::LiveStrip;
 use crate::blocks::{PANEL, QUERY_STRIP, STRIP};
+use crate::run::carve::Plain;
 use crate::simd::{Tile, Vector};
 
 /// Vectors of a block at most: the narrowest vectors, of one lane, have the most.
@@ -12,7 +13,7 @@ pub(super) const MAX_VECTORS: usize = QUERY_STRIP;
 
 /// The keys that the lanes of one vector may see, as far as ranges go.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Span {
+pub(in crate::attention) struct Span {
     /// The union over lanes.
     pub(super) start: usize,
     pub(super) end: usize,
@@ -21,7 +22,26 @@ pub(super) struct Span {
     full_end: usize,
 }
 
+// SAFETY: integers of one size, any bits of which are one.
+unsafe impl Plain for Span {}
+
 impl Span {
+    /// Of lanes the first and last of which see these keys, `from..to`.
+    #[inline(always)]
+    fn of(first: (i32, i32), last: (i32, i32)) -> Self {
+        let keys = |(from, to): (i32, i32)| (from as usize, to as usize);
+        let ((start, full_end), (full_start, end)) = (keys(first), keys(last));
+        if start >= end {
+            return Self::default();
+        }
+        Self {
+            start,
+            end,
+            full_start,
+            full_end,
+        }
+    }
+
     /// Whether every lane sees all keys of `from..to`.
     #[inline(always)]
     pub(super) fn is_full(&self, from: usize, to: usize) -> bool {
@@ -37,7 +57,7 @@ impl Span {
 }
 
 /// What is fixed for a block once its rows are known.
-pub(in crate::attention) struct Geometry {
+pub(in crate::attention) struct Geometry<'s> {
     /// Queries per block: the stride of every [..][query] buffer.
     pub(super) stride: usize,
     /// What one vector's scores take in a slot, and its P in a strip.
@@ -45,14 +65,15 @@ pub(in crate::attention) struct Geometry {
     pub(super) p_column: usize,
     /// Vectors in use.
     pub(super) vectors: usize,
-    pub(super) spans: [Span; MAX_VECTORS],
+    /// One of each.
+    pub(super) spans: &'s [Span],
     /// The key of score row 0: the first live key rounded down to a panel.
     pub(super) base: usize,
     /// The strips that are visited: the length of `Scratch::live`.
     pub(super) strips: usize,
 }
 
-impl Geometry {
+impl Geometry<'_> {
     /// Where `[slot or term][strip][query]` buffers hold a strip.
     #[inline(always)]
     pub(super) fn strip_at(&self, slot: usize, strip: usize) -> usize {
@@ -88,7 +109,11 @@ impl Geometry {
         from: usize,
         to: usize,
     ) -> (usize, usize, bool) {
-        let spans = &self.spans;
+        let spans = self.spans;
+        // Ends never fall from a query to the next: what the first and the last see, all do.
+        if spans[chunk].is_full(from, to) && spans[chunk_end - 1].is_full(from, to) {
+            return (chunk, chunk_end, true);
+        }
         let (mut first, mut last, mut full) = (chunk_end, chunk, true);
         for (n, span) in spans.iter().enumerate().take(chunk_end).skip(chunk) {
             if span.start < to && from < span.end {
@@ -103,21 +128,26 @@ impl Geometry {
     }
 }
 
-impl RowBlock<'_, '_> {
+impl<'c> RowBlock<'c, '_> {
     /// What each row sees, as ranges, and the strips that the block visits. Lanes past the last row
     /// repeat it, so that they never make a tile partial.
     #[inline(always)]
-    pub(super) fn geometry<V: Vector>(&mut self) -> Geometry {
+    pub(super) fn geometry<V: Vector>(&mut self) -> Geometry<'c> {
         let stride = self.scratch.stride;
         let vectors = self.block.rows.div_ceil(V::LANES);
         let (spans, start, end) = self.spans::<V>(vectors);
         self.visit(start, end);
         let base = self.scratch.live.first().map_or(0, LiveStrip::start) / PANEL * PANEL;
-        for lane in 0..vectors * V::LANES {
-            // Relative to the base they are exact in float32: a call has fewer than 2²⁴ keys.
-            let (low, high) = self.scratch.row_ranges[lane];
-            self.scratch.low[lane] = low as f32 - base as f32;
-            self.scratch.high[lane] = high as f32 - base as f32;
+        let lanes = vectors * V::LANES;
+        // Relative to the base they are exact in float32: a call has fewer than 2²⁴ keys.
+        let scratch = &mut *self.scratch;
+        for (to, ends) in [
+            (&mut *scratch.low, &*scratch.row_low),
+            (&mut *scratch.high, &*scratch.row_high),
+        ] {
+            for (to, &end) in to.iter_mut().zip(&ends[..lanes]) {
+                *to = (end - base as i32) as f32;
+            }
         }
         Geometry {
             strips: self.scratch.live.len(),
@@ -130,39 +160,32 @@ impl RowBlock<'_, '_> {
         }
     }
 
-    /// The spans of the block's vectors, and the union of them all.
+    /// The keys of the block's rows; the spans of its vectors, and the union of them all.
     #[inline(always)]
-    fn spans<V: Vector>(&mut self, vectors: usize) -> ([Span; MAX_VECTORS], usize, usize) {
+    fn spans<V: Vector>(&mut self, vectors: usize) -> (&'c [Span], usize, usize) {
         let Block {
             sequence,
             first,
             rows,
             ..
         } = self.block;
-        let mut spans = [Span::default(); MAX_VECTORS];
+        let ends = self.call.band.ends(sequence, first);
+        let scratch = &mut *self.scratch;
+        let (row_low, row_high) = (&mut *scratch.row_low, &mut *scratch.row_high);
+        let lanes = row_low.iter_mut().zip(row_high.iter_mut());
+        for (lane, (low, high)) in (0..).zip(lanes.take(vectors * V::LANES)) {
+            (*low, *high) = ends.of((rows as i32 - 1).min(lane));
+        }
+        let spans = &mut std::mem::take(&mut scratch.spans)[..vectors];
+        let lanes = row_low.chunks_exact(V::LANES);
+        let lanes = lanes.zip(row_high.chunks_exact(V::LANES));
         let (mut start, mut end) = (usize::MAX, 0);
-        for (n, span) in spans.iter_mut().enumerate().take(vectors) {
-            let (mut low, mut high, mut full_low, mut full_high) = (usize::MAX, 0, 0, usize::MAX);
-            for lane in 0..V::LANES {
-                let row = (n * V::LANES + lane).min(rows - 1);
-                let (row_low, row_high) = self.call.band.keys(sequence, first + row);
-                self.scratch.row_ranges[n * V::LANES + lane] = (row_low, row_high);
-                if row_low < row_high {
-                    low = low.min(row_low);
-                    high = high.max(row_high);
-                }
-                full_low = full_low.max(row_low);
-                full_high = full_high.min(row_high);
-            }
-            if low < high {
-                *span = Span {
-                    start: low,
-                    end: high,
-                    full_start: full_low,
-                    full_end: full_high,
-                };
-                start = start.min(low);
-                end = end.max(high);
+        for (span, (low, high)) in spans.iter_mut().zip(lanes) {
+            let last = V::LANES - 1;
+            *span = Span::of((low[0], high[0]), (low[last], high[last]));
+            if span.start < span.end {
+                start = start.min(span.start);
+                end = end.max(span.end);
             }
         }
         (spans, start.min(end), end)
@@ -173,7 +196,7 @@ impl RowBlock<'_, '_> {
     /// speaks for them.
     #[inline(always)]
     fn visit(&mut self, start: usize, end: usize) {
-        self.scratch.live.clear();
+        let live = std::mem::take(&mut self.scratch.live);
         if start == end {
             return;
         }
@@ -182,12 +205,18 @@ impl RowBlock<'_, '_> {
         } = self.block;
         let head = self.block.group.steps.first().map_or(0, |step| step.head);
         let visible = self.call.visible(sequence.row(head, first));
+        let mut count = 0;
         for strip in start / STRIP..end.div_ceil(STRIP) {
             let (from, to) = ((strip * STRIP).max(start), ((strip + 1) * STRIP).min(end));
-            self.scratch.live.extend(match visible.blocks() {
+            let strip = match visible.blocks() {
                 None => Some(LiveStrip::whole(from, to)),
                 Some(blocks) => LiveStrip::masked(from, to, |block| blocks[block] != 0),
-            });
+            };
+            if let Some(strip) = strip {
+                live[count] = strip;
+                count += 1;
+            }
         }
+        self.scratch.live = &mut live[..count];
     }
 }

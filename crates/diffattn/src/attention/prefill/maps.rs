@@ -17,7 +17,12 @@ pub(super) struct Maps<'c, 'o> {
 
 impl Consumer for Maps<'_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    ) {
         rows.reduce(geometry, step);
         rows.write_maps::<V>(geometry, step, self.out);
     }
@@ -25,7 +30,7 @@ impl Consumer for Maps<'_, '_> {
 
 impl RowBlock<'_, '_> {
     #[inline(always)]
-    fn write_maps<V: Vector>(&self, geometry: &Geometry, step: &HeadStep, out: &MapsOut<'_>) {
+    fn write_maps<V: Vector>(&self, geometry: &Geometry<'_>, step: &HeadStep, out: &MapsOut<'_>) {
         let Block {
             sequence,
             first,
@@ -34,7 +39,6 @@ impl RowBlock<'_, '_> {
         } = self.block;
         for row in 0..rows {
             let at = sequence.row(step.head, first + row);
-            let (batch, _, query) = at;
             out.write_row(
                 self.call,
                 (sequence, step.head, first + row),
@@ -45,7 +49,7 @@ impl RowBlock<'_, '_> {
                     let share = softmax::share(1.0, denominator);
                     // A row that saw nothing stays zero whatever its λ is.
                     if share != 0.0 {
-                        let coefficient = self.call.coefficient(step.head, t, batch, query);
+                        let coefficient = self.call.coefficient(t, at);
                         let row = MapRow {
                             geometry,
                             row,
@@ -72,7 +76,7 @@ impl RowBlock<'_, '_> {
             share,
         } = *of;
         let scratch = &*self.scratch;
-        let (low, high) = scratch.row_ranges[row];
+        let (low, high) = scratch.row_keys(row);
         let column = slot * scratch.slot_len + row / V::LANES * geometry.score_column;
         let column = &scratch.scores[column..][..geometry.score_column];
         let elements = &self.call.elements;
@@ -93,7 +97,7 @@ impl RowBlock<'_, '_> {
 
 /// One row of a block in one term's map.
 struct MapRow<'s> {
-    geometry: &'s Geometry,
+    geometry: &'s Geometry<'s>,
     row: usize,
     slot: usize,
     share: f64,

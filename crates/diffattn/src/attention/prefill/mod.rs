@@ -33,6 +33,7 @@ mod values;
 mod weights;
 
 pub(super) use consumer::Consumer;
+pub(super) use geometry::Span;
 pub(super) use gradient::Gradients;
 pub(super) use partial::Partial;
 pub(super) use row_block::RowBlock;
@@ -113,7 +114,12 @@ pub(super) struct Asked<'c, 'o> {
 
 impl Consumer for Asked<'_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    ) {
         match self.outputs {
             Outputs::Rows(out) => Values { out }.head::<V>(rows, geometry, step),
             Outputs::Maps(out) => Maps { out }.head::<V>(rows, geometry, step),

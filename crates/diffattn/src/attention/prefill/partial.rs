@@ -29,7 +29,12 @@ pub(in crate::attention) enum Partial<'s> {
 
 impl Consumer for Partial<'_> {
     #[inline(always)]
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    ) {
         match self {
             Self::Statistics { max, sum } => rows.write_statistics(geometry, step, [max, sum]),
             Self::Strips {
@@ -67,7 +72,7 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     fn write_statistics(
         &self,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         step: &HeadStep,
         [max, sum]: [&Disjoint<'_, f32>; 2],
     ) {
@@ -94,7 +99,7 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     pub(super) fn read_statistics(
         &mut self,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         step: &HeadStep,
         row_max: &[f32],
         row_sum: &[f64],
@@ -137,7 +142,7 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     fn read_out<V: Vector>(
         &mut self,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         step: &HeadStep,
         accumulator: &Disjoint<'_, f32>,
     ) {
@@ -159,7 +164,7 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     fn write_out<V: Vector>(
         &mut self,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         step: &HeadStep,
         accumulator: &Disjoint<'_, f32>,
     ) {

@@ -9,5 +9,5 @@ use crate::attention::scratch::Scratch;
 pub(in crate::attention) struct RowBlock<'c, 'a> {
     pub(in crate::attention) call: &'c Call<'a>,
     pub(in crate::attention) block: Block<'c>,
-    pub(in crate::attention) scratch: &'c mut Scratch,
+    pub(in crate::attention) scratch: &'c mut Scratch<'c>,
 }

@@ -19,7 +19,7 @@ use std::ops::Range;
 impl RowBlock<'_, '_> {
     /// Exponentials of the step's own terms, with the maxima and sums of their strips.
     #[inline(always)]
-    pub(super) fn exponentials<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    pub(super) fn exponentials<V: Vector>(&mut self, geometry: &Geometry<'_>, step: &HeadStep) {
         let stride = geometry.stride;
         let packed = self.call.width * stride;
         for (index, term) in step.compute.iter().enumerate() {
@@ -39,9 +39,9 @@ impl RowBlock<'_, '_> {
                     strip,
                     keys: self.block.panels.keys(term.k),
                     queries: &scratch.queries[index * packed..][..packed],
-                    elements: &scratch.bias,
-                    near: &mut scratch.near,
-                    ends: (&scratch.low, &scratch.high),
+                    elements: scratch.bias,
+                    near: scratch.near,
+                    ends: (scratch.low, scratch.high),
                     scores: &mut scratch.scores[term.slot * scratch.slot_len..],
                     max: &mut scratch.strip_max[at..][..stride],
                 };
@@ -53,12 +53,12 @@ impl RowBlock<'_, '_> {
 
     /// Packs the queries of a term, and asks for those that come next.
     #[inline(always)]
-    fn queries<V: Vector>(&mut self, geometry: &Geometry, index: usize, term: &TermStep) {
+    fn queries<V: Vector>(&mut self, geometry: &Geometry<'_>, index: usize, term: &TermStep) {
         let Block { first, rows, .. } = self.block;
         let (width, stride) = (self.call.width, geometry.stride);
         let from = self.call.query_rows(self.block.sequence, term.q);
         let to = &mut self.scratch.queries[index * width * stride..][..width * stride];
-        pack_queries::<V>(&from, first..first + rows, to, &mut self.scratch.rows);
+        pack_queries::<V>(&from, first..first + rows, to, self.scratch.rows);
         let factor = self.call.scores.query;
         if factor != 1.0 {
             for value in to {
@@ -102,7 +102,7 @@ fn first_row(strip: &LiveStrip) -> usize {
 /// One strip of one term: what its scores are made of, and where they go.
 struct StripScores<'s, 'a> {
     call: &'s Call<'a>,
-    geometry: &'s Geometry,
+    geometry: &'s Geometry<'s>,
     strip: LiveStrip,
     keys: KeyPanels<'s>,
     /// `[channel][query]`.

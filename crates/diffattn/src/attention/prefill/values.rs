@@ -17,7 +17,12 @@ pub(super) struct Values<'c, 'o> {
 
 impl Consumer for Values<'_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    ) {
         rows.reduce(geometry, step);
         rows.write_lse(geometry, step, self.out);
         rows.weigh(geometry, step);
@@ -32,7 +37,7 @@ impl Consumer for Values<'_, '_> {
 impl RowBlock<'_, '_> {
     /// Pass 3: adds P times v to outᵀ, strip by strip, each from zero.
     #[inline(always)]
-    pub(super) fn add_values<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep) {
+    pub(super) fn add_values<V: Vector>(&mut self, geometry: &Geometry<'_>, step: &HeadStep) {
         for place in 0..geometry.strips {
             self.combine::<V>(geometry, step, place);
             for (index, &v) in step.v.iter().enumerate() {
@@ -52,7 +57,7 @@ impl RowBlock<'_, '_> {
     #[inline(always)]
     pub(super) fn combine<V: Vector>(
         &mut self,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         step: &HeadStep,
         place: usize,
     ) {
@@ -106,7 +111,7 @@ impl RowBlock<'_, '_> {
 
     /// Pass 4: rows out of outᵀ, through the norm, into the result.
     #[inline(always)]
-    fn finish<V: Vector>(&mut self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
+    fn finish<V: Vector>(&mut self, geometry: &Geometry<'_>, step: &HeadStep, out: &RowsOut<'_>) {
         let Block {
             sequence,
             first,

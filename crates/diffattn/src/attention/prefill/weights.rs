@@ -3,6 +3,7 @@
 
 use super::geometry::Geometry;
 use super::row_block::RowBlock;
+use crate::attention::check::Coefficients;
 use crate::attention::groups::{Block, HeadStep};
 use crate::attention::outputs::RowsOut;
 use crate::attention::softmax::{self, Rows, Strips};
@@ -10,7 +11,7 @@ use crate::attention::softmax::{self, Rows, Strips};
 impl RowBlock<'_, '_> {
     /// Row maxima, row sums and footings of the slots that the step computed.
     #[inline(always)]
-    pub(super) fn reduce(&mut self, geometry: &Geometry, step: &HeadStep) {
+    pub(super) fn reduce(&mut self, geometry: &Geometry<'_>, step: &HeadStep) {
         let stride = geometry.stride;
         let scratch = &mut *self.scratch;
         for term in &step.compute {
@@ -42,9 +43,22 @@ impl RowBlock<'_, '_> {
         }
     }
 
+    /// The denominators of `rows` rows of a term, into `shares`.
+    #[inline(always)]
+    fn denominators(&mut self, at: usize, sink: Option<f64>, rows: usize) {
+        if sink.is_none() {
+            let scratch = &mut *self.scratch;
+            scratch.shares[..rows].copy_from_slice(&scratch.row_sum[at..][..rows]);
+            return;
+        }
+        for row in 0..rows {
+            self.scratch.shares[row] = self.denominator(at + row, sink);
+        }
+    }
+
     /// The weights of each strip, term and lane.
     #[inline(always)]
-    pub(super) fn weigh(&mut self, geometry: &Geometry, step: &HeadStep) {
+    pub(super) fn weigh(&mut self, geometry: &Geometry<'_>, step: &HeadStep) {
         let stride = geometry.stride;
         let Block {
             sequence,
@@ -54,19 +68,29 @@ impl RowBlock<'_, '_> {
         } = self.block;
         for (t, &slot) in step.slots.iter().enumerate() {
             let sink = self.call.scores.sink(self.call.sink(step.head, t));
-            for row in 0..rows {
-                let query = sequence.first_query + first + row;
-                let coefficient = self.call.coefficient(step.head, t, sequence.batch, query);
-                let denominator = self.denominator(slot * stride + row, sink);
-                self.scratch.shares[row] = softmax::share(coefficient, denominator);
-            }
+            let coefficients = self.call.coefficients(t, sequence.row(step.head, first));
+            self.denominators(slot * stride, sink, rows);
             let scratch = &mut *self.scratch;
+            let shares = &mut scratch.shares[..rows];
+            match coefficients {
+                // (A loop of its own, which becomes vectors.)
+                Coefficients::One(coefficient) => {
+                    for share in shares {
+                        *share = softmax::share(coefficient, *share);
+                    }
+                }
+                Coefficients::Each { .. } => {
+                    for (row, share) in shares.iter_mut().enumerate() {
+                        *share = softmax::share(coefficients.at(row), *share);
+                    }
+                }
+            }
             for strip in 0..geometry.strips {
                 let footing = &scratch.footing[geometry.strip_at(slot, strip)..][..stride];
                 let at = (strip * step.slots.len() + t) * 2 * stride;
                 let (high, low) = scratch.weights[at..][..2 * stride].split_at_mut(stride);
                 let parts = high.iter_mut().zip(low);
-                for (((high, low), &share), &footing) in parts.zip(&scratch.shares).zip(footing) {
+                for (((high, low), &share), &footing) in parts.zip(&*scratch.shares).zip(footing) {
                     [*high, *low] = softmax::weight(share, footing);
                 }
             }
@@ -74,7 +98,7 @@ impl RowBlock<'_, '_> {
     }
 
     /// Log-sum-exp of each term, where asked for.
-    pub(super) fn write_lse(&self, geometry: &Geometry, step: &HeadStep, out: &RowsOut<'_>) {
+    pub(super) fn write_lse(&self, geometry: &Geometry<'_>, step: &HeadStep, out: &RowsOut<'_>) {
         let Block {
             sequence,
             first,

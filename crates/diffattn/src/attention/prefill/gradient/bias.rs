@@ -26,7 +26,7 @@ impl Gradients<'_, '_, '_> {
             let first = bias.at(at);
             // SAFETY: rows that share a bias run one after the other.
             let sums = unsafe { bias.sums.part(first..first + bias.keys) };
-            let (low, high) = scratch.row_ranges[row];
+            let (low, high) = scratch.row_keys(row);
             for (t, &slot) in head.step.slots.iter().enumerate() {
                 let of_row = t * geometry.stride + row;
                 let share = scratch.gradient.shares[of_row];

@@ -49,7 +49,7 @@ pub(in crate::attention) struct Gradients<'c, 'a, 'o> {
 
 /// One head of a block.
 struct HeadAt<'s> {
-    geometry: &'s Geometry,
+    geometry: &'s Geometry<'s>,
     step: &'s HeadStep,
     /// Its place among the heads of its group.
     place: usize,
@@ -60,7 +60,12 @@ struct HeadAt<'s> {
 
 impl Consumer for Gradients<'_, '_, '_> {
     #[inline(always)]
-    fn head<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, step: &HeadStep) {
+    fn head<V: Vector>(
+        &self,
+        rows: &mut RowBlock<'_, '_>,
+        geometry: &Geometry<'_>,
+        step: &HeadStep,
+    ) {
         match &self.of.whole_rows {
             None => rows.reduce(geometry, step),
             Some(WholeRows { statistics, .. }) => {

@@ -75,7 +75,7 @@ impl Gradients<'_, '_, '_> {
                 .take(queries)
                 .enumerate()
             {
-                to.copy_from_slice(kept.read(query, 1, &mut scratch.gradient.wide).0);
+                to.copy_from_slice(kept.read(query, 1, scratch.gradient.wide).0);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Gradients<'_, '_, '_> {
             .row(head.step.head, rows.block.first + query);
         let dy = GradientCall::rows(self.of.dy, at);
         let scratch = &mut *rows.scratch;
-        let (dy, _) = dy.read(0, 1, &mut scratch.gradient.wide);
+        let (dy, _) = dy.read(0, 1, scratch.gradient.wide);
         let d_out = &mut scratch.gradient.row[..width];
         let Some(norm) = rows.call.norm() else {
             d_out.copy_from_slice(dy);
@@ -139,7 +139,7 @@ impl Gradients<'_, '_, '_> {
                 .take(rows.block.rows)
                 .enumerate()
             {
-                let (row, _) = from.read(rows.block.first + query, 1, &mut gradient.wide);
+                let (row, _) = from.read(rows.block.first + query, 1, gradient.wide);
                 is_special |= copy_padded(row, to);
             }
         }

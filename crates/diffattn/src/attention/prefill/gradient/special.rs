@@ -18,7 +18,7 @@ impl Gradients<'_, '_, '_> {
     /// Zeros for NaN and infinities in the rows of q.
     #[cold]
     pub(super) fn finite_queries(&self, rows: &mut RowBlock<'_, '_>, _head: &HeadAt<'_>) {
-        finite(&mut rows.scratch.gradient.query_rows);
+        finite(rows.scratch.gradient.query_rows);
     }
 
     /// Zeros in dP where a row does not see a key.
@@ -129,7 +129,7 @@ fn finite(values: &mut [f32]) {
 /// Whether a row sees a key. One whose scores are all −∞ sees none.
 fn sees(rows: &RowBlock<'_, '_>, head: &HeadAt<'_>, row: usize, key: usize) -> bool {
     let scratch = &*rows.scratch;
-    let (low, high) = scratch.row_ranges[row];
+    let (low, high) = scratch.row_keys(row);
     let query = rows
         .block
         .sequence

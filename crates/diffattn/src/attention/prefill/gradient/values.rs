@@ -28,7 +28,7 @@ impl Gradients<'_, '_, '_> {
     fn value_strip<V: Vector>(
         &self,
         rows: &mut RowBlock<'_, '_>,
-        geometry: &Geometry,
+        geometry: &Geometry<'_>,
         (index, v): (usize, usize),
         strip: &LiveStrip,
     ) {
@@ -118,8 +118,8 @@ impl Gradients<'_, '_, '_> {
                     continue;
                 }
                 let denominator = rows.denominator(slot * stride + row, sink);
-                let query = sequence.first_query + first + row;
-                let coefficient = rows.call.coefficient(step.head, t, sequence.batch, query);
+                let at_row = sequence.row(step.head, first + row);
+                let coefficient = rows.call.coefficient(t, at_row);
                 let share = softmax::share(1.0, denominator);
                 let first_row = rows.statistics_at(step.head, t).start;
                 let gradient = &mut rows.scratch.gradient;
@@ -138,7 +138,7 @@ impl Gradients<'_, '_, '_> {
 
     /// Σ E·dP of each strip, key by key modulo [`ROW_SUMS`].
     #[inline(always)]
-    fn dots<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry, slot: usize) {
+    fn dots<V: Vector>(&self, rows: &mut RowBlock<'_, '_>, geometry: &Geometry<'_>, slot: usize) {
         let scratch = &mut *rows.scratch;
         let scores = &scratch.scores[slot * scratch.slot_len..];
         let (d_p, dots) = (&scratch.gradient.d_p, &mut scratch.gradient.dots);
@@ -190,7 +190,7 @@ impl Gradients<'_, '_, '_> {
                 let row_sum = rows.scratch.row_sum[slot * stride + row];
                 let denominator = rows.denominator(slot * stride + row, Some(sink));
                 if denominator != 0.0 {
-                    let coefficient = rows.call.coefficient(step.head, t, batch, query + row);
+                    let coefficient = rows.call.coefficient(t, (batch, step.head, query + row));
                     let share = (denominator - row_sum) / denominator;
                     *to = -f64::from(coefficient) * share * delta;
                 }
