@@ -34,6 +34,7 @@ mod schedule;
 mod scratch;
 mod scratch_size;
 mod softmax;
+mod span;
 mod visible;
 mod waves;
 

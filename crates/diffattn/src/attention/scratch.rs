@@ -3,8 +3,8 @@
 
 use super::gradient_scratch::GradientScratch;
 use super::live::LiveStrip;
-use super::prefill::Span;
 use super::scratch_size::ScratchSize;
+use super::span::Span;
 use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::buffer::Buffer;
@@ -23,7 +23,7 @@ pub(super) struct Scratch<'m> {
     /// First and end key of each query, as [`Ends`](super::mask::Ends) has them.
     pub(super) row_low: &'m mut [i32],
     pub(super) row_high: &'m mut [i32],
-    /// The same, relative to the key of score row 0.
+    /// First and end key of each query, relative to the key of score row 0.
     pub(super) low: &'m mut [f32],
     pub(super) high: &'m mut [f32],
     /// What each vector of queries sees.

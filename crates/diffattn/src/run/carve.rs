@@ -64,8 +64,8 @@ impl<'m> Carver<'m> {
         let words = (len * size_of::<T>()).div_ceil(LINE) * (LINE / size_of::<f32>());
         let (part, rest) = rest.split_at_mut(words);
         self.rest = Some(rest);
-        // SAFETY: `len` values lie within the part, which is borrowed for 'm alone; it begins with a
-        // cache line, as all parts before it are whole lines; any bits are a `T`.
+        // SAFETY: `len` values lie within the part, which is borrowed for 'm alone; it begins with
+        // a cache line, as all parts before it are whole lines; any bits are a `T`.
         unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), len) }
     }
 }

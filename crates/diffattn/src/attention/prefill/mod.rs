@@ -33,7 +33,6 @@ mod values;
 mod weights;
 
 pub(super) use consumer::Consumer;
-pub(super) use geometry::Span;
 pub(super) use gradient::Gradients;
 pub(super) use partial::Partial;
 pub(super) use row_block::RowBlock;
