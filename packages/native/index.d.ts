@@ -2,17 +2,25 @@
 
 declare const addon: addon.Addon;
 declare namespace addon {
-  /** Outputs in one flat list: of each its kind, its rank, its extents and its buffer. */
+  /** Outputs of an asynchronous call in one flat list: of each its kind, its rank, its extents and its buffer. */
   type Told = readonly (number | ArrayBuffer | null)[];
+  /** The buffer of an output, null where the caller gave the memory. */
+  type Made = ArrayBuffer | null;
 
   interface Addon {
-    /** Runs a job to its end on this thread and the pool. */
-    call(op: number, params: Float64Array, operands: Uint8Array[], outs: readonly (Uint8Array | null)[]): Told;
+    /**
+     * Runs a job to its end on this thread and the pool. The request is the first `count` numbers of
+     * `stream`, over which it tells of the outputs: how many; of each its kind, its rank, its extents.
+     * Gives the buffer of the only output, or a list. Or, before any work, how many numbers `stream`
+     * must have room for.
+     */
+    call(op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: readonly (Uint8Array | null)[]): Made | Made[] | number;
     /** Checks a job and queues it; rejects, never throws. */
     callAsync(
       id: number,
       op: number,
-      params: Float64Array,
+      stream: Float64Array,
+      count: number,
       operands: Uint8Array[],
       outs: readonly (Uint8Array | null)[],
       transfer: boolean,
@@ -21,7 +29,7 @@ declare namespace addon {
     /** Asks an open call to stop after the slice in progress. */
     cancel(id: number): void;
     /** Answers a query with a number. */
-    query(op: number, params: Float64Array, operands: Uint8Array[]): number;
+    query(op: number, stream: Float64Array, count: number, operands: Uint8Array[]): number;
     /** Zeroed memory that calls use in place. */
     createBuffer(bytes: number): ArrayBuffer;
     /** Detaches a buffer. */

@@ -12,11 +12,12 @@ mod runner;
 
 use diffattn_door::{Isa, available_threads};
 use napi::Env;
-use napi::bindgen_prelude::{ArrayBuffer, Float64ArraySlice, Object};
+use napi::bindgen_prelude::{ArrayBuffer, Object};
 use napi_derive::napi;
 
-use answer::{Outputs, Thrown, thrown};
+use answer::{Made, Thrown, thrown};
 use environment::{AsyncCall, Environment, OnProgress};
+pub use js::{Numbers, Views};
 
 /// What the addon runs on.
 #[napi(object)]
@@ -34,27 +35,34 @@ pub struct Info {
 }
 
 /// Runs a job to its end on this thread and the pool.
-#[napi(catch_unwind, ts_return_type = "(number | ArrayBuffer | null)[]")]
+#[napi(
+    catch_unwind,
+    ts_args_type = "op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: (Uint8Array | null)[]",
+    ts_return_type = "number | ArrayBuffer | null | (ArrayBuffer | null)[]"
+)]
 pub fn call<'env>(
     env: &'env Env,
     op: u32,
-    params: Float64ArraySlice<'env>,
-    operands: Vec<Object<'env>>,
-    outs: Option<Vec<Option<Object<'env>>>>,
-) -> Result<Outputs<'env>, Thrown> {
-    Environment::of(env)?.call(env, (op, &params), &operands, outs.unwrap_or_default())
+    mut stream: Numbers,
+    count: u32,
+    operands: Views,
+    outs: Views,
+) -> Result<Made<'env>, Thrown> {
+    Environment::of(env)?.call(env, (op, &mut stream, count), &operands.0, &outs.0)
 }
 
 /// Checks a job and queues it; rejects, never throws.
 #[napi(
     catch_unwind,
+    ts_args_type = "id: number, op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: (Uint8Array | null)[] | null, transfer: boolean, onProgress: ((done: number, total: number) => void) | null",
     ts_return_type = "Promise<(number | ArrayBuffer | null)[]>"
 )]
 pub fn call_async<'env>(
     env: &'env Env,
     id: u32,
     op: u32,
-    params: Float64ArraySlice<'env>,
+    stream: Numbers,
+    count: u32,
     operands: Vec<Object<'env>>,
     outs: Option<Vec<Option<Object<'env>>>>,
     transfer: bool,
@@ -64,7 +72,7 @@ pub fn call_async<'env>(
     let request = AsyncCall {
         id,
         op,
-        params: &params,
+        params: stream.first(count)?,
         operands: &operands,
         outs,
         transfer,
@@ -81,14 +89,18 @@ pub fn cancel(env: &Env, id: u32) -> Result<(), Thrown> {
 }
 
 /// Answers a query with a number.
-#[napi(catch_unwind)]
+#[napi(
+    catch_unwind,
+    ts_args_type = "op: number, stream: Float64Array, count: number, operands: Uint8Array[]"
+)]
 pub fn query(
     env: &Env,
     op: u32,
-    params: Float64ArraySlice<'_>,
-    operands: Vec<Object<'_>>,
+    stream: Numbers,
+    count: u32,
+    operands: Views,
 ) -> Result<f64, Thrown> {
-    Environment::of(env)?.query(env, op, &params, &operands)
+    Environment::of(env)?.query(op, stream.first(count)?, &operands.0)
 }
 
 /// Zeroed memory that calls use in place.

@@ -1,70 +1,81 @@
 //! What is answered before JavaScript goes on: jobs on this thread, queries.
 
 use napi::Env;
-use napi::bindgen_prelude::Object;
+use napi::bindgen_prelude::Either3;
+use smallvec::SmallVec;
 
 use super::Environment;
-use super::memory::{check_overlaps, given_outputs, views};
-use crate::answer::{Outputs, Thrown, bug, encode_output, thrown};
-use crate::js::array_buffer;
+use super::memory::check_overlaps;
+use crate::answer::{Made, Thrown, bug, made, tell, thrown, told};
+use crate::js::{Numbers, View, array_buffer};
+
+/// What a small call has of anything, in place.
+type Few<T> = SmallVec<[T; 4]>;
 
 impl Environment {
-    /// Runs a job on this thread.
+    /// Runs a job on this thread; tells of its outputs in `stream`, whose first `count` numbers are
+    /// the request.
     pub(crate) fn call<'env>(
         &self,
         env: &'env Env,
-        (op, params): (u32, &[f64]),
-        operands: &[Object<'_>],
-        outs: Vec<Option<Object<'_>>>,
-    ) -> Result<Outputs<'env>, Thrown> {
-        let call = self.door.call(op, params).map_err(thrown)?;
+        (op, stream, count): (u32, &mut Numbers, u32),
+        operands: &[Option<View>],
+        outs: &[Option<View>],
+    ) -> Result<Made<'env>, Thrown> {
+        let call = self.door.call(op, stream.first(count)?).map_err(thrown)?;
         call.wait();
-        let operands = views(env, operands)?;
-        // SAFETY: JavaScript does not run until this returns, so nothing moves, and nothing writes
-        // but this call, whose outputs overlap no operand.
-        let bytes: Vec<&[u8]> = operands
-            .iter()
-            .map(|view| unsafe { view.bytes() })
-            .collect();
+        let bytes = bytes_of(operands);
         let mut job = call.prepare(&bytes).map_err(thrown)?;
-        let given = given_outputs(env, &outs, job.outputs().len())?;
-        check_overlaps(&operands, given.iter().flatten())?;
-        let mut targets = Vec::with_capacity(given.len());
-        for (given, spec) in given.iter().zip(job.outputs()) {
-            targets.push(match given {
-                Some(view) => *view,
-                None => self.new_buffer(env, spec.bytes)?,
+        // Before any work: the caller asks again with more room.
+        let room = told(job.outputs());
+        if room > stream.values().len() {
+            return Ok(Made::A(room as f64));
+        }
+        tell(job.outputs(), stream);
+        check_overlaps(operands.iter().flatten(), outs.iter().flatten())?;
+        let mut targets = Few::new();
+        for (index, spec) in job.outputs().iter().enumerate() {
+            targets.push(match outs.get(index) {
+                Some(Some(view)) => *view,
+                _ => self.new_buffer(env, spec.bytes)?,
             });
         }
-        // SAFETY: as above.
+        // SAFETY: JavaScript does not run until this returns, so nothing moves, and nothing uses
+        // this memory but this call, whose outputs overlap nothing.
         let memory = targets.iter().map(|view| unsafe { view.bytes_mut() });
         job.bind(memory.collect()).map_err(thrown)?;
         job.finish().map_err(thrown)?;
-        let mut encoded = Outputs::new();
-        for ((spec, given), target) in job.outputs().iter().zip(given).zip(targets) {
-            let buffer = match given {
-                Some(_) => None,
-                None => Some(array_buffer(env, target.buffer).map_err(bug)?),
-            };
-            encode_output(&mut encoded, spec, buffer);
+        let mut buffers = Few::new();
+        for (index, target) in targets.iter().enumerate() {
+            buffers.push(made(match outs.get(index) {
+                Some(Some(_)) => None,
+                _ => Some(array_buffer(env, target.buffer).map_err(bug)?),
+            }));
         }
-        Ok(encoded)
+        Ok(match (buffers.pop(), buffers.is_empty()) {
+            (Some(only), true) => Either3::B(only),
+            (last, _) => Either3::C(buffers.into_iter().chain(last).collect()),
+        })
     }
 
     /// Answers a query.
     pub(crate) fn query(
         &self,
-        env: &Env,
         op: u32,
         params: &[f64],
-        operands: &[Object<'_>],
+        operands: &[Option<View>],
     ) -> Result<f64, Thrown> {
-        let operands = views(env, operands)?;
-        // SAFETY: JavaScript does not run until this returns, and nothing is written.
-        let bytes: Vec<&[u8]> = operands
-            .iter()
-            .map(|view| unsafe { view.bytes() })
-            .collect();
+        let bytes = bytes_of(operands);
         self.door.query(op, params, &bytes).map_err(thrown)
     }
+}
+
+/// The bytes of operands.
+fn bytes_of<'m>(operands: &[Option<View>]) -> Few<&'m [u8]> {
+    // SAFETY: JavaScript does not run until the call returns, so nothing moves, and nothing writes
+    // but the call, whose outputs overlap no operand.
+    let bytes = |view: &View| unsafe { view.bytes() };
+    let each = operands.iter();
+    each.map(|view| view.as_ref().map_or(&[][..], bytes))
+        .collect()
 }

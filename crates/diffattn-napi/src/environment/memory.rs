@@ -94,12 +94,16 @@ pub(super) fn given_outputs(
         .collect()
 }
 
+/// Checks that nothing that is written overlaps an operand or another result.
 pub(super) fn check_overlaps<'v>(
-    operands: &[View],
-    outs: impl Iterator<Item = &'v View>,
+    operands: impl Iterator<Item = &'v View>,
+    mut outs: impl Iterator<Item = &'v View>,
 ) -> Result<(), Thrown> {
-    let mut others = operands.to_vec();
-    for out in outs {
+    let Some(first) = outs.next() else {
+        return Ok(());
+    };
+    let mut others: Vec<View> = operands.copied().collect();
+    for out in std::iter::once(first).chain(outs) {
         if others.iter().any(|other| other.overlaps(out)) {
             return Err(thrown(Error::option(
                 "out",

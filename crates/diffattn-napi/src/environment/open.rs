@@ -100,7 +100,7 @@ impl Environment {
     ) -> Result<Places, Thrown> {
         let count = specs.map_or(outs.len(), <[_]>::len);
         let given = given_outputs(env, outs, count)?;
-        check_overlaps(operands, given.iter().flatten())?;
+        check_overlaps(operands.iter(), given.iter().flatten())?;
         let (mut places, mut targets) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (index, view) in given.iter().enumerate() {
             let spec = specs.and_then(|specs| specs.get(index));

@@ -3,7 +3,7 @@
 // open calls.
 
 import { constants } from "node:buffer";
-import type { Addon, Told } from "@diffattn/native";
+import type { Addon, Made, Told } from "@diffattn/native";
 import type { Backend, BackendMemory, Call, Control, Handle, Local, Output, Outs, Request, Steering } from "../backend.js";
 import { DiffAttnError, internal, outOfMemory } from "../errors.js";
 import * as Op from "../ops.generated.js";
@@ -34,6 +34,20 @@ function outputsOf(told: Told): Output[] {
     const end = next + 2 + rank;
     outputs.push({ kind, shape: told.slice(next + 2, end) as number[], buffer: told[end] as ArrayBuffer | null });
     next = end + 1;
+  }
+  return outputs;
+}
+
+/** The outputs that a sync call told of in the stream, with the buffers that it made. */
+function outputsIn(stream: Float64Array, made: Made | Made[]): Output[] {
+  const outputs: Output[] = [];
+  const count = stream[0] as number;
+  for (let at = 1, index = 0; index < count; index++) {
+    const [kind, rank] = [stream[at] as number, stream[at + 1] as number];
+    const end = at + 2 + rank;
+    const shape: number[] = [];
+    for (at += 2; at < end; at++) shape.push(stream[at] as number);
+    outputs.push({ kind, shape, buffer: Array.isArray(made) ? (made[index] as Made) : made });
   }
   return outputs;
 }
@@ -73,21 +87,27 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   /** A request's stream, in place until the next one: the addon reads it before it returns. */
-  #params({ params, objects }: Request): Float64Array {
+  #streamOf({ params, objects }: Request): Float64Array {
     if (params.length > this.#stream.length) this.#stream = new Float64Array(2 * params.length);
     this.#stream.set(params);
     for (const { slot, handle } of objects) this.#stream[slot] = (handle as NativeObject).id;
-    return this.#stream.subarray(0, params.length);
+    return this.#stream;
   }
 
   call(request: Request, outs: Outs): Output[] {
-    return outputsOf(guarded(() => this.#addon.call(request.op, this.#params(request), request.operands, outs)));
+    const { op, params, operands } = request;
+    for (;;) {
+      const stream = this.#streamOf(request);
+      const made = guarded(() => this.#addon.call(op, stream, params.length, operands, outs));
+      if (typeof made !== "number") return outputsIn(stream, made);
+      this.#stream = new Float64Array(2 * made);
+    }
   }
 
   callAsync(request: Request, outs: Outs, { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
     const outputs = this.#addon
-      .callAsync(id, request.op, this.#params(request), request.operands, outs, transfer, onProgress)
+      .callAsync(id, request.op, this.#streamOf(request), request.params.length, request.operands, outs, transfer, onProgress)
       .then(outputsOf, (error: unknown) => {
         throw converted(error);
       });
@@ -101,7 +121,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   query(request: Request): number {
-    return guarded(() => this.#addon.query(request.op, this.#params(request), request.operands));
+    return guarded(() => this.#addon.query(request.op, this.#streamOf(request), request.params.length, request.operands));
   }
 
   createObject(name: Handle["name"], request: Request): Handle {
@@ -110,7 +130,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   dropObject(handle: Handle): void {
-    guarded(() => this.#addon.query(Op.drop, Float64Array.of((handle as NativeObject).id), []));
+    guarded(() => this.#addon.query(Op.drop, Float64Array.of((handle as NativeObject).id), 1, []));
   }
 
   createMemory(bytes: number): BackendMemory {
