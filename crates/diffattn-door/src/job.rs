@@ -2,6 +2,8 @@
 //! steps. Knows no operator: each comes as [`Prepared`].
 
 use diffattn::{DType, DataMut, Error, Work, checked_len, format_shape};
+use smallvec::SmallVec;
+use std::borrow::Cow;
 
 use crate::failure::contain;
 use crate::kind::Kind;
@@ -12,7 +14,7 @@ use crate::reader::unaligned;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
     /// What errors call it.
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// What its elements are.
     pub kind: Kind,
     /// Its shape.
@@ -23,7 +25,7 @@ pub struct OutputSpec {
 
 impl OutputSpec {
     pub(crate) fn new(
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         kind: impl Into<Kind>,
         shape: &[usize],
     ) -> Result<Self, Error> {
@@ -42,7 +44,7 @@ impl OutputSpec {
     /// rank 0 and without a byte.
     #[cfg(feature = "training")]
     pub(crate) fn optional(
-        name: impl Into<String>,
+        name: impl Into<Cow<'static, str>>,
         shape: Option<&[usize]>,
     ) -> Result<Self, Error> {
         match shape {
@@ -123,7 +125,7 @@ impl<'m> Prepared<'m> {
 }
 
 /// The memory of the outputs, checked against the specs, in their order.
-pub(crate) struct Outputs<'m>(std::vec::IntoIter<Typed<'m>>);
+pub(crate) struct Outputs<'m>(smallvec::IntoIter<[Typed<'m>; 2]>);
 
 /// The memory of an output.
 #[cfg_attr(
@@ -255,7 +257,11 @@ impl<'m> Job<'m> {
     ///
     /// # Errors
     /// SHAPE when one has not the bytes that its spec says.
-    pub fn bind(&mut self, memory: Vec<&'m mut [u8]>) -> Result<(), Error> {
+    pub fn bind(
+        &mut self,
+        memory: impl IntoIterator<Item = &'m mut [u8], IntoIter: ExactSizeIterator>,
+    ) -> Result<(), Error> {
+        let memory = memory.into_iter();
         if memory.len() != self.outputs.len() {
             return Err(Error::internal(format!(
                 "{} outputs were bound of {}",
@@ -263,7 +269,7 @@ impl<'m> Job<'m> {
                 self.outputs.len()
             )));
         }
-        let mut to = Vec::with_capacity(memory.len());
+        let mut to = SmallVec::with_capacity(memory.len());
         for (spec, memory) in self.outputs.iter().zip(memory) {
             to.push(typed(spec, memory)?);
         }

@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::Error;
+use smallvec::SmallVec;
 
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`]
 /// and [`Door::query`]).
@@ -332,7 +333,7 @@ impl<T: Held> Drop for Loan<T> {
 }
 
 /// What a job keeps alive, in the order in which it goes, while its work borrows from it.
-pub(crate) type Kept = Vec<Box<dyn Any>>;
+pub(crate) type Kept = SmallVec<[Box<dyn Any>; 2]>;
 
 /// Hands objects to the work of a job that keeps them.
 pub(crate) struct Lender<'m> {
@@ -346,7 +347,7 @@ impl<'m> Lender<'m> {
     /// [`Lender::into_kept`] makes of it.
     pub(crate) unsafe fn new() -> Self {
         Self {
-            kept: Vec::new(),
+            kept: Kept::new(),
             _work: PhantomData,
         }
     }

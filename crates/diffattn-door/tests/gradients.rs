@@ -26,7 +26,7 @@ impl Request {
         let specs = finish(call.prepare(&self.operands())?, &mut memory)?;
         let outputs = specs.into_iter().zip(memory).map(|(spec, words)| {
             let bytes = bytemuck::cast_slice(&words)[..spec.bytes].to_vec();
-            (spec.name, spec.shape, bytes)
+            (spec.name.into_owned(), spec.shape, bytes)
         });
         Ok(outputs.collect())
     }

@@ -84,7 +84,7 @@ impl Request {
                 .iter_mut()
                 .zip(&specs)
                 .map(|(words, spec)| &mut bytemuck::cast_slice_mut(words)[..spec.bytes])
-                .collect(),
+                .collect::<Vec<_>>(),
         )?;
         let mut before = job.done();
         while !job.is_complete() {

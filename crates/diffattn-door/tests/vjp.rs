@@ -42,7 +42,7 @@ fn read(specs: Vec<OutputSpec>, memory: &[Vec<u32>]) -> Vec<(String, Vec<f32>)> 
         .filter(|(spec, _)| !spec.is_absent())
         .map(|(spec, words)| {
             let bytes: &[u8] = &bytemuck::cast_slice(words)[..spec.bytes];
-            (spec.name, bytemuck::cast_slice(bytes).to_vec())
+            (spec.name.into_owned(), bytemuck::cast_slice(bytes).to_vec())
         });
     outputs.collect()
 }

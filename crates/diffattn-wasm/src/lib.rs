@@ -172,12 +172,9 @@ pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
     request(false, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap
         // nothing.
-        let outputs = unsafe {
-            pairs_at(outputs, count)
-                .iter()
-                .map(|&pair| bytes_at_mut(pair))
-                .collect()
-        };
+        let pairs = unsafe { pairs_at(outputs, count) };
+        // SAFETY: as above.
+        let outputs = pairs.iter().map(|&pair| unsafe { bytes_at_mut(pair) });
         state.job(job)?.job.bind(outputs)?;
         Ok(true)
     })

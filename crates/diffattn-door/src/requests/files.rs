@@ -367,7 +367,7 @@ impl Operation for CastRequest {
         let width = cast(&RawTensor::new(name, from, &[0], Vec::new())?, name, to)
             .map(|_| to.bitsize() / 8)?;
         let elements = tensor.bytes().len() / (from.bitsize() / 8).max(1);
-        let spec = OutputSpec::new(name, Kind::U8, &[elements.saturating_mul(width)])?;
+        let spec = OutputSpec::new(name.to_owned(), Kind::U8, &[elements.saturating_mul(width)])?;
         Ok(Prepared::new(vec![spec], move |outputs| {
             let out = outputs.u8()?;
             Ok(Work::new(elements.div_ceil(CAST_UNIT), |pace| async move {

@@ -30,7 +30,7 @@ impl Made {
             Self::Bytes(bytes) => (Kind::U8, bytes.len()),
             Self::Ints(ints) => (Kind::I32, ints.len()),
         };
-        OutputSpec::new(name, kind, &[len])
+        OutputSpec::new(name.to_owned(), kind, &[len])
     }
 }
 

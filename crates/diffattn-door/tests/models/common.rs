@@ -154,7 +154,7 @@ impl Request {
             outputs
                 .iter_mut()
                 .map(|Output { spec, words }| &mut bytemuck::cast_slice_mut(words)[..spec.bytes])
-                .collect(),
+                .collect::<Vec<_>>(),
         )?;
         let (mut before, total) = (job.done(), job.total());
         let mut left = steps;

@@ -63,7 +63,7 @@ fn images_and_pixels_give_the_bits_of_a_direct_call() {
             assert_eq!(got[0].spec.shape, [2, 10]);
             assert_eq!(bits(got[0].f32()), bits(&logits));
             let got = ok(source.clone().n(&[2.0, flag]).run(&door, 89));
-            let names: Vec<&str> = got.iter().map(|out| out.spec.name.as_str()).collect();
+            let names: Vec<&str> = got.iter().map(|out| out.spec.name.as_ref()).collect();
             assert_eq!(names, ["map1", "map2", "diff"]);
             let expected = maps.terms.iter().chain([&maps.diff]);
             for (expected, got) in expected.zip(&got) {

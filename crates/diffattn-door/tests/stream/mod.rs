@@ -33,11 +33,7 @@ pub(crate) fn finish<'m>(
     let words = specs.iter().map(|spec| spec.bytes.div_ceil(4));
     *memory = words.map(|words| vec![u32::MAX; words]).collect();
     let places = memory.iter_mut().zip(&specs);
-    job.bind(
-        places
-            .map(|(words, spec)| &mut bytemuck::cast_slice_mut(words)[..spec.bytes])
-            .collect(),
-    )?;
+    job.bind(places.map(|(words, spec)| &mut bytemuck::cast_slice_mut(words)[..spec.bytes]))?;
     while !job.is_complete() {
         job.step(1)?;
     }

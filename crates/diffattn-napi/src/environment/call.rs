@@ -43,7 +43,7 @@ impl Environment {
         // SAFETY: JavaScript does not run until this returns, so nothing moves, and nothing uses
         // this memory but this call, whose outputs overlap nothing.
         let memory = targets.iter().map(|view| unsafe { view.bytes_mut() });
-        job.bind(memory.collect()).map_err(thrown)?;
+        job.bind(memory).map_err(thrown)?;
         job.finish().map_err(thrown)?;
         let mut buffers = Few::new();
         for (index, target) in targets.iter().enumerate() {

@@ -68,6 +68,18 @@ interface Target {
 const ALIGNMENT = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
 
+/** A stretch of the memory. */
+interface Block {
+  readonly address: number;
+  readonly bytes: number;
+}
+
+/** Bytes of the largest block that is kept for the next request, and blocks that are. */
+const [KEPT_BYTES, KEPT] = [64 << 10, 4];
+
+/** Bytes of the smallest block that is kept: few sizes fit many requests. */
+const SMALLEST = 1 << 10;
+
 /** A prepared job. `end` it, whatever happened; a second time does nothing. */
 export interface Job {
   readonly total: number;
@@ -84,6 +96,10 @@ export class Instance {
   readonly #memory: WebAssembly.Memory;
   readonly #panic: number;
   #bytes = new Uint8Array(0);
+  #numbers = new Float64Array(0);
+  #words = new Uint32Array(0);
+  /** Small blocks that no request has: getting memory anew took a sixth of the smallest call. */
+  readonly #kept: Block[] = [];
   /** Whether it trapped: nothing in it can be used any more. */
   dead = false;
 
@@ -124,8 +140,33 @@ export class Instance {
   /** The whole memory; any allocation may make it another. */
   #all(): Uint8Array {
     const { buffer } = this.#memory;
-    if (this.#bytes.buffer !== buffer) this.#bytes = new Uint8Array(buffer);
+    if (this.#bytes.buffer !== buffer) {
+      this.#bytes = new Uint8Array(buffer);
+      this.#numbers = new Float64Array(buffer);
+      this.#words = new Uint32Array(buffer);
+    }
     return this.#bytes;
+  }
+
+  /** The same as 32-bit words. */
+  #allWords(): Uint32Array {
+    this.#all();
+    return this.#words;
+  }
+
+  /** Memory of that many bytes or more, for one request: give it back. */
+  #take(bytes: number): Block {
+    const index = this.#kept.findIndex((block) => block.bytes >= bytes);
+    const [kept] = index < 0 ? [] : this.#kept.splice(index, 1);
+    if (kept) return kept;
+    let size = bytes;
+    if (bytes <= KEPT_BYTES) for (size = SMALLEST; size < bytes;) size *= 2;
+    return { address: this.allocate(size), bytes: size };
+  }
+
+  #giveBack(block: Block): void {
+    if (block.bytes <= KEPT_BYTES && this.#kept.length < KEPT) this.#kept.push(block);
+    else this.release(block.address, block.bytes);
   }
 
   /** The content is unspecified unless it is asked to be zeros. */
@@ -150,12 +191,13 @@ export class Instance {
   }
 
   /**
-   * Writes a request and hands it to `enter`, with the memory that must stay until the job ends.
+   * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends,
+   * but for its first `lists` bytes.
    */
   #write<T>(
     request: Resolved,
     enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
-  ): { result: T; release: () => void } {
+  ): { result: T; block: Block; lists: number } {
     const { op, params, operands } = request;
     // Addresses first: allocating may grow the memory, which detaches every view of it.
     const addresses = operands.map((bytes) => this.addressOf(bytes));
@@ -165,26 +207,28 @@ export class Instance {
     operands.forEach(({ byteLength }, index) => {
       if (addresses[index] === undefined) total += aligned(byteLength);
     });
-    total = Math.max(total, ALIGNMENT);
-    const block = this.allocate(total);
-    const release = (): void => this.release(block, total);
+    const block = this.#take(total);
     try {
+      const { address: start } = block;
       const all = this.#all();
-      new Float64Array(all.buffer, block, params.length).set(params);
-      const pairs = new Uint32Array(all.buffer, block + pairsAt, operands.length * 2);
-      let next = block + copiesAt;
+      const [numbers, words] = [this.#numbers, this.#words];
+      // One by one: setting few numbers costs a view of their place.
+      for (let index = 0; index < params.length; index++) numbers[start / 8 + index] = params[index] as number;
+      let next = start + copiesAt;
+      let pair = (start + pairsAt) / 4;
       operands.forEach((bytes, index) => {
         let address = addresses[index];
         if (address === undefined) {
           all.set(bytes, (address = next));
           next += aligned(bytes.byteLength);
         }
-        pairs[index * 2] = address;
-        pairs[index * 2 + 1] = bytes.byteLength;
+        words[pair++] = address;
+        words[pair++] = bytes.byteLength;
       });
-      return { result: this.#in((door) => enter(door, op, block, params.length, block + pairsAt, operands.length)), release };
+      const result = this.#in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
+      return { result, block, lists: copiesAt };
     } catch (error) {
-      release();
+      this.#giveBack(block);
       throw error;
     }
   }
@@ -192,8 +236,8 @@ export class Instance {
   /** The outputs of a job; `places` say where the first of them go. */
   #targets(job: number, places: readonly ((Place & { address: number | undefined }) | null)[]): Target[] {
     const address = this.#in((door) => door.outputs(job)) >>> 0;
-    const told = new Uint32Array(this.#memory.buffer, address);
-    let next = 0;
+    const told = this.#allWords();
+    let next = address / 4;
     const read = (): number => told[next++] ?? 0;
     const targets: Target[] = [];
     for (let count = read(); targets.length < count;) {
@@ -214,12 +258,12 @@ export class Instance {
   }
 
   query(request: Resolved): number {
-    const { result, release } = this.#write(request, (door, ...at) => door.query(...at));
+    const { result, block } = this.#write(request, (door, ...at) => door.query(...at));
     try {
       if (this.#in((door) => door.errorCode()) !== "") throw this.#error();
       return result;
     } finally {
-      release();
+      this.#giveBack(block);
     }
   }
 
@@ -227,33 +271,41 @@ export class Instance {
   begin(request: Resolved, outs: readonly (Place | null)[]): Job {
     // As with operands: an address before any allocation.
     const places = outs.map((place) => place && { ...place, address: place.bytes && this.addressOf(place.bytes) });
-    const { result: job, release } = this.#write(request, (door, ...at) => door.prepare(...at));
-    const releases = [release];
+    const { result: job, block, lists } = this.#write(request, (door, ...at) => door.prepare(...at));
+    const blocks = [block];
     let ended = job === 0;
     const end = (): void => {
       if (!this.dead && !ended) this.#in((door) => door.end(job));
       ended = true;
-      for (const release of releases.splice(0)) release();
+      for (const block of blocks.splice(0)) this.#giveBack(block);
     };
     try {
       if (job === 0) throw this.#error();
       const outputs = this.#targets(job, places);
       for (const output of outputs) {
         if (output.inPlace) continue;
-        const size = Math.max(output.bytes, 1);
-        const address = (output.address = this.allocate(size));
-        releases.push(() => this.release(address, size));
+        const made = this.#take(Math.max(output.bytes, 1));
+        output.address = made.address;
+        blocks.push(made);
       }
-      const pairBytes = Math.max(outputs.length * 8, 1);
-      const pairs = this.allocate(pairBytes);
-      releases.push(() => this.release(pairs, pairBytes));
-      const view = new Uint32Array(this.#memory.buffer, pairs, outputs.length * 2);
-      outputs.forEach(({ address, bytes }, index) => view.set([address, bytes], index * 2));
+      let pairs = block.address;
+      if (outputs.length * 8 > lists) {
+        const list = this.#take(outputs.length * 8);
+        pairs = list.address;
+        blocks.push(list);
+      }
+      const words = this.#allWords();
+      outputs.forEach(({ address, bytes }, index) => {
+        words[pairs / 4 + 2 * index] = address;
+        words[pairs / 4 + 2 * index + 1] = bytes;
+      });
       this.#check(this.#in((door) => door.bind(job, pairs, outputs.length)));
 
       const door = this.#door;
       return {
-        total: this.#in((door) => door.total(job)) >>> 0,
+        get total() {
+          return door.total(job) >>> 0;
+        },
         get done() {
           return door.done(job) >>> 0;
         },

@@ -43,6 +43,7 @@ export class WasmLocal implements LocalSide {
   /** A request with the ids that objects have here. */
   resolve({ op, params, operands, objects }: Request): Resolved {
     const here = this.#live();
+    if (objects.length === 0) return { op, params, operands };
     const resolved = [...params];
     for (const { slot, handle } of objects) resolved[slot] = placed(handle).idIn(here);
     return { op, params: resolved, operands };
