@@ -101,16 +101,16 @@ export class WorkerSide {
       );
       try {
         let took = 0;
-        while (job.done < job.total) {
+        while (job.done() < job.total()) {
           const start = performance.now();
           job.step(took);
           took = performance.now() - start;
-          if (job.done >= job.total) break;
-          if (message.progress) this.#post({ type: "progress", id, done: job.done, total: job.total });
+          if (job.done() >= job.total()) break;
+          if (message.progress) this.#post({ type: "progress", id, done: job.done(), total: job.total() });
           await messagesIn();
           if (this.#abortedIds.has(id)) throw aborted(undefined);
         }
-        if (message.progress) this.#post({ type: "progress", id, done: job.done, total: job.total });
+        if (message.progress) this.#post({ type: "progress", id, done: job.done(), total: job.total() });
         const outputs = job.outputs();
         job.end();
         this.#post(

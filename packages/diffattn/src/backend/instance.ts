@@ -82,8 +82,8 @@ const SMALLEST = 1 << 10;
 
 /** A prepared job. `end` it, whatever happened; a second time does nothing. */
 export interface Job {
-  readonly total: number;
-  readonly done: number;
+  total: () => number;
+  done: () => number;
   /** One slice; `milliseconds` is what the slice before took. */
   step: (milliseconds: number) => void;
   finish: () => void;
@@ -91,6 +91,10 @@ export interface Job {
   end: () => void;
 }
 
+/**
+ * One instance. (Its methods are `private`, not `#`: for ncc's sake the build for Node makes a
+ * WeakMap of every private name of a class that has private methods, and each call asks it often.)
+ */
 export class Instance {
   readonly #door: Door;
   readonly #memory: WebAssembly.Memory;
@@ -110,7 +114,7 @@ export class Instance {
   }
 
   /** Calls into the door. What it throws is a trap: the instance is dead. */
-  #in<T>(body: (door: Door) => T): T {
+  private in<T>(body: (door: Door) => T): T {
     try {
       return body(this.#door);
     } catch (cause) {
@@ -120,12 +124,12 @@ export class Instance {
   }
 
   /** The error of the request just made. */
-  #error(): DiffAttnError {
-    return this.#in((door) => new DiffAttnError(door.errorCode() as ErrorCode, door.errorMessage()));
+  private error(): DiffAttnError {
+    return this.in((door) => new DiffAttnError(door.errorCode() as ErrorCode, door.errorMessage()));
   }
 
-  #check(went: boolean): void {
-    if (!went) throw this.#error();
+  private check(went: boolean): void {
+    if (!went) throw this.error();
   }
 
   /** Where a view lies in this memory; undefined when it does not. */
@@ -138,7 +142,7 @@ export class Instance {
   }
 
   /** The whole memory; any allocation may make it another. */
-  #all(): Uint8Array {
+  private all(): Uint8Array {
     const { buffer } = this.#memory;
     if (this.#bytes.buffer !== buffer) {
       this.#bytes = new Uint8Array(buffer);
@@ -149,13 +153,13 @@ export class Instance {
   }
 
   /** The same as 32-bit words. */
-  #allWords(): Uint32Array {
-    this.#all();
+  private allWords(): Uint32Array {
+    this.all();
     return this.#words;
   }
 
   /** Memory of that many bytes or more, for one request: give it back. */
-  #take(bytes: number): Block {
+  private take(bytes: number): Block {
     const index = this.#kept.findIndex((block) => block.bytes >= bytes);
     const [kept] = index < 0 ? [] : this.#kept.splice(index, 1);
     if (kept) return kept;
@@ -164,7 +168,7 @@ export class Instance {
     return { address: this.allocate(size), bytes: size };
   }
 
-  #giveBack(block: Block): void {
+  private giveBack(block: Block): void {
     if (block.bytes <= KEPT_BYTES && this.#kept.length < KEPT) this.#kept.push(block);
     else this.release(block.address, block.bytes);
   }
@@ -172,29 +176,29 @@ export class Instance {
   /** The content is unspecified unless it is asked to be zeros. */
   allocate(bytes: number, zeroed = false): number {
     // Rust takes the size as 32 bits; a larger one would wrap.
-    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes, zeroed)) >>> 0 : 0;
+    const address = bytes < 2 ** 32 ? this.in((door) => door.allocate(bytes, zeroed)) >>> 0 : 0;
     if (address === 0) throw outOfMemory(bytes);
     return address;
   }
 
   release(address: number, bytes: number): void {
-    if (!this.dead) this.#in((door) => door.release(address, bytes));
+    if (!this.dead) this.in((door) => door.release(address, bytes));
   }
 
   /** The instruction set of its build. */
   isa(): string {
-    return this.#in((door) => door.isa());
+    return this.in((door) => door.isa());
   }
 
   configure(threads: number): void {
-    this.#check(this.#in((door) => door.configure(threads)));
+    this.check(this.in((door) => door.configure(threads)));
   }
 
   /**
    * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends,
    * but for its first `lists` bytes.
    */
-  #write<T>(
+  private write<T>(
     request: Resolved,
     enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
   ): { result: T; block: Block; lists: number } {
@@ -207,10 +211,10 @@ export class Instance {
     operands.forEach(({ byteLength }, index) => {
       if (addresses[index] === undefined) total += aligned(byteLength);
     });
-    const block = this.#take(total);
+    const block = this.take(total);
     try {
       const { address: start } = block;
-      const all = this.#all();
+      const all = this.all();
       const [numbers, words] = [this.#numbers, this.#words];
       // One by one: setting few numbers costs a view of their place.
       for (let index = 0; index < params.length; index++) numbers[start / 8 + index] = params[index] as number;
@@ -225,18 +229,18 @@ export class Instance {
         words[pair++] = address;
         words[pair++] = bytes.byteLength;
       });
-      const result = this.#in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
+      const result = this.in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
       return { result, block, lists: copiesAt };
     } catch (error) {
-      this.#giveBack(block);
+      this.giveBack(block);
       throw error;
     }
   }
 
   /** The outputs of a job; `places` say where the first of them go. */
-  #targets(job: number, places: readonly ((Place & { address: number | undefined }) | null)[]): Target[] {
-    const address = this.#in((door) => door.outputs(job)) >>> 0;
-    const told = this.#allWords();
+  private targets(job: number, places: readonly ((Place & { address: number | undefined }) | null)[]): Target[] {
+    const address = this.in((door) => door.outputs(job)) >>> 0;
+    const told = this.allWords();
     let next = address / 4;
     const read = (): number => told[next++] ?? 0;
     const targets: Target[] = [];
@@ -258,12 +262,12 @@ export class Instance {
   }
 
   query(request: Resolved): number {
-    const { result, block } = this.#write(request, (door, ...at) => door.query(...at));
+    const { result, block } = this.write(request, (door, ...at) => door.query(...at));
     try {
-      if (this.#in((door) => door.errorCode()) !== "") throw this.#error();
+      if (this.in((door) => door.errorCode()) !== "") throw this.error();
       return result;
     } finally {
-      this.#giveBack(block);
+      this.giveBack(block);
     }
   }
 
@@ -271,50 +275,46 @@ export class Instance {
   begin(request: Resolved, outs: readonly (Place | null)[]): Job {
     // As with operands: an address before any allocation.
     const places = outs.map((place) => place && { ...place, address: place.bytes && this.addressOf(place.bytes) });
-    const { result: job, block, lists } = this.#write(request, (door, ...at) => door.prepare(...at));
+    const { result: job, block, lists } = this.write(request, (door, ...at) => door.prepare(...at));
     const blocks = [block];
     let ended = job === 0;
     const end = (): void => {
-      if (!this.dead && !ended) this.#in((door) => door.end(job));
+      if (!this.dead && !ended) this.in((door) => door.end(job));
       ended = true;
-      for (const block of blocks.splice(0)) this.#giveBack(block);
+      for (const block of blocks.splice(0)) this.giveBack(block);
     };
     try {
-      if (job === 0) throw this.#error();
-      const outputs = this.#targets(job, places);
+      if (job === 0) throw this.error();
+      const outputs = this.targets(job, places);
       for (const output of outputs) {
         if (output.inPlace) continue;
-        const made = this.#take(Math.max(output.bytes, 1));
+        const made = this.take(Math.max(output.bytes, 1));
         output.address = made.address;
         blocks.push(made);
       }
       let pairs = block.address;
       if (outputs.length * 8 > lists) {
-        const list = this.#take(outputs.length * 8);
+        const list = this.take(outputs.length * 8);
         pairs = list.address;
         blocks.push(list);
       }
-      const words = this.#allWords();
+      const words = this.allWords();
       outputs.forEach(({ address, bytes }, index) => {
         words[pairs / 4 + 2 * index] = address;
         words[pairs / 4 + 2 * index + 1] = bytes;
       });
-      this.#check(this.#in((door) => door.bind(job, pairs, outputs.length)));
+      this.check(this.in((door) => door.bind(job, pairs, outputs.length)));
 
       const door = this.#door;
       return {
-        get total() {
-          return door.total(job) >>> 0;
-        },
-        get done() {
-          return door.done(job) >>> 0;
-        },
-        step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
-        finish: () => this.#check(this.#in((door) => door.finish(job))),
+        total: () => door.total(job) >>> 0,
+        done: () => door.done(job) >>> 0,
+        step: (milliseconds) => this.check(this.in((door) => door.step(job, milliseconds))),
+        finish: () => this.check(this.in((door) => door.finish(job))),
         outputs: () =>
           outputs.map(({ kind, shape, bytes, address, out, inPlace }) => {
             if (inPlace) return { kind, shape, buffer: null };
-            const computed = this.#all().subarray(address, address + bytes);
+            const computed = this.all().subarray(address, address + bytes);
             if (!out) return { kind, shape, buffer: copyOf(computed).buffer };
             out.set(computed);
             return { kind, shape, buffer: null };

@@ -87,7 +87,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   /** A request's stream, in place until the next one: the addon reads it before it returns. */
-  #streamOf({ params, objects }: Request): Float64Array {
+  private streamOf({ params, objects }: Request): Float64Array {
     if (params.length > this.#stream.length) this.#stream = new Float64Array(2 * params.length);
     this.#stream.set(params);
     for (const { slot, handle } of objects) this.#stream[slot] = (handle as NativeObject).id;
@@ -97,7 +97,7 @@ export class NativeBackend implements Backend, Local, Steering {
   call(request: Request, outs: Outs): Output[] {
     const { op, params, operands } = request;
     for (;;) {
-      const stream = this.#streamOf(request);
+      const stream = this.streamOf(request);
       const made = guarded(() => this.#addon.call(op, stream, params.length, operands, outs));
       if (typeof made !== "number") return outputsIn(stream, made);
       this.#stream = new Float64Array(2 * made);
@@ -107,7 +107,7 @@ export class NativeBackend implements Backend, Local, Steering {
   callAsync(request: Request, outs: Outs, { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
     const outputs = this.#addon
-      .callAsync(id, request.op, this.#streamOf(request), request.params.length, request.operands, outs, transfer, onProgress)
+      .callAsync(id, request.op, this.streamOf(request), request.params.length, request.operands, outs, transfer, onProgress)
       .then(outputsOf, (error: unknown) => {
         throw converted(error);
       });
@@ -121,7 +121,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   query(request: Request): number {
-    return guarded(() => this.#addon.query(request.op, this.#streamOf(request), request.params.length, request.operands));
+    return guarded(() => this.#addon.query(request.op, this.streamOf(request), request.params.length, request.operands));
   }
 
   createObject(name: Handle["name"], request: Request): Handle {

@@ -28,7 +28,7 @@ export class WasmLocal implements LocalSide {
   }
 
   /** The instance, started where there is none that lives. */
-  #live(): Instance {
+  private live(): Instance {
     if (this.#instance && !this.#instance.dead) return this.#instance;
     const { localBuild, modules, platform, files } = this.#backend;
     let module = modules.get(localBuild);
@@ -42,7 +42,7 @@ export class WasmLocal implements LocalSide {
 
   /** A request with the ids that objects have here. */
   resolve({ op, params, operands, objects }: Request): Resolved {
-    const here = this.#live();
+    const here = this.live();
     if (objects.length === 0) return { op, params, operands };
     const resolved = [...params];
     for (const { slot, handle } of objects) resolved[slot] = placed(handle).idIn(here);
@@ -50,19 +50,19 @@ export class WasmLocal implements LocalSide {
   }
 
   call(request: Request, outs: Outs): Output[] {
-    return this.#live().call(this.resolve(request), outs);
+    return this.live().call(this.resolve(request), outs);
   }
 
   query(request: Request): number {
     const object = request.objects[0]?.handle as PlacedObject | undefined;
     if (object?.isAway) return object.queryAway(request);
-    const answer = this.#live().query(this.resolve(request));
+    const answer = this.live().query(this.resolve(request));
     if (request.op === Op.setWeights) object?.changed(request);
     return answer;
   }
 
   createObject(name: Handle["name"], request: Request, empty?: Request): Handle {
-    const instance = this.#live();
+    const instance = this.live();
     const id = instance.query(this.resolve(request));
     return new PlacedObject(name, this.#backend, { local: this, instance, id }, request, empty);
   }
@@ -72,7 +72,7 @@ export class WasmLocal implements LocalSide {
   }
 
   createMemory(bytes: number): BackendMemory {
-    const instance = this.#live();
+    const instance = this.live();
     const length = Math.max(bytes, 1);
     const address = instance.allocate(length, true);
     return { bytes: () => instance.view(address, bytes), release: () => instance.release(address, length), leaks: true };
