@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 
 use super::rows::{Affine, RowMap, map_rows};
-use super::write::Results;
+use super::write::{Place, Results};
 use crate::error::Error;
 use crate::run::Run;
 use crate::simd::Vector;
@@ -64,9 +64,9 @@ struct TanhRow<'u, V> {
 
 impl<V: Vector> Results for TanhRow<'_, V> {
     #[inline(always)]
-    unsafe fn vector<W: Vector>(&self, at: usize) -> W {
+    unsafe fn vector<W: Vector>(&self, at: Place) -> W {
         // SAFETY: the caller's promise.
-        let x = unsafe { W::load(self.x.as_ptr().add(at)) };
+        let x = unsafe { W::load(at.of(self.x)) };
         tanh(x.mul(W::splat(self.alpha)))
     }
 

@@ -28,6 +28,19 @@ pub(super) trait Terms<W: Wide, const A: usize, const T: usize> {
     /// `LANES` values are readable at each.
     unsafe fn add(&self, sums: [W; T], at: [*const f32; A]) -> [W; T];
 
+    /// [`Terms::add`] of two vectors that lie side by side.
+    ///
+    /// # Safety
+    /// Twice `LANES` values are readable at each.
+    #[inline(always)]
+    unsafe fn add_two(&self, [one, two]: [[W; T]; 2], at: [*const f32; A]) -> [[W; T]; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let second = at.map(|at| at.add(W::LANES));
+            [self.add(one, at), self.add(two, second)]
+        }
+    }
+
     /// Is told where each block of values of the first array begins.
     fn meet(&self, _block: *const f32) {}
 }
@@ -73,6 +86,18 @@ impl<V: Vector, const LARGE: bool> Terms<V::Wide, 1, 2> for Shifted<V, LARGE> {
         // SAFETY: the caller's promise.
         let difference = unsafe { V::Wide::widen_less(x, self.shift) };
         [sum.add(difference), squares.add_square(difference)]
+    }
+
+    #[inline(always)]
+    unsafe fn add_two(&self, sums: [[V::Wide; 2]; 2], [x]: [*const f32; 1]) -> [[V::Wide; 2]; 2] {
+        // SAFETY: the caller's promise.
+        let differences = unsafe { V::Wide::widen_two_less(x, self.shift) };
+        let mut added = sums;
+        for ([sum, squares], difference) in added.iter_mut().zip(differences) {
+            *sum = sum.add(difference);
+            *squares = squares.add_square(difference);
+        }
+        added
     }
 
     #[inline(always)]
@@ -157,10 +182,17 @@ fn add_block<W: Wide, const N: usize, const A: usize, const T: usize>(
     first: usize,
 ) {
     terms.meet(block[0].as_ptr());
-    for (i, sums) in sums.iter_mut().enumerate() {
-        let at = block.map(|block| block[first + i * W::LANES..].as_ptr());
+    let from = block.map(|block| block[first..].as_ptr());
+    let (twos, last) = sums.as_chunks_mut::<2>();
+    for (i, sums) in twos.iter_mut().enumerate() {
         // SAFETY: `sum_terms` has as many sums as vectors lie within the block from `first` on.
-        *sums = unsafe { terms.add(*sums, at) };
+        // (Added to one pointer, constants become the offsets of WebAssembly's loads.)
+        *sums = unsafe { terms.add_two(*sums, from.map(|from| from.add(2 * i * W::LANES))) };
+    }
+    let from = from.map(|from| from.wrapping_add(2 * twos.len() * W::LANES));
+    for sums in last {
+        // SAFETY: as above.
+        *sums = unsafe { terms.add(*sums, from) };
     }
 }
 

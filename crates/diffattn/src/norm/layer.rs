@@ -5,7 +5,7 @@ use super::check_eps;
 use super::group::moments::{Moments, shifted_moments};
 use super::group::normalise::Standardise;
 use super::rows::{Affine, RowMap, map_rows};
-use super::write::Results;
+use super::write::{Place, Results};
 use crate::blocks::norm::CHUNK;
 use crate::error::Error;
 use crate::run::Run;
@@ -90,10 +90,10 @@ impl NormedRow<'_> {
 
 impl Results for NormedRow<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         let [mean, rest_of_mean, power, rest] = self.scalars();
         // SAFETY: the caller's promise.
-        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let x = unsafe { V::load(at.of(self.x)) };
         x.sub(V::splat(mean))
             .sub(V::splat(rest_of_mean))
             .mul(V::splat(power))

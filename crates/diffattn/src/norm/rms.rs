@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::spread::InverseSpread;
-use super::write::{Results, is_backward, is_streamed, write};
+use super::write::{Place, Results, is_backward, is_streamed, write};
 use super::{check_norm, lanes};
 use crate::blocks::norm::{BLOCK_ROWS, ROWS_BLOCK, UNIT};
 use crate::error::Error;
@@ -227,15 +227,15 @@ struct ScaledRow<'u> {
 
 impl Results for ScaledRow<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         let [power, rest] = self.factors;
         // SAFETY: the caller's promise.
-        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let x = unsafe { V::load(at.of(self.x)) };
         let y = x.mul(V::splat(power)).mul(V::splat(rest));
         match self.weight {
             None => y,
             // SAFETY: as above.
-            Some(weight) => y.mul(unsafe { V::load(weight.as_ptr().add(at)) }),
+            Some(weight) => y.mul(unsafe { V::load(at.of(weight)) }),
         }
     }
 

@@ -2,7 +2,7 @@
 //! one walk of what is such. Float32 only; knows nothing of what a row becomes before these two.
 
 use super::check_channels;
-use super::write::{Results, is_backward, write};
+use super::write::{Place, Results, is_backward, write};
 use crate::blocks::norm::UNIT;
 use crate::error::Error;
 use crate::run::Run;
@@ -40,16 +40,16 @@ struct Affined<'u, R> {
 
 impl<R: Results> Results for Affined<'_, R> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         let Affine { weight, bias } = self.affine;
         // SAFETY: (all of this function) the caller's promise.
         unsafe {
             let mut y: V = self.row.vector(at);
             if let Some(weight) = weight {
-                y = y.mul(V::load(weight.as_ptr().add(at)));
+                y = y.mul(V::load(at.of(weight)));
             }
             if let Some(bias) = bias {
-                y = y.add(V::load(bias.as_ptr().add(at)));
+                y = y.add(V::load(at.of(bias)));
             }
             y
         }

@@ -15,17 +15,42 @@ const ALIAS: usize = 1 << 12;
 /// compiler inlines short ones alone into a kernel, and in one that it does not inline every
 /// instruction is a call (layer norm took 50 times as long).
 pub(super) trait Results {
-    /// The vector of results that begins with the one at `at`.
+    /// The vector of results that begins at a place.
     ///
     /// # Safety
     /// So many results there are.
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V;
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V;
 
     /// The result at `at`, to the same bits.
     ///
     /// # Safety
     /// There is one.
     unsafe fn one(&self, at: usize) -> f32;
+}
+
+/// A place in a result, in two parts: so many elements from its beginning, and so many beyond. The
+/// second is a constant of a loop's body, and becomes the offset of WebAssembly's loads. (Sums of
+/// both took three instructions an access there.)
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    from: usize,
+    beyond: usize,
+}
+
+impl Place {
+    pub(super) fn at(from: usize) -> Self {
+        Self { from, beyond: 0 }
+    }
+
+    /// The place in `values`.
+    ///
+    /// # Safety
+    /// It lies within them.
+    #[inline(always)]
+    pub(super) unsafe fn of(self, values: &[f32]) -> *const f32 {
+        // SAFETY: the caller's promise.
+        unsafe { values.as_ptr().add(self.from).add(self.beyond) }
+    }
 }
 
 /// Whether to stream a result in rows of `row`: then a row starts where streaming can.
@@ -69,12 +94,12 @@ pub(super) unsafe fn write<V: Vector, const STREAM: bool, const A: usize>(
                 V::prefetch(ahead.wrapping_add(line), Use::Read);
             }
         }
-        for i in 0..LINE / V::LANES {
-            let at = line + i * V::LANES;
+        for beyond in (0..LINE).step_by(V::LANES) {
+            let at = Place { from: line, beyond };
             // SAFETY: a line has whole vectors and lies within y, a multiple of the alignment after
             // its start; results the caller promises.
             unsafe {
-                let to = y.as_mut_ptr().add(at);
+                let to = y.as_mut_ptr().add(line).add(beyond);
                 let vector = results.vector::<V>(at);
                 if STREAM {
                     vector.stream(to);
@@ -87,7 +112,11 @@ pub(super) unsafe fn write<V: Vector, const STREAM: bool, const A: usize>(
     let mut at = lines * LINE;
     while at + V::LANES <= y.len() {
         // SAFETY: a whole vector lies within y; results the caller promises.
-        unsafe { results.vector::<V>(at).store(y.as_mut_ptr().add(at)) };
+        unsafe {
+            results
+                .vector::<V>(Place::at(at))
+                .store(y.as_mut_ptr().add(at))
+        };
         at += V::LANES;
     }
     for (i, y) in y[at..].iter_mut().enumerate() {

@@ -283,6 +283,12 @@ impl Wide for F64x2 {
         unsafe fn widen(from: *const f32) = f64x2_promote_low_f32x4(v128_load64_zero(from.cast()));
         unsafe fn widen_less(from: *const f32, shift: f32) =
             f64x2_promote_low_f32x4(f32x4_sub(v128_load64_zero(from.cast()), f32x4_splat(shift)));
+        // Of one load and one subtraction: both add and convert share two of a core's ports.
+        unsafe fn widen_two_less(from: *const f32, shift: f32) -> [Self; 2] = {
+            let both = f32x4_sub(v128_load(from.cast()), f32x4_splat(shift));
+            let high = i64x2_shuffle::<1, 1>(both, both);
+            [both, high].map(|x| Self(f64x2_promote_low_f32x4(x)))
+        };
         unsafe fn store(self, to: *mut f64) -> () = v128_store(to.cast(), self.0);
         unsafe fn store_narrow(self, to: *mut f32) -> () =
             v128_store64_lane::<0>(f32x4_demote_f64x2_zero(self.0), to.cast());
@@ -323,6 +329,12 @@ impl Wide for F64x2 {
     #[inline(always)]
     fn low_bits_to_power(self) -> Self {
         Self(i64x2_add(i64x2_shl(self.0, 52), f64x2_splat(1.0)))
+    }
+    // Fused or not, the bits are the same.
+    #[cfg(target_feature = "relaxed-simd")]
+    #[inline(always)]
+    fn add_square(self, x: Self) -> Self {
+        Self(f64x2_relaxed_madd(x.0, x.0, self.0))
     }
     #[inline(always)]
     fn sum(self) -> f64 {

@@ -24,6 +24,21 @@ pub(crate) trait Wide: Copy + Send + Sync + 'static {
     /// # Safety
     /// As [`Wide::widen`].
     unsafe fn widen_less(from: *const f32, shift: f32) -> Self;
+    /// [`Wide::widen_less`] of two vectors that lie side by side.
+    ///
+    /// # Safety
+    /// Twice `LANES` values are readable at `from`.
+    #[inline(always)]
+    unsafe fn widen_two_less(from: *const f32, shift: f32) -> [Self; 2] {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let second = from.add(Self::LANES);
+            [
+                Self::widen_less(from, shift),
+                Self::widen_less(second, shift),
+            ]
+        }
+    }
     /// # Safety
     /// `LANES` values are writable at `to`.
     unsafe fn store(self, to: *mut f64);

@@ -9,7 +9,7 @@ use super::call::{Factors, NormOperator, NormOutputs};
 use crate::blocks::norm::{BLOCK_ROWS, GRADIENTS_BLOCK, UNIT, WEIGHT_ELEMENTS, WEIGHT_ROWS};
 use crate::error::Error;
 use crate::norm::products::{RowTerms, add_rows};
-use crate::norm::write::{LINE, Results, is_backward, is_streamed, write};
+use crate::norm::write::{LINE, Place, Results, is_backward, is_streamed, write};
 use crate::run::Run;
 use crate::run::buffer::try_zeroed;
 use crate::run::threads::Disjoint;
@@ -444,9 +444,9 @@ struct GradientRow<'u, N> {
 
 impl<N: RowNorm> Results for GradientRow<'_, N> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         // SAFETY: (all of them) the caller's promise.
-        let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+        let load = |values: &[f32]| unsafe { V::load(at.of(values)) };
         let factors = self.factors;
         let (mut x, mut g) = (load(self.x), load(self.dy));
         if let Some(weight) = self.weight {

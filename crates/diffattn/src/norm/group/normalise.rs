@@ -5,7 +5,7 @@ use super::runs::Runs;
 use crate::blocks::norm::{AHEAD, NEAR};
 use crate::error::Error;
 use crate::norm::spread::InverseSpread;
-use crate::norm::write::{Results, is_backward, write};
+use crate::norm::write::{Place, Results, is_backward, write};
 use crate::run::buffer::try_zeroed;
 use crate::simd::{Vector, math};
 
@@ -206,9 +206,9 @@ pub(super) struct Affine<'u> {
 
 impl Results for Affine<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         // SAFETY: the caller's promise.
-        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let x = unsafe { V::load(at.of(self.x)) };
         x.sub(V::splat(self.mean))
             .mul(V::splat(self.power))
             .mul(V::splat(self.factor))
@@ -231,9 +231,9 @@ pub(super) struct Position<'u> {
 
 impl Results for Position<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         // SAFETY: the caller's promise: x and what there is by channel are as long.
-        let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+        let load = |values: &[f32]| unsafe { V::load(at.of(values)) };
         let ChannelAffine {
             mean,
             power,

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use super::run::ChannelFactors;
 use crate::norm::backward::call::Factors;
 use crate::norm::products::RowTerms;
-use crate::norm::write::Results;
+use crate::norm::write::{Place, Results};
 use crate::simd::math::{MAX_LANES, silu_slope};
 use crate::simd::{Vector, Wide};
 
@@ -50,9 +50,9 @@ pub(super) struct Upstream<'u, V, R> {
 
 impl<V: Vector, R: Results> Results for Upstream<'_, V, R> {
     #[inline(always)]
-    unsafe fn vector<W: Vector>(&self, at: usize) -> W {
+    unsafe fn vector<W: Vector>(&self, at: Place) -> W {
         // SAFETY: (both) the caller's promise.
-        let (u, dy) = unsafe { (self.u.vector::<W>(at), W::load(self.dy.as_ptr().add(at))) };
+        let (u, dy) = unsafe { (self.u.vector::<W>(at), W::load(at.of(self.dy))) };
         dy.mul(silu_slope(u))
     }
 
@@ -71,7 +71,7 @@ impl<V: Vector, R: Results> Results for Upstream<'_, V, R> {
 pub(super) trait Gradient {
     /// # Safety
     /// There are so many values from `at` on.
-    unsafe fn vector<V: Vector>(&self, d: V, at: usize) -> V;
+    unsafe fn vector<V: Vector>(&self, d: V, at: Place) -> V;
 
     /// To the same bits.
     ///
@@ -88,9 +88,9 @@ pub(super) struct OfDy<'u, G> {
 
 impl<G: Gradient> Results for OfDy<'_, G> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
         // SAFETY: (both) the caller's promise.
-        unsafe { self.map.vector(V::load(self.dy.as_ptr().add(at)), at) }
+        unsafe { self.map.vector(V::load(at.of(self.dy)), at) }
     }
 
     #[inline(always)]
@@ -111,7 +111,7 @@ pub(super) unsafe fn replace<V: Vector>(d: &mut [f32], map: &impl Gradient) {
     for (index, vector) in vectors.by_ref().enumerate() {
         // SAFETY: `vector` has LANES values; the map the caller promises.
         unsafe {
-            let dx = map.vector(V::load(vector.as_ptr()), index * V::LANES);
+            let dx = map.vector(V::load(vector.as_ptr()), Place::at(index * V::LANES));
             dx.store(vector.as_mut_ptr());
         }
     }
@@ -132,10 +132,10 @@ pub(super) struct InStretch<'u> {
 
 impl Gradient for InStretch<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, d: V, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, d: V, at: Place) -> V {
         let factors = self.factors;
         // SAFETY: the caller's promise.
-        let x = unsafe { V::load(self.x.as_ptr().add(at)) };
+        let x = unsafe { V::load(at.of(self.x)) };
         let x = x.sub(V::splat(factors.mean)).mul(V::splat(factors.power));
         d.mul(V::splat(self.weight))
             .sub(V::splat(factors.mean_gradient))
@@ -160,9 +160,9 @@ pub(super) struct InPosition<'u> {
 
 impl Gradient for InPosition<'_> {
     #[inline(always)]
-    unsafe fn vector<V: Vector>(&self, d: V, at: usize) -> V {
+    unsafe fn vector<V: Vector>(&self, d: V, at: Place) -> V {
         // SAFETY: the caller's promise: x and what there is by channel are as long.
-        let load = |values: &[f32]| unsafe { V::load(values.as_ptr().add(at)) };
+        let load = |values: &[f32]| unsafe { V::load(at.of(values)) };
         let by_channel = self.by_channel;
         let power = load(&by_channel.power);
         let x = load(self.x).sub(load(&by_channel.mean)).mul(power);
