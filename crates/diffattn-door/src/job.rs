@@ -2,7 +2,6 @@
 //! steps. Knows no operator: each comes as [`Prepared`].
 
 use diffattn::{DType, DataMut, Error, Work, checked_len, format_shape};
-use smallvec::SmallVec;
 use std::borrow::Cow;
 
 use crate::failure::contain;
@@ -125,7 +124,7 @@ impl<'m> Prepared<'m> {
 }
 
 /// The memory of the outputs, checked against the specs, in their order.
-pub(crate) struct Outputs<'m>(smallvec::IntoIter<[Typed<'m>; 2]>);
+pub(crate) struct Outputs<'m>(std::vec::IntoIter<Typed<'m>>);
 
 /// The memory of an output.
 #[cfg_attr(
@@ -269,7 +268,7 @@ impl<'m> Job<'m> {
                 self.outputs.len()
             )));
         }
-        let mut to = SmallVec::with_capacity(memory.len());
+        let mut to = Vec::with_capacity(memory.len());
         for (spec, memory) in self.outputs.iter().zip(memory) {
             to.push(typed(spec, memory)?);
         }

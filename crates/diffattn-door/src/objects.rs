@@ -8,7 +8,6 @@ use std::marker::PhantomData;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::Error;
-use smallvec::SmallVec;
 
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`]
 /// and [`Door::query`]).
@@ -333,7 +332,7 @@ impl<T: Held> Drop for Loan<T> {
 }
 
 /// What a job keeps alive, in the order in which it goes, while its work borrows from it.
-pub(crate) type Kept = SmallVec<[Box<dyn Any>; 2]>;
+pub(crate) type Kept = Vec<Box<dyn Any>>;
 
 /// Hands objects to the work of a job that keeps them.
 pub(crate) struct Lender<'m> {

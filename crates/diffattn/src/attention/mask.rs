@@ -1,7 +1,7 @@
 //! What a row may see: first as one range of keys (causality, windows, lengths), then element by
 //! element (boolean mask, bias). Knows nothing of tiles.
 
-use smallvec::SmallVec;
+use crate::run::few::Few;
 
 /// A row of the result or of a map: batch entry, output head, and query, counted in the call.
 pub(super) type RowAt = (usize, usize, usize);
@@ -29,7 +29,7 @@ impl Sequence {
 }
 
 /// The sequences of a call: in place where there is one.
-pub(super) type Sequences = SmallVec<[Sequence; 1]>;
+pub(super) type Sequences = Few<Sequence, 1>;
 
 /// Causality and window, as bounds around a query's key position p.
 #[derive(Debug, Clone, Copy)]

@@ -11,10 +11,10 @@ use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::Run;
 use crate::run::buffer::Buffer;
+use crate::run::few::Few;
 use crate::run::threads::{Disjoint, for_each, thread_count};
 use crate::tensor::axis::HeadAxis;
 use crate::tensor::{DType, Data};
-use smallvec::SmallVec;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ pub(super) struct Packed {
     k: Buffer,
     v: Buffer,
     /// Per strip of each head of V: whether a value is NaN or infinite.
-    special: SmallVec<[AtomicBool; 16]>,
+    special: Few<AtomicBool, 16>,
 }
 
 /// What is packed: a tensor whose rows scores are made with, and one whose rows are summed. (Of
@@ -121,7 +121,7 @@ impl Packed {
         let tasks = tasks(operands, wave);
         let threads = thread_count(operands.run.threads(), wave.size.k + wave.size.v);
         let rows_len = PANEL * operands.width.max(operands.shape.width);
-        let mut buffers = SmallVec::<[_; 1]>::with_capacity(threads);
+        let mut buffers = Few::<_, 1>::with_capacity(threads);
         for _ in 0..threads {
             // (Float32 rows are read where they lie.)
             buffers.push(Mutex::new(match k.0.dtype() {
@@ -164,14 +164,14 @@ impl Packed {
 }
 
 /// One task per head and strip.
-fn tasks(operands: &Operands<'_>, wave: &Wave) -> SmallVec<[Task; 8]> {
+fn tasks(operands: &Operands<'_>, wave: &Wave) -> Few<Task, 8> {
     let strips_of = |unit: usize| {
         let (sequence, _) = wave.units[unit];
         operands.sequences[sequence].keys.div_ceil(STRIP)
     };
     let units = wave.packed.iter().enumerate();
     let count = units.map(|(unit, packed)| strips_of(unit) * (packed.k.len() + packed.v.len()));
-    let mut tasks = SmallVec::with_capacity(count.sum());
+    let mut tasks = Few::with_capacity(count.sum());
     for (unit, packed) in wave.packed.iter().enumerate() {
         for strip in 0..strips_of(unit) {
             let task = |is_key, entry| Task {

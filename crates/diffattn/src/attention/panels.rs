@@ -4,15 +4,15 @@
 use super::cache::KvCache;
 use super::held::CacheDType;
 use super::packed::{KeyPanels, ValuePanels, ValueShape};
-use smallvec::SmallVec;
+use crate::run::few::Few;
 use std::sync::atomic::AtomicBool;
 
 /// Packed heads of one unit, in the order of their numbers: (head, where its panels begin).
 #[derive(Debug, Default)]
 pub(super) struct PackedUnit {
-    pub(super) k: SmallVec<[(usize, usize); 2]>,
+    pub(super) k: Few<(usize, usize), 2>,
     /// (head, where its panels begin, where its strips' flags begin).
-    pub(super) v: SmallVec<[(usize, usize, usize); 2]>,
+    pub(super) v: Few<(usize, usize, usize), 2>,
 }
 
 /// Panels of the heads that a block may ask for.

@@ -9,11 +9,11 @@ use crate::blocks::{PANEL, STRIP};
 use crate::error::Error;
 use crate::run::buffer::Buffer;
 use crate::run::carve::Carver;
-use smallvec::SmallVec;
+use crate::run::few::Few;
 use std::sync::Mutex;
 
 /// Of each thread what [`Scratch::memory`] gives.
-pub(super) type ThreadsMemory = SmallVec<[Mutex<Buffer>; 1]>;
+pub(super) type ThreadsMemory = Few<Mutex<Buffer>, 1>;
 
 /// Buffers of arbitrary content, each `[..][query]` with `stride` queries unless it says otherwise.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::prefill::BlockQueries;
 use super::visible::MASK_BLOCK;
 use crate::blocks::{DECODE_QUERIES, STRIP, WAVE_BYTES};
 use crate::error::Error;
-use smallvec::SmallVec;
+use crate::run::few::Few;
 use std::sync::Arc;
 
 /// A block of one group of one unit of the wave.
@@ -24,17 +24,16 @@ pub(super) struct Item {
     pub(super) rows: usize,
 }
 
-/// Units whose K and V are packed (or cached) together. (Lists of a small call are in place: memory
-/// for them took a tenth of its time.)
+/// Units whose K and V are packed (or cached) together.
 #[derive(Debug, Default)]
 pub(super) struct Wave {
     /// (sequence, cluster) of each unit.
-    pub(super) units: SmallVec<[(usize, usize); 2]>,
-    pub(super) packed: SmallVec<[PackedUnit; 2]>,
+    pub(super) units: Few<(usize, usize), 2>,
+    pub(super) packed: Few<PackedUnit, 2>,
     /// What the units want packed.
     pub(super) size: PackedSize,
     /// Row blocks.
-    pub(super) items: SmallVec<[Item; 4]>,
+    pub(super) items: Few<Item, 4>,
     /// Units that decode.
     pub(super) decode: Vec<usize>,
 }

@@ -5,6 +5,7 @@ pub(crate) mod buffer;
 pub(crate) mod carve;
 #[cfg(feature = "rayon")]
 mod crew;
+pub(crate) mod few;
 pub(crate) mod threads;
 pub(crate) mod units;
 pub(crate) mod work;

@@ -52,21 +52,26 @@ export interface Place {
   bytes?: Uint8Array;
 }
 
-/** An output as the door tells it, and where it is computed. */
-interface Target {
+/** An output as the door tells it. */
+interface Told {
   kind: number;
   bytes: number;
   shape: number[];
-  address: number;
-  /** The caller's array that it goes to. */
-  out: Uint8Array | undefined;
-  /** Whether it is computed in that array. */
-  inPlace: boolean;
 }
 
 /** Bytes that Rust aligns an allocation to; operands that share one keep that alignment. */
 const ALIGNMENT = 64;
 const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT;
+
+/** The whole of a memory, as bytes, float64s and 32-bit words. */
+const viewsOf = (buffer: ArrayBufferLike) => ({
+  buffer,
+  bytes: new Uint8Array(buffer),
+  numbers: new Float64Array(buffer),
+  words: new Uint32Array(buffer),
+});
+
+type Views = ReturnType<typeof viewsOf>;
 
 /** A stretch of the memory. */
 interface Block {
@@ -77,8 +82,8 @@ interface Block {
 /** Bytes of the largest block that is kept for the next request, and blocks that are. */
 const [KEPT_BYTES, KEPT] = [64 << 10, 4];
 
-/** Bytes of the smallest block that is kept: few sizes fit many requests. */
-const SMALLEST = 1 << 10;
+/** Bytes of the smallest block: it fits many requests. */
+const SMALLEST = 4 << 10;
 
 /** A prepared job. `end` it, whatever happened; a second time does nothing. */
 export interface Job {
@@ -92,16 +97,14 @@ export interface Job {
 }
 
 /**
- * One instance. (Its methods are `private`, not `#`: for ncc's sake the build for Node makes a
- * WeakMap of every private name of a class that has private methods, and each call asks it often.)
+ * One instance. (What would be private methods are functions in private fields: for ncc's sake the
+ * build for Node makes a WeakMap of every private name of a class that has private methods.)
  */
 export class Instance {
   readonly #door: Door;
   readonly #memory: WebAssembly.Memory;
   readonly #panic: number;
-  #bytes = new Uint8Array(0);
-  #numbers = new Float64Array(0);
-  #words = new Uint32Array(0);
+  #views: Views | undefined;
   /** Small blocks that no request has: getting memory anew took a sixth of the smallest call. */
   readonly #kept: Block[] = [];
   /** Whether it trapped: nothing in it can be used any more. */
@@ -114,23 +117,23 @@ export class Instance {
   }
 
   /** Calls into the door. What it throws is a trap: the instance is dead. */
-  private in<T>(body: (door: Door) => T): T {
+  readonly #in = <T>(body: (door: Door) => T): T => {
     try {
       return body(this.#door);
     } catch (cause) {
       this.dead = true;
       throw internal(trapMessage(this.#memory, this.#panic, cause), cause);
     }
-  }
+  };
 
   /** The error of the request just made. */
-  private error(): DiffAttnError {
-    return this.in((door) => new DiffAttnError(door.errorCode() as ErrorCode, door.errorMessage()));
-  }
+  readonly #error = (): DiffAttnError => {
+    return this.#in((door) => new DiffAttnError(door.errorCode() as ErrorCode, door.errorMessage()));
+  };
 
-  private check(went: boolean): void {
-    if (!went) throw this.error();
-  }
+  readonly #check = (went: boolean): void => {
+    if (!went) throw this.#error();
+  };
 
   /** Where a view lies in this memory; undefined when it does not. */
   addressOf(bytes: Uint8Array): number | undefined {
@@ -142,66 +145,51 @@ export class Instance {
   }
 
   /** The whole memory; any allocation may make it another. */
-  private all(): Uint8Array {
+  readonly #all = (): Views => {
     const { buffer } = this.#memory;
-    if (this.#bytes.buffer !== buffer) {
-      this.#bytes = new Uint8Array(buffer);
-      this.#numbers = new Float64Array(buffer);
-      this.#words = new Uint32Array(buffer);
-    }
-    return this.#bytes;
-  }
-
-  /** The same as 32-bit words. */
-  private allWords(): Uint32Array {
-    this.all();
-    return this.#words;
-  }
+    return this.#views?.buffer === buffer ? this.#views : (this.#views = viewsOf(buffer));
+  };
 
   /** Memory of that many bytes or more, for one request: give it back. */
-  private take(bytes: number): Block {
+  readonly #take = (bytes: number): Block => {
     const index = this.#kept.findIndex((block) => block.bytes >= bytes);
-    const [kept] = index < 0 ? [] : this.#kept.splice(index, 1);
-    if (kept) return kept;
-    let size = bytes;
-    if (bytes <= KEPT_BYTES) for (size = SMALLEST; size < bytes;) size *= 2;
-    return { address: this.allocate(size), bytes: size };
-  }
+    const size = Math.max(bytes, SMALLEST);
+    return index < 0 ? { address: this.allocate(size), bytes: size } : (this.#kept.splice(index, 1)[0] as Block);
+  };
 
-  private giveBack(block: Block): void {
+  readonly #giveBack = (block: Block): void => {
     if (block.bytes <= KEPT_BYTES && this.#kept.length < KEPT) this.#kept.push(block);
     else this.release(block.address, block.bytes);
-  }
+  };
 
   /** The content is unspecified unless it is asked to be zeros. */
   allocate(bytes: number, zeroed = false): number {
     // Rust takes the size as 32 bits; a larger one would wrap.
-    const address = bytes < 2 ** 32 ? this.in((door) => door.allocate(bytes, zeroed)) >>> 0 : 0;
+    const address = bytes < 2 ** 32 ? this.#in((door) => door.allocate(bytes, zeroed)) >>> 0 : 0;
     if (address === 0) throw outOfMemory(bytes);
     return address;
   }
 
   release(address: number, bytes: number): void {
-    if (!this.dead) this.in((door) => door.release(address, bytes));
+    if (!this.dead) this.#in((door) => door.release(address, bytes));
   }
 
   /** The instruction set of its build. */
   isa(): string {
-    return this.in((door) => door.isa());
+    return this.#in((door) => door.isa());
   }
 
   configure(threads: number): void {
-    this.check(this.in((door) => door.configure(threads)));
+    this.#check(this.#in((door) => door.configure(threads)));
   }
 
   /**
-   * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends,
-   * but for its first `lists` bytes.
+   * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends.
    */
-  private write<T>(
+  readonly #write = <T>(
     request: Resolved,
     enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
-  ): { result: T; block: Block; lists: number } {
+  ): { result: T; block: Block } => {
     const { op, params, operands } = request;
     // Addresses first: allocating may grow the memory, which detaches every view of it.
     const addresses = operands.map((bytes) => this.addressOf(bytes));
@@ -211,110 +199,92 @@ export class Instance {
     operands.forEach(({ byteLength }, index) => {
       if (addresses[index] === undefined) total += aligned(byteLength);
     });
-    const block = this.take(total);
-    try {
-      const { address: start } = block;
-      const all = this.all();
-      const [numbers, words] = [this.#numbers, this.#words];
-      // One by one: setting few numbers costs a view of their place.
-      for (let index = 0; index < params.length; index++) numbers[start / 8 + index] = params[index] as number;
-      let next = start + copiesAt;
-      let pair = (start + pairsAt) / 4;
-      operands.forEach((bytes, index) => {
-        let address = addresses[index];
-        if (address === undefined) {
-          all.set(bytes, (address = next));
-          next += aligned(bytes.byteLength);
-        }
-        words[pair++] = address;
-        words[pair++] = bytes.byteLength;
-      });
-      const result = this.in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
-      return { result, block, lists: copiesAt };
-    } catch (error) {
-      this.giveBack(block);
-      throw error;
-    }
-  }
+    const block = this.#take(total);
+    const start = block.address;
+    const { bytes: all, numbers, words } = this.#all();
+    numbers.set(params, start / 8);
+    let next = start + copiesAt;
+    let pair = (start + pairsAt) / 4;
+    operands.forEach((bytes, index) => {
+      let address = addresses[index];
+      if (address === undefined) {
+        all.set(bytes, (address = next));
+        next += aligned(bytes.byteLength);
+      }
+      words[pair++] = address;
+      words[pair++] = bytes.byteLength;
+    });
+    // (What throws is a trap, after which no memory is given back.)
+    const result = this.#in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
+    return { result, block };
+  };
 
-  /** The outputs of a job; `places` say where the first of them go. */
-  private targets(job: number, places: readonly ((Place & { address: number | undefined }) | null)[]): Target[] {
-    const address = this.in((door) => door.outputs(job)) >>> 0;
-    const told = this.allWords();
-    let next = address / 4;
-    const read = (): number => told[next++] ?? 0;
-    const targets: Target[] = [];
-    for (let count = read(); targets.length < count;) {
+  /** The outputs of a job, as the door tells them. */
+  readonly #told = (job: number): Told[] => {
+    let next = (this.#in((door) => door.outputs(job)) >>> 0) / 4;
+    const { words } = this.#all();
+    const read = (): number => words[next++] ?? 0;
+    const told: Told[] = [];
+    for (let count = read(); told.length < count;) {
       const [kind, bytes, shape] = [read(), read(), [] as number[]];
       for (let rank = read(); shape.length < rank;) shape.push(read());
-      const place = places[targets.length];
-      targets.push({
-        kind,
-        // A place of another length still travels as it is, for Rust to refuse.
-        bytes: place?.length ?? bytes,
-        shape,
-        address: place?.address ?? 0,
-        out: place?.bytes,
-        inPlace: place?.address !== undefined,
-      });
+      told.push({ kind, bytes, shape });
     }
-    return targets;
-  }
+    return told;
+  };
 
   query(request: Resolved): number {
-    const { result, block } = this.write(request, (door, ...at) => door.query(...at));
+    const { result, block } = this.#write(request, (door, ...at) => door.query(...at));
     try {
-      if (this.in((door) => door.errorCode()) !== "") throw this.error();
+      if (this.#in((door) => door.errorCode()) !== "") throw this.#error();
       return result;
     } finally {
-      this.giveBack(block);
+      this.#giveBack(block);
     }
   }
 
   /** Prepares a job and its outputs; `outs` say where the first of them go. */
   begin(request: Resolved, outs: readonly (Place | null)[]): Job {
     // As with operands: an address before any allocation.
-    const places = outs.map((place) => place && { ...place, address: place.bytes && this.addressOf(place.bytes) });
-    const { result: job, block, lists } = this.write(request, (door, ...at) => door.prepare(...at));
+    const addresses = outs.map((place) => place?.bytes && this.addressOf(place.bytes));
+    const { result: job, block } = this.#write(request, (door, ...at) => door.prepare(...at));
     const blocks = [block];
     let ended = job === 0;
     const end = (): void => {
-      if (!this.dead && !ended) this.in((door) => door.end(job));
+      if (!this.dead && !ended) this.#in((door) => door.end(job));
       ended = true;
-      for (const block of blocks.splice(0)) this.giveBack(block);
+      blocks.splice(0).forEach(this.#giveBack);
     };
     try {
-      if (job === 0) throw this.error();
-      const outputs = this.targets(job, places);
-      for (const output of outputs) {
-        if (output.inPlace) continue;
-        const made = this.take(Math.max(output.bytes, 1));
-        output.address = made.address;
-        blocks.push(made);
-      }
-      let pairs = block.address;
-      if (outputs.length * 8 > lists) {
-        const list = this.take(outputs.length * 8);
-        pairs = list.address;
-        blocks.push(list);
-      }
-      const words = this.allWords();
-      outputs.forEach(({ address, bytes }, index) => {
-        words[pairs / 4 + 2 * index] = address;
-        words[pairs / 4 + 2 * index + 1] = bytes;
+      if (job === 0) throw this.#error();
+      const outputs = this.#told(job).map(({ kind, shape, bytes: told }, index) => {
+        const [place, given] = [outs[index], addresses[index]];
+        // A place of another length still travels as it is, for Rust to refuse.
+        const bytes = place?.length ?? told;
+        let address = given;
+        if (address === undefined) {
+          const made = this.#take(bytes);
+          blocks.push(made);
+          address = made.address;
+        }
+        return { kind, shape, bytes, address, out: place?.bytes, inPlace: given !== undefined };
       });
-      this.check(this.in((door) => door.bind(job, pairs, outputs.length)));
+      const list = this.#take(outputs.length * 8);
+      blocks.push(list);
+      const { words } = this.#all();
+      outputs.forEach(({ address, bytes }, index) => words.set([address, bytes], list.address / 4 + 2 * index));
+      this.#check(this.#in((door) => door.bind(job, list.address, outputs.length)));
 
       const door = this.#door;
       return {
         total: () => door.total(job) >>> 0,
         done: () => door.done(job) >>> 0,
-        step: (milliseconds) => this.check(this.in((door) => door.step(job, milliseconds))),
-        finish: () => this.check(this.in((door) => door.finish(job))),
+        step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
+        finish: () => this.#check(this.#in((door) => door.finish(job))),
         outputs: () =>
           outputs.map(({ kind, shape, bytes, address, out, inPlace }) => {
             if (inPlace) return { kind, shape, buffer: null };
-            const computed = this.all().subarray(address, address + bytes);
+            const computed = this.#all().bytes.subarray(address, address + bytes);
             if (!out) return { kind, shape, buffer: copyOf(computed).buffer };
             out.set(computed);
             return { kind, shape, buffer: null };
