@@ -9,18 +9,17 @@ declare namespace addon {
 
   interface Addon {
     /**
-     * Runs a job to its end on this thread and the pool. The request is the first `count` numbers of
-     * `stream`, over which it tells of the outputs: how many; of each its kind, its rank, its extents.
-     * Gives the buffer of the only output, or a list. Or, before any work, how many numbers `stream`
+     * Runs a job to its end on this thread and the pool. `stream` begins with how many numbers the
+     * request has, and these; over them it tells of the outputs: how many; of each its kind, its rank,
+     * its extents. Gives the buffer of the only output, or a list. Or, before any work, how many numbers `stream`
      * must have room for.
      */
-    call(op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: readonly (Uint8Array | null)[]): Made | Made[] | number;
+    call(op: number, stream: Float64Array, operands: Uint8Array[], outs: readonly (Uint8Array | null)[]): Made | Made[] | number;
     /** Checks a job and queues it; rejects, never throws. */
     callAsync(
       id: number,
       op: number,
       stream: Float64Array,
-      count: number,
       operands: Uint8Array[],
       outs: readonly (Uint8Array | null)[],
       transfer: boolean,
@@ -29,7 +28,7 @@ declare namespace addon {
     /** Asks an open call to stop after the slice in progress. */
     cancel(id: number): void;
     /** Answers a query with a number. */
-    query(op: number, stream: Float64Array, count: number, operands: Uint8Array[]): number;
+    query(op: number, stream: Float64Array, operands: Uint8Array[]): number;
     /** Zeroed memory that calls use in place. */
     createBuffer(bytes: number): ArrayBuffer;
     /** Detaches a buffer. */

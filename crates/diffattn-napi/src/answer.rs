@@ -50,9 +50,9 @@ pub(crate) fn tell(specs: &[OutputSpec], stream: &mut Numbers) {
     }
 }
 
-/// The tensors that an asynchronous job computed, in one flat list: of each its kind, its rank, its extents, and
-/// the buffer of its elements or null where the caller gave the memory. (Objects would cost a
-/// string and a property for every name.)
+/// The tensors that an asynchronous job computed, in one flat list: of each its kind, its rank, its
+/// extents, and the buffer of its elements or null where the caller gave the memory. (Objects would
+/// cost a string and a property for every name.)
 pub(crate) type Outputs<'env> = Vec<Either3<f64, ArrayBuffer<'env>, Null>>;
 
 /// Adds an output to the list.

@@ -10,8 +10,6 @@ use napi::bindgen_prelude::{
 use napi::{Env, Error, JsError, Result, Status, ValueType, sys};
 use smallvec::SmallVec;
 
-use crate::answer::{Thrown, bug};
-
 /// Bytes of a buffer up to which the engine need not be asked by its constructor, which costs a
 /// call into JavaScript (0.4 of the smallest call's 6.4 µs): where it has no memory for so few, it
 /// has none to throw with.
@@ -32,18 +30,23 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// The first `count` of them.
-    pub(crate) fn first(&self, count: u32) -> std::result::Result<&[f64], Thrown> {
-        let count = count as usize;
-        if count == 0 {
-            return Ok(&[]);
-        }
-        if count > self.len {
-            let reason = "a stream is shorter than it is said to be";
-            return Err(bug(Error::new(Status::InvalidArg, reason)));
-        }
-        // SAFETY: the engine says that `len` values lie there; JavaScript does not run meanwhile.
-        Ok(unsafe { std::slice::from_raw_parts(self.start, count) })
+    /// The request that they begin with: how many numbers it has, and these.
+    pub(crate) fn request(&self) -> Result<&[f64]> {
+        let all: &[f64] = if self.len == 0 {
+            &[]
+        } else {
+            // SAFETY: the engine says that `len` values lie there; JavaScript does not run
+            // meanwhile.
+            unsafe { std::slice::from_raw_parts(self.start, self.len) }
+        };
+        let [count, rest @ ..] = all else {
+            return Err(Error::new(Status::InvalidArg, "a stream is empty"));
+        };
+        // (Casting saturates, and makes zero of what is no number.)
+        rest.get(..*count as usize).ok_or_else(|| {
+            let reason = "a stream is shorter than its request";
+            Error::new(Status::InvalidArg, reason)
+        })
     }
 
     /// All of them, to write.

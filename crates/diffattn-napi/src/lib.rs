@@ -15,7 +15,7 @@ use napi::Env;
 use napi::bindgen_prelude::{ArrayBuffer, Object};
 use napi_derive::napi;
 
-use answer::{Made, Thrown, thrown};
+use answer::{Made, Thrown, bug, thrown};
 use environment::{AsyncCall, Environment, OnProgress};
 pub use js::{Numbers, Views};
 
@@ -37,24 +37,23 @@ pub struct Info {
 /// Runs a job to its end on this thread and the pool.
 #[napi(
     catch_unwind,
-    ts_args_type = "op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: (Uint8Array | null)[]",
+    ts_args_type = "op: number, stream: Float64Array, operands: Uint8Array[], outs: (Uint8Array | null)[]",
     ts_return_type = "number | ArrayBuffer | null | (ArrayBuffer | null)[]"
 )]
 pub fn call<'env>(
     env: &'env Env,
     op: u32,
     mut stream: Numbers,
-    count: u32,
     operands: Views,
     outs: Views,
 ) -> Result<Made<'env>, Thrown> {
-    Environment::of(env)?.call(env, (op, &mut stream, count), &operands.0, &outs.0)
+    Environment::of(env)?.call(env, (op, &mut stream), &operands.0, &outs.0)
 }
 
 /// Checks a job and queues it; rejects, never throws.
 #[napi(
     catch_unwind,
-    ts_args_type = "id: number, op: number, stream: Float64Array, count: number, operands: Uint8Array[], outs: (Uint8Array | null)[] | null, transfer: boolean, onProgress: ((done: number, total: number) => void) | null",
+    ts_args_type = "id: number, op: number, stream: Float64Array, operands: Uint8Array[], outs: (Uint8Array | null)[] | null, transfer: boolean, onProgress: ((done: number, total: number) => void) | null",
     ts_return_type = "Promise<(number | ArrayBuffer | null)[]>"
 )]
 pub fn call_async<'env>(
@@ -62,7 +61,6 @@ pub fn call_async<'env>(
     id: u32,
     op: u32,
     stream: Numbers,
-    count: u32,
     operands: Vec<Object<'env>>,
     outs: Option<Vec<Option<Object<'env>>>>,
     transfer: bool,
@@ -72,7 +70,7 @@ pub fn call_async<'env>(
     let request = AsyncCall {
         id,
         op,
-        params: stream.first(count)?,
+        params: stream.request().map_err(bug)?,
         operands: &operands,
         outs,
         transfer,
@@ -91,16 +89,10 @@ pub fn cancel(env: &Env, id: u32) -> Result<(), Thrown> {
 /// Answers a query with a number.
 #[napi(
     catch_unwind,
-    ts_args_type = "op: number, stream: Float64Array, count: number, operands: Uint8Array[]"
+    ts_args_type = "op: number, stream: Float64Array, operands: Uint8Array[]"
 )]
-pub fn query(
-    env: &Env,
-    op: u32,
-    stream: Numbers,
-    count: u32,
-    operands: Views,
-) -> Result<f64, Thrown> {
-    Environment::of(env)?.query(op, stream.first(count)?, &operands.0)
+pub fn query(env: &Env, op: u32, stream: Numbers, operands: Views) -> Result<f64, Thrown> {
+    Environment::of(env)?.query(op, stream.request().map_err(bug)?, &operands.0)
 }
 
 /// Zeroed memory that calls use in place.

@@ -13,16 +13,16 @@ use crate::js::{Numbers, View, array_buffer};
 type Few<T> = SmallVec<[T; 4]>;
 
 impl Environment {
-    /// Runs a job on this thread; tells of its outputs in `stream`, whose first `count` numbers are
-    /// the request.
+    /// Runs a job on this thread; tells of its outputs in `stream`, which begins with the request.
     pub(crate) fn call<'env>(
         &self,
         env: &'env Env,
-        (op, stream, count): (u32, &mut Numbers, u32),
+        (op, stream): (u32, &mut Numbers),
         operands: &[Option<View>],
         outs: &[Option<View>],
     ) -> Result<Made<'env>, Thrown> {
-        let call = self.door.call(op, stream.first(count)?).map_err(thrown)?;
+        let params = stream.request().map_err(bug)?;
+        let call = self.door.call(op, params).map_err(thrown)?;
         call.wait();
         let bytes = bytes_of(operands);
         let mut job = call.prepare(&bytes).map_err(thrown)?;

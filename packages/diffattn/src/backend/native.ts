@@ -88,17 +88,18 @@ export class NativeBackend implements Backend, Local, Steering {
 
   /** A request's stream, in place until the next one: the addon reads it before it returns. */
   private streamOf({ params, objects }: Request): Float64Array {
-    if (params.length > this.#stream.length) this.#stream = new Float64Array(2 * params.length);
-    this.#stream.set(params);
-    for (const { slot, handle } of objects) this.#stream[slot] = (handle as NativeObject).id;
+    if (params.length >= this.#stream.length) this.#stream = new Float64Array(2 * params.length);
+    this.#stream[0] = params.length;
+    this.#stream.set(params, 1);
+    for (const { slot, handle } of objects) this.#stream[slot + 1] = (handle as NativeObject).id;
     return this.#stream;
   }
 
   call(request: Request, outs: Outs): Output[] {
-    const { op, params, operands } = request;
+    const { op, operands } = request;
     for (;;) {
       const stream = this.streamOf(request);
-      const made = guarded(() => this.#addon.call(op, stream, params.length, operands, outs));
+      const made = guarded(() => this.#addon.call(op, stream, operands, outs));
       if (typeof made !== "number") return outputsIn(stream, made);
       this.#stream = new Float64Array(2 * made);
     }
@@ -107,7 +108,7 @@ export class NativeBackend implements Backend, Local, Steering {
   callAsync(request: Request, outs: Outs, { transfer, onProgress }: Control): Call {
     const id = ++this.#lastId;
     const outputs = this.#addon
-      .callAsync(id, request.op, this.streamOf(request), request.params.length, request.operands, outs, transfer, onProgress)
+      .callAsync(id, request.op, this.streamOf(request), request.operands, outs, transfer, onProgress)
       .then(outputsOf, (error: unknown) => {
         throw converted(error);
       });
@@ -121,7 +122,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   query(request: Request): number {
-    return guarded(() => this.#addon.query(request.op, this.streamOf(request), request.params.length, request.operands));
+    return guarded(() => this.#addon.query(request.op, this.streamOf(request), request.operands));
   }
 
   createObject(name: Handle["name"], request: Request): Handle {
@@ -130,7 +131,7 @@ export class NativeBackend implements Backend, Local, Steering {
   }
 
   dropObject(handle: Handle): void {
-    guarded(() => this.#addon.query(Op.drop, Float64Array.of((handle as NativeObject).id), 1, []));
+    guarded(() => this.#addon.query(Op.drop, Float64Array.of(1, (handle as NativeObject).id), []));
   }
 
   createMemory(bytes: number): BackendMemory {
