@@ -346,7 +346,7 @@ impl<'m> Lender<'m> {
     /// [`Lender::into_kept`] makes of it.
     pub(crate) unsafe fn new() -> Self {
         Self {
-            kept: Kept::new(),
+            kept: Vec::new(),
             _work: PhantomData,
         }
     }

@@ -1,6 +1,7 @@
 //! JavaScript values that napi's own types do not cover: views with their buffers, buffers that are
 //! moved or kept, promises settled later. No diffattn in it.
 
+use std::ffi::c_void;
 use std::ptr;
 
 use napi::bindgen_prelude::{
@@ -20,6 +21,28 @@ fn check(status: sys::napi_status, what: &str) -> Result<()> {
         Ok(())
     } else {
         Err(Error::new(Status::from(status), what))
+    }
+}
+
+/// What a typed array holds. (Not its buffer: a small array would have to be given one first.)
+struct Elements {
+    kind: sys::napi_typedarray_type,
+    start: *mut c_void,
+    len: usize,
+}
+
+impl Elements {
+    fn of(env: sys::napi_env, value: sys::napi_value) -> Option<Self> {
+        let (mut kind, mut len, mut start) = (0, 0, ptr::null_mut());
+        let (no_buffer, no_offset) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the handle is live in this call, and the out pointers are to locals, or null
+        // where nothing is asked.
+        let status = unsafe {
+            sys::napi_get_typedarray_info(
+                env, value, &mut kind, &mut len, &mut start, no_buffer, no_offset,
+            )
+        };
+        (status == sys::Status::napi_ok).then_some(Self { kind, start, len })
     }
 }
 
@@ -72,28 +95,20 @@ impl ValidateNapiValue for Numbers {}
 
 impl FromNapiValue for Numbers {
     unsafe fn from_napi_value(env: sys::napi_env, value: sys::napi_value) -> Result<Self> {
-        let (mut kind, mut len, mut start) = (0, 0, ptr::null_mut());
-        // SAFETY: the handle is live in this call, and the out pointers are to locals or null.
-        let status = unsafe {
-            let (no_buffer, no_offset) = (ptr::null_mut(), ptr::null_mut());
-            sys::napi_get_typedarray_info(
-                env, value, &mut kind, &mut len, &mut start, no_buffer, no_offset,
-            )
-        };
-        check(status, "a stream is not a typed array")?;
-        if kind != sys::TypedarrayType::float64_array {
+        let float64 = |array: &Elements| array.kind == sys::TypedarrayType::float64_array;
+        let array = Elements::of(env, value).filter(float64).ok_or_else(|| {
             let reason = "a stream is not a Float64Array";
-            return Err(Error::new(Status::InvalidArg, reason));
-        }
+            Error::new(Status::InvalidArg, reason)
+        })?;
         Ok(Self {
-            start: start.cast(),
-            len,
+            start: array.start.cast(),
+            len: array.len,
         })
     }
 }
 
 /// A list of `Uint8Array`s, or null for one, as what a call reads and writes before it returns:
-/// without their buffers, which small arrays would have to be given first.
+/// without their buffers.
 pub struct Views(pub(crate) SmallVec<[Option<View>; 4]>);
 
 impl TypeName for Views {
@@ -119,18 +134,10 @@ impl FromNapiValue for Views {
             // SAFETY: as above.
             let status = unsafe { sys::napi_get_element(env, list, index, &mut value) };
             check(status, "a list has no such element")?;
-            let (mut kind, mut len, mut start) = (0, 0, ptr::null_mut());
-            // SAFETY: as above, and null where nothing is asked.
-            let status = unsafe {
-                let (no_buffer, no_offset) = (ptr::null_mut(), ptr::null_mut());
-                sys::napi_get_typedarray_info(
-                    env, value, &mut kind, &mut len, &mut start, no_buffer, no_offset,
-                )
-            };
-            views.push(match status {
-                sys::Status::napi_ok if kind == sys::TypedarrayType::uint8_array => Some(View {
-                    start: start.cast(),
-                    len,
+            views.push(match Elements::of(env, value) {
+                Some(array) if array.kind == sys::TypedarrayType::uint8_array => Some(View {
+                    start: array.start.cast(),
+                    len: array.len,
                     buffer: ptr::null_mut(),
                     offset: 0,
                 }),

@@ -1,7 +1,7 @@
 //! What is answered before JavaScript goes on: jobs on this thread, queries.
 
-use napi::Env;
 use napi::bindgen_prelude::Either3;
+use napi::{Env, Status};
 use smallvec::SmallVec;
 
 use super::Environment;
@@ -24,7 +24,7 @@ impl Environment {
         let params = stream.request().map_err(bug)?;
         let call = self.door.call(op, params).map_err(thrown)?;
         call.wait();
-        let bytes = bytes_of(operands);
+        let bytes = bytes_of(operands)?;
         let mut job = call.prepare(&bytes).map_err(thrown)?;
         // Before any work: the caller asks again with more room.
         let room = told(job.outputs());
@@ -65,17 +65,21 @@ impl Environment {
         params: &[f64],
         operands: &[Option<View>],
     ) -> Result<f64, Thrown> {
-        let bytes = bytes_of(operands);
+        let bytes = bytes_of(operands)?;
         self.door.query(op, params, &bytes).map_err(thrown)
     }
 }
 
-/// The bytes of operands.
-fn bytes_of<'m>(operands: &[Option<View>]) -> Few<&'m [u8]> {
-    // SAFETY: JavaScript does not run until the call returns, so nothing moves, and nothing writes
-    // but the call, whose outputs overlap no operand.
-    let bytes = |view: &View| unsafe { view.bytes() };
-    let each = operands.iter();
-    each.map(|view| view.as_ref().map_or(&[][..], bytes))
-        .collect()
+/// The bytes of operands, each of which must be there.
+fn bytes_of<'m>(operands: &[Option<View>]) -> Result<Few<&'m [u8]>, Thrown> {
+    let each = operands.iter().map(|view| {
+        let view = view.as_ref().ok_or_else(|| {
+            let reason = "an operand is not a Uint8Array";
+            bug(napi::Error::new(Status::InvalidArg, reason))
+        })?;
+        // SAFETY: JavaScript does not run until the call returns, so nothing moves, and nothing
+        // writes but the call, whose outputs overlap no operand.
+        Ok(unsafe { view.bytes() })
+    });
+    each.collect()
 }
