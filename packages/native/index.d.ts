@@ -2,7 +2,7 @@
 
 declare const addon: addon.Addon;
 declare namespace addon {
-  /** Outputs of an asynchronous call in one flat list: of each its kind, its rank, its extents and its buffer. */
+  /** Outputs of an asynchronous call in one list: how many; of each its kind, its rank, its extents; then the buffer of each. */
   type Told = readonly (number | ArrayBuffer | null)[];
   /** The buffer of an output, null where the caller gave the memory. */
   type Made = ArrayBuffer | null;

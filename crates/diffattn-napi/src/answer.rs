@@ -30,14 +30,9 @@ pub(crate) fn made(buffer: Option<ArrayBuffer<'_>>) -> MadeBuffer<'_> {
     buffer.map_or(Either::B(Null), Either::A)
 }
 
-/// How many numbers [`tell`] writes.
-pub(crate) fn told(specs: &[OutputSpec]) -> usize {
-    1 + specs.iter().map(|spec| 2 + spec.shape.len()).sum::<usize>()
-}
-
-/// Writes into the stream what the outputs are: how many, of each its kind, its rank and its
-/// extents. (A list of them took a tenth of the smallest call.)
-pub(crate) fn tell(specs: &[OutputSpec], stream: &mut Numbers) {
+/// What outputs are, in numbers: how many there are, and of each its kind, its rank and its
+/// extents. (Objects would cost a string and a property for every name.)
+fn numbers(specs: &[OutputSpec]) -> impl Iterator<Item = f64> {
     let each = specs.iter().flat_map(|spec| {
         let shape = spec.shape.iter().copied();
         [spec.kind.number() as usize, spec.shape.len()]
@@ -45,23 +40,32 @@ pub(crate) fn tell(specs: &[OutputSpec], stream: &mut Numbers) {
             .chain(shape)
     });
     let all = std::iter::once(specs.len()).chain(each);
-    for (to, number) in stream.values().iter_mut().zip(all) {
-        *to = number as f64;
+    all.map(|number| number as f64)
+}
+
+/// How many numbers [`tell`] writes.
+pub(crate) fn told(specs: &[OutputSpec]) -> usize {
+    numbers(specs).count()
+}
+
+/// Writes into the stream what the outputs are. (A list of them took a tenth of the smallest call.)
+pub(crate) fn tell(specs: &[OutputSpec], stream: &mut Numbers) {
+    for (to, number) in stream.values().iter_mut().zip(numbers(specs)) {
+        *to = number;
     }
 }
 
-/// The tensors that an asynchronous job computed, in one flat list: of each its kind, its rank, its
-/// extents, and the buffer of its elements or null where the caller gave the memory. (Objects would
-/// cost a string and a property for every name.)
+/// What an asynchronous job gave, in one list: what its outputs are, then the buffer of each, or
+/// null where the caller gave the memory.
 pub(crate) type Outputs<'env> = Vec<Either3<f64, ArrayBuffer<'env>, Null>>;
 
-/// Adds an output to the list.
-pub(crate) fn encode_output<'env>(
-    outputs: &mut Outputs<'env>,
-    spec: &OutputSpec,
-    buffer: Option<ArrayBuffer<'env>>,
-) {
-    outputs.extend([spec.kind.number() as usize, spec.shape.len()].map(|x| Either3::A(x as f64)));
-    outputs.extend(spec.shape.iter().map(|&extent| Either3::A(extent as f64)));
-    outputs.push(buffer.map_or(Either3::C(Null), Either3::B));
+/// Such a list, of `buffers` as many as there are outputs.
+pub(crate) fn encode_outputs<'env>(
+    specs: &[OutputSpec],
+    buffers: Vec<Option<ArrayBuffer<'env>>>,
+) -> Outputs<'env> {
+    let buffers = buffers
+        .into_iter()
+        .map(|buffer| buffer.map_or(Either3::C(Null), Either3::B));
+    numbers(specs).map(Either3::A).chain(buffers).collect()
 }

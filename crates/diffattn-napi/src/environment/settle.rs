@@ -6,7 +6,7 @@ use napi::Env;
 use napi::bindgen_prelude::{ArrayBuffer, FromNapiValue, Object};
 
 use super::{Environment, OnProgress, Target};
-use crate::answer::{Outputs, Thrown, bug, encode_output, thrown};
+use crate::answer::{Thrown, bug, encode_outputs, thrown};
 use crate::js::{View, array_buffer, detach_buffer};
 use crate::runner::{Message, Output};
 
@@ -51,12 +51,12 @@ impl Environment {
         }
         let result = result.map_err(thrown).and_then(|outputs| {
             let targets = call.outputs.iter().map(Some).chain(std::iter::repeat(None));
-            let mut encoded = Outputs::new();
-            for ((spec, content), target) in outputs.into_iter().zip(targets) {
-                let buffer = self.place(env, &spec, content, target)?;
-                encode_output(&mut encoded, &spec, buffer);
+            let (specs, contents): (Vec<_>, Vec<_>) = outputs.into_iter().unzip();
+            let mut buffers = Vec::with_capacity(specs.len());
+            for ((spec, content), target) in specs.iter().zip(contents).zip(targets) {
+                buffers.push(self.place(env, spec, content, target)?);
             }
-            Ok(encoded)
+            Ok(encode_outputs(&specs, buffers))
         });
         // Their memory goes now, not when the next garbage is collected: the weights of a model are
         // many such inputs.

@@ -27,30 +27,21 @@ function guarded<T>(body: () => T): T {
   }
 }
 
-function outputsOf(told: Told): Output[] {
+/** Outputs as the addon tells them in numbers, each with its buffer, of `count`. */
+function outputsOf(told: ArrayLike<unknown>, bufferOf: (index: number, count: number) => Made): Output[] {
   const outputs: Output[] = [];
-  for (let next = 0; next < told.length;) {
-    const [kind, rank] = [told[next] as number, told[next + 1] as number];
-    const end = next + 2 + rank;
-    outputs.push({ kind, shape: told.slice(next + 2, end) as number[], buffer: told[end] as ArrayBuffer | null });
-    next = end + 1;
+  const count = told[0] as number;
+  for (let at = 1, index = 0; index < count; index++) {
+    const [kind, rank] = [told[at] as number, told[at + 1] as number];
+    const shape: number[] = [];
+    for (at += 2; shape.length < rank; at++) shape.push(told[at] as number);
+    outputs.push({ kind, shape, buffer: bufferOf(index, count) });
   }
   return outputs;
 }
 
-/** The outputs that a sync call told of in the stream, with the buffers that it made. */
-function outputsIn(stream: Float64Array, made: Made | Made[]): Output[] {
-  const outputs: Output[] = [];
-  const count = stream[0] as number;
-  for (let at = 1, index = 0; index < count; index++) {
-    const [kind, rank] = [stream[at] as number, stream[at + 1] as number];
-    const end = at + 2 + rank;
-    const shape: number[] = [];
-    for (at += 2; at < end; at++) shape.push(stream[at] as number);
-    outputs.push({ kind, shape, buffer: Array.isArray(made) ? (made[index] as Made) : made });
-  }
-  return outputs;
-}
+/** Those of a list, whose end are the buffers. */
+const outputsIn = (told: Told): Output[] => outputsOf(told, (index, count) => told[told.length - count + index] as Made);
 
 export class NativeBackend implements Backend, Local, Steering {
   readonly name = "native";
@@ -100,7 +91,7 @@ export class NativeBackend implements Backend, Local, Steering {
     for (;;) {
       const stream = this.streamOf(request);
       const made = guarded(() => this.#addon.call(op, stream, operands, outs));
-      if (typeof made !== "number") return outputsIn(stream, made);
+      if (typeof made !== "number") return outputsOf(stream, (index) => (Array.isArray(made) ? (made[index] as Made) : made));
       this.#stream = new Float64Array(2 * made);
     }
   }
@@ -109,7 +100,7 @@ export class NativeBackend implements Backend, Local, Steering {
     const id = ++this.#lastId;
     const outputs = this.#addon
       .callAsync(id, request.op, this.streamOf(request), request.operands, outs, transfer, onProgress)
-      .then(outputsOf, (error: unknown) => {
+      .then(outputsIn, (error: unknown) => {
         throw converted(error);
       });
     const settled = outputs.then(
