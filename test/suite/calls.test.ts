@@ -33,6 +33,16 @@ onEachIsa((isa) => {
     expect(settled).toEqual(Array.from({ length: 32 }, (_, i) => i));
   });
 
+  test("calls that take the buffers of earlier ones' inputs, of other sizes, one after the other and at once", async () => {
+    const inputs = [300, 500, 400].map((Lq, i) => qkv(i, { H: 4, Lq, d: 32 }));
+    const want = inputs.map((tensors) => api.diffAttentionSync(...tensors, options));
+    for (let round = 0; round < 3; round++) {
+      for (const [i, tensors] of inputs.entries()) sameBits(await api.diffAttention(...tensors, options), want[i]);
+      const results = await Promise.all(inputs.map((tensors) => api.diffAttention(...tensors, options)));
+      for (const [i, result] of results.entries()) sameBits(result, want[i]);
+    }
+  });
+
   test("inputs changed, transferred or resized right after the call do not change its result", async () => {
     const want = expected();
     const copies = (): typeof long => [q, k, v].map((x) => ({ ...x, data: x.data.slice() })) as typeof long;
@@ -104,6 +114,25 @@ onEachIsa((isa) => {
       controller.abort("waiting");
       check(await refused(() => call), "waiting");
       sameBits(await other, expected());
+    });
+    test("while another is at work, which goes on", async () => {
+      const [first, second] = [new AbortController(), new AbortController()];
+      let seen = 0;
+      const other = api.diffAttention(...long, {
+        lambda: 0.3,
+        signal: first.signal,
+        onProgress() {
+          seen++;
+          if (seen === 2) second.abort("second");
+          if (seen === 4) first.abort("first");
+        },
+      });
+      const call = api.diffAttention(q, k, v, { ...options, signal: second.signal });
+      const errors = await Promise.all([refused(() => other), refused(() => call)]);
+      check(errors[0], "first");
+      check(errors[1], "second");
+      expect(seen).toBe(4);
+      await works();
     });
     test("after: the result stays", async () => {
       const controller = new AbortController();

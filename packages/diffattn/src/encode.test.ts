@@ -30,6 +30,21 @@ test("diffAttention: absent options take one slot each", () => {
   expect(lengths(request)).toEqual([96, 96, 96]);
 });
 
+test("options that an object has from another, and getters, count", () => {
+  class Options {
+    get isCausal(): boolean {
+      return true;
+    }
+  }
+  const plain = encode.diffAttention(q, q, q, { isCausal: true }, undefined).params;
+  expect(encode.diffAttention(q, q, q, new Options(), undefined).params).toEqual(plain);
+  expect(encode.diffAttention(q, q, q, Object.create({ isCausal: true }), undefined).params).toEqual(plain);
+  const bare = Object.assign(Object.create(null) as object, { isCausal: true });
+  expect(encode.diffAttention(q, q, q, bare, undefined).params).toEqual(plain);
+  const own = Object.defineProperty({}, "isCausal", { enumerable: true, get: () => true });
+  expect(encode.diffAttention(q, q, q, own, undefined).params).toEqual(plain);
+});
+
 test("diffAttention: every option in its place", () => {
   const request = encode.diffAttention(
     q,

@@ -27,6 +27,8 @@ export interface PoolClient {
    * ready, else why it is not.
    */
   readonly startThread: (start: unknown, port: MessagePort) => void;
+  /** Lets the worker know that an abort was sent to it. */
+  readonly noteAbort: () => void;
   readonly end: () => void;
 }
 

@@ -2,7 +2,7 @@
 // Knows no operator.
 
 import type { Handle, Local, Outs, Request } from "../backend.js";
-import { copyOf } from "./copy.js";
+import type { Spares } from "./copy.js";
 import type { Instance, Resolved } from "./instance.js";
 import type { CallMessage } from "./messages.js";
 import type { WorkerClient } from "./worker-client.js";
@@ -31,7 +31,7 @@ export interface WasmObject extends Handle {
 }
 
 /** Operands that belong to this side: the caller's own, detached, or copies. */
-function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
+function own(operands: readonly Uint8Array[], transfer: boolean, spares: Spares): Uint8Array[] {
   // Ranges first: detaching a buffer empties every view of it.
   const ranges = operands.map(({ buffer, byteOffset, byteLength }) => ({ buffer: buffer as ArrayBuffer, byteOffset, byteLength }));
   const moved = new Map<ArrayBuffer, ArrayBuffer>();
@@ -45,7 +45,7 @@ function own(operands: readonly Uint8Array[], transfer: boolean): Uint8Array[] {
         // Shared memory, WASM's and what else cannot be detached is copied.
       }
     }
-    return copyOf(new Uint8Array(buffer, byteOffset, byteLength));
+    return spares.copyOf(new Uint8Array(buffer, byteOffset, byteLength));
   });
 }
 
@@ -68,7 +68,8 @@ export function messageOf(
     op,
     params: new Float64Array(params),
     objects: keys,
-    operands: own(operands, transfer),
+    operands: own(operands, transfer, client.spares),
+    areCopies: !transfer,
     outBytes: outs.map((out) => out && out.byteLength),
     kind,
     key,

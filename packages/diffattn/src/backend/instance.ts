@@ -272,7 +272,11 @@ export class Instance {
       const list = this.#take(outputs.length * 8);
       blocks.push(list);
       const { words } = this.#all();
-      outputs.forEach(({ address, bytes }, index) => words.set([address, bytes], list.address / 4 + 2 * index));
+      let pair = list.address / 4;
+      for (const { address, bytes } of outputs) {
+        words[pair++] = address;
+        words[pair++] = bytes;
+      }
       this.#check(this.#in((door) => door.bind(job, list.address, outputs.length)));
 
       const door = this.#door;

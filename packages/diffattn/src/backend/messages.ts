@@ -11,9 +11,10 @@ export interface StartMessage {
   module: WebAssembly.Module;
   /**
    * Threads build: how a thread is started, how many there are, the channel on which one reports a
-   * trap, what the module holds, and whether the local side starts the threads.
+   * trap, what the module holds, whether the local side starts the threads, and a number that all
+   * see: how many aborts were sent.
    */
-  pool: { script: Script; threads: number; channel: string; part: Part; outside: boolean } | undefined;
+  pool: { script: Script; threads: number; channel: string; part: Part; outside: boolean; aborts: Int32Array } | undefined;
 }
 
 /** A request. Calls run in the order of their messages. */
@@ -23,6 +24,8 @@ export interface CallMessage {
   op: number;
   params: Float64Array;
   operands: Uint8Array[];
+  /** Whether the operands are copies, whose buffers come back for the next. */
+  areCopies: boolean;
   /** Lengths of the caller's arrays for the first outputs, as `Outs` has them: Rust checks them. */
   outBytes: (number | null)[];
   /**
@@ -53,8 +56,8 @@ export type FromWorker =
   | { type: "thread"; start: unknown; port: MessagePort }
   | { type: "refused"; error: WireError }
   | { type: "progress"; id: number; done: number; total: number }
-  /** `length`: of the cache that the call changed. */
-  | { type: "result"; id: number; outputs: Output[]; length: number | undefined }
+  /** `length`: of the cache that the call changed; `spares`: buffers of the operands' copies. */
+  | { type: "result"; id: number; outputs: Output[]; length: number | undefined; spares: ArrayBuffer[] }
   | { type: "error"; id: number; error: WireError; length: number | undefined }
   /** The instance is dead. */
   | { type: "trap"; error: WireError };

@@ -23,8 +23,10 @@ export const poolsBy =
     const channel = openChannel(name);
     channel.onmessage = ({ data }) => onTrap(String(data));
     const started: { terminate: () => void }[] = [];
+    const aborts = new Int32Array(new SharedArrayBuffer(4));
     return {
-      told: { script, threads, channel: name, part, outside: startThread !== undefined },
+      told: { script, threads, channel: name, part, outside: startThread !== undefined, aborts },
+      noteAbort: () => void Atomics.add(aborts, 0, 1),
       startThread(start, port) {
         if (startThread) started.push(startThread(script, start, port));
       },

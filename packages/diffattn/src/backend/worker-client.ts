@@ -6,6 +6,7 @@ import { aborted, DiffAttnError, fail, internal, reasonOf } from "../errors.js";
 import type { OwnFiles } from "../own-files.js";
 import type { Platform, PoolClient } from "../platform.js";
 import type { Build, InThread, Port, Script } from "../port.js";
+import { Spares } from "./copy.js";
 import type { CallMessage, FromWorker, ToWorker, WireError } from "./messages.js";
 
 interface Open {
@@ -37,6 +38,8 @@ export class WorkerClient {
   readonly #open = new Map<number, Open>();
   /** Ends a start that `end` overtakes. */
   #refuse: ((error: Error) => void) | undefined;
+  /** Buffers of the copies that calls take along. */
+  readonly spares = new Spares();
   /** Told when no call is open. */
   onIdle: (() => void) | undefined;
   #lastId = 0;
@@ -128,8 +131,10 @@ export class WorkerClient {
     this.#open.delete(message.id);
     this.hold();
     open?.onEnd(message.length);
-    if (message.type === "result") open?.resolve(message.outputs);
-    else open?.reject(received(message.error));
+    if (message.type === "result") {
+      this.spares.add(message.spares);
+      open?.resolve(message.outputs);
+    } else open?.reject(received(message.error));
   }
 
   /** Keeps the process alive while calls are open; tells who waits for their end. */
@@ -167,6 +172,7 @@ export class WorkerClient {
       if (!this.#open.has(id)) return;
       if (!this.#waiting) {
         this.send({ type: "abort", id });
+        this.#pool?.noteAbort();
         return;
       }
       // Not sent yet: nothing to wait for.
