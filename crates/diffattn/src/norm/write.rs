@@ -28,6 +28,32 @@ pub(super) trait Results {
     unsafe fn one(&self, at: usize) -> f32;
 }
 
+/// Results, and what is read after them: its lines are touched while they are written.
+pub(super) struct Before<'u, R> {
+    /// As many elements as there are results.
+    pub(super) next: &'u [f32],
+    pub(super) results: R,
+}
+
+impl<R: Results> Results for Before<'_, R> {
+    #[inline(always)]
+    unsafe fn vector<V: Vector>(&self, at: Place) -> V {
+        // SAFETY: the caller's promise: there are as many elements.
+        unsafe {
+            if at.beyond == 0 {
+                V::touch(at.of(self.next));
+            }
+            self.results.vector(at)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn one(&self, at: usize) -> f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.results.one(at) }
+    }
+}
+
 /// A place in a result, in two parts: so many elements from its beginning, and so many beyond. The
 /// second is a constant of a loop's body, and becomes the offset of WebAssembly's loads. (Sums of
 /// both took three instructions an access there.)

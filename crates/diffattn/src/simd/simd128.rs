@@ -118,6 +118,13 @@ impl Vector for F32x4 {
     type Wide = F64x2;
     type Dots = WasmDots;
     type FastDots = WasmDots;
+    const TOUCHES: bool = true;
+
+    #[inline(always)]
+    unsafe fn touch(at: *const f32) {
+        // SAFETY: the caller's promise. (Volatile, as nothing is made of the value.)
+        unsafe { at.read_volatile() };
+    }
 
     #[inline(always)]
     fn of_ints(ints: v128) -> Self {

@@ -119,6 +119,12 @@ impl<V: Vector> Vector for Unfused<V> {
     fn fence() {
         V::fence();
     }
+    const TOUCHES: bool = V::TOUCHES;
+    #[inline(always)]
+    unsafe fn touch(at: *const f32) {
+        // SAFETY: the caller's promise.
+        unsafe { V::touch(at) }
+    }
     #[inline(always)]
     fn prefetch(at: *const f32, using: Use) {
         V::prefetch(at, using);

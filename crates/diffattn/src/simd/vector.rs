@@ -158,6 +158,14 @@ pub(crate) trait Vector: Copy + Send + Sync + 'static {
     /// Asks for the cache line of `at`: a hint, any address will do.
     #[inline(always)]
     fn prefetch(_at: *const f32, _for: Use) {}
+    /// Whether lines are asked for by reading them, for want of a prefetch.
+    const TOUCHES: bool = false;
+    /// Reads the value at `at`, so that its line is near; nothing where there is a prefetch.
+    ///
+    /// # Safety
+    /// It is readable.
+    #[inline(always)]
+    unsafe fn touch(_at: *const f32) {}
     /// Transposes `LANES` rows of `LANES` values: `to[c · to_stride + r] = from[r · from_stride +
     /// c]`.
     ///

@@ -312,7 +312,7 @@ impl Kernel for Chunks<'_> {
                 Walks::Results(moments) => moments,
                 Walks::All => &*of_run,
             };
-            let normalise = Normalise::new(input.runs, parameters, run, moments, by_channel);
+            let normalise = Normalise::new(input, parameters, run, moments, by_channel);
             for chunk in chunks.clone() {
                 let start = input.runs.chunk(chunk).start;
                 let elements = elements(run, input.runs.chunk(chunk));

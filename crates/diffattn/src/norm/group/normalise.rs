@@ -1,11 +1,11 @@
 //! The last walk: results from a group's moments. Knows nothing of how those are found.
 
 use super::moments::Moments;
-use super::runs::Runs;
+use super::runs::{Input, Runs};
 use crate::blocks::norm::{AHEAD, NEAR};
 use crate::error::Error;
 use crate::norm::spread::InverseSpread;
-use crate::norm::write::{Place, Results, is_backward, write};
+use crate::norm::write::{Before, Place, Results, is_backward, write};
 use crate::run::buffer::try_zeroed;
 use crate::simd::{Vector, math};
 
@@ -123,18 +123,21 @@ pub(super) struct Normalise<'u> {
     /// Of the one group, and its first channel, with channels first.
     standardise: Standardise,
     first_channel: usize,
+    /// The next run, where it lies in memory as float32 and L2 holds it.
+    next: Option<&'u [f32]>,
 }
 
 impl<'u> Normalise<'u> {
     /// `by_channel` is for the parameters of the channels, where these are last.
     #[inline(always)]
     pub(super) fn new(
-        runs: Runs,
+        input: &'u Input<'u>,
         parameters: &'u Parameters<'u>,
         run: usize,
         moments: &[Moments],
         by_channel: &'u mut ChannelAffine,
     ) -> Self {
+        let runs = input.runs;
         if runs.stretch == 1 {
             by_channel.set(moments, runs.width, parameters);
         }
@@ -144,6 +147,7 @@ impl<'u> Normalise<'u> {
             by_channel,
             standardise: Standardise::new(moments[0], parameters.eps),
             first_channel: run % (runs.channels / runs.width) * runs.width,
+            next: input.next(run),
         }
     }
 
@@ -187,9 +191,18 @@ impl<'u> Normalise<'u> {
             // as fast.
             let ahead = if len <= AHEAD { len } else { NEAR };
             let ahead = x.as_ptr().wrapping_add(ahead);
-            let affine = self.parameters.affine(self.standardise, channel, x);
-            // SAFETY: x is as long as y.
-            unsafe { write::<V, STREAM, 1>(y, is_backward(x, y), [ahead], affine) };
+            let results = self.parameters.affine(self.standardise, channel, x);
+            let backward = is_backward(x, y);
+            if V::TOUCHES {
+                // (V8 13, from memory: 0.87 to 0.95 of the time; while moments are summed, in the
+                // place of it, 1.01, and y then, besides it, 1.13.)
+                let next = self.next.map_or(x, |next| &next[start + at..][..x.len()]);
+                // SAFETY: x and what comes next are as long as y.
+                unsafe { write::<V, false, 0>(y, backward, [], Before { next, results }) };
+            } else {
+                // SAFETY: x is as long as y.
+                unsafe { write::<V, STREAM, 1>(y, backward, [ahead], results) };
+            }
             at = end;
         }
     }

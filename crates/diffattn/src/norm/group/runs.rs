@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::blocks::norm::{CHUNK, CHUNK_POSITIONS, RUNS_PER_THREAD, UNIT, WHOLE};
+use crate::blocks::norm::{AHEAD, CHUNK, CHUNK_POSITIONS, RUNS_PER_THREAD, UNIT, WHOLE};
 use crate::tensor::Data;
 
 /// Where the channel axis lies.
@@ -129,4 +129,15 @@ impl Cut {
 pub(super) struct Input<'a> {
     pub(super) x: Data<'a>,
     pub(super) runs: Runs,
+}
+
+impl Input<'_> {
+    /// The run after `run`, if x is float32 and one that L2 holds beside what is made of another.
+    pub(super) fn next(&self, run: usize) -> Option<&[f32]> {
+        let len = self.runs.len;
+        match self.x {
+            Data::F32(x) if len <= AHEAD => x.get((run + 1) * len..(run + 2) * len),
+            _ => None,
+        }
+    }
 }
