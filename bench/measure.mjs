@@ -164,13 +164,13 @@ export class Bench {
   }
 
   async #once(entrant) {
-    const { kind, what, isa, threads, bytes, process, samples } = entrant;
+    const { kind, what, isa, threads, bytes, isAwake, process, samples } = entrant;
     const { patience } = this.#limits;
-    if (kind === "run") samples.push((await process.ask({ do: "run" }, patience)).seconds);
-    else {
-      const limit = { do: "limit", what, threads, ...(isa && { isa }), ...(bytes && { bytes }) };
-      samples.push((await process.ask(limit, patience)).perSecond);
-    }
+    const limit = { do: "limit", what, threads, ...(isa && { isa }), ...(bytes && { bytes }) };
+    const request = kind === "run" ? { do: "run" } : limit;
+    if (isAwake) await process.ask(request, patience);
+    const { seconds, perSecond } = await process.ask(request, patience);
+    samples.push(kind === "run" ? seconds : perSecond);
   }
 
   async #check(entrant) {

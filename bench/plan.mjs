@@ -18,7 +18,8 @@ const NORMS_BACKWARD = [...cases.values()].filter(({ op }) => /norm_backward$/.t
 
 /**
  * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the
- * limit that its rate is a share of. `peers` stands for every variant of every peer of that kind.
+ * limit that its rate is a share of; `isAwake` has each run follow one that does not count.
+ * `peers` stands for every variant of every peer of that kind.
  *
  * @param best the fastest instruction set of the crate here
  * @param isFull more subjects, variants and cases
@@ -33,6 +34,8 @@ export function plan({ best, isFull }) {
   const simd128 = (as, test, variant, more) => run(as, "wasm-oldest", test, variant, "simd128", { of: "fma simd128", ...more });
   const relaxed = (as, test, variant, more) => run(as, "wasm-newer", test, variant, "relaxed-simd", { of: "fma relaxed-simd", ...more });
   const peers = (kind, test, only, of) => ({ peers: kind, case: test, only, of });
+  const awake = (entrant) => ({ ...entrant, isAwake: true });
+  const paused = (entrant) => ({ ...entrant, as: `${entrant.as}, after a pause`, note: "after a pause" });
 
   const limit = (as, subject, what, isa, more = {}) => ({ as, kind: "limit", subject, what, isa, threads: 1, ...more });
   const fma = (isa = best, threads = 1) =>
@@ -41,6 +44,8 @@ export function plan({ best, isFull }) {
   const how = (test) => (test.includes("prefill") ? "forward" : "generate");
   const model = (as, test, more) => run(as, "model", test, how(test), best, more);
   const modelPage = (as, test, isa, threads = 1) => run(as, "models-page", test, how(test), isa, { threads });
+  const isolated = (as, length, threads) =>
+    run(as, "page-isolated", `causal-${length}`, "async", "relaxed-simd+threads", { threads, of: `fma, ${threads}` });
   const bandwidth = (as, subject, what, test, more) => limit(as, subject, what, undefined, { bytes: bytes(cases.get(test)), ...more });
 
   /** Ours and the native peers on one case. */
@@ -115,11 +120,14 @@ export function plan({ best, isFull }) {
       id: "threads",
       figures: ["P4"],
       entrants: [
-        ...[1, 2].flatMap((threads) => [
-          crate(`1024, ${threads}`, "causal-1024", best, threads),
-          crate(`2048, ${threads}`, "causal-2048", best, threads),
-          fma(best, threads),
-        ]),
+        ...[1, 2].flatMap((threads) =>
+          [
+            crate(`1024, ${threads}`, "causal-1024", best, threads),
+            crate(`2048, ${threads}`, "causal-2048", best, threads),
+            fma(best, threads),
+          ].map(awake),
+        ),
+        ...["1024", "2048"].map((length) => paused(crate(`${length}, 2`, `causal-${length}`, best, 2))),
         ...full(...["group-norm-64", "group-norm-512"].map((test) => run(`${test}, 2`, "crate", test, "bare", best, { threads: 2 })), {
           ...peers("native", "causal-2048"),
           threads: 2,
@@ -178,11 +186,13 @@ export function plan({ best, isFull }) {
       entrants: [
         run("kernel", "page", "causal-2048", "sync-tensors", "relaxed-simd"),
         run("worker", "page", "causal-2048", "async", "relaxed-simd"),
-        ...[1, 2].flatMap((threads) => [
-          run(`1024, ${threads}`, "page-isolated", "causal-1024", "async", "relaxed-simd+threads", { threads, of: `fma, ${threads}` }),
-          run(`2048, ${threads}`, "page-isolated", "causal-2048", "async", "relaxed-simd+threads", { threads, of: `fma, ${threads}` }),
-          limit(`fma, ${threads}`, "page-isolated", "fma", "relaxed-simd", { threads }),
-        ]),
+        ...[1, 2].flatMap((threads) =>
+          [
+            ...["1024", "2048"].map((length) => isolated(`${length}, ${threads}`, length, threads)),
+            limit(`fma, ${threads}`, "page-isolated", "fma", "relaxed-simd", { threads }),
+          ].map(awake),
+        ),
+        ...["1024", "2048"].map((length) => paused(isolated(`${length}, 2`, length, 2))),
         ...full(
           run("kernel simd128", "page", "causal-2048", "sync-tensors", "simd128"),
           run("kernel, isolated", "page-isolated", "causal-2048", "sync-tensors", "relaxed-simd"),
