@@ -215,6 +215,18 @@ test("what failed or was not measured is a figure with its reason", () => {
   expect(evaluate([figure], new Map())).toEqual([]);
 });
 
+test("beside a peer a figure says what the limit would give", () => {
+  const all = figures({ best: "avx2", sizes });
+  const figure = all.find(({ what }) => what === "native, L 2048 ÷ best peer");
+  const ours = { as: "package", subject: "package", kind: "run", of: "fma avx2", rate: 6 };
+  const peer = { as: "torch", subject: "torch", variant: "plain", kind: "run", peer: "native", rate: 2 };
+  const peak = { as: "fma avx2", subject: "crate", kind: "limit", rate: 9 };
+  const row = (...measurements) => evaluate([figure], new Map([["beside peers", measurements]]))[0];
+  expect(row(ours, peer, peak)).toMatchObject({ value: 3, note: "torch plain; at the limit 4.5" });
+  expect(row(ours, peer)).toMatchObject({ value: 3, note: "torch plain" });
+  expect(row(ours, peer, { ...peak, error: "it broke" })).toMatchObject({ value: 3, note: "torch plain" });
+});
+
 test("bounds are met from their own side", () => {
   const rows = evaluate(figures({ best: "avx2", sizes }), new Map());
   expect(rows.map(({ id, verdict }) => [id, verdict])).toEqual([

@@ -29,6 +29,8 @@ export class Measured {
   /** FLOPs or bytes per second. */
   rate = (as) => this.#find(as).rate;
   seconds = (as) => this.#find(as).seconds.median;
+  /** The rate of the limit that an entrant's is a share of, where it was measured. */
+  limitOf = (as) => this.#all.find((one) => one.as === this.#find(as).of && !one.error)?.rate;
   bytes = (as) => this.#find(as).bytes;
 
   /** The fastest variant of the peers, or of one of them, or on so many threads. */
@@ -46,10 +48,14 @@ const share =
   (a, ...limits) =>
   (m) => ({ value: m.rate(a) / Math.max(...limits.map(m.rate)) });
 
-/** Times as fast as the best peer, which the row names. */
+/**
+ * Times as fast as the best peer, which the row names, with how many times as fast who works at the
+ * limit would be.
+ */
 const against = (as, kind, subject) => (m) => {
   const best = m.best(kind, { subject });
-  return { value: m.rate(as) / best.rate, note: `${best.subject} ${best.variant}` };
+  const [peer, limit] = [`${best.subject} ${best.variant}`, m.limitOf(as)];
+  return { value: m.rate(as) / best.rate, note: limit ? `${peer}; at the limit ${(limit / best.rate).toFixed(1)}` : peer };
 };
 
 /**
