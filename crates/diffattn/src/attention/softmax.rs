@@ -31,7 +31,8 @@ pub(super) fn exponentials<V: Vector, const N: usize>(
 
 /// Turns whole turns of [`ROW_SUMS`] vectors into exponentials and adds them to `sums`. (In
 /// WebAssembly a function of its own: engines allocate registers function by function, and within a
-/// row block JavaScriptCore keeps half of these values in memory.)
+/// row block JavaScriptCore keeps half of these values in memory. Two vectors at a time instead of
+/// four take 0.99 to 1.00 of a call's time there.)
 #[cfg_attr(target_arch = "wasm32", inline(never))]
 #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn add_whole<V: Vector>(
