@@ -165,7 +165,8 @@ export function plan({ best, isFull }) {
       ],
     },
     // Other engines than V8: SpiderMonkey and JavaScriptCore. (The first has no more than two thirds
-    // of its own peak in the loop of relaxed multiply-adds: the larger of both loops is the limit.)
+    // of its own peak in the loop of relaxed multiply-adds: the larger of both loops is the limit.
+    // The second rounds them twice on x86-64, so both loops are as fast there.)
     ...[
       ["Firefox", "page-firefox"],
       ["Bun", "wasm-bun"],
