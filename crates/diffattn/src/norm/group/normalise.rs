@@ -193,8 +193,8 @@ impl<'u> Normalise<'u> {
             let ahead = x.as_ptr().wrapping_add(ahead);
             let results = self.parameters.affine(self.standardise, channel, x);
             let backward = is_backward(x, y);
-            // (V8 13, from memory: 0.87 to 0.95 of the time; while moments are summed, in the place of
-            // it, 1.01, and y then, besides it, 1.13.)
+            // (V8 13, from memory: 0.87 to 0.95 of the time; while moments are summed, in the place
+            // of it, 1.01, and y then, besides it, 1.13.)
             let next = self.next.map_or(x, |next| &next[start + at..][..x.len()]);
             // SAFETY: (both) x and what comes next are as long as y.
             unsafe {
