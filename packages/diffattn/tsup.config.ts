@@ -30,7 +30,7 @@ for (const other of ["relaxed", "models-simd", "models-relaxed", "training-simd"
 
 /** What the package calls of the WASM door (src/backend/instance.ts). */
 const DOOR = [
-  ..."allocate release prepare outputs bind step finish total done end".split(" "),
+  ..."allocate release prepare bind step run total done end".split(" "),
   ..."query errorCode errorMessage configure isa panicAddress".split(" "),
 ].join(", ");
 

@@ -31,6 +31,7 @@ mod objects;
 mod operation;
 mod pace;
 mod reader;
+mod recent;
 mod registry;
 mod requests;
 pub mod schema;

@@ -9,11 +9,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use diffattn::Error;
 
+use crate::recent::Recent;
+
 /// The objects of one JavaScript environment, and the way in for its requests (see [`Door::call`]
 /// and [`Door::query`]).
 #[derive(Debug, Default)]
 pub struct Door {
     table: Mutex<Table>,
+    recent: Mutex<Recent>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +65,11 @@ impl Door {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The requests that came last.
+    pub(crate) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps an object; its id.

@@ -4,6 +4,7 @@ use diffattn::{Error, Run};
 
 use crate::job::Prepared;
 use crate::objects::{Door, Lender, Use};
+use crate::reader::Named;
 
 /// What a request finds when it is prepared.
 pub(crate) struct Inputs<'a, 'm> {
@@ -50,8 +51,8 @@ pub(crate) struct Asked<'a> {
 
 impl Asked<'_> {
     /// Whether the request was `read` as far as it goes, and its operands came with it.
-    pub(crate) fn check(&self, read: Result<usize, Error>) -> Result<(), Error> {
-        check_operands(self.operands.len(), read?)
+    pub(crate) fn check(&self, read: Result<Named, Error>) -> Result<(), Error> {
+        check_operands(self.operands.len(), read?.operands)
     }
 }
 

@@ -150,7 +150,17 @@ pub(crate) fn format_number(x: f64) -> String {
 pub(crate) struct Reader<'p> {
     params: &'p [f64],
     operands: usize,
+    names_objects: bool,
     refused: Option<Error>,
+}
+
+/// What a request that was read to its end names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named {
+    /// How many operands.
+    pub(crate) operands: usize,
+    /// Whether any object.
+    pub(crate) objects: bool,
 }
 
 impl<'p> Reader<'p> {
@@ -158,17 +168,21 @@ impl<'p> Reader<'p> {
         Self {
             params,
             operands: 0,
+            names_objects: false,
             refused: None,
         }
     }
 
-    /// The number of operands that the request named, once it is read to its end.
-    pub(crate) fn finish(self) -> Result<usize, Error> {
+    /// What the request named, once it is read to its end.
+    pub(crate) fn finish(self) -> Result<Named, Error> {
         if let Some(error) = self.refused {
             return Err(error);
         }
         if self.params.is_empty() {
-            Ok(self.operands)
+            Ok(Named {
+                operands: self.operands,
+                objects: self.names_objects,
+            })
         } else {
             Err(Error::internal(format!(
                 "{} numbers are left over at the end of a request",
@@ -309,6 +323,7 @@ impl<'p> Reader<'p> {
     }
 
     pub(crate) fn object(&mut self, argument: &'static str) -> u32 {
+        self.names_objects = true;
         let x = self.number(argument);
         if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) {
             return x as u32;

@@ -5,7 +5,7 @@ use diffattn::Error;
 use crate::encoding::Request;
 use crate::objects::Door;
 use crate::operation::{Asked, Operation, Query};
-use crate::reader::Reader;
+use crate::reader::{Named, Reader};
 use crate::requests::*;
 use crate::schema;
 
@@ -138,19 +138,19 @@ registry! {
     }
 }
 
-/// Reads the request of a job; how many operands it names.
+/// Reads the request of a job; what it names.
 pub(crate) fn operation(
     op: u32,
     door: &Door,
     params: &[f64],
-) -> Result<(Box<dyn Operation>, usize), Error> {
+) -> Result<(Box<dyn Operation>, Named), Error> {
     let found = OPERATIONS.iter().find(|(number, _)| *number == op);
     let (_, read) = found.ok_or_else(|| Error::internal(format!("there is no job number {op}")))?;
     let mut r = Reader::new(params);
     let operation = read(door, &mut r);
-    let operands = r.finish()?;
+    let named = r.finish()?;
     operation.check()?;
-    Ok((operation, operands))
+    Ok((operation, named))
 }
 
 /// Reads and answers a query.

@@ -26,11 +26,11 @@ struct State {
     error: Option<Failure>,
 }
 
-/// A job with its pace, and its outputs as [`outputs`] gives them.
+/// A job with its pace, and the list of its outputs that [`prepare`] gives.
 struct Open {
     job: Job<'static>,
     pacer: Pacer,
-    outputs: Vec<u32>,
+    list: Vec<u32>,
 }
 
 thread_local! {
@@ -43,19 +43,20 @@ impl State {
         op: u32,
         params: &[f64],
         operands: &[&'static [u8]],
-    ) -> Result<u32, Error> {
+    ) -> Result<usize, Error> {
         let job = self.door.call(op, params)?.prepare(operands)?;
         self.last_job = self
             .last_job
             .checked_add(1)
             .ok_or_else(|| Error::internal("no job numbers are left"))?;
-        let open = Open {
-            outputs: encode_outputs(job.outputs()),
+        let mut open = Open {
+            list: list(self.last_job, job.outputs()),
             job,
             pacer: Pacer::new(threads()),
         };
+        let address = open.list.as_mut_ptr().expose_provenance();
         self.jobs.push((self.last_job, open));
-        Ok(self.last_job)
+        Ok(address)
     }
 
     fn job(&mut self, job: u32) -> Result<&mut Open, Error> {
@@ -67,15 +68,28 @@ impl State {
     }
 }
 
-/// Outputs in the form of [`outputs`]: every size fits, as addresses have 32 bits.
-fn encode_outputs(specs: &[OutputSpec]) -> Vec<u32> {
-    let mut numbers = vec![specs.len() as u32];
+impl Open {
+    /// Gives the job the memory that its list names by now.
+    ///
+    /// # Safety
+    /// As [`bytes_at_mut`], for each pair of the list.
+    unsafe fn bind(&mut self) -> Result<(), Error> {
+        let (pairs, _) = self.list[2..].as_chunks();
+        let pairs = &pairs[..self.job.outputs().len()];
+        // SAFETY: the caller's promise.
+        let memory = pairs.iter().map(|&pair| unsafe { bytes_at_mut(pair) });
+        self.job.bind(memory)
+    }
+}
+
+/// What [`prepare`] gives the address of: every size fits, as addresses have 32 bits.
+fn list(job: u32, specs: &[OutputSpec]) -> Vec<u32> {
+    let extents: usize = specs.iter().map(|spec| spec.shape.len()).sum();
+    let mut numbers = Vec::with_capacity(2 + 4 * specs.len() + extents);
+    numbers.extend([job, specs.len() as u32]);
+    numbers.extend(specs.iter().flat_map(|spec| [0, spec.bytes as u32]));
     for spec in specs {
-        numbers.extend([
-            spec.kind.number(),
-            spec.bytes as u32,
-            spec.shape.len() as u32,
-        ]);
+        numbers.extend([spec.kind.number(), spec.shape.len() as u32]);
         numbers.extend(spec.shape.iter().map(|&extent| extent as u32));
     }
     numbers
@@ -132,7 +146,9 @@ pub fn release(address: usize, bytes: usize) {
     memory::release(address, bytes);
 }
 
-/// Makes a job; 0 on error.
+/// Makes a job. Gives the address of its list, as u32, there until the job ends: its number, how many
+/// outputs it has; of each where its memory is (yet to be written) and its bytes; of each its tensor
+/// kind, rank and extents. 0 on error.
 #[wasm_bindgen]
 #[must_use]
 pub fn prepare(
@@ -141,7 +157,7 @@ pub fn prepare(
     param_count: usize,
     operands: usize,
     operand_count: usize,
-) -> u32 {
+) -> usize {
     request(0, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the operands stay until `end`, the rest
         // during this call.
@@ -155,27 +171,14 @@ pub fn prepare(
     })
 }
 
-/// Where the outputs of a job are listed, as u32: how many, then of each its tensor kind, bytes,
-/// rank and extents. Until `end`.
+/// Gives a job the memory of its outputs that its list names by now; false on error.
 #[wasm_bindgen]
 #[must_use]
-pub fn outputs(job: u32) -> usize {
-    request(0, |state| {
-        Ok(state.job(job)?.outputs.as_ptr().expose_provenance())
-    })
-}
-
-/// Gives the memory of the outputs; false on error.
-#[wasm_bindgen]
-#[must_use]
-pub fn bind(job: u32, outputs: usize, count: usize) -> bool {
+pub fn bind(job: u32) -> bool {
     request(false, |state| {
         // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap
         // nothing.
-        let pairs = unsafe { pairs_at(outputs, count) };
-        // SAFETY: as above.
-        let outputs = pairs.iter().map(|&pair| unsafe { bytes_at_mut(pair) });
-        state.job(job)?.job.bind(outputs)?;
+        unsafe { state.job(job)?.bind()? };
         Ok(true)
     })
 }
@@ -191,14 +194,19 @@ pub fn step(job: u32, milliseconds: f64) -> bool {
     })
 }
 
-/// The rest of a job; false on error.
+/// A job from [`bind`] to [`end`], which comes whatever happens; false on error.
 #[wasm_bindgen]
 #[must_use]
-pub fn finish(job: u32) -> bool {
-    request(false, |state| {
-        state.job(job)?.job.finish()?;
+pub fn run(job: u32) -> bool {
+    let went = request(false, |state| {
+        let open = state.job(job)?;
+        // SAFETY: as in `bind`.
+        unsafe { open.bind()? };
+        open.job.finish()?;
         Ok(true)
-    })
+    });
+    end(job);
+    went
 }
 
 /// Units of work of a job.

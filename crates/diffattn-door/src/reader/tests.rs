@@ -79,7 +79,7 @@ fn operands_must_fit_their_dims() {
     let bytes: &[u8] = bytemuck::cast_slice(&words);
     let mut reader = Reader::new(&[1.0, 1.0, 3.0]);
     let x = reader.tensor("x");
-    assert_eq!(reader.finish(), Ok(1));
+    assert_eq!(reader.finish().map(|named| named.operands), Ok(1));
     assert_eq!(x.f32(&[bytes]), Ok(&words[..]));
     assert_eq!(
         sentence(x.f32(&[&bytes[..8]])),

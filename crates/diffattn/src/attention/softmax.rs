@@ -165,7 +165,14 @@ pub(super) fn footings(scale: f64, strip_max: &[f32], row_max: &[f32], footing: 
     for ((&strip_max, &row_max), footing) in strip_max.iter().zip(row_max).zip(footing) {
         // Where all is −∞ the difference must not be NaN.
         let row_max = if row_max < f32::MIN { 0.0 } else { row_max };
-        *footing = math::exp2_wide((f64::from(strip_max) - f64::from(row_max)) * scale);
+        let below = f64::from(strip_max) - f64::from(row_max);
+        // (All rows of a single strip: where loops do not become vectors, as in WebAssembly, their
+        // exponentials took a twentieth of the smallest call.)
+        *footing = if below == 0.0 {
+            1.0
+        } else {
+            math::exp2_wide(below * scale)
+        };
     }
 }
 

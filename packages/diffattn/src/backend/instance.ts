@@ -14,10 +14,9 @@ export interface Door {
   allocate(bytes: number, zeroed: boolean): number;
   release(address: number, bytes: number): void;
   prepare(op: number, params: number, paramCount: number, operands: number, operandCount: number): number;
-  outputs(job: number): number;
-  bind(job: number, outputs: number, count: number): boolean;
+  bind(job: number): boolean;
   step(job: number, milliseconds: number): boolean;
-  finish(job: number): boolean;
+  run(job: number): boolean;
   total(job: number): number;
   done(job: number): number;
   end(job: number): void;
@@ -52,11 +51,23 @@ export interface Place {
   bytes?: Uint8Array;
 }
 
-/** An output as the door tells it. */
-interface Told {
+/** An output of a prepared job: what it is, and where its memory is. */
+interface Placed {
   kind: number;
-  bytes: number;
   shape: number[];
+  bytes: number;
+  address: number;
+  /** The caller's array that it is copied to. */
+  out: Uint8Array | undefined;
+  /** Whether the memory is the caller's own. */
+  inPlace: boolean;
+}
+
+/** A prepared job by its number, its outputs, and the memory that goes back when it has ended. */
+interface Prepared {
+  job: number;
+  outputs: Placed[];
+  blocks: Block[];
 }
 
 /** Bytes that Rust aligns an allocation to; operands that share one keep that alignment. */
@@ -85,13 +96,12 @@ const [KEPT_BYTES, KEPT] = [64 << 10, 4];
 /** Bytes of the smallest block: it fits many requests. */
 const SMALLEST = 4 << 10;
 
-/** A prepared job. `end` it, whatever happened; a second time does nothing. */
+/** A job that has its memory. `end` it, whatever happened; a second time does nothing. */
 export interface Job {
   total: () => number;
   done: () => number;
   /** One slice; `milliseconds` is what the slice before took. */
   step: (milliseconds: number) => void;
-  finish: () => void;
   outputs: () => Output[];
   end: () => void;
 }
@@ -152,9 +162,15 @@ export class Instance {
 
   /** Memory of that many bytes or more, for one request: give it back. */
   readonly #take = (bytes: number): Block => {
-    const index = this.#kept.findIndex((block) => block.bytes >= bytes);
+    const kept = this.#kept;
+    for (const [index, block] of kept.entries()) {
+      if (block.bytes < bytes) continue;
+      const last = kept.pop() as Block;
+      if (last !== block) kept[index] = last;
+      return block;
+    }
     const size = Math.max(bytes, SMALLEST);
-    return index < 0 ? { address: this.allocate(size), bytes: size } : (this.#kept.splice(index, 1)[0] as Block);
+    return { address: this.allocate(size), bytes: size };
   };
 
   readonly #giveBack = (block: Block): void => {
@@ -187,25 +203,26 @@ export class Instance {
    * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends.
    */
   readonly #write = <T>(
-    request: Resolved,
+    { op, params, operands }: Resolved,
     enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
   ): { result: T; block: Block } => {
-    const { op, params, operands } = request;
-    // Addresses first: allocating may grow the memory, which detaches every view of it.
-    const addresses = operands.map((bytes) => this.addressOf(bytes));
     const pairsAt = aligned(params.length * 8);
     const copiesAt = pairsAt + aligned(operands.length * 8);
     let total = copiesAt;
-    operands.forEach(({ byteLength }, index) => {
-      if (addresses[index] === undefined) total += aligned(byteLength);
-    });
+    // Addresses first: allocating may grow the memory, which detaches every view of it.
+    const addresses: (number | undefined)[] = [];
+    for (const bytes of operands) {
+      const address = this.addressOf(bytes);
+      addresses.push(address);
+      if (address === undefined) total += aligned(bytes.byteLength);
+    }
     const block = this.#take(total);
     const start = block.address;
     const { bytes: all, numbers, words } = this.#all();
     numbers.set(params, start / 8);
     let next = start + copiesAt;
     let pair = (start + pairsAt) / 4;
-    operands.forEach((bytes, index) => {
+    for (const [index, bytes] of operands.entries()) {
       let address = addresses[index];
       if (address === undefined) {
         all.set(bytes, (address = next));
@@ -213,24 +230,10 @@ export class Instance {
       }
       words[pair++] = address;
       words[pair++] = bytes.byteLength;
-    });
+    }
     // (What throws is a trap, after which no memory is given back.)
     const result = this.#in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
     return { result, block };
-  };
-
-  /** The outputs of a job, as the door tells them. */
-  readonly #told = (job: number): Told[] => {
-    let next = (this.#in((door) => door.outputs(job)) >>> 0) / 4;
-    const { words } = this.#all();
-    const read = (): number => words[next++] ?? 0;
-    const told: Told[] = [];
-    for (let count = read(); told.length < count;) {
-      const [kind, bytes, shape] = [read(), read(), [] as number[]];
-      for (let rank = read(); shape.length < rank;) shape.push(read());
-      told.push({ kind, bytes, shape });
-    }
-    return told;
   };
 
   query(request: Resolved): number {
@@ -243,75 +246,107 @@ export class Instance {
     }
   }
 
-  /** Prepares a job and its outputs; `outs` say where the first of them go. */
-  begin(request: Resolved, outs: readonly (Place | null)[]): Job {
+  /** Gives back what a job had, which has ended. */
+  readonly #release = ({ blocks }: Prepared): void => {
+    for (const block of blocks) this.#giveBack(block);
+  };
+
+  readonly #end = (prepared: Prepared): void => {
+    if (!this.dead) this.#in((door) => door.end(prepared.job));
+    this.#release(prepared);
+  };
+
+  /** Prepares a job and the memory of its outputs; `outs` say where the first of them go. */
+  readonly #prepare = (request: Resolved, outs: readonly (Place | null)[]): Prepared => {
     // As with operands: an address before any allocation.
     const addresses = outs.map((place) => place?.bytes && this.addressOf(place.bytes));
-    const { result: job, block } = this.#write(request, (door, ...at) => door.prepare(...at));
+    const { result, block } = this.#write(request, (door, ...at) => door.prepare(...at));
     const blocks = [block];
-    let ended = job === 0;
+    const list = (result >>> 0) / 4;
+    if (list === 0) {
+      this.#giveBack(block);
+      throw this.#error();
+    }
+    const { words } = this.#all();
+    const word = (index: number): number => words[index] ?? 0;
+    const [job, count] = [word(list), word(list + 1)];
+    const outputs: Placed[] = [];
+    const prepared = { job, outputs, blocks };
+    const pairs = list + 2;
+    let next = pairs + 2 * count;
+    for (let index = 0; index < count; index++) {
+      const [place, given] = [outs[index], addresses[index]];
+      const kind = word(next++);
+      const shape: number[] = [];
+      for (let rank = word(next++); shape.length < rank;) shape.push(word(next++));
+      // A place of another length still travels as it is, for Rust to refuse.
+      const bytes = place?.length ?? word(pairs + 2 * index + 1);
+      outputs.push({ kind, shape, bytes, address: given ?? 0, out: place?.bytes, inPlace: given !== undefined });
+    }
+    try {
+      for (const output of outputs) {
+        if (output.inPlace) continue;
+        const made = this.#take(output.bytes);
+        blocks.push(made);
+        output.address = made.address;
+      }
+    } catch (error) {
+      this.#end(prepared);
+      throw error;
+    }
+    const { words: now } = this.#all();
+    let pair = pairs;
+    for (const { address, bytes } of outputs) {
+      now[pair++] = address;
+      now[pair++] = bytes;
+    }
+    return prepared;
+  };
+
+  /** The outputs of a job that is done. */
+  readonly #outputs = ({ outputs }: Prepared): Output[] =>
+    outputs.map(({ kind, shape, bytes, address, out, inPlace }) => {
+      if (inPlace) return { kind, shape, buffer: null };
+      const computed = this.#all().bytes.subarray(address, address + bytes);
+      if (!out) return { kind, shape, buffer: copyOf(computed).buffer };
+      out.set(computed);
+      return { kind, shape, buffer: null };
+    });
+
+  /** A job that is worked off in slices. */
+  begin(request: Resolved, outs: readonly (Place | null)[]): Job {
+    const prepared = this.#prepare(request, outs);
+    const { job } = prepared;
+    let ended = false;
     const end = (): void => {
-      if (!this.dead && !ended) this.#in((door) => door.end(job));
+      if (!ended) this.#end(prepared);
       ended = true;
-      blocks.splice(0).forEach(this.#giveBack);
     };
     try {
-      if (job === 0) throw this.#error();
-      const outputs = this.#told(job).map(({ kind, shape, bytes: told }, index) => {
-        const [place, given] = [outs[index], addresses[index]];
-        // A place of another length still travels as it is, for Rust to refuse.
-        const bytes = place?.length ?? told;
-        let address = given;
-        if (address === undefined) {
-          const made = this.#take(bytes);
-          blocks.push(made);
-          address = made.address;
-        }
-        return { kind, shape, bytes, address, out: place?.bytes, inPlace: given !== undefined };
-      });
-      const list = this.#take(outputs.length * 8);
-      blocks.push(list);
-      const { words } = this.#all();
-      let pair = list.address / 4;
-      for (const { address, bytes } of outputs) {
-        words[pair++] = address;
-        words[pair++] = bytes;
-      }
-      this.#check(this.#in((door) => door.bind(job, list.address, outputs.length)));
-
-      const door = this.#door;
-      return {
-        total: () => door.total(job) >>> 0,
-        done: () => door.done(job) >>> 0,
-        step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
-        finish: () => this.#check(this.#in((door) => door.finish(job))),
-        outputs: () =>
-          outputs.map(({ kind, shape, bytes, address, out, inPlace }) => {
-            if (inPlace) return { kind, shape, buffer: null };
-            const computed = this.#all().bytes.subarray(address, address + bytes);
-            if (!out) return { kind, shape, buffer: copyOf(computed).buffer };
-            out.set(computed);
-            return { kind, shape, buffer: null };
-          }),
-        end,
-      };
+      this.#check(this.#in((door) => door.bind(job)));
     } catch (error) {
       end();
       throw error;
     }
+    const door = this.#door;
+    return {
+      total: () => door.total(job) >>> 0,
+      done: () => door.done(job) >>> 0,
+      step: (milliseconds) => this.#check(this.#in((door) => door.step(job, milliseconds))),
+      outputs: () => this.#outputs(prepared),
+      end,
+    };
   }
 
   /** A job from its first slice to its last. */
   call(request: Resolved, outs: Outs): Output[] {
-    const job = this.begin(
-      request,
-      outs.map((bytes) => bytes && { bytes, length: bytes.byteLength }),
-    );
+    const places = outs.map((bytes) => bytes && { bytes, length: bytes.byteLength });
+    const prepared = this.#prepare(request, places);
     try {
-      job.finish();
-      return job.outputs();
+      this.#check(this.#in((door) => door.run(prepared.job)));
+      return this.#outputs(prepared);
     } finally {
-      job.end();
+      this.#release(prepared);
     }
   }
 }
