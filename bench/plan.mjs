@@ -18,7 +18,7 @@ const NORMS_BACKWARD = [...cases.values()].filter(({ op }) => /norm_backward$/.t
 
 /**
  * An entrant: `as` is its name in its group; `kind` is "run", "limit" or "scratch"; `of` names the
- * limit that its rate is a share of; `isAwake` has each run follow one that does not count.
+ * limit that its rate is a share of; `isAwake` has each run follow others at once, which do not count.
  * `peers` stands for every variant of every peer of that kind.
  *
  * @param best the fastest instruction set of the crate here

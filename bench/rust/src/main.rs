@@ -11,6 +11,7 @@ use peak_alloc::PeakAlloc;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
+use std::time::Instant;
 
 /// Counts what is allocated, for `scratch`; two atomic additions per allocation, of which a call
 /// makes few.
@@ -29,7 +30,11 @@ enum Request {
         #[serde(flatten)]
         on: On,
     },
-    Run,
+    Run {
+        /// Seconds of calls before, one right after the other.
+        #[serde(default)]
+        after: f64,
+    },
     Answer {
         /// Which result, where there are several.
         of: Option<String>,
@@ -108,8 +113,12 @@ impl Subject {
                 self.loaded = Some(loaded);
                 Ok(json!({}))
             }
-            Request::Run => {
+            Request::Run { after } => {
                 let loaded = self.loaded()?;
+                let begun = Instant::now();
+                while begun.elapsed().as_secs_f64() < after {
+                    loaded.call()?;
+                }
                 let seconds = seconds_of(|| loaded.call())?;
                 Ok(json!({ "seconds": seconds }))
             }

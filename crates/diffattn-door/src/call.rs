@@ -45,20 +45,20 @@ impl Door {
     pub fn call(&self, op: u32, params: &[f64]) -> Result<Call, Error> {
         contain(|| {
             let run = settings::now();
-            if let Some(call) = self.recent().find(op, params, run) {
-                return Ok(call);
+            if let Some(request) = self.recent().find(op, params, run) {
+                return Ok(Call(request));
             }
             let (operation, named) = registry::operation(op, self, params)?;
-            let call = Call(Arc::new(Request {
+            let request = Arc::new(Request {
                 uses: operation.uses(),
                 operation,
                 operands: named.operands,
                 run,
-            }));
+            });
             if !named.objects {
-                self.recent().keep(op, params, &call);
+                self.recent().keep(op, params, run, request.clone());
             }
-            Ok(call)
+            Ok(Call(request))
         })
     }
 
@@ -80,17 +80,6 @@ impl Door {
 }
 
 impl Call {
-    /// Whether both were read at once.
-    #[cfg(test)]
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// What it runs on.
-    pub(crate) fn run(&self) -> Run {
-        self.0.run
-    }
-
     /// Whether the objects that the call uses are as the call will find them, and its preparation
     /// is short; if not, calls before it are yet to change them, and its checks must wait, or they
     /// take long.

@@ -1,9 +1,10 @@
-//! The requests that were read last, for those that come again. None that names an object is kept:
-//! it would outlive its id. Knows no request.
+//! The requests that were read last, for those that come again. None that names an object belongs
+//! here: it would outlive its id. Knows no request, nor what one is read as.
+
+use std::any::Any;
+use std::sync::Arc;
 
 use diffattn::Run;
-
-use crate::call::Call;
 
 /// How many are kept: the operators of a layer, called one after the other.
 const KEPT: usize = 8;
@@ -15,7 +16,8 @@ const LONGEST: usize = 64;
 struct Read {
     op: u32,
     params: Vec<f64>,
-    call: Call,
+    run: Run,
+    request: Arc<dyn Any + Send + Sync>,
 }
 
 /// The last requests.
@@ -27,22 +29,34 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// The call of a request that came before in the same words, and runs on the same.
-    pub(crate) fn find(&self, op: u32, params: &[f64], run: Run) -> Option<Call> {
-        let is_it =
-            |read: &&Read| read.op == op && same(&read.params, params) && read.call.run() == run;
-        self.read.iter().find(is_it).map(|read| read.call.clone())
+    /// What a request was read as that came before in the same words, and runs on the same.
+    pub(crate) fn find<T: Send + Sync + 'static>(
+        &self,
+        op: u32,
+        params: &[f64],
+        run: Run,
+    ) -> Option<Arc<T>> {
+        let is_it = |read: &&Read| read.op == op && same(&read.params, params) && read.run == run;
+        let read = self.read.iter().find(is_it)?;
+        read.request.clone().downcast().ok()
     }
 
-    /// Keeps a request; the oldest goes where there are too many.
-    pub(crate) fn keep(&mut self, op: u32, params: &[f64], call: &Call) {
+    /// Keeps what a request was read as; the oldest goes where there are too many.
+    pub(crate) fn keep(
+        &mut self,
+        op: u32,
+        params: &[f64],
+        run: Run,
+        request: Arc<dyn Any + Send + Sync>,
+    ) {
         if params.len() > LONGEST {
             return;
         }
         let read = Read {
             op,
             params: params.to_vec(),
-            call: call.clone(),
+            run,
+            request,
         };
         if self.read.len() < KEPT {
             self.read.push(read);

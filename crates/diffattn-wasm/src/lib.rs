@@ -66,19 +66,16 @@ impl State {
             .map(|(_, open)| open)
             .ok_or_else(|| Error::internal(format!("there is no job {job}")))
     }
-}
 
-impl Open {
-    /// Gives the job the memory that its list names by now.
-    ///
-    /// # Safety
-    /// As [`bytes_at_mut`], for each pair of the list.
-    unsafe fn bind(&mut self) -> Result<(), Error> {
-        let (pairs, _) = self.list[2..].as_chunks();
-        let pairs = &pairs[..self.job.outputs().len()];
-        // SAFETY: the caller's promise.
-        let memory = pairs.iter().map(|&pair| unsafe { bytes_at_mut(pair) });
-        self.job.bind(memory)
+    /// The job, with the memory of its outputs that its list names by now.
+    fn bound(&mut self, job: u32) -> Result<&mut Job<'static>, Error> {
+        let Open { job, list, .. } = self.job(job)?;
+        let (pairs, _) = list[2..].as_chunks();
+        let pairs = &pairs[..job.outputs().len()];
+        // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap
+        // nothing.
+        job.bind(pairs.iter().map(|&pair| unsafe { bytes_at_mut(pair) }))?;
+        Ok(job)
     }
 }
 
@@ -146,9 +143,9 @@ pub fn release(address: usize, bytes: usize) {
     memory::release(address, bytes);
 }
 
-/// Makes a job. Gives the address of its list, as u32, there until the job ends: its number, how many
-/// outputs it has; of each where its memory is (yet to be written) and its bytes; of each its tensor
-/// kind, rank and extents. 0 on error.
+/// Makes a job. Gives the address of its list, as u32, there until the job ends: its number, how
+/// many outputs it has; of each where its memory is (yet to be written) and its bytes; of each its
+/// tensor kind, rank and extents. 0 on error.
 #[wasm_bindgen]
 #[must_use]
 pub fn prepare(
@@ -176,9 +173,7 @@ pub fn prepare(
 #[must_use]
 pub fn bind(job: u32) -> bool {
     request(false, |state| {
-        // SAFETY: the caller's promise in `PROTOCOL.md`: the outputs stay until `end` and overlap
-        // nothing.
-        unsafe { state.job(job)?.bind()? };
+        state.bound(job)?;
         Ok(true)
     })
 }
@@ -199,10 +194,7 @@ pub fn step(job: u32, milliseconds: f64) -> bool {
 #[must_use]
 pub fn run(job: u32) -> bool {
     let went = request(false, |state| {
-        let open = state.job(job)?;
-        // SAFETY: as in `bind`.
-        unsafe { open.bind()? };
-        open.job.finish()?;
+        state.bound(job)?.finish()?;
         Ok(true)
     });
     end(job);

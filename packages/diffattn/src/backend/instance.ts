@@ -200,12 +200,10 @@ export class Instance {
   }
 
   /**
-   * Writes a request and hands it to `enter`. Gives the memory that must stay until the job ends.
+   * Writes a request and hands it to an entry of the door. Gives the memory that must stay until the
+   * job ends.
    */
-  readonly #write = <T>(
-    { op, params, operands }: Resolved,
-    enter: (door: Door, op: number, params: number, paramCount: number, operands: number, operandCount: number) => T,
-  ): { result: T; block: Block } => {
+  readonly #write = ({ op, params, operands }: Resolved, entry: "prepare" | "query"): { result: number; block: Block } => {
     const pairsAt = aligned(params.length * 8);
     const copiesAt = pairsAt + aligned(operands.length * 8);
     let total = copiesAt;
@@ -232,12 +230,12 @@ export class Instance {
       words[pair++] = bytes.byteLength;
     }
     // (What throws is a trap, after which no memory is given back.)
-    const result = this.#in((door) => enter(door, op, start, params.length, start + pairsAt, operands.length));
+    const result = this.#in((door) => door[entry](op, start, params.length, start + pairsAt, operands.length));
     return { result, block };
   };
 
   query(request: Resolved): number {
-    const { result, block } = this.#write(request, (door, ...at) => door.query(...at));
+    const { result, block } = this.#write(request, "query");
     try {
       if (this.#in((door) => door.errorCode()) !== "") throw this.#error();
       return result;
@@ -260,7 +258,7 @@ export class Instance {
   readonly #prepare = (request: Resolved, outs: readonly (Place | null)[]): Prepared => {
     // As with operands: an address before any allocation.
     const addresses = outs.map((place) => place?.bytes && this.addressOf(place.bytes));
-    const { result, block } = this.#write(request, (door, ...at) => door.prepare(...at));
+    const { result, block } = this.#write(request, "prepare");
     const blocks = [block];
     const list = (result >>> 0) / 4;
     if (list === 0) {
