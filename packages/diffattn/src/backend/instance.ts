@@ -200,8 +200,8 @@ export class Instance {
   }
 
   /**
-   * Writes a request and hands it to an entry of the door. Gives the memory that must stay until the
-   * job ends.
+   * Writes a request and hands it to an entry of the door. Gives the memory that must stay until
+   * the job ends.
    */
   readonly #write = ({ op, params, operands }: Resolved, entry: "prepare" | "query"): { result: number; block: Block } => {
     const pairsAt = aligned(params.length * 8);
