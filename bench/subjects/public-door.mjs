@@ -214,7 +214,7 @@ export function handlers(api, { about, start, limit, isWasm }) {
       await once();
       while (performance.now() - begun < WARM_UP * 1000) await once();
     },
-    async run({ after = 0 }) {
+    async run({ after = 0 } = {}) {
       const asked = performance.now();
       while (performance.now() - asked < after * 1000) await once();
       result = undefined;
