@@ -11,14 +11,15 @@ import { Subject } from "./subject.mjs";
  * fastest one on as many threads runs once.
  */
 const SLOW = 1.3;
+/** And so does every variant of a peer that takes so many times as long as the best peer. */
+const FAR = 4;
+
 /**
  * Seconds of calls, one right after the other, before one that is measured awake. (With one call
  * before it, and a message between the two, two threads took 1.05 to 1.2 times as long as in a loop:
  * of 5 ms the system took one to give the second one a core.)
  */
 const AWAKE = 0.1;
-/** And so does every variant of a peer that takes so many times as long as the best peer. */
-const FAR = 4;
 
 const decode = (base64) => {
   const bytes = Buffer.from(base64, "base64");
@@ -174,6 +175,7 @@ export class Bench {
     const { patience } = this.#limits;
     const limit = { do: "limit", what, threads, ...(isa && { isa }), ...(bytes && { bytes }) };
     const request = kind === "run" ? { do: "run", ...(isAwake && { after: AWAKE }) } : limit;
+    // (A limit is a loop of some 50 ms: one before it is enough.)
     if (isAwake && kind !== "run") await process.ask(request, patience);
     const { seconds, perSecond } = await process.ask(request, patience);
     samples.push(kind === "run" ? seconds : perSecond);

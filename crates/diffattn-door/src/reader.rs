@@ -149,17 +149,16 @@ pub(crate) fn format_number(x: f64) -> String {
 #[derive(Debug)]
 pub(crate) struct Reader<'p> {
     params: &'p [f64],
-    operands: usize,
-    names_objects: bool,
+    named: Named,
     refused: Option<Error>,
 }
 
-/// What a request that was read to its end names.
-#[derive(Debug, Clone, Copy)]
+/// What a request names.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Named {
     /// How many operands.
     pub(crate) operands: usize,
-    /// Whether any object.
+    /// Whether any object. (What an operation `uses` leaves out those that need no turn: layers.)
     pub(crate) objects: bool,
 }
 
@@ -167,8 +166,7 @@ impl<'p> Reader<'p> {
     pub(crate) fn new(params: &'p [f64]) -> Self {
         Self {
             params,
-            operands: 0,
-            names_objects: false,
+            named: Named::default(),
             refused: None,
         }
     }
@@ -179,10 +177,7 @@ impl<'p> Reader<'p> {
             return Err(error);
         }
         if self.params.is_empty() {
-            Ok(Named {
-                operands: self.operands,
-                objects: self.names_objects,
-            })
+            Ok(self.named)
         } else {
             Err(Error::internal(format!(
                 "{} numbers are left over at the end of a request",
@@ -323,7 +318,7 @@ impl<'p> Reader<'p> {
     }
 
     pub(crate) fn object(&mut self, argument: &'static str) -> u32 {
-        self.names_objects = true;
+        self.named.objects = true;
         let x = self.number(argument);
         if x.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&x) {
             return x as u32;
@@ -367,8 +362,8 @@ impl<'p> Reader<'p> {
         ];
         let kind = self.choice(argument, &KINDS)?;
         let shape = self.list(argument, Self::size);
-        let operand = self.operands;
-        self.operands += 1;
+        let operand = self.named.operands;
+        self.named.operands += 1;
         Some(TensorAt {
             argument,
             kind,

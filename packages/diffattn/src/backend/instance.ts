@@ -244,14 +244,10 @@ export class Instance {
     }
   }
 
-  /** Gives back what a job had, which has ended. */
-  readonly #release = ({ blocks }: Prepared): void => {
-    for (const block of blocks) this.#giveBack(block);
-  };
-
-  readonly #end = (prepared: Prepared): void => {
-    if (!this.dead) this.#in((door) => door.end(prepared.job));
-    this.#release(prepared);
+  /** Ends a job and gives back what it had. */
+  readonly #end = ({ job, blocks }: Prepared): void => {
+    if (!this.dead) this.#in((door) => door.end(job));
+    blocks.forEach(this.#giveBack);
   };
 
   /** Prepares a job and the memory of its outputs; `outs` say where the first of them go. */
@@ -265,38 +261,36 @@ export class Instance {
       this.#giveBack(block);
       throw this.#error();
     }
-    const { words } = this.#all();
+    let { words } = this.#all();
     const word = (index: number): number => words[index] ?? 0;
     const [job, count] = [word(list), word(list + 1)];
     const outputs: Placed[] = [];
     const prepared = { job, outputs, blocks };
-    const pairs = list + 2;
-    let next = pairs + 2 * count;
-    for (let index = 0; index < count; index++) {
-      const [place, given] = [outs[index], addresses[index]];
-      const kind = word(next++);
-      const shape: number[] = [];
-      for (let rank = word(next++); shape.length < rank;) shape.push(word(next++));
-      // A place of another length still travels as it is, for Rust to refuse.
-      const bytes = place?.length ?? word(pairs + 2 * index + 1);
-      outputs.push({ kind, shape, bytes, address: given ?? 0, out: place?.bytes, inPlace: given !== undefined });
-    }
+    let pair = list + 2;
+    let next = pair + 2 * count;
     try {
-      for (const output of outputs) {
-        if (output.inPlace) continue;
-        const made = this.#take(output.bytes);
-        blocks.push(made);
-        output.address = made.address;
+      for (let index = 0; index < count; index++) {
+        const place = outs[index];
+        const kind = word(next++);
+        const shape: number[] = [];
+        for (let rank = word(next++); shape.length < rank;) shape.push(word(next++));
+        // A place of another length still travels as it is, for Rust to refuse.
+        const bytes = place?.length ?? word(pair + 1);
+        let address = addresses[index];
+        const inPlace = address !== undefined;
+        if (address === undefined) {
+          const made = this.#take(bytes);
+          blocks.push(made);
+          ({ address } = made);
+          ({ words } = this.#all());
+        }
+        words[pair++] = address;
+        words[pair++] = bytes;
+        outputs.push({ kind, shape, bytes, address, out: place?.bytes, inPlace });
       }
     } catch (error) {
       this.#end(prepared);
       throw error;
-    }
-    const { words: now } = this.#all();
-    let pair = pairs;
-    for (const { address, bytes } of outputs) {
-      now[pair++] = address;
-      now[pair++] = bytes;
     }
     return prepared;
   };
@@ -317,8 +311,9 @@ export class Instance {
     const { job } = prepared;
     let ended = false;
     const end = (): void => {
-      if (!ended) this.#end(prepared);
+      if (ended) return;
       ended = true;
+      this.#end(prepared);
     };
     try {
       this.#check(this.#in((door) => door.bind(job)));
@@ -344,7 +339,7 @@ export class Instance {
       this.#check(this.#in((door) => door.run(prepared.job)));
       return this.#outputs(prepared);
     } finally {
-      this.#release(prepared);
+      prepared.blocks.forEach(this.#giveBack);
     }
   }
 }
